@@ -1,0 +1,23 @@
+//! `cancel`: drop what waits for a code.
+
+use super::{Answer, Call, Command, Fail, Say};
+use crate::bot::pending;
+
+pub(super) const COMMAND: Command = Command {
+    name: "cancel",
+    aliases: &["no", "stop", "abort"],
+    usage: "cancel",
+    about: "drops what waits for a code",
+    offered: |standing| standing.is_asked,
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
+    let waited = pending::cancel(call.change, call.person, call.now)?;
+    let words = if waited {
+        "Dropped. Nothing was changed."
+    } else {
+        "Nothing waits for a code, so there is nothing to cancel."
+    };
+    Ok(Say::text(words).into())
+}

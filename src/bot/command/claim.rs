@@ -1,0 +1,119 @@
+//! `claim sam`: become the owner of a handle.
+
+use ruma::UserId;
+
+use super::{Answer, Call, Command, Fail, Say, date, sentence};
+use crate::{
+    bot::BotEffect,
+    directory::{ClaimedBy, DirectoryError},
+    handle::{Handle, HandleError, Typed},
+};
+
+pub(super) const COMMAND: Command = Command {
+    name: "claim",
+    aliases: &["register", "take", "get"],
+    usage: "claim sam",
+    about: "makes a handle yours",
+    offered: |standing| standing.may_claim_more,
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    let handle = read(call, words)?;
+    let claimed = call
+        .change
+        .claim(call.person, &handle, ClaimedBy::Person, call.now);
+    let record = match claimed {
+        Ok(record) => record,
+        Err(error @ DirectoryError::Quarantined { until, .. }) => {
+            return Err(Fail::Say(
+                Say::text(&sentence(&error.to_string()))
+                    .and(&format!(" It is free again on {}. ", date(until)))
+                    .and("Until then, try another name."),
+            ));
+        }
+        Err(
+            error @ (DirectoryError::Reserved(_)
+            | DirectoryError::Taken(_)
+            | DirectoryError::LooksLike { .. }),
+        ) => {
+            return Err(Fail::Say(
+                Say::text(&sentence(&error.to_string())).and(" Try another name."),
+            ));
+        }
+        Err(error @ DirectoryError::AlreadyYours(_)) => {
+            return Err(Fail::Say(
+                Say::text(&sentence(&error.to_string()))
+                    .and(" ")
+                    .code("handles")
+                    .and(" shows how it is set up."),
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let name = record.handle.to_string();
+    let ghost = call.ghost(&record.handle);
+    let mut say = Say::text("")
+        .strong(&name)
+        .and(" is yours. In a moment people can reach you by starting a chat with ")
+        .strong(&ghost)
+        .and(", or with this link: ")
+        .then(link_to(&ghost))
+        .par();
+    say = if record.strict {
+        say.and("The handle is strict: nothing that people write passes through this service. ")
+    } else {
+        say.and("It introduces people to you and leaves: what you write is then between you. ")
+    };
+    let say = say
+        .and("Whoever it introduces sees your Matrix ID, ")
+        .strong(call.person.as_str())
+        .and(", and knows it from then on.")
+        .par()
+        .and("To be left alone: ")
+        .code(&format!("policy {} nobody", record.handle.as_shown()))
+        .and(". All you can do: ")
+        .code("help")
+        .and(".");
+    let mut answer = Answer::from(say);
+    answer.effects.push(BotEffect::ProvisionGhost {
+        handle: record.handle,
+        generation: record.generation,
+    });
+    Ok(answer)
+}
+
+/// The handle that somebody wants.
+fn read(call: &Call<'_, '_>, words: &[&str]) -> Result<Handle, Fail> {
+    let rules = &call.change.settings().rules;
+    let typed = words.join(" ");
+    match Typed::parse(&typed, rules) {
+        Ok(Typed::Handle { handle, server }) => match call.elsewhere(server) {
+            Some(server) => Err(COMMAND.wrong(
+                &format!("handles of {server} are given out there; here you get one of ours"),
+                &format!("claim {}", handle.as_shown()),
+            )),
+            // A link or a ghost's name is read by the widest rules.
+            None => Ok(Handle::parse(handle.as_shown(), rules)?),
+        },
+        Ok(Typed::Person(user)) => Err(COMMAND.wrong(
+            &format!("{user} is a Matrix ID; a handle is a single name"),
+            "claim sam",
+        )),
+        Err(HandleError::Empty) => Err(COMMAND.wrong("say which handle you want", "claim sam")),
+        Err(HandleError::NotAHandle) => Err(COMMAND.wrong(
+            "that cannot be a handle; a handle is a single name",
+            "claim sam",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A link that starts a chat with this user.
+pub(super) fn link_to(user: &str) -> Say {
+    match UserId::parse(user) {
+        Ok(user) => Say::default().link(&user.matrix_to_uri().to_string()),
+        // A server name that makes no Matrix ID is refused with the config.
+        Err(_) => Say::text(user),
+    }
+}

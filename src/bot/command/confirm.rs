@@ -1,0 +1,67 @@
+//! `confirm 4827`: do what waits for this code.
+//!
+//! Only words of the person, encrypted by a device of theirs, reach a command, and the code is
+//! new each time: so an old message cannot be played again to destroy something.
+
+use super::{Answer, Call, Command, Fail, Say, release};
+use crate::bot::pending::{self, Action, CODE_LIFE, Confirmed};
+
+pub(super) const COMMAND: Command = Command {
+    name: "confirm",
+    aliases: &["yes", "ok"],
+    usage: "confirm 1234",
+    about: "does what waits for that code",
+    offered: |standing| standing.is_asked,
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    let code = words.concat();
+    if code.is_empty() {
+        return Err(
+            if pending::waiting(call.change, call.person, call.now)?.is_some() {
+                COMMAND.wrong("the code I gave you belongs behind it", "confirm 1234")
+            } else {
+                nothing()
+            },
+        );
+    }
+    match pending::confirm(call.change, call.person, &code, call.now)? {
+        Confirmed::Do(Action::Release { handle, generation }) => {
+            release::confirmed(call, &handle, generation)
+        }
+        Confirmed::Nothing => Err(nothing()),
+        Confirmed::Wrong { tries_left: 0 } => Err(Fail::Say(Say::text(
+            "That is not the code either, so I have dropped what waited for it. Nothing was \
+             changed.",
+        ))),
+        Confirmed::Wrong { tries_left } => Err(Fail::Say(
+            Say::text("That is not the code I gave you. ")
+                .and(&match tries_left {
+                    1 => "You have one more try".to_owned(),
+                    more => format!("You have {more} more tries"),
+                })
+                .and(", or write ")
+                .code("cancel")
+                .and("."),
+        )),
+    }
+}
+
+fn nothing() -> Fail {
+    Fail::Say(Say::text(
+        "Nothing waits for a code, or its time has run out. Nothing was changed.",
+    ))
+}
+
+/// How to confirm what waits for this code.
+pub(super) fn waits_for(code: &str) -> Say {
+    Say::text("To do it, write ")
+        .code(&format!("confirm {code}"))
+        .and(&format!(
+            " within {} minutes. To leave all as it is, do nothing, or write ",
+            CODE_LIFE.as_secs() / 60
+        ))
+        .code("cancel")
+        .and(".")
+}

@@ -1,0 +1,76 @@
+//! `handles`: what somebody has, and how it is set up.
+
+use super::{Answer, Call, Command, Fail, Say, date, no_handle};
+use crate::directory::{FreezeReason, HandleRecord, HandleState, Mode, Others, Reach};
+
+pub(super) const COMMAND: Command = Command {
+    name: "handles",
+    aliases: &["handle", "list", "ls", "mine"],
+    usage: "handles",
+    about: "shows your handles and how they are set up",
+    offered: |standing| !standing.handles.is_empty(),
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
+    let handles = call.handles()?;
+    if handles.is_empty() {
+        return Ok(no_handle().into());
+    }
+    let most = call.change.settings().handles_per_person;
+    let mut say = Say::text(&format!("You have {} of {most} handles:", handles.len()));
+    for record in &handles {
+        say = say
+            .item()
+            .strong(&record.handle.to_string())
+            .and(" ")
+            .and(&in_words(record));
+    }
+    Ok(say.into())
+}
+
+/// How a handle is set up.
+pub(super) fn in_words(record: &HandleRecord) -> String {
+    let mut words = vec![format!("since {}", date(record.claimed_at)), mode(record)];
+    words.push(reach(record));
+    if record.verified_at.is_some() {
+        words.push("verified".to_owned());
+    }
+    if let HandleState::Frozen { reason, .. } = &record.state {
+        words.push(match reason {
+            FreezeReason::Admin { note } if note.is_empty() => "frozen by the admin".to_owned(),
+            FreezeReason::Admin { note } => format!("frozen by the admin ({note})"),
+            FreezeReason::GhostNotOurs => {
+                "frozen, because its Matrix name or its keys are not ours; ask the admin".to_owned()
+            }
+            FreezeReason::ChangedSinceBackup => {
+                "frozen after a restore from a backup; ask the admin".to_owned()
+            }
+        });
+    }
+    words.join(", ")
+}
+
+pub(super) fn mode(record: &HandleRecord) -> String {
+    match record.mode {
+        Mode::Open if record.strict => "strict".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn reach(record: &HandleRecord) -> String {
+    let direct = match record.policy.direct {
+        Reach::Everyone => return "everyone may reach you".to_owned(),
+        Reach::Nobody if record.policy.others == Others::Refuse => {
+            return "nobody may reach you".to_owned();
+        }
+        Reach::Handles => "people with a handle here may reach you",
+        Reach::Verified => "people with a verified handle may reach you",
+        Reach::Contacts => "your contacts may reach you",
+        Reach::Nobody => "nobody may reach you directly",
+    };
+    match record.policy.others {
+        Others::Request => format!("{direct}, others ask first"),
+        Others::Refuse => direct.to_owned(),
+    }
+}

@@ -1,0 +1,92 @@
+//! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
+
+use super::{Answer, Call, Command, Fail, Say, handles};
+use crate::{bot::BotEffect, directory::Mode};
+
+pub(super) const COMMAND: Command = Command {
+    name: "mode",
+    aliases: &["modes"],
+    usage: "mode sam open|strict",
+    about: "sets how people are introduced to you",
+    offered: |standing| !standing.handles.is_empty(),
+    run,
+};
+
+fn value(word: &str) -> Option<(Mode, bool)> {
+    match word {
+        "open" => Some((Mode::Open, false)),
+        "strict" => Some((Mode::Open, true)),
+        "masked" => Some((Mode::Masked, false)),
+        "sealed" => Some((Mode::Sealed, false)),
+        _ => None,
+    }
+}
+
+fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    let is_value = |word: &str| value(word).is_some();
+    let (record, rest) = call.own_handle(&COMMAND, "mode sam strict", words, is_value)?;
+    let shown = record.handle.as_shown().to_owned();
+    let (mode, strict) = match rest {
+        [] => {
+            return Ok(Say::default()
+                .strong(&record.handle.to_string())
+                .and(&format!(
+                    " is {}. You can choose between ",
+                    handles::mode(&record)
+                ))
+                .code(&format!("mode {shown} open"))
+                .and(" and ")
+                .code(&format!("mode {shown} strict"))
+                .and(".")
+                .into());
+        }
+        [word] => value(&word.to_lowercase()),
+        _ => None,
+    }
+    .ok_or_else(|| {
+        COMMAND.wrong(
+            "a handle is either open or strict",
+            &format!("mode {shown} strict"),
+        )
+    })?;
+    let set = call
+        .change
+        .set_mode(call.person, &record.handle, mode, strict)?;
+    let handle = set.record.handle;
+    let say = Say::default().strong(&handle.to_string());
+    let say = if set.record.strict {
+        say.and(
+            " is strict: nothing that people write passes through this service, not even their \
+             first message. It may happen that you cannot read that one; then they are asked to \
+             send it again. ",
+        )
+    } else {
+        say.and(
+            " is open: it takes the first message of whoever starts a chat, invites you, passes \
+             that message on, and leaves. From then on only the two of you can read what you \
+             write. ",
+        )
+    };
+    let mut say = say
+        .and("Whoever it introduces to you sees your Matrix ID, ")
+        .strong(call.person.as_str())
+        .and(", and knows it for good: blocking them later does not change that.");
+    if set.replace_identity {
+        say = say
+            .par()
+            .and("This gives ")
+            .strong(&call.ghost(&handle))
+            .and(
+                " new keys. People who had to do with it may see a warning that its identity \
+                 changed; that is this change.",
+            );
+    }
+    let mut answer = Answer::from(say);
+    if set.replace_identity {
+        let generation = set.record.generation;
+        answer
+            .effects
+            .push(BotEffect::ReplaceIdentity { handle, generation });
+    }
+    Ok(answer)
+}

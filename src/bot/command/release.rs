@@ -1,0 +1,86 @@
+//! `release sam`: give a handle up. It cannot be undone for everybody who knows the handle, so it
+//! waits for `confirm` and a fresh code.
+
+use super::{Answer, Call, Command, Fail, Say, confirm::waits_for};
+use crate::{
+    bot::{
+        BotEffect,
+        pending::{self, Action},
+    },
+    directory::DirectoryError,
+    handle::Handle,
+};
+
+pub(super) const COMMAND: Command = Command {
+    name: "release",
+    aliases: &["drop", "delete", "unclaim"],
+    usage: "release sam",
+    about: "gives one of your handles up",
+    offered: |standing| !standing.handles.is_empty(),
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    let [typed] = words else {
+        let handles = call.handles()?;
+        let example = handles
+            .first()
+            .map_or("sam", |record| record.handle.as_shown());
+        return Err(COMMAND.wrong(
+            "say which handle you give up",
+            &format!("release {example}"),
+        ));
+    };
+    let handle = call.local_handle(typed)?;
+    let record = match call.change.lookup(&handle)? {
+        Some(record) if record.is_held_by(call.person) => record,
+        _ => return Err(DirectoryError::NotYours(handle).into()),
+    };
+    if !record.is_active() {
+        return Err(DirectoryError::Frozen(record.handle).into());
+    }
+    let days = call.change.settings().quarantine.as_secs() / 86_400;
+    let say = Say::text("Giving up ")
+        .strong(&record.handle.to_string())
+        .and(
+            " means: nobody can reach you by it any more, and chats that were begun by it go on \
+              without it. ",
+        )
+        .and(&match days {
+            0 => "Anybody can claim it then. ".to_owned(),
+            days => {
+                format!("For {days} days only you can claim it again, after that anybody can. ")
+            }
+        });
+    let action = Action::Release {
+        handle: record.handle,
+        generation: record.generation,
+    };
+    let code = pending::ask(call.change, call.person, action, call.now, call.rng)?;
+    Ok(say.then(waits_for(&code)).into())
+}
+
+/// Gives it up, when that is confirmed.
+pub(super) fn confirmed(
+    call: &mut Call<'_, '_>,
+    handle: &Handle,
+    generation: u32,
+) -> Result<Answer, Fail> {
+    match call.change.lookup(handle)? {
+        Some(record) if record.is_held_by(call.person) && record.generation == generation => {}
+        _ => return Err(DirectoryError::NotYours(handle.clone()).into()),
+    }
+    let record = call.change.release(call.person, handle, call.now)?;
+    let name = record.handle.to_string();
+    let say = Say::text("Done: ")
+        .strong(&name)
+        .and(" is not yours any more. If you change your mind: ")
+        .code(&format!("claim {}", record.handle.as_shown()))
+        .and(".");
+    let mut answer = Answer::from(say);
+    answer.effects.push(BotEffect::RetireGhost {
+        handle: record.handle,
+        generation: record.generation,
+    });
+    Ok(answer)
+}

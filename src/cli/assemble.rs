@@ -1,0 +1,96 @@
+//! From the configuration to an engine that is ready to take things in.
+
+use std::sync::Arc;
+
+use super::CliError;
+
+use crate::{
+    bot::Bot,
+    clock::SystemClock,
+    config::Setup,
+    crypto::{MachineSettings, Machines},
+    directory::{Directory, DirectorySettings},
+    engine::{Engine, Parts, Settings},
+    handle::{HandleRules, ReservedNames},
+    introduction::Rules,
+    matrix::Homeserver,
+    store::Store,
+};
+
+/// The bot's display name.
+const BOT_NAME: &str = "Stonechat";
+
+/// Puts the engine together. It takes in transactions from now on; [`Engine::start`] lets it work.
+pub(super) fn engine(
+    setup: &Setup,
+    store: Store,
+    homeserver: Homeserver,
+) -> Result<Engine, CliError> {
+    let config = &setup.config;
+    let machines = Machines::new(
+        store.clone(),
+        homeserver.clone(),
+        MachineSettings {
+            max_live: config.crypto.machines_in_memory,
+            ..MachineSettings::default()
+        },
+    )
+    .map_err(|error| CliError::Engine(error.to_string()))?;
+    let bot = setup.bot()?;
+    let parts = Parts {
+        directory: Directory::new(store.clone(), directory_settings(setup)),
+        spokesperson: Arc::new(Bot::new(bot.clone())),
+        clock: Arc::new(SystemClock),
+        store,
+        homeserver,
+        machines,
+    };
+    let settings = Settings {
+        server_name: config.homeserver.server_name.clone(),
+        bot,
+        bot_name: BOT_NAME.to_owned(),
+        rules: rules(setup),
+        joins_at_once: config.introductions.joins_at_once,
+        strict: config.introductions.strict,
+        handles_per_room: config
+            .limits
+            .handles_per_room
+            .try_into()
+            .unwrap_or(usize::MAX),
+        reconcile_every: config.reconcile.interval,
+        reconcile_per_second: config.reconcile.ghosts_per_second,
+    };
+    Ok(Engine::new(parts, settings)?)
+}
+
+fn rules(setup: &Setup) -> Rules {
+    let introductions = &setup.config.introductions;
+    Rules {
+        wait_for_message: introductions.wait_for_message,
+        linger: introductions.linger,
+        linger_at_most: introductions.at_most,
+        wait_for_owner: introductions.wait_for_owner,
+        decline_after: setup.config.limits.decline_after,
+        members_at_most: introductions.room_members.try_into().unwrap_or(usize::MAX),
+        ..Rules::default()
+    }
+}
+
+fn directory_settings(setup: &Setup) -> DirectorySettings {
+    let (handles, limits) = (&setup.config.handles, &setup.config.limits);
+    DirectorySettings {
+        rules: HandleRules {
+            min: handles.min_length,
+            max: handles.max_length,
+        },
+        reserved: ReservedNames::new(&handles.reserved),
+        handles_per_person: handles.max_per_person.try_into().unwrap_or(usize::MAX),
+        claims_per_day: limits.claims_per_day,
+        quarantine: handles.quarantine,
+        asks_per_sender: limits.new_conversations_per_sender,
+        asks_per_server: limits.new_conversations_per_server,
+        unclaimed_per_day: limits.unclaimed_per_day,
+        strict_by_default: setup.config.introductions.strict,
+        ..DirectorySettings::new(setup.config.homeserver.server_name.clone())
+    }
+}

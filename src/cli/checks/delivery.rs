@@ -1,0 +1,160 @@
+//! Whether what the homeserver should push arrives.
+
+use std::time::Duration;
+
+use ruma::{TransactionId, api::client::room::create_room, serde::Raw};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Checker, Found, Problem, Witness};
+use crate::{
+    matrix::{Actor, MatrixError},
+    server::SelfTest,
+};
+
+/// How long a ping may take from the homeserver's answer to us.
+const ONE_PING: Duration = Duration::from_secs(6);
+/// How long each message may take, sent again and again while little else comes. Synapse takes
+/// some 20 ms, unless it has marked us as down: then the first is lost.
+const TRIES: [Duration; 4] = [
+    Duration::from_millis(1500),
+    Duration::from_secs(3),
+    Duration::from_secs(6),
+    Duration::from_secs(6),
+];
+/// More transactions than this during one try, and the homeserver is pushing what it saved up.
+const BUSY: u64 = 5;
+/// How long that may take.
+const BACKLOG: Duration = Duration::from_secs(120);
+
+impl Checker<'_> {
+    /// Whether the homeserver reaches us, with the right token.
+    pub async fn ping(&self, witness: &Witness) -> Found {
+        let mark = TransactionId::new();
+        let id = &self.setup.config.appservice.id;
+        let url = &self.setup.config.appservice.url;
+        let took = match self.homeserver.ping(id, mark.clone()).await {
+            Ok(took) => took,
+            Err(error) => return Err(self.no_ping(&error)),
+        };
+        match witness.saw(mark.as_str(), ONE_PING / self.hurry).await? {
+            (true, _) => Ok(format!("{url} is reached in {} ms", took.as_millis())),
+            (false, _) => Err(Problem::new(
+                format!("the homeserver reached something at {url}, but not this Stonechat"),
+                "correct appservice.url or appservice.listen, run `stonechat registration` and \
+                 restart the homeserver",
+            )),
+        }
+    }
+
+    fn no_ping(&self, error: &MatrixError) -> Problem {
+        let url = &self.setup.config.appservice.url;
+        let again = "run `stonechat registration` and restart the homeserver";
+        // What the homeserver met is in its message; the code says which kind of thing it was.
+        let met = match error {
+            MatrixError::Failing { message, .. } | MatrixError::Refused { message, .. } => message,
+            _ => return Problem::of(error, "see the homeserver's log"),
+        };
+        match error.errcode() {
+            Some("M_CONNECTION_FAILED") => Problem::new(
+                format!("the homeserver cannot reach {url} ({met})"),
+                format!("correct appservice.url, {again}"),
+            ),
+            Some("M_CONNECTION_TIMEOUT") => Problem::new(
+                format!("the homeserver gets no answer from {url}"),
+                "look for a firewall or a proxy between the two",
+            ),
+            Some("M_BAD_STATUS") if met.contains("401") || met.contains("403") => Problem::new(
+                format!("the homeserver reaches {url} with another hs_token ({met})"),
+                "restart the homeserver: it still has an older registration",
+            ),
+            Some("M_BAD_STATUS") => Problem::new(
+                format!("the homeserver reaches {url}, but no Stonechat there ({met})"),
+                format!("correct appservice.url, {again}"),
+            ),
+            Some("M_URL_NOT_SET") => Problem::new("the registration names no URL", again),
+            Some("M_FORBIDDEN") => Problem::new(
+                format!("the homeserver knows us under another id ({met})"),
+                format!("{again}; it still has an older registration"),
+            ),
+            Some("M_UNRECOGNIZED") => Problem::new(
+                "the homeserver cannot ping",
+                format!(
+                    "update it: Synapse {} is the lowest that is tested",
+                    super::LOWEST_SYNAPSE
+                ),
+            ),
+            _ => Problem::of(error, "see the homeserver's log"),
+        }
+    }
+
+    /// Whether to-device messages are pushed: a message to ourselves has to come back. Nothing else
+    /// proves it, since the list is there and empty when the homeserver does not push them.
+    ///
+    /// A homeserver that has marked us as down pushes none before it has pushed what it saved up.
+    /// So while much comes this waits, and when little does it makes an event in a room, without
+    /// which Synapse does not even begin after a restart.
+    pub async fn to_device(&self, witness: &Witness) -> Found {
+        let started = Instant::now();
+        let mut transactions = None;
+        let mut quiet = 0;
+        while let Some(patience) = TRIES.get(quiet) {
+            if started.elapsed() > BACKLOG {
+                return Err(Problem {
+                    wrong: "the homeserver pushes much, but no to-device message yet".to_owned(),
+                    remedy: "wait until it has pushed what it saved up".to_owned(),
+                    passing: true,
+                });
+            }
+            let mark = TransactionId::new();
+            let content = Raw::new(&json!({"mark": mark}))
+                .map_err(|error| Problem::new(error.to_string(), "report this"))?;
+            let to = (&*self.user, &*self.device);
+            let who = Actor::device(&self.user, &self.device);
+            self.homeserver
+                .send_to_device(
+                    who,
+                    to,
+                    SelfTest::EVENT_TYPE,
+                    &content,
+                    TransactionId::new(),
+                )
+                .await
+                .map_err(|error| Problem::of(&error, "see the homeserver's log"))?;
+            let (seen, now) = witness.saw(mark.as_str(), *patience / self.hurry).await?;
+            if seen {
+                return Ok("a message to ourselves came back".to_owned());
+            }
+            let before = transactions.replace(now);
+            if before.is_some_and(|before| now.saturating_sub(before) > BUSY) {
+                continue;
+            }
+            quiet += 1;
+            if quiet == 1 {
+                self.make_an_event().await;
+            }
+            // Ends the pause that the homeserver makes before it tries again.
+            if let Err(problem) = self.ping(witness).await {
+                tracing::debug!(%problem, "a ping does not come any more");
+            }
+        }
+        Err(Problem::new(
+            "the homeserver pushes no to-device messages",
+            "set msc2409_to_device_messages_enabled and msc3202_transaction_extensions to true \
+             under experimental_features in homeserver.yaml and restart the homeserver; if they \
+             are set, its log tells why",
+        ))
+    }
+
+    async fn make_an_event(&self) {
+        let who = Actor::user(&self.user);
+        let mut request = create_room::v3::Request::new();
+        request.name = Some("Stonechat's self-test".to_owned());
+        match self.homeserver.send(who, request).await {
+            Ok(made) => {
+                let _ = self.homeserver.leave(who, &made.room_id, None).await;
+            }
+            Err(error) => tracing::debug!(%error, "no room for the checks"),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What the homeserver says when we ask it.
+
+use rand::distr::{Alphanumeric, SampleString};
+use ruma::api::client::{
+    account::{get_username_availability, register},
+    room::create_room,
+};
+
+use super::{Checker, Found, LOWEST_SYNAPSE, Problem};
+use crate::{
+    config::{CHECK_LOCALPART, GHOST_PREFIX, Setup},
+    matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
+};
+
+/// Reaches the homeserver.
+pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
+    let wanted = &setup.config.homeserver;
+    let options = HomeserverOptions {
+        request_timeout: wanted.timeout,
+        ..HomeserverOptions::default()
+    };
+    let token = setup.registration.as_token.clone();
+    Homeserver::connect(&wanted.url, token, options)
+        .await
+        .map_err(|error| {
+            let remedy = if error.is_transient() {
+                format!("start it, or correct homeserver.url ({})", wanted.url)
+            } else {
+                format!(
+                    "is homeserver.url ({}) the homeserver's client-server API?",
+                    wanted.url
+                )
+            };
+            Problem::of(&error, remedy)
+        })
+}
+
+impl Checker<'_> {
+    /// Whether the homeserver knows our token and our namespace.
+    pub async fn token(&self) -> Found {
+        let registration = self.setup.registration_path.display();
+        let add = format!(
+            "add {registration} to app_service_config_files in homeserver.yaml and restart the \
+             homeserver"
+        );
+        match self.homeserver.register(CHECK_LOCALPART).await {
+            Ok(_) => {}
+            Err(error) if error.is("M_UNKNOWN_TOKEN") || error.is("M_MISSING_TOKEN") => {
+                return Err(Problem::new("the homeserver does not know as_token", add));
+            }
+            Err(error) if error.is("M_EXCLUSIVE") => {
+                return Err(Problem::new(
+                    "the homeserver knows the token but not our namespace",
+                    "run `stonechat registration` and restart the homeserver",
+                ));
+            }
+            Err(error) => return Err(Problem::of(&error, add)),
+        }
+        let server = &self.setup.config.homeserver.server_name;
+        match self.homeserver.whoami(Actor::user(&self.user)).await {
+            Ok((user, _)) if user == self.user => Ok(format!("accepted, also for {user}")),
+            Ok((user, _)) => Err(Problem::new(
+                format!("the homeserver takes us for {user}"),
+                format!("correct homeserver.server_name ({server})"),
+            )),
+            Err(error) if error.is("M_FORBIDDEN") || error.is("M_EXCLUSIVE") => Err(Problem::new(
+                format!("we cannot act as {}", self.user),
+                format!(
+                    "is homeserver.server_name ({server}) the homeserver's own? After a \
+                     correction run `stonechat registration` and restart the homeserver"
+                ),
+            )),
+            Err(error) => Err(Problem::of(&error, "see the homeserver's log")),
+        }
+    }
+
+    /// Whether we can make devices without a login and act as them (MSC4190, MSC4326).
+    pub async fn device(&self) -> Found {
+        let newer =
+            format!("update the homeserver: Synapse {LOWEST_SYNAPSE} is the lowest that is tested");
+        let name = "Stonechat's self-test";
+        if let Err(error) = self
+            .homeserver
+            .put_device(&self.user, &self.device, name)
+            .await
+        {
+            return Err(Problem::of(&error, newer));
+        }
+        match self
+            .homeserver
+            .whoami(Actor::device(&self.user, &self.device))
+            .await
+        {
+            Ok((_, Some(device))) if device == self.device => {
+                Ok("a device can be made and acted as".to_owned())
+            }
+            Ok(_) => Err(Problem::new(
+                "the homeserver ignores the device we act as",
+                newer,
+            )),
+            Err(error) => Err(Problem::of(&error, newer)),
+        }
+    }
+
+    /// Whether people can register names that look like ours. The namespace is not exclusive, so
+    /// nothing but the homeserver's own rules keeps them from it.
+    pub async fn namespace(&self) -> Found {
+        let random = Alphanumeric
+            .sample_string(&mut rand::rng(), 12)
+            .to_ascii_lowercase();
+        let name = format!("{GHOST_PREFIX}{random}");
+        let open = || {
+            Problem::new(
+                format!("anybody can register names that begin with {GHOST_PREFIX}"),
+                "set `exclusive: true` in the registration and restart the homeserver (its user \
+                 directory then lists no handle), or have it refuse names that begin with _",
+            )
+        };
+        let ask = get_username_availability::v3::Request::new(name.clone());
+        match self.homeserver.send_as_stranger(ask).await {
+            // With `inhibit_user_in_use_error` Synapse says this of every name, so look further.
+            Ok(_) => {}
+            Err(MatrixError::Refused { errcode, .. }) => {
+                return match errcode.as_deref() {
+                    Some("M_EXCLUSIVE" | "M_INVALID_USERNAME") => {
+                        Ok(format!("people cannot register {GHOST_PREFIX}… names"))
+                    }
+                    Some("M_FORBIDDEN") => Ok("nobody can register by themselves here".to_owned()),
+                    Some("M_UNRECOGNIZED") => Ok(format!(
+                        "registration is not the homeserver's business here; whatever does it has \
+                         to refuse {GHOST_PREFIX}… names"
+                    )),
+                    _ => Err(open()),
+                };
+            }
+            Err(error) => return Err(Problem::of(&error, "see the homeserver's log")),
+        }
+        // The first step of a registration, which makes no user: it tells what would be asked next.
+        let mut first = register::v3::Request::new();
+        first.username = Some(name);
+        match self.homeserver.send_as_stranger(first).await {
+            Err(error)
+                if ["M_EXCLUSIVE", "M_INVALID_USERNAME", "M_FORBIDDEN"]
+                    .iter()
+                    .any(|code| error.is(code)) =>
+            {
+                Ok(format!("people cannot register {GHOST_PREFIX}… names"))
+            }
+            Err(error) if error.is_transient() => {
+                Err(Problem::of(&error, "see the homeserver's log"))
+            }
+            _ => Err(open()),
+        }
+    }
+
+    /// Whether rooms are encrypted from their first moment. It is only recommended: a ghost turns
+    /// encryption on, but what was written before stays in clear.
+    pub async fn encryption_by_default(&self) -> Found {
+        let who = Actor::user(&self.user);
+        let mut request = create_room::v3::Request::new();
+        request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
+        request.name = Some("Stonechat's self-test".to_owned());
+        let trouble = |error: MatrixError| Problem::of(&error, "see the homeserver's log");
+        let room = self
+            .homeserver
+            .send(who, request)
+            .await
+            .map_err(trouble)?
+            .room_id;
+        let state = self.homeserver.room_state(who, &room).await;
+        if let Err(error) = self.homeserver.leave(who, &room, None).await {
+            tracing::debug!(%error, "the room of the checks stays behind");
+        }
+        let encrypted = state
+            .map_err(trouble)?
+            .iter()
+            .any(|event| matches!(event.get_field("type"), Ok(Some("m.room.encryption"))));
+        if encrypted {
+            Ok("rooms with invites are encrypted from their first moment".to_owned())
+        } else {
+            Err(Problem::new(
+                "rooms are encrypted only when the client that makes them asks for it",
+                "recommended in homeserver.yaml: \
+                 encryption_enabled_by_default_for_room_type: invite",
+            ))
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The checks against a homeserver that is wrong in one way at a time. That they pass on a right
+//! one is shown on a real Synapse.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{any, delete, get, post, put},
+};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    cli::{run::server_options, tests::Home},
+    server::{Health, Intake, IntakeError, Limits, Listener, SelfTest, ThirdPartyUser},
+    shutdown,
+};
+
+/// What a homeserver answers instead of what it should.
+type Wrong = (&'static str, u16, Value);
+
+struct Fake {
+    wrong: Option<Wrong>,
+    /// Where it pushes to, with which token.
+    push: Mutex<Option<(String, String)>>,
+    pushes_to_device: bool,
+    encrypts: bool,
+}
+
+impl Fake {
+    fn or(&self, name: &str, right: Value) -> Response {
+        match &self.wrong {
+            Some((wrong, status, body)) if *wrong == name => {
+                (StatusCode::from_u16(*status).unwrap(), Json(body.clone())).into_response()
+            }
+            _ => Json(right).into_response(),
+        }
+    }
+
+    async fn push(&self, method: http::Method, path: &str, body: &Value) -> u16 {
+        let Some((url, token)) = self.push.lock().unwrap().clone() else {
+            return 0;
+        };
+        let request = reqwest::Client::new().request(method, format!("{url}/_matrix/app/v1{path}"));
+        let answer = request.bearer_auth(token).json(body).send().await;
+        answer.map_or(0, |answer| answer.status().as_u16())
+    }
+}
+
+type Shared = State<Arc<Fake>>;
+
+async fn homeserver(fake: Arc<Fake>) -> String {
+    let api = Router::new()
+        .route(
+            "/versions",
+            get(async |State(fake): Shared| fake.or("versions", json!({"versions": ["v1.11"]}))),
+        )
+        .route(
+            "/v3/register",
+            post(async |State(fake): Shared, Json(body): Json<Value>| {
+                if body["type"] == "m.login.application_service" {
+                    fake.or("register", json!({"user_id": "@_dm_.check:example.org"}))
+                } else {
+                    fake.or(
+                        "register as anybody",
+                        json!({"errcode": "M_INVALID_USERNAME"}),
+                    )
+                }
+            }),
+        )
+        .route(
+            "/v3/register/available",
+            get(async |State(fake): Shared| fake.or("available", json!({"available": true}))),
+        )
+        .route(
+            "/v3/account/whoami",
+            get(async |State(fake): Shared, Query(query): Query<Value>| {
+                let device = query.get("device_id");
+                let name = if device.is_some() {
+                    "whoami with device"
+                } else {
+                    "whoami"
+                };
+                fake.or(
+                    name,
+                    json!({"user_id": query["user_id"], "device_id": device}),
+                )
+            }),
+        )
+        .route(
+            "/v3/devices/{id}",
+            put(async |State(fake): Shared| fake.or("device", json!({}))),
+        )
+        .route("/v3/devices/{id}", delete(async || Json(json!({}))))
+        .route(
+            "/v1/appservice/{id}/ping",
+            post(async |State(fake): Shared, Json(body): Json<Value>| {
+                fake.push(http::Method::POST, "/ping", &body).await;
+                fake.or("ping", json!({"duration_ms": 3}))
+            }),
+        )
+        .route(
+            "/v3/sendToDevice/{kind}/{txn}",
+            put(
+                async |State(fake): Shared,
+                       Path((kind, _)): Path<(String, String)>,
+                       Query(query): Query<Value>,
+                       Json(body): Json<Value>| {
+                    let content = body["messages"]
+                        .as_object()
+                        .unwrap()
+                        .values()
+                        .next()
+                        .unwrap();
+                    let content = content.as_object().unwrap().values().next().unwrap();
+                    let message = json!({
+                        "type": kind, "sender": query["user_id"], "content": content,
+                        "to_user_id": query["user_id"], "to_device_id": query["device_id"],
+                    });
+                    if fake.pushes_to_device {
+                        let body =
+                            json!({"events": [], "de.sorunome.msc2409.to_device": [message]});
+                        fake.push(http::Method::PUT, "/transactions/1", &body).await;
+                    }
+                    fake.or("sendToDevice", json!({}))
+                },
+            ),
+        )
+        .route(
+            "/v3/createRoom",
+            post(async || Json(json!({"room_id": "!room:example.org"}))),
+        )
+        .route(
+            "/v3/rooms/{room}/state",
+            get(async |State(fake): Shared| {
+                let kind = if fake.encrypts {
+                    "m.room.encryption"
+                } else {
+                    "m.room.topic"
+                };
+                Json(json!([{"type": kind, "state_key": "", "content": {}}]))
+            }),
+        )
+        .route("/v3/rooms/{room}/leave", post(async || Json(json!({}))))
+        .fallback(any(async || {
+            (
+                StatusCode::NOT_FOUND,
+                Json(json!({"errcode": "M_UNRECOGNIZED", "error": "what"})),
+            )
+        }))
+        .with_state(fake);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = Router::new().nest("/_matrix/client", api);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+/// Takes everything.
+struct Taker;
+
+#[async_trait::async_trait]
+impl Intake for Taker {
+    async fn transaction(
+        &self,
+        _: &str,
+        body: crate::matrix::transaction::Transaction,
+    ) -> Result<(), IntakeError> {
+        assert!(
+            body.to_device.is_empty(),
+            "messages of the checks go no further"
+        );
+        Ok(())
+    }
+    async fn ping(&self, _: Option<&str>) {}
+    async fn user_exists(&self, _: &UserId) -> bool {
+        false
+    }
+    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
+        Vec::new()
+    }
+    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
+        Vec::new()
+    }
+}
+
+/// A homeserver, us, and the two ways to see what it pushes.
+struct Both {
+    setup: Setup,
+    fake: Arc<Fake>,
+    here: Witness,
+    running: Witness,
+    _trigger: shutdown::Trigger,
+}
+
+impl Both {
+    async fn new(fake: Fake) -> Self {
+        let home = Home::new();
+        home.init(&[]).unwrap();
+        let mut setup = home.load();
+        let fake = Arc::new(fake);
+        setup.config.homeserver.url = homeserver(Arc::clone(&fake)).await.parse().unwrap();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Limits::default())
+            .await
+            .unwrap();
+        setup.config.appservice.listen = listener.address();
+        let self_test = SelfTest::default();
+        let here = Witness::Here(self_test.clone());
+        let options = server_options(&setup, self_test, Health::default());
+        let (trigger, shutdown) = shutdown::channel();
+        let url = format!("http://{}", listener.address());
+        tokio::spawn(listener.serve(crate::server::router(Taker, options), shutdown));
+        let token = setup.registration.hs_token.expose_secret().to_owned();
+        *fake.push.lock().unwrap() = Some((url, token));
+        let running = Witness::running(&setup).unwrap();
+        Self {
+            setup,
+            fake,
+            here,
+            running,
+            _trigger: trigger,
+        }
+    }
+
+    async fn checker(&self) -> Checker<'_> {
+        Checker {
+            hurry: 30,
+            ..Checker::connect(&self.setup).await.unwrap()
+        }
+    }
+}
+
+fn right() -> Fake {
+    Fake {
+        wrong: None,
+        push: Mutex::default(),
+        pushes_to_device: true,
+        encrypts: true,
+    }
+}
+
+fn wrong(name: &'static str, status: u16, body: Value) -> Fake {
+    Fake {
+        wrong: Some((name, status, body)),
+        ..right()
+    }
+}
+
+fn code(errcode: &str) -> Value {
+    json!({"errcode": errcode, "error": "HTTP 403 as the homeserver says it"})
+}
+
+#[tokio::test]
+async fn a_right_homeserver_passes() {
+    let mut fake = right();
+    fake.wrong = Some(("available", 400, code("M_INVALID_USERNAME")));
+    let both = Both::new(fake).await;
+    let checker = both.checker().await;
+    checker.token().await.unwrap();
+    checker.device().await.unwrap();
+    checker.namespace().await.unwrap();
+    checker.encryption_by_default().await.unwrap();
+    for witness in [&both.here, &both.running] {
+        checker.ping(witness).await.unwrap();
+        checker.to_device(witness).await.unwrap();
+    }
+    checker.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_homeserver_that_is_not_there_may_come_and_another_service_may_not() {
+    let home = Home::new();
+    home.init(&[]).unwrap();
+    let mut setup = home.load();
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    setup.config.homeserver.url = format!("http://{free}").parse().unwrap();
+    let problem = Checker::connect(&setup).await.err().unwrap();
+    assert!(problem.passing);
+    assert!(problem.to_string().contains("refused") && problem.remedy.contains("homeserver.url"));
+
+    for (status, body, passing) in [
+        (404, json!("no"), false),
+        (200, json!({"hello": 1}), false),
+        (502, json!({}), true),
+    ] {
+        let both = Both::new(wrong("versions", status, body)).await;
+        let problem = Checker::connect(&both.setup).await.err().unwrap();
+        assert_eq!(problem.passing, passing, "{problem}");
+        assert!(problem.remedy.contains("homeserver.url"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_known_is_told_from_a_wrong_server_name() {
+    for (name, status, body, remedy) in [
+        (
+            "register",
+            401,
+            code("M_UNKNOWN_TOKEN"),
+            "app_service_config_files",
+        ),
+        (
+            "register",
+            400,
+            code("M_EXCLUSIVE"),
+            "stonechat registration",
+        ),
+        ("whoami", 403, code("M_FORBIDDEN"), "homeserver.server_name"),
+        (
+            "whoami",
+            200,
+            json!({"user_id": "@_dm_.check:other.org"}),
+            "homeserver.server_name",
+        ),
+    ] {
+        let both = Both::new(wrong(name, status, body)).await;
+        let problem = both.checker().await.token().await.unwrap_err();
+        assert!(problem.remedy.contains(remedy), "{name}: {problem}");
+        assert!(!problem.passing);
+    }
+    let both = Both::new(wrong("register", 400, code("M_USER_IN_USE"))).await;
+    both.checker()
+        .await
+        .token()
+        .await
+        .expect("it is there since the last time");
+}
+
+#[tokio::test]
+async fn a_homeserver_that_ignores_devices_is_too_old() {
+    for (name, status, body) in [
+        ("device", 404, code("M_UNRECOGNIZED")),
+        (
+            "whoami with device",
+            200,
+            json!({"user_id": "@_dm_.check:example.org"}),
+        ),
+        ("whoami with device", 400, code("M_UNKNOWN_DEVICE")),
+    ] {
+        let both = Both::new(wrong(name, status, body)).await;
+        let problem = both.checker().await.device().await.unwrap_err();
+        assert!(problem.remedy.contains(LOWEST_SYNAPSE), "{name}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn names_like_ours_must_be_refused_to_people() {
+    for errcode in [
+        "M_EXCLUSIVE",
+        "M_INVALID_USERNAME",
+        "M_FORBIDDEN",
+        "M_UNRECOGNIZED",
+    ] {
+        let both = Both::new(wrong("available", 400, code(errcode))).await;
+        both.checker().await.namespace().await.unwrap();
+    }
+    // Synapse says "available" of every name when it is told not to say which are in use.
+    let both = Both::new(wrong(
+        "register as anybody",
+        400,
+        code("M_INVALID_USERNAME"),
+    ))
+    .await;
+    both.checker().await.namespace().await.unwrap();
+    for fake in [
+        wrong(
+            "register as anybody",
+            401,
+            json!({"flows": [], "session": "x"}),
+        ),
+        wrong("available", 400, code("M_USER_IN_USE")),
+    ] {
+        let both = Both::new(fake).await;
+        let problem = both.checker().await.namespace().await.unwrap_err();
+        assert!(problem.remedy.contains("exclusive: true"), "{problem}");
+    }
+    let both = Both::new(wrong("available", 429, code("M_LIMIT_EXCEEDED"))).await;
+    assert!(both.checker().await.namespace().await.unwrap_err().passing);
+}
+
+#[tokio::test]
+async fn a_ping_that_fails_says_on_which_side() {
+    for (status, errcode, wrong_word) in [
+        (502, "M_CONNECTION_FAILED", "cannot reach"),
+        (504, "M_CONNECTION_TIMEOUT", "no answer"),
+        (502, "M_BAD_STATUS", "another hs_token"),
+        (400, "M_URL_NOT_SET", "no URL"),
+        (403, "M_FORBIDDEN", "another id"),
+        (404, "M_UNRECOGNIZED", "cannot ping"),
+    ] {
+        let both = Both::new(wrong("ping", status, code(errcode))).await;
+        let problem = both.checker().await.ping(&both.here).await.unwrap_err();
+        assert!(problem.wrong.contains(wrong_word), "{errcode}: {problem}");
+        assert!(!problem.passing, "{errcode}");
+    }
+}
+
+#[tokio::test]
+async fn something_else_at_our_address_is_found_out() {
+    let both = Both::new(right()).await;
+    let elsewhere = Both::new(right()).await;
+    let there = elsewhere.fake.push.lock().unwrap().clone();
+    *both.fake.push.lock().unwrap() = there;
+    let problem = both.checker().await.ping(&both.here).await.unwrap_err();
+    assert!(problem.wrong.contains("not this Stonechat"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_running_stonechat_with_another_token_is_found_out() {
+    let mut both = Both::new(right()).await;
+    both.setup.registration.hs_token = "another token, of another registration".into();
+    let witness = Witness::running(&both.setup).unwrap();
+    let problem = witness
+        .saw("mark", std::time::Duration::ZERO)
+        .await
+        .unwrap_err();
+    assert!(problem.wrong.contains("403"), "{problem}");
+}
+
+#[tokio::test]
+async fn an_empty_list_of_to_device_messages_proves_nothing() {
+    let both = Both::new(Fake {
+        pushes_to_device: false,
+        ..right()
+    })
+    .await;
+    let problem = both
+        .checker()
+        .await
+        .to_device(&both.here)
+        .await
+        .unwrap_err();
+    for flag in [
+        "msc2409_to_device_messages_enabled",
+        "msc3202_transaction_extensions",
+    ] {
+        assert!(problem.remedy.contains(flag), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn rooms_without_encryption_are_worth_an_advice() {
+    let both = Both::new(Fake {
+        encrypts: false,
+        ..right()
+    })
+    .await;
+    let problem = both
+        .checker()
+        .await
+        .encryption_by_default()
+        .await
+        .unwrap_err();
+    assert!(
+        problem
+            .remedy
+            .contains("encryption_enabled_by_default_for_room_type"),
+        "{problem}"
+    );
+}

@@ -1,0 +1,269 @@
+//! `stonechat doctor`
+
+use std::{path::Path, process::ExitCode};
+
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+
+use super::{
+    CliError, Service,
+    checks::{Checker, Found, Problem, Witness},
+    open_store,
+    run::server_options,
+};
+use crate::{
+    config::{Setup, secrets::Environment},
+    server::{self, Health, Limits, Listener, SelfTest, ServerError},
+    shutdown,
+    store::StoreError,
+};
+
+/// One line of the table.
+struct Line {
+    name: &'static str,
+    found: Option<Found>,
+    /// Whether it is only recommended.
+    advice: bool,
+}
+
+/// The checks so far.
+#[derive(Default)]
+struct Report(Vec<Line>);
+
+impl Report {
+    /// Notes a check and says whether it passed.
+    fn add(&mut self, name: &'static str, found: Found) -> bool {
+        let passed = found.is_ok();
+        self.0.push(Line {
+            name,
+            found: Some(found),
+            advice: false,
+        });
+        passed
+    }
+
+    /// Notes checks that others have to pass first.
+    fn skip(&mut self, names: &[&'static str]) {
+        self.0.extend(names.iter().map(|name| Line {
+            name,
+            found: None,
+            advice: false,
+        }));
+    }
+
+    fn failed(&self) -> usize {
+        let failed = |line: &&Line| !line.advice && matches!(line.found, Some(Err(_)));
+        self.0.iter().filter(failed).count()
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table
+            .load_preset(UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(100)
+            .set_header(["check", "result", "what was found, and what to change"]);
+        for line in &self.0 {
+            let (result, text) = match &line.found {
+                Some(Ok(found)) => ("ok", found.clone()),
+                Some(Err(problem)) => {
+                    let result = if line.advice { "advice" } else { "FAILED" };
+                    (result, format!("{}\n→ {}", problem.wrong, problem.remedy))
+                }
+                None => ("not made", "what is above has to pass first".to_owned()),
+            };
+            table.add_row([line.name, result, &text]);
+        }
+        table
+    }
+}
+
+/// Makes all checks, prints them, and exits with 0 if none failed.
+pub async fn run(config: &Path, environment: Environment<'_>) -> Result<ExitCode, CliError> {
+    let mut report = Report::default();
+    check(&mut report, config, environment).await;
+    println!("{}", report.table());
+    Ok(match report.failed() {
+        0 => {
+            println!("All is well.");
+            ExitCode::SUCCESS
+        }
+        1 => {
+            println!("1 check failed.");
+            ExitCode::FAILURE
+        }
+        n => {
+            println!("{n} checks failed.");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+async fn check(report: &mut Report, config: &Path, environment: Environment<'_>) {
+    const BOTH: [&str; 2] = ["ping", "to-device"];
+    const ASKED: [&str; 4] = ["homeserver", "token", "device", "namespace"];
+
+    let setup = match Setup::load(config, environment) {
+        Ok(setup) => {
+            let of = (
+                setup.config_path.display(),
+                setup.registration_path.display(),
+            );
+            report.add(
+                "configuration",
+                Ok(format!("{} and {} fit together", of.0, of.1)),
+            );
+            setup
+        }
+        Err(error) => {
+            report.add("configuration", Err(split(&error.to_string())));
+            report.skip(&["store"]);
+            report.skip(&ASKED);
+            report.skip(&BOTH);
+            return;
+        }
+    };
+
+    let local = Local::open(&setup, environment).await;
+    let witness = match &local {
+        Ok(local) => {
+            report.add("store", Ok(local.store.clone()));
+            Ok(local.witness.clone())
+        }
+        Err(problem) => {
+            report.add("store", Err(problem.clone()));
+            Err(())
+        }
+    };
+
+    match Checker::connect(&setup).await {
+        Ok(checker) => {
+            report.add(
+                "homeserver",
+                Ok(format!("answers at {}", setup.config.homeserver.url)),
+            );
+            let ready = match &local {
+                Ok(local) => local.take_in(&checker).await,
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = ready {
+                report.add("engine", Err(split(&error.to_string())));
+            }
+            asked(report, &checker, witness.as_ref().ok()).await;
+            checker.clean_up().await;
+        }
+        Err(problem) => {
+            report.add("homeserver", Err(problem));
+            report.skip(&ASKED[1..]);
+            report.skip(&BOTH);
+        }
+    }
+    if let Ok(local) = local
+        && let Err(error) = local.close().await
+    {
+        report.add("end", Err(split(&error.to_string())));
+    }
+}
+
+async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witness>) {
+    let token = report.add("token", checker.token().await);
+    let device = if token {
+        report.add("device", checker.device().await)
+    } else {
+        report.skip(&["device"]);
+        false
+    };
+    report.add("namespace", checker.namespace().await);
+    match witness {
+        Some(witness) if token => {
+            let ping = report.add("ping", checker.ping(witness).await);
+            if ping && device {
+                report.add("to-device", checker.to_device(witness).await);
+            } else {
+                report.skip(&["to-device"]);
+            }
+        }
+        _ => report.skip(&["ping", "to-device"]),
+    }
+    if token {
+        let found = checker.encryption_by_default().await;
+        report.0.push(Line {
+            name: "encryption",
+            found: Some(found),
+            advice: true,
+        });
+    }
+}
+
+/// This side: the Stonechat that runs already, or else a server for as long as the checks take.
+/// What the homeserver pushes meanwhile is taken as ever and waits for the next `run`.
+struct Local {
+    witness: Witness,
+    store: String,
+    server: Option<(Service, shutdown::Trigger, tokio::task::JoinHandle<()>)>,
+}
+
+impl Local {
+    async fn open(setup: &Setup, environment: Environment<'_>) -> Result<Self, Problem> {
+        let of = |error: String| split(&error);
+        let address = setup.config.appservice.listen;
+        let listener = match Listener::bind(address, Limits::default()).await {
+            Ok(listener) => listener,
+            Err(ServerError::InUse(_)) => {
+                let witness = Witness::running(setup)?;
+                // Whether it is Stonechat that has the port.
+                witness.saw("-", std::time::Duration::ZERO).await?;
+                let store = "open in the Stonechat that runs".to_owned();
+                return Ok(Self {
+                    witness,
+                    store,
+                    server: None,
+                });
+            }
+            Err(error) => return Err(of(error.to_string())),
+        };
+        let store = open_store(setup, environment).map_err(|error| match error {
+            CliError::Store(StoreError::InUse { .. }) => Problem::new(
+                error.to_string(),
+                format!("it runs with another configuration: nobody listens on {address}"),
+            ),
+            error => of(error.to_string()),
+        })?;
+        let service = Service::open(setup.clone(), store);
+        let self_test = SelfTest::default();
+        let options = server_options(setup, self_test.clone(), Health::default());
+        let (trigger, shutdown) = shutdown::channel();
+        let router = server::router(service.intake(), options);
+        let server = tokio::spawn(listener.serve(router, shutdown));
+        Ok(Self {
+            witness: Witness::Here(self_test),
+            store: format!("{} can be opened", setup.data.display()),
+            server: Some((service, trigger, server)),
+        })
+    }
+
+    async fn take_in(&self, checker: &Checker<'_>) -> Result<(), CliError> {
+        match &self.server {
+            Some((service, ..)) => service.only_take_in(checker.homeserver()).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn close(self) -> Result<(), CliError> {
+        let Some((service, trigger, server)) = self.server else {
+            return Ok(());
+        };
+        trigger.pull();
+        if let Err(error) = server.await {
+            tracing::debug!(%error, "the server broke");
+        }
+        service.close().await
+    }
+}
+
+/// What is wrong and what to do, of a message that says both.
+fn split(message: &str) -> Problem {
+    let (wrong, remedy) = message
+        .split_once("; ")
+        .unwrap_or((message, "put it right"));
+    Problem::new(wrong, remedy)
+}

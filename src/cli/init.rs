@@ -1,0 +1,164 @@
+//! `stonechat init`
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use ruma::OwnedServerName;
+use url::Url;
+
+use super::CliError;
+use crate::{
+    config::{Config, ConfigError, Registration, Tokens, relative_to, sample_file, write_private},
+    store::StoreKey,
+};
+
+/// What an admin has to say once.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where the homeserver is reached, for example http://127.0.0.1:8008.
+    #[arg(long, value_name = "URL")]
+    homeserver: Url,
+    /// The homeserver's name: the part of its users' ids after the colon.
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    server_name: OwnedServerName,
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The same address as the homeserver sees it, if that is another one.
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    /// Where to write the registration.
+    #[arg(long, value_name = "FILE", default_value = "registration.yaml")]
+    registration: PathBuf,
+    /// The folder of the database.
+    #[arg(long, value_name = "FOLDER", default_value = "data")]
+    data: PathBuf,
+    /// Replace configuration and registration that are there already. The key of a database is
+    /// never replaced.
+    #[arg(long)]
+    force: bool,
+}
+
+fn server_name(name: &str) -> Result<OwnedServerName, String> {
+    OwnedServerName::try_from(name).map_err(|error| error.to_string())
+}
+
+impl Init {
+    /// Writes the files and says what comes next.
+    pub fn run(self, config_path: &Path) -> Result<(), CliError> {
+        let config = self.config(config_path)?;
+        let text = sample_file(&config)?;
+        // What would be refused at the start is not written in the first place.
+        Config::parse(config_path, &text)?;
+        if !self.force {
+            for path in [config_path, &self.registration] {
+                if path.symlink_metadata().is_ok() {
+                    return Err(ConfigError::Exists {
+                        path: path.to_owned(),
+                    }
+                    .into());
+                }
+            }
+        }
+        write_private(config_path, &text, self.force)?;
+        Registration::of(&config, Tokens::generate(&mut rand::rng()))
+            .write(&self.registration, self.force)?;
+        let key_file = crate::config::absolute_beside(config_path, &config.store.key_file);
+        let new_key = key_file.symlink_metadata().is_err();
+        if new_key {
+            StoreKey::create_file(&key_file)?;
+        }
+
+        println!("Written, readable by you alone:");
+        println!(
+            "  {}   the configuration, with every option",
+            config_path.display()
+        );
+        println!(
+            "  {}   the registration, for the homeserver",
+            self.registration.display()
+        );
+        if new_key {
+            println!(
+                "  {}   the key of the database; keep a copy apart",
+                key_file.display()
+            );
+        } else {
+            println!(
+                "The key of the database, {}, was there and stays.",
+                key_file.display()
+            );
+        }
+        println!();
+        println!("{}", homeserver_yaml(&self.registration));
+        println!("Then restart the homeserver and start Stonechat:");
+        println!("  stonechat{} run", option(config_path));
+        println!("and see whether all is well:");
+        println!("  stonechat{} doctor", option(config_path));
+        Ok(())
+    }
+
+    fn config(&self, path: &Path) -> Result<Config, CliError> {
+        let mut config = Config::default();
+        config.homeserver.url = self.homeserver.clone();
+        config.homeserver.server_name = self.server_name.clone();
+        if let Some(listen) = self.listen {
+            config.appservice.listen = listen;
+        }
+        config.appservice.url = match &self.url {
+            Some(url) => url.clone(),
+            None => seen_from_here(config.appservice.listen)?,
+        };
+        config.registration = relative_to(path, &self.registration);
+        config.data = relative_to(path, &self.data);
+        Ok(config)
+    }
+}
+
+/// The URL of an address we listen on, for a homeserver on the same machine.
+fn seen_from_here(listen: SocketAddr) -> Result<Url, CliError> {
+    let mut seen = listen;
+    if listen.ip().is_unspecified() {
+        seen.set_ip(match listen {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Url::parse(&format!("http://{seen}"))
+        .map_err(|error| CliError::Usage(format!("--listen {listen} makes no URL: {error}")))
+}
+
+/// How a configuration elsewhere is named on the command line.
+fn option(config_path: &Path) -> String {
+    if config_path == Path::new("config/stonechat.yaml") {
+        String::new()
+    } else {
+        format!(" --config {}", config_path.display())
+    }
+}
+
+/// What the homeserver has to be told.
+pub(super) fn homeserver_yaml(registration: &Path) -> String {
+    let path = std::path::absolute(registration).unwrap_or_else(|_| registration.to_owned());
+    let path = path.display();
+    format!(
+        "\
+Add to the homeserver's homeserver.yaml (to a key that is there already, add what is below it):
+
+app_service_config_files:
+  - {quoted}
+experimental_features:
+  msc2409_to_device_messages_enabled: true
+  msc3202_transaction_extensions: true
+# Recommended: rooms that people are invited to are encrypted from their first moment.
+encryption_enabled_by_default_for_room_type: invite
+
+The homeserver must be able to read the registration. If it runs as another user, let its group:
+  chgrp matrix-synapse {path} && chmod 640 {path}
+",
+        quoted = serde_json::Value::from(path.to_string()),
+    )
+}

@@ -1,0 +1,100 @@
+//! The command line: one file per subcommand.
+//!
+//! This is the only room that prints. What a subcommand has to show goes to standard output; what
+//! went wrong goes to standard error, in a line or two that say what to do.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line prints"
+)]
+
+mod assemble;
+mod checks;
+mod doctor;
+mod error;
+mod init;
+mod logging;
+mod registration;
+pub mod run;
+mod service;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+pub use service::Service;
+
+use crate::{
+    config::{Setup, secrets, secrets::Environment},
+    store::{Store, StoreKey, StoreOptions},
+};
+
+/// Handles, and end-to-end encrypted direct messages by handle, for a Matrix homeserver.
+#[derive(Debug, Parser)]
+#[command(name = "stonechat", version, about, max_term_width = 100)]
+struct Cli {
+    /// The configuration file.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "STONECHAT_CONFIG",
+        default_value = "config/stonechat.yaml"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write the configuration, the registration and the key of the database, and tell what to add
+    /// to the homeserver's configuration.
+    Init(Box<init::Init>),
+    /// Write the registration again from the configuration, with the tokens it has.
+    Registration(registration::Write),
+    /// Check everything that Stonechat needs, and say what is wrong and what to change.
+    Doctor,
+    /// Serve.
+    Run,
+}
+
+/// Parses the command line and runs the subcommand.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment: Environment<'_> = &secrets::process_environment;
+    let done = match cli.command {
+        Command::Init(init) => init.run(&cli.config).map(|()| ExitCode::SUCCESS),
+        Command::Registration(write) => write.run(&cli.config).map(|()| ExitCode::SUCCESS),
+        Command::Doctor => block_on(doctor::run(&cli.config, environment)),
+        Command::Run => block_on(run::run(&cli.config, environment)).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("stonechat: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?
+        .block_on(work)
+}
+
+/// Opens the database with the key from the environment or its file.
+fn open_store(setup: &Setup, environment: Environment<'_>) -> Result<Store, CliError> {
+    let key = match environment(secrets::STORE_KEY) {
+        Some(value) => StoreKey::from_env(secrets::STORE_KEY, &value.into())?,
+        None => StoreKey::from_file(&setup.key_file)?,
+    };
+    let options = StoreOptions {
+        cache_bytes: setup.config.store.cache_mib.saturating_mul(1 << 20),
+    };
+    Ok(Store::open(&setup.data, &key, &options)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! `stonechat registration`
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::{CliError, init::homeserver_yaml};
+use crate::config::{Config, Registration, Tokens, absolute_beside};
+
+/// How to write the registration again.
+#[derive(Debug, Args)]
+pub struct Write {
+    /// Make new tokens. Until the homeserver is restarted it cannot talk to Stonechat then.
+    #[arg(long)]
+    new_tokens: bool,
+}
+
+impl Write {
+    /// Writes the registration that belongs to the configuration.
+    pub fn run(self, config_path: &Path) -> Result<(), CliError> {
+        let config = Config::load(config_path)?;
+        let path = absolute_beside(config_path, &config.registration);
+        let before = match path.try_exists() {
+            Ok(true) if !self.new_tokens => Some(Registration::read(&path)?),
+            _ => None,
+        };
+        let kept = before.is_some();
+        let exclusive = before
+            .as_ref()
+            .is_some_and(|before| before.namespaces.users.iter().any(|users| users.exclusive));
+        let tokens = match before {
+            Some(before) => before.tokens(),
+            None => Tokens::generate(&mut rand::rng()),
+        };
+        let mut registration = Registration::of(&config, tokens);
+        for users in &mut registration.namespaces.users {
+            users.exclusive = exclusive;
+        }
+        registration.write(&path, true)?;
+        println!(
+            "{} written, with {} tokens. Restart the homeserver{} to put it to use.",
+            path.display(),
+            if kept { "the same" } else { "new" },
+            if kept { "" } else { " and then Stonechat" },
+        );
+        println!();
+        println!("{}", homeserver_yaml(&path).trim_end());
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! `stonechat run`
+
+use std::{num::NonZeroU32, path::Path};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{
+    CliError, Service,
+    checks::{Checker, Problem, Witness, pause},
+    logging, open_store,
+};
+use crate::{
+    config::{Setup, secrets::Environment},
+    server::{self, Health, HomeserverToken, Limits, Listener, SelfTest},
+    shutdown::{self, Shutdown, Trigger},
+};
+
+/// Loads, opens and serves until a signal comes.
+pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliError> {
+    let setup = Setup::load(config, environment)?;
+    logging::start(&setup.config.log);
+    let store = open_store(&setup, environment)?;
+    let listener = Listener::bind(setup.config.appservice.listen, Limits::default()).await?;
+    let service = Service::open(setup.clone(), store);
+    let (trigger, shutdown) = shutdown::channel();
+    stop_on_signals(trigger).map_err(CliError::Runtime)?;
+    start(&setup, service, listener, shutdown).await
+}
+
+/// Serves, finds the homeserver, checks it, and works until asked to end.
+///
+/// The server is up first: what the homeserver pushes while the rest begins is not refused. It is
+/// down first as well, with its last transaction durable and acknowledged, while the engine can
+/// still write it down.
+pub async fn start(
+    setup: &Setup,
+    service: Service,
+    listener: Listener,
+    shutdown: Shutdown,
+) -> Result<(), CliError> {
+    let address = listener.address();
+    let self_test = SelfTest::default();
+    let witness = Witness::Here(self_test.clone());
+    let health = Health::default();
+    let options = server_options(setup, self_test, health.clone());
+    let (close, closing) = shutdown::channel();
+    let router = server::router(service.intake(), options);
+    let serving = tokio::spawn(listener.serve(router, closing));
+    let front = Front { close, serving };
+    info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let checker = match find(setup, &shutdown).await {
+        Ok(Some(checker)) => checker,
+        // Without an engine there is nothing to wait for: what is under way is not acknowledged.
+        other => {
+            drop(service);
+            front.down().await;
+            return other.map(drop);
+        }
+    };
+    let (halt, halted) = shutdown::channel();
+    let mut working = tokio::spawn(service.work(checker.homeserver(), halted));
+    let mut failed = None;
+    let ended = tokio::select! {
+        biased;
+        () = shutdown.asked() => None,
+        ended = &mut working => Some(ended),
+        checked = delivery(&checker, &witness, &shutdown) => {
+            checker.clean_up().await;
+            match checked {
+                Err(problem) => {
+                    failed = Some(problem);
+                    None
+                }
+                Ok(()) => {
+                    health.ready();
+                    info!("ready");
+                    tokio::select! {
+                        () = shutdown.asked() => None,
+                        ended = &mut working => Some(ended),
+                    }
+                }
+            }
+        }
+    };
+    if let Some(ended) = ended {
+        front.down().await;
+        finish(ended)?;
+        let problem = "the engine ended without being asked".to_owned();
+        return Err(CliError::Engine(problem));
+    }
+    info!("going down");
+    front.down().await;
+    halt.pull();
+    finish(working.await)?;
+    info!("down");
+    failed.map_or(Ok(()), Err)
+}
+
+/// The server while it runs.
+struct Front {
+    close: Trigger,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Front {
+    /// Lets nobody new in and waits for the last answer.
+    async fn down(self) {
+        self.close.pull();
+        if let Err(error) = self.serving.await {
+            error!(%error, "the server broke");
+        }
+    }
+}
+
+/// Finds the homeserver and makes the checks that need nothing of us. `None` when it is time to
+/// end.
+async fn find<'a>(setup: &'a Setup, shutdown: &Shutdown) -> Result<Option<Checker<'a>>, CliError> {
+    let found = until_it_passes("homeserver", shutdown, || Checker::connect(setup)).await?;
+    let Some(checker) = found else {
+        return Ok(None);
+    };
+    let token = until_it_passes("token", shutdown, || checker.token()).await?;
+    let device = until_it_passes("device", shutdown, || checker.device()).await?;
+    let namespace = until_it_passes("namespace", shutdown, || checker.namespace()).await?;
+    for (name, found) in [
+        ("token", token),
+        ("device", device),
+        ("namespace", namespace),
+    ] {
+        match found {
+            Some(found) => info!("{name}: {found}"),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(checker))
+}
+
+/// The checks that need both sides.
+async fn delivery(
+    checker: &Checker<'_>,
+    witness: &Witness,
+    shutdown: &Shutdown,
+) -> Result<(), CliError> {
+    if let Some(found) = until_it_passes("ping", shutdown, || checker.ping(witness)).await? {
+        info!("ping: {found}");
+    }
+    if let Some(found) =
+        until_it_passes("to-device", shutdown, || checker.to_device(witness)).await?
+    {
+        info!("to-device: {found}");
+    }
+    Ok(())
+}
+
+fn finish(ended: Result<Result<(), CliError>, tokio::task::JoinError>) -> Result<(), CliError> {
+    ended.unwrap_or_else(|error| Err(CliError::Engine(error.to_string())))
+}
+
+/// What the server needs to know.
+pub fn server_options(setup: &Setup, self_test: SelfTest, health: Health) -> server::Options {
+    server::Options {
+        token: HomeserverToken::new(&setup.registration.hs_token),
+        lookups_per_second: NonZeroU32::new(setup.config.limits.lookups_per_second)
+            .unwrap_or(NonZeroU32::MIN),
+        max_handle: setup.config.handles.max_length,
+        server_name: setup.config.homeserver.server_name.clone(),
+        self_test,
+        health,
+    }
+}
+
+/// Makes a check until it passes, as long as what is wrong may pass by itself. `None` when it is
+/// time to end.
+async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
+    name: &str,
+    shutdown: &Shutdown,
+    check: impl Fn() -> F,
+) -> Result<Option<T>, CliError> {
+    for tries in 0.. {
+        match shutdown.or(check()).await {
+            None => return Ok(None),
+            Some(Ok(found)) => return Ok(Some(found)),
+            Some(Err(problem)) if problem.passing => {
+                let wait = pause(tries);
+                warn!("{name}: {problem}; trying again in {} s", wait.as_secs());
+                if shutdown.or(tokio::time::sleep(wait)).await.is_none() {
+                    return Ok(None);
+                }
+            }
+            Some(Err(problem)) => return Err(CliError::Check(format!("{name}: {problem}"))),
+        }
+    }
+    Ok(None)
+}
+
+/// SIGTERM and SIGINT end us in order; a second one at once.
+fn stop_on_signals(trigger: Trigger) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        let mut first = true;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if !first {
+                warn!("asked twice: ending at once");
+                std::process::exit(130);
+            }
+            first = false;
+            trigger.pull();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What can be wrong with a configuration, told so that an admin can put it right.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// Why a configuration, a registration or a secret could not be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file could not be read.
+    #[error("{}: cannot be read: {reason}; {remedy}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+        /// What to do next.
+        remedy: String,
+    },
+
+    /// A file is not the YAML that was expected.
+    #[error("{}{}: {problem}", path.display(), line.map(|l| format!(", line {l}")).unwrap_or_default())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, counted from 1, if that is known.
+        line: Option<usize>,
+        /// What is wrong and what to do next.
+        problem: String,
+    },
+
+    /// A value is of the right type but cannot be used.
+    #[error("{}: {key}: {problem}; {remedy}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with dots between the sections.
+        key: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do next.
+        remedy: String,
+    },
+
+    /// A file with secrets can be read by others.
+    #[error("{}: can be read by {who} (mode {mode:03o}); run: chmod {want:03o} {}", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who can read it.
+        who: &'static str,
+        /// The mode it has.
+        mode: u32,
+        /// The mode it should have.
+        want: u32,
+    },
+
+    /// A file is in the way.
+    #[error("{}: exists already; use --force to replace it", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file could not be written.
+    #[error("{}: cannot be written: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+
+    /// An environment variable holds something that cannot be used. Its value is never repeated.
+    #[error("environment variable {name}: {problem}")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong and what to do next.
+        problem: String,
+    },
+}

@@ -1,0 +1,36 @@
+//! The configuration: what an admin decides, in one YAML file, and the registration that the
+//! homeserver reads.
+//!
+//! [`Config`] is the file as written; [`Setup::load`] reads it together with the registration and
+//! refuses what cannot work, naming file, line or key and what to do. `config/stonechat.yaml` in
+//! the repository is made by [`sample_file`] out of the same code, and a test compares the two.
+//!
+//! Secrets are never in this file: the tokens are in the registration, the key of the store is in a
+//! file of its own, and environment variables can stand in for each of them (see [`secrets`]).
+
+mod check;
+mod error;
+mod files;
+mod registration;
+mod sample;
+pub mod secrets;
+mod sections;
+mod setup;
+mod span;
+mod yaml;
+
+pub use error::ConfigError;
+pub use files::{absolute_beside, relative_to, write_private};
+pub use registration::{
+    BOT_LOCALPART, CHECK_LOCALPART, GHOST_PREFIX, Namespace, Namespaces, PROTOCOL, Registration,
+    SENDER_LOCALPART, Tokens,
+};
+pub use sample::{SAMPLE_TOKENS_NOTE, sample_file, sample_registration};
+pub use sections::{
+    Appservice, Config, Crypto, Handles, HomeserverSection, Introductions, Limits, Log, LogFormat,
+    LogLevel, Reconcile, StoreSection,
+};
+pub use setup::Setup;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The configuration file with every option, its comment and its default, made from the code.
+
+use std::{fmt::Write, path::Path};
+
+use secrecy::SecretString;
+use serde_yaml::Value;
+use zeroize::Zeroizing;
+
+use super::{Config, ConfigError, Registration, Tokens, yaml};
+
+/// What shows that a token is the one of the repository's sample, which everybody knows.
+pub(super) const SAMPLE_TOKEN_MARK: &str = "sample_do_not_use";
+
+/// Why the registration in the repository does not work as it is.
+pub const SAMPLE_TOKENS_NOTE: &str = "sample tokens are refused when Stonechat starts";
+
+const TITLE: &str = "\
+# Stonechat's configuration. Every option is here with its default; what is left out has that
+# default too. An unknown option is refused.
+#
+# Relative paths are relative to the folder of this file. Durations are written like 500ms, 10s,
+# 5m, 1h, 90days, 1year.
+#
+# No secret stands in this file. The tokens are in the registration, the key of the database is in
+# a file of its own; the environment variables STONECHAT_AS_TOKEN, STONECHAT_HS_TOKEN and
+# STONECHAT_STORE_KEY take their places where they are set.
+";
+
+/// Every key in the order of the file, with its comment. A key without a dot that has others below
+/// it is a section.
+#[rustfmt::skip]
+pub(super) const OPTIONS: &[(&str, &str)] = &[
+    ("homeserver", "The homeserver that Stonechat serves."),
+    ("homeserver.url", "Where Stonechat reaches the homeserver's client-server API. Must be given."),
+    ("homeserver.server_name", "The homeserver's name: the part of its users' ids after the colon. Must be given."),
+    ("homeserver.timeout", "How long a request to the homeserver may take."),
+
+    ("appservice", "How the homeserver reaches Stonechat. After a change run `stonechat registration` and restart the homeserver."),
+    ("appservice.id", "Stonechat's name in the homeserver's list of application services."),
+    ("appservice.listen", "The address to listen on. Nobody but the homeserver needs to reach it."),
+    ("appservice.url", "The same address as the homeserver sees it."),
+
+    ("registration", "The registration file, which the homeserver reads as well."),
+    ("data", "The folder of the database."),
+
+    ("store", "The database."),
+    ("store.cache_mib", "Memory for its cache, in MiB."),
+    ("store.key_file", "The file with the key under which secrets are kept in the database. Keep a copy of it apart from the backups: without it they are worth nothing, with it they are readable."),
+
+    ("handles", "What a handle may look like and how many a person may hold."),
+    ("handles.min_length", "The shortest handle, in characters."),
+    ("handles.max_length", "The longest handle, in characters."),
+    ("handles.max_per_person", "How many handles one person may hold at a time."),
+    ("handles.quarantine", "How long a released handle is kept for its last owner alone."),
+    ("handles.reserved", "Names that nobody may claim, besides the list that is shipped."),
+
+    ("limits", "How much one person or one server may ask of Stonechat."),
+    ("limits.new_conversations_per_sender", "New conversations that one person may start in a day, over all handles."),
+    ("limits.new_conversations_per_server", "New conversations that the people of one other homeserver may start in a day, together."),
+    ("limits.handles_per_room", "How many handles may be invited into a room while it is being made."),
+    ("limits.claims_per_day", "How many handles one person may claim in a day."),
+    ("limits.lookups_per_second", "Third-party lookups answered in a second, for everybody together. Above that the answer is empty."),
+    ("limits.unclaimed_per_day", "Invites to names that nobody holds, declined in a day, for everybody together. Each needs a user of the homeserver; above that they are left unanswered."),
+    ("limits.decline_after", "How long a ghost takes to decline. It is the same whatever the reason, so that the delay tells nothing."),
+
+    ("introductions", "How a ghost brings two people together."),
+    ("introductions.strict", "Whether nothing at all passes through Stonechat, not even the opening line, for every handle of this server. Each owner can choose this for their own handle too."),
+    ("introductions.wait_for_message", "How long a ghost waits for the opening line before it introduces without one."),
+    ("introductions.linger", "How long a ghost stays after it invited the owner and after the last message it heard, to pass on what is still coming."),
+    ("introductions.at_most", "How long it stays after the invite at most."),
+    ("introductions.wait_for_owner", "How long it stays where the owner has to join before anything can be passed on to them."),
+    ("introductions.joins_at_once", "How many introductions go on at the same time; the others wait at the door."),
+    ("introductions.room_members", "A ghost leaves rooms with more members than this."),
+
+    ("reconcile", "The homeserver can lose what it pushes; each ghost asks it now and then what it missed."),
+    ("reconcile.interval", "How often every ghost asks. Those with open work ask at every start, before the others."),
+    ("reconcile.ghosts_per_second", "How many ghosts ask in a second."),
+
+    ("crypto", "The encryption of ghosts and bot."),
+    ("crypto.machines_in_memory", "How many ghosts' keys are kept in memory; the others are loaded when they are needed."),
+
+    ("log", "What is logged, to standard error. Never what people write, no token and no key."),
+    ("log.format", "text, or json for machines."),
+    ("log.level", "error, warn, info, debug or trace. The environment variable RUST_LOG overrides it."),
+];
+
+/// The configuration file for `config`, with every comment and default.
+pub fn sample_file(config: &Config) -> Result<String, ConfigError> {
+    let path = Path::new("stonechat.yaml");
+    let values = tree(path, config)?;
+    let defaults = tree(path, &Config::default())?;
+    let mut out = TITLE.to_owned();
+    for (key, comment) in OPTIONS {
+        let (indent, name) = match key.split_once('.') {
+            Some((_, name)) => ("  ", name),
+            None => ("", *key),
+        };
+        let value = at(&values, key);
+        let default = at(&defaults, key);
+        out.push_str(if indent.is_empty() { "\n" } else { "" });
+        for line in wrap(comment, 97 - indent.len()) {
+            // Writing into a String cannot fail.
+            let _ = writeln!(out, "{indent}# {line}");
+        }
+        match value {
+            Value::Mapping(_) => {
+                let _ = writeln!(out, "{indent}{name}:");
+            }
+            value => {
+                if *value != *default && !comment.contains("Must be given") {
+                    let _ = writeln!(out, "{indent}# Default: {}", scalar(path, default)?);
+                }
+                let _ = writeln!(out, "{indent}{name}: {}", scalar(path, value)?);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The registration of the repository: what `init` writes, with tokens that are refused.
+pub fn sample_registration(config: &Config) -> Result<Zeroizing<String>, ConfigError> {
+    let tokens = Tokens {
+        appservice: SecretString::from(format!("as_{SAMPLE_TOKEN_MARK}_{}", "0".repeat(46))),
+        homeserver: SecretString::from(format!("hs_{SAMPLE_TOKEN_MARK}_{}", "1".repeat(46))),
+    };
+    Registration::of(config, tokens).to_text(Path::new("registration.yaml"))
+}
+
+pub(super) fn tree(path: &Path, config: &Config) -> Result<Value, ConfigError> {
+    serde_yaml::to_value(config).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: None,
+        problem: error.to_string(),
+    })
+}
+
+fn at<'a>(tree: &'a Value, key: &str) -> &'a Value {
+    key.split('.')
+        .try_fold(tree, |tree, name| tree.get(name))
+        .unwrap_or(&Value::Null)
+}
+
+/// A value on one line. JSON's lists are YAML's too.
+fn scalar(path: &Path, value: &Value) -> Result<String, ConfigError> {
+    if let Value::Sequence(_) = value {
+        return serde_json::to_string(value).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: None,
+            problem: error.to_string(),
+        });
+    }
+    Ok(yaml::to_yaml(path, value)?.trim_end().to_owned())
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

@@ -1,0 +1,46 @@
+//! Secrets that do not stand in the configuration file, and the environment variables that can
+//! stand in for their files.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::ConfigError;
+
+/// Takes the place of `as_token` in the registration.
+pub const AS_TOKEN: &str = "STONECHAT_AS_TOKEN";
+/// Takes the place of `hs_token` in the registration.
+pub const HS_TOKEN: &str = "STONECHAT_HS_TOKEN";
+/// Takes the place of the file named by `store.key_file`, with the same content.
+pub const STORE_KEY: &str = "STONECHAT_STORE_KEY";
+
+/// Where environment variables are looked up: the process's own in life, a closure in tests.
+pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
+
+/// The environment of this process.
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A token from the environment, if it is there.
+pub(super) fn token(
+    environment: Environment<'_>,
+    name: &'static str,
+) -> Result<Option<SecretString>, ConfigError> {
+    match environment(name).map(SecretString::from) {
+        None => Ok(None),
+        Some(token) => check_token(&token)
+            .map(|()| Some(token))
+            .map_err(|problem| ConfigError::Environment { name, problem }),
+    }
+}
+
+/// Whether a token can be sent in a header and not be guessed.
+pub(super) fn check_token(token: &SecretString) -> Result<(), String> {
+    let token = token.expose_secret();
+    if token.len() < 32 {
+        return Err("is shorter than 32 characters".to_owned());
+    }
+    if token.len() > 255 || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("must be at most 255 visible ASCII characters".to_owned());
+    }
+    Ok(())
+}

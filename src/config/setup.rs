@@ -1,0 +1,82 @@
+//! Configuration and registration read together, with everything that can be refused refused.
+
+use std::path::{Path, PathBuf};
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    BOT_LOCALPART, Config, ConfigError, Registration, check, files,
+    secrets::{self, Environment},
+    yaml,
+};
+
+impl Config {
+    /// Reads a configuration file and checks its values.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|reason| ConfigError::Read {
+            path: path.to_owned(),
+            reason,
+            remedy: "make one with `stonechat init`, or name it with --config".to_owned(),
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a configuration file; `path` is for the errors.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = yaml::parse_yaml(path, text)?;
+        check::config(path, &config)?;
+        Ok(config)
+    }
+}
+
+/// Everything `run` and `doctor` need to know before they touch the network or the database.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The configuration as written.
+    pub config: Config,
+    /// The registration, with tokens from the environment where those are set.
+    pub registration: Registration,
+    /// Where the configuration came from.
+    pub config_path: PathBuf,
+    /// Where the registration came from.
+    pub registration_path: PathBuf,
+    /// The folder of the database, as seen from here.
+    pub data: PathBuf,
+    /// Where the key of the store is, as seen from here.
+    pub key_file: PathBuf,
+}
+
+impl Setup {
+    /// Reads and checks configuration and registration.
+    pub fn load(path: &Path, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let config = Config::load(path)?;
+        let registration_path = files::absolute_beside(path, &config.registration);
+        let mut registration = Registration::read(&registration_path)?;
+        if let Some(token) = secrets::token(environment, secrets::AS_TOKEN)? {
+            registration.as_token = token;
+        }
+        if let Some(token) = secrets::token(environment, secrets::HS_TOKEN)? {
+            registration.hs_token = token;
+        }
+        check::registration(&registration_path, &registration, path, &config)?;
+        Ok(Self {
+            data: files::absolute_beside(path, &config.data),
+            key_file: files::absolute_beside(path, &config.store.key_file),
+            config,
+            registration,
+            config_path: path.to_owned(),
+            registration_path,
+        })
+    }
+
+    /// The bot's user id.
+    pub fn bot(&self) -> Result<OwnedUserId, ConfigError> {
+        let server = &self.config.homeserver.server_name;
+        UserId::parse(format!("@{BOT_LOCALPART}:{server}")).map_err(|error| ConfigError::Value {
+            path: self.config_path.clone(),
+            key: "homeserver.server_name".to_owned(),
+            problem: format!("makes no user id: {error}"),
+            remedy: "write the name as in the homeserver's own configuration".to_owned(),
+        })
+    }
+}

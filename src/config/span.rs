@@ -1,0 +1,69 @@
+//! Durations as people write them: `5s`, `90days`, `1year`.
+//!
+//! Reading takes everything `humantime` takes. Writing uses one unit where one is exact, so that a
+//! default reads as it was meant (`90days`, not two months, 29 days and some minutes).
+
+use std::time::Duration;
+
+use serde::{Deserializer, Serializer};
+
+/// In milliseconds, from the largest. A month is left out: nobody means 30.44 days.
+const UNITS: [(u128, &str, &str); 6] = [
+    (31_557_600_000, "year", "years"),
+    (86_400_000, "day", "days"),
+    (3_600_000, "h", "h"),
+    (60_000, "m", "m"),
+    (1000, "s", "s"),
+    (1, "ms", "ms"),
+];
+
+/// Writes a duration, to the millisecond.
+pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&written(*value))
+}
+
+/// Reads a duration.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    humantime_serde::deserialize(deserializer)
+}
+
+fn written(value: Duration) -> String {
+    let millis = value.as_millis();
+    UNITS
+        .iter()
+        .find(|(size, ..)| millis > 0 && millis.is_multiple_of(*size))
+        .map(|(size, one, many)| {
+            let n = millis / size;
+            format!("{n}{}", if n == 1 { one } else { many })
+        })
+        .unwrap_or_else(|| "0s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Holder(#[serde(with = "super")] Duration);
+        for (text, millis) in [
+            ("0s", 0),
+            ("5s", 5000),
+            ("1500ms", 1500),
+            ("10m", 600_000),
+            ("90days", 90 * 86_400_000),
+            ("1day", 86_400_000),
+            ("1year", 31_557_600_000),
+        ] {
+            let value = Holder(Duration::from_millis(millis));
+            assert_eq!(serde_json::to_value(&value).unwrap(), text);
+            assert_eq!(
+                serde_json::from_value::<Holder>(text.into()).unwrap(),
+                value
+            );
+        }
+        let months: Holder = serde_json::from_value("12 months".into()).unwrap();
+        assert!(months.0 > Duration::from_secs(364 * 86_400));
+    }
+}

@@ -1,0 +1,103 @@
+//! Changes to a ghost's Olm account that its machine offers no way to make.
+//!
+//! They work on the stored account, so the machine has to be put away meanwhile: it holds a copy.
+
+use matrix_sdk_crypto::{
+    Account,
+    store::{CryptoStore, types::PendingChanges},
+    vodozemac::olm,
+};
+use serde_json::Value;
+
+use super::{
+    CryptoError,
+    store::{GhostStore, GhostStoreError},
+};
+
+/// How many of the newest one-time keys stay: those on the homeserver, and as many that may have
+/// been claimed just now.
+const KEPT: usize = 100;
+
+/// Makes a new fallback key, to be uploaded next. The one before still opens what was sent to it.
+pub(super) async fn replace_fallback_key(store: &GhostStore) -> Result<(), CryptoError> {
+    edit(store, |account| {
+        account.generate_fallback_key();
+        Ok(account.pickle())
+    })
+    .await
+}
+
+/// Forgets the fallback key before the present one: what was sent to it opens no more.
+pub(super) async fn forget_former_fallback_key(store: &GhostStore) -> Result<(), CryptoError> {
+    edit(store, |account| {
+        account.forget_fallback_key();
+        Ok(account.pickle())
+    })
+    .await
+}
+
+/// Throws away all private one-time keys but the newest.
+pub(super) async fn drop_old_one_time_keys(store: &GhostStore) -> Result<(), CryptoError> {
+    edit(store, |account| {
+        // The library has a bound of its own, fifty times ours, and no way to remove a key; its
+        // pickle is a documented format.
+        let failed = |error: serde_json::Error| CryptoError::Olm(error.classify_text().to_owned());
+        let mut pickle = serde_json::to_value(account.pickle()).map_err(failed)?;
+        drop_oldest(&mut pickle["one_time_keys"]);
+        serde_json::from_value(pickle).map_err(failed)
+    })
+    .await
+}
+
+fn drop_oldest(keys: &mut Value) {
+    let mut ids: Vec<u64> = keys["private_keys"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(id, _)| id.parse().ok())
+        .collect();
+    ids.sort_unstable();
+    let surplus = ids.len().saturating_sub(KEPT);
+    for id in &ids[..surplus] {
+        for kind in ["private_keys", "public_keys"] {
+            if let Some(keys) = keys[kind].as_object_mut() {
+                keys.remove(&id.to_string());
+            }
+        }
+    }
+}
+
+async fn edit(
+    store: &GhostStore,
+    change: impl FnOnce(&mut olm::Account) -> Result<olm::AccountPickle, CryptoError>,
+) -> Result<(), CryptoError> {
+    let account = store
+        .load_account()
+        .await?
+        .ok_or(GhostStoreError::NoAccount)?;
+    let mut pickle = account.pickle();
+    let mut inner = olm::Account::from_pickle(pickle.pickle);
+    pickle.pickle = change(&mut inner)?;
+    let account =
+        Account::from_pickle(pickle).map_err(|error| CryptoError::Olm(error.to_string()))?;
+    store
+        .save_pending_changes(PendingChanges {
+            account: Some(account),
+        })
+        .await?;
+    Ok(())
+}
+
+/// Says what kind of error it is without quoting what was read.
+trait ClassifyText {
+    fn classify_text(&self) -> &'static str;
+}
+
+impl ClassifyText for serde_json::Error {
+    fn classify_text(&self) -> &'static str {
+        match self.classify() {
+            serde_json::error::Category::Data => "an account pickle has an unknown form",
+            _ => "an account pickle cannot be read",
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Reading what people write, and trusting only what comes from a device that its owner signed.
+
+use std::time::Duration;
+
+use matrix_sdk_common::deserialized_responses::{DeviceLinkProblem, VerificationLevel};
+use matrix_sdk_crypto::{
+    DecryptionSettings, MegolmError, TrustRequirement,
+    types::events::room::encrypted::EncryptedEvent,
+    vodozemac::megolm::{DecryptionError, MegolmMessage},
+};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    CryptoError, DecryptError, Distrust, Machines,
+    machines::{InUse, lock},
+    record::Heard,
+};
+use crate::{matrix::MatrixError, store::Batch};
+
+/// A decrypted event.
+#[derive(Debug)]
+pub struct Decrypted {
+    /// Its type, such as `m.room.message`.
+    pub event_type: String,
+    /// Its content.
+    pub content: Box<RawValue>,
+    /// Who sent it, from a device that they have signed.
+    pub sender: OwnedUserId,
+    /// The session it was encrypted with.
+    pub session_id: String,
+    /// Its place in the session.
+    pub message_index: u32,
+}
+
+/// How old our knowledge of a sender's devices may be when we turn their message down for it.
+const FRESH_ENOUGH: Duration = Duration::from_secs(5);
+
+/// When we look again at the devices of a sender from another homeserver. Synapse first writes
+/// down the devices of somebody whom it has just met and a moment later the keys that sign them;
+/// whoever asks in between is told of devices that nobody signed.
+const LOOK_AGAIN: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// The clear parts of an encrypted event.
+#[derive(Deserialize)]
+struct Envelope {
+    event_id: OwnedEventId,
+    sender: OwnedUserId,
+    content: EnvelopeContent,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeContent {
+    session_id: String,
+    ciphertext: String,
+}
+
+#[derive(Deserialize)]
+struct Plain {
+    #[serde(rename = "type")]
+    event_type: String,
+    content: Box<RawValue>,
+}
+
+impl Machines {
+    /// Decrypts an `m.room.encrypted` event of a room for one of its members.
+    ///
+    /// The same event may be decrypted again; the same ciphertext in another event is a replay and
+    /// refused. That it was heard is durable with the store's next flush.
+    pub async fn decrypt(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        event: &RawValue,
+    ) -> Result<Decrypted, DecryptError> {
+        let envelope: Envelope = serde_json::from_str(event.get())
+            .map_err(|_| DecryptError::Malformed("it is not an encrypted event"))?;
+        let message = MegolmMessage::from_base64(&envelope.content.ciphertext)
+            .map_err(|_| DecryptError::Malformed("its ciphertext is not a Megolm message"))?;
+        let ghost = self.ready(user).await?;
+        let raw = Raw::<EncryptedEvent>::from_json(event.to_owned());
+        let plain = match decrypt_once(&ghost, room, &raw).await {
+            Err(MegolmError::SenderIdentityNotTrusted(_)) => {
+                // Final only once we have looked at the sender's devices as they are now.
+                let sender = std::slice::from_ref(&envelope.sender);
+                let unanswered = self.freshen(&ghost, sender, FRESH_ENOUGH).await?;
+                if unanswered.contains(envelope.sender.server_name()) {
+                    return Err(CryptoError::Matrix(MatrixError::TimedOut).into());
+                }
+                match decrypt_once(&ghost, room, &raw).await {
+                    Err(error)
+                        if may_be_signed_yet(&error)
+                            && envelope.sender.server_name() != user.server_name() =>
+                    {
+                        self.look_again(&ghost, room, &raw, sender, error).await?
+                    }
+                    other => other,
+                }
+            }
+            other => other,
+        }
+        .map_err(|error| classify(error, &envelope.content.session_id))?;
+        let session_id = envelope.content.session_id;
+        let message_index = message.message_index();
+        self.note_heard(user, room, &session_id, message_index, &envelope.event_id)?;
+        Ok(Decrypted {
+            event_type: plain.event_type,
+            content: plain.content,
+            sender: envelope.sender,
+            session_id,
+            message_index,
+        })
+    }
+
+    /// Decrypts once the sender's devices turn out to be signed, or not at all.
+    async fn look_again(
+        &self,
+        ghost: &InUse,
+        room: &RoomId,
+        event: &Raw<EncryptedEvent>,
+        sender: &[OwnedUserId],
+        mut error: MegolmError,
+    ) -> Result<Result<Plain, MegolmError>, DecryptError> {
+        for pause in LOOK_AGAIN {
+            tokio::time::sleep(pause).await;
+            self.freshen(ghost, sender, Duration::ZERO).await?;
+            match decrypt_once(ghost, room, event).await {
+                Err(again) if may_be_signed_yet(&again) => error = again,
+                other => return Ok(other),
+            }
+        }
+        Ok(Err(error))
+    }
+
+    fn note_heard(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        session: &str,
+        index: u32,
+        event: &EventId,
+    ) -> Result<(), DecryptError> {
+        let key = (user.to_owned(), room.to_owned(), session.to_owned());
+        let _one_at_a_time = lock(&self.0.hearing);
+        let mut heard = self.0.store.get::<Heard>(&key)?.unwrap_or_default();
+        match heard.note(index, event) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let mut batch = Batch::new();
+                batch.put::<Heard>(&key, &heard)?;
+                Ok(self.0.store.apply(batch)?)
+            }
+            Err(first) => Err(DecryptError::Replayed { first }),
+        }
+    }
+}
+
+async fn decrypt_once(
+    ghost: &InUse,
+    room: &RoomId,
+    event: &Raw<EncryptedEvent>,
+) -> Result<Plain, MegolmError> {
+    let settings = DecryptionSettings {
+        sender_device_trust_requirement: TrustRequirement::CrossSigned,
+    };
+    let decrypted = ghost
+        .machine
+        .decrypt_room_event(event, room, &settings)
+        .await?;
+    Ok(decrypted.event.deserialize_as_unchecked()?)
+}
+
+/// Whether the next look at the sender's devices can find the message trustworthy after all.
+fn may_be_signed_yet(error: &MegolmError) -> bool {
+    matches!(
+        error,
+        MegolmError::SenderIdentityNotTrusted(
+            VerificationLevel::UnsignedDevice
+                | VerificationLevel::None(DeviceLinkProblem::MissingDevice)
+        )
+    )
+}
+
+fn classify(error: MegolmError, session_id: &str) -> DecryptError {
+    let session_id = session_id.to_owned();
+    match error {
+        MegolmError::MissingRoomKey(withheld) => {
+            let withheld = withheld.map(|code| code.as_str().to_owned());
+            DecryptError::NoKey {
+                session_id,
+                withheld,
+            }
+        }
+        MegolmError::Decryption(DecryptionError::UnknownMessageIndex(..)) => {
+            DecryptError::KeyBeginsLater { session_id }
+        }
+        MegolmError::SenderIdentityNotTrusted(level) => DecryptError::Untrusted(match level {
+            VerificationLevel::UnsignedDevice => Distrust::UnsignedDevice,
+            VerificationLevel::MismatchedSender => Distrust::OtherSender,
+            VerificationLevel::VerificationViolation | VerificationLevel::UnverifiedIdentity => {
+                Distrust::ChangedIdentity
+            }
+            VerificationLevel::None(
+                DeviceLinkProblem::MissingDevice | DeviceLinkProblem::InsecureSource,
+            ) => Distrust::UnknownDevice,
+        }),
+        MegolmError::MismatchedIdentityKeys(_) => DecryptError::Untrusted(Distrust::OtherSender),
+        MegolmError::Store(error) => CryptoError::from(error).into(),
+        MegolmError::EventError(_) => DecryptError::Malformed("it is not encrypted as we know it"),
+        MegolmError::JsonError(_) => DecryptError::Malformed("what is inside is not an event"),
+        MegolmError::Decode(_) | MegolmError::Decryption(_) => {
+            DecryptError::Malformed("its ciphertext is damaged")
+        }
+        #[expect(unreachable_patterns, reason = "further variants hide behind features")]
+        _ => DecryptError::Malformed("it cannot be decrypted"),
+    }
+}

@@ -1,0 +1,210 @@
+//! Writing so that only the people addressed can read, on devices that they have signed.
+
+use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use matrix_sdk_crypto::{CollectStrategy, EncryptionSettings, store::CryptoStore};
+use ruma::{
+    OwnedRoomId, OwnedServerName, OwnedUserId, UserId,
+    events::{AnyMessageLikeEventContent, room::history_visibility::HistoryVisibility},
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use super::{CryptoError, EncryptError, Machines, machines::InUse};
+
+/// For which room something is encrypted, and who is to read it.
+#[derive(Clone, Debug)]
+pub struct EncryptTo {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Everybody who is to read it: who is joined, and who is invited where the room lets invited
+    /// people read. The sender need not be listed.
+    pub recipients: Vec<OwnedUserId>,
+    /// The room's rotation period in milliseconds, if it sets one.
+    pub rotation_ms: Option<u64>,
+    /// The room's rotation period in messages, if it sets one.
+    pub rotation_msgs: Option<u64>,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl EncryptTo {
+    /// The room's own settings within limits: a room that rotates with every message would make us
+    /// send keys to everybody each time, and one that never does would undo forward secrecy.
+    fn settings(&self) -> EncryptionSettings {
+        let period = self
+            .rotation_ms
+            .map_or(7 * 24 * HOUR, Duration::from_millis);
+        EncryptionSettings {
+            rotation_period: period.clamp(HOUR, 7 * 24 * HOUR),
+            rotation_period_msgs: self.rotation_msgs.unwrap_or(100).clamp(50, 100),
+            // Our keys are not for those who are invited later.
+            history_visibility: HistoryVisibility::Invited,
+            sharing_strategy: CollectStrategy::IdentityBasedStrategy,
+            ..Default::default()
+        }
+    }
+}
+
+impl Machines {
+    /// Encrypts an event's content. Returns the content of the `m.room.encrypted` event to send.
+    ///
+    /// Before that, whoever has not got the room's key yet gets it. When one of the recipients
+    /// could not read the message, nothing is sent to anybody and the error says who.
+    pub async fn encrypt(
+        &self,
+        user: &UserId,
+        to: &EncryptTo,
+        event_type: &str,
+        content: &RawValue,
+    ) -> Result<Box<RawValue>, EncryptError> {
+        let ghost = self.ready(user).await?;
+        let room_lock = self.room_lock(&ghost.slot, &to.room_id);
+        let _one_at_a_time = room_lock.lock().await;
+        let mut recipients = to.recipients.clone();
+        recipients.retain(|recipient| recipient != user);
+        recipients.sort();
+        recipients.dedup();
+
+        let within = self.0.settings.devices_fresh_for;
+        let unanswered = self.freshen(&ghost, &recipients, within).await?;
+        check_signed_devices(&ghost, &recipients, &unanswered).await?;
+        {
+            let _one_at_a_time = ghost.slot.errands.lock().await;
+            self.claim_sessions(&ghost, recipients.iter().map(|user| &**user))
+                .await?;
+        }
+        check_sessions(&ghost, &recipients).await?;
+
+        // Twice, since sending the keys may take so long that the session has to be replaced
+        // meanwhile; the second time there is nothing to send as a rule.
+        for _ in 0..2 {
+            self.share_key(&ghost, to, &recipients).await?;
+        }
+        let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
+        let encrypting = ghost
+            .machine
+            .encrypt_room_event_raw(&to.room_id, event_type, &content);
+        // The library panics when the session expires at this very moment. Nothing is left half
+        // done then: it looks before it touches the session.
+        let encrypted = AssertUnwindSafe(encrypting)
+            .catch_unwind()
+            .await
+            .map_err(|_| CryptoError::Olm("the session expired just now".to_owned()))?
+            .map_err(|error| CryptoError::Olm(error.to_string()))?;
+        // A crash must not make us use the same place in the session for another message.
+        self.0.store.flush().await?;
+        Ok(encrypted.content.into_json())
+    }
+
+    async fn share_key(
+        &self,
+        ghost: &InUse,
+        to: &EncryptTo,
+        recipients: &[OwnedUserId],
+    ) -> Result<(), CryptoError> {
+        let users = recipients.iter().map(|user| &**user);
+        let requests = ghost
+            .machine
+            .share_room_key(&to.room_id, users, to.settings())
+            .await?;
+        if requests.is_empty() {
+            return Ok(());
+        }
+        self.0.store.flush().await?;
+        for request in requests {
+            self.send_to_devices(ghost, &request).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Everybody has a device that they have signed, as far as their homeserver tells.
+async fn check_signed_devices(
+    ghost: &InUse,
+    recipients: &[OwnedUserId],
+    unanswered: &HashSet<OwnedServerName>,
+) -> Result<(), EncryptError> {
+    let mut without = Vec::new();
+    for user in recipients {
+        let devices = ghost.machine.get_user_devices(user, None).await?;
+        if !devices
+            .devices()
+            .any(|device| device.is_cross_signed_by_owner())
+        {
+            without.push(user.clone());
+        }
+    }
+    let unknown: Vec<_> = without
+        .iter()
+        .filter(|user| unanswered.contains(user.server_name()))
+        .cloned()
+        .collect();
+    if !unknown.is_empty() {
+        return Err(EncryptError::KeysUnknown { users: unknown });
+    }
+    if !without.is_empty() {
+        return Err(EncryptError::NoSignedDevice { users: without });
+    }
+    Ok(())
+}
+
+/// With at least one signed device of everybody there is a session to send the key through.
+async fn check_sessions(ghost: &InUse, recipients: &[OwnedUserId]) -> Result<(), EncryptError> {
+    let mut without = Vec::new();
+    for user in recipients {
+        if !has_session(ghost, user).await? {
+            without.push(user.clone());
+        }
+    }
+    if without.is_empty() {
+        Ok(())
+    } else {
+        Err(EncryptError::NoSession { users: without })
+    }
+}
+
+async fn has_session(ghost: &InUse, user: &UserId) -> Result<bool, CryptoError> {
+    let devices = ghost.machine.get_user_devices(user, None).await?;
+    for device in devices
+        .devices()
+        .filter(|device| device.is_cross_signed_by_owner())
+    {
+        if let Some(key) = device.curve25519_key() {
+            let sessions = ghost.store.get_sessions(&key.to_base64()).await?;
+            if sessions.is_some_and(|sessions| !sessions.is_empty()) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_may_set_its_rotation_only_within_limits() {
+        let room_id = ruma::owned_room_id!("!r:x");
+        let to = |rotation_ms, rotation_msgs| EncryptTo {
+            room_id: room_id.clone(),
+            recipients: Vec::new(),
+            rotation_ms,
+            rotation_msgs,
+        };
+        for (asked, got) in [
+            ((None, None), (7 * 24 * HOUR, 100)),
+            ((Some(1), Some(1)), (HOUR, 50)),
+            ((Some(u64::MAX), Some(u64::MAX)), (7 * 24 * HOUR, 100)),
+            ((Some(86_400_000), Some(70)), (24 * HOUR, 70)),
+        ] {
+            let settings = to(asked.0, asked.1).settings();
+            assert_eq!(
+                (settings.rotation_period, settings.rotation_period_msgs),
+                got
+            );
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What can go wrong with keys, and what it means for whoever asked.
+
+use matrix_sdk_crypto::{CryptoStoreError, OlmError};
+use ruma::{OwnedEventId, OwnedUserId};
+
+use super::store::GhostStoreError;
+use crate::{matrix::MatrixError, store::StoreError};
+
+/// Something about a ghost's keys did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum CryptoError {
+    /// The homeserver.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The ghost's records in it.
+    #[error(transparent)]
+    GhostStore(#[from] GhostStoreError),
+    /// The Olm machine.
+    #[error("the encryption library failed: {0}")]
+    Olm(String),
+    /// The user, or a key of it, is not ours. Freeze the handle and tell the admin.
+    #[error("{user} is not ours alone: {what}; find out who else uses the name before going on")]
+    Foreign {
+        /// The ghost.
+        user: OwnedUserId,
+        /// What was found.
+        what: &'static str,
+    },
+    /// The ghost has no keys (yet, or any more).
+    #[error("{user} has no keys yet; provision it first")]
+    NotProvisioned {
+        /// The ghost.
+        user: OwnedUserId,
+    },
+    /// The ghost has keys of the other kind. Retire it first.
+    #[error("{user} has keys of another kind; retire it first")]
+    OtherKind {
+        /// The ghost.
+        user: OwnedUserId,
+    },
+    /// Our record says the ghost has keys, and the crypto store has others or none.
+    #[error("the private keys of {user} are gone from the store; restore a backup or retire it")]
+    KeysLost {
+        /// The ghost.
+        user: OwnedUserId,
+    },
+    /// After everything was uploaded the homeserver does not show what we uploaded.
+    #[error("the homeserver does not show the keys of {user} as uploaded: {what}")]
+    NotAsUploaded {
+        /// The ghost.
+        user: OwnedUserId,
+        /// What is missing.
+        what: &'static str,
+    },
+}
+
+impl CryptoError {
+    /// Whether trying again later makes sense.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
+            Self::NotAsUploaded { .. } | Self::Store(_) | Self::GhostStore(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<CryptoStoreError> for CryptoError {
+    fn from(error: CryptoStoreError) -> Self {
+        Self::Olm(error.to_string())
+    }
+}
+
+impl From<OlmError> for CryptoError {
+    fn from(error: OlmError) -> Self {
+        Self::Olm(error.to_string())
+    }
+}
+
+/// Why an event was not decrypted.
+#[derive(Debug, thiserror::Error)]
+pub enum DecryptError {
+    /// Its key has not come (yet). Keep the ciphertext and try again when it does.
+    #[error("the key of session {session_id} has not come")]
+    NoKey {
+        /// The session.
+        session_id: String,
+        /// The sender's client told us that it will not give us the key, and why: a code such as
+        /// `m.unverified`.
+        withheld: Option<String>,
+    },
+    /// The key we were given begins after this message.
+    #[error("the key of session {session_id} begins after this message")]
+    KeyBeginsLater {
+        /// The session.
+        session_id: String,
+    },
+    /// The sender's device is not one that the sender has signed, also after asking anew.
+    #[error("the message does not come from a device that its sender has signed: {0}")]
+    Untrusted(Distrust),
+    /// This very ciphertext was decrypted before, in another event.
+    #[error("the message was sent before")]
+    Replayed {
+        /// The event in which it came first, unless that is very long ago.
+        first: Option<OwnedEventId>,
+    },
+    /// The event is not a Megolm message, or a damaged one.
+    #[error("the event is malformed: {0}")]
+    Malformed(&'static str),
+    /// Everything that says nothing about the event.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+}
+
+/// What is wrong with a sender's device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// The sender has no such device.
+    UnknownDevice,
+    /// The sender has not signed the device.
+    UnsignedDevice,
+    /// The key came from a device of somebody else.
+    OtherSender,
+    /// The sender's identity changed after it had been verified.
+    ChangedIdentity,
+}
+
+impl std::fmt::Display for Distrust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::UnknownDevice => "the sender has no such device",
+            Self::UnsignedDevice => "the sender has not signed the device",
+            Self::OtherSender => "the key came from a device of somebody else",
+            Self::ChangedIdentity => "the sender's identity changed after it had been verified",
+        })
+    }
+}
+
+/// Why an event was not encrypted. Nothing has been sent.
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptError {
+    /// These people have no device that they have signed, so they could not read it.
+    #[error("no device that its owner has signed: {}", list(users))]
+    NoSignedDevice {
+        /// Who.
+        users: Vec<OwnedUserId>,
+    },
+    /// The homeservers of these people do not say which devices they have. Try again later.
+    #[error("their homeserver does not answer: {}", list(users))]
+    KeysUnknown {
+        /// Who.
+        users: Vec<OwnedUserId>,
+    },
+    /// These people have signed devices, but none of them left a key to begin a session with. Try
+    /// again later.
+    #[error("no key to begin an encrypted session with: {}", list(users))]
+    NoSession {
+        /// Who.
+        users: Vec<OwnedUserId>,
+    },
+    /// Everything that says nothing about the recipients.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+}
+
+impl EncryptError {
+    /// Whether trying again later makes sense.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoSignedDevice { .. } => false,
+            Self::KeysUnknown { .. } | Self::NoSession { .. } => true,
+            Self::Crypto(error) => error.is_transient(),
+        }
+    }
+}
+
+impl<E: Into<CryptoErrorSource>> From<E> for EncryptError {
+    fn from(error: E) -> Self {
+        Self::Crypto(error.into().0)
+    }
+}
+
+impl<E: Into<CryptoErrorSource>> From<E> for DecryptError {
+    fn from(error: E) -> Self {
+        Self::Crypto(error.into().0)
+    }
+}
+
+/// Lets `?` turn the errors of lower rooms into those of this one.
+pub struct CryptoErrorSource(CryptoError);
+
+macro_rules! sources {
+    ($($error:ty),*) => {$(
+        impl From<$error> for CryptoErrorSource {
+            fn from(error: $error) -> Self {
+                Self(error.into())
+            }
+        }
+    )*};
+}
+sources!(
+    MatrixError,
+    StoreError,
+    GhostStoreError,
+    CryptoStoreError,
+    OlmError
+);
+
+fn list(users: &[OwnedUserId]) -> String {
+    users
+        .iter()
+        .map(|user| user.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}

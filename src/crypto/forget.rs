@@ -1,0 +1,151 @@
+//! Forgetting: a room's keys when a ghost has left it, a ghost's keys when its handle gets a new
+//! owner or another mode.
+
+use matrix_sdk_crypto::types::requests::AnyOutgoingRequest;
+use ruma::{RoomId, UserId};
+
+use super::{
+    CryptoError, Machines, account,
+    machines::{lock_provisioning, open_machine},
+    record::{ExpectedRooms, GhostKind, GhostRecord, Heard, Step},
+};
+use crate::store::{Batch, Table, prefix};
+
+impl Machines {
+    /// Forgets every key of a room that the ghost has left, so that nothing on disk or in memory
+    /// can decrypt what was said there, and keeps no further one.
+    ///
+    /// May be called again after an error, and does what is left to do.
+    pub async fn forget_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
+        let slot = self.slot(user);
+        // Nobody uses the machine from here on, and what it had in memory is gone.
+        let away = self.put_away(&slot).await;
+        let mut batch = Batch::new();
+        batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
+        let mut heard = prefix(&user.to_owned());
+        heard.extend(prefix(&room.to_owned()));
+        self.delete_all::<Heard>(&mut batch, &heard)?;
+        self.0.store.apply(batch)?;
+        self.expect_anew(&slot, &away);
+        let Some(store) = self.0.stores.existing(user)? else {
+            return Ok(self.0.store.flush().await?);
+        };
+        store.forget_room(room).await?;
+        let record = self
+            .record(user)?
+            .filter(|record| record.is_ready(GhostKind::Machine));
+        if let Some(record) = record.filter(|record| record.fallback_used) {
+            self.replace_fallback(user, &record).await?;
+        }
+        Ok(())
+    }
+
+    /// The ghost does not enter this room after all. What came for it meanwhile is forgotten; when
+    /// nothing came, that costs next to nothing.
+    pub async fn turn_away(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
+        let mut batch = Batch::new();
+        batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
+        self.0.store.apply(batch)?;
+        let slot = self.slot(user);
+        let away = self.put_away(&slot).await;
+        self.expect_anew(&slot, &away);
+        drop(away);
+        match self.0.stores.existing(user)? {
+            Some(store) if store.holds_keys_of(room)? => self.forget_room(user, room).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Publishes a new fallback key and forgets the one that was used: with it the messages that
+    /// were sent to it, room keys among them, could be opened again.
+    async fn replace_fallback(
+        &self,
+        user: &UserId,
+        record: &GhostRecord,
+    ) -> Result<(), CryptoError> {
+        let Some(device) = &record.device else {
+            return Ok(());
+        };
+        let store = self.0.stores.ghost(user)?;
+        account::replace_fallback_key(&store).await?;
+        self.0.store.flush().await?;
+        let live = open_machine(user, device, store.clone()).await?;
+        for request in live.machine.outgoing_requests().await? {
+            if let AnyOutgoingRequest::KeysUpload(keys) = request.request() {
+                let answer = self.0.hs.send(live.actor(), keys.clone()).await?;
+                live.machine
+                    .mark_request_as_sent(request.request_id(), &answer)
+                    .await?;
+            }
+        }
+        drop(live);
+        account::forget_former_fallback_key(&store).await?;
+        store.rotate_epoch().await?;
+        self.update_record(user, |record| {
+            record.fallback_used = false;
+            true
+        })?;
+        Ok(self.0.store.flush().await?)
+    }
+
+    /// Takes a ghost's device and keys away, on the homeserver and here. What is provisioned next
+    /// gets a new device and a new identity, and other people's clients say so.
+    ///
+    /// May be called again after an error.
+    pub async fn retire(&self, user: &UserId) -> Result<(), CryptoError> {
+        let slot = self.slot(user);
+        let _one_at_a_time = lock_provisioning(&slot).await;
+        let Some(mut record) = self.record(user)? else {
+            return Ok(());
+        };
+        if record.device.is_none() && record.step != Step::Retiring {
+            return Ok(());
+        }
+        self.finish_retiring(user, &mut record).await
+    }
+
+    pub(super) async fn finish_retiring(
+        &self,
+        user: &UserId,
+        record: &mut GhostRecord,
+    ) -> Result<(), CryptoError> {
+        record.put_aside();
+        record.step = Step::Retiring;
+        self.commit_record(user, record).await?;
+        let slot = self.slot(user);
+        let away = self.put_away(&slot).await;
+        slot.fresh.clear();
+        if let Some(store) = self.0.stores.existing(user)? {
+            store.wipe().await?;
+        }
+        let mut batch = Batch::new();
+        let first = prefix(&user.to_owned());
+        self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
+        self.delete_all::<Heard>(&mut batch, &first)?;
+        self.0.store.apply(batch)?;
+        self.expect_anew(&slot, &away);
+        for former in record.former.iter_mut().filter(|former| !former.deleted) {
+            self.0.hs.delete_device(user, &former.device).await?;
+            former.deleted = true;
+        }
+        record.kind = GhostKind::Bare;
+        record.step = Step::Registered;
+        self.commit_record(user, record).await
+    }
+
+    fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
+        const PAGE: usize = 256;
+        let mut after = None;
+        loop {
+            let rows = self.0.store.scan::<T>(first, after.as_ref(), PAGE)?;
+            let full = rows.len() == PAGE;
+            for (key, _) in &rows {
+                batch.delete::<T>(key);
+            }
+            after = rows.into_iter().last().map(|(key, _)| key);
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+}

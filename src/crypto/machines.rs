@@ -1,0 +1,430 @@
+//! One live machine per ghost, loaded when it is needed, put away when memory is.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId, room_id};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use super::{
+    CryptoError,
+    devices::{Changed, Fresh},
+    record::{ExpectedRooms, GhostKind, GhostRecord, Ghosts, Step},
+    store::{GhostStore, GhostStores, Keeps},
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    matrix::{Actor, Homeserver},
+    store::{Batch, Store, prefix},
+};
+
+/// How machines are kept.
+#[derive(Clone, Debug)]
+pub struct MachineSettings {
+    /// How many machines are in memory at most, besides those in use (20 to 40 KB each).
+    pub max_live: usize,
+    /// For how long we believe that we know somebody's devices when nobody says they changed.
+    pub devices_fresh_for: Duration,
+    /// How often at most a ghost makes new one-time keys because the old ones were claimed. The
+    /// fallback key serves meanwhile, so that whoever claims keys to no end gains nothing.
+    pub top_up_every: Duration,
+    /// The name that people see on a ghost's device.
+    pub device_name: String,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for MachineSettings {
+    fn default() -> Self {
+        Self {
+            max_live: 1000,
+            devices_fresh_for: Duration::from_secs(15 * 60),
+            top_up_every: Duration::from_secs(10 * 60),
+            device_name: "Stonechat".to_owned(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// The Olm machines of all ghosts. Clones are handles of the same ones.
+#[derive(Clone)]
+pub struct Machines(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) stores: GhostStores,
+    pub(super) hs: Homeserver,
+    pub(super) settings: MachineSettings,
+    pub(super) changed: Changed,
+    /// Held while a message is noted as heard.
+    pub(super) hearing: Mutex<()>,
+    /// Held while a record is written: one that was read before must not undo the change.
+    recording: Mutex<()>,
+    slots: Mutex<HashMap<OwnedUserId, Arc<Slot>>>,
+    uses: AtomicU64,
+    live: AtomicUsize,
+}
+
+impl std::fmt::Debug for Machines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machines")
+            .field("live", &self.live_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a ghost's machine is while it is in memory.
+///
+/// Whoever uses the machine holds the lock for reading as long as it does, so it can be loaded,
+/// put away or replaced only by whoever holds it for writing: two machines of one ghost would fork
+/// its ratchets.
+#[derive(Default)]
+pub(super) struct Slot {
+    machine: Arc<RwLock<Option<Live>>>,
+    used: AtomicU64,
+    /// One at a time makes or takes away the ghost's keys.
+    provisioning: tokio::sync::Mutex<()>,
+    /// One at a time carries out what the machine wants sent, and claims keys: the machine
+    /// remembers one claim only.
+    pub(super) errands: tokio::sync::Mutex<()>,
+    /// Whether the last round of errands was cut short.
+    pub(super) errands_due: AtomicBool,
+    rooms: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+    pub(super) fresh: Fresh,
+    /// The rooms whose keys are kept, once they were read from the store.
+    expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
+}
+
+/// A machine in memory.
+pub(super) struct Live {
+    pub(super) machine: OlmMachine,
+    pub(super) store: GhostStore,
+    pub(super) device: OwnedDeviceId,
+}
+
+/// A machine in use. It stays in memory as long as this lives.
+pub(super) struct InUse {
+    pub(super) slot: Arc<Slot>,
+    live: OwnedRwLockReadGuard<Option<Live>, Live>,
+}
+
+impl std::ops::Deref for InUse {
+    type Target = Live;
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+impl Live {
+    pub(super) fn actor(&self) -> Actor<'_> {
+        Actor::device(self.machine.user_id(), &self.device)
+    }
+}
+
+/// A ghost whose machine is not in memory and does not come back as long as this lives.
+#[must_use]
+pub(super) struct PutAway {
+    _guard: OwnedRwLockWriteGuard<Option<Live>>,
+}
+
+/// The one place where an [`OlmMachine`] is made.
+pub(super) async fn open_machine(
+    user: &UserId,
+    device: &OwnedDeviceId,
+    store: GhostStore,
+) -> Result<Live, CryptoError> {
+    let machine = OlmMachine::with_store(user, device, store.clone(), None).await?;
+    Ok(Live {
+        machine,
+        store,
+        device: device.clone(),
+    })
+}
+
+/// Waits for one's turn to make or take away the ghost's keys.
+pub(super) async fn lock_provisioning(slot: &Slot) -> tokio::sync::MutexGuard<'_, ()> {
+    slot.provisioning.lock().await
+}
+
+/// A poisoned lock only says that somebody panicked; what is behind ours is always whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machines {
+    /// Machines that keep their keys in `store` and speak to `hs`.
+    pub fn new(
+        store: Store,
+        hs: Homeserver,
+        settings: MachineSettings,
+    ) -> Result<Self, CryptoError> {
+        let stores = GhostStores::open(&store)?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            stores,
+            hs,
+            settings,
+            changed: Changed::default(),
+            hearing: Mutex::default(),
+            recording: Mutex::default(),
+            slots: Mutex::default(),
+            uses: AtomicU64::new(0),
+            live: AtomicUsize::new(0),
+        })))
+    }
+
+    /// The device that speaks for a ghost, once it is ready.
+    pub fn device_of(&self, user: &UserId) -> Result<Option<OwnedDeviceId>, CryptoError> {
+        let record = self.record(user)?;
+        Ok(record
+            .filter(|record| record.step == Step::Ready)
+            .and_then(|record| record.device))
+    }
+
+    /// Which keys a ghost has, once it is ready; `None` for a user that is not ours.
+    pub fn kind_of(&self, user: &UserId) -> Result<Option<GhostKind>, CryptoError> {
+        let record = self.record(user)?;
+        Ok(record
+            .filter(|record| record.step == Step::Ready)
+            .map(|record| record.kind))
+    }
+
+    /// How many machines are in memory.
+    pub fn live_count(&self) -> usize {
+        self.0.live.load(Ordering::Relaxed)
+    }
+
+    /// Every user that has a device of ours.
+    pub fn ghosts(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
+        const PAGE: usize = 1000;
+        let mut users = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = self.0.store.scan::<Ghosts>(&[], after.as_ref(), PAGE)?;
+            let full = rows.len() == PAGE;
+            after = rows.last().map(|(user, _)| user.clone());
+            let ready = rows
+                .into_iter()
+                .filter(|(_, record)| record.step == Step::Ready);
+            users.extend(ready.map(|(user, _)| user));
+            if !full {
+                return Ok(users);
+            }
+        }
+    }
+
+    /// From now on the ghost keeps the keys of this room: it is about to join, or has joined. To
+    /// be called as soon as the invite is seen, before any to-device message that may come with it.
+    pub async fn expect_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
+        let slot = self.slot(user);
+        if self.expects(&slot, user, room)? {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put::<ExpectedRooms>(&(user.to_owned(), room.to_owned()), &())?;
+        self.0.store.apply(batch)?;
+        if let Some(expected) = &mut *lock(&slot.expected) {
+            expected.insert(room.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether the ghost keeps the keys of this room.
+    pub(super) fn expects(
+        &self,
+        slot: &Slot,
+        user: &UserId,
+        room: &RoomId,
+    ) -> Result<bool, CryptoError> {
+        let mut expected = lock(&slot.expected);
+        if expected.is_none() {
+            let first = prefix(&user.to_owned());
+            let rows = self
+                .0
+                .store
+                .scan::<ExpectedRooms>(&first, None, usize::MAX)?;
+            *expected = Some(rows.into_iter().map(|((_, room), ())| room).collect());
+        }
+        Ok(expected.as_ref().is_some_and(|rooms| rooms.contains(room)))
+    }
+
+    /// Reads again from the store which rooms are expected. The machine has to be put away: one in
+    /// memory goes by what was read when it was loaded.
+    pub(super) fn expect_anew(&self, slot: &Slot, _away: &PutAway) {
+        *lock(&slot.expected) = None;
+    }
+
+    pub(super) fn record(&self, user: &UserId) -> Result<Option<GhostRecord>, CryptoError> {
+        Ok(self.0.store.get::<Ghosts>(&user.to_owned())?)
+    }
+
+    pub(super) fn apply_record(
+        &self,
+        user: &UserId,
+        record: &GhostRecord,
+    ) -> Result<(), CryptoError> {
+        let _one_at_a_time = lock(&self.0.recording);
+        self.put_record(user, record)
+    }
+
+    fn put_record(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
+        let mut batch = Batch::new();
+        batch.put::<Ghosts>(&user.to_owned(), record)?;
+        Ok(self.0.store.apply(batch)?)
+    }
+
+    pub(super) async fn commit_record(
+        &self,
+        user: &UserId,
+        record: &GhostRecord,
+    ) -> Result<(), CryptoError> {
+        self.apply_record(user, record)?;
+        Ok(self.0.store.flush().await?)
+    }
+
+    /// Changes a record where `change` says that there is something to change.
+    pub(super) fn update_record(
+        &self,
+        user: &UserId,
+        change: impl FnOnce(&mut GhostRecord) -> bool,
+    ) -> Result<(), CryptoError> {
+        let _one_at_a_time = lock(&self.0.recording);
+        if let Some(mut record) = self.record(user)?
+            && change(&mut record)
+        {
+            self.put_record(user, &record)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn slot(&self, user: &UserId) -> Arc<Slot> {
+        let mut slots = lock(&self.0.slots);
+        if let Some(slot) = slots.get(user) {
+            return slot.clone();
+        }
+        slots.entry(user.to_owned()).or_default().clone()
+    }
+
+    /// The machine of a ghost that is ready.
+    pub(super) async fn ready(&self, user: &UserId) -> Result<InUse, CryptoError> {
+        let record = self.record(user)?;
+        if !record.is_some_and(|record| record.is_ready(GhostKind::Machine)) {
+            return Err(CryptoError::NotProvisioned {
+                user: user.to_owned(),
+            });
+        }
+        self.live(user).await
+    }
+
+    /// The machine of a ghost, ready or in the making.
+    pub(super) async fn live(&self, user: &UserId) -> Result<InUse, CryptoError> {
+        let slot = self.slot(user);
+        let used = self.0.uses.fetch_add(1, Ordering::Relaxed);
+        slot.used.store(used, Ordering::Relaxed);
+        let guard = slot.machine.clone().read_owned().await;
+        let guard = if guard.is_some() {
+            guard
+        } else {
+            drop(guard);
+            let mut guard = slot.machine.clone().write_owned().await;
+            if guard.is_none() {
+                *guard = Some(self.load(&slot, user).await?);
+                self.0.live.fetch_add(1, Ordering::Relaxed);
+            }
+            guard.downgrade()
+        };
+        let live = OwnedRwLockReadGuard::try_map(guard, Option::as_ref).map_err(|_| {
+            CryptoError::NotProvisioned {
+                user: user.to_owned(),
+            }
+        })?;
+        self.put_idle_away();
+        Ok(InUse { slot, live })
+    }
+
+    async fn load(&self, slot: &Slot, user: &UserId) -> Result<Live, CryptoError> {
+        let record = self.record(user)?;
+        let (record, device) = record
+            .filter(|record| record.kind == GhostKind::Machine && record.step != Step::Retiring)
+            .and_then(|record| record.device.clone().map(|device| (record, device)))
+            .ok_or_else(|| CryptoError::NotProvisioned {
+                user: user.to_owned(),
+            })?;
+        // A machine whose store is empty makes itself new keys, which must not happen to a ghost
+        // that has published some.
+        let lost = || CryptoError::KeysLost {
+            user: user.to_owned(),
+        };
+        let store = match self.0.stores.existing(user)? {
+            Some(store) => store,
+            None if record.ed25519.is_none() => self.0.stores.ghost(user)?,
+            None => return Err(lost()),
+        };
+        if record.ed25519.is_some() && store.load_account().await?.is_none() {
+            return Err(lost());
+        }
+        // Read now, so that the store need not ask for it in the midst of a write.
+        self.expects(slot, user, room_id!("!none"))?;
+        let expected = slot.expected.clone();
+        store.keep_only(Keeps(Arc::new(move |room| {
+            lock(&expected)
+                .as_ref()
+                .is_some_and(|rooms| rooms.contains(room))
+        })));
+        let live = open_machine(user, &device, store).await?;
+        match &record.ed25519 {
+            Some(known) if *known != live.machine.identity_keys().ed25519.to_base64() => {
+                Err(lost())
+            }
+            _ => Ok(live),
+        }
+    }
+
+    /// Puts machines away that nobody uses, the longest unused first, while there are too many.
+    fn put_idle_away(&self) {
+        let max = self.0.settings.max_live;
+        if self.live_count() <= max {
+            return;
+        }
+        let mut slots: Vec<_> = lock(&self.0.slots).values().cloned().collect();
+        slots.sort_by_key(|slot| slot.used.load(Ordering::Relaxed));
+        for slot in slots {
+            if self.live_count() <= max {
+                return;
+            }
+            // Whoever uses it holds the lock for reading.
+            if let Ok(mut guard) = slot.machine.clone().try_write_owned() {
+                self.drop_machine(&mut guard);
+            }
+        }
+    }
+
+    fn drop_machine(&self, guard: &mut OwnedRwLockWriteGuard<Option<Live>>) {
+        if guard.take().is_some() {
+            self.0.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until nobody uses the ghost's machine, and puts it away.
+    pub(super) async fn put_away(&self, slot: &Slot) -> PutAway {
+        let mut guard = slot.machine.clone().write_owned().await;
+        self.drop_machine(&mut guard);
+        PutAway { _guard: guard }
+    }
+
+    /// The lock of a room of a ghost: sharing a key and encrypting with it is one act.
+    pub(super) fn room_lock(&self, slot: &Slot, room: &RoomId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut rooms = lock(&slot.rooms);
+        if rooms.len() > 1024 {
+            rooms.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        rooms.entry(room.to_owned()).or_default().clone()
+    }
+}

@@ -1,0 +1,46 @@
+//! The keys of ghosts and bot: one Olm machine each, or keys that nobody has.
+//!
+//! [`Machines`] is the whole of it:
+//!
+//! | to | call |
+//! |---|---|
+//! | make a ghost that reads and writes | [`Machines::provision`] |
+//! | make a ghost that does neither | [`Machines::provision_keyless`], [`Machines::provision_bare`] |
+//! | say that a ghost enters a room | [`Machines::expect_room`], [`Machines::outdate`] |
+//! | take in what came for its device | [`Machines::receive`] |
+//! | read | [`Machines::decrypt`] |
+//! | write | [`Machines::encrypt`] |
+//! | forget a room it has left | [`Machines::forget_room`] |
+//! | give the handle to somebody else | [`Machines::retire`], then provision |
+//!
+//! # What holds
+//!
+//! * A ghost has at most one machine in memory; two would fork its ratchets.
+//! * Nothing that was encrypted and no key leaves before the state behind it is durable.
+//! * Only devices signed by their owner get room keys from us, and only such devices are heard.
+//! * A ghost keeps the keys of rooms it is in, or about to enter, and of no others.
+//! * A keyless ghost's private keys exist for a moment in memory and nowhere else.
+
+mod account;
+mod decrypt;
+mod devices;
+mod encrypt;
+mod errands;
+mod error;
+mod forget;
+mod keyless;
+mod machines;
+mod provision;
+mod receive;
+mod record;
+pub mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use decrypt::Decrypted;
+pub use encrypt::EncryptTo;
+pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
+pub use machines::{MachineSettings, Machines};
+pub use receive::{IncomingCrypto, NewRoomKey};
+pub use record::GhostKind;

@@ -1,0 +1,430 @@
+//! Making a ghost: user, device, keys, identity, in six requests.
+//!
+//! Every step is written down durably before it is carried out, and every request may be made
+//! again, so after a crash the same call goes on where the last one stopped. Private keys are in
+//! the store before their public halves leave the house; nothing here ever makes a second identity
+//! for a device that has one.
+
+use matrix_sdk_crypto::{
+    CrossSigningBootstrapRequests, DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
+    types::{
+        CrossSigningKey,
+        requests::{AnyIncomingResponse, AnyOutgoingRequest},
+    },
+};
+use rand::Rng;
+use ruma::{
+    OwnedDeviceId, TransactionId, UserId,
+    api::client::{
+        keys::{get_keys, upload_signatures, upload_signing_keys},
+        sync::sync_events::DeviceLists,
+    },
+    encryption::DeviceKeys,
+    serde::Raw,
+};
+
+use super::{
+    CryptoError, Machines,
+    machines::{InUse, lock_provisioning},
+    record::{GhostKind, GhostRecord, Step},
+};
+use crate::matrix::Actor;
+
+/// What came of [`Machines::register`].
+pub(super) struct Registered {
+    pub(super) record: GhostRecord,
+    /// Whether the user did not exist a moment ago, so that nothing can be there yet.
+    pub(super) fresh: bool,
+}
+
+impl Machines {
+    /// Makes a ghost that can read and write: registered under `name`, with a device of its own
+    /// that its own identity has signed. Does nothing when it is made already.
+    ///
+    /// # Errors
+    ///
+    /// After a transient error call it again. [`CryptoError::Foreign`] is for the admin.
+    pub async fn provision(&self, user: &UserId, name: &str) -> Result<(), CryptoError> {
+        let slot = self.slot(user);
+        let _one_at_a_time = lock_provisioning(&slot).await;
+        let known = self.record(user)?;
+        match known.as_ref().map(|record| (record.kind, record.step)) {
+            Some((GhostKind::Machine, Step::Ready)) => return Ok(()),
+            Some((GhostKind::Keyless, Step::Keyed | Step::Ready)) => {
+                return Err(CryptoError::OtherKind {
+                    user: user.to_owned(),
+                });
+            }
+            _ => {}
+        }
+        let Registered { mut record, fresh } =
+            self.register(user, known, GhostKind::Machine).await?;
+        if record.device.is_none() {
+            record.generation += 1;
+            record.device = Some(new_device_id(record.generation));
+            self.apply_record(user, &record)?;
+        }
+        let ghost = self.live(user).await?;
+        let requests = prepare(&ghost).await?;
+        record.step = Step::Keyed;
+        record.ed25519 = Some(ghost.machine.identity_keys().ed25519.to_base64());
+        record.master = requests
+            .upload_signing_keys_req
+            .master_key
+            .as_ref()
+            .and_then(public_key);
+        // The private keys are durable before anybody can see their public halves.
+        self.commit_record(user, &record).await?;
+
+        self.make_device(user, &mut record).await?;
+        if !fresh {
+            let shown = self
+                .0
+                .hs
+                .query_keys(ghost.actor(), [user.to_owned()])
+                .await?;
+            check_nothing_foreign(user, &record, &shown)?;
+        }
+        self.upload(&ghost, requests).await?;
+        self.check_published(&ghost, &record).await?;
+        self.finish(user, record, name, fresh).await
+    }
+
+    /// Registers a user without keys, which can decline invites and nothing more. Does nothing
+    /// when the user is ours already, with keys or without.
+    pub async fn provision_bare(&self, user: &UserId) -> Result<(), CryptoError> {
+        let slot = self.slot(user);
+        let _one_at_a_time = lock_provisioning(&slot).await;
+        let known = self.record(user)?;
+        if known
+            .as_ref()
+            .is_some_and(|record| record.step > Step::Planned)
+        {
+            return Ok(());
+        }
+        let Registered { mut record, .. } = self.register(user, known, GhostKind::Bare).await?;
+        record.step = Step::Ready;
+        self.commit_record(user, &record).await
+    }
+
+    /// Makes sure that the user exists and is ours, and finishes what was begun to be taken away.
+    pub(super) async fn register(
+        &self,
+        user: &UserId,
+        known: Option<GhostRecord>,
+        kind: GhostKind,
+    ) -> Result<Registered, CryptoError> {
+        let first_time = known.is_none();
+        let mut record = known.unwrap_or_else(|| GhostRecord::planned(kind));
+        if record.step == Step::Retiring {
+            self.finish_retiring(user, &mut record).await?;
+        }
+        let mut fresh = false;
+        if record.step == Step::Planned {
+            if first_time {
+                self.commit_record(user, &record).await?;
+            }
+            fresh = self.0.hs.register(user.localpart()).await?;
+            if !fresh {
+                self.check_registered_by_us(user, first_time).await?;
+            }
+            record.step = Step::Registered;
+        }
+        // What was made without keys is not ready as what it becomes now.
+        if record.kind != kind && record.step == Step::Ready {
+            record.step = Step::Registered;
+        }
+        record.kind = kind;
+        self.apply_record(user, &record)?;
+        Ok(Registered { record, fresh })
+    }
+
+    /// The name is taken. Either we took it and crashed before writing that down, then nothing is
+    /// there yet; or somebody else did.
+    async fn check_registered_by_us(
+        &self,
+        user: &UserId,
+        first_time: bool,
+    ) -> Result<(), CryptoError> {
+        let foreign = |what| CryptoError::Foreign {
+            user: user.to_owned(),
+            what,
+        };
+        let shown = self
+            .0
+            .hs
+            .query_keys(Actor::user(user), [user.to_owned()])
+            .await?;
+        let has_keys = shown.master_keys.contains_key(user)
+            || shown
+                .device_keys
+                .get(user)
+                .is_some_and(|devices| !devices.is_empty());
+        if !first_time && !has_keys && !self.0.hs.has_devices(user).await? {
+            return Ok(());
+        }
+        // So that the next attempt is a first one again.
+        let mut batch = crate::store::Batch::new();
+        batch.delete::<super::record::Ghosts>(&user.to_owned());
+        self.0.store.commit(batch).await?;
+        Err(foreign("the name is registered, and not by us"))
+    }
+
+    /// Makes the present device on the homeserver, and removes former ones that are still there.
+    pub(super) async fn make_device(
+        &self,
+        user: &UserId,
+        record: &mut GhostRecord,
+    ) -> Result<(), CryptoError> {
+        for former in record.former.iter_mut().filter(|former| !former.deleted) {
+            self.0.hs.delete_device(user, &former.device).await?;
+            former.deleted = true;
+        }
+        let Some(device) = &record.device else {
+            return Err(CryptoError::NotProvisioned {
+                user: user.to_owned(),
+            });
+        };
+        Ok(self
+            .0
+            .hs
+            .put_device(user, device, &self.0.settings.device_name)
+            .await?)
+    }
+
+    async fn upload(
+        &self,
+        ghost: &InUse,
+        requests: CrossSigningBootstrapRequests,
+    ) -> Result<(), CryptoError> {
+        let signing = requests.upload_signing_keys_req;
+        let mut upload = upload_signing_keys::v3::Request::new();
+        upload.master_key = signing.master_key.map(|key| key.to_raw());
+        upload.self_signing_key = signing.self_signing_key.map(|key| key.to_raw());
+        upload.user_signing_key = signing.user_signing_key.map(|key| key.to_raw());
+        // Identity first: the device keys carry its signature, so nobody ever sees the device
+        // unsigned.
+        let answer = self.0.hs.send(ghost.actor(), upload).await?;
+        ghost
+            .machine
+            .mark_request_as_sent(
+                &TransactionId::new(),
+                AnyIncomingResponse::SigningKeysUpload(&answer),
+            )
+            .await?;
+        if let Some(request) = &requests.upload_keys_req
+            && let AnyOutgoingRequest::KeysUpload(keys) = request.request()
+        {
+            let answer = self.0.hs.send(ghost.actor(), keys.clone()).await?;
+            ghost
+                .machine
+                .mark_request_as_sent(request.request_id(), &answer)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the ghost as everybody else does: its device, and nothing but its device, signed by
+    /// its identity.
+    async fn check_published(
+        &self,
+        ghost: &InUse,
+        record: &GhostRecord,
+    ) -> Result<(), CryptoError> {
+        let user = ghost.machine.user_id();
+        for last_try in [false, true] {
+            let shown = self
+                .0
+                .hs
+                .query_keys(ghost.actor(), [user.to_owned()])
+                .await?;
+            // Before the machine sees it: a machine that is shown another identity throws away
+            // its own.
+            check_published(user, record, &shown)?;
+            let (id, _) = ghost.machine.query_keys_for_users([user]);
+            ghost.machine.mark_request_as_sent(&id, &shown).await?;
+            let device = ghost.machine.get_device(user, &ghost.device, None).await?;
+            if device.is_some_and(|device| device.is_cross_signed_by_owner()) {
+                return Ok(());
+            }
+            if last_try {
+                break;
+            }
+            // A server that ignores signatures inside uploaded device keys takes them separately.
+            let signatures = ghost
+                .machine
+                .bootstrap_cross_signing(false)
+                .await?
+                .upload_signatures_req;
+            self.upload_signatures(ghost.actor(), user, signatures)
+                .await?;
+        }
+        Err(CryptoError::NotAsUploaded {
+            user: user.to_owned(),
+            what: "its device is not shown as signed",
+        })
+    }
+
+    async fn upload_signatures(
+        &self,
+        who: Actor<'_>,
+        user: &UserId,
+        signatures: upload_signatures::v3::Request,
+    ) -> Result<(), CryptoError> {
+        let answer = self.0.hs.send(who, signatures).await?;
+        // Refused signatures come with a success.
+        if answer
+            .failures
+            .values()
+            .any(|failures| !failures.is_empty())
+        {
+            return Err(CryptoError::NotAsUploaded {
+                user: user.to_owned(),
+                what: "its signatures were refused",
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives the ghost its name and writes down that it is ready.
+    pub(super) async fn finish(
+        &self,
+        user: &UserId,
+        mut record: GhostRecord,
+        name: &str,
+        fresh: bool,
+    ) -> Result<(), CryptoError> {
+        let who = Actor {
+            user,
+            device: record.device.as_deref(),
+        };
+        if fresh {
+            self.0.hs.give_display_name(who, name).await?;
+        } else {
+            self.0.hs.set_display_name(who, name).await?;
+        }
+        record.step = Step::Ready;
+        self.commit_record(user, &record).await
+    }
+}
+
+/// Lets the machine make everything that has to be published: identity, device keys, one-time keys
+/// and a fallback key. The same every time until it was uploaded.
+async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapRequests, CryptoError> {
+    // A machine makes a fallback key once it hears that the homeserver knows of them.
+    let changes = EncryptionSyncChanges {
+        to_device_events: Vec::new(),
+        changed_devices: &DeviceLists::new(),
+        one_time_keys_counts: &Default::default(),
+        unused_fallback_keys: Some(&[]),
+        next_batch_token: None,
+    };
+    let settings = DecryptionSettings {
+        sender_device_trust_requirement: TrustRequirement::Untrusted,
+    };
+    ghost
+        .machine
+        .receive_sync_changes(changes, &settings)
+        .await?;
+    Ok(ghost.machine.bootstrap_cross_signing(false).await?)
+}
+
+/// Names no one else can have guessed, so that a device that was there before is noticed.
+pub(super) fn new_device_id(generation: u32) -> OwnedDeviceId {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let mut rng = rand::rng();
+    let suffix: String = (0..10)
+        .map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]))
+        .collect();
+    format!("STONE{generation}{suffix}").into()
+}
+
+/// The public key of a cross-signing key, in base64.
+fn public_key(key: &CrossSigningKey) -> Option<String> {
+    key.keys
+        .iter()
+        .next()
+        .and_then(|(_, key)| key.ed25519())
+        .map(|key| key.to_base64())
+}
+
+/// The keys of an object as the homeserver shows it.
+#[derive(serde::Deserialize)]
+struct Shown {
+    #[serde(default)]
+    keys: std::collections::BTreeMap<String, String>,
+}
+
+fn shown_master(user: &UserId, answer: &get_keys::v3::Response) -> Option<String> {
+    let key: Shown = answer
+        .master_keys
+        .get(user)?
+        .deserialize_as_unchecked()
+        .ok()?;
+    key.keys.into_values().next()
+}
+
+fn shown_ed25519(device: &OwnedDeviceId, keys: &Raw<DeviceKeys>) -> Option<String> {
+    let keys: Shown = keys.deserialize_as_unchecked().ok()?;
+    keys.keys.get(&format!("ed25519:{device}")).cloned()
+}
+
+/// Refuses devices and identities that the ghost never had.
+pub(super) fn check_nothing_foreign(
+    user: &UserId,
+    record: &GhostRecord,
+    answer: &get_keys::v3::Response,
+) -> Result<(), CryptoError> {
+    let foreign = |what| {
+        Err(CryptoError::Foreign {
+            user: user.to_owned(),
+            what,
+        })
+    };
+    if let Some(master) = shown_master(user, answer) {
+        let ours = record
+            .master
+            .iter()
+            .chain(record.former.iter().filter_map(|f| f.master.as_ref()));
+        if !ours.into_iter().any(|known| *known == master) {
+            return foreign("it has an identity that is not ours");
+        }
+    }
+    for (device, keys) in answer.device_keys.get(user).into_iter().flatten() {
+        if record.device.as_ref() == Some(device) {
+            if shown_ed25519(device, keys) != record.ed25519 {
+                return foreign("its device has keys that are not ours");
+            }
+        } else if !record.former.iter().any(|former| former.device == *device) {
+            return foreign("it has a device that is not ours");
+        }
+    }
+    Ok(())
+}
+
+/// Insists on our device and our identity, and nothing else.
+pub(super) fn check_published(
+    user: &UserId,
+    record: &GhostRecord,
+    answer: &get_keys::v3::Response,
+) -> Result<(), CryptoError> {
+    check_nothing_foreign(user, record, answer)?;
+    let missing = |what| {
+        Err(CryptoError::NotAsUploaded {
+            user: user.to_owned(),
+            what,
+        })
+    };
+    if shown_master(user, answer) != record.master {
+        return missing("its identity is not there");
+    }
+    let shown = answer.device_keys.get(user);
+    if !record
+        .device
+        .as_ref()
+        .is_some_and(|device| shown.is_some_and(|d| d.contains_key(device)))
+    {
+        return missing("its device has no keys");
+    }
+    Ok(())
+}

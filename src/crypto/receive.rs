@@ -1,0 +1,201 @@
+//! What comes for a ghost's device: keys, and how many of its own are left.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use matrix_sdk_crypto::{
+    DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
+    store::{CryptoStore, types::Changes},
+};
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedRoomId, OwnedUserId, UInt, UserId,
+    api::client::sync::sync_events::DeviceLists, serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use super::{
+    CryptoError, Machines, account,
+    machines::InUse,
+    record::{GhostKind, GhostRecord},
+    store::hold_sessions,
+};
+
+/// What a transaction or a sync brought for one ghost's device.
+#[derive(Debug, Default)]
+pub struct IncomingCrypto {
+    /// To-device messages that were not handled before, in order.
+    pub to_device: Vec<Box<RawValue>>,
+    /// How many one-time keys the homeserver holds, where it said so. No number means none left.
+    pub otk_counts: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
+    /// For which algorithms it holds a fallback key that nobody used, where it said so.
+    pub fallback_types: Option<Vec<OneTimeKeyAlgorithm>>,
+    /// People whose devices changed.
+    pub device_lists_changed: Vec<OwnedUserId>,
+}
+
+/// A room key that has come, so that what waits for it can be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRoomKey {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The session.
+    pub session_id: String,
+}
+
+/// Below this many keys on the homeserver new ones are made.
+const LOW: u64 = 25;
+/// How many there are then.
+const FULL: u64 = 50;
+/// How many keys may be made on demand before those that nobody used are thrown away.
+const HOARD: u32 = 400;
+
+impl Machines {
+    /// Takes in what came for a ghost. Nothing is durable before the store's next flush.
+    ///
+    /// Returns the keys of rooms that are expected; keys of other rooms are not kept. A ghost
+    /// without a machine takes nothing in.
+    pub async fn receive(
+        &self,
+        user: &UserId,
+        incoming: IncomingCrypto,
+    ) -> Result<Vec<NewRoomKey>, CryptoError> {
+        self.outdate_for_all(&incoming.device_lists_changed);
+        let Some(record) = self.record(user)? else {
+            return Ok(Vec::new());
+        };
+        if !record.is_ready(GhostKind::Machine) {
+            return Ok(Vec::new());
+        }
+        self.note_fallback(user, &incoming)?;
+        let to_device: Vec<_> = incoming
+            .to_device
+            .into_iter()
+            .filter_map(for_machine)
+            .collect();
+        let left = incoming.otk_counts.as_ref().map(|counts| {
+            counts
+                .get(&OneTimeKeyAlgorithm::SignedCurve25519)
+                .map_or(0, |count| (*count).into())
+        });
+        let top_up = left.filter(|left| self.may_top_up(&record, *left));
+        let due = self.slot(user).errands_due.load(Ordering::Relaxed);
+        // An empty round costs a machine more than decrypting ten messages does.
+        if to_device.is_empty() && top_up.is_none() && !due {
+            return Ok(Vec::new());
+        }
+        if let Some(left) = top_up {
+            self.note_top_up(user, left).await?;
+        }
+        let ghost = self.ready(user).await?;
+        let keys = self.feed(&ghost, to_device, top_up).await?;
+        if let Err(error) = self.run_errands(&ghost).await {
+            // What came is taken in; what is to be sent waits for the next round.
+            tracing::warn!(%user, %error, "a ghost's own requests have to wait");
+        }
+        Ok(keys)
+    }
+
+    async fn feed(
+        &self,
+        ghost: &InUse,
+        to_device_events: Vec<Raw<ruma::events::AnyToDeviceEvent>>,
+        top_up: Option<u64>,
+    ) -> Result<Vec<NewRoomKey>, CryptoError> {
+        // A machine that is told a number fills up to 50; one that is told none leaves it.
+        let counts: BTreeMap<_, _> = top_up
+            .and_then(UInt::new)
+            .map(|left| (OneTimeKeyAlgorithm::SignedCurve25519, left))
+            .into_iter()
+            .collect();
+        let changes = EncryptionSyncChanges {
+            to_device_events,
+            changed_devices: &DeviceLists::new(),
+            one_time_keys_counts: &counts,
+            unused_fallback_keys: None,
+            next_batch_token: None,
+        };
+        // Keys are taken from any device; what they decrypt is judged when it is decrypted, by
+        // what is known of the device then.
+        let settings = DecryptionSettings {
+            sender_device_trust_requirement: TrustRequirement::Untrusted,
+        };
+        let receiving = ghost.machine.receive_sync_changes(changes, &settings);
+        let (outcome, sessions) = hold_sessions(receiving).await;
+        if !sessions.is_empty() {
+            let changes = Changes {
+                sessions,
+                ..Changes::default()
+            };
+            ghost.store.save_changes(changes).await?;
+        }
+        let (_, infos) = outcome?;
+        let user = ghost.machine.user_id();
+        let mut keys = Vec::new();
+        for info in infos {
+            // The store has turned the others away.
+            if self.expects(&ghost.slot, user, &info.room_id)? {
+                keys.push(NewRoomKey {
+                    room_id: info.room_id,
+                    session_id: info.session_id,
+                });
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Remembers that somebody used the fallback key: it is replaced when the ghost forgets a room.
+    fn note_fallback(&self, user: &UserId, incoming: &IncomingCrypto) -> Result<(), CryptoError> {
+        let used = incoming
+            .fallback_types
+            .as_ref()
+            .is_some_and(|unused| !unused.contains(&OneTimeKeyAlgorithm::SignedCurve25519));
+        if used {
+            self.update_record(user, |record| {
+                let change = !record.fallback_used;
+                record.fallback_used = true;
+                change
+            })?;
+        }
+        Ok(())
+    }
+
+    fn may_top_up(&self, record: &GhostRecord, left: u64) -> bool {
+        let since = self.0.settings.clock.now().since(record.topped_up_at);
+        left < LOW && since >= self.0.settings.top_up_every
+    }
+
+    /// Writes down that keys are made, and throws away the oldest private keys when there are so
+    /// many that somebody must be claiming them without using them: the machine would carry them
+    /// through every message.
+    async fn note_top_up(&self, user: &UserId, left: u64) -> Result<(), CryptoError> {
+        let now = self.0.settings.clock.now();
+        let made = u32::try_from(FULL.saturating_sub(left)).unwrap_or_default();
+        let mut hoard = false;
+        self.update_record(user, |record| {
+            record.topped_up_at = now;
+            record.topped_up = record.topped_up.saturating_add(made);
+            hoard = record.topped_up > HOARD;
+            if hoard {
+                record.topped_up = 0;
+            }
+            true
+        })?;
+        if hoard {
+            let slot = self.slot(user);
+            let _away = self.put_away(&slot).await;
+            account::drop_old_one_time_keys(&self.0.stores.ghost(user)?).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets through what a ghost has use for. Requests for keys, secrets and verifications from
+/// strangers are not answered, so the machine need not remember them.
+fn for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
+    let message = Raw::<ruma::events::AnyToDeviceEvent>::from_json(message);
+    let kind: String = message.get_field("type").ok()??;
+    matches!(
+        &*kind,
+        "m.room.encrypted" | "m.room_key.withheld" | "org.matrix.room_key.withheld"
+    )
+    .then_some(message)
+}

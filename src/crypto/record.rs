@@ -1,0 +1,240 @@
+//! What we know about a ghost's keys without opening its crypto store. Nothing here is secret.
+
+use std::collections::BTreeMap;
+
+use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::{Deserialize, Serialize};
+
+use crate::{clock::Timestamp, store::Table};
+
+/// Which keys a ghost has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GhostKind {
+    /// None: it is registered, so that it can decline invites, and nothing more.
+    Bare,
+    /// An Olm machine: it reads and writes.
+    Machine,
+    /// Published keys whose private halves nobody has: it does neither.
+    Keyless,
+}
+
+/// How far the making of a ghost's keys has come. Each step is written before the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Step {
+    /// About to be registered. Nothing is known to be ours.
+    Planned,
+    /// Registered by us.
+    Registered,
+    /// Keys exist and may have been uploaded in part.
+    Keyed,
+    /// Everything is uploaded and was seen on the homeserver.
+    Ready,
+    /// Being taken away.
+    Retiring,
+}
+
+/// A device and an identity that a ghost had before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Former {
+    pub(super) device: OwnedDeviceId,
+    /// The public master key, in base64.
+    pub(super) master: Option<String>,
+    /// Whether the homeserver no longer has the device.
+    pub(super) deleted: bool,
+}
+
+/// One ghost's keys, as the public may know them. Deleted never: a name that was ours once must be
+/// recognised as ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct GhostRecord {
+    pub(super) kind: GhostKind,
+    pub(super) step: Step,
+    /// Counts the devices the ghost has had.
+    pub(super) generation: u32,
+    pub(super) device: Option<OwnedDeviceId>,
+    /// The device's public Ed25519 key, in base64.
+    pub(super) ed25519: Option<String>,
+    /// The public master key, in base64.
+    pub(super) master: Option<String>,
+    pub(super) former: Vec<Former>,
+    /// Whether somebody has used the fallback key that is published now.
+    #[serde(default)]
+    pub(super) fallback_used: bool,
+    /// When one-time keys were last made on somebody's demand.
+    #[serde(default)]
+    pub(super) topped_up_at: Timestamp,
+    /// How many were made since unused ones were last thrown away.
+    #[serde(default)]
+    pub(super) topped_up: u32,
+}
+
+impl GhostRecord {
+    pub(super) fn planned(kind: GhostKind) -> Self {
+        Self {
+            kind,
+            step: Step::Planned,
+            generation: 0,
+            device: None,
+            ed25519: None,
+            master: None,
+            former: Vec::new(),
+            fallback_used: false,
+            topped_up_at: Timestamp::default(),
+            topped_up: 0,
+        }
+    }
+
+    /// Moves the present device to the former ones.
+    pub(super) fn put_aside(&mut self) {
+        /// The homeserver can only show the newest master key; older ones need no remembering.
+        const KEPT: usize = 8;
+        if let Some(device) = self.device.take() {
+            self.former.push(Former {
+                device,
+                master: self.master.take(),
+                deleted: false,
+            });
+            let surplus = self.former.len().saturating_sub(KEPT);
+            self.former.drain(..surplus);
+        }
+        self.ed25519 = None;
+        self.fallback_used = false;
+        self.topped_up = 0;
+    }
+
+    pub(super) fn is_ready(&self, kind: GhostKind) -> bool {
+        self.kind == kind && self.step == Step::Ready
+    }
+}
+
+/// [`GhostRecord`] by user.
+pub(super) struct Ghosts;
+
+impl Table for Ghosts {
+    const ID: u8 = 7;
+    const NAME: &'static str = "ghost keys";
+    const SECRET: bool = false;
+    type Key = OwnedUserId;
+    type Value = GhostRecord;
+}
+
+/// Rooms whose keys a ghost keeps: it is joined, or about to join. Deleted when it has left.
+pub(super) struct ExpectedRooms;
+
+impl Table for ExpectedRooms {
+    const ID: u8 = 8;
+    const NAME: &'static str = "expected rooms";
+    const SECRET: bool = false;
+    type Key = (OwnedUserId, OwnedRoomId);
+    type Value = ();
+}
+
+/// Which messages of a session were decrypted, by ghost, room and session. Deleted with the room.
+pub(super) struct Heard;
+
+impl Table for Heard {
+    const ID: u8 = 9;
+    const NAME: &'static str = "heard messages";
+    const SECRET: bool = false;
+    type Key = (OwnedUserId, OwnedRoomId, String);
+    type Value = HeardSession;
+}
+
+/// The messages of one session that were decrypted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct HeardSession {
+    /// By message index. The oldest are folded into `below`.
+    pub(super) events: BTreeMap<u32, OwnedEventId>,
+    /// Every index below this one counts as heard.
+    pub(super) below: u32,
+}
+
+impl HeardSession {
+    /// More than a session has before it rotates in any client we know.
+    const KEPT: usize = 256;
+
+    /// Notes a message; `Ok(false)` when it was noted before. `Err` names the event that had this
+    /// index before, unless that is too long ago.
+    pub(super) fn note(
+        &mut self,
+        index: u32,
+        event: &EventId,
+    ) -> Result<bool, Option<OwnedEventId>> {
+        match self.events.get(&index) {
+            Some(first) if first == event => return Ok(false),
+            Some(first) => return Err(Some(first.clone())),
+            None if index < self.below => return Err(None),
+            None => {}
+        }
+        self.events.insert(index, event.to_owned());
+        while self.events.len() > Self::KEPT {
+            if let Some((oldest, _)) = self.events.pop_first() {
+                self.below = oldest.saturating_add(1);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ruma::{event_id, owned_event_id};
+
+    #[test]
+    fn the_same_index_under_another_event_is_a_replay() {
+        let mut heard = HeardSession::default();
+        assert_eq!(heard.note(3, event_id!("$a")), Ok(true));
+        assert_eq!(heard.note(3, event_id!("$a")), Ok(false));
+        assert_eq!(
+            heard.note(3, event_id!("$b")),
+            Err(Some(owned_event_id!("$a")))
+        );
+        assert_eq!(
+            heard.note(1, event_id!("$c")),
+            Ok(true),
+            "order does not matter"
+        );
+    }
+
+    #[test]
+    fn the_memory_of_a_session_is_bounded_and_never_forgets_to_refuse() {
+        let mut heard = HeardSession::default();
+        for index in 0..10_000u32 {
+            let event = OwnedEventId::try_from(format!("$e{index}")).unwrap();
+            assert_eq!(heard.note(index, &event), Ok(true));
+        }
+        assert_eq!(heard.events.len(), HeardSession::KEPT);
+        assert_eq!(heard.note(5, event_id!("$again")), Err(None));
+    }
+
+    #[test]
+    fn a_record_keeps_its_shape_on_disk() {
+        let mut record = GhostRecord::planned(GhostKind::Machine);
+        record.device = Some("DEV1".into());
+        record.master = Some("master".into());
+        record.put_aside();
+        record.device = Some("DEV2".into());
+        record.step = Step::Ready;
+        insta::assert_json_snapshot!(record, @r#"
+        {
+          "kind": "Machine",
+          "step": "Ready",
+          "generation": 0,
+          "device": "DEV2",
+          "ed25519": null,
+          "master": null,
+          "former": [
+            {
+              "device": "DEV1",
+              "master": "master",
+              "deleted": false
+            }
+          ],
+          "fallback_used": false,
+          "topped_up_at": 0,
+          "topped_up": 0
+        }
+        "#);
+    }
+}

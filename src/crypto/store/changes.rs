@@ -1,0 +1,289 @@
+//! From the changes that a machine hands over to records: everything of one call in one batch.
+
+use std::sync::PoisonError;
+
+use matrix_sdk_crypto::{
+    olm::{InboundGroupSession, SenderDataType},
+    store::types::{Changes, PendingChanges},
+};
+use ruma::UserId;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    GhostStoreError,
+    admit::admit,
+    ghost::{Ghost, Writes},
+    hashes, held,
+    record::{
+        ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
+        DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE,
+        PRIVATE_IDENTITY, REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD,
+        encode, encode_json,
+    },
+};
+
+/// Which inbound group session a device made, and how far its sender is known.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ByDevice {
+    pub(super) session: Vec<u8>,
+    pub(super) sender_data: SenderDataType,
+}
+
+impl Ghost {
+    pub(super) async fn save_account(
+        &self,
+        changes: PendingChanges,
+    ) -> Result<(), GhostStoreError> {
+        let _one = self.saving.lock().await;
+        let Some(account) = changes.account else {
+            return Ok(());
+        };
+        let mut writes = Writes::default();
+        let pickle = encode(ACCOUNT, &account.pickle())?;
+        writes.put(ACCOUNT, self.keys.of(ACCOUNT, &[]), pickle);
+        self.write(writes)?;
+        self.remember_account(&account);
+        Ok(())
+    }
+
+    pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
+        held::exchange(&mut changes);
+        let keeps = self
+            .keeps
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(keeps) = keeps {
+            admit(&keeps, &mut changes);
+        }
+        let _one = self.saving.lock().await;
+        let mut writes = Writes::default();
+        self.sessions(&changes, &mut writes).await?;
+        self.people(&changes, &mut writes)?;
+        self.values(&changes, &mut writes)?;
+        self.rooms(&changes, &mut writes)?;
+        let seen = hashes::add(self, &changes.message_hashes, &mut writes)?;
+        self.write(writes)?;
+        hashes::remember(self, seen);
+        Ok(())
+    }
+
+    async fn sessions(
+        &self,
+        changes: &Changes,
+        writes: &mut Writes,
+    ) -> Result<(), GhostStoreError> {
+        for session in &changes.sessions {
+            let sender = session.sender_key().to_base64();
+            let key = self
+                .keys
+                .of(OLM, &[sender.as_bytes(), session.session_id().as_bytes()]);
+            writes.put(OLM, key, encode(OLM, &session.pickle().await)?);
+        }
+        for session in &changes.inbound_group_sessions {
+            self.inbound(session, writes).await?;
+        }
+        for session in &changes.outbound_group_sessions {
+            let pickle = encode_json(OUTBOUND, &session.pickle().await)?;
+            // The run that wrote it: after an unclean end of it the session is not used again.
+            let mut value = zeroize::Zeroizing::new(Vec::with_capacity(8 + pickle.len()));
+            value.extend_from_slice(&self.store.run().number.to_be_bytes());
+            value.extend_from_slice(&pickle);
+            writes.put(
+                OUTBOUND,
+                self.keys.of(OUTBOUND, &[session.room_id().as_bytes()]),
+                value,
+            );
+        }
+        if let Some(identity) = &changes.private_identity {
+            let pickle = encode(PRIVATE_IDENTITY, &identity.pickle().await)?;
+            writes.put(
+                PRIVATE_IDENTITY,
+                self.keys.of(PRIVATE_IDENTITY, &[]),
+                pickle,
+            );
+        }
+        Ok(())
+    }
+
+    async fn inbound(
+        &self,
+        session: &InboundGroupSession,
+        writes: &mut Writes,
+    ) -> Result<(), GhostStoreError> {
+        let id = session.session_id().as_bytes();
+        let key = self.keys.of(INBOUND, &[session.room_id().as_bytes(), id]);
+        let sender = session.sender_key().to_base64();
+        let index = ByDevice {
+            session: key.clone(),
+            sender_data: session.sender_data_type(),
+        };
+        writes.put(
+            BY_DEVICE,
+            self.keys.of(BY_DEVICE, &[sender.as_bytes(), id]),
+            encode(BY_DEVICE, &index)?,
+        );
+        writes.put(INBOUND, key, encode(INBOUND, &session.pickle().await)?);
+        Ok(())
+    }
+
+    /// Save group sessions, and note which backup they are in.
+    pub(super) async fn save_inbound(
+        &self,
+        sessions: &[InboundGroupSession],
+        version: Option<&str>,
+    ) -> Result<(), GhostStoreError> {
+        let _one = self.saving.lock().await;
+        let mut writes = Writes::default();
+        for session in sessions {
+            self.inbound(session, &mut writes).await?;
+            if let Some(version) = version {
+                let parts = [
+                    session.room_id().as_bytes(),
+                    session.session_id().as_bytes(),
+                ];
+                let version = encode(BACKED_UP, &version)?;
+                writes.put(BACKED_UP, self.keys.of(BACKED_UP, &parts), version);
+            }
+        }
+        self.write(writes)
+    }
+
+    fn people(&self, changes: &Changes, writes: &mut Writes) -> Result<(), GhostStoreError> {
+        for device in changes.devices.new.iter().chain(&changes.devices.changed) {
+            let parts = [device.user_id().as_bytes(), device.device_id().as_bytes()];
+            writes.put(
+                DEVICE,
+                self.keys.of(DEVICE, &parts),
+                encode(DEVICE, device)?,
+            );
+        }
+        for device in &changes.devices.deleted {
+            let parts = [device.user_id().as_bytes(), device.device_id().as_bytes()];
+            writes.delete(self.keys.of(DEVICE, &parts));
+        }
+        for identity in changes
+            .identities
+            .new
+            .iter()
+            .chain(&changes.identities.changed)
+        {
+            let key = self.keys.of(IDENTITY, &[identity.user_id().as_bytes()]);
+            writes.put(IDENTITY, key, encode(IDENTITY, identity)?);
+        }
+        for request in &changes.key_requests {
+            let id = request.request_id.as_bytes();
+            writes.put(
+                REQUEST,
+                self.keys.of(REQUEST, &[id]),
+                encode(REQUEST, request)?,
+            );
+            writes.put(
+                REQUEST_BY_INFO,
+                self.keys
+                    .of(REQUEST_BY_INFO, &[request.info.as_key().as_bytes()]),
+                encode(REQUEST_BY_INFO, &request.request_id)?,
+            );
+        }
+        Ok(())
+    }
+
+    fn values(&self, changes: &Changes, writes: &mut Writes) -> Result<(), GhostStoreError> {
+        if let Some(token) = &changes.next_batch_token {
+            writes.put(
+                NEXT_BATCH,
+                self.keys.of(NEXT_BATCH, &[]),
+                encode(NEXT_BATCH, token)?,
+            );
+        }
+        if let Some(key) = &changes.backup_decryption_key {
+            writes.put(
+                BACKUP_KEY,
+                self.keys.of(BACKUP_KEY, &[]),
+                encode(BACKUP_KEY, key)?,
+            );
+        }
+        if let Some(version) = &changes.backup_version {
+            let key = self.keys.of(BACKUP_VERSION, &[]);
+            writes.put(BACKUP_VERSION, key, encode(BACKUP_VERSION, version)?);
+        }
+        if let Some(key) = &changes.dehydrated_device_pickle_key {
+            writes.put(
+                DEHYDRATED,
+                self.keys.of(DEHYDRATED, &[]),
+                encode(DEHYDRATED, key)?,
+            );
+        }
+        for item in &changes.secrets {
+            let parts = [item.secret_name.as_str().as_bytes(), item.secret.as_bytes()];
+            writes.put(
+                SECRET,
+                self.keys.of(SECRET, &parts),
+                encode(SECRET, &*item.secret)?,
+            );
+        }
+        Ok(())
+    }
+
+    fn rooms(&self, changes: &Changes, writes: &mut Writes) -> Result<(), GhostStoreError> {
+        for (room, sessions) in &changes.withheld_session_info {
+            for (session, entry) in sessions {
+                let key = self
+                    .keys
+                    .of(WITHHELD, &[room.as_bytes(), session.as_bytes()]);
+                writes.put(WITHHELD, key, encode_json(WITHHELD, entry)?);
+            }
+        }
+        for (room, settings) in &changes.room_settings {
+            let key = self.keys.of(ROOM_SETTINGS, &[room.as_bytes()]);
+            writes.put(ROOM_SETTINGS, key, encode(ROOM_SETTINGS, settings)?);
+        }
+        for bundle in &changes.received_room_key_bundles {
+            let parts = [
+                bundle.bundle_data.room_id.as_bytes(),
+                bundle.sender_user.as_bytes(),
+            ];
+            writes.put(
+                BUNDLE,
+                self.keys.of(BUNDLE, &parts),
+                encode_json(BUNDLE, bundle)?,
+            );
+        }
+        for room in &changes.room_key_backups_fully_downloaded {
+            writes.mark(self.keys.of(DOWNLOADED, &[room.as_bytes()]));
+        }
+        for (room, details) in &changes.rooms_pending_key_bundle {
+            let key = self.keys.of(PENDING_BUNDLE, &[room.as_bytes()]);
+            match details {
+                Some(details) => {
+                    writes.put(PENDING_BUNDLE, key, encode(PENDING_BUNDLE, details)?);
+                }
+                None => writes.delete(key),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn save_tracked(&self, users: &[(&UserId, bool)]) -> Result<(), GhostStoreError> {
+        let mut writes = Writes::default();
+        for (user, dirty) in users {
+            let tracked = matrix_sdk_crypto::TrackedUser {
+                user_id: (*user).to_owned(),
+                dirty: *dirty,
+            };
+            let key = self.keys.of(TRACKED, &[user.as_bytes()]);
+            writes.put(TRACKED, key, encode(TRACKED, &tracked)?);
+        }
+        self.write(writes)
+    }
+
+    pub(super) fn save_custom(&self, name: &str, value: Vec<u8>) -> Result<(), GhostStoreError> {
+        let mut writes = Writes::default();
+        writes.put(
+            CUSTOM,
+            self.keys.of(CUSTOM, &[name.as_bytes()]),
+            value.into(),
+        );
+        self.write(writes)
+    }
+}

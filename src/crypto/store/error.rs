@@ -1,0 +1,60 @@
+//! What can go wrong in a ghost's crypto store.
+
+use matrix_sdk_crypto::CryptoStoreError;
+use thiserror::Error;
+
+use crate::store::StoreError;
+
+/// An error of a ghost's crypto store. It names kinds of records, never what is in them.
+#[derive(Debug, Error)]
+pub enum GhostStoreError {
+    /// The database underneath.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record cannot be turned into bytes.
+    #[error("cannot write a crypto record of kind {kind}: {why}")]
+    Encode {
+        /// The kind of record.
+        kind: &'static str,
+        /// What the encoder said.
+        why: String,
+    },
+    /// The bytes of a record are not what they should be.
+    #[error("cannot read a crypto record of kind {kind}: {why}; run `stonechat doctor`")]
+    Decode {
+        /// The kind of record.
+        kind: &'static str,
+        /// What the decoder said.
+        why: String,
+    },
+    /// The key that sealed a record is gone, or the record was changed.
+    #[error("a crypto record of kind {kind} does not open: it was changed, or its key is gone")]
+    Unseal {
+        /// The kind of record.
+        kind: &'static str,
+    },
+    /// The file with the keys of this ghost is missing or damaged.
+    #[error(
+        "the file shred.keys beside the database {why}; without it the encryption keys of ghosts \
+         cannot be read: put back the file or restore a backup"
+    )]
+    KeysGone {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Something was asked of the store that needs an account, before there was one.
+    #[error("this ghost has no account yet")]
+    NoAccount,
+    /// This ghost's records were deleted while a machine still used them.
+    #[error("this ghost's crypto records were deleted")]
+    Wiped,
+}
+
+impl From<GhostStoreError> for CryptoStoreError {
+    fn from(error: GhostStoreError) -> Self {
+        match error {
+            GhostStoreError::NoAccount => Self::AccountUnset,
+            other => Self::backend(other),
+        }
+    }
+}

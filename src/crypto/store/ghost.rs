@@ -1,0 +1,352 @@
+//! What is known in memory of a ghost's records: its keys, and how records are sealed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+};
+
+use matrix_sdk_common::cross_process_lock::memory_store_helper::Lease;
+use matrix_sdk_crypto::olm::StaticAccountData;
+use zeroize::Zeroizing;
+
+use super::{
+    GhostStoreError,
+    admit::Keeps,
+    hashes::Hashes,
+    record::{Keys, Kind, ghost_prefix},
+    shred::{LASTING, ShredKeys, Slots},
+};
+use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
+
+/// A record as it was before it was sealed.
+type Plain = Zeroizing<Vec<u8>>;
+/// How many records a scan takes at a time.
+const PAGE: usize = 256;
+
+/// One ghost. There is one of these for all handles of its store.
+pub(super) struct Ghost {
+    pub(super) id: u32,
+    pub(super) user: String,
+    pub(super) store: Store,
+    pub(super) shred: ShredKeys,
+    pub(super) keys: Keys,
+    seals: RwLock<Seals>,
+    /// Rotations, one at a time.
+    pub(super) rotating: Arc<tokio::sync::Mutex<()>>,
+    /// Whoever pickles and then writes, one at a time: else an older pickle could come last.
+    pub(super) saving: Arc<tokio::sync::Mutex<()>>,
+    pub(super) account: RwLock<Option<StaticAccountData>>,
+    pub(super) leases: Mutex<HashMap<String, Lease>>,
+    pub(super) hashes: Mutex<Option<Hashes>>,
+    /// Which room keys are kept; all of them while nothing is said.
+    pub(super) keeps: RwLock<Option<Keeps>>,
+}
+
+/// The ciphers of a ghost, `None` once it is wiped.
+struct Seals {
+    lasting: Option<Sealer>,
+    turns: [Option<(u64, Sealer)>; 2],
+}
+
+impl Seals {
+    fn newest(&self) -> Option<&(u64, Sealer)> {
+        self.turns.iter().flatten().max_by_key(|(epoch, _)| *epoch)
+    }
+
+    fn of(&self, epoch: u64) -> Option<&Sealer> {
+        if epoch == LASTING {
+            return self.lasting.as_ref();
+        }
+        self.turns
+            .iter()
+            .flatten()
+            .find(|(e, _)| *e == epoch)
+            .map(|(_, sealer)| sealer)
+    }
+}
+
+impl std::fmt::Debug for Ghost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ghost")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Changes to a ghost's records, not yet sealed.
+#[derive(Default)]
+pub(super) struct Writes(Vec<Write>);
+
+enum Write {
+    Put(Kind, Vec<u8>, Plain),
+    Mark(Vec<u8>),
+    Delete(Vec<u8>),
+}
+
+impl Writes {
+    pub(super) fn put(&mut self, kind: Kind, key: Vec<u8>, plain: Plain) {
+        self.0.push(Write::Put(kind, key, plain));
+    }
+
+    /// A record whose key says everything: it has no value, and nothing is sealed.
+    pub(super) fn mark(&mut self, key: Vec<u8>) {
+        self.0.push(Write::Mark(key));
+    }
+
+    pub(super) fn delete(&mut self, key: Vec<u8>) {
+        self.0.push(Write::Delete(key));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Ghost {
+    pub(super) fn new(
+        id: u32,
+        user: String,
+        store: &Store,
+        shred: &ShredKeys,
+        slots: Slots,
+    ) -> Result<Self, GhostStoreError> {
+        let index = raw::key(store).derive(&[], &[b"stonechat crypto index", &id.to_be_bytes()])?;
+        let keys = Keys::new(id, &index).ok_or(StoreError::Seal("a key could not be derived"))?;
+        let gone = GhostStoreError::KeysGone {
+            why: "has no key for one of the ghosts",
+        };
+        let lasting = slots.lasting.ok_or(gone)?;
+        let mut seals = Seals {
+            lasting: Some(sealer(store, id, LASTING, &lasting)?),
+            turns: [None, None],
+        };
+        for (turn, slot) in seals.turns.iter_mut().zip(slots.turns) {
+            if let Some((epoch, key)) = slot {
+                *turn = Some((epoch, sealer(store, id, epoch, &key)?));
+            }
+        }
+        if seals.newest().is_none() {
+            return Err(GhostStoreError::KeysGone {
+                why: "has no key for one of the ghosts",
+            });
+        }
+        Ok(Self {
+            id,
+            user,
+            store: store.clone(),
+            shred: shred.clone(),
+            keys,
+            seals: RwLock::new(seals),
+            rotating: Arc::default(),
+            saving: Arc::default(),
+            account: RwLock::default(),
+            leases: Mutex::default(),
+            hashes: Mutex::default(),
+            keeps: RwLock::default(),
+        })
+    }
+
+    fn seals(&self) -> RwLockReadGuard<'_, Seals> {
+        self.seals.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seal and apply, all in one batch.
+    pub(super) fn write(&self, writes: Writes) -> Result<(), GhostStoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        // Held until the batch is applied: a rotation must not miss a record on its way.
+        let seals = self.seals();
+        let (lasting, newest) = seals
+            .lasting
+            .as_ref()
+            .zip(seals.newest())
+            .ok_or(GhostStoreError::Wiped)?;
+        let mut batch = Batch::new();
+        for write in writes.0 {
+            match write {
+                Write::Put(kind, key, plain) => {
+                    let (epoch, sealer) = if kind.lasting {
+                        (LASTING, lasting)
+                    } else {
+                        (newest.0, &newest.1)
+                    };
+                    let sealed = seal(sealer, epoch, &key, &plain)?;
+                    raw::put(&mut batch, key, sealed)?;
+                }
+                Write::Mark(key) => raw::put(&mut batch, key, Vec::new())?,
+                Write::Delete(key) => raw::delete(&mut batch, key),
+            }
+        }
+        Ok(self.store.apply(batch)?)
+    }
+
+    /// A record.
+    pub(super) fn read(&self, kind: Kind, key: &[u8]) -> Result<Option<Plain>, GhostStoreError> {
+        let seals = self.seals();
+        let Some(value) = raw::get(&self.store, key)? else {
+            return Ok(None);
+        };
+        open(&seals, kind.name, key, &value).map(Some)
+    }
+
+    /// Whether there is a record.
+    pub(super) fn has(&self, key: &[u8]) -> Result<bool, GhostStoreError> {
+        Ok(raw::get(&self.store, key)?.is_some())
+    }
+
+    /// The keys that begin with a prefix.
+    pub(super) fn keys_of(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GhostStoreError> {
+        let mut keys = Vec::new();
+        self.pages(prefix, |key, _| {
+            keys.push(key);
+            Ok(true)
+        })?;
+        Ok(keys)
+    }
+
+    /// The records whose keys begin with a prefix.
+    pub(super) fn list(
+        &self,
+        kind: Kind,
+        prefix: &[u8],
+    ) -> Result<Vec<(Vec<u8>, Plain)>, GhostStoreError> {
+        let mut records = Vec::new();
+        let seals = self.seals();
+        self.pages(prefix, |key, value| {
+            let plain = open(&seals, kind.name, &key, &value)?;
+            records.push((key, plain));
+            Ok(true)
+        })?;
+        Ok(records)
+    }
+
+    /// Give every record that begins with a prefix to `visit`, until it says no.
+    pub(super) fn pages(
+        &self,
+        prefix: &[u8],
+        mut visit: impl FnMut(Vec<u8>, Vec<u8>) -> Result<bool, GhostStoreError>,
+    ) -> Result<(), GhostStoreError> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = raw::scan(&self.store, prefix, after.as_deref(), PAGE)?;
+            let full = page.len() == PAGE;
+            after = page.last().map(|(key, _)| key.clone());
+            for (key, value) in page {
+                if !visit(key, value)? {
+                    return Ok(());
+                }
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Which turn a fresh key takes, and its epoch; `None` while two keys are in use.
+    pub(super) fn next_turn(&self) -> Result<Option<(usize, u64)>, GhostStoreError> {
+        let seals = self.seals();
+        let newest = seals.newest().ok_or(GhostStoreError::Wiped)?.0;
+        Ok(seals
+            .turns
+            .iter()
+            .position(Option::is_none)
+            .map(|turn| (turn, newest + 1)))
+    }
+
+    /// From now on records are sealed under this key.
+    pub(super) fn take_up(
+        &self,
+        turn: usize,
+        epoch: u64,
+        key: &Subkey,
+    ) -> Result<(), GhostStoreError> {
+        let sealer = sealer(&self.store, self.id, epoch, key)?;
+        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = seals.turns.get_mut(turn) {
+            *slot = Some((epoch, sealer));
+        }
+        Ok(())
+    }
+
+    /// Seal every record that is under an older key under the newest, in one batch.
+    pub(super) fn reseal(&self) -> Result<(), GhostStoreError> {
+        // For writing: nobody may put down a record under the older key meanwhile.
+        let seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
+        let (epoch, newest) = seals.newest().ok_or(GhostStoreError::Wiped)?;
+        let mut batch = Batch::new();
+        self.pages(&ghost_prefix(self.id), |key, value| {
+            if epoch_of(&value).is_some_and(|old| old != LASTING && old != *epoch) {
+                let plain = open(&seals, "any", &key, &value)?;
+                let sealed = seal(newest, *epoch, &key, &plain)?;
+                raw::put(&mut batch, key, sealed)?;
+            }
+            Ok(true)
+        })?;
+        Ok(self.store.apply(batch)?)
+    }
+
+    /// The turn of the older of two keys.
+    pub(super) fn older_turn(&self) -> Option<usize> {
+        match &self.seals().turns {
+            [Some((first, _)), Some((second, _))] => Some(usize::from(first > second)),
+            _ => None,
+        }
+    }
+
+    /// Forget a key in memory, after it was destroyed on disk.
+    pub(super) fn let_go(&self, turn: usize) {
+        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = seals.turns.get_mut(turn) {
+            *slot = None;
+        }
+    }
+
+    /// Forget all keys in memory.
+    pub(super) fn let_go_of_all(&self) {
+        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
+        *seals = Seals {
+            lasting: None,
+            turns: [None, None],
+        };
+        *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn sealer(store: &Store, ghost: u32, epoch: u64, key: &Subkey) -> Result<Sealer, StoreError> {
+    let purpose: [&[u8]; 3] = [
+        b"stonechat crypto record",
+        &ghost.to_be_bytes(),
+        &epoch.to_be_bytes(),
+    ];
+    Ok(Sealer::new(
+        &raw::key(store).derive(key.as_slice(), &purpose)?,
+    ))
+}
+
+/// A sealed record: the epoch of its key (8 bytes), then what [`Sealer::seal`] makes.
+fn seal(sealer: &Sealer, epoch: u64, key: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let mut value = epoch.to_be_bytes().to_vec();
+    // The epoch needs no further binding: it names the key, and another key does not open it.
+    value.extend_from_slice(&sealer.seal(key, plain)?);
+    Ok(value)
+}
+
+fn epoch_of(value: &[u8]) -> Option<u64> {
+    value.first_chunk().map(|epoch| u64::from_be_bytes(*epoch))
+}
+
+fn open(
+    seals: &Seals,
+    kind: &'static str,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Plain, GhostStoreError> {
+    if seals.lasting.is_none() {
+        return Err(GhostStoreError::Wiped);
+    }
+    epoch_of(value)
+        .and_then(|epoch| seals.of(epoch))
+        .and_then(|sealer| sealer.open(key, value.get(8..)?))
+        .ok_or(GhostStoreError::Unseal { kind })
+}

@@ -1,0 +1,44 @@
+//! The crypto stores of all ghosts, in one database.
+//!
+//! [`GhostStores`] knows which ghosts have records; [`GhostStore`] is what an Olm machine is given.
+//! Everything that a machine saves in one call is one atomic batch. A call that returned is seen
+//! by every reader; it is durable with the next [`crate::store::Store::flush`], which whoever runs
+//! the machines calls before anything that was encrypted or published leaves the house.
+//!
+//! # What is sealed how
+//!
+//! Values are sealed with XChaCha20-Poly1305. Secret records (the account, sessions, the private
+//! identity, …) are sealed under a key made of the store's key and a key in the file `shred.keys`
+//! that [`GhostStore::rotate_epoch`] replaces and destroys; other people's public keys under one
+//! that lasts as long as the ghost. Rooms, people, devices and sessions appear in keys only as
+//! keyed hashes.
+
+mod admit;
+mod backup;
+mod changes;
+mod crypto_store;
+mod error;
+mod ghost;
+mod hashes;
+mod held;
+mod record;
+mod rotate;
+mod shred;
+mod tenants;
+
+use std::sync::Arc;
+
+pub(in crate::crypto) use self::{admit::Keeps, held::hold_sessions};
+pub use self::{backup::SavedIdentity, error::GhostStoreError, tenants::GhostStores};
+use self::{ghost::Ghost, tenants::All};
+
+/// The crypto store of one ghost. Clones are handles of the same one; give a clone to the
+/// machine and keep another for forgetting.
+#[derive(Clone, Debug)]
+pub struct GhostStore {
+    ghost: Arc<Ghost>,
+    all: Arc<All>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Ghosts do not see each other; what the files show; bounds; runs.
+
+use assert_matches::assert_matches;
+use matrix_sdk_crypto::{OlmMachine, olm::OlmMessageHash};
+use ruma::device_id;
+
+use super::{
+    super::{
+        GhostStoreError,
+        hashes::GENERATION,
+        record::{ACCOUNT, OLM_HASH},
+    },
+    *,
+};
+use crate::store::{Batch, raw};
+
+#[tokio::test]
+async fn ghosts_do_not_see_each_others_records() {
+    let store = Store::in_memory();
+    let all = GhostStores::open(&store).unwrap();
+    let (sam_store, kim_store) = (all.ghost(sam()).unwrap(), all.ghost(kim()).unwrap());
+    let account = settle(&sam_store, sam()).await;
+    let (_, inbound) = converse(&sam_store, &account, room()).await;
+    sam_store
+        .save_tracked_users(&[(kim(), true)])
+        .await
+        .unwrap();
+    sam_store
+        .set_custom_value("name", b"value".to_vec())
+        .await
+        .unwrap();
+
+    assert!(kim_store.load_account().await.unwrap().is_none());
+    assert!(
+        kim_store
+            .get_inbound_group_sessions()
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let id = inbound.session_id();
+    assert!(
+        kim_store
+            .get_inbound_group_session(room(), id)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        kim_store
+            .get_outbound_group_session(room())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(kim_store.load_tracked_users().await.unwrap().is_empty());
+    assert!(kim_store.get_user_devices(sam()).await.unwrap().is_empty());
+    assert!(kim_store.get_custom_value("name").await.unwrap().is_none());
+
+    // Nor can a record of one be passed off as the other's.
+    let own = sam_store.ghost.keys.of(ACCOUNT, &[]);
+    let other = kim_store.ghost.keys.of(ACCOUNT, &[]);
+    let mut batch = Batch::new();
+    raw::put(
+        &mut batch,
+        other.clone(),
+        raw::get(&store, &own).unwrap().unwrap(),
+    )
+    .unwrap();
+    store.apply(batch).unwrap();
+    let error = kim_store.load_account().await.unwrap_err();
+    assert_matches!(error, GhostStoreError::Unseal { kind: "account" });
+
+    kim_store.wipe().await.unwrap();
+    assert!(sam_store.load_account().await.unwrap().is_some());
+    assert_eq!(
+        sam_store.get_inbound_group_sessions().await.unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn two_handles_of_one_ghost_share_everything() {
+    let all = GhostStores::open(&Store::in_memory()).unwrap();
+    let (one, other) = (
+        all.ghost(sam()).unwrap(),
+        all.existing(sam()).unwrap().unwrap(),
+    );
+    settle(&one, sam()).await;
+    assert!(other.get_own_device().await.is_ok());
+    one.rotate_epoch().await.unwrap();
+    assert!(other.load_account().await.unwrap().is_some());
+    assert!(all.existing(kim()).unwrap().is_none());
+    assert_eq!(all.users(None, 10).unwrap(), [sam()]);
+    assert!(all.users(Some(sam()), 10).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_files_do_not_say_with_whom_a_ghost_talked() {
+    let house = House::new();
+    let (store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    let account = settle(&ghost, sam()).await;
+    let (_, inbound) = converse(&ghost, &account, room()).await;
+    let person = user_id!("@alice.of.the.letters:example.org");
+    ghost.save_tracked_users(&[(person, false)]).await.unwrap();
+    store.shut_down().await.unwrap();
+    let bytes = bytes_of(&house.path());
+    assert!(
+        contains(&bytes, sam().as_bytes()),
+        "the list of ghosts is no secret"
+    );
+    for hidden in [
+        room().as_str(),
+        person.as_str(),
+        inbound.session_id(),
+        "DOORBELL",
+    ] {
+        assert!(!contains(&bytes, hidden.as_bytes()), "{hidden} is in clear");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_finds_itself_again_after_a_restart() {
+    let house = House::new();
+    let (user, device) = (sam(), device_id!("DOORBELL"));
+    let (store, all) = house.open();
+    let ghost = all.ghost(user).unwrap();
+    let machine = OlmMachine::with_store(user, device, ghost, None)
+        .await
+        .unwrap();
+    machine.bootstrap_cross_signing(false).await.unwrap();
+    let keys = machine.identity_keys();
+    assert!(machine.cross_signing_status().await.is_complete());
+    drop(machine);
+    store.flush().await.unwrap();
+    drop((store, all));
+
+    let (_store, all) = house.open();
+    let ghost = all.existing(user).unwrap().unwrap();
+    let machine = OlmMachine::with_store(user, device, ghost.clone(), None)
+        .await
+        .unwrap();
+    assert_eq!(machine.identity_keys(), keys);
+    assert!(machine.cross_signing_status().await.is_complete());
+    // And after its records were sealed anew.
+    drop(machine);
+    ghost.rotate_epoch().await.unwrap();
+    let machine = OlmMachine::with_store(user, device, ghost, None)
+        .await
+        .unwrap();
+    assert_eq!(machine.identity_keys(), keys);
+    assert!(machine.cross_signing_status().await.is_complete());
+}
+
+#[tokio::test]
+async fn after_an_unclean_end_outbound_sessions_are_not_used_again() {
+    let house = House::new();
+    let (store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    let account = settle(&ghost, sam()).await;
+    let (_, inbound) = converse(&ghost, &account, room()).await;
+    store.shut_down().await.unwrap();
+    drop((store, all, ghost));
+
+    let (store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    assert!(
+        ghost
+            .get_outbound_group_session(room())
+            .await
+            .unwrap()
+            .is_some(),
+        "a clean end"
+    );
+    store.flush().await.unwrap();
+    drop((store, all, ghost));
+
+    let (store, all) = house.open();
+    assert!(store.was_unclean());
+    let ghost = all.ghost(sam()).unwrap();
+    assert!(
+        ghost
+            .get_outbound_group_session(room())
+            .await
+            .unwrap()
+            .is_none(),
+        "an unclean one"
+    );
+    let id = inbound.session_id();
+    assert!(
+        ghost
+            .get_inbound_group_session(room(), id)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    // A session of this run is used.
+    let account = ghost.load_account().await.unwrap().unwrap();
+    converse(&ghost, &account, room()).await;
+    assert!(
+        ghost
+            .get_outbound_group_session(room())
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn olm_hashes_are_bounded_and_the_latest_are_known() {
+    let all = GhostStores::open(&Store::in_memory()).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    let hash = |n: usize| OlmMessageHash {
+        sender_key: "key".to_owned(),
+        hash: n.to_string(),
+    };
+    let count = || {
+        ghost
+            .ghost
+            .keys_of(&ghost.ghost.keys.of(OLM_HASH, &[]))
+            .unwrap()
+            .len()
+    };
+    let total = GENERATION * 4 + 7;
+    for part in (0..total).collect::<Vec<_>>().chunks(50) {
+        let message_hashes = part.iter().map(|n| hash(*n)).collect();
+        ghost
+            .save_changes(Changes {
+                message_hashes,
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        assert!(count() <= GENERATION * 2, "{}", count());
+    }
+    for n in total - GENERATION..total {
+        assert!(
+            ghost.is_message_known(&hash(n)).await.unwrap(),
+            "{n} of {total}"
+        );
+    }
+    assert!(!ghost.is_message_known(&hash(0)).await.unwrap());
+    let other = OlmMessageHash {
+        sender_key: "other".to_owned(),
+        hash: (total - 1).to_string(),
+    };
+    assert!(!ghost.is_message_known(&other).await.unwrap());
+    // What is known is counted again after a restart.
+    *ghost.ghost.hashes.lock().unwrap() = None;
+    assert!(ghost.is_message_known(&hash(total - 1)).await.unwrap());
+    assert_eq!(count(), GENERATION + 7);
+}

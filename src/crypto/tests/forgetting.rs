@@ -1,0 +1,146 @@
+use super::*;
+use crate::testing::When;
+
+const ALICE: &str = "@alice:hs.test";
+
+#[tokio::test]
+async fn after_forgetting_a_room_nothing_said_there_can_be_read() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let device = world.device(sam());
+    let before = alice.says(room(), &[sam()], "before").await;
+    let mut key = world.fake.take_incoming(sam(), &device);
+    let copies: Vec<_> = key.to_device.clone();
+    world
+        .machines
+        .receive(sam(), std::mem::take(&mut key))
+        .await
+        .unwrap();
+    world.decrypt(&before).await.unwrap();
+    world
+        .encrypt(&[alice.user()], "from the ghost")
+        .await
+        .unwrap();
+
+    world.machines.forget_room(sam(), room()).await.unwrap();
+    assert_eq!(world.machines.live_count(), 0, "nothing of it is in memory");
+    let after = alice.says(room(), &[sam()], "after").await;
+    // Not even when the very same key comes again, or a new one.
+    let again = IncomingCrypto {
+        to_device: copies,
+        ..Default::default()
+    };
+    assert!(
+        world
+            .machines
+            .receive(sam(), again)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(world.deliver(sam()).await.is_empty());
+    let world = world.restart().await;
+    for event in [&before, &after] {
+        assert!(matches!(
+            world.decrypt(event).await,
+            Err(DecryptError::NoKey { .. })
+        ));
+    }
+}
+
+#[tokio::test]
+async fn forgetting_one_room_leaves_the_others() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let other = room_id!("!other:hs.test");
+    world.machines.expect_room(sam(), other).await.unwrap();
+    let here = alice.says(room(), &[sam()], "here").await;
+    let there = alice.says(other, &[sam()], "there").await;
+    assert_eq!(world.deliver(sam()).await.len(), 2);
+    world.machines.forget_room(sam(), other).await.unwrap();
+    assert_eq!(world.decrypt(&here).await.unwrap(), "here");
+    assert!(world.machines.decrypt(sam(), other, &there).await.is_err());
+    let next = alice.says(room(), &[sam()], "still").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&next).await.unwrap(), "still");
+}
+
+#[tokio::test]
+async fn a_fallback_key_that_was_used_opens_nothing_once_the_room_is_forgotten() {
+    for fault in [None, Some(When::Before), Some(When::After)] {
+        let world = World::with_sam().await;
+        let device = world.device(sam());
+        world.fake.claim_all(sam(), &device);
+        let first = world.fake.fallback(sam(), &device);
+        let alice = Person::new(&world.fake, ALICE).await;
+        let event = alice
+            .says(room(), &[sam()], "through the fallback key")
+            .await;
+        let incoming = world.fake.take_incoming(sam(), &device);
+        let recorded = incoming.to_device.clone();
+        // Only the counts arrive in time: the message itself is what a thief recorded.
+        let counts = IncomingCrypto {
+            to_device: Vec::new(),
+            ..incoming
+        };
+        world.machines.receive(sam(), counts).await.unwrap();
+        let mut world = world;
+        if let Some(when) = fault {
+            world.fake.fail(0, when);
+            world.machines.forget_room(sam(), room()).await.unwrap_err();
+            world = world.restart().await;
+        }
+        world.machines.forget_room(sam(), room()).await.unwrap();
+        assert_ne!(
+            world.fake.fallback(sam(), &device),
+            first,
+            "a new one is published"
+        );
+
+        world.machines.expect_room(sam(), room()).await.unwrap();
+        let recorded = IncomingCrypto {
+            to_device: recorded,
+            ..Default::default()
+        };
+        assert!(
+            world
+                .machines
+                .receive(sam(), recorded)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert!(world.decrypt(&event).await.is_err());
+        // The new one works.
+        world.fake.claim_all(sam(), &device);
+        let bob = Person::new(&world.fake, "@bob:hs.test").await;
+        let event = bob.says(room(), &[sam()], "hello").await;
+        world.deliver(sam()).await;
+        assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+        let asked = world.fake.log().len();
+        world
+            .machines
+            .forget_room(sam(), room_id!("!x:hs.test"))
+            .await
+            .unwrap();
+        let uploads = world.fake.log()[asked..].len();
+        assert_eq!(uploads, 1, "used again, replaced again");
+    }
+}
+
+#[tokio::test]
+async fn forgetting_what_was_never_known_does_nothing() {
+    let world = World::with_sam().await;
+    let asked = world.fake.log().len();
+    world
+        .machines
+        .forget_room(sam(), room_id!("!never:hs.test"))
+        .await
+        .unwrap();
+    world
+        .machines
+        .forget_room(user_id!("@_dm_nobody:hs.test"), room())
+        .await
+        .unwrap();
+    assert_eq!(world.fake.log().len(), asked);
+}

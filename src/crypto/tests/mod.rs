@@ -1,0 +1,143 @@
+//! Stories of ghosts and people with ordinary clients, on a homeserver of a few hundred lines.
+
+mod forgetting;
+mod keyless;
+mod machines;
+mod provisioning;
+mod receiving;
+mod talking;
+
+use std::sync::Arc;
+
+use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id, user_id};
+use serde_json::{Value, json, value::RawValue};
+
+use super::*;
+use crate::{
+    store::Store,
+    testing::{FakeHomeserver, Person, TestClock, encrypted_event},
+};
+
+/// The ghost of most stories.
+fn sam() -> &'static UserId {
+    user_id!("@_dm_sam:hs.test")
+}
+
+fn room() -> &'static RoomId {
+    room_id!("!room:hs.test")
+}
+
+/// A homeserver and us.
+struct World {
+    fake: FakeHomeserver,
+    store: Store,
+    clock: Arc<TestClock>,
+    machines: Machines,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut MachineSettings)) -> Self {
+        let fake = FakeHomeserver::start().await;
+        let clock = Arc::new(TestClock::at(1_795_376_395_450));
+        let store = Store::in_memory();
+        let mut settings = MachineSettings {
+            clock: clock.clone(),
+            ..Default::default()
+        };
+        change(&mut settings);
+        let machines = Machines::new(store.clone(), fake.connect().await, settings).unwrap();
+        Self {
+            fake,
+            store,
+            clock,
+            machines,
+        }
+    }
+
+    /// A ghost that reads and writes, in the room.
+    async fn with_sam() -> Self {
+        let world = Self::new().await;
+        world.machines.provision(sam(), "Sam").await.unwrap();
+        world.machines.expect_room(sam(), room()).await.unwrap();
+        world
+    }
+
+    /// Starts anew over the same store.
+    async fn restart(self) -> Self {
+        let Self {
+            fake,
+            store,
+            clock,
+            machines,
+        } = self;
+        let settings = machines.0.settings.clone();
+        drop(machines);
+        let machines = Machines::new(store.clone(), fake.connect().await, settings).unwrap();
+        Self {
+            fake,
+            store,
+            clock,
+            machines,
+        }
+    }
+
+    fn device(&self, user: &UserId) -> OwnedDeviceId {
+        self.machines.device_of(user).unwrap().unwrap()
+    }
+
+    /// Hands the ghost what has come for it, as a transaction does.
+    async fn deliver(&self, user: &UserId) -> Vec<NewRoomKey> {
+        let incoming = self.fake.take_incoming(user, &self.device(user));
+        self.machines.receive(user, incoming).await.unwrap()
+    }
+
+    async fn encrypt(&self, to: &[&UserId], text: &str) -> Result<Box<RawValue>, EncryptError> {
+        let to = EncryptTo {
+            room_id: room().to_owned(),
+            recipients: to.iter().map(|user| OwnedUserId::from(*user)).collect(),
+            rotation_ms: None,
+            rotation_msgs: None,
+        };
+        let content = self
+            .machines
+            .encrypt(sam(), &to, "m.room.message", &message(text))
+            .await?;
+        Ok(encrypted_event(sam(), room(), &content))
+    }
+
+    async fn decrypt(&self, event: &RawValue) -> Result<String, DecryptError> {
+        let decrypted = self.machines.decrypt(sam(), room(), event).await?;
+        assert_eq!(decrypted.event_type, "m.room.message");
+        let content: Value = serde_json::from_str(decrypted.content.get()).unwrap();
+        Ok(content["body"].as_str().unwrap().to_owned())
+    }
+}
+
+fn message(text: &str) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&json!({"msgtype": "m.text", "body": text})).unwrap()
+}
+
+#[test]
+fn whatever_we_do_may_be_done_on_another_thread() {
+    fn is_send<T: Send>(_: impl FnOnce(Machines) -> T) {}
+    is_send(|m| async move { m.provision(sam(), "Sam").await });
+    is_send(|m| async move { m.provision_keyless(sam(), "Sam").await });
+    is_send(|m| async move { m.provision_bare(sam()).await });
+    is_send(|m| async move { m.receive(sam(), IncomingCrypto::default()).await });
+    is_send(|m| async move { m.decrypt(sam(), room(), RawValue::NULL).await });
+    is_send(|m| async move {
+        let to = EncryptTo {
+            room_id: room().to_owned(),
+            recipients: Vec::new(),
+            rotation_ms: None,
+            rotation_msgs: None,
+        };
+        m.encrypt(sam(), &to, "t", RawValue::NULL).await
+    });
+    is_send(|m| async move { m.forget_room(sam(), room()).await });
+    is_send(|m| async move { m.retire(sam()).await });
+}

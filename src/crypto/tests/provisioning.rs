@@ -1,0 +1,188 @@
+use super::*;
+use crate::testing::When;
+
+#[tokio::test]
+async fn a_ghost_is_made_in_six_requests_and_everybody_sees_it_signed() {
+    let world = World::new().await;
+    world.machines.provision(sam(), "Sam").await.unwrap();
+    let device = world.device(sam());
+    assert_eq!(
+        world.fake.log(),
+        [
+            "POST /_matrix/client/v3/register".to_owned(),
+            format!("PUT /_matrix/client/v3/devices/{device}"),
+            "POST /_matrix/client/v3/keys/device_signing/upload".to_owned(),
+            "POST /_matrix/client/v3/keys/upload".to_owned(),
+            "POST /_matrix/client/v3/keys/query".to_owned(),
+            "PUT /_matrix/client/v3/profile/@_dm_sam:hs.test/displayname".to_owned(),
+        ]
+    );
+    assert_eq!(world.fake.name(sam()).as_deref(), Some("Sam"));
+    assert_eq!(world.fake.uploaded(sam(), &device), 50);
+    assert!(world.fake.fallback(sam(), &device).is_some());
+
+    let alice = Person::new(&world.fake, "@alice:hs.test").await;
+    alice.query(&[sam()]).await;
+    let seen = alice
+        .machine
+        .get_device(sam(), &device, None)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(seen.is_cross_signed_by_owner());
+
+    let asked = world.fake.log().len();
+    world.machines.provision(sam(), "Sam").await.unwrap();
+    assert_eq!(
+        world.fake.log().len(),
+        asked,
+        "a ghost that is made is not made again"
+    );
+}
+
+#[tokio::test]
+async fn making_a_ghost_goes_on_where_a_crash_stopped_it() {
+    for when in [When::Before, When::After] {
+        for n in 0..6 {
+            let mut world = World::new().await;
+            world.fake.fail(n, when);
+            let error = world.machines.provision(sam(), "Sam").await.unwrap_err();
+            assert!(error.is_transient(), "request {n}, {when:?}: {error}");
+            world = world.restart().await;
+            world.machines.provision(sam(), "Sam").await.unwrap();
+            assert_eq!(
+                world.fake.ever_published(sam()),
+                (1, 1),
+                "request {n}, {when:?}: one identity, one set of keys"
+            );
+            assert_eq!(world.fake.devices(sam()).len(), 1);
+            assert_eq!(world.fake.name(sam()).as_deref(), Some("Sam"));
+            world.machines.expect_room(sam(), room()).await.unwrap();
+            let alice = Person::new(&world.fake, "@alice:hs.test").await;
+            let event = alice.says(room(), &[sam()], "hello").await;
+            world.deliver(sam()).await;
+            assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_else_took_is_foreign_each_time_we_ask() {
+    let world = World::new().await;
+    world.fake.add_device(sam(), "THEIRS".into());
+    for _ in 0..2 {
+        let error = world.machines.provision(sam(), "Sam").await.unwrap_err();
+        assert!(matches!(error, CryptoError::Foreign { .. }), "{error}");
+    }
+    assert_eq!(world.machines.device_of(sam()).unwrap(), None);
+    assert_eq!(world.fake.devices(sam()), ["THEIRS"], "nothing was made");
+}
+
+#[tokio::test]
+async fn a_device_or_identity_that_is_not_ours_is_foreign() {
+    let world = World::new().await;
+    world.fake.fail(1, When::Before);
+    world.machines.provision(sam(), "Sam").await.unwrap_err();
+    // Between our two attempts somebody signs in as the ghost.
+    let intruder = Person::new(&world.fake, sam().as_str()).await;
+    let error = world.machines.provision(sam(), "Sam").await.unwrap_err();
+    assert!(matches!(error, CryptoError::Foreign { .. }), "{error}");
+    let published = world.fake.ever_published(sam());
+    assert_eq!(published, (1, 1), "only the intruder's");
+    assert!(intruder.machine.cross_signing_status().await.is_complete());
+}
+
+#[tokio::test]
+async fn a_ghost_that_only_declines_has_no_keys_and_may_get_some_later() {
+    let world = World::new().await;
+    world.machines.provision_bare(sam()).await.unwrap();
+    world.machines.provision_bare(sam()).await.unwrap();
+    assert_eq!(world.fake.log().len(), 1);
+    assert_eq!(
+        world.machines.kind_of(sam()).unwrap(),
+        Some(GhostKind::Bare)
+    );
+    assert_eq!(world.machines.device_of(sam()).unwrap(), None);
+    world.machines.provision(sam(), "Sam").await.unwrap();
+    assert_eq!(
+        world.machines.kind_of(sam()).unwrap(),
+        Some(GhostKind::Machine)
+    );
+}
+
+#[tokio::test]
+async fn keys_that_are_gone_from_the_store_are_not_silently_made_anew() {
+    let world = World::with_sam().await;
+    world
+        .machines
+        .0
+        .stores
+        .existing(sam())
+        .unwrap()
+        .unwrap()
+        .wipe()
+        .await
+        .unwrap();
+    let world = world.restart().await;
+    let error = world.encrypt(&[], "x").await.unwrap_err();
+    assert!(
+        matches!(error, EncryptError::Crypto(CryptoError::KeysLost { .. })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_owner_gets_a_new_identity() {
+    let world = World::with_sam().await;
+    let first = world.device(sam());
+    let alice = Person::new(&world.fake, "@alice:hs.test").await;
+    let event = alice.says(room(), &[sam()], "for the former owner").await;
+    world.deliver(sam()).await;
+    world.decrypt(&event).await.unwrap();
+
+    world.machines.retire(sam()).await.unwrap();
+    assert!(world.fake.devices(sam()).is_empty());
+    assert_eq!(world.machines.device_of(sam()).unwrap(), None);
+    assert!(matches!(
+        world.decrypt(&event).await,
+        Err(DecryptError::Crypto(CryptoError::NotProvisioned { .. }))
+    ));
+
+    world.machines.provision(sam(), "Sam").await.unwrap();
+    let second = world.device(sam());
+    assert_ne!(first, second);
+    assert_eq!(world.fake.ever_published(sam()).0, 2);
+    world.machines.expect_room(sam(), room()).await.unwrap();
+    assert!(matches!(
+        world.decrypt(&event).await,
+        Err(DecryptError::NoKey { .. })
+    ));
+    let event = alice.says(room(), &[sam()], "for the new one").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "for the new one");
+}
+
+#[tokio::test]
+async fn taking_keys_away_goes_on_where_a_crash_stopped_it() {
+    for when in [When::Before, When::After] {
+        let world = World::with_sam().await;
+        world.fake.fail(0, when);
+        assert!(
+            world
+                .machines
+                .retire(sam())
+                .await
+                .unwrap_err()
+                .is_transient()
+        );
+        let world = world.restart().await;
+        assert_eq!(
+            world.machines.device_of(sam()).unwrap(),
+            None,
+            "it is no ghost any more"
+        );
+        // The next owner does not wait for somebody to finish it.
+        world.machines.provision(sam(), "Sam").await.unwrap();
+        assert_eq!(world.fake.devices(sam()), [world.device(sam()).as_str()]);
+    }
+}

@@ -1,0 +1,257 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use matrix_sdk_crypto::store::{CryptoStore, types::Changes};
+use ruma::{UInt, uint};
+
+use super::*;
+
+const ALICE: &str = "@alice:hs.test";
+
+fn count(left: UInt) -> IncomingCrypto {
+    IncomingCrypto {
+        otk_counts: Some(BTreeMap::from([("signed_curve25519".into(), left)])),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_claimed_are_made_anew() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    assert_eq!(world.fake.claim_all(sam(), &device), 50);
+    world
+        .machines
+        .receive(sam(), count(uint!(0)))
+        .await
+        .unwrap();
+    assert_eq!(world.fake.uploaded(sam(), &device), 100);
+}
+
+#[tokio::test]
+async fn a_listed_device_without_a_number_has_none_left() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    world.fake.claim_all(sam(), &device);
+    let incoming = IncomingCrypto {
+        otk_counts: Some(BTreeMap::new()),
+        ..Default::default()
+    };
+    world.machines.receive(sam(), incoming).await.unwrap();
+    assert_eq!(world.fake.uploaded(sam(), &device), 100);
+}
+
+#[tokio::test]
+async fn nothing_is_done_for_a_ghost_without_work() {
+    let world = World::with_sam().await.restart().await;
+    let asked = world.fake.log().len();
+    world
+        .machines
+        .receive(sam(), IncomingCrypto::default())
+        .await
+        .unwrap();
+    world
+        .machines
+        .receive(sam(), count(uint!(50)))
+        .await
+        .unwrap();
+    world
+        .machines
+        .receive(sam(), count(uint!(30)))
+        .await
+        .unwrap();
+    assert_eq!(world.fake.log().len(), asked);
+    assert_eq!(
+        world.machines.live_count(),
+        0,
+        "its machine was not even loaded"
+    );
+}
+
+#[tokio::test]
+async fn a_stranger_who_keeps_claiming_keys_cannot_make_us_hoard() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    // As fast as can be: one top-up, then the fallback key serves.
+    for _ in 0..20 {
+        world.fake.claim_all(sam(), &device);
+        world.deliver(sam()).await;
+    }
+    assert_eq!(world.fake.uploaded(sam(), &device), 100);
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice
+        .says(room(), &[sam()], "through the fallback key")
+        .await;
+    world.deliver(sam()).await;
+    assert_eq!(
+        world.decrypt(&event).await.unwrap(),
+        "through the fallback key"
+    );
+    // For days: the private halves are thrown away.
+    for _ in 0..40 {
+        world.clock.advance(Duration::from_secs(601));
+        world.fake.claim_all(sam(), &device);
+        world.deliver(sam()).await;
+    }
+    assert!(world.fake.uploaded(sam(), &device) > 2000);
+    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+    let account = store.load_account().await.unwrap();
+    let pickle = serde_json::to_value(account.unwrap().pickle()).unwrap();
+    let held = pickle["pickle"]["one_time_keys"]["private_keys"]
+        .as_object()
+        .unwrap()
+        .len();
+    assert!((50..=600).contains(&held), "{held} are held");
+    // And the newest still work.
+    let bob = Person::new(&world.fake, "@bob:hs.test").await;
+    let event = bob.says(room(), &[sam()], "still here").await;
+    world.deliver(sam()).await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn keys_of_rooms_that_nobody_expects_are_not_kept() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let other = room_id!("!other:hs.test");
+    let event = alice.says(other, &[sam()], "unasked").await;
+    assert!(world.deliver(sam()).await.is_empty());
+    world.machines.expect_room(sam(), other).await.unwrap();
+    assert!(matches!(
+        world.machines.decrypt(sam(), other, &event).await,
+        Err(DecryptError::NoKey { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_room_stays_expected_over_a_restart() {
+    let world = World::with_sam().await.restart().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice.says(room(), &[sam()], "hello").await;
+    assert_eq!(world.deliver(sam()).await.len(), 1);
+    let world = world.restart().await;
+    assert_eq!(world.decrypt(&event).await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_key_that_is_withheld_is_reported_with_its_reason() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    // Alice shares with nobody whom she has not verified.
+    let strategy = matrix_sdk_crypto::CollectStrategy::OnlyTrustedDevices;
+    let event = alice
+        .says_with(room(), &[sam()], "not for you", strategy)
+        .await;
+    assert!(world.deliver(sam()).await.is_empty());
+    match world.decrypt(&event).await {
+        Err(DecryptError::NoKey {
+            withheld: Some(code),
+            ..
+        }) => assert_eq!(code, "m.unverified"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_broke_is_repaired() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    world.encrypt(&[alice.user()], "before").await.unwrap();
+    alice.query(&[sam()]).await;
+    alice.receives().await;
+    // The library repairs no session that is younger than an hour.
+    let store = world.machines.0.stores.existing(sam()).unwrap().unwrap();
+    let key = alice.machine.identity_keys().curve25519.to_base64();
+    let mut sessions = store.get_sessions(&key).await.unwrap().unwrap();
+    for session in &mut sessions {
+        session.creation_time = ruma::SecondsSinceUnixEpoch(uint!(1_000_000_000));
+    }
+    let changes = Changes {
+        sessions,
+        ..Default::default()
+    };
+    store.save_changes(changes).await.unwrap();
+    drop(store);
+    let world = world.restart().await;
+
+    alice.says(room(), &[sam()], "lost").await;
+    let mut incoming = world.fake.take_incoming(sam(), &world.device(sam()));
+    let mut damaged: Value = serde_json::from_str(incoming.to_device[0].get()).unwrap();
+    for (_, message) in damaged["content"]["ciphertext"].as_object_mut().unwrap() {
+        let text = message["body"].as_str().unwrap();
+        message["body"] = format!("{}{}", &text[..text.len() - 8], "AAAAAAAA").into();
+    }
+    incoming.to_device = vec![serde_json::value::to_raw_value(&damaged).unwrap()];
+    let asked = world.fake.log().len();
+    world.machines.receive(sam(), incoming).await.unwrap();
+    let log = world.fake.log();
+    assert!(
+        log[asked].ends_with("/keys/claim"),
+        "a new session is begun: {log:?}"
+    );
+    assert!(
+        log[asked + 1].contains("/sendToDevice/m.room.encrypted/"),
+        "and Alice is told"
+    );
+
+    alice.receives().await;
+    let event = alice.says(other_room(), &[sam()], "found").await;
+    world
+        .machines
+        .expect_room(sam(), other_room())
+        .await
+        .unwrap();
+    assert_eq!(world.deliver(sam()).await.len(), 1);
+    world
+        .machines
+        .decrypt(sam(), other_room(), &event)
+        .await
+        .unwrap();
+}
+
+fn other_room() -> &'static RoomId {
+    room_id!("!other:hs.test")
+}
+
+#[tokio::test]
+async fn what_strangers_ask_of_a_device_is_not_even_looked_at() {
+    let world = World::with_sam().await.restart().await;
+    let asked = world.fake.log().len();
+    let odd = [
+        r#"{"type":"m.key.verification.request","sender":"@x:y","content":{}}"#,
+        r#"{"type":"m.room_key_request","sender":"@x:y","content":{}}"#,
+        r#"{"type":"m.secret.request","sender":"@x:y","content":{}}"#,
+        r#"{"type":"m.forwarded_room_key","sender":"@x:y","content":{}}"#,
+        r#"{"type":7}"#,
+        r#"[]"#,
+    ];
+    let incoming = IncomingCrypto {
+        to_device: odd
+            .iter()
+            .map(|m| RawValue::from_string((*m).to_owned()).unwrap())
+            .collect(),
+        ..Default::default()
+    };
+    assert!(
+        world
+            .machines
+            .receive(sam(), incoming)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(world.machines.live_count(), 0);
+    assert_eq!(world.fake.log().len(), asked);
+}
+
+#[tokio::test]
+async fn a_ghost_of_which_we_know_nothing_takes_nothing_in() {
+    let world = World::new().await;
+    assert!(
+        world
+            .machines
+            .receive(sam(), count(uint!(0)))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}

@@ -1,0 +1,195 @@
+//! Whom an owner does not want to hear from.
+//!
+//! A block is of a person: it holds against all handles and accounts by which we know them to be
+//! that person. On the blocker's side it holds for the one handle it was made on, so that a
+//! blocked person who tries them all does not learn which of them belong together.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    Change, DirectoryError,
+    change::Read,
+    record::Mode,
+    tables::{Block, Blocks, Handles},
+};
+use crate::{
+    clock::Timestamp,
+    handle::{Handle, Typed},
+    store::{self, StoreError},
+};
+
+/// For which of the blocker's handles a block holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockScope {
+    /// For this one.
+    Handle(Handle),
+    /// For all they have and will have. Whoever is blocked can find out that these belong
+    /// together.
+    All,
+}
+
+impl BlockScope {
+    fn key(&self) -> String {
+        match self {
+            BlockScope::Handle(handle) => handle.key().to_owned(),
+            BlockScope::All => String::new(),
+        }
+    }
+}
+
+/// The bytes that begin the keys of all blocks of one person by another.
+fn between(blocker: &UserId, blocked: &UserId) -> Vec<u8> {
+    let mut prefix = store::prefix(&blocker.to_owned());
+    prefix.extend(store::prefix(&blocked.to_owned()));
+    prefix
+}
+
+/// Whether `blocker` blocked this person on this handle or on all.
+pub(super) fn is_blocked(
+    from: &impl Read,
+    blocker: &UserId,
+    person: &UserId,
+    handle: &Handle,
+    most: usize,
+) -> Result<bool, StoreError> {
+    let blocks = from.scan::<Blocks>(&between(blocker, person), most)?;
+    Ok(blocks
+        .iter()
+        .any(|((_, _, on, _), _)| on.is_empty() || on == handle.key()))
+}
+
+/// Whether `blocker` blocked this person in a way that may show when the person writes to the
+/// blocker's Matrix ID: on all handles, or on an open one, which leads to that ID anyway. A block
+/// on a masked handle must not show there, or it would tell whose handle that is.
+pub(super) fn is_blocked_in_person(
+    from: &impl Read,
+    blocker: &UserId,
+    person: &UserId,
+    most: usize,
+) -> Result<bool, StoreError> {
+    for ((_, _, on, _), _) in from.scan::<Blocks>(&between(blocker, person), most)? {
+        if on.is_empty() {
+            return Ok(true);
+        }
+        if let Some(record) = from.get::<Handles>(&on)?
+            && record.is_held_by(blocker)
+            && record.mode == Mode::Open
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Change<'_> {
+    /// Blocks a person, named by a handle or a Matrix ID. Blocking twice is no error.
+    pub fn block(
+        &mut self,
+        blocker: &UserId,
+        target: &Typed,
+        scope: &BlockScope,
+        now: Timestamp,
+    ) -> Result<(), DirectoryError> {
+        if let BlockScope::Handle(on) = scope {
+            self.must_hold(blocker, on)?;
+        }
+        let (blocked, label) = match target {
+            Typed::Person(user) => (user.clone(), user.to_string()),
+            Typed::Handle { handle, server } => {
+                self.must_be_local(handle, server.as_deref())?;
+                let record = self.get::<Handles>(&handle.key().to_owned())?;
+                let Some(owner) = record.as_ref().and_then(|r| r.holder()) else {
+                    return Err(DirectoryError::NobodyThere(handle.clone()));
+                };
+                (owner.to_owned(), label_of(handle))
+            }
+        };
+        if blocked == blocker {
+            return Err(DirectoryError::Yourself);
+        }
+        let most = self.settings().blocks_per_person;
+        let key = (blocker.to_owned(), blocked, scope.key(), label);
+        if self.get::<Blocks>(&key)?.is_some() {
+            return Ok(());
+        }
+        if self.scan::<Blocks>(&store::prefix(&key.0), most)?.len() >= most {
+            return Err(DirectoryError::TooManyBlocks { limit: most });
+        }
+        self.put::<Blocks>(&key, &Block { since: now })?;
+        Ok(())
+    }
+
+    /// Takes back blocks that were made with this name for the person, on one handle or on any.
+    ///
+    /// The name decides, not the person: somebody who blocked `@sam` must not learn by unblocking
+    /// `@samuel:example.org` that the two are one.
+    pub fn unblock(
+        &mut self,
+        blocker: &UserId,
+        target: &Typed,
+        scope: Option<&BlockScope>,
+    ) -> Result<(), DirectoryError> {
+        let label = match target {
+            Typed::Person(user) => user.to_string(),
+            Typed::Handle { handle, server } => {
+                self.must_be_local(handle, server.as_deref())?;
+                label_of(handle)
+            }
+        };
+        let only = scope.map(BlockScope::key);
+        let most = self.settings().blocks_per_person;
+        let blocks = self.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;
+        let mut found = false;
+        for (key, _) in blocks {
+            if key.3 == label && only.as_ref().is_none_or(|on| *on == key.2) {
+                self.delete::<Blocks>(&key);
+                found = true;
+            }
+        }
+        if found {
+            Ok(())
+        } else {
+            Err(DirectoryError::NotBlocked(label))
+        }
+    }
+
+    /// Whom this person blocked, as they named them, and on which of their handles; none means
+    /// on all.
+    pub fn blocks_of(
+        &self,
+        blocker: &UserId,
+    ) -> Result<Vec<(String, Option<String>)>, DirectoryError> {
+        let most = self.settings().blocks_per_person;
+        let blocks = self.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;
+        Ok(blocks
+            .into_iter()
+            .map(|((_, _, on, label), _): ((_, OwnedUserId, _, _), _)| {
+                (label, (!on.is_empty()).then_some(on))
+            })
+            .collect())
+    }
+
+    fn must_hold(&self, owner: &UserId, handle: &Handle) -> Result<(), DirectoryError> {
+        match self.get::<Handles>(&handle.key().to_owned())? {
+            Some(record) if record.is_held_by(owner) => Ok(()),
+            _ => Err(DirectoryError::NotYours(handle.clone())),
+        }
+    }
+
+    fn must_be_local(
+        &self,
+        handle: &Handle,
+        server: Option<&ruma::ServerName>,
+    ) -> Result<(), DirectoryError> {
+        match server {
+            Some(server) if server != self.settings().server_name => {
+                Err(DirectoryError::Elsewhere(handle.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn label_of(handle: &Handle) -> String {
+    format!("@{}", handle.key())
+}

@@ -1,0 +1,189 @@
+//! One change to the directory, from the first look to the atomic write.
+
+use std::collections::BTreeMap;
+
+use ruma::OwnedUserId;
+use serde::Serialize;
+use tokio::sync::MutexGuard;
+
+use super::{Directory, DirectoryError, DirectorySettings};
+use crate::{
+    handle::Handle,
+    store::{Batch, Entry, Store, StoreError, Table, TableKey},
+};
+
+/// Where records are read from: the store as it is, or as it will be after a [`Change`].
+pub(crate) trait Read {
+    /// The record of a key.
+    fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError>;
+    /// At most `limit` records whose encoded key begins with `prefix`, in order.
+    fn scan<T: Table>(&self, prefix: &[u8], limit: usize) -> Result<Vec<Entry<T>>, StoreError>;
+}
+
+impl Read for Store {
+    fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
+        Store::get::<T>(self, key)
+    }
+
+    fn scan<T: Table>(&self, prefix: &[u8], limit: usize) -> Result<Vec<Entry<T>>, StoreError> {
+        Store::scan::<T>(self, prefix, None, limit)
+    }
+}
+
+/// Something an owner is to be told, though they asked for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody tried to claim a handle that looks like theirs, and was refused.
+    LookalikeAttempt {
+        /// Who is to be told.
+        owner: OwnedUserId,
+        /// Their handle.
+        handle: Handle,
+        /// What somebody tried to claim.
+        attempt: Handle,
+    },
+}
+
+/// The table and the encoded key of a record, and its new bytes; none means deleted.
+type Pending = BTreeMap<(u8, Vec<u8>), Option<Vec<u8>>>;
+
+/// A change to the directory: it holds the directory's write lock, reads through what it has
+/// already written, and is written as one batch or not at all. Dropping it changes nothing.
+///
+/// Since there is one change at a time, of two people who claim the same handle at once the
+/// second finds it taken.
+pub struct Change<'a> {
+    pub(super) directory: &'a Directory,
+    lock: WriteLock<'a>,
+    batch: Batch,
+    pending: Pending,
+    notices: Vec<Notice>,
+}
+
+/// Without what is written: it may be secret.
+impl std::fmt::Debug for Change<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Change")
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The directory's write lock. Keep it until the batch is applied.
+#[derive(Debug)]
+#[must_use = "the lock must be held until the batch is applied"]
+pub struct WriteLock<'a> {
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn new(directory: &'a Directory, guard: MutexGuard<'a, ()>) -> Self {
+        Change {
+            directory,
+            lock: WriteLock { _guard: guard },
+            batch: Batch::new(),
+            pending: Pending::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// What the admin decided.
+    pub fn settings(&self) -> &'a DirectorySettings {
+        self.directory.settings()
+    }
+
+    /// Everything written, to be applied together with the caller's own records, and the lock, to
+    /// be dropped after that.
+    pub fn into_parts(self) -> (Batch, WriteLock<'a>) {
+        (self.batch, self.lock)
+    }
+
+    /// Applies everything written and returns when it is durable.
+    pub async fn commit(self) -> Result<(), DirectoryError> {
+        let store = self.directory.store();
+        let (batch, lock) = self.into_parts();
+        store.apply(batch)?;
+        drop(lock);
+        store.flush().await?;
+        Ok(())
+    }
+
+    /// Whom to tell of what happened. Each notice is handed out once.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+
+    pub(crate) fn put<T: Table>(
+        &mut self,
+        key: &T::Key,
+        value: &T::Value,
+    ) -> Result<(), StoreError> {
+        self.batch.put::<T>(key, value)?;
+        self.pending
+            .insert((T::ID, key.encode()), Some(encode::<T>(value)?));
+        Ok(())
+    }
+
+    pub(crate) fn delete<T: Table>(&mut self, key: &T::Key) {
+        self.batch.delete::<T>(key);
+        self.pending.insert((T::ID, key.encode()), None);
+    }
+}
+
+impl Read for Change<'_> {
+    fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
+        match self.pending.get(&(T::ID, key.encode())) {
+            Some(Some(bytes)) => decode::<T>(bytes).map(Some),
+            Some(None) => Ok(None),
+            None => self.directory.store().get::<T>(key),
+        }
+    }
+
+    fn scan<T: Table>(&self, prefix: &[u8], limit: usize) -> Result<Vec<Entry<T>>, StoreError> {
+        let mut found = BTreeMap::new();
+        // What is pending can hide at most as many stored records as it has entries.
+        let pending: Vec<_> = self
+            .pending
+            .range((T::ID, prefix.to_vec())..)
+            .take_while(|((id, key), _)| *id == T::ID && key.starts_with(prefix))
+            .collect();
+        let stored = limit.saturating_add(pending.len());
+        for (key, value) in self.directory.store().scan::<T>(prefix, None, stored)? {
+            found.insert(key.encode(), (key, value));
+        }
+        for ((_, key), bytes) in pending {
+            match bytes {
+                Some(bytes) => {
+                    let typed = T::Key::decode(key).ok_or_else(|| unreadable::<T>("a key"))?;
+                    found.insert(key.clone(), (typed, decode::<T>(bytes)?));
+                }
+                None => {
+                    found.remove(key);
+                }
+            }
+        }
+        Ok(found.into_values().take(limit).collect())
+    }
+}
+
+fn encode<T: Table>(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    rmp_serde::to_vec_named(value).map_err(|error| StoreError::Encode {
+        table: T::NAME,
+        why: error.to_string(),
+    })
+}
+
+fn decode<T: Table>(bytes: &[u8]) -> Result<T::Value, StoreError> {
+    rmp_serde::from_slice(bytes).map_err(|_| unreadable::<T>("a pending value"))
+}
+
+fn unreadable<T: Table>(what: &str) -> StoreError {
+    StoreError::Decode {
+        table: T::NAME,
+        why: format!("{what} does not come back"),
+    }
+}

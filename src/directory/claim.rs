@@ -1,0 +1,287 @@
+//! Claiming a handle, and giving it up.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    Change, Counted, DAY, DirectoryError, Limit, Notice,
+    change::Read,
+    record::{Discoverable, HandleRecord, HandleState},
+    tables::{Contacts, Generations, Handles, Lookalikes, Owned},
+};
+use crate::{clock::Timestamp, handle::Handle, store};
+
+/// How often the owner of a handle is told within a day that somebody wanted one that looks like
+/// it.
+const LOOKALIKE_NOTICES: Limit = Limit {
+    most: 3,
+    window: DAY,
+};
+
+/// Who claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimedBy {
+    /// The person who will own it.
+    Person,
+    /// The admin for somebody: reserved names and limits do not hold.
+    Admin,
+}
+
+/// What is known when a claim is decided.
+#[derive(Clone, Debug)]
+struct Facts<'a> {
+    handle: &'a Handle,
+    claimer: &'a UserId,
+    by: ClaimedBy,
+    now: Timestamp,
+    reserved: bool,
+    /// The record of this very handle.
+    record: Option<HandleRecord>,
+    /// The record of another handle that has the same look.
+    lookalike: Option<HandleRecord>,
+    /// The generation of the last owner of this name.
+    last_generation: Option<u32>,
+    /// How many handles the claimer holds, and how many they may.
+    held: usize,
+    may_hold: usize,
+    /// Whether the claimer has not claimed too often.
+    within_limit: bool,
+}
+
+/// A claim that goes through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    generation: u32,
+    /// A handle in quarantine whose look is taken over, which ends it.
+    ends: Option<Handle>,
+}
+
+fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
+    let handle = facts.handle.clone();
+    if let Some(record) = &facts.record
+        && record.is_held_by(facts.claimer)
+    {
+        return Err(DirectoryError::AlreadyYours(record.handle.clone()));
+    }
+    let free_choice = facts.by == ClaimedBy::Person;
+    if free_choice && !facts.within_limit {
+        return Err(DirectoryError::TooManyClaims);
+    }
+    if free_choice && facts.reserved {
+        return Err(DirectoryError::Reserved(handle));
+    }
+    let returns = facts
+        .record
+        .as_ref()
+        .is_some_and(|record| record.owner == facts.claimer);
+    if let Some(record) = &facts.record {
+        match record.state {
+            HandleState::Active | HandleState::Frozen { .. } => {
+                return Err(DirectoryError::Taken(handle));
+            }
+            HandleState::Quarantined { until } if !returns && !record.is_free(facts.now) => {
+                return Err(DirectoryError::Quarantined { handle, until });
+            }
+            HandleState::Quarantined { .. } => {}
+        }
+    }
+    let mut ends = None;
+    if let Some(other) = facts.lookalike {
+        if other.is_held_by(facts.claimer) {
+            return Err(DirectoryError::LooksLikeYours {
+                handle,
+                other: other.handle,
+            });
+        }
+        let given_up = other.holder().is_none();
+        if !(given_up && (other.is_free(facts.now) || other.owner == facts.claimer)) {
+            // A handle that only a link leads to is not to be found out by its look.
+            let shown = other.discoverable != Discoverable::Link;
+            return Err(DirectoryError::LooksLike {
+                handle,
+                other: shown.then_some(other.handle),
+            });
+        }
+        ends = Some(other.handle);
+    }
+    if free_choice && facts.held >= facts.may_hold {
+        return Err(DirectoryError::TooManyHandles {
+            limit: facts.may_hold,
+        });
+    }
+    let generation = match (facts.last_generation, returns) {
+        (None, _) => 1,
+        (Some(last), true) => last,
+        (Some(last), false) => last.saturating_add(1),
+    };
+    Ok(Claim { generation, ends })
+}
+
+impl Change<'_> {
+    /// Makes `claimer` the owner of this handle, if they may. The change has to be written in
+    /// either case: that an owner is told of a look-alike is counted.
+    pub fn claim(
+        &mut self,
+        claimer: &UserId,
+        handle: &Handle,
+        by: ClaimedBy,
+        now: Timestamp,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let settings = self.settings();
+        let record = self.get::<Handles>(&handle.key().to_owned())?;
+        let look = handle.lookalike_key();
+        let lookalike = match self.get::<Lookalikes>(&look)? {
+            Some(key) if key != handle.key() => self.get::<Handles>(&key)?,
+            _ => None,
+        };
+        let claims = Limit {
+            most: settings.claims_per_day,
+            window: DAY,
+        };
+        let facts = Facts {
+            handle,
+            claimer,
+            by,
+            now,
+            reserved: settings.reserved.contains(handle),
+            last_generation: self.get::<Generations>(&handle.key().to_owned())?,
+            held: self.handles_of(claimer)?.len(),
+            may_hold: settings.handles_per_person,
+            within_limit: self.may(Counted::Claims, claimer.as_str(), claims, now)?,
+            record,
+            lookalike: lookalike.clone(),
+        };
+        match decide(facts) {
+            Ok(claim) => {
+                self.count(Counted::Claims, claimer.as_str(), claims, now)?;
+                self.write_claim(claimer, handle, &look, claim, now)
+            }
+            Err(refusal) => {
+                if let (DirectoryError::LooksLike { .. }, Some(other)) = (&refusal, lookalike) {
+                    self.tell_of_lookalike(other, handle, now)?;
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    fn write_claim(
+        &mut self,
+        claimer: &UserId,
+        handle: &Handle,
+        look: &str,
+        claim: Claim,
+        now: Timestamp,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let key = handle.key().to_owned();
+        if let Some(ended) = claim.ends {
+            self.delete::<Handles>(&ended.key().to_owned());
+        }
+        if claim.generation > 1 && self.get::<Generations>(&key)? != Some(claim.generation) {
+            self.forget_contacts(&key)?;
+        }
+        let mut record =
+            HandleRecord::new(handle.clone(), claimer.to_owned(), claim.generation, now);
+        record.strict = self.settings().strict_by_default;
+        self.put::<Handles>(&key, &record)?;
+        self.put::<Lookalikes>(&look.to_owned(), &key)?;
+        self.put::<Owned>(&(claimer.to_owned(), key.clone()), &now)?;
+        self.put::<Generations>(&key, &claim.generation)?;
+        Ok(record)
+    }
+
+    fn tell_of_lookalike(
+        &mut self,
+        other: HandleRecord,
+        attempt: &Handle,
+        now: Timestamp,
+    ) -> Result<(), DirectoryError> {
+        let Some(owner) = other.holder().map(ToOwned::to_owned) else {
+            return Ok(());
+        };
+        let key = other.handle.key().to_owned();
+        if self.count(Counted::LookalikeNotices, &key, LOOKALIKE_NOTICES, now)? {
+            let attempt = attempt.clone();
+            self.notice(Notice::LookalikeAttempt {
+                owner,
+                handle: other.handle,
+                attempt,
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives a handle up: it goes into quarantine. Its ghost is to be retired.
+    pub fn release(
+        &mut self,
+        owner: &UserId,
+        handle: &Handle,
+        now: Timestamp,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let record = self.held_and_active(owner, handle)?;
+        self.give_up(record, now)
+    }
+
+    /// Takes a handle from whoever holds it, frozen or not, for the admin. It goes into
+    /// quarantine, where its last owner could claim it again: freeze it instead to prevent that.
+    pub fn revoke(
+        &mut self,
+        handle: &Handle,
+        now: Timestamp,
+    ) -> Result<Option<HandleRecord>, DirectoryError> {
+        match self.get::<Handles>(&handle.key().to_owned())? {
+            Some(record) if record.holder().is_some() => self.give_up(record, now).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        mut record: HandleRecord,
+        now: Timestamp,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let key = record.handle.key().to_owned();
+        record.state = HandleState::Quarantined {
+            until: now + self.settings().quarantine,
+        };
+        record.verified_at = None;
+        self.delete::<Owned>(&(record.owner.clone(), key.clone()));
+        self.put::<Handles>(&key, &record)?;
+        Ok(record)
+    }
+
+    /// The record of a handle that this person holds and may change.
+    pub(super) fn held_and_active(
+        &self,
+        owner: &UserId,
+        handle: &Handle,
+    ) -> Result<HandleRecord, DirectoryError> {
+        match self.get::<Handles>(&handle.key().to_owned())? {
+            Some(record) if record.is_held_by(owner) => {
+                if record.is_active() {
+                    Ok(record)
+                } else {
+                    Err(DirectoryError::Frozen(record.handle))
+                }
+            }
+            _ => Err(DirectoryError::NotYours(handle.clone())),
+        }
+    }
+
+    fn forget_contacts(&mut self, key: &str) -> Result<(), DirectoryError> {
+        let prefix = store::prefix(&key.to_owned());
+        let most = self.settings().contacts_per_handle.saturating_mul(2);
+        let contacts: Vec<(String, u32, OwnedUserId)> = self
+            .scan::<Contacts>(&prefix, most)?
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        for contact in contacts {
+            self.delete::<Contacts>(&contact);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "claim_tests.rs"]
+mod tests;

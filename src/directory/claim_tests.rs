@@ -1,0 +1,270 @@
+use std::time::Duration;
+
+use ruma::user_id;
+
+use super::*;
+use crate::{directory::record::FreezeReason, handle::HandleRules};
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn handle(text: &str) -> Handle {
+    Handle::parse(text, &HandleRules::default()).unwrap()
+}
+
+fn sam() -> &'static UserId {
+    user_id!("@sam:example.org")
+}
+
+fn kim() -> &'static UserId {
+    user_id!("@kim:example.org")
+}
+
+fn record(name: &str, owner: &UserId, state: HandleState) -> HandleRecord {
+    HandleRecord {
+        state,
+        ..HandleRecord::new(handle(name), owner.to_owned(), 4, Timestamp(5))
+    }
+}
+
+fn quarantined(name: &str, owner: &UserId) -> HandleRecord {
+    record(
+        name,
+        owner,
+        HandleState::Quarantined {
+            until: NOW + Duration::from_millis(1),
+        },
+    )
+}
+
+fn free(name: &str, owner: &UserId) -> HandleRecord {
+    record(name, owner, HandleState::Quarantined { until: NOW })
+}
+
+fn frozen(name: &str, owner: &UserId) -> HandleRecord {
+    let reason = FreezeReason::GhostNotOurs;
+    record(name, owner, HandleState::Frozen { reason, since: NOW })
+}
+
+/// Sam claims `modern`, which nobody ever had.
+fn fresh(handle: &Handle) -> Facts<'_> {
+    Facts {
+        handle,
+        claimer: sam(),
+        by: ClaimedBy::Person,
+        now: NOW,
+        reserved: false,
+        record: None,
+        lookalike: None,
+        last_generation: None,
+        held: 0,
+        may_hold: 5,
+        within_limit: true,
+    }
+}
+
+#[test]
+fn a_claim_goes_through_or_is_refused_for_its_reason() {
+    let wanted = handle("Modern");
+    let claimed = |generation| {
+        Ok(Claim {
+            generation,
+            ends: None,
+        })
+    };
+    let ended = |generation, name| {
+        Ok(Claim {
+            generation,
+            ends: Some(handle(name)),
+        })
+    };
+    let said = |words: &str| Err(words.to_owned());
+    let look = "@Modern looks too much like @rnodern, which is taken";
+
+    for (case, facts, expected) in [
+        ("nobody had it", fresh(&wanted), claimed(1)),
+        (
+            "it is theirs",
+            Facts {
+                record: Some(record("modern", sam(), HandleState::Active)),
+                within_limit: false,
+                reserved: true,
+                ..fresh(&wanted)
+            },
+            said("@modern is yours already"),
+        ),
+        (
+            "it is theirs, and frozen",
+            Facts {
+                record: Some(frozen("modern", sam())),
+                ..fresh(&wanted)
+            },
+            said("@modern is yours already"),
+        ),
+        (
+            "somebody has it",
+            Facts {
+                record: Some(record("modern", kim(), HandleState::Active)),
+                ..fresh(&wanted)
+            },
+            said("@Modern is taken"),
+        ),
+        (
+            "somebody has it, and it is frozen",
+            Facts {
+                record: Some(frozen("modern", kim())),
+                ..fresh(&wanted)
+            },
+            said("@Modern is taken"),
+        ),
+        (
+            "somebody gave it up",
+            Facts {
+                record: Some(quarantined("modern", kim())),
+                last_generation: Some(4),
+                ..fresh(&wanted)
+            },
+            said("@Modern was given up not long ago, so nobody else can have it yet"),
+        ),
+        (
+            "they gave it up themselves",
+            Facts {
+                record: Some(quarantined("modern", sam())),
+                last_generation: Some(4),
+                ..fresh(&wanted)
+            },
+            claimed(4),
+        ),
+        (
+            "its quarantine is over",
+            Facts {
+                record: Some(free("modern", kim())),
+                last_generation: Some(4),
+                ..fresh(&wanted)
+            },
+            claimed(5),
+        ),
+        (
+            "its quarantine is over, and they had it last",
+            Facts {
+                record: Some(free("modern", sam())),
+                last_generation: Some(4),
+                ..fresh(&wanted)
+            },
+            claimed(4),
+        ),
+        (
+            "its record was ended by a look-alike, its generation remains",
+            Facts {
+                last_generation: Some(4),
+                ..fresh(&wanted)
+            },
+            claimed(5),
+        ),
+        (
+            "it is reserved",
+            Facts {
+                reserved: true,
+                ..fresh(&wanted)
+            },
+            said("@Modern is reserved, so nobody can claim it"),
+        ),
+        (
+            "it is reserved, and the admin gives it",
+            Facts {
+                reserved: true,
+                held: 5,
+                within_limit: false,
+                by: ClaimedBy::Admin,
+                ..fresh(&wanted)
+            },
+            claimed(1),
+        ),
+        (
+            "the admin gives what somebody has",
+            Facts {
+                record: Some(record("modern", kim(), HandleState::Active)),
+                by: ClaimedBy::Admin,
+                ..fresh(&wanted)
+            },
+            said("@Modern is taken"),
+        ),
+        (
+            "somebody has one that looks like it",
+            Facts {
+                lookalike: Some(record("rnodern", kim(), HandleState::Active)),
+                ..fresh(&wanted)
+            },
+            said(look),
+        ),
+        (
+            "somebody has a frozen one that looks like it",
+            Facts {
+                lookalike: Some(frozen("rnodern", kim())),
+                ..fresh(&wanted)
+            },
+            said(look),
+        ),
+        (
+            "somebody gave up one that looks like it",
+            Facts {
+                lookalike: Some(quarantined("rnodern", kim())),
+                ..fresh(&wanted)
+            },
+            said(look),
+        ),
+        (
+            "somebody has one that looks like it and is not to be found",
+            Facts {
+                lookalike: Some(HandleRecord {
+                    discoverable: Discoverable::Link,
+                    ..record("rnodern", kim(), HandleState::Active)
+                }),
+                ..fresh(&wanted)
+            },
+            said("@Modern looks too much like another handle, which is taken"),
+        ),
+        (
+            "they have one that looks like it",
+            Facts {
+                lookalike: Some(record("rnodern", sam(), HandleState::Active)),
+                ..fresh(&wanted)
+            },
+            said("@Modern looks like your own @rnodern, and one of them has to be enough"),
+        ),
+        (
+            "they gave up one that looks like it",
+            Facts {
+                lookalike: Some(quarantined("rnodern", sam())),
+                ..fresh(&wanted)
+            },
+            ended(1, "rnodern"),
+        ),
+        (
+            "one that looks like it is out of quarantine",
+            Facts {
+                lookalike: Some(free("rnodern", kim())),
+                ..fresh(&wanted)
+            },
+            ended(1, "rnodern"),
+        ),
+        (
+            "they have as many as they may",
+            Facts {
+                held: 5,
+                ..fresh(&wanted)
+            },
+            said("you have 5 handles, and more are not allowed here; release one first"),
+        ),
+        (
+            "they claimed many today",
+            Facts {
+                within_limit: false,
+                ..fresh(&wanted)
+            },
+            said("you claimed many handles today; try again tomorrow"),
+        ),
+    ] {
+        let decided = decide(facts).map_err(|error| error.to_string());
+        assert_eq!(decided, expected, "{case}");
+    }
+}

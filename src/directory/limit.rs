@@ -1,0 +1,203 @@
+//! How often somebody may do something.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// New conversations that a person asked for.
+    AsksOfSender,
+    /// New conversations that the people of a homeserver asked for.
+    AsksOfServer,
+    /// Invites to names that nobody claimed, over all.
+    Unclaimed,
+    /// Handles that a person tried to claim.
+    Claims,
+    /// Times that an owner was told of look-alikes of a handle.
+    LookalikeNotices,
+    /// What a person typed to the bot.
+    Commands,
+    /// Times that somebody was told that they typed too much.
+    FloodAnswers,
+}
+
+impl Counted {
+    /// The name under which it is stored.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Counted::AsksOfSender => "asks_of_sender",
+            Counted::AsksOfServer => "asks_of_server",
+            Counted::Unclaimed => "unclaimed",
+            Counted::Claims => "claims",
+            Counted::LookalikeNotices => "lookalike_notices",
+            Counted::Commands => "commands",
+            Counted::FloodAnswers => "flood_answers",
+        }
+    }
+}
+
+/// At most `most` within any `window`, nearly: see [`Usage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// How many.
+    pub most: u32,
+    /// Within which time.
+    pub window: Duration,
+}
+
+/// How much of a limit is used: a count for this window and one for the window before, of which
+/// the part that still lies within reach is added. Two numbers stand for a list of times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    started: Timestamp,
+    count: u32,
+    before: u32,
+}
+
+impl Usage {
+    /// Counts one attempt if it is within the limit, and says whether it is.
+    ///
+    /// What is beyond the limit does not count, so that whoever keeps trying is let through again
+    /// when the window has moved on, and a flood writes nothing.
+    pub fn attempt(self, limit: Limit, now: Timestamp) -> (Usage, bool) {
+        let mut usage = self.moved_to(limit, now);
+        let allowed = usage.used(limit, now) < u64::from(limit.most);
+        if !allowed {
+            return (self, false);
+        }
+        usage.count = usage.count.saturating_add(1);
+        (usage, true)
+    }
+
+    /// Whether an attempt made now would be within the limit.
+    pub fn allows(self, limit: Limit, now: Timestamp) -> bool {
+        self.moved_to(limit, now).used(limit, now) < u64::from(limit.most)
+    }
+
+    /// From then on the record says nothing any more.
+    pub fn expires(self, window: Duration) -> Timestamp {
+        self.started + window + window
+    }
+
+    fn moved_to(self, limit: Limit, now: Timestamp) -> Usage {
+        let elapsed = now.since(self.started);
+        if elapsed < limit.window {
+            self
+        } else if elapsed < limit.window * 2 {
+            Usage {
+                started: self.started + limit.window,
+                count: 0,
+                before: self.count,
+            }
+        } else {
+            Usage {
+                started: now,
+                count: 0,
+                before: 0,
+            }
+        }
+    }
+
+    fn used(self, limit: Limit, now: Timestamp) -> u64 {
+        let window = limit.window.as_millis().max(1);
+        let left = window.saturating_sub(now.since(self.started).as_millis());
+        // Rounded up: what is partly within reach counts.
+        let before = (u128::from(self.before) * left).div_ceil(window);
+        u64::from(self.count).saturating_add(u64::try_from(before).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: Limit = Limit {
+        most: 3,
+        window: Duration::from_millis(100),
+    };
+
+    fn attempts(times: &[u64]) -> Vec<bool> {
+        let mut usage = Usage::default();
+        let mut allowed = Vec::new();
+        for time in times {
+            let (next, ok) = usage.attempt(LIMIT, Timestamp(*time));
+            usage = next;
+            allowed.push(ok);
+        }
+        allowed
+    }
+
+    #[test]
+    fn three_are_allowed_and_the_fourth_is_not() {
+        assert_eq!(
+            attempts(&[1000, 1001, 1002, 1003]),
+            [true, true, true, false]
+        );
+    }
+
+    #[test]
+    fn a_new_window_does_not_forget_the_one_before_at_once() {
+        assert_eq!(
+            attempts(&[1090, 1091, 1092, 1191]),
+            [true, true, true, false]
+        );
+        assert_eq!(
+            attempts(&[1000, 1001, 1002, 1101, 1140, 1141]),
+            [true, true, true, false, true, false]
+        );
+        assert_eq!(
+            attempts(&[1000, 1001, 1002, 1201]),
+            [true, true, true, true]
+        );
+    }
+
+    #[test]
+    fn whoever_keeps_trying_is_let_through_again() {
+        let times: Vec<u64> = (1000..1300).collect();
+        let allowed = attempts(&times);
+        assert!(allowed[200..].iter().any(|ok| *ok));
+        assert!(allowed.iter().filter(|ok| **ok).count() <= 9);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_allows_nothing() {
+        let none = Limit {
+            most: 0,
+            window: Duration::from_millis(100),
+        };
+        assert!(!Usage::default().attempt(none, Timestamp(5)).1);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_changes_nothing() {
+        assert_eq!(attempts(&[1000, 1001, 1002, 10]), [true, true, true, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_ever_holds_more_than_twice_the_limit(mut times in prop::collection::vec(0u64..2000, 1..200)) {
+            times.sort_unstable();
+            let allowed = attempts(&times);
+            for (i, start) in times.iter().enumerate() {
+                let within = times[i..].iter().zip(&allowed[i..]).filter(|(t, ok)| **ok && **t < start + 100).count();
+                prop_assert!(within <= 6, "{within} at {start}");
+            }
+        }
+
+        #[test]
+        fn asking_whether_is_the_same_as_trying(times in prop::collection::vec(0u64..2000, 1..50)) {
+            let mut usage = Usage::default();
+            for time in times {
+                let (next, ok) = usage.attempt(LIMIT, Timestamp(time));
+                prop_assert_eq!(usage.allows(LIMIT, Timestamp(time)), ok);
+                usage = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Who owns which handle, and who may reach them.
+//!
+//! Reading goes through [`Directory`]. Everything that changes something goes through a
+//! [`Change`], of which there is one at a time: it decides on what it reads, and what it writes
+//! is one batch, which its caller may write together with records of their own.
+//!
+//! ```
+//! use ruma::{server_name, user_id};
+//! use stonechat::{
+//!     clock::Timestamp,
+//!     directory::{Ask, ClaimedBy, Directory, DirectorySettings, Verdict},
+//!     handle::{Handle, HandleRules},
+//!     store::Store,
+//! };
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let settings = DirectorySettings::new(server_name!("example.org").to_owned());
+//! let directory = Directory::new(Store::in_memory(), settings);
+//! let (sam, now) = (Handle::parse("sam", &HandleRules::default())?, Timestamp(1));
+//!
+//! let mut change = directory.begin().await;
+//! change.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
+//! change.commit().await?;
+//!
+//! let ask = Ask { asker: user_id!("@alice:example.org"), handle: &sam, now };
+//! assert!(matches!(directory.verdict(&ask)?, Verdict::Introduce { .. }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod ask;
+mod block;
+mod change;
+mod claim;
+mod error;
+mod limit;
+mod memory;
+mod record;
+mod setting;
+mod settings;
+mod tables;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use ruma::{OwnedRoomId, UserId};
+use tokio::sync::Mutex;
+
+pub(crate) use self::change::Read;
+use self::tables::Handles;
+pub use self::{
+    block::BlockScope,
+    change::{Change, Notice, WriteLock},
+    claim::ClaimedBy,
+    error::DirectoryError,
+    limit::{Counted, Limit, Usage},
+    memory::PairAdvice,
+    record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
+    setting::ModeSet,
+    settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
+    verdict::{Ask, Verdict, Why},
+};
+use crate::{clock::Timestamp, handle::Handle, store::Store};
+
+/// The directory of handles. Clones share one.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    settings: DirectorySettings,
+    writing: Mutex<()>,
+}
+
+impl Directory {
+    /// The directory kept in this store. There must be one only, or its lock is worth nothing.
+    pub fn new(store: Store, settings: DirectorySettings) -> Self {
+        Directory {
+            inner: Arc::new(Inner {
+                store,
+                settings,
+                writing: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// What the admin decided.
+    pub fn settings(&self) -> &DirectorySettings {
+        &self.inner.settings
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Begins a change, when all others are written or dropped.
+    pub async fn begin(&self) -> Change<'_> {
+        Change::new(self, self.inner.writing.lock().await)
+    }
+
+    /// What is known of a handle that is held or in quarantine.
+    pub fn lookup(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
+        Ok(self.store().get::<Handles>(&handle.key().to_owned())?)
+    }
+
+    /// What is known of the handle whose ghost this is; `None` also for what is no ghost.
+    pub fn by_ghost(&self, ghost: &UserId) -> Result<Option<HandleRecord>, DirectoryError> {
+        if ghost.server_name() != self.settings().server_name {
+            return Ok(None);
+        }
+        match Handle::of_ghost(ghost.localpart()) {
+            Some(handle) => self.lookup(&handle),
+            None => Ok(None),
+        }
+    }
+
+    /// A handle for whoever knows its exact name: it is held, and its owner does not ask for a
+    /// link. The same for everybody who asks.
+    pub fn discover(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
+        Ok(self.lookup(handle)?.filter(|record| {
+            record.holder().is_some() && record.discoverable != Discoverable::Link
+        }))
+    }
+
+    /// The handles that this person holds, frozen ones too.
+    pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
+        Ok(ask::handles_of(self.store(), owner, self.most_handles())?)
+    }
+
+    /// All handles that are held or in quarantine, in order, from after this key.
+    pub fn page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<HandleRecord>, DirectoryError> {
+        let after = after.map(ToOwned::to_owned);
+        let page = self.store().scan::<Handles>(&[], after.as_ref(), limit)?;
+        Ok(page.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// The room of two people who were introduced, while it is remembered.
+    pub fn room_of(
+        &self,
+        asker: &UserId,
+        handle: &Handle,
+        generation: u32,
+        now: Timestamp,
+    ) -> Result<Option<OwnedRoomId>, DirectoryError> {
+        Ok(memory::room_of(
+            self.store(),
+            asker,
+            handle,
+            generation,
+            now,
+        )?)
+    }
+
+    /// Whether an invite of one person to another, by their Matrix IDs, goes against a block.
+    pub fn is_invite_blocked(
+        &self,
+        inviter: &UserId,
+        invitee: &UserId,
+    ) -> Result<bool, DirectoryError> {
+        let most = self.settings().blocks_per_person;
+        Ok(block::is_blocked_in_person(
+            self.store(),
+            invitee,
+            inviter,
+            most,
+        )?)
+    }
+
+    /// More handles than anybody holds: the admin may have given some, or lowered the limit.
+    fn most_handles(&self) -> usize {
+        self.settings().handles_per_person.saturating_add(1000)
+    }
+}
+
+impl Change<'_> {
+    /// What is known of a handle, after this change.
+    pub fn lookup(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
+        Ok(self.get::<Handles>(&handle.key().to_owned())?)
+    }
+
+    /// The handles that this person holds, after this change.
+    pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
+        Ok(ask::handles_of(self, owner, self.directory.most_handles())?)
+    }
+
+    /// The room of two people who were introduced, while it is remembered.
+    pub fn room_of(
+        &self,
+        asker: &UserId,
+        handle: &Handle,
+        generation: u32,
+        now: Timestamp,
+    ) -> Result<Option<OwnedRoomId>, DirectoryError> {
+        Ok(memory::room_of(self, asker, handle, generation, now)?)
+    }
+}

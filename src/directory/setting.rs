@@ -1,0 +1,135 @@
+//! What an owner decides about a handle, and what the admin does.
+
+use ruma::UserId;
+
+use super::{
+    Change, DirectoryError,
+    change::Read,
+    record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Policy},
+    tables::Handles,
+};
+use crate::{clock::Timestamp, handle::Handle};
+
+/// A handle whose mode was set.
+#[derive(Clone, Debug)]
+pub struct ModeSet {
+    /// The handle as it is now.
+    pub record: HandleRecord,
+    /// Whether its ghost needs another device and identity: a strict ghost has keys that nobody
+    /// can use, the others have ones that we use, and one must never become the other.
+    pub replace_identity: bool,
+}
+
+impl Change<'_> {
+    /// Sets how the ghost of this handle works.
+    pub fn set_mode(
+        &mut self,
+        owner: &UserId,
+        handle: &Handle,
+        mode: Mode,
+        strict: bool,
+    ) -> Result<ModeSet, DirectoryError> {
+        let mut record = self.held_and_active(owner, handle)?;
+        let able = self.settings().capabilities;
+        match mode {
+            Mode::Open => {}
+            Mode::Masked if able.masked => {}
+            Mode::Sealed if able.sealed => {}
+            Mode::Masked => return Err(DirectoryError::NotYet("mode `masked`")),
+            Mode::Sealed => return Err(DirectoryError::NotYet("mode `sealed`")),
+        }
+        if strict && mode != Mode::Open {
+            return Err(DirectoryError::StrictNeedsOpen);
+        }
+        let sealed_changes = (record.mode == Mode::Sealed) != (mode == Mode::Sealed);
+        let replace_identity = record.strict != strict || sealed_changes;
+        record.mode = mode;
+        record.strict = strict;
+        self.write(&record)?;
+        Ok(ModeSet {
+            record,
+            replace_identity,
+        })
+    }
+
+    /// Sets who may reach the owner.
+    pub fn set_policy(
+        &mut self,
+        owner: &UserId,
+        handle: &Handle,
+        policy: Policy,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let mut record = self.held_and_active(owner, handle)?;
+        record.policy = policy;
+        self.write(&record)?;
+        Ok(record)
+    }
+
+    /// Sets who can find the handle.
+    pub fn set_discoverable(
+        &mut self,
+        owner: &UserId,
+        handle: &Handle,
+        discoverable: Discoverable,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let mut record = self.held_and_active(owner, handle)?;
+        if discoverable == Discoverable::Link && !self.settings().capabilities.contact_keys {
+            return Err(DirectoryError::NotYet("discoverable `link`"));
+        }
+        record.discoverable = discoverable;
+        self.write(&record)?;
+        Ok(record)
+    }
+
+    /// Freezes a handle: it stays its owner's and reaches nobody. Says whether anybody holds it.
+    pub fn freeze(
+        &mut self,
+        handle: &Handle,
+        reason: FreezeReason,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        let Some(mut record) = self.held(handle)? else {
+            return Ok(false);
+        };
+        // The first reason and its time stay.
+        if record.is_active() {
+            record.state = HandleState::Frozen { reason, since: now };
+            self.write(&record)?;
+        }
+        Ok(true)
+    }
+
+    /// Ends a freeze. Says whether anybody holds the handle.
+    pub fn unfreeze(&mut self, handle: &Handle) -> Result<bool, DirectoryError> {
+        let Some(mut record) = self.held(handle)? else {
+            return Ok(false);
+        };
+        record.state = HandleState::Active;
+        self.write(&record)?;
+        Ok(true)
+    }
+
+    /// Gives or takes the verified mark. Says whether anybody holds the handle.
+    pub fn set_verified(
+        &mut self,
+        handle: &Handle,
+        verified_at: Option<Timestamp>,
+    ) -> Result<bool, DirectoryError> {
+        let Some(mut record) = self.held(handle)? else {
+            return Ok(false);
+        };
+        record.verified_at = verified_at;
+        self.write(&record)?;
+        Ok(true)
+    }
+
+    fn held(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
+        let record = self.get::<Handles>(&handle.key().to_owned())?;
+        Ok(record.filter(|record| record.holder().is_some()))
+    }
+
+    fn write(&mut self, record: &HandleRecord) -> Result<(), DirectoryError> {
+        self.put::<Handles>(&record.handle.key().to_owned(), record)?;
+        Ok(())
+    }
+}

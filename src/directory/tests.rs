@@ -1,0 +1,1037 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use assert_matches::assert_matches;
+use proptest::prelude::*;
+use ruma::{room_id, server_name, user_id};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    handle::{HandleRules, Typed},
+    store::{Batch, Table},
+};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+fn handle(text: &str) -> Handle {
+    Handle::parse(text, &HandleRules::default()).unwrap()
+}
+
+fn directory_with(change: impl FnOnce(&mut DirectorySettings)) -> Directory {
+    let mut settings = DirectorySettings::new(server_name!("example.org").to_owned());
+    change(&mut settings);
+    Directory::new(Store::in_memory(), settings)
+}
+
+fn directory() -> Directory {
+    directory_with(|_| {})
+}
+
+fn sam() -> &'static UserId {
+    user_id!("@samuel:example.org")
+}
+
+fn kim() -> &'static UserId {
+    user_id!("@kim:example.org")
+}
+
+fn alice() -> &'static UserId {
+    user_id!("@alice:example.org")
+}
+
+/// One change, written whatever came of it.
+async fn write<T>(
+    directory: &Directory,
+    work: impl FnOnce(&mut Change<'_>) -> Result<T, DirectoryError>,
+) -> Result<T, DirectoryError> {
+    let mut change = directory.begin().await;
+    let result = work(&mut change);
+    change.commit().await.unwrap();
+    result
+}
+
+async fn claim(
+    directory: &Directory,
+    owner: &UserId,
+    name: &str,
+    now: Timestamp,
+) -> Result<HandleRecord, DirectoryError> {
+    write(directory, |change| {
+        change.claim(owner, &handle(name), ClaimedBy::Person, now)
+    })
+    .await
+}
+
+async fn ask(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) -> Verdict {
+    let handle = handle(name);
+    write(directory, |change| {
+        change.ask(&Ask {
+            asker,
+            handle: &handle,
+            now,
+        })
+    })
+    .await
+    .unwrap()
+}
+
+fn label(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Introduce { .. } => "introduce",
+        Verdict::NotNow(why) => why.metric_label(),
+        Verdict::Unclaimed { decline: true } => "unclaimed",
+        Verdict::Unclaimed { decline: false } => "unclaimed, left alone",
+        Verdict::OwnHandle { .. } => "own",
+    }
+}
+
+fn records<T: Table>(directory: &Directory) -> usize {
+    directory
+        .store()
+        .scan::<T>(&[], None, 10_000)
+        .unwrap()
+        .len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_claim_one_name_at_once_one_wins_and_the_others_are_told() {
+    let directory = directory();
+    let tasks: Vec<_> = (0..40)
+        .map(|i| {
+            let directory = directory.clone();
+            tokio::spawn(async move {
+                let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
+                // Half of them spell it so that it only looks the same.
+                let name = if i % 2 == 0 { "modern" } else { "rnodern" };
+                claim(&directory, &person, name, NOW)
+                    .await
+                    .map(|record| record.owner == person)
+            })
+        })
+        .collect();
+    let mut winners = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(theirs) => {
+                assert!(theirs);
+                winners += 1;
+            }
+            Err(error) => assert_matches!(
+                error,
+                DirectoryError::Taken(_) | DirectoryError::LooksLike { .. }
+            ),
+        }
+    }
+    assert_eq!(winners, 1);
+}
+
+#[tokio::test]
+async fn a_change_that_is_dropped_changes_nothing_and_frees_the_lock() {
+    let directory = directory();
+    let mut change = directory.begin().await;
+    change
+        .claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
+        .unwrap();
+    assert!(change.lookup(&handle("SAM")).unwrap().is_some());
+    assert_eq!(change.handles_of(sam()).unwrap().len(), 1);
+    assert_eq!(directory.lookup(&handle("sam")).unwrap(), None);
+    drop(change);
+    assert_eq!(directory.lookup(&handle("sam")).unwrap(), None);
+    claim(&directory, kim(), "sam", NOW).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_caller_can_write_a_change_with_records_of_their_own() {
+    let directory = directory();
+    let mut change = directory.begin().await;
+    change
+        .claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
+        .unwrap();
+    let (batch, lock) = change.into_parts();
+    let mut all = Batch::new();
+    all.merge(batch);
+    directory.store().apply(all).unwrap();
+    drop(lock);
+    let record = directory.lookup(&handle("sam")).unwrap().unwrap();
+    assert_eq!((record.owner.as_ref(), record.generation), (sam(), 1));
+    let ghost = user_id!("@_dm_sam:example.org");
+    assert_eq!(directory.by_ghost(ghost).unwrap(), Some(record));
+    for other in [
+        "@_dm_sam:elsewhere.org",
+        "@_dm_.bot:example.org",
+        "@sam:example.org",
+    ] {
+        let other = UserId::parse(other).unwrap();
+        assert_eq!(directory.by_ghost(&other).unwrap(), None, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_released_handle_waits_for_its_last_owner_and_then_for_anybody() {
+    let directory = directory();
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    write(&directory, |change| {
+        change.set_verified(&handle("sam"), Some(NOW))
+    })
+    .await
+    .unwrap();
+    let later = NOW + DAY;
+    assert_matches!(
+        write(&directory, |change| change.release(
+            kim(),
+            &handle("sam"),
+            later
+        ))
+        .await,
+        Err(DirectoryError::NotYours(_))
+    );
+    let released = write(&directory, |change| {
+        change.release(sam(), &handle("sam"), later)
+    })
+    .await
+    .unwrap();
+    assert_eq!(released.holder(), None);
+    assert_eq!(released.verified_at, None);
+    assert!(directory.handles_of(sam()).unwrap().is_empty());
+    assert_eq!(directory.discover(&handle("sam")).unwrap(), None);
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", later).await),
+        "unclaimed"
+    );
+    assert_matches!(
+        claim(&directory, kim(), "sam", later).await,
+        Err(DirectoryError::Quarantined { .. })
+    );
+    assert_matches!(
+        claim(&directory, kim(), "5am", later)
+            .await
+            .map(|record| record.generation),
+        Ok(1)
+    );
+
+    let back = claim(&directory, sam(), "Sam", later + DAY).await.unwrap();
+    assert_eq!(back.generation, 1);
+    write(&directory, |change| {
+        change.release(sam(), &handle("sam"), later + DAY)
+    })
+    .await
+    .unwrap();
+    let year = later + DAY + Duration::from_secs(365 * 24 * 60 * 60);
+    assert_eq!(
+        claim(&directory, kim(), "sam", year)
+            .await
+            .unwrap()
+            .generation,
+        2
+    );
+    assert_matches!(
+        claim(&directory, sam(), "sam", year).await,
+        Err(DirectoryError::Taken(_))
+    );
+}
+
+#[tokio::test]
+async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
+    let directory = directory();
+    claim(&directory, sam(), "modern", NOW).await.unwrap();
+    let mut told = 0;
+    for i in 0..10 {
+        let mut change = directory.begin().await;
+        change
+            .claim(kim(), &handle("rnodern"), ClaimedBy::Person, NOW)
+            .unwrap_err();
+        for notice in change.take_notices() {
+            let Notice::LookalikeAttempt {
+                owner,
+                handle: theirs,
+                attempt,
+            } = notice;
+            assert_eq!(owner, sam());
+            assert_eq!(
+                (theirs.as_shown(), attempt.as_shown()),
+                ("modern", "rnodern")
+            );
+            told += 1;
+            assert_eq!(told, i + 1);
+        }
+        change.commit().await.unwrap();
+    }
+    assert_eq!(told, 3);
+}
+
+#[tokio::test]
+async fn names_cannot_be_used_up_by_claiming_and_releasing() {
+    let directory = directory();
+    for i in 0..5 {
+        let name = format!("name{i}x");
+        claim(&directory, sam(), &name, NOW).await.unwrap();
+        write(&directory, |change| {
+            change.release(sam(), &handle(&name), NOW)
+        })
+        .await
+        .unwrap();
+    }
+    assert_matches!(
+        claim(&directory, sam(), "more", NOW).await,
+        Err(DirectoryError::TooManyClaims)
+    );
+    claim(&directory, sam(), "more", NOW + DAY * 2)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_frozen_handle_stays_with_its_owner_who_cannot_change_it() {
+    let directory = directory();
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let reason = FreezeReason::Admin {
+        note: "complaints".to_owned(),
+    };
+    assert!(
+        write(&directory, |change| change.freeze(
+            &handle("sam"),
+            reason,
+            NOW
+        ))
+        .await
+        .unwrap()
+    );
+    let sam_handle = handle("sam");
+    for result in [
+        write(&directory, |change| change.release(sam(), &sam_handle, NOW))
+            .await
+            .map(drop),
+        write(&directory, |change| {
+            change.set_mode(sam(), &sam_handle, Mode::Open, true)
+        })
+        .await
+        .map(drop),
+        write(&directory, |change| {
+            change.set_policy(sam(), &sam_handle, Policy::default())
+        })
+        .await
+        .map(drop),
+    ] {
+        assert_matches!(result, Err(DirectoryError::Frozen(_)));
+    }
+    assert_eq!(directory.handles_of(sam()).unwrap().len(), 1);
+    assert!(directory.discover(&sam_handle).unwrap().is_some());
+    assert_eq!(label(&ask(&directory, alice(), "sam", NOW).await), "frozen");
+    assert!(
+        write(&directory, |change| change.unfreeze(&sam_handle))
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "introduce"
+    );
+    assert!(
+        !write(&directory, |change| change.unfreeze(&handle("nobody1")))
+            .await
+            .unwrap()
+    );
+
+    let reason = FreezeReason::GhostNotOurs;
+    write(&directory, |change| change.freeze(&sam_handle, reason, NOW))
+        .await
+        .unwrap();
+    let revoked = write(&directory, |change| change.revoke(&sam_handle, NOW))
+        .await
+        .unwrap();
+    assert_eq!(revoked.unwrap().holder(), None);
+    assert!(directory.handles_of(sam()).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn going_strict_or_back_replaces_the_identity_and_what_is_not_offered_is_refused() {
+    let directory = directory();
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let sam_handle = handle("sam");
+    for (mode, strict, expected) in [
+        (Mode::Open, false, Ok(false)),
+        (Mode::Open, true, Ok(true)),
+        (Mode::Open, true, Ok(false)),
+        (Mode::Open, false, Ok(true)),
+        (
+            Mode::Masked,
+            false,
+            Err("mode `masked` is not offered here yet"),
+        ),
+        (
+            Mode::Sealed,
+            false,
+            Err("mode `sealed` is not offered here yet"),
+        ),
+    ] {
+        let set = write(&directory, |change| {
+            change.set_mode(sam(), &sam_handle, mode, strict)
+        })
+        .await
+        .map(|set| set.replace_identity)
+        .map_err(|error| error.to_string());
+        assert_eq!(set, expected.map_err(str::to_owned), "{mode} {strict}");
+    }
+    let link = write(&directory, |change| {
+        change.set_discoverable(sam(), &sam_handle, Discoverable::Link)
+    });
+    assert_matches!(link.await, Err(DirectoryError::NotYet(_)));
+    let able = directory_with(|settings| {
+        settings.capabilities = Capabilities {
+            masked: true,
+            contact_keys: true,
+            ..Capabilities::default()
+        };
+    });
+    claim(&able, sam(), "sam", NOW).await.unwrap();
+    assert_matches!(
+        write(&able, |change| change.set_mode(
+            sam(),
+            &sam_handle,
+            Mode::Masked,
+            true
+        ))
+        .await,
+        Err(DirectoryError::StrictNeedsOpen)
+    );
+    let link = Discoverable::Link;
+    write(&able, |change| {
+        change.set_discoverable(sam(), &sam_handle, link)
+    })
+    .await
+    .unwrap();
+    assert_eq!(able.discover(&sam_handle).unwrap(), None);
+}
+
+/// Every policy against everybody who may ask.
+#[test]
+fn the_verdict_follows_the_policy() {
+    use verdict::{Facts, decide};
+
+    let record = |direct, others| {
+        let mut record = HandleRecord::new(handle("sam"), sam().to_owned(), 3, NOW);
+        record.policy = Policy { direct, others };
+        record
+    };
+    let stranger = Facts {
+        within_limits: true,
+        ..Facts::default()
+    };
+    let neighbour = Facts {
+        has_handle: true,
+        ..stranger.clone()
+    };
+    let verified = Facts {
+        has_verified_handle: true,
+        ..neighbour.clone()
+    };
+    let contact = Facts {
+        is_contact: true,
+        ..stranger.clone()
+    };
+    for (direct, may) in [
+        (Reach::Everyone, [true, true, true, true]),
+        (Reach::Handles, [false, true, true, false]),
+        (Reach::Verified, [false, false, true, false]),
+        (Reach::Contacts, [false, false, false, true]),
+        (Reach::Nobody, [false, false, false, false]),
+    ] {
+        for (facts, may) in [&stranger, &neighbour, &verified, &contact]
+            .into_iter()
+            .zip(may)
+        {
+            for (others, refusal) in [(Others::Refuse, "policy"), (Others::Request, "not_offered")]
+            {
+                let facts = Facts {
+                    record: Some(record(direct, others)),
+                    ..facts.clone()
+                };
+                let expected = if may { "introduce" } else { refusal };
+                assert_eq!(label(&decide(alice(), &facts)), expected, "{facts:?}");
+
+                let blocked = Facts {
+                    blocked: true,
+                    ..facts.clone()
+                };
+                assert_eq!(label(&decide(alice(), &blocked)), "blocked");
+                let limited = Facts {
+                    within_limits: false,
+                    ..facts.clone()
+                };
+                assert_eq!(label(&decide(alice(), &limited)), "limited");
+                assert_eq!(label(&decide(sam(), &limited)), "own");
+            }
+        }
+    }
+    for mode in [Mode::Masked, Mode::Sealed] {
+        let mut masked = record(Reach::Everyone, Others::Refuse);
+        masked.mode = mode;
+        let facts = Facts {
+            record: Some(masked),
+            ..stranger.clone()
+        };
+        // Its owner is answered as everybody is: whoever saw a difference would know the owner.
+        assert_eq!(decide(sam(), &facts), decide(alice(), &facts));
+        assert_eq!(label(&decide(sam(), &facts)), "not_offered");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_told_not_now_cannot_tell_why() {
+    let directory = directory_with(|settings| settings.asks_per_sender = 1);
+    for (owner, name) in [
+        (user_id!("@a:example.org"), "blocks"),
+        (user_id!("@b:example.org"), "refuses"),
+        (user_id!("@c:example.org"), "frozen"),
+        (user_id!("@d:example.org"), "opens"),
+    ] {
+        claim(&directory, owner, name, NOW).await.unwrap();
+    }
+    let mut change = directory.begin().await;
+    let on = BlockScope::Handle(handle("blocks"));
+    let target = Typed::Person(alice().to_owned());
+    change
+        .block(user_id!("@a:example.org"), &target, &on, NOW)
+        .unwrap();
+    let policy = Policy {
+        direct: Reach::Nobody,
+        others: Others::Refuse,
+    };
+    change
+        .set_policy(user_id!("@b:example.org"), &handle("refuses"), policy)
+        .unwrap();
+    change
+        .freeze(&handle("frozen"), FreezeReason::GhostNotOurs, NOW)
+        .unwrap();
+    change.commit().await.unwrap();
+
+    let mut seen = Vec::new();
+    let mut labels = BTreeSet::new();
+    for (asker, name) in [
+        (alice(), "blocks"),
+        (user_id!("@e:example.org"), "refuses"),
+        (user_id!("@f:example.org"), "frozen"),
+        (alice(), "opens"),
+    ] {
+        let verdict = ask(&directory, asker, name, NOW).await;
+        labels.insert(label(&verdict));
+        seen.push(verdict);
+    }
+    assert_eq!(
+        labels,
+        BTreeSet::from(["blocked", "policy", "frozen", "limited"])
+    );
+    for verdict in &seen {
+        assert_eq!(verdict, &seen[0]);
+        assert_eq!(format!("{verdict:?}"), "NotNow(_)");
+    }
+}
+
+#[tokio::test]
+async fn every_ask_counts_whatever_came_of_it() {
+    let directory = directory_with(|settings| {
+        settings.asks_per_sender = 3;
+        settings.asks_per_server = 4;
+    });
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let policy = Policy {
+        direct: Reach::Nobody,
+        others: Others::Refuse,
+    };
+    claim(&directory, kim(), "kim", NOW).await.unwrap();
+    write(&directory, |change| {
+        change.set_policy(kim(), &handle("kim"), policy)
+    })
+    .await
+    .unwrap();
+
+    assert_eq!(label(&ask(&directory, alice(), "kim", NOW).await), "policy");
+    assert_eq!(
+        label(&ask(&directory, alice(), "nobody1", NOW).await),
+        "unclaimed"
+    );
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "introduce"
+    );
+    let sam_handle = handle("sam");
+    let peek = Ask {
+        asker: alice(),
+        handle: &sam_handle,
+        now: NOW,
+    };
+    assert_eq!(label(&directory.verdict(&peek).unwrap()), "limited");
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "limited"
+    );
+    // Somebody else of our own server is not held back by her.
+    for i in 0..10 {
+        let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
+        assert_eq!(
+            label(&ask(&directory, &person, "sam", NOW).await),
+            "introduce"
+        );
+    }
+    // Two days later all is forgotten.
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW + DAY * 2).await),
+        "introduce"
+    );
+    // The owner's own asks are none.
+    for _ in 0..5 {
+        assert_eq!(label(&ask(&directory, sam(), "sam", NOW).await), "own");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_makes_up_people_is_limited_and_leaves_no_heap_behind() {
+    let directory = directory_with(|settings| settings.asks_per_server = 4);
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let before = records::<tables::Usages>(&directory);
+    let mut allowed = 0;
+    for i in 0..100 {
+        let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
+        allowed += usize::from(ask(&directory, &person, "sam", NOW).await.is_introduce());
+    }
+    assert_eq!(allowed, 4);
+    assert_eq!(records::<tables::Usages>(&directory) - before, 5);
+    let other = user_id!("@p:third.org");
+    assert!(ask(&directory, other, "sam", NOW).await.is_introduce());
+}
+
+#[tokio::test]
+async fn invites_to_nobody_are_declined_within_a_limit_over_all() {
+    let directory = directory_with(|settings| settings.unclaimed_per_day = 2);
+    let mut labels = Vec::new();
+    for i in 0..4 {
+        let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
+        labels.push(label(&ask(&directory, &person, "nobody1", NOW).await));
+    }
+    assert_eq!(
+        labels,
+        [
+            "unclaimed",
+            "unclaimed",
+            "unclaimed, left alone",
+            "unclaimed, left alone"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn asking_for_a_link_costs_as_much_but_there_is_nothing_to_decline() {
+    let directory = directory_with(|settings| {
+        settings.unclaimed_per_day = 1;
+        settings.asks_per_sender = 3;
+    });
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let mut change = directory.begin().await;
+    let (free, sam_handle) = (handle("nobody1"), handle("sam"));
+    for _ in 0..2 {
+        let ask = Ask {
+            asker: alice(),
+            handle: &free,
+            now: NOW,
+        };
+        change.ask_for_link(&ask).unwrap();
+    }
+    let ask = Ask {
+        asker: alice(),
+        handle: &sam_handle,
+        now: NOW,
+    };
+    assert_eq!(label(&change.ask_for_link(&ask).unwrap()), "introduce");
+    assert_eq!(label(&change.ask_for_link(&ask).unwrap()), "limited");
+    let ask = Ask {
+        asker: kim(),
+        handle: &free,
+        now: NOW,
+    };
+    assert_eq!(label(&change.ask(&ask).unwrap()), "unclaimed");
+}
+
+#[tokio::test]
+async fn one_room_names_ten_handles_at_most_and_each_counts_once() {
+    let directory = directory_with(|settings| {
+        settings.handles_per_person = 20;
+        settings.claims_per_day = 20;
+        settings.asks_per_sender = 10;
+    });
+    let mut handles = Vec::new();
+    for letter in "abcdefghjknp".chars() {
+        let name = format!("h{letter}x");
+        claim(&directory, sam(), &name, NOW).await.unwrap();
+        handles.push(handle(&name));
+        handles.push(handle(&name.to_uppercase()));
+    }
+    let verdicts = write(&directory, |change| {
+        change.ask_group(alice(), &handles, NOW)
+    })
+    .await
+    .unwrap();
+    let labels: Vec<_> = verdicts.iter().map(|(_, verdict)| label(verdict)).collect();
+    assert_eq!(labels[..10], ["introduce"; 10]);
+    assert_eq!(labels[10..], ["too_many_handles"; 2]);
+    assert_eq!(verdicts[10].1, verdicts[11].1);
+    // They were ten conversations.
+    assert_eq!(
+        label(&ask(&directory, alice(), "hax", NOW).await),
+        "limited"
+    );
+}
+
+#[tokio::test]
+async fn a_block_is_of_the_person_and_on_one_handle() {
+    let directory = directory();
+    for (owner, name) in [
+        (sam(), "sam"),
+        (sam(), "other"),
+        (kim(), "kim"),
+        (kim(), "quin"),
+    ] {
+        claim(&directory, owner, name, NOW).await.unwrap();
+    }
+    let typed = |text: &str| Typed::parse(text, &HandleRules::default()).unwrap();
+    let on = BlockScope::Handle(handle("sam"));
+    write(&directory, |change| {
+        change.block(sam(), &typed("@kim"), &on, NOW)
+    })
+    .await
+    .unwrap();
+    // Twice is no error and no second block.
+    write(&directory, |change| {
+        change.block(sam(), &typed("@KIM"), &on, NOW)
+    })
+    .await
+    .unwrap();
+    assert_eq!(records::<tables::Blocks>(&directory), 1);
+
+    // Kim asks as Kim, whichever handles she has; on Sam's other handle nothing is to be seen.
+    assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "blocked");
+    assert_eq!(
+        label(&ask(&directory, kim(), "other", NOW).await),
+        "introduce"
+    );
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "introduce"
+    );
+    assert!(directory.is_invite_blocked(kim(), sam()).unwrap());
+    assert!(!directory.is_invite_blocked(alice(), sam()).unwrap());
+    assert!(!directory.is_invite_blocked(sam(), kim()).unwrap());
+
+    // Unblocking by another name of the same person tells nothing and does nothing.
+    for other in ["@kim:example.org", "@quin"] {
+        assert_matches!(
+            write(&directory, |change| change.unblock(
+                sam(),
+                &typed(other),
+                None
+            ))
+            .await,
+            Err(DirectoryError::NotBlocked(_))
+        );
+    }
+    write(&directory, |change| {
+        change.unblock(sam(), &typed("@kim"), None)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        label(&ask(&directory, kim(), "sam", NOW).await),
+        "introduce"
+    );
+
+    write(&directory, |change| {
+        change.block(sam(), &typed("@kim:example.org"), &BlockScope::All, NOW)
+    })
+    .await
+    .unwrap();
+    assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "blocked");
+    assert_eq!(
+        label(&ask(&directory, kim(), "other", NOW).await),
+        "blocked"
+    );
+    assert!(directory.is_invite_blocked(kim(), sam()).unwrap());
+    let change = directory.begin().await;
+    assert_eq!(
+        change.blocks_of(sam()).unwrap(),
+        [("@kim:example.org".to_owned(), None)]
+    );
+}
+
+#[tokio::test]
+async fn a_block_on_a_masked_handle_does_not_show_at_the_matrix_id() {
+    let directory = directory_with(|settings| settings.capabilities.masked = true);
+    claim(&directory, sam(), "mask", NOW).await.unwrap();
+    let mask = handle("mask");
+    let mut change = directory.begin().await;
+    change.set_mode(sam(), &mask, Mode::Masked, false).unwrap();
+    let target = Typed::Person(kim().to_owned());
+    change
+        .block(sam(), &target, &BlockScope::Handle(mask.clone()), NOW)
+        .unwrap();
+    change.commit().await.unwrap();
+    assert!(!directory.is_invite_blocked(kim(), sam()).unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_be_blocked_is_refused_with_words() {
+    let directory = directory_with(|settings| settings.blocks_per_person = 2);
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    claim(&directory, kim(), "kim", NOW).await.unwrap();
+    let on = BlockScope::Handle(handle("sam"));
+    for (target, scope, expected) in [
+        ("@samuel:example.org", &on, "that is you"),
+        ("@sam", &on, "that is you"),
+        (
+            "@nobody1",
+            &on,
+            "nobody holds @nobody1 now, so there is nobody to block",
+        ),
+        (
+            "@kim@elsewhere.org",
+            &on,
+            "@kim belongs to another server; give the Matrix ID instead, like `@name:server`",
+        ),
+        (
+            "@alice:example.org",
+            &BlockScope::Handle(handle("kim")),
+            "@kim is not yours",
+        ),
+        (
+            "@alice:example.org",
+            &BlockScope::Handle(handle("free")),
+            "@free is not yours",
+        ),
+    ] {
+        let typed = Typed::parse(target, &HandleRules::default()).unwrap();
+        let result = write(&directory, |change| change.block(sam(), &typed, scope, NOW)).await;
+        assert_eq!(result.unwrap_err().to_string(), expected, "{target}");
+    }
+    for i in 0..3 {
+        let person = Typed::Person(UserId::parse(format!("@p{i}:example.org")).unwrap());
+        let result = write(&directory, |change| change.block(sam(), &person, &on, NOW)).await;
+        assert_eq!(result.is_ok(), i < 2);
+    }
+}
+
+#[tokio::test]
+async fn two_who_have_a_room_are_led_back_to_it_and_introduced_again_if_they_insist() {
+    let directory = directory();
+    let (sam, room) = (handle("sam"), room_id!("!room:example.org"));
+    let minutes = |n: u64| NOW + Duration::from_secs(n * 60);
+    let mut change = directory.begin().await;
+    let advice = |change: &mut Change<'_>, generation, now| {
+        change.pair_advice(alice(), &sam, generation, now).unwrap()
+    };
+    let back = PairAdvice::LeadBack {
+        room: room.to_owned(),
+    };
+
+    assert_eq!(advice(&mut change, 1, NOW), PairAdvice::Introduce);
+    change.remember_pair(alice(), &sam, 1, room, NOW).unwrap();
+    assert_eq!(advice(&mut change, 1, minutes(20)), back);
+    assert_eq!(advice(&mut change, 1, minutes(29)), PairAdvice::Introduce);
+    assert_eq!(advice(&mut change, 1, minutes(31)), back);
+    // Another owner of the name, another asker: another pair.
+    assert_eq!(advice(&mut change, 2, minutes(31)), PairAdvice::Introduce);
+    assert_eq!(change.room_of(kim(), &sam, 1, NOW).unwrap(), None);
+    assert_eq!(
+        change.room_of(alice(), &sam, 1, NOW).unwrap().as_deref(),
+        Some(room)
+    );
+    assert_eq!(
+        advice(&mut change, 1, NOW + PAIR_MEMORY),
+        PairAdvice::Introduce
+    );
+    change.forget_pair(alice(), &sam, 1);
+    assert_eq!(advice(&mut change, 1, minutes(60)), PairAdvice::Introduce);
+}
+
+#[tokio::test]
+async fn contacts_go_with_the_owner() {
+    let directory = directory_with(|settings| {
+        settings.quarantine = Duration::ZERO;
+        settings.contacts_per_handle = 2;
+    });
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let sam_handle = handle("sam");
+    let policy = Policy {
+        direct: Reach::Contacts,
+        others: Others::Refuse,
+    };
+    let mut change = directory.begin().await;
+    change.set_policy(sam(), &sam_handle, policy).unwrap();
+    for person in [alice(), kim(), user_id!("@third:example.org")] {
+        change.add_contact(&sam_handle, 1, person, NOW).unwrap();
+    }
+    change.commit().await.unwrap();
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "introduce"
+    );
+    // Beyond what is kept.
+    let third = user_id!("@third:example.org");
+    assert_eq!(label(&ask(&directory, third, "sam", NOW).await), "policy");
+
+    write(&directory, |change| change.release(sam(), &sam_handle, NOW))
+        .await
+        .unwrap();
+    let record = claim(&directory, kim(), "sam", NOW).await.unwrap();
+    assert_eq!((record.generation, record.policy), (2, Policy::default()));
+    assert_eq!(records::<tables::Contacts>(&directory), 0);
+}
+
+#[tokio::test]
+async fn what_has_run_out_is_swept_away_and_nothing_else() {
+    let directory = directory();
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    for i in 0..20 {
+        let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
+        ask(&directory, &person, "sam", NOW).await;
+        write(&directory, |change| {
+            change.remember_pair(&person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
+        })
+        .await
+        .unwrap();
+    }
+    // One of them is still at it a day later, and introduced again.
+    let late = NOW + DAY + DAY / 2;
+    let person = user_id!("@p0:elsewhere.org");
+    ask(&directory, person, "sam", late).await;
+    write(&directory, |change| {
+        change.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), late)
+    })
+    .await
+    .unwrap();
+
+    let sweep = async |now| {
+        loop {
+            if write(&directory, |change| change.sweep(now, 7))
+                .await
+                .unwrap()
+                < 7
+            {
+                break;
+            }
+        }
+    };
+    sweep(NOW + DAY).await;
+    assert_eq!(records::<tables::Usages>(&directory), 22);
+    sweep(NOW + DAY * 2).await;
+    // Hers and her server's.
+    assert_eq!(records::<tables::Usages>(&directory), 2);
+    sweep(NOW + PAIR_MEMORY).await;
+    assert_eq!(records::<tables::Usages>(&directory), 0);
+    assert_eq!(records::<tables::Pairs>(&directory), 1);
+    sweep(late + PAIR_MEMORY).await;
+    assert_eq!(records::<tables::Pairs>(&directory), 0);
+    assert_eq!(records::<tables::Expiries>(&directory), 0);
+    assert!(directory.lookup(&handle("sam")).unwrap().is_some());
+}
+
+#[test]
+fn what_is_written_to_disk_keeps_its_form() {
+    let mut record = HandleRecord::new(handle("Sam"), sam().to_owned(), 2, Timestamp(7));
+    assert_eq!(
+        serde_json::to_value(&record).unwrap(),
+        json!({
+            "handle": "Sam", "owner": "@samuel:example.org", "generation": 2, "mode": "open",
+            "strict": false, "policy": { "direct": "everyone", "others": "refuse" },
+            "discoverable": "exact", "claimed_at": 7, "verified_at": null, "state": "active",
+        })
+    );
+    record.state = HandleState::Frozen {
+        reason: FreezeReason::GhostNotOurs,
+        since: Timestamp(8),
+    };
+    assert_eq!(
+        serde_json::to_value(&record.state).unwrap(),
+        json!({ "frozen": { "reason": "ghost_not_ours", "since": 8 } })
+    );
+    record.state = HandleState::Quarantined {
+        until: Timestamp(9),
+    };
+    assert_eq!(
+        serde_json::to_value(&record.state).unwrap(),
+        json!({ "quarantined": { "until": 9 } })
+    );
+    let pair = tables::Pair {
+        room: room_id!("!r:example.org").to_owned(),
+        introduced_at: Timestamp(1),
+        led_back_at: None,
+    };
+    assert_eq!(
+        serde_json::to_value(pair).unwrap(),
+        json!({ "room": "!r:example.org", "introduced_at": 1, "led_back_at": null })
+    );
+    let (usage, _) = Usage::default().attempt(
+        Limit {
+            most: 3,
+            window: DAY,
+        },
+        Timestamp(5),
+    );
+    assert_eq!(
+        serde_json::to_value(tables::StoredUsage {
+            usage,
+            expires: Timestamp(6)
+        })
+        .unwrap(),
+        json!({ "usage": { "started": 0, "count": 1, "before": 0 }, "expires": 6 })
+    );
+    let expiring = tables::Expiring::Pair {
+        asker: alice().to_owned(),
+        handle: "sam".to_owned(),
+        generation: 1,
+    };
+    assert_eq!(
+        serde_json::to_value(expiring).unwrap(),
+        json!({ "pair": { "asker": "@alice:example.org", "handle": "sam", "generation": 1 } })
+    );
+}
+
+proptest! {
+    /// What a change shows while it is pending is what the store shows when it is written.
+    #[test]
+    fn a_change_reads_what_it_will_have_written(
+        stored in prop::collection::vec(("[ab]{0,2}", 0u32..9), 0..8),
+        pending in prop::collection::vec(("[ab]{0,2}", prop::option::of(0u32..9)), 0..8),
+        limit in 0usize..6,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let directory = directory();
+            write(&directory, |change| {
+                for (key, value) in &stored {
+                    change.put::<tables::Generations>(key, value)?;
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+            let mut change = directory.begin().await;
+            for (key, value) in &pending {
+                match value {
+                    Some(value) => change.put::<tables::Generations>(key, value).unwrap(),
+                    None => change.delete::<tables::Generations>(key),
+                }
+            }
+            let all = change.scan::<tables::Generations>(&[], limit).unwrap();
+            let some = change.scan::<tables::Generations>(b"a", limit).unwrap();
+            let each: Vec<_> = ["", "a", "ab", "bb"]
+                .map(|key| change.get::<tables::Generations>(&key.to_owned()).unwrap())
+                .into();
+            change.commit().await.unwrap();
+            let store = directory.store();
+            assert_eq!(all, store.scan::<tables::Generations>(&[], None, limit).unwrap());
+            assert_eq!(some, store.scan::<tables::Generations>(b"a", None, limit).unwrap());
+            let written: Vec<_> = ["", "a", "ab", "bb"]
+                .map(|key| store.get::<tables::Generations>(&key.to_owned()).unwrap())
+                .into();
+            assert_eq!(each, written);
+        });
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether somebody may reach the owner of a handle now.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::record::{HandleRecord, Mode, Others, Reach};
+use crate::{clock::Timestamp, handle::Handle};
+
+/// Somebody asks to be brought together with the owner of a handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Who asks.
+    pub asker: &'a UserId,
+    /// Whom they want to reach.
+    pub handle: &'a Handle,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What becomes of an ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Bring them together.
+    Introduce {
+        /// The handle's owner.
+        owner: OwnedUserId,
+        /// Which owner of the name that is.
+        generation: u32,
+        /// Whether nothing may pass through us.
+        strict: bool,
+    },
+    /// Decline, without joining. Refused, blocked, limited and frozen are this one answer, in the
+    /// same words and after the same delay: nobody is to learn which it was.
+    NotNow(Why),
+    /// Nobody holds the handle.
+    Unclaimed {
+        /// Whether to decline the invite. A ghost has to be registered for that, so there is a
+        /// limit, beyond which such invites are left alone.
+        decline: bool,
+    },
+    /// The asker is the owner.
+    OwnHandle {
+        /// Which owner of the name that is.
+        generation: u32,
+    },
+}
+
+impl Verdict {
+    /// Whether the asker may be brought together with the owner.
+    pub fn is_introduce(&self) -> bool {
+        matches!(self, Verdict::Introduce { .. })
+    }
+}
+
+/// Why somebody is told "not now". It is for the metrics, which count over everybody, and cannot
+/// be shown or compared: what cannot be read cannot be told.
+#[derive(Clone, Copy)]
+pub struct Why(Reason);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Blocked,
+    Policy,
+    Limited,
+    Frozen,
+    NotOffered,
+    TooManyHandles,
+}
+
+impl Why {
+    pub(super) fn new(reason: Reason) -> Why {
+        Why(reason)
+    }
+
+    /// The value of the metrics' label.
+    pub fn metric_label(self) -> &'static str {
+        match self.0 {
+            Reason::Blocked => "blocked",
+            Reason::Policy => "policy",
+            Reason::Limited => "limited",
+            Reason::Frozen => "frozen",
+            Reason::NotOffered => "not_offered",
+            Reason::TooManyHandles => "too_many_handles",
+        }
+    }
+}
+
+impl std::fmt::Debug for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("_")
+    }
+}
+
+/// Two reasons are equal to whoever looks at them.
+impl PartialEq for Why {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Why {}
+
+/// What is known when a verdict is made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// The handle, if it was ever claimed.
+    pub record: Option<HandleRecord>,
+    /// Whether the owner blocked the asker on this handle or on all.
+    pub blocked: bool,
+    /// Whether the asker, and the asker's server, are within their limits.
+    pub within_limits: bool,
+    /// Whether the asker owns an active handle here.
+    pub has_handle: bool,
+    /// Whether one of them is verified.
+    pub has_verified_handle: bool,
+    /// Whether the asker is a contact of this handle.
+    pub is_contact: bool,
+}
+
+pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
+    let Some(record) = &facts.record else {
+        return Verdict::Unclaimed { decline: true };
+    };
+    let Some(owner) = record.holder() else {
+        return Verdict::Unclaimed { decline: true };
+    };
+    let not_now = |reason| Verdict::NotNow(Why::new(reason));
+
+    // A masked ghost must not behave differently to its owner: who notices would know the owner.
+    if record.mode == Mode::Open && owner == asker {
+        return Verdict::OwnHandle {
+            generation: record.generation,
+        };
+    }
+    if !facts.within_limits {
+        return not_now(Reason::Limited);
+    }
+    if !record.is_active() {
+        return not_now(Reason::Frozen);
+    }
+    if facts.blocked {
+        return not_now(Reason::Blocked);
+    }
+    let direct = match record.policy.direct {
+        Reach::Everyone => true,
+        Reach::Handles => facts.has_handle,
+        Reach::Verified => facts.has_verified_handle,
+        Reach::Contacts => facts.is_contact,
+        Reach::Nobody => false,
+    };
+    if !direct {
+        return match record.policy.others {
+            Others::Refuse => not_now(Reason::Policy),
+            // Until requests can be made, whoever would have to ask first is told "not now".
+            Others::Request => not_now(Reason::NotOffered),
+        };
+    }
+    match record.mode {
+        Mode::Open => Verdict::Introduce {
+            owner: owner.to_owned(),
+            generation: record.generation,
+            strict: record.strict,
+        },
+        Mode::Masked | Mode::Sealed => not_now(Reason::NotOffered),
+    }
+}

@@ -1,0 +1,263 @@
+//! Control rooms: the encrypted room in which a person and the bot talk. Pure.
+//!
+//! What the bot answers is decided by a [`Spokesperson`]; this module decides when a room is a
+//! control room at all, and what is done about a message whose key has not come.
+
+use std::{fmt, time::Duration};
+
+use ruma::{OwnedEventId, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Timestamp,
+    directory::{Change, DirectoryError},
+    introduction::RoomView,
+};
+
+/// How long a message in a control room may wait for its key.
+pub(super) const KEY_WAIT: Duration = Duration::from_secs(5 * 60);
+/// How many messages may wait for their key at once.
+const WAITING_AT_MOST: usize = 20;
+
+/// Who speaks for the service: the bot.
+pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
+    /// What the bot says when a control room is ready.
+    fn greeting(&self, person: &UserId, change: &Change<'_>) -> Result<Words, DirectoryError>;
+    /// What it answers to a message, and what it changes in the directory.
+    fn answer(
+        &self,
+        message: Message<'_>,
+        change: &mut Change<'_>,
+    ) -> Result<Answer, DirectoryError>;
+    /// Deletes what it need not remember any more; says how many records it looked at.
+    fn sweep(
+        &self,
+        change: &mut Change<'_>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<usize, DirectoryError>;
+    /// What it says when a message could not be decrypted.
+    fn unreadable(&self) -> Words;
+    /// What it says when a message came in clear.
+    fn not_encrypted(&self) -> Words;
+    /// Whether a room with these properties is a control room of `person`.
+    fn judge(&self, view: &RoomView, bot: &UserId) -> Judgement;
+}
+
+/// A message to the bot.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Who wrote it.
+    pub person: &'a UserId,
+    /// The type of the decrypted event.
+    pub event_type: &'a str,
+    /// Its content.
+    pub content: &'a serde_json::Value,
+    /// When it was sent, by the homeserver's clock.
+    pub sent_at: Timestamp,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// The same sentence twice: plain, and as HTML.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Words {
+    /// In plain text.
+    pub plain: String,
+    /// In HTML.
+    pub html: String,
+}
+
+/// What a message leads to.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// What the bot says; nothing when the sender floods it.
+    pub words: Option<Words>,
+    /// What has to be done before it says so.
+    pub tasks: Vec<Task>,
+}
+
+/// What a command sets going beside its change to the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// Make the ghost of a handle, with its keys.
+    MakeGhost {
+        /// The ghost.
+        ghost: OwnedUserId,
+        /// Its display name.
+        name: String,
+        /// Without keys of ours.
+        strict: bool,
+    },
+    /// Replace the ghost's identity: the mode changed.
+    ReplaceIdentity {
+        /// The ghost.
+        ghost: OwnedUserId,
+        /// Its display name.
+        name: String,
+        /// Without keys of ours.
+        strict: bool,
+    },
+    /// The handle has no owner any more.
+    RetireGhost {
+        /// The ghost.
+        ghost: OwnedUserId,
+    },
+    /// Tell another person something.
+    Tell {
+        /// Whom.
+        person: OwnedUserId,
+        /// What.
+        words: Words,
+    },
+}
+
+/// Whether a room may be a control room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is one, of this person.
+    ControlRoom(OwnedUserId),
+    /// It would be one if it were encrypted.
+    NotEncrypted(OwnedUserId),
+    /// The person has not come yet: they are invited.
+    Waiting,
+    /// It is none; this is said on leaving.
+    Leave(String),
+}
+
+/// Where a control room stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Control {
+    pub person: Option<OwnedUserId>,
+    pub phase: ControlPhase,
+    /// Messages whose key has not come.
+    pub waiting: Vec<(OwnedEventId, Timestamp)>,
+    pub encrypted_by_us: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ControlPhase {
+    Joining,
+    Looking,
+    Ready,
+    Left,
+}
+
+/// What has to be done in a control room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ControlEffect {
+    Join,
+    Look,
+    TurnOnEncryption,
+    Leave {
+        reason: Option<String>,
+    },
+    /// `source` names what is answered: the transaction id follows from it.
+    Say {
+        words: Words,
+        source: String,
+    },
+    Task(Task),
+    Forget,
+}
+
+impl ControlEffect {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Join => "bot-join",
+            Self::Look => "bot-look",
+            Self::TurnOnEncryption => "bot-turn-on-encryption",
+            Self::Leave { .. } => "bot-leave",
+            Self::Say { .. } => "bot-say",
+            Self::Task(Task::MakeGhost { .. }) => "make-ghost",
+            Self::Task(Task::ReplaceIdentity { .. }) => "replace-identity",
+            Self::Task(Task::RetireGhost { .. }) => "retire-ghost",
+            Self::Task(Task::Tell { .. }) => "tell",
+            Self::Forget => "bot-forget",
+        }
+    }
+}
+
+impl Control {
+    /// The bot was invited.
+    pub(super) fn invited() -> (Self, Vec<ControlEffect>) {
+        let control = Self {
+            person: None,
+            phase: ControlPhase::Joining,
+            waiting: Vec::new(),
+            encrypted_by_us: false,
+        };
+        (control, vec![ControlEffect::Join, ControlEffect::Look])
+    }
+
+    /// A room that the bot made itself, to tell somebody something.
+    pub(super) fn made(person: OwnedUserId) -> Self {
+        let (mut control, _) = Self::invited();
+        control.phase = ControlPhase::Looking;
+        control.person = Some(person);
+        control
+    }
+
+    /// What the room looks like has been read. Returns what to do and whether to greet.
+    pub(super) fn looked(&mut self, judgement: Judgement) -> (Vec<ControlEffect>, bool) {
+        let was_ready = self.phase == ControlPhase::Ready;
+        match judgement {
+            Judgement::ControlRoom(person) => {
+                self.person = Some(person);
+                self.phase = ControlPhase::Ready;
+                (Vec::new(), !was_ready)
+            }
+            Judgement::NotEncrypted(person) if !self.encrypted_by_us => {
+                self.person = Some(person);
+                self.encrypted_by_us = true;
+                self.phase = ControlPhase::Looking;
+                (
+                    vec![ControlEffect::TurnOnEncryption, ControlEffect::Look],
+                    false,
+                )
+            }
+            Judgement::NotEncrypted(_) => (self.leave(None), false),
+            Judgement::Waiting => {
+                self.phase = ControlPhase::Looking;
+                (Vec::new(), false)
+            }
+            Judgement::Leave(reason) => (self.leave(Some(reason)), false),
+        }
+    }
+
+    /// The bot goes, and forgets the room's keys.
+    pub(super) fn leave(&mut self, reason: Option<String>) -> Vec<ControlEffect> {
+        self.phase = ControlPhase::Left;
+        self.waiting.clear();
+        vec![ControlEffect::Leave { reason }, ControlEffect::Forget]
+    }
+
+    /// A message has no key yet. Returns false when too many wait already.
+    pub(super) fn wait_for_key(&mut self, event: OwnedEventId, now: Timestamp) -> bool {
+        let known = self.waiting.iter().any(|(waiting, _)| *waiting == event);
+        if known || self.waiting.len() >= WAITING_AT_MOST {
+            return known;
+        }
+        self.waiting.push((event, now));
+        true
+    }
+
+    /// Messages that have waited long enough.
+    pub(super) fn give_up(&mut self, now: Timestamp) -> Vec<OwnedEventId> {
+        let (late, waiting) = self
+            .waiting
+            .drain(..)
+            .partition(|(_, since)| now.since(*since) >= KEY_WAIT);
+        self.waiting = waiting;
+        let late: Vec<(OwnedEventId, Timestamp)> = late;
+        late.into_iter().map(|(event, _)| event).collect()
+    }
+
+    /// When to look at the waiting messages again.
+    pub(super) fn wake(&self) -> Option<Timestamp> {
+        self.waiting
+            .iter()
+            .map(|(_, since)| *since + KEY_WAIT)
+            .min()
+    }
+}

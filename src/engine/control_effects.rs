@@ -1,0 +1,408 @@
+//! Carrying out what the bot does. Each effect can be carried out twice without harm.
+
+use std::time::Duration;
+
+use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Engine, EngineError, Task, Words,
+    control::{ControlEffect, ControlPhase},
+    event::RoomEvent,
+    room::RoomActor,
+    speak::is_foreign,
+    tables::{Arrived, ControlRooms, Inbox, Kept, Rooms, SyncTokens, What},
+};
+use crate::{
+    crypto::EncryptError,
+    directory::FreezeReason,
+    introduction::{Reason, Refusal},
+    matrix::{Actor, MatrixError},
+    store::{Batch, prefix},
+};
+
+/// For how long something is tried.
+const INSIST: Duration = Duration::from_secs(5 * 60);
+/// For how long somebody else is tried to be told something.
+const INSIST_LITTLE: Duration = Duration::from_secs(30);
+/// Marks a control room that the bot made: a digest of the person's Matrix ID.
+const MARK: &str = "chat.stonechat.for";
+/// How many rooms are looked at for a mark.
+const ROOMS_LOOKED_AT: usize = 20;
+/// How many events are read back when the bot comes into a room.
+const READ_BACK: u32 = 30;
+
+impl RoomActor {
+    pub(super) async fn carry_out_control(
+        &mut self,
+        number: u64,
+        effect: ControlEffect,
+    ) -> Result<(), EngineError> {
+        let batch = self.finish(number);
+        match self.perform_control(&effect, batch).await {
+            Err(error) if self.tries_control_again(number, &effect, &error) => Err(error),
+            Err(error) => {
+                tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
+                self.control_refused(&effect, &error, self.finish(number))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The bot leaves and forgets whatever happens; everything else ends some time, so that nobody
+    /// mutes the bot in somebody's room.
+    fn tries_control_again(
+        &mut self,
+        number: u64,
+        effect: &ControlEffect,
+        error: &EngineError,
+    ) -> bool {
+        let at_most = match effect {
+            ControlEffect::Leave { .. } | ControlEffect::Forget => return true,
+            ControlEffect::Task(Task::Tell { .. }) => INSIST_LITTLE,
+            _ => INSIST,
+        };
+        error.is_transient() && !self.has_insisted(number, at_most, error)
+    }
+
+    async fn perform_control(
+        &mut self,
+        effect: &ControlEffect,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let bot = engine.settings().bot.clone();
+        let device = engine.device_of(&bot)?;
+        let actor = Actor::device(&bot, &device);
+        match effect {
+            ControlEffect::Join => {
+                engine.machines().expect_room(&bot, &self.room).await?;
+                engine.homeserver().join(actor, &self.room).await?;
+            }
+            ControlEffect::Look => return self.look_around(&bot, batch).await,
+            ControlEffect::TurnOnEncryption => {
+                let content = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+                let kind = "m.room.encryption";
+                engine
+                    .homeserver()
+                    .send_state(actor, &self.room, kind, "", &content)
+                    .await?;
+            }
+            ControlEffect::Leave { reason } => {
+                let left = engine
+                    .homeserver()
+                    .leave(actor, &self.room, reason.as_deref());
+                match left.await {
+                    Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
+                    other => other?,
+                }
+            }
+            ControlEffect::Say { words, source } => {
+                let content = json!({
+                    "msgtype": "m.notice",
+                    "body": words.plain,
+                    "format": "org.matrix.custom.html",
+                    "formatted_body": words.html,
+                    "m.mentions": {},
+                });
+                let transaction = self.transaction_id(&bot, "answer", source);
+                // For the person alone, whoever else may have come in meanwhile.
+                let person = self.record.control.as_ref().and_then(|c| c.person.clone());
+                let person = person.ok_or(EngineError::Refused(Refusal::Impossible))?;
+                self.say_only_to(&bot, vec![person], &content, transaction)
+                    .await?;
+            }
+            ControlEffect::Task(task) => engine.do_task(task).await?,
+            ControlEffect::Forget => {
+                return self.forget_control_room(&bot, batch).await;
+            }
+        }
+        self.settle(batch, [])
+    }
+
+    async fn forget_control_room(
+        &mut self,
+        bot: &OwnedUserId,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        if let Err(error) = engine.sync_until_empty(bot).await {
+            tracing::warn!(%error, "keys on their way could not be fetched");
+        }
+        engine.drain_to_device().await;
+        engine.machines().forget_room(bot, &self.room).await?;
+        for (key, _) in engine
+            .store()
+            .scan::<Kept>(&prefix(&self.room), None, 1000)?
+        {
+            batch.delete::<Kept>(&key);
+        }
+        if let Some(control) = self.record.control.take()
+            && let Some(person) = control.person
+            && engine.store().get::<ControlRooms>(&person)?.as_ref() == Some(&self.room)
+        {
+            batch.delete::<ControlRooms>(&person);
+        }
+        self.settle(batch, [])
+    }
+
+    /// Looks who is here; the person may have written before the bot came.
+    async fn look_around(&mut self, bot: &OwnedUserId, batch: Batch) -> Result<(), EngineError> {
+        let view = self.view(bot).await?;
+        self.judged(&view, Batch::new()).await?;
+        if self.is_ready() {
+            let device = self.engine.device_of(bot)?;
+            let actor = Actor::device(bot, &device);
+            let back = ruma::api::Direction::Backward;
+            let homeserver = self.engine.homeserver();
+            let page = homeserver
+                .messages(actor, &self.room, None, back, READ_BACK)
+                .await?;
+            for json in page.events.iter().rev() {
+                let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
+                    continue;
+                };
+                if event.membership().is_none() && !self.engine.is_ours(&event.sender) {
+                    self.handle(event, json.get(), Batch::new()).await?;
+                }
+            }
+        }
+        // Last: until everything was read, a crash reads it again.
+        Ok(self.engine.store().apply(batch)?)
+    }
+
+    fn control_refused(
+        &mut self,
+        effect: &ControlEffect,
+        error: &EngineError,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let Some(control) = &mut self.record.control else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let reason = match (effect, error) {
+            (ControlEffect::Join | ControlEffect::Look, _) => None,
+            (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
+            (
+                ControlEffect::Say { .. },
+                EngineError::Encrypt(EncryptError::NoSignedDevice { .. }),
+            ) => Some(Reason::UnsignedDevice.words()),
+            (ControlEffect::Task(task), _) => {
+                let words = failed_words(task);
+                let say = words.map(|words| ControlEffect::Say {
+                    words,
+                    source: format!("failed {}", self.engine.next()),
+                });
+                return self.settle(batch, say.map(What::Control));
+            }
+            _ => return self.settle(batch, []),
+        };
+        let effects = match control.phase {
+            ControlPhase::Left => Vec::new(),
+            _ => control.leave(reason.map(str::to_owned)),
+        };
+        self.settle(batch, effects.into_iter().map(What::Control))
+    }
+}
+
+/// What the owner hears when their ghost could not be made.
+fn failed_words(task: &Task) -> Option<Words> {
+    let (Task::MakeGhost { name, .. } | Task::ReplaceIdentity { name, .. }) = task else {
+        return None;
+    };
+    let plain = format!(
+        "I could not set up {name}: something on this server uses its name or its keys already. \
+         It is frozen, so nobody can reach you by it. Please ask the admin of this server to look \
+         into it."
+    );
+    Some(Words {
+        html: plain.clone(),
+        plain,
+    })
+}
+
+impl Engine {
+    async fn do_task(&self, task: &Task) -> Result<(), EngineError> {
+        match task {
+            Task::MakeGhost {
+                ghost,
+                name,
+                strict,
+            } => {
+                self.make_ghost(ghost, name, *strict || self.settings().strict)
+                    .await
+            }
+            Task::ReplaceIdentity {
+                ghost,
+                name,
+                strict,
+            } => {
+                self.leave_everywhere(ghost).await?;
+                self.machines().retire(ghost).await?;
+                self.make_ghost(ghost, name, *strict || self.settings().strict)
+                    .await
+            }
+            Task::RetireGhost { ghost } => {
+                self.leave_everywhere(ghost).await?;
+                Ok(self.machines().retire(ghost).await?)
+            }
+            Task::Tell { person, words } => {
+                let source = format!("{}{}", person, words.plain);
+                self.tell(person, words.clone(), source).await
+            }
+        }
+    }
+
+    /// A conversation belongs to the owner, never to the name.
+    async fn leave_everywhere(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let actor = Actor::user(ghost);
+        let rooms = match self.homeserver().joined_rooms(actor).await {
+            Ok(rooms) => rooms,
+            // It was never made.
+            Err(MatrixError::Refused { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for room in rooms {
+            match self.homeserver().leave(actor, &room, None).await {
+                Ok(()) | Err(MatrixError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a ghost with its keys. A name that somebody else holds freezes the handle: whoever
+    /// has the account could be taken for its owner.
+    async fn make_ghost(
+        &self,
+        ghost: &OwnedUserId,
+        name: &str,
+        strict: bool,
+    ) -> Result<(), EngineError> {
+        let made = if strict {
+            self.machines().provision_keyless(ghost, name).await
+        } else {
+            self.machines().provision(ghost, name).await
+        };
+        match made.map_err(EngineError::from) {
+            Err(error) if is_foreign(&error) => {
+                tracing::error!(%ghost, %error, "the handle is frozen");
+                if let Some(record) = self.directory().by_ghost(ghost)? {
+                    let mut change = self.directory().begin().await;
+                    change.freeze(&record.handle, FreezeReason::GhostNotOurs, self.now())?;
+                    change.commit().await?;
+                }
+                Err(error)
+            }
+            Err(error) => Err(error),
+            // From here on a sync shows only what is new.
+            Ok(()) if self.store().get::<SyncTokens>(ghost)?.is_none() => {
+                self.sync_until_empty(ghost).await
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Tells somebody something in their control room, or invites them to one.
+    pub(super) async fn tell(
+        &self,
+        person: &OwnedUserId,
+        words: Words,
+        source: String,
+    ) -> Result<(), EngineError> {
+        let one_at_a_time = self.0.telling.lock().await;
+        let room = match self.store().get::<ControlRooms>(person)? {
+            Some(room) => room,
+            None => self.invite_to_control_room(person).await?,
+        };
+        let arrived = Arrived::Tell {
+            plain: words.plain,
+            html: words.html,
+            source,
+        };
+        let mut batch = Batch::new();
+        batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+        self.store().commit(batch).await?;
+        drop(one_at_a_time);
+        self.wake(&room).await;
+        Ok(())
+    }
+
+    async fn invite_to_control_room(
+        &self,
+        person: &OwnedUserId,
+    ) -> Result<OwnedRoomId, EngineError> {
+        let bot = self.settings().bot.clone();
+        let device = self.device_of(&bot)?;
+        let actor = Actor::device(&bot, &device);
+        // Creating a room has no transaction id: the mark finds one that was made for the same
+        // person before a crash, or before the answer was lost.
+        let mark = hex::encode(Sha256::digest(person.as_bytes()));
+        if let Some(room) = self.room_with_mark(actor, &mark).await? {
+            return self.take_as_control_room(&bot, person, room).await;
+        }
+        let mut request = create_room::v3::Request::new();
+        let creation = json!({ MARK: mark });
+        request.creation_content = Some(ruma::serde::Raw::from_json(
+            serde_json::value::to_raw_value(&creation)?,
+        ));
+        request.invite = vec![person.clone()];
+        request.is_direct = true;
+        request.preset = Some(create_room::v3::RoomPreset::TrustedPrivateChat);
+        let encryption = json!({
+            "type": "m.room.encryption",
+            "state_key": "",
+            "content": { "algorithm": "m.megolm.v1.aes-sha2" },
+        });
+        request.initial_state = vec![ruma::serde::Raw::from_json(
+            serde_json::value::to_raw_value(&encryption)?,
+        )];
+        let room = self.homeserver().create_room(actor, request).await?;
+        self.take_as_control_room(&bot, person, room).await
+    }
+
+    /// The newest rooms of the bot in which nobody else is yet are looked at, a few at the most.
+    async fn room_with_mark(
+        &self,
+        bot: Actor<'_>,
+        mark: &str,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let rooms = self.homeserver().joined_rooms(bot).await?;
+        let mut unknown = Vec::new();
+        for room in rooms {
+            if !self.store().contains::<Rooms>(&room)? {
+                unknown.push(room);
+            }
+        }
+        for room in unknown.into_iter().take(ROOMS_LOOKED_AT) {
+            let create = self
+                .homeserver()
+                .state(bot, &room, "m.room.create", "")
+                .await?;
+            let create = create.and_then(|json| serde_json::from_str::<Value>(json.get()).ok());
+            if create.is_some_and(|create| create[MARK] == mark) {
+                return Ok(Some(room));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn take_as_control_room(
+        &self,
+        bot: &OwnedUserId,
+        person: &OwnedUserId,
+        room: OwnedRoomId,
+    ) -> Result<OwnedRoomId, EngineError> {
+        self.machines().expect_room(bot, &room).await?;
+        // Through the inbox, since the room's actor may have begun already.
+        let made = Arrived::Made {
+            person: person.clone(),
+        };
+        let mut batch = Batch::new();
+        batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
+        batch.put::<ControlRooms>(person, &room)?;
+        self.store().commit(batch).await?;
+        Ok(room)
+    }
+}

@@ -1,0 +1,315 @@
+//! What a room's actor does in a control room.
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::value::RawValue;
+
+use super::{
+    EngineError, Message, Task, Words,
+    control::{Control, ControlEffect, ControlPhase},
+    event::RoomEvent,
+    room::RoomActor,
+    tables::{ControlRooms, Kept, Untold, What},
+};
+use crate::{
+    crypto::DecryptError,
+    introduction::{Reason, RoomView},
+    store::{Batch, prefix},
+};
+
+/// How many things may wait to be told to somebody who has not come to their control room.
+const UNTOLD_AT_MOST: usize = 20;
+
+impl RoomActor {
+    /// The bot was invited.
+    pub(super) fn bot_invited(
+        &mut self,
+        asker: &OwnedUserId,
+        _state: &[Box<RawValue>],
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let known = self.record.control.as_ref();
+        if self.engine.is_ours(asker)
+            || known.is_some_and(|control| control.phase != ControlPhase::Left)
+        {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        let (control, effects) = Control::invited();
+        self.record.control = Some(control);
+        self.settle(batch, effects.into_iter().map(What::Control))
+    }
+
+    /// Whether the bot can answer here.
+    pub(super) fn is_ready(&self) -> bool {
+        self.record
+            .control
+            .as_ref()
+            .is_some_and(|c| c.phase == ControlPhase::Ready)
+    }
+
+    /// An event in a room with the bot.
+    pub(super) async fn handle_in_control_room(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let bot = self.engine.settings().bot.clone();
+        if let Some((user, membership)) = event.membership() {
+            return self.member_of_control_room(&bot, &user, membership, batch);
+        }
+        let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        if event.sender != person {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        match event.kind.as_str() {
+            "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
+            // Somebody could open the room to others.
+            "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
+                self.settle(batch, [What::Control(ControlEffect::Look)])
+            }
+            "m.room.message" => {
+                let words = self.engine.spokesperson().not_encrypted();
+                self.answer_with(words, &event.id, batch)
+            }
+            _ => Ok(self.engine.store().apply(batch)?),
+        }
+    }
+
+    fn member_of_control_room(
+        &mut self,
+        bot: &OwnedUserId,
+        user: &OwnedUserId,
+        membership: &str,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let Some(control) = &mut self.record.control else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let gone = matches!(membership, "leave" | "ban");
+        if user == bot {
+            if gone && control.phase != ControlPhase::Left {
+                control.phase = ControlPhase::Left;
+                return self.settle(batch, [What::Control(ControlEffect::Forget)]);
+            }
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        // Whoever comes or goes: look whether this is still a room of two.
+        if matches!(control.phase, ControlPhase::Ready | ControlPhase::Looking) {
+            self.engine
+                .machines()
+                .outdate_for_all(std::slice::from_ref(user));
+            return self.settle(batch, [What::Control(ControlEffect::Look)]);
+        }
+        Ok(self.engine.store().apply(batch)?)
+    }
+
+    async fn hear(
+        &mut self,
+        bot: &OwnedUserId,
+        person: &OwnedUserId,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let key = (self.room.clone(), event.id.clone());
+        match self.decrypt(bot, &event.id, json).await {
+            Ok((kind, content)) => {
+                batch.delete::<Kept>(&key);
+                self.waits_no_more(&event.id);
+                self.answer(person, &event, &kind, &content, batch).await
+            }
+            // Nothing has been found out about the event: it is looked at again.
+            Err(error) if error.is_transient() => Err(error),
+            Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {
+                let now = self.engine.now();
+                let Some(control) = &mut self.record.control else {
+                    return Ok(());
+                };
+                if control.wait_for_key(event.id, now) {
+                    batch.put::<Kept>(&key, &json.to_owned())?;
+                }
+                self.settle(batch, [])
+            }
+            Err(EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
+                self.waits_no_more(&event.id);
+                let words = self.engine.spokesperson().unreadable();
+                self.answer_with(words, &event.id, batch)
+            }
+            Err(EngineError::Decrypt(DecryptError::Untrusted { .. })) => {
+                self.waits_no_more(&event.id);
+                let plain = Reason::UnsignedDevice.words().to_owned();
+                let words = Words {
+                    html: plain.clone(),
+                    plain,
+                };
+                self.answer_with(words, &event.id, batch)
+            }
+            Err(EngineError::Decrypt(error)) => {
+                tracing::warn!(room = %self.room, %error, "a message to the bot is ignored");
+                self.waits_no_more(&event.id);
+                self.settle(batch, [])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn waits_no_more(&mut self, event: &OwnedEventId) {
+        if let Some(control) = &mut self.record.control {
+            control.waiting.retain(|(waiting, _)| waiting != event);
+        }
+    }
+
+    /// The command, its answer and "event done" are one write.
+    async fn answer(
+        &mut self,
+        person: &OwnedUserId,
+        event: &RoomEvent,
+        kind: &str,
+        content: &serde_json::Value,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let mut change = engine.directory().begin().await;
+        let message = Message {
+            person,
+            event_type: kind,
+            content,
+            sent_at: event.sent_at,
+            now: engine.now(),
+        };
+        let answer = engine.spokesperson().answer(message, &mut change)?;
+        let (changed, lock) = change.into_parts();
+        batch.merge(changed);
+        // Whoever asked is answered before somebody else is told.
+        let (tell, before): (Vec<Task>, Vec<Task>) = answer
+            .tasks
+            .into_iter()
+            .partition(|task| matches!(task, Task::Tell { .. }));
+        let source = event.id.to_string();
+        let say = answer
+            .words
+            .map(|words| ControlEffect::Say { words, source });
+        let effects = before.into_iter().map(ControlEffect::Task).chain(say);
+        let effects = effects.chain(tell.into_iter().map(ControlEffect::Task));
+        let effects: Vec<What> = effects.map(What::Control).collect();
+        let settled = self.settle(batch, effects);
+        drop(lock);
+        settled
+    }
+
+    fn answer_with(
+        &mut self,
+        words: Words,
+        event: &OwnedEventId,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let source = event.to_string();
+        self.settle(batch, [What::Control(ControlEffect::Say { words, source })])
+    }
+
+    /// A room key came: what waited for one is tried again.
+    pub(super) async fn key_for_bot(&mut self, batch: Batch) -> Result<(), EngineError> {
+        let Some(control) = &self.record.control else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let (Some(person), bot) = (control.person.clone(), self.engine.settings().bot.clone())
+        else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        for (event, _) in control.waiting.clone() {
+            let kept = self
+                .engine
+                .store()
+                .get::<Kept>(&(self.room.clone(), event.clone()))?;
+            let parsed = kept
+                .as_deref()
+                .map(|json| RoomEvent::parse(json, Some(&self.room)));
+            match (kept.as_deref(), parsed.flatten()) {
+                (Some(json), Some(event)) => {
+                    self.hear(&bot, &person, event, json, Batch::new()).await?;
+                }
+                _ => self.waits_no_more(&event),
+            }
+        }
+        // Last: until everything was tried, a crash tries it again.
+        self.settle(batch, [])
+    }
+
+    /// The bot is to say something here, or as soon as the person has come.
+    pub(super) fn tell(
+        &mut self,
+        plain: String,
+        html: String,
+        source: String,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.is_ready() {
+            let words = Words { plain, html };
+            return self.settle(batch, [What::Control(ControlEffect::Say { words, source })]);
+        }
+        let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let untold = self
+            .engine
+            .store()
+            .scan::<Untold>(&prefix(&person), None, UNTOLD_AT_MOST)?;
+        if untold.len() < UNTOLD_AT_MOST {
+            batch.put::<Untold>(&(person, self.engine.next()), &(plain, html))?;
+        }
+        Ok(self.engine.store().apply(batch)?)
+    }
+
+    /// The room was looked at.
+    pub(super) async fn judged(
+        &mut self,
+        view: &RoomView,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let judgement = engine.spokesperson().judge(view, &engine.settings().bot);
+        let Some(control) = &mut self.record.control else {
+            return Ok(engine.store().apply(batch)?);
+        };
+        let (effects, greet) = control.looked(judgement);
+        let person = control.person.clone();
+        let mut effects: Vec<What> = effects.into_iter().map(What::Control).collect();
+        if let (true, Some(person)) = (greet, person) {
+            batch.put::<ControlRooms>(&person, &self.room)?;
+            let change = engine.directory().begin().await;
+            let words = engine.spokesperson().greeting(&person, &change)?;
+            drop(change);
+            let source = "greeting".to_owned();
+            effects.push(What::Control(ControlEffect::Say { words, source }));
+            for (key, (plain, html)) in
+                engine
+                    .store()
+                    .scan::<Untold>(&prefix(&person), None, UNTOLD_AT_MOST)?
+            {
+                let (words, source) = (Words { plain, html }, format!("untold {}", key.1));
+                effects.push(What::Control(ControlEffect::Say { words, source }));
+                batch.delete::<Untold>(&key);
+            }
+        }
+        self.settle(batch, effects)
+    }
+
+    pub(super) fn tick_control(&mut self) -> Result<(), EngineError> {
+        let now = self.engine.now();
+        let Some(control) = &mut self.record.control else {
+            return Ok(());
+        };
+        let late = control.give_up(now);
+        let mut batch = Batch::new();
+        let mut effects = Vec::new();
+        for event in late {
+            let words = self.engine.spokesperson().unreadable();
+            let source = event.to_string();
+            effects.push(What::Control(ControlEffect::Say { words, source }));
+            batch.delete::<Kept>(&(self.room.clone(), event));
+        }
+        self.settle(batch, effects)
+    }
+}

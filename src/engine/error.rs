@@ -1,0 +1,101 @@
+//! What can go wrong while an effect is carried out, and what becomes of it.
+
+use std::time::Duration;
+
+use crate::{
+    crypto::{CryptoError, DecryptError, EncryptError},
+    directory::DirectoryError,
+    introduction::Refusal,
+    matrix::MatrixError,
+    store::StoreError,
+};
+
+/// An error of the engine. It knows its own fate: try again later, or give up.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The homeserver failed or refused.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
+    /// A machine failed.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// A message could not be decrypted.
+    #[error(transparent)]
+    Decrypt(#[from] DecryptError),
+    /// A message could not be encrypted.
+    #[error(transparent)]
+    Encrypt(#[from] EncryptError),
+    /// The directory refused or failed.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// An effect cannot be carried out, whatever happens.
+    #[error("the effect cannot be carried out: {0:?}")]
+    Refused(Refusal),
+    /// Something that we wrote ourselves cannot be read.
+    #[error("a record cannot be read: {0}")]
+    Record(#[from] serde_json::Error),
+    /// The service is stopping.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+impl EngineError {
+    /// Whether the same may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
+            Self::Crypto(error) => error.is_transient(),
+            Self::Encrypt(error) => error.is_transient(),
+            Self::Store(_) | Self::Stopping => true,
+            Self::Decrypt(DecryptError::Crypto(error)) => error.is_transient(),
+            Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => false,
+        }
+    }
+
+    /// How long the homeserver asked us to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Matrix(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again has to end some time: somebody answered, and it was no. A homeserver
+    /// that cannot be reached, or asks for patience, comes back.
+    pub fn exhausts_patience(&self) -> bool {
+        !matches!(
+            self,
+            Self::Matrix(MatrixError::Unreachable(_) | MatrixError::RateLimited { .. })
+                | Self::Store(_)
+                | Self::Stopping
+                | Self::Crypto(CryptoError::Matrix(
+                    MatrixError::Unreachable(_) | MatrixError::RateLimited { .. }
+                ))
+                | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(
+                    MatrixError::Unreachable(_) | MatrixError::RateLimited { .. }
+                )))
+                | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(
+                    MatrixError::Unreachable(_) | MatrixError::RateLimited { .. }
+                )))
+        )
+    }
+
+    /// What a decider is told when an effect will never succeed.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => refusal.clone(),
+            Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
+            Self::Decrypt(_) => Refusal::Unreadable,
+            // Whoever cannot be encrypted for after some insisting is as good as without a device.
+            Self::Encrypt(
+                EncryptError::NoSignedDevice { users }
+                | EncryptError::KeysUnknown { users }
+                | EncryptError::NoSession { users },
+            ) => Refusal::NoSignedDevice(users.clone()),
+            _ => Refusal::Impossible,
+        }
+    }
+}

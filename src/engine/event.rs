@@ -1,0 +1,85 @@
+//! Events as they come from the homeserver: every field may be missing or hostile.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::clock::Timestamp;
+
+/// A room event, as far as the engine needs it.
+#[derive(Clone, Debug)]
+pub(super) struct RoomEvent {
+    pub id: OwnedEventId,
+    pub room: OwnedRoomId,
+    pub sender: OwnedUserId,
+    pub kind: String,
+    pub state_key: Option<String>,
+    pub content: Value,
+    pub sent_at: Timestamp,
+    pub redacts: Option<OwnedEventId>,
+    /// The state shown to who is invited.
+    pub invite_state: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    event_id: OwnedEventId,
+    room_id: Option<OwnedRoomId>,
+    sender: OwnedUserId,
+    #[serde(rename = "type")]
+    kind: String,
+    state_key: Option<String>,
+    content: Value,
+    #[serde(default)]
+    origin_server_ts: u64,
+    redacts: Option<Value>,
+    unsigned: Option<Value>,
+}
+
+impl RoomEvent {
+    /// Reads an event; `room` is where it was found when it does not say so itself.
+    pub(super) fn parse(json: &str, room: Option<&OwnedRoomId>) -> Option<Self> {
+        let wire: Wire = serde_json::from_str(json).ok()?;
+        let invite_state = wire
+            .unsigned
+            .as_ref()
+            .map(stripped_state)
+            .unwrap_or_default();
+        // Moved into the content in room version 11.
+        let redacts = wire
+            .redacts
+            .as_ref()
+            .or_else(|| wire.content.get("redacts"));
+        let redacts = redacts
+            .and_then(Value::as_str)
+            .and_then(|id| id.try_into().ok());
+        Some(Self {
+            id: wire.event_id,
+            room: wire.room_id.or_else(|| room.cloned())?,
+            sender: wire.sender,
+            kind: wire.kind,
+            state_key: wire.state_key,
+            content: wire.content,
+            sent_at: Timestamp(wire.origin_server_ts),
+            redacts,
+            invite_state,
+        })
+    }
+
+    /// The user whose membership this event sets, and the membership.
+    pub(super) fn membership(&self) -> Option<(OwnedUserId, &str)> {
+        if self.kind != "m.room.member" {
+            return None;
+        }
+        let user = OwnedUserId::try_from(self.state_key.as_deref()?).ok()?;
+        Some((user, self.content["membership"].as_str()?))
+    }
+}
+
+fn stripped_state(unsigned: &Value) -> Vec<Box<RawValue>> {
+    let events = unsigned["invite_room_state"].as_array();
+    let events = events.into_iter().flatten().take(50);
+    events
+        .filter_map(|event| serde_json::value::to_raw_value(event).ok())
+        .collect()
+}

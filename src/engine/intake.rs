@@ -1,0 +1,317 @@
+//! The inbox: what the homeserver pushes is written down, once, before it is acknowledged.
+
+use std::collections::{BTreeMap, HashSet};
+
+use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
+use serde_json::{Value, value::RawValue};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Engine, EngineError,
+    event::RoomEvent,
+    tables::{
+        Arrived, Digests, DigestsByTime, Inbox, Rooms, Seen, SeenByTime, SeenEvent, SetAside,
+        ToDevice, ToDeviceItem,
+    },
+};
+use crate::{
+    clock::Timestamp,
+    introduction::Phase,
+    matrix::Transaction,
+    store::{Batch, StoreError},
+};
+
+/// How many unreadable events are set aside.
+const SET_ASIDE_AT_MOST: u64 = 1000;
+/// How much of one is kept, in bytes.
+const SET_ASIDE_BYTES: usize = 4096;
+
+/// What the homeserver says it holds for a device of ours.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyCounts {
+    pub one_time: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
+    pub fallback: Option<Vec<OneTimeKeyAlgorithm>>,
+}
+
+/// What a batch of arrivals touches.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub batch: Batch,
+    pub rooms: Vec<ruma::OwnedRoomId>,
+    pub to_device: bool,
+    /// What this batch holds already: the store does not know of it yet.
+    events: HashSet<OwnedEventId>,
+    digests: HashSet<[u8; 32]>,
+}
+
+impl Engine {
+    /// Takes in a transaction. When this returns, everything in it is durable.
+    ///
+    /// Transaction ids tell nothing: they start again after a restart of the homeserver. Events are
+    /// known by their id, to-device messages by a digest; the same transaction twice, one after the
+    /// other or at once, is taken in once.
+    pub async fn transaction(&self, body: Transaction) -> Result<(), EngineError> {
+        self.expect_keys(&body.events).await?;
+        let taken = {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let mut taken = Taken::default();
+            for json in &body.to_device {
+                self.take_to_device(json, None, &mut taken)?;
+            }
+            for json in &body.events {
+                self.take_event(json, None, &mut taken)?;
+            }
+            self.store().apply(std::mem::take(&mut taken.batch))?;
+            taken
+        };
+        self.store().flush().await?;
+        if body.dropped > 0 {
+            tracing::warn!(
+                count = body.dropped,
+                "malformed items of a transaction were set aside"
+            );
+        }
+        self.machines().outdate_for_all(&body.device_lists_changed);
+        let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
+        let engine = self.clone();
+        // The homeserver waits for its answer: what follows does not concern it.
+        self.spawn(async move {
+            // Rooms first: whoever needs a key that came with them waits for it there, and the
+            // others need not wait for a slow server's keys.
+            for room in taken.rooms {
+                engine.wake(&room).await;
+            }
+            if taken.to_device || counted {
+                engine.drain_to_device().await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Room keys are dropped on arrival unless their room is expected, and the first one may come
+    /// in the same transaction as the invite.
+    async fn expect_keys(&self, events: &[Box<RawValue>]) -> Result<(), EngineError> {
+        for json in events {
+            let Some(event) = RoomEvent::parse(json.get(), None) else {
+                continue;
+            };
+            if let Some((user, "invite")) = event.membership()
+                && self.is_ours(&user)
+                && !self.store().contains::<Seen>(&event.id)?
+                && !self.has_left(&user, &event.room)?
+            {
+                self.machines().expect_room(&user, &event.room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a ghost has been in this room before: it never comes back.
+    pub(super) fn has_left(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<bool, StoreError> {
+        let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        let mut introductions = record.introductions.iter();
+        Ok(introductions.any(|is| is.ghost == *user && is.phase == Phase::Over))
+    }
+
+    pub(super) fn take_event(
+        &self,
+        json: &RawValue,
+        room: Option<&ruma::OwnedRoomId>,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        let Some(event) = RoomEvent::parse(json.get(), room) else {
+            return self.set_aside(json, &mut taken.batch);
+        };
+        let known = self.store().contains::<Seen>(&event.id)?;
+        if known || !taken.events.insert(event.id.clone()) {
+            return Ok(());
+        }
+        self.mark_seen(&event.id, false, &mut taken.batch)?;
+        // What our own users say is known already; what becomes of their membership is not.
+        let own = self.is_ours(&event.sender) && event.kind != "m.room.member";
+        if own {
+            return Ok(());
+        }
+        let arrived = Arrived::Event(json_with_room(json, room));
+        taken
+            .batch
+            .put::<Inbox>(&(event.room.clone(), self.next()), &arrived)?;
+        if !taken.rooms.contains(&event.room) {
+            taken.rooms.push(event.room);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_to_device(
+        &self,
+        json: &RawValue,
+        user: Option<&OwnedUserId>,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        let Ok(value) = serde_json::from_str::<Value>(json.get()) else {
+            return self.set_aside(json, &mut taken.batch);
+        };
+        let named = value["to_user_id"]
+            .as_str()
+            .and_then(|user| user.try_into().ok());
+        let Some(user) = user.cloned().or(named) else {
+            return self.set_aside(json, &mut taken.batch);
+        };
+        let digest = digest(&user, &value);
+        let known = self.store().contains::<Digests>(&digest)?;
+        if known || !taken.digests.insert(digest) {
+            return Ok(());
+        }
+        let now = self.now();
+        taken.batch.put::<Digests>(&digest, &now)?;
+        taken.batch.put::<DigestsByTime>(&(now, digest), &())?;
+        let item = ToDeviceItem {
+            user,
+            json: json.get().to_owned(),
+        };
+        taken.batch.put::<ToDevice>(&self.next(), &item)?;
+        taken.to_device = true;
+        Ok(())
+    }
+
+    pub(super) fn mark_seen(
+        &self,
+        event: &OwnedEventId,
+        handled: bool,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let at = match self.store().get::<Seen>(event)? {
+            Some(seen) => seen.at,
+            None => {
+                let now = self.now();
+                batch.put::<SeenByTime>(&(now, event.clone()), &())?;
+                now
+            }
+        };
+        batch.put::<Seen>(event, &SeenEvent { at, handled })
+    }
+
+    fn set_aside(&self, json: &RawValue, batch: &mut Batch) -> Result<(), StoreError> {
+        tracing::warn!(
+            bytes = json.get().len(),
+            "an event cannot be read and is set aside"
+        );
+        let head: String = json.get().chars().take(SET_ASIDE_BYTES).collect();
+        // A ring: the newest take the places of the oldest.
+        batch.put::<SetAside>(&(self.next() % SET_ASIDE_AT_MOST), &head)?;
+        Ok(())
+    }
+
+    async fn note_counts(
+        &self,
+        one_time: crate::matrix::transaction::OtkCounts,
+        fallback: crate::matrix::transaction::FallbackTypes,
+    ) -> bool {
+        let mut counts = self.0.counts.lock().await;
+        let mut noted = false;
+        for (user, devices) in one_time {
+            // Synapse lists a user's cross-signing keys as if they were devices.
+            let Ok(Some(device)) = self.machines().device_of(&user) else {
+                continue;
+            };
+            let Some(held) = devices.get(&device) else {
+                continue;
+            };
+            let unused = fallback.get(&user).and_then(|devices| devices.get(&device));
+            let known = KeyCounts {
+                one_time: Some(held.clone()),
+                fallback: unused.cloned(),
+            };
+            counts.insert(user, known);
+            noted = true;
+        }
+        noted
+    }
+
+    /// Forgets what arrived more than a week ago: no homeserver sends it again.
+    pub(super) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
+        let Timestamp(horizon) = self.now() - std::time::Duration::from_secs(7 * 24 * 60 * 60);
+        loop {
+            let mut batch = Batch::new();
+            let events = self.store().scan::<SeenByTime>(&[], None, 1000)?;
+            let digests = self.store().scan::<DigestsByTime>(&[], None, 1000)?;
+            for (key, ()) in events.into_iter().filter(|((at, _), ())| at.0 < horizon) {
+                batch.delete::<Seen>(&key.1);
+                batch.delete::<SeenByTime>(&key);
+            }
+            for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {
+                batch.delete::<Digests>(&key.1);
+                batch.delete::<DigestsByTime>(&key);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.store().commit(batch).await?;
+        }
+    }
+}
+
+/// Events of a `/sync` do not say in which room they are.
+fn json_with_room(json: &RawValue, room: Option<&ruma::OwnedRoomId>) -> String {
+    let Some(room) = room else {
+        return json.get().to_owned();
+    };
+    match serde_json::from_str::<Value>(json.get()) {
+        Ok(Value::Object(mut fields)) => {
+            fields.insert("room_id".to_owned(), Value::String(room.to_string()));
+            Value::Object(fields).to_string()
+        }
+        _ => json.get().to_owned(),
+    }
+}
+
+/// Tells one to-device message from another: transactions and `/sync` shape the same one
+/// differently, but recipient, sender, type and content stay.
+fn digest(user: &OwnedUserId, value: &Value) -> [u8; 32] {
+    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes.
+    let parts = [&value["sender"], &value["type"], &value["content"]];
+    let mut hash = Sha256::new();
+    hash.update(user.as_bytes());
+    for part in parts {
+        let bytes = part.to_string();
+        hash.update([0]);
+        hash.update(bytes.len().to_be_bytes());
+        hash.update(bytes.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_and_a_sync_give_the_same_digest() {
+        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
+        let content = json!({ "b": 1, "a": { "y": 2, "x": 3 } });
+        let pushed = json!({
+            "type": "m.room.encrypted", "sender": "@alice:example.org", "content": content,
+            "to_user_id": user, "to_device_id": "DEV",
+        });
+        let synced = json!({
+            "sender": "@alice:example.org", "content": content, "type": "m.room.encrypted",
+        });
+        assert_eq!(digest(&user, &pushed), digest(&user, &synced));
+        let other: OwnedUserId = "@_dm_kim:example.org".try_into().unwrap();
+        assert_ne!(digest(&user, &pushed), digest(&other, &pushed));
+    }
+
+    #[test]
+    fn fields_cannot_be_shifted_into_one_another() {
+        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
+        let one = json!({ "sender": "ab", "type": "c", "content": {} });
+        let two = json!({ "sender": "a", "type": "bc", "content": {} });
+        assert_ne!(digest(&user, &one), digest(&user, &two));
+    }
+}

@@ -1,0 +1,140 @@
+//! What the inbox holds after transactions that come again, come twice at once, or hold rubbish.
+//! The engine is not started: what was taken in stays where it can be counted.
+
+use std::sync::Arc;
+
+use ruma::{OwnedRoomId, room_id, user_id};
+use serde_json::{Value, json};
+
+use super::{
+    Engine, Parts, Settings,
+    tables::{Inbox, SetAside, ToDevice},
+};
+use crate::{
+    bot::Bot,
+    crypto::Machines,
+    directory::{Directory, DirectorySettings},
+    introduction::Rules,
+    matrix::Transaction,
+    store::{Store, prefix},
+    testing::{FakeHomeserver, TestClock},
+};
+
+async fn engine() -> (Engine, Store, FakeHomeserver) {
+    let fake = FakeHomeserver::start().await;
+    let store = Store::in_memory();
+    let homeserver = fake.connect().await;
+    let server = ruma::server_name!("hs.test").to_owned();
+    let bot = user_id!("@_dm_.bot:hs.test").to_owned();
+    let parts = Parts {
+        machines: Machines::new(store.clone(), homeserver.clone(), Default::default()).unwrap(),
+        directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
+        spokesperson: Arc::new(Bot::new(bot.clone())),
+        clock: Arc::new(TestClock::at(1_795_376_395_450)),
+        store: store.clone(),
+        homeserver,
+    };
+    let settings = Settings {
+        server_name: server,
+        bot,
+        bot_name: "Stonechat".to_owned(),
+        rules: Rules::default(),
+        joins_at_once: 1,
+        strict: false,
+        handles_per_room: 10,
+        reconcile_every: std::time::Duration::from_secs(3600),
+        reconcile_per_second: 1,
+    };
+    (Engine::new(parts, settings).unwrap(), store, fake)
+}
+
+fn room() -> OwnedRoomId {
+    room_id!("!room:hs.test").to_owned()
+}
+
+fn event(id: &str) -> Value {
+    json!({
+        "type": "m.room.encrypted", "event_id": id, "room_id": room(),
+        "sender": "@alice:hs.test", "origin_server_ts": 1, "content": { "ciphertext": id },
+    })
+}
+
+fn transaction(events: &[Value]) -> Transaction {
+    let body = json!({ "events": events });
+    Transaction::parse(body.to_string().as_bytes()).unwrap()
+}
+
+fn taken(store: &Store) -> usize {
+    store
+        .scan::<Inbox>(&prefix(&room()), None, 10_000)
+        .unwrap()
+        .len()
+}
+
+#[tokio::test]
+async fn a_transaction_that_comes_again_is_taken_in_once() {
+    let (engine, store, _fake) = engine().await;
+    let events = [event("$one"), event("$two")];
+    engine.transaction(transaction(&events)).await.unwrap();
+    engine.transaction(transaction(&events)).await.unwrap();
+    assert_eq!(taken(&store), 2);
+    let more = [event("$two"), event("$three"), event("$three")];
+    engine.transaction(transaction(&more)).await.unwrap();
+    assert_eq!(taken(&store), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_transaction_that_comes_twice_at_the_same_time_is_taken_in_once() {
+    let (engine, store, _fake) = engine().await;
+    let events: Vec<Value> = (0..100).map(|n| event(&format!("$event{n}"))).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (engine, body) = (engine.clone(), transaction(&events));
+        tasks.spawn(async move { engine.transaction(body).await });
+    }
+    while let Some(taken) = tasks.join_next().await {
+        taken.unwrap().unwrap();
+    }
+    assert_eq!(taken(&store), 100);
+}
+
+#[tokio::test]
+async fn the_same_to_device_message_is_kept_once_however_it_comes() {
+    let (engine, store, _fake) = engine().await;
+    // Nobody's machine takes it out again: this ghost has none.
+    let message = json!({
+        "type": "m.room.encrypted", "sender": "@alice:hs.test", "content": { "body": "x" },
+        "to_user_id": "@_dm_sam:hs.test", "to_device_id": "DEV",
+    });
+    let raw = serde_json::value::to_raw_value(&message).unwrap();
+    let mut pushed = super::intake::Taken::default();
+    engine.take_to_device(&raw, None, &mut pushed).unwrap();
+    store.apply(std::mem::take(&mut pushed.batch)).unwrap();
+
+    let synced = json!({
+        "content": { "body": "x" }, "sender": "@alice:hs.test", "type": "m.room.encrypted",
+    });
+    let raw = serde_json::value::to_raw_value(&synced).unwrap();
+    let ghost = user_id!("@_dm_sam:hs.test").to_owned();
+    let mut again = super::intake::Taken::default();
+    engine
+        .take_to_device(&raw, Some(&ghost), &mut again)
+        .unwrap();
+    assert!(again.batch.is_empty());
+    assert_eq!(store.scan::<ToDevice>(&[], None, 10).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
+    let (engine, store, _fake) = engine().await;
+    let rubbish = [
+        json!({}),
+        json!({ "type": "m.room.encrypted", "event_id": 7 }),
+        json!({ "type": "m.room.encrypted", "event_id": "$x", "sender": "nobody" }),
+        json!({ "type": "m.room.encrypted", "event_id": "$y", "sender": "@a:b", "content": {} }),
+        event("$good"),
+    ];
+    engine.transaction(transaction(&rubbish)).await.unwrap();
+    assert_eq!(taken(&store), 1);
+    assert_eq!(store.scan::<SetAside>(&[], None, 100).unwrap().len(), 4);
+}

@@ -1,0 +1,242 @@
+//! Inbox, decide, outbox: the only room that runs things.
+//!
+//! * `intake` writes what the homeserver pushes to the inbox, once, and durably, before the
+//!   transaction is acknowledged; `reconcile` fetches what was lost on the way, by `/sync`.
+//! * `to_device` hands to-device messages to the machines.
+//! * Every room has an actor (`rooms`, `room`) that takes what arrived there in order, lets a pure
+//!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
+//!   batch, and carries the effects out one by one (`effects`, `control_effects`).
+//!
+//! # What a crash does
+//!
+//! An event is either still in the inbox, or its state and effects are written. An effect stays in
+//! the outbox until it is done; carrying it out twice is harmless, because its transaction id
+//! follows from the ghost, the room and the event that caused it, and everything else is looked up
+//! before it is changed.
+
+mod control;
+mod control_effects;
+mod control_room;
+mod effects;
+mod error;
+mod event;
+mod intake;
+#[cfg(test)]
+mod intake_tests;
+mod introduce;
+mod reconcile;
+mod room;
+mod rooms;
+mod speak;
+mod tables;
+mod to_device;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+
+pub use control::{Answer, Judgement, Message, Spokesperson, Task, Words};
+pub use error::EngineError;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    crypto::Machines,
+    directory::Directory,
+    introduction::Rules,
+    matrix::Homeserver,
+    store::{Store, StoreError},
+};
+
+/// What the configuration says to the engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our homeserver's name.
+    pub server_name: OwnedServerName,
+    /// The bot.
+    pub bot: OwnedUserId,
+    /// The bot's display name.
+    pub bot_name: String,
+    /// The rules of introductions.
+    pub rules: Rules,
+    /// How many introductions go on at the same time; the others wait at the door.
+    pub joins_at_once: usize,
+    /// Nothing passes through us, for every handle of this server.
+    pub strict: bool,
+    /// How many ghosts may be invited into one room.
+    pub handles_per_room: usize,
+    /// How often every ghost is reconciled.
+    pub reconcile_every: Duration,
+    /// How many ghosts a second.
+    pub reconcile_per_second: u32,
+}
+
+/// What the engine stands on.
+#[derive(Debug)]
+pub struct Parts {
+    /// The store.
+    pub store: Store,
+    /// The homeserver.
+    pub homeserver: Homeserver,
+    /// The machines.
+    pub machines: Machines,
+    /// The directory.
+    pub directory: Directory,
+    /// The bot's words.
+    pub spokesperson: Arc<dyn Spokesperson>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The running engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    settings: Settings,
+    /// Numbers everything that is queued; never goes back, also not over restarts.
+    sequence: AtomicU64,
+    intake: Mutex<()>,
+    to_device: Mutex<()>,
+    counts: Mutex<HashMap<OwnedUserId, intake::KeyCounts>>,
+    rooms: std::sync::Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
+    /// Set once the bot is made: from then on rooms have actors.
+    started: AtomicBool,
+    /// One control room at a time is made.
+    telling: Mutex<()>,
+    tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
+    joins: Arc<Semaphore>,
+    synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
+    stop: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine that takes in what arrives, but does nothing about it until [`Engine::start`].
+    pub fn new(parts: Parts, settings: Settings) -> Result<Self, StoreError> {
+        let sequence = tables::first_sequence(&parts.store)?;
+        let joins = Arc::new(Semaphore::new(settings.joins_at_once.max(1)));
+        Ok(Self(Arc::new(Inner {
+            parts,
+            settings,
+            sequence: AtomicU64::new(sequence),
+            intake: Mutex::default(),
+            to_device: Mutex::default(),
+            counts: Mutex::default(),
+            rooms: std::sync::Mutex::default(),
+            started: AtomicBool::new(false),
+            telling: Mutex::default(),
+            tasks: std::sync::Mutex::default(),
+            joins,
+            synced: Mutex::default(),
+            stop: watch::Sender::new(false),
+        })))
+    }
+
+    /// Makes the bot, takes up what was left undone, and keeps reconciling until
+    /// [`Engine::stop`].
+    pub async fn start(&self) -> Result<(), EngineError> {
+        let settings = &self.0.settings;
+        self.machines()
+            .provision(&settings.bot, &settings.bot_name)
+            .await?;
+        self.0.started.store(true, Ordering::Release);
+        self.drain_to_device().await;
+        self.wake_all().await?;
+        let engine = self.clone();
+        self.spawn(async move { engine.keep_reconciling().await });
+        Ok(())
+    }
+
+    /// Lets every actor finish the step that it is in, and makes everything durable.
+    pub async fn stop(&self) -> Result<(), EngineError> {
+        self.0.stop.send_replace(true);
+        loop {
+            // A task that ends may have started another one.
+            let mut tasks = std::mem::take(&mut *self.tasks());
+            if tasks.is_empty() {
+                break;
+            }
+            while tasks.join_next().await.is_some() {}
+        }
+        self.store().flush().await?;
+        Ok(())
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Directory {
+        &self.0.parts.directory
+    }
+
+    /// Whether a user of ours exists: the bot, or the ghost of a handle that somebody holds.
+    pub fn knows(&self, user: &UserId) -> bool {
+        self.is_ours(user) && matches!(self.machines().device_of(user), Ok(Some(_)))
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    fn homeserver(&self) -> &Homeserver {
+        &self.0.parts.homeserver
+    }
+
+    fn machines(&self) -> &Machines {
+        &self.0.parts.machines
+    }
+
+    fn spokesperson(&self) -> &dyn Spokesperson {
+        &*self.0.parts.spokesperson
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.parts.clock.now()
+    }
+
+    fn next(&self) -> u64 {
+        self.0.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts a task that [`Engine::stop`] waits for. Not an async function, so that the type of
+    /// a task does not contain the types of those that it starts.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, tokio::task::JoinSet<()>> {
+        self.0
+            .tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn stopping(&self) -> bool {
+        *self.0.stop.borrow()
+    }
+
+    /// Whether this user is one of ours: a ghost, the bot, or the unused sender.
+    pub fn is_ours(&self, user: &UserId) -> bool {
+        user.server_name() == self.0.settings.server_name && user.localpart().starts_with("_dm_")
+    }
+}

@@ -1,0 +1,256 @@
+//! The truth, fetched: a transaction is only a hint.
+//!
+//! Synapse loses to-device messages of a failed transaction, and room events queued behind one
+//! when it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges
+//! to-device messages; what comes that way goes through the same inbox as what was pushed.
+
+use std::time::Duration;
+
+use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
+use serde_json::value::RawValue;
+
+use super::{
+    Engine, EngineError,
+    event::RoomEvent,
+    intake::Taken,
+    tables::{Arrived, Inbox, OpenWork, Rooms, Seen, SyncTokens},
+};
+use crate::matrix::{Actor, JoinedRoom, MatrixError};
+
+/// What a ghost wants to know: its messages, its invites, its rooms; nothing of presence, receipts
+/// and typing.
+const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
+/// How many records are deleted in one write.
+const SWEPT_AT_ONCE: usize = 500;
+/// How many pages one reconciliation reads at the most; what is left waits for the next.
+const PAGES: usize = 50;
+/// How far a gap in a room is read back.
+const GAP_PAGES: usize = 20;
+/// Within this time a ghost is not asked for missing keys again.
+const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Syncs every ghost now and then, at a set rate, until the service stops.
+    pub(super) async fn keep_reconciling(&self) {
+        let mut stop = self.0.stop.subscribe();
+        let rate = self.0.settings.reconcile_per_second.max(1);
+        let pause = Duration::from_secs(1) / rate;
+        loop {
+            if let Err(error) = self.reconcile_all(pause).await {
+                tracing::warn!(%error, "reconciling goes on later");
+            }
+            if let Err(error) = self.forget_old_arrivals().await {
+                tracing::error!(%error, "old arrivals cannot be forgotten");
+            }
+            if let Err(error) = self.sweep().await {
+                tracing::error!(%error, "what has expired cannot be deleted");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.0.settings.reconcile_every) => {}
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// Deletes what the directory need not remember any more.
+    async fn sweep(&self) -> Result<(), EngineError> {
+        loop {
+            let mut change = self.directory().begin().await;
+            let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
+                + self
+                    .spokesperson()
+                    .sweep(&mut change, self.now(), SWEPT_AT_ONCE)?;
+            change.commit().await?;
+            if looked_at < SWEPT_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ghosts with open work first, then the bot, then the others.
+    async fn reconcile_all(&self, pause: Duration) -> Result<(), EngineError> {
+        let mut first = Vec::new();
+        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
+            first.push(ghost);
+        }
+        first.push(self.0.settings.bot.clone());
+        first.dedup();
+        let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
+        others.retain(|ghost| !first.contains(ghost));
+        for ghost in first.into_iter().chain(others) {
+            if self.stopping() {
+                return Ok(());
+            }
+            let reconciled = match self.sync_until_empty(&ghost).await {
+                Ok(()) => self.leave_forgotten_rooms(&ghost).await,
+                error => error,
+            };
+            if let Err(error) = reconciled {
+                tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
+            }
+            self.drain_to_device().await;
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// A ghost that is not needed leaves: whatever went wrong before, it stays in no room in which
+    /// it has nothing to do.
+    async fn leave_forgotten_rooms(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        if *ghost == self.0.settings.bot {
+            return Ok(());
+        }
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        for room in self.homeserver().joined_rooms(actor).await? {
+            if self
+                .store()
+                .contains::<OpenWork>(&(ghost.clone(), room.clone()))?
+            {
+                continue;
+            }
+            tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
+            match self.homeserver().leave(actor, &room, None).await {
+                Ok(()) | Err(MatrixError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.machines().forget_room(ghost, &room).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches what is there for a ghost whose keys are missing. False when that was done a moment
+    /// ago, so that nobody can make us sync by sending what we cannot read.
+    pub(super) async fn catch_up(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+        let now = self.now();
+        {
+            let mut synced = self.0.synced.lock().await;
+            synced.retain(|_, at| now.since(*at) < CATCH_UP_PAUSE);
+            if synced.contains_key(ghost) {
+                return Ok(false);
+            }
+            synced.insert(ghost.clone(), now);
+        }
+        self.sync_until_empty(ghost).await?;
+        self.drain_to_device().await;
+        Ok(true)
+    }
+
+    /// Takes in everything that the homeserver holds for a ghost, and acknowledges it.
+    pub(super) async fn sync_until_empty(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let Some(device) = self.machines().device_of(ghost)? else {
+            return Ok(());
+        };
+        for _ in 0..PAGES {
+            let since = self.store().get::<SyncTokens>(ghost)?;
+            let actor = Actor::device(ghost, &device);
+            let sync =
+                self.homeserver()
+                    .sync(actor, since.as_deref(), Some(FILTER), Duration::ZERO);
+            let page = sync.await?;
+            let mut gaps: Vec<(OwnedRoomId, Vec<Box<RawValue>>)> = Vec::new();
+            for (room, joined) in &page.joined {
+                if joined.limited && self.store().contains::<Rooms>(room)? {
+                    gaps.push((room.clone(), self.read_gap(actor, room, joined).await?));
+                }
+            }
+            let rooms = {
+                let _one_at_a_time = self.0.intake.lock().await;
+                let mut taken = Taken::default();
+                for json in &page.to_device {
+                    self.take_to_device(json, Some(ghost), &mut taken)?;
+                }
+                for (room, events) in &gaps {
+                    for json in events {
+                        self.take_event(json, Some(room), &mut taken)?;
+                    }
+                }
+                for (room, joined) in page.joined.iter().chain(&page.left) {
+                    for json in &joined.timeline {
+                        self.take_event(json, Some(room), &mut taken)?;
+                    }
+                }
+                for (room, state) in &page.invited {
+                    self.take_invite(ghost, room, state, &mut taken).await?;
+                }
+                taken.batch.put::<SyncTokens>(ghost, &page.next_batch)?;
+                self.store().apply(std::mem::take(&mut taken.batch))?;
+                taken.rooms
+            };
+            self.store().flush().await?;
+            for room in rooms {
+                self.wake(&room).await;
+            }
+            // The next request with the new token acknowledges what came; when nothing came there
+            // is nothing to acknowledge.
+            if page.to_device.is_empty() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_invite(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+        state: &[Box<RawValue>],
+        taken: &mut Taken,
+    ) -> Result<(), EngineError> {
+        if self.has_left(ghost, room)? {
+            // Still declined, but no key is expected.
+            self.machines().turn_away(ghost, room).await?;
+        } else {
+            self.machines().expect_room(ghost, room).await?;
+        }
+        let state = state
+            .iter()
+            .take(50)
+            .map(|event| event.get().to_owned())
+            .collect();
+        let arrived = Arrived::Invite {
+            user: ghost.clone(),
+            state,
+        };
+        taken
+            .batch
+            .put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+        taken.rooms.push(room.clone());
+        Ok(())
+    }
+
+    /// What lies between the last event that we know and the beginning of a limited timeline, in
+    /// order.
+    async fn read_gap(
+        &self,
+        actor: Actor<'_>,
+        room: &OwnedRoomId,
+        joined: &JoinedRoom,
+    ) -> Result<Vec<Box<RawValue>>, EngineError> {
+        let mut from = joined.prev_batch.clone();
+        let mut newest_first = Vec::new();
+        for _ in 0..GAP_PAGES {
+            let Some(token) = from.as_deref() else { break };
+            let back = Direction::Backward;
+            let page = self
+                .homeserver()
+                .messages(actor, room, Some(token), back, 100)
+                .await?;
+            if page.events.is_empty() {
+                break;
+            }
+            for json in page.events {
+                let known = RoomEvent::parse(json.get(), Some(room));
+                let known = known.map(|event| self.store().contains::<Seen>(&event.id));
+                if known.transpose()? == Some(true) {
+                    newest_first.reverse();
+                    return Ok(newest_first);
+                }
+                newest_first.push(json);
+            }
+            from = page.end;
+        }
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+}

@@ -1,0 +1,454 @@
+//! A room's actor: takes what arrives in order, lets it be decided, carries out what follows.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+use super::{
+    Engine, EngineError,
+    control::{Control, ControlEffect, ControlPhase},
+    event::RoomEvent,
+    tables::{Arrived, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, Seen, What},
+};
+use crate::{
+    clock::Timestamp,
+    introduction::{Effect, HeardKind, Input, Introduction, Phase},
+    store::{Batch, prefix},
+};
+
+/// The first pause after a failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// For how long an event is tried that cannot be handled.
+const INSIST: Duration = Duration::from_secs(2 * 60);
+/// For how long an empty actor stays, so that a lively room does not load it again and again.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(super) struct RoomActor {
+    pub engine: Engine,
+    pub room: OwnedRoomId,
+    pub record: RoomRecord,
+    notify: Arc<Notify>,
+    failures: u32,
+    /// The item that cannot be dealt with at the moment, and since when.
+    failing: Option<(u64, Timestamp)>,
+    /// A place among the introductions that go on at the same time.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+impl RoomActor {
+    pub(super) fn load(
+        engine: Engine,
+        room: OwnedRoomId,
+        notify: Arc<Notify>,
+    ) -> Result<Self, EngineError> {
+        let record = engine.store().get::<Rooms>(&room)?.unwrap_or_default();
+        let mut actor = Self {
+            engine,
+            room,
+            record,
+            notify,
+            failures: 0,
+            failing: None,
+            permit: None,
+        };
+        actor.take_up()?;
+        Ok(actor)
+    }
+
+    /// An introduction in the middle of something has an effect in the outbox; should that ever be
+    /// missing, nobody is left waiting for it.
+    fn take_up(&mut self) -> Result<(), EngineError> {
+        let store = self.engine.store();
+        if !store
+            .scan::<Outbox>(&prefix(&self.room), None, 1)?
+            .is_empty()
+        {
+            return Ok(());
+        }
+        let mut effects = Vec::new();
+        for is in &self.record.introductions {
+            let ghost = &is.ghost;
+            effects.extend(is.under_way().into_iter().map(|effect| What::Introduction {
+                ghost: ghost.clone(),
+                effect,
+            }));
+        }
+        if effects.is_empty() {
+            return Ok(());
+        }
+        self.settle(Batch::new(), effects)
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), EngineError> {
+        let mut stop = self.engine.0.stop.subscribe();
+        loop {
+            if *stop.borrow() {
+                return Err(EngineError::Stopping);
+            }
+            match self.step().await {
+                Ok(true) => {
+                    self.failures = 0;
+                    self.failing = None;
+                }
+                Ok(false) => {
+                    let pause = self.until_wake();
+                    let idle = pause.is_none();
+                    tokio::select! {
+                        () = self.notify.notified() => {}
+                        () = tokio::time::sleep(pause.unwrap_or(IDLE)) => {
+                            if idle && self.engine.retire_actor(&self.room)? {
+                                return Ok(());
+                            }
+                        }
+                        _ = stop.changed() => {}
+                    }
+                }
+                Err(error) => {
+                    let pause = self.pause_after(&error);
+                    // What was decided and not written has not happened; and whoever waits for a
+                    // slow server keeps nobody else from being introduced.
+                    self.record = self
+                        .engine
+                        .store()
+                        .get::<Rooms>(&self.room)?
+                        .unwrap_or_default();
+                    self.permit = None;
+                    tracing::warn!(room = %self.room, %error, ?pause, "trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        _ = stop.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// One effect, one arrival or one deadline; false when there is nothing to do.
+    async fn step(&mut self) -> Result<bool, EngineError> {
+        let store = self.engine.store();
+        if let Some(((_, number), due)) = store
+            .scan::<Outbox>(&prefix(&self.room), None, 1)?
+            .into_iter()
+            .next()
+        {
+            // What is about to be shown to others must not be forgotten by us.
+            store.flush().await?;
+            self.carry_out(number, due).await?;
+            return Ok(true);
+        }
+        if let Some(((_, number), arrived)) = store
+            .scan::<Inbox>(&prefix(&self.room), None, 1)?
+            .into_iter()
+            .next()
+        {
+            let given = arrived.clone();
+            match self.take(number, arrived).await {
+                Err(error) if error.is_transient() && self.has_insisted(number, INSIST, &error) => {
+                    tracing::error!(room = %self.room, %error, "an event is given up");
+                    self.give_up(number, given)?;
+                }
+                Err(error) if !error.is_transient() => {
+                    tracing::error!(room = %self.room, %error, "an event cannot be handled");
+                    self.give_up(number, given)?;
+                }
+                taken => taken?,
+            }
+            return Ok(true);
+        }
+        self.tick().await
+    }
+
+    /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
+    /// sender is told; nothing else may hold up the room for ever.
+    fn give_up(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
+        let store = self.engine.store();
+        self.record = store.get::<Rooms>(&self.room)?.unwrap_or_default();
+        let mut batch = Batch::new();
+        batch.delete::<Inbox>(&(self.room.clone(), number));
+        let mut effects = Vec::new();
+        if let Arrived::Event(json) = arrived
+            && let Some(event) = RoomEvent::parse(&json, Some(&self.room))
+            && event.kind == "m.room.encrypted"
+        {
+            self.engine.mark_seen(&event.id, true, &mut batch)?;
+            let open = self.record.introductions.iter().filter(|is| is.is_open());
+            let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
+            for ghost in ghosts {
+                let input = Input::Heard {
+                    event: event.id.clone(),
+                    sender: event.sender.clone(),
+                    kind: HeardKind::Unreadable,
+                };
+                effects.extend(self.feed(&ghost, &input));
+            }
+        }
+        self.settle(batch, effects)
+    }
+
+    async fn take(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
+        let mut batch = Batch::new();
+        batch.delete::<Inbox>(&(self.room.clone(), number));
+        match arrived {
+            Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.room)) {
+                Some(event) => self.handle(event, &json, batch).await,
+                None => Ok(self.engine.store().apply(batch)?),
+            },
+            Arrived::Invite { user, state } => self.invite_without_event(&user, state, batch).await,
+            Arrived::Made { person } => {
+                self.record
+                    .control
+                    .get_or_insert_with(|| Control::made(person));
+                // They may have come already.
+                self.settle(batch, [What::Control(ControlEffect::Look)])
+            }
+            Arrived::Key { user } if user == self.engine.0.settings.bot => {
+                self.key_for_bot(batch).await
+            }
+            Arrived::Key { user } => self.key_for_ghost(&user, batch).await,
+            Arrived::KeyForStrict { ghost, sender } => self.key_for_strict(&ghost, &sender, batch),
+            Arrived::Tell {
+                plain,
+                html,
+                source,
+            } => self.tell(plain, html, source, batch),
+        }
+    }
+
+    /// Handles an event once, however it came. `batch` is written together with what follows.
+    pub(super) async fn handle(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let seen = self.engine.store().get::<Seen>(&event.id)?;
+        if seen.is_some_and(|seen| seen.handled) {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        // Until the bot knows whose room it is in, it reads nothing; then it reads back.
+        let bot_is_here = self.bot_is_here();
+        let unread = bot_is_here && !self.is_ready() && event.membership().is_none();
+        if !unread {
+            self.engine.mark_seen(&event.id, true, &mut batch)?;
+        }
+        let invited = event
+            .membership()
+            .filter(|(_, membership)| *membership == "invite");
+        if let Some((user, _)) = invited.filter(|(user, _)| self.engine.is_ours(user)) {
+            let state = event.invite_state.clone();
+            let bot = user == self.engine.0.settings.bot;
+            if bot {
+                return self.bot_invited(&event.sender, &state, batch);
+            }
+            let direct = event.content["is_direct"] == true;
+            return self
+                .ghost_invited(&user, &event.sender, direct, batch)
+                .await;
+        }
+        if bot_is_here && self.record.introductions.iter().any(Introduction::is_open) {
+            self.handle_in_introduction(event.clone(), json, Batch::new())
+                .await?;
+        }
+        if bot_is_here {
+            if unread {
+                return Ok(self.engine.store().apply(batch)?);
+            }
+            return self.handle_in_control_room(event, json, batch).await;
+        }
+        self.handle_in_introduction(event, json, batch).await
+    }
+
+    /// Whether the bot is in this room, or on its way in.
+    pub(super) fn bot_is_here(&self) -> bool {
+        self.record
+            .control
+            .as_ref()
+            .is_some_and(|control| control.phase != ControlPhase::Left)
+    }
+
+    async fn invite_without_event(
+        &mut self,
+        user: &OwnedUserId,
+        state: Vec<String>,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let state: Vec<_> = state
+            .into_iter()
+            .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
+            .collect();
+        let asker = state.iter().find_map(|event| {
+            let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
+            let invite = event["type"] == "m.room.member"
+                && event["state_key"] == user.as_str()
+                && event["content"]["membership"] == "invite";
+            invite
+                .then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
+                .flatten()
+        });
+        let Some(asker) = asker else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        if *user == self.engine.0.settings.bot {
+            return self.bot_invited(&asker, &state, batch);
+        }
+        self.ghost_invited(user, &asker, true, batch).await
+    }
+
+    async fn carry_out(&mut self, number: u64, due: Due) -> Result<(), EngineError> {
+        let kind = due.what.kind();
+        tracing::debug!(room = %self.room, kind, "carrying out");
+        match due.what {
+            What::Introduction { ghost, effect } => {
+                self.carry_out_introduction(number, &ghost, effect).await
+            }
+            What::Control(effect) => self.carry_out_control(number, effect).await,
+        }
+    }
+
+    async fn tick(&mut self) -> Result<bool, EngineError> {
+        let due = self.wake().is_some_and(|at| at <= self.engine.now());
+        if due {
+            self.tick_introductions()?;
+            self.tick_control()?;
+        }
+        Ok(due)
+    }
+
+    /// Writes the record, the effects and whatever else the batch holds.
+    pub(super) fn settle(
+        &mut self,
+        mut batch: Batch,
+        effects: impl IntoIterator<Item = What>,
+    ) -> Result<(), EngineError> {
+        for what in effects {
+            let due = Due {
+                since: self.engine.now(),
+                what,
+            };
+            batch.put::<Outbox>(&(self.room.clone(), self.engine.next()), &due)?;
+        }
+        for introduction in &self.record.introductions {
+            let key = (introduction.ghost.clone(), self.room.clone());
+            if introduction.is_open() {
+                batch.put::<OpenWork>(&key, &())?;
+            } else {
+                batch.delete::<OpenWork>(&key);
+            }
+        }
+        if let Some(control) = &self.record.control {
+            let key = (self.engine.settings().bot.clone(), self.room.clone());
+            if control.waiting.is_empty() {
+                batch.delete::<OpenWork>(&key);
+            } else {
+                batch.put::<OpenWork>(&key, &())?;
+            }
+        }
+        if self.record.introductions.is_empty() && self.record.control.is_none() {
+            batch.delete::<Rooms>(&self.room);
+        } else {
+            batch.put::<Rooms>(&self.room, &self.record)?;
+        }
+        if !self
+            .record
+            .introductions
+            .iter()
+            .any(|is| is_at_work(&is.phase))
+        {
+            self.permit = None;
+        }
+        Ok(self.engine.store().apply(batch)?)
+    }
+
+    pub(super) fn finish(&self, number: u64) -> Batch {
+        let mut batch = Batch::new();
+        batch.delete::<Outbox>(&(self.room.clone(), number));
+        batch
+    }
+
+    fn wake(&self) -> Option<Timestamp> {
+        let introductions = self.record.introductions.iter();
+        let deadlines = introductions.filter_map(|is| is.deadline(&self.engine.0.settings.rules));
+        deadlines
+            .chain(
+                self.record
+                    .control
+                    .as_ref()
+                    .and_then(|control| control.wake()),
+            )
+            .min()
+    }
+
+    fn until_wake(&self) -> Option<Duration> {
+        self.wake()
+            .map(|at| at.since(self.engine.now()).min(Duration::from_secs(3600)))
+    }
+
+    /// Whether an item has failed for so long, with an answer, that it will not succeed. A
+    /// homeserver that was away, or that we were away from, is given its time again.
+    pub(super) fn has_insisted(
+        &mut self,
+        number: u64,
+        at_most: Duration,
+        error: &EngineError,
+    ) -> bool {
+        if !error.exhausts_patience() {
+            self.failing = None;
+            return false;
+        }
+        let now = self.engine.now();
+        match self.failing {
+            Some((failing, since)) if failing == number => now.since(since) > at_most,
+            _ => {
+                self.failing = Some((number, now));
+                false
+            }
+        }
+    }
+
+    fn pause_after(&mut self, error: &EngineError) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
+        error
+            .retry_after()
+            .unwrap_or(doubled)
+            .clamp(FIRST_PAUSE, LONGEST_PAUSE)
+    }
+
+    /// The transaction id of what `kind` sends because of `cause`: the same after a crash, and
+    /// unique over all ghosts, since Synapse keeps one list for the whole application service.
+    pub(super) fn transaction_id(
+        &self,
+        user: &OwnedUserId,
+        kind: &str,
+        cause: &str,
+    ) -> ruma::OwnedTransactionId {
+        use sha2::{Digest as _, Sha256};
+        let mut hash = Sha256::new();
+        for part in [user.as_str(), self.room.as_str(), kind, cause] {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        format!("sc{}", hex::encode(&hash.finalize()[..20])).into()
+    }
+}
+
+fn is_at_work(phase: &Phase) -> bool {
+    !matches!(
+        phase,
+        Phase::Waiting { .. } | Phase::Declining { .. } | Phase::Declined | Phase::Over
+    )
+}
+
+/// What an effect was caused by, for its transaction id.
+pub(super) fn cause(effect: &Effect) -> String {
+    let id = |event: &OwnedEventId| event.to_string();
+    match effect {
+        Effect::PassOn { event, .. } | Effect::PassOnEdit { event, .. } => id(event),
+        Effect::TakeBack { of } => id(of),
+        Effect::Say { saying } => format!("{saying:?}"),
+        _ => String::new(),
+    }
+}

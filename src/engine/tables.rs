@@ -1,0 +1,183 @@
+//! What the engine keeps. Values that hold anything from an event are sealed.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::{Deserialize, Serialize};
+
+use super::control::{Control, ControlEffect};
+use crate::{
+    clock::Timestamp,
+    introduction::{Effect, Introduction},
+    store::{Batch, Store, StoreError, Table},
+};
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident = $id:literal, $secret:literal, $key:ty => $value:ty) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = stringify!($name);
+            const SECRET: bool = $secret;
+            type Key = $key;
+            type Value = $value;
+        }
+    };
+}
+
+table! {
+    /// What has arrived in a room and is not decided yet; deleted in the write that decides it.
+    Inbox = 10, true, (OwnedRoomId, u64) => Arrived
+}
+table! {
+    /// Events that have arrived, so that none is taken twice; forgotten after a week.
+    Seen = 11, false, OwnedEventId => SeenEvent
+}
+table! {
+    /// [`Seen`] by age.
+    SeenByTime = 12, false, (Timestamp, OwnedEventId) => ()
+}
+table! {
+    /// To-device messages that no machine has taken yet.
+    ToDevice = 13, true, u64 => ToDeviceItem
+}
+table! {
+    /// Digests of to-device messages that have arrived; forgotten after a week.
+    Digests = 14, false, [u8; 32] => Timestamp
+}
+table! {
+    /// [`Digests`] by age.
+    DigestsByTime = 15, false, (Timestamp, [u8; 32]) => ()
+}
+table! {
+    /// What the engine knows of a room; deleted when nothing is left to do there, except that a
+    /// ghost which has left must never come back.
+    Rooms = 16, true, OwnedRoomId => RoomRecord
+}
+table! {
+    /// Effects that are decided and not carried out yet, in order.
+    Outbox = 17, true, (OwnedRoomId, u64) => Due
+}
+table! {
+    /// Events, as ciphertext, that are to be passed on or wait for their key.
+    Kept = 18, true, (OwnedRoomId, OwnedEventId) => String
+}
+table! {
+    /// Which event passed on which; deleted when the ghost leaves.
+    Passed = 19, false, (OwnedRoomId, OwnedEventId) => OwnedEventId
+}
+table! {
+    /// How far a ghost has synced.
+    SyncTokens = 20, false, OwnedUserId => String
+}
+table! {
+    /// Events that could not be read at all, the newest thousand.
+    SetAside = 21, true, u64 => String
+}
+table! {
+    /// In which rooms a ghost has something to do.
+    OpenWork = 22, false, (OwnedUserId, OwnedRoomId) => ()
+}
+table! {
+    /// The control room of a person.
+    ControlRooms = 23, false, OwnedUserId => OwnedRoomId
+}
+table! {
+    /// What the bot has to tell a person who has not come to a control room yet.
+    Untold = 24, true, (OwnedUserId, u64) => (String, String)
+}
+
+/// Something that happened in a room.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Arrived {
+    /// An event as the homeserver pushed it, JSON.
+    Event(String),
+    /// An invite learned from a sync, which shows no event of it: the stripped state, JSON.
+    Invite {
+        /// Who is invited.
+        user: OwnedUserId,
+        /// The stripped state.
+        state: Vec<String>,
+    },
+    /// The bot made this room, to tell somebody something.
+    Made {
+        /// Whom.
+        person: OwnedUserId,
+    },
+    /// A room key came.
+    Key {
+        /// Whose machine has it.
+        user: OwnedUserId,
+    },
+    /// Somebody sent a strict ghost a key.
+    KeyForStrict {
+        /// The ghost.
+        ghost: OwnedUserId,
+        /// Who sent it.
+        sender: OwnedUserId,
+    },
+    /// The bot is to say something here.
+    Tell {
+        /// In plain text.
+        plain: String,
+        /// In HTML.
+        html: String,
+        /// What it follows from: the same source is never told twice.
+        source: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SeenEvent {
+    pub at: Timestamp,
+    pub handled: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ToDeviceItem {
+    pub user: OwnedUserId,
+    pub json: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct RoomRecord {
+    pub introductions: Vec<Introduction>,
+    pub control: Option<Control>,
+}
+
+/// An effect that has to be carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Due {
+    pub since: Timestamp,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum What {
+    Introduction { ghost: OwnedUserId, effect: Effect },
+    Control(ControlEffect),
+}
+
+impl What {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Introduction { effect, .. } => effect.kind(),
+            Self::Control(effect) => effect.kind(),
+        }
+    }
+}
+
+/// The first number of a new run. Numbers of a later run are higher than all of an earlier one, so
+/// that what is queued keeps its order over restarts without a write for every number.
+pub(super) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
+    let run = store.get::<Run>(&0)?.unwrap_or(0) + 1;
+    let mut batch = Batch::new();
+    batch.put::<Run>(&0, &run)?;
+    store.apply(batch)?;
+    Ok(run << 40)
+}
+
+table! {
+    /// How often the service was started.
+    Run = 25, false, u8 => u64
+}

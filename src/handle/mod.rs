@@ -1,0 +1,249 @@
+//! Handles: the names by which people here are reached.
+//!
+//! A [`Handle`] is shown as its owner typed it and compared without case. Two keys are derived
+//! from it: [`Handle::key`], under which it is stored, and [`Handle::lookalike_key`], which is the
+//! same for all handles that a reader could take for one another. What people type, which may be
+//! a link or carry a server, is read by [`Typed::parse`].
+//!
+//! ```
+//! use stonechat::handle::{Handle, HandleRules};
+//!
+//! let rules = HandleRules::default();
+//! let sam = Handle::parse("Sam", &rules)?;
+//! assert_eq!(sam.to_string(), "@Sam");
+//! assert_eq!(sam.key(), "sam");
+//! assert_eq!(sam, Handle::parse("SAM", &rules)?);
+//! assert_eq!(sam.ghost_localpart(), "_dm_sam");
+//! # Ok::<(), stonechat::handle::HandleError>(())
+//! ```
+
+mod lookalike;
+mod reserved;
+mod typed;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{lookalike::lookalike_key, reserved::ReservedNames, typed::Typed};
+
+/// What the Matrix names of all our ghosts begin with. People cannot register such names:
+/// Synapse refuses them a localpart that begins with `_`.
+pub const GHOST_PREFIX: &str = "_dm_";
+
+/// No rules can allow more than this, so that a ghost's Matrix ID stays far below its 255 bytes.
+pub const MAX_HANDLE_LENGTH: usize = 64;
+
+/// Which handles may be claimed here. Handles that exist already stay valid when the rules change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandleRules {
+    /// The least number of characters.
+    pub min: usize,
+    /// The largest number of characters; [`MAX_HANDLE_LENGTH`] is the most it can be.
+    pub max: usize,
+}
+
+impl HandleRules {
+    /// All that can ever have been a handle, whatever the rules were then.
+    pub const WIDEST: HandleRules = HandleRules {
+        min: 1,
+        max: MAX_HANDLE_LENGTH,
+    };
+}
+
+impl Default for HandleRules {
+    fn default() -> Self {
+        HandleRules { min: 1, max: 15 }
+    }
+}
+
+/// Why something is not a handle. The words can be shown to the person who typed it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// Nothing was typed.
+    #[error("a handle is missing; it looks like `@sam`")]
+    Empty,
+    /// Fewer characters than the rules want.
+    #[error("a handle has at least {min} characters; try a longer one")]
+    TooShort {
+        /// The least number of characters.
+        min: usize,
+    },
+    /// More characters than the rules allow.
+    #[error("a handle has at most {max} characters; try a shorter one")]
+    TooLong {
+        /// The largest number of characters.
+        max: usize,
+    },
+    /// A character that handles do not have.
+    #[error(
+        "a handle has only the letters a to z, digits and `_`, so {found:?} cannot be in it{}",
+        suggestion.as_ref().map(|s| format!("; did you mean `@{s}`?")).unwrap_or_default()
+    )]
+    Character {
+        /// The first character that is not allowed.
+        found: char,
+        /// A handle that looks the same and could be typed instead.
+        suggestion: Option<String>,
+    },
+    /// Only underscores.
+    #[error("a handle needs at least one letter or digit besides `_`")]
+    OnlyUnderscores,
+    /// A Matrix ID of somebody who is not a ghost.
+    #[error("{0} is a Matrix ID, not a handle; a handle looks like `@sam`")]
+    MatrixId(ruma::OwnedUserId),
+    /// A link that does not lead to a ghost, or something with a broken server name.
+    #[error("that is neither a handle like `@sam` nor a link to one")]
+    NotAHandle,
+}
+
+/// A name that is a valid handle. Equal to another if they differ in nothing but case.
+#[derive(Clone)]
+pub struct Handle {
+    shown: Box<str>,
+    key: Box<str>,
+}
+
+impl Handle {
+    /// Reads a bare handle, without `@` or server; for what people type see [`Typed::parse`].
+    pub fn parse(text: &str, rules: &HandleRules) -> Result<Handle, HandleError> {
+        if text.is_empty() {
+            return Err(HandleError::Empty);
+        }
+        if let Some(found) = text.chars().find(|c| !is_handle_char(*c)) {
+            return Err(HandleError::Character {
+                found,
+                suggestion: suggest(text, rules),
+            });
+        }
+        let max = rules.max.min(MAX_HANDLE_LENGTH);
+        if text.len() > max {
+            return Err(HandleError::TooLong { max });
+        }
+        if text.len() < rules.min {
+            return Err(HandleError::TooShort { min: rules.min });
+        }
+        if text.bytes().all(|b| b == b'_') {
+            return Err(HandleError::OnlyUnderscores);
+        }
+        Ok(Handle {
+            shown: text.into(),
+            key: text.to_ascii_lowercase().into(),
+        })
+    }
+
+    /// The handle whose ghost has this localpart. `None` for everything else in our namespace:
+    /// the bot and people without a handle have names with a `.`, which no handle has.
+    pub fn of_ghost(localpart: &str) -> Option<Handle> {
+        let name = localpart.strip_prefix(GHOST_PREFIX)?;
+        let handle = Handle::parse(name, &HandleRules::WIDEST).ok()?;
+        // Matrix IDs are compared with case: `_dm_Sam` is nobody of ours.
+        (handle.key() == name).then_some(handle)
+    }
+
+    /// As its owner typed it, without the `@`.
+    pub fn as_shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The handle in lower case: the same for all spellings of it.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The same for all handles that a reader could take for this one.
+    pub fn lookalike_key(&self) -> String {
+        lookalike_key(&self.key)
+    }
+
+    /// The localpart of this handle's ghost.
+    pub fn ghost_localpart(&self) -> String {
+        format!("{GHOST_PREFIX}{}", self.key)
+    }
+}
+
+fn is_handle_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The ASCII handle that `text` looks like, for people whose keyboard gave them `ѕаm` or `sam!`.
+fn suggest(text: &str, rules: &HandleRules) -> Option<String> {
+    if text.chars().count() > MAX_HANDLE_LENGTH {
+        return None;
+    }
+    let plain: String = text
+        .chars()
+        .flat_map(|c| {
+            let mut buffer = [0; 4];
+            let of_one = if c.is_ascii() {
+                c.to_string()
+            } else {
+                unicode_security::skeleton(c.encode_utf8(&mut buffer)).collect()
+            };
+            of_one.chars().collect::<Vec<_>>()
+        })
+        .map(|c| if matches!(c, '-' | '.' | ' ') { '_' } else { c })
+        .filter(|c| is_handle_char(*c))
+        .collect();
+    Handle::parse(plain.trim_matches('_'), rules)
+        .ok()
+        .map(|handle| handle.shown.into())
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{}", self.shown)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.shown)
+    }
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Handle {}
+
+impl PartialOrd for Handle {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Handle {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl Hash for Handle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl Serialize for Handle {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown)
+    }
+}
+
+impl<'de> Deserialize<'de> for Handle {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Handle::parse(&text, &HandleRules::WIDEST).map_err(serde::de::Error::custom)
+    }
+}

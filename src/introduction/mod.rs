@@ -1,0 +1,38 @@
+//! How an open handle's ghost brings two people together, and is gone.
+//!
+//! Everything in this room is pure. The engine feeds [`decide`] what happened in a room and
+//! carries out the [`Effect`]s in order; each effect that is done, or refused for good, comes back
+//! as an [`Input`]. An [`Introduction`] holds ids and times, never anything that was said.
+//!
+//! # The life of an introduction
+//!
+//! ```text
+//! Invited ─▶ Declining ─▶ Over                                  not now, or not claimed
+//!    │
+//!    ▼
+//! Joining ─▶ Looking ─▶ Listening ─▶ Inviting ─▶ Lingering ─▶ Leaving ─▶ Over
+//!               │  ▲                     │            ▲
+//!        encryption on                   └─▶ Waiting ─┘   owner not joined, or no signed device
+//! ```
+//!
+//! The order is what the promise rests on: the opening line is taken, the owner invited, the line
+//! passed on, and only then does the ghost leave; what falls between the invite and the leaving is
+//! passed on too, since nobody can tell whether the owner got its key.
+
+mod decide;
+mod quote;
+mod room_view;
+mod state;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use decide::decide;
+pub use quote::{Quote, QuoteError, quote, quote_edit};
+pub use room_view::{MEGOLM, RoomView, Rotation};
+pub use state::{
+    Admission, Decision, Effect, EffectKind, Heard, HeardKind, Input, Introduction, Invite, Phase,
+    Refusal, Rules, WaitFor,
+};
+pub use text::{Reason, Saying, clean_name};

@@ -1,0 +1,202 @@
+//! How a message is passed on: as a quote that says whose words they are.
+
+use serde_json::{Map, Value, json};
+
+/// The longest text that is also sent as HTML, in bytes: a Matrix event holds 64 KiB in all, and a
+/// message that fitted has to fit again.
+const HTML_AT_MOST: usize = 12_000;
+
+/// A message content, ready to be encrypted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quote {
+    /// The event type.
+    pub event_type: String,
+    /// The content.
+    pub content: Value,
+}
+
+/// Why a message cannot be quoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuoteError {
+    /// Polls, calls and the like.
+    #[error("events of this type cannot be passed on")]
+    NotAMessage,
+    /// A file whose bytes are not encrypted would break the promise of the room.
+    #[error("the attachment is not encrypted")]
+    PlainAttachment,
+    /// The content does not follow its type.
+    #[error("the message is malformed")]
+    Malformed,
+}
+
+/// The fields of an attachment that are carried; anything else a client made up stays behind.
+const ATTACHMENT_FIELDS: [&str; 6] = [
+    "msgtype",
+    "file",
+    "info",
+    "org.matrix.msc1767.audio",
+    "org.matrix.msc3245.voice",
+    "geo_uri",
+];
+
+/// Quotes `content`, which `name` wrote. An edit is quoted by its new content.
+pub fn quote(name: &str, event_type: &str, content: &Value) -> Result<Quote, QuoteError> {
+    match event_type {
+        "m.room.message" => {}
+        "m.sticker" => return sticker(name, content),
+        _ => return Err(QuoteError::NotAMessage),
+    }
+    let content = new_content(content);
+    let kind = content["msgtype"].as_str().ok_or(QuoteError::Malformed)?;
+    let quoted = match kind {
+        "m.text" | "m.notice" => text(name, "wrote:", kind, content)?,
+        "m.emote" => text(name, "does:", "m.text", content)?,
+        "m.image" | "m.file" | "m.audio" | "m.video" => attachment(name, kind, content)?,
+        "m.location" => location(name, content)?,
+        _ => text(name, "wrote:", "m.text", content)?,
+    };
+    Ok(Quote {
+        event_type: "m.room.message".to_owned(),
+        content: quoted,
+    })
+}
+
+/// Quotes an edit as an edit of `passed_on`, the event in which its original was passed on.
+pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote, QuoteError> {
+    let mut new = quote(name, "m.room.message", content)?;
+    if let Some(fields) = new.content.as_object_mut() {
+        fields.remove("m.relates_to");
+    }
+    let mut outer = new.content.clone();
+    if let Some(body) = new.content["body"].as_str() {
+        outer["body"] = Value::String(format!("* {body}"));
+    }
+    outer["m.new_content"] = new.content;
+    outer["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": passed_on });
+    Ok(Quote {
+        event_type: new.event_type,
+        content: outer,
+    })
+}
+
+fn new_content(content: &Value) -> &Value {
+    match content.get("m.new_content") {
+        Some(new) if new.is_object() => new,
+        _ => content,
+    }
+}
+
+fn text(name: &str, verb: &str, msgtype: &str, content: &Value) -> Result<Value, QuoteError> {
+    let body = body_of(content)?;
+    if body.len() > HTML_AT_MOST {
+        let mut out = json!({
+            "msgtype": msgtype,
+            "body": format!("{name} {verb}\n{body}"),
+            "m.mentions": {},
+        });
+        keep_reply(content, &mut out);
+        return Ok(out);
+    }
+    let quoted: Vec<String> = body.lines().map(|line| format!("> {line}")).collect();
+    let html = escape(&body).replace('\n', "<br>");
+    let mut out = json!({
+        "msgtype": msgtype,
+        "body": format!("{name} {verb}\n{}", quoted.join("\n")),
+        "format": "org.matrix.custom.html",
+        "formatted_body": format!("{} {verb}<blockquote>{html}</blockquote>", escape(name)),
+        "m.mentions": {},
+    });
+    keep_reply(content, &mut out);
+    Ok(out)
+}
+
+fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteError> {
+    if !content["file"].is_object() {
+        return Err(QuoteError::PlainAttachment);
+    }
+    let body = body_of(content)?;
+    let file_name = match content["filename"].as_str() {
+        Some(name) => cut(name, 255),
+        None => cut(&body, 255),
+    };
+    let what = match kind {
+        "m.image" => "sent a picture",
+        "m.video" => "sent a video",
+        "m.audio" if content.get("org.matrix.msc3245.voice").is_some() => "sent a voice message",
+        "m.audio" => "sent a recording",
+        _ => "sent a file",
+    };
+    let caption = match content["filename"].as_str() {
+        Some(named) if named != body => format!("{name} {what}: {body}"),
+        _ => format!("{name} {what}"),
+    };
+    let mut out = Map::new();
+    for field in ATTACHMENT_FIELDS {
+        if let Some(value) = content.get(field) {
+            out.insert(field.to_owned(), value.clone());
+        }
+    }
+    out.insert("body".to_owned(), Value::String(caption));
+    out.insert("filename".to_owned(), Value::String(file_name));
+    out.insert("m.mentions".to_owned(), json!({}));
+    let mut out = Value::Object(out);
+    keep_reply(content, &mut out);
+    Ok(out)
+}
+
+fn location(name: &str, content: &Value) -> Result<Value, QuoteError> {
+    let uri = content["geo_uri"].as_str().ok_or(QuoteError::Malformed)?;
+    let body = body_of(content)?;
+    Ok(json!({
+        "msgtype": "m.location",
+        "geo_uri": cut(uri, 500),
+        "body": format!("{name} sent a place: {body}"),
+        "m.mentions": {},
+    }))
+}
+
+fn sticker(name: &str, content: &Value) -> Result<Quote, QuoteError> {
+    let mut out = attachment(name, "m.image", content)?;
+    out["msgtype"] = Value::String("m.image".to_owned());
+    Ok(Quote {
+        event_type: "m.room.message".to_owned(),
+        content: out,
+    })
+}
+
+/// Both people are in the room, so a reply can point where the sender pointed.
+fn keep_reply(content: &Value, out: &mut Value) {
+    if let Some(event) = content["m.relates_to"]["m.in_reply_to"]["event_id"].as_str() {
+        out["m.relates_to"] = json!({ "m.in_reply_to": { "event_id": cut(event, 255) } });
+    }
+}
+
+fn body_of(content: &Value) -> Result<String, QuoteError> {
+    content["body"]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or(QuoteError::Malformed)
+}
+
+fn cut(text: &str, at_most: usize) -> String {
+    let mut out: String = text.chars().take(at_most).collect();
+    if out.len() < text.len() {
+        out.push('…');
+    }
+    out
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,203 @@
+//! A room's state, reduced to what the rules ask about.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Value, value::RawValue};
+
+/// The one way of encryption that we speak.
+pub const MEGOLM: &str = "m.megolm.v1.aes-sha2";
+
+/// How often a room wants its Megolm session replaced (`m.room.encryption`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// After how long.
+    pub period: Duration,
+    /// After how many messages.
+    pub messages: u64,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(7 * 24 * 60 * 60),
+            messages: 100,
+        }
+    }
+}
+
+/// What a room looks like from inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoomView {
+    /// The room version (`m.room.create`); `1` when not given.
+    pub version: String,
+    /// Who has a creator's power for ever (room version 12 on).
+    pub creators: Vec<OwnedUserId>,
+    /// Whether messages must be encrypted, and how often keys change.
+    pub encryption: Option<Rotation>,
+    /// Messages are to be encrypted in a way that we do not know.
+    pub foreign_encryption: bool,
+    /// `m.room.history_visibility`; `shared` when not given.
+    pub history_visibility: String,
+    /// `m.room.join_rules`; `invite` when not given.
+    pub join_rule: String,
+    /// Everybody's membership.
+    pub members: BTreeMap<OwnedUserId, String>,
+    /// Display names in this room.
+    pub names: BTreeMap<OwnedUserId, String>,
+    /// The content of `m.room.power_levels`, if any.
+    pub power_levels: Option<Value>,
+}
+
+impl RoomView {
+    /// Reads full state events, or the stripped ones of an invite. What is malformed counts as
+    /// absent: every field of every event is hostile.
+    pub fn from_state<'a>(events: impl IntoIterator<Item = &'a RawValue>) -> Self {
+        let mut view = Self {
+            version: "1".to_owned(),
+            history_visibility: "shared".to_owned(),
+            join_rule: "invite".to_owned(),
+            ..Self::default()
+        };
+        for event in events {
+            if let Ok(event) = serde_json::from_str::<Value>(event.get()) {
+                view.add(&event);
+            }
+        }
+        view
+    }
+
+    fn add(&mut self, event: &Value) {
+        let (Some(kind), Some(key)) = (event["type"].as_str(), event["state_key"].as_str()) else {
+            return;
+        };
+        let content = &event["content"];
+        let text = |field: &str| content[field].as_str().map(ToOwned::to_owned);
+        if kind == "m.room.member" {
+            let (Ok(user), Some(membership)) = (UserId::parse(key), text("membership")) else {
+                return;
+            };
+            if let Some(name) = text("displayname") {
+                self.names.insert(user.clone(), name);
+            }
+            self.members.insert(user, membership);
+            return;
+        }
+        if !key.is_empty() {
+            return;
+        }
+        match kind {
+            "m.room.create" => self.add_create(event),
+            "m.room.encryption" if text("algorithm").as_deref() != Some(MEGOLM) => {
+                self.foreign_encryption = true;
+            }
+            "m.room.encryption" => {
+                let default = Rotation::default();
+                let number = |field: &str| content[field].as_u64();
+                self.encryption = Some(Rotation {
+                    period: number("rotation_period_ms")
+                        .map_or(default.period, Duration::from_millis),
+                    messages: number("rotation_period_msgs").unwrap_or(default.messages),
+                });
+            }
+            "m.room.history_visibility" => {
+                if let Some(value) = text("history_visibility") {
+                    self.history_visibility = value;
+                }
+            }
+            "m.room.join_rules" => {
+                if let Some(value) = text("join_rule") {
+                    self.join_rule = value;
+                }
+            }
+            "m.room.power_levels" => self.power_levels = Some(content.clone()),
+            _ => {}
+        }
+    }
+
+    fn add_create(&mut self, event: &Value) {
+        let content = &event["content"];
+        if let Some(version) = content["room_version"].as_str() {
+            self.version = version.to_owned();
+        }
+        if !self.founders_rule() {
+            return;
+        }
+        let additional = content["additional_creators"].as_array();
+        let named = additional.into_iter().flatten().filter_map(Value::as_str);
+        for user in event["sender"].as_str().into_iter().chain(named) {
+            if let Ok(user) = UserId::parse(user) {
+                self.creators.push(user);
+            }
+        }
+    }
+
+    /// Whether this room version gives its creators power for ever (MSC4289).
+    pub fn founders_rule(&self) -> bool {
+        !matches!(
+            self.version.as_str(),
+            "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "10" | "11"
+        )
+    }
+
+    /// Whether this person has the power to invite others.
+    pub fn may_invite(&self, user: &UserId) -> bool {
+        self.power(user) >= self.level("invite", 0)
+    }
+
+    /// Whether this person may send state of this type.
+    pub fn may_send_state(&self, user: &UserId, event_type: &str) -> bool {
+        let default = self.level(
+            "state_default",
+            if self.power_levels.is_some() { 50 } else { 0 },
+        );
+        let levels = self.power_levels.as_ref();
+        let needed = levels.and_then(|levels| levels["events"][event_type].as_i64());
+        self.power(user) >= needed.unwrap_or(default)
+    }
+
+    fn power(&self, user: &UserId) -> i64 {
+        if self.creators.iter().any(|creator| creator == user) {
+            return i64::MAX;
+        }
+        let own = self
+            .power_levels
+            .as_ref()
+            .and_then(|l| l["users"][user.as_str()].as_i64());
+        own.unwrap_or_else(|| self.level("users_default", 0))
+    }
+
+    fn level(&self, name: &str, default: i64) -> i64 {
+        self.power_levels
+            .as_ref()
+            .and_then(|levels| levels[name].as_i64())
+            .unwrap_or(default)
+    }
+
+    /// Who is joined.
+    pub fn joined(&self) -> impl Iterator<Item = &OwnedUserId> {
+        self.with("join")
+    }
+
+    /// Who is invited.
+    pub fn invited(&self) -> impl Iterator<Item = &OwnedUserId> {
+        self.with("invite")
+    }
+
+    /// Who can be meant by a message: joined or invited.
+    pub fn readers(&self) -> impl Iterator<Item = &OwnedUserId> {
+        self.joined().chain(self.invited())
+    }
+
+    /// Somebody's membership; `leave` when they were never here.
+    pub fn membership(&self, user: &UserId) -> &str {
+        self.members.get(user).map_or("leave", String::as_str)
+    }
+
+    fn with<'a>(&'a self, membership: &'a str) -> impl Iterator<Item = &'a OwnedUserId> {
+        self.members
+            .iter()
+            .filter(move |(_, m)| *m == membership)
+            .map(|(user, _)| user)
+    }
+}

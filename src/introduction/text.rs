@@ -1,0 +1,167 @@
+//! What ghosts say, in words. Fixed sentences only: nothing that somebody else wrote goes in
+//! unchecked.
+
+use ruma::{OwnedRoomId, UserId};
+use serde::{Deserialize, Serialize};
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
+/// A sentence that a ghost or the bot says, always encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Saying {
+    /// In a group the owner reads from their invite on.
+    GroupFromInviteOn,
+    /// The two have a room already.
+    BackTo {
+        /// The room that they have.
+        room: OwnedRoomId,
+    },
+    /// A message was in clear: please send it again.
+    SendAgainEncrypted,
+    /// A message could not be read: please send it again.
+    SendAgainUnreadable,
+    /// Something that a ghost cannot pass on.
+    SendAgainOther,
+    /// The owner's server refuses the invite.
+    OwnerNotInvitable,
+    /// The owner has to join first.
+    WaitingForJoin,
+    /// The owner has to set up encryption first.
+    WaitingForDevice,
+    /// The owner did not come.
+    OwnerDidNotCome,
+    /// For a strict handle: the first message may not have been readable.
+    StrictSendAgain,
+}
+
+impl Saying {
+    /// The sentence in plain text. `handle` is without `@`.
+    pub fn plain(&self, handle: &str) -> String {
+        match self {
+            Self::GroupFromInviteOn => {
+                format!("I have invited @{handle}. They can read what is written here from now on.")
+            }
+            Self::BackTo { room } => format!(
+                "You and @{handle} already have a chat. Please send it there: \
+                 https://matrix.to/#/{room} (if that chat is gone, start this one once more)."
+            ),
+            Self::SendAgainEncrypted => format!(
+                "That message was not encrypted, so I did not pass it on to @{handle}. \
+                 The chat is encrypted now: please send it again."
+            ),
+            Self::SendAgainUnreadable => format!(
+                "I could not decrypt your message for @{handle}. They can read from now on: \
+                 please send it again."
+            ),
+            Self::SendAgainOther => format!(
+                "I can pass on messages and files, but not this. @{handle} can read from now on: \
+                 please send it again."
+            ),
+            Self::OwnerNotInvitable => format!(
+                "@{handle} cannot be invited at the moment: their account or server refuses it. \
+                 Please try again another day."
+            ),
+            Self::WaitingForJoin => format!(
+                "@{handle} can only read here after joining. I stay until then, at most 7 days, to \
+                 pass on what you write; while I am here the service can read this chat."
+            ),
+            Self::WaitingForDevice => format!(
+                "@{handle} has not set up encryption yet. I stay until then, at most 7 days, to \
+                 pass on what you write; while I am here the service can read this chat."
+            ),
+            Self::OwnerDidNotCome => {
+                format!("@{handle} did not come, so what you wrote was not passed on.")
+            }
+            Self::StrictSendAgain => format!(
+                "Your first message to @{handle} may have been sent before they could be given its \
+                 key. If they cannot read it, please send it again in your chat with them."
+            ),
+        }
+    }
+}
+
+/// Why a ghost declines or leaves. Shown by clients beside the membership, in clear: it says
+/// nothing about anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The one answer to whoever may not reach the owner now.
+    NotNow,
+    /// The owner invited their own handle.
+    OwnHandle,
+    /// The owner is in the room already.
+    OwnerIsHere,
+    /// The room is not encrypted and the ghost may not change that.
+    NotEncrypted,
+    /// Too many members.
+    TooManyMembers,
+    /// The asker's device is not signed by them.
+    UnsignedDevice,
+    /// The ghost may not invite anybody here.
+    MayNotInvite,
+}
+
+impl Reason {
+    /// The words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NotNow => "This handle cannot be reached at the moment.",
+            Self::OwnHandle => {
+                "This handle is yours. Other people reach you by starting a chat with it."
+            }
+            Self::OwnerIsHere => "The owner of this handle is in this room already.",
+            Self::NotEncrypted => {
+                "This room is not encrypted and I may not change that. \
+                 Please start a new, encrypted chat with this handle."
+            }
+            Self::TooManyMembers => {
+                "This room has too many members for an introduction. \
+                 Please invite this handle into a smaller one."
+            }
+            Self::UnsignedDevice => {
+                "Your device is not verified by you, so its messages cannot be accepted. Set up \
+                 recovery (or verify this device) in your client's settings, then start a new chat."
+            }
+            Self::MayNotInvite => {
+                "I may not invite anybody into this room. \
+                 Please allow invites here, or start a new chat with this handle."
+            }
+        }
+    }
+}
+
+/// Somebody's display name, fit to stand in our own sentence: no control characters, no
+/// direction overrides, no stacked marks, at most 48 characters. Falls back to the localpart.
+pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
+    let cleaned = clean(name.unwrap_or_default());
+    if !cleaned.is_empty() {
+        return cleaned;
+    }
+    let localpart = clean(user.localpart());
+    if localpart.is_empty() {
+        "Someone".to_owned()
+    } else {
+        localpart
+    }
+}
+
+fn clean(text: &str) -> String {
+    let visible = text.chars().take(500).nfc().filter(|c| {
+        !c.is_control() && !is_combining_mark(*c) && !is_invisible(*c) && !matches!(c, '@' | ':')
+    });
+    let mut out = String::new();
+    for word in visible.take(48).collect::<String>().split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out
+}
+
+/// Format characters that change how the text around them is shown (direction, joining, tags).
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+        | '\u{180B}'..='\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
+        | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}')
+}

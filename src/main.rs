@@ -1,0 +1,5 @@
+//! The `stonechat` command.
+
+fn main() -> std::process::ExitCode {
+    stonechat::cli::main()
+}

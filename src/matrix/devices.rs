@@ -1,0 +1,98 @@
+//! Devices of our users, the keys of everybody, and messages from device to device.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    DeviceId, OwnedTransactionId, OwnedUserId, UserId,
+    api::client::{
+        device::{delete_device, get_device, get_devices, update_device},
+        keys::get_keys,
+        to_device::send_event_to_device,
+    },
+    serde::Raw,
+    to_device::DeviceIdOrAllDevices,
+};
+
+use super::{Actor, Homeserver, MatrixError};
+
+/// The messages of one send-to-device request: recipient, device, content.
+pub type ToDeviceMessages = send_event_to_device::v3::Messages;
+
+impl Homeserver {
+    /// Makes a device for one of our users, or names it again when it exists.
+    ///
+    /// `name` is visible to everybody who asks for the user's keys.
+    pub async fn put_device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        name: &str,
+    ) -> Result<(), MatrixError> {
+        let mut request = update_device::v3::Request::new(device.to_owned());
+        request.display_name = Some(name.to_owned());
+        self.send(Actor::user(user), request).await.map(drop)
+    }
+
+    /// Whether one of our users has this device.
+    pub async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, MatrixError> {
+        let request = get_device::v3::Request::new(device.to_owned());
+        match self.send(Actor::user(user), request).await {
+            Ok(_) => Ok(true),
+            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether one of our users has any device.
+    pub async fn has_devices(&self, user: &UserId) -> Result<bool, MatrixError> {
+        let answer = self
+            .send(Actor::user(user), get_devices::v3::Request::new())
+            .await?;
+        Ok(!answer.devices.is_empty())
+    }
+
+    /// Removes a device and its keys. A device that is not there counts as removed.
+    pub async fn delete_device(&self, user: &UserId, device: &DeviceId) -> Result<(), MatrixError> {
+        let request = delete_device::v3::Request::new(device.to_owned());
+        match self.send(Actor::user(user), request).await {
+            Ok(_) => Ok(()),
+            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The devices and cross-signing keys of these users, as the homeserver has them now.
+    pub async fn query_keys(
+        &self,
+        who: Actor<'_>,
+        users: impl IntoIterator<Item = OwnedUserId>,
+    ) -> Result<get_keys::v3::Response, MatrixError> {
+        let mut request = get_keys::v3::Request::new();
+        request.device_keys = users.into_iter().map(|user| (user, Vec::new())).collect();
+        self.send(who, request).await
+    }
+
+    /// Sends one unencrypted message to one device.
+    ///
+    /// Transaction ids are shared by all users of the service: the second request with the same
+    /// one is swallowed with a success, whoever makes it.
+    pub async fn send_to_device<C>(
+        &self,
+        who: Actor<'_>,
+        to: (&UserId, &DeviceId),
+        event_type: &str,
+        content: &Raw<C>,
+        transaction: OwnedTransactionId,
+    ) -> Result<(), MatrixError> {
+        let to_device = BTreeMap::from([(
+            DeviceIdOrAllDevices::DeviceId(to.1.to_owned()),
+            content.clone().cast_unchecked(),
+        )]);
+        let request = send_event_to_device::v3::Request::new_raw(
+            event_type.into(),
+            transaction,
+            BTreeMap::from([(to.0.to_owned(), to_device)]),
+        );
+        self.send(who, request).await.map(drop)
+    }
+}

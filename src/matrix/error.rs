@@ -1,0 +1,211 @@
+//! What can go wrong between us and the homeserver, and whether it may go right later.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use serde::Deserialize;
+
+/// A request to the homeserver that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// No answer: refused connection, broken connection, name not found, TLS.
+    #[error("the homeserver cannot be reached: {0}")]
+    Unreachable(#[source] reqwest::Error),
+    /// No answer in time. The request may have been carried out all the same.
+    #[error("the homeserver did not answer in time")]
+    TimedOut,
+    /// The homeserver, or a proxy before it, has trouble of its own.
+    #[error("the homeserver is failing (HTTP {status}): {message}")]
+    Failing {
+        /// The HTTP status, 408 or 5xx.
+        status: StatusCode,
+        /// The errcode of the answer, if it had one.
+        errcode: Option<String>,
+        /// What it said, shortened.
+        message: String,
+        /// How long it asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// Too many requests.
+    #[error("the homeserver limits our rate; set `rate_limited: false` in the registration")]
+    RateLimited {
+        /// How long it asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The homeserver understood and said no.
+    #[error("the homeserver refused (HTTP {status}, {}): {message}", errcode.as_deref().unwrap_or("no errcode"))]
+    Refused {
+        /// The HTTP status, below 500.
+        status: StatusCode,
+        /// The errcode of the answer, such as `M_FORBIDDEN`.
+        errcode: Option<String>,
+        /// What it said, shortened.
+        message: String,
+    },
+    /// The answer was longer than we are willing to read.
+    #[error("the homeserver's answer is longer than {limit} bytes")]
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The answer is not what the specification says it is.
+    #[error("the homeserver's answer cannot be understood: {0}")]
+    Unexpected(String),
+    /// The request could not be made from what was given.
+    #[error("the request cannot be made: {0}")]
+    Request(String),
+}
+
+/// The error body of the client-server API.
+#[derive(Default, Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    errcode: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
+}
+
+impl MatrixError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::TimedOut | Self::Failing { .. } | Self::RateLimited { .. }
+        )
+    }
+
+    /// Whether the answer says nothing about the request: a proxy without a homeserver behind it
+    /// has no errcode, and a token is refused until the admin has put it right. Work that is under
+    /// way waits for that.
+    pub fn is_beside_the_point(&self) -> bool {
+        match self {
+            Self::Unexpected(_) => true,
+            Self::Refused {
+                status, errcode, ..
+            } => errcode.is_none() || *status == StatusCode::UNAUTHORIZED,
+            _ => false,
+        }
+    }
+
+    /// How long the homeserver asked us to wait before the next try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } | Self::Failing { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The errcode of the answer, such as `M_FORBIDDEN`.
+    pub fn errcode(&self) -> Option<&str> {
+        match self {
+            Self::Refused { errcode, .. } | Self::Failing { errcode, .. } => errcode.as_deref(),
+            Self::RateLimited { .. } => Some("M_LIMIT_EXCEEDED"),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status of the answer, if there was one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } | Self::Failing { status, .. } => Some(status.as_u16()),
+            Self::RateLimited { .. } => Some(429),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a refusal with this errcode.
+    pub fn is(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { errcode: Some(code), .. } if code == wanted)
+    }
+
+    /// Classifies what the HTTP client reported.
+    pub(super) fn from_transport(error: reqwest::Error) -> Self {
+        // The address carries user ids and sync tokens, which have no place in a log.
+        let error = error.without_url();
+        if error.is_timeout() {
+            Self::TimedOut
+        } else if error.is_builder() {
+            Self::Request(error.to_string())
+        } else {
+            Self::Unreachable(error)
+        }
+    }
+
+    /// Classifies an answer whose status is not a success.
+    pub(super) fn from_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+        let errcode = body.errcode.map(|code| clean(&code, 64));
+        let message = clean(body.error.as_deref().unwrap_or("no explanation"), 300);
+        let retry_after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs)
+            .or(body.retry_after_ms.map(Duration::from_millis));
+        if status == StatusCode::TOO_MANY_REQUESTS || errcode.as_deref() == Some("M_LIMIT_EXCEEDED")
+        {
+            Self::RateLimited { retry_after }
+        } else if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
+            Self::Failing {
+                status,
+                errcode,
+                message,
+                retry_after,
+            }
+        } else {
+            Self::Refused {
+                status,
+                errcode,
+                message,
+            }
+        }
+    }
+}
+
+/// The first `limit` characters without control characters: the text goes into our logs.
+fn clean(text: &str, limit: usize) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(limit)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_says_how_long_to_wait_before_the_body_does() {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, http::HeaderValue::from_static("7"));
+        let body = br#"{"errcode":"M_LIMIT_EXCEEDED","error":"slow down","retry_after_ms":1500}"#;
+        let error = MatrixError::from_answer(StatusCode::TOO_MANY_REQUESTS, &headers, body);
+        assert!(error.is_transient());
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        let error =
+            MatrixError::from_answer(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body);
+        assert_eq!(error.retry_after(), Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn a_refusal_is_final_and_names_its_errcode() {
+        let body = br#"{"errcode":"M_FORBIDDEN","error":"no\nentry"}"#;
+        let error = MatrixError::from_answer(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
+        assert!(!error.is_transient());
+        assert!(error.is("M_FORBIDDEN"));
+        assert_eq!(
+            error.to_string(),
+            "the homeserver refused (HTTP 403 Forbidden, M_FORBIDDEN): noentry"
+        );
+    }
+
+    #[test]
+    fn a_proxy_without_a_homeserver_behind_it_is_transient() {
+        let error =
+            MatrixError::from_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
+        assert!(error.is_transient());
+        assert_eq!(error.errcode(), None);
+        assert_eq!(error.status(), Some(502));
+    }
+}

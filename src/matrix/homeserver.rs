@@ -1,0 +1,346 @@
+//! One HTTP client, one token, and every request made as somebody.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use http::{Method, StatusCode, header::AUTHORIZATION};
+use ruma::{
+    DeviceId, UserId,
+    api::{
+        AppserviceUserIdentity, IncomingResponse, OutgoingRequest, OutgoingRequestAppserviceExt,
+        SupportedVersions,
+        auth_scheme::{AuthScheme, SendAccessToken},
+        path_builder::VersionHistory,
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, de::DeserializeOwned};
+use url::Url;
+
+use super::MatrixError;
+
+const MIB: usize = 1024 * 1024;
+
+/// Chooses ring as the process's TLS implementation. Calling it again does nothing.
+pub fn install_crypto_provider() {
+    // An error only says that one has been chosen already, which is what we want.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// As whom a request is made: one of the users of our namespace, and its device where one matters.
+///
+/// Requests that name a device keep their transaction ids in Synapse's database for a day, so
+/// everything that must not happen twice names one. A device without its user cannot be expressed:
+/// Synapse answers such a request with an internal error.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor<'a> {
+    /// The user in our namespace.
+    pub user: &'a UserId,
+    /// Its device.
+    pub device: Option<&'a DeviceId>,
+}
+
+impl<'a> Actor<'a> {
+    /// A user of ours, on no device in particular.
+    pub fn user(user: &'a UserId) -> Self {
+        Self { user, device: None }
+    }
+
+    /// A user of ours on its device.
+    pub fn device(user: &'a UserId, device: &'a DeviceId) -> Self {
+        Self {
+            user,
+            device: Some(device),
+        }
+    }
+
+    fn identity(self) -> AppserviceUserIdentity<'a> {
+        let mut identity = AppserviceUserIdentity::new(self.user);
+        identity.device_id = self.device;
+        identity
+    }
+}
+
+/// How long to wait and how much to read.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeserverOptions {
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// Until an answer is complete. A long poll adds its own waiting to this.
+    pub request_timeout: Duration,
+    /// The longest answer to a request, in bytes.
+    pub max_answer: usize,
+    /// The longest answer to a sync, in bytes.
+    pub max_sync_answer: usize,
+}
+
+impl Default for HomeserverOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            max_answer: 8 * MIB,
+            max_sync_answer: 64 * MIB,
+        }
+    }
+}
+
+/// The homeserver, reached with the application service's token. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Homeserver(Arc<Inner>);
+
+struct Inner {
+    http: reqwest::Client,
+    base: Url,
+    token: SecretString,
+    versions: SupportedVersions,
+    options: HomeserverOptions,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Homeserver")
+            .field("base", &self.base.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct VersionsAnswer {
+    versions: Vec<String>,
+    #[serde(default)]
+    unstable_features: std::collections::BTreeMap<String, bool>,
+}
+
+impl Homeserver {
+    /// Asks the homeserver at `url` for the versions it speaks, and remembers the token for
+    /// everything after.
+    ///
+    /// # Errors
+    ///
+    /// A transient error when it is not up yet; [`MatrixError::Unexpected`] when something else
+    /// answers there.
+    pub async fn connect(
+        url: &Url,
+        as_token: SecretString,
+        options: HomeserverOptions,
+    ) -> Result<Self, MatrixError> {
+        install_crypto_provider();
+        if url.cannot_be_a_base() || !matches!(url.scheme(), "http" | "https") {
+            return Err(MatrixError::Request(format!(
+                "`{url}` is not an http or https address"
+            )));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(options.connect_timeout)
+            // A redirect would carry the token to wherever it points.
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .user_agent(concat!("Stonechat/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(MatrixError::from_transport)?;
+        let mut inner = Inner {
+            http,
+            base: url.clone(),
+            token: as_token,
+            versions: SupportedVersions {
+                versions: [].into(),
+                features: [].into(),
+            },
+            options,
+        };
+        let address = inner.address(&["_matrix", "client", "versions"], &[])?;
+        let request = inner
+            .http
+            .get(address)
+            .build()
+            .map_err(MatrixError::from_transport)?;
+        let answer = inner.execute(request, options.request_timeout, MIB).await?;
+        let answer: VersionsAnswer = parse(answer.body())?;
+        inner.versions = SupportedVersions::from_parts(&answer.versions, &answer.unstable_features);
+        if inner.versions.versions.is_empty() {
+            return Err(MatrixError::Unexpected(
+                "it speaks no version of the Matrix client-server API that we know".to_owned(),
+            ));
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Where the homeserver is.
+    pub fn url(&self) -> &Url {
+        &self.0.base
+    }
+
+    /// The versions and features it announced when we connected.
+    pub fn versions(&self) -> &SupportedVersions {
+        &self.0.versions
+    }
+
+    /// Makes any request of the client-server API as `who`.
+    pub async fn send<R>(
+        &self,
+        who: Actor<'_>,
+        request: R,
+    ) -> Result<R::IncomingResponse, MatrixError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        let token = SendAccessToken::Always(self.0.token.expose_secret());
+        self.send_with(who.identity(), token, request).await
+    }
+
+    /// Makes a request as the application service itself, that is, as its `sender_localpart`.
+    pub async fn send_as_service<R>(&self, request: R) -> Result<R::IncomingResponse, MatrixError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        let token = SendAccessToken::Always(self.0.token.expose_secret());
+        self.send_with(AppserviceUserIdentity::default(), token, request)
+            .await
+    }
+
+    /// Makes a request that needs no token without one, as any stranger would.
+    pub async fn send_as_stranger<R>(&self, request: R) -> Result<R::IncomingResponse, MatrixError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        self.send_with(
+            AppserviceUserIdentity::default(),
+            SendAccessToken::None,
+            request,
+        )
+        .await
+    }
+
+    async fn send_with<R>(
+        &self,
+        identity: AppserviceUserIdentity<'_>,
+        token: SendAccessToken<'_>,
+        request: R,
+    ) -> Result<R::IncomingResponse, MatrixError>
+    where
+        R: OutgoingRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        let inner = &*self.0;
+        let mut request: http::Request<Vec<u8>> = request
+            .try_into_http_request_with_identity(
+                inner.base.as_str(),
+                token,
+                identity,
+                Cow::Borrowed(&inner.versions),
+            )
+            .map_err(|error| MatrixError::Request(error.to_string()))?;
+        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        let request = reqwest::Request::try_from(request).map_err(MatrixError::from_transport)?;
+        let options = inner.options;
+        let answer = inner
+            .execute(request, options.request_timeout, options.max_answer)
+            .await?;
+        R::IncomingResponse::try_from_http_response(answer)
+            // The parser's own words may quote what somebody wrote, so they are not kept.
+            .map_err(|_| {
+                MatrixError::Unexpected(format!(
+                    "not a {}",
+                    std::any::type_name::<R::IncomingResponse>()
+                ))
+            })
+    }
+
+    /// A `GET` whose answer is one of our own lenient types. `waiting` is what the homeserver was
+    /// asked to wait for, on top of the ordinary timeout.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        who: Actor<'_>,
+        path: &[&str],
+        query: &[(&str, &str)],
+        waiting: Duration,
+        max_answer: usize,
+    ) -> Result<T, MatrixError> {
+        let inner = &*self.0;
+        let mut address = inner.address(path, query)?;
+        {
+            let mut pairs = address.query_pairs_mut();
+            pairs.append_pair("user_id", who.user.as_str());
+            if let Some(device) = who.device {
+                pairs.append_pair("device_id", device.as_str());
+            }
+        }
+        let request = inner
+            .http
+            .request(Method::GET, address)
+            .bearer_auth(inner.token.expose_secret())
+            .build()
+            .map_err(MatrixError::from_transport)?;
+        let timeout = inner.options.request_timeout.saturating_add(waiting);
+        parse(inner.execute(request, timeout, max_answer).await?.body())
+    }
+
+    pub(super) fn options(&self) -> &HomeserverOptions {
+        &self.0.options
+    }
+}
+
+impl Inner {
+    fn address(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, MatrixError> {
+        let mut address = self.base.clone();
+        address
+            .path_segments_mut()
+            .map_err(|()| MatrixError::Request("the homeserver's address has no path".to_owned()))?
+            .pop_if_empty()
+            .extend(path);
+        if !query.is_empty() {
+            address.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(address)
+    }
+
+    async fn execute(
+        &self,
+        mut request: reqwest::Request,
+        timeout: Duration,
+        limit: usize,
+    ) -> Result<http::Response<Vec<u8>>, MatrixError> {
+        *request.timeout_mut() = Some(timeout);
+        let mut response = self
+            .http
+            .execute(request)
+            .await
+            .map_err(MatrixError::from_transport)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(MatrixError::from_transport)?
+        {
+            if body.len() + chunk.len() > limit {
+                return Err(MatrixError::TooLong { limit });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_redirection() {
+            return Err(MatrixError::Unexpected(format!(
+                "it redirects (HTTP {status}); give the address it redirects to"
+            )));
+        }
+        if !status.is_success() || status == StatusCode::NO_CONTENT {
+            return Err(MatrixError::from_answer(status, &headers, &body));
+        }
+        let mut answer = http::Response::new(body);
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, MatrixError> {
+    serde_json::from_slice(body).map_err(|error| {
+        // The error's own words may quote the body, so only its place is kept.
+        MatrixError::Unexpected(format!("line {}, column {}", error.line(), error.column()))
+    })
+}

@@ -1,0 +1,30 @@
+//! The homeserver: requests made as one of our users and its device, and what it pushes to us.
+//!
+//! * [`Homeserver`] carries the application service's token. [`Homeserver::send`] makes any request
+//!   of the client-server API as an [`Actor`]; the other methods are thin, typed names for the
+//!   requests Stonechat needs.
+//! * [`MatrixError`] knows whether trying again later makes sense, and how much later.
+//! * [`transaction`] reads what the homeserver pushes. It is lenient per item, because a transaction
+//!   that is refused comes back for ever and holds up everything behind it.
+//!
+//! Nothing in here retries: whoever asks knows how long the answer is worth waiting for.
+
+mod devices;
+mod error;
+mod homeserver;
+mod rooms;
+mod sync;
+mod timeline;
+pub mod transaction;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+pub use devices::ToDeviceMessages;
+pub use error::MatrixError;
+pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
+pub use rooms::JoinedMembers;
+pub use sync::{JoinedRoom, SyncPage};
+pub use timeline::{Context, Page};
+pub use transaction::{Transaction, TransactionError};

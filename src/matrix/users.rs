@@ -1,0 +1,112 @@
+//! Our users: registering them, what they are called, and proving that the token works.
+
+use std::time::Duration;
+
+use ruma::{
+    OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId,
+    api::client::{
+        account::{get_username_availability, register, whoami},
+        appservice::request_ping,
+        profile::{get_profile, set_profile_field},
+    },
+    profile::ProfileFieldValue,
+};
+
+use super::{Actor, Homeserver, MatrixError};
+
+impl Homeserver {
+    /// Registers a user in our namespace. `Ok(false)` when the name is taken, by us or by somebody
+    /// else: only our store can tell.
+    ///
+    /// The answer carries no access token and no device: ghosts act through the service's token.
+    pub async fn register(&self, localpart: &str) -> Result<bool, MatrixError> {
+        let mut request = register::v3::Request::new();
+        request.username = Some(localpart.to_owned());
+        request.login_type = Some(register::LoginType::ApplicationService);
+        request.inhibit_login = true;
+        match self.send_as_service(request).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is("M_USER_IN_USE") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether somebody without a token could register this name, asked without a token;
+    /// a refusal (`M_USER_IN_USE`, `M_EXCLUSIVE`, `M_INVALID_USERNAME`) is `Ok(false)`.
+    pub async fn username_available(&self, localpart: &str) -> Result<bool, MatrixError> {
+        let request = get_username_availability::v3::Request::new(localpart.to_owned());
+        match self.send_as_stranger(request).await {
+            Ok(answer) => Ok(answer.available),
+            Err(MatrixError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As whom the homeserver takes us, and on which device.
+    pub async fn whoami(
+        &self,
+        who: Actor<'_>,
+    ) -> Result<(OwnedUserId, Option<OwnedDeviceId>), MatrixError> {
+        let answer = self.send(who, whoami::v3::Request::new()).await?;
+        Ok((answer.user_id, answer.device_id))
+    }
+
+    /// The whole profile, as JSON; `None` when there is no such user.
+    pub async fn profile(
+        &self,
+        who: Actor<'_>,
+        user: &UserId,
+    ) -> Result<Option<get_profile::v3::Response>, MatrixError> {
+        match self
+            .send(who, get_profile::v3::Request::new(user.to_owned()))
+            .await
+        {
+            Ok(profile) => Ok(Some(profile)),
+            Err(MatrixError::Refused { status, .. }) if status == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a user is called; `None` when there is no such user or it has no name.
+    pub async fn display_name(
+        &self,
+        who: Actor<'_>,
+        user: &UserId,
+    ) -> Result<Option<String>, MatrixError> {
+        let profile = self.profile(who, user).await?;
+        let name =
+            profile.and_then(|profile| profile.get("displayname")?.as_str().map(str::to_owned));
+        Ok(name)
+    }
+
+    /// Gives one of our users a name, unless it has it: every change is an event in each of its
+    /// rooms.
+    pub async fn set_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
+        if self.display_name(who, who.user).await?.as_deref() == Some(name) {
+            return Ok(());
+        }
+        self.give_display_name(who, name).await
+    }
+
+    /// Gives one of our users a name without looking at the one it has.
+    pub async fn give_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
+        let value = ProfileFieldValue::DisplayName(name.to_owned());
+        let request = set_profile_field::v3::Request::new(who.user.to_owned(), value);
+        self.send(who, request).await.map(drop)
+    }
+
+    /// Asks the homeserver to call us back, which proves address and token from its side.
+    ///
+    /// Returns how long the call took as the homeserver saw it.
+    pub async fn ping(
+        &self,
+        appservice_id: &str,
+        transaction: OwnedTransactionId,
+    ) -> Result<Duration, MatrixError> {
+        let mut request = request_ping::v1::Request::new(appservice_id.to_owned());
+        request.transaction_id = Some(transaction);
+        self.send_as_service(request)
+            .await
+            .map(|answer| answer.duration)
+    }
+}

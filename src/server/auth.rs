@@ -1,0 +1,70 @@
+//! Whether a request comes from our homeserver.
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::ApiError;
+
+/// The homeserver's token, as a digest: comparing digests in constant time tells neither how much
+/// of a guess was right nor how long the token is.
+#[derive(Clone)]
+pub struct HomeserverToken([u8; 32]);
+
+impl HomeserverToken {
+    /// The token of the registration.
+    pub fn new(token: &SecretString) -> Self {
+        Self(Sha256::digest(token.expose_secret()).into())
+    }
+
+    fn is(&self, shown: &[u8]) -> bool {
+        let shown: [u8; 32] = Sha256::digest(shown).into();
+        self.0.ct_eq(&shown).into()
+    }
+}
+
+impl std::fmt::Debug for HomeserverToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HomeserverToken(…)")
+    }
+}
+
+/// Lets a request pass that shows the token, in the header and nowhere else: what stands in a URL
+/// stands in logs.
+pub(super) async fn require(
+    State(token): State<HomeserverToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match bearer(request.headers()) {
+        Err(error) => error.into_response(),
+        Ok(shown) if token.is(shown) => next.run(request).await,
+        Ok(_) => ApiError::WrongToken.into_response(),
+    }
+}
+
+/// The token of the one `Authorization` header. Two of them are refused even if one is right:
+/// whatever stands between us and the homeserver might have looked at the other.
+fn bearer(headers: &HeaderMap) -> Result<&[u8], ApiError> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let value = all.next().ok_or(ApiError::MissingToken)?.as_bytes();
+    if all.next().is_some() {
+        return Err(ApiError::WrongToken);
+    }
+    let (scheme, token) = match value.iter().position(|b| *b == b' ') {
+        Some(at) => value.split_at(at),
+        None => return Err(ApiError::MissingToken),
+    };
+    let token = token.trim_ascii();
+    // RFC 9110 section 11.1: the name of a scheme has no case.
+    if !scheme.eq_ignore_ascii_case(b"bearer") || token.is_empty() {
+        return Err(ApiError::MissingToken);
+    }
+    Ok(token)
+}

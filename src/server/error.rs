@@ -1,0 +1,110 @@
+//! Errors in the form of the Matrix spec, and those of the server itself.
+
+use std::{io, net::SocketAddr};
+
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use thiserror::Error;
+
+/// What a request that cannot be answered is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ApiError {
+    /// There is no token.
+    #[error("missing access token")]
+    MissingToken,
+    /// It is not the homeserver's token.
+    #[error("wrong access token")]
+    WrongToken,
+    /// There is no such path.
+    #[error("unknown path")]
+    UnknownPath,
+    /// The path is not for this method.
+    #[error("wrong method")]
+    WrongMethod,
+    /// There is no such user, room or protocol.
+    #[error("not found")]
+    NotFound,
+    /// The body is no JSON.
+    #[error("the body is not JSON")]
+    NotJson,
+    /// The body is JSON of another form.
+    #[error("the body has the wrong form")]
+    BadJson,
+    /// The path is no UTF-8, or a part of it is too long.
+    #[error("a part of the path cannot be read")]
+    BadPath,
+    /// The body is too large.
+    #[error("the body is larger than 32 MiB")]
+    TooLarge,
+    /// The body did not come in time.
+    #[error("the body did not come in time")]
+    TooSlow,
+    /// It could not be made durable; to be sent again.
+    #[error("cannot be taken now, send it again")]
+    NotNow,
+}
+
+impl ApiError {
+    fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::MissingToken => (StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN"),
+            Self::WrongToken => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+            Self::UnknownPath => (StatusCode::NOT_FOUND, "M_UNRECOGNIZED"),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
+            Self::NotJson => (StatusCode::BAD_REQUEST, "M_NOT_JSON"),
+            Self::BadJson => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+            Self::BadPath => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN"),
+            Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.parts();
+        let body = Json(json!({"errcode": code, "error": self.to_string()}));
+        match self {
+            // What is left of such a body is not read, so the connection cannot be used again.
+            Self::TooLarge | Self::TooSlow => {
+                (status, [(header::CONNECTION, "close")], body).into_response()
+            }
+            _ => (status, body).into_response(),
+        }
+    }
+}
+
+pub(super) async fn wrong_method() -> ApiError {
+    ApiError::WrongMethod
+}
+
+pub(super) async fn unknown_path() -> ApiError {
+    ApiError::UnknownPath
+}
+
+/// Why the server does not run.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// Somebody else has the port.
+    #[error(
+        "appservice.listen: {0} is in use; stop what listens there (another Stonechat?) or choose \
+         another port"
+    )]
+    InUse(SocketAddr),
+    /// The address cannot be listened on.
+    #[error(
+        "appservice.listen: {address} cannot be listened on: {reason}; choose an address of this machine"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
+}

@@ -1,0 +1,127 @@
+//! The application service API: what the homeserver asks of us.
+//!
+//! [`router`] is the API as an axum router over an [`Intake`], which the engine implements;
+//! [`Listener`] serves it on a socket with the limits a public port needs.
+//!
+//! | path | spec |
+//! |---|---|
+//! | `PUT /_matrix/app/v1/transactions/{txnId}` | [pushing events](https://spec.matrix.org/v1.19/application-service-api/#pushing-events) |
+//! | `POST /_matrix/app/v1/ping` | [pinging](https://spec.matrix.org/v1.19/application-service-api/#pinging) |
+//! | `GET /_matrix/app/v1/users/{userId}`, `…/rooms/{alias}` | [querying](https://spec.matrix.org/v1.19/application-service-api/#querying) |
+//! | `GET /_matrix/app/v1/thirdparty/…` | [third-party networks](https://spec.matrix.org/v1.19/application-service-api/#third-party-networks) |
+//! | `GET /_stonechat/v1/seen/{mark}` | ours: for [`SelfTest`] |
+//! | `GET /health` | ours: 200 when all is up, 503 before |
+
+mod auth;
+mod engine;
+mod error;
+mod health;
+mod intake;
+mod listen;
+mod queries;
+mod self_test;
+mod thirdparty;
+mod transactions;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post, put},
+};
+use governor::DefaultDirectRateLimiter;
+
+pub use auth::HomeserverToken;
+pub use error::{ApiError, ServerError};
+pub use health::Health;
+pub use intake::{Intake, IntakeError, ThirdPartyUser};
+pub use listen::{Limits, Listener};
+pub use self_test::SelfTest;
+
+/// The largest body that is read. A transaction of Synapse's reaches about 13 MiB at most; one that
+/// we refuse would come again for ever, so there is room above.
+pub const MAX_BODY: usize = 32 << 20;
+
+/// What the router needs to know besides the engine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The token the homeserver shows us.
+    pub token: HomeserverToken,
+    /// Third-party lookups answered in a second, for everybody together.
+    pub lookups_per_second: std::num::NonZeroU32,
+    /// The longest handle, for the pattern that clients are told.
+    pub max_handle: usize,
+    /// The name of our homeserver, shown to clients beside "handle".
+    pub server_name: ruma::OwnedServerName,
+    /// Where the checks of `run` and `doctor` learn what the homeserver pushed.
+    pub self_test: SelfTest,
+    /// What `/health` answers.
+    pub health: Health,
+}
+
+struct Shared<I> {
+    intake: I,
+    options: Options,
+    lookups: DefaultDirectRateLimiter,
+}
+
+type App<I> = Arc<Shared<I>>;
+
+/// The application service API.
+pub fn router<I: Intake>(intake: I, options: Options) -> Router {
+    let lookups =
+        DefaultDirectRateLimiter::direct(governor::Quota::per_second(options.lookups_per_second));
+    let token = options.token.clone();
+    let health = options.health.clone();
+    let app: App<I> = Arc::new(Shared {
+        intake,
+        options,
+        lookups,
+    });
+
+    // The token is looked at before the body and everything else that a request can say. Which paths
+    // and methods there are is in the spec, so who asks for another is told so with and without it.
+    let api = Router::new()
+        .route("/transactions/{txn}", put(transactions::push::<I>))
+        .route("/ping", post(transactions::ping::<I>))
+        .route("/users/{user}", get(queries::user::<I>))
+        .route("/rooms/{alias}", get(queries::room))
+        .route(
+            "/thirdparty/protocol/{protocol}",
+            get(thirdparty::protocol::<I>),
+        )
+        .route(
+            "/thirdparty/user/{protocol}",
+            get(thirdparty::find_user::<I>),
+        )
+        .route("/thirdparty/user", get(thirdparty::reverse_user::<I>))
+        .route(
+            "/thirdparty/location/{protocol}",
+            get(thirdparty::find_location),
+        )
+        .route("/thirdparty/location", get(thirdparty::reverse_location))
+        .route_layer(middleware::from_fn_with_state(token.clone(), auth::require))
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app.clone());
+
+    let ours = Router::new()
+        .route("/seen/{mark}", get(self_test::seen::<I>))
+        .route_layer(middleware::from_fn_with_state(token, auth::require))
+        .method_not_allowed_fallback(error::wrong_method)
+        .with_state(app);
+
+    Router::new()
+        .nest("/_matrix/app/v1", api)
+        .nest("/_stonechat/v1", ours)
+        .route("/health", get(async move || health.answer()))
+        .method_not_allowed_fallback(error::wrong_method)
+        .fallback(error::unknown_path)
+}
+
+#[cfg(test)]
+mod socket_tests;
+#[cfg(test)]
+mod tests;

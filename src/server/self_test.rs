@@ -1,0 +1,190 @@
+//! Whether what the homeserver should push really comes.
+//!
+//! Nothing that the homeserver says about itself proves it: with Synapse's experimental flags off,
+//! transactions contain an empty list of to-device messages all the same. So the checks send a mark
+//! and wait for it here. A `stonechat doctor` beside a running service asks that one, over HTTP and
+//! with the homeserver's token, which both have.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+};
+use ruma::OwnedUserId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{ApiError, App, Intake};
+use crate::{config::CHECK_LOCALPART, matrix::transaction::Transaction};
+
+/// Marks remembered at a time. More are under way only if somebody plays with it.
+const REMEMBERED: usize = 64;
+/// The longest mark that is remembered.
+const MAX_MARK: usize = 255;
+/// How long an answer over HTTP waits for a mark.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// What has been pushed to us lately. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SelfTest(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    marks: Mutex<VecDeque<String>>,
+    /// How many transactions have come, and a bell for whoever waits for a mark.
+    news: watch::Sender<u64>,
+}
+
+impl Default for SelfTest {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            marks: Mutex::default(),
+            news: watch::Sender::new(0),
+        }))
+    }
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "type")]
+    kind: String,
+    sender: OwnedUserId,
+    content: Content,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    mark: String,
+}
+
+impl SelfTest {
+    /// The type of the to-device messages that carry a mark.
+    pub const EVENT_TYPE: &str = "chat.stonechat.self_test";
+
+    /// Remembers a mark.
+    pub(super) fn saw(&self, mark: &str) {
+        if mark.len() > MAX_MARK {
+            return;
+        }
+        let mut marks = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.len() >= REMEMBERED {
+            marks.pop_front();
+        }
+        marks.push_back(mark.to_owned());
+        drop(marks);
+        self.0.news.send_modify(|_| {});
+    }
+
+    /// Takes our own messages out of a transaction: they are for nobody else.
+    pub(super) fn take_out(&self, transaction: &mut Transaction) {
+        self.0.news.send_modify(|n| *n = n.wrapping_add(1));
+        transaction.to_device.retain(|raw| {
+            // Few messages contain the word, and only those are read.
+            if !raw.get().contains(Self::EVENT_TYPE) {
+                return true;
+            }
+            match serde_json::from_str::<Message>(raw.get()) {
+                Ok(message)
+                    if message.kind == Self::EVENT_TYPE
+                        && message.sender.localpart() == CHECK_LOCALPART =>
+                {
+                    self.saw(&message.content.mark);
+                    false
+                }
+                _ => true,
+            }
+        });
+    }
+
+    /// How many transactions have come since the start.
+    pub fn transactions(&self) -> u64 {
+        *self.0.news.borrow()
+    }
+
+    /// Waits until a mark has come, for so long.
+    pub async fn wait(&self, mark: &str, at_most: Duration) -> bool {
+        let mut news = self.0.news.subscribe();
+        let come = news.wait_for(|_| {
+            let marks = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            marks.iter().any(|known| known == mark)
+        });
+        matches!(tokio::time::timeout(at_most, come).await, Ok(Ok(_)))
+    }
+}
+
+/// `GET /_stonechat/v1/seen/{mark}`
+pub(super) async fn seen<I: Intake>(
+    State(app): State<App<I>>,
+    mark: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(mark) = mark.map_err(|_| ApiError::BadPath)?;
+    let self_test = &app.options.self_test;
+    let seen = self_test.wait(&mark, WAIT).await;
+    Ok(Json(
+        json!({"seen": seen, "transactions": self_test.transactions()}),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transaction(sender: &str, kind: &str, mark: &str) -> Transaction {
+        let message = json!({
+            "type": kind, "sender": sender, "content": {"mark": mark},
+            "to_user_id": sender, "to_device_id": "CHECK",
+        });
+        Transaction::parse(json!({"to_device": [message]}).to_string().as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_mark_is_seen_before_and_while_somebody_waits_and_goes_no_further() {
+        let test = SelfTest::default();
+        let me = format!("@{CHECK_LOCALPART}:a");
+        let mut early = transaction(&me, SelfTest::EVENT_TYPE, "early");
+        test.take_out(&mut early);
+        assert!(early.to_device.is_empty());
+        assert!(test.wait("early", Duration::ZERO).await);
+        assert!(!test.wait("late", Duration::ZERO).await);
+        let waiting = tokio::spawn({
+            let test = test.clone();
+            async move { test.wait("late", Duration::from_secs(20)).await }
+        });
+        test.take_out(&mut transaction(&me, SelfTest::EVENT_TYPE, "late"));
+        assert!(waiting.await.unwrap());
+        assert_eq!(test.transactions(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_stranger_cannot_set_a_mark_and_other_messages_stay() {
+        let test = SelfTest::default();
+        let me = format!("@{CHECK_LOCALPART}:a");
+        for (sender, kind) in [
+            ("@mallory:a", SelfTest::EVENT_TYPE),
+            (&*me, "m.room.encrypted"),
+        ] {
+            let mut other = transaction(sender, kind, "mark");
+            test.take_out(&mut other);
+            assert_eq!(other.to_device.len(), 1, "{sender} {kind}");
+        }
+        assert!(!test.wait("mark", Duration::ZERO).await);
+    }
+
+    #[tokio::test]
+    async fn old_marks_make_room_for_new_ones() {
+        let test = SelfTest::default();
+        for n in 0..=REMEMBERED {
+            test.saw(&n.to_string());
+        }
+        test.saw(&"x".repeat(MAX_MARK + 1));
+        assert!(!test.wait("0", Duration::ZERO).await);
+        assert!(test.wait("1", Duration::ZERO).await);
+        assert_eq!(test.0.marks.lock().unwrap().len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,379 @@
+//! Attacks and accidents that need a real connection.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Semaphore,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    Limits, Listener, ServerError, router,
+    tests::{Recorded, Recorder, TOKEN, options},
+};
+use crate::shutdown::{self, Trigger};
+
+/// Longer than anything here takes, on a busy machine too.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Running {
+    address: SocketAddr,
+    recorder: Recorder,
+    trigger: Trigger,
+    server: JoinHandle<()>,
+}
+
+async fn start(limits: Limits, recorder: Recorder) -> Running {
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), limits)
+        .await
+        .unwrap();
+    let address = listener.address();
+    let (trigger, shutdown) = shutdown::channel();
+    let server = tokio::spawn(listener.serve(router(recorder.clone(), options()), shutdown));
+    Running {
+        address,
+        recorder,
+        trigger,
+        server,
+    }
+}
+
+fn gated() -> Recorder {
+    Recorder(Arc::new(Recorded {
+        gate: Some(Semaphore::new(0)),
+        ..Recorded::default()
+    }))
+}
+
+fn head(txn: &str, length: usize) -> String {
+    format!(
+        "PUT /_matrix/app/v1/transactions/{txn} HTTP/1.1\r\nHost: a\r\n\
+         Authorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.trigger.pull();
+        timeout(SOON, self.server).await.expect("ends").unwrap();
+    }
+
+    fn taken(&self) -> usize {
+        self.recorder.0.transactions.lock().unwrap().len()
+    }
+}
+
+/// The status of the next answer, whose body is read too.
+async fn status(stream: &mut TcpStream) -> u16 {
+    let read = async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().unwrap());
+        stream.read_exact(&mut vec![0; length]).await.unwrap();
+        head.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    timeout(SOON, read).await.expect("an answer comes")
+}
+
+/// What comes until the other side closes.
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // A reset is a way of closing too.
+    let _ = timeout(SOON, stream.read_to_end(&mut rest))
+        .await
+        .expect("is closed");
+    rest
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut stream = running.connect().await;
+    for n in 0..20 {
+        let request = format!("{}{{}}", head(&n.to_string(), 2));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(status(&mut stream).await, 200);
+    }
+    assert_eq!(running.taken(), 20);
+    running.stop().await;
+    assert_eq!(rest(&mut stream).await, b"");
+}
+
+#[tokio::test]
+async fn a_body_in_drips_is_taken_when_it_is_whole_and_not_before() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut stream = running.connect().await;
+    let body = r#"{"events":[{"a":1}]}"#;
+    stream
+        .write_all(head("1", body.len()).as_bytes())
+        .await
+        .unwrap();
+    for byte in body.bytes() {
+        assert_eq!(running.taken(), 0);
+        stream.write_all(&[byte]).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    assert_eq!(status(&mut stream).await, 200);
+    assert_eq!(running.taken(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_is_taken_and_one_without_end_is_not() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let chunked = head("1", 0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let mut stream = running.connect().await;
+    stream
+        .write_all(format!("{chunked}1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(status(&mut stream).await, 200);
+
+    stream.write_all(chunked.as_bytes()).await.unwrap();
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    let (mut reader, mut writer) = stream.into_split();
+    let flood = tokio::spawn(async move {
+        for _ in 0..64 {
+            if writer.write_all(chunk.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut said = [0; 12];
+    timeout(SOON, reader.read_exact(&mut said))
+        .await
+        .expect("an answer comes")
+        .unwrap();
+    assert_eq!(&said, b"HTTP/1.1 413");
+    flood.abort();
+    assert_eq!(running.taken(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_announced_too_large_is_refused_before_it_comes() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(head("1", 33 << 20).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(status(&mut stream).await, 413);
+    assert_eq!(rest(&mut stream).await, b"");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_is_not_waited_for_without_the_token() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut stream = running.connect().await;
+    let bare = head("1", 1 << 20).replace(TOKEN, "wrong");
+    stream.write_all(bare.as_bytes()).await.unwrap();
+    assert_eq!(status(&mut stream).await, 403);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_leaves_nothing() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(format!("{}{{\"eve", head("1", 100)).as_bytes())
+        .await
+        .unwrap();
+    drop(stream);
+    let mut other = running.connect().await;
+    other
+        .write_all(format!("{}{{}}", head("2", 2)).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(status(&mut other).await, 200);
+    assert_eq!(running.taken(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_and_endless_heads_are_refused() {
+    let running = start(
+        Limits {
+            head_size: 16 << 10,
+            ..Limits::default()
+        },
+        Recorder::default(),
+    );
+    let running = running.await;
+    let long_line = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000));
+    let long_header = format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(40_000));
+    let many = format!("GET /health HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(500));
+    let two_lengths = head("1", 2).replace("\r\n\r\n", "\r\nContent-Length: 3\r\n\r\n");
+    let smuggled = head("1", 2).replace("Host: a", "Transfer-Encoding : chunked");
+    for garbage in [
+        "\x16\x03\x01\x02\0\x01\0\x01",
+        "hello\r\n\r\n",
+        "GET /health\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &long_line,
+        &long_header,
+        &many,
+        &two_lengths,
+        &smuggled,
+    ] {
+        let mut stream = running.connect().await;
+        // It may be refused while it is still being written.
+        let _ = stream.write_all(garbage.as_bytes()).await;
+        let answer = rest(&mut stream).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{garbage:.40}: {answer}"
+        );
+    }
+    assert_eq!(running.taken(), 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed_and_one_that_asked_may_rest() {
+    let limits = Limits {
+        first: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let running = start(limits, Recorder::default()).await;
+    let mut resting = running.connect().await;
+    resting
+        .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(status(&mut resting).await, 200);
+    let mut silent = running.connect().await;
+    let mut slow = running.connect().await;
+    slow.write_all(b"PUT /_matrix/app/v1/transactions/1 HTTP/1.1\r\n")
+        .await
+        .unwrap();
+    assert_eq!(rest(&mut silent).await, b"");
+    assert_eq!(rest(&mut slow).await, b"");
+    resting
+        .write_all(format!("{}{{}}", head("2", 2)).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(
+        status(&mut resting).await,
+        200,
+        "it was not closed with the others"
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn above_the_number_of_connections_one_waits_for_another_to_go() {
+    let running = start(
+        Limits {
+            connections: 2,
+            ..Limits::default()
+        },
+        Recorder::default(),
+    )
+    .await;
+    let mut held = Vec::new();
+    for n in 0..2 {
+        let mut stream = running.connect().await;
+        stream
+            .write_all(format!("{}{{}}", head(&n.to_string(), 2)).as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(status(&mut stream).await, 200);
+        held.push(stream);
+    }
+    let mut third = running.connect().await;
+    third
+        .write_all(format!("{}{{}}", head("3", 2)).as_bytes())
+        .await
+        .unwrap();
+    let waiting = timeout(Duration::from_millis(200), third.read_u8()).await;
+    assert!(waiting.is_err(), "served beyond the limit");
+    held.pop();
+    assert_eq!(status(&mut third).await, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn going_down_waits_for_the_transaction_under_way() {
+    let running = start(Limits::default(), gated()).await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
+        .await
+        .unwrap();
+    let Running {
+        address,
+        recorder,
+        trigger,
+        server,
+    } = running;
+    // The server has the request when somebody waits at the gate; until then nothing has answered.
+    let waiting = timeout(Duration::from_millis(200), stream.read_u8()).await;
+    assert!(waiting.is_err(), "answered before it was durable");
+    trigger.pull();
+    assert!(!server.is_finished());
+    recorder.0.gate.as_ref().unwrap().add_permits(1);
+    assert_eq!(status(&mut stream).await, 200);
+    timeout(SOON, server).await.expect("ends").unwrap();
+    assert_eq!(recorder.0.transactions.lock().unwrap().len(), 1);
+    assert!(TcpStream::connect(address).await.is_err(), "still listens");
+}
+
+#[tokio::test]
+async fn what_is_being_stored_is_stored_though_the_homeserver_hangs_up() {
+    let running = start(Limits::default(), gated()).await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
+        .await
+        .unwrap();
+    let waiting = timeout(Duration::from_millis(200), stream.read_u8()).await;
+    assert!(waiting.is_err());
+    drop(stream);
+    // The same again, as Synapse does after 60 s, while the first is still running.
+    let mut again = running.connect().await;
+    again
+        .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
+        .await
+        .unwrap();
+    running.recorder.0.gate.as_ref().unwrap().add_permits(2);
+    assert_eq!(status(&mut again).await, 200);
+    let both = async {
+        while running.taken() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, both).await.expect("both were handed over");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_an_address_of_another_machine_are_told_apart() {
+    let first = Listener::bind(([127, 0, 0, 1], 0).into(), Limits::default())
+        .await
+        .unwrap();
+    let error = Listener::bind(first.address(), Limits::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ServerError::InUse(_)));
+    assert!(error.to_string().contains("appservice.listen"), "{error}");
+    let error = Listener::bind(([192, 0, 2, 1], 29331).into(), Limits::default()).await;
+    assert!(matches!(error.unwrap_err(), ServerError::Listen { .. }));
+}

@@ -1,0 +1,124 @@
+//! Handles as a third-party network: how a client finds the ghost of a handle.
+//!
+//! The homeserver does not say who asks. So the answer is the same for everybody, and one limit
+//! holds for all of them together; above it the answer is the empty list, as for a handle that
+//! nobody has.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::PathRejection, rejection::QueryRejection},
+};
+use ruma::UserId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ApiError, App, Intake, ThirdPartyUser};
+use crate::config::PROTOCOL;
+
+/// The longest thing that is looked up at all: a handle with its server.
+const MAX_QUERY: usize = 300;
+
+type PathResult = Result<Path<String>, PathRejection>;
+
+#[derive(Deserialize)]
+pub(super) struct ByHandle {
+    handle: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ByUser {
+    userid: Option<String>,
+}
+
+/// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`: what clients need to ask for a handle.
+pub(super) async fn protocol<I: Intake>(
+    State(app): State<App<I>>,
+    protocol: PathResult,
+) -> Result<Json<Value>, ApiError> {
+    ours(protocol)?;
+    let longest = app.options.max_handle;
+    let server = &app.options.server_name;
+    Ok(Json(json!({
+        "user_fields": ["handle"],
+        "location_fields": [],
+        "icon": "",
+        "field_types": {
+            "handle": {
+                "regexp": format!("@?[A-Za-z0-9_]{{1,{longest}}}"),
+                "placeholder": "sam",
+            },
+        },
+        "instances": [{
+            "desc": format!("Handles on {server}"),
+            "icon": "",
+            "fields": {},
+            "network_id": PROTOCOL,
+        }],
+    })))
+}
+
+/// `GET /_matrix/app/v1/thirdparty/user/{protocol}?handle=sam`
+pub(super) async fn find_user<I: Intake>(
+    State(app): State<App<I>>,
+    protocol: PathResult,
+    query: Result<Query<ByHandle>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    ours(protocol)?;
+    let asked = query.ok().and_then(|Query(query)| query.handle);
+    let found = match asked {
+        Some(handle) if handle.len() <= MAX_QUERY && app.lookups.check().is_ok() => {
+            let handle = handle.trim();
+            app.intake
+                .lookup_handle(handle.strip_prefix('@').unwrap_or(handle))
+                .await
+        }
+        _ => Vec::new(),
+    };
+    Ok(shown(found))
+}
+
+/// `GET /_matrix/app/v1/thirdparty/user?userid=@_dm_sam:example.org`
+pub(super) async fn reverse_user<I: Intake>(
+    State(app): State<App<I>>,
+    query: Result<Query<ByUser>, QueryRejection>,
+) -> Json<Value> {
+    let asked = query.ok().and_then(|Query(query)| query.userid);
+    let user = asked.and_then(|user| UserId::parse(user).ok());
+    let found = match user {
+        Some(user) if app.options.is_ours(&user) && app.lookups.check().is_ok() => {
+            app.intake.lookup_user(&user).await
+        }
+        _ => Vec::new(),
+    };
+    shown(found)
+}
+
+/// `GET /_matrix/app/v1/thirdparty/location/{protocol}`: a handle is no place.
+pub(super) async fn find_location(protocol: PathResult) -> Result<Json<Value>, ApiError> {
+    ours(protocol)?;
+    Ok(Json(json!([])))
+}
+
+/// `GET /_matrix/app/v1/thirdparty/location`
+pub(super) async fn reverse_location() -> Json<Value> {
+    Json(json!([]))
+}
+
+fn ours(protocol: PathResult) -> Result<(), ApiError> {
+    match protocol {
+        Ok(Path(protocol)) if protocol == PROTOCOL => Ok(()),
+        Ok(_) => Err(ApiError::NotFound),
+        Err(_) => Err(ApiError::BadPath),
+    }
+}
+
+fn shown(found: Vec<ThirdPartyUser>) -> Json<Value> {
+    let users = found.into_iter().map(|user| {
+        json!({
+            "userid": user.ghost,
+            "protocol": PROTOCOL,
+            "fields": {"handle": user.handle},
+        })
+    });
+    Json(Value::Array(users.collect()))
+}

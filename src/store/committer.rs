@@ -1,0 +1,170 @@
+//! One thread that flushes, for everybody who waits.
+//!
+//! Whoever wants durability sends a note here and waits for the answer. The thread takes all the
+//! notes that lie there, flushes once, and answers them all; while it flushes, the next notes
+//! gather. So a hundred writers cost one `fsync`, and a single one waits for nobody. What nobody
+//! waits for is flushed within a second.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{StoreError, backend::Backend, files::Progress, meta};
+
+type Outcome = Result<(), StoreError>;
+type Waiter = Box<dyn FnOnce(Outcome) + Send>;
+
+/// How long a write may stay unflushed that nobody waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub(super) struct Committer {
+    notes: Mutex<Option<Sender<Waiter>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    stopped: Arc<OnceLock<String>>,
+    dirty: Arc<AtomicBool>,
+}
+
+impl Committer {
+    /// Start the thread. `flushes` is the number of the last flush.
+    pub(super) fn start(
+        backend: Arc<dyn Backend>,
+        progress: Option<Progress>,
+        flushes: u64,
+    ) -> Result<Self, StoreError> {
+        let (sender, receiver) = mpsc::channel();
+        let stopped = Arc::new(OnceLock::new());
+        let dirty = Arc::new(AtomicBool::new(true));
+        let flusher = Flusher {
+            backend,
+            progress,
+            flushes,
+            stopped: stopped.clone(),
+            dirty: dirty.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-commit".to_owned())
+            .spawn(move || flusher.run(&receiver))
+            .map_err(|e| StoreError::Stopped(format!("no thread to flush with: {e}")))?;
+        Ok(Self {
+            notes: Mutex::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+            stopped,
+            dirty,
+        })
+    }
+
+    /// Fails when an earlier flush has failed.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.stopped.get() {
+            Some(why) => Err(StoreError::Stopped(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Something was applied; call it after.
+    pub(super) fn applied(&self) {
+        self.dirty.store(true, Ordering::SeqCst);
+    }
+
+    /// Ask for a flush. Everything applied before this call is durable when `Ok` comes.
+    pub(super) fn ask(&self) -> oneshot::Receiver<Outcome> {
+        let (waiter, answer) = oneshot::channel();
+        self.leave(Box::new(move |outcome| drop(waiter.send(outcome))));
+        answer
+    }
+
+    /// As [`Self::ask`], for callers outside of tasks.
+    pub(super) fn wait(&self) -> Outcome {
+        let (waiter, answer) = mpsc::channel();
+        self.leave(Box::new(move |outcome| drop(waiter.send(outcome))));
+        answer.recv().unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn leave(&self, waiter: Waiter) {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(notes) = notes.as_ref() {
+            // If the thread is gone the waiter is dropped, and who waits is told.
+            let _ = notes.send(waiter);
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Flusher {
+    backend: Arc<dyn Backend>,
+    progress: Option<Progress>,
+    flushes: u64,
+    stopped: Arc<OnceLock<String>>,
+    /// Whether something was applied since the last flush began.
+    dirty: Arc<AtomicBool>,
+}
+
+impl Flusher {
+    fn run(mut self, notes: &Receiver<Waiter>) {
+        let mut waiting = Vec::new();
+        loop {
+            match notes.recv_timeout(PATIENCE) {
+                Ok(first) => waiting.push(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            waiting.extend(notes.try_iter());
+            let outcome = self.flush();
+            for waiter in waiting.drain(..) {
+                waiter(outcome.clone());
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if let Some(why) = self.stopped.get() {
+            return Err(StoreError::Stopped(why.clone()));
+        }
+        if !self.dirty.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let next = self.flushes + 1;
+        let outcome = self
+            .backend
+            .apply(vec![meta::flushes(next)])
+            .and_then(|()| self.backend.flush())
+            .and_then(|()| {
+                self.progress
+                    .as_ref()
+                    .map_or(Ok(()), |file| file.write(next))
+            });
+        match &outcome {
+            Ok(()) => self.flushes = next,
+            // A flush that failed may have dropped what it should have written: to try again and
+            // report success would be a lie.
+            Err(e) => {
+                let _ = self.stopped.set(e.to_string());
+            }
+        }
+        outcome
+    }
+}

@@ -1,0 +1,174 @@
+//! What every backend must do. A new one adds a module below.
+
+use std::sync::Arc;
+
+use super::backend::{Backend, Op, Record};
+
+fn put(key: &[u8], value: &[u8]) -> Op {
+    Op::Put(key.to_vec(), value.to_vec())
+}
+
+fn keys(records: &[Record]) -> Vec<&[u8]> {
+    records.iter().map(|(key, _)| key.as_slice()).collect()
+}
+
+fn what_was_put_is_there_until_it_is_deleted(backend: &dyn Backend) {
+    assert_eq!(backend.get(b"a").unwrap(), None);
+    backend
+        .apply(vec![put(b"a", b"1"), put(b"b", b""), put(b"c", b"3")])
+        .unwrap();
+    assert_eq!(backend.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(
+        backend.get(b"b").unwrap().as_deref(),
+        Some(&b""[..]),
+        "an empty value is a value"
+    );
+    backend
+        .apply(vec![
+            Op::Delete(b"a".to_vec()),
+            Op::Delete(b"never".to_vec()),
+        ])
+        .unwrap();
+    assert_eq!(backend.get(b"a").unwrap(), None);
+    assert_eq!(keys(&backend.scan(b"", None, 9).unwrap()), [b"b", b"c"]);
+}
+
+fn later_changes_of_a_batch_win(backend: &dyn Backend) {
+    backend
+        .apply(vec![
+            put(b"k", b"1"),
+            Op::Delete(b"k".to_vec()),
+            put(b"k", b"2"),
+        ])
+        .unwrap();
+    assert_eq!(backend.get(b"k").unwrap().as_deref(), Some(&b"2"[..]));
+    backend
+        .apply(vec![put(b"k", b"3"), Op::Delete(b"k".to_vec())])
+        .unwrap();
+    assert_eq!(backend.get(b"k").unwrap(), None);
+    backend.apply(Vec::new()).unwrap();
+}
+
+fn scans_keep_to_their_prefix_order_bounds_and_limit(backend: &dyn Backend) {
+    let all: [&[u8]; 7] = [
+        b"a",
+        b"b",
+        b"b\x00",
+        b"b\xFF",
+        b"b\xFF\xFF",
+        b"c",
+        b"\xFF\xFF",
+    ];
+    backend
+        .apply(all.iter().rev().map(|key| put(key, key)).collect())
+        .unwrap();
+    assert_eq!(keys(&backend.scan(b"", None, 99).unwrap()), all);
+    assert_eq!(keys(&backend.scan(b"b", None, 99).unwrap()), all[1..5]);
+    assert_eq!(keys(&backend.scan(b"b", None, 2).unwrap()), all[1..3]);
+    assert_eq!(
+        keys(&backend.scan(b"b", Some(b"b\x00"), 99).unwrap()),
+        all[3..5]
+    );
+    assert_eq!(
+        keys(&backend.scan(b"b", Some(b"a"), 99).unwrap()),
+        all[1..5],
+        "before the prefix"
+    );
+    assert!(
+        backend.scan(b"b", Some(b"c"), 99).unwrap().is_empty(),
+        "behind the prefix"
+    );
+    assert_eq!(keys(&backend.scan(b"\xFF", None, 99).unwrap()), all[6..]);
+    assert!(backend.scan(b"", None, 0).unwrap().is_empty());
+
+    let mut back = all;
+    back.reverse();
+    assert_eq!(keys(&backend.scan_back(b"", None, 99).unwrap()), back);
+    assert_eq!(
+        keys(&backend.scan_back(b"b", None, 1).unwrap()),
+        [b"b\xFF\xFF"]
+    );
+    assert_eq!(
+        keys(&backend.scan_back(b"b", Some(b"b\xFF"), 99).unwrap()),
+        [&b"b\x00"[..], b"b"]
+    );
+    assert_eq!(
+        keys(&backend.scan_back(b"b", Some(b"z"), 1).unwrap()),
+        [b"b\xFF\xFF"]
+    );
+    assert!(backend.scan_back(b"b", Some(b"b"), 9).unwrap().is_empty());
+    assert_eq!(
+        keys(&backend.scan_back(b"\xFF", None, 9).unwrap()),
+        all[6..]
+    );
+}
+
+fn large_records_and_batches_come_back_whole(backend: &dyn Backend) {
+    let big = vec![7u8; super::MAX_VALUE + 1024];
+    let long = vec![8u8; super::MAX_KEY + 1];
+    backend.apply(vec![put(&long, &big)]).unwrap();
+    assert_eq!(backend.get(&long).unwrap().as_deref(), Some(&big[..]));
+    let many = (0u32..5000)
+        .map(|n| put(&n.to_be_bytes(), &[1; 100]))
+        .collect();
+    backend.apply(many).unwrap();
+    assert_eq!(backend.scan(&[0], None, 9999).unwrap().len(), 5000);
+    backend.flush().unwrap();
+}
+
+/// Readers either see a batch or do not see it.
+fn batches_are_atomic_for_readers(backend: &Arc<dyn Backend>) {
+    let pair = |n: u64| {
+        let n = n.to_be_bytes();
+        vec![put(b"left", &n), put(b"right", &n)]
+    };
+    backend.apply(pair(0)).unwrap();
+    let writer = backend.clone();
+    let writing = std::thread::spawn(move || {
+        for n in 1..500 {
+            writer.apply(pair(n)).unwrap();
+        }
+    });
+    while !writing.is_finished() {
+        // Both keys only ever grow together: left, read first, is never ahead of right.
+        let left = backend.get(b"left").unwrap();
+        let right = backend.get(b"right").unwrap();
+        assert!(left <= right, "{left:?} {right:?}");
+    }
+    writing.join().unwrap();
+}
+
+macro_rules! conformance {
+    ($name:ident, $open:expr) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn every_backend_does_what_the_store_needs() {
+                // Each part in a database of its own.
+                what_was_put_is_there_until_it_is_deleted(&*$open().1);
+                later_changes_of_a_batch_win(&*$open().1);
+                scans_keep_to_their_prefix_order_bounds_and_limit(&*$open().1);
+                large_records_and_batches_come_back_whole(&*$open().1);
+                batches_are_atomic_for_readers(&$open().1);
+            }
+        }
+    };
+}
+
+type Opened = (Option<tempfile::TempDir>, Arc<dyn Backend>);
+
+conformance!(in_memory, || -> Opened {
+    (
+        None,
+        Arc::new(super::super::memory::MemoryBackend::default()),
+    )
+});
+conformance!(on_sled, || -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = super::super::sled::SledBackend::open(
+        folder.path(),
+        &super::super::StoreOptions::default(),
+    );
+    (Some(folder), Arc::new(backend.unwrap()))
+});

@@ -1,0 +1,218 @@
+//! Files beside the database: made for their owner alone, and durable when we say so.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::StoreError;
+
+/// Make the folder, for its owner alone.
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| StoreError::io("create", path, &e))
+}
+
+/// Open or create a file that only its owner can read.
+pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| StoreError::io("open", path, &e))
+}
+
+/// Make the name of a new file durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| StoreError::io("write", parent, &e))
+}
+
+/// Held as long as the store is open; the system lets go of it when the process ends.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl Lock {
+    pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("lock");
+        let file = open_private(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+                path: folder.to_owned(),
+            }),
+            Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, &e)),
+        }
+    }
+}
+
+/// The number of the last confirmed flush, kept outside the database.
+///
+/// It is written after the flush and not synced itself, so it is never ahead of the database; if
+/// the database is behind *it*, acknowledged writes have gone.
+#[derive(Debug)]
+pub(super) struct Progress {
+    file: File,
+    path: PathBuf,
+}
+
+const PROGRESS: usize = 16;
+
+impl Progress {
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("progress");
+        Ok(Self {
+            file: open_private(&path)?,
+            path,
+        })
+    }
+
+    /// `None` when nothing was ever confirmed, or the file is torn.
+    pub(super) fn read(&self) -> Option<u64> {
+        let mut bytes = [0u8; PROGRESS];
+        self.file.read_exact_at(&mut bytes, 0).ok()?;
+        let (number, check) = bytes.split_first_chunk::<8>()?;
+        (*check == check_of(number)).then(|| u64::from_be_bytes(*number))
+    }
+
+    pub(super) fn write(&self, number: u64) -> Result<(), StoreError> {
+        let number = number.to_be_bytes();
+        let mut bytes = [0u8; PROGRESS];
+        bytes[..8].copy_from_slice(&number);
+        bytes[8..].copy_from_slice(&check_of(&number));
+        self.file
+            .write_all_at(&bytes, 0)
+            .map_err(|e| StoreError::io("write", &self.path, &e))
+    }
+}
+
+/// The first eight bytes of the SHA-256 of something, to tell a torn write from a whole one.
+pub(crate) fn check_of(bytes: &[u8]) -> [u8; 8] {
+    let digest = Sha256::digest(bytes);
+    let mut check = [0u8; 8];
+    check.copy_from_slice(&digest[..8]);
+    check
+}
+
+/// A small file beside the database that one room of the house keeps for itself, with the same
+/// calls for a store in memory.
+#[derive(Clone)]
+pub(crate) struct SideFile(Arc<Side>);
+
+enum Side {
+    Disk { file: File, path: PathBuf },
+    Memory(Mutex<Vec<u8>>),
+}
+
+impl std::fmt::Debug for SideFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SideFile")
+    }
+}
+
+impl SideFile {
+    pub(crate) fn memory() -> Self {
+        Self(Arc::new(Side::Memory(Mutex::default())))
+    }
+
+    /// Open or create it, durably; it must belong to nobody else in this process or another.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = open_private(path)?;
+        let about = file
+            .metadata()
+            .map_err(|e| StoreError::io("read", path, &e))?;
+        if about.mode() & 0o077 != 0 {
+            return Err(StoreError::Key {
+                place: format!("file {}", path.display()),
+                why: "others may read or write it; run `chmod 600` on it".to_owned(),
+            });
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", path, &e)),
+        }
+        sync_parent(path)?;
+        Ok(Self(Arc::new(Side::Disk {
+            file,
+            path: path.to_owned(),
+        })))
+    }
+
+    /// Whether someone else has a handle of this file in memory.
+    pub(crate) fn is_shared(&self, own: usize) -> bool {
+        Arc::strong_count(&self.0) > own
+    }
+
+    /// Up to `length` bytes; fewer where the file ends.
+    pub(crate) fn read(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let mut bytes = Zeroizing::new(vec![0u8; length]);
+        let mut filled = 0;
+        match &*self.0 {
+            Side::Disk { file, path } => {
+                while filled < length {
+                    match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                        Ok(0) => break,
+                        Ok(n) => filled += n,
+                        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                        Err(e) => return Err(StoreError::io("read", path, &e)),
+                    }
+                }
+            }
+            Side::Memory(memory) => {
+                let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(memory.len());
+                filled = length.min(memory.len() - start);
+                bytes[..filled].copy_from_slice(&memory[start..start + filled]);
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Overwrite in place. Durable when this returns.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        match &*self.0 {
+            Side::Disk { file, path } => file
+                .write_all_at(bytes, offset)
+                .and_then(|()| file.sync_data())
+                .map_err(|e| StoreError::io("write", path, &e)),
+            Side::Memory(memory) => {
+                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let end = start.saturating_add(bytes.len());
+                if memory.len() < end {
+                    memory.resize(end, 0);
+                }
+                memory[start..end].copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}

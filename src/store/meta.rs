@@ -1,0 +1,206 @@
+//! What the store remembers about itself, table 1: schema version, key check, count of flushes,
+//! and which runs ended cleanly.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    StoreError,
+    backend::{Backend, Op},
+    migrate,
+    seal::Sealer,
+};
+
+/// The table id of these records.
+pub(super) const ID: u8 = 1;
+
+const SCHEMA: &[u8] = &[ID, b's'];
+const KEY_CHECK: &[u8] = &[ID, b'k'];
+const FLUSHES: &[u8] = &[ID, b'f'];
+const RUN: &[u8] = &[ID, b'r'];
+const RESTORED: &[u8] = &[ID, b'b'];
+const CHECK_TEXT: &[u8] = b"this store opens with this key";
+
+/// The runs of the service on this store, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The number of this run.
+    pub number: u64,
+    /// What was written in runs before this one may be older than what the world has seen: a run
+    /// after them ended without saying so (a crash, a kill, a power cut), or the store is a
+    /// restored copy. Equal to `number` when it was the run before.
+    pub sure_since: u64,
+    clean: bool,
+}
+
+impl Run {
+    /// Whether the run before this one ended without [`super::Store::shut_down`].
+    pub fn after_unclean(&self) -> bool {
+        self.number > 1 && self.sure_since == self.number
+    }
+}
+
+pub(super) fn flushes(number: u64) -> Op {
+    Op::Put(FLUSHES.to_vec(), number.to_be_bytes().to_vec())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    rmp_serde::to_vec_named(value).map_err(|e| StoreError::Encode {
+        table: "meta",
+        why: e.to_string(),
+    })
+}
+
+pub(super) fn schema(version: u32) -> Op {
+    Op::Put(SCHEMA.to_vec(), version.to_be_bytes().to_vec())
+}
+
+fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
+    Ok(Op::Put(
+        KEY_CHECK.to_vec(),
+        sealer.seal(KEY_CHECK, CHECK_TEXT)?,
+    ))
+}
+
+/// The records of a store that was restored: its last run did not end.
+pub(super) fn restored(version: u32, run: u64, sealer: &Sealer) -> Result<Vec<Op>, StoreError> {
+    let run = Run {
+        number: run,
+        sure_since: run,
+        clean: false,
+    };
+    Ok(vec![
+        Op::Put(RUN.to_vec(), encode(&run)?),
+        Op::Put(RESTORED.to_vec(), Vec::new()),
+        schema(version),
+        key_check(sealer)?,
+    ])
+}
+
+/// Whether the store was restored and what follows from it is not done yet.
+pub(super) fn is_restored(backend: &dyn Backend) -> Result<bool, StoreError> {
+    Ok(backend.get(RESTORED)?.is_some())
+}
+
+/// The key of the record that says so.
+pub(super) fn restored_key() -> Vec<u8> {
+    RESTORED.to_vec()
+}
+
+/// Check that this is a store we can use and that the key is its key, before anything is written;
+/// then bring its schema up to date. Returns the number of the last flush in it.
+pub(super) fn admit(
+    backend: &dyn Backend,
+    sealer: &Sealer,
+    path: &Path,
+    confirmed: Option<u64>,
+    steps: &[migrate::Step],
+) -> Result<u64, StoreError> {
+    let damaged = |why: &str| StoreError::Damaged {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
+    let known = u32::try_from(steps.len())
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    if backend.scan(&[], None, 1)?.is_empty() {
+        if let Some(expected) = confirmed {
+            return Err(StoreError::LostWrites {
+                path: path.to_owned(),
+                found: 0,
+                expected,
+            });
+        }
+        backend.apply(vec![schema(known), key_check(sealer)?])?;
+        return Ok(0);
+    }
+    let found = backend
+        .get(SCHEMA)?
+        .and_then(|v| v.try_into().ok().map(u32::from_be_bytes))
+        .ok_or_else(|| damaged("it holds records but no schema version"))?;
+    if found > known {
+        return Err(StoreError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    let check = backend
+        .get(KEY_CHECK)?
+        .ok_or_else(|| damaged("it holds records but no key check"))?;
+    if sealer.open(KEY_CHECK, &check).is_none() {
+        return Err(StoreError::WrongKey {
+            path: path.to_owned(),
+        });
+    }
+    let last = match backend.get(FLUSHES)? {
+        None => 0,
+        Some(v) => v
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| damaged("its count of flushes is no number"))?,
+    };
+    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > last) {
+        return Err(StoreError::LostWrites {
+            path: path.to_owned(),
+            found: last,
+            expected,
+        });
+    }
+    migrate::run(backend, found, steps)?;
+    Ok(last)
+}
+
+/// Begin a run: its number, and a mark that it has not ended yet.
+pub(super) fn begin_run(backend: &dyn Backend) -> Result<Run, StoreError> {
+    let run = match backend.get(RUN)? {
+        None => Run {
+            number: 1,
+            sure_since: 1,
+            clean: false,
+        },
+        Some(bytes) => {
+            let last: Run = rmp_serde::from_slice(&bytes).map_err(|e| StoreError::Decode {
+                table: "meta",
+                why: e.to_string(),
+            })?;
+            let number = last.number.saturating_add(1);
+            let sure_since = if last.clean { last.sure_since } else { number };
+            Run {
+                number,
+                sure_since,
+                clean: false,
+            }
+        }
+    };
+    backend.apply(vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
+    Ok(run)
+}
+
+/// The record that ends a run cleanly.
+pub(super) fn end_run(run: Run) -> Result<Op, StoreError> {
+    Ok(Op::Put(RUN.to_vec(), encode(&Run { clean: true, ..run })?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_of_a_run_looks_like_this_on_disk() {
+        let run = Run {
+            number: 7,
+            sure_since: 5,
+            clean: true,
+        };
+        let bytes = encode(&run).unwrap();
+        assert_eq!(bytes, b"\x83\xA6number\x07\xAAsure_since\x05\xA5clean\xC3");
+        assert_eq!(rmp_serde::from_slice::<Run>(&bytes).unwrap(), run);
+        assert_eq!(
+            flushes(258),
+            Op::Put(b"\x01f".to_vec(), vec![0, 0, 0, 0, 0, 0, 1, 2])
+        );
+        assert_eq!(schema(1), Op::Put(b"\x01s".to_vec(), vec![0, 0, 0, 1]));
+    }
+}

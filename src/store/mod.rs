@@ -1,0 +1,403 @@
+//! Typed tables over an embedded database.
+//!
+//! A [`Table`] has a key type and a value type. Several tables change together in one [`Batch`].
+//! The database is behind [`backend::Backend`]: sled on disk, a map in memory for tests.
+//!
+//! # What durable means
+//!
+//! [`Store::apply`] makes changes visible to every reader at once, all or nothing. They are
+//! *durable* — there after `kill -9` and after a power cut, as far as the disk keeps its word —
+//! when a [`Store::flush`] that began after them has returned `Ok`. Changes become durable in the
+//! order in which they were applied: if one is there after a crash, so are all before it. What
+//! nobody waits for is flushed within a second. If a flush fails the store stops for good, since nobody can say what has reached the disk; a
+//! restart finds what has.
+
+pub mod backend;
+mod backup;
+#[cfg(test)]
+mod backup_tests;
+mod batch;
+mod committer;
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod crash_tests;
+mod error;
+pub(crate) mod files;
+mod key;
+mod memory;
+mod meta;
+mod migrate;
+pub(crate) mod raw;
+pub(crate) mod seal;
+mod sled;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+pub(crate) use self::key::{Subkey, random};
+use self::{
+    backend::Backend,
+    batch::physical,
+    committer::Committer,
+    files::{Lock, Progress, SideFile},
+    seal::Sealer,
+};
+pub use self::{
+    backup::Copied,
+    batch::{Batch, MAX_KEY, MAX_VALUE},
+    error::StoreError,
+    key::StoreKey,
+    meta::Run,
+    table::{KeyPart, Table, TableKey, prefix},
+};
+
+/// How the store is kept.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// How much the database may keep in memory, in bytes. The process takes about twice as much
+    /// for it.
+    pub cache_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// A key and its record.
+pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
+
+/// The store. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Dropped first: it joins its thread, which holds the backend too.
+    committer: Committer,
+    backend: Arc<dyn Backend>,
+    sealer: Sealer,
+    key: StoreKey,
+    run: Run,
+    /// Whether the store is shut down; writers hold it for reading.
+    ended: RwLock<bool>,
+    /// What is written while a backup is made.
+    note: Mutex<Option<backup::Note>>,
+    folder: Option<PathBuf>,
+    /// What would be a file beside the database, for a store in memory.
+    memory_side: SideFile,
+    // Dropped last: as long as the backend lives the folder is ours.
+    _lock: Option<Lock>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("folder", &self.inner.folder)
+            .finish()
+    }
+}
+
+impl Store {
+    /// Open the store in a folder, or make one there.
+    pub fn open(path: &Path, key: &StoreKey, options: &StoreOptions) -> Result<Self, StoreError> {
+        files::make_folder(path)?;
+        let lock = Lock::take(path)?;
+        let progress = Progress::open(path)?;
+        let backend = Arc::new(sled::SledBackend::open(&path.join("sled"), options)?);
+        Self::start(
+            backend,
+            key.clone(),
+            Some((path, lock, progress)),
+            migrate::STEPS,
+        )
+    }
+
+    /// A store in memory, with a key of its own, for tests.
+    #[expect(
+        clippy::expect_used,
+        reason = "only tests call it, and there a panic is the answer"
+    )]
+    pub fn in_memory() -> Self {
+        let backend = Arc::new(memory::MemoryBackend::default());
+        let key = StoreKey::random().expect("the system gives random bytes");
+        Self::start(backend, key, None, migrate::STEPS).expect("an empty map can be opened")
+    }
+
+    fn start(
+        backend: Arc<dyn Backend>,
+        key: StoreKey,
+        place: Option<(&Path, Lock, Progress)>,
+        steps: &[migrate::Step],
+    ) -> Result<Self, StoreError> {
+        let sealer = Sealer::new(&key.derive(&[], &[b"stonechat tables"])?);
+        let path = place
+            .as_ref()
+            .map_or(Path::new("memory"), |(path, ..)| path);
+        let confirmed = place.as_ref().and_then(|(_, _, progress)| progress.read());
+        let flushes = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
+        let run = meta::begin_run(&*backend)?;
+        let folder = place.as_ref().map(|(path, ..)| (*path).to_owned());
+        let (lock, progress) = match place {
+            Some((_, lock, progress)) => (Some(lock), Some(progress)),
+            None => (None, None),
+        };
+        let committer = Committer::start(backend.clone(), progress, flushes)?;
+        let ended = RwLock::new(false);
+        let inner = Inner {
+            committer,
+            backend,
+            sealer,
+            key,
+            run,
+            ended,
+            note: Mutex::default(),
+            folder,
+            memory_side: SideFile::memory(),
+            _lock: lock,
+        };
+        let store = Self {
+            inner: Arc::new(inner),
+        };
+        store.flush_blocking()?;
+        Ok(store)
+    }
+
+    /// The folder of the store, `None` if it is in memory.
+    pub fn folder(&self) -> Option<&Path> {
+        self.inner.folder.as_deref()
+    }
+
+    /// This run of the service.
+    pub fn run(&self) -> Run {
+        self.inner.run
+    }
+
+    /// Whether the run before this one ended without [`Store::shut_down`].
+    pub fn was_unclean(&self) -> bool {
+        self.inner.run.after_unclean()
+    }
+
+    /// A record.
+    pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
+        self.inner.check()?;
+        let key = physical::<T>(&key.encode())?;
+        self.inner
+            .backend
+            .get(&key)?
+            .map(|value| self.inner.value::<T>(&key, &value))
+            .transpose()
+    }
+
+    /// Whether there is a record.
+    pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
+        self.inner.check()?;
+        Ok(self
+            .inner
+            .backend
+            .get(&physical::<T>(&key.encode())?)?
+            .is_some())
+    }
+
+    /// At most `limit` records in the order of their keys: those whose encoded key begins with
+    /// `prefix` (see [`prefix()`]) and which come after `after`. To read on, give the last key.
+    pub fn scan<T: Table>(
+        &self,
+        prefix: &[u8],
+        after: Option<&T::Key>,
+        limit: usize,
+    ) -> Result<Vec<Entry<T>>, StoreError> {
+        self.inner.check()?;
+        let prefix = physical::<T>(prefix)?;
+        let after = after
+            .map(|after| physical::<T>(&after.encode()))
+            .transpose()?;
+        let records = self.inner.backend.scan(&prefix, after.as_deref(), limit)?;
+        records
+            .into_iter()
+            .map(|(key, value)| self.inner.record::<T>(&key, &value))
+            .collect()
+    }
+
+    /// As [`Store::scan`], from the last key backwards: those which come before `before`.
+    pub fn scan_back<T: Table>(
+        &self,
+        prefix: &[u8],
+        before: Option<&T::Key>,
+        limit: usize,
+    ) -> Result<Vec<Entry<T>>, StoreError> {
+        self.inner.check()?;
+        let prefix = physical::<T>(prefix)?;
+        let before = before
+            .map(|before| physical::<T>(&before.encode()))
+            .transpose()?;
+        let records = self
+            .inner
+            .backend
+            .scan_back(&prefix, before.as_deref(), limit)?;
+        records
+            .into_iter()
+            .map(|(key, value)| self.inner.record::<T>(&key, &value))
+            .collect()
+    }
+
+    /// The record with the greatest key among those whose encoded key begins with `prefix`.
+    pub fn last<T: Table>(&self, prefix: &[u8]) -> Result<Option<Entry<T>>, StoreError> {
+        Ok(self.scan_back::<T>(prefix, None, 1)?.pop())
+    }
+
+    /// Make changes: all or nothing, visible at once, durable with the next flush.
+    pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.inner.committer.check()?;
+        let ops = batch.into_ops(&self.inner.sealer)?;
+        let ended = self
+            .inner
+            .ended
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return Err(StoreError::Closed);
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let mut note = self
+            .inner
+            .note
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = note.as_mut() {
+            open.add(&ops);
+        } else {
+            // Held on to otherwise: the order of the note must be that of the database.
+            drop(note);
+        }
+        let outcome = self.inner.backend.apply(ops);
+        self.inner.committer.applied();
+        outcome
+    }
+
+    /// Returns when everything applied so far is durable. Callers share one flush.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.inner
+            .committer
+            .ask()
+            .await
+            .unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// [`Store::flush`] for callers outside of tasks.
+    pub fn flush_blocking(&self) -> Result<(), StoreError> {
+        self.inner.committer.wait()
+    }
+
+    /// [`Store::apply`], then [`Store::flush`].
+    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.apply(batch)?;
+        self.flush().await
+    }
+
+    /// End the run cleanly: whatever was applied becomes durable, and so does the mark that
+    /// nothing was lost. Later changes are refused.
+    pub async fn shut_down(&self) -> Result<(), StoreError> {
+        {
+            let mut ended = self
+                .inner
+                .ended
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut *ended, true) {
+                return Ok(());
+            }
+        }
+        self.flush().await?;
+        self.inner
+            .backend
+            .apply(vec![meta::end_run(self.inner.run)?])?;
+        self.inner.committer.applied();
+        self.flush().await
+    }
+
+    /// Whether this store came from a backup and [`Store::restore_done`] was not applied yet. What
+    /// lies in it may be older than what the world has seen: no session may be used again, no
+    /// one-time key published again.
+    pub fn restored(&self) -> Result<bool, StoreError> {
+        meta::is_restored(&*self.inner.backend)
+    }
+
+    /// Add to a batch that all that follows from a restore is done.
+    pub fn restore_done(batch: &mut Batch) {
+        batch.delete_raw(meta::restored_key());
+    }
+
+    /// Read every record once, so that damage shows, and count them. Blocks.
+    pub fn check(&self) -> Result<u64, StoreError> {
+        let mut count = 0;
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.inner.backend.scan(&[], after.as_deref(), 256)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(count);
+            };
+            after = Some(last.clone());
+            count += page.len() as u64;
+        }
+    }
+
+    /// Bytes on disk.
+    pub fn size_on_disk(&self) -> Result<u64, StoreError> {
+        self.inner.backend.size_on_disk()
+    }
+}
+
+impl Inner {
+    fn check(&self) -> Result<(), StoreError> {
+        self.committer.check()
+    }
+
+    fn value<T: Table>(&self, key: &[u8], value: &[u8]) -> Result<T::Value, StoreError> {
+        let decode = |bytes: &[u8]| {
+            rmp_serde::from_slice(bytes).map_err(|e| StoreError::Decode {
+                table: T::NAME,
+                why: decode_failure(&e),
+            })
+        };
+        if T::SECRET {
+            let plain = self
+                .sealer
+                .open(key, value)
+                .ok_or(StoreError::Unseal { table: T::NAME })?;
+            decode(&plain)
+        } else {
+            decode(value)
+        }
+    }
+
+    fn record<T: Table>(&self, key: &[u8], value: &[u8]) -> Result<Entry<T>, StoreError> {
+        let typed =
+            T::Key::decode(key.get(1..).unwrap_or_default()).ok_or_else(|| StoreError::Decode {
+                table: T::NAME,
+                why: "its key is of another kind".to_owned(),
+            })?;
+        Ok((typed, self.value::<T>(key, value)?))
+    }
+}
+
+/// Why bytes were not the value expected. What serde says itself may quote the value.
+pub(crate) fn decode_failure(error: &rmp_serde::decode::Error) -> String {
+    use rmp_serde::decode::Error;
+    match error {
+        Error::Syntax(_) | Error::Uncategorized(_) => "it has another shape".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,475 @@
+//! A homeserver that knows users, devices, keys and to-device messages, answers over HTTP on
+//! loopback, and can be told to fail. It has no rooms: events are handed over by the test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use ruma::{DeviceId, UserId};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::{
+    crypto::IncomingCrypto,
+    matrix::{Homeserver, HomeserverOptions},
+};
+
+/// When a request fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Nothing was done.
+    Before,
+    /// Everything was done, and the answer got lost.
+    After,
+}
+
+/// The homeserver. Clones are handles of the same one.
+#[derive(Clone)]
+pub(crate) struct FakeHomeserver {
+    url: Url,
+    state: Arc<Mutex<Server>>,
+}
+
+#[derive(Default)]
+struct Server {
+    users: BTreeMap<String, User>,
+    /// Requests made, but for `/versions`.
+    log: Vec<String>,
+    /// Which request from the beginning fails, and when.
+    fault: Option<(usize, When)>,
+    /// Paths with transaction ids that were used: over all users, as Synapse does it.
+    transactions: BTreeSet<String>,
+    /// Servers that do not answer key queries.
+    unreachable: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct User {
+    name: Option<String>,
+    devices: BTreeMap<String, Device>,
+    identity: BTreeMap<&'static str, Value>,
+    /// Every master key that was ever published.
+    masters: BTreeSet<String>,
+}
+
+#[derive(Default)]
+struct Device {
+    keys: Option<Value>,
+    /// Every Ed25519 key that was ever published for this device.
+    ed25519: BTreeSet<String>,
+    one_time: BTreeMap<String, Value>,
+    /// Every one-time key that was ever uploaded.
+    uploaded: BTreeMap<String, Value>,
+    fallback: Option<(String, Value)>,
+    fallback_used: bool,
+    inbox: Vec<Value>,
+}
+
+impl FakeHomeserver {
+    pub(crate) async fn start() -> Self {
+        let state = Arc::new(Mutex::new(Server::default()));
+        let app = Router::new().fallback(handle).with_state(state.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { url, state }
+    }
+
+    pub(crate) async fn connect(&self) -> Homeserver {
+        let token = SecretString::from("token");
+        Homeserver::connect(&self.url, token, HomeserverOptions::default())
+            .await
+            .unwrap()
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
+        act(&mut self.state.lock().unwrap())
+    }
+
+    fn device<T>(&self, user: &UserId, device: &DeviceId, act: impl FnOnce(&mut Device) -> T) -> T {
+        self.with(|server| {
+            let user = server
+                .users
+                .get_mut(user.as_str())
+                .expect("the user exists");
+            act(user
+                .devices
+                .get_mut(device.as_str())
+                .expect("the device exists"))
+        })
+    }
+
+    /// Makes a user and a device without asking anybody.
+    pub(crate) fn add_device(&self, user: &UserId, device: &DeviceId) {
+        self.with(|server| {
+            let user = server.users.entry(user.to_string()).or_default();
+            user.devices.entry(device.to_string()).or_default();
+        });
+    }
+
+    /// The `n`th request from now on fails (0 is the next).
+    pub(crate) fn fail(&self, n: usize, when: When) {
+        self.with(|server| server.fault = Some((server.log.len() + n, when)));
+    }
+
+    /// Whether the failure that was ordered has not happened yet.
+    pub(crate) fn failure_pending(&self) -> bool {
+        self.with(|server| server.fault.is_some())
+    }
+
+    /// The requests made so far, as `METHOD path`.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.with(|server| server.log.clone())
+    }
+
+    pub(crate) fn set_unreachable(&self, server_name: &str, unreachable: bool) {
+        self.with(|server| {
+            if unreachable {
+                server.unreachable.insert(server_name.to_owned());
+            } else {
+                server.unreachable.remove(server_name);
+            }
+        });
+    }
+
+    /// What a transaction would bring for a device now: its messages, and how many keys it has.
+    pub(crate) fn take_incoming(&self, user: &UserId, device: &DeviceId) -> IncomingCrypto {
+        self.device(user, device, |device| {
+            let unused = (device.fallback.is_some() && !device.fallback_used)
+                .then(|| "signed_curve25519".into());
+            let count = u32::try_from(device.one_time.len()).unwrap();
+            IncomingCrypto {
+                to_device: std::mem::take(&mut device.inbox)
+                    .into_iter()
+                    .map(|message| serde_json::value::to_raw_value(&message).unwrap())
+                    .collect(),
+                otk_counts: Some(BTreeMap::from([("signed_curve25519".into(), count.into())])),
+                fallback_types: Some(unused.into_iter().collect()),
+                device_lists_changed: Vec::new(),
+            }
+        })
+    }
+
+    /// How many messages wait for a device.
+    pub(crate) fn waiting(&self, user: &UserId, device: &DeviceId) -> usize {
+        self.device(user, device, |device| device.inbox.len())
+    }
+
+    /// Claims every one-time key of a device without using any.
+    pub(crate) fn claim_all(&self, user: &UserId, device: &DeviceId) -> usize {
+        self.device(user, device, |device| {
+            std::mem::take(&mut device.one_time).len()
+        })
+    }
+
+    /// Every one-time key ever uploaded for a device.
+    pub(crate) fn uploaded(&self, user: &UserId, device: &DeviceId) -> usize {
+        self.device(user, device, |device| device.uploaded.len())
+    }
+
+    /// The id of the present fallback key.
+    pub(crate) fn fallback(&self, user: &UserId, device: &DeviceId) -> Option<String> {
+        self.device(user, device, |device| {
+            device.fallback.as_ref().map(|(id, _)| id.clone())
+        })
+    }
+
+    pub(crate) fn devices(&self, user: &UserId) -> Vec<String> {
+        self.with(|server| {
+            server
+                .users
+                .get(user.as_str())
+                .map_or(Vec::new(), |u| u.devices.keys().cloned().collect())
+        })
+    }
+
+    pub(crate) fn name(&self, user: &UserId) -> Option<String> {
+        self.with(|server| {
+            server
+                .users
+                .get(user.as_str())
+                .and_then(|user| user.name.clone())
+        })
+    }
+
+    /// How many identities the user has ever published, and the most keys any of its devices had.
+    pub(crate) fn ever_published(&self, user: &UserId) -> (usize, usize) {
+        self.with(|server| {
+            let user = &server.users[user.as_str()];
+            let keys = user
+                .devices
+                .values()
+                .map(|device| device.ed25519.len())
+                .max();
+            (user.masters.len(), keys.unwrap_or_default())
+        })
+    }
+}
+
+async fn handle(
+    State(state): State<Arc<Mutex<Server>>>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    if uri.path().ends_with("/versions") {
+        return r#"{"versions":["v1.11","v1.15"]}"#.into_response();
+    }
+    let mut server = state.lock().unwrap();
+    let number = server.log.len();
+    server.log.push(format!("{method} {}", uri.path()));
+    let fault = match server.fault {
+        Some((at, when)) if at == number => {
+            server.fault = None;
+            Some(when)
+        }
+        _ => None,
+    };
+    let lost = || (StatusCode::BAD_GATEWAY, "lost").into_response();
+    if fault == Some(When::Before) {
+        return lost();
+    }
+    let (status, answer) = server.answer(&method, &uri, &body);
+    if fault == Some(When::After) {
+        return lost();
+    }
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, answer.to_string()).into_response()
+}
+
+fn refused(status: u16, errcode: &str) -> (u16, Value) {
+    (status, json!({"errcode": errcode, "error": "refused"}))
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, uri: &Uri, body: &[u8]) -> (u16, Value) {
+        let decode = |part: &str| {
+            let pair = format!("x={}", part.replace('+', "%2B"));
+            url::form_urlencoded::parse(pair.as_bytes())
+                .next()
+                .unwrap()
+                .1
+                .into_owned()
+        };
+        let path: Vec<String> = uri.path().split('/').skip(4).map(decode).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let query: BTreeMap<String, String> =
+            url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
+        let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        if *method == Method::POST && path == ["register"] {
+            return self.register(&body);
+        }
+        let Some(who) = query.get("user_id").cloned() else {
+            return refused(401, "M_MISSING");
+        };
+        let Some(user) = self.users.get_mut(&who) else {
+            return refused(403, "M_FORBIDDEN");
+        };
+        let device = query.get("device_id").cloned();
+        if device
+            .as_ref()
+            .is_some_and(|device| !user.devices.contains_key(device))
+        {
+            return refused(400, "M_UNKNOWN_DEVICE");
+        }
+        match (method.as_str(), path.as_slice()) {
+            ("PUT", ["devices", id]) => {
+                user.devices.entry((*id).to_owned()).or_default();
+            }
+            ("DELETE", ["devices", id]) => {
+                user.devices.remove(*id);
+            }
+            ("GET", ["devices"]) => {
+                let devices: Vec<_> = user
+                    .devices
+                    .keys()
+                    .map(|id| json!({"device_id": id}))
+                    .collect();
+                return (200, json!({"devices": devices}));
+            }
+            ("GET", ["profile", id]) => {
+                return match self.users.get(*id) {
+                    Some(user) => (200, json!({"displayname": user.name})),
+                    None => refused(404, "M_NOT_FOUND"),
+                };
+            }
+            ("PUT", ["profile", _, "displayname"]) => {
+                user.name = body["displayname"].as_str().map(str::to_owned);
+            }
+            ("POST", ["keys", "upload"]) => {
+                let Some(device) = device else {
+                    return refused(400, "M_UNKNOWN");
+                };
+                return user
+                    .devices
+                    .get_mut(&device)
+                    .unwrap()
+                    .upload(&device, &body);
+            }
+            ("POST", ["keys", "device_signing", "upload"]) => {
+                for kind in ["master_key", "self_signing_key", "user_signing_key"] {
+                    if !body[kind].is_null() {
+                        user.identity.insert(kind, body[kind].clone());
+                    }
+                }
+                let master = body["master_key"]["keys"].as_object().unwrap();
+                user.masters
+                    .extend(master.values().map(|key| key.as_str().unwrap().to_owned()));
+            }
+            ("POST", ["keys", "signatures", "upload"]) => {
+                for (id, signed) in body[&who].as_object().unwrap() {
+                    if let Some(keys) = user
+                        .devices
+                        .get_mut(id)
+                        .and_then(|device| device.keys.as_mut())
+                    {
+                        merge(&mut keys["signatures"], &signed["signatures"]);
+                    }
+                }
+                return (200, json!({"failures": {}}));
+            }
+            ("POST", ["keys", "query"]) => return (200, self.query(&body)),
+            ("POST", ["keys", "claim"]) => return (200, self.claim(&body)),
+            ("PUT", ["sendToDevice", kind, _]) => {
+                if self.transactions.insert(uri.path().to_owned()) {
+                    self.put_into_inboxes(&who, kind, &body);
+                }
+            }
+            _ => return refused(404, "M_UNRECOGNIZED"),
+        }
+        (200, json!({}))
+    }
+
+    fn register(&mut self, body: &Value) -> (u16, Value) {
+        if body["inhibit_login"] != true {
+            return refused(400, "M_APPSERVICE_LOGIN_UNSUPPORTED");
+        }
+        let id = format!("@{}:hs.test", body["username"].as_str().unwrap());
+        if self.users.contains_key(&id) {
+            return refused(400, "M_USER_IN_USE");
+        }
+        self.users.insert(id.clone(), User::default());
+        (200, json!({"user_id": id}))
+    }
+
+    fn query(&self, body: &Value) -> Value {
+        let mut answer = json!({
+            "device_keys": {}, "master_keys": {}, "self_signing_keys": {},
+            "user_signing_keys": {}, "failures": {}
+        });
+        for id in body["device_keys"].as_object().unwrap().keys() {
+            let server_name = id.split_once(':').unwrap().1;
+            if self.unreachable.contains(server_name) {
+                answer["failures"][server_name] = json!({"status": 503});
+                continue;
+            }
+            let Some(user) = self.users.get(id) else {
+                continue;
+            };
+            answer["device_keys"][id] = user
+                .devices
+                .iter()
+                .filter_map(|(id, device)| Some((id.clone(), device.keys.clone()?)))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            for (kind, key) in &user.identity {
+                answer[format!("{kind}s")][id] = key.clone();
+            }
+        }
+        answer
+    }
+
+    fn claim(&mut self, body: &Value) -> Value {
+        let mut keys = json!({});
+        for (id, devices) in body["one_time_keys"].as_object().unwrap() {
+            for device_id in devices.as_object().unwrap().keys() {
+                let device = self
+                    .users
+                    .get_mut(id)
+                    .and_then(|user| user.devices.get_mut(device_id));
+                let Some(device) = device else { continue };
+                let key = device.one_time.pop_first().or_else(|| {
+                    device.fallback_used = true;
+                    device.fallback.clone()
+                });
+                if let Some((key_id, key)) = key {
+                    keys[id][device_id][key_id] = key;
+                }
+            }
+        }
+        json!({"one_time_keys": keys, "failures": {}})
+    }
+
+    fn put_into_inboxes(&mut self, sender: &str, kind: &str, body: &Value) {
+        for (id, devices) in body["messages"].as_object().unwrap() {
+            for (device_id, content) in devices.as_object().unwrap() {
+                let device = self
+                    .users
+                    .get_mut(id)
+                    .and_then(|user| user.devices.get_mut(device_id));
+                if let Some(device) = device {
+                    device.inbox.push(json!({
+                        "type": kind, "sender": sender, "content": content,
+                        "to_user_id": id, "to_device_id": device_id
+                    }));
+                }
+            }
+        }
+    }
+}
+
+impl Device {
+    fn upload(&mut self, id: &str, body: &Value) -> (u16, Value) {
+        for (key_id, key) in body["one_time_keys"].as_object().into_iter().flatten() {
+            match self.uploaded.get(key_id) {
+                // The sign of a crypto store that was rolled back.
+                Some(known) if known != key => return refused(400, "M_UNKNOWN"),
+                Some(_) => {}
+                None => {
+                    self.uploaded.insert(key_id.clone(), key.clone());
+                    self.one_time.insert(key_id.clone(), key.clone());
+                }
+            }
+        }
+        for (key_id, key) in body["fallback_keys"].as_object().into_iter().flatten() {
+            if self
+                .fallback
+                .as_ref()
+                .is_none_or(|(known, _)| known != key_id)
+            {
+                self.fallback_used = false;
+            }
+            self.fallback = Some((key_id.clone(), key.clone()));
+        }
+        if !body["device_keys"].is_null() {
+            self.keys = Some(body["device_keys"].clone());
+            let key = &body["device_keys"]["keys"][format!("ed25519:{id}")];
+            self.ed25519.insert(key.as_str().unwrap().to_owned());
+        }
+        (
+            200,
+            json!({"one_time_key_counts": {"signed_curve25519": self.one_time.len()}}),
+        )
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    for (user, signatures) in from.as_object().into_iter().flatten() {
+        for (key, signature) in signatures.as_object().into_iter().flatten() {
+            into[user][key] = signature.clone();
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Somebody with an ordinary client: the same library that Element is built on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use matrix_sdk_crypto::{
+    CollectStrategy, DecryptionSettings, EncryptionSettings, EncryptionSyncChanges, MegolmError,
+    OlmMachine, TrustRequirement,
+    types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest},
+};
+use ruma::{
+    DeviceId, OwnedDeviceId, OwnedUserId, RoomId, TransactionId, UserId,
+    api::client::{
+        keys::{get_keys, upload_signing_keys},
+        sync::sync_events::DeviceLists,
+        to_device::send_event_to_device,
+    },
+    events::AnyMessageLikeEventContent,
+    serde::Raw,
+};
+use serde_json::{Value, json, value::RawValue};
+
+use super::FakeHomeserver;
+use crate::matrix::{Actor, Homeserver};
+
+pub(crate) struct Person {
+    pub(crate) machine: OlmMachine,
+    fake: FakeHomeserver,
+    hs: Homeserver,
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+}
+
+/// The `m.room.encrypted` event that a homeserver makes of a content, under a new event id.
+pub(crate) fn encrypted_event(sender: &UserId, room: &RoomId, content: &RawValue) -> Box<RawValue> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let event = json!({
+        "type": "m.room.encrypted", "room_id": room, "sender": sender, "content": content,
+        "event_id": format!("$event{}", NEXT.fetch_add(1, Ordering::Relaxed)),
+        "origin_server_ts": 1_795_376_395_450_u64,
+    });
+    serde_json::value::to_raw_value(&event).unwrap()
+}
+
+impl Person {
+    /// Somebody whose only device they have signed.
+    pub(crate) async fn new(fake: &FakeHomeserver, user: &str) -> Self {
+        let person = Self::unsigned(fake, user, "PHONE").await;
+        person.sign().await;
+        person
+    }
+
+    /// Somebody with a device that nobody has signed.
+    pub(crate) async fn unsigned(fake: &FakeHomeserver, user: &str, device: &str) -> Self {
+        let user = OwnedUserId::try_from(user).unwrap();
+        let device: OwnedDeviceId = device.into();
+        fake.add_device(&user, &device);
+        let machine = OlmMachine::new(&user, &device).await;
+        let person = Self {
+            machine,
+            fake: fake.clone(),
+            hs: fake.connect().await,
+            user,
+            device,
+        };
+        person.pump().await;
+        person
+    }
+
+    pub(crate) fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub(crate) fn device(&self) -> &DeviceId {
+        &self.device
+    }
+
+    fn actor(&self) -> Actor<'_> {
+        Actor::device(&self.user, &self.device)
+    }
+
+    /// Publishes an identity and signs the device with it.
+    pub(crate) async fn sign(&self) {
+        let requests = self.machine.bootstrap_cross_signing(false).await.unwrap();
+        let keys = requests.upload_signing_keys_req;
+        let mut upload = upload_signing_keys::v3::Request::new();
+        upload.master_key = keys.master_key.map(|key| key.to_raw());
+        upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
+        upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
+        let answer = self.hs.send(self.actor(), upload).await.unwrap();
+        let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
+        self.machine
+            .mark_request_as_sent(&TransactionId::new(), answer)
+            .await
+            .unwrap();
+        self.hs
+            .send(self.actor(), requests.upload_signatures_req)
+            .await
+            .unwrap();
+        self.query(&[&self.user]).await;
+    }
+
+    pub(crate) async fn query(&self, users: &[&UserId]) {
+        let (id, request) = self.machine.query_keys_for_users(users.iter().copied());
+        let mut query = get_keys::v3::Request::new();
+        query.device_keys = request.device_keys;
+        let answer = self.hs.send(self.actor(), query).await.unwrap();
+        self.machine
+            .mark_request_as_sent(&id, &answer)
+            .await
+            .unwrap();
+    }
+
+    async fn pump(&self) {
+        for request in self.machine.outgoing_requests().await.unwrap() {
+            self.send(&request).await;
+        }
+    }
+
+    async fn send(&self, request: &OutgoingRequest) {
+        let (who, id) = (self.actor(), request.request_id());
+        match request.request() {
+            AnyOutgoingRequest::KeysUpload(keys) => {
+                let answer = self.hs.send(who, keys.clone()).await.unwrap();
+                self.machine
+                    .mark_request_as_sent(id, &answer)
+                    .await
+                    .unwrap();
+            }
+            AnyOutgoingRequest::ToDeviceRequest(request) => self.send_to_device(request).await,
+            _ => {}
+        }
+    }
+
+    async fn send_to_device(&self, request: &matrix_sdk_crypto::types::requests::ToDeviceRequest) {
+        let send = send_event_to_device::v3::Request::new_raw(
+            request.event_type.clone(),
+            request.txn_id.clone(),
+            request.messages.clone(),
+        );
+        let answer = self.hs.send(self.actor(), send).await.unwrap();
+        let answer = AnyIncomingResponse::ToDevice(&answer);
+        self.machine
+            .mark_request_as_sent(&request.txn_id, answer)
+            .await
+            .unwrap();
+    }
+
+    /// Begins sessions where there are none.
+    pub(crate) async fn claim(&self, users: &[&UserId]) {
+        let missing = self
+            .machine
+            .get_missing_sessions(users.iter().copied())
+            .await
+            .unwrap();
+        if let Some((id, claim)) = missing {
+            let answer = self.hs.send(self.actor(), claim).await.unwrap();
+            self.machine
+                .mark_request_as_sent(&id, &answer)
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Says something in a room, as Element does it, and returns the event.
+    pub(crate) async fn says(&self, room: &RoomId, to: &[&UserId], text: &str) -> Box<RawValue> {
+        self.says_with(room, to, text, CollectStrategy::AllDevices)
+            .await
+    }
+
+    pub(crate) async fn says_with(
+        &self,
+        room: &RoomId,
+        to: &[&UserId],
+        text: &str,
+        sharing_strategy: CollectStrategy,
+    ) -> Box<RawValue> {
+        self.query(to).await;
+        self.claim(to).await;
+        let settings = EncryptionSettings {
+            sharing_strategy,
+            ..Default::default()
+        };
+        let requests = self
+            .machine
+            .share_room_key(room, to.iter().copied(), settings)
+            .await
+            .unwrap();
+        for request in requests {
+            self.send_to_device(&request).await;
+        }
+        let content = json!({"msgtype": "m.text", "body": text});
+        let content = Raw::<AnyMessageLikeEventContent>::from_json(
+            serde_json::value::to_raw_value(&content).unwrap(),
+        );
+        let encrypted = self
+            .machine
+            .encrypt_room_event_raw(room, "m.room.message", &content)
+            .await
+            .unwrap();
+        encrypted_event(&self.user, room, encrypted.content.json())
+    }
+
+    /// Takes in what has come for the device; returns how many room keys were among it.
+    pub(crate) async fn receives(&self) -> usize {
+        let incoming = self.fake.take_incoming(&self.user, &self.device);
+        let changes = EncryptionSyncChanges {
+            to_device_events: incoming.to_device.into_iter().map(Raw::from_json).collect(),
+            changed_devices: &DeviceLists::new(),
+            one_time_keys_counts: &incoming.otk_counts.unwrap(),
+            unused_fallback_keys: incoming.fallback_types.as_deref(),
+            next_batch_token: None,
+        };
+        let settings = DecryptionSettings {
+            sender_device_trust_requirement: TrustRequirement::Untrusted,
+        };
+        let (_, keys) = self
+            .machine
+            .receive_sync_changes(changes, &settings)
+            .await
+            .unwrap();
+        self.pump().await;
+        keys.len()
+    }
+
+    /// What an event says, for a client that hears only devices signed by their owner.
+    pub(crate) async fn reads(
+        &self,
+        room: &RoomId,
+        event: &RawValue,
+    ) -> Result<String, MegolmError> {
+        let settings = DecryptionSettings {
+            sender_device_trust_requirement: TrustRequirement::CrossSigned,
+        };
+        let event = Raw::from_json(event.to_owned());
+        let decrypted = self
+            .machine
+            .decrypt_room_event(&event, room, &settings)
+            .await?;
+        let event: Value = decrypted.event.deserialize_as_unchecked().unwrap();
+        Ok(event["content"]["body"].as_str().unwrap().to_owned())
+    }
+}

@@ -1,0 +1,43 @@
+//! What Stonechat's stories are told with: a real Synapse in a folder of its own, the service as
+//! a child process that can be killed at any moment, and people who use real clients.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`world`] | a homeserver, the service and its people together: where a story begins |
+//! | [`synapse`] | one homeserver: start, stop, kill, restart, register people |
+//! | [`venv`] | the Python environment that Synapse runs in, made once |
+//! | [`service`] | Stonechat itself, set up through its own command line |
+//! | [`person`] | somebody with a client on matrix-sdk, and everything it has shown them |
+//! | [`js`] | somebody with a client that was not made with the Rust SDK |
+//! | [`checks`] | what must never be found in a file, and what no client may ever show |
+//! | [`proxy`] | a network that can be slow or away, between any two of them |
+//! | [`process`] | a child process that dies with us |
+//!
+//! Nothing here sleeps to let something happen: whoever waits, waits for the thing itself, and an
+//! error says what was seen instead.
+
+#![recursion_limit = "512"]
+
+pub mod checks;
+pub mod js;
+pub mod person;
+pub mod process;
+pub mod proxy;
+pub mod service;
+pub mod synapse;
+pub mod venv;
+pub mod world;
+
+pub use js::JsBot;
+pub use person::{Chat, ChatOptions, Invite, Log, Person, PersonOptions, Seen, Trust};
+pub use process::Process;
+pub use service::{Service, ServiceOptions};
+
+pub use ruma;
+pub use synapse::{Synapse, SynapseOptions};
+pub use world::{World, WorldOptions};
+
+use std::time::Duration;
+
+/// How long anything that a story waits for may take: long, for a busy machine of two cores.
+pub const PATIENCE: Duration = Duration::from_secs(30);

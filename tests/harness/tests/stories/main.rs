@@ -1,0 +1,32 @@
+//! Stories: each test is one, told with a homeserver of its own.
+//!
+//! | module | what it tells of |
+//! |---|---|
+//! | `introductions` | Alice reaches Sam by his handle, and they are alone |
+//! | `opening_lines` | what she writes before he is there |
+//! | `owners` | what Sam may do, be, or not be able to do meanwhile |
+//! | `rooms` | rooms that are not like Element's direct chats: in clear, groups |
+//! | `refusals` | who is declined, and that nobody can tell why |
+//! | `strict`, `memory` | handles for which nothing passes through the service |
+//! | `crashes`, `outages` | kills, restarts and dead networks in between |
+//! | `control_room`, `names` | what people ask of the bot |
+//! | `forgetting` | what is left in files and logs afterwards |
+//! | `harness_itself` | the harness without the service |
+
+mod bots;
+mod control_room;
+mod crashes;
+mod federation;
+mod forgetting;
+mod harness_itself;
+mod introductions;
+mod memory;
+mod names;
+mod opening_lines;
+mod outages;
+mod owners;
+mod refusals;
+mod remains;
+mod rooms;
+mod strict;
+mod told;

@@ -1,0 +1,146 @@
+//! Rooms that are not like Element's direct chats: in clear, and with more people in them.
+
+use anyhow::{Result, ensure};
+use harness::{Chat, ChatOptions, Person, PersonOptions, World, checks};
+use ruma::UserId;
+use serde_json::json;
+
+use crate::told::{
+    LINE, Story, goodbye, in_clear, invited_to, quick, quoted, reason, times, with_network,
+};
+
+#[tokio::test]
+async fn a_room_in_clear_is_encrypted_first_and_what_was_said_in_clear_is_asked_for_again()
+-> Result<()> {
+    let story = Story::begins_with(with_network(), PersonOptions::default()).await?;
+    let (ghost, alice) = (&story.ghost, &story.alice);
+    let mut door = story.waits_at_the_door()?;
+    let chat = alice.starts_chat_with(&[ghost], in_clear()).await?;
+    chat.says_in_clear("this stands in clear in the homeserver")
+        .await?;
+    door.held().await?;
+    story.lets_in()?;
+
+    let asked = chat
+        .sees_part("was not encrypted, so I did not pass it on")
+        .await?;
+    ensure!(asked.sender == *ghost && asked.was_encrypted());
+    let algorithm = chat.state("m.room.encryption", "").await?;
+    ensure!(
+        algorithm.is_some_and(|is| is["algorithm"] == "m.megolm.v1.aes-sha2"),
+        "not encrypted"
+    );
+    chat.says(LINE).await?;
+    let sams = story.sam_comes(&chat).await?;
+    sams.sees(&quoted("Alice", LINE)).await?;
+    let two = [&*alice.user_id, &*story.sam.user_id];
+    story.world.only_these_are_in(&chat, alice, &two).await?;
+    ensure!(
+        times(&sams, ghost, "in clear in the homeserver") == 0,
+        "{:#?}",
+        sams.texts()
+    );
+    checks::nothing_to_warn_of(&[&story.sam]).await?;
+    story.world.nothing_leaked(&[LINE])
+}
+
+#[tokio::test]
+async fn a_room_in_clear_that_the_ghost_may_not_encrypt_is_left_with_the_reason() -> Result<()> {
+    let story = Story::begins_with(quick(), PersonOptions::default()).await?;
+    let ghost = &story.ghost;
+    let options = ChatOptions {
+        trusted: false,
+        ..in_clear()
+    };
+    let chat = story.alice.starts_chat_with(&[ghost], options).await?;
+    let left = goodbye(&chat, ghost).await?;
+    let why = reason(&left).unwrap_or_default();
+    ensure!(
+        why.contains("not encrypted and I may not change that"),
+        "{left:?}"
+    );
+
+    // The same, encrypted, where it may not invite.
+    let options = ChatOptions {
+        trusted: false,
+        power_levels: Some(json!({ "invite": 50 })),
+        ..ChatOptions::default()
+    };
+    let chat = story.alice.starts_chat_with(&[ghost], options).await?;
+    chat.says(LINE).await?;
+    let left = goodbye(&chat, ghost).await?;
+    let why = reason(&left).unwrap_or_default();
+    ensure!(why.contains("I may not invite anybody"), "{left:?}");
+    ensure!(story.sam.log().invites().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_group_gets_the_owners_of_all_handles_invited_and_no_ghost_stays() -> Result<()> {
+    let story = Story::begins_with(quick(), PersonOptions::default()).await?;
+    let (kim, _kims) = story.world.owner("kim").await?;
+    let (alice, sam, ghost) = (&story.alice, &story.sam, &story.ghost);
+    let kims_ghost = story.world.ghost("kim")?;
+
+    let ghosts: [&UserId; 2] = [ghost, &kims_ghost];
+    let chat = alice
+        .starts_chat_with(&ghosts, ChatOptions::group())
+        .await?;
+    chat.says(LINE).await?;
+    let sams = joins(sam, &chat, ghost).await?;
+    let kims = joins(&kim, &chat, &kims_ghost).await?;
+    let three: [&UserId; 3] = [&alice.user_id, &sam.user_id, &kim.user_id];
+    all_can_talk(&story.world, (alice, &chat), &[&sams, &kims], &three).await?;
+
+    // Into a group that exists, with one more who knows nothing of handles.
+    let bob = story.world.person("bob").await?;
+    let others: [&UserId; 1] = [&bob.user_id];
+    let chat = alice
+        .starts_chat_with(&others, ChatOptions::group())
+        .await?;
+    let bobs = bob.accepts(&bob.invited_by(&alice.user_id).await?).await?;
+    chat.says(LINE).await?;
+    bobs.sees(LINE).await?;
+    chat.invites(ghost).await?;
+    let sams = joins(sam, &chat, ghost).await?;
+    let three: [&UserId; 3] = [&alice.user_id, &sam.user_id, &bob.user_id];
+    all_can_talk(&story.world, (alice, &chat), &[&sams, &bobs], &three).await?;
+
+    for chat in [&chat, &kims, &sams] {
+        let by_ghost = |seen: &harness::Seen| {
+            let ours = seen.sender == *ghost || seen.sender == kims_ghost;
+            ours && seen.text().is_some_and(|text| text.contains(LINE))
+        };
+        ensure!(
+            !chat.events().iter().any(by_ghost),
+            "a ghost passed something on in a group: {:#?}",
+            chat.texts()
+        );
+    }
+    story.world.nothing_leaked(&[LINE, "now we are complete"])
+}
+
+async fn joins(owner: &Person, chat: &Chat, ghost: &UserId) -> Result<Chat> {
+    let invite = invited_to(owner, chat).await?;
+    ensure!(invite.sender == *ghost, "invited by {}", invite.sender);
+    ensure!(!invite.is_direct && invite.encrypted, "{invite:#?}");
+    owner.accepts(&invite).await
+}
+
+async fn all_can_talk(
+    world: &World,
+    (alice, chat): (&Person, &Chat),
+    others: &[&Chat],
+    members: &[&UserId],
+) -> Result<()> {
+    let told = chat
+        .sees_part("They can read what is written here from now on")
+        .await?;
+    ensure!(told.was_encrypted());
+    world.only_these_are_in(chat, alice, members).await?;
+    chat.says("now we are complete").await?;
+    for other in others {
+        other.sees("now we are complete").await?;
+    }
+    checks::nothing_to_warn_of(&[alice]).await
+}
