@@ -31,6 +31,7 @@ use super::{
     meta, migrate,
     seal::Sealer,
     sled::SledBackend,
+    sum::Sum,
 };
 
 const MAGIC: &[u8; 20] = b"stonechat backup 1\r\n";
@@ -346,10 +347,11 @@ pub(super) fn import_into(
     if counted != changes || !input.check()? {
         return Err(failed("the backup is damaged: its check does not match"));
     }
+    backend.apply(ops)?;
     // Last: without these records the folder is no store.
     let sealer = Sealer::new(&key.derive(&[], &[b"stonechat tables"])?);
-    ops.extend(meta::restored(schema, run, &sealer)?);
-    backend.apply(ops)?;
+    let sum = Sum::of(backend)?;
+    backend.apply(meta::restored(schema, run, sum, &sealer)?)?;
     backend.flush()?;
     Ok(Copied { changes })
 }

@@ -1,5 +1,5 @@
-//! What the store remembers about itself, table 1: schema version, key check, count of flushes,
-//! and which runs ended cleanly.
+//! What the store remembers about itself, table 1: schema version, key check, count of flushes, sum
+//! of the records, and which runs ended cleanly.
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use super::{
     backend::{Backend, Op},
     migrate,
     seal::Sealer,
+    sum::Sum,
 };
 
 /// The table id of these records.
@@ -64,7 +65,12 @@ fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
 }
 
 /// The records of a store that was restored: its last run did not end.
-pub(super) fn restored(version: u32, run: u64, sealer: &Sealer) -> Result<Vec<Op>, StoreError> {
+pub(super) fn restored(
+    version: u32,
+    run: u64,
+    sum: Sum,
+    sealer: &Sealer,
+) -> Result<Vec<Op>, StoreError> {
     let run = Run {
         number: run,
         sure_since: run,
@@ -75,6 +81,7 @@ pub(super) fn restored(version: u32, run: u64, sealer: &Sealer) -> Result<Vec<Op
         Op::Put(RESTORED.to_vec(), Vec::new()),
         schema(version),
         key_check(sealer)?,
+        sum.keep(),
     ])
 }
 
@@ -89,14 +96,14 @@ pub(super) fn restored_key() -> Vec<u8> {
 }
 
 /// Check that this is a store we can use and that the key is its key, before anything is written;
-/// then bring its schema up to date. Returns the number of the last flush in it.
+/// then bring its schema up to date. Returns the number of the last flush in it, and the sum of its records.
 pub(super) fn admit(
     backend: &dyn Backend,
     sealer: &Sealer,
     path: &Path,
     confirmed: Option<u64>,
     steps: &[migrate::Step],
-) -> Result<u64, StoreError> {
+) -> Result<(u64, Sum), StoreError> {
     let damaged = |why: &str| StoreError::Damaged {
         path: path.to_owned(),
         why: why.to_owned(),
@@ -112,8 +119,9 @@ pub(super) fn admit(
                 expected,
             });
         }
-        backend.apply(vec![schema(known), key_check(sealer)?])?;
-        return Ok(0);
+        let sum = Sum::default();
+        backend.apply(vec![schema(known), key_check(sealer)?, sum.keep()])?;
+        return Ok((0, sum));
     }
     let found = backend
         .get(SCHEMA)?
@@ -148,8 +156,15 @@ pub(super) fn admit(
             expected,
         });
     }
-    migrate::run(backend, found, steps)?;
-    Ok(last)
+    let sum = Sum::kept(backend)?.ok_or_else(|| damaged("the sum of its records is gone"))?;
+    if let Some(skipped) = backend.doubts() {
+        tracing::info!(
+            skipped,
+            "the database passed over something: its records are counted"
+        );
+        sum.verify(backend, path)?;
+    }
+    Ok((last, migrate::run(backend, found, sum, steps)?))
 }
 
 /// Begin a run: its number, and a mark that it has not ended yet.

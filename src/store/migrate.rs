@@ -9,6 +9,7 @@ use super::{
     StoreError,
     backend::{Backend, Op},
     meta,
+    sum::Sum,
 };
 
 /// One step: reads the database as it is and returns what to change.
@@ -24,7 +25,13 @@ pub(super) fn known(steps: &[Step]) -> u32 {
         .saturating_add(1)
 }
 
-pub(super) fn run(backend: &dyn Backend, from: u32, steps: &[Step]) -> Result<(), StoreError> {
+/// Runs the steps from version `from` on; returns the sum of the records after them.
+pub(super) fn run(
+    backend: &dyn Backend,
+    from: u32,
+    mut sum: Sum,
+    steps: &[Step],
+) -> Result<Sum, StoreError> {
     for (version, step) in (1u32..).zip(steps) {
         if version < from {
             continue;
@@ -34,16 +41,18 @@ pub(super) fn run(backend: &dyn Backend, from: u32, steps: &[Step]) -> Result<()
             why: e.to_string(),
         };
         let mut ops = step(backend).map_err(failed)?;
-        ops.push(meta::schema(version + 1));
+        let (next, keep) = sum.after(backend, &ops).map_err(failed)?;
+        ops.extend([meta::schema(version + 1), keep]);
         backend
             .apply(ops)
             .and_then(|()| backend.flush())
             .map_err(failed)?;
+        sum = next;
         tracing::info!(
             from = version,
             to = version + 1,
             "store brought to a new schema version"
         );
     }
-    Ok(())
+    Ok(sum)
 }

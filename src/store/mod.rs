@@ -31,6 +31,8 @@ mod migrate;
 pub(crate) mod raw;
 pub(crate) mod seal;
 mod sled;
+mod sled_log;
+mod sum;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ use self::{
     committer::Committer,
     files::{Lock, Progress, SideFile},
     seal::Sealer,
+    sum::Sum,
 };
 pub use self::{
     backup::Copied,
@@ -89,6 +92,9 @@ struct Inner {
     sealer: Sealer,
     key: StoreKey,
     run: Run,
+    /// What the records amount to. Held while a batch is applied: batches take effect one after the
+    /// other, here, in the database, and in the note.
+    sum: Mutex<Sum>,
     /// Whether the store is shut down; writers hold it for reading.
     ended: RwLock<bool>,
     /// What is written while a backup is made.
@@ -145,7 +151,7 @@ impl Store {
             .as_ref()
             .map_or(Path::new("memory"), |(path, ..)| path);
         let confirmed = place.as_ref().and_then(|(_, _, progress)| progress.read());
-        let flushes = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
+        let (flushes, sum) = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
         let run = meta::begin_run(&*backend)?;
         let folder = place.as_ref().map(|(path, ..)| (*path).to_owned());
         let (lock, progress) = match place {
@@ -160,6 +166,7 @@ impl Store {
             sealer,
             key,
             run,
+            sum: Mutex::new(sum),
             ended,
             note: Mutex::default(),
             folder,
@@ -271,6 +278,15 @@ impl Store {
         if ops.is_empty() {
             return Ok(());
         }
+        let backend = &*self.inner.backend;
+        let mut sum = self
+            .inner
+            .sum
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut ops = ops;
+        let (next, keep) = sum.after(backend, &ops)?;
+        ops.push(keep);
         let mut note = self
             .inner
             .note
@@ -278,13 +294,12 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = note.as_mut() {
             open.add(&ops);
-        } else {
-            // Held on to otherwise: the order of the note must be that of the database.
-            drop(note);
         }
-        let outcome = self.inner.backend.apply(ops);
+        drop(note);
+        backend.apply(ops)?;
+        *sum = next;
         self.inner.committer.applied();
-        outcome
+        Ok(())
     }
 
     /// Returns when everything applied so far is durable. Callers share one flush.

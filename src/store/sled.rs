@@ -18,6 +18,7 @@ use super::{
     backend::{Backend, Op, Record},
     files::make_folder,
     memory::range,
+    sled_log,
 };
 
 /// A folder of sled.
@@ -28,6 +29,8 @@ pub struct SledBackend {
     path: PathBuf,
     /// What stopped it.
     stopped: OnceLock<String>,
+    /// What it skipped of its log when it was opened.
+    skipped: Option<String>,
 }
 
 impl std::fmt::Debug for SledBackend {
@@ -44,7 +47,9 @@ impl SledBackend {
         // sled would make it readable by others.
         make_folder(path)?;
         let mut tries = 0;
-        let db = loop {
+        let (db, skipped) = loop {
+            // Before sled repairs anything.
+            let skipped = sled_log::skipped(path)?;
             let config = sled::Config::new()
                 .path(path)
                 .cache_capacity(options.cache_bytes)
@@ -53,7 +58,7 @@ impl SledBackend {
                 .mode(sled::Mode::HighThroughput);
             let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
             match opened {
-                Ok(Ok(db)) => break db,
+                Ok(Ok(db)) => break (db, skipped),
                 // Threads of a database closed a moment ago may still hold sled's lock; our own
                 // lock, taken before, says that nobody uses it.
                 Ok(Err(sled::Error::Io(e))) if e.to_string().contains("acquire lock") => {
@@ -76,6 +81,7 @@ impl SledBackend {
             log,
             path: path.to_owned(),
             stopped: OnceLock::new(),
+            skipped,
         })
     }
 
@@ -134,6 +140,10 @@ fn bounds(range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> (Bound<&[u8]>, Bound<&[u8
 }
 
 impl Backend for SledBackend {
+    fn doubts(&self) -> Option<&str> {
+        self.skipped.as_deref()
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.run(|db| Ok(db.get(key)?.map(|value| value.to_vec())))
     }

@@ -368,7 +368,7 @@ fn a_read_only_folder_is_refused_with_words() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     // Permissions do not hold root back.
     if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
-        assert_eq!(outcome.unwrap().check().unwrap(), 1000 + 4);
+        assert_eq!(outcome.unwrap().check().unwrap(), 1000 + 5);
     } else {
         assert_matches!(outcome, Err(StoreError::NotWritable { .. }));
     }
@@ -461,7 +461,6 @@ fn a_database_cut_short_is_an_error_and_never_a_smaller_database() {
 }
 
 #[test]
-#[ignore = "sled can pass over damage in the middle of its log; a check of our own has to come first"]
 fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
     let (folder, key) = filled();
     let copy = tempfile::tempdir().unwrap();
@@ -487,6 +486,21 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
         }
     }
     assert!(loud > 0, "no damage was ever met");
+}
+
+/// Where nothing is wrong nothing is counted, or every start would read everything. Now and then
+/// sled leaves a segment without a header, so that one store says little.
+#[test]
+fn a_database_that_is_whole_is_opened_without_counting() {
+    let mut doubts = Vec::new();
+    for _ in 0..5 {
+        let (folder, _) = filled();
+        let log = std::fs::File::open(folder.path().join("sled/db")).unwrap();
+        // sled's threads hold the lock until they have written all.
+        log.lock().unwrap();
+        doubts.extend(super::sled_log::skipped(&folder.path().join("sled")).unwrap());
+    }
+    assert!(doubts.len() < 5, "{doubts:?}");
 }
 
 #[test]
