@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ruma::OwnedEventId;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -18,9 +19,16 @@ pub const FRESH: Duration = Duration::from_secs(10 * 60);
 pub enum Heard {
     /// Words.
     Text(String),
+    /// A reaction to a message.
+    Reaction {
+        /// The message.
+        to: OwnedEventId,
+        /// The emoji.
+        key: String,
+    },
     /// Something a person sent that is not text, which is told them.
     NotText,
-    /// Nothing that wants an answer: an edit, a notice of another bot, a reaction.
+    /// Nothing that wants an answer: an edit, a notice of another bot.
     Nothing,
 }
 
@@ -28,6 +36,7 @@ pub enum Heard {
 pub fn hear(event_type: &str, content: &Value) -> Heard {
     match event_type {
         "m.room.message" => {}
+        "m.reaction" => return reaction(content).unwrap_or(Heard::Nothing),
         "m.sticker" | "m.poll.start" | "org.matrix.msc3381.poll.start" => return Heard::NotText,
         _ => return Heard::Nothing,
     }
@@ -50,6 +59,17 @@ pub fn hear(event_type: &str, content: &Value) -> Heard {
         Some(kind) if kind.starts_with("m.key.verification.") => Heard::Nothing,
         Some(_) => Heard::NotText,
     }
+}
+
+fn reaction(content: &Value) -> Option<Heard> {
+    let relation = content.get("m.relates_to")?;
+    let to = relation.get("event_id")?.as_str()?.try_into().ok()?;
+    let key = relation.get("key")?.as_str()?;
+    let is_reaction = relation.get("rel_type")?.as_str()? == "m.annotation";
+    (is_reaction && key.len() <= LONGEST).then(|| Heard::Reaction {
+        to,
+        key: key.to_owned(),
+    })
 }
 
 /// The words of one command, cleaned.

@@ -12,6 +12,7 @@ mod command;
 mod control_room;
 mod hear;
 mod pending;
+mod request;
 mod say;
 mod spokesperson;
 mod welcome;
@@ -24,7 +25,7 @@ mod tests;
 use std::time::Duration;
 
 use rand::RngCore;
-use ruma::{OwnedUserId, UserId};
+use ruma::{EventId, OwnedRoomId, OwnedUserId, UserId};
 
 use self::{
     command::{Call, Fail},
@@ -108,6 +109,15 @@ pub enum BotEffect {
         /// Which owner of it.
         generation: u32,
     },
+    /// The owner answered a request.
+    AnswerRequest {
+        /// The room in which the asker waits.
+        room: OwnedRoomId,
+        /// The ghost that waits there.
+        ghost: OwnedUserId,
+        /// Whether they want to be introduced.
+        accepted: bool,
+    },
     /// Tell somebody else something, in their own control room.
     Tell {
         /// Whom.
@@ -177,6 +187,22 @@ pub fn answer(
         .effects
         .extend(change.take_notices().into_iter().map(tell));
     Ok(Some(answer))
+}
+
+/// Does what a person's reaction in their control room means; most mean nothing. Like a command,
+/// one that comes late is not obeyed.
+pub fn react(
+    person: &UserId,
+    to: &EventId,
+    key: &str,
+    sent_at: Timestamp,
+    change: &mut Change<'_>,
+    now: Timestamp,
+) -> Result<Option<Answer>, DirectoryError> {
+    match age(sent_at, now) {
+        Age::Fresh => request::react(change, person, to, key, now),
+        Age::Old(_) | Age::FromTheFuture => Ok(None),
+    }
 }
 
 /// The effect by which somebody hears a notice of the directory.

@@ -57,6 +57,18 @@ impl Say {
         self.line().line()
     }
 
+    /// What somebody else wrote.
+    pub fn quote(mut self, words: &str) -> Say {
+        self.plain.push('\n');
+        for line in words.lines() {
+            self.plain.push_str("> ");
+            self.plain.push_str(line);
+            self.plain.push('\n');
+        }
+        self.plain.push('\n');
+        self.wrap("blockquote", words)
+    }
+
     /// A new line of a list.
     pub fn item(self) -> Say {
         self.line().and("• ")

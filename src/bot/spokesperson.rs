@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError},
-    engine::{Answer, Judgement, Message, Spokesperson, Task, Words},
+    directory::{Change, Directory, DirectoryError},
+    engine::{Answer, Judgement, Message, Shown, Spokesperson, Task, Words},
     handle::Handle,
     introduction::{MEGOLM, RoomView},
 };
@@ -63,6 +63,15 @@ impl Bot {
             BotEffect::RetireGhost { handle, .. } => {
                 self.ghost(&handle).map(|ghost| Task::RetireGhost { ghost })
             }
+            BotEffect::AnswerRequest {
+                room,
+                ghost,
+                accepted,
+            } => Some(Task::AnswerRequest {
+                room,
+                ghost,
+                accepted,
+            }),
             BotEffect::Tell {
                 person,
                 plain,
@@ -106,6 +115,14 @@ impl Spokesperson for Bot {
         let answer = match hear::hear(message.event_type, message.content) {
             hear::Heard::Nothing => None,
             hear::Heard::NotText => Some(welcome::not_text()),
+            hear::Heard::Reaction { to, key } => super::react(
+                message.person,
+                &to,
+                &key,
+                message.sent_at,
+                change,
+                message.now,
+            )?,
             hear::Heard::Text(text) => super::answer(
                 message.person,
                 &text,
@@ -120,6 +137,14 @@ impl Spokesperson for Bot {
             Some(answer) => self.translate(answer, change),
             None => Ok(Answer::default()),
         }
+    }
+
+    fn request(&self, shown: &Shown<'_>, directory: &Directory) -> Result<Words, DirectoryError> {
+        let say = super::request::show(shown, directory, shown.now)?;
+        Ok(Words {
+            plain: say.plain().to_owned(),
+            html: say.html().to_owned(),
+        })
     }
 
     fn sweep(

@@ -166,7 +166,7 @@ async fn help_shows_what_this_person_can_do_now() {
          • `handles` shows your handles and how they are set up\n\
          • `dm @sam` gives you a link that starts a chat with somebody\n\
          • `mode sam open|strict` sets how people are introduced to you\n\
-         • `policy sam everyone|nobody` sets who may reach you\n\
+         • `policy sam everyone|ask|nobody` sets who may reach you\n\
          • `block @kim` keeps a person out, whichever handle of theirs they use\n\
          • `release sam` gives one of your handles up\n\
          • `whoami` shows what I know about you\n\
@@ -385,8 +385,8 @@ async fn policy_decides_who_gets_through() {
     assert_eq!(talk.record("sam").unwrap().policy.direct, Reach::Nobody);
     assert_eq!(
         talk.ask(sam(), "policy").await,
-        "@sam: nobody may reach you. You can choose between `policy sam everyone` and \
-         `policy sam nobody`."
+        "@sam: nobody may reach you. You can choose between `policy sam everyone`, \
+         `policy sam ask` and `policy sam nobody`."
     );
     assert_eq!(
         talk.ask(sam(), "policy everyone").await,
@@ -399,7 +399,7 @@ async fn policy_decides_who_gets_through() {
         ),
         (
             "policy sam sometimes",
-            "A policy is either everyone or nobody. For example: `policy sam nobody`",
+            "A policy is everyone, ask or nobody. For example: `policy sam ask`",
         ),
         ("policy kim nobody", "@kim is not yours. You have @sam."),
     ] {
@@ -876,4 +876,144 @@ proptest! {
             assert!(talk.record("sam").unwrap().is_active());
         });
     }
+}
+
+/// Sam likes to be asked, and Alice has asked.
+async fn asked() -> (Talk, crate::directory::Request) {
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    let said = talk.ask(sam(), "policy sam ask").await;
+    assert!(said.contains("people ask first"), "{said}");
+    let request = crate::directory::Request {
+        handle: handle("sam"),
+        generation: talk.record("sam").unwrap().generation,
+        asker: alice().to_owned(),
+        room: room_id!("!waits:example.org").to_owned(),
+        ghost: user_id!("@_dm_sam:example.org").to_owned(),
+        since: NOW,
+        shown: None,
+    };
+    let mut change = talk.directory.begin().await;
+    assert_eq!(change.open_request(sam(), &request).unwrap(), Some(1));
+    change
+        .request_shown(sam(), 1, ruma::event_id!("$shown").to_owned())
+        .unwrap();
+    change.commit().await.unwrap();
+    (talk, request)
+}
+
+fn answered(accepted: bool) -> BotEffect {
+    BotEffect::AnswerRequest {
+        room: room_id!("!waits:example.org").to_owned(),
+        ghost: user_id!("@_dm_sam:example.org").to_owned(),
+        accepted,
+    }
+}
+
+async fn reacts(talk: &mut Talk, to: &str, key: &str, sent_at: Timestamp) -> Option<Answer> {
+    let mut change = talk.directory.begin().await;
+    let to = ruma::EventId::parse(to).unwrap();
+    let answer = react(sam(), &to, key, sent_at, &mut change, talk.now).unwrap();
+    change.commit().await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_request_is_answered_in_words() {
+    for (typed, accepted) in [
+        ("accept", true),
+        ("accept 1", true),
+        ("accept #1", true),
+        ("decline 1", false),
+        ("block 1", false),
+    ] {
+        let (mut talk, _) = asked().await;
+        let list = talk.ask(sam(), "requests").await;
+        assert!(list.contains("1: @alice:example.org"), "{list}");
+        assert_eq!(
+            talk.effects(sam(), typed).await,
+            [answered(accepted)],
+            "{typed}"
+        );
+        let again = talk.ask(sam(), typed).await;
+        assert!(talk.effects(sam(), typed).await.is_empty(), "{again}");
+        let ask = crate::directory::Ask {
+            asker: alice(),
+            handle: &handle("sam"),
+            now: NOW,
+        };
+        let verdict = talk.directory.verdict(&ask).unwrap();
+        match typed.split(' ').next() {
+            // Whom the owner accepted once need not ask again.
+            Some("accept") => assert!(verdict.is_introduce(), "{verdict:?}"),
+            Some("decline") => assert_matches!(verdict, crate::directory::Verdict::Request { .. }),
+            _ => assert_matches!(verdict, crate::directory::Verdict::NotNow(_)),
+        }
+    }
+    let (mut talk, _) = asked().await;
+    let said = talk.ask(sam(), "accept 7").await;
+    assert!(said.contains("no request 7"), "{said}");
+    assert!(talk.effects(kim(), "accept 1").await.is_empty(), "not hers");
+    assert_eq!(
+        talk.ask(kim(), "requests").await,
+        "Nobody asks to chat with you at the moment."
+    );
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_a_reaction_to_the_message_that_shows_it() {
+    for (key, accepted) in [("✅", true), ("👍🏾", true), ("❌", false), ("🚫", false)] {
+        let (mut talk, _) = asked().await;
+        let other = reacts(&mut talk, "$other", key, NOW).await;
+        assert_eq!(other, None, "another message");
+        assert_eq!(reacts(&mut talk, "$shown", "🎉", NOW).await, None);
+        let old = NOW - FRESH - Duration::from_millis(1);
+        assert_eq!(reacts(&mut talk, "$shown", key, old).await, None, "too old");
+        let answer = reacts(&mut talk, "$shown", key, NOW).await.unwrap();
+        assert_eq!(answer.effects, [answered(accepted)], "{key}");
+        assert_eq!(reacts(&mut talk, "$shown", key, NOW).await, None, "once");
+    }
+}
+
+#[tokio::test]
+async fn whom_the_owner_blocked_meanwhile_is_not_let_in() {
+    let (mut talk, _) = asked().await;
+    talk.ask(sam(), "block @alice:example.org").await;
+    assert_eq!(talk.effects(sam(), "accept 1").await, [answered(false)]);
+}
+
+#[tokio::test]
+async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
+    let (mut talk, request) = asked().await;
+    let mut shown = crate::engine::Shown {
+        number: 1,
+        request: &request,
+        name: "Alice",
+        line: Some("Hello <b>Sam</b>,\nmay I?"),
+        now: NOW,
+    };
+    let say = request::show(&shown, &talk.directory, NOW).unwrap();
+    assert_eq!(
+        say.plain(),
+        "Request 1: Alice (@alice:example.org) asks to chat with you by your handle @sam. They \
+         write:\n> Hello <b>Sam</b>,\n> may I?\n\nAnswer with a reaction to this message: ✅ \
+         accepts, ❌ declines, 🚫 blocks them. Or write `accept 1`, `decline 1` or `block 1`. If \
+         you accept, they see your Matrix ID. If you do nothing, they are not told why."
+    );
+    assert!(say.html().contains("&lt;b&gt;"), "{}", say.html());
+
+    // Of several handles only one is shown: nobody is to know that they belong together.
+    talk.ask(alice(), "claim alice").await;
+    talk.now = NOW + Duration::from_secs(3 * 86_400);
+    talk.ask(alice(), "claim wonder").await;
+    shown.now = talk.now;
+    shown.line = None;
+    let say = request::show(&shown, &talk.directory, talk.now).unwrap();
+    assert!(
+        say.plain()
+            .contains("(@alice:example.org, handle @alice for 3 days)"),
+        "{}",
+        say.plain()
+    );
+    assert!(!say.plain().contains("wonder") && !say.plain().contains("write:\n>"));
 }

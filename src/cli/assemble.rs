@@ -70,6 +70,7 @@ fn rules(setup: &Setup) -> Rules {
         linger: introductions.linger,
         linger_at_most: introductions.at_most,
         wait_for_owner: introductions.wait_for_owner,
+        wait_for_answer: introductions.wait_for_answer,
         decline_after: setup.config.limits.decline_after,
         members_at_most: introductions.room_members.try_into().unwrap_or(usize::MAX),
         ..Rules::default()

@@ -69,6 +69,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("introductions.linger", "How long a ghost stays after it invited the owner and after the last message it heard, to pass on what is still coming."),
     ("introductions.at_most", "How long it stays after the invite at most."),
     ("introductions.wait_for_owner", "How long it stays where the owner has to join before anything can be passed on to them."),
+    ("introductions.wait_for_answer", "How long it stays where the owner has to be asked first (`policy sam ask`); then the request ends as if it had been declined."),
     ("introductions.joins_at_once", "How many introductions go on at the same time; the others wait at the door."),
     ("introductions.room_members", "A ghost leaves rooms with more members than this."),
 

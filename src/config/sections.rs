@@ -232,6 +232,9 @@ pub struct Introductions {
     /// How long a ghost stays where the owner has to join first.
     #[serde(with = "super::span")]
     pub wait_for_owner: Duration,
+    /// How long a request waits for the owner's answer.
+    #[serde(with = "super::span")]
+    pub wait_for_answer: Duration,
     /// How many rooms are joined at the same time.
     pub joins_at_once: usize,
     /// The largest room a ghost introduces in.
@@ -246,6 +249,7 @@ impl Default for Introductions {
             linger: Duration::from_secs(3),
             at_most: Duration::from_secs(10),
             wait_for_owner: days(7),
+            wait_for_answer: days(7),
             joins_at_once: 8,
             room_members: 50,
         }

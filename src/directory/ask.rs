@@ -6,7 +6,8 @@ use super::{
     Ask, Change, Counted, DAY, Directory, DirectoryError, HANDLES_PER_ROOM, Limit, Verdict,
     block::is_blocked,
     change::Read,
-    record::{HandleRecord, Reach},
+    record::{HandleRecord, Others, Reach},
+    request::{REQUESTS_AT_MOST, Request, requests_of},
     tables::{Contacts, Handles, Owned, StoredUsage, Usages},
     verdict::{Facts, Reason, Why, decide},
 };
@@ -157,6 +158,15 @@ fn facts(
             );
             facts.is_contact = from.get::<Contacts>(&key)?.is_some();
         }
+    }
+    if record.policy.others == Others::Request
+        && let Some(owner) = record.holder()
+    {
+        let open = requests_of(from, owner)?;
+        let asked =
+            |request: &Request| request.asker == ask.asker && request.handle == record.handle;
+        facts.may_request =
+            open.len() < REQUESTS_AT_MOST && !open.iter().any(|(_, request)| asked(request));
     }
     facts.record = Some(record);
     Ok(facts)

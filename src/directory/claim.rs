@@ -245,6 +245,12 @@ impl Change<'_> {
         };
         record.verified_at = None;
         self.delete::<Owned>(&(record.owner.clone(), key.clone()));
+        // Their ghost leaves the rooms in which they wait.
+        for (number, request) in self.requests_of(&record.owner)? {
+            if request.handle == record.handle {
+                self.close_request(&record.owner, number)?;
+            }
+        }
         self.put::<Handles>(&key, &record)?;
         Ok(record)
     }

@@ -37,6 +37,7 @@ mod error;
 mod limit;
 mod memory;
 mod record;
+mod request;
 mod setting;
 mod settings;
 mod tables;
@@ -60,6 +61,7 @@ pub use self::{
     limit::{Counted, Limit, Usage},
     memory::PairAdvice,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
+    request::{REQUESTS_AT_MOST, Request},
     setting::ModeSet,
     settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
     verdict::{Ask, Verdict, Why},

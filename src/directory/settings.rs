@@ -80,8 +80,6 @@ pub struct Capabilities {
     pub masked: bool,
     /// Sealed handles, which are accounts.
     pub sealed: bool,
-    /// Requests, by which somebody who may not reach the owner directly asks first.
-    pub requests: bool,
     /// Links with contact keys.
     pub contact_keys: bool,
 }

@@ -3,7 +3,7 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::{limit::Usage, record::HandleRecord};
+use super::{limit::Usage, record::HandleRecord, request::Request};
 use crate::{clock::Timestamp, store::Table};
 
 /// Declares a table.
@@ -62,6 +62,12 @@ table! {
 table! {
     /// What is to be deleted when. The second part of the key tells two of the same time apart.
     Expiries, 38, "expiries", true, (Timestamp, String) => Expiring
+}
+
+table! {
+    /// The open requests of an owner, by their numbers. Deleted when they are answered, withdrawn
+    /// or run out.
+    Requests, 39, "requests", true, (OwnedUserId, u32) => Request
 }
 
 /// One block.

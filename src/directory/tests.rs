@@ -78,6 +78,7 @@ async fn ask(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) 
 fn label(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Introduce { .. } => "introduce",
+        Verdict::Request { .. } => "request",
         Verdict::NotNow(why) => why.metric_label(),
         Verdict::Unclaimed { decline: true } => "unclaimed",
         Verdict::Unclaimed { decline: false } => "unclaimed, left alone",
@@ -440,10 +441,10 @@ fn the_verdict_follows_the_policy() {
             .into_iter()
             .zip(may)
         {
-            for (others, refusal) in [(Others::Refuse, "policy"), (Others::Request, "not_offered")]
-            {
+            for (others, refusal) in [(Others::Refuse, "policy"), (Others::Request, "request")] {
                 let facts = Facts {
                     record: Some(record(direct, others)),
+                    may_request: true,
                     ..facts.clone()
                 };
                 let expected = if may { "introduce" } else { refusal };
@@ -460,6 +461,17 @@ fn the_verdict_follows_the_policy() {
                 };
                 assert_eq!(label(&decide(alice(), &limited)), "limited");
                 assert_eq!(label(&decide(sam(), &limited)), "own");
+                let full = Facts {
+                    may_request: false,
+                    ..facts.clone()
+                };
+                let refused = if others == Others::Request {
+                    "limited"
+                } else {
+                    "policy"
+                };
+                let expected = if may { "introduce" } else { refused };
+                assert_eq!(label(&decide(alice(), &full)), expected, "{full:?}");
             }
         }
     }
@@ -1034,4 +1046,96 @@ proptest! {
             assert_eq!(each, written);
         });
     }
+}
+
+fn request(name: &str, asker: &UserId, room: &str) -> Request {
+    Request {
+        handle: handle(name),
+        generation: 1,
+        asker: asker.to_owned(),
+        room: ruma::RoomId::parse(room).unwrap(),
+        ghost: ruma::UserId::parse(format!("@_dm_{name}:example.org")).unwrap(),
+        since: NOW,
+        shown: None,
+    }
+}
+
+async fn open(directory: &Directory, request: &Request) -> Option<u32> {
+    write(directory, |change| change.open_request(sam(), request))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_number_and_the_asker_asks_once() {
+    let directory = directory();
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let policy = Policy {
+        direct: Reach::Contacts,
+        others: Others::Request,
+    };
+    write(&directory, |change| {
+        change.set_policy(sam(), &handle("sam"), policy)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "request"
+    );
+    let first = request("sam", alice(), "!one:example.org");
+    assert_eq!(open(&directory, &first).await, Some(1));
+    assert_eq!(open(&directory, &first).await, Some(1), "the same again");
+    // A second one of the same person is refused, in the words of every refusal.
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "limited"
+    );
+    assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "request");
+    let second = request("sam", kim(), "!two:example.org");
+    assert_eq!(open(&directory, &second).await, Some(2));
+    let closed = write(&directory, |change| change.close_request(sam(), 1)).await;
+    assert_eq!(closed.unwrap(), Some(first.clone()));
+    // A number that was answered is not given to somebody else while others wait.
+    assert_eq!(open(&directory, &first).await, Some(3));
+    write(&directory, |change| {
+        change.withdraw_request(sam(), &second.room, &second.ghost)
+    })
+    .await
+    .unwrap();
+    let open_now = directory.requests_of(sam()).unwrap();
+    assert_eq!(open_now, [(3, first)]);
+    // With the handle its requests go.
+    write(&directory, |change| {
+        change.release(sam(), &handle("sam"), NOW)
+    })
+    .await
+    .unwrap();
+    assert_eq!(directory.requests_of(sam()).unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_owner_has_so_many_requests_at_most() {
+    let directory = directory();
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let policy = Policy {
+        direct: Reach::Nobody,
+        others: Others::Request,
+    };
+    write(&directory, |change| {
+        change.set_policy(sam(), &handle("sam"), policy)
+    })
+    .await
+    .unwrap();
+    for n in 0..REQUESTS_AT_MOST {
+        let asker = ruma::UserId::parse(format!("@p{n}:example.org")).unwrap();
+        let request = request("sam", &asker, &format!("!r{n}:example.org"));
+        assert!(open(&directory, &request).await.is_some());
+    }
+    let one_more = request("sam", alice(), "!more:example.org");
+    assert_eq!(open(&directory, &one_more).await, None);
+    assert_eq!(
+        label(&ask(&directory, alice(), "sam", NOW).await),
+        "limited"
+    );
 }

@@ -28,6 +28,15 @@ pub enum Verdict {
         /// Whether nothing may pass through us.
         strict: bool,
     },
+    /// Ask the owner first.
+    Request {
+        /// The handle's owner.
+        owner: OwnedUserId,
+        /// Which owner of the name that is.
+        generation: u32,
+        /// Whether nothing may pass through us.
+        strict: bool,
+    },
     /// Decline, without joining. Refused, blocked, limited and frozen are this one answer, in the
     /// same words and after the same delay: nobody is to learn which it was.
     NotNow(Why),
@@ -114,6 +123,8 @@ pub(super) struct Facts {
     pub has_verified_handle: bool,
     /// Whether the asker is a contact of this handle.
     pub is_contact: bool,
+    /// Whether the owner can be asked: not by this asker already, nor by too many others.
+    pub may_request: bool,
 }
 
 pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
@@ -150,8 +161,13 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
     if !direct {
         return match record.policy.others {
             Others::Refuse => not_now(Reason::Policy),
-            // Until requests can be made, whoever would have to ask first is told "not now".
-            Others::Request => not_now(Reason::NotOffered),
+            Others::Request if record.mode != Mode::Open => not_now(Reason::NotOffered),
+            Others::Request if !facts.may_request => not_now(Reason::Limited),
+            Others::Request => Verdict::Request {
+                owner: owner.to_owned(),
+                generation: record.generation,
+                strict: record.strict,
+            },
         };
     }
     match record.mode {

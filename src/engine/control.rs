@@ -5,12 +5,13 @@
 
 use std::{fmt, time::Duration};
 
-use ruma::{OwnedEventId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::request::Shown;
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError},
+    directory::{Change, Directory, DirectoryError},
     introduction::RoomView,
 };
 
@@ -29,6 +30,8 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
         message: Message<'_>,
         change: &mut Change<'_>,
     ) -> Result<Answer, DirectoryError>;
+    /// How it shows a request to the owner.
+    fn request(&self, shown: &Shown<'_>, directory: &Directory) -> Result<Words, DirectoryError>;
     /// Deletes what it need not remember any more; says how many records it looked at.
     fn sweep(
         &self,
@@ -103,6 +106,15 @@ pub enum Task {
         /// The ghost.
         ghost: OwnedUserId,
     },
+    /// An owner answered a request: the room in which the asker waits goes on.
+    AnswerRequest {
+        /// The room.
+        room: OwnedRoomId,
+        /// The ghost that waits there.
+        ghost: OwnedUserId,
+        /// Whether they want to be introduced.
+        accepted: bool,
+    },
     /// Tell another person something.
     Tell {
         /// Whom.
@@ -157,6 +169,10 @@ pub(super) enum ControlEffect {
         words: Words,
         source: String,
     },
+    /// Show a request of this number.
+    Ask {
+        number: u32,
+    },
     Task(Task),
     Forget,
 }
@@ -169,6 +185,8 @@ impl ControlEffect {
             Self::TurnOnEncryption => "bot-turn-on-encryption",
             Self::Leave { .. } => "bot-leave",
             Self::Say { .. } => "bot-say",
+            Self::Ask { .. } => "bot-ask",
+            Self::Task(Task::AnswerRequest { .. }) => "answer-request",
             Self::Task(Task::MakeGhost { .. }) => "make-ghost",
             Self::Task(Task::ReplaceIdentity { .. }) => "replace-identity",
             Self::Task(Task::RetireGhost { .. }) => "retire-ghost",

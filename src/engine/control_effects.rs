@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, api::client::room::create_room};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -99,26 +99,36 @@ impl RoomActor {
                 }
             }
             ControlEffect::Say { words, source } => {
-                let content = json!({
-                    "msgtype": "m.notice",
-                    "body": words.plain,
-                    "format": "org.matrix.custom.html",
-                    "formatted_body": words.html,
-                    "m.mentions": {},
-                });
-                let transaction = self.transaction_id(&bot, "answer", source);
-                // For the person alone, whoever else may have come in meanwhile.
-                let person = self.record.control.as_ref().and_then(|c| c.person.clone());
-                let person = person.ok_or(EngineError::Refused(Refusal::Impossible))?;
-                self.say_only_to(&bot, vec![person], &content, transaction)
-                    .await?;
+                self.say_words(words, source).await?;
             }
+            ControlEffect::Ask { number } => return self.show_request(*number, batch).await,
             ControlEffect::Task(task) => engine.do_task(task).await?,
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
         }
         self.settle(batch, [])
+    }
+
+    /// What the bot says, for the person alone, whoever else may have come in meanwhile.
+    pub(super) async fn say_words(
+        &self,
+        words: &Words,
+        source: &str,
+    ) -> Result<OwnedEventId, EngineError> {
+        let bot = self.engine.settings().bot.clone();
+        let content = json!({
+            "msgtype": "m.notice",
+            "body": words.plain,
+            "format": "org.matrix.custom.html",
+            "formatted_body": words.html,
+            "m.mentions": {},
+        });
+        let transaction = self.transaction_id(&bot, "answer", source);
+        let person = self.record.control.as_ref().and_then(|c| c.person.clone());
+        let person = person.ok_or(EngineError::Refused(Refusal::Impossible))?;
+        self.say_only_to(&bot, vec![person], &content, transaction)
+            .await
     }
 
     async fn forget_control_room(
@@ -185,7 +195,7 @@ impl RoomActor {
             (ControlEffect::Join | ControlEffect::Look, _) => None,
             (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
             (
-                ControlEffect::Say { .. },
+                ControlEffect::Say { .. } | ControlEffect::Ask { .. },
                 EngineError::Encrypt(EncryptError::NoSignedDevice { .. }),
             ) => Some(Reason::UnsignedDevice.words()),
             (ControlEffect::Task(task), _) => {
@@ -247,6 +257,11 @@ impl Engine {
                 self.leave_everywhere(ghost).await?;
                 Ok(self.machines().retire(ghost).await?)
             }
+            Task::AnswerRequest {
+                room,
+                ghost,
+                accepted,
+            } => self.answer_request(room, ghost, *accepted).await,
             Task::Tell { person, words } => {
                 let source = format!("{}{}", person, words.plain);
                 self.tell(person, words.clone(), source).await
@@ -311,11 +326,7 @@ impl Engine {
         words: Words,
         source: String,
     ) -> Result<(), EngineError> {
-        let one_at_a_time = self.0.telling.lock().await;
-        let room = match self.store().get::<ControlRooms>(person)? {
-            Some(room) => room,
-            None => self.invite_to_control_room(person).await?,
-        };
+        let room = self.control_room_of(person).await?;
         let arrived = Arrived::Tell {
             plain: words.plain,
             html: words.html,
@@ -324,9 +335,21 @@ impl Engine {
         let mut batch = Batch::new();
         batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
         self.store().commit(batch).await?;
-        drop(one_at_a_time);
         self.wake(&room).await;
         Ok(())
+    }
+
+    /// The control room of a person, to which they are invited if they have none. It may be left
+    /// at any time, so whatever is put into its inbox may find nobody.
+    pub(super) async fn control_room_of(
+        &self,
+        person: &OwnedUserId,
+    ) -> Result<OwnedRoomId, EngineError> {
+        let _one_at_a_time = self.0.telling.lock().await;
+        match self.store().get::<ControlRooms>(person)? {
+            Some(room) => Ok(room),
+            None => self.invite_to_control_room(person).await,
+        }
     }
 
     async fn invite_to_control_room(

@@ -65,6 +65,8 @@ impl RoomActor {
         }
         match event.kind.as_str() {
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
+            // In clear, in every room: it serves only what can be undone.
+            "m.reaction" => self.react(&person, &event, batch).await,
             // Somebody could open the room to others.
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
                 self.settle(batch, [What::Control(ControlEffect::Look)])
@@ -199,6 +201,16 @@ impl RoomActor {
         settled
     }
 
+    async fn react(
+        &mut self,
+        person: &OwnedUserId,
+        event: &RoomEvent,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        self.answer(person, event, "m.reaction", &event.content, batch)
+            .await
+    }
+
     fn answer_with(
         &mut self,
         words: Words,
@@ -292,6 +304,7 @@ impl RoomActor {
                 effects.push(What::Control(ControlEffect::Say { words, source }));
                 batch.delete::<Untold>(&key);
             }
+            effects.extend(self.unseen_requests(&person)?);
         }
         self.settle(batch, effects)
     }

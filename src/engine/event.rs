@@ -1,6 +1,6 @@
 //! Events as they come from the homeserver: every field may be missing or hostile.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -17,6 +17,8 @@ pub(super) struct RoomEvent {
     pub content: Value,
     pub sent_at: Timestamp,
     pub redacts: Option<OwnedEventId>,
+    /// Shown only to the device that sent it: the transaction id of its request.
+    pub transaction: Option<OwnedTransactionId>,
     /// The state shown to who is invited.
     pub invite_state: Vec<Box<RawValue>>,
 }
@@ -45,6 +47,11 @@ impl RoomEvent {
             .as_ref()
             .map(stripped_state)
             .unwrap_or_default();
+        let transaction = wire
+            .unsigned
+            .as_ref()
+            .and_then(|unsigned| unsigned["transaction_id"].as_str())
+            .map(Into::into);
         // Moved into the content in room version 11.
         let redacts = wire
             .redacts
@@ -62,6 +69,7 @@ impl RoomEvent {
             content: wire.content,
             sent_at: Timestamp(wire.origin_server_ts),
             redacts,
+            transaction,
             invite_state,
         })
     }

@@ -20,7 +20,7 @@ use crate::{
     testing::{FakeHomeserver, TestClock},
 };
 
-async fn engine() -> (Engine, Store, FakeHomeserver) {
+pub(super) async fn engine() -> (Engine, Store, FakeHomeserver) {
     let fake = FakeHomeserver::start().await;
     let store = Store::in_memory();
     let homeserver = fake.connect().await;

@@ -306,8 +306,14 @@ async fn admission<'a>(
         handle: &handle,
         now,
     })?;
+    let asks_first = matches!(verdict, Verdict::Request { .. });
     let admission = match verdict {
         Verdict::Introduce {
+            owner,
+            generation,
+            strict,
+        }
+        | Verdict::Request {
             owner,
             generation,
             strict,
@@ -317,7 +323,8 @@ async fn admission<'a>(
                 owner,
                 handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
                 strict: strict || engine.settings().strict,
-                back_to: match direct {
+                asks_first,
+                back_to: match direct && !asks_first {
                     true => match change.pair_advice(asker, &handle, generation, now)? {
                         PairAdvice::LeadBack { room } => Some(room),
                         PairAdvice::Introduce => None,

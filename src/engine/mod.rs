@@ -25,8 +25,11 @@ mod intake;
 mod intake_tests;
 mod introduce;
 mod reconcile;
+mod request;
 mod room;
 mod rooms;
+#[cfg(test)]
+mod send_tests;
 mod speak;
 mod tables;
 mod to_device;
@@ -46,6 +49,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 pub use control::{Answer, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
+pub use request::Shown;
 
 use crate::{
     clock::{Clock, Timestamp},

@@ -34,6 +34,8 @@ pub(super) struct RoomActor {
     failures: u32,
     /// The item that cannot be dealt with at the moment, and since when.
     failing: Option<(u64, Timestamp)>,
+    /// Since when the effect at hand is due.
+    pub due_since: Timestamp,
     /// A place among the introductions that go on at the same time.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -52,6 +54,7 @@ impl RoomActor {
             notify,
             failures: 0,
             failing: None,
+            due_since: Timestamp(u64::MAX),
             permit: None,
         };
         actor.take_up()?;
@@ -209,6 +212,11 @@ impl RoomActor {
             }
             Arrived::Key { user } => self.key_for_ghost(&user, batch).await,
             Arrived::KeyForStrict { ghost, sender } => self.key_for_strict(&ghost, &sender, batch),
+            Arrived::Answered { ghost, accepted } => {
+                let effects = self.feed(&ghost, &Input::Answered { accepted });
+                self.settle(batch, effects)
+            }
+            Arrived::Ask { number } => self.asked(number, batch),
             Arrived::Tell {
                 plain,
                 html,
@@ -300,6 +308,7 @@ impl RoomActor {
     async fn carry_out(&mut self, number: u64, due: Due) -> Result<(), EngineError> {
         let kind = due.what.kind();
         tracing::debug!(room = %self.room, kind, "carrying out");
+        self.due_since = due.since;
         match due.what {
             What::Introduction { ghost, effect } => {
                 self.carry_out_introduction(number, &ghost, effect).await
@@ -438,7 +447,11 @@ impl RoomActor {
 fn is_at_work(phase: &Phase) -> bool {
     !matches!(
         phase,
-        Phase::Waiting { .. } | Phase::Declining { .. } | Phase::Declined | Phase::Over
+        Phase::Waiting { .. }
+            | Phase::Asking { .. }
+            | Phase::Declining { .. }
+            | Phase::Declined
+            | Phase::Over
     )
 }
 

@@ -1,14 +1,26 @@
 //! Reading and writing as a ghost or the bot, always encrypted.
 
+use std::time::Duration;
+
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, value::RawValue};
 
-use super::{Engine, EngineError, room::RoomActor};
+use super::{Engine, EngineError, event::RoomEvent, room::RoomActor};
 use crate::{
     crypto::{CryptoError, DecryptError, EncryptError, EncryptTo},
     introduction::{Refusal, RoomView},
     matrix::Actor,
 };
+
+/// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
+/// hours.
+const KNOWS_TRANSACTIONS: Duration = Duration::from_secs(23 * 60 * 60);
+/// How many events are looked at for one that was sent longer ago, on a page.
+const LOOK_BACK: u32 = 100;
+/// On how many pages.
+const LOOK_BACK_PAGES: usize = 10;
+/// By how much clocks may differ.
+const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
 impl Engine {
     /// Makes a request on the device of one of our users.
@@ -16,6 +28,18 @@ impl Engine {
         self.machines()
             .device_of(user)?
             .ok_or(EngineError::Refused(Refusal::Impossible))
+    }
+
+    /// A room as one of our users sees it.
+    pub(super) async fn view_of(
+        &self,
+        user: &OwnedUserId,
+        room: &ruma::RoomId,
+    ) -> Result<RoomView, EngineError> {
+        let device = self.device_of(user)?;
+        let actor = Actor::device(user, &device);
+        let state = self.homeserver().room_state(actor, room).await?;
+        Ok(RoomView::from_state(state.iter().map(|event| event.json())))
     }
 }
 
@@ -50,14 +74,7 @@ impl RoomActor {
 
     /// The room as one of our users sees it.
     pub(super) async fn view(&self, user: &OwnedUserId) -> Result<RoomView, EngineError> {
-        let device = self.engine.device_of(user)?;
-        let actor = Actor::device(user, &device);
-        let state = self
-            .engine
-            .homeserver()
-            .room_state(actor, &self.room)
-            .await?;
-        Ok(RoomView::from_state(state.iter().map(|event| event.json())))
+        self.engine.view_of(user, &self.room).await
     }
 
     /// Encrypts for everybody who is joined or invited, and sends. There is no other way to send.
@@ -122,6 +139,46 @@ impl RoomActor {
         }
     }
 
+    /// A homeserver knows a transaction id again for a day. What is due for longer may have been
+    /// sent without our hearing of it: then it stands in the room, and shows its transaction id to
+    /// the device that sent it.
+    async fn sent_before(
+        &self,
+        user: &OwnedUserId,
+        transaction: &ruma::TransactionId,
+    ) -> Result<Option<OwnedEventId>, EngineError> {
+        if self.engine.now().since(self.due_since) < KNOWS_TRANSACTIONS {
+            return Ok(None);
+        }
+        let device = self.engine.device_of(user)?;
+        let mut from: Option<String> = None;
+        for _ in 0..LOOK_BACK_PAGES {
+            let actor = Actor::device(user, &device);
+            let back = ruma::api::Direction::Backward;
+            let homeserver = self.engine.homeserver();
+            let page = homeserver
+                .messages(actor, &self.room, from.as_deref(), back, LOOK_BACK)
+                .await?;
+            for json in &page.events {
+                let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
+                    continue;
+                };
+                if event.sender == *user && event.transaction.as_deref() == Some(transaction) {
+                    return Ok(Some(event.id));
+                }
+                // Clocks of two machines agree to some minutes.
+                if event.sent_at + CLOCKS < self.due_since {
+                    return Ok(None);
+                }
+            }
+            from = page.end;
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
     async fn say_to(
         &self,
         user: &OwnedUserId,
@@ -134,6 +191,9 @@ impl RoomActor {
         let Some(rotation) = view.encryption else {
             return Err(EngineError::Refused(Refusal::Forbidden));
         };
+        if let Some(sent) = self.sent_before(user, &transaction).await? {
+            return Ok(sent);
+        }
         let device = self.engine.device_of(user)?;
         let to = EncryptTo {
             room_id: self.room.clone(),

@@ -116,6 +116,18 @@ pub(super) enum Arrived {
         /// Who sent it.
         sender: OwnedUserId,
     },
+    /// The owner answered a request that waits here.
+    Answered {
+        /// The ghost that waits.
+        ghost: OwnedUserId,
+        /// Whether they want to be introduced.
+        accepted: bool,
+    },
+    /// The bot is to show a request here.
+    Ask {
+        /// Which.
+        number: u32,
+    },
     /// The bot is to say something here.
     Tell {
         /// In plain text.

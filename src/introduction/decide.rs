@@ -83,6 +83,7 @@ impl Case<'_> {
             } => self.heard(event, sender, kind),
             Input::Member { user, membership } => self.member(user, membership),
             Input::KeyCame => self.key_came(),
+            Input::Answered { accepted } => self.answered(*accepted),
             Input::Tick => self.tick(),
         }
     }
@@ -167,7 +168,39 @@ impl Case<'_> {
                 return;
             }
         }
-        self.invite_owner();
+        self.approach_owner();
+    }
+
+    /// The owner is invited, or asked first.
+    fn approach_owner(&mut self) {
+        if !self.is.asks_first() {
+            return self.invite_owner();
+        }
+        self.is.phase = Phase::Asking {
+            until: self.now + self.rules.wait_for_answer,
+        };
+        let saying = match self.is.direct {
+            true => Saying::AskingFirst,
+            false => Saying::AskingFirstInGroup,
+        };
+        if self.is.strict() {
+            // It never speaks: the bot does.
+            let saying = Saying::AskingFirstStrict;
+            self.is.said.push(saying.clone());
+            self.effects.push(Effect::TellAsker { saying });
+        } else {
+            self.say(saying);
+        }
+        self.effects.push(Effect::AskOwner);
+    }
+
+    fn answered(&mut self, accepted: bool) {
+        match self.is.phase {
+            Phase::Asking { .. } if accepted => self.invite_owner(),
+            // In the words of every refusal.
+            Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
+            _ => {}
+        }
     }
 
     fn invite_owner(&mut self) {
@@ -299,6 +332,7 @@ impl Case<'_> {
                 self.effects.retain(|effect| *effect != Effect::Look);
                 self.leave(Some(Reason::NotEncrypted));
             }
+            Effect::AskOwner => self.leave(Some(Reason::NotNow)),
             Effect::InviteOwner if *why == Refusal::Impossible => {
                 if !self.is.strict() {
                     self.say(Saying::OwnerNotInvitable);
@@ -401,10 +435,13 @@ impl Case<'_> {
             return;
         }
         if !self.remember(event, false) {
-            return self.say(Saying::SendAgainOther);
+            return self.say(match self.is.phase {
+                Phase::Asking { .. } => Saying::EnoughKept,
+                _ => Saying::SendAgainOther,
+            });
         }
         match self.is.phase {
-            Phase::Listening { .. } => self.invite_owner(),
+            Phase::Listening { .. } => self.approach_owner(),
             Phase::Lingering | Phase::Closing => {
                 // Past the cap it is passed on too, but nothing keeps the ghost any longer.
                 if self.now < self.latest_stay() {
@@ -450,6 +487,7 @@ impl Case<'_> {
         let gone = matches!(membership, "leave" | "ban");
         if user == self.is.ghost {
             if gone && !matches!(self.is.phase, Phase::Leaving | Phase::Declining { .. }) {
+                self.withdraw();
                 self.is.phase = Phase::Leaving;
                 self.effects.push(Effect::Forget);
             } else if gone && matches!(self.is.phase, Phase::Declining { .. }) {
@@ -457,7 +495,8 @@ impl Case<'_> {
             }
             return;
         }
-        if user == self.is.invite.asker && gone && matches!(self.is.phase, Phase::Waiting { .. }) {
+        let waits = matches!(self.is.phase, Phase::Waiting { .. } | Phase::Asking { .. });
+        if user == self.is.invite.asker && gone && waits {
             return self.leave(None);
         }
         if user == self.is.invite.asker && gone && self.is.owner_invited_at.is_none() {
@@ -481,6 +520,14 @@ impl Case<'_> {
             Phase::Waiting { .. } => {
                 self.linger_afresh();
                 self.pass_on_all();
+            }
+            // Somebody else invited them, and they came.
+            Phase::Asking { .. } => {
+                self.withdraw();
+                self.linger_afresh();
+                if self.is.direct && !self.is.strict() {
+                    self.pass_on_all();
+                }
             }
             Phase::Listening { .. } => self.leave(Some(Reason::OwnerIsHere)),
             _ => {}
@@ -510,7 +557,8 @@ impl Case<'_> {
                 self.effects.push(Effect::Decline { reason });
                 self.is.phase = Phase::Declined;
             }
-            Phase::Listening { .. } => self.invite_owner(),
+            Phase::Listening { .. } => self.approach_owner(),
+            Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
             Phase::Lingering => {
                 self.is.phase = Phase::Closing;
                 self.effects.push(Effect::Look);
@@ -572,6 +620,7 @@ impl Case<'_> {
 
     /// Out first: telling may take long, and nobody is to wait for that with the ghost in the room.
     fn leave_telling(&mut self, reason: Option<Reason>, tell: bool) {
+        self.withdraw();
         self.is.phase = Phase::Leaving;
         self.effects.push(Effect::Leave { reason });
         if tell {
@@ -581,6 +630,13 @@ impl Case<'_> {
             });
         }
         self.effects.push(Effect::Forget);
+    }
+
+    /// Nobody is to answer a request that nobody makes any more.
+    fn withdraw(&mut self) {
+        if let Phase::Asking { .. } = self.is.phase {
+            self.effects.push(Effect::WithdrawRequest);
+        }
     }
 
     fn latest_stay(&self) -> Timestamp {

@@ -11,8 +11,9 @@
 //!    │
 //!    ▼
 //! Joining ─▶ Looking ─▶ Listening ─▶ Inviting ─▶ Lingering ─▶ Leaving ─▶ Over
-//!               │  ▲                     │            ▲
-//!        encryption on                   └─▶ Waiting ─┘   owner not joined, or no signed device
+//!               │  ▲        │            ▲  │            ▲
+//!        encryption on      └─▶ Asking ──┘  └─▶ Waiting ─┘   owner not joined, or no signed device
+//!                               the owner wants to be asked first
 //! ```
 //!
 //! The order is what the promise rests on: the opening line is taken, the owner invited, the line
@@ -29,7 +30,7 @@ mod text;
 mod tests;
 
 pub use decide::decide;
-pub use quote::{Quote, QuoteError, quote, quote_edit};
+pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
 pub use room_view::{MEGOLM, RoomView, Rotation};
 pub use state::{
     Admission, Decision, Effect, EffectKind, Heard, HeardKind, Input, Introduction, Invite, Phase,

@@ -79,6 +79,26 @@ pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote,
     })
 }
 
+/// The longest text that a request shows, in characters.
+const GIST_AT_MOST: usize = 1000;
+
+/// What a request shows of an opening line: its text, or what kind of thing it is.
+pub fn gist(event_type: &str, content: &Value) -> String {
+    let content = new_content(content);
+    let what = match (event_type, content["msgtype"].as_str()) {
+        ("m.room.message", Some("m.image")) | ("m.sticker", _) => "(a picture)",
+        ("m.room.message", Some("m.video")) => "(a video)",
+        ("m.room.message", Some("m.audio")) => "(a recording)",
+        ("m.room.message", Some("m.file")) => "(a file)",
+        ("m.room.message", Some("m.location")) => "(a place)",
+        _ => match content["body"].as_str() {
+            Some(body) => return cut(body, GIST_AT_MOST),
+            None => "(something without text)",
+        },
+    };
+    what.to_owned()
+}
+
 fn new_content(content: &Value) -> &Value {
     match content.get("m.new_content") {
         Some(new) if new.is_object() => new,

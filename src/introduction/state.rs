@@ -21,6 +21,9 @@ pub enum Admission {
         strict: bool,
         /// A room in which the two were introduced before, to be led back to.
         back_to: Option<OwnedRoomId>,
+        /// The owner wants to be asked first.
+        #[serde(default)]
+        asks_first: bool,
     },
     /// Blocked, refused by policy, over a limit or frozen: alike from outside.
     NotNow,
@@ -54,6 +57,8 @@ pub struct Rules {
     pub linger_at_most: Duration,
     /// How long it waits for an owner who has to join or set up encryption first.
     pub wait_for_owner: Duration,
+    /// How long a request waits for its answer.
+    pub wait_for_answer: Duration,
     /// After how long an invite is declined, whatever the cause.
     pub decline_after: Duration,
     /// From how many members on a ghost leaves at once.
@@ -71,6 +76,7 @@ impl Default for Rules {
             linger: Duration::from_secs(3),
             linger_at_most: Duration::from_secs(10),
             wait_for_owner: Duration::from_secs(7 * 24 * 60 * 60),
+            wait_for_answer: Duration::from_secs(7 * 24 * 60 * 60),
             retry_owner: Duration::from_secs(60),
             decline_after: Duration::from_millis(1500),
             members_at_most: 50,
@@ -94,6 +100,11 @@ pub enum Phase {
     /// It waits for the opening line until this time.
     Listening {
         /// When it introduces without one.
+        until: Timestamp,
+    },
+    /// The owner is asked whether they want this; what is said meanwhile is kept as ciphertext.
+    Asking {
+        /// When the request ends without an answer.
         until: Timestamp,
     },
     /// The owner's invite is on its way.
@@ -205,6 +216,23 @@ impl Introduction {
         )
     }
 
+    /// Whether the owner wants to be asked first.
+    pub fn asks_first(&self) -> bool {
+        matches!(
+            self.invite.admission,
+            Admission::Introduce {
+                asks_first: true,
+                ..
+            }
+        )
+    }
+
+    /// While the owner is asked: the message that they see, and its newest edit.
+    pub fn opening_line(&self) -> Option<(&OwnedEventId, Option<&OwnedEventId>)> {
+        let heard = self.heard.iter().find(|heard| !heard.unreadable)?;
+        Some((&heard.event, heard.edit.as_ref()))
+    }
+
     /// Whether the ghost is in the room and takes in what is said.
     pub fn hears(&self) -> bool {
         self.is_open() && !matches!(self.phase, Phase::Declining { .. } | Phase::Leaving)
@@ -225,7 +253,7 @@ impl Introduction {
     pub fn deadline(&self, rules: &Rules) -> Option<Timestamp> {
         match self.phase {
             Phase::Declining { at } => Some(at),
-            Phase::Listening { until } => Some(until),
+            Phase::Listening { until } | Phase::Asking { until } => Some(until),
             Phase::Lingering => {
                 let invited = self.owner_invited_at.unwrap_or(self.invited_at);
                 let wait = if self.strict() {
@@ -308,6 +336,11 @@ pub enum Input {
     },
     /// A key was sent to a strict ghost by the asker.
     KeyCame,
+    /// The owner answered the request.
+    Answered {
+        /// Whether they want this.
+        accepted: bool,
+    },
     /// A deadline passed.
     Tick,
 }
@@ -341,6 +374,10 @@ pub enum Effect {
     TurnOnEncryption,
     /// Carry the asker's name for this room, so that the owner's invite says who asks.
     ShowAs,
+    /// Ask the owner, in their control room, whether they want this.
+    AskOwner,
+    /// The request is no more.
+    WithdrawRequest,
     /// Invite the owner, as a direct chat where it is one.
     InviteOwner,
     /// Pass a message on to the owner, quoted.
@@ -399,6 +436,8 @@ impl Effect {
             Self::Look => "look",
             Self::TurnOnEncryption => "turn-on-encryption",
             Self::ShowAs => "show-as",
+            Self::AskOwner => "ask-owner",
+            Self::WithdrawRequest => "withdraw-request",
             Self::InviteOwner => "invite-owner",
             Self::PassOn { .. } => "pass-on",
             Self::PassOnEdit { .. } => "pass-on-edit",

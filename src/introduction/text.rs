@@ -27,6 +27,14 @@ pub enum Saying {
     WaitingForJoin,
     /// The owner has to set up encryption first.
     WaitingForDevice,
+    /// The owner is asked first.
+    AskingFirst,
+    /// The owner is asked first, in a group.
+    AskingFirstInGroup,
+    /// The same, from the bot, for a ghost that never speaks.
+    AskingFirstStrict,
+    /// While the owner is asked no more messages are kept.
+    EnoughKept,
     /// The owner did not come.
     OwnerDidNotCome,
     /// For a strict handle: the first message may not have been readable.
@@ -67,6 +75,25 @@ impl Saying {
             Self::WaitingForDevice => format!(
                 "@{handle} has not set up encryption yet. I stay until then, at most 7 days, to \
                  pass on what you write; while I am here the service can read this chat."
+            ),
+            Self::AskingFirst => format!(
+                "@{handle} likes to be asked first, so I have asked and shown them your first \
+                 message. I stay until they answer, at most 7 days, and then pass on what you \
+                 write meanwhile; while I am here the service can read this chat."
+            ),
+            Self::AskingFirstInGroup => format!(
+                "@{handle} likes to be asked first, so I have asked. I stay until they answer, at \
+                 most 7 days; while I am here the service can read this chat. They can read what \
+                 is written after they have joined."
+            ),
+            Self::AskingFirstStrict => format!(
+                "@{handle} likes to be asked first, so I have asked for you. What you write \
+                 before they come they cannot read; if they do not want to chat, or do not answer \
+                 within 7 days, you will find them gone from the chat."
+            ),
+            Self::EnoughKept => format!(
+                "I keep only so many messages until @{handle} answers, and these are enough: \
+                 please wait for them."
             ),
             Self::OwnerDidNotCome => {
                 format!("@{handle} did not come, so what you wrote was not passed on.")

@@ -1,5 +1,6 @@
 //! A homeserver that knows users, devices, keys and to-device messages, answers over HTTP on
-//! loopback, and can be told to fail. It has no rooms: events are handed over by the test.
+//! loopback, and can be told to fail. Of rooms it knows who is in them and what was sent; events are
+//! handed over by the test.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,6 +51,56 @@ struct Server {
     transactions: BTreeSet<String>,
     /// Servers that do not answer key queries.
     unreachable: BTreeSet<String>,
+    rooms: BTreeMap<String, Room>,
+}
+
+#[derive(Default)]
+struct Room {
+    members: Vec<String>,
+    /// What was sent, with the path of the request that sent it.
+    sent: Vec<(String, Value)>,
+    /// How many of `sent` are known by their transaction id.
+    forgotten: usize,
+}
+
+impl Room {
+    fn state(&self, id: &str) -> Value {
+        let event = |kind: &str, key: &str, content: Value| {
+            json!({
+                "type": kind, "state_key": key, "content": content, "room_id": id,
+                "event_id": format!("${kind}{key}"), "sender": self.members[0],
+                "origin_server_ts": 1,
+            })
+        };
+        let algorithm = json!({"algorithm": "m.megolm.v1.aes-sha2"});
+        let mut events = vec![
+            event("m.room.create", "", json!({"room_version": "12"})),
+            event("m.room.encryption", "", algorithm),
+        ];
+        for member in &self.members {
+            let content = json!({"membership": "join"});
+            events.push(event("m.room.member", member, content));
+        }
+        events.into()
+    }
+
+    fn send(&mut self, path: &str, sender: &str, kind: &str, content: Value) -> Value {
+        let known = self.sent[self.forgotten..]
+            .iter()
+            .find(|(by, _)| by == path);
+        if let Some((_, event)) = known {
+            return json!({"event_id": event["event_id"]});
+        }
+        let id = format!("$sent{}", self.sent.len());
+        let transaction = path.rsplit('/').next().unwrap();
+        let event = json!({
+            "type": kind, "event_id": id, "sender": sender, "content": content,
+            "origin_server_ts": 1_795_376_395_450_u64,
+            "unsigned": {"transaction_id": transaction},
+        });
+        self.sent.push((path.to_owned(), event));
+        json!({"event_id": id})
+    }
 }
 
 #[derive(Default)]
@@ -131,6 +182,29 @@ impl FakeHomeserver {
     /// The requests made so far, as `METHOD path`.
     pub(crate) fn log(&self) -> Vec<String> {
         self.with(|server| server.log.clone())
+    }
+
+    pub(crate) fn add_room(&self, room: &ruma::RoomId, members: &[&UserId]) {
+        let members = members.iter().map(|member| member.to_string()).collect();
+        let room_state = Room {
+            members,
+            ..Room::default()
+        };
+        self.with(|server| server.rooms.insert(room.to_string(), room_state));
+    }
+
+    /// How many events were sent into a room.
+    pub(crate) fn sent(&self, room: &ruma::RoomId) -> usize {
+        self.with(|server| server.rooms[room.as_str()].sent.len())
+    }
+
+    /// Forgets all transaction ids, as Synapse does after a day.
+    pub(crate) fn forget_transactions(&self) {
+        self.with(|server| {
+            for room in server.rooms.values_mut() {
+                room.forgotten = room.sent.len();
+            }
+        });
     }
 
     pub(crate) fn set_unreachable(&self, server_name: &str, unreachable: bool) {
@@ -284,6 +358,20 @@ impl Server {
             .is_some_and(|device| !user.devices.contains_key(device))
         {
             return refused(400, "M_UNKNOWN_DEVICE");
+        }
+        if let ["rooms", id, what @ ..] = path.as_slice()
+            && let Some(room) = self.rooms.get_mut(*id)
+        {
+            return match (method.as_str(), what) {
+                ("GET", ["state"]) => (200, room.state(id)),
+                ("GET", ["messages"]) => {
+                    let events = room.sent.iter().rev().map(|(_, event)| event);
+                    let chunk: Vec<&Value> = events.collect();
+                    (200, json!({"chunk": chunk, "start": "s"}))
+                }
+                ("PUT", ["send", kind, _]) => (200, room.send(uri.path(), &who, kind, body)),
+                _ => refused(404, "M_UNRECOGNIZED"),
+            };
         }
         match (method.as_str(), path.as_slice()) {
             ("PUT", ["devices", id]) => {

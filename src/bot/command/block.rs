@@ -1,7 +1,8 @@
 //! `block @sam`, `block @user:server`, `… on @handle`, `… all`: keep a person out.
 
-use super::{Answer, Call, Command, Fail, Say, names, no_handle};
+use super::{Answer, Call, Command, Fail, Say, names, no_handle, requests};
 use crate::{
+    bot::request::{self, Choice},
     directory::BlockScope,
     handle::{HandleRules, Typed},
 };
@@ -45,6 +46,14 @@ pub(super) fn read(call: &Call<'_, '_>, command: &Command, words: &[&str]) -> Re
 }
 
 fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    // Whoever asks has a number.
+    if let [typed] = words
+        && let Some(number) = requests::number(typed)
+        && let Some(answer) =
+            request::answer(call.change, call.person, number, Choice::Block, call.now)?
+    {
+        return Ok(answer);
+    }
     let Meant { target, scope } = read(call, &COMMAND, words)?;
     let named = named(&target);
     let handles = call.handles()?;

@@ -52,6 +52,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         Verdict::Introduce {
             owner, generation, ..
         } => introduce(call, &handle, &owner, generation)?,
+        Verdict::Request { .. } => Say::default()
+            .strong(&handle.to_string())
+            .and(
+                " likes to be asked first. Start a chat with the handle and write what you want to \
+                  say; the owner sees your first message and answers: ",
+            )
+            .then(link_to(&call.ghost(&handle))),
         Verdict::OwnHandle { .. } => Say::default()
             .strong(&handle.to_string())
             .and(" is yours: that would be a chat with yourself."),

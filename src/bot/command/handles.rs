@@ -70,6 +70,9 @@ pub(super) fn reach(record: &HandleRecord) -> String {
         Reach::Nobody => "nobody may reach you directly",
     };
     match record.policy.others {
+        Others::Request if record.policy.direct == Reach::Contacts => {
+            "people ask you first".to_owned()
+        }
         Others::Request => format!("{direct}, others ask first"),
         Others::Refuse => direct.to_owned(),
     }

@@ -15,6 +15,7 @@ mod help;
 mod mode;
 mod policy;
 mod release;
+mod requests;
 mod unblock;
 mod whoami;
 
@@ -29,12 +30,15 @@ use crate::{
 };
 
 /// In the order in which `help` shows them.
-const ALL: [&Command; 12] = [
+const ALL: [&Command; 15] = [
     &claim::COMMAND,
     &handles::COMMAND,
     &dm::COMMAND,
     &mode::COMMAND,
     &policy::COMMAND,
+    &requests::LIST,
+    &requests::ACCEPT,
+    &requests::DECLINE,
     &block::COMMAND,
     &unblock::COMMAND,
     &release::COMMAND,
@@ -66,6 +70,7 @@ pub(super) struct Standing {
     may_claim_more: bool,
     has_blocks: bool,
     is_asked: bool,
+    is_requested: bool,
 }
 
 /// One call of a command.
@@ -181,6 +186,7 @@ impl Call<'_, '_> {
         Ok(Standing {
             may_claim_more: handles.len() < self.change.settings().handles_per_person,
             has_blocks: !self.change.blocks_of(self.person)?.is_empty(),
+            is_requested: !self.change.requests_of(self.person)?.is_empty(),
             is_asked: pending::waiting(self.change, self.person, self.now)?.is_some(),
             handles,
         })

@@ -1,4 +1,4 @@
-//! `policy sam everyone`, `policy sam nobody`: who may reach somebody by a handle.
+//! `policy sam everyone`, `… ask`, `… nobody`: who may reach somebody by a handle.
 
 use super::{Answer, Call, Command, Fail, Say, handles, sentence};
 use crate::directory::{DirectoryError, Others, Policy, Reach};
@@ -6,28 +6,41 @@ use crate::directory::{DirectoryError, Others, Policy, Reach};
 pub(super) const COMMAND: Command = Command {
     name: "policy",
     aliases: &["allow"],
-    usage: "policy sam everyone|nobody",
+    usage: "policy sam everyone|ask|nobody",
     about: "sets who may reach you",
     offered: |standing| !standing.handles.is_empty(),
     run,
 };
 
-fn value(word: &str) -> Option<Reach> {
-    match word {
-        "everyone" | "everybody" | "all" | "anyone" => Some(Reach::Everyone),
-        "nobody" | "none" | "no-one" | "noone" => Some(Reach::Nobody),
-        "handles" => Some(Reach::Handles),
-        "verified" => Some(Reach::Verified),
-        "contacts" => Some(Reach::Contacts),
-        _ => None,
+/// What can be set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Everyone,
+    Ask,
+    Nobody,
+    /// Known, and not offered.
+    NotYet(&'static str),
+}
+
+impl Choice {
+    fn of(word: &str) -> Option<Self> {
+        match word {
+            "everyone" | "everybody" | "all" | "anyone" => Some(Self::Everyone),
+            "ask" | "request" | "requests" => Some(Self::Ask),
+            "nobody" | "none" | "no-one" | "noone" => Some(Self::Nobody),
+            "handles" => Some(Self::NotYet("policy `handles`")),
+            "verified" => Some(Self::NotYet("policy `verified`")),
+            "contacts" => Some(Self::NotYet("policy `contacts`")),
+            _ => None,
+        }
     }
 }
 
 fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let is_value = |word: &str| value(word).is_some();
+    let is_value = |word: &str| Choice::of(word).is_some();
     let (record, rest) = call.own_handle(&COMMAND, "policy sam nobody", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
-    let direct = match rest {
+    let choice = match rest {
         [] => {
             return Ok(Say::default()
                 .strong(&record.handle.to_string())
@@ -36,50 +49,55 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                     handles::reach(&record)
                 ))
                 .code(&format!("policy {shown} everyone"))
+                .and(", ")
+                .code(&format!("policy {shown} ask"))
                 .and(" and ")
                 .code(&format!("policy {shown} nobody"))
                 .and(".")
                 .into());
         }
-        [word] => value(&word.to_lowercase()),
+        [word] => Choice::of(&word.to_lowercase()),
         _ => None,
     };
-    match direct {
-        Some(direct @ (Reach::Everyone | Reach::Nobody)) => {
-            let policy = Policy {
-                direct,
-                others: Others::Refuse,
-            };
-            let record = call
-                .change
-                .set_policy(call.person, &record.handle, policy)?;
-            let say = Say::default().strong(&record.handle.to_string());
-            Ok(if direct == Reach::Everyone {
-                say.and(": from now on everyone may reach you. To keep somebody out: ")
-                    .code("block @kim")
-                    .and(".")
-            } else {
-                say.and(
-                    ": from now on nobody reaches you by it. Whoever tries is told \"not now\", \
-                     in the same words as if you had blocked them. Chats that you have go on.",
-                )
-            }
-            .into())
-        }
-        Some(other) => {
-            let refusal = DirectoryError::NotYet(match other {
-                Reach::Handles => "policy `handles`",
-                Reach::Verified => "policy `verified`",
-                _ => "policy `contacts`",
-            });
-            Err(COMMAND.wrong(
+    let (direct, others) = match choice {
+        Some(Choice::Everyone) => (Reach::Everyone, Others::Refuse),
+        // Whom the owner accepted once need not ask again.
+        Some(Choice::Ask) => (Reach::Contacts, Others::Request),
+        Some(Choice::Nobody) => (Reach::Nobody, Others::Refuse),
+        Some(Choice::NotYet(what)) => {
+            let refusal = DirectoryError::NotYet(what);
+            return Err(COMMAND.wrong(
                 sentence(&refusal.to_string()).trim_end_matches('.'),
                 &format!("policy {shown} nobody"),
-            ))
+            ));
         }
-        None => Err(COMMAND.wrong(
-            "a policy is either everyone or nobody",
-            &format!("policy {shown} nobody"),
-        )),
+        None => {
+            return Err(COMMAND.wrong(
+                "a policy is everyone, ask or nobody",
+                &format!("policy {shown} ask"),
+            ));
+        }
+    };
+    let policy = Policy { direct, others };
+    let record = call
+        .change
+        .set_policy(call.person, &record.handle, policy)?;
+    let say = Say::default().strong(&record.handle.to_string());
+    Ok(match direct {
+        Reach::Everyone => say
+            .and(": from now on everyone may reach you. To keep somebody out: ")
+            .code("block @kim")
+            .and("."),
+        Reach::Nobody => say.and(
+            ": from now on nobody reaches you by it. Whoever tries is told \"not now\", in the same \
+             words as if you had blocked them. Chats that you have go on.",
+        ),
+        _ => say.and(
+            ": from now on people ask first. I show you here who asks and the first thing they \
+             write, and you accept, decline or block them. Whom you accepted once need not ask \
+             again. While somebody waits for your answer, the handle's ghost is in their room and \
+             the service can read what they write.",
+        ),
     }
+    .into())
 }

@@ -7,6 +7,7 @@
 //! | `owners` | what Sam may do, be, or not be able to do meanwhile |
 //! | `rooms` | rooms that are not like Element's direct chats: in clear, groups |
 //! | `refusals` | who is declined, and that nobody can tell why |
+//! | `requests` | an owner who likes to be asked first |
 //! | `strict`, `memory` | handles for which nothing passes through the service |
 //! | `crashes`, `outages` | kills, restarts and dead networks in between |
 //! | `control_room`, `names` | what people ask of the bot |
@@ -27,6 +28,7 @@ mod outages;
 mod owners;
 mod refusals;
 mod remains;
+mod requests;
 mod rooms;
 mod strict;
 mod told;

@@ -1,12 +1,18 @@
 //! Rooms that are not like Element's direct chats: in clear, and with more people in them.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use anyhow::{Result, ensure};
-use harness::{Chat, ChatOptions, Person, PersonOptions, World, checks};
+use harness::{Chat, ChatOptions, Person, PersonOptions, World, checks, proxy::Fate};
 use ruma::UserId;
 use serde_json::json;
 
 use crate::told::{
-    LINE, Story, goodbye, in_clear, invited_to, quick, quoted, reason, times, with_network,
+    LINE, Story, comes, goodbye, in_clear, invited_to, place, quick, quoted, reason, times,
+    with_network,
 };
 
 #[tokio::test]
@@ -143,4 +149,48 @@ async fn all_can_talk(
         other.sees("now we are complete").await?;
     }
     checks::nothing_to_warn_of(&[alice]).await
+}
+
+#[tokio::test]
+async fn only_so_many_ghosts_join_at_a_time() -> Result<()> {
+    let mut options = with_network();
+    options.service = options.service.set("introductions.joins_at_once", 1);
+    let story = Story::begins_with(options, PersonOptions::default()).await?;
+    let kim = story.world.person("kim").await?;
+    let joins = Arc::new(AtomicUsize::new(0));
+    let counted = joins.clone();
+    story.network()?.judge(move |method, path| {
+        if method == "POST" && place(path).ends_with("/join") {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return Fate::Hold;
+        }
+        Fate::Pass
+    });
+    let first = story.alice_writes(LINE).await?;
+    story
+        .network()?
+        .hears(|_, path| place(path).ends_with("/join"))
+        .await?;
+    let second = kim.starts_chat(&[&story.ghost]).await?;
+    second.says("is anybody there?").await?;
+    // An invite that came later and is declined, without any joining, shows that all before it
+    // have been looked at.
+    let nobodys = story.world.ghost("nobodyhere")?;
+    let declined = kim.starts_chat(&[&nobodys]).await?;
+    goodbye(&declined, &nobodys).await?;
+    ensure!(joins.load(Ordering::SeqCst) == 1, "both joined at once");
+
+    story.network()?.calm();
+    story.lets_in()?;
+    let sams = story.sam_comes(&first).await?;
+    story.ends_well(&first, &sams).await?;
+    let sams = comes(
+        &story.sam,
+        &second,
+        &story.ghost,
+        "Kim, to your handle @sam",
+    )
+    .await?;
+    sams.sees(&quoted("Kim", "is anybody there?")).await?;
+    Ok(())
 }

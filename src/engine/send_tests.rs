@@ -1,0 +1,66 @@
+//! What is sent again after its answer was lost: once in the room, however long that took.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{OwnedUserId, RoomId, room_id, user_id};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::{intake_tests, room::RoomActor};
+use crate::testing::{FakeHomeserver, Person};
+
+fn room() -> &'static RoomId {
+    room_id!("!room:hs.test")
+}
+
+fn sam() -> OwnedUserId {
+    user_id!("@_dm_sam:hs.test").to_owned()
+}
+
+/// Sam's ghost in a room with Alice.
+async fn actor() -> (RoomActor, FakeHomeserver) {
+    let (engine, _, fake) = intake_tests::engine().await;
+    let alice = Person::new(&fake, "@alice:hs.test").await;
+    alice.sign().await;
+    engine.machines().provision(&sam(), "Sam").await.unwrap();
+    fake.add_room(room(), &[alice.user(), &sam()]);
+    let notify = Arc::new(Notify::new());
+    let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    (actor, fake)
+}
+
+async fn say(actor: &RoomActor, transaction: &str) -> ruma::OwnedEventId {
+    let content = json!({"msgtype": "m.text", "body": "hello"});
+    actor
+        .say(&sam(), "m.room.message", &content, transaction.into())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_was_sent_more_than_a_day_ago_is_looked_for_in_the_room() {
+    let (mut actor, fake) = actor().await;
+    actor.due_since = actor.engine.now();
+    let first = say(&actor, "one").await;
+    assert_eq!(say(&actor, "one").await, first, "the homeserver knows it");
+    assert_eq!(fake.sent(room()), 1);
+
+    fake.forget_transactions();
+    actor.due_since = actor.engine.now() - Duration::from_secs(25 * 60 * 60);
+    assert_eq!(say(&actor, "one").await, first, "it stands in the room");
+    assert_eq!(fake.sent(room()), 1);
+    let second = say(&actor, "two").await;
+    assert_ne!(second, first);
+    assert_eq!(fake.sent(room()), 2);
+}
+
+/// Else the test above would pass without any looking.
+#[tokio::test]
+async fn a_homeserver_that_has_forgotten_takes_the_same_twice() {
+    let (mut actor, fake) = actor().await;
+    actor.due_since = actor.engine.now();
+    say(&actor, "one").await;
+    fake.forget_transactions();
+    say(&actor, "one").await;
+    assert_eq!(fake.sent(room()), 2);
+}
