@@ -74,7 +74,12 @@ impl RoomActor {
     }
 
     /// The ghost leaves and forgets whatever happens; everything else ends some time.
-    fn tries_again(&mut self, number: u64, effect: &Effect, error: &EngineError) -> bool {
+    pub(super) fn tries_again(
+        &mut self,
+        number: u64,
+        effect: &Effect,
+        error: &EngineError,
+    ) -> bool {
         let at_most = match effect {
             Effect::Leave { .. } | Effect::Forget => return true,
             Effect::Look

@@ -20,7 +20,11 @@ use crate::{
     testing::{FakeHomeserver, TestClock},
 };
 
-pub(super) async fn engine() -> (Engine, Store, FakeHomeserver) {
+async fn engine() -> (Engine, Store, FakeHomeserver) {
+    engine_at(Arc::new(TestClock::at(1_795_376_395_450))).await
+}
+
+pub(super) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHomeserver) {
     let fake = FakeHomeserver::start().await;
     let store = Store::in_memory();
     let homeserver = fake.connect().await;
@@ -30,7 +34,7 @@ pub(super) async fn engine() -> (Engine, Store, FakeHomeserver) {
         machines: Machines::new(store.clone(), homeserver.clone(), Default::default()).unwrap(),
         directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
         spokesperson: Arc::new(Bot::new(bot.clone())),
-        clock: Arc::new(TestClock::at(1_795_376_395_450)),
+        clock,
         store: store.clone(),
         homeserver,
     };

@@ -1,4 +1,4 @@
-//! What is sent again after its answer was lost: once in the room, however long that took.
+//! What is tried again: for how long, and once in the room however long that took.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,8 +6,12 @@ use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{intake_tests, room::RoomActor};
-use crate::testing::{FakeHomeserver, Person};
+use super::{EngineError, intake_tests, room::RoomActor};
+use crate::{
+    introduction::Effect,
+    matrix::MatrixError,
+    testing::{FakeHomeserver, Person, TestClock},
+};
 
 fn room() -> &'static RoomId {
     room_id!("!room:hs.test")
@@ -18,15 +22,16 @@ fn sam() -> OwnedUserId {
 }
 
 /// Sam's ghost in a room with Alice.
-async fn actor() -> (RoomActor, FakeHomeserver) {
-    let (engine, _, fake) = intake_tests::engine().await;
+async fn actor() -> (RoomActor, FakeHomeserver, Arc<TestClock>) {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, _, fake) = intake_tests::engine_at(clock.clone()).await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     alice.sign().await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
     fake.add_room(room(), &[alice.user(), &sam()]);
     let notify = Arc::new(Notify::new());
     let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
-    (actor, fake)
+    (actor, fake, clock)
 }
 
 async fn say(actor: &RoomActor, transaction: &str) -> ruma::OwnedEventId {
@@ -39,7 +44,7 @@ async fn say(actor: &RoomActor, transaction: &str) -> ruma::OwnedEventId {
 
 #[tokio::test]
 async fn what_was_sent_more_than_a_day_ago_is_looked_for_in_the_room() {
-    let (mut actor, fake) = actor().await;
+    let (mut actor, fake, _) = actor().await;
     actor.due_since = actor.engine.now();
     let first = say(&actor, "one").await;
     assert_eq!(say(&actor, "one").await, first, "the homeserver knows it");
@@ -57,10 +62,39 @@ async fn what_was_sent_more_than_a_day_ago_is_looked_for_in_the_room() {
 /// Else the test above would pass without any looking.
 #[tokio::test]
 async fn a_homeserver_that_has_forgotten_takes_the_same_twice() {
-    let (mut actor, fake) = actor().await;
+    let (mut actor, fake, _) = actor().await;
     actor.due_since = actor.engine.now();
     say(&actor, "one").await;
     fake.forget_transactions();
     say(&actor, "one").await;
     assert_eq!(fake.sent(room()), 2);
+}
+
+/// A homeserver that answers, and cannot do it now.
+fn failing() -> EngineError {
+    EngineError::Matrix(MatrixError::Failing {
+        status: http::StatusCode::BAD_GATEWAY,
+        errcode: None,
+        message: String::new(),
+        retry_after: None,
+    })
+}
+
+#[tokio::test]
+async fn a_ghost_tries_to_join_for_half_a_minute_and_to_leave_for_ever() {
+    let (mut actor, _, clock) = actor().await;
+    let second = Duration::from_secs(1);
+    assert!(actor.tries_again(1, &Effect::Join, &failing()));
+    clock.advance(30 * second);
+    assert!(actor.tries_again(1, &Effect::Join, &failing()));
+    clock.advance(second);
+    assert!(!actor.tries_again(1, &Effect::Join, &failing()));
+
+    let leave = Effect::Leave { reason: None };
+    assert!(actor.tries_again(2, &leave, &failing()));
+    clock.advance(100_000 * second);
+    assert!(actor.tries_again(2, &leave, &failing()));
+    // What is refused is not tried again.
+    let refused = EngineError::Refused(crate::introduction::Refusal::Forbidden);
+    assert!(!actor.tries_again(3, &Effect::Join, &refused));
 }
