@@ -22,6 +22,19 @@ impl Timestamp {
     }
 }
 
+/// As `2026-11-23 16:40:07 UTC`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(self.0));
+        let text = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
+        let text = text.as_deref().and_then(|text| text.strip_suffix('Z'));
+        match text.and_then(|text| text.split_once('T')) {
+            Some((day, hour)) => write!(f, "{day} {hour} UTC"),
+            None => f.write_str("an unknown time"),
+        }
+    }
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Timestamp;
     fn add(self, rhs: Duration) -> Timestamp {

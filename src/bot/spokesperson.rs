@@ -166,6 +166,14 @@ impl Spokesperson for Bot {
         }
     }
 
+    fn restored(&self, made: Option<Timestamp>) -> Words {
+        let answer = BotAnswer::from(welcome::restored(made));
+        Words {
+            plain: answer.plain,
+            html: answer.html,
+        }
+    }
+
     fn not_encrypted(&self) -> Words {
         let plain =
             "That message was not encrypted, so I have done nothing. This room is encrypted \

@@ -6,6 +6,7 @@ use ruma::UserId;
 
 use super::{Answer, Say, command};
 use crate::{
+    clock::Timestamp,
     directory::{Change, DirectoryError},
     handle::Handle,
 };
@@ -49,6 +50,25 @@ pub fn not_text() -> Answer {
         .code("help")
         .and(" to see what I can do.")
         .into()
+}
+
+/// What somebody hears after the service was restored from a backup.
+pub(super) fn restored(made: Option<Timestamp>) -> Say {
+    let when = match made {
+        Some(made) => format!("a backup of {made}"),
+        None => "a backup".to_owned(),
+    };
+    Say::text(&format!(
+        "I was restored from {when}. What you have asked me to change since then is undone: please \
+         look at "
+    ))
+    .code("handles")
+    .and(" and, for your blocks, at ")
+    .code("unblock")
+    .and(
+        ". If you wrote to me and got no answer, please write it again: I can no longer read what \
+         was sent before.",
+    )
 }
 
 pub(super) fn slow_down() -> Say {

@@ -8,7 +8,7 @@ use crate::{
     bot::Bot,
     clock::SystemClock,
     config::Setup,
-    crypto::{MachineSettings, Machines},
+    crypto::{MachineSettings, Machines, store::GhostStores},
     directory::{Directory, DirectorySettings},
     engine::{Engine, Parts, Settings},
     handle::{HandleRules, ReservedNames},
@@ -24,18 +24,19 @@ const BOT_NAME: &str = "Stonechat";
 pub(super) fn engine(
     setup: &Setup,
     store: Store,
+    stores: GhostStores,
     homeserver: Homeserver,
 ) -> Result<Engine, CliError> {
     let config = &setup.config;
-    let machines = Machines::new(
+    let machines = Machines::with_stores(
         store.clone(),
+        stores,
         homeserver.clone(),
         MachineSettings {
             max_live: config.crypto.machines_in_memory,
             ..MachineSettings::default()
         },
-    )
-    .map_err(|error| CliError::Engine(error.to_string()))?;
+    );
     let bot = setup.bot()?;
     let parts = Parts {
         directory: Directory::new(store.clone(), directory_settings(setup)),

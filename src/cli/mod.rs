@@ -8,13 +8,16 @@
     reason = "a command line prints"
 )]
 
+mod admin;
 mod assemble;
+mod backup;
 mod checks;
 mod doctor;
 mod error;
 mod init;
 mod logging;
 mod registration;
+mod restore;
 pub mod run;
 mod service;
 
@@ -58,6 +61,10 @@ enum Command {
     Doctor,
     /// Serve.
     Run,
+    /// Write a backup of the database to a file, also while Stonechat runs.
+    Backup(backup::Backup),
+    /// Put a backup in the place of the database, while Stonechat is stopped.
+    Restore(restore::Restore),
 }
 
 /// Parses the command line and runs the subcommand.
@@ -69,6 +76,12 @@ pub fn main() -> ExitCode {
         Command::Registration(write) => write.run(&cli.config).map(|()| ExitCode::SUCCESS),
         Command::Doctor => block_on(doctor::run(&cli.config, environment)),
         Command::Run => block_on(run::run(&cli.config, environment)).map(|()| ExitCode::SUCCESS),
+        Command::Backup(backup) => {
+            block_on(backup.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Restore(restore) => {
+            block_on(restore.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("stonechat: {error}");
@@ -86,14 +99,22 @@ fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
 
 /// Opens the database with the key from the environment or its file.
 fn open_store(setup: &Setup, environment: Environment<'_>) -> Result<Store, CliError> {
-    let key = match environment(secrets::STORE_KEY) {
+    let key = store_key(setup, environment)?;
+    Ok(Store::open(&setup.data, &key, &store_options(setup))?)
+}
+
+/// The key of the database, from the environment or its file.
+fn store_key(setup: &Setup, environment: Environment<'_>) -> Result<StoreKey, CliError> {
+    Ok(match environment(secrets::STORE_KEY) {
         Some(value) => StoreKey::from_env(secrets::STORE_KEY, &value.into())?,
         None => StoreKey::from_file(&setup.key_file)?,
-    };
-    let options = StoreOptions {
+    })
+}
+
+fn store_options(setup: &Setup) -> StoreOptions {
+    StoreOptions {
         cache_bytes: setup.config.store.cache_mib.saturating_mul(1 << 20),
-    };
-    Ok(Store::open(&setup.data, &key, &options)?)
+    }
 }
 
 #[cfg(test)]

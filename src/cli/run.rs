@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Setup, secrets::Environment},
-    server::{self, Health, HomeserverToken, Limits, Listener, SelfTest},
+    server::{self, AdminSocket, Health, HomeserverToken, Limits, Listener, SelfTest},
     shutdown::{self, Shutdown, Trigger},
 };
 
@@ -22,10 +22,11 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
     logging::start(&setup.config.log);
     let store = open_store(&setup, environment)?;
     let listener = Listener::bind(setup.config.appservice.listen, Limits::default()).await?;
-    let service = Service::open(setup.clone(), store);
+    let service = Service::open(setup.clone(), store)?;
+    let socket = AdminSocket::bind(&setup.data).await?;
     let (trigger, shutdown) = shutdown::channel();
     stop_on_signals(trigger).map_err(CliError::Runtime)?;
-    start(&setup, service, listener, shutdown).await
+    start(&setup, service, listener, socket, shutdown).await
 }
 
 /// Serves, finds the homeserver, checks it, and works until asked to end.
@@ -37,6 +38,7 @@ pub async fn start(
     setup: &Setup,
     service: Service,
     listener: Listener,
+    socket: AdminSocket,
     shutdown: Shutdown,
 ) -> Result<(), CliError> {
     let address = listener.address();
@@ -46,7 +48,16 @@ pub async fn start(
     let options = server_options(setup, self_test, health.clone());
     let (close, closing) = shutdown::channel();
     let router = server::router(service.intake(), options);
-    let serving = tokio::spawn(listener.serve(router, closing));
+    let commands = server::admin_router(service.admin(health.clone()));
+    let serving = tokio::spawn({
+        let (public, admin) = (closing.clone(), closing);
+        async move {
+            tokio::join!(
+                listener.serve(router, public),
+                socket.serve(commands, admin)
+            );
+        }
+    });
     let front = Front { close, serving };
     info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
 
@@ -60,6 +71,7 @@ pub async fn start(
         }
     };
     let (halt, halted) = shutdown::channel();
+    let mut begun = service.begun();
     let mut working = tokio::spawn(service.work(checker.homeserver(), halted));
     let mut failed = None;
     let ended = tokio::select! {
@@ -73,14 +85,19 @@ pub async fn start(
                     failed = Some(problem);
                     None
                 }
-                Ok(()) => {
-                    health.ready();
-                    info!("ready");
-                    tokio::select! {
-                        () = shutdown.asked() => None,
-                        ended = &mut working => Some(ended),
+                Ok(()) => tokio::select! {
+                    biased;
+                    () = shutdown.asked() => None,
+                    ended = &mut working => Some(ended),
+                    Ok(_) = begun.wait_for(|begun| *begun) => {
+                        health.ready();
+                        info!("ready");
+                        tokio::select! {
+                            () = shutdown.asked() => None,
+                            ended = &mut working => Some(ended),
+                        }
                     }
-                }
+                },
             }
         }
     };

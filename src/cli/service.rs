@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use super::{CliError, assemble, checks::pause};
 use crate::{
+    clock::SystemClock,
     config::Setup,
+    crypto::store::GhostStores,
     engine::Engine,
     matrix::{Homeserver, transaction::Transaction},
-    server::{Intake, IntakeError, ThirdPartyUser},
+    server::{Admin, Health, Intake, IntakeError, ThirdPartyUser},
     shutdown::Shutdown,
     store::Store,
 };
@@ -24,17 +26,38 @@ const PATIENCE: Duration = Duration::from_secs(45);
 pub struct Service {
     setup: Setup,
     store: Store,
+    stores: GhostStores,
     engine: watch::Sender<Option<Engine>>,
+    begun: watch::Sender<bool>,
 }
 
 impl Service {
     /// A service on this store, without a homeserver yet.
-    pub fn open(setup: Setup, store: Store) -> Self {
-        Self {
+    pub fn open(setup: Setup, store: Store) -> Result<Self, CliError> {
+        let stores = GhostStores::open(&store).map_err(|error| failed(&error))?;
+        Ok(Self {
             setup,
             store,
+            stores,
             engine: watch::Sender::new(None),
+            begun: watch::Sender::new(false),
+        })
+    }
+
+    /// What the admin's commands work on.
+    pub fn admin(&self, health: Health) -> Admin {
+        Admin {
+            store: self.store.clone(),
+            stores: self.stores.clone(),
+            health,
+            clock: Arc::new(SystemClock),
         }
+    }
+
+    /// Becomes true when everything is done that has to be before the service works: what follows
+    /// from a restore, and the bot.
+    pub fn begun(&self) -> watch::Receiver<bool> {
+        self.begun.subscribe()
     }
 
     /// What the server hands things to.
@@ -45,7 +68,8 @@ impl Service {
     /// Takes in what comes and does nothing about it, for a Stonechat that only looks around: it
     /// is written down for the next `run`.
     pub async fn only_take_in(&self, homeserver: Homeserver) -> Result<(), CliError> {
-        let engine = assemble::engine(&self.setup, self.store.clone(), homeserver)?;
+        let stores = self.stores.clone();
+        let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
         // Stopped before it has begun, so that nothing begins when something comes.
         engine.stop().await.map_err(|error| failed(&error))?;
         self.engine.send_replace(Some(engine));
@@ -64,18 +88,20 @@ impl Service {
     /// Deals with what comes in, until asked to end. Returns when nothing is under way that a
     /// crash would not bring back, and all of the store is durable.
     pub async fn work(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
-        let engine = assemble::engine(&self.setup, self.store.clone(), homeserver)?;
+        let stores = self.stores.clone();
+        let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
         self.engine.send_replace(Some(engine.clone()));
         let mut tries = 0;
         loop {
             match shutdown.or(engine.start()).await {
                 None => break,
                 Some(Ok(())) => {
+                    self.begun.send_replace(true);
                     shutdown.asked().await;
                     break;
                 }
                 Some(Err(error)) if error.is_transient() => {
-                    tracing::warn!(%error, "the bot cannot be made yet");
+                    tracing::warn!(%error, "it cannot begin yet");
                     if shutdown
                         .or(tokio::time::sleep(pause(tries)))
                         .await

@@ -37,6 +37,8 @@ impl Home {
         match cli.command {
             Command::Init(init) => init.run(&cli.config),
             Command::Registration(write) => write.run(&cli.config),
+            Command::Backup(backup) => block_on(backup.run(&cli.config, &no_environment)),
+            Command::Restore(restore) => block_on(restore.run(&cli.config, &no_environment)),
             Command::Doctor | Command::Run => unreachable!("not in these tests"),
         }
     }

@@ -166,7 +166,17 @@ impl Machines {
         settings: MachineSettings,
     ) -> Result<Self, CryptoError> {
         let stores = GhostStores::open(&store)?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::with_stores(store, stores, hs, settings))
+    }
+
+    /// The same over crypto stores that were opened before: there can be one of them at a time.
+    pub fn with_stores(
+        store: Store,
+        stores: GhostStores,
+        hs: Homeserver,
+        settings: MachineSettings,
+    ) -> Self {
+        Self(Arc::new(Inner {
             store,
             stores,
             hs,
@@ -177,7 +187,7 @@ impl Machines {
             slots: Mutex::default(),
             uses: AtomicU64::new(0),
             live: AtomicUsize::new(0),
-        })))
+        }))
     }
 
     /// The device that speaks for a ghost, once it is ready.

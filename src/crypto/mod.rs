@@ -12,6 +12,7 @@
 //! | write | [`Machines::encrypt`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
 //! | give the handle to somebody else | [`Machines::retire`], then provision |
+//! | come back from a backup | [`Machines::renew`] |
 //!
 //! # What holds
 //!
@@ -33,6 +34,7 @@ mod machines;
 mod provision;
 mod receive;
 mod record;
+mod renew;
 pub mod store;
 
 #[cfg(test)]
@@ -44,3 +46,4 @@ pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};
 pub use receive::{IncomingCrypto, NewRoomKey};
 pub use record::GhostKind;
+pub use renew::Renewed;

@@ -310,7 +310,7 @@ impl Machines {
 
 /// Lets the machine make everything that has to be published: identity, device keys, one-time keys
 /// and a fallback key. The same every time until it was uploaded.
-async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapRequests, CryptoError> {
+pub(super) async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapRequests, CryptoError> {
     // A machine makes a fallback key once it hears that the homeserver knows of them.
     let changes = EncryptionSyncChanges {
         to_device_events: Vec::new(),
@@ -340,7 +340,7 @@ pub(super) fn new_device_id(generation: u32) -> OwnedDeviceId {
 }
 
 /// The public key of a cross-signing key, in base64.
-fn public_key(key: &CrossSigningKey) -> Option<String> {
+pub(super) fn public_key(key: &CrossSigningKey) -> Option<String> {
     key.keys
         .iter()
         .next()
@@ -355,7 +355,7 @@ struct Shown {
     keys: std::collections::BTreeMap<String, String>,
 }
 
-fn shown_master(user: &UserId, answer: &get_keys::v3::Response) -> Option<String> {
+pub(super) fn shown_master(user: &UserId, answer: &get_keys::v3::Response) -> Option<String> {
     let key: Shown = answer
         .master_keys
         .get(user)?
@@ -364,7 +364,7 @@ fn shown_master(user: &UserId, answer: &get_keys::v3::Response) -> Option<String
     key.keys.into_values().next()
 }
 
-fn shown_ed25519(device: &OwnedDeviceId, keys: &Raw<DeviceKeys>) -> Option<String> {
+pub(super) fn shown_ed25519(device: &OwnedDeviceId, keys: &Raw<DeviceKeys>) -> Option<String> {
     let keys: Shown = keys.deserialize_as_unchecked().ok()?;
     keys.keys.get(&format!("ed25519:{device}")).cloned()
 }

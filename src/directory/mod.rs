@@ -53,6 +53,9 @@ use tokio::sync::Mutex;
 
 pub(crate) use self::change::Read;
 use self::tables::Handles;
+
+/// The table of handles in a backup, to count them by.
+pub const HANDLES_TABLE: u8 = <Handles as crate::store::Table>::ID;
 pub use self::{
     block::BlockScope,
     change::{Change, Notice, WriteLock},

@@ -6,7 +6,7 @@ use super::{
     Change, DirectoryError,
     change::Read,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Policy},
-    tables::Handles,
+    tables::{Generations, Handles, Lookalikes, Owned},
 };
 use crate::{clock::Timestamp, handle::Handle};
 
@@ -97,6 +97,33 @@ impl Change<'_> {
             self.write(&record)?;
         }
         Ok(true)
+    }
+
+    /// Freezes a handle that changed after the backup from which the service was restored. If
+    /// nobody holds it as far as we know, its ghost itself does from now on: somebody had it, and
+    /// nobody else may take it before the admin has looked.
+    pub fn freeze_changed(
+        &mut self,
+        handle: &Handle,
+        ghost: &UserId,
+        now: Timestamp,
+    ) -> Result<(), DirectoryError> {
+        let reason = FreezeReason::ChangedSinceBackup;
+        if self.freeze(handle, reason.clone(), now)? {
+            return Ok(());
+        }
+        let key = handle.key().to_owned();
+        let last = self.get::<Generations>(&key)?.unwrap_or_default();
+        let generation = last.saturating_add(1);
+        let mut record = HandleRecord::new(handle.clone(), ghost.to_owned(), generation, now);
+        record.state = HandleState::Frozen { reason, since: now };
+        self.put::<Generations>(&key, &generation)?;
+        self.put::<Owned>(&(ghost.to_owned(), key.clone()), &now)?;
+        let look = handle.lookalike_key();
+        if self.get::<Lookalikes>(&look)?.is_none() {
+            self.put::<Lookalikes>(&look, &key)?;
+        }
+        self.write(&record)
     }
 
     /// Ends a freeze. Says whether anybody holds the handle.

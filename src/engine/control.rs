@@ -41,6 +41,8 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
     ) -> Result<usize, DirectoryError>;
     /// What it says when a message could not be decrypted.
     fn unreadable(&self) -> Words;
+    /// What it says after the service was restored from a backup of this time.
+    fn restored(&self, made: Option<Timestamp>) -> Words;
     /// What it says when a message came in clear.
     fn not_encrypted(&self) -> Words;
     /// Whether a room with these properties is a control room of `person`.

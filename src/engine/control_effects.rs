@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     crypto::EncryptError,
-    directory::FreezeReason,
     introduction::{Reason, Refusal},
     matrix::{Actor, MatrixError},
     store::{Batch, prefix},
@@ -270,7 +269,7 @@ impl Engine {
     }
 
     /// A conversation belongs to the owner, never to the name.
-    async fn leave_everywhere(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    pub(super) async fn leave_everywhere(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
         let actor = Actor::user(ghost);
         let rooms = match self.homeserver().joined_rooms(actor).await {
             Ok(rooms) => rooms,
@@ -305,7 +304,7 @@ impl Engine {
                 tracing::error!(%ghost, %error, "the handle is frozen");
                 if let Some(record) = self.directory().by_ghost(ghost)? {
                     let mut change = self.directory().begin().await;
-                    change.freeze(&record.handle, FreezeReason::GhostNotOurs, self.now())?;
+                    change.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
                     change.commit().await?;
                 }
                 Err(error)

@@ -181,7 +181,10 @@ impl RoomActor {
             // Nobody holds this handle: a user without keys is made, only to say no. One that is
             // not ours is spoken for all the same, since the name is in our namespace.
             match machines.provision_bare(&is.ghost).await {
-                Ok(()) | Err(CryptoError::Foreign { .. }) => {}
+                Ok(()) => {}
+                Err(CryptoError::Foreign { .. }) => {
+                    self.engine.is_lost_in_restore(&is.ghost).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }

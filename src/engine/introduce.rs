@@ -284,7 +284,7 @@ fn heard_kind(kind: &str, content: &Value) -> Option<HeardKind> {
 }
 
 /// Asks the directory. What it counts stands in `batch`; the lock is held until that is written.
-async fn admission<'a>(
+pub(super) async fn admission<'a>(
     engine: &'a Engine,
     ghost: &OwnedUserId,
     asker: &OwnedUserId,

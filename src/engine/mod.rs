@@ -3,6 +3,7 @@
 //! * `intake` writes what the homeserver pushes to the inbox, once, and durably, before the
 //!   transaction is acknowledged; `reconcile` fetches what was lost on the way, by `/sync`.
 //! * `to_device` hands to-device messages to the machines.
+//! * `restore` and `stock` are what a service does first that came out of a backup.
 //! * Every room has an actor (`rooms`, `room`) that takes what arrived there in order, lets a pure
 //!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
 //!   batch, and carries the effects out one by one (`effects`, `control_effects`).
@@ -26,11 +27,15 @@ mod intake_tests;
 mod introduce;
 mod reconcile;
 mod request;
+mod restore;
+#[cfg(test)]
+mod restore_tests;
 mod room;
 mod rooms;
 #[cfg(test)]
 mod send_tests;
 mod speak;
+mod stock;
 mod tables;
 mod to_device;
 
@@ -50,6 +55,10 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 pub use control::{Answer, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
 pub use request::Shown;
+pub use restore::NOT_IN_BACKUPS;
+
+/// The table of control rooms in a backup, to count them by.
+pub const CONTROL_ROOMS_TABLE: u8 = <tables::ControlRooms as crate::store::Table>::ID;
 
 use crate::{
     clock::{Clock, Timestamp},
@@ -132,6 +141,8 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// An engine that takes in what arrives, but does nothing about it until [`Engine::start`].
     pub fn new(parts: Parts, settings: Settings) -> Result<Self, StoreError> {
+        // Before anything is taken in: what is there now was there before the restore.
+        restore::prepare(&parts.store, parts.clock.now())?;
         let sequence = tables::first_sequence(&parts.store)?;
         let joins = Arc::new(Semaphore::new(settings.joins_at_once.max(1)));
         Ok(Self(Arc::new(Inner {
@@ -151,9 +162,10 @@ impl Engine {
         })))
     }
 
-    /// Makes the bot, takes up what was left undone, and keeps reconciling until
+    /// Does what follows from a restore, makes the bot, takes up what was left undone, and keeps reconciling until
     /// [`Engine::stop`].
     pub async fn start(&self) -> Result<(), EngineError> {
+        self.restore().await?;
         let settings = &self.0.settings;
         self.machines()
             .provision(&settings.bot, &settings.bot_name)
@@ -163,6 +175,8 @@ impl Engine {
         self.wake_all().await?;
         let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });
+        let engine = self.clone();
+        self.spawn(async move { engine.revisit().await });
         Ok(())
     }
 

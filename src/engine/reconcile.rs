@@ -190,7 +190,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn take_invite(
+    pub(super) async fn take_invite(
         &self,
         ghost: &OwnedUserId,
         room: &OwnedRoomId,

@@ -3,7 +3,10 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::control::{Control, ControlEffect};
+use super::{
+    control::{Control, ControlEffect},
+    restore::RestoreRecord,
+};
 use crate::{
     clock::Timestamp,
     introduction::{Effect, Introduction},
@@ -189,6 +192,15 @@ pub(super) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
     Ok(run << 40)
 }
 
+table! {
+    /// How far a restore from a backup is. One record; stays.
+    Restores = 26, true, u8 => RestoreRecord
+}
+table! {
+    /// Control rooms that the bot has to visit after a restore, and whose they are. Deleted when it
+    /// has.
+    Revisits = 27, false, OwnedRoomId => OwnedUserId
+}
 table! {
     /// How often the service was started.
     Run = 25, false, u8 => u64

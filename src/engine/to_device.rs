@@ -21,6 +21,10 @@ impl Engine {
     /// with it. One at a time over the whole service: order matters, and it is quick.
     pub(super) async fn drain_to_device(&self) {
         let _one_at_a_time = self.0.to_device.lock().await;
+        // Until the machines have their new devices nobody can take anything in.
+        if matches!(self.store().restored(), Ok(true)) {
+            return;
+        }
         loop {
             match self.drain_some().await {
                 Ok(true) => {}
@@ -70,6 +74,7 @@ impl Engine {
         for number in numbers {
             batch.delete::<ToDevice>(&number);
         }
+        let messages = self.for_present_device(user, messages)?;
         let mut woken = Vec::new();
         if self.machines().kind_of(user)? == Some(GhostKind::Keyless) {
             self.note_keys_for_strict(user, &messages, &mut batch, &mut woken)?;
@@ -100,6 +105,32 @@ impl Engine {
             self.wake(&room).await;
         }
         Ok(())
+    }
+
+    /// What was sent to a device that the ghost had before is for nobody: the homeserver may push
+    /// such messages for a while after a restore.
+    fn for_present_device(
+        &self,
+        user: &OwnedUserId,
+        mut messages: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Box<RawValue>>, EngineError> {
+        #[derive(serde::Deserialize)]
+        struct To {
+            to_device_id: Option<String>,
+        }
+        let mut present = Vec::with_capacity(messages.len());
+        for message in messages.drain(..) {
+            let to = serde_json::from_str::<To>(message.get()).ok();
+            let meant = match to.and_then(|to| to.to_device_id) {
+                Some(device) => self.machines().is_device(user, &device)?,
+                // A sync does not say it: it is the present one's.
+                None => true,
+            };
+            if meant {
+                present.push(message);
+            }
+        }
+        Ok(present)
     }
 
     /// A strict ghost cannot read what it is sent; that somebody sent it a key says that they

@@ -1,6 +1,6 @@
 //! The rules of an introduction. Pure: the same state, input and time give the same decision.
 
-use ruma::{OwnedEventId, UserId};
+use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use super::{
     Admission, Decision, Effect, Heard, HeardKind, Input, Introduction, Invite, Phase, Reason,
@@ -22,7 +22,7 @@ pub fn decide(
 ) -> Option<Decision> {
     let state = match (state, input) {
         (Some(state), _) => state,
-        (None, Input::Invited(invite)) => fresh(room, ghost, invite.clone(), now),
+        (None, Input::Invited(invite)) => Introduction::found(room, ghost, invite.clone(), now),
         (None, _) => return None,
     };
     let mut case = Case {
@@ -38,27 +38,6 @@ pub fn decide(
         effects: case.effects,
         wake,
     })
-}
-
-fn fresh(room: &ruma::RoomId, ghost: &UserId, invite: Invite, now: Timestamp) -> Introduction {
-    Introduction {
-        room: room.to_owned(),
-        ghost: ghost.to_owned(),
-        invite,
-        phase: Phase::Declined,
-        direct: false,
-        invited_at: now,
-        owner_invited_at: None,
-        heard_at: None,
-        owner_joined: false,
-        owner_left: false,
-        visible_from_join: false,
-        encrypted_by_us: false,
-        in_clear: false,
-        key_came: false,
-        heard: Vec::new(),
-        said: Vec::new(),
-    }
 }
 
 struct Case<'a> {
@@ -97,7 +76,7 @@ impl Case<'_> {
             // The same invite, seen again.
             _ => return,
         }
-        self.is = fresh(&self.is.room, &self.is.ghost, invite.clone(), self.now);
+        self.is = Introduction::found(&self.is.room, &self.is.ghost, invite.clone(), self.now);
         self.is.phase = match invite.admission {
             Admission::Introduce { .. } => {
                 self.effects.push(Effect::Join);
@@ -122,11 +101,11 @@ impl Case<'_> {
         if !first {
             return self.close();
         }
-        let others = view.joined().filter(|user| **user != self.is.ghost).count();
-        let guests = view
-            .invited()
-            .filter(|user| **user != self.is.ghost)
-            .count();
+        // The owner may be there because of this very introduction.
+        let expected = self.is.owner().filter(|_| self.is.resumed).cloned();
+        let other = |user: &&OwnedUserId| **user != self.is.ghost && Some(*user) != expected.as_ref();
+        let others = view.joined().filter(other).count();
+        let guests = view.invited().filter(other).count();
         // Looked at once: the owner's own invite must not make a group of it later.
         if self.is.owner_invited_at.is_none() {
             self.is.direct = others == 1 && guests == 0;
@@ -137,7 +116,7 @@ impl Case<'_> {
         if view.membership(&self.is.invite.asker) != "join" {
             return self.leave(None);
         }
-        if self.is.owner_joined {
+        if self.is.owner_joined && !self.is.resumed {
             return self.leave(Some(Reason::OwnerIsHere));
         }
         if view.encryption.is_none() {
@@ -149,7 +128,7 @@ impl Case<'_> {
                 .effects
                 .extend([Effect::TurnOnEncryption, Effect::Look]);
         }
-        if self.is.direct && !self.is.strict() {
+        if self.is.direct && !self.is.strict() && !self.is.resumed {
             let back_to = match &self.is.invite.admission {
                 Admission::Introduce { back_to, .. } => back_to.clone(),
                 _ => None,
@@ -205,7 +184,10 @@ impl Case<'_> {
 
     fn invite_owner(&mut self) {
         self.is.phase = Phase::Inviting;
-        self.effects.extend([Effect::ShowAs, Effect::InviteOwner]);
+        if !(self.is.resumed && self.is.owner_joined) {
+            self.effects.push(Effect::ShowAs);
+        }
+        self.effects.push(Effect::InviteOwner);
     }
 
     fn done(&mut self, effect: &Effect) {
@@ -216,18 +198,9 @@ impl Case<'_> {
             }
             Effect::InviteOwner => self.owner_invited(),
             Effect::PassOn { event, edit } => self.passed_on(event, edit.as_ref()),
-            Effect::Forget => self.over(),
+            Effect::Forget => self.is.end(),
             _ => {}
         }
-    }
-
-    /// All that is kept is that the ghost never comes back: not who asked, nor for whom.
-    fn over(&mut self) {
-        self.is.phase = Phase::Over;
-        self.is.heard.clear();
-        self.is.said.clear();
-        self.is.invite.admission = Admission::LeaveAlone;
-        self.is.invite.asker = self.is.ghost.clone();
     }
 
     fn owner_invited(&mut self) {
@@ -341,7 +314,7 @@ impl Case<'_> {
             }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
-            Effect::Forget => self.over(),
+            Effect::Forget => self.is.end(),
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, RoomView, Saying};
@@ -185,6 +185,10 @@ pub struct Introduction {
     pub in_clear: bool,
     /// A key came for a strict ghost: the owner may not have been able to read a message.
     pub key_came: bool,
+    /// It was under way when the service was restored from a backup: the ghost has lost the keys
+    /// of what was said, and the owner may have been invited.
+    #[serde(default)]
+    pub resumed: bool,
     /// What the ghost heard, in the room's order.
     pub heard: Vec<Heard>,
     /// What it has said already, so that it says nothing twice.
@@ -192,6 +196,65 @@ pub struct Introduction {
 }
 
 impl Introduction {
+    /// One that is known by nothing but its invite.
+    pub fn found(room: &RoomId, ghost: &UserId, invite: Invite, now: Timestamp) -> Self {
+        Introduction {
+            room: room.to_owned(),
+            ghost: ghost.to_owned(),
+            invite,
+            phase: Phase::Declined,
+            direct: false,
+            invited_at: now,
+            owner_invited_at: None,
+            heard_at: None,
+            owner_joined: false,
+            owner_left: false,
+            visible_from_join: false,
+            encrypted_by_us: false,
+            in_clear: false,
+            key_came: false,
+            resumed: false,
+            heard: Vec::new(),
+            said: Vec::new(),
+        }
+    }
+
+    /// The same, taken up again by a ghost that is still in the room and has lost all its keys. It
+    /// begins anew; whatever was not passed on, its sender will be asked for.
+    pub fn resumed(mut self) -> Self {
+        self.resumed = true;
+        self.phase = match self.invite.admission {
+            Admission::Introduce { .. } => Phase::Joining,
+            _ => Phase::Leaving,
+        };
+        for heard in self.heard.iter_mut().filter(|heard| !heard.done) {
+            heard.unreadable = true;
+            heard.edit = None;
+        }
+        self.said.clear();
+        self
+    }
+
+    /// All that is kept is that the ghost never comes back: not who asked, nor for whom.
+    pub fn end(&mut self) {
+        self.phase = Phase::Over;
+        self.heard.clear();
+        self.said.clear();
+        self.invite.admission = Admission::LeaveAlone;
+        self.invite.asker = self.ghost.clone();
+    }
+
+    /// A room that the ghost has left.
+    pub fn ended(room: &RoomId, ghost: &UserId) -> Self {
+        let invite = Invite {
+            asker: ghost.to_owned(),
+            admission: Admission::LeaveAlone,
+        };
+        let mut ended = Self::found(room, ghost, invite, Timestamp::default());
+        ended.end();
+        ended
+    }
+
     /// The owner, where there is one to introduce.
     pub fn owner(&self) -> Option<&OwnedUserId> {
         match &self.invite.admission {

@@ -1,6 +1,6 @@
 //! Errors in the form of the Matrix spec, and those of the server itself.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use axum::{
     Json,
@@ -91,6 +91,20 @@ pub(super) async fn unknown_path() -> ApiError {
 /// Why the server does not run.
 #[derive(Debug, Error)]
 pub enum ServerError {
+    /// Somebody serves on the admin socket already.
+    #[error("{} is served by another process; stop that one first", .0.display())]
+    AdminInUse(PathBuf),
+    /// The admin socket cannot be made.
+    #[error(
+        "the admin socket {} cannot be made: {reason}; see what is there, and whether the folder \
+         can be written and has a path of less than 90 characters", path.display()
+    )]
+    Admin {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
     /// Somebody else has the port.
     #[error(
         "appservice.listen: {0} is in use; stop what listens there (another Stonechat?) or choose \

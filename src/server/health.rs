@@ -17,6 +17,11 @@ use serde_json::json;
 pub struct Health(Arc<AtomicBool>);
 
 impl Health {
+    /// Whether everything is up.
+    pub fn is_ready(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// From now on all is up.
     pub fn ready(&self) {
         self.0.store(true, Ordering::Relaxed);

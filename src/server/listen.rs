@@ -20,6 +20,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -102,6 +103,12 @@ impl Listener {
             let Some((stream, permit)) = accepted else {
                 continue;
             };
+            // Without this, answers wait for the acknowledgement of what went before: 40 ms in the
+            // homeserver's single slot for us.
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%error, "a connection is gone");
+                continue;
+            }
             let serving = connection(stream, router.clone(), self.limits, stop.clone());
             connections.spawn(async move {
                 serving.await;
@@ -136,13 +143,11 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: Limits, going_down: Shutdown) {
-    // Without this, answers wait for the acknowledgement of what went before: 40 ms in the
-    // homeserver's single slot for us.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection is gone");
-        return;
-    }
+/// Serves one connection, of whatever kind.
+pub(super) async fn connection<S>(stream: S, router: Router, limits: Limits, going_down: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let seen = Arc::new(AtomicBool::new(false));
     let service = service_fn({
         let (seen, router) = (Arc::clone(&seen), TowerToHyperService::new(router));

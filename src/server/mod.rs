@@ -1,7 +1,8 @@
 //! The application service API: what the homeserver asks of us.
 //!
 //! [`router`] is the API as an axum router over an [`Intake`], which the engine implements;
-//! [`Listener`] serves it on a socket with the limits a public port needs.
+//! [`Listener`] serves it on a socket with the limits a public port needs. [`AdminSocket`] serves
+//! [`admin_router`], what the admin's commands ask of a running service, on a socket in its folder.
 //!
 //! | path | spec |
 //! |---|---|
@@ -12,6 +13,9 @@
 //! | `GET /_stonechat/v1/seen/{mark}` | ours: for [`SelfTest`] |
 //! | `GET /health` | ours: 200 when all is up, 503 before |
 
+mod admin;
+#[cfg(test)]
+mod admin_tests;
 mod auth;
 mod engine;
 mod error;
@@ -33,6 +37,7 @@ use axum::{
 };
 use governor::DefaultDirectRateLimiter;
 
+pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
 pub use auth::HomeserverToken;
 pub use error::{ApiError, ServerError};
 pub use health::Health;

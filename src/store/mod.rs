@@ -29,6 +29,7 @@ mod memory;
 mod meta;
 mod migrate;
 pub(crate) mod raw;
+mod replace;
 pub(crate) mod seal;
 mod sled;
 mod sled_log;
@@ -57,6 +58,7 @@ pub use self::{
     error::StoreError,
     key::StoreKey,
     meta::Run,
+    replace::{Contents, Made, Replaced},
     table::{KeyPart, Table, TableKey, prefix},
 };
 

@@ -19,7 +19,7 @@ use super::{
     record::{ACCOUNT, PRIVATE_IDENTITY, TABLE, broken},
     tenants::{Ghosts, Next},
 };
-use crate::store::{Batch, Copied, Table};
+use crate::store::{Batch, Copied, Made, Store, Table};
 
 /// The identity of a ghost as it came out of a backup; deleted when its new device stands.
 #[derive(Serialize, Deserialize)]
@@ -45,6 +45,9 @@ impl SavedIdentity {
     }
 }
 
+/// The table of identities in a backup, to count them by.
+pub const SAVED_IDENTITIES: u8 = SavedIdentities::ID;
+
 /// Identities out of a backup, by the ghost's user id.
 struct SavedIdentities;
 
@@ -58,9 +61,15 @@ impl Table for SavedIdentities {
 
 impl GhostStores {
     /// Copy the whole store to `to` while it runs: of the crypto records the identities, of all
-    /// other rooms everything. Blocks.
-    pub fn export(&self, to: &mut dyn Write) -> Result<Copied, GhostStoreError> {
+    /// other rooms everything but the tables in `further`. Blocks.
+    pub fn export(
+        &self,
+        to: &mut dyn Write,
+        further: &[u8],
+        made: &Made,
+    ) -> Result<Copied, GhostStoreError> {
         let mut identities = Batch::new();
+        Store::note_backup(&mut identities, made)?;
         let mut after = None;
         loop {
             let users = self.users(after.as_deref(), 256)?;
@@ -82,7 +91,8 @@ impl GhostStores {
                 identities.put::<SavedIdentities>(&user.to_string(), &saved)?;
             }
         }
-        let leave_out = [Ghosts::ID, Next::ID, TABLE, SavedIdentities::ID];
+        let own = [Ghosts::ID, Next::ID, TABLE, SavedIdentities::ID];
+        let leave_out = [&own, further].concat();
         // An identity out of an earlier backup that no device stands for yet is still needed.
         let mut waiting = Batch::new();
         let mut after: Option<String> = None;

@@ -29,7 +29,11 @@ mod tenants;
 use std::sync::Arc;
 
 pub(in crate::crypto) use self::{admit::Keeps, held::hold_sessions};
-pub use self::{backup::SavedIdentity, error::GhostStoreError, tenants::GhostStores};
+pub use self::{
+    backup::{SAVED_IDENTITIES, SavedIdentity},
+    error::GhostStoreError,
+    tenants::GhostStores,
+};
 use self::{ghost::Ghost, tenants::All};
 
 /// The crypto store of one ghost. Clones are handles of the same one; give a clone to the

@@ -4,7 +4,17 @@ use matrix_sdk_crypto::OlmMachine;
 use ruma::device_id;
 
 use super::*;
-use crate::store::Batch;
+use crate::{
+    clock::Timestamp,
+    store::{Batch, Made},
+};
+
+fn made() -> Made {
+    Made {
+        at: Timestamp(7),
+        version: "0.0.0".to_owned(),
+    }
+}
 
 #[tokio::test]
 async fn a_backup_holds_identities_and_no_session() {
@@ -21,7 +31,7 @@ async fn a_backup_holds_identities_and_no_session() {
     converse(&ghost, &account, room()).await;
 
     let mut file = Vec::new();
-    all.export(&mut file).unwrap();
+    all.export(&mut file, &[], &made()).unwrap();
     let path = house.folder.path().join("restored");
     Store::import(
         &mut file.as_slice(),
@@ -32,6 +42,7 @@ async fn a_backup_holds_identities_and_no_session() {
     .unwrap();
 
     let (restored, all) = house.open_at(&path);
+    assert_eq!(restored.made().unwrap(), Some(made()));
     assert!(restored.was_unclean() && restored.restored().unwrap());
     assert!(restored.run().number > store.run().number);
     assert!(all.existing(sam()).unwrap().is_none());
@@ -55,7 +66,7 @@ async fn a_backup_holds_identities_and_no_session() {
 
     // A backup made before the new device stands still holds what came from the first.
     let mut again = Vec::new();
-    all.export(&mut again).unwrap();
+    all.export(&mut again, &[], &made()).unwrap();
     let mut batch = Batch::new();
     GhostStores::forget_saved_identity(&mut batch, sam());
     Store::restore_done(&mut batch);

@@ -1,0 +1,98 @@
+//! The way to a service that runs: its admin socket.
+
+use std::{io, path::Path};
+
+use tokio::net::UnixStream;
+
+use super::CliError;
+use crate::{
+    matrix::install_crypto_provider,
+    server::{LastBackup, SOCKET, Status},
+};
+
+/// A service that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    http: reqwest::Client,
+}
+
+impl Running {
+    /// The service that has this data folder open; `None` if nobody listens there.
+    pub(super) async fn find(data: &Path) -> Result<Option<Self>, CliError> {
+        let path = data.join(SOCKET);
+        match UnixStream::connect(&path).await {
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(CliError::Check(format!(
+                    "cannot ask {}: {error}; run this as the user that runs Stonechat",
+                    path.display()
+                )));
+            }
+        }
+        install_crypto_provider();
+        let http = reqwest::Client::builder()
+            .unix_socket(path)
+            .build()
+            .map_err(|error| lost(&error))?;
+        Ok(Some(Self { http }))
+    }
+
+    /// How it is.
+    pub(super) async fn status(&self) -> Result<Status, CliError> {
+        let asked = self.http.get("http://stonechat/v1/status").send();
+        let answer = asked.await.map_err(|error| lost(&error))?;
+        answer.json().await.map_err(|error| lost(&error))
+    }
+
+    /// Lets it write a backup; each piece is given to `take`.
+    pub(super) async fn backup(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let asked = self.http.post("http://stonechat/v1/backup").send();
+        let mut answer = asked.await.map_err(|error| lost(&error))?;
+        if !answer.status().is_success() {
+            let words = answer.text().await.unwrap_or_default();
+            return Err(CliError::Check(words));
+        }
+        loop {
+            match answer.chunk().await {
+                Ok(Some(chunk)) => take(&chunk)?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.why_it_broke(&error).await),
+            }
+        }
+    }
+
+    async fn why_it_broke(&self, error: &reqwest::Error) -> CliError {
+        let asked = self.http.get("http://stonechat/v1/backup").send().await;
+        let last: Option<LastBackup> = match asked {
+            Ok(answer) => answer.json().await.ok(),
+            Err(_) => None,
+        };
+        match last.and_then(|last| last.failed) {
+            Some(words) => CliError::Check(words),
+            None => lost(error),
+        }
+    }
+}
+
+fn lost(error: &dyn std::error::Error) -> CliError {
+    let mut words = error.to_string();
+    let mut deeper = error.source();
+    while let Some(reason) = deeper {
+        words = format!("{words}: {reason}");
+        deeper = reason.source();
+    }
+    CliError::Check(format!(
+        "the running Stonechat broke off ({words}); look at its log and try again"
+    ))
+}

@@ -1,0 +1,129 @@
+//! The admin socket: who gets it, what it answers, and that a backup that fails is not taken for
+//! one.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use assert_matches::assert_matches;
+use tokio::net::UnixListener;
+
+use super::{Admin, AdminSocket, Health, LastBackup, SOCKET, ServerError, Status, admin_router};
+use crate::{
+    clock::Timestamp,
+    crypto::store::GhostStores,
+    matrix::install_crypto_provider,
+    shutdown,
+    store::{Store, StoreKey, StoreOptions},
+    testing::TestClock,
+};
+
+fn client(folder: &Path) -> reqwest::Client {
+    install_crypto_provider();
+    reqwest::Client::builder()
+        .unix_socket(folder.join(SOCKET))
+        .build()
+        .unwrap()
+}
+
+fn admin(store: &Store) -> Admin {
+    Admin {
+        store: store.clone(),
+        stores: GhostStores::open(store).unwrap(),
+        health: Health::default(),
+        clock: Arc::new(TestClock::at(1_795_376_395_000)),
+    }
+}
+
+#[tokio::test]
+async fn a_running_service_gives_a_backup_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = StoreKey::random().unwrap();
+    let store = Store::open(folder.path(), &key, &StoreOptions::default()).unwrap();
+    let admin = admin(&store);
+    let health = admin.health.clone();
+    let socket = AdminSocket::bind(folder.path()).await.unwrap();
+    let mode = std::fs::metadata(folder.path().join(SOCKET)).unwrap();
+    assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+    let (trigger, stop) = shutdown::channel();
+    let serving = tokio::spawn(socket.serve(admin_router(admin), stop));
+
+    let http = client(folder.path());
+    let status = async || -> Status {
+        let answer = http.get("http://admin/v1/status").send().await.unwrap();
+        answer.json().await.unwrap()
+    };
+    assert!(!status().await.ready);
+    health.ready();
+    let found = status().await;
+    assert!(found.ready && !found.restoring);
+    let answer = http.post("http://admin/v1/backup").send().await.unwrap();
+    let file = answer.error_for_status().unwrap().bytes().await.unwrap();
+    let contents = Store::read_backup(&mut &*file, &key, &[]).unwrap();
+    assert_eq!(contents.made.unwrap().at, Timestamp(1_795_376_395_000));
+    let answer = http.get("http://admin/v1/backup").send().await.unwrap();
+    let last: LastBackup = answer.json().await.unwrap();
+    assert_eq!(last, LastBackup::default());
+
+    trigger.pull();
+    serving.await.unwrap();
+    assert!(!folder.path().join(SOCKET).exists());
+}
+
+#[tokio::test]
+async fn a_socket_of_a_dead_process_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(SOCKET);
+    // What a killed process leaves behind.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let first = AdminSocket::bind(folder.path()).await.unwrap();
+    let error = AdminSocket::bind(folder.path()).await.unwrap_err();
+    assert_matches!(&error, ServerError::AdminInUse(_));
+    assert!(error.to_string().contains("stop that one"), "{error}");
+    drop(first);
+
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "mine").unwrap();
+    let error = AdminSocket::bind(folder.path()).await.unwrap_err();
+    assert_matches!(error, ServerError::Admin { .. });
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn a_second_backup_at_the_same_time_and_other_paths_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::in_memory();
+    // Enough that it does not fit into what is on its way to a reader who does not read.
+    struct Filling;
+    impl crate::store::Table for Filling {
+        const ID: u8 = 203;
+        const NAME: &'static str = "filling";
+        const SECRET: bool = false;
+        type Key = u64;
+        type Value = Vec<u8>;
+    }
+    for n in 0..64 {
+        let mut batch = crate::store::Batch::new();
+        batch.put::<Filling>(&n, &vec![7; 100_000]).unwrap();
+        store.apply(batch).unwrap();
+    }
+    let socket = AdminSocket::bind(folder.path()).await.unwrap();
+    let (_trigger, stop) = shutdown::channel();
+    tokio::spawn(socket.serve(admin_router(admin(&store)), stop));
+    let http = client(folder.path());
+    let first = http.post("http://admin/v1/backup").send().await.unwrap();
+    let second = http.post("http://admin/v1/backup").send().await.unwrap();
+    assert_eq!(second.status(), 409);
+    assert!(second.text().await.unwrap().contains("wait for it"));
+    // Whoever goes away in the midst of it holds up nobody.
+    drop(first);
+    loop {
+        let third = http.post("http://admin/v1/backup").send().await.unwrap();
+        if third.status() != 409 {
+            assert!(third.bytes().await.unwrap().len() > 6_400_000);
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let unknown = http.get("http://admin/v1/nothing").send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+}
