@@ -187,7 +187,10 @@ impl Draft {
     }
 
     fn sync(&mut self) -> Result<(), CliError> {
-        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        let synced = self
+            .file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(|e| self.failed("write", &e))
     }
 

@@ -228,8 +228,7 @@ impl Local {
             ),
             error => of(error.to_string()),
         })?;
-        let service =
-            Service::open(setup.clone(), store).map_err(|error| of(error.to_string()))?;
+        let service = Service::open(setup.clone(), store).map_err(|error| of(error.to_string()))?;
         let self_test = SelfTest::default();
         let options = server_options(setup, self_test.clone(), Health::default());
         let (trigger, shutdown) = shutdown::channel();

@@ -118,4 +118,6 @@ fn store_options(setup: &Setup) -> StoreOptions {
 }
 
 #[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
 mod tests;

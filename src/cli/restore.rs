@@ -100,10 +100,7 @@ fn say(contents: &Contents, replaced: &Replaced, setup: &Setup) {
         Some(made) => format!("of {}, by version {}", made.at, made.version),
         None => "of an unknown time".to_owned(),
     };
-    println!(
-        "Restored into {}: a backup {of}.",
-        setup.data.display()
-    );
+    println!("Restored into {}: a backup {of}.", setup.data.display());
     if let Some(aside) = &replaced.aside {
         println!(
             "The database that was there lies in {}. Never start Stonechat on it again; delete it \

@@ -133,7 +133,11 @@ impl Machines {
         self.commit_record(user, record).await
     }
 
-    pub(super) fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
+    pub(super) fn delete_all<T: Table>(
+        &self,
+        batch: &mut Batch,
+        first: &[u8],
+    ) -> Result<(), CryptoError> {
         const PAGE: usize = 256;
         let mut after = None;
         loop {

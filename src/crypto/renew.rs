@@ -143,6 +143,7 @@ impl Machines {
         }
         if let Some(changed) = self.take_stock(&ghost, &mut record).await? {
             drop(ghost);
+            self.0.hs.delete_device(user, &device).await?;
             return self.lost(user, record, changed).await;
         }
         drop(ghost);

@@ -11,7 +11,7 @@
 //! Each step can be made again, so after a crash the next start goes on. Afterwards the bot visits
 //! its control rooms at a set rate and tells their people.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt as _;
 use ruma::{OwnedUserId, UserId};
@@ -221,8 +221,11 @@ impl Engine {
         &self,
         ghost: &OwnedUserId,
     ) -> Result<bool, EngineError> {
-        if !self.store().contains::<Restores>(&0)? {
+        let Some(record) = self.store().get::<Restores>(&0)? else {
             return Ok(false);
+        };
+        if record.changed.iter().any(|(known, _)| known == ghost) {
+            return Ok(true);
         }
         self.freeze_changed(ghost, "it is on the homeserver and not in the backup")
             .await?;
@@ -261,10 +264,12 @@ impl Engine {
         }
         names.sort();
         names.dedup();
+        // Those that the backup knows have been looked at.
+        let known: HashSet<OwnedUserId> = self.machines().known()?.into_iter().collect();
         let mut strangers: Vec<OwnedUserId> = Vec::new();
         for name in names {
             if let Ok(ghost) = UserId::parse(format!("@{name}:{server}"))
-                && self.machines().kind_of(&ghost)?.is_none()
+                && !known.contains(&ghost)
             {
                 strangers.push(ghost);
             }
@@ -338,24 +343,20 @@ impl Engine {
             return Ok(false);
         };
         let record = self.restoration()?;
-        let known = self.store().get::<ControlRooms>(&person)?.as_ref() == Some(&room);
         let mut batch = Batch::new();
         batch.delete::<Revisits>(&room);
         let made = Arrived::Made {
             person: person.clone(),
         };
         batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
-        // A room that the backup does not know is greeted as a new one.
-        if known {
-            let at = record.made.as_ref().map(|made| made.at);
-            let words = self.spokesperson().restored(at);
-            let told = Arrived::Tell {
-                plain: words.plain,
-                html: words.html,
-                source: format!("restored {}", record.begun_at.0),
-            };
-            batch.put::<Inbox>(&(room.clone(), self.next()), &told)?;
-        }
+        let at = record.made.as_ref().map(|made| made.at);
+        let words = self.spokesperson().restored(at);
+        let told = Arrived::Tell {
+            plain: words.plain,
+            html: words.html,
+            source: format!("restored {}", record.begun_at.0),
+        };
+        batch.put::<Inbox>(&(room.clone(), self.next()), &told)?;
         self.store().commit(batch).await?;
         self.wake(&room).await;
         Ok(true)
@@ -379,7 +380,9 @@ fn report(record: &RestoreRecord) -> Vec<String> {
     for (ghost, what) in &record.changed {
         let handle = Handle::of_ghost(ghost.localpart());
         let name = handle.map_or_else(|| ghost.to_string(), |handle| handle.to_string());
-        lines.push(format!("{name} changed since the backup and is frozen: {what}"));
+        lines.push(format!(
+            "{name} changed since the backup and is frozen: {what}"
+        ));
     }
     lines.push(
         "what cannot be known: handles claimed since the backup, until somebody asks for one \

@@ -7,7 +7,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     Engine, EngineError,
-    control::ControlPhase,
+    control::{Control, ControlPhase},
     event::RoomEvent,
     intake::Taken,
     introduce::admission,
@@ -107,15 +107,18 @@ impl Engine {
                 let members = self.homeserver().joined_members(actor, room).await?;
                 person = members.into_keys().find(|member| !self.is_ours(member));
             }
-            match person {
-                Some(person) => batch.put::<Revisits>(room, &person)?,
-                None => self.get_up_and_go(actor, room).await?,
-            }
-            // A room that it was about to leave is judged anew.
+            let Some(person) = person else {
+                self.get_up_and_go(actor, room).await?;
+                self.change_room(room, &mut batch, |record| record.control = None)?;
+                continue;
+            };
+            batch.put::<Revisits>(room, &person)?;
+            // One that the backup does not know, or that it was about to leave, is judged anew;
+            // until then nothing that is said there counts as handled.
             self.change_room(room, &mut batch, |record| {
-                let left = |control: &super::control::Control| control.phase == ControlPhase::Left;
-                if record.control.as_ref().is_some_and(left) {
-                    record.control = None;
+                let left = |control: &Control| control.phase == ControlPhase::Left;
+                if record.control.as_ref().is_none_or(left) {
+                    record.control = Some(Control::made(person));
                 }
             })?;
             self.store().apply(batch)?;

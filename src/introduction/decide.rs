@@ -103,7 +103,8 @@ impl Case<'_> {
         }
         // The owner may be there because of this very introduction.
         let expected = self.is.owner().filter(|_| self.is.resumed).cloned();
-        let other = |user: &&OwnedUserId| **user != self.is.ghost && Some(*user) != expected.as_ref();
+        let other =
+            |user: &&OwnedUserId| **user != self.is.ghost && Some(*user) != expected.as_ref();
         let others = view.joined().filter(other).count();
         let guests = view.invited().filter(other).count();
         // Looked at once: the owner's own invite must not make a group of it later.

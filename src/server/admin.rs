@@ -232,10 +232,7 @@ async fn backup(State(app): State<App>) -> Response {
             at: app.admin.clock.now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let exported = app
-            .admin
-            .stores
-            .export(&mut chunks, &NOT_IN_BACKUPS, &made);
+        let exported = app.admin.stores.export(&mut chunks, &NOT_IN_BACKUPS, &made);
         let failed = exported.err().map(|error| error.to_string());
         match &failed {
             None => info!("a backup was written"),

@@ -221,7 +221,11 @@ impl Backend for Reader {
                         contents.made = rmp_serde::from_slice(&value).ok();
                     }
                     if self.tables.contains(table) {
-                        contents.keys.entry(*table).or_default().insert(key.to_vec());
+                        contents
+                            .keys
+                            .entry(*table)
+                            .or_default()
+                            .insert(key.to_vec());
                     }
                 }
                 Op::Delete(key) => {

@@ -51,6 +51,8 @@ struct Server {
     transactions: BTreeSet<String>,
     /// Servers that do not answer key queries.
     unreachable: BTreeSet<String>,
+    /// What was said in rooms, the newest first.
+    history: BTreeMap<String, Vec<Value>>,
     rooms: BTreeMap<String, Room>,
 }
 
@@ -110,6 +112,8 @@ struct User {
     identity: BTreeMap<&'static str, Value>,
     /// Every master key that was ever published.
     masters: BTreeSet<String>,
+    joined: Vec<String>,
+    invited: Vec<String>,
 }
 
 #[derive(Default)]
@@ -177,6 +181,30 @@ impl FakeHomeserver {
     /// Whether the failure that was ordered has not happened yet.
     pub(crate) fn failure_pending(&self) -> bool {
         self.with(|server| server.fault.is_some())
+    }
+
+    /// Takes back a failure that was ordered.
+    pub(crate) fn no_failure(&self) {
+        self.with(|server| server.fault = None);
+    }
+
+    /// A user is joined to these rooms, and invited to those.
+    pub(crate) fn put_into_rooms(&self, user: &UserId, joined: &[&str], invited: &[&str]) {
+        self.with(|server| {
+            let user = server.users.entry(user.to_string()).or_default();
+            user.joined = joined.iter().map(|room| (*room).to_owned()).collect();
+            user.invited = invited.iter().map(|room| (*room).to_owned()).collect();
+        });
+    }
+
+    /// The rooms that a user is joined to.
+    pub(crate) fn rooms_of(&self, user: &UserId) -> Vec<String> {
+        self.with(|server| server.users[user.as_str()].joined.clone())
+    }
+
+    /// What `/messages` shows of a room, the newest first.
+    pub(crate) fn put_history(&self, room: &str, events: Vec<Value>) {
+        self.with(|server| server.history.insert(room.to_owned(), events));
     }
 
     /// The requests made so far, as `METHOD path`.
@@ -379,6 +407,25 @@ impl Server {
             }
             ("DELETE", ["devices", id]) => {
                 user.devices.remove(*id);
+            }
+            ("GET", ["joined_rooms"]) => return (200, json!({"joined_rooms": user.joined})),
+            ("POST", ["rooms", room, "leave"]) => {
+                user.joined.retain(|joined| joined.as_str() != *room)
+            }
+            ("GET", ["rooms", room, "messages"]) => {
+                let chunk = self.history.get(*room).cloned().unwrap_or_default();
+                return (200, json!({"chunk": chunk, "start": "s"}));
+            }
+            ("GET", ["sync"]) => {
+                let invited: serde_json::Map<_, _> = user
+                    .invited
+                    .iter()
+                    .map(|room| (room.clone(), json!({"invite_state": {"events": []}})))
+                    .collect();
+                return (
+                    200,
+                    json!({"next_batch": "s1", "rooms": {"invite": invited}}),
+                );
             }
             ("GET", ["devices"]) => {
                 let devices: Vec<_> = user

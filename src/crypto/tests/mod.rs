@@ -5,6 +5,7 @@ mod keyless;
 mod machines;
 mod provisioning;
 mod receiving;
+mod renewing;
 mod talking;
 
 use std::sync::Arc;

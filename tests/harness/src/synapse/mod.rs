@@ -212,6 +212,23 @@ impl Synapse {
         self.folder.path().join("homeserver.db")
     }
 
+    /// Asks its database, also while it runs: the rows, each a list of values.
+    pub async fn query(&self, sql: &str) -> Result<Vec<Vec<Value>>> {
+        const ASK: &str = "import json, sqlite3, sys; \
+            print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))";
+        let output = Command::new(self.venv.python())
+            .args(["-c", ASK])
+            .arg(self.database())
+            .arg(sql)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!("{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
     /// Its log.
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("homeserver.log")

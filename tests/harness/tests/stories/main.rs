@@ -10,6 +10,7 @@
 //! | `requests` | an owner who likes to be asked first |
 //! | `strict`, `memory` | handles for which nothing passes through the service |
 //! | `crashes`, `outages` | kills, restarts and dead networks in between |
+//! | `restores` | the service comes back from a backup |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `harness_itself` | the harness without the service |
@@ -29,6 +30,7 @@ mod owners;
 mod refusals;
 mod remains;
 mod requests;
+mod restores;
 mod rooms;
 mod strict;
 mod told;
