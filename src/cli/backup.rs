@@ -123,9 +123,9 @@ fn say(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
     );
     println!();
     println!("In it:");
-    println!("  {handles} handles, held or kept for who had them, with policies and blocks");
-    println!("  the identities of {ghosts} users (ghosts and the bot), sealed");
-    println!("  where the bot talks with {rooms} people");
+    println!("  handles: {handles}, held or kept for who had them; policies and blocks");
+    println!("  identities of ghosts and the bot: {ghosts}, sealed");
+    println!("  control rooms: {rooms}");
     println!("Not in it, and needed to bring it back; keep copies apart from it:");
     println!(
         "  {}   the key of the database (unless it comes from STONECHAT_STORE_KEY)",
