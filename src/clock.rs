@@ -25,7 +25,12 @@ impl Timestamp {
 /// As `2026-11-23 16:40:07 UTC`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(self.0));
+        // The year 10000: what lies beyond has no such form.
+        const END: u64 = 253_402_300_800_000;
+        let known = Some(self.0)
+            .filter(|ms| *ms < END)
+            .map(Duration::from_millis);
+        let time = known.and_then(|since| std::time::UNIX_EPOCH.checked_add(since));
         let text = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
         let text = text.as_deref().and_then(|text| text.strip_suffix('Z'));
         match text.and_then(|text| text.split_once('T')) {
@@ -75,5 +80,22 @@ impl Clock for SystemClock {
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_to_people_whatever_it_is() {
+        assert_eq!(
+            Timestamp(1_795_376_395_450).to_string(),
+            "2026-11-22 19:39:55 UTC"
+        );
+        assert_eq!(Timestamp(0).to_string(), "1970-01-01 00:00:00 UTC");
+        for beyond in [253_402_300_800_000, u64::MAX] {
+            assert_eq!(Timestamp(beyond).to_string(), "an unknown time");
+        }
     }
 }

@@ -338,3 +338,26 @@ async fn handles_that_changed_since_the_backup_are_frozen() {
     let claimed = change.claim(&anybody, &handle("lou"), ClaimedBy::Person, NOW);
     assert!(claimed.is_err(), "{claimed:?}");
 }
+
+#[tokio::test]
+async fn what_was_sent_to_the_device_of_before_is_for_nobody() {
+    let world = World::new().await;
+    let store = world.restore("after");
+    let engine = engine(&store, &world.fake).await;
+    let sam = ghost("sam");
+    let old = world.fake.devices(&sam).remove(0);
+    engine.restore().await.unwrap();
+    let new = engine.machines().device_of(&sam).unwrap().unwrap();
+    assert_ne!(old, new);
+    let to = |device: Option<&str>| {
+        let message = json!({
+            "type": "m.room.encrypted", "sender": "@alice:hs.test", "content": {},
+            "to_user_id": sam, "to_device_id": device,
+        });
+        serde_json::value::to_raw_value(&message).unwrap()
+    };
+    let all = vec![to(Some(&old)), to(Some(new.as_str())), to(None)];
+    let kept = engine.for_present_device(&sam, all).unwrap();
+    assert_eq!(kept.len(), 2);
+    assert!(!kept.iter().any(|message| message.get().contains(&old)));
+}

@@ -109,7 +109,7 @@ impl Engine {
 
     /// What was sent to a device that the ghost had before is for nobody: the homeserver may push
     /// such messages for a while after a restore.
-    fn for_present_device(
+    pub(super) fn for_present_device(
         &self,
         user: &OwnedUserId,
         mut messages: Vec<Box<RawValue>>,

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
-use anyhow::{Result, ensure};
-use harness::{PersonOptions, ServiceOptions, World, WorldOptions, checks};
+use anyhow::{Context, Result, ensure};
+use harness::{Log, PATIENCE, PersonOptions, Seen, ServiceOptions, World, WorldOptions, checks};
 use serde_json::Value;
 
 use crate::{
@@ -102,6 +102,17 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     )
     .await?;
     answered(&story.control_room, &bot, "policy sam everyone", "everyone").await?;
+    let dave = story.world.person("dave").await?;
+    let daves = dave.starts_chat(&[&story.ghost]).await?;
+    daves.says("is the lock open on sundays?").await?;
+    let sams_of_dave = comes(
+        &story.sam,
+        &daves,
+        &story.ghost,
+        "Dave, to your handle @sam",
+    )
+    .await?;
+    ends_well(&story.world, (&dave, &daves), (&story.sam, &sams_of_dave)).await?;
     let (devices, keys) = devices_and_keys(&story.world).await?;
 
     // And ends; somebody writes to nobody.
@@ -176,6 +187,21 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     )
     .await?;
 
+    // The ghost does not come back to a room that it left after the backup.
+    daves.invites(&story.ghost).await?;
+    let declined = |log: &Log| {
+        let of_ghost = |seen: &Seen| {
+            let membership = seen.membership();
+            membership.filter(|(user, _)| *user == story.ghost.as_str())?;
+            membership.map(|(_, is)| is.to_owned())
+        };
+        let events = log.events_in(daves.id());
+        let all: Vec<_> = events.iter().filter_map(of_ghost).collect();
+        all.ends_with(&["leave".to_owned(), "invite".to_owned(), "leave".to_owned()])
+            .then_some(())
+    };
+    dave.until("the ghost to decline", declined).await?;
+
     // Handles that were claimed after the backup: one was found, the other is as soon as somebody
     // asks for it; nobody else gets them.
     let log = fs::read_to_string(story.world.service.log())?;
@@ -230,7 +256,14 @@ async fn introductions_under_way_end_with_a_word() -> Result<()> {
     }
     story.world.service.set("introductions.linger", "1s")?;
     lost_and_restored(&mut story.world).await?;
+    // Killed in the midst of it, too.
+    story.world.service.launch()?;
+    let process = story.world.service.process().context("it was started")?;
+    process.line_with("has a new device", PATIENCE).await?;
+    story.world.service.kill().await?;
     story.world.service.start().await?;
+    let shown = story.alice.devices_of(&story.ghost).await?;
+    ensure!(shown.len() == 1, "{shown:?}");
     for chat in [&known, &unknown] {
         chat.sees_part("I could not decrypt your message for @sam")
             .await?;
