@@ -3,7 +3,7 @@
 //! handed over by the test.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -14,6 +14,7 @@ use axum::{
     http::{Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use matrix_sdk_crypto::vodozemac::{base64_decode, olm};
 use ruma::{DeviceId, UserId};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -47,8 +48,12 @@ struct Server {
     log: Vec<String>,
     /// Which request from the beginning fails, and when.
     fault: Option<(usize, When)>,
-    /// Paths with transaction ids that were used: over all users, as Synapse does it.
-    transactions: BTreeSet<String>,
+    /// Paths with transaction ids that were used, and for what: over all users, as Synapse does it.
+    transactions: BTreeMap<String, Value>,
+    /// What was sent at each place of each Olm session.
+    olm: BTreeMap<OlmPlace, Vec<u8>>,
+    /// What must never be seen of a client: keys and places in sessions that were used twice.
+    reuses: Vec<String>,
     /// Servers that do not answer key queries.
     unreachable: BTreeSet<String>,
     /// What was said in rooms, the newest first.
@@ -121,9 +126,12 @@ struct Device {
     keys: Option<Value>,
     /// Every Ed25519 key that was ever published for this device.
     ed25519: BTreeSet<String>,
-    one_time: BTreeMap<String, Value>,
+    /// Claimed in the order they were uploaded in, as Synapse does it.
+    one_time: VecDeque<(String, Value)>,
     /// Every one-time key that was ever uploaded.
     uploaded: BTreeMap<String, Value>,
+    /// Every fallback key that was ever uploaded.
+    fallbacks: BTreeMap<String, Value>,
     fallback: Option<(String, Value)>,
     fallback_used: bool,
     inbox: Vec<Value>,
@@ -139,6 +147,17 @@ impl FakeHomeserver {
             .unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self { url, state }
+    }
+
+    /// Where it listens, for another process.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// What was used twice with different content: ids of one-time and fallback keys, places in
+    /// Olm sessions, transaction ids. All are signs of a store that went back.
+    pub(crate) fn reuses(&self) -> Vec<String> {
+        self.with(|server| server.reuses.clone())
     }
 
     pub(crate) async fn connect(&self) -> Homeserver {
@@ -270,8 +289,14 @@ impl FakeHomeserver {
 
     /// Claims every one-time key of a device without using any.
     pub(crate) fn claim_all(&self, user: &UserId, device: &DeviceId) -> usize {
+        self.claim(user, device, usize::MAX)
+    }
+
+    /// Claims so many one-time keys of a device, or as many as there are, without using any.
+    pub(crate) fn claim(&self, user: &UserId, device: &DeviceId, count: usize) -> usize {
         self.device(user, device, |device| {
-            std::mem::take(&mut device.one_time).len()
+            let count = count.min(device.one_time.len());
+            device.one_time.drain(..count).count()
         })
     }
 
@@ -448,11 +473,12 @@ impl Server {
                 let Some(device) = device else {
                     return refused(400, "M_UNKNOWN");
                 };
+                let reuses = &mut self.reuses;
                 return user
                     .devices
                     .get_mut(&device)
                     .unwrap()
-                    .upload(&device, &body);
+                    .upload(&device, &body, reuses);
             }
             ("POST", ["keys", "device_signing", "upload"]) => {
                 for kind in ["master_key", "self_signing_key", "user_signing_key"] {
@@ -478,11 +504,16 @@ impl Server {
             }
             ("POST", ["keys", "query"]) => return (200, self.query(&body)),
             ("POST", ["keys", "claim"]) => return (200, self.claim(&body)),
-            ("PUT", ["sendToDevice", kind, _]) => {
-                if self.transactions.insert(uri.path().to_owned()) {
+            ("PUT", ["sendToDevice", kind, _]) => match self.transactions.get(uri.path()) {
+                Some(first) if *first == body => {}
+                Some(_) => self
+                    .reuses
+                    .push(format!("{who}: transaction {}", uri.path())),
+                None => {
                     self.put_into_inboxes(&who, kind, &body);
+                    self.transactions.insert(uri.path().to_owned(), body);
                 }
-            }
+            },
             _ => return refused(404, "M_UNRECOGNIZED"),
         }
         (200, json!({}))
@@ -536,7 +567,7 @@ impl Server {
                     .get_mut(id)
                     .and_then(|user| user.devices.get_mut(device_id));
                 let Some(device) = device else { continue };
-                let key = device.one_time.pop_first().or_else(|| {
+                let key = device.one_time.pop_front().or_else(|| {
                     device.fallback_used = true;
                     device.fallback.clone()
                 });
@@ -551,6 +582,13 @@ impl Server {
     fn put_into_inboxes(&mut self, sender: &str, kind: &str, body: &Value) {
         for (id, devices) in body["messages"].as_object().unwrap() {
             for (device_id, content) in devices.as_object().unwrap() {
+                for (place, text) in olm_messages(content) {
+                    let first = self.olm.entry(place).or_insert_with(|| text.clone());
+                    if *first != text {
+                        self.reuses
+                            .push(format!("{sender}: a place in its Olm session with {id}"));
+                    }
+                }
                 let device = self
                     .users
                     .get_mut(id)
@@ -567,15 +605,18 @@ impl Server {
 }
 
 impl Device {
-    fn upload(&mut self, id: &str, body: &Value) -> (u16, Value) {
+    fn upload(&mut self, id: &str, body: &Value, reuses: &mut Vec<String>) -> (u16, Value) {
         for (key_id, key) in body["one_time_keys"].as_object().into_iter().flatten() {
             match self.uploaded.get(key_id) {
                 // The sign of a crypto store that was rolled back.
-                Some(known) if known != key => return refused(400, "M_UNKNOWN"),
+                Some(known) if known != key => {
+                    reuses.push(format!("{id}: one-time key {key_id}"));
+                    return refused(400, "M_UNKNOWN");
+                }
                 Some(_) => {}
                 None => {
                     self.uploaded.insert(key_id.clone(), key.clone());
-                    self.one_time.insert(key_id.clone(), key.clone());
+                    self.one_time.push_back((key_id.clone(), key.clone()));
                 }
             }
         }
@@ -586,6 +627,10 @@ impl Device {
                 .is_none_or(|(known, _)| known != key_id)
             {
                 self.fallback_used = false;
+            }
+            let first = self.fallbacks.entry(key_id.clone());
+            if first.or_insert_with(|| key.clone()) != key {
+                reuses.push(format!("{id}: fallback key {key_id}"));
             }
             self.fallback = Some((key_id.clone(), key.clone()));
         }
@@ -599,6 +644,33 @@ impl Device {
             json!({"one_time_key_counts": {"signed_curve25519": self.one_time.len()}}),
         )
     }
+}
+
+/// Which message of an Olm session: who sends it, its ratchet key and its index in the chain. The
+/// same place has the same message key.
+type OlmPlace = (String, String, u64);
+
+/// The Olm messages in the content of a to-device message, each with its place.
+fn olm_messages(content: &Value) -> Vec<(OlmPlace, Vec<u8>)> {
+    let Some(sender) = content["sender_key"].as_str() else {
+        return Vec::new();
+    };
+    let messages = content["ciphertext"].as_object().into_iter().flatten();
+    messages
+        .map(|(_, message)| {
+            let kind = message["type"].as_u64().unwrap().try_into().unwrap();
+            let text = message["body"].as_str().unwrap();
+            let message =
+                match olm::OlmMessage::from_parts(kind, &base64_decode(text).unwrap()).unwrap() {
+                    olm::OlmMessage::Normal(message) => message,
+                    // What begins the session stands around the same message.
+                    olm::OlmMessage::PreKey(first) => first.message().clone(),
+                };
+            let key = message.ratchet_key().to_base64();
+            let place = (sender.to_owned(), key, message.chain_index());
+            (place, message.to_bytes())
+        })
+        .collect()
 }
 
 fn merge(into: &mut Value, from: &Value) {

@@ -2,6 +2,7 @@
 
 mod forgetting;
 mod keyless;
+mod kill_nine;
 mod machines;
 mod provisioning;
 mod receiving;
