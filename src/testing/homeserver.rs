@@ -18,6 +18,7 @@ use matrix_sdk_crypto::vodozemac::{base64_decode, olm};
 use ruma::{DeviceId, UserId};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) enum When {
 pub(crate) struct FakeHomeserver {
     url: Url,
     state: Arc<Mutex<Server>>,
+    /// One client for all: to make one takes long without optimisation.
+    client: Arc<OnceCell<Homeserver>>,
 }
 
 #[derive(Default)]
@@ -48,6 +51,7 @@ struct Server {
     log: Vec<String>,
     /// Which request from the beginning fails, and when.
     fault: Option<(usize, When)>,
+    alarm: Option<Alarm>,
     /// Paths with transaction ids that were used, and for what: over all users, as Synapse does it.
     transactions: BTreeMap<String, Value>,
     /// What was sent at each place of each Olm session.
@@ -110,6 +114,15 @@ impl Room {
     }
 }
 
+/// Something that happens at a request of a user of ours.
+struct Alarm {
+    /// A part of its path.
+    path: &'static str,
+    /// How many come before it.
+    after: usize,
+    act: Box<dyn FnOnce() + Send>,
+}
+
 #[derive(Default)]
 struct User {
     name: Option<String>,
@@ -146,7 +159,11 @@ impl FakeHomeserver {
             .parse()
             .unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { url, state }
+        Self {
+            url,
+            state,
+            client: Arc::default(),
+        }
     }
 
     /// Where it listens, for another process.
@@ -161,10 +178,13 @@ impl FakeHomeserver {
     }
 
     pub(crate) async fn connect(&self) -> Homeserver {
-        let token = SecretString::from("token");
-        Homeserver::connect(&self.url, token, HomeserverOptions::default())
-            .await
-            .unwrap()
+        let connecting = || async {
+            let token = SecretString::from("token");
+            Homeserver::connect(&self.url, token, HomeserverOptions::default())
+                .await
+                .unwrap()
+        };
+        self.client.get_or_init(connecting).await.clone()
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
@@ -195,6 +215,24 @@ impl FakeHomeserver {
     /// The `n`th request from now on fails (0 is the next).
     pub(crate) fn fail(&self, n: usize, when: When) {
         self.with(|server| server.fault = Some((server.log.len() + n, when)));
+    }
+
+    /// At the `n`th request from now on that a user of ours makes to a path of this kind, when all
+    /// of it is done and nobody has been answered.
+    pub(crate) fn at_request(
+        &self,
+        path: &'static str,
+        n: usize,
+        act: impl FnOnce() + Send + 'static,
+    ) {
+        let act = Box::new(act);
+        self.with(|server| {
+            server.alarm = Some(Alarm {
+                path,
+                after: n,
+                act,
+            });
+        });
     }
 
     /// Whether the failure that was ordered has not happened yet.
@@ -368,6 +406,7 @@ async fn handle(
         return lost();
     }
     let (status, answer) = server.answer(&method, &uri, &body);
+    server.ring(&uri);
     if fault == Some(When::After) {
         return lost();
     }
@@ -380,6 +419,21 @@ fn refused(status: u16, errcode: &str) -> (u16, Value) {
 }
 
 impl Server {
+    fn ring(&mut self, uri: &Uri) {
+        let ours = |query: &str| query.contains("user_id=%40_dm_");
+        let rings = |alarm: &mut Alarm| {
+            if !uri.path().contains(alarm.path) || !uri.query().is_some_and(ours) {
+                return false;
+            }
+            let now = alarm.after == 0;
+            alarm.after = alarm.after.saturating_sub(1);
+            now
+        };
+        if let Some(alarm) = self.alarm.take_if(rings) {
+            (alarm.act)();
+        }
+    }
+
     fn answer(&mut self, method: &Method, uri: &Uri, body: &[u8]) -> (u16, Value) {
         let decode = |part: &str| {
             let pair = format!("x={}", part.replace('+', "%2B"));

@@ -12,19 +12,18 @@ mod child;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ChildStdin, Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
 use matrix_sdk_crypto::vodozemac::megolm::MegolmMessage;
 use rand::Rng;
 use ruma::OwnedRoomId;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{ChildStdin, Command},
-    sync::mpsc,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use self::child::{Order, Said, Service, Told, What};
 use super::*;
@@ -62,6 +61,37 @@ struct Heard {
 
 /// A place in a session of a ghost: no two messages may have the same.
 type Place = (usize, String, u32);
+
+/// When the child is killed.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// So long after it was started.
+    WhileItStarts(Duration),
+    /// So long after it began to work.
+    AtWork(Duration),
+    /// When the homeserver has done what it asked for and has not answered: what went out is not
+    /// to be taken back. At this path, after so many requests.
+    AtRequest(&'static str, usize),
+}
+
+impl Moment {
+    fn any() -> Self {
+        let mut rng = rand::rng();
+        match rng.random_range(0..8) {
+            0 => Self::WhileItStarts(rng.random_range(Duration::ZERO..AT_WORK / 8)),
+            1..=3 => Self::AtWork(rng.random_range(Duration::ZERO..AT_WORK)),
+            4 | 5 => Self::AtRequest("/keys/upload", rng.random_range(0..4)),
+            _ => Self::AtRequest("/sendToDevice/", rng.random_range(0..12)),
+        }
+    }
+
+    fn at_last(self) -> Duration {
+        match self {
+            Self::WhileItStarts(moment) | Self::AtWork(moment) => moment,
+            Self::AtRequest(..) => AT_WORK,
+        }
+    }
+}
 
 /// What the world knows.
 struct Parent {
@@ -176,65 +206,67 @@ impl Parent {
             .env(child::NEWCOMER, newcomer.as_str())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (tell, mut told) = mpsc::unbounded_channel();
-        let reader = tokio::spawn(async move {
-            let mut made = false;
-            while let Ok(Some(line)) = lines.next_line().await {
-                if let Some(line) = child::parse::<Told>(&line) {
-                    made |= matches!(line, Told::Made);
-                    let _ = tell.send(line);
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(word) = child::parse::<Told>(&line) {
+                    let _ = tell.send(word);
                 }
             }
-            made
         });
-        let (at_work, begun) = tokio::sync::oneshot::channel();
-        let (early, moment) = {
-            let mut rng = rand::rng();
-            let early = rng.random_bool(0.15);
-            let longest = if early { AT_WORK / 8 } else { AT_WORK };
-            (early, rng.random_range(Duration::ZERO..longest))
-        };
-        let killer = tokio::spawn(async move {
-            if !early {
-                begun.await.unwrap();
+        let child = Arc::new(Mutex::new(child));
+        let moment = Moment::any();
+        if let Moment::AtRequest(path, n) = moment {
+            let child = child.clone();
+            let kill = move || child.lock().unwrap().kill().unwrap();
+            self.fake.at_request(path, n, kill);
+        }
+        let (at_work, begun) = oneshot::channel();
+        let killer = tokio::spawn({
+            let child = child.clone();
+            async move {
+                if !matches!(moment, Moment::WhileItStarts(_)) {
+                    let _ = begun.await;
+                }
+                // Chance is the point here.
+                tokio::time::sleep(moment.at_last()).await;
+                child.lock().unwrap().kill().unwrap();
             }
-            // Chance is the point here: any moment will do.
-            tokio::time::sleep(moment).await;
-            child.kill().await.unwrap();
-            child.wait().await.unwrap()
         });
         let mut at_work = Some(at_work);
+        let mut made = false;
         // Until the last word of the child is heard.
-        while let Some(word) = told.recv().await {
-            self.note(word, &mut at_work);
-            while let Ok(word) = told.try_recv() {
-                self.note(word, &mut at_work);
+        let mut words = Vec::new();
+        while told.recv_many(&mut words, 1000).await > 0 {
+            for word in words.drain(..) {
+                match word {
+                    Told::Ready => {
+                        let _ = at_work.take().unwrap().send(());
+                    }
+                    Told::Made => made = true,
+                    word => self.note(word),
+                }
             }
             if at_work.is_none() && self.open.len() < OPEN_ORDERS {
                 self.give_work(&mut stdin, addressed).await;
             }
         }
-        let worked = at_work.is_none();
-        assert!(worked || early, "the child never began");
-        assert!(!killer.await.unwrap().success());
+        killer.abort();
+        reader.join().unwrap();
+        let ended = child.lock().unwrap().wait().unwrap();
+        assert_eq!(ended.signal(), Some(9), "the child ended by itself");
+        self.count.killed_before_work += usize::from(at_work.is_some());
         self.count.kills += 1;
-        self.count.killed_before_work += usize::from(!worked);
         self.count.orders_cut_short += self.open.len();
-        self.count.newcomers_cut_short += usize::from(!reader.await.unwrap());
+        self.count.newcomers_cut_short += usize::from(!made);
     }
 
-    fn note(&mut self, word: Told, at_work: &mut Option<tokio::sync::oneshot::Sender<()>>) {
+    fn note(&mut self, word: Told) {
         match word {
-            Told::Ready => {
-                if let Some(at_work) = at_work.take() {
-                    let _ = at_work.send(());
-                }
-            }
             Told::Took { number } => {
                 self.count.taken += 1;
                 self.open.remove(&number).unwrap();
@@ -248,7 +280,7 @@ impl Parent {
                 self.count.said += 1;
                 self.note_said(said);
             }
-            Told::Made => {}
+            Told::Ready | Told::Made => {}
             Told::Failed { why } => panic!("the child failed: {why}"),
         }
     }
@@ -282,7 +314,7 @@ impl Parent {
             (
                 rng.random_range(0..GHOSTS),
                 rng.random_bool(0.4),
-                rng.random_bool(0.1),
+                rng.random_bool(0.25),
             )
         };
         // But not those of the ghost to whom somebody will come with an old key: of many keys
@@ -301,7 +333,7 @@ impl Parent {
         self.expected.insert(read.number, heard);
         for order in [take, read] {
             // When it is dead already, the order stays open.
-            let _ = stdin.write_all(&child::line(&order)).await;
+            let _ = stdin.write_all(&child::line(&order));
         }
     }
 
