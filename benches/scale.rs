@@ -1,0 +1,337 @@
+//! How big it gets: thousands of ghosts on disk, made as the service makes them.
+//! `cargo bench -p stonechat --bench scale`
+//!
+//! The homeserver lives in this process. The service runs in processes of its own, so that memory
+//! and start-up are those of the service alone.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
+)]
+
+#[allow(dead_code, reason = "not every benchmark needs all of it")]
+mod support;
+#[path = "../src/testing/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests need more of it")]
+mod testing;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use serde_json::value::RawValue;
+use stonechat::{
+    clock,
+    crypto::{self, EncryptTo, IncomingCrypto, MachineSettings, Machines},
+    matrix::{self, Homeserver, HomeserverOptions},
+    store::{Store, StoreKey, StoreOptions},
+};
+use tokio::{runtime::Runtime, task::JoinSet};
+
+use support::{cpu, median, people};
+
+const ALICE: &str = "@alice:hs.test";
+/// How many ghosts are made at the same time.
+const AT_ONCE: usize = 32;
+
+fn ghost(n: usize) -> OwnedUserId {
+    OwnedUserId::try_from(format!("@_dm_ghost{n:05}:hs.test")).unwrap()
+}
+
+fn room(n: usize) -> OwnedRoomId {
+    OwnedRoomId::try_from(format!("!room{n}:hs.test")).unwrap()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("child") {
+        let arguments: Vec<String> = arguments.collect();
+        runtime().block_on(child(&arguments));
+        return;
+    }
+    let most = support::option("--ghosts", 10_000);
+    let in_use = support::option("--in-use", 100);
+    let steps: Vec<usize> = [100, 1000, 10_000, 100_000]
+        .into_iter()
+        .filter(|step| *step < most)
+        .chain([most])
+        .collect();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    runtime().block_on(measure(folder.path(), &steps, in_use));
+}
+
+/// A process of the service. It tells figures, a line at a time.
+struct Child {
+    process: std::process::Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Child {
+    fn start(folder: &Path, fake: &testing::FakeHomeserver, what: &[&str]) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .arg("child")
+            .arg(folder)
+            .arg(fake.url().as_str())
+            .args(what)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    fn figures(&mut self) -> Vec<f64> {
+        let line = self.lines.next().unwrap().unwrap();
+        line.split(' ').map(|word| word.parse().unwrap()).collect()
+    }
+
+    fn end(mut self, kill: bool) {
+        if kill {
+            self.process.kill().unwrap();
+        }
+        drop(self.process.stdin.take());
+        assert!(kill || self.process.wait().unwrap().success());
+        self.process.wait().unwrap();
+    }
+}
+
+async fn measure(folder: &Path, steps: &[usize], in_use: usize) {
+    StoreKey::create_file(&folder.join("key")).unwrap();
+    let fake = testing::FakeHomeserver::start().await;
+    let alice = testing::Person::new(&fake, ALICE).await;
+    println!("{}\n", support::machine());
+    println!(
+        "| ghosts | bytes of records per ghost | bytes on disk per ghost | start, after a clean end, ms | start, after `kill -9`, ms | first use of one ghost, ms | memory after the start, MB | {in_use} machines in use, KB each |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut made = 0;
+    for step in steps {
+        let began = Instant::now();
+        let range = [made.to_string(), step.to_string()];
+        let mut making = Child::start(folder, &fake, &["make", &range[0], &range[1]]);
+        assert_eq!(making.figures(), [0.0]);
+        making.end(false);
+        let took = began.elapsed();
+        let records = size_of_records(folder) as f64;
+        let on_disk = tokio::fs::metadata(folder.join("store/sled/db"))
+            .await
+            .unwrap();
+        let each = |bytes: f64| bytes / *step as f64;
+        made = *step;
+
+        let mut clean = Vec::new();
+        let mut killed = Vec::new();
+        let mut first = Vec::new();
+        let mut memory = Vec::new();
+        for round in 0..10 {
+            let mut starting = Child::start(folder, &fake, &["start", &(made / 2).to_string()]);
+            let figures = starting.figures();
+            let starts = if round % 2 == 0 {
+                &mut clean
+            } else {
+                &mut killed
+            };
+            starts.push(figures[0]);
+            first.push(figures[1]);
+            memory.push(figures[2]);
+            starting.end(round % 2 == 0);
+        }
+        let in_use = use_machines(folder, &fake, &alice, made, in_use).await;
+        println!(
+            "| {made} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {in_use:.1} |",
+            each(records),
+            each(on_disk.len() as f64),
+            median(clean),
+            median(killed),
+            median(first),
+            median(memory) / 1e6,
+        );
+        eprintln!(
+            "{made} ghosts made, {:.0} s for this step",
+            took.as_secs_f64()
+        );
+    }
+}
+
+/// Keys and values, without what the database adds.
+fn size_of_records(folder: &Path) -> usize {
+    let database = sled::Config::new()
+        .path(folder.join("store/sled"))
+        .flush_every_ms(None);
+    let database = database.open().unwrap();
+    database
+        .iter()
+        .map(|record| record.map_or(0, |(key, value)| key.len() + value.len()))
+        .sum()
+}
+
+/// Has so many ghosts read and write in a room each, and tells how much memory each took.
+async fn use_machines(
+    folder: &Path,
+    fake: &testing::FakeHomeserver,
+    alice: &testing::Person,
+    made: usize,
+    in_use: usize,
+) -> f64 {
+    let every = made / in_use;
+    let what = [in_use.to_string(), every.to_string()];
+    let mut using = Child::start(folder, fake, &["use", &what[0], &what[1]]);
+    let devices: Vec<String> = using
+        .lines
+        .by_ref()
+        .take(in_use)
+        .map(Result::unwrap)
+        .collect();
+    for n in 0..in_use {
+        let user = ghost(n * every);
+        let event = alice.says(&room(n), &[&user], "hello").await;
+        let incoming = fake.take_incoming(&user, devices[n].as_str().into());
+        let line = serde_json::to_string(&(incoming.to_device, event)).unwrap();
+        let stdin = using.process.stdin.as_mut().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+    }
+    let each = using.figures()[0];
+    using.end(false);
+    each / 1000.0
+}
+
+/// What runs in a process of its own.
+async fn child(arguments: &[String]) {
+    let word = |n: usize| arguments[n].as_str();
+    let number = |n: usize| word(n).parse::<usize>().unwrap();
+    let folder = PathBuf::from(word(0));
+    let url = word(1).parse().unwrap();
+    let hs = Homeserver::connect(&url, "token".into(), HomeserverOptions::default());
+    let hs = hs.await.unwrap();
+    match word(2) {
+        "make" => make(&folder, hs, number(3), number(4)).await,
+        "start" => start(&folder, hs, number(3)).await,
+        "use" => use_them(&folder, hs, number(3), number(4)).await,
+        other => panic!("what is {other}?"),
+    }
+}
+
+fn open(folder: &Path, hs: Homeserver) -> (Store, Machines) {
+    let key = StoreKey::from_file(&folder.join("key")).unwrap();
+    let store = Store::open(&folder.join("store"), &key, &StoreOptions::default()).unwrap();
+    let machines = Machines::new(store.clone(), hs, MachineSettings::default()).unwrap();
+    (store, machines)
+}
+
+/// Makes ghosts, real ones: registered, with keys, checked back.
+async fn make(folder: &Path, hs: Homeserver, from: usize, to: usize) {
+    let (store, machines) = open(folder, hs);
+    let next = Arc::new(AtomicUsize::new(from));
+    let mut makers = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (machines, next) = (machines.clone(), next.clone());
+        makers.spawn(async move {
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= to {
+                    return;
+                }
+                machines.provision(&ghost(n), "Ghost").await.unwrap();
+            }
+        });
+    }
+    makers.join_all().await;
+    store.shut_down().await.unwrap();
+    println!("0");
+}
+
+/// Starts as the service does, and uses one ghost.
+async fn start(folder: &Path, hs: Homeserver, first: usize) {
+    let began = Instant::now();
+    let (store, machines) = open(folder, hs);
+    let started = began.elapsed();
+    let memory = cpu::memory();
+    let began = Instant::now();
+    let to = EncryptTo {
+        room_id: room(0),
+        recipients: Vec::new(),
+        rotation_ms: None,
+        rotation_msgs: None,
+    };
+    let content = people::message();
+    let encrypting = machines.encrypt(&ghost(first), &to, "m.room.message", &content);
+    encrypting.await.unwrap();
+    let used = began.elapsed();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    println!("{} {} {memory}", ms(started), ms(used));
+    // Until it is told to end, or killed.
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    store.shut_down().await.unwrap();
+}
+
+/// Has ghosts take in a key, read and write, and tells what that took of memory.
+async fn use_them(folder: &Path, hs: Homeserver, count: usize, every: usize) {
+    let (store, machines) = open(folder, hs);
+    for n in 0..count {
+        let user = ghost(n * every);
+        println!("{}", machines.device_of(&user).unwrap().unwrap());
+    }
+    let mut lines = std::io::stdin().lines();
+    let mut before = 0;
+    for n in 0..count {
+        let line = lines.next().unwrap().unwrap();
+        let (to_device, event): (Vec<Box<RawValue>>, Box<RawValue>) =
+            serde_json::from_str(&line).unwrap();
+        if n == count / 10 {
+            // What is made once for all of them is made by now.
+            before = cpu::memory();
+        }
+        converse(&machines, &ghost(n * every), n, to_device, &event).await;
+    }
+    store.flush().await.unwrap();
+    assert_eq!(machines.live_count(), count);
+    let used = cpu::memory().saturating_sub(before);
+    println!("{}", used as f64 / (count - count / 10) as f64);
+    store.shut_down().await.unwrap();
+}
+
+async fn converse(
+    machines: &Machines,
+    user: &UserId,
+    n: usize,
+    to_device: Vec<Box<RawValue>>,
+    event: &RawValue,
+) {
+    machines.expect_room(user, &room(n)).await.unwrap();
+    let incoming = IncomingCrypto {
+        to_device,
+        ..IncomingCrypto::default()
+    };
+    machines.receive(user, incoming).await.unwrap();
+    machines.decrypt(user, &room(n), event).await.unwrap();
+    let to = EncryptTo {
+        room_id: room(n),
+        recipients: vec![ALICE.try_into().unwrap()],
+        rotation_ms: None,
+        rotation_msgs: None,
+    };
+    let content = people::message();
+    machines
+        .encrypt(user, &to, "m.room.message", &content)
+        .await
+        .unwrap();
+}
