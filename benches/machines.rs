@@ -47,16 +47,40 @@ const OPERATIONS: [&str; 6] = [CREATE, LOAD, FIRST, TAKE, ENCRYPT, DECRYPT];
 
 /// Nanoseconds of CPU per operation, one figure per round.
 #[derive(Default)]
-struct Figures(BTreeMap<&'static str, Vec<f64>>);
+struct Figures {
+    each: BTreeMap<&'static str, Vec<f64>>,
+    /// The same by kind of thread.
+    by_thread: BTreeMap<(&'static str, &'static str), Vec<f64>>,
+    /// How many operations shared a flush.
+    shared: BTreeMap<&'static str, Vec<f64>>,
+}
 
 impl Figures {
-    fn note(&mut self, operation: &'static str, used: Duration, times: usize) {
-        let each = used.as_nanos() as f64 / times as f64;
-        self.0.entry(operation).or_default().push(each);
+    fn note(&mut self, operation: &'static str, used: &cpu::Threads, times: usize) {
+        let each = |used: Duration| used.as_nanos() as f64 / times as f64;
+        let all = each(cpu::sum(used));
+        self.each.entry(operation).or_default().push(all);
+        for (kind, threads) in [("flush", "store-commit"), ("sled", "sled-io")] {
+            let some = used.iter().filter(|(name, _)| name.starts_with(threads));
+            let some = each(some.map(|(_, used)| *used).sum());
+            self.by_thread
+                .entry((operation, kind))
+                .or_default()
+                .push(some);
+        }
+    }
+
+    fn note_flushes(&mut self, operation: &'static str, flushes: u64, times: usize) {
+        let shared = times as f64 / flushes as f64;
+        self.shared.entry(operation).or_default().push(shared);
+    }
+
+    fn of_thread(&self, operation: &'static str, kind: &'static str) -> f64 {
+        median(self.by_thread[&(operation, kind)].clone())
     }
 
     fn of(&self, operation: &str) -> f64 {
-        median(self.0.get(operation).cloned().unwrap_or_default())
+        median(self.each.get(operation).cloned().unwrap_or_default())
     }
 }
 
@@ -110,11 +134,22 @@ impl Ghost {
     }
 }
 
+impl Keeper {
+    /// How many flushes there were so far: the store writes it down beside the database.
+    fn flushes(&self) -> Option<u64> {
+        let Self::Disk(store, _) = self else {
+            return None;
+        };
+        let progress = std::fs::read(store.folder().unwrap().join("progress")).unwrap();
+        Some(u64::from_be_bytes(*progress.first_chunk().unwrap()))
+    }
+}
+
 /// Does all of it at the same time and tells what it cost.
 fn together<T: Send + 'static>(
     runtime: &Runtime,
     work: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
-) -> (Vec<T>, Duration) {
+) -> (Vec<T>, cpu::Threads) {
     let before = cpu::by_thread();
     let done = runtime.block_on(async {
         let mut tasks = JoinSet::new();
@@ -124,7 +159,7 @@ fn together<T: Send + 'static>(
         tasks.join_all().await
     });
     let used = cpu::between(&before, &cpu::by_thread(), "homeserver");
-    (done, cpu::sum(&used))
+    (done, used)
 }
 
 /// One round of everything, for a crowd of ghosts of one keeper.
@@ -149,7 +184,7 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
         }
     });
     let (ghosts, used) = together(runtime, making);
-    figures.note(CREATE, used, crowd);
+    figures.note(CREATE, &used, crowd);
 
     let loading = ghosts.into_iter().map(|mut ghost| async move {
         ghost.machine = None;
@@ -157,7 +192,7 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
         ghost
     });
     let (ghosts, used) = together(runtime, loading);
-    figures.note(LOAD, used, crowd);
+    figures.note(LOAD, &used, crowd);
 
     let room = OwnedRoomId::try_from("!room:hs.test").unwrap();
     let content = people::message();
@@ -176,7 +211,7 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
         }
     });
     let (ghosts, used) = together(runtime, meeting);
-    figures.note(FIRST, used, crowd);
+    figures.note(FIRST, &used, crowd);
     drop(bob);
 
     // Alice begins a session with each ghost and gives it a room key.
@@ -208,7 +243,7 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
         }
     });
     let (ghosts, used) = together(runtime, taking);
-    figures.note(TAKE, used, crowd);
+    figures.note(TAKE, &used, crowd);
 
     let knowing = ghosts.into_iter().map(|ghost| {
         let directory = directory.clone();
@@ -231,8 +266,12 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
             ghost
         }
     });
+    let before = keeper.flushes();
     let (ghosts, used) = together(runtime, encrypting);
-    figures.note(ENCRYPT, used, crowd * MESSAGES);
+    figures.note(ENCRYPT, &used, crowd * MESSAGES);
+    if let (Some(before), Some(after)) = (before, keeper.flushes()) {
+        figures.note_flushes(ENCRYPT, after - before, crowd * MESSAGES);
+    }
 
     let decrypting = ghosts.into_iter().map(|ghost| {
         let (hers, said) = (hers.clone(), said.clone());
@@ -243,7 +282,7 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
         }
     });
     let (_, used) = together(runtime, decrypting);
-    figures.note(DECRYPT, used, crowd * MESSAGES);
+    figures.note(DECRYPT, &used, crowd * MESSAGES);
 }
 
 /// The calls that the service makes, with all that they do besides.
@@ -261,6 +300,8 @@ impl Service {
         let (fake, alice) = others.block_on(async {
             let fake = testing::FakeHomeserver::start().await;
             let alice = testing::Person::new(&fake, "@alice:hs.test").await;
+            // So that she has a fallback key and never runs out.
+            alice.receives().await;
             (fake, alice)
         });
         let store = open(folder);
@@ -350,7 +391,7 @@ impl Service {
             }
         });
         let (_, used) = together(&self.runtime, encrypting);
-        figures.note(ENCRYPT, used, self.ghosts.len() * MESSAGES);
+        figures.note(ENCRYPT, &used, self.ghosts.len() * MESSAGES);
 
         let decrypting = self.ghosts.iter().cloned().map(|user| {
             let (machines, store, said) = (self.machines.clone(), self.store.clone(), said.clone());
@@ -362,7 +403,7 @@ impl Service {
             }
         });
         let (_, used) = together(&self.runtime, decrypting);
-        figures.note(DECRYPT, used, self.ghosts.len() * (MESSAGES - 1));
+        figures.note(DECRYPT, &used, self.ghosts.len() * (MESSAGES - 1));
     }
 }
 
@@ -435,6 +476,15 @@ fn main() {
             disk / memory,
             disk / bare,
             us(&alone)
+        );
+    }
+    let us = |figures: &Figures, kind| figures.of_thread(ENCRYPT, kind) / 1000.0;
+    for (who, figures) in [("together", &on_disk), ("alone", &alone)] {
+        println!(
+            "\n{ENCRYPT} on disk, {who}: {:.1} to a flush, {:.0} µs in the thread that flushes, {:.0} µs in sled's",
+            median(figures.shared[ENCRYPT].clone()),
+            us(figures, "flush"),
+            us(figures, "sled"),
         );
     }
     println!("\n| the whole call of the service | µs of CPU | : memory store's machine |");

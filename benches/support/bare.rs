@@ -16,13 +16,13 @@ const MESSAGE: [u8; 300] = [b'x'; 300];
 /// What the signatures of a new device are made of.
 const SIGNED: [u8; 200] = [b'x'; 200];
 
-fn measure<T>(times: usize, mut work: impl FnMut(usize) -> T) -> (std::time::Duration, usize) {
+fn measure<T>(times: usize, mut work: impl FnMut(usize) -> T) -> (cpu::Threads, usize) {
     let before = cpu::by_thread();
     for n in 0..times {
         black_box(work(n));
     }
     (
-        cpu::sum(&cpu::between(&before, &cpu::by_thread(), "homeserver")),
+        cpu::between(&before, &cpu::by_thread(), "homeserver"),
         times,
     )
 }
@@ -35,7 +35,7 @@ fn account() -> Account {
 }
 
 pub fn round(figures: &mut Figures) {
-    let mut note = |operation, (used, times)| figures.note(operation, used, times);
+    let mut note = |operation, (used, times)| figures.note(operation, &used, times);
     note(
         CREATE,
         measure(50, |_| {

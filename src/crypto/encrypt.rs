@@ -105,10 +105,13 @@ impl Machines {
         recipients: &[OwnedUserId],
     ) -> Result<(), CryptoError> {
         let users = recipients.iter().map(|user| &**user);
-        let requests = ghost
-            .machine
-            .share_room_key(&to.room_id, users, to.settings())
-            .await?;
+        let requests = {
+            let _one_at_a_time = ghost.slot.olm.lock().await;
+            let sharing = ghost
+                .machine
+                .share_room_key(&to.room_id, users, to.settings());
+            sharing.await?
+        };
         if requests.is_empty() {
             return Ok(());
         }

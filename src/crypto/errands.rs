@@ -117,6 +117,7 @@ async fn greet(
     let Some(known) = ghost.machine.get_device(user, device, None).await? else {
         return Ok(None);
     };
+    let _one_at_a_time = ghost.slot.olm.lock().await;
     match known
         .encrypt_event_raw("m.dummy", &json!({}), CollectStrategy::AllDevices)
         .await

@@ -94,6 +94,10 @@ pub(super) struct Slot {
     /// One at a time carries out what the machine wants sent, and claims keys: the machine
     /// remembers one claim only.
     pub(super) errands: tokio::sync::Mutex<()>,
+    /// Held while messages are taken in, and while something is encrypted for devices. A session
+    /// that a message begins is kept back until all the message brought is saved with it
+    /// (`store::hold_sessions`); whoever used it before would save it alone.
+    pub(super) olm: tokio::sync::Mutex<()>,
     /// Whether the last round of errands was cut short.
     pub(super) errands_due: AtomicBool,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,

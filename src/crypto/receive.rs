@@ -118,6 +118,7 @@ impl Machines {
         let settings = DecryptionSettings {
             sender_device_trust_requirement: TrustRequirement::Untrusted,
         };
+        let one_at_a_time = ghost.slot.olm.lock().await;
         let receiving = ghost.machine.receive_sync_changes(changes, &settings);
         let (outcome, sessions) = hold_sessions(receiving).await;
         if !sessions.is_empty() {
@@ -127,6 +128,7 @@ impl Machines {
             };
             ghost.store.save_changes(changes).await?;
         }
+        drop(one_at_a_time);
         let (_, infos) = outcome?;
         let user = ghost.machine.user_id();
         let mut keys = Vec::new();

@@ -1,7 +1,11 @@
 //! Somebody with an ordinary client: the same library that Element is built on.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
+use matrix_sdk_common::deserialized_responses::ProcessedToDeviceEvent;
 use matrix_sdk_crypto::{
     CollectStrategy, DecryptionSettings, EncryptionSettings, EncryptionSyncChanges, MegolmError,
     OlmMachine, TrustRequirement,
@@ -28,6 +32,7 @@ pub(crate) struct Person {
     hs: Homeserver,
     user: OwnedUserId,
     device: OwnedDeviceId,
+    unreadable: AtomicUsize,
 }
 
 /// The `m.room.encrypted` event that a homeserver makes of a content, under a new event id.
@@ -61,6 +66,7 @@ impl Person {
             hs: fake.connect().await,
             user,
             device,
+            unreadable: AtomicUsize::new(0),
         };
         person.pump().await;
         person
@@ -203,23 +209,39 @@ impl Person {
     /// Takes in what has come for the device; returns how many room keys were among it.
     pub(crate) async fn receives(&self) -> usize {
         let incoming = self.fake.take_incoming(&self.user, &self.device);
-        let changes = EncryptionSyncChanges {
-            to_device_events: incoming.to_device.into_iter().map(Raw::from_json).collect(),
-            changed_devices: &DeviceLists::new(),
-            one_time_keys_counts: &incoming.otk_counts.unwrap(),
-            unused_fallback_keys: incoming.fallback_types.as_deref(),
-            next_batch_token: None,
-        };
         let settings = DecryptionSettings {
             sender_device_trust_requirement: TrustRequirement::Untrusted,
         };
-        let (_, keys) = self
-            .machine
-            .receive_sync_changes(changes, &settings)
-            .await
-            .unwrap();
+        let mut keys = 0;
+        // One at a time: of two keys of one session that come at once the library keeps the
+        // second, be it from further on.
+        let messages = incoming.to_device.into_iter().map(Some);
+        let (counts, none) = (incoming.otk_counts.unwrap(), BTreeMap::new());
+        for message in messages.chain([None]) {
+            let last = message.is_none();
+            let changes = EncryptionSyncChanges {
+                to_device_events: message.into_iter().map(Raw::from_json).collect(),
+                changed_devices: &DeviceLists::new(),
+                one_time_keys_counts: if last { &counts } else { &none },
+                unused_fallback_keys: incoming.fallback_types.as_deref().filter(|_| last),
+                next_batch_token: None,
+            };
+            let receiving = self.machine.receive_sync_changes(changes, &settings);
+            let (processed, new) = receiving.await.unwrap();
+            keys += new.len();
+            let unreadable = |event: &&ProcessedToDeviceEvent| {
+                matches!(event, ProcessedToDeviceEvent::UnableToDecrypt { .. })
+            };
+            let unreadable = processed.iter().filter(unreadable).count();
+            self.unreadable.fetch_add(unreadable, Ordering::Relaxed);
+        }
         self.pump().await;
-        keys.len()
+        keys
+    }
+
+    /// How many messages to the device could not be read so far.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.unreadable.load(Ordering::Relaxed)
     }
 
     /// What an event says, for a client that hears only devices signed by their owner.

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use matrix_sdk_crypto::{
     olm::{InboundGroupSession, SenderDataType},
     store::types::{Changes, PendingChanges},
+    vodozemac::megolm::SessionOrdering,
 };
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,29 @@ use super::{
 pub(super) struct ByDevice {
     pub(super) session: Vec<u8>,
     pub(super) sender_data: SenderDataType,
+}
+
+/// Of keys of one session, the one that reads furthest back.
+///
+/// The machine compares a key with the one in the store, not with another that came in the same
+/// round: of a key and the same key from further on, as clients send it again when an Olm session
+/// is new, the later would take the place of the first, and the first messages could not be read.
+async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
+    let mut kept: Vec<InboundGroupSession> = Vec::with_capacity(sessions.len());
+    for session in sessions {
+        let same = kept.iter_mut().find(|kept| {
+            kept.room_id() == session.room_id() && kept.session_id() == session.session_id()
+        });
+        let Some(same) = same else {
+            kept.push(session);
+            continue;
+        };
+        match session.compare_ratchet(same).await {
+            SessionOrdering::Better | SessionOrdering::Equal => *same = session,
+            SessionOrdering::Worse | SessionOrdering::Unconnected => {}
+        }
+    }
+    kept
 }
 
 impl Ghost {
@@ -56,6 +80,8 @@ impl Ghost {
         if let Some(keeps) = keeps {
             admit(&keeps, &mut changes);
         }
+        changes.inbound_group_sessions =
+            furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;
         let _one = self.saving.lock().await;
         let mut writes = Writes::default();
         self.sessions(&changes, &mut writes).await?;

@@ -251,3 +251,32 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
     assert!(ghost.is_message_known(&hash(total - 1)).await.unwrap());
     assert_eq!(count(), GENERATION + 7);
 }
+
+#[tokio::test]
+async fn of_two_keys_of_a_session_that_come_at_once_the_one_that_reads_further_back_is_kept() {
+    let store = Store::in_memory();
+    let all = GhostStores::open(&store).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    let account = settle(&ghost, sam()).await;
+    let (_, whole) = account
+        .create_group_session_pair_with_defaults(room())
+        .await;
+    let late = whole.export_at_index(4).await;
+    for late_first in [false, true] {
+        let late = InboundGroupSession::try_from(&late).unwrap();
+        assert_eq!(late.first_known_index(), 4);
+        let mut both = vec![whole.clone(), late];
+        if late_first {
+            both.reverse();
+        }
+        let changes = Changes {
+            inbound_group_sessions: both,
+            ..Default::default()
+        };
+        ghost.save_changes(changes).await.unwrap();
+        let found = ghost
+            .get_inbound_group_session(room(), whole.session_id())
+            .await;
+        assert_eq!(found.unwrap().unwrap().first_known_index(), 0);
+    }
+}
