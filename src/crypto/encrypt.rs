@@ -3,7 +3,7 @@
 use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
-use matrix_sdk_crypto::{CollectStrategy, EncryptionSettings, store::CryptoStore};
+use matrix_sdk_crypto::{CollectStrategy, EncryptionSettings, olm::Curve25519PublicKey};
 use ruma::{
     OwnedRoomId, OwnedServerName, OwnedUserId, UserId,
     events::{AnyMessageLikeEventContent, room::history_visibility::HistoryVisibility},
@@ -69,17 +69,17 @@ impl Machines {
 
         let within = self.0.settings.devices_fresh_for;
         let unanswered = self.freshen(&ghost, &recipients, within).await?;
-        check_signed_devices(&ghost, &recipients, &unanswered).await?;
+        let signed = signed_devices(&ghost, &recipients, &unanswered).await?;
         {
             let _one_at_a_time = ghost.slot.errands.lock().await;
             self.claim_sessions(&ghost, recipients.iter().map(|user| &**user))
                 .await?;
         }
-        check_sessions(&ghost, &recipients).await?;
+        check_sessions(&ghost, &signed).await?;
 
-        // Twice, since sending the keys may take so long that the session has to be replaced
-        // meanwhile; the second time there is nothing to send as a rule.
-        for _ in 0..2 {
+        // Again after something was sent, since that may take so long that the session has to be
+        // replaced meanwhile; then there is nothing to send as a rule.
+        if self.share_key(&ghost, to, &recipients).await? {
             self.share_key(&ghost, to, &recipients).await?;
         }
         let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
@@ -98,12 +98,13 @@ impl Machines {
         Ok(encrypted.content.into_json())
     }
 
+    /// Returns whether anybody had to be sent something.
     async fn share_key(
         &self,
         ghost: &InUse,
         to: &EncryptTo,
         recipients: &[OwnedUserId],
-    ) -> Result<(), CryptoError> {
+    ) -> Result<bool, CryptoError> {
         let users = recipients.iter().map(|user| &**user);
         let requests = {
             let _one_at_a_time = ghost.slot.olm.lock().await;
@@ -113,31 +114,38 @@ impl Machines {
             sharing.await?
         };
         if requests.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.0.store.flush().await?;
         for request in requests {
             self.send_to_devices(ghost, &request).await?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-/// Everybody has a device that they have signed, as far as their homeserver tells.
-async fn check_signed_devices(
+/// The devices that people have signed, by their keys.
+type Signed = Vec<(OwnedUserId, Vec<Curve25519PublicKey>)>;
+
+/// Everybody has a device that they have signed, as far as their homeserver tells. To look costs a
+/// signature for each, so it is done once for a message.
+async fn signed_devices(
     ghost: &InUse,
     recipients: &[OwnedUserId],
     unanswered: &HashSet<OwnedServerName>,
-) -> Result<(), EncryptError> {
-    let mut without = Vec::new();
+) -> Result<Signed, EncryptError> {
+    let (mut signed, mut without) = (Signed::new(), Vec::new());
     for user in recipients {
         let devices = ghost.machine.get_user_devices(user, None).await?;
-        if !devices
+        let mut own = devices
             .devices()
-            .any(|device| device.is_cross_signed_by_owner())
-        {
+            .filter(|device| device.is_cross_signed_by_owner())
+            .peekable();
+        if own.peek().is_none() {
             without.push(user.clone());
         }
+        let keys = own.filter_map(|device| device.curve25519_key());
+        signed.push((user.clone(), keys.collect()));
     }
     let unknown: Vec<_> = without
         .iter()
@@ -150,14 +158,14 @@ async fn check_signed_devices(
     if !without.is_empty() {
         return Err(EncryptError::NoSignedDevice { users: without });
     }
-    Ok(())
+    Ok(signed)
 }
 
 /// With at least one signed device of everybody there is a session to send the key through.
-async fn check_sessions(ghost: &InUse, recipients: &[OwnedUserId]) -> Result<(), EncryptError> {
+async fn check_sessions(ghost: &InUse, signed: &Signed) -> Result<(), EncryptError> {
     let mut without = Vec::new();
-    for user in recipients {
-        if !has_session(ghost, user).await? {
+    for (user, devices) in signed {
+        if !has_session(ghost, devices).await? {
             without.push(user.clone());
         }
     }
@@ -168,17 +176,10 @@ async fn check_sessions(ghost: &InUse, recipients: &[OwnedUserId]) -> Result<(),
     }
 }
 
-async fn has_session(ghost: &InUse, user: &UserId) -> Result<bool, CryptoError> {
-    let devices = ghost.machine.get_user_devices(user, None).await?;
-    for device in devices
-        .devices()
-        .filter(|device| device.is_cross_signed_by_owner())
-    {
-        if let Some(key) = device.curve25519_key() {
-            let sessions = ghost.store.get_sessions(&key.to_base64()).await?;
-            if sessions.is_some_and(|sessions| !sessions.is_empty()) {
-                return Ok(true);
-            }
+async fn has_session(ghost: &InUse, devices: &[Curve25519PublicKey]) -> Result<bool, CryptoError> {
+    for key in devices {
+        if ghost.store.has_session_with(*key)? {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -195,6 +195,11 @@ impl Ghost {
         Ok(raw::get(&self.store, key)?.is_some())
     }
 
+    /// Whether there is a record whose key begins with a prefix.
+    pub(super) fn has_any(&self, prefix: &[u8]) -> Result<bool, GhostStoreError> {
+        Ok(!raw::scan(&self.store, prefix, None, 1)?.is_empty())
+    }
+
     /// The keys that begin with a prefix.
     pub(super) fn keys_of(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GhostStoreError> {
         let mut keys = Vec::new();

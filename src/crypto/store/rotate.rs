@@ -10,14 +10,15 @@
 //! After a crash between the steps both keys are there, and records are read under either. The
 //! next start finds two keys, does 2 to 4, and only then is the rotation over.
 
+use matrix_sdk_crypto::olm::Curve25519PublicKey;
 use ruma::RoomId;
 
 use super::{
     GhostStore, GhostStoreError,
     ghost::{Ghost, Writes},
     record::{
-        BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PENDING_BUNDLE, ROOM_SETTINGS,
-        WITHHELD, decode, ghost_prefix,
+        BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OLM, OUTBOUND, PENDING_BUNDLE,
+        ROOM_SETTINGS, WITHHELD, decode, ghost_prefix,
     },
     tenants,
 };
@@ -95,6 +96,13 @@ impl GhostStore {
         let ghost = &self.ghost;
         let inbound = ghost.keys.of(INBOUND, &[room.as_bytes()]);
         Ok(!ghost.keys_of(&inbound)?.is_empty())
+    }
+
+    /// Whether there is an Olm session with a device.
+    pub fn has_session_with(&self, device: Curve25519PublicKey) -> Result<bool, GhostStoreError> {
+        let ghost = &self.ghost;
+        let sessions = ghost.keys.of(OLM, &[device.to_base64().as_bytes()]);
+        ghost.has_any(&sessions)
     }
 
     /// Delete everything about a room: sessions in both directions, what was withheld, settings,
