@@ -5,6 +5,7 @@
 //! often everything is measured; the middle counts.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"

@@ -5,8 +5,10 @@
 //! and start-up are those of the service alone.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
 )]
 
@@ -204,10 +206,10 @@ async fn use_machines(
         .take(in_use)
         .map(Result::unwrap)
         .collect();
-    for n in 0..in_use {
+    for (n, device) in devices.iter().enumerate() {
         let user = ghost(n * every);
         let event = alice.says(&room(n), &[&user], "hello").await;
-        let incoming = fake.take_incoming(&user, devices[n].as_str().into());
+        let incoming = fake.take_incoming(&user, device.as_str().into());
         let line = serde_json::to_string(&(incoming.to_device, event)).unwrap();
         let stdin = using.process.stdin.as_mut().unwrap();
         writeln!(stdin, "{line}").unwrap();

@@ -201,6 +201,10 @@ pub fn react(
 ) -> Result<Option<Answer>, DirectoryError> {
     match age(sent_at, now) {
         Age::Fresh => request::react(change, person, to, key, now),
+        // Whoever thinks that they have answered is told that they have not.
+        Age::Old(age) if request::is_shown_by(change, person, to)? => {
+            Ok(Some(welcome::too_old(age).into()))
+        }
         Age::Old(_) | Age::FromTheFuture => Ok(None),
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn show(
     let handle = shown.request.handle.to_string();
     let mut say = Say::text(&format!("Request {number}: "))
         .strong(shown.name)
-        .and(&format!(" ({}", shown.request.asker));
+        .and(&format!(" ({}", shown.request.asker_shown()));
     if let Some(record) = handle_to_show(&directory.handles_of(&shown.request.asker)?) {
         let verified = match record.verified_at {
             Some(_) => "verified, ",
@@ -109,6 +109,17 @@ pub(super) fn react(
     }
 }
 
+/// Whether this message shows an open request.
+pub(super) fn is_shown_by(
+    change: &Change<'_>,
+    person: &UserId,
+    message: &EventId,
+) -> Result<bool, DirectoryError> {
+    let requests = change.requests_of(person)?;
+    let mut shown = requests.iter().map(|(_, request)| &request.shown);
+    Ok(shown.any(|shown| shown.as_deref() == Some(message)))
+}
+
 /// Does what the owner chose; `None` when there is no such request.
 pub(super) fn answer(
     change: &mut Change<'_>,
@@ -122,7 +133,7 @@ pub(super) fn answer(
     };
     let blocked = change.is_asker_blocked(person, &request)?;
     let accepted = choice == Choice::Accept && !blocked;
-    let asker = request.asker.to_string();
+    let asker = request.asker_shown();
     let say = match choice {
         Choice::Accept if blocked => Say::default()
             .strong(&asker)
@@ -141,17 +152,23 @@ pub(super) fn answer(
             " down. They are told what everybody is told who cannot reach you now. They may ask \
              again another time.",
         ),
-        Choice::Block => {
-            change.block_asker(person, &request, now)?;
-            Say::default()
+        Choice::Block => match change.block_asker(person, &request, now) {
+            // They are turned down all the same.
+            Err(error) if error.is_refusal() => Say::text("I have turned ")
+                .strong(&asker)
+                .and(" down, but not blocked them: ")
+                .and(&error.to_string())
+                .and("."),
+            Err(error) => return Err(error),
+            Ok(()) => Say::default()
                 .strong(&asker)
                 .and(&format!(
                     " cannot reach you by {} any more. To undo: ",
                     request.handle
                 ))
                 .code(&format!("unblock {asker}"))
-                .and(". If they know your Matrix ID, ignore them in your client too.")
-        }
+                .and(". If they know your Matrix ID, ignore them in your client too."),
+        },
     };
     let mut answer = Answer::from(say);
     answer.effects.push(BotEffect::AnswerRequest {

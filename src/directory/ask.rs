@@ -7,7 +7,7 @@ use super::{
     block::is_blocked,
     change::Read,
     record::{HandleRecord, Others, Reach},
-    request::{REQUESTS_AT_MOST, Request, requests_of},
+    request::{may_open, requests_of},
     tables::{Contacts, Handles, Owned, StoredUsage, Usages},
     verdict::{Facts, Reason, Why, decide},
 };
@@ -163,10 +163,8 @@ fn facts(
         && let Some(owner) = record.holder()
     {
         let open = requests_of(from, owner)?;
-        let asked =
-            |request: &Request| request.asker == ask.asker && request.handle == record.handle;
-        facts.may_request =
-            open.len() < REQUESTS_AT_MOST && !open.iter().any(|(_, request)| asked(request));
+        let open = open.iter().map(|(_, request)| request);
+        facts.may_request = may_open(open, ask.asker, &record.handle, record.generation);
     }
     facts.record = Some(record);
     Ok(facts)

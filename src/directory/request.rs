@@ -3,15 +3,23 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Directory, DirectoryError, change::Read, tables::Requests};
+use super::{
+    Change, Directory, DirectoryError,
+    change::Read,
+    tables::{RequestNumbers, Requests},
+};
 use crate::{
     clock::Timestamp,
     handle::Handle,
     store::{self, StoreError},
 };
 
-/// How many requests an owner can have before them; whoever comes after that is told "not now".
+/// How many requests can be open for one handle; whoever comes after that is told "not now". Counted
+/// by handle, so that nobody can tell by it which handles are one person's.
 pub const REQUESTS_AT_MOST: usize = 50;
+
+/// More than an owner has for all handles together.
+const SCANNED: usize = 5000;
 
 /// Somebody asks an owner whether they may reach them. Nothing of what they said is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,15 +40,51 @@ pub struct Request {
     pub shown: Option<OwnedEventId>,
 }
 
+impl Request {
+    /// The asker's Matrix ID, fit to stand in our own sentence: what cannot be seen, or would begin a
+    /// line, is shown as a mark. Localparts of other servers can hold almost anything.
+    pub fn asker_shown(&self) -> String {
+        let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
+        let id = self.asker.as_str().chars();
+        id.map(|c| {
+            if fit(c) {
+                c
+            } else {
+                char::REPLACEMENT_CHARACTER
+            }
+        })
+        .collect()
+    }
+}
+
 pub(super) fn requests_of(
     from: &impl Read,
     owner: &UserId,
 ) -> Result<Vec<(u32, Request)>, StoreError> {
-    let requests = from.scan::<Requests>(&store::prefix(&owner.to_owned()), REQUESTS_AT_MOST)?;
+    let requests = from.scan::<Requests>(&store::prefix(&owner.to_owned()), SCANNED)?;
     Ok(requests
         .into_iter()
         .map(|((_, number), request)| (number, request))
         .collect())
+}
+
+/// Whether one more may be asked: this asker has none open for this handle, and it has not too many.
+pub(super) fn may_open<'a>(
+    open: impl Iterator<Item = &'a Request>,
+    asker: &UserId,
+    handle: &Handle,
+    generation: u32,
+) -> bool {
+    let mut others = 0;
+    for request in open {
+        if request.handle == *handle && request.generation == generation {
+            if request.asker == asker {
+                return false;
+            }
+            others += 1;
+        }
+    }
+    others < REQUESTS_AT_MOST
 }
 
 impl Directory {
@@ -57,7 +101,8 @@ impl Change<'_> {
     }
 
     /// Keeps a request and gives its number. The same request again, by its room and ghost, keeps
-    /// its number. `None` when the owner has too many already.
+    /// its number. `None` when there are too many for this handle, or the asker has another one.
+    /// Numbers are never used again: an owner may still be looking at an earlier one.
     pub fn open_request(
         &mut self,
         owner: &UserId,
@@ -68,16 +113,19 @@ impl Change<'_> {
         if let Some((number, _)) = open.iter().find(|(_, known)| same(known)) {
             return Ok(Some(*number));
         }
-        if open.len() >= REQUESTS_AT_MOST {
+        let (asker, handle) = (&request.asker, &request.handle);
+        let known = open.iter().map(|(_, known)| known);
+        if !may_open(known, asker, handle, request.generation) {
             return Ok(None);
         }
-        // Never the number of one that was answered while others are open: it could be meant.
-        let number = open.last().map_or(1, |(last, _)| last.saturating_add(1));
+        let last = self.get::<RequestNumbers>(&owner.to_owned())?;
+        let number = last.unwrap_or(0).saturating_add(1);
+        self.put::<RequestNumbers>(&owner.to_owned(), &number)?;
         self.put::<Requests>(&(owner.to_owned(), number), request)?;
         Ok(Some(number))
     }
 
-    /// Notes the message by which the bot showed a request.
+    /// Notes the message by which the bot showed a request, if it is still open.
     pub fn request_shown(
         &mut self,
         owner: &UserId,
@@ -87,6 +135,16 @@ impl Change<'_> {
         let key = (owner.to_owned(), number);
         if let Some(request) = self.get::<Requests>(&key)? {
             let shown = Some(shown);
+            self.put::<Requests>(&key, &Request { shown, ..request })?;
+        }
+        Ok(())
+    }
+
+    /// The owner has lost the room in which their requests were shown.
+    pub fn requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
+        for (number, request) in requests_of(self, owner)? {
+            let key = (owner.to_owned(), number);
+            let shown = None;
             self.put::<Requests>(&key, &Request { shown, ..request })?;
         }
         Ok(())

@@ -70,6 +70,11 @@ table! {
     Requests, 39, "requests", true, (OwnedUserId, u32) => Request
 }
 
+table! {
+    /// The number of the last request of an owner. Never deleted, so that none is used again.
+    RequestNumbers, 40, "request_numbers", false, OwnedUserId => u32
+}
+
 /// One block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {

@@ -141,17 +141,27 @@ impl RoomActor {
         }
         engine.drain_to_device().await;
         engine.machines().forget_room(bot, &self.room).await?;
-        for (key, _) in engine
-            .store()
-            .scan::<Kept>(&prefix(&self.room), None, 1000)?
-        {
-            batch.delete::<Kept>(&key);
+        // What a ghost keeps that waits in the same room is not the bot's to throw away.
+        if !self.record.introductions.iter().any(|is| is.is_open()) {
+            for (key, _) in engine
+                .store()
+                .scan::<Kept>(&prefix(&self.room), None, 1000)?
+            {
+                batch.delete::<Kept>(&key);
+            }
         }
         if let Some(control) = self.record.control.take()
             && let Some(person) = control.person
             && engine.store().get::<ControlRooms>(&person)?.as_ref() == Some(&self.room)
         {
             batch.delete::<ControlRooms>(&person);
+            let mut change = engine.directory().begin().await;
+            change.requests_unseen(&person)?;
+            let (changed, lock) = change.into_parts();
+            batch.merge(changed);
+            let settled = self.settle(batch, []);
+            drop(lock);
+            return settled;
         }
         self.settle(batch, [])
     }
@@ -344,6 +354,9 @@ impl Engine {
         &self,
         person: &OwnedUserId,
     ) -> Result<OwnedRoomId, EngineError> {
+        if let Some(room) = self.store().get::<ControlRooms>(person)? {
+            return Ok(room);
+        }
         let _one_at_a_time = self.0.telling.lock().await;
         match self.store().get::<ControlRooms>(person)? {
             Some(room) => Ok(room),

@@ -173,6 +173,7 @@ impl RoomActor {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
+        let unseen = self.unseen_requests(person)?;
         let mut change = engine.directory().begin().await;
         let message = Message {
             person,
@@ -195,7 +196,9 @@ impl RoomActor {
             .map(|words| ControlEffect::Say { words, source });
         let effects = before.into_iter().map(ControlEffect::Task).chain(say);
         let effects = effects.chain(tell.into_iter().map(ControlEffect::Task));
-        let effects: Vec<What> = effects.map(What::Control).collect();
+        let mut effects: Vec<What> = effects.map(What::Control).collect();
+        // What could not be shown when it came.
+        effects.extend(unseen);
         let settled = self.settle(batch, effects);
         drop(lock);
         settled

@@ -125,7 +125,7 @@ impl RoomActor {
             }
             Effect::ShowAs => self.show_as(is).await?,
             Effect::AskOwner => self.ask_owner(is).await?,
-            Effect::WithdrawRequest => self.withdraw_request(is, batch).await?,
+            Effect::WithdrawRequest => self.withdraw_request(is).await?,
             Effect::InviteOwner => self.invite_owner(is).await?,
             Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
             Effect::PassOnEdit { event, of } => self.pass_on_edit(is, event, of, batch).await?,

@@ -134,7 +134,9 @@ impl RoomActor {
         json: &str,
         batch: &mut Batch,
     ) -> Result<Option<Input>, EngineError> {
-        if !is.hears() || event.sender != is.invite.asker {
+        // In a group nothing is passed on.
+        let counts = is.direct || matches!(is.phase, Phase::Joining | Phase::Looking);
+        if !is.hears() || event.sender != is.invite.asker || !counts {
             return Ok(None);
         }
         let kind = match event.kind.as_str() {
@@ -146,18 +148,50 @@ impl RoomActor {
             "m.room.redaction" => event.redacts.clone().map(|of| HeardKind::Redaction { of }),
             _ => None,
         };
-        let room = is.heard.len() < self.engine.settings().rules.heard_at_most;
-        if let (true, Some(HeardKind::Line | HeardKind::Edit { .. } | HeardKind::Unreadable)) =
-            (room, &kind)
-        {
-            batch.put::<Kept>(&(self.room.clone(), event.id.clone()), &json.to_owned())?;
-        }
+        self.keep(is, event, kind.as_ref(), json, batch)?;
         let (event, sender) = (event.id.clone(), event.sender.clone());
         Ok(kind.map(|kind| Input::Heard {
             event,
             sender,
             kind,
         }))
+    }
+
+    /// Keeps what may have to be passed on, as ciphertext: each message once, with its newest edit.
+    fn keep(
+        &self,
+        is: &Introduction,
+        event: &RoomEvent,
+        kind: Option<&HeardKind>,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let place = |event: &OwnedEventId| (self.room.clone(), event.clone());
+        let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
+        let free = is.heard.len() < self.engine.settings().rules.heard_at_most;
+        let keep = match kind {
+            Some(HeardKind::Edit { of }) if let Some(heard) = heard(of) => {
+                if let Some(former) = &heard.edit {
+                    batch.delete::<Kept>(&place(former));
+                }
+                true
+            }
+            Some(HeardKind::Redaction { of }) => {
+                if let Some(heard) = heard(of) {
+                    batch.delete::<Kept>(&place(of));
+                    if let Some(edit) = &heard.edit {
+                        batch.delete::<Kept>(&place(edit));
+                    }
+                }
+                false
+            }
+            Some(HeardKind::Line | HeardKind::Edit { .. } | HeardKind::Unreadable) => free,
+            _ => false,
+        };
+        if keep {
+            batch.put::<Kept>(&place(&event.id), &json.to_owned())?;
+        }
+        Ok(())
     }
 
     /// Decrypts only to see what it is: the text itself is decrypted again when it is passed on.

@@ -58,34 +58,56 @@ impl RoomActor {
         let number = change.open_request(owner, &request)?;
         let number = number.ok_or_else(impossible)?;
         let (mut batch, lock) = change.into_parts();
-        let arrived = Arrived::Ask { number };
+        let arrived = Arrived::Ask {
+            owner: owner.clone(),
+            number,
+        };
         batch.put::<Inbox>(&(control_room.clone(), engine.next()), &arrived)?;
-        engine.store().commit(batch).await?;
+        engine.store().apply(batch)?;
         drop(lock);
+        engine.store().flush().await?;
         engine.wake(&control_room).await;
         Ok(())
     }
 
     /// Nobody is to answer it any more.
-    pub(super) async fn withdraw_request(
-        &self,
-        is: &Introduction,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
+    pub(super) async fn withdraw_request(&self, is: &Introduction) -> Result<(), EngineError> {
         if let Some(owner) = is.owner() {
             let mut change = self.engine.directory().begin().await;
             change.withdraw_request(owner, &self.room, &is.ghost)?;
-            // The lock need not be held: nobody else writes this request meanwhile.
-            batch.merge(change.into_parts().0);
+            change.commit().await?;
         }
         Ok(())
     }
 
-    /// In a control room: a request is to be shown, now or when the person has come.
-    pub(super) fn asked(&mut self, number: u32, batch: Batch) -> Result<(), EngineError> {
-        let ready = self.is_ready();
-        let effect = ready.then_some(What::Control(ControlEffect::Ask { number }));
-        self.settle(batch, effect)
+    /// In a control room: a request is to be shown, now or when the person has come. If this is no
+    /// control room any more, in another one.
+    pub(super) async fn asked(
+        &mut self,
+        owner: &OwnedUserId,
+        number: u32,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.bot_is_here() {
+            let unseen = match self.is_ready() {
+                true => self.unseen_requests(owner)?,
+                false => Vec::new(),
+            };
+            return self.settle(batch, unseen);
+        }
+        let engine = self.engine.clone();
+        let room = engine.control_room_of(owner).await?;
+        if room == self.room {
+            return self.settle(batch, []);
+        }
+        let arrived = Arrived::Ask {
+            owner: owner.clone(),
+            number,
+        };
+        batch.put::<Inbox>(&(room.clone(), engine.next()), &arrived)?;
+        self.settle(batch, [])?;
+        engine.wake(&room).await;
+        Ok(())
     }
 
     /// The requests that somebody who has just come to their control room has not seen.
@@ -112,6 +134,10 @@ impl RoomActor {
             return self.settle(batch, []);
         };
         let Some((name, line)) = engine.what_is_asked(&request).await? else {
+            // Nobody waits any more.
+            let mut change = engine.directory().begin().await;
+            change.close_request(&person, number)?;
+            change.commit().await?;
             return self.settle(batch, []);
         };
         let shown = Shown {

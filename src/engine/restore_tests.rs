@@ -22,6 +22,7 @@ use crate::{
     directory::{ClaimedBy, Directory, DirectorySettings, FreezeReason, HandleState},
     handle::{Handle, HandleRules},
     introduction::{Admission, Introduction, Invite, Phase, Rules},
+    matrix::Homeserver,
     store::{Batch, Made, Store, StoreKey, StoreOptions, prefix},
     testing::{FakeHomeserver, TestClock, When},
 };
@@ -40,11 +41,23 @@ fn handle(name: &str) -> Handle {
     Handle::parse(name, &HandleRules::default()).unwrap()
 }
 
+/// The machines of a new start. What an earlier one left running ends first.
+async fn machines(store: &Store, homeserver: &Homeserver) -> Machines {
+    loop {
+        match Machines::new(store.clone(), homeserver.clone(), Default::default()) {
+            Err(error) if error.to_string().contains("in use") => {
+                tokio::task::yield_now().await;
+            }
+            machines => return machines.unwrap(),
+        }
+    }
+}
+
 async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
     let homeserver = fake.connect().await;
     let server = ruma::server_name!("hs.test").to_owned();
     let parts = Parts {
-        machines: Machines::new(store.clone(), homeserver.clone(), Default::default()).unwrap(),
+        machines: machines(store, &homeserver).await,
         directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
         spokesperson: Arc::new(Bot::new(bot().to_owned())),
         clock: Arc::new(TestClock::at(NOW.0)),
@@ -73,6 +86,7 @@ fn introduction(name: &str, room: &str) -> Introduction {
             handle: name.to_owned(),
             strict: false,
             back_to: None,
+            asks_first: false,
         },
     };
     let room = ruma::RoomId::parse(room).unwrap();

@@ -216,7 +216,7 @@ impl RoomActor {
                 let effects = self.feed(&ghost, &Input::Answered { accepted });
                 self.settle(batch, effects)
             }
-            Arrived::Ask { number } => self.asked(number, batch),
+            Arrived::Ask { owner, number } => self.asked(&owner, number, batch).await,
             Arrived::Tell {
                 plain,
                 html,

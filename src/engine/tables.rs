@@ -128,6 +128,8 @@ pub(super) enum Arrived {
     },
     /// The bot is to show a request here.
     Ask {
+        /// Whose it is to answer.
+        owner: OwnedUserId,
         /// Which.
         number: u32,
     },

@@ -117,7 +117,9 @@ impl Case<'_> {
         if view.membership(&self.is.invite.asker) != "join" {
             return self.leave(None);
         }
-        if self.is.owner_joined && !self.is.resumed {
+        // Before the owner has answered nothing is to tell who they are.
+        let may_show = !self.is.asks_first() && !self.is.accepted;
+        if self.is.owner_joined && !self.is.resumed && may_show {
             return self.leave(Some(Reason::OwnerIsHere));
         }
         if view.encryption.is_none() {
@@ -141,7 +143,8 @@ impl Case<'_> {
             if self.is.in_clear {
                 self.say(Saying::SendAgainEncrypted);
             }
-            if !self.is.heard.iter().any(|heard| !heard.unreadable) {
+            let heard = self.is.heard.iter().any(|heard| !heard.unreadable);
+            if !heard && !self.is.accepted {
                 self.is.phase = Phase::Listening {
                     until: self.now + self.rules.wait_for_message,
                 };
@@ -176,7 +179,12 @@ impl Case<'_> {
 
     fn answered(&mut self, accepted: bool) {
         match self.is.phase {
-            Phase::Asking { .. } if accepted => self.invite_owner(),
+            // Days may have passed: the room is looked at again.
+            Phase::Asking { .. } if accepted => {
+                self.is.accepted = true;
+                self.is.phase = Phase::Looking;
+                self.effects.push(Effect::Look);
+            }
             // In the words of every refusal.
             Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
             _ => {}
@@ -307,6 +315,11 @@ impl Case<'_> {
                 self.leave(Some(Reason::NotEncrypted));
             }
             Effect::AskOwner => self.leave(Some(Reason::NotNow)),
+            // Nobody is listened to without knowing it.
+            Effect::Say { saying } if saying.is_asking() => self.leave(Some(match why {
+                Refusal::NoSignedDevice(_) => Reason::UnsignedDevice,
+                _ => Reason::NotNow,
+            })),
             Effect::InviteOwner if *why == Refusal::Impossible => {
                 if !self.is.strict() {
                     self.say(Saying::OwnerNotInvitable);
@@ -366,7 +379,10 @@ impl Case<'_> {
                     *until = self.now + self.rules.wait_for_message;
                 }
             }
-            HeardKind::Other => self.say(Saying::SendAgainOther),
+            HeardKind::Other => self.say(match self.is.phase {
+                Phase::Asking { .. } => Saying::NotKept,
+                _ => Saying::SendAgainOther,
+            }),
             HeardKind::Unreadable => {
                 self.remember(event, true);
             }
@@ -495,15 +511,9 @@ impl Case<'_> {
                 self.linger_afresh();
                 self.pass_on_all();
             }
-            // Somebody else invited them, and they came.
-            Phase::Asking { .. } => {
-                self.withdraw();
-                self.linger_afresh();
-                if self.is.direct && !self.is.strict() {
-                    self.pass_on_all();
-                }
+            Phase::Listening { .. } if !self.is.asks_first() => {
+                self.leave(Some(Reason::OwnerIsHere))
             }
-            Phase::Listening { .. } => self.leave(Some(Reason::OwnerIsHere)),
             _ => {}
         }
     }

@@ -92,11 +92,30 @@ pub fn gist(event_type: &str, content: &Value) -> String {
         ("m.room.message", Some("m.file")) => "(a file)",
         ("m.room.message", Some("m.location")) => "(a place)",
         _ => match content["body"].as_str() {
-            Some(body) => return cut(body, GIST_AT_MOST),
+            Some(body) => return cut(&in_plain_lines(body), GIST_AT_MOST),
             None => "(something without text)",
         },
     };
     what.to_owned()
+}
+
+/// With no line breaks but the plain one, and nothing that turns the direction of writing: whatever
+/// stands in a quote must not be able to look as if it stood beside it.
+fn in_plain_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(8 * GIST_AT_MOST));
+    for c in text.chars().take(2 * GIST_AT_MOST) {
+        match c {
+            '\r' | '\u{B}' | '\u{C}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
+            '\u{61C}'
+            | '\u{200E}'
+            | '\u{200F}'
+            | '\u{202A}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}' => {}
+            c if c.is_control() && !matches!(c, '\n' | '\t') => {}
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn new_content(content: &Value) -> &Value {

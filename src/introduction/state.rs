@@ -183,6 +183,9 @@ pub struct Introduction {
     /// room is encrypted.
     #[serde(default)]
     pub in_clear: bool,
+    /// The owner was asked and said yes.
+    #[serde(default)]
+    pub accepted: bool,
     /// A key came for a strict ghost: the owner may not have been able to read a message.
     pub key_came: bool,
     /// It was under way when the service was restored from a backup: the ghost has lost the keys
@@ -212,6 +215,7 @@ impl Introduction {
             visible_from_join: false,
             encrypted_by_us: false,
             in_clear: false,
+            accepted: false,
             key_came: false,
             resumed: false,
             heard: Vec::new(),
@@ -279,15 +283,16 @@ impl Introduction {
         )
     }
 
-    /// Whether the owner wants to be asked first.
+    /// Whether the owner is still to be asked.
     pub fn asks_first(&self) -> bool {
-        matches!(
-            self.invite.admission,
-            Admission::Introduce {
-                asks_first: true,
-                ..
-            }
-        )
+        !self.accepted
+            && matches!(
+                self.invite.admission,
+                Admission::Introduce {
+                    asks_first: true,
+                    ..
+                }
+            )
     }
 
     /// While the owner is asked: the message that they see, and its newest edit.

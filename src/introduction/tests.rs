@@ -921,6 +921,7 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
     assert_eq!(
         play.carry_out(&view(&[])),
         [
+            Effect::Look,
             Effect::ShowAs,
             Effect::InviteOwner,
             Effect::RememberPair,
@@ -1078,4 +1079,75 @@ fn what_could_not_be_admitted_leaves_when_it_is_taken_up() {
     let is = Introduction::found(room_id!("!room"), &ghost(), invite, START).resumed();
     let leaving = [Effect::Leave { reason: None }, Effect::Forget];
     assert_eq!(is.under_way(), leaving);
+}
+
+#[test]
+fn an_asking_ghost_does_not_show_who_its_owner_is() {
+    // The owner is there already, or comes, in a group with others.
+    let mut play = asks_first(false);
+    let owner_is_here = view(&[("@sam:example.org", "join")]);
+    let done = play.carry_out(&owner_is_here);
+    assert!(done.contains(&Effect::AskOwner), "{done:?}");
+    play.feed(Input::Member {
+        user: sam(),
+        membership: "join".to_owned(),
+    });
+    assert!(play.effects.is_empty(), "{:?}", play.effects);
+    assert!(matches!(play.phase(), Phase::Asking { .. }));
+}
+
+#[test]
+fn after_the_answer_the_room_is_looked_at_again() {
+    let mut play = asking(false);
+    play.carry_out(&view(&[]));
+    play.feed(Input::Answered { accepted: true });
+    // Somebody else has come meanwhile: nothing is passed on for them to read.
+    let done = play.carry_out(&view(&[("@eve:example.org", "join")]));
+    assert!(done.contains(&Effect::InviteOwner), "{done:?}");
+    assert!(
+        !done
+            .iter()
+            .any(|effect| matches!(effect, Effect::PassOn { .. })),
+        "{done:?}"
+    );
+
+    // Nobody is there any more.
+    let mut play = asking(false);
+    play.carry_out(&view(&[]));
+    play.feed(Input::Answered { accepted: true });
+    let mut empty = view(&[]);
+    empty.members.remove(&alice());
+    let done = play.carry_out(&empty);
+    assert!(!done.contains(&Effect::InviteOwner), "{done:?}");
+    assert_eq!(*play.phase(), Phase::Over);
+}
+
+#[test]
+fn a_ghost_that_cannot_say_why_it_stays_does_not_stay() {
+    let saying = Saying::AskingFirst;
+    for (why, reason) in [
+        (
+            Refusal::NoSignedDevice(vec![alice()]),
+            Reason::UnsignedDevice,
+        ),
+        (Refusal::Impossible, Reason::NotNow),
+    ] {
+        let mut play = asking(false);
+        let said = Effect::Say {
+            saying: saying.clone(),
+        };
+        assert_eq!(play.effects[0], said);
+        play.effects.clear();
+        play.feed(Input::Refused(said, why));
+        assert_eq!(
+            play.effects,
+            [
+                Effect::WithdrawRequest,
+                Effect::Leave {
+                    reason: Some(reason)
+                },
+                Effect::Forget
+            ]
+        );
+    }
 }

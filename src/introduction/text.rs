@@ -35,6 +35,8 @@ pub enum Saying {
     AskingFirstStrict,
     /// While the owner is asked no more messages are kept.
     EnoughKept,
+    /// While the owner is asked this is not kept.
+    NotKept,
     /// The owner did not come.
     OwnerDidNotCome,
     /// For a strict handle: the first message may not have been readable.
@@ -42,6 +44,11 @@ pub enum Saying {
 }
 
 impl Saying {
+    /// Whether this tells an asker that the ghost stays and why.
+    pub fn is_asking(&self) -> bool {
+        matches!(self, Self::AskingFirst | Self::AskingFirstInGroup)
+    }
+
     /// The sentence in plain text. `handle` is without `@`.
     pub fn plain(&self, handle: &str) -> String {
         match self {
@@ -77,23 +84,27 @@ impl Saying {
                  pass on what you write; while I am here the service can read this chat."
             ),
             Self::AskingFirst => format!(
-                "@{handle} likes to be asked first, so I have asked and shown them your first \
+                "@{handle} likes to be asked first, so I ask them and show them your first \
                  message. I stay until they answer, at most 7 days, and then pass on what you \
                  write meanwhile; while I am here the service can read this chat."
             ),
             Self::AskingFirstInGroup => format!(
-                "@{handle} likes to be asked first, so I have asked. I stay until they answer, at \
+                "@{handle} likes to be asked first, so I ask them. I stay until they answer, at \
                  most 7 days; while I am here the service can read this chat. They can read what \
                  is written after they have joined."
             ),
             Self::AskingFirstStrict => format!(
-                "@{handle} likes to be asked first, so I have asked for you. What you write \
+                "@{handle} likes to be asked first, so I ask them for you. What you write \
                  before they come they cannot read; if they do not want to chat, or do not answer \
                  within 7 days, you will find them gone from the chat."
             ),
             Self::EnoughKept => format!(
                 "I keep only so many messages until @{handle} answers, and these are enough: \
                  please wait for them."
+            ),
+            Self::NotKept => format!(
+                "I can pass on messages and files, but not this. Please send it again when \
+                 @{handle} is here."
             ),
             Self::OwnerDidNotCome => {
                 format!("@{handle} did not come, so what you wrote was not passed on.")

@@ -52,6 +52,11 @@ pub trait Backend: Debug + Send + Sync + 'static {
         None
     }
 
+    /// All records have been counted: there is nothing to doubt any more.
+    fn reassure(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Bytes on disk, 0 where there is no disk.
     fn size_on_disk(&self) -> Result<u64, StoreError>;
 

@@ -163,6 +163,7 @@ pub(super) fn admit(
             "the database passed over something: its records are counted"
         );
         sum.verify(backend, path)?;
+        backend.reassure()?;
     }
     Ok((last, migrate::run(backend, found, sum, steps)?))
 }

@@ -22,6 +22,7 @@ mod committer;
 mod conformance;
 #[cfg(test)]
 mod crash_tests;
+mod doubt;
 mod error;
 pub(crate) mod files;
 mod key;

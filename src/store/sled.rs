@@ -16,6 +16,7 @@ use std::{
 use super::{
     StoreError, StoreOptions,
     backend::{Backend, Op, Record},
+    doubt,
     files::make_folder,
     memory::range,
     sled_log,
@@ -48,8 +49,9 @@ impl SledBackend {
         make_folder(path)?;
         let mut tries = 0;
         let (db, skipped) = loop {
-            // Before sled repairs anything.
+            // Before sled repairs anything, after which nothing shows any more.
             let skipped = sled_log::skipped(path)?;
+            let skipped = doubt::remember(path, skipped)?;
             let config = sled::Config::new()
                 .path(path)
                 .cache_capacity(options.cache_bytes)
@@ -142,6 +144,10 @@ fn bounds(range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> (Bound<&[u8]>, Bound<&[u8
 impl Backend for SledBackend {
     fn doubts(&self) -> Option<&str> {
         self.skipped.as_deref()
+    }
+
+    fn reassure(&self) -> Result<(), StoreError> {
+        doubt::forget(&self.path)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

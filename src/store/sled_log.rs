@@ -51,15 +51,20 @@ pub(super) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
     while at + SEGMENT_HEADER as u64 <= length {
         let mut segment = vec![0; SEGMENT_HEADER];
         log.read_exact_at(&mut segment, at).map_err(io)?;
+        let size = SEGMENT.min(usize::try_from(length - at).unwrap_or(SEGMENT));
         let Some(number) = sequence_number(&segment) else {
-            return Ok(Some(format!("a segment without a header at {at}")));
+            segment.resize(size, 0);
+            log.read_exact_at(&mut segment, at).map_err(io)?;
+            // sled fills a segment that is free with zeros when it opens.
+            if segment.iter().any(|byte| *byte != 0) {
+                return Ok(Some(format!("a segment without a header at {at}")));
+            }
+            at += SEGMENT as u64;
+            continue;
         };
         newest = newest.max(number);
         if number + SEGMENT as u64 > snapshot {
-            segment.resize(
-                SEGMENT.min(usize::try_from(length - at).unwrap_or(SEGMENT)),
-                0,
-            );
+            segment.resize(size, 0);
             log.read_exact_at(&mut segment, at).map_err(io)?;
             let blobs = folder.join("blobs");
             if let Some(end) = end_of_messages(&segment, number / SEGMENT as u64, &blobs) {

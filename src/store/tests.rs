@@ -477,19 +477,23 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
             .unwrap();
         file.write_all_at(&[0xA5; 64], part * length / 24 + 20)
             .unwrap();
-        match read_all(&place, &key) {
-            Ok(count) => assert_eq!(count, 1000, "damage in part {part}: silent loss"),
-            Err(error) => {
-                assert!(error.is_fatal(), "{error}");
-                loud += 1;
+        // What opens it repairs it: whoever starts again must not find everything in order.
+        let outcomes = [read_all(&place, &key), read_all(&place, &key)];
+        for outcome in outcomes {
+            match outcome {
+                Ok(count) => assert_eq!(count, 1000, "damage in part {part}: silent loss"),
+                Err(error) => {
+                    assert!(error.is_fatal(), "{error}");
+                    loud += 1;
+                }
             }
         }
     }
     assert!(loud > 0, "no damage was ever met");
 }
 
-/// Where nothing is wrong nothing is counted, or every start would read everything. Now and then
-/// sled leaves a segment without a header, so that one store says little.
+/// Where nothing is wrong nothing is counted, or every start would read everything. sled may leave
+/// a place that looks wrong and is not, so that one store says little.
 #[test]
 fn a_database_that_is_whole_is_opened_without_counting() {
     let mut doubts = Vec::new();

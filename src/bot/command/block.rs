@@ -46,13 +46,12 @@ pub(super) fn read(call: &Call<'_, '_>, command: &Command, words: &[&str]) -> Re
 }
 
 fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    // Whoever asks has a number.
+    // A number alone is never a handle: it could be meant for a request that has just gone.
     if let [typed] = words
         && let Some(number) = requests::number(typed)
-        && let Some(answer) =
-            request::answer(call.change, call.person, number, Choice::Block, call.now)?
     {
-        return Ok(answer);
+        return request::answer(call.change, call.person, number, Choice::Block, call.now)?
+            .ok_or_else(|| requests::no_such(number));
     }
     let Meant { target, scope } = read(call, &COMMAND, words)?;
     let named = named(&target);

@@ -39,7 +39,7 @@ fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     for (number, request) in &requests {
         say = say.item().strong(&number.to_string()).and(&format!(
             ": {}, to your handle {}, since {}",
-            request.asker,
+            request.asker_shown(),
             request.handle,
             date(request.since)
         ));
@@ -79,12 +79,17 @@ fn answer(
     };
     match request::answer(call.change, call.person, number, choice, call.now)? {
         Some(answer) => Ok(answer),
-        None => Err(Fail::Say(
-            Say::text(&format!("There is no request {number} any more. "))
-                .code("requests")
-                .and(" shows those that there are."),
-        )),
+        None => Err(no_such(number)),
     }
+}
+
+/// What to say of a number behind which nobody asks.
+pub(super) fn no_such(number: u32) -> Fail {
+    Fail::Say(
+        Say::text(&format!("There is no request {number} any more. "))
+            .code("requests")
+            .and(" shows those that there are."),
+    )
 }
 
 /// The number of a request, as it is typed: `1`, `#1`.

@@ -73,7 +73,11 @@ impl Service {
         let store = Store::open(&folder.join("store"), &key, &options).unwrap();
         let settings = MachineSettings {
             // In every other run fewer than there are ghosts, so that machines come and go.
-            max_live: if store.run().number % 2 == 0 { 2 } else { 100 },
+            max_live: if store.run().number.is_multiple_of(2) {
+                2
+            } else {
+                100
+            },
             top_up_every: Duration::ZERO,
             ..MachineSettings::default()
         };
