@@ -1,0 +1,176 @@
+"""Stonechat, as far as it answers in time.
+
+Whatever goes wrong here is nobody's problem but ours: a question that is not answered in time, or
+not sensibly, is answered with `None`, and things go as they would without the module.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from synapse.module_api import make_deferred_yieldable, run_in_background
+from twisted.internet import defer
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from synapse.module_api import SimpleHttpClient
+
+    from synapse_stonechat.clock import Clock
+    from synapse_stonechat.config import Config
+    from synapse_stonechat.rooms import Question
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_PAUSE = 2.0
+"""For how long nobody is made to wait after a question that was not answered, in seconds."""
+LONGEST_PAUSE = 60.0
+"""The pause doubles with every further one, up to this."""
+REPORT_LIMIT = 5.0
+"""How long a report may take: nobody waits for it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Stonechat says about a room that is being created."""
+
+    owners: dict[str, str]
+    """By ghost, whom to invite in its place. Who is not in here stays a ghost."""
+    blocked: frozenset[str]
+    """Who does not want to be invited by this person."""
+
+
+class Stonechat:
+    """Stonechat over HTTP, with a limit on what anybody waits for it."""
+
+    def __init__(self, http: SimpleHttpClient, config: Config, clock: Clock) -> None:
+        """Prepare to ask; nothing is sent yet."""
+        self._http = http
+        self._base = f"{config.url}/_stonechat/v1"
+        self._headers = {b"Authorization": [b"Bearer " + config.token.encode("ascii")]}
+        self._limit = config.time_limit
+        self._clock = clock
+        self._failures = 0
+        self._ask_again_at = 0.0
+
+    async def introduce(self, question: Question) -> Answer | None:
+        """Ask what becomes of a room, all at once."""
+        body = {
+            "asker": question.asker,
+            "handles": list(question.ghosts),
+            "people": list(question.people),
+            "direct": question.direct,
+            "encrypted": question.encrypted,
+        }
+        return await self._ask("introduce", body, lambda said: _answer(said, question))
+
+    async def blocked(self, inviter: str, people: Sequence[str]) -> frozenset[str] | None:
+        """Ask which of these people do not want to be invited by this one."""
+        body = {"inviter": inviter, "people": list(people)}
+        return await self._ask("blocked", body, lambda said: _blocked(said, people))
+
+    async def report(self, about: dict[str, Any]) -> bool:
+        """Tell Stonechat that the module is here, and whether that arrived.
+
+        Goes out whatever has gone wrong before, so that an answer ends the pause early.
+        """
+        try:
+            await self._within(REPORT_LIMIT, self._post, "module", about)
+        except Exception as error:  # noqa: BLE001
+            self._failed("module", error)
+            return False
+        self._answered()
+        return True
+
+    async def _ask(self, what: str, body: dict[str, Any], read: Callable[[Any], T]) -> T | None:
+        if self._pausing():
+            return None
+        try:
+            said = read(await self._within(self._limit, self._post, what, body))
+        except Exception as error:  # noqa: BLE001
+            self._failed(what, error)
+            return None
+        self._answered()
+        return said
+
+    async def _post(self, what: str, body: dict[str, Any]) -> Any:
+        return await self._http.post_json_get_json(f"{self._base}/{what}", body, self._headers)
+
+    def _pausing(self) -> bool:
+        if not self._failures:
+            return False
+        now = self._clock.seconds()
+        if now < self._ask_again_at:
+            return True
+        # One tries, and the others go on without waiting for how that ends.
+        self._ask_again_at = now + self._limit
+        return False
+
+    def _failed(self, what: str, error: Exception) -> None:
+        pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
+        self._ask_again_at = self._clock.seconds() + pause
+        if not self._failures:
+            logger.warning(
+                "Stonechat does not answer (%s: %s); until it does, ghosts introduce", what, error
+            )
+        # Counting further would only make larger numbers.
+        self._failures = min(self._failures + 1, 10)
+
+    def _answered(self) -> None:
+        if self._failures:
+            logger.info("Stonechat answers again")
+        self._failures = 0
+
+    async def _within(self, seconds: float, call: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Wait no longer than this, even for a call that does not let itself be cancelled."""
+        first: defer.Deferred[T] = defer.Deferred()
+        running = run_in_background(call, *args)
+
+        def ended(result: T | Failure) -> None:
+            if first.called:
+                return
+            if isinstance(result, Failure):
+                first.errback(result)
+            else:
+                first.callback(result)
+
+        def too_late() -> None:
+            if not first.called:
+                first.errback(TimeoutError(f"no answer within {seconds:g} s"))
+            running.cancel()
+
+        running.addBoth(ended)
+        timer = self._clock.callLater(seconds, too_late)
+        try:
+            return await make_deferred_yieldable(first)
+        finally:
+            if timer.active():
+                timer.cancel()
+
+
+def _answer(said: Any, question: Question) -> Answer:
+    """Read an answer, and take nothing from it that was not asked for."""
+    owners: dict[str, str] = {}
+    handles = said["handles"]
+    if not isinstance(handles, dict):
+        raise TypeError("a map of handles was expected")
+    for ghost in question.ghosts:
+        owner = handles[ghost]["owner"] if ghost in handles else None
+        if owner is None:
+            continue
+        if not isinstance(owner, str) or not owner.startswith("@") or ":" not in owner:
+            raise ValueError("an owner without a Matrix ID")
+        owners[ghost] = owner
+    return Answer(owners=owners, blocked=_blocked(said, question.people))
+
+
+def _blocked(said: Any, people: Sequence[str]) -> frozenset[str]:
+    blocked = said["blocked"]
+    if not isinstance(blocked, list):
+        raise TypeError("a list was expected")
+    return frozenset(people).intersection(blocked)

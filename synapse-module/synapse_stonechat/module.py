@@ -1,0 +1,159 @@
+"""The callbacks that Synapse calls."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from synapse.module_api import NOT_SPAM, ModuleApi
+from synapse.module_api.errors import Codes, SynapseError
+
+from synapse_stonechat import config, rooms
+from synapse_stonechat.client import Answer, Stonechat
+from synapse_stonechat.expected import Expected
+from synapse_stonechat.version import VERSION
+
+if TYPE_CHECKING:
+    from synapse.module_api import Requester
+
+    from synapse_stonechat.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_MS = 5_000
+"""How often the module looks whether a report is due."""
+REPORT_EVERY = 60.0
+"""How often it reports once Stonechat has heard of it, in seconds."""
+REPORT_AGAIN = 10.0
+"""And before that."""
+CHECKER = "@_dm_.check:"
+"""`stonechat doctor` makes a room as this user, to see whether the module is called."""
+INVITE_SETTINGS = ("m.invite_permission_config", "org.matrix.msc4155.invite_permission_config")
+"""Account data by which people refuse invites at the server."""
+
+
+class StonechatModule:
+    """The module, as `homeserver.yaml` names it."""
+
+    @staticmethod
+    def parse_config(given: dict[str, Any]) -> config.Config:
+        """Read the module's configuration, or refuse it with words."""
+        return config.parse(given)
+
+    def __init__(self, given: config.Config, api: ModuleApi, clock: Clock | None = None) -> None:
+        """Register the callbacks, and report to Stonechat from now on."""
+        if clock is None:
+            from twisted.internet import reactor  # noqa: PLC0415 (Synapse has chosen one by now)
+
+            clock = cast("Clock", reactor)
+        self._api = api
+        self._server_name = api.server_name
+        self._clock = clock
+        self._stonechat = Stonechat(api.http_client, given, self._clock)
+        self._expected = Expected(self._clock)
+        self._report_at = 0.0
+        api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
+        api.register_spam_checker_callbacks(user_may_invite=self.user_may_invite)
+        api.delayed_background_call(0, self.report, desc="stonechat_report")
+        api.looping_background_call(
+            self.report, LOOK_EVERY_MS, desc="stonechat_report", run_on_all_instances=True
+        )
+
+    async def on_create_room(
+        self,
+        requester: Requester,
+        content: dict[str, Any],
+        is_admin: bool,  # noqa: FBT001 (Synapse's signature)
+    ) -> None:
+        """Put owners in the places of their ghosts.
+
+        Raises only where somebody is invited who has blocked this person: the room would be made,
+        the invite refused, and an empty room left over.
+        """
+        asker = requester.user.to_string()
+        if rooms.is_ours(asker, self._server_name):
+            # Ghosts make rooms of their own.
+            if asker.startswith(CHECKER):
+                self._report_at = 0.0
+                self._api.delayed_background_call(0, self.report, desc="stonechat_report")
+            return
+        unwanted: list[str] = []
+        try:
+            unwanted = await self._prepare(content, asker, is_admin=is_admin)
+        except Exception:
+            logger.exception("A room is created as if there were no module")
+        if unwanted:
+            raise SynapseError(
+                403, f"{unwanted[0]} cannot be invited by you", errcode=Codes.FORBIDDEN
+            )
+
+    async def _prepare(self, content: dict[str, Any], asker: str, *, is_admin: bool) -> list[str]:
+        """Change the request, and tell who in it does not want to be invited by this person."""
+        rooms.encrypt_direct(content, self._server_name)
+        question = rooms.question(content, asker, self._server_name)
+        if question is None:
+            return []
+        if question.ghosts:
+            answer = await self._stonechat.introduce(question)
+        else:
+            blocked = await self._stonechat.blocked(asker, question.people)
+            answer = None if blocked is None else Answer(owners={}, blocked=blocked)
+        if answer is None:
+            # It was given its time; the invites that follow are not to wait as well.
+            self._expected.add(asker, question.people)
+            return []
+        if answer.blocked and not is_admin:
+            return sorted(answer.blocked)
+        owners = {
+            ghost: owner
+            for ghost, owner in answer.owners.items()
+            if await self._can_be_invited(owner)
+        }
+        put = rooms.put_owners(content, asker, owners, self._server_name)
+        self._expected.add(asker, [*question.people, *put])
+        return []
+
+    async def _can_be_invited(self, owner: str) -> bool:
+        """Whether Synapse would let anybody invite this person.
+
+        If it would not, creating the room would fail. The ghost can tell the asker instead.
+        """
+        if not self._api.is_mine(owner):
+            return False
+        info = await self._api.get_userinfo_by_id(owner)
+        if info is None or info.is_deactivated:
+            return False
+        for kind in INVITE_SETTINGS:
+            settings = await self._api.account_data_manager.get_global(owner, kind)
+            if settings and (
+                settings.get("default_action") == "block"
+                or settings.get("blocked_users")
+                or settings.get("blocked_servers")
+            ):
+                return False
+        return True
+
+    async def user_may_invite(
+        self, inviter: str, invitee: str, room_id: str
+    ) -> Literal["NOT_SPAM"] | Codes:
+        """Refuse the invites of local people whom the invited have blocked."""
+        del room_id  # no room is Stonechat's business
+        ours = (rooms.is_ours(user, self._server_name) for user in (inviter, invitee))
+        if any(ours) or not self._api.is_mine(inviter):
+            return NOT_SPAM
+        if self._expected.take(inviter, invitee):
+            return NOT_SPAM
+        blocked = await self._stonechat.blocked(inviter, [invitee])
+        return Codes.FORBIDDEN if blocked else NOT_SPAM
+
+    async def report(self) -> None:
+        """Tell Stonechat that the module is loaded, again and again until it has heard it."""
+        now = self._clock.seconds()
+        if now < self._report_at:
+            return
+        # A report may take longer than the time to the next look.
+        self._report_at = now + REPORT_EVERY
+        about = {"version": VERSION, "synapse": version_of("matrix-synapse")}
+        if not await self._stonechat.report(about):
+            self._report_at = now + REPORT_AGAIN

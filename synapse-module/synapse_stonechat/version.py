@@ -1,0 +1,3 @@
+"""The version, which is Stonechat's."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,90 @@
+"""What the module stands on, played by the tests."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet import defer, task
+
+from synapse_stonechat import StonechatModule
+from synapse_stonechat.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+HERE = "stone.test"
+CONFIG = Config("http://127.0.0.1:29331", "mod_" + "0" * 64)
+
+
+class Web:
+    """An HTTP client, and what it is told from the other side."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.answer: Callable[[str, dict[str, Any]], Any] = lambda _what, _body: silence()
+        self.headers: list[dict[bytes, list[bytes]]] = []
+
+    async def post_json_get_json(
+        self, uri: str, body: dict[str, Any], headers: dict[bytes, list[bytes]]
+    ) -> Any:
+        what = uri.removeprefix("http://127.0.0.1:29331/_stonechat/v1/")
+        self.asked.append((what, body))
+        self.headers.append(headers)
+        said = self.answer(what, body)
+        return await said if isinstance(said, defer.Deferred) else said
+
+    def paths(self) -> list[str]:
+        return [what for what, _ in self.asked]
+
+
+def silence() -> defer.Deferred[Any]:
+    """Answer never, and do not even notice that nobody waits any more."""
+    return defer.Deferred(lambda _: None)
+
+
+def refuse(*_: Any) -> Any:
+    raise ConnectionRefusedError("connection refused")
+
+
+class Api:
+    """Synapse's module API, as much of it as the module uses."""
+
+    def __init__(self) -> None:
+        self.server_name = HERE
+        self.http_client = Web()
+        self.account_data: dict[tuple[str, str], dict[str, Any]] = {}
+        self.gone: set[str] = set()
+        self.deactivated: set[str] = set()
+        self.account_data_manager = SimpleNamespace(get_global=self._get_global)
+        self.callbacks: dict[str, Any] = {}
+        self.background: list[Callable[[], Coroutine[Any, Any, None]]] = []
+
+    def register_third_party_rules_callbacks(self, **callbacks: Any) -> None:
+        self.callbacks |= callbacks
+
+    def register_spam_checker_callbacks(self, **callbacks: Any) -> None:
+        self.callbacks |= callbacks
+
+    def delayed_background_call(self, _msec: float, call: Any, **_: Any) -> None:
+        self.background.append(call)
+
+    def looping_background_call(self, call: Any, msec: float, **_: Any) -> None:
+        del call, msec
+
+    def is_mine(self, user: str) -> bool:
+        return user.endswith(f":{HERE}")
+
+    async def get_userinfo_by_id(self, user: str) -> Any:
+        if user in self.gone:
+            return None
+        return SimpleNamespace(is_deactivated=user in self.deactivated)
+
+    async def _get_global(self, user: str, kind: str) -> Any:
+        return self.account_data.get((user, kind))
+
+
+def module() -> tuple[StonechatModule, Api, task.Clock]:
+    """Make a module that has reported nothing yet, on a clock that stands still."""
+    api, clock = Api(), task.Clock()
+    return StonechatModule(CONFIG, cast("Any", api), cast("Any", clock)), api, clock

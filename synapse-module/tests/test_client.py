@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet import defer, task
+from twisted.trial import unittest
+
+from synapse_stonechat.client import FIRST_PAUSE, Answer, Stonechat
+from synapse_stonechat.rooms import Question
+from tests.fakes import CONFIG, Web, refuse, silence
+
+SAMS, KIMS = "@_dm_sam:stone.test", "@_dm_kim:stone.test"
+SAM, ROB = "@samuel:stone.test", "@rob:stone.test"
+QUESTION = Question("@alice:stone.test", (SAMS, KIMS), (ROB,), direct=False, encrypted=True)
+GOOD = {"handles": {SAMS: {"owner": SAM}, KIMS: {"owner": None}}, "blocked": []}
+
+
+class ClientTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.web, self.clock = Web(), task.Clock()
+        self.stonechat = Stonechat(cast("Any", self.web), CONFIG, cast("Any", self.clock))
+
+    def ask(self) -> defer.Deferred[Answer | None]:
+        return defer.ensureDeferred(self.stonechat.introduce(QUESTION))
+
+    def answers(self, said: Any) -> Any:
+        self.web.answer = lambda *_: said
+        return self.successResultOf(self.ask())
+
+    def test_all_is_asked_in_one_request_with_the_token(self) -> None:
+        self.assertEqual(self.answers(GOOD), Answer({SAMS: SAM}, frozenset()))
+        [(what, body)] = self.web.asked
+        self.assertEqual(what, "introduce")
+        self.assertEqual(
+            body,
+            {
+                "asker": "@alice:stone.test",
+                "handles": [SAMS, KIMS],
+                "people": [ROB],
+                "direct": False,
+                "encrypted": True,
+            },
+        )
+        token = f"Bearer {CONFIG.token}".encode()
+        self.assertEqual(self.web.headers, [{b"Authorization": [token]}])
+
+    def test_nothing_is_taken_from_an_answer_that_was_not_asked_for(self) -> None:
+        said = {
+            "handles": {SAMS: {"owner": SAM}, "@_dm_eve:stone.test": {"owner": "@eve:stone.test"}},
+            "blocked": ["@somebody:stone.test", ROB],
+        }
+        self.assertEqual(self.answers(said), Answer({SAMS: SAM}, frozenset([ROB])))
+
+    def test_nonsense_is_no_answer(self) -> None:
+        nonsense: list[Any] = [
+            None,
+            [],
+            "yes",
+            5,
+            {},
+            {"handles": None, "blocked": []},
+            {"handles": [SAM], "blocked": []},
+            {"handles": {SAMS: SAM}, "blocked": []},
+            {"handles": {SAMS: {}}, "blocked": []},
+            {"handles": {SAMS: {"owner": 5}}, "blocked": []},
+            {"handles": {SAMS: {"owner": "samuel"}}, "blocked": []},
+            {"handles": {}, "blocked": "nobody"},
+            {"handles": {}, "blocked": [[]]},
+            {"handles": {}},
+        ]
+        for said in nonsense:
+            self.setUp()
+            self.assertIsNone(self.answers(said), said)
+
+    def test_nobody_waits_longer_than_the_limit(self) -> None:
+        asked = self.ask()
+        self.clock.advance(CONFIG.time_limit - 0.01)
+        self.assertNoResult(asked)
+        self.clock.advance(0.02)
+        self.assertIsNone(self.successResultOf(asked))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_answer_that_comes_too_late_does_no_harm(self) -> None:
+        late = silence()
+        self.web.answer = lambda *_: late
+        asked = self.ask()
+        self.clock.advance(1)
+        self.assertIsNone(self.successResultOf(asked))
+        if not late.called:
+            late.callback(GOOD)
+
+    def test_after_a_failure_nobody_waits_until_a_pause_is_over(self) -> None:
+        asked = self.ask()
+        self.clock.advance(1)
+        self.assertIsNone(self.successResultOf(asked))
+        for _ in range(100):
+            self.assertIsNone(self.successResultOf(self.ask()))
+        self.assertEqual(len(self.web.asked), 1)
+
+        self.clock.advance(FIRST_PAUSE)
+        one, other = self.ask(), self.ask()
+        # One of the two tries; the other goes on at once.
+        self.assertNoResult(one)
+        self.assertIsNone(self.successResultOf(other))
+        self.clock.advance(1)
+        self.assertIsNone(self.successResultOf(one))
+        self.assertEqual(len(self.web.asked), 2)
+
+        # The pause has doubled.
+        self.clock.advance(FIRST_PAUSE)
+        self.assertIsNone(self.successResultOf(self.ask()))
+        self.assertEqual(len(self.web.asked), 2)
+        self.clock.advance(FIRST_PAUSE)
+        self.assertIsNotNone(self.answers(GOOD))
+        self.assertIsNotNone(self.answers(GOOD))
+        self.assertEqual(len(self.web.asked), 4)
+
+    def test_a_report_that_arrives_ends_the_pause(self) -> None:
+        self.web.answer = refuse
+        self.assertIsNone(self.successResultOf(self.ask()))
+        report = defer.ensureDeferred(self.stonechat.report({"version": "1"}))
+        self.assertFalse(self.successResultOf(report))
+        self.web.answer = lambda *_: {}
+        report = defer.ensureDeferred(self.stonechat.report({"version": "1"}))
+        self.assertTrue(self.successResultOf(report))
+        self.assertIsNotNone(self.answers(GOOD))
+
+    def test_who_has_blocked_whom(self) -> None:
+        self.web.answer = lambda *_: {"blocked": [ROB, SAM]}
+        asked = defer.ensureDeferred(self.stonechat.blocked("@alice:stone.test", [ROB]))
+        self.assertEqual(self.successResultOf(asked), frozenset([ROB]))
+        asked_for = {"inviter": "@alice:stone.test", "people": [ROB]}
+        self.assertEqual(self.web.asked, [("blocked", asked_for)])

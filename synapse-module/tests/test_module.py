@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any, cast
+
+from synapse.module_api import NOT_SPAM
+from synapse.module_api.errors import Codes, SynapseError
+from twisted.internet import defer
+from twisted.trial import unittest
+
+from synapse_stonechat.module import REPORT_AGAIN, REPORT_EVERY
+from tests.fakes import module, refuse
+from tests.test_rooms import ALICE, BOT, KIM, KIMS, SAM, SAMS, direct
+
+ROOM = "!room:stone.test"
+
+
+class ModuleTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.module, self.api, self.clock = module()
+        self.web = self.api.http_client
+        self.owners: dict[str, str | None] = {SAMS: SAM, KIMS: KIM}
+        self.blocked: set[str] = set()
+        self.web.answer = self.answer
+
+    def answer(self, what: str, body: dict[str, Any]) -> Any:
+        blocked = [user for user in body.get("people", []) if user in self.blocked]
+        handles = {ghost: {"owner": self.owners.get(ghost)} for ghost in body.get("handles", [])}
+        return (
+            {"handles": handles, "blocked": blocked}
+            if what == "introduce"
+            else {"blocked": blocked}
+        )
+
+    def create(
+        self, content: dict[str, Any], by: str = ALICE, *, admin: bool = False
+    ) -> defer.Deferred[None]:
+        requester = SimpleNamespace(user=SimpleNamespace(to_string=lambda: by))
+        done = self.api.callbacks["on_create_room"](requester, content, admin)
+        return defer.ensureDeferred(done)
+
+    def may_invite(self, inviter: str, invitee: str) -> Any:
+        done = self.api.callbacks["user_may_invite"](inviter, invitee, ROOM)
+        return self.successResultOf(defer.ensureDeferred(done))
+
+    def report(self) -> None:
+        self.successResultOf(defer.ensureDeferred(self.module.report()))
+
+    def test_the_owner_takes_the_ghosts_place(self) -> None:
+        content = direct(SAMS)
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(SAM))
+        self.assertEqual(self.web.paths(), ["introduce"])
+
+    def test_a_masked_handles_ghost_stays(self) -> None:
+        self.owners = {SAMS: None, KIMS: KIM}
+        content = {"invite": [SAMS, KIMS]}
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, {"invite": [SAMS, KIM]})
+
+    def test_rooms_are_created_as_without_the_module_when_stonechat_does_not_answer(self) -> None:
+        for answer in [refuse, lambda *_: "nonsense", lambda *_: {"handles": {SAMS: {"owner": 1}}}]:
+            self.setUp()
+            self.web.answer = answer
+            content = direct(SAMS)
+            self.successResultOf(self.create(content))
+            self.assertEqual(content, direct(SAMS))
+
+    def test_a_slow_stonechat_is_waited_for_once_and_half_a_second_only(self) -> None:
+        self.web.answer = lambda *_: defer.Deferred(lambda _: None)
+        content = direct(SAMS, KIM)
+        created = self.create(content)
+        self.clock.advance(0.49)
+        self.assertNoResult(created)
+        self.clock.advance(0.02)
+        self.successResultOf(created)
+        self.assertEqual(content, direct(SAMS, KIM))
+        for invitee in (SAMS, KIM, "@x:stone.test"):
+            self.assertEqual(self.may_invite(ALICE, invitee), NOT_SPAM)
+        self.assertEqual(self.web.paths(), ["introduce"])
+
+    def test_a_direct_room_is_encrypted_even_if_stonechat_is_down(self) -> None:
+        self.web.answer = refuse
+        content = direct(SAMS, initial_state=[])
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(SAMS))
+
+    def test_a_chat_with_the_bot_is_encrypted_and_asks_nothing(self) -> None:
+        content = direct(BOT, initial_state=[])
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(BOT))
+        self.assertEqual(self.web.asked, [])
+
+    def test_an_owner_whom_synapse_would_not_let_be_invited_is_left_to_the_ghost(self) -> None:
+        setting, unstable = (
+            "m.invite_permission_config",
+            "org.matrix.msc4155.invite_permission_config",
+        )
+        for prepare in (
+            lambda api: api.gone.add(SAM),
+            lambda api: api.deactivated.add(SAM),
+            lambda api: api.account_data.update({(SAM, setting): {"default_action": "block"}}),
+            lambda api: api.account_data.update({(SAM, unstable): {"blocked_users": ["@a*"]}}),
+            lambda api: api.account_data.update({(SAM, unstable): {"blocked_servers": ["*"]}}),
+        ):
+            self.setUp()
+            cast("Any", prepare)(self.api)
+            content = direct(SAMS)
+            self.successResultOf(self.create(content))
+            self.assertEqual(content, direct(SAMS))
+        self.setUp()
+        self.api.account_data[SAM, setting] = {"default_action": "allow"}
+        content = direct(SAMS)
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(SAM))
+
+    def test_an_owner_elsewhere_is_left_to_the_ghost(self) -> None:
+        self.owners = {SAMS: "@sam:elsewhere.org"}
+        content = direct(SAMS)
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(SAMS))
+
+    def test_whatever_breaks_in_here_breaks_no_room(self) -> None:
+        self.api.get_userinfo_by_id = refuse  # type: ignore[assignment]
+        content = direct(SAMS)
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(SAMS))
+        self.flushLoggedErrors(ConnectionRefusedError)
+
+    def test_a_blocked_persons_room_is_refused_before_it_is_there(self) -> None:
+        self.blocked = {SAM}
+        content = direct(SAM, KIMS)
+        before = copy.deepcopy(content)
+        error = self.failureResultOf(self.create(content), SynapseError).value
+        self.assertEqual((error.code, error.errcode), (403, Codes.FORBIDDEN))
+        self.assertIn(SAM, error.msg)
+        self.assertEqual(content, before)
+        # Server admins may invite whomever they want to: Synapse asks no module about them.
+        self.successResultOf(self.create(content, admin=True))
+        self.assertEqual(content, direct(SAM, KIM))
+
+    def test_blocked_people_cannot_invite_by_matrix_id(self) -> None:
+        self.blocked = {SAM}
+        self.assertEqual(self.may_invite(ALICE, SAM), Codes.FORBIDDEN)
+        self.assertEqual(self.may_invite(ALICE, KIM), NOT_SPAM)
+        self.web.answer = refuse
+        self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
+
+    def test_ghosts_the_bot_and_people_elsewhere_are_not_asked_about(self) -> None:
+        self.blocked = {SAM}
+        self.assertEqual(self.may_invite(SAMS, SAM), NOT_SPAM)
+        self.assertEqual(self.may_invite(BOT, SAM), NOT_SPAM)
+        self.assertEqual(self.may_invite(ALICE, SAMS), NOT_SPAM)
+        self.assertEqual(self.may_invite("@eve:elsewhere.org", SAM), NOT_SPAM)
+        self.successResultOf(self.create(direct(SAM), by=SAMS))
+        self.assertEqual(self.web.asked, [])
+
+    def test_an_owner_who_was_put_in_is_invited_once_without_another_question(self) -> None:
+        self.successResultOf(self.create(direct(SAMS, KIM)))
+        # A block on another handle of his must not show here.
+        self.blocked = {SAM, KIM}
+        self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
+        self.assertEqual(self.may_invite(ALICE, KIM), NOT_SPAM)
+        self.assertEqual(self.web.paths(), ["introduce"])
+        self.assertEqual(self.may_invite(ALICE, SAM), Codes.FORBIDDEN)
+        self.successResultOf(self.create(direct(SAMS)))
+        self.clock.advance(121)
+        self.assertEqual(self.may_invite(ALICE, SAM), Codes.FORBIDDEN)
+
+    def test_the_module_reports_itself_until_it_is_heard_and_then_each_minute(self) -> None:
+        self.assertEqual(len(self.api.background), 1)
+        self.web.answer = refuse
+        self.report()
+        self.clock.advance(REPORT_AGAIN)
+        self.web.answer = lambda *_: {}
+        self.report()
+        self.report()
+        self.assertEqual(self.web.paths(), ["module", "module"])
+        self.assertEqual(sorted(self.web.asked[-1][1]), ["synapse", "version"])
+        self.clock.advance(REPORT_EVERY)
+        self.report()
+        self.assertEqual(len(self.web.asked), 3)
+
+    def test_the_module_reports_itself_when_doctor_makes_a_room(self) -> None:
+        self.web.answer = lambda *_: {}
+        self.report()
+        self.successResultOf(self.create({"invite": [SAM]}, by="@_dm_.check:stone.test"))
+        self.assertEqual(len(self.api.background), 2)
+        self.report()
+        self.assertEqual(self.web.paths(), ["module", "module"])
