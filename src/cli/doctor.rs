@@ -149,6 +149,7 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
                 report.add("engine", Err(split(&error.to_string())));
             }
             asked(report, &checker, witness.as_ref().ok()).await;
+            module(report, &setup, &checker, witness.as_ref().ok()).await;
             checker.clean_up().await;
         }
         Err(problem) => {
@@ -192,6 +193,31 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witn
             advice: true,
         });
     }
+}
+
+/// Whether the homeserver has our module. It is recommended; who asked for it is told if it is not
+/// there.
+async fn module(
+    report: &mut Report,
+    setup: &Setup,
+    checker: &Checker<'_>,
+    witness: Option<&Witness>,
+) {
+    let found = match (&setup.module_token, witness) {
+        (None, _) => Err(Problem::new(
+            "there is no module in the homeserver: a ghost is in every new room for some seconds, \
+             and the one of an open handle hears the opening line",
+            "with the module no ghost enters, and the first message is encrypted for its owner \
+             alone; `stonechat registration --with-module` prints what to add",
+        )),
+        (Some(_), Some(witness)) => checker.module(witness).await,
+        (Some(_), None) => return report.skip(&["module"]),
+    };
+    report.0.push(Line {
+        name: "module",
+        found: Some(found),
+        advice: setup.module_token.is_none(),
+    });
 }
 
 /// This side: the Stonechat that runs already, or else a server for as long as the checks take.

@@ -11,7 +11,10 @@ use url::Url;
 
 use super::CliError;
 use crate::{
-    config::{Config, ConfigError, Registration, Tokens, relative_to, sample_file, write_private},
+    config::{
+        Config, ConfigError, ModuleToken, Registration, Tokens, relative_to, sample_file, snippet,
+        write_private,
+    },
     store::StoreKey,
 };
 
@@ -36,6 +39,9 @@ pub struct Init {
     /// The folder of the database.
     #[arg(long, value_name = "FOLDER", default_value = "data")]
     data: PathBuf,
+    /// Make a token for Stonechat's module in Synapse too, and print what turns the module on.
+    #[arg(long)]
+    with_module: bool,
     /// Replace configuration and registration that are there already. The key of a database is
     /// never replaced.
     #[arg(long)]
@@ -72,6 +78,15 @@ impl Init {
             StoreKey::create_file(&key_file)?;
         }
 
+        let module = ModuleToken::of(config_path, &config);
+        let new_module = self.with_module && !module.is_there();
+        if new_module {
+            module.make(&mut rand::rng(), false)?;
+        }
+        if self.with_module {
+            module.write_snippet(&config)?;
+        }
+
         println!("Written, readable by you alone:");
         println!(
             "  {}   the configuration, with every option",
@@ -92,8 +107,17 @@ impl Init {
                 key_file.display()
             );
         }
+        if new_module {
+            println!(
+                "  {}   the token of the module, for the homeserver",
+                module.path().display()
+            );
+        }
         println!();
         println!("{}", homeserver_yaml(&self.registration));
+        if self.with_module {
+            println!("{}", module_yaml(&config, &module));
+        }
         println!("Then restart the homeserver and start Stonechat:");
         println!("  stonechat{} run", option(config_path));
         println!("and see whether all is well:");
@@ -160,5 +184,27 @@ The homeserver must be able to read the registration. If it runs as another user
   chgrp matrix-synapse {path} && chmod 640 {path}
 ",
         quoted = serde_json::Value::from(path.to_string()),
+    )
+}
+
+/// What the homeserver has to be told about the module.
+pub(super) fn module_yaml(config: &Config, token: &ModuleToken) -> String {
+    let path = std::path::absolute(token.path()).unwrap_or_else(|_| token.path().to_owned());
+    let path = path.display();
+    format!(
+        "\
+With the module in Synapse no ghost enters the rooms that are made for open handles. Install it from
+the folder synapse-module of Stonechat's source into the Python environment of Synapse:
+  /opt/venvs/matrix-synapse/bin/pip install ./synapse-module
+
+and add to homeserver.yaml (to a list `modules` that is there already, add the entry) what stands
+in {file} as well:
+
+{snippet}
+Synapse must be able to read the token too:
+  chgrp matrix-synapse {path} && chmod 640 {path}
+",
+        file = token.snippet_path().display(),
+        snippet = snippet(config, token),
     )
 }

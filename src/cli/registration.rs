@@ -4,8 +4,11 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{CliError, init::homeserver_yaml};
-use crate::config::{Config, Registration, Tokens, absolute_beside};
+use super::{
+    CliError,
+    init::{homeserver_yaml, module_yaml},
+};
+use crate::config::{Config, ModuleToken, Registration, Tokens, absolute_beside};
 
 /// How to write the registration again.
 #[derive(Debug, Args)]
@@ -13,6 +16,10 @@ pub struct Write {
     /// Make new tokens. Until the homeserver is restarted it cannot talk to Stonechat then.
     #[arg(long)]
     new_tokens: bool,
+    /// Make a token for Stonechat's module in Synapse too, if there is none, and print what turns
+    /// the module on.
+    #[arg(long)]
+    with_module: bool,
 }
 
 impl Write {
@@ -37,6 +44,14 @@ impl Write {
             users.exclusive = exclusive;
         }
         registration.write(&path, true)?;
+        let module = ModuleToken::of(config_path, &config);
+        let there = module.is_there();
+        if (there && self.new_tokens) || (!there && self.with_module) {
+            module.make(&mut rand::rng(), there)?;
+        }
+        if self.with_module {
+            module.write_snippet(&config)?;
+        }
         println!(
             "{} written, with {} tokens. Restart the homeserver{} to put it to use.",
             path.display(),
@@ -45,6 +60,10 @@ impl Write {
         );
         println!();
         println!("{}", homeserver_yaml(&path).trim_end());
+        if self.with_module {
+            println!();
+            println!("{}", module_yaml(&config, &module).trim_end());
+        }
         Ok(())
     }
 }

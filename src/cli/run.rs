@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Setup, secrets::Environment},
-    server::{self, AdminSocket, Health, HomeserverToken, Limits, Listener, SelfTest},
+    server::{self, AdminSocket, Health, Limits, Listener, SelfTest, Token},
     shutdown::{self, Shutdown, Trigger},
 };
 
@@ -178,7 +178,8 @@ fn finish(ended: Result<Result<(), CliError>, tokio::task::JoinError>) -> Result
 /// What the server needs to know.
 pub fn server_options(setup: &Setup, self_test: SelfTest, health: Health) -> server::Options {
     server::Options {
-        token: HomeserverToken::new(&setup.registration.hs_token),
+        token: Token::new(&setup.registration.hs_token),
+        module_token: setup.module_token.as_ref().map(Token::new),
         lookups_per_second: NonZeroU32::new(setup.config.limits.lookups_per_second)
             .unwrap_or(NonZeroU32::MIN),
         max_handle: setup.config.handles.max_length,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 
 use super::{CliError, assemble, checks::pause};
@@ -173,6 +173,28 @@ impl Intake for Waiting {
         match self.now() {
             Some(engine) => engine.lookup_user(user).await,
             None => Vec::new(),
+        }
+    }
+
+    async fn introduce(
+        &self,
+        asker: &UserId,
+        ghosts: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+        match self.now() {
+            Some(engine) => engine.introduce(asker, ghosts).await,
+            None => Err(IntakeError::ShuttingDown),
+        }
+    }
+
+    async fn blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, IntakeError> {
+        match self.now() {
+            Some(engine) => engine.blocked(inviter, people).await,
+            None => Err(IntakeError::ShuttingDown),
         }
     }
 }

@@ -245,3 +245,83 @@ fn the_key_of_the_database_can_come_from_the_environment() {
     let error = open_store(&setup, &key("08")).unwrap_err().to_string();
     assert!(!error.contains("0808"), "{error}");
 }
+
+#[test]
+fn init_with_module_makes_a_token_and_what_turns_the_module_on() {
+    let home = Home::new();
+    home.init(&["--with-module", "--listen", "0.0.0.0:4000"])
+        .unwrap();
+    let token = home.path("config/module.token");
+    let mode = fs::metadata(&token).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let setup = home.load();
+    let read = setup.module_token.unwrap();
+    assert_eq!(
+        read.expose_secret(),
+        home.read("config/module.token").trim()
+    );
+    let registration = home.read("registration.yaml");
+    assert!(!registration.contains(read.expose_secret()));
+
+    let snippet = home.read("config/homeserver-module.yaml");
+    assert_eq!(snippet.lines().count(), 3, "{snippet}");
+    let yaml: serde_yaml::Value = serde_yaml::from_str(&snippet).unwrap();
+    let module = &yaml["modules"][0];
+    assert_eq!(module["module"], "synapse_stonechat.StonechatModule");
+    assert_eq!(module["config"]["url"], "http://127.0.0.1:4000");
+    assert_eq!(module["config"]["token_file"], token.to_str().unwrap());
+    let config = home.load().config;
+    let printed = init::module_yaml(
+        &config,
+        &crate::config::ModuleToken::of(&home.path("config/stonechat.yaml"), &config),
+    );
+    assert!(printed.contains(&snippet), "{printed}");
+}
+
+#[test]
+fn without_asking_for_it_there_is_no_module_and_it_can_be_had_later() {
+    let home = Home::new();
+    home.init(&[]).unwrap();
+    assert!(home.load().module_token.is_none());
+    home.run(&["registration"]).unwrap();
+    assert!(!home.path("config/module.token").exists());
+
+    home.run(&["registration", "--with-module"]).unwrap();
+    let token = home.read("config/module.token");
+    assert!(home.load().module_token.is_some());
+    home.run(&["registration", "--with-module"]).unwrap();
+    assert_eq!(home.read("config/module.token"), token, "it stays");
+    home.run(&["registration", "--new-tokens"]).unwrap();
+    assert_ne!(home.read("config/module.token"), token);
+}
+
+#[test]
+fn a_token_of_the_module_that_is_none_or_not_secret_is_refused() {
+    let home = Home::new();
+    home.init(&["--with-module"]).unwrap();
+    let (file, config) = (
+        home.path("config/module.token"),
+        home.path("config/stonechat.yaml"),
+    );
+    let refused = || {
+        let error = Setup::load(&config, &no_environment)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("module.token"), "{error}");
+        error
+    };
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(refused().contains("chmod 640"));
+    // The homeserver has to read it, as it does the registration.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    home.load();
+    fs::write(&file, "short").unwrap();
+    assert!(refused().contains("shorter than 32"));
+    let hs_token = Registration::read(&home.path("registration.yaml")).unwrap();
+    fs::write(&file, hs_token.hs_token.expose_secret()).unwrap();
+    assert!(refused().contains("token of the registration"));
+    fs::remove_file(&file).unwrap();
+    let given = |name: &str| (name == secrets::MODULE_TOKEN).then(|| "t".repeat(40));
+    let setup = Setup::load(&config, &given).unwrap();
+    assert!(setup.module_token.is_some());
+}

@@ -11,6 +11,7 @@
 mod check;
 mod error;
 mod files;
+mod module;
 mod registration;
 mod sample;
 pub mod secrets;
@@ -21,6 +22,7 @@ mod yaml;
 
 pub use error::ConfigError;
 pub use files::{absolute_beside, relative_to, write_private};
+pub use module::{ModuleToken, snippet};
 pub use registration::{
     BOT_LOCALPART, CHECK_LOCALPART, GHOST_PREFIX, Namespace, Namespaces, PROTOCOL, Registration,
     SENDER_LOCALPART, Tokens,
@@ -28,7 +30,7 @@ pub use registration::{
 pub use sample::{SAMPLE_TOKENS_NOTE, sample_file, sample_registration};
 pub use sections::{
     Appservice, Config, Crypto, Handles, HomeserverSection, Introductions, Limits, Log, LogFormat,
-    LogLevel, Reconcile, StoreSection,
+    LogLevel, Module, Reconcile, StoreSection,
 };
 pub use setup::Setup;
 

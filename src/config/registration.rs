@@ -174,7 +174,7 @@ pub fn user_pattern(server: &ServerName) -> String {
     pattern
 }
 
-fn random_hex<R: RngCore + CryptoRng>(rng: &mut R, prefix: &str) -> SecretString {
+pub(super) fn random_hex<R: RngCore + CryptoRng>(rng: &mut R, prefix: &str) -> SecretString {
     let mut bytes = Zeroizing::new([0u8; 32]);
     rng.fill_bytes(bytes.as_mut());
     let digits = Zeroizing::new(hex::encode(*bytes));

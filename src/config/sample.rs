@@ -22,8 +22,8 @@ const TITLE: &str = "\
 # 5m, 1h, 90days, 1year.
 #
 # No secret stands in this file. The tokens are in the registration, the key of the database is in
-# a file of its own; the environment variables STONECHAT_AS_TOKEN, STONECHAT_HS_TOKEN and
-# STONECHAT_STORE_KEY take their places where they are set.
+# a file of its own; the environment variables STONECHAT_AS_TOKEN, STONECHAT_HS_TOKEN,
+# STONECHAT_STORE_KEY and STONECHAT_MODULE_TOKEN take their places where they are set.
 ";
 
 /// Every key in the order of the file, with its comment. A key without a dot that has others below
@@ -79,6 +79,9 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
 
     ("crypto", "The encryption of ghosts and bot."),
     ("crypto.machines_in_memory", "How many ghosts' keys are kept in memory; the others are loaded when they are needed."),
+
+    ("module", "The module in the homeserver, with which no ghost enters the rooms that are made for open handles."),
+    ("module.token_file", "The file with the token that the module shows Stonechat; the homeserver reads it as well. `stonechat registration --with-module` makes it and prints what to add to homeserver.yaml. While it is not there, there is no module."),
 
     ("log", "What is logged, to standard error. Never what people write, no token and no key."),
     ("log.format", "text, or json for machines."),

@@ -9,6 +9,8 @@ use super::ConfigError;
 pub const AS_TOKEN: &str = "STONECHAT_AS_TOKEN";
 /// Takes the place of `hs_token` in the registration.
 pub const HS_TOKEN: &str = "STONECHAT_HS_TOKEN";
+/// Takes the place of the file named by `module.token_file`.
+pub const MODULE_TOKEN: &str = "STONECHAT_MODULE_TOKEN";
 /// Takes the place of the file named by `store.key_file`, with the same content.
 pub const STORE_KEY: &str = "STONECHAT_STORE_KEY";
 

@@ -42,6 +42,9 @@ pub struct Config {
     /// The Olm machines.
     #[serde(default)]
     pub crypto: Crypto,
+    /// The module in the homeserver.
+    #[serde(default)]
+    pub module: Module,
     /// What is logged, and how.
     #[serde(default)]
     pub log: Log,
@@ -69,6 +72,7 @@ impl Default for Config {
             introductions: Introductions::default(),
             reconcile: Reconcile::default(),
             crypto: Crypto::default(),
+            module: Module::default(),
             log: Log::default(),
         }
     }
@@ -288,6 +292,22 @@ impl Default for Crypto {
     fn default() -> Self {
         Self {
             machines_in_memory: 200,
+        }
+    }
+}
+
+/// `module`: the module in the homeserver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Module {
+    /// The file with the token that the module shows us. There is no module while it is not there.
+    pub token_file: PathBuf,
+}
+
+impl Default for Module {
+    fn default() -> Self {
+        Self {
+            token_file: PathBuf::from("module.token"),
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use ruma::{OwnedUserId, UserId};
+use secrecy::SecretString;
 
 use super::{
     BOT_LOCALPART, Config, ConfigError, Registration, check, files,
+    module::ModuleToken,
     secrets::{self, Environment},
     yaml,
 };
@@ -44,6 +46,8 @@ pub struct Setup {
     pub data: PathBuf,
     /// Where the key of the store is, as seen from here.
     pub key_file: PathBuf,
+    /// The token of the module in the homeserver, if there is to be one.
+    pub module_token: Option<SecretString>,
 }
 
 impl Setup {
@@ -59,9 +63,14 @@ impl Setup {
             registration.hs_token = token;
         }
         check::registration(&registration_path, &registration, path, &config)?;
+        let module_token = match secrets::token(environment, secrets::MODULE_TOKEN)? {
+            Some(token) => Some(token),
+            None => ModuleToken::of(path, &config).read(&registration)?,
+        };
         Ok(Self {
             data: files::absolute_beside(path, &config.data),
             key_file: files::absolute_beside(path, &config.store.key_file),
+            module_token,
             config,
             registration,
             config_path: path.to_owned(),

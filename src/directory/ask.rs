@@ -64,9 +64,15 @@ impl Directory {
 impl Change<'_> {
     /// Whether the asker, who invited the ghost of a handle, may be brought together with its
     /// owner, now. It counts as one new conversation, whatever the answer: trying doors is not
-    /// free.
+    /// free. What [`Directory::introduce`] has counted a moment ago is not counted again.
     pub fn ask(&mut self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
-        let (verdict, within_limits) = self.count_and_decide(ask)?;
+        let (verdict, within_limits) = match self.directory.inner.asked.take(ask) {
+            Some(within_limits) => {
+                let facts = facts(self.directory, self, ask, within_limits)?;
+                (decide(ask.asker, &facts), within_limits)
+            }
+            None => self.count_and_decide(ask)?,
+        };
         if let Verdict::Unclaimed { .. } = verdict {
             let limit = Limit {
                 most: self.settings().unclaimed_per_day,
@@ -79,12 +85,15 @@ impl Change<'_> {
     }
 
     /// The same for somebody who invited nobody yet, so that there is nothing to decline: the
-    /// bot's `dm`, the homeserver's module. It costs the asker as much.
+    /// bot's `dm`. It costs the asker as much.
     pub fn ask_for_link(&mut self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
         self.count_and_decide(ask).map(|(verdict, _)| verdict)
     }
 
-    fn count_and_decide(&mut self, ask: &Ask<'_>) -> Result<(Verdict, bool), DirectoryError> {
+    pub(super) fn count_and_decide(
+        &mut self,
+        ask: &Ask<'_>,
+    ) -> Result<(Verdict, bool), DirectoryError> {
         let mut facts = facts(self.directory, self, ask, true)?;
         let verdict = decide(ask.asker, &facts);
         if matches!(verdict, Verdict::OwnHandle { .. }) {

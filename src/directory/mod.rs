@@ -30,6 +30,7 @@
 //! ```
 
 mod ask;
+mod asked;
 mod block;
 mod change;
 mod claim;
@@ -82,6 +83,7 @@ struct Inner {
     store: Store,
     settings: DirectorySettings,
     writing: Mutex<()>,
+    asked: asked::Asked,
 }
 
 impl Directory {
@@ -92,6 +94,7 @@ impl Directory {
                 store,
                 settings,
                 writing: Mutex::new(()),
+                asked: asked::Asked::default(),
             }),
         }
     }

@@ -25,6 +25,7 @@ mod intake;
 #[cfg(test)]
 mod intake_tests;
 mod introduce;
+mod module;
 mod reconcile;
 mod request;
 mod restore;

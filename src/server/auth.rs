@@ -1,4 +1,4 @@
-//! Whether a request comes from our homeserver.
+//! Whether a request comes from our homeserver, or from the module in it.
 
 use axum::{
     extract::{Request, State},
@@ -12,13 +12,13 @@ use subtle::ConstantTimeEq;
 
 use super::ApiError;
 
-/// The homeserver's token, as a digest: comparing digests in constant time tells neither how much
+/// A token that we are shown, as a digest: comparing digests in constant time tells neither how much
 /// of a guess was right nor how long the token is.
 #[derive(Clone)]
-pub struct HomeserverToken([u8; 32]);
+pub struct Token([u8; 32]);
 
-impl HomeserverToken {
-    /// The token of the registration.
+impl Token {
+    /// What has to be shown.
     pub fn new(token: &SecretString) -> Self {
         Self(Sha256::digest(token.expose_secret()).into())
     }
@@ -29,19 +29,15 @@ impl HomeserverToken {
     }
 }
 
-impl std::fmt::Debug for HomeserverToken {
+impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HomeserverToken(…)")
+        f.write_str("Token(…)")
     }
 }
 
 /// Lets a request pass that shows the token, in the header and nowhere else: what stands in a URL
 /// stands in logs.
-pub(super) async fn require(
-    State(token): State<HomeserverToken>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
     match bearer(request.headers()) {
         Err(error) => error.into_response(),
         Ok(shown) if token.is(shown) => next.run(request).await,

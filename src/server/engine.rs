@@ -1,7 +1,7 @@
 //! The engine, as the API sees it.
 
 use async_trait::async_trait;
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
 use super::{Intake, IntakeError, ThirdPartyUser};
 use crate::{
@@ -69,5 +69,24 @@ impl Intake for Engine {
             Some(handle) => self.found(&handle),
             None => Vec::new(),
         }
+    }
+
+    async fn introduce(
+        &self,
+        asker: &UserId,
+        ghosts: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+        let owners = Engine::owners_to_invite(self, asker, ghosts).await;
+        owners.map_err(|error| IntakeError::Store(error.to_string()))
+    }
+
+    async fn blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, IntakeError> {
+        let blocked = |person| self.directory().is_invite_blocked(inviter, person);
+        let blocked: Result<_, _> = people.iter().map(|person| blocked(person)).collect();
+        blocked.map_err(|error| IntakeError::Store(error.to_string()))
     }
 }

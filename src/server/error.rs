@@ -38,7 +38,7 @@ pub enum ApiError {
     #[error("a part of the path cannot be read")]
     BadPath,
     /// The body is too large.
-    #[error("the body is larger than 32 MiB")]
+    #[error("the body is too large")]
     TooLarge,
     /// The body did not come in time.
     #[error("the body did not come in time")]

@@ -29,6 +29,20 @@ pub trait Intake: Send + Sync + 'static {
 
     /// Which handle a ghost stands for, by the rules of [`Intake::lookup_handle`].
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser>;
+
+    /// Somebody is creating a room: for each of these ghosts, whom to invite in its place.
+    async fn introduce(
+        &self,
+        asker: &UserId,
+        ghosts: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError>;
+
+    /// For each of these people, whether they have blocked the one who invites them.
+    async fn blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, IntakeError>;
 }
 
 #[async_trait]
@@ -52,6 +66,22 @@ impl<I: Intake + ?Sized> Intake for Arc<I> {
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser> {
         (**self).lookup_user(user).await
     }
+
+    async fn introduce(
+        &self,
+        asker: &UserId,
+        ghosts: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+        (**self).introduce(asker, ghosts).await
+    }
+
+    async fn blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, IntakeError> {
+        (**self).blocked(inviter, people).await
+    }
 }
 
 /// A handle as a third-party lookup shows it.
@@ -63,11 +93,12 @@ pub struct ThirdPartyUser {
     pub handle: String,
 }
 
-/// Why a transaction could not be taken. The homeserver sends it again after a while.
+/// Why a transaction could not be taken, or a question not answered. The homeserver sends a
+/// transaction again after a while.
 #[derive(Debug, Error)]
 pub enum IntakeError {
-    /// It could not be made durable.
-    #[error("the transaction could not be stored: {0}")]
+    /// The store failed.
+    #[error("the store failed: {0}")]
     Store(String),
     /// We are going down.
     #[error("shutting down")]

@@ -10,7 +10,8 @@
 //! | `POST /_matrix/app/v1/ping` | [pinging](https://spec.matrix.org/v1.19/application-service-api/#pinging) |
 //! | `GET /_matrix/app/v1/users/{userId}`, `…/rooms/{alias}` | [querying](https://spec.matrix.org/v1.19/application-service-api/#querying) |
 //! | `GET /_matrix/app/v1/thirdparty/…` | [third-party networks](https://spec.matrix.org/v1.19/application-service-api/#third-party-networks) |
-//! | `GET /_stonechat/v1/seen/{mark}` | ours: for [`SelfTest`] |
+//! | `GET /_stonechat/v1/seen/{mark}`, `…/reports/{after}` | ours: for [`SelfTest`] |
+//! | `POST /_stonechat/v1/introduce`, `…/blocked`, `…/module` | ours: for the module in the homeserver |
 //! | `GET /health` | ours: 200 when all is up, 503 before |
 
 mod admin;
@@ -22,6 +23,7 @@ mod error;
 mod health;
 mod intake;
 mod listen;
+mod module;
 mod queries;
 mod self_test;
 mod thirdparty;
@@ -38,11 +40,12 @@ use axum::{
 use governor::DefaultDirectRateLimiter;
 
 pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
-pub use auth::HomeserverToken;
+pub use auth::Token;
 pub use error::{ApiError, ServerError};
 pub use health::Health;
 pub use intake::{Intake, IntakeError, ThirdPartyUser};
 pub use listen::{Limits, Listener};
+pub use module::{Report, Seen, Sightings};
 pub use self_test::SelfTest;
 
 /// The largest body that is read. A transaction of Synapse's reaches about 13 MiB at most; one that
@@ -53,7 +56,9 @@ pub const MAX_BODY: usize = 32 << 20;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The token the homeserver shows us.
-    pub token: HomeserverToken,
+    pub token: Token,
+    /// The token that the module in the homeserver shows us, if there is to be one.
+    pub module_token: Option<Token>,
     /// Third-party lookups answered in a second, for everybody together.
     pub lookups_per_second: std::num::NonZeroU32,
     /// The longest handle, for the pattern that clients are told.
@@ -79,6 +84,7 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
     let lookups =
         DefaultDirectRateLimiter::direct(governor::Quota::per_second(options.lookups_per_second));
     let token = options.token.clone();
+    let module_token = options.module_token.clone();
     let health = options.health.clone();
     let app: App<I> = Arc::new(Shared {
         intake,
@@ -114,9 +120,15 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
 
     let ours = Router::new()
         .route("/seen/{mark}", get(self_test::seen::<I>))
+        .route("/reports/{after}", get(module::reports::<I>))
         .route_layer(middleware::from_fn_with_state(token, auth::require))
         .method_not_allowed_fallback(error::wrong_method)
-        .with_state(app);
+        .with_state(app.clone());
+
+    let ours = match module_token {
+        Some(token) => ours.merge(for_module(app, token)),
+        None => ours,
+    };
 
     Router::new()
         .nest("/_matrix/app/v1", api)
@@ -126,6 +138,20 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
         .fallback(error::unknown_path)
 }
 
+/// What the module may ask, and nobody else.
+fn for_module<I: Intake>(app: App<I>, token: Token) -> Router {
+    Router::new()
+        .route("/introduce", post(module::introduce::<I>))
+        .route("/blocked", post(module::blocked::<I>))
+        .route("/module", post(module::report::<I>))
+        .route_layer(middleware::from_fn_with_state(token, auth::require))
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(DefaultBodyLimit::max(module::MAX_BODY))
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod module_tests;
 #[cfg(test)]
 mod socket_tests;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{ApiError, App, Intake};
+use super::{ApiError, App, Intake, module::Sightings};
 use crate::{config::CHECK_LOCALPART, matrix::transaction::Transaction};
 
 /// Marks remembered at a time. More are under way only if somebody plays with it.
@@ -39,6 +39,7 @@ struct Inner {
     marks: Mutex<VecDeque<String>>,
     /// How many transactions have come, and a bell for whoever waits for a mark.
     news: watch::Sender<u64>,
+    module: Sightings,
 }
 
 impl Default for SelfTest {
@@ -46,6 +47,7 @@ impl Default for SelfTest {
         Self(Arc::new(Inner {
             marks: Mutex::default(),
             news: watch::Sender::new(0),
+            module: Sightings::default(),
         }))
     }
 }
@@ -100,6 +102,11 @@ impl SelfTest {
                 _ => true,
             }
         });
+    }
+
+    /// Whether the module in the homeserver has reported itself.
+    pub fn module(&self) -> &Sightings {
+        &self.0.module
     }
 
     /// How many transactions have come since the start.

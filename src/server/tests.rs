@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode, header};
 use proptest::prelude::*;
-use ruma::{UserId, user_id};
+use ruma::{OwnedUserId, UserId, user_id};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{HomeserverToken, Intake, IntakeError, MAX_BODY, Options, ThirdPartyUser, router};
+use super::{Intake, IntakeError, MAX_BODY, Options, ThirdPartyUser, Token, router};
 use crate::matrix::transaction::Transaction;
 
 pub(super) const TOKEN: &str = "hs_0123456789abcdef0123456789abcdef";
@@ -77,6 +77,18 @@ impl Intake for Recorder {
             Vec::new()
         }
     }
+
+    async fn introduce(
+        &self,
+        _: &UserId,
+        _: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+        Err(IntakeError::ShuttingDown)
+    }
+
+    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, IntakeError> {
+        Err(IntakeError::ShuttingDown)
+    }
 }
 
 fn sam() -> ThirdPartyUser {
@@ -88,7 +100,8 @@ fn sam() -> ThirdPartyUser {
 
 pub(super) fn options() -> Options {
     Options {
-        token: HomeserverToken::new(&SecretString::from(TOKEN)),
+        token: Token::new(&SecretString::from(TOKEN)),
+        module_token: None,
         lookups_per_second: NonZeroU32::new(1000).unwrap(),
         max_handle: 15,
         server_name: ruma::server_name!("example.org").to_owned(),

@@ -101,7 +101,7 @@ fn is_json(body: &[u8]) -> bool {
 }
 
 /// The whole body, within the limits of size and time.
-async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
+pub(super) async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
     // What is announced as too large need not come.
     if request.body().size_hint().lower() > super::MAX_BODY as u64 {
         return Err(ApiError::TooLarge);

@@ -25,6 +25,8 @@ TRUSTED = "trusted_private_chat"
 
 _PREFIX = "@_dm_"
 _HANDLE = re.compile(r"[a-z0-9_]{1,64}")
+_MATRIX_ID = re.compile(r"@[!-9;-~]*:[!-~]+")
+_LONGEST = 255
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def question(content: Mapping[str, Any], asker: str, server_name: str) -> Questi
     for user in invited(content):
         if found := ghost(user, server_name):
             ghosts[found] = None
-        elif user != asker and not is_ours(user, server_name):
+        elif user != asker and not is_ours(user, server_name) and _is_matrix_id(user):
             people[user] = None
     if len(ghosts) > MOST_HANDLES:
         ghosts.clear()
@@ -143,6 +145,11 @@ def put_owners(
         creators = [_rename(user, replaced) for user in creation["additional_creators"]]
         content["creation_content"] = {**creation, "additional_creators": _each_once(creators)}
     return sorted(set(replaced.values()))
+
+
+def _is_matrix_id(user: str) -> bool:
+    """Whether this can be somebody; Synapse refuses what cannot."""
+    return len(user) <= _LONGEST and _MATRIX_ID.fullmatch(user) is not None
 
 
 def _is_near(user: str, server_name: str) -> bool:

@@ -88,6 +88,11 @@ class QuestionTest(unittest.TestCase):
         self.assertEqual(question.ghosts, ())
         self.assertIsNone(rooms.question({"invite": [*ten, SAMS]}, ALICE, HERE))
 
+    def test_what_can_be_nobody_is_not_asked_about(self) -> None:
+        odd = ["", "@", "sam", "@sam", "@a b:x", "@ü:stone.test", f"@{'a' * 300}:stone.test"]
+        self.assertIsNone(rooms.question({"invite": odd}, ALICE, HERE))
+        self.assertEqual(self.ask({"invite": [*odd, KIM]}).people, (KIM,))
+
     def test_third_party_invites_change_nothing(self) -> None:
         by_mail = [{"medium": "email", "address": "sam@example.org"}]
         self.assertIsNone(rooms.question({"invite_3pid": by_mail}, ALICE, HERE))

@@ -3,6 +3,7 @@
 
 mod delivery;
 mod homeserver;
+mod module;
 mod witness;
 
 use std::{error::Error, time::Duration};

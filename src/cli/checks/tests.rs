@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, delete, get, post, put},
 };
+use ruma::OwnedUserId;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -185,6 +186,16 @@ impl Intake for Taker {
     }
     async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
         Vec::new()
+    }
+    async fn introduce(
+        &self,
+        _: &UserId,
+        _: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+        Err(IntakeError::ShuttingDown)
+    }
+    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, IntakeError> {
+        Err(IntakeError::ShuttingDown)
     }
 }
 

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::Url;
 
 use super::Problem;
-use crate::{config::Setup, matrix::install_crypto_provider, server::SelfTest};
+use crate::{
+    config::Setup,
+    matrix::install_crypto_provider,
+    server::{self, SelfTest},
+};
 
 /// Sees what the homeserver pushes.
 #[derive(Clone)]
@@ -69,7 +73,7 @@ impl Witness {
             Self::Running { .. } => {
                 let until = Instant::now() + at_most;
                 loop {
-                    let answer = self.ask(mark).await?;
+                    let answer: Seen = self.ask(&format!("seen/{mark}")).await?;
                     if answer.seen || Instant::now() >= until {
                         return Ok((answer.seen, answer.transactions));
                     }
@@ -78,12 +82,26 @@ impl Witness {
         }
     }
 
-    async fn ask(&self, mark: &str) -> Result<Seen, Problem> {
+    /// What the module in the homeserver has reported, as soon as there were more than `after`
+    /// reports, or else after some seconds.
+    pub async fn module(&self, after: u64, at_most: Duration) -> Result<server::Seen, Problem> {
+        match self {
+            Self::Here(test) => Ok(test.module().wait(after, at_most).await),
+            Self::Running { .. } => {
+                let until = Instant::now() + at_most;
+                loop {
+                    let seen: server::Seen = self.ask(&format!("reports/{after}")).await?;
+                    if seen.reports > after || Instant::now() >= until {
+                        return Ok(seen);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, Problem> {
         let Self::Running { http, url, token } = self else {
-            return Ok(Seen {
-                seen: false,
-                transactions: 0,
-            });
+            return Err(Problem::new("nobody to ask", "report this"));
         };
         let other = |what: String| {
             Problem::new(
@@ -92,7 +110,7 @@ impl Witness {
             )
         };
         let mut address = url.clone();
-        address.set_path(&format!("/_stonechat/v1/seen/{mark}"));
+        address.set_path(&format!("/_stonechat/v1/{what}"));
         let answer = http
             .get(address)
             .bearer_auth(token.expose_secret())

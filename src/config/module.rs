@@ -1,0 +1,102 @@
+//! The module in the homeserver: its token, and what the homeserver is told about it.
+
+use std::path::{Path, PathBuf};
+
+use rand::{CryptoRng, RngCore};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{Config, ConfigError, Registration, files, registration::random_hex, secrets};
+
+/// The name of the file with [`snippet`].
+const SNIPPET: &str = "homeserver-module.yaml";
+
+/// The file with the module's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleToken(PathBuf);
+
+impl ModuleToken {
+    /// The one that a configuration names.
+    pub fn of(config_path: &Path, config: &Config) -> Self {
+        Self(files::absolute_beside(
+            config_path,
+            &config.module.token_file,
+        ))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Whether it is there, and so a module is to be.
+    pub fn is_there(&self) -> bool {
+        self.0.symlink_metadata().is_ok()
+    }
+
+    /// Writes a fresh token of 256 bits, readable by its owner alone: see
+    /// [`files::write_private`] for `replace`.
+    pub fn make<R: RngCore + CryptoRng>(
+        &self,
+        rng: &mut R,
+        replace: bool,
+    ) -> Result<(), ConfigError> {
+        let token = random_hex(rng, "mod_");
+        let line = Zeroizing::new(format!("{}\n", token.expose_secret()));
+        files::write_private(&self.0, &line, replace)
+    }
+
+    /// The file beside it with what turns the module on in the homeserver's configuration.
+    pub fn snippet_path(&self) -> PathBuf {
+        self.0.with_file_name(SNIPPET)
+    }
+
+    /// Writes that file: see [`snippet`].
+    pub fn write_snippet(&self, config: &Config) -> Result<(), ConfigError> {
+        files::write_private(&self.snippet_path(), &snippet(config, self), true)
+    }
+
+    /// Reads it, if it is there. Nobody but its owner and its group may be able to.
+    pub(super) fn read(
+        &self,
+        registration: &Registration,
+    ) -> Result<Option<SecretString>, ConfigError> {
+        if !self.is_there() {
+            return Ok(None);
+        }
+        let again = "make a new one with `stonechat registration --with-module --new-tokens` and \
+                     restart the homeserver";
+        let text = Zeroizing::new(files::read_private(&self.0, files::OTHERS, again)?);
+        let token = SecretString::from(text.trim());
+        let refuse = |problem: String| ConfigError::Value {
+            path: self.0.clone(),
+            key: "token".to_owned(),
+            problem,
+            remedy: again.to_owned(),
+        };
+        secrets::check_token(&token).map_err(refuse)?;
+        // Who has one of them is not to have the others.
+        for other in [&registration.as_token, &registration.hs_token] {
+            if other.expose_secret() == token.expose_secret() {
+                return Err(refuse("is a token of the registration".to_owned()));
+            }
+        }
+        Ok(Some(token))
+    }
+}
+
+/// What turns the module on in the homeserver's configuration.
+pub fn snippet(config: &Config, token: &ModuleToken) -> String {
+    let path = std::path::absolute(token.path()).unwrap_or_else(|_| token.path().to_owned());
+    let quoted = |text: &str| Value::from(text).to_string();
+    format!(
+        "\
+modules:
+  - module: synapse_stonechat.StonechatModule
+    config: {{ url: {}, token_file: {} }}
+",
+        quoted(config.appservice.url.as_str().trim_end_matches('/')),
+        quoted(&path.to_string_lossy()),
+    )
+}

@@ -1,0 +1,163 @@
+//! The module asks, and then the ghost is invited all the same.
+
+use ruma::{server_name, user_id};
+
+use super::*;
+use crate::{
+    clock::Timestamp,
+    directory::{BlockScope, ClaimedBy, DirectorySettings, Policy, Reach, record::Others},
+    handle::{HandleRules, Typed},
+    store::Store,
+};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+fn handle(text: &str) -> Handle {
+    Handle::parse(text, &HandleRules::default()).unwrap()
+}
+
+fn alice() -> &'static UserId {
+    user_id!("@alice:example.org")
+}
+
+/// `@sam` and `@samuel` belong to one person, `@kim` to another, `@far` to somebody elsewhere.
+async fn directory(asks: u32) -> Directory {
+    let settings = DirectorySettings {
+        asks_per_sender: asks,
+        ..DirectorySettings::new(server_name!("example.org").to_owned())
+    };
+    let directory = Directory::new(Store::in_memory(), settings);
+    let mut change = directory.begin().await;
+    for (owner, name) in [
+        (user_id!("@s:example.org"), "sam"),
+        (user_id!("@s:example.org"), "samuel"),
+        (user_id!("@kim:example.org"), "kim"),
+        (user_id!("@far:elsewhere.org"), "far"),
+        (alice(), "alice"),
+    ] {
+        change
+            .claim(owner, &handle(name), ClaimedBy::Person, NOW)
+            .unwrap();
+    }
+    change.commit().await.unwrap();
+    directory
+}
+
+async fn introduce(directory: &Directory, names: &[&str]) -> Vec<Option<String>> {
+    let handles: Vec<_> = names.iter().map(|name| handle(name)).collect();
+    let owners = directory.introduce(alice(), &handles, NOW).await.unwrap();
+    let text = |owner: Option<OwnedUserId>| owner.map(|owner| owner.to_string());
+    owners.into_iter().map(text).collect()
+}
+
+async fn ghost_invited(directory: &Directory, name: &str, now: Timestamp) -> Verdict {
+    let handle = handle(name);
+    let mut change = directory.begin().await;
+    let verdict = change.ask(&Ask {
+        asker: alice(),
+        handle: &handle,
+        now,
+    });
+    change.commit().await.unwrap();
+    verdict.unwrap()
+}
+
+/// How many of so many asks are left.
+async fn left(directory: &Directory, most: u32) -> u32 {
+    let mut left = 0;
+    while left < most && ghost_invited(directory, "kim", NOW).await.is_introduce() {
+        left += 1;
+    }
+    left
+}
+
+#[tokio::test]
+async fn owners_are_named_where_they_can_be_reached_now() {
+    let directory = directory(30).await;
+    let s = Some("@s:example.org".to_owned());
+    let found = introduce(&directory, &["sam", "nobody", "samuel", "far", "alice"]).await;
+    assert_eq!(found, [s.clone(), None, s, None, None]);
+}
+
+#[tokio::test]
+async fn blocked_refused_limited_and_frozen_are_one_answer() {
+    let directory = directory(3).await;
+    let mut change = directory.begin().await;
+    let scope = BlockScope::Handle(handle("sam"));
+    let her = Typed::Person(alice().to_owned());
+    let s = user_id!("@s:example.org");
+    change.block(s, &her, &scope, NOW).unwrap();
+    let nobody = Policy {
+        direct: Reach::Nobody,
+        others: Others::Refuse,
+    };
+    change
+        .set_policy(user_id!("@kim:example.org"), &handle("kim"), nobody)
+        .unwrap();
+    change.commit().await.unwrap();
+    let found = introduce(&directory, &["sam", "kim", "samuel", "samuel"]).await;
+    // The fourth is over the limit.
+    assert_eq!(found, [None, None, Some("@s:example.org".into()), None]);
+}
+
+#[tokio::test]
+async fn a_ghost_that_was_left_is_asked_for_once_and_counted_once() {
+    let directory = directory(3).await;
+    assert_eq!(introduce(&directory, &["far"]).await, [None]);
+    // Its invite follows, and brings them together.
+    assert!(ghost_invited(&directory, "far", NOW).await.is_introduce());
+    assert_eq!(left(&directory, 9).await, 2);
+}
+
+#[tokio::test]
+async fn what_was_counted_is_good_for_one_invite_of_the_same_handle_and_not_for_long() {
+    let directory = directory(9).await;
+    for _ in 0..2 {
+        introduce(&directory, &["far"]).await;
+    }
+    for _ in 0..3 {
+        ghost_invited(&directory, "far", NOW).await;
+    }
+    introduce(&directory, &["far"]).await;
+    ghost_invited(&directory, "far", NOW + KEPT_FOR).await;
+    // 2 + 1 + 2 were counted.
+    assert_eq!(left(&directory, 9).await, 4);
+}
+
+#[tokio::test]
+async fn an_introduction_by_the_module_costs_one_and_leaves_nothing_to_use() {
+    let directory = directory(3).await;
+    assert!(introduce(&directory, &["sam"]).await[0].is_some());
+    assert!(ghost_invited(&directory, "sam", NOW).await.is_introduce());
+    assert_eq!(left(&directory, 9).await, 1);
+}
+
+#[tokio::test]
+async fn a_ghost_that_was_left_over_the_limit_declines_although_nothing_more_was_counted() {
+    let directory = directory(1).await;
+    let found = introduce(&directory, &["far", "sam"]).await;
+    assert_eq!(found, [None, None]);
+    let verdict = ghost_invited(&directory, "sam", NOW).await;
+    assert!(matches!(verdict, Verdict::NotNow(_)), "{verdict:?}");
+    // The one that was within the limit still is, when its invite comes.
+    assert!(ghost_invited(&directory, "far", NOW).await.is_introduce());
+    assert_eq!(left(&directory, 9).await, 0);
+}
+
+#[tokio::test]
+async fn ones_own_handle_costs_nothing() {
+    let directory = directory(2).await;
+    assert_eq!(introduce(&directory, &["alice"]).await, [None]);
+    let verdict = ghost_invited(&directory, "alice", NOW).await;
+    assert!(matches!(verdict, Verdict::OwnHandle { .. }), "{verdict:?}");
+    assert_eq!(left(&directory, 9).await, 2);
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_bounded() {
+    let directory = directory(100_000).await;
+    for _ in 0..=MOST {
+        introduce(&directory, &["far"]).await;
+    }
+    assert_eq!(directory.inner.asked.0.lock().unwrap().len(), MOST);
+}

@@ -1,0 +1,453 @@
+//! What the module asks, as requests to the router, and how fast it is answered.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body};
+use http::{Method, Request, StatusCode, header};
+use ruma::{OwnedUserId, UserId, server_name, user_id};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{
+    Intake, IntakeError, Limits, Listener, Options, SelfTest, ThirdPartyUser, Token, router, tests,
+};
+use crate::{
+    clock::Timestamp,
+    directory::{ClaimedBy, Directory, DirectorySettings},
+    handle::{Handle, HandleRules},
+    matrix::transaction::Transaction,
+    shutdown,
+    store::{Store, StoreKey, StoreOptions},
+};
+
+const MODULE: &str = "mod_0123456789abcdef0123456789abcdef";
+
+/// A directory behind the API, without an engine.
+#[derive(Clone)]
+struct Doors {
+    directory: Directory,
+    failing: Arc<Mutex<bool>>,
+    asked: Arc<Mutex<Vec<(OwnedUserId, usize)>>>,
+}
+
+#[async_trait]
+impl Intake for Doors {
+    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), IntakeError> {
+        Ok(())
+    }
+    async fn ping(&self, _: Option<&str>) {}
+    async fn user_exists(&self, _: &UserId) -> bool {
+        false
+    }
+    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
+        Vec::new()
+    }
+    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
+        Vec::new()
+    }
+    async fn introduce(
+        &self,
+        asker: &UserId,
+        ghosts: &[OwnedUserId],
+    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+        if *self.failing.lock().unwrap() {
+            return Err(IntakeError::Store("the disk is full".to_owned()));
+        }
+        let seen = (asker.to_owned(), ghosts.len());
+        self.asked.lock().unwrap().push(seen);
+        let handles: Vec<_> = ghosts
+            .iter()
+            .filter_map(|ghost| Handle::of_ghost(ghost.localpart()))
+            .collect();
+        let owners = self
+            .directory
+            .introduce(asker, &handles, Timestamp(5))
+            .await;
+        owners.map_err(|error| IntakeError::Store(error.to_string()))
+    }
+    async fn blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, IntakeError> {
+        let blocked = |person| self.directory.is_invite_blocked(inviter, person).unwrap();
+        Ok(people.iter().map(|person| blocked(person)).collect())
+    }
+}
+
+impl Doors {
+    fn on(directory: Directory) -> Self {
+        Self {
+            directory,
+            failing: Arc::default(),
+            asked: Arc::default(),
+        }
+    }
+
+    /// `@sam` belongs to `@samuel`, who has blocked `@bob`.
+    async fn new() -> Self {
+        let settings = DirectorySettings::new(server_name!("example.org").to_owned());
+        let directory = Directory::new(Store::in_memory(), settings);
+        let mut change = directory.begin().await;
+        let (owner, sam) = (user_id!("@samuel:example.org"), handle("sam"));
+        change
+            .claim(owner, &sam, ClaimedBy::Person, Timestamp(1))
+            .unwrap();
+        let bob = crate::handle::Typed::Person(user_id!("@bob:example.org").to_owned());
+        let scope = crate::directory::BlockScope::Handle(sam);
+        change.block(owner, &bob, &scope, Timestamp(1)).unwrap();
+        change.commit().await.unwrap();
+        Self::on(directory)
+    }
+
+    fn app(&self, options: Options) -> Router {
+        router(self.clone(), options)
+    }
+}
+
+fn handle(text: &str) -> Handle {
+    Handle::parse(text, &HandleRules::default()).unwrap()
+}
+
+fn options() -> Options {
+    Options {
+        module_token: Some(Token::new(&SecretString::from(MODULE))),
+        ..tests::options()
+    }
+}
+
+async fn send(
+    app: &Router,
+    method: Method,
+    path: &str,
+    token: &str,
+    body: impl Into<Body>,
+) -> (StatusCode, Value) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(body.into())
+        .unwrap();
+    let response = app.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), 4 << 20).await;
+    (
+        status,
+        serde_json::from_slice(&body.unwrap()).unwrap_or(Value::Null),
+    )
+}
+
+async fn ask(app: &Router, what: &str, body: &Value) -> (StatusCode, Value) {
+    let path = format!("/_stonechat/v1/{what}");
+    send(app, Method::POST, &path, MODULE, body.to_string()).await
+}
+
+fn room(asker: &str, handles: &[&str], people: &[&str]) -> Value {
+    json!({
+        "asker": asker, "handles": handles, "people": people, "direct": true, "encrypted": true,
+    })
+}
+
+#[tokio::test]
+async fn owners_are_named_and_whoever_stays_a_ghost_stays_without_a_reason() {
+    let app = Doors::new().await.app(options());
+    let (sam, nobody) = ("@_dm_sam:example.org", "@_dm_nobody:example.org");
+    let body = room(
+        "@alice:example.org",
+        &[sam, nobody],
+        &["@samuel:example.org"],
+    );
+    let answer = ask(&app, "introduce", &body).await;
+    let handles = json!({ sam: { "owner": "@samuel:example.org" }, nobody: { "owner": null } });
+    let wanted = json!({ "handles": handles, "blocked": [] });
+    assert_eq!(answer, (StatusCode::OK, wanted));
+
+    // Blocked by his handle, and by his name.
+    let body = room(
+        "@bob:example.org",
+        &[sam],
+        &["@samuel:example.org", "@kim:example.org"],
+    );
+    let answer = ask(&app, "introduce", &body).await;
+    let handles = json!({ sam: { "owner": null } });
+    let wanted = json!({ "handles": handles, "blocked": ["@samuel:example.org"] });
+    assert_eq!(answer, (StatusCode::OK, wanted.clone()));
+    let people = json!(["@samuel:example.org", "@kim:example.org"]);
+    let body = json!({ "inviter": "@bob:example.org", "people": people });
+    let (status, answer) = ask(&app, "blocked", &body).await;
+    assert_eq!(
+        (status, &answer["blocked"]),
+        (StatusCode::OK, &wanted["blocked"])
+    );
+    let body = json!({ "inviter": "@alice:example.org", "people": people });
+    let (_, answer) = ask(&app, "blocked", &body).await;
+    assert_eq!(answer["blocked"], json!([]));
+}
+
+#[tokio::test]
+async fn in_a_room_in_clear_every_ghost_is_left_and_nothing_is_counted() {
+    let doors = Doors::new().await;
+    let app = doors.app(options());
+    let mut body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]);
+    body["encrypted"] = json!(false);
+    let (status, answer) = ask(&app, "introduce", &body).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        answer["handles"]["@_dm_sam:example.org"]["owner"],
+        Value::Null
+    );
+    assert!(doors.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_modules_token_opens_its_own_doors_and_no_others() {
+    let doors = Doors::new().await;
+    let app = doors.app(options());
+    let body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]).to_string();
+    for what in ["introduce", "blocked", "module"] {
+        let path = format!("/_stonechat/v1/{what}");
+        for wrong in [tests::TOKEN, "x", &MODULE[1..], &MODULE.to_uppercase()] {
+            let (status, answer) = send(&app, Method::POST, &path, wrong, body.clone()).await;
+            assert_eq!(
+                (status, &answer["errcode"]),
+                (StatusCode::FORBIDDEN, &json!("M_FORBIDDEN")),
+                "{what} {wrong}"
+            );
+        }
+        let (status, _) = send(&app, Method::GET, &path, MODULE, "").await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    for (method, path) in [
+        (Method::PUT, "/_matrix/app/v1/transactions/1"),
+        (Method::POST, "/_matrix/app/v1/ping"),
+        (Method::GET, "/_matrix/app/v1/users/@_dm_sam:example.org"),
+        (Method::GET, "/_stonechat/v1/seen/x"),
+        (Method::GET, "/_stonechat/v1/reports/0"),
+    ] {
+        let (status, _) = send(&app, method, path, MODULE, "{}").await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert!(doors.asked.lock().unwrap().is_empty());
+
+    // Where there is to be no module there are no doors for one.
+    let closed = doors.app(tests::options());
+    for token in [MODULE, tests::TOKEN, ""] {
+        let path = "/_stonechat/v1/introduce";
+        let (status, _) = send(&closed, Method::POST, path, token, body.clone()).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_malformed_or_too_much_is_refused_and_what_can_be_nobody_is_passed_over() {
+    let doors = Doors::new().await;
+    let app = doors.app(options());
+    let alice = "@alice:example.org";
+    let path = "/_stonechat/v1/introduce";
+    for (body, errcode) in [
+        ("", "M_NOT_JSON"),
+        ("{", "M_NOT_JSON"),
+        ("[]", "M_BAD_JSON"),
+        ("{}", "M_BAD_JSON"),
+        (
+            r#"{"asker":5,"handles":[],"direct":true,"encrypted":true}"#,
+            "M_BAD_JSON",
+        ),
+        (
+            r#"{"asker":"@a:b","handles":[5],"direct":true,"encrypted":true}"#,
+            "M_BAD_JSON",
+        ),
+    ] {
+        let (status, answer) = send(&app, Method::POST, path, MODULE, body).await;
+        assert_eq!(
+            (status, &answer["errcode"]),
+            (StatusCode::BAD_REQUEST, &json!(errcode)),
+            "{body}"
+        );
+    }
+    let eleven: Vec<_> = (0..11).map(|n| format!("@_dm_h{n}:example.org")).collect();
+    let eleven: Vec<_> = eleven.iter().map(String::as_str).collect();
+    let (status, _) = ask(&app, "introduce", &room(alice, &eleven, &[])).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let crowd = vec!["@guest:example.org"; 1001];
+    let (status, _) = ask(&app, "introduce", &room(alice, &[], &crowd)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = ask(&app, "blocked", &json!({"inviter": alice, "people": crowd})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, answer) = send(&app, Method::POST, path, MODULE, vec![b' '; 3 << 20]).await;
+    assert_eq!(
+        (status, &answer["errcode"]),
+        (StatusCode::PAYLOAD_TOO_LARGE, &json!("M_TOO_LARGE"))
+    );
+    assert!(doors.asked.lock().unwrap().is_empty());
+
+    let sam = "@_dm_sam:example.org";
+    let body = room(alice, &["nonsense", sam], &["@", "@samuel:example.org"]);
+    let (status, answer) = ask(&app, "introduce", &body).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["handles"]["nonsense"]["owner"], Value::Null);
+    assert_eq!(answer["handles"][sam]["owner"], "@samuel:example.org");
+    let (status, answer) = ask(&app, "introduce", &room("somebody", &[sam], &[])).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["handles"][sam]["owner"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_no_answer_and_says_nothing_about_itself() {
+    let doors = Doors::new().await;
+    *doors.failing.lock().unwrap() = true;
+    let app = doors.app(options());
+    let body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]);
+    let (status, answer) = ask(&app, "introduce", &body).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!answer.to_string().contains("disk"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_report_is_remembered_for_whoever_waits_for_it() {
+    let self_test = SelfTest::default();
+    let options = Options {
+        self_test: self_test.clone(),
+        ..options()
+    };
+    let app = Doors::new().await.app(options);
+    assert_eq!(self_test.module().wait(0, Duration::ZERO).await.last, None);
+    let waiting = tokio::spawn({
+        let app = app.clone();
+        async move {
+            send(
+                &app,
+                Method::GET,
+                "/_stonechat/v1/reports/0",
+                tests::TOKEN,
+                "",
+            )
+            .await
+        }
+    });
+    let long = format!("1.163.2\n{}", "x".repeat(100));
+    let body = json!({"version": "0.1.0", "synapse": long});
+    let (status, _) = ask(&app, "module", &body).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, seen) = waiting.await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(seen["reports"], 1);
+    assert_eq!(seen["last"]["version"], "0.1.0");
+    let synapse = seen["last"]["synapse"].as_str().unwrap();
+    assert!(
+        synapse.starts_with("1.163.2xxx") && synapse.len() == 40,
+        "{synapse}"
+    );
+    let (status, _) = ask(&app, "module", &json!({"version": 5})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+/// How long the module waits, with 100,000 handles on disk:
+/// `cargo test --release -p stonechat --lib the_module_is_answered -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute, and measures only what is built with --release"]
+async fn the_module_is_answered_within_ten_milliseconds_with_a_hundred_thousand_handles() {
+    const HANDLES: usize = 100_000;
+    const QUESTIONS: usize = 5_000;
+    const AT_ONCE: usize = 4;
+
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("store.key");
+    StoreKey::create_file(&key_file).unwrap();
+    let key = StoreKey::from_file(&key_file).unwrap();
+    let options_of_store = StoreOptions::default();
+    let store = Store::open(&folder.path().join("data"), &key, &options_of_store).unwrap();
+    let settings = DirectorySettings::new(server_name!("example.org").to_owned());
+    let directory = Directory::new(store.clone(), settings);
+    let begun = Instant::now();
+    for first in (0..HANDLES).step_by(1000) {
+        let mut change = directory.begin().await;
+        for n in first..first + 1000 {
+            let owner = UserId::parse(format!("@owner{n}:example.org")).unwrap();
+            let claimed = change.claim(&owner, &name(n), ClaimedBy::Admin, Timestamp(1));
+            claimed.unwrap();
+        }
+        change.commit().await.unwrap();
+    }
+    println!("{HANDLES} handles in {:?}", begun.elapsed());
+
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Limits::default());
+    let listener = listener.await.unwrap();
+    let url = format!("http://{}/_stonechat/v1/introduce", listener.address());
+    let (trigger, stop) = shutdown::channel();
+    let router = Doors::on(directory).app(options());
+    let server = tokio::spawn(listener.serve(router, stop));
+    crate::matrix::install_crypto_provider();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+
+    for (what, handles, people) in [
+        ("one handle", 1, 0),
+        ("ten handles", 10, 0),
+        ("ten handles and a hundred people", 10, 100),
+    ] {
+        let mut askers = tokio::task::JoinSet::new();
+        for asker in 0..AT_ONCE {
+            let (http, url) = (http.clone(), url.clone());
+            askers.spawn(async move {
+                let mut took = Vec::with_capacity(QUESTIONS);
+                for n in 0..QUESTIONS / AT_ONCE {
+                    // Everywhere in the directory, by ever new people.
+                    let at = |k: usize| (n * 7919 + k * 104_729 + asker * 31) % HANDLES;
+                    let ghosts: Vec<_> = (0..handles)
+                        .map(|k| format!("@{}:example.org", name(at(k)).ghost_localpart()))
+                        .collect();
+                    let others: Vec<_> = (0..people)
+                        .map(|k| format!("@owner{}:example.org", at(k)))
+                        .collect();
+                    let body = json!({
+                        "asker": format!("@asker{asker}_{n}_{handles}_{people}:example.org"),
+                        "handles": ghosts, "people": others, "direct": false, "encrypted": true,
+                    });
+                    let begun = Instant::now();
+                    let request = http.post(&url).bearer_auth(MODULE).json(&body);
+                    let said: Value = request.send().await.unwrap().json().await.unwrap();
+                    took.push(begun.elapsed());
+                    let put = said["handles"].as_object().unwrap();
+                    assert!(put.values().all(|is| is["owner"].is_string()), "{said}");
+                }
+                took
+            });
+        }
+        let mut took: Vec<Duration> = askers.join_all().await.into_iter().flatten().collect();
+        took.sort_unstable();
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+        println!(
+            "{what}: {} questions, {AT_ONCE} at once: p50 {:?}, p99 {:?}, most {:?}",
+            took.len(),
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+        assert!(
+            at(0.99) < Duration::from_millis(10),
+            "{what}: {:?}",
+            at(0.99)
+        );
+    }
+    trigger.pull();
+    server.await.unwrap();
+    store.shut_down().await.unwrap();
+}
+
+/// Handles that do not look alike: in base 6, with digits of two letters each.
+fn name(n: usize) -> Handle {
+    const DIGITS: [&str; 6] = ["ba", "ce", "di", "fu", "go", "ha"];
+    let mut text = String::new();
+    let mut rest = n;
+    for _ in 0..7 {
+        text.push_str(DIGITS[rest % 6]);
+        rest /= 6;
+    }
+    handle(&text)
+}
