@@ -10,7 +10,7 @@
 //! | room | what lives there | open first |
 //! |---|---|---|
 //! | [`cli`] | one file per subcommand (`init`, `run`, `backup`, …), and the checks of the homeserver | [`cli::run`] |
-//! | [`server`] | the application service API, and the socket for the admin, over axum | [`server::router`] |
+//! | [`server`] | the application service API, what the module in Synapse asks, and the socket for the admin, over axum | [`server::router`] |
 //! | [`bot`] | what people type in their control room, and what they are told; one file per command | [`bot::answer`] |
 //! | [`engine`] | inbox → decide → outbox; the only place that runs things | [`engine::Engine`] |
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |

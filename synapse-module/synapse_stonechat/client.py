@@ -58,6 +58,10 @@ class Stonechat:
         self._failures = 0
         self._ask_again_at = 0.0
 
+    def answers(self) -> bool:
+        """Whether the last question was answered."""
+        return not self._failures
+
     async def introduce(self, question: Question) -> Answer | None:
         """Ask what becomes of a room, all at once."""
         body = {

@@ -52,7 +52,8 @@ class StonechatModule:
         self._clock = clock
         self._stonechat = Stonechat(api.http_client, given, self._clock)
         self._expected = Expected(self._clock)
-        self._report_at = 0.0
+        self._heard = False
+        self._last_report = -REPORT_EVERY
         api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
         api.register_spam_checker_callbacks(user_may_invite=self.user_may_invite)
         api.delayed_background_call(0, self.report, desc="stonechat_report")
@@ -75,7 +76,7 @@ class StonechatModule:
         if rooms.is_ours(asker, self._server_name):
             # Ghosts make rooms of their own.
             if asker.startswith(CHECKER):
-                self._report_at = 0.0
+                self._last_report = -REPORT_EVERY
                 self._api.delayed_background_call(0, self.report, desc="stonechat_report")
             return
         unwanted: list[str] = []
@@ -150,10 +151,10 @@ class StonechatModule:
     async def report(self) -> None:
         """Tell Stonechat that the module is loaded, again and again until it has heard it."""
         now = self._clock.seconds()
-        if now < self._report_at:
+        # What went unanswered is followed by a report soon, which shows when it is over.
+        well = self._heard and self._stonechat.answers()
+        if now < self._last_report + (REPORT_EVERY if well else REPORT_AGAIN):
             return
-        # A report may take longer than the time to the next look.
-        self._report_at = now + REPORT_EVERY
+        self._last_report = now
         about = {"version": VERSION, "synapse": version_of("matrix-synapse")}
-        if not await self._stonechat.report(about):
-            self._report_at = now + REPORT_AGAIN
+        self._heard = await self._stonechat.report(about)

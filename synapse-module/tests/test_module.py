@@ -182,6 +182,19 @@ class ModuleTest(unittest.TestCase):
         self.report()
         self.assertEqual(len(self.web.asked), 3)
 
+    def test_after_a_question_that_was_not_answered_a_report_follows_soon(self) -> None:
+        self.web.answer = lambda *_: {}
+        self.report()
+        self.web.answer = refuse
+        self.successResultOf(self.create(direct(SAMS)))
+        self.web.answer = self.answer
+        self.clock.advance(REPORT_AGAIN)
+        self.report()
+        self.assertEqual(self.web.paths(), ["module", "introduce", "module"])
+        content = direct(SAMS)
+        self.successResultOf(self.create(content))
+        self.assertEqual(content, direct(SAM))
+
     def test_the_module_reports_itself_when_doctor_makes_a_room(self) -> None:
         self.web.answer = lambda *_: {}
         self.report()

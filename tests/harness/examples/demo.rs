@@ -19,7 +19,7 @@ use harness::{
     ruma::OwnedUserId,
     service,
     synapse::PASSWORD,
-    venv::{Progress, SYNAPSE_VERSION, Venv},
+    venv::{Progress, Venv, synapse_version},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -29,6 +29,10 @@ struct Options {
     /// Leave homeserver and service running until Ctrl-C, and say how to sign in.
     #[arg(long)]
     keep: bool,
+    /// Do without Stonechat's module in Synapse: a ghost hears the opening line, passes it on and
+    /// leaves.
+    #[arg(long)]
+    without_module: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,17 +71,27 @@ async fn play(options: &Options) -> Result<()> {
 
     stage.scene("Setting up");
     let venv = synapse_with_progress()?;
-    let mut world = World::prepare(&venv, WorldOptions::default()).await?;
+    let with_module = !options.without_module;
+    let setup = WorldOptions {
+        module: with_module,
+        ..WorldOptions::default()
+    };
+    let mut world = World::prepare(&venv, setup).await?;
     stage.says(
         "Stonechat",
-        "`stonechat init` wrote config/stonechat.yaml and registration.yaml",
+        match with_module {
+            true => "`stonechat init --with-module` wrote configuration, registration and token",
+            false => "`stonechat init` wrote config/stonechat.yaml and registration.yaml",
+        },
     );
     let begun = Instant::now();
     world.synapse.start().await?;
     stage.says(
         "Synapse",
         &format!(
-            "{SYNAPSE_VERSION} serves {} ({})",
+            "{} {}serves {} ({})",
+            synapse_version(),
+            if with_module { "with the module " } else { "" },
             world.synapse.url(),
             seconds(begun.elapsed())
         ),
@@ -117,7 +131,8 @@ async fn play(options: &Options) -> Result<()> {
     let chat = alice.starts_chat(&[&ghost]).await?;
     chat.says(OPENING_LINE).await?;
     stage.says("Alice", OPENING_LINE);
-    let invite = sam.invited_by(&ghost).await?;
+    let inviter = if with_module { &alice.user_id } else { &ghost };
+    let invite = sam.invited_by(inviter).await?;
     let invited_after = asked.elapsed();
     stage.says(
         "Sam",
@@ -137,9 +152,18 @@ async fn play(options: &Options) -> Result<()> {
         "Sam",
         &format!("reads: {}", passed_on.text().unwrap_or_default()),
     );
-    chat.sees_leave(&ghost).await?;
-    let gone_after = asked.elapsed();
-    stage.says("Ghost", "has left");
+    let gone_after = if with_module {
+        no_ghost_was_there(&world, &chat).await?;
+        stage.says(
+            "Ghost",
+            "was never there: Synapse's database knows of none in this room",
+        );
+        None
+    } else {
+        chat.sees_leave(&ghost).await?;
+        stage.says("Ghost", "has left");
+        Some(asked.elapsed())
+    };
 
     stage.scene("They talk");
     sams.replies(&passed_on.event_id, REPLY).await?;
@@ -183,10 +207,12 @@ async fn play(options: &Options) -> Result<()> {
             seconds(invited_after)
         ),
     );
-    stage.says(
-        "",
-        &format!("{:>8}  until the ghost was gone", seconds(gone_after)),
-    );
+    if let Some(gone_after) = gone_after {
+        stage.says(
+            "",
+            &format!("{:>8}  until the ghost was gone", seconds(gone_after)),
+        );
+    }
     stage.says(
         "",
         &format!("{:>8}  for all of this", seconds(stage.started.elapsed())),
@@ -195,6 +221,16 @@ async fn play(options: &Options) -> Result<()> {
     if options.keep {
         keep(&stage, &mut world).await?;
     }
+    Ok(())
+}
+
+/// Whether the homeserver's database has never had a user of Stonechat's in this room.
+async fn no_ghost_was_there(world: &World, chat: &Chat) -> Result<()> {
+    let sql = "SELECT user_id FROM room_memberships \
+               WHERE room_id = ?1 AND user_id LIKE '@\\_dm\\_%' ESCAPE '\\'";
+    let room = [chat.id().as_str()];
+    let rows = world.synapse.database_says(sql, &room).await?;
+    ensure!(rows.is_empty(), "{rows:?} were in the room");
     Ok(())
 }
 

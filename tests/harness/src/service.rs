@@ -31,6 +31,8 @@ pub struct ServiceOptions {
     pub public_url: Option<Url>,
     /// The port to listen on; a free one if `None`.
     pub port: Option<u16>,
+    /// Set up for the module in the homeserver.
+    pub module: bool,
     /// Further environment variables.
     pub environment: Vec<(String, String)>,
 }
@@ -91,7 +93,11 @@ impl Service {
             http: reqwest::Client::builder().no_proxy().build()?,
         };
         let url = homeserver.as_str().trim_end_matches('/');
-        let args = ["init", "--homeserver", url, "--server-name", server_name];
+        let mut args = vec!["init", "--homeserver", url, "--server-name", server_name];
+        let listen = format!("127.0.0.1:{}", service.port);
+        let public = service.public_url()?;
+        args.extend(["--listen", &listen, "--url", public.as_str()]);
+        args.extend(service.options.module.then_some("--with-module"));
         service.succeeds(&args).await?;
         service.configure()?;
         Ok(service)
@@ -103,9 +109,24 @@ impl Service {
         self.configure()
     }
 
+    /// The address under which the homeserver reaches it.
+    fn public_url(&self) -> Result<Url> {
+        match &self.options.public_url {
+            Some(url) => Ok(url.clone()),
+            None => Ok(Url::parse(&format!("http://127.0.0.1:{}", self.port))?),
+        }
+    }
+
+    /// What `init` wrote for the homeserver, to turn the module on.
+    pub fn module_settings(&self) -> Result<Value> {
+        let path = self.config().with_file_name("homeserver-module.yaml");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}; does init write it?", path.display()))?;
+        Ok(serde_yaml::from_str(&text)?)
+    }
+
     fn configure(&self) -> Result<()> {
-        let own = Url::parse(&format!("http://127.0.0.1:{}", self.port))?;
-        let public = self.options.public_url.as_ref().unwrap_or(&own);
+        let public = self.public_url()?;
         let mut changes = vec![
             (
                 "appservice.listen".to_owned(),

@@ -11,6 +11,17 @@ use anyhow::{Context, Result, bail};
 
 /// The Synapse that the stories run on.
 pub const SYNAPSE_VERSION: &str = "1.163.2";
+
+/// The Synapse that the stories run on now: `STONECHAT_SYNAPSE_VERSION` names another one.
+pub fn synapse_version() -> String {
+    std::env::var("STONECHAT_SYNAPSE_VERSION").unwrap_or_else(|_| SYNAPSE_VERSION.to_owned())
+}
+
+/// Stonechat's module for Synapse, in the repository.
+pub fn module_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../synapse-module")
+}
+
 /// About how many packages pip collects for it, for the progress bar.
 const PACKAGES: u32 = 56;
 
@@ -67,7 +78,7 @@ impl Venv {
 
     /// Whether the Synapse that we want is installed in it. pip writes this folder last.
     fn has_synapse(&self) -> bool {
-        let installed = format!("matrix_synapse-{SYNAPSE_VERSION}.dist-info/RECORD");
+        let installed = format!("matrix_synapse-{}.dist-info/RECORD", synapse_version());
         let Ok(libraries) = fs::read_dir(self.folder.join("lib")) else {
             return false;
         };
@@ -118,7 +129,7 @@ impl Venv {
                 "--no-input",
             ])
             .args(["--progress-bar", "off"])
-            .arg(format!("matrix-synapse=={SYNAPSE_VERSION}"))
+            .arg(format!("matrix-synapse=={}", synapse_version()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -145,7 +156,8 @@ impl Venv {
             .unwrap_or_default();
         if !status.success() || !self.has_synapse() {
             bail!(
-                "pip could not install matrix-synapse {SYNAPSE_VERSION} into {}; is PyPI reachable?\n{errors}",
+                "pip could not install matrix-synapse {} into {}; is PyPI reachable?\n{errors}",
+                synapse_version(),
                 self.folder.display()
             );
         }

@@ -7,7 +7,9 @@ use ruma::{OwnedUserId, UserId};
 
 use crate::{
     Chat, PATIENCE, Person, PersonOptions, Service, ServiceOptions, Synapse, SynapseOptions,
-    checks, proxy::Proxy, venv::Venv,
+    checks,
+    proxy::Proxy,
+    venv::{self, Venv},
 };
 
 /// How a world is set up.
@@ -17,6 +19,8 @@ pub struct WorldOptions {
     pub synapse: SynapseOptions,
     /// The service.
     pub service: ServiceOptions,
+    /// Put Stonechat's module into the homeserver.
+    pub module: bool,
     /// Put a [`Proxy`] between the service and the homeserver, in both directions.
     pub network: bool,
 }
@@ -64,8 +68,16 @@ impl World {
             homeserver = asked.url().clone();
             (to_homeserver, to_service) = (Some(asked), Some(pushed));
         }
+        service.module |= options.module;
         let service = Service::init(&homeserver, synapse.server_name(), service).await?;
         synapse.install(&service.registration());
+        if options.module {
+            let settings = service.module_settings()?;
+            let synapse = synapse.options_mut();
+            let settings = settings.as_object().context("no settings of the module")?;
+            synapse.further.extend(settings.clone());
+            synapse.python_path = Some(venv::module_folder());
+        }
         Ok(Self {
             synapse,
             service,

@@ -44,6 +44,8 @@ pub struct SynapseOptions {
     pub application_service_flags: bool,
     /// Further keys of `homeserver.yaml`, which win over ours.
     pub further: Map<String, Value>,
+    /// Where Python finds further packages: Stonechat's module, for example.
+    pub python_path: Option<PathBuf>,
     /// Federate: on this TLS port, with this certificate.
     pub federation: Option<federation::Member>,
 }
@@ -58,6 +60,7 @@ impl Default for SynapseOptions {
             open_registration: false,
             application_service_flags: true,
             further: Map::new(),
+            python_path: None,
             federation: None,
         }
     }
@@ -124,7 +127,13 @@ impl Synapse {
                 .arg("--config-path")
                 .arg(&config)
                 .current_dir(self.folder.path())
-                .env("PYTHONDONTWRITEBYTECODE", "1");
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .envs(
+                    self.options
+                        .python_path
+                        .iter()
+                        .map(|path| ("PYTHONPATH", path)),
+                );
             let process = Process::start("Synapse", command, &self.log())?;
             let listeners = 1 + usize::from(self.options.federation.is_some());
             match self.listening(&process, listeners).await {
@@ -214,19 +223,25 @@ impl Synapse {
 
     /// Asks its database, also while it runs: the rows, each a list of values.
     pub async fn query(&self, sql: &str) -> Result<Vec<Vec<Value>>> {
-        const ASK: &str = "import json, sqlite3, sys; \
-            print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))";
-        let output = Command::new(self.venv.python())
-            .args(["-c", ASK])
+        self.database_says(sql, &[]).await
+    }
+
+    /// The same, with values for the question marks.
+    pub async fn database_says(&self, sql: &str, values: &[&str]) -> Result<Vec<Vec<Value>>> {
+        let asked = Command::new(self.venv.python())
+            .args(["-c", include_str!("query.py")])
             .arg(self.database())
             .arg(sql)
+            .args(values)
             .kill_on_drop(true)
-            .output()
-            .await?;
-        if !output.status.success() {
-            bail!("{sql}: {}", String::from_utf8_lossy(&output.stderr));
+            .output();
+        let said = tokio::time::timeout(PATIENCE, asked)
+            .await
+            .context("the database does not answer")??;
+        if !said.status.success() {
+            bail!("{sql}: {}", String::from_utf8_lossy(&said.stderr));
         }
-        Ok(serde_json::from_slice(&output.stdout)?)
+        Ok(serde_json::from_slice(&said.stdout)?)
     }
 
     /// Its log.

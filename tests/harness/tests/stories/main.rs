@@ -11,6 +11,7 @@
 //! | `strict`, `memory` | handles for which nothing passes through the service |
 //! | `crashes`, `outages` | kills, restarts and dead networks in between |
 //! | `restores` | the service comes back from a backup |
+//! | `module` | the same with the module in Synapse: no ghost is ever there |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
 //! | `harness_itself` | the harness without the service |
@@ -23,6 +24,7 @@ mod forgetting;
 mod harness_itself;
 mod introductions;
 mod memory;
+mod module;
 mod names;
 mod opening_lines;
 mod outages;

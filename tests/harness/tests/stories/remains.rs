@@ -24,6 +24,7 @@ use tempfile::TempDir;
 /// What the service could still do with a copy of its folder.
 pub struct Remains {
     pub machines: Machines,
+    pub store: Store,
     _folder: TempDir,
 }
 
@@ -43,9 +44,10 @@ impl Remains {
         let token = world.service.token("as_token")?.into();
         let options = HomeserverOptions::default();
         let homeserver = Homeserver::connect(&world.synapse.url(), token, options).await?;
-        let machines = Machines::new(store, homeserver, MachineSettings::default())?;
+        let machines = Machines::new(store.clone(), homeserver, MachineSettings::default())?;
         Ok(Self {
             machines,
+            store,
             _folder: folder,
         })
     }
