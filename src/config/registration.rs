@@ -53,6 +53,9 @@ pub struct Registration {
     /// Must be on: without it no to-device message is pushed.
     #[serde(default)]
     pub receive_ephemeral: bool,
+    /// What older Synapses call the same. Newer ones take both.
+    #[serde(default, rename = "de.sorunome.msc2409.push_ephemeral")]
+    pub push_ephemeral: bool,
     /// One-time key counts and device lists in transactions (MSC3202).
     #[serde(default, rename = "org.matrix.msc3202")]
     pub msc3202: bool,
@@ -118,6 +121,7 @@ impl Registration {
             sender_localpart: SENDER_LOCALPART.to_owned(),
             rate_limited: false,
             receive_ephemeral: true,
+            push_ephemeral: true,
             msc3202: true,
             msc4190: true,
             protocols: vec![PROTOCOL.to_owned()],
