@@ -324,7 +324,7 @@ fn an_exclusive_namespace_and_keys_of_the_homeserver_are_the_admins_choice() {
     home.edit("exclusive: false", "exclusive: true");
     home.edit(
         "id: stonechat",
-        "id: stonechat\nde.sorunome.msc2409.push_ephemeral: true",
+        "id: stonechat\nio.element.msc4502.scopes: []",
     );
     home.load().unwrap();
 }
