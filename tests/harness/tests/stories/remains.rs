@@ -124,8 +124,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             fs::create_dir(&target)?;
             fs::set_permissions(&target, entry.metadata()?.permissions())?;
             copy(&entry.path(), &target)?;
-        } else {
-            // The modes come along: keys that others could read are refused.
+        } else if entry.file_type()?.is_file() {
+            // The modes come along: keys that others could read are refused. (What is no file is
+            // the socket of a service that was killed.)
             fs::copy(entry.path(), &target)?;
         }
     }
