@@ -348,11 +348,12 @@ async fn a_report_is_remembered_for_whoever_waits_for_it() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-/// How long the module waits, with 100,000 handles on disk:
-/// `cargo test --release -p stonechat --lib the_module_is_answered -- --ignored --nocapture`
+/// How long the module waits, with 100,000 handles on disk. It prints, and leaves the judgement to
+/// whoever reads: on a busy machine a limit would say nothing.
+/// `cargo test --release -p stonechat --lib how_long_the_module_waits -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute, and measures only what is built with --release"]
-async fn the_module_is_answered_within_ten_milliseconds_with_a_hundred_thousand_handles() {
+async fn how_long_the_module_waits_with_a_hundred_thousand_handles() {
     const HANDLES: usize = 100_000;
     const QUESTIONS: usize = 5_000;
     const AT_ONCE: usize = 4;
@@ -428,11 +429,6 @@ async fn the_module_is_answered_within_ten_milliseconds_with_a_hundred_thousand_
             at(0.5),
             at(0.99),
             at(1.0)
-        );
-        assert!(
-            at(0.99) < Duration::from_millis(10),
-            "{what}: {:?}",
-            at(0.99)
         );
     }
     trigger.pull();
