@@ -68,17 +68,16 @@ pub(super) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
             log.read_exact_at(&mut segment, at).map_err(io)?;
             let blobs = folder.join("blobs");
             if let Some(end) = end_of_messages(&segment, number / SEGMENT as u64, &blobs) {
-                broken.push((
-                    number,
-                    format!("the segment at {at} from its byte {end} on"),
-                ));
+                let what = format!("the segment at {at} from its byte {end} on");
+                let empty = segment.iter().skip(end).all(|byte| *byte == 0);
+                broken.push((number, empty, what));
             }
         }
         at += SEGMENT as u64;
     }
-    // The newest segment ends where the log does.
-    broken.retain(|(number, _)| *number != newest);
-    Ok(broken.pop().map(|(_, what)| what))
+    // The newest segment ends where the log does, with nothing behind it.
+    broken.retain(|(number, empty, _)| *number != newest || !empty);
+    Ok(broken.pop().map(|(.., what)| what))
 }
 
 /// The log sequence number up to which there is a snapshot.
