@@ -90,6 +90,9 @@ pub async fn start(
                     () = shutdown.asked() => None,
                     ended = &mut working => Some(ended),
                     Ok(_) = begun.wait_for(|begun| *begun) => {
+                        if setup.module_token.is_some() {
+                            call_module(&checker, &witness, &shutdown).await;
+                        }
                         health.ready();
                         info!("ready");
                         tokio::select! {
@@ -169,6 +172,17 @@ async fn delivery(
         info!("to-device: {found}");
     }
     Ok(())
+}
+
+/// Lets the module in the homeserver report itself. While we were away it stopped asking us, and
+/// would go on so for up to a minute; now it knows that we are back. Nothing depends on it: without
+/// it ghosts introduce.
+async fn call_module(checker: &Checker<'_>, witness: &Witness, shutdown: &Shutdown) {
+    match shutdown.or(checker.module(witness)).await {
+        Some(Ok(found)) => info!("module: {found}"),
+        Some(Err(problem)) => warn!("module: {problem}"),
+        None => {}
+    }
 }
 
 fn finish(ended: Result<Result<(), CliError>, tokio::task::JoinError>) -> Result<(), CliError> {

@@ -356,7 +356,16 @@ async fn with_the_module_and_without_stonechat_the_ghost_is_invited_and_introduc
     let (chat, _) = starts_in_time(&story).await?;
     chat.says(LINE).await?;
     story.world.service.start().await?;
-    the_ghost_introduces(&story, &chat).await
+    the_ghost_introduces(&story, &chat).await?;
+    // The module that got no answer does not ask for a while, but is told that the service is back:
+    // whoever comes next meets no ghost.
+    let (kim, lou) = tokio::try_join!(story.world.person("kim"), story.world.person("lou"))?;
+    story.world.service.stop().await?;
+    lou.starts_chat(&[&story.ghost]).await?;
+    story.world.service.start().await?;
+    let fresh = kim.starts_chat(&[&story.ghost]).await?;
+    comes_by_name(&story.sam, &fresh, &kim).await?;
+    no_ghost_was_there(&story.world, &[&fresh]).await
 }
 
 #[tokio::test]
