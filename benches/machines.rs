@@ -136,13 +136,12 @@ impl Ghost {
 }
 
 impl Keeper {
-    /// How many flushes there were so far: the store writes it down beside the database.
+    /// How many flushes there were so far.
     fn flushes(&self) -> Option<u64> {
-        let Self::Disk(store, _) = self else {
-            return None;
-        };
-        let progress = std::fs::read(store.folder().unwrap().join("progress")).unwrap();
-        Some(u64::from_be_bytes(*progress.first_chunk().unwrap()))
+        match self {
+            Self::Disk(store, _) => Some(store.flushes()),
+            Self::Memory => None,
+        }
     }
 }
 

@@ -46,17 +46,6 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Returns when everything applied before the call is durable. Only the committer calls it.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// What the database passed over when it was opened, so that it may have lost records without
-    /// saying so. The records are counted then.
-    fn doubts(&self) -> Option<&str> {
-        None
-    }
-
-    /// All records have been counted: there is nothing to doubt any more.
-    fn reassure(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
     /// Bytes on disk, 0 where there is no disk.
     fn size_on_disk(&self) -> Result<u64, StoreError>;
 

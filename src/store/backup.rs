@@ -31,7 +31,6 @@ use super::{
     meta, migrate,
     seal::Sealer,
     sled::SledBackend,
-    sum::Sum,
 };
 
 const MAGIC: &[u8; 20] = b"stonechat backup 1\r\n";
@@ -349,9 +348,8 @@ pub(super) fn import_into(
     }
     backend.apply(ops)?;
     // Last: without these records the folder is no store.
-    let sealer = Sealer::new(&key.derive(&[], &[b"stonechat tables"])?);
-    let sum = Sum::of(backend)?;
-    backend.apply(meta::restored(schema, run, sum, &sealer)?)?;
+    let sealer = Sealer::of(key)?;
+    meta::restore(backend, schema, run, &sealer)?;
     backend.flush()?;
     Ok(Copied { changes })
 }

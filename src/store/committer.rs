@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{StoreError, backend::Backend, files::Progress, meta};
+use super::{StoreError, backend::Backend, files::Progress};
 
 type Outcome = Result<(), StoreError>;
 type Waiter = Box<dyn FnOnce(Outcome) + Send>;
@@ -29,25 +29,28 @@ pub(super) struct Committer {
     notes: Mutex<Option<Sender<Waiter>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
-    dirty: Arc<AtomicBool>,
+    applied: Arc<AtomicU64>,
+    flushes: Arc<AtomicU64>,
 }
 
 impl Committer {
-    /// Start the thread. `flushes` is the number of the last flush.
+    /// Start the thread. `applied` is the number of the last batch.
     pub(super) fn start(
         backend: Arc<dyn Backend>,
         progress: Option<Progress>,
-        flushes: u64,
+        applied: u64,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::channel();
         let stopped = Arc::new(OnceLock::new());
-        let dirty = Arc::new(AtomicBool::new(true));
+        let applied = Arc::new(AtomicU64::new(applied));
+        let flushes = Arc::default();
         let flusher = Flusher {
             backend,
             progress,
-            flushes,
+            confirmed: 0,
             stopped: stopped.clone(),
-            dirty: dirty.clone(),
+            applied: applied.clone(),
+            flushes: Arc::clone(&flushes),
         };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
@@ -57,8 +60,14 @@ impl Committer {
             notes: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
             stopped,
-            dirty,
+            applied,
+            flushes,
         })
+    }
+
+    /// How many flushes there were.
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
     }
 
     /// Fails when an earlier flush has failed.
@@ -69,9 +78,9 @@ impl Committer {
         }
     }
 
-    /// Something was applied; call it after.
-    pub(super) fn applied(&self) {
-        self.dirty.store(true, Ordering::SeqCst);
+    /// The batch of this number was applied, and all before it; call it after.
+    pub(super) fn applied(&self, batch: u64) {
+        self.applied.store(batch, Ordering::SeqCst);
     }
 
     /// Ask for a flush. Everything applied before this call is durable when `Ok` comes.
@@ -117,10 +126,12 @@ impl Drop for Committer {
 struct Flusher {
     backend: Arc<dyn Backend>,
     progress: Option<Progress>,
-    flushes: u64,
+    /// The last batch that this run has made sure of.
+    confirmed: u64,
     stopped: Arc<OnceLock<String>>,
-    /// Whether something was applied since the last flush began.
-    dirty: Arc<AtomicBool>,
+    /// The last batch that was applied.
+    applied: Arc<AtomicU64>,
+    flushes: Arc<AtomicU64>,
 }
 
 impl Flusher {
@@ -144,21 +155,19 @@ impl Flusher {
         if let Some(why) = self.stopped.get() {
             return Err(StoreError::Stopped(why.clone()));
         }
-        if !self.dirty.swap(false, Ordering::SeqCst) {
+        // Whoever waits applied what they wait for before they left their note.
+        let applied = self.applied.load(Ordering::SeqCst);
+        if applied == self.confirmed {
             return Ok(());
         }
-        let next = self.flushes + 1;
-        let outcome = self
-            .backend
-            .apply(vec![meta::flushes(next)])
-            .and_then(|()| self.backend.flush())
-            .and_then(|()| {
-                self.progress
-                    .as_ref()
-                    .map_or(Ok(()), |file| file.write(next))
-            });
+        let outcome = self.backend.flush().and_then(|()| {
+            self.progress
+                .as_ref()
+                .map_or(Ok(()), |file| file.write(applied))
+        });
+        self.flushes.fetch_add(1, Ordering::Relaxed);
         match &outcome {
-            Ok(()) => self.flushes = next,
+            Ok(()) => self.confirmed = applied,
             // A flush that failed may have dropped what it should have written: to try again and
             // report success would be a lie.
             Err(e) => {

@@ -1,6 +1,6 @@
 //! A file beside the database that says that it passed over something when it was opened, until all
-//! records have been counted. Opening repairs the database, so that the next start would see
-//! nothing to doubt any more.
+//! records have been counted and lie in a new database. Opening repairs the database, so that the
+//! next start would see nothing to doubt any more.
 
 use std::{
     fs::File,
@@ -32,16 +32,6 @@ pub(super) fn remember(
     file.sync_all().map_err(io)?;
     sync(folder)?;
     Ok(Some(skipped))
-}
-
-/// The records are all there.
-pub(super) fn forget(folder: &Path) -> Result<(), StoreError> {
-    let path = folder.join(NAME);
-    match std::fs::remove_file(&path) {
-        Ok(()) => sync(folder),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(StoreError::io("remove", &path, &e)),
-    }
 }
 
 fn sync(folder: &Path) -> Result<(), StoreError> {

@@ -49,16 +49,16 @@ pub enum StoreError {
     },
     /// The database opened, but writes that were acknowledged are not in it.
     #[error(
-        "the store at {path} has lost acknowledged writes: it ends at flush {found}, flush \
+        "the store at {path} has lost acknowledged writes: it ends with batch {found}, batch \
          {expected} was confirmed; the file was truncated, damaged or replaced by an older one: \
          restore it from a backup"
     )]
     LostWrites {
         /// The folder of the store.
         path: PathBuf,
-        /// The last flush that the database knows.
+        /// The last batch that the database knows.
         found: u64,
-        /// The last flush that was confirmed.
+        /// The last batch that was confirmed.
         expected: u64,
     },
     /// The store was made with another key.

@@ -62,7 +62,7 @@ impl Lock {
     }
 }
 
-/// The number of the last confirmed flush, kept outside the database.
+/// The number of the last batch that was confirmed to be durable, kept outside the database.
 ///
 /// It is written after the flush and not synced itself, so it is never ahead of the database; if
 /// the database is behind *it*, acknowledged writes have gone.

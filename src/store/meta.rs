@@ -1,5 +1,5 @@
-//! What the store remembers about itself, table 1: schema version, key check, count of flushes, sum
-//! of the records, and which runs ended cleanly.
+//! What the store remembers about itself, table 1: schema version, key check, sum of the records,
+//! and which runs ended cleanly.
 
 use std::path::Path;
 
@@ -18,7 +18,6 @@ pub(super) const ID: u8 = 1;
 
 const SCHEMA: &[u8] = &[ID, b's'];
 const KEY_CHECK: &[u8] = &[ID, b'k'];
-const FLUSHES: &[u8] = &[ID, b'f'];
 const RUN: &[u8] = &[ID, b'r'];
 const RESTORED: &[u8] = &[ID, b'b'];
 const CHECK_TEXT: &[u8] = b"this store opens with this key";
@@ -42,10 +41,6 @@ impl Run {
     }
 }
 
-pub(super) fn flushes(number: u64) -> Op {
-    Op::Put(FLUSHES.to_vec(), number.to_be_bytes().to_vec())
-}
-
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     rmp_serde::to_vec_named(value).map_err(|e| StoreError::Encode {
         table: "meta",
@@ -64,25 +59,26 @@ fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
     ))
 }
 
-/// The records of a store that was restored: its last run did not end.
-pub(super) fn restored(
+/// What makes a store of the records that lie there: its last run did not end. They count as batch
+/// 0, so that nobody takes them for the store of a `progress` that is still about.
+pub(super) fn restore(
+    backend: &dyn Backend,
     version: u32,
     run: u64,
-    sum: Sum,
     sealer: &Sealer,
-) -> Result<Vec<Op>, StoreError> {
+) -> Result<(), StoreError> {
     let run = Run {
         number: run,
         sure_since: run,
         clean: false,
     };
-    Ok(vec![
+    let ops = vec![
         Op::Put(RUN.to_vec(), encode(&run)?),
         Op::Put(RESTORED.to_vec(), Vec::new()),
         schema(version),
         key_check(sealer)?,
-        sum.keep(),
-    ])
+    ];
+    Sum::of(backend)?.apply_first(backend, ops)
 }
 
 /// Whether the store was restored and what follows from it is not done yet.
@@ -96,21 +92,34 @@ pub(super) fn restored_key() -> Vec<u8> {
 }
 
 /// Check that this is a store we can use and that the key is its key, before anything is written;
-/// then bring its schema up to date. Returns the number of the last flush in it, and the sum of its records.
+/// then bring its schema up to date. Returns the sum of its records.
 pub(super) fn admit(
     backend: &dyn Backend,
     sealer: &Sealer,
     path: &Path,
     confirmed: Option<u64>,
     steps: &[migrate::Step],
-) -> Result<(u64, Sum), StoreError> {
+) -> Result<Sum, StoreError> {
+    let known = migrate::known(steps);
+    match inspect(backend, sealer, path, confirmed, known)? {
+        None => Sum::default().apply(backend, vec![schema(known), key_check(sealer)?]),
+        Some((found, sum)) => migrate::run(backend, found, sum, steps),
+    }
+}
+
+/// The schema version and the sum of a store that we can use, `None` if there is none yet. Writes
+/// nothing.
+pub(super) fn inspect(
+    backend: &dyn Backend,
+    sealer: &Sealer,
+    path: &Path,
+    confirmed: Option<u64>,
+    known: u32,
+) -> Result<Option<(u32, Sum)>, StoreError> {
     let damaged = |why: &str| StoreError::Damaged {
         path: path.to_owned(),
         why: why.to_owned(),
     };
-    let known = u32::try_from(steps.len())
-        .unwrap_or(u32::MAX)
-        .saturating_add(1);
     if backend.scan(&[], None, 1)?.is_empty() {
         if let Some(expected) = confirmed {
             return Err(StoreError::LostWrites {
@@ -119,9 +128,7 @@ pub(super) fn admit(
                 expected,
             });
         }
-        let sum = Sum::default();
-        backend.apply(vec![schema(known), key_check(sealer)?, sum.keep()])?;
-        return Ok((0, sum));
+        return Ok(None);
     }
     let found = backend
         .get(SCHEMA)?
@@ -142,34 +149,19 @@ pub(super) fn admit(
             path: path.to_owned(),
         });
     }
-    let last = match backend.get(FLUSHES)? {
-        None => 0,
-        Some(v) => v
-            .try_into()
-            .map(u64::from_be_bytes)
-            .map_err(|_| damaged("its count of flushes is no number"))?,
-    };
-    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > last) {
+    let sum = Sum::kept(backend)?.ok_or_else(|| damaged("the sum of its records is gone"))?;
+    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > sum.batches()) {
         return Err(StoreError::LostWrites {
             path: path.to_owned(),
-            found: last,
+            found: sum.batches(),
             expected,
         });
     }
-    let sum = Sum::kept(backend)?.ok_or_else(|| damaged("the sum of its records is gone"))?;
-    if let Some(skipped) = backend.doubts() {
-        tracing::info!(
-            skipped,
-            "the database passed over something: its records are counted"
-        );
-        sum.verify(backend, path)?;
-        backend.reassure()?;
-    }
-    Ok((last, migrate::run(backend, found, sum, steps)?))
+    Ok(Some((found, sum)))
 }
 
 /// Begin a run: its number, and a mark that it has not ended yet.
-pub(super) fn begin_run(backend: &dyn Backend) -> Result<Run, StoreError> {
+pub(super) fn begin_run(backend: &dyn Backend, sum: Sum) -> Result<(Run, Sum), StoreError> {
     let run = match backend.get(RUN)? {
         None => Run {
             number: 1,
@@ -190,8 +182,8 @@ pub(super) fn begin_run(backend: &dyn Backend) -> Result<Run, StoreError> {
             }
         }
     };
-    backend.apply(vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
-    Ok(run)
+    let sum = sum.apply(backend, vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
+    Ok((run, sum))
 }
 
 /// The record that ends a run cleanly.
@@ -213,10 +205,6 @@ mod tests {
         let bytes = encode(&run).unwrap();
         assert_eq!(bytes, b"\x83\xA6number\x07\xAAsure_since\x05\xA5clean\xC3");
         assert_eq!(rmp_serde::from_slice::<Run>(&bytes).unwrap(), run);
-        assert_eq!(
-            flushes(258),
-            Op::Put(b"\x01f".to_vec(), vec![0, 0, 0, 0, 0, 0, 1, 2])
-        );
         assert_eq!(schema(1), Op::Put(b"\x01s".to_vec(), vec![0, 0, 0, 1]));
     }
 }

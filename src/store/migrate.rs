@@ -9,14 +9,20 @@ use super::{
     StoreError,
     backend::{Backend, Op},
     meta,
-    sum::Sum,
+    sum::{FLUSHES, Sum},
 };
 
 /// One step: reads the database as it is and returns what to change.
 pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 
 /// Every step there is, in order.
-pub(super) const STEPS: &[Step] = &[];
+pub(super) const STEPS: &[Step] = &[number_the_batches];
+
+/// 1 to 2: the sum of the records carries the number of the batch; the number of the last flush was
+/// a record of its own. [`Sum::kept`] reads both, every step writes the new one.
+fn number_the_batches(_: &dyn Backend) -> Result<Vec<Op>, StoreError> {
+    Ok(vec![Op::Delete(FLUSHES.to_vec())])
+}
 
 /// The newest version that these steps lead to.
 pub(super) fn known(steps: &[Step]) -> u32 {
@@ -41,13 +47,9 @@ pub(super) fn run(
             why: e.to_string(),
         };
         let mut ops = step(backend).map_err(failed)?;
-        let (next, keep) = sum.after(backend, &ops).map_err(failed)?;
-        ops.extend([meta::schema(version + 1), keep]);
-        backend
-            .apply(ops)
-            .and_then(|()| backend.flush())
-            .map_err(failed)?;
-        sum = next;
+        ops.push(meta::schema(version + 1));
+        sum = sum.apply(backend, ops).map_err(failed)?;
+        backend.flush().map_err(failed)?;
         tracing::info!(
             from = version,
             to = version + 1,

@@ -30,6 +30,7 @@ mod memory;
 mod meta;
 mod migrate;
 pub(crate) mod raw;
+mod renew;
 mod replace;
 pub(crate) mod seal;
 mod sled;
@@ -123,9 +124,9 @@ impl Store {
         files::make_folder(path)?;
         let lock = Lock::take(path)?;
         let progress = Progress::open(path)?;
-        let backend = Arc::new(sled::SledBackend::open(&path.join("sled"), options)?);
+        let backend = renew::open(path, key, options, progress.read())?;
         Self::start(
-            backend,
+            Arc::new(backend),
             key.clone(),
             Some((path, lock, progress)),
             migrate::STEPS,
@@ -149,19 +150,19 @@ impl Store {
         place: Option<(&Path, Lock, Progress)>,
         steps: &[migrate::Step],
     ) -> Result<Self, StoreError> {
-        let sealer = Sealer::new(&key.derive(&[], &[b"stonechat tables"])?);
+        let sealer = Sealer::of(&key)?;
         let path = place
             .as_ref()
             .map_or(Path::new("memory"), |(path, ..)| path);
         let confirmed = place.as_ref().and_then(|(_, _, progress)| progress.read());
-        let (flushes, sum) = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
-        let run = meta::begin_run(&*backend)?;
+        let sum = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
+        let (run, sum) = meta::begin_run(&*backend, sum)?;
         let folder = place.as_ref().map(|(path, ..)| (*path).to_owned());
         let (lock, progress) = match place {
             Some((_, lock, progress)) => (Some(lock), Some(progress)),
             None => (None, None),
         };
-        let committer = Committer::start(backend.clone(), progress, flushes)?;
+        let committer = Committer::start(backend.clone(), progress, sum.batches())?;
         let ended = RwLock::new(false);
         let inner = Inner {
             committer,
@@ -301,7 +302,7 @@ impl Store {
         drop(note);
         backend.apply(ops)?;
         *sum = next;
-        self.inner.committer.applied();
+        self.inner.committer.applied(sum.batches());
         Ok(())
     }
 
@@ -339,11 +340,20 @@ impl Store {
             }
         }
         self.flush().await?;
-        self.inner
-            .backend
-            .apply(vec![meta::end_run(self.inner.run)?])?;
-        self.inner.committer.applied();
+        self.note_end()?;
         self.flush().await
+    }
+
+    fn note_end(&self) -> Result<(), StoreError> {
+        let mut sum = self
+            .inner
+            .sum
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let end = vec![meta::end_run(self.inner.run)?];
+        *sum = sum.apply(&*self.inner.backend, end)?;
+        self.inner.committer.applied(sum.batches());
+        Ok(())
     }
 
     /// Whether this store came from a backup and [`Store::restore_done`] was not applied yet. What
@@ -370,6 +380,11 @@ impl Store {
             after = Some(last.clone());
             count += page.len() as u64;
         }
+    }
+
+    /// How many flushes there were since it was opened.
+    pub fn flushes(&self) -> u64 {
+        self.inner.committer.flushes()
     }
 
     /// Bytes on disk.

@@ -17,6 +17,7 @@ use super::{
     backend::{Backend, Op, Record},
     backup::import_into,
     files::{Lock, make_folder, sync_parent},
+    renew,
 };
 use crate::clock::Timestamp;
 
@@ -127,6 +128,7 @@ impl Store {
         }
         let staging = path.join(STAGING);
         remove(&staging)?;
+        renew::finish(path)?;
         let copied = match Self::import(from, &staging, key, options) {
             Ok(copied) => copied,
             Err(error) => {
@@ -134,7 +136,7 @@ impl Store {
                 return Err(error);
             }
         };
-        wait_for_threads(&staging);
+        wait_for_threads(&staging.join(PARTS[0]));
         let mut old = None;
         if let Some(name) = aside.filter(|_| there) {
             let folder = path.join(name);
@@ -158,8 +160,8 @@ impl Store {
 
 /// Threads of the database that was closed a moment ago hold its lock until they have ended, and
 /// may still write by its path.
-fn wait_for_threads(staging: &Path) {
-    let Ok(log) = File::open(staging.join("sled").join("db")) else {
+pub(super) fn wait_for_threads(database: &Path) {
+    let Ok(log) = File::open(database.join("db")) else {
         return;
     };
     for _ in 0..80 {
@@ -180,7 +182,7 @@ fn move_part(from: &Path, to: &Path, part: &str) -> Result<(), StoreError> {
     sync_parent(&old)
 }
 
-fn remove(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn remove(folder: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(StoreError::io("remove", folder, &e))
@@ -380,7 +382,7 @@ mod tests {
         let file = backup_of(&["new"], &key);
         let options = StoreOptions::default();
         Store::import(&mut &*file, &path.join(STAGING), &key, &options).unwrap();
-        wait_for_threads(&path.join(STAGING));
+        wait_for_threads(&path.join(STAGING).join("sled"));
         move_part(&path.join(STAGING), &path, "sled").unwrap();
         refused();
         put_back(&file, &path, &key, Some("replaced-2")).unwrap();

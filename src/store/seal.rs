@@ -6,7 +6,10 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 
-use super::{StoreError, key::Subkey};
+use super::{
+    StoreError,
+    key::{StoreKey, Subkey},
+};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 24;
@@ -27,6 +30,11 @@ impl std::fmt::Debug for Sealer {
 }
 
 impl Sealer {
+    /// What seals the records of tables.
+    pub(super) fn of(key: &StoreKey) -> Result<Self, StoreError> {
+        Ok(Self::new(&key.derive(&[], &[b"stonechat tables"])?))
+    }
+
     pub(crate) fn new(key: &Subkey) -> Self {
         Self(XChaCha20Poly1305::new(key.as_slice().into()))
     }

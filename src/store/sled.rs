@@ -87,6 +87,11 @@ impl SledBackend {
         })
     }
 
+    /// What it passed over when it was opened, so that it may have lost records without saying so.
+    pub fn doubts(&self) -> Option<&str> {
+        self.skipped.as_deref()
+    }
+
     /// Run something in sled. After a failure nothing more runs: what sled has in memory may then
     /// be ahead of what will ever be on disk.
     fn run<T>(&self, what: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
@@ -142,14 +147,6 @@ fn bounds(range: &(Bound<Vec<u8>>, Bound<Vec<u8>>)) -> (Bound<&[u8]>, Bound<&[u8
 }
 
 impl Backend for SledBackend {
-    fn doubts(&self) -> Option<&str> {
-        self.skipped.as_deref()
-    }
-
-    fn reassure(&self) -> Result<(), StoreError> {
-        doubt::forget(&self.path)
-    }
-
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.run(|db| Ok(db.get(key)?.map(|value| value.to_vec())))
     }

@@ -1,10 +1,16 @@
 //! Looking through sled's log before sled does.
 //!
-//! When sled opens, it reads the part of its log that is younger than its last snapshot. Where it
-//! meets a message that is not whole, it skips the rest of that segment without a word: for a
-//! segment that was freed and half written over, that is right; for one that was damaged, records
-//! are gone or older than they were. The two cannot be told apart from the log alone. So this looks
-//! for such places first, and where there is one the records are counted ([`super::sum`]).
+//! When sled opens, it reads the part of its log that is younger than its last snapshot. Near the end
+//! of it, a message that is not whole is where the log ends: whatever comes after is dropped, and
+//! that confirmed batches are missing is seen by their number. Further back, it skips the rest of
+//! the segment without a word and goes on with the next: for a segment that was freed and half
+//! written over, that is right; for one that was damaged, records are gone or older than they were,
+//! or cannot be found any more in every way. The two cannot be told apart from the log alone. So
+//! this looks for such places first, and where there is one the records are counted and the
+//! database is made anew ([`super::renew`]).
+//!
+//! Where the end begins: each segment says how far the log was stable when the segment was begun,
+//! and sled trusts nothing from the segment on in which the greatest of these numbers lies.
 //!
 //! What sled 0.34.7 writes: segments of 512 KiB, each with a header of 20 bytes (CRC-32, log
 //! sequence number, stable number), then messages: CRC-32, kind, length, number of the segment,
@@ -33,8 +39,7 @@ const LAST_KIND: u8 = 11;
 /// Contents that lie in a file of their own.
 const BLOBS: [u8; 3] = [7, 9, 11];
 
-/// What sled will skip of its log, if anything; the end of the log is where it ends. That something
-/// is skipped may be right.
+/// What sled will skip of its log, if anything. That something is skipped may be right.
 pub(super) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
     let path = folder.join("db");
     let log = match File::open(&path) {
@@ -45,14 +50,14 @@ pub(super) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
     let io = |e| StoreError::io("read", &path, &e);
     let snapshot = snapshot(folder)?;
     let length = log.metadata().map_err(io)?.len();
-    let mut newest = 0;
+    let mut stable = snapshot;
     let mut broken = Vec::new();
     let mut at = 0;
     while at + SEGMENT_HEADER as u64 <= length {
         let mut segment = vec![0; SEGMENT_HEADER];
         log.read_exact_at(&mut segment, at).map_err(io)?;
         let size = SEGMENT.min(usize::try_from(length - at).unwrap_or(SEGMENT));
-        let Some(number) = sequence_number(&segment) else {
+        let Some((number, stable_before)) = numbers(&segment) else {
             segment.resize(size, 0);
             log.read_exact_at(&mut segment, at).map_err(io)?;
             // sled fills a segment that is free with zeros when it opens.
@@ -62,22 +67,21 @@ pub(super) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
             at += SEGMENT as u64;
             continue;
         };
-        newest = newest.max(number);
         if number + SEGMENT as u64 > snapshot {
+            stable = stable.max(stable_before);
             segment.resize(size, 0);
             log.read_exact_at(&mut segment, at).map_err(io)?;
             let blobs = folder.join("blobs");
             if let Some(end) = end_of_messages(&segment, number / SEGMENT as u64, &blobs) {
                 let what = format!("the segment at {at} from its byte {end} on");
-                let empty = segment.iter().skip(end).all(|byte| *byte == 0);
-                broken.push((number, empty, what));
+                broken.push((number, what));
             }
         }
         at += SEGMENT as u64;
     }
-    // The newest segment ends where the log does, with nothing behind it.
-    broken.retain(|(number, empty, _)| *number != newest || !empty);
-    Ok(broken.pop().map(|(.., what)| what))
+    let end = stable / SEGMENT as u64 * SEGMENT as u64;
+    broken.retain(|(number, _)| *number < end);
+    Ok(broken.pop().map(|(_, what)| what))
 }
 
 /// The log sequence number up to which there is a snapshot.
@@ -94,13 +98,17 @@ fn snapshot(folder: &Path) -> Result<u64, StoreError> {
     Ok(newest)
 }
 
-/// The number in a segment's header, if that is whole.
-fn sequence_number(header: &[u8]) -> Option<u64> {
+/// The number in a segment's header and the one up to which the log was stable, if it is whole.
+fn numbers(header: &[u8]) -> Option<(u64, u64)> {
     let (crc, rest) = header.split_first_chunk::<4>()?;
     let rest = rest.get(..16)?;
-    let number = u64::from_le_bytes(*rest.first_chunk()?) ^ 0x7FFF_FFFF_FFFF_FFFF;
+    let (number, stable) = rest.split_first_chunk::<8>()?;
+    let number = i64::from_le_bytes(*number) ^ i64::MAX;
+    let stable = i64::from_le_bytes(*stable.first_chunk()?) ^ i64::MAX;
     let whole = u32::from_le_bytes(*crc) ^ u32::MAX == crc32fast::hash(rest);
-    (whole && number % SEGMENT as u64 == 0 && i64::try_from(number).is_ok()).then_some(number)
+    // The first segment begins when nothing is stable, which is -1.
+    let (number, stable) = (u64::try_from(number).ok()?, stable.try_into().unwrap_or(0));
+    (whole && number % SEGMENT as u64 == 0).then_some((number, stable))
 }
 
 /// Where the messages end, if they neither fill the segment nor are capped.

@@ -1,10 +1,15 @@
 //! A sum over all records, kept with them, by which it is noticed when some are missing.
 //!
 //! A database that repairs itself after damage can end up with less than it had, or with an older
-//! version of some records, and say nothing. So every batch carries the number of records and the
-//! sum (modulo 2^128) of a digest of each, as they are after it: what is there can be compared with
-//! what ought to be. Adding and taking away is all that a batch costs, whatever the order in which
-//! the records came. Damage is what this is for; whoever forges a record meets its seal.
+//! version of some records, and say nothing. So every batch has a number and carries it, with the
+//! number of records and the sum (modulo 2^128) of a digest of each, as they are after it: what is
+//! there can be compared with what ought to be. Adding and taking away is all that a batch costs,
+//! whatever the order in which the records came. Damage is what this is for; whoever forges a
+//! record meets its seal.
+//!
+//! The number and the sum are one record, so that damage cannot part them. The number of the last
+//! batch that was confirmed lies outside (`progress`); a database that knows a batch as young as
+//! that also has the sum as of that batch or a younger one, which no loss of older ones agrees with.
 
 use std::{collections::HashMap, path::Path};
 
@@ -17,11 +22,15 @@ use super::{
 };
 
 const KEY: &[u8] = &[meta::ID, b'h'];
+/// In schema 1, the number of the last flush.
+pub(super) const FLUSHES: &[u8] = &[meta::ID, b'f'];
 const PAGE: usize = 256;
 
-/// How many records there are, and the sum of their digests.
+/// How many batches there were, how many records there are after the last of them, and the sum of
+/// their digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
+    batches: u64,
     records: u64,
     digests: u128,
 }
@@ -32,15 +41,41 @@ impl Sum {
         let Some(bytes) = backend.get(KEY)? else {
             return Ok(None);
         };
-        let (records, digests) = bytes.split_at(bytes.len().min(8));
-        let parts = records.try_into().ok().zip(digests.try_into().ok());
-        Ok(parts.map(|(records, digests)| Self {
-            records: u64::from_be_bytes(records),
-            digests: u128::from_be_bytes(digests),
-        }))
+        if let Some((records, digests)) = parts(&bytes) {
+            return Self::of_schema_1(backend, records, digests).map(Some);
+        }
+        let sum = bytes.split_first_chunk().and_then(|(batches, rest)| {
+            let (records, digests) = parts(rest)?;
+            Some(Self {
+                batches: u64::from_be_bytes(*batches),
+                records,
+                digests,
+            })
+        });
+        Ok(sum)
     }
 
-    /// The sum of what is there. Reads everything.
+    /// In schema 1 what the store remembers about itself was not in the sum, and the number in
+    /// `progress` was that of the last flush.
+    fn of_schema_1(backend: &dyn Backend, records: u64, digests: u128) -> Result<Self, StoreError> {
+        let flushes = backend.get(FLUSHES)?.unwrap_or_default();
+        let mut sum = Self {
+            batches: flushes.try_into().map(u64::from_be_bytes).unwrap_or(0),
+            records,
+            digests,
+        };
+        for (key, value) in backend.scan(&[meta::ID], None, PAGE)? {
+            sum.add(&key, &value);
+        }
+        Ok(sum)
+    }
+
+    /// The number of the last batch.
+    pub(super) fn batches(self) -> u64 {
+        self.batches
+    }
+
+    /// The sum of what is there, before any batch. Reads everything.
     pub(super) fn of(backend: &dyn Backend) -> Result<Self, StoreError> {
         let mut sum = Self::default();
         let mut after: Option<Vec<u8>> = None;
@@ -56,6 +91,26 @@ impl Sum {
         }
     }
 
+    /// Apply `ops` and the sum after them, which is returned.
+    pub(super) fn apply(self, backend: &dyn Backend, mut ops: Vec<Op>) -> Result<Self, StoreError> {
+        let (next, keep) = self.after(backend, &ops)?;
+        ops.push(keep);
+        backend.apply(ops)?;
+        Ok(next)
+    }
+
+    /// As [`Self::apply`], with 0 as the number of the batch.
+    pub(super) fn apply_first(
+        self,
+        backend: &dyn Backend,
+        mut ops: Vec<Op>,
+    ) -> Result<(), StoreError> {
+        let (next, _) = self.after(backend, &ops)?;
+        let first = Self { batches: 0, ..next };
+        ops.push(first.keep());
+        backend.apply(ops)
+    }
+
     /// The sum after `ops`, which are about to be applied, and the change that keeps it.
     pub(super) fn after(self, backend: &dyn Backend, ops: &[Op]) -> Result<(Self, Op), StoreError> {
         let mut last: HashMap<&[u8], Option<&[u8]>> = HashMap::with_capacity(ops.len());
@@ -65,7 +120,10 @@ impl Sum {
                 Op::Delete(key) => last.insert(key, None),
             };
         }
-        let mut sum = self;
+        let mut sum = Self {
+            batches: self.batches.saturating_add(1),
+            ..self
+        };
         for (key, value) in last {
             if !counts(key) {
                 continue;
@@ -81,8 +139,9 @@ impl Sum {
     }
 
     /// The change that makes the database carry this sum.
-    pub(super) fn keep(self) -> Op {
-        let mut bytes = self.records.to_be_bytes().to_vec();
+    fn keep(self) -> Op {
+        let mut bytes = self.batches.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.records.to_be_bytes());
         bytes.extend_from_slice(&self.digests.to_be_bytes());
         Op::Put(KEY.to_vec(), bytes)
     }
@@ -90,7 +149,7 @@ impl Sum {
     /// Refuses a database that is not what it ought to be. Reads everything.
     pub(super) fn verify(self, backend: &dyn Backend, path: &Path) -> Result<(), StoreError> {
         let found = Self::of(backend)?;
-        if found == self {
+        if (found.records, found.digests) == (self.records, self.digests) {
             return Ok(());
         }
         Err(StoreError::Damaged {
@@ -100,6 +159,12 @@ impl Sum {
                 found.records, self.records
             ),
         })
+    }
+
+    /// As schema 1 kept it.
+    #[cfg(test)]
+    pub(super) fn schema_1(self) -> Vec<u8> {
+        [&self.records.to_be_bytes()[..], &self.digests.to_be_bytes()].concat()
     }
 
     fn add(&mut self, key: &[u8], value: &[u8]) {
@@ -115,9 +180,16 @@ impl Sum {
     }
 }
 
-/// What the store remembers about itself has checks of its own.
+/// All but the sum itself.
 fn counts(key: &[u8]) -> bool {
-    key.first() != Some(&meta::ID)
+    key != KEY && key != FLUSHES
+}
+
+/// The number of records and the sum of their digests.
+fn parts(bytes: &[u8]) -> Option<(u64, u128)> {
+    let (records, digests) = bytes.split_first_chunk()?;
+    let digests = digests.try_into().ok()?;
+    Some((u64::from_be_bytes(*records), u128::from_be_bytes(digests)))
 }
 
 fn digest(key: &[u8], value: &[u8]) -> u128 {
@@ -161,13 +233,11 @@ mod tests {
         ) {
             let backend = MemoryBackend::default();
             let mut sum = Sum::default();
-            for mut ops in batches {
-                let (next, keep) = sum.after(&backend, &ops).unwrap();
-                ops.push(keep);
-                backend.apply(ops).unwrap();
-                sum = next;
+            for (number, ops) in (1..).zip(batches) {
+                sum = sum.apply(&backend, ops).unwrap();
+                prop_assert_eq!(sum.batches(), number);
                 prop_assert_eq!(Sum::kept(&backend).unwrap(), Some(sum));
-                prop_assert_eq!(Sum::of(&backend).unwrap(), sum);
+                prop_assert_eq!(Sum { batches: number, ..Sum::of(&backend).unwrap() }, sum);
             }
         }
     }
@@ -177,19 +247,21 @@ mod tests {
         let path = Path::new("the folder");
         let backend = MemoryBackend::default();
         let put = |key: &[u8], value: &[u8]| Op::Put(key.to_vec(), value.to_vec());
-        backend
-            .apply(vec![put(b"\x07a", b"1"), put(b"\x07b", b"2")])
-            .unwrap();
-        let sum = Sum::of(&backend).unwrap();
+        let ops = [
+            put(b"\x07a", b"1"),
+            put(b"\x07b", b"2"),
+            put(b"\x01r", b"7"),
+        ];
+        let sum = Sum::default().apply(&backend, ops.to_vec()).unwrap();
         sum.verify(&backend, path).unwrap();
         for change in [
             Op::Delete(b"\x07a".to_vec()),
             put(b"\x07a", b"0"),
             put(b"\x07c", b"1"),
+            put(b"\x01r", b"6"),
         ] {
             let copy = MemoryBackend::default();
-            copy.apply(vec![put(b"\x07a", b"1"), put(b"\x07b", b"2"), change])
-                .unwrap();
+            copy.apply([&ops[..], &[change]].concat()).unwrap();
             let error = sum.verify(&copy, path).unwrap_err();
             assert!(error.to_string().contains("the folder"), "{error}");
         }

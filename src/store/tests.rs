@@ -327,6 +327,103 @@ fn a_newer_schema_is_refused_and_an_older_one_is_brought_up_to_date() {
     assert!(error.to_string().contains("run a newer stonechat"));
 }
 
+/// What schema 1 had, in the place of what this one has: no number with the sum, the store's records
+/// about itself not in it, and a count of flushes, with the last one in `progress`.
+fn back_to_schema_1(folder: &Path, flushes: u64, confirmed: u64) {
+    let options = StoreOptions::default();
+    let backend = sled::SledBackend::open(&folder.join("sled"), &options).unwrap();
+    let mut ops: Vec<Op> = [(b'f', flushes.to_be_bytes().to_vec())]
+        .into_iter()
+        .chain([(b's', vec![0, 0, 0, 1])])
+        .map(|(record, value)| Op::Put(vec![meta::ID, record], value))
+        .collect();
+    let own = backend.scan(&[meta::ID], None, 100).unwrap();
+    let without = MemoryBackend::default();
+    for (key, value) in backend.scan(&[], None, 100_000).unwrap() {
+        if !own.iter().any(|(own, _)| *own == key) {
+            without.apply(vec![Op::Put(key, value)]).unwrap();
+        }
+    }
+    let sum = Sum::of(&without).unwrap().schema_1();
+    ops.push(Op::Put(vec![meta::ID, b'h'], sum));
+    backend.apply(ops).unwrap();
+    backend.flush().unwrap();
+    let progress = Progress::open(folder).unwrap();
+    progress.write(confirmed).unwrap();
+}
+
+#[test]
+fn a_store_of_schema_1_is_brought_up_to_date_and_checked_as_before() {
+    let (folder, key) = filled();
+    let doubt = folder.path().join("sled/doubt");
+    back_to_schema_1(folder.path(), 11, 11);
+    std::fs::write(&doubt, "as if something had been passed over").unwrap();
+    assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
+    assert!(!doubt.exists(), "all was counted and written anew");
+    let store = open(folder.path(), &key).unwrap();
+    let backend = &*store.inner.backend;
+    assert_eq!(backend.get(&[meta::ID, b'f']).unwrap(), None);
+    let kept = Sum::kept(backend).unwrap().unwrap();
+    assert!(kept.batches() > 11, "{kept:?}");
+    kept.verify(backend, folder.path()).unwrap();
+    drop(store);
+
+    back_to_schema_1(folder.path(), 20, 21);
+    let error = read_all(folder.path(), &key).unwrap_err();
+    assert_matches!(
+        error,
+        StoreError::LostWrites {
+            found: 20,
+            expected: 21,
+            ..
+        }
+    );
+    back_to_schema_1(folder.path(), 21, 21);
+    let backend = sled::SledBackend::open(&folder.path().join("sled"), &StoreOptions::default());
+    let (lost, _) = backend
+        .as_ref()
+        .unwrap()
+        .scan(&[Names::ID], None, 1)
+        .unwrap()[0]
+        .clone();
+    let backend = backend.unwrap();
+    backend.apply(vec![Op::Delete(lost)]).unwrap();
+    backend.flush().unwrap();
+    drop(backend);
+    std::fs::write(&doubt, "something was passed over").unwrap();
+    let error = read_all(folder.path(), &key).unwrap_err();
+    assert_matches!(error, StoreError::Damaged { .. });
+}
+
+/// What damage at the end of a segment does: the last batches are gone, with all that they carried.
+#[test]
+fn a_confirmed_batch_cannot_go_together_with_the_sum_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = StoreKey::random().unwrap();
+    let store = open(folder.path(), &key).unwrap();
+    let sum = [meta::ID, b'h'];
+    let before = store.inner.backend.get(&sum).unwrap().unwrap();
+    let number = Sum::kept(&*store.inner.backend).unwrap().unwrap().batches();
+    let mut batch = Batch::new();
+    batch.put::<Names>(&name("n", 1), &String::new()).unwrap();
+    store.apply(batch).unwrap();
+    store.flush_blocking().unwrap();
+    drop(store);
+
+    let options = StoreOptions::default();
+    let backend = sled::SledBackend::open(&folder.path().join("sled"), &options).unwrap();
+    let (lost, _) = backend.scan(&[Names::ID], None, 1).unwrap()[0].clone();
+    let back = vec![Op::Delete(lost), Op::Put(sum.to_vec(), before)];
+    backend.apply(back).unwrap();
+    backend.flush().unwrap();
+    drop(backend);
+    let error = read_all(folder.path(), &key).unwrap_err();
+    assert_matches!(
+        error,
+        StoreError::LostWrites { found, expected, .. } if (found, expected) == (number, number + 1)
+    );
+}
+
 #[test]
 fn a_folder_with_something_else_in_its_database_is_refused() {
     let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
@@ -368,7 +465,7 @@ fn a_read_only_folder_is_refused_with_words() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     // Permissions do not hold root back.
     if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
-        assert_eq!(outcome.unwrap().check().unwrap(), 1000 + 5);
+        assert_eq!(outcome.unwrap().check().unwrap(), 1000 + 4);
     } else {
         assert_matches!(outcome, Err(StoreError::NotWritable { .. }));
     }
@@ -416,10 +513,22 @@ fn filled() -> (tempfile::TempDir, StoreKey) {
     (folder, key)
 }
 
-/// Open and read everything. `Err` is a loud failure, `Ok` the number of records.
+/// Open and read everything, in every way. `Err` is a loud failure, `Ok` the number of records.
 fn read_all(folder: &Path, key: &StoreKey) -> Result<usize, StoreError> {
     let store = open(folder, key)?;
-    Ok(store.scan::<Names>(&[], None, 10_000)?.len())
+    let count = store.scan::<Names>(&[], None, 10_000)?.len();
+    assert_eq!(
+        store.scan_back::<Names>(&[], None, 10_000)?.len(),
+        count,
+        "backwards"
+    );
+    for n in 0..1000 {
+        assert!(
+            store.contains::<Names>(&name("n", n))? || count < 1000,
+            "{n}"
+        );
+    }
+    Ok(count)
 }
 
 #[test]
@@ -461,7 +570,6 @@ fn a_database_cut_short_is_an_error_and_never_a_smaller_database() {
 }
 
 #[test]
-#[ignore = "one run in some fifty still loses records: the sum and the count of flushes are two records"]
 fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
     let (folder, key) = filled();
     let copy = tempfile::tempdir().unwrap();
@@ -476,7 +584,11 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
             .write(true)
             .open(place.join("sled/db"))
             .unwrap();
-        file.write_all_at(&[0xA5; 64], part * length / 24 + 20)
+        let random = random().unwrap();
+        let (from, size) = random.as_slice().split_first_chunk().unwrap();
+        let within = u64::from(u32::from_be_bytes(*from)) % (length / 24);
+        let at = (part * length / 24 + within).min(length - 256);
+        file.write_all_at(&[0xA5; 256][..=usize::from(size[0])], at)
             .unwrap();
         // What opens it repairs it: whoever starts again must not find everything in order.
         let outcomes = [read_all(&place, &key), read_all(&place, &key)];
@@ -484,7 +596,7 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
             match outcome {
                 Ok(count) => assert_eq!(
                     count, 1000,
-                    "damage in part {part}: silent loss at opening {time}"
+                    "damage at {at} of {length}: silent loss at opening {time}"
                 ),
                 Err(error) => {
                     assert!(error.is_fatal(), "{error}");
@@ -494,6 +606,34 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
         }
     }
     assert!(loud > 0, "no damage was ever met");
+}
+
+#[test]
+fn a_database_that_passed_over_something_is_made_anew_whatever_the_moment_of_a_crash() {
+    let (folder, key) = filled();
+    let (place, old) = (folder.path().join("sled"), folder.path().join("renewed"));
+    let doubt = || std::fs::write(place.join("doubt"), "something was passed over").unwrap();
+    let bytes = || std::fs::read(place.join("db")).unwrap();
+    doubt();
+    let before = bytes();
+    let wrong = open(folder.path(), &StoreKey::random().unwrap()).unwrap_err();
+    assert_matches!(wrong, StoreError::WrongKey { .. });
+    assert!(place.join("doubt").exists() && bytes().starts_with(&before[..4096]));
+    assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
+    let renewed = || !place.join("doubt").exists() && !old.exists();
+    assert!(renewed() && !folder.path().join("renewing").exists());
+
+    // The old one was moved aside, and the new one was not in its place yet.
+    doubt();
+    std::fs::rename(&place, &old).unwrap();
+    std::fs::create_dir(folder.path().join("renewing")).unwrap();
+    assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
+    assert!(renewed());
+    // The new one was in its place, and the old one was still there.
+    copy_folder(&place, &old);
+    assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
+    assert!(renewed());
+    assert_eq!(open(folder.path(), &key).unwrap().run().number, 5);
 }
 
 /// Where nothing is wrong nothing is counted, or every start would read everything. sled may leave
