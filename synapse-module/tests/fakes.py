@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import defer, task
+from twisted.trial import unittest
 
 from synapse_stonechat import StonechatModule
 from synapse_stonechat.config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 HERE = "stone.test"
 CONFIG = Config("http://127.0.0.1:29331", "mod_" + "0" * 64)
@@ -82,6 +84,27 @@ class Api:
 
     async def _get_global(self, user: str, kind: str) -> Any:
         return self.account_data.get((user, kind))
+
+
+class QuietTest(unittest.TestCase):
+    """A test in which nothing is warned of that it does not ask for.
+
+    What it asks for is not printed, so that a warning on the screen is one too many.
+    """
+
+    def setUp(self) -> None:
+        quiet = self.assertNoLogs("synapse_stonechat", "WARNING")
+        quiet.__enter__()
+        self.addCleanup(quiet.__exit__, None, None, None)
+
+    @contextmanager
+    def warning(self, *expected: str) -> Iterator[None]:
+        """Expect just these warnings, each by a part of it."""
+        with self.assertLogs("synapse_stonechat", "WARNING") as logs:
+            yield
+        self.assertEqual(len(logs.output), len(expected), logs.output)
+        for part, line in zip(expected, logs.output, strict=True):
+            self.assertIn(part, line)
 
 
 def module() -> tuple[StonechatModule, Api, task.Clock]:

@@ -3,11 +3,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet import defer, task
-from twisted.trial import unittest
 
 from synapse_stonechat.client import FIRST_PAUSE, Answer, Stonechat
 from synapse_stonechat.rooms import Question
-from tests.fakes import CONFIG, Web, refuse, silence
+from tests.fakes import CONFIG, QuietTest, Web, refuse, silence
 
 SAMS, KIMS = "@_dm_sam:stone.test", "@_dm_kim:stone.test"
 SAM, ROB = "@samuel:stone.test", "@rob:stone.test"
@@ -15,8 +14,9 @@ QUESTION = Question("@alice:stone.test", (SAMS, KIMS), (ROB,), direct=False, enc
 GOOD = {"handles": {SAMS: {"owner": SAM}, KIMS: {"owner": None}}, "blocked": []}
 
 
-class ClientTest(unittest.TestCase):
+class ClientTest(QuietTest):
     def setUp(self) -> None:
+        super().setUp()
         self.web, self.clock = Web(), task.Clock()
         self.stonechat = Stonechat(cast("Any", self.web), CONFIG, cast("Any", self.clock))
 
@@ -70,13 +70,15 @@ class ClientTest(unittest.TestCase):
         ]
         for said in nonsense:
             self.setUp()
-            self.assertIsNone(self.answers(said), said)
+            with self.warning("does not answer (introduce: "):
+                self.assertIsNone(self.answers(said), said)
 
     def test_nobody_waits_longer_than_the_limit(self) -> None:
         asked = self.ask()
         self.clock.advance(CONFIG.time_limit - 0.01)
         self.assertNoResult(asked)
-        self.clock.advance(0.02)
+        with self.warning("no answer within 0.5 s"):
+            self.clock.advance(0.02)
         self.assertIsNone(self.successResultOf(asked))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -84,15 +86,18 @@ class ClientTest(unittest.TestCase):
         late = silence()
         self.web.answer = lambda *_: late
         asked = self.ask()
-        self.clock.advance(1)
+        with self.warning("no answer within 0.5 s"):
+            self.clock.advance(1)
         self.assertIsNone(self.successResultOf(asked))
         if not late.called:
             late.callback(GOOD)
 
     def test_after_a_failure_nobody_waits_until_a_pause_is_over(self) -> None:
         asked = self.ask()
-        self.clock.advance(1)
+        with self.warning("no answer within 0.5 s"):
+            self.clock.advance(1)
         self.assertIsNone(self.successResultOf(asked))
+        # Nor is it said again, until Stonechat has answered.
         for _ in range(100):
             self.assertIsNone(self.successResultOf(self.ask()))
         self.assertEqual(len(self.web.asked), 1)
@@ -117,7 +122,8 @@ class ClientTest(unittest.TestCase):
 
     def test_a_report_that_arrives_ends_the_pause(self) -> None:
         self.web.answer = refuse
-        self.assertIsNone(self.successResultOf(self.ask()))
+        with self.warning("does not answer (introduce: connection refused)"):
+            self.assertIsNone(self.successResultOf(self.ask()))
         report = defer.ensureDeferred(self.stonechat.report({"version": "1"}))
         self.assertFalse(self.successResultOf(report))
         self.web.answer = lambda *_: {}
