@@ -12,7 +12,7 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Ask, Directory, DirectoryError, Verdict};
+use super::{Ask, Change, Directory, DirectoryError, Verdict};
 use crate::{clock::Timestamp, handle::Handle};
 
 /// How long the ghost's invite may take to come.
@@ -62,19 +62,43 @@ impl Directory {
     /// For each handle, the owner who may be invited in its ghost's place, now. `None` leaves the
     /// ghost, and does not say why.
     ///
-    /// It counts as the ghosts' invites would, but returns before that is durable: people wait.
+    /// It counts as the ghosts' invites would, but that is put off until [`Directory::settle`] or
+    /// the next change, for all who have asked by then: people wait, and writing is what takes
+    /// longest here.
     pub async fn introduce(
         &self,
         asker: &UserId,
         handles: &[Handle],
         now: Timestamp,
     ) -> Result<Vec<Option<OwnedUserId>>, DirectoryError> {
-        let mut change = self.begin().await;
+        let lock = self.inner.writing.lock().await;
+        let mut change = Change::new(self, lock);
+        let answered = change.answer(asker, handles, now);
+        // What was counted counts, however this ends.
+        change.put_off()?;
+        let (owners, left) = answered?;
+        for (ask, within_limits) in left {
+            self.inner.asked.add(&ask, within_limits);
+        }
+        Ok(owners)
+    }
+}
+
+/// The owners, and for each ghost that is left what was asked and whether it was within the limits.
+type Answers<'a> = (Vec<Option<OwnedUserId>>, Vec<(Ask<'a>, bool)>);
+
+impl Change<'_> {
+    fn answer<'a>(
+        &mut self,
+        asker: &'a UserId,
+        handles: &'a [Handle],
+        now: Timestamp,
+    ) -> Result<Answers<'a>, DirectoryError> {
         let mut owners = Vec::with_capacity(handles.len());
         let mut left = Vec::new();
         for handle in handles {
             let ask = Ask { asker, handle, now };
-            let (verdict, within_limits) = change.count_and_decide(&ask)?;
+            let (verdict, within_limits) = self.count_and_decide(&ask)?;
             owners.push(match verdict {
                 // Whether a server elsewhere takes the invite cannot be known, and the room could
                 // not be made if it did not.
@@ -91,13 +115,7 @@ impl Directory {
                 }
             });
         }
-        let (batch, lock) = change.into_parts();
-        self.store().apply(batch)?;
-        for (ask, within_limits) in left {
-            self.inner.asked.add(&ask, within_limits);
-        }
-        drop(lock);
-        Ok(owners)
+        Ok((owners, left))
     }
 }
 

@@ -5,7 +5,9 @@ use ruma::{server_name, user_id};
 use super::*;
 use crate::{
     clock::Timestamp,
-    directory::{BlockScope, ClaimedBy, DirectorySettings, Policy, Reach, record::Others},
+    directory::{
+        BlockScope, ClaimedBy, DirectorySettings, Policy, Reach, record::Others, tables::Usages,
+    },
     handle::{HandleRules, Typed},
     store::Store,
 };
@@ -160,4 +162,43 @@ async fn what_is_remembered_is_bounded() {
         introduce(&directory, &["far"]).await;
     }
     assert_eq!(directory.inner.asked.0.lock().unwrap().len(), MOST);
+}
+
+/// What the store has counted of somebody's asks.
+fn written(directory: &Directory, asker: &UserId) -> bool {
+    let key = ("asks_of_sender".to_owned(), asker.to_string());
+    let usage = directory.store().get::<Usages>(&key);
+    usage.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after_a_moment() {
+    let directory = directory(5).await;
+    for _ in 0..2 {
+        introduce(&directory, &["sam", "samuel"]).await;
+    }
+    assert!(!written(&directory, alice()));
+    // Also by a change that comes to nothing.
+    drop(directory.begin().await);
+    assert!(written(&directory, alice()));
+    assert_eq!(introduce(&directory, &["kim", "sam"]).await[1], None);
+
+    let kim = user_id!("@kim:example.org");
+    let sam = [handle("sam")];
+    directory.introduce(kim, &sam, NOW).await.unwrap();
+    assert!(!written(&directory, kim));
+    directory.settle().await.unwrap();
+    assert!(written(&directory, kim));
+    assert_eq!(left(&directory, 9).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_put_off_is_bounded() {
+    let directory = directory(5).await;
+    let asker = |n: usize| UserId::parse(format!("@asker{n}:example.org")).unwrap();
+    let sam = [handle("sam")];
+    for n in 0..1000 {
+        directory.introduce(&asker(n), &sam, NOW).await.unwrap();
+    }
+    assert!(written(&directory, &asker(0)));
 }

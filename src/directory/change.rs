@@ -44,6 +44,9 @@ pub enum Notice {
     },
 }
 
+/// How many records are put off at most.
+const PUT_OFF_AT_MOST: usize = 1000;
+
 /// The table and the encoded key of a record, and its new bytes; none means deleted.
 type Pending = BTreeMap<(u8, Vec<u8>), Option<Vec<u8>>>;
 
@@ -73,17 +76,51 @@ impl std::fmt::Debug for Change<'_> {
 #[derive(Debug)]
 #[must_use = "the lock must be held until the batch is applied"]
 pub struct WriteLock<'a> {
-    _guard: MutexGuard<'a, ()>,
+    guard: MutexGuard<'a, Unwritten>,
+}
+
+/// What was put off by [`Change::put_off`]: whoever begins a change applies it first.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    batch: Batch,
+    pending: Pending,
+}
+
+impl Unwritten {
+    /// Applies it, so that there is nothing left.
+    pub(super) fn apply(&mut self, store: &Store) -> Result<(), StoreError> {
+        let Unwritten { batch, .. } = std::mem::take(self);
+        match batch.is_empty() {
+            true => Ok(()),
+            false => store.apply(batch),
+        }
+    }
 }
 
 impl<'a> Change<'a> {
-    pub(super) fn new(directory: &'a Directory, guard: MutexGuard<'a, ()>) -> Self {
+    /// A change that goes on with what was put off.
+    pub(super) fn new(directory: &'a Directory, mut guard: MutexGuard<'a, Unwritten>) -> Self {
+        let Unwritten { batch, pending } = std::mem::take(&mut *guard);
         Change {
             directory,
-            lock: WriteLock { _guard: guard },
-            batch: Batch::new(),
-            pending: Pending::new(),
+            lock: WriteLock { guard },
+            batch,
+            pending,
             notices: Vec::new(),
+        }
+    }
+
+    /// Leaves everything written for a later batch, so that many changes become one. A crash before
+    /// that is as if they had not been.
+    pub(super) fn put_off(mut self) -> Result<(), StoreError> {
+        let full = self.batch.len() >= PUT_OFF_AT_MOST;
+        *self.lock.guard = Unwritten {
+            batch: self.batch,
+            pending: self.pending,
+        };
+        match full {
+            true => self.lock.guard.apply(self.directory.store()),
+            false => Ok(()),
         }
     }
 

@@ -49,8 +49,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use tokio::sync::Mutex;
+use tracing::warn;
 
 pub(crate) use self::change::Read;
 use self::tables::Handles;
@@ -82,7 +83,7 @@ pub struct Directory {
 struct Inner {
     store: Store,
     settings: DirectorySettings,
-    writing: Mutex<()>,
+    writing: Mutex<change::Unwritten>,
     asked: asked::Asked,
 }
 
@@ -93,7 +94,7 @@ impl Directory {
             inner: Arc::new(Inner {
                 store,
                 settings,
-                writing: Mutex::new(()),
+                writing: Mutex::default(),
                 asked: asked::Asked::default(),
             }),
         }
@@ -110,7 +111,18 @@ impl Directory {
 
     /// Begins a change, when all others are written or dropped.
     pub async fn begin(&self) -> Change<'_> {
-        Change::new(self, self.inner.writing.lock().await)
+        let mut lock = self.inner.writing.lock().await;
+        if let Err(error) = lock.apply(self.store()) {
+            // The change fails as well, and says so to whoever makes it.
+            warn!(%error, "what was asked a moment ago is not counted");
+        }
+        Change::new(self, lock)
+    }
+
+    /// Applies what [`Directory::introduce`] has put off. Every change does that before it begins;
+    /// this is for the time in which there is none.
+    pub async fn settle(&self) -> Result<(), DirectoryError> {
+        Ok(self.inner.writing.lock().await.apply(self.store())?)
     }
 
     /// What is known of a handle that is held or in quarantine.
@@ -168,6 +180,18 @@ impl Directory {
             generation,
             now,
         )?)
+    }
+
+    /// For each of these people, whether they have blocked the one who invites them.
+    pub fn who_blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, DirectoryError> {
+        people
+            .iter()
+            .map(|person| self.is_invite_blocked(inviter, person))
+            .collect()
     }
 
     /// Whether an invite of one person to another, by their Matrix IDs, goes against a block.

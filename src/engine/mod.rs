@@ -125,6 +125,8 @@ struct Inner {
     rooms: std::sync::Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
     /// Set once the bot is made: from then on rooms have actors.
     started: AtomicBool,
+    /// Whether what the module has asked will be written in a moment.
+    settling: AtomicBool,
     /// One control room at a time is made.
     telling: Mutex<()>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
@@ -155,6 +157,7 @@ impl Engine {
             counts: Mutex::default(),
             rooms: std::sync::Mutex::default(),
             started: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
             telling: Mutex::default(),
             tasks: std::sync::Mutex::default(),
             joins,

@@ -1,9 +1,15 @@
 //! What the homeserver's module is told while a room is being created.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use ruma::{OwnedUserId, UserId};
+use tracing::warn;
 
 use super::Engine;
 use crate::{directory::DirectoryError, handle::Handle};
+
+/// How long what was counted may wait to be written.
+const SETTLE_AFTER: Duration = Duration::from_millis(250);
 
 impl Engine {
     /// For each of these ghosts, whom to invite in its place; `None` leaves the ghost, which then
@@ -37,7 +43,9 @@ impl Engine {
             true => Vec::new(),
             false => {
                 let directory = self.directory();
-                directory.introduce(asker, &handles, self.now()).await?
+                let answers = directory.introduce(asker, &handles, self.now()).await?;
+                self.settle_soon();
+                answers
             }
         };
         let mut owners = nobody;
@@ -45,5 +53,22 @@ impl Engine {
             owners[place] = answer;
         }
         Ok(owners)
+    }
+
+    /// Writes down what was counted, after a moment in which others may have asked as well.
+    fn settle_soon(&self) {
+        if self.0.settling.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let engine = self.clone();
+        self.spawn(async move {
+            let mut stop = engine.0.stop.subscribe();
+            let stopped = stop.wait_for(|stop| *stop);
+            let _ = tokio::time::timeout(SETTLE_AFTER, stopped).await;
+            engine.0.settling.store(false, Ordering::SeqCst);
+            if let Err(error) = engine.directory().settle().await {
+                warn!(%error, "what was asked a moment ago is not counted");
+            }
+        });
     }
 }

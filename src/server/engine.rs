@@ -85,8 +85,7 @@ impl Intake for Engine {
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, IntakeError> {
-        let blocked = |person| self.directory().is_invite_blocked(inviter, person);
-        let blocked: Result<_, _> = people.iter().map(|person| blocked(person)).collect();
+        let blocked = self.directory().who_blocked(inviter, people);
         blocked.map_err(|error| IntakeError::Store(error.to_string()))
     }
 }

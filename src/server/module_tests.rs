@@ -1,8 +1,8 @@
-//! What the module asks, as requests to the router, and how fast it is answered.
+//! What the module asks, as requests to the router.
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -13,16 +13,13 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{
-    Intake, IntakeError, Limits, Listener, Options, SelfTest, ThirdPartyUser, Token, router, tests,
-};
+use super::{Intake, IntakeError, Options, SelfTest, ThirdPartyUser, Token, router, tests};
 use crate::{
     clock::Timestamp,
     directory::{ClaimedBy, Directory, DirectorySettings},
     handle::{Handle, HandleRules},
     matrix::transaction::Transaction,
-    shutdown,
-    store::{Store, StoreKey, StoreOptions},
+    store::Store,
 };
 
 const MODULE: &str = "mod_0123456789abcdef0123456789abcdef";
@@ -75,8 +72,7 @@ impl Intake for Doors {
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, IntakeError> {
-        let blocked = |person| self.directory.is_invite_blocked(inviter, person).unwrap();
-        Ok(people.iter().map(|person| blocked(person)).collect())
+        Ok(self.directory.who_blocked(inviter, people).unwrap())
     }
 }
 
@@ -346,104 +342,4 @@ async fn a_report_is_remembered_for_whoever_waits_for_it() {
     );
     let (status, _) = ask(&app, "module", &json!({"version": 5})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-}
-
-/// How long the module waits, with 100,000 handles on disk. It prints, and leaves the judgement to
-/// whoever reads: on a busy machine a limit would say nothing.
-/// `cargo test --release -p stonechat --lib how_long_the_module_waits -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute, and measures only what is built with --release"]
-async fn how_long_the_module_waits_with_a_hundred_thousand_handles() {
-    const HANDLES: usize = 100_000;
-    const QUESTIONS: usize = 5_000;
-    const AT_ONCE: usize = 4;
-
-    let folder = tempfile::tempdir().unwrap();
-    let key_file = folder.path().join("store.key");
-    StoreKey::create_file(&key_file).unwrap();
-    let key = StoreKey::from_file(&key_file).unwrap();
-    let options_of_store = StoreOptions::default();
-    let store = Store::open(&folder.path().join("data"), &key, &options_of_store).unwrap();
-    let settings = DirectorySettings::new(server_name!("example.org").to_owned());
-    let directory = Directory::new(store.clone(), settings);
-    let begun = Instant::now();
-    for first in (0..HANDLES).step_by(1000) {
-        let mut change = directory.begin().await;
-        for n in first..first + 1000 {
-            let owner = UserId::parse(format!("@owner{n}:example.org")).unwrap();
-            let claimed = change.claim(&owner, &name(n), ClaimedBy::Admin, Timestamp(1));
-            claimed.unwrap();
-        }
-        change.commit().await.unwrap();
-    }
-    println!("{HANDLES} handles in {:?}", begun.elapsed());
-
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Limits::default());
-    let listener = listener.await.unwrap();
-    let url = format!("http://{}/_stonechat/v1/introduce", listener.address());
-    let (trigger, stop) = shutdown::channel();
-    let router = Doors::on(directory).app(options());
-    let server = tokio::spawn(listener.serve(router, stop));
-    crate::matrix::install_crypto_provider();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-
-    for (what, handles, people) in [
-        ("one handle", 1, 0),
-        ("ten handles", 10, 0),
-        ("ten handles and a hundred people", 10, 100),
-    ] {
-        let mut askers = tokio::task::JoinSet::new();
-        for asker in 0..AT_ONCE {
-            let (http, url) = (http.clone(), url.clone());
-            askers.spawn(async move {
-                let mut took = Vec::with_capacity(QUESTIONS);
-                for n in 0..QUESTIONS / AT_ONCE {
-                    // Everywhere in the directory, by ever new people.
-                    let at = |k: usize| (n * 7919 + k * 104_729 + asker * 31) % HANDLES;
-                    let ghosts: Vec<_> = (0..handles)
-                        .map(|k| format!("@{}:example.org", name(at(k)).ghost_localpart()))
-                        .collect();
-                    let others: Vec<_> = (0..people)
-                        .map(|k| format!("@owner{}:example.org", at(k)))
-                        .collect();
-                    let body = json!({
-                        "asker": format!("@asker{asker}_{n}_{handles}_{people}:example.org"),
-                        "handles": ghosts, "people": others, "direct": false, "encrypted": true,
-                    });
-                    let begun = Instant::now();
-                    let request = http.post(&url).bearer_auth(MODULE).json(&body);
-                    let said: Value = request.send().await.unwrap().json().await.unwrap();
-                    took.push(begun.elapsed());
-                    let put = said["handles"].as_object().unwrap();
-                    assert!(put.values().all(|is| is["owner"].is_string()), "{said}");
-                }
-                took
-            });
-        }
-        let mut took: Vec<Duration> = askers.join_all().await.into_iter().flatten().collect();
-        took.sort_unstable();
-        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
-        println!(
-            "{what}: {} questions, {AT_ONCE} at once: p50 {:?}, p99 {:?}, most {:?}",
-            took.len(),
-            at(0.5),
-            at(0.99),
-            at(1.0)
-        );
-    }
-    trigger.pull();
-    server.await.unwrap();
-    store.shut_down().await.unwrap();
-}
-
-/// Handles that do not look alike: in base 6, with digits of two letters each.
-fn name(n: usize) -> Handle {
-    const DIGITS: [&str; 6] = ["ba", "ce", "di", "fu", "go", "ha"];
-    let mut text = String::new();
-    let mut rest = n;
-    for _ in 0..7 {
-        text.push_str(DIGITS[rest % 6]);
-        rest /= 6;
-    }
-    handle(&text)
 }
