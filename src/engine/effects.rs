@@ -34,6 +34,7 @@ const READ_BACK_PAGES: usize = 4;
 enum Outcome {
     Done,
     Looked(Box<RoomView>),
+    Missed,
 }
 
 impl RoomActor {
@@ -56,6 +57,7 @@ impl RoomActor {
         let input = match self.perform(&is, &effect, &mut batch).await {
             Ok(Outcome::Done) => Input::Done(effect),
             Ok(Outcome::Looked(view)) => Input::Looked(*view),
+            Ok(Outcome::Missed) => Input::Missed,
             Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
             Err(error) => {
                 tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
@@ -97,6 +99,7 @@ impl RoomActor {
             | Effect::TakeBack { .. }
             | Effect::Say { .. }
             | Effect::HandOver
+            | Effect::LookBack
             | Effect::TellAsker { .. } => INSIST_LITTLE,
         };
         error.is_transient() && !self.has_insisted(number, at_most, error)
@@ -139,6 +142,11 @@ impl RoomActor {
             Effect::Leave { reason } => {
                 let words = reason.map(|reason| reason.words());
                 self.get_out(is, words).await?;
+            }
+            Effect::LookBack => {
+                if self.was_missed(is).await? {
+                    return Ok(Outcome::Missed);
+                }
             }
             Effect::Forget => self.forget(is).await?,
             Effect::TellAsker { saying } => {

@@ -195,7 +195,7 @@ impl RoomActor {
     }
 
     /// Decrypts only to see what it is: the text itself is decrypted again when it is passed on.
-    async fn listen(
+    pub(super) async fn listen(
         &self,
         ghost: &OwnedUserId,
         event: &RoomEvent,

@@ -25,6 +25,7 @@ mod intake;
 #[cfg(test)]
 mod intake_tests;
 mod introduce;
+mod look_back;
 mod module;
 mod reconcile;
 mod request;

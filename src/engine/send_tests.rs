@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::{EngineError, intake_tests, room::RoomActor};
 use crate::{
-    introduction::Effect,
+    introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
     testing::{FakeHomeserver, Person, TestClock},
 };
@@ -97,4 +97,56 @@ async fn a_ghost_tries_to_join_for_half_a_minute_and_to_leave_for_ever() {
     // What is refused is not tried again.
     let refused = EngineError::Refused(crate::introduction::Refusal::Forbidden);
     assert!(!actor.tries_again(3, &Effect::Join, &refused));
+}
+
+/// What a room shows to a ghost that has left it, the newest first.
+async fn missed(actor: &RoomActor, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
+    let events = events.iter().map(|event| (*event).clone()).collect();
+    fake.put_history(room().as_str(), events);
+    let invite = Invite {
+        asker: user_id!("@alice:hs.test").to_owned(),
+        admission: Admission::Introduce {
+            owner: user_id!("@samuel:hs.test").to_owned(),
+            handle: "sam".to_owned(),
+            strict: false,
+            back_to: None,
+            asks_first: false,
+        },
+    };
+    let is = Introduction::found(room(), &sam(), invite, actor.engine.now());
+    actor.was_missed(&is).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_before() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, fake) = intake_tests::engine_at(clock).await;
+    let alice = Person::new(&fake, "@alice:hs.test").await;
+    engine.machines().provision(&sam(), "Sam").await.unwrap();
+    let notify = Arc::new(Notify::new());
+    let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let read = async |text: &str| -> serde_json::Value {
+        let event = alice.says(room(), &[&sam()], text).await;
+        serde_json::from_str(event.get()).unwrap()
+    };
+    let left = json!({
+        "type": "m.room.member", "state_key": sam(), "sender": sam(), "event_id": "$left",
+        "room_id": room(), "origin_server_ts": 1, "content": {"membership": "leave"},
+    });
+    let (heard, last) = (read("heard").await, read("the last word").await);
+    let mut batch = crate::store::Batch::new();
+    let id = heard["event_id"].as_str().unwrap().try_into().unwrap();
+    actor.engine.mark_seen(&id, true, &mut batch).unwrap();
+    store.apply(batch).unwrap();
+
+    // Its key has not come, and never will.
+    assert!(missed(&actor, &fake, &[&left, &last, &heard]).await);
+    assert!(!missed(&actor, &fake, &[&left, &heard]).await);
+    // What is said afterwards is not the ghost's business, nor what others say, nor what all read.
+    assert!(!missed(&actor, &fake, &[&last, &left, &heard]).await);
+    let mut others = last.clone();
+    others["sender"] = json!("@bob:hs.test");
+    let mut in_clear = last.clone();
+    in_clear["type"] = json!("m.room.message");
+    assert!(!missed(&actor, &fake, &[&left, &others, &in_clear, &heard]).await);
 }

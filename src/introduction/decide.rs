@@ -61,6 +61,7 @@ impl Case<'_> {
                 kind,
             } => self.heard(event, sender, kind),
             Input::Member { user, membership } => self.member(user, membership),
+            Input::Missed => self.missed(),
             Input::KeyCame => self.key_came(),
             Input::Answered { accepted } => self.answered(*accepted),
             Input::Tick => self.tick(),
@@ -207,6 +208,7 @@ impl Case<'_> {
             }
             Effect::InviteOwner => self.owner_invited(),
             Effect::PassOn { event, edit } => self.passed_on(event, edit.as_ref()),
+            Effect::LookBack => self.effects.push(Effect::Forget),
             Effect::Forget => self.is.end(),
             _ => {}
         }
@@ -328,6 +330,7 @@ impl Case<'_> {
             }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
+            Effect::LookBack => self.effects.push(Effect::Forget),
             Effect::Forget => self.is.end(),
             _ => {}
         }
@@ -576,6 +579,21 @@ impl Case<'_> {
         let too_early = self.is.heard_at.is_some_and(|at| at < owner_invited_at);
         let tell = self.is.strict() && (self.is.key_came || too_early);
         self.leave_telling(None, tell);
+        // Between the last look and the leaving people go on writing.
+        if !self.is.strict() {
+            self.effects.pop_if(|last| *last == Effect::Forget);
+            self.effects.push(Effect::LookBack);
+        }
+    }
+
+    /// Nobody can pass it on any more: the bot tells the asker.
+    fn missed(&mut self) {
+        let saying = Saying::SaidAtTheLast;
+        if self.is.phase == Phase::Leaving && !self.is.said.contains(&saying) {
+            self.is.said.push(saying.clone());
+            self.effects
+                .extend([Effect::TellAsker { saying }, Effect::Forget]);
+        }
     }
 
     /// A strict ghost was sent a key: the owner may not have been given it.

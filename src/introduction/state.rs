@@ -402,6 +402,8 @@ pub enum Input {
         /// `join`, `invite`, `leave` or `ban`.
         membership: String,
     },
+    /// Looking back, something was found that was said before the ghost left, and not heard.
+    Missed,
     /// A key was sent to a strict ghost by the asker.
     KeyCame,
     /// The owner answered the request.
@@ -483,6 +485,9 @@ pub enum Effect {
         /// What the people in it may know.
         reason: Option<Reason>,
     },
+    /// Outside already: find out whether something was said in the moment before the leaving that
+    /// the ghost has not heard.
+    LookBack,
     /// Destroy every key of this room.
     Forget,
     /// Let the bot tell the asker something in their control room.
@@ -515,6 +520,7 @@ impl Effect {
             Self::RememberPair => "remember-pair",
             Self::ForgetPair => "forget-pair",
             Self::Leave { .. } => "leave",
+            Self::LookBack => "look-back",
             Self::Forget => "forget",
             Self::TellAsker { .. } => "tell-asker",
         }

@@ -192,7 +192,12 @@ fn the_opening_line_is_taken_the_owner_invited_the_line_passed_on_and_the_ghost_
     play.after(200);
     assert_eq!(
         play.carry_out(&view(&[])),
-        [Effect::Look, Effect::Leave { reason: None }, Effect::Forget]
+        [
+            Effect::Look,
+            Effect::Leave { reason: None },
+            Effect::LookBack,
+            Effect::Forget
+        ]
     );
     assert_eq!(*play.phase(), Phase::Over);
 }
@@ -711,6 +716,43 @@ fn a_key_that_comes_late_but_in_time_is_used_and_one_that_never_comes_is_told() 
 }
 
 #[test]
+fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_all_is_forgotten() {
+    let leaves = || {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), HeardKind::Line);
+        play.carry_out(&view(&[]));
+        play.after(3_100);
+        play.feed(Input::Looked(view(&[])));
+        let leave = Effect::Leave { reason: None };
+        assert_eq!(play.effects, [Effect::Look, leave, Effect::LookBack]);
+        assert_eq!(*play.phase(), Phase::Leaving);
+        play.effects.clear();
+        play
+    };
+    // Nothing was, or nobody can tell.
+    for input in [
+        Input::Done(Effect::LookBack),
+        Input::Refused(Effect::LookBack, Refusal::Forbidden),
+    ] {
+        let mut play = leaves();
+        play.feed(input);
+        assert_eq!(play.carry_out(&view(&[])), [Effect::Forget]);
+        assert_eq!(*play.phase(), Phase::Over);
+    }
+    let mut play = leaves();
+    // It cannot be passed on any more.
+    play.says(second(), HeardKind::Line);
+    assert!(play.effects.is_empty());
+    play.feed(Input::Missed);
+    let tell = Effect::TellAsker {
+        saying: Saying::SaidAtTheLast,
+    };
+    assert_eq!(play.carry_out(&view(&[])), [tell, Effect::Forget]);
+    assert_eq!(*play.phase(), Phase::Over);
+}
+
+#[test]
 fn a_message_from_an_unsigned_device_is_answered_with_what_to_do() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
@@ -832,6 +874,7 @@ fn inputs() -> impl Strategy<Value = (u64, Input)> {
             Input::Invited(Invite { asker: alice(), admission: introduce(strict) })
         }),
         1 => Just(Input::KeyCame),
+        1 => Just(Input::Missed),
     ];
     (0..4_000u64, input)
 }
@@ -936,7 +979,12 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
     play.after(3_100);
     assert_eq!(
         play.carry_out(&view(&[])),
-        [Effect::Look, Effect::Leave { reason: None }, Effect::Forget]
+        [
+            Effect::Look,
+            Effect::Leave { reason: None },
+            Effect::LookBack,
+            Effect::Forget
+        ]
     );
 }
 

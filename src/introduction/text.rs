@@ -41,6 +41,8 @@ pub enum Saying {
     OwnerDidNotCome,
     /// For a strict handle: the first message may not have been readable.
     StrictSendAgain,
+    /// Something was said in the moment of the leaving.
+    SaidAtTheLast,
 }
 
 impl Saying {
@@ -112,6 +114,11 @@ impl Saying {
             Self::StrictSendAgain => format!(
                 "Your first message to @{handle} may have been sent before they could be given its \
                  key. If they cannot read it, please send it again in your chat with them."
+            ),
+            Self::SaidAtTheLast => format!(
+                "What you wrote last to @{handle} came in the moment in which their ghost left, so \
+                 it was not passed on. If they cannot read it, please send it again in your chat \
+                 with them."
             ),
         }
     }

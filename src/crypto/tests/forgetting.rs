@@ -49,6 +49,32 @@ async fn after_forgetting_a_room_nothing_said_there_can_be_read() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_on_its_way_when_the_ghost_left_is_turned_away_when_it_comes() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let device = world.device(sam());
+    let heard = alice.says(room(), &[sam()], "heard").await;
+    world.deliver(sam()).await;
+    world.decrypt(&heard).await.unwrap();
+    // Said while the ghost is there, with a key of its own that takes its time.
+    let bob = Person::new(&world.fake, "@bob:hs.test").await;
+    let late = bob.says(room(), &[sam()], "late").await;
+    let key = world.fake.take_incoming(sam(), &device);
+    assert_eq!(key.to_device.len(), 1);
+    world.machines.forget_room(sam(), room()).await.unwrap();
+
+    let keys = world.machines.receive(sam(), key).await.unwrap();
+    assert!(keys.is_empty(), "{keys:?}");
+    let read = world.decrypt(&late).await;
+    assert!(matches!(read, Err(DecryptError::NoKey { .. })), "{read:?}");
+    // Nor has it been put aside for a time at which the room is expected once more.
+    let world = world.restart().await;
+    world.machines.expect_room(sam(), room()).await.unwrap();
+    let read = world.decrypt(&late).await;
+    assert!(matches!(read, Err(DecryptError::NoKey { .. })), "{read:?}");
+}
+
+#[tokio::test]
 async fn forgetting_one_room_leaves_the_others() {
     let world = World::with_sam().await;
     let alice = Person::new(&world.fake, ALICE).await;

@@ -9,7 +9,10 @@ use matrix_sdk::{
 use ruma::{OwnedEventId, UserId};
 use serde_json::Value;
 
-use crate::told::{LINE, Story, goodbye, invited_to, place, quick, quoted, times, with_network};
+use crate::{
+    remains::{ciphertexts, read_nothing},
+    told::{LINE, Story, goodbye, invited_to, place, quick, quoted, times, with_network},
+};
 
 async fn story() -> Result<Story> {
     Story::begins_with(with_network(), PersonOptions::default()).await
@@ -190,6 +193,36 @@ async fn what_falls_between_the_invite_and_the_leaving_is_passed_on_too() -> Res
         .world
         .only_these_are_in(&chat, &story.alice, &two)
         .await
+}
+
+#[tokio::test]
+async fn what_comes_in_the_moment_in_which_the_ghost_leaves_is_told_by_the_bot() -> Result<()> {
+    let mut story = Story::begins_with(quick(), PersonOptions::default()).await?;
+    let (bot, ghost) = (story.world.bot()?, story.ghost.clone());
+    let leaving = |method: &str, path: &str| method == "POST" && place(path).ends_with("/leave");
+    let network = story.network()?;
+    let mut caught = network.catches(Fate::Hold, "the ghost's leaving", leaving);
+    let chat = story.alice_writes(LINE).await?;
+    let sams = story.sam_comes(&chat).await?;
+    caught.held().await?;
+    // It has looked for the last time, and is not gone yet.
+    let last = "one more thing before you go";
+    chat.says(last).await?;
+    network.calm();
+    network.release();
+    goodbye(&chat, &ghost).await?;
+    sams.sees(last).await?;
+    ensure!(times(&sams, &ghost, last) == 0, "{:#?}", sams.texts());
+
+    let told = story.alice.invited_by(&bot).await?;
+    let told = story.alice.accepts(&told).await?;
+    let words = told.sees_part("in which their ghost left").await?;
+    ensure!(words.sender == bot && words.was_encrypted());
+    story.ends_well(&chat, &sams).await?;
+    let said = ciphertexts(&story.alice, chat.id()).await?;
+    let room = chat.id().to_owned();
+    read_nothing(&mut story.world, &ghost, &[(room, said)]).await?;
+    story.world.nothing_leaked(&[LINE, last])
 }
 
 /// Whether an event comes before the ghost's leaving, in the room's order.
