@@ -1,11 +1,12 @@
 //! An owner who likes to be asked before anybody reaches them.
 
-use anyhow::{Result, ensure};
-use harness::{Chat, PersonOptions, Seen, WorldOptions, checks};
+use anyhow::{Context, Result, ensure};
+use harness::{Chat, Person, PersonOptions, Seen, WorldOptions, checks, proxy::Fate};
+use ruma::OwnedRoomId;
 
 use crate::{
     remains::{ciphertexts, read_nothing},
-    told::{LINE, Story, goodbye, quick, quoted, reason},
+    told::{LINE, Story, comes, ends_well, goodbye, place, quick, quoted, reason, shown, times},
 };
 
 const SECOND: &str = "it looks as if it waits for somebody";
@@ -162,4 +163,174 @@ async fn a_kill_while_somebody_waits_loses_nothing_of_it() -> Result<()> {
     let again = story.alice_writes("the same bank, tomorrow?").await?;
     again.sees_part("already have a chat").await?;
     Ok(())
+}
+
+/// Where the service is killed in the course of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The ghost tells the asker that the owner is asked.
+    Telling,
+    /// The bot shows the request to the owner.
+    Showing,
+    /// The owner has answered, and the bot says what it makes of it.
+    Confirming,
+    /// Accepted: the ghost looks at the room again.
+    Looking,
+    /// The owner is invited.
+    Inviting,
+    /// What was kept is passed on.
+    PassingOn,
+    /// The ghost goes, because it is done.
+    Leaving,
+    /// The ghost goes, because the owner does not want this.
+    Declined,
+}
+
+const STEPS: [Step; 8] = [
+    Step::Telling,
+    Step::Showing,
+    Step::Confirming,
+    Step::Looking,
+    Step::Inviting,
+    Step::PassingOn,
+    Step::Leaving,
+    Step::Declined,
+];
+
+impl Step {
+    fn is_before_the_answer(self) -> bool {
+        matches!(self, Step::Telling | Step::Showing)
+    }
+
+    /// Whether a request of the service is this step's.
+    fn is(self, method: &str, path: &str, chat: &str, control_room: &str) -> bool {
+        let path = place(path);
+        // Room ids stand in paths with some of their characters escaped.
+        let plain = |room: &str| room[1..].split(':').next().unwrap_or_default().to_owned();
+        let here = path.contains(&plain(chat));
+        let sends = method == "PUT" && path.contains("/send/m.room.encrypted/");
+        let member = method == "PUT" && path.contains("/state/m.room.member/");
+        match self {
+            Step::Telling | Step::PassingOn => here && sends,
+            Step::Showing | Step::Confirming => path.contains(&plain(control_room)) && sends,
+            Step::Looking => here && method == "GET" && path.ends_with("/state"),
+            Step::Inviting => here && member && !path.contains("_dm_"),
+            Step::Leaving | Step::Declined => here && method == "POST" && path.ends_with("/leave"),
+        }
+    }
+}
+
+/// Kills the service at each step of a request, as the introductions' story does at theirs.
+async fn killed_at_every_step(fate: Fate) -> Result<()> {
+    let mut story = story(quick()).await?;
+    let mut rooms = Vec::new();
+    for (at, step) in STEPS.into_iter().enumerate() {
+        let asker = story.world.person(&format!("asker{at}")).await?;
+        let room = killed_at(&mut story, &asker, step, fate.clone())
+            .await
+            .with_context(|| format!("killed at {step:?}, {fate:?}"))?;
+        let said = ciphertexts(&asker, &room).await?;
+        rooms.push((room, said));
+    }
+    let bot = story.world.bot()?;
+    let none = story.control_room.asks(&bot, "requests").await?;
+    ensure!(none.text().is_some_and(|text| text.contains("Nobody asks")));
+    read_nothing(&mut story.world, &story.ghost, &rooms).await?;
+    story.world.nothing_leaked(&[LINE, SECOND])
+}
+
+async fn killed_at(
+    story: &mut Story,
+    asker: &Person,
+    step: Step,
+    fate: Fate,
+) -> Result<OwnedRoomId> {
+    let (ghost, bot) = (story.ghost.clone(), story.world.bot()?);
+    let name = shown(&asker.user_id);
+    let line = format!("{LINE}, said {name}");
+    let second = format!("{SECOND}, said {name}");
+    let chat = asker.starts_chat(&[&ghost]).await?;
+    let (room, control_room) = (chat.id().to_owned(), story.control_room.id().to_owned());
+    let catches = |story: &Story| {
+        let (room, control_room) = (room.to_string(), control_room.to_string());
+        let wanted = move |method: &str, path: &str| step.is(method, path, &room, &control_room);
+        anyhow::Ok(story.network()?.catches(fate.clone(), "its step", wanted))
+    };
+    let mut caught = None;
+    if step.is_before_the_answer() {
+        caught = Some(catches(story)?);
+    }
+    chat.says(&line).await?;
+    if let Some(caught) = &mut caught {
+        caught.held().await?;
+        dies_and_comes_back(story).await?;
+    }
+
+    let asks = format!("{name} ({}) asks to chat with you", asker.user_id);
+    let request = story.control_room.sees_part(&asks).await?;
+    chat.sees_part("likes to be asked first").await?;
+    chat.says(&second).await?;
+    let answer = match step {
+        Step::Declined => "👎",
+        _ => "👍",
+    };
+    if !step.is_before_the_answer() {
+        let mut caught = catches(story)?;
+        story.control_room.reacts(&request.event_id, answer).await?;
+        if step == Step::Leaving {
+            // It stays until the owner has come, and a little longer.
+            comes(&story.sam, &chat, &ghost, &to_sam(&name)).await?;
+        }
+        caught.held().await?;
+        dies_and_comes_back(story).await?;
+    } else {
+        story.control_room.reacts(&request.event_id, answer).await?;
+    }
+
+    if step == Step::Declined {
+        let left = goodbye(&chat, &ghost).await?;
+        let why = Some("This handle cannot be reached at the moment.");
+        ensure!(reason(&left) == why, "{:?}", left.content);
+        ensure!(story.sam.log().invites().iter().all(|i| i.room != room));
+    } else {
+        let sams = match step {
+            Step::Leaving => story.sam.chat(&room),
+            _ => comes(&story.sam, &chat, &ghost, &to_sam(&name)).await?,
+        };
+        for line in [&line, &second] {
+            sams.sees(&quoted(&name, line)).await?;
+        }
+        ends_well(&story.world, (asker, &chat), (&story.sam, &sams)).await?;
+        let quotes = sams.texts().into_iter().filter(|(by, _)| *by == ghost);
+        let quotes: Vec<String> = quotes.map(|(_, text)| text).collect();
+        let wanted = [&line, &second].map(|line| quoted(&name, line));
+        ensure!(quotes == wanted, "{quotes:#?}");
+    }
+    // Nobody was told anything twice.
+    let told = times(&chat, &ghost, "likes to be asked first");
+    let asked = times(&story.control_room, &bot, &asks);
+    ensure!((told, asked) == (1, 1), "told {told} times, asked {asked}");
+    Ok(room)
+}
+
+fn to_sam(name: &str) -> String {
+    format!("{name}, to your handle @sam")
+}
+
+async fn dies_and_comes_back(story: &mut Story) -> Result<()> {
+    story.world.service.kill().await?;
+    let network = story.network()?;
+    network.calm();
+    network.release();
+    story.world.service.start().await
+}
+
+#[tokio::test]
+async fn a_request_goes_on_after_a_kill_before_any_of_its_steps() -> Result<()> {
+    killed_at_every_step(Fate::Hold).await
+}
+
+#[tokio::test]
+async fn a_request_goes_on_after_a_kill_right_after_any_of_its_steps() -> Result<()> {
+    killed_at_every_step(Fate::HoldAnswer).await
 }
