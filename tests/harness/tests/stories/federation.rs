@@ -10,7 +10,7 @@ const OPENING_LINE: &str = "hello from far away and across the water";
 const ANSWER: &str = "good to hear from you over there";
 
 /// Our homeserver with Stonechat, and another one without.
-async fn two_servers() -> Result<(World, Synapse)> {
+pub async fn two_servers(here: WorldOptions) -> Result<(World, Synapse)> {
     let venv = Venv::ready(|_| {})?;
     let authority = Authority::new(&venv)?;
     let member = || -> Result<_> {
@@ -21,14 +21,14 @@ async fn two_servers() -> Result<(World, Synapse)> {
     };
     let here = WorldOptions {
         synapse: member()?,
-        ..WorldOptions::default()
+        ..here
     };
     tokio::try_join!(World::start_with(here), Synapse::start_new(member()?))
 }
 
 #[tokio::test]
 async fn an_owner_on_another_homeserver_is_reached_by_handle() -> Result<()> {
-    let (world, there) = two_servers().await?;
+    let (world, there) = two_servers(WorldOptions::default()).await?;
     let (alice, sam) = tokio::try_join!(world.person("alice"), Person::register(&there, "sam"))?;
     let control_room = world.control_room(&sam).await?;
     world.claims(&sam, &control_room, "sam").await?;
@@ -54,7 +54,7 @@ async fn an_owner_on_another_homeserver_is_reached_by_handle() -> Result<()> {
 
 #[tokio::test]
 async fn somebody_of_another_homeserver_reaches_an_owner_of_ours() -> Result<()> {
-    let (world, there) = two_servers().await?;
+    let (world, there) = two_servers(WorldOptions::default()).await?;
     let ((sam, _control_room), bob) =
         tokio::try_join!(world.owner("sam"), Person::register(&there, "bob"))?;
     let ghost = world.ghost("sam")?;
