@@ -20,6 +20,10 @@ use crate::{
 /// Set for a program that should act as the service instead of doing its own work.
 const ACT_AS_SERVICE: &str = "STONECHAT_ACT_AS_SERVICE";
 
+/// How long a subcommand may take. `doctor` waits for up to two minutes for a homeserver that has
+/// just been started, and then has a right to say what it found.
+const COMMAND: Duration = Duration::from_secs(180);
+
 /// How the service is set up.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceOptions {
@@ -167,7 +171,7 @@ impl Service {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(PATIENCE, run).await;
+        let output = tokio::time::timeout(COMMAND, run).await;
         output
             .with_context(|| format!("stonechat {args:?} does not end"))?
             .context("cannot run it")

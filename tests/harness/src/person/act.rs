@@ -179,13 +179,23 @@ impl Person {
         Ok(())
     }
 
-    /// Refuses all invites from now on, at the server (`m.invite_permission_config`).
+    /// Refuses all invites from now on, at the server (`m.invite_permission_config`). A Synapse
+    /// before 1.149 heeds only the form that the setting had before it had that name.
     pub async fn blocks_all_invites(&self) -> Result<()> {
-        self.sets_account_data(
-            "m.invite_permission_config",
-            &json!({ "default_action": "block" }),
-        )
-        .await
+        let settings = [
+            (
+                "org.matrix.msc4155.invite_permission_config",
+                json!({ "blocked_users": ["*"] }),
+            ),
+            (
+                "m.invite_permission_config",
+                json!({ "default_action": "block" }),
+            ),
+        ];
+        for (kind, setting) in settings {
+            self.sets_account_data(kind, &setting).await?;
+        }
+        Ok(())
     }
 
     /// Ignores people, as Element's "Ignore" does.

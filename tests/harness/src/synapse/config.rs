@@ -68,6 +68,8 @@ fn homeserver(synapse: &Synapse, key: &Path, log: &Path) -> Value {
         "experimental_features": {
             "msc2409_to_device_messages_enabled": options.application_service_flags,
             "msc3202_transaction_extensions": options.application_service_flags,
+            // For a Synapse before 1.149; later ones heed the setting without it.
+            "msc4155_enabled": true,
         },
     });
     let Some(map) = config.as_object_mut() else {
