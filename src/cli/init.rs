@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use clap::Args;
@@ -13,7 +14,7 @@ use super::CliError;
 use crate::{
     config::{
         Config, ConfigError, ModuleToken, Registration, Tokens, relative_to, sample_file, snippet,
-        write_private,
+        with_remedy, write_private,
     },
     store::StoreKey,
 };
@@ -22,16 +23,16 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Init {
     /// Where the homeserver is reached, for example http://127.0.0.1:8008.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = read::<Url>)]
     homeserver: Url,
     /// The homeserver's name: the part of its users' ids after the colon.
-    #[arg(long, value_name = "NAME", value_parser = server_name)]
+    #[arg(long, value_name = "NAME", value_parser = read::<OwnedServerName>)]
     server_name: OwnedServerName,
-    /// The address to listen on.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// The address to listen on; 127.0.0.1:29331 if none is given.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = read::<SocketAddr>)]
     listen: Option<SocketAddr>,
     /// The same address as the homeserver sees it, if that is another one.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = read::<Url>)]
     url: Option<Url>,
     /// Where to write the registration.
     #[arg(long, value_name = "FILE", default_value = "registration.yaml")]
@@ -48,8 +49,9 @@ pub struct Init {
     force: bool,
 }
 
-fn server_name(name: &str) -> Result<OwnedServerName, String> {
-    OwnedServerName::try_from(name).map_err(|error| error.to_string())
+/// Reads an argument, or says what to write instead.
+fn read<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    T::from_str(text).map_err(|error| with_remedy(&error.to_string()))
 }
 
 impl Init {
@@ -87,31 +89,26 @@ impl Init {
             module.write_snippet(&config)?;
         }
 
-        println!("Written, readable by you alone:");
-        println!(
-            "  {}   the configuration, with every option",
-            config_path.display()
-        );
-        println!(
-            "  {}   the registration, for the homeserver",
-            self.registration.display()
-        );
+        let mut written = vec![
+            (config_path, "the configuration, with every option"),
+            (&self.registration, "the registration, for the homeserver"),
+        ];
         if new_key {
-            println!(
-                "  {}   the key of the database; keep a copy apart",
-                key_file.display()
-            );
-        } else {
-            println!(
-                "The key of the database, {}, was there and stays.",
-                key_file.display()
-            );
+            written.push((&key_file, "the key of the database; keep a copy apart"));
         }
         if new_module {
-            println!(
-                "  {}   the token of the module, for the homeserver",
-                module.path().display()
-            );
+            written.push((module.path(), "the token of the module, for the homeserver"));
+        }
+        let paths = written.iter().map(|(path, _)| path.display().to_string());
+        let width = paths.map(|path| path.chars().count()).max();
+        println!("Written, readable by you alone:");
+        for (path, what) in written {
+            let path = path.display().to_string();
+            println!("  {path:width$}   {what}", width = width.unwrap_or(0));
+        }
+        if !new_key {
+            let key_file = key_file.display();
+            println!("The key of the database, {key_file}, was there and stays.");
         }
         println!();
         println!("{}", homeserver_yaml(&self.registration));

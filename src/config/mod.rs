@@ -33,6 +33,7 @@ pub use sections::{
     LogLevel, Module, Reconcile, StoreSection,
 };
 pub use setup::Setup;
+pub(crate) use yaml::with_remedy;
 
 #[cfg(test)]
 mod tests;

@@ -158,6 +158,29 @@ fn a_wrong_type_or_a_key_given_twice_is_refused_with_line_and_key() {
 }
 
 #[test]
+fn what_a_library_refuses_comes_with_what_to_write_instead() {
+    for (text, remedy) in [
+        ("introductions: {linger: soon}\n", "as in 3s or 5min"),
+        ("appservice: {listen: here}\n", "as in 127.0.0.1:29331"),
+        (
+            "appservice: {url: 'localhost'}\n",
+            "as in http://127.0.0.1:8008",
+        ),
+        ("handles: {max_length: -1}\n", "a whole number"),
+        ("data: a\ndata: b\n", "stand there once"),
+        ("store:\n\tcache_mib: 3\n", "not with tabs"),
+        ("store: [\n", "keys below it"),
+        ("log: {level: info\n", "wrong indentation or bracket"),
+    ] {
+        let error = refused(&format!("{MINIMAL}{text}"));
+        assert!(error.contains(remedy), "{text}: {error}");
+    }
+    assert!(refused("").contains("`stonechat init` writes"));
+    let error = refused("homeserver: {url: 'http://a', server_name: '@sam:example.org'}");
+    assert!(error.contains("as in example.org"), "{error}");
+}
+
+#[test]
 fn a_value_that_cannot_work_is_refused_with_key_and_remedy() {
     for (text, key) in [
         (

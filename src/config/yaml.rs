@@ -32,9 +32,7 @@ pub fn parse_yaml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Con
         if let Some(rest) = known {
             problem = rest;
         }
-        if let Some(hint) = meant(&problem) {
-            problem.push_str(&hint);
-        }
+        problem = with_remedy(&problem);
         if key != "." {
             problem = format!("{key}: {problem}");
         }
@@ -53,6 +51,57 @@ pub fn to_yaml<T: Serialize>(path: &Path, value: &T) -> Result<String, ConfigErr
         line: None,
         problem: format!("cannot be written as YAML: {error}"),
     })
+}
+
+/// What libraries say of a value, and what to write instead.
+const REMEDIES: [(&str, &str); 10] = [
+    (
+        "relative URL without a base",
+        "write it with http:// or https://, as in http://127.0.0.1:8008",
+    ),
+    (
+        "invalid socket address",
+        "write an address and a port, as in 127.0.0.1:29331",
+    ),
+    (
+        "server name is not a valid",
+        "write what stands after the colon in its users' ids, as in example.org",
+    ),
+    (
+        "expected a duration",
+        "write a number and a unit, as in 3s or 5min",
+    ),
+    (
+        "expected struct",
+        "write its keys below it, each in a line of its own and indented",
+    ),
+    ("expected u", "write a whole number, 0 or more"),
+    (
+        "duplicate field",
+        "let it stand there once, with all that is below it",
+    ),
+    (
+        "missing field",
+        "add it; `stonechat init` writes a file with every option",
+    ),
+    (
+        "cannot start any token",
+        "indent with spaces, not with tabs",
+    ),
+    (
+        "did not find expected",
+        "look there, and above it, for a wrong indentation or bracket",
+    ),
+];
+
+/// What a library says is wrong, and what to do about it.
+pub(crate) fn with_remedy(problem: &str) -> String {
+    let fixed = || {
+        let known = REMEDIES.iter().find(|(part, _)| problem.contains(part));
+        known.map(|(_, remedy)| format!("; {remedy}"))
+    };
+    let remedy = meant(problem).or_else(fixed).unwrap_or_default();
+    format!("{problem}{remedy}")
 }
 
 /// "unknown field `a`, expected one of `b`, `c`" becomes a hint at the nearest of them.
