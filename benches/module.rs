@@ -7,6 +7,7 @@
 //! it, as CPU time.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
 )]
