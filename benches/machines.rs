@@ -44,6 +44,7 @@ const FIRST: &str = "first encryption to a new device";
 const TAKE: &str = "take in a room key";
 const ENCRYPT: &str = "encrypt 300 bytes";
 const DECRYPT: &str = "decrypt 300 bytes";
+const DECRYPT_AND_FLUSH: &str = "decrypt 300 bytes, a flush for each";
 const OPERATIONS: [&str; 6] = [CREATE, LOAD, FIRST, TAKE, ENCRYPT, DECRYPT];
 
 /// Nanoseconds of CPU per operation, one figure per round.
@@ -206,7 +207,6 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
             assert_eq!(shared.len(), 1);
             ghost.flush().await;
             people::encrypt(ghost.machine(), &room, &content).await;
-            ghost.flush().await;
             ghost
         }
     });
@@ -242,8 +242,12 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
             ghost
         }
     });
+    let before = keeper.flushes();
     let (ghosts, used) = together(runtime, taking);
     figures.note(TAKE, &used, crowd);
+    if let (Some(before), Some(after)) = (before, keeper.flushes()) {
+        figures.note_flushes(TAKE, after - before, crowd);
+    }
 
     let knowing = ghosts.into_iter().map(|ghost| {
         let directory = directory.clone();
@@ -261,17 +265,12 @@ fn round(runtime: &Runtime, keeper: &Keeper, name: &str, crowd: usize, figures: 
         async move {
             for _ in 0..MESSAGES {
                 people::encrypt(ghost.machine(), &room, &content).await;
-                ghost.flush().await;
             }
             ghost
         }
     });
-    let before = keeper.flushes();
     let (ghosts, used) = together(runtime, encrypting);
     figures.note(ENCRYPT, &used, crowd * MESSAGES);
-    if let (Some(before), Some(after)) = (before, keeper.flushes()) {
-        figures.note_flushes(ENCRYPT, after - before, crowd * MESSAGES);
-    }
 
     let decrypting = ghosts.into_iter().map(|ghost| {
         let (hers, said) = (hers.clone(), said.clone());
@@ -393,17 +392,27 @@ impl Service {
         let (_, used) = together(&self.runtime, encrypting);
         figures.note(ENCRYPT, &used, self.ghosts.len() * MESSAGES);
 
-        let decrypting = self.ghosts.iter().cloned().map(|user| {
-            let (machines, store, said) = (self.machines.clone(), self.store.clone(), said.clone());
-            async move {
-                for event in &said[1..] {
-                    machines.decrypt(&user, hers, event).await.unwrap();
+        for (operation, flush_each, part) in [
+            (DECRYPT, false, 1..MESSAGES / 2),
+            (DECRYPT_AND_FLUSH, true, MESSAGES / 2..MESSAGES),
+        ] {
+            let times = self.ghosts.len() * part.len();
+            let decrypting = self.ghosts.iter().cloned().map(|user| {
+                let (machines, store) = (self.machines.clone(), self.store.clone());
+                let (said, part) = (said.clone(), part.clone());
+                async move {
+                    for event in &said[part] {
+                        machines.decrypt(&user, hers, event).await.unwrap();
+                        if flush_each {
+                            store.flush().await.unwrap();
+                        }
+                    }
                     store.flush().await.unwrap();
                 }
-            }
-        });
-        let (_, used) = together(&self.runtime, decrypting);
-        figures.note(DECRYPT, &used, self.ghosts.len() * (MESSAGES - 1));
+            });
+            let (_, used) = together(&self.runtime, decrypting);
+            figures.note(operation, &used, times);
+        }
     }
 }
 
@@ -465,7 +474,7 @@ fn main() {
     );
     println!("µs of CPU per operation, all threads together\n");
     println!(
-        "| operation | store on disk, flushes shared | memory store | bare vodozemac | disk : memory | disk : bare | on disk, alone, a flush for each |"
+        "| operation | store on disk, flushes shared | memory store | bare vodozemac | disk : memory | disk : bare | on disk, alone |"
     );
     println!("|---|---|---|---|---|---|---|");
     for operation in OPERATIONS {
@@ -478,19 +487,23 @@ fn main() {
             us(&alone)
         );
     }
-    let us = |figures: &Figures, kind| figures.of_thread(ENCRYPT, kind) / 1000.0;
+    let us = |figures: &Figures, kind| figures.of_thread(TAKE, kind) / 1000.0;
     for (who, figures) in [("together", &on_disk), ("alone", &alone)] {
         println!(
-            "\n{ENCRYPT} on disk, {who}: {:.1} to a flush, {:.0} µs in the thread that flushes, {:.0} µs in sled's",
-            median(figures.shared[ENCRYPT].clone()),
+            "\n{TAKE} on disk, {who}: {:.1} to a flush, {:.0} µs in the thread that flushes, {:.0} µs in sled's",
+            median(figures.shared[TAKE].clone()),
             us(figures, "flush"),
             us(figures, "sled"),
         );
     }
     println!("\n| the whole call of the service | µs of CPU | : memory store's machine |");
     println!("|---|---|---|");
-    for operation in [ENCRYPT, DECRYPT] {
-        let (whole, memory) = (service.of(operation), in_memory.of(operation));
+    for (operation, bare) in [
+        (ENCRYPT, ENCRYPT),
+        (DECRYPT, DECRYPT),
+        (DECRYPT_AND_FLUSH, DECRYPT),
+    ] {
+        let (whole, memory) = (service.of(operation), in_memory.of(bare));
         println!(
             "| {operation} | {:.0} | {:.2} |",
             whole / 1000.0,

@@ -42,6 +42,8 @@ use tokio::{runtime::Runtime, task::JoinSet};
 use support::{cpu, median, people};
 
 const ALICE: &str = "@alice:hs.test";
+/// So that what is kept of the database in memory does not grow with what is read.
+const SMALL_CACHE: u64 = 256 * 1024;
 /// How many ghosts are made at the same time.
 const AT_ONCE: usize = 32;
 
@@ -125,10 +127,11 @@ async fn measure(folder: &Path, steps: &[usize], in_use: usize) {
     println!(
         "| ghosts | records, bytes per ghost | on disk, bytes per ghost \
          | first start after they were made, ms | start after a clean end, ms \
-         | start after `kill -9`, ms | first use of a ghost, ms | memory after the start, MB \
-         | with {in_use} machines in use, KB for each |"
+         | of which sled opens, ms | start after `kill -9`, ms | first use of a ghost, ms \
+         | memory after the start, MB | with {in_use} machines in use, KB for each \
+         | the same, with next to no cache |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut made = 0;
     for step in steps {
         let began = Instant::now();
@@ -144,7 +147,7 @@ async fn measure(folder: &Path, steps: &[usize], in_use: usize) {
         made = *step;
 
         let (mut first_start, mut clean, mut after_kill) = (0.0, Vec::new(), Vec::new());
-        let (mut first_use, mut memory) = (Vec::new(), Vec::new());
+        let (mut first_use, mut memory, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         let mut kill = false;
         for round in 0..11 {
             let mut starting = Child::start(folder, &fake, &["start", &(made / 2).to_string()]);
@@ -159,13 +162,25 @@ async fn measure(folder: &Path, steps: &[usize], in_use: usize) {
             kill = !kill;
             starting.end(kill);
         }
+        for _ in 0..5 {
+            // As the service leaves it when it ends.
+            let mut starting = Child::start(folder, &fake, &["start", "0"]);
+            starting.figures();
+            starting.end(false);
+            let mut opening = Child::start(folder, &fake, &["bare"]);
+            bare.push(opening.figures()[0]);
+            opening.end(false);
+        }
         let records = size_of_records(folder) as f64;
-        let in_use = use_machines(folder, &fake, &alice, made, in_use).await;
+        let cache = StoreOptions::default().cache_bytes;
+        let with_cache = use_machines(folder, &fake, &alice, made, in_use, 0, cache).await;
+        let without = use_machines(folder, &fake, &alice, made, in_use, 1, SMALL_CACHE).await;
         println!(
-            "| {made} | {:.0} | {:.0} | {first_start:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {in_use:.1} |",
+            "| {made} | {:.0} | {:.0} | {first_start:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {with_cache:.1} | {without:.1} |",
             each(records),
             each(on_disk.len() as f64),
             median(clean),
+            median(bare),
             median(after_kill),
             median(first_use),
             median(memory) / 1e6,
@@ -196,10 +211,15 @@ async fn use_machines(
     alice: &testing::Person,
     made: usize,
     in_use: usize,
+    first: usize,
+    cache: u64,
 ) -> f64 {
+    let in_use = in_use.min(made / 2);
     let every = made / in_use;
-    let what = [in_use.to_string(), every.to_string()];
-    let mut using = Child::start(folder, fake, &["use", &what[0], &what[1]]);
+    let what = [in_use, first, every].map(|number| number.to_string());
+    let cache = cache.to_string();
+    let what = ["use", &what[0], &what[1], &what[2], &cache];
+    let mut using = Child::start(folder, fake, &what);
     let devices: Vec<String> = using
         .lines
         .by_ref()
@@ -207,7 +227,7 @@ async fn use_machines(
         .map(Result::unwrap)
         .collect();
     for (n, device) in devices.iter().enumerate() {
-        let user = ghost(n * every);
+        let user = ghost(first + n * every);
         let event = alice.says(&room(n), &[&user], "hello").await;
         let incoming = fake.take_incoming(&user, device.as_str().into());
         let line = serde_json::to_string(&(incoming.to_device, event)).unwrap();
@@ -230,21 +250,23 @@ async fn child(arguments: &[String]) {
     match word(2) {
         "make" => make(&folder, hs, number(3), number(4)).await,
         "start" => start(&folder, hs, number(3)).await,
-        "use" => use_them(&folder, hs, number(3), number(4)).await,
+        "use" => use_them(&folder, hs, number(3), number(4), number(5), number(6)).await,
+        "bare" => bare(&folder),
         other => panic!("what is {other}?"),
     }
 }
 
-fn open(folder: &Path, hs: Homeserver) -> (Store, Machines) {
+fn open(folder: &Path, hs: Homeserver, cache_bytes: u64) -> (Store, Machines) {
     let key = StoreKey::from_file(&folder.join("key")).unwrap();
-    let store = Store::open(&folder.join("store"), &key, &StoreOptions::default()).unwrap();
+    let options = StoreOptions { cache_bytes };
+    let store = Store::open(&folder.join("store"), &key, &options).unwrap();
     let machines = Machines::new(store.clone(), hs, MachineSettings::default()).unwrap();
     (store, machines)
 }
 
 /// Makes ghosts, real ones: registered, with keys, checked back.
 async fn make(folder: &Path, hs: Homeserver, from: usize, to: usize) {
-    let (store, machines) = open(folder, hs);
+    let (store, machines) = open(folder, hs, StoreOptions::default().cache_bytes);
     let next = Arc::new(AtomicUsize::new(from));
     let mut makers = JoinSet::new();
     for _ in 0..AT_ONCE {
@@ -267,7 +289,7 @@ async fn make(folder: &Path, hs: Homeserver, from: usize, to: usize) {
 /// Starts as the service does, and uses one ghost.
 async fn start(folder: &Path, hs: Homeserver, first: usize) {
     let began = Instant::now();
-    let (store, machines) = open(folder, hs);
+    let (store, machines) = open(folder, hs, StoreOptions::default().cache_bytes);
     let started = began.elapsed();
     let memory = cpu::memory();
     let began = Instant::now();
@@ -290,11 +312,32 @@ async fn start(folder: &Path, hs: Homeserver, first: usize) {
     store.shut_down().await.unwrap();
 }
 
+/// The opening of the database alone.
+fn bare(folder: &Path) {
+    let began = Instant::now();
+    let database = sled::Config::new()
+        .path(folder.join("store/sled"))
+        .cache_capacity(StoreOptions::default().cache_bytes)
+        .flush_every_ms(None)
+        .mode(sled::Mode::HighThroughput)
+        .open()
+        .unwrap();
+    println!("{}", began.elapsed().as_secs_f64() * 1000.0);
+    drop(database);
+}
+
 /// Has ghosts take in a key, read and write, and tells what that took of memory.
-async fn use_them(folder: &Path, hs: Homeserver, count: usize, every: usize) {
-    let (store, machines) = open(folder, hs);
+async fn use_them(
+    folder: &Path,
+    hs: Homeserver,
+    count: usize,
+    first: usize,
+    every: usize,
+    cache: usize,
+) {
+    let (store, machines) = open(folder, hs, cache as u64);
     for n in 0..count {
-        let user = ghost(n * every);
+        let user = ghost(first + n * every);
         println!("{}", machines.device_of(&user).unwrap().unwrap());
     }
     let mut lines = std::io::stdin().lines();
@@ -307,7 +350,8 @@ async fn use_them(folder: &Path, hs: Homeserver, count: usize, every: usize) {
             // What is made once for all of them is made by now.
             before = cpu::memory();
         }
-        converse(&machines, &ghost(n * every), n, to_device, &event).await;
+        let user = ghost(first + n * every);
+        converse(&machines, &user, n, to_device, &event).await;
     }
     store.flush().await.unwrap();
     assert_eq!(machines.live_count(), count);

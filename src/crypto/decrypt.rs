@@ -15,9 +15,12 @@ use serde_json::value::RawValue;
 use super::{
     CryptoError, DecryptError, Distrust, Machines,
     machines::{InUse, lock},
-    record::Heard,
+    record::{Heard, HeardPart, HeardWhole, part_of},
 };
-use crate::{matrix::MatrixError, store::Batch};
+use crate::{
+    matrix::MatrixError,
+    store::{Batch, Table, prefix},
+};
 
 /// A decrypted event.
 #[derive(Debug)]
@@ -146,18 +149,45 @@ impl Machines {
         index: u32,
         event: &EventId,
     ) -> Result<(), DecryptError> {
-        let key = (user.to_owned(), room.to_owned(), session.to_owned());
+        let replayed = |first| DecryptError::Replayed { first };
+        let (user, room, session) = (user.to_owned(), room.to_owned(), session.to_owned());
+        let key = (user, room, session, part_of(index));
+        let mut batch = Batch::new();
         let _one_at_a_time = lock(&self.0.hearing);
-        let mut heard = self.0.store.get::<Heard>(&key)?.unwrap_or_default();
-        match heard.note(index, event) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                let mut batch = Batch::new();
-                batch.put::<Heard>(&key, &heard)?;
-                Ok(self.0.store.apply(batch)?)
-            }
-            Err(first) => Err(DecryptError::Replayed { first }),
+        let mut part = match self.0.store.get::<Heard>(&key)? {
+            Some(part) => part,
+            None => self.begin_part(&key, index, &mut batch)?,
+        };
+        if part.note(index, event).map_err(replayed)? {
+            batch.put::<Heard>(&key, &part)?;
+            self.0.store.apply(batch)?;
         }
+        Ok(())
+    }
+
+    /// The first message of a part of a session: looks at the other parts.
+    fn begin_part(
+        &self,
+        key: &<Heard as Table>::Key,
+        index: u32,
+        batch: &mut Batch,
+    ) -> Result<HeardPart, DecryptError> {
+        let (user, room, session, _) = key;
+        let whole = (user.clone(), room.clone(), session.clone());
+        let of_session = [prefix(user), prefix(room), prefix(session)].concat();
+        let store = &self.0.store;
+        let others = store.scan::<Heard>(&of_session, None, HeardPart::KEPT)?;
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|((.., number), part)| (number, part))
+            .collect();
+        let begun = HeardPart::begin(index, &others, store.get::<HeardWhole>(&whole)?)
+            .map_err(|first| DecryptError::Replayed { first })?;
+        if let Some(number) = begun.forget {
+            let (user, room, session) = whole;
+            batch.delete::<Heard>(&(user, room, session, number));
+        }
+        Ok(begun.part)
     }
 }
 

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use ruma::{OwnedServerName, OwnedUserId, UserId, api::client::keys::get_keys};
 
 use super::{
     CryptoError, Machines,
-    machines::{InUse, lock},
+    machines::{InUse, Slot, lock},
 };
 use crate::clock::Timestamp;
 
@@ -62,33 +65,49 @@ impl Changed {
 
 /// What one ghost last saw.
 #[derive(Default)]
-pub(super) struct Fresh(Mutex<HashMap<OwnedUserId, Seen>>);
+pub(super) struct Fresh {
+    seen: Mutex<HashMap<OwnedUserId, Seen>>,
+    answers: AtomicU64,
+}
 
-#[derive(Clone, Copy)]
-struct Seen {
+/// When somebody's devices were last asked for, and what their number was then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
     number: u64,
     at: Timestamp,
+    /// Tells two answers of the same moment apart.
+    answer: u64,
+}
+
+impl Seen {
+    fn is_fresh(self, number: u64, now: Timestamp, within: Duration) -> bool {
+        self.number == number && now.since(self.at) < within
+    }
 }
 
 impl Fresh {
     const KEPT: usize = 10_000;
 
     fn is_fresh(&self, user: &UserId, number: u64, now: Timestamp, within: Duration) -> bool {
-        lock(&self.0)
-            .get(user)
-            .is_some_and(|seen| seen.number == number && now.since(seen.at) < within)
+        self.seen(user)
+            .is_some_and(|seen| seen.is_fresh(number, now, within))
+    }
+
+    fn seen(&self, user: &UserId) -> Option<Seen> {
+        lock(&self.seen).get(user).copied()
     }
 
     fn saw(&self, user: OwnedUserId, number: u64, at: Timestamp) {
-        let mut seen = lock(&self.0);
+        let answer = self.answers.fetch_add(1, Ordering::Relaxed);
+        let mut seen = lock(&self.seen);
         if seen.len() >= Self::KEPT {
             seen.clear();
         }
-        seen.insert(user, Seen { number, at });
+        seen.insert(user, Seen { number, at, answer });
     }
 
     fn forget(&self, users: &[OwnedUserId]) {
-        let mut seen = lock(&self.0);
+        let mut seen = lock(&self.seen);
         for user in users {
             seen.remove(user);
         }
@@ -96,7 +115,7 @@ impl Fresh {
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
-        lock(&self.0).clear();
+        lock(&self.seen).clear();
     }
 }
 
@@ -111,6 +130,22 @@ impl Machines {
     /// The devices of these people changed, for whichever ghost it concerns.
     pub fn outdate_for_all(&self, others: &[OwnedUserId]) {
         self.0.changed.note(others);
+    }
+
+    /// What the ghost has seen of these people's devices, `None` if it has to ask for some.
+    pub(super) fn seen(
+        &self,
+        slot: &Slot,
+        users: &[OwnedUserId],
+        within: Duration,
+    ) -> Option<Vec<Seen>> {
+        let now = self.0.settings.clock.now();
+        let fresh = |user: &OwnedUserId| {
+            let seen = slot.fresh.seen(user)?;
+            let number = self.0.changed.number(user);
+            seen.is_fresh(number, now, within).then_some(seen)
+        };
+        users.iter().map(fresh).collect()
     }
 
     /// Makes sure that the machine knows the present devices of these people.

@@ -1,9 +1,12 @@
 //! Writing so that only the people addressed can read, on devices that they have signed.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 
 use futures_util::FutureExt;
-use matrix_sdk_crypto::{CollectStrategy, EncryptionSettings, olm::Curve25519PublicKey};
+use matrix_sdk_crypto::{
+    CollectStrategy, EncryptionSettings,
+    olm::{Curve25519PublicKey, OutboundGroupSession},
+};
 use ruma::{
     OwnedRoomId, OwnedServerName, OwnedUserId, UserId,
     events::{AnyMessageLikeEventContent, room::history_visibility::HistoryVisibility},
@@ -11,7 +14,7 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 
-use super::{CryptoError, EncryptError, Machines, machines::InUse};
+use super::{CryptoError, EncryptError, Machines, devices::Seen, machines::InUse};
 
 /// For which room something is encrypted, and who is to read it.
 #[derive(Clone, Debug)]
@@ -52,6 +55,10 @@ impl Machines {
     ///
     /// Before that, whoever has not got the room's key yet gets it. When one of the recipients
     /// could not read the message, nothing is sent to anybody and the error says who.
+    ///
+    /// As a rule everybody has it, and nothing changed since: then nobody's devices are looked at, and
+    /// nothing is written. That no crash makes us use a place in the session twice, the crypto store
+    /// sees to.
     pub async fn encrypt(
         &self,
         user: &UserId,
@@ -61,14 +68,24 @@ impl Machines {
     ) -> Result<Box<RawValue>, EncryptError> {
         let ghost = self.ready(user).await?;
         let room_lock = self.room_lock(&ghost.slot, &to.room_id);
-        let _one_at_a_time = room_lock.lock().await;
+        let mut shared = room_lock.lock().await;
         let mut recipients = to.recipients.clone();
         recipients.retain(|recipient| recipient != user);
         recipients.sort();
         recipients.dedup();
 
         let within = self.0.settings.devices_fresh_for;
+        let still = shared
+            .as_ref()
+            .is_some_and(|shared| self.is_still_shared(&ghost, to, &recipients, shared));
+        if still {
+            return speak(&ghost, to, event_type, content).await;
+        }
+        *shared = None;
+        // Before anything is looked at: what changes meanwhile is looked at next time.
+        let taken_in = ghost.slot.taken_in.load(Ordering::Relaxed);
         let unanswered = self.freshen(&ghost, &recipients, within).await?;
+        let seen = self.seen(&ghost.slot, &recipients, within);
         let signed = signed_devices(&ghost, &recipients, &unanswered).await?;
         {
             let _one_at_a_time = ghost.slot.errands.lock().await;
@@ -82,20 +99,37 @@ impl Machines {
         if self.share_key(&ghost, to, &recipients).await? {
             self.share_key(&ghost, to, &recipients).await?;
         }
-        let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
-        let encrypting = ghost
-            .machine
-            .encrypt_room_event_raw(&to.room_id, event_type, &content);
-        // The library panics when the session expires at this very moment. Nothing is left half
-        // done then: it looks before it touches the session.
-        let encrypted = AssertUnwindSafe(encrypting)
-            .catch_unwind()
-            .await
-            .map_err(|_| CryptoError::Olm("the session expired just now".to_owned()))?
-            .map_err(|error| CryptoError::Olm(error.to_string()))?;
-        // A crash must not make us use the same place in the session for another message.
-        self.0.store.flush().await?;
-        Ok(encrypted.content.into_json())
+        let encrypted = speak(&ghost, to, event_type, content).await?;
+        let session = ghost.store.spoken(&to.room_id);
+        *shared = session.zip(seen).map(|(session, seen)| Shared {
+            session: session.session_id().to_owned(),
+            recipients,
+            seen,
+            taken_in,
+        });
+        Ok(encrypted)
+    }
+
+    /// Whether sharing the key again would come to nothing.
+    fn is_still_shared(
+        &self,
+        ghost: &InUse,
+        to: &EncryptTo,
+        recipients: &[OwnedUserId],
+        shared: &Shared,
+    ) -> bool {
+        let usable = |session: OutboundGroupSession| {
+            session.session_id() == shared.session
+                && session.shared()
+                && !session.expired()
+                && !session.invalidated()
+        };
+        shared.recipients == recipients
+            && shared.taken_in == ghost.slot.taken_in.load(Ordering::Relaxed)
+            && self
+                .seen(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
+                .is_some_and(|seen| seen == shared.seen)
+            && ghost.store.spoken(&to.room_id).is_some_and(usable)
     }
 
     /// Returns whether anybody had to be sent something.
@@ -122,6 +156,36 @@ impl Machines {
         }
         Ok(true)
     }
+}
+
+/// With whom the key of a room was shared when a message was last encrypted there, and what we
+/// knew then. As long as all of it is so, the next message needs no look at anybody's devices. (The
+/// room's settings are not in it: a session keeps those that it was made with.)
+pub(super) struct Shared {
+    session: String,
+    recipients: Vec<OwnedUserId>,
+    seen: Vec<Seen>,
+    taken_in: u64,
+}
+
+async fn speak(
+    ghost: &InUse,
+    to: &EncryptTo,
+    event_type: &str,
+    content: &RawValue,
+) -> Result<Box<RawValue>, EncryptError> {
+    let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
+    let encrypting = ghost
+        .machine
+        .encrypt_room_event_raw(&to.room_id, event_type, &content);
+    // The library panics when the session expires at this very moment. Nothing is left half done
+    // then: it looks before it touches the session.
+    let encrypted = AssertUnwindSafe(encrypting)
+        .catch_unwind()
+        .await
+        .map_err(|_| CryptoError::Olm("the session expired just now".to_owned()))?
+        .map_err(|error| CryptoError::Olm(error.to_string()))?;
+    Ok(encrypted.content.into_json())
 }
 
 /// The devices that people have signed, by their keys.

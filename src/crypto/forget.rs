@@ -7,7 +7,7 @@ use ruma::{RoomId, UserId};
 use super::{
     CryptoError, Machines, account,
     machines::{lock_provisioning, open_machine},
-    record::{ExpectedRooms, GhostKind, GhostRecord, Heard, Step},
+    record::{ExpectedRooms, GhostKind, GhostRecord, Heard, HeardWhole, Step},
 };
 use crate::store::{Batch, Table, prefix};
 
@@ -25,6 +25,7 @@ impl Machines {
         let mut heard = prefix(&user.to_owned());
         heard.extend(prefix(&room.to_owned()));
         self.delete_all::<Heard>(&mut batch, &heard)?;
+        self.delete_all::<HeardWhole>(&mut batch, &heard)?;
         self.0.store.apply(batch)?;
         self.expect_anew(&slot, &away);
         let Some(store) = self.0.stores.existing(user)? else {
@@ -122,6 +123,7 @@ impl Machines {
         let first = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
         self.delete_all::<Heard>(&mut batch, &first)?;
+        self.delete_all::<HeardWhole>(&mut batch, &first)?;
         self.0.store.apply(batch)?;
         self.expect_anew(&slot, &away);
         for former in record.former.iter_mut().filter(|former| !former.deleted) {

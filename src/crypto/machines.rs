@@ -16,6 +16,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use super::{
     CryptoError,
     devices::{Changed, Fresh},
+    encrypt::Shared,
     record::{ExpectedRooms, GhostKind, GhostRecord, Ghosts, Step},
     store::{GhostStore, GhostStores, Keeps},
 };
@@ -100,11 +101,17 @@ pub(super) struct Slot {
     pub(super) olm: tokio::sync::Mutex<()>,
     /// Whether the last round of errands was cut short.
     pub(super) errands_due: AtomicBool,
-    rooms: Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>,
+    rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
     pub(super) fresh: Fresh,
+    /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
+    /// broken some.
+    pub(super) taken_in: AtomicU64,
     /// The rooms whose keys are kept, once they were read from the store.
     expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
 }
+
+/// The lock of a room, and with whom its key was shared.
+pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<Shared>>>;
 
 /// A machine in memory.
 pub(super) struct Live {
@@ -434,7 +441,7 @@ impl Machines {
     }
 
     /// The lock of a room of a ghost: sharing a key and encrypting with it is one act.
-    pub(super) fn room_lock(&self, slot: &Slot, room: &RoomId) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn room_lock(&self, slot: &Slot, room: &RoomId) -> RoomLock {
         let mut rooms = lock(&slot.rooms);
         if rooms.len() > 1024 {
             rooms.retain(|_, lock| Arc::strong_count(lock) > 1);

@@ -86,8 +86,12 @@ impl Machines {
             self.note_top_up(user, left).await?;
         }
         let ghost = self.ready(user).await?;
-        let keys = self.feed(&ghost, to_device, top_up).await?;
-        if let Err(error) = self.run_errands(&ghost).await {
+        let fed = self.feed(&ghost, to_device, top_up).await;
+        ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
+        let keys = fed?;
+        let errands = self.run_errands(&ghost).await;
+        ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = errands {
             // What came is taken in; what is to be sent waits for the next round.
             tracing::warn!(%user, %error, "a ghost's own requests have to wait");
         }

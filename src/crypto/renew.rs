@@ -22,7 +22,7 @@ use super::{
     CryptoError, Machines,
     machines::{InUse, lock_provisioning},
     provision::{new_device_id, prepare, public_key, shown_ed25519, shown_master},
-    record::{ExpectedRooms, Former, GhostKind, GhostRecord, Ghosts, Heard, Step},
+    record::{ExpectedRooms, Former, GhostKind, GhostRecord, Ghosts, Heard, HeardWhole, Step},
     store::GhostStores,
 };
 use crate::{
@@ -278,6 +278,7 @@ impl Machines {
         let first = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
         self.delete_all::<Heard>(&mut batch, &first)?;
+        self.delete_all::<HeardWhole>(&mut batch, &first)?;
         batch.put::<Ghosts>(&user.to_owned(), record)?;
         self.0.store.commit(batch).await?;
         self.expect_anew(&slot, &away);

@@ -45,6 +45,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use futures_util::future::BoxFuture;
+
 pub(crate) use self::key::{Subkey, random};
 use self::{
     backend::Backend,
@@ -83,6 +85,9 @@ impl Default for StoreOptions {
 /// A key and its record.
 pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
 
+/// Something that a room writes down at the end of a run.
+type LastAct = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
+
 /// The store. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct Store {
@@ -101,6 +106,8 @@ struct Inner {
     sum: Mutex<Sum>,
     /// Whether the store is shut down; writers hold it for reading.
     ended: RwLock<bool>,
+    /// What is to be done before it is shut down.
+    before_end: Mutex<Option<Arc<LastAct>>>,
     /// What is written while a backup is made.
     note: Mutex<Option<backup::Note>>,
     folder: Option<PathBuf>,
@@ -172,6 +179,7 @@ impl Store {
             run,
             sum: Mutex::new(sum),
             ended,
+            before_end: Mutex::default(),
             note: Mutex::default(),
             folder,
             memory_side: SideFile::memory(),
@@ -326,9 +334,32 @@ impl Store {
         self.flush().await
     }
 
+    /// From now on `act` is done whenever the run ends cleanly, while changes can still be made. It
+    /// takes the place of an earlier one.
+    pub(crate) fn before_end(
+        &self,
+        act: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) {
+        let mut before_end = self
+            .inner
+            .before_end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *before_end = Some(Arc::new(act));
+    }
+
     /// End the run cleanly: whatever was applied becomes durable, and so does the mark that
     /// nothing was lost. Later changes are refused.
     pub async fn shut_down(&self) -> Result<(), StoreError> {
+        let act = self
+            .inner
+            .before_end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(act) = act {
+            act().await;
+        }
         {
             let mut ended = self
                 .inner

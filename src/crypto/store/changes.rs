@@ -17,9 +17,8 @@ use super::{
     hashes, held,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
-        DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE,
-        PRIVATE_IDENTITY, REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD,
-        encode, encode_json,
+        DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY,
+        REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, encode, encode_json,
     },
 };
 
@@ -91,6 +90,7 @@ impl Ghost {
         let seen = hashes::add(self, &changes.message_hashes, &mut writes)?;
         self.write(writes)?;
         hashes::remember(self, seen);
+        self.speak(changes.outbound_group_sessions);
         Ok(())
     }
 
@@ -109,18 +109,7 @@ impl Ghost {
         for session in &changes.inbound_group_sessions {
             self.inbound(session, writes).await?;
         }
-        for session in &changes.outbound_group_sessions {
-            let pickle = encode_json(OUTBOUND, &session.pickle().await)?;
-            // The run that wrote it: after an unclean end of it the session is not used again.
-            let mut value = zeroize::Zeroizing::new(Vec::with_capacity(8 + pickle.len()));
-            value.extend_from_slice(&self.store.run().number.to_be_bytes());
-            value.extend_from_slice(&pickle);
-            writes.put(
-                OUTBOUND,
-                self.keys.of(OUTBOUND, &[session.room_id().as_bytes()]),
-                value,
-            );
-        }
+        self.make_void(changes, writes);
         if let Some(identity) = &changes.private_identity {
             let pickle = encode(PRIVATE_IDENTITY, &identity.pickle().await)?;
             writes.put(

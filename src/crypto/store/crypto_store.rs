@@ -330,6 +330,9 @@ impl CryptoStore for GhostStore {
         room_id: &RoomId,
     ) -> Result<Option<OutboundGroupSession>> {
         let ghost = &self.ghost;
+        if let Some(session) = ghost.spoken.of(room_id) {
+            return Ok(Some(session));
+        }
         let key = ghost.keys.of(OUTBOUND, &[room_id.as_bytes()]);
         let Some(plain) = ghost.read(OUTBOUND, &key)? else {
             return Ok(None);

@@ -15,6 +15,7 @@ use super::{
     hashes::Hashes,
     record::{Keys, Kind, ghost_prefix},
     shred::{LASTING, ShredKeys, Slots},
+    spoken::Spoken,
 };
 use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
 
@@ -40,6 +41,8 @@ pub(super) struct Ghost {
     pub(super) hashes: Mutex<Option<Hashes>>,
     /// Which room keys are kept; all of them while nothing is said.
     pub(super) keeps: RwLock<Option<Keeps>>,
+    /// The outbound group sessions in use.
+    pub(super) spoken: Spoken,
 }
 
 /// The ciphers of a ghost, `None` once it is wiped.
@@ -143,6 +146,7 @@ impl Ghost {
             leases: Mutex::default(),
             hashes: Mutex::default(),
             keeps: RwLock::default(),
+            spoken: Spoken::default(),
         })
     }
 
@@ -315,6 +319,7 @@ impl Ghost {
             turns: [None, None],
         };
         *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.spoken.forget_all();
     }
 }
 

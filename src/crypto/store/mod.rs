@@ -3,7 +3,9 @@
 //! [`GhostStores`] knows which ghosts have records; [`GhostStore`] is what an Olm machine is given.
 //! Everything that a machine saves in one call is one atomic batch. A call that returned is seen
 //! by every reader; it is durable with the next [`crate::store::Store::flush`], which whoever runs
-//! the machines calls before anything that was encrypted or published leaves the house.
+//! the machines calls before anything that was encrypted or published leaves the house. Outbound
+//! group sessions are not on disk while they are in use (`spoken.rs`): a message in a room needs no
+//! flush.
 //!
 //! # What is sealed how
 //!
@@ -24,6 +26,7 @@ mod held;
 mod record;
 mod rotate;
 mod shred;
+mod spoken;
 mod tenants;
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use ruma::{OwnedUserId, UserId};
@@ -52,23 +52,26 @@ impl GhostStores {
     pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
         let fresh = store.get::<Next>(&0)?.is_none();
         let shred = ShredKeys::open(store, fresh)?;
-        let all = All {
+        let inner = Arc::new(All {
             store: store.clone(),
             shred,
             in_use: Mutex::default(),
-        };
-        Ok(Self {
-            inner: Arc::new(all),
-        })
+        });
+        let all = Arc::downgrade(&inner);
+        store.before_end(move || {
+            let all = all.upgrade();
+            Box::pin(async move {
+                if let Some(all) = all {
+                    all.put_all_down().await;
+                }
+            })
+        });
+        Ok(Self { inner })
     }
 
     /// The crypto store of a ghost, made if there is none.
     pub fn ghost(&self, user: &UserId) -> Result<GhostStore, GhostStoreError> {
-        let mut in_use = self
-            .inner
-            .in_use
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.inner.in_use();
         if let Some(found) = self.find(&mut in_use, user)? {
             return Ok(found);
         }
@@ -87,11 +90,7 @@ impl GhostStores {
 
     /// The crypto store of a ghost that has one.
     pub fn existing(&self, user: &UserId) -> Result<Option<GhostStore>, GhostStoreError> {
-        let mut in_use = self
-            .inner
-            .in_use
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.inner.in_use();
         self.find(&mut in_use, user)
     }
 
@@ -157,9 +156,18 @@ impl GhostStores {
 }
 
 impl All {
+    pub(super) fn in_use(&self) -> MutexGuard<'_, HashMap<String, Weak<Ghost>>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ghosts in use.
+    pub(super) fn living(&self) -> Vec<Arc<Ghost>> {
+        self.in_use().values().filter_map(Weak::upgrade).collect()
+    }
+
     /// The ghost was wiped: whoever asks for it next gets another.
     pub(super) fn put_away(&self, ghost: &Ghost) {
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.in_use();
         let same = |held: &Weak<Ghost>| held.as_ptr() == std::ptr::from_ref(ghost);
         if in_use.get(&ghost.user).is_some_and(same) {
             in_use.remove(&ghost.user);

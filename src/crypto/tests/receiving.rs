@@ -172,6 +172,7 @@ async fn a_session_that_broke_is_repaired() {
     store.save_changes(changes).await.unwrap();
     drop(store);
     let world = world.restart().await;
+    world.encrypt(&[alice.user()], "well").await.unwrap();
 
     alice.says(room(), &[sam()], "lost").await;
     let mut incoming = world.fake.take_incoming(sam(), &world.device(sam()));
@@ -192,6 +193,7 @@ async fn a_session_that_broke_is_repaired() {
         log[asked + 1].contains("/sendToDevice/m.room.encrypted/"),
         "and Alice is told"
     );
+    world.encrypt(&[alice.user()], "after").await.unwrap();
 
     alice.receives().await;
     let event = alice.says(other_room(), &[sam()], "found").await;

@@ -276,6 +276,63 @@ async fn a_new_device_gets_the_key_once_we_hear_of_it() {
 }
 
 #[tokio::test]
+async fn the_next_message_waits_for_no_disk() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    let first = world.encrypt(&[alice.user()], "one").await.unwrap();
+    world.store.flush().await.unwrap();
+    let flushes = world.store.flushes();
+    let mut events = vec![first];
+    for text in ["two", "three"] {
+        events.push(world.encrypt(&[alice.user()], text).await.unwrap());
+    }
+    world.store.flush().await.unwrap();
+    assert_eq!(
+        world.store.flushes(),
+        flushes,
+        "and leaves it nothing to do"
+    );
+    alice.query(&[sam()]).await;
+    alice.receives().await;
+    for (event, text) in events.iter().zip(["one", "two", "three"]) {
+        assert_eq!(alice.reads(room(), event).await.unwrap(), text);
+    }
+}
+
+/// What the ghost learns of somebody's devices on its way to something else counts as well.
+#[tokio::test]
+async fn a_new_device_is_dealt_with_however_we_heard_of_it() {
+    let world = World::with_sam().await;
+    let alice = Person::new(&world.fake, ALICE).await;
+    world.encrypt(&[alice.user()], "one").await.unwrap();
+    world.encrypt(&[alice.user()], "two").await.unwrap();
+    let laptop = Person::unsigned(&world.fake, ALICE, "LAPTOP").await;
+    world
+        .machines
+        .outdate(sam(), &[alice.user().to_owned()])
+        .await;
+    let elsewhere = EncryptTo {
+        room_id: room_id!("!other:hs.test").to_owned(),
+        recipients: vec![alice.user().to_owned()],
+        rotation_ms: None,
+        rotation_msgs: None,
+    };
+    let text = message("elsewhere");
+    let encrypting = world
+        .machines
+        .encrypt(sam(), &elsewhere, "m.room.message", &text);
+    encrypting.await.unwrap();
+    let event = world.encrypt(&[alice.user()], "three").await.unwrap();
+    laptop.receives().await;
+    match laptop.reads(room(), &event).await {
+        Err(matrix_sdk_crypto::MegolmError::MissingRoomKey(Some(code))) => {
+            assert_eq!(code.as_str(), "m.unverified");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_could_not_be_sent_is_sent_before_the_message_is() {
     for when in [When::Before, When::After] {
         for n in 0..3 {

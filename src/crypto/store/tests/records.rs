@@ -8,11 +8,11 @@ use super::{
     super::{
         GhostStoreError,
         hashes::GENERATION,
-        record::{ACCOUNT, OLM_HASH},
+        record::{ACCOUNT, OLM_HASH, OUTBOUND},
     },
     *,
 };
-use crate::store::{Batch, raw};
+use crate::store::{Batch, StoreError, raw};
 
 #[tokio::test]
 async fn ghosts_do_not_see_each_others_records() {
@@ -205,6 +205,92 @@ async fn after_an_unclean_end_outbound_sessions_are_not_used_again() {
             .unwrap()
             .is_some()
     );
+}
+
+/// Says something, and saves what a machine saves then.
+async fn say(ghost: &GhostStore, session: &OutboundGroupSession) {
+    let content = serde_json::json!({ "body": "hello" });
+    let content = ruma::serde::Raw::new(&content).unwrap().cast_unchecked();
+    session.encrypt("m.room.message", &content).await;
+    let changes = Changes {
+        outbound_group_sessions: vec![session.clone()],
+        ..Default::default()
+    };
+    ghost.save_changes(changes).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outbound_session_in_use_is_in_memory_alone_and_on_disk_as_it_was_last() {
+    let house = House::new();
+    let (store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    let on_disk = |ghost: &GhostStore| {
+        let key = ghost.ghost.keys.of(OUTBOUND, &[room().as_bytes()]);
+        raw::get(&store, &key).unwrap().is_some()
+    };
+    let account = settle(&ghost, sam()).await;
+    let (session, _) = converse(&ghost, &account, room()).await;
+    say(&ghost, &session).await;
+    assert!(!on_disk(&ghost));
+    let found = ghost.get_outbound_group_session(room()).await.unwrap();
+    assert_eq!(found.unwrap().message_index().await, 1);
+
+    // The machine is put away and comes back.
+    let other = all.existing(sam()).unwrap().unwrap();
+    drop(ghost);
+    assert!(!on_disk(&other), "somebody has it");
+    drop(other);
+    let ghost = all.ghost(sam()).unwrap();
+    assert!(on_disk(&ghost));
+    let found = ghost.get_outbound_group_session(room()).await.unwrap();
+    let session = found.unwrap();
+    assert_eq!(session.message_index().await, 1);
+    assert!(on_disk(&ghost), "it was only looked at");
+    let flushes = store.flushes();
+    for _ in 0..5 {
+        say(&ghost, &session).await;
+        assert!(!on_disk(&ghost));
+    }
+    assert!(
+        store.flushes() <= flushes + 1,
+        "what was made void, if that"
+    );
+    store.shut_down().await.unwrap();
+    let error = ghost
+        .save_changes(Changes {
+            outbound_group_sessions: vec![session],
+            ..Default::default()
+        })
+        .await
+        .unwrap_err();
+    assert_matches!(error, GhostStoreError::Store(StoreError::Closed));
+    drop((store, all, ghost));
+
+    let (_store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    let found = ghost.get_outbound_group_session(room()).await.unwrap();
+    assert_eq!(found.unwrap().message_index().await, 6);
+}
+
+/// Whatever was on disk before, a session that was used and not put down is gone.
+#[tokio::test]
+async fn a_session_that_was_used_after_it_was_written_down_is_not_found_at_its_former_place() {
+    let house = House::new();
+    let (store, all) = house.open();
+    let ghost = all.ghost(sam()).unwrap();
+    let account = settle(&ghost, sam()).await;
+    let (session, _) = converse(&ghost, &account, room()).await;
+    ghost.ghost.put_down().await.unwrap();
+    say(&ghost, &session).await;
+    // A clean end without the last act.
+    store.before_end(|| Box::pin(async {}));
+    store.shut_down().await.unwrap();
+    drop((store, all, ghost));
+    let (store, all) = house.open();
+    assert!(!store.was_unclean());
+    let ghost = all.ghost(sam()).unwrap();
+    let found = ghost.get_outbound_group_session(room()).await.unwrap();
+    assert!(found.is_none());
 }
 
 #[tokio::test]

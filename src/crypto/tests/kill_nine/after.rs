@@ -28,10 +28,10 @@ impl Parent {
         self.what_was_read_is_remembered(&service).await;
         // A key that was published before the kill opens what is sent to it after.
         let heard = says(early, addressed, "before and after".to_owned()).await;
-        self.hears(&service, heard).await;
+        self.hears(&service, heard, true).await;
         for n in 0..GHOSTS {
             let heard = self.alice_says(n, true).await;
-            self.hears(&service, heard).await;
+            self.hears(&service, heard, false).await;
             let run = service.store.run().number;
             let said = service
                 .say(n, true, format!("ghost {n}, after run {run}"))
@@ -63,8 +63,8 @@ impl Parent {
         }
     }
 
-    async fn hears(&mut self, service: &Service, heard: Heard) {
-        let order = self.take(heard.ghost);
+    async fn hears(&mut self, service: &Service, heard: Heard, keeps_old_keys: bool) {
+        let order = self.take(heard.ghost, keeps_old_keys);
         service.carry_out(&order).await.unwrap();
         self.open.remove(&order.number);
         let text = service.read(heard.ghost, &heard.event).await;

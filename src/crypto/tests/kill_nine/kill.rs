@@ -159,7 +159,7 @@ impl Parent {
             self.fake.claim(&ghost(n), &self.devices[n], 30);
         }
         let heard = self.alice_says(n, fresh_key).await;
-        let take = self.take(n);
+        let take = self.take(n, n == addressed);
         let read = self.order(
             n,
             What::Read {

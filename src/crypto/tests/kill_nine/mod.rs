@@ -191,16 +191,21 @@ impl Parent {
         .await
     }
 
-    /// What waits on the homeserver for a ghost.
-    fn take(&mut self, n: usize) -> Order {
+    /// What waits on the homeserver for a ghost. One that is to keep its old keys is not told that
+    /// it has few, and nobody is told twice: of many keys that are made the oldest go, and the
+    /// homeserver would still have some of them.
+    fn take(&mut self, n: usize, keeps_old_keys: bool) -> Order {
         let incoming = self.fake.take_incoming(&ghost(n), &self.devices[n]);
         let to_device = incoming.to_device.iter();
         let left = incoming.otk_counts.unwrap().into_values().next().unwrap();
+        let left = u32::try_from(left).unwrap();
+        let told = |order: &Order| order.ghost == n && matches!(order.what, What::Take { .. });
+        let told = keeps_old_keys || self.open.values().any(told);
         let what = What::Take {
             to_device: to_device
                 .map(|raw| serde_json::from_str(raw.get()).unwrap())
                 .collect(),
-            left: left.try_into().unwrap(),
+            left: if told { left.max(50) } else { left },
         };
         self.order(n, what)
     }

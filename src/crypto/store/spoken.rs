@@ -1,0 +1,131 @@
+//! Outbound group sessions that are in use.
+//!
+//! A message key must never be used twice, so whatever is on disk of an outbound session may never
+//! be behind what the world has heard. To write it down for each message, and to wait for that,
+//! would cost more than all the rest of a message. So it is not on disk at all while it is in use:
+//!
+//! * The first message makes the record void, if there is one. From then on the session is in memory
+//!   only, however many messages it has.
+//! * It is written down when the ghost's machine is put away, and when the run ends cleanly.
+//! * A run that ends otherwise leaves no record of it, or one that a later run does not use: the
+//!   number of the run stands in it ([`crate::store::Run::sure_since`]), and the start of the run was
+//!   durable before the first message. Then the next message makes a new session.
+//!
+//! Whoever forgets to call [`Ghost::put_down`] loses a session, and that is all.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::FutureExt;
+use matrix_sdk_crypto::{olm::OutboundGroupSession, store::types::Changes};
+use ruma::{OwnedRoomId, RoomId};
+use zeroize::Zeroizing;
+
+use super::{
+    GhostStore, GhostStoreError,
+    ghost::{Ghost, Writes},
+    record::{OUTBOUND, encode_json},
+    tenants::All,
+};
+
+/// The sessions in use of one ghost, one for each room.
+#[derive(Default)]
+pub(super) struct Spoken(Mutex<HashMap<OwnedRoomId, OutboundGroupSession>>);
+
+impl Spoken {
+    fn lock(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, OutboundGroupSession>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn of(&self, room: &RoomId) -> Option<OutboundGroupSession> {
+        self.lock().get(room).cloned()
+    }
+
+    pub(super) fn forget(&self, room: &RoomId) {
+        self.lock().remove(room);
+    }
+
+    pub(super) fn forget_all(&self) {
+        self.lock().clear();
+    }
+}
+
+impl Ghost {
+    /// Makes void what is on disk of sessions that were not in use. To be called while saving, and
+    /// [`Self::speak`] when it is done.
+    pub(super) fn make_void(&self, changes: &Changes, writes: &mut Writes) {
+        let spoken = self.spoken.lock();
+        for session in &changes.outbound_group_sessions {
+            if !spoken.contains_key(session.room_id()) {
+                writes.delete(self.keys.of(OUTBOUND, &[session.room_id().as_bytes()]));
+            }
+        }
+    }
+
+    /// From now on these sessions are in use.
+    pub(super) fn speak(&self, sessions: Vec<OutboundGroupSession>) {
+        let mut spoken = self.spoken.lock();
+        for session in sessions {
+            spoken.insert(session.room_id().to_owned(), session);
+        }
+    }
+
+    /// Writes down the sessions in use, and uses them no more.
+    pub(super) async fn put_down(&self) -> Result<(), GhostStoreError> {
+        // Who saves meanwhile has a session made void before it is written here, or after.
+        let _one = self.saving.lock().await;
+        let sessions = std::mem::take(&mut *self.spoken.lock());
+        let mut writes = Writes::default();
+        for (room, session) in sessions {
+            let pickle = encode_json(OUTBOUND, &session.pickle().await)?;
+            // The run that wrote it: after an unclean end of it the session is not used again.
+            let mut value = Zeroizing::new(Vec::with_capacity(8 + pickle.len()));
+            value.extend_from_slice(&self.store.run().number.to_be_bytes());
+            value.extend_from_slice(&pickle);
+            writes.put(OUTBOUND, self.keys.of(OUTBOUND, &[room.as_bytes()]), value);
+        }
+        self.write(writes)
+    }
+}
+
+impl All {
+    /// Writes down the sessions in use of all ghosts.
+    pub(super) async fn put_all_down(&self) {
+        for ghost in self.living() {
+            if let Err(error) = ghost.put_down().await {
+                tracing::warn!(%error, "a ghost's sessions are not kept");
+            }
+        }
+    }
+
+    /// Writes down the sessions in use of a ghost whose last store this is.
+    fn put_last_down(&self, ghost: &Arc<Ghost>) {
+        if ghost.spoken.lock().is_empty() {
+            return;
+        }
+        // As long as this is held nobody opens the ghost anew.
+        let _in_use = self.in_use();
+        if Arc::strong_count(ghost) > 1 {
+            return;
+        }
+        // Nobody else has it, so there is nobody to wait for.
+        if let Some(Err(error)) = ghost.put_down().now_or_never() {
+            tracing::debug!(%error, "a ghost's sessions are not kept");
+        }
+    }
+}
+
+impl Drop for GhostStore {
+    fn drop(&mut self) {
+        self.all.put_last_down(&self.ghost);
+    }
+}
+
+impl GhostStore {
+    /// The outbound session of a room that is in use.
+    pub(in crate::crypto) fn spoken(&self, room: &RoomId) -> Option<OutboundGroupSession> {
+        self.ghost.spoken.of(room)
+    }
+}
