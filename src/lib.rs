@@ -55,8 +55,10 @@ pub mod engine;
 pub mod handle;
 pub mod introduction;
 pub mod matrix;
+pub mod relay;
 pub mod server;
 pub mod shutdown;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;

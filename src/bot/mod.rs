@@ -109,6 +109,13 @@ pub enum BotEffect {
         /// Which owner of it.
         generation: u32,
     },
+    /// What the handle's masked ghost carries ends.
+    EndConversations {
+        /// The handle.
+        handle: Handle,
+        /// Only with people whom the owner has blocked.
+        blocked_only: bool,
+    },
     /// The owner answered a request.
     AnswerRequest {
         /// The room in which the asker waits.

@@ -43,10 +43,14 @@ pub(super) fn show(
 ) -> Result<Say, DirectoryError> {
     let number = shown.number;
     let handle = shown.request.handle.to_string();
-    let mut say = Say::text(&format!("Request {number}: "))
-        .strong(shown.name)
-        .and(&format!(" ({}", shown.request.asker_shown()));
-    if let Some(record) = handle_to_show(&directory.handles_of(&shown.request.asker)?) {
+    let mut say = Say::text(&format!("Request {number}: ")).strong(shown.name);
+    let masked = shown.request.masked_as.is_some();
+    if masked {
+        say = say.and(" (their Matrix ID is not shown to you, nor yours to them");
+    } else {
+        say = say.and(&format!(" ({}", shown.request.asker_shown()));
+    }
+    if !masked && let Some(record) = handle_to_show(&directory.handles_of(&shown.request.asker)?) {
         let verified = match record.verified_at {
             Some(_) => "verified, ",
             None => "",
@@ -70,7 +74,15 @@ pub(super) fn show(
         .code(&format!("decline {number}"))
         .and(" or ")
         .code(&format!("block {number}"))
-        .and(". If you accept, they see your Matrix ID. If you do nothing, they are not told why."))
+        .and(match masked {
+            true => {
+                ". If you accept, they still do not see your Matrix ID. If you do nothing, they are \
+                 not told why."
+            }
+            false => {
+                ". If you accept, they see your Matrix ID. If you do nothing, they are not told why."
+            }
+        }))
 }
 
 /// One handle of somebody who asks: a verified one, or the oldest. Only one whose owner shows their
@@ -133,13 +145,21 @@ pub(super) fn answer(
     };
     let blocked = change.is_asker_blocked(person, &request)?;
     let accepted = choice == Choice::Accept && !blocked;
-    let asker = request.asker_shown();
+    let (asker, label) = (request.asker_named(number), request.block_label(number));
     let say = match choice {
         Choice::Accept if blocked => Say::default()
             .strong(&asker)
             .and(" is blocked, so I have turned them down. To undo the block: ")
-            .code(&format!("unblock {asker}"))
+            .code(&format!("unblock {label}"))
             .and("."),
+        Choice::Accept if request.masked_as.is_some() => {
+            let (handle, generation) = (&request.handle, request.generation);
+            change.add_contact(handle, generation, &request.asker, now)?;
+            Say::text("You are invited to a chat with ").strong(&asker).and(
+                ". They do not see your Matrix ID there, nor you theirs; this service carries what \
+                 you write and can read it on the way.",
+            )
+        }
         Choice::Accept => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
@@ -152,7 +172,7 @@ pub(super) fn answer(
             " down. They are told what everybody is told who cannot reach you now. They may ask \
              again another time.",
         ),
-        Choice::Block => match change.block_asker(person, &request, now) {
+        Choice::Block => match change.block_asker(person, &request, number, now) {
             // They are turned down all the same.
             Err(error) if error.is_refusal() => Say::text("I have turned ")
                 .strong(&asker)
@@ -166,7 +186,7 @@ pub(super) fn answer(
                     " cannot reach you by {} any more. To undo: ",
                     request.handle
                 ))
-                .code(&format!("unblock {asker}"))
+                .code(&format!("unblock {label}"))
                 .and(". If they know your Matrix ID, ignore them in your client too."),
         },
     };

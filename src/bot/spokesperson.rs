@@ -63,6 +63,13 @@ impl Bot {
             BotEffect::RetireGhost { handle, .. } => {
                 self.ghost(&handle).map(|ghost| Task::RetireGhost { ghost })
             }
+            BotEffect::EndConversations {
+                handle,
+                blocked_only,
+            } => self.ghost(&handle).map(|ghost| Task::EndConversations {
+                ghost,
+                blocked_only,
+            }),
             BotEffect::AnswerRequest {
                 room,
                 ghost,

@@ -165,7 +165,7 @@ async fn help_shows_what_this_person_can_do_now() {
         "What you can write to me:\n\
          • `handles` shows your handles and how they are set up\n\
          • `dm @sam` gives you a link that starts a chat with somebody\n\
-         • `mode sam open|strict` sets how people are introduced to you\n\
+         • `mode sam open|strict|masked` sets how people are introduced to you\n\
          • `policy sam everyone|ask|nobody` sets who may reach you\n\
          • `block @kim` keeps a person out, whichever handle of theirs they use\n\
          • `release sam` gives one of your handles up\n\
@@ -348,14 +348,14 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     for (typed, expected) in [
         (
             "mode sam sideways",
-            "A handle is either open or strict. For example: `mode sam strict`",
+            "A handle is open, strict or masked. For example: `mode sam strict`",
         ),
         ("mode sam masked", "Mode `masked` is not offered here yet."),
         ("mode sealed", "Mode `sealed` is not offered here yet."),
         ("mode kim open", "@kim is not yours. You have @sam."),
         (
             "mode sam open now",
-            "A handle is either open or strict. For example: `mode sam strict`",
+            "A handle is open, strict or masked. For example: `mode sam strict`",
         ),
     ] {
         assert_eq!(talk.ask(sam(), typed).await, expected);
@@ -892,6 +892,7 @@ async fn asked() -> (Talk, crate::directory::Request) {
         ghost: user_id!("@_dm_sam:example.org").to_owned(),
         since: NOW,
         shown: None,
+        masked_as: None,
     };
     let mut change = talk.directory.begin().await;
     assert_eq!(change.open_request(sam(), &request).unwrap(), Some(1));

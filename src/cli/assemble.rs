@@ -9,8 +9,8 @@ use crate::{
     clock::SystemClock,
     config::Setup,
     crypto::{MachineSettings, Machines, store::GhostStores},
-    directory::{Directory, DirectorySettings},
-    engine::{Engine, Parts, Settings},
+    directory::{Capabilities, Directory, DirectorySettings},
+    engine::{Engine, Parts, RelaySettings, Settings},
     handle::{HandleRules, ReservedNames},
     introduction::Rules,
     matrix::Homeserver,
@@ -51,6 +51,11 @@ pub(super) fn engine(
         bot,
         bot_name: BOT_NAME.to_owned(),
         rules: rules(setup),
+        relay: RelaySettings {
+            delivery_receipts: config.relay.delivery_receipts,
+            remember: config.relay.remember,
+            wait_for_key: config.relay.wait_for_key,
+        },
         joins_at_once: config.introductions.joins_at_once,
         strict: config.introductions.strict,
         handles_per_room: config
@@ -93,6 +98,10 @@ fn directory_settings(setup: &Setup) -> DirectorySettings {
         asks_per_server: limits.new_conversations_per_server,
         unclaimed_per_day: limits.unclaimed_per_day,
         strict_by_default: setup.config.introductions.strict,
+        capabilities: Capabilities {
+            masked: setup.config.relay.offered,
+            ..Capabilities::default()
+        },
         ..DirectorySettings::new(setup.config.homeserver.server_name.clone())
     }
 }

@@ -73,6 +73,12 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("introductions.joins_at_once", "How many introductions go on at the same time; the others wait at the door."),
     ("introductions.room_members", "A ghost leaves rooms with more members than this."),
 
+    ("relay", "How conversations with masked handles are carried between their rooms."),
+    ("relay.offered", "Whether people can mask their handles (`mode sam masked`). What they write then passes through Stonechat, which can read it on the way."),
+    ("relay.delivery_receipts", "Whether a read receipt of the ghost shows that a message has reached the other side."),
+    ("relay.remember", "For how long Stonechat remembers which event in one room is which in the other, by their ids, so that replies, edits, reactions and deletions find theirs. What refers to an older one is carried without it, or its sender is told."),
+    ("relay.wait_for_key", "How long a message whose key has not come holds up those behind it; then its sender is asked to send it again."),
+
     ("reconcile", "The homeserver can lose what it pushes; each ghost asks it now and then what it missed."),
     ("reconcile.interval", "How often every ghost asks. Those with open work ask at every start, before the others."),
     ("reconcile.ghosts_per_second", "How many ghosts ask in a second."),

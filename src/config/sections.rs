@@ -36,6 +36,9 @@ pub struct Config {
     /// How a ghost brings two people together.
     #[serde(default)]
     pub introductions: Introductions,
+    /// How conversations with masked handles are carried.
+    #[serde(default)]
+    pub relay: RelaySection,
     /// How gaps in what the homeserver pushed are filled.
     #[serde(default)]
     pub reconcile: Reconcile,
@@ -70,6 +73,7 @@ impl Default for Config {
             handles: Handles::default(),
             limits: Limits::default(),
             introductions: Introductions::default(),
+            relay: RelaySection::default(),
             reconcile: Reconcile::default(),
             crypto: Crypto::default(),
             module: Module::default(),
@@ -256,6 +260,33 @@ impl Default for Introductions {
             wait_for_answer: days(7),
             joins_at_once: 8,
             room_members: 50,
+        }
+    }
+}
+
+/// `relay`: how conversations with masked handles are carried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RelaySection {
+    /// Whether handles can be masked.
+    pub offered: bool,
+    /// Whether a read receipt shows that a message has reached the other side.
+    pub delivery_receipts: bool,
+    /// For how long it is remembered which event here is which there.
+    #[serde(with = "super::span")]
+    pub remember: Duration,
+    /// How long a message whose key is missing holds up those behind it.
+    #[serde(with = "super::span")]
+    pub wait_for_key: Duration,
+}
+
+impl Default for RelaySection {
+    fn default() -> Self {
+        Self {
+            offered: true,
+            delivery_receipts: true,
+            remember: days(365),
+            wait_for_key: Duration::from_secs(60),
         }
     }
 }

@@ -94,7 +94,11 @@ impl Change<'_> {
             self.must_hold(blocker, on)?;
         }
         let (blocked, label) = match target {
-            Typed::Person(user) => (user.clone(), user.to_string()),
+            // The ghost of somebody who has no masked handle stands for them alone.
+            Typed::Person(user) => (
+                self.unmask(user)?.unwrap_or_else(|| user.clone()),
+                user.to_string(),
+            ),
             Typed::Handle { handle, server } => {
                 self.must_be_local(handle, server.as_deref())?;
                 let record = self.get::<Handles>(&handle.key().to_owned())?;
@@ -104,6 +108,18 @@ impl Change<'_> {
                 (owner.to_owned(), label_of(handle))
             }
         };
+        self.block_as(blocker, blocked, label, scope, now)
+    }
+
+    /// Blocks a person under a name by which the block is taken back.
+    pub(super) fn block_as(
+        &mut self,
+        blocker: &UserId,
+        blocked: OwnedUserId,
+        label: String,
+        scope: &BlockScope,
+        now: Timestamp,
+    ) -> Result<(), DirectoryError> {
         if blocked == blocker {
             return Err(DirectoryError::Yourself);
         }
@@ -136,6 +152,16 @@ impl Change<'_> {
                 label_of(handle)
             }
         };
+        self.unblock_label(blocker, label, scope)
+    }
+
+    /// The same by the name that a list of blocks shows, such as the number of a request.
+    pub fn unblock_label(
+        &mut self,
+        blocker: &UserId,
+        label: String,
+        scope: Option<&BlockScope>,
+    ) -> Result<(), DirectoryError> {
         let only = scope.map(BlockScope::key);
         let most = self.settings().blocks_per_person;
         let blocks = self.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;

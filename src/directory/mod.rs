@@ -36,6 +36,7 @@ mod change;
 mod claim;
 mod error;
 mod limit;
+mod mask;
 mod memory;
 mod record;
 mod request;
@@ -64,6 +65,7 @@ pub use self::{
     claim::ClaimedBy,
     error::DirectoryError,
     limit::{Counted, Limit, Usage},
+    mask::{forget_mask, note_mask},
     memory::PairAdvice,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
     request::{REQUESTS_AT_MOST, Request},

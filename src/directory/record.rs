@@ -129,6 +129,13 @@ pub struct HandleRecord {
     pub verified_at: Option<Timestamp>,
     /// Whether it works.
     pub state: HandleState,
+    /// While it is masked: whether calls carry only addresses that do not show where somebody is.
+    #[serde(default = "yes")]
+    pub hide_addresses: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl HandleRecord {
@@ -145,6 +152,7 @@ impl HandleRecord {
             claimed_at: now,
             verified_at: None,
             state: HandleState::Active,
+            hide_addresses: true,
         }
     }
 

@@ -38,9 +38,31 @@ pub struct Request {
     pub since: Timestamp,
     /// The message of the bot that shows it to the owner.
     pub shown: Option<OwnedEventId>,
+    /// To a masked handle: the name by which its owner knows the asker, whose Matrix ID they are
+    /// not to see.
+    #[serde(default)]
+    pub masked_as: Option<String>,
 }
 
 impl Request {
+    /// How the asker is called: by their Matrix ID, or as they appear to a masked person.
+    pub fn asker_named(&self, number: u32) -> String {
+        match &self.masked_as {
+            Some(name) if name.starts_with('@') => name.clone(),
+            Some(name) => format!("{name} (#{number})"),
+            None => self.asker_shown(),
+        }
+    }
+
+    /// The name under which a block of the asker is taken back.
+    pub fn block_label(&self, number: u32) -> String {
+        match &self.masked_as {
+            Some(name) if name.starts_with('@') => name.clone(),
+            Some(_) => format!("#{number}"),
+            None => self.asker_shown(),
+        }
+    }
+
     /// The asker's Matrix ID, fit to stand in our own sentence: what cannot be seen, or would begin a
     /// line, is shown as a mark. Localparts of other servers can hold almost anything.
     pub fn asker_shown(&self) -> String {
@@ -182,10 +204,15 @@ impl Change<'_> {
         &mut self,
         owner: &UserId,
         request: &Request,
+        number: u32,
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
-        let target = crate::handle::Typed::Person(request.asker.clone());
         let scope = super::BlockScope::Handle(request.handle.clone());
+        if request.masked_as.is_some() {
+            let label = request.block_label(number);
+            return self.block_as(owner, request.asker.clone(), label, &scope, now);
+        }
+        let target = crate::handle::Typed::Person(request.asker.clone());
         self.block(owner, &target, &scope, now)
     }
 

@@ -18,6 +18,8 @@ pub struct ModeSet {
     /// Whether its ghost needs another device and identity: a strict ghost has keys that nobody
     /// can use, the others have ones that we use, and one must never become the other.
     pub replace_identity: bool,
+    /// Whether it was masked and is not any more: what its ghost carries ends first.
+    pub unmasked: bool,
 }
 
 impl Change<'_> {
@@ -42,6 +44,7 @@ impl Change<'_> {
             return Err(DirectoryError::StrictNeedsOpen);
         }
         let sealed_changes = (record.mode == Mode::Sealed) != (mode == Mode::Sealed);
+        let unmasked = record.mode == Mode::Masked && mode != Mode::Masked;
         let replace_identity = record.strict != strict || sealed_changes;
         record.mode = mode;
         record.strict = strict;
@@ -49,7 +52,21 @@ impl Change<'_> {
         Ok(ModeSet {
             record,
             replace_identity,
+            unmasked,
         })
+    }
+
+    /// Sets whether calls by this handle hide where the two people are.
+    pub fn set_hide_addresses(
+        &mut self,
+        owner: &UserId,
+        handle: &Handle,
+        hide: bool,
+    ) -> Result<HandleRecord, DirectoryError> {
+        let mut record = self.held_and_active(owner, handle)?;
+        record.hide_addresses = hide;
+        self.write(&record)?;
+        Ok(record)
     }
 
     /// Sets who may reach the owner.

@@ -75,6 +75,17 @@ table! {
     RequestNumbers, 40, "request_numbers", false, OwnedUserId => u32
 }
 
+table! {
+    /// How somebody is called by those who do not see their Matrix ID. Deleted when they choose no
+    /// name.
+    Appearances, 41, "appearances", true, OwnedUserId => String
+}
+
+table! {
+    /// Ghosts that were made for one conversation, and whom they show. Deleted with it.
+    Masks, 42, "masks", true, OwnedUserId => OwnedUserId
+}
+
 /// One block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {

@@ -78,6 +78,7 @@ async fn ask(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) 
 fn label(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Introduce { .. } => "introduce",
+        Verdict::Relay { .. } => "relay",
         Verdict::Request { .. } => "request",
         Verdict::NotNow(why) => why.metric_label(),
         Verdict::Unclaimed { decline: true } => "unclaimed",
@@ -484,7 +485,11 @@ fn the_verdict_follows_the_policy() {
         };
         // Its owner is answered as everybody is: whoever saw a difference would know the owner.
         assert_eq!(decide(sam(), &facts), decide(alice(), &facts));
-        assert_eq!(label(&decide(sam(), &facts)), "not_offered");
+        let expected = match mode {
+            Mode::Masked => "relay",
+            _ => "not_offered",
+        };
+        assert_eq!(label(&decide(sam(), &facts)), expected);
     }
 }
 
@@ -951,7 +956,7 @@ fn what_is_written_to_disk_keeps_its_form() {
         serde_json::to_value(&record).unwrap(),
         json!({
             "handle": "Sam", "owner": "@samuel:example.org", "generation": 2, "mode": "open",
-            "strict": false, "policy": { "direct": "everyone", "others": "refuse" },
+            "hide_addresses": true, "strict": false, "policy": { "direct": "everyone", "others": "refuse" },
             "discoverable": "exact", "claimed_at": 7, "verified_at": null, "state": "active",
         })
     );
@@ -1057,6 +1062,7 @@ fn request(name: &str, asker: &UserId, room: &str) -> Request {
         ghost: ruma::UserId::parse(format!("@_dm_{name}:example.org")).unwrap(),
         since: NOW,
         shown: None,
+        masked_as: None,
     }
 }
 

@@ -28,6 +28,13 @@ pub enum Verdict {
         /// Whether nothing may pass through us.
         strict: bool,
     },
+    /// Carry what is said to the owner, whose Matrix ID is not to be seen.
+    Relay {
+        /// The handle's owner.
+        owner: OwnedUserId,
+        /// Which owner of the name that is.
+        generation: u32,
+    },
     /// Ask the owner first.
     Request {
         /// The handle's owner.
@@ -36,6 +43,8 @@ pub enum Verdict {
         generation: u32,
         /// Whether nothing may pass through us.
         strict: bool,
+        /// Whether the owner's Matrix ID is not to be seen.
+        masked: bool,
     },
     /// Decline, without joining. Refused, blocked, limited and frozen are this one answer, in the
     /// same words and after the same delay: nobody is to learn which it was.
@@ -161,12 +170,13 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
     if !direct {
         return match record.policy.others {
             Others::Refuse => not_now(Reason::Policy),
-            Others::Request if record.mode != Mode::Open => not_now(Reason::NotOffered),
+            Others::Request if record.mode == Mode::Sealed => not_now(Reason::NotOffered),
             Others::Request if !facts.may_request => not_now(Reason::Limited),
             Others::Request => Verdict::Request {
                 owner: owner.to_owned(),
                 generation: record.generation,
                 strict: record.strict,
+                masked: record.mode == Mode::Masked,
             },
         };
     }
@@ -176,6 +186,10 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
             generation: record.generation,
             strict: record.strict,
         },
-        Mode::Masked | Mode::Sealed => not_now(Reason::NotOffered),
+        Mode::Masked => Verdict::Relay {
+            owner: owner.to_owned(),
+            generation: record.generation,
+        },
+        Mode::Sealed => not_now(Reason::NotOffered),
     }
 }

@@ -108,6 +108,13 @@ pub enum Task {
         /// The ghost.
         ghost: OwnedUserId,
     },
+    /// What a masked handle's ghost carries ends.
+    EndConversations {
+        /// The ghost.
+        ghost: OwnedUserId,
+        /// Only with people whom the owner has blocked.
+        blocked_only: bool,
+    },
     /// An owner answered a request: the room in which the asker waits goes on.
     AnswerRequest {
         /// The room.
@@ -189,6 +196,7 @@ impl ControlEffect {
             Self::Say { .. } => "bot-say",
             Self::Ask { .. } => "bot-ask",
             Self::Task(Task::AnswerRequest { .. }) => "answer-request",
+            Self::Task(Task::EndConversations { .. }) => "end-conversations",
             Self::Task(Task::MakeGhost { .. }) => "make-ghost",
             Self::Task(Task::ReplaceIdentity { .. }) => "replace-identity",
             Self::Task(Task::RetireGhost { .. }) => "retire-ghost",

@@ -257,15 +257,22 @@ impl Engine {
                 name,
                 strict,
             } => {
+                self.part_from_all(ghost).await?;
                 self.leave_everywhere(ghost).await?;
                 self.machines().retire(ghost).await?;
                 self.make_ghost(ghost, name, *strict || self.settings().strict)
                     .await
             }
             Task::RetireGhost { ghost } => {
+                self.part_from_all(ghost).await?;
                 self.leave_everywhere(ghost).await?;
                 Ok(self.machines().retire(ghost).await?)
             }
+            Task::EndConversations {
+                ghost,
+                blocked_only: false,
+            } => self.part_from_all(ghost).await,
+            Task::EndConversations { ghost, .. } => self.part_from_blocked(ghost).await,
             Task::AnswerRequest {
                 room,
                 ghost,

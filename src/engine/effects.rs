@@ -54,6 +54,18 @@ impl RoomActor {
             return Ok(self.engine.store().apply(self.finish(number))?);
         };
         let mut batch = self.finish(number);
+        if effect == Effect::OpenConversation {
+            match self.open_conversation(&is, &mut batch).await {
+                Ok(()) => return Ok(()),
+                Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
+                Err(error) => {
+                    tracing::info!(room = %self.room, %error, "no conversation is begun");
+                    let input = Input::Refused(effect, error.refusal());
+                    let effects = self.feed(ghost, &input);
+                    return self.settle(self.finish(number), effects);
+                }
+            }
+        }
         let input = match self.perform(&is, &effect, &mut batch).await {
             Ok(Outcome::Done) => Input::Done(effect),
             Ok(Outcome::Looked(view)) => Input::Looked(*view),
@@ -89,6 +101,7 @@ impl RoomActor {
             | Effect::AskOwner
             | Effect::WithdrawRequest
             | Effect::InviteOwner
+            | Effect::OpenConversation
             | Effect::Decline { .. }
             | Effect::RememberPair
             | Effect::ForgetPair => INSIST,
@@ -129,6 +142,8 @@ impl RoomActor {
             Effect::ShowAs => self.show_as(is).await?,
             Effect::AskOwner => self.ask_owner(is).await?,
             Effect::WithdrawRequest => self.withdraw_request(is).await?,
+            // Ends the introduction, and is carried out apart from the others.
+            Effect::OpenConversation => {}
             Effect::InviteOwner => self.invite_owner(is).await?,
             Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
             Effect::PassOnEdit { event, of } => self.pass_on_edit(is, event, of, batch).await?,

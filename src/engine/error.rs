@@ -37,6 +37,12 @@ pub enum EngineError {
     /// Something that we wrote ourselves cannot be read.
     #[error("a record cannot be read: {0}")]
     Record(#[from] serde_json::Error),
+    /// The key of a message that is to be carried has not come yet.
+    #[error("the key of a message has not come yet")]
+    KeyOnItsWay,
+    /// Another room of the conversation is not there yet.
+    #[error("the other room of the conversation is not there yet")]
+    NotThereYet,
     /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
@@ -49,7 +55,7 @@ impl EngineError {
             Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
             Self::Crypto(error) => error.is_transient(),
             Self::Encrypt(error) => error.is_transient(),
-            Self::Store(_) | Self::Stopping => true,
+            Self::Store(_) | Self::KeyOnItsWay | Self::NotThereYet | Self::Stopping => true,
             Self::Decrypt(DecryptError::Crypto(error)) => error.is_transient(),
             Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => false,
         }
@@ -88,7 +94,7 @@ impl EngineError {
         match self {
             Self::Refused(refusal) => refusal.clone(),
             Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
-            Self::Decrypt(_) => Refusal::Unreadable,
+            Self::Decrypt(_) | Self::KeyOnItsWay => Refusal::Unreadable,
             // Whoever cannot be encrypted for after some insisting is as good as without a device.
             Self::Encrypt(
                 EncryptError::NoSignedDevice { users }

@@ -1,6 +1,9 @@
 //! The inbox: what the homeserver pushes is written down, once, before it is acknowledged.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::atomic::Ordering,
+};
 
 use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
 use serde_json::{Value, value::RawValue};
@@ -51,6 +54,9 @@ impl Engine {
     /// known by their id, to-device messages by a digest; the same transaction twice, one after the
     /// other or at once, is taken in once.
     pub async fn transaction(&self, body: Transaction) -> Result<(), EngineError> {
+        if body.after_gap {
+            self.doubt();
+        }
         self.expect_keys(&body.events).await?;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
@@ -74,6 +80,10 @@ impl Engine {
         self.machines().outdate_for_all(&body.device_lists_changed);
         let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
         let engine = self.clone();
+        if !body.ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
+            let engine = self.clone();
+            self.spawn(async move { engine.carry_ephemeral(body.ephemeral).await });
+        }
         // The homeserver waits for its answer: what follows does not concern it.
         self.spawn(async move {
             // Rooms first: whoever needs a key that came with them waits for it there, and the
@@ -131,6 +141,9 @@ impl Engine {
             return Ok(());
         }
         self.mark_seen(&event.id, false, &mut taken.batch)?;
+        if event.state_key.is_some() {
+            self.0.views.outdate(&event.room);
+        }
         // What our own users say is known already; what becomes of their membership is not.
         let own = self.is_ours(&event.sender) && event.kind != "m.room.member";
         if own {

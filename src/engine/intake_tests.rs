@@ -43,6 +43,7 @@ pub(super) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHome
         bot,
         bot_name: "Stonechat".to_owned(),
         rules: Rules::default(),
+        relay: Default::default(),
         joins_at_once: 1,
         strict: false,
         handles_per_room: 10,

@@ -34,6 +34,9 @@ impl RoomActor {
             .iter()
             .find(|is| is.ghost == *ghost);
         let engine = self.engine.clone();
+        if self.seat_has(ghost) {
+            return self.settle(batch, []);
+        }
         let (admission, lock) = match known {
             Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),
             // Whoever names more handles than this in one room is looking for something else.
@@ -342,6 +345,25 @@ pub(super) async fn admission<'a>(
     })?;
     let asks_first = matches!(verdict, Verdict::Request { .. });
     let admission = match verdict {
+        Verdict::Relay { owner, .. }
+        | Verdict::Request {
+            owner,
+            masked: true,
+            ..
+        } => {
+            let shown = change.lookup(&handle)?.map(|record| record.handle);
+            Admission::Introduce {
+                owner,
+                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
+                strict: false,
+                asks_first,
+                masked: true,
+                back_to: match direct {
+                    true => engine.lead_back(asker, ghost)?,
+                    false => None,
+                },
+            }
+        }
         Verdict::Introduce {
             owner,
             generation,
@@ -351,6 +373,7 @@ pub(super) async fn admission<'a>(
             owner,
             generation,
             strict,
+            ..
         } => {
             let shown = change.lookup(&handle)?.map(|record| record.handle);
             Admission::Introduce {
@@ -358,6 +381,7 @@ pub(super) async fn admission<'a>(
                 handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
                 strict: strict || engine.settings().strict,
                 asks_first,
+                masked: false,
                 back_to: match direct && !asks_first {
                     true => match change.pair_advice(asker, &handle, generation, now)? {
                         PairAdvice::LeadBack { room } => Some(room),

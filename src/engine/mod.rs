@@ -15,18 +15,24 @@
 //! follows from the ghost, the room and the event that caused it, and everything else is looked up
 //! before it is changed.
 
+mod carry;
+mod continuity;
 mod control;
 mod control_effects;
 mod control_room;
+mod converse;
 mod effects;
+mod ephemeral;
 mod error;
 mod event;
+mod event_map;
 mod intake;
 #[cfg(test)]
 mod intake_tests;
 mod introduce;
 mod look_back;
 mod module;
+mod portal;
 mod reconcile;
 mod request;
 mod restore;
@@ -40,6 +46,7 @@ mod speak;
 mod stock;
 mod tables;
 mod to_device;
+mod views;
 
 use std::{
     collections::HashMap,
@@ -82,6 +89,8 @@ pub struct Settings {
     pub bot_name: String,
     /// The rules of introductions.
     pub rules: Rules,
+    /// How conversations with masked handles are carried.
+    pub relay: RelaySettings,
     /// How many introductions go on at the same time; the others wait at the door.
     pub joins_at_once: usize,
     /// Nothing passes through us, for every handle of this server.
@@ -92,6 +101,27 @@ pub struct Settings {
     pub reconcile_every: Duration,
     /// How many ghosts a second.
     pub reconcile_per_second: u32,
+}
+
+/// How conversations with masked handles are carried.
+#[derive(Clone, Debug)]
+pub struct RelaySettings {
+    /// Whether a read receipt of the ghost shows that a message has reached the other room.
+    pub delivery_receipts: bool,
+    /// For how long it is remembered which event here is which there.
+    pub remember: Duration,
+    /// How long what follows waits for a message whose key has not come.
+    pub wait_for_key: Duration,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            delivery_receipts: true,
+            remember: Duration::from_secs(365 * 24 * 60 * 60),
+            wait_for_key: Duration::from_secs(60),
+        }
+    }
 }
 
 /// What the engine stands on.
@@ -133,6 +163,17 @@ struct Inner {
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     joins: Arc<Semaphore>,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
+    /// One conversation at a time is decided on.
+    conversing: std::sync::Mutex<()>,
+    /// Held while a portal is made: what is not written down yet is not to be left again.
+    furnishing: Mutex<()>,
+    /// Told when a room of a conversation was left.
+    departed: Notify,
+    views: views::Views,
+    /// How often something may have been lost on the way here.
+    doubts: AtomicU64,
+    /// What was lost is about to be asked for.
+    asking_soon: AtomicBool,
     stop: watch::Sender<bool>,
 }
 
@@ -163,6 +204,12 @@ impl Engine {
             tasks: std::sync::Mutex::default(),
             joins,
             synced: Mutex::default(),
+            conversing: std::sync::Mutex::default(),
+            furnishing: Mutex::default(),
+            departed: Notify::new(),
+            views: views::Views::default(),
+            doubts: AtomicU64::new(0),
+            asking_soon: AtomicBool::new(false),
             stop: watch::Sender::new(false),
         })))
     }

@@ -42,6 +42,9 @@ impl Engine {
             if let Err(error) = self.forget_old_arrivals().await {
                 tracing::error!(%error, "old arrivals cannot be forgotten");
             }
+            if let Err(error) = self.forget_old_copies().await {
+                tracing::error!(%error, "old copies cannot be forgotten");
+            }
             if let Err(error) = self.sweep().await {
                 tracing::error!(%error, "what has expired cannot be deleted");
             }
@@ -102,6 +105,8 @@ impl Engine {
         }
         let device = self.device_of(ghost)?;
         let actor = Actor::device(ghost, &device);
+        // A portal that is being made is not written down yet.
+        let _nothing_is_made = self.0.furnishing.lock().await;
         for room in self.homeserver().joined_rooms(actor).await? {
             if self
                 .store()

@@ -53,6 +53,10 @@ impl RoomActor {
             ghost: is.ghost.clone(),
             since: is.invited_at,
             shown: None,
+            masked_as: match is.masked() {
+                true => Some(engine.shown_elsewhere(&is.invite.asker, &is.ghost)?.1),
+                false => None,
+            },
         };
         let mut change = engine.directory().begin().await;
         let number = change.open_request(owner, &request)?;
@@ -179,7 +183,10 @@ impl Engine {
         }
         let view = self.view_of(&is.ghost, &request.room).await?;
         let asker = &request.asker;
-        let name = clean_name(view.names.get(asker).map(String::as_str), asker);
+        let name = match &request.masked_as {
+            Some(name) => name.clone(),
+            None => clean_name(view.names.get(asker).map(String::as_str), asker),
+        };
         let Some((event, edit)) = is.opening_line() else {
             return Ok(Some((name, None)));
         };

@@ -68,6 +68,7 @@ async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
         server_name: server,
         bot: bot().to_owned(),
         bot_name: "Stonechat".to_owned(),
+        relay: Default::default(),
         rules: Rules::default(),
         joins_at_once: 1,
         strict: false,
@@ -87,6 +88,7 @@ fn introduction(name: &str, room: &str) -> Introduction {
             strict: false,
             back_to: None,
             asks_first: false,
+            masked: false,
         },
     };
     let room = ruma::RoomId::parse(room).unwrap();
@@ -121,6 +123,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
         let record = RoomRecord {
             introductions: vec![introduction("sam", room)],
             control: None,
+            seat: None,
         };
         let room = ruma::RoomId::parse(room).unwrap();
         batch.put::<Rooms>(&room, &record).unwrap();
@@ -131,6 +134,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let record = RoomRecord {
         introductions: Vec::new(),
         control: Some(Control::made(person.clone())),
+        seat: None,
     };
     batch.put::<Rooms>(&control, &record).unwrap();
     batch.put::<ControlRooms>(&person, &control).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{
@@ -21,6 +21,8 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause where a key is missing.
+const KEY_PAUSE: Duration = Duration::from_secs(2);
 /// For how long an event is tried that cannot be handled.
 const INSIST: Duration = Duration::from_secs(2 * 60);
 /// For how long an empty actor stays, so that a lively room does not load it again and again.
@@ -36,6 +38,8 @@ pub(super) struct RoomActor {
     failing: Option<(u64, Timestamp)>,
     /// Since when the effect at hand is due.
     pub due_since: Timestamp,
+    /// How many doubts there were when this room's history was known to be whole.
+    pub sure_of: Option<u64>,
     /// A place among the introductions that go on at the same time.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -56,6 +60,7 @@ impl RoomActor {
             failing: None,
             due_since: Timestamp(u64::MAX),
             permit: None,
+            sure_of: None,
         };
         actor.take_up()?;
         Ok(actor)
@@ -120,8 +125,11 @@ impl RoomActor {
                         .unwrap_or_default();
                     self.permit = None;
                     tracing::warn!(room = %self.room, %error, ?pause, "trying again");
+                    // A key may come any moment, and nothing else makes waiting shorter.
+                    let key = matches!(error, EngineError::KeyOnItsWay);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
+                        () = self.notify.notified(), if key => {}
                         _ = stop.changed() => {}
                     }
                 }
@@ -192,6 +200,9 @@ impl RoomActor {
     }
 
     async fn take(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
+        if let Arrived::Event(_) = arrived {
+            self.make_sure().await?;
+        }
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.room.clone(), number));
         match arrived {
@@ -216,6 +227,10 @@ impl RoomActor {
                 let effects = self.feed(&ghost, &Input::Answered { accepted });
                 self.settle(batch, effects)
             }
+            Arrived::Seated {
+                conversation,
+                ghosts,
+            } => self.seated(conversation, ghosts, batch),
             Arrived::Ask { owner, number } => self.asked(&owner, number, batch).await,
             Arrived::Tell {
                 plain,
@@ -256,9 +271,13 @@ impl RoomActor {
                 .ghost_invited(&user, &event.sender, direct, batch)
                 .await;
         }
-        if bot_is_here && self.record.introductions.iter().any(Introduction::is_open) {
+        let introducing = self.record.introductions.iter().any(Introduction::is_open);
+        if (bot_is_here || self.record.seat.is_some()) && introducing {
             self.handle_in_introduction(event.clone(), json, Batch::new())
                 .await?;
+        }
+        if self.record.seat.is_some() && !bot_is_here {
+            return self.handle_in_conversation(event, json, batch).await;
         }
         if bot_is_here {
             if unread {
@@ -314,6 +333,10 @@ impl RoomActor {
                 self.carry_out_introduction(number, &ghost, effect).await
             }
             What::Control(effect) => self.carry_out_control(number, effect).await,
+            What::Relay {
+                conversation,
+                effect,
+            } => self.carry_out_relay(number, conversation, effect).await,
         }
     }
 
@@ -347,6 +370,9 @@ impl RoomActor {
                 batch.delete::<OpenWork>(&key);
             }
         }
+        for ghost in self.record.seat.iter().flat_map(|seat| &seat.ghosts) {
+            batch.put::<OpenWork>(&(ghost.clone(), self.room.clone()), &())?;
+        }
         if let Some(control) = &self.record.control {
             let key = (self.engine.settings().bot.clone(), self.room.clone());
             if control.waiting.is_empty() {
@@ -355,7 +381,8 @@ impl RoomActor {
                 batch.put::<OpenWork>(&key, &())?;
             }
         }
-        if self.record.introductions.is_empty() && self.record.control.is_none() {
+        let nothing = self.record.control.is_none() && self.record.seat.is_none();
+        if self.record.introductions.is_empty() && nothing {
             batch.delete::<Rooms>(&self.room);
         } else {
             batch.put::<Rooms>(&self.room, &self.record)?;
@@ -420,10 +447,14 @@ impl RoomActor {
     fn pause_after(&mut self, error: &EngineError) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
+        let longest = match error {
+            EngineError::KeyOnItsWay => KEY_PAUSE,
+            _ => LONGEST_PAUSE,
+        };
         error
             .retry_after()
             .unwrap_or(doubled)
-            .clamp(FIRST_PAUSE, LONGEST_PAUSE)
+            .clamp(FIRST_PAUSE, longest)
     }
 
     /// The transaction id of what `kind` sends because of `cause`: the same after a crash, and
@@ -434,14 +465,24 @@ impl RoomActor {
         kind: &str,
         cause: &str,
     ) -> ruma::OwnedTransactionId {
-        use sha2::{Digest as _, Sha256};
-        let mut hash = Sha256::new();
-        for part in [user.as_str(), self.room.as_str(), kind, cause] {
-            hash.update(part.len().to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        format!("sc{}", hex::encode(&hash.finalize()[..20])).into()
+        transaction_id(user, &self.room, kind, cause)
     }
+}
+
+/// The same for another room.
+pub(super) fn transaction_id(
+    user: &UserId,
+    room: &RoomId,
+    kind: &str,
+    cause: &str,
+) -> ruma::OwnedTransactionId {
+    use sha2::{Digest as _, Sha256};
+    let mut hash = Sha256::new();
+    for part in [user.as_str(), room.as_str(), kind, cause] {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    format!("sc{}", hex::encode(&hash.finalize()[..20])).into()
 }
 
 fn is_at_work(phase: &Phase) -> bool {

@@ -111,6 +111,7 @@ async fn missed(actor: &RoomActor, fake: &FakeHomeserver, events: &[&serde_json:
             strict: false,
             back_to: None,
             asks_first: false,
+            masked: false,
         },
     };
     let is = Introduction::found(room(), &sam(), invite, actor.engine.now());

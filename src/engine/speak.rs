@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::{Value, value::RawValue};
 
 use super::{Engine, EngineError, event::RoomEvent, room::RoomActor};
@@ -91,8 +91,17 @@ impl RoomActor {
             .filter(|reader| *reader != user)
             .cloned()
             .collect();
-        self.say_to(user, &view, recipients, event_type, content, transaction)
-            .await
+        let room = &self.room;
+        self.say_to(
+            user,
+            room,
+            &view,
+            recipients,
+            event_type,
+            content,
+            transaction,
+        )
+        .await
     }
 
     /// The same, for these people only.
@@ -104,8 +113,8 @@ impl RoomActor {
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
         let view = self.view(user).await?;
-        let kind = "m.room.message";
-        self.say_to(user, &view, recipients, kind, content, transaction)
+        let (room, kind) = (&self.room, "m.room.message");
+        self.say_to(user, room, &view, recipients, kind, content, transaction)
             .await
     }
 
@@ -118,15 +127,58 @@ impl RoomActor {
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
         let view = self.view(user).await?;
+        let (room, kind) = (&self.room, "m.room.message");
+        self.say_where_readable(user, room, &view, must_read, kind, content, transaction)
+            .await
+    }
+
+    /// Says something in another room of the same conversation, leaving out those who have no
+    /// device that they have signed.
+    pub(super) async fn say_there(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        must_read: Option<&OwnedUserId>,
+        event_type: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let view = self.engine.known_view(user, room).await?;
+        self.say_where_readable(
+            user,
+            room,
+            &view,
+            must_read,
+            event_type,
+            content,
+            transaction,
+        )
+        .await
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is said, where, by whom, to whom"
+    )]
+    async fn say_where_readable(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        view: &RoomView,
+        must_read: Option<&OwnedUserId>,
+        event_type: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
         let mut recipients: Vec<OwnedUserId> = view
             .readers()
             .filter(|reader| *reader != user)
             .cloned()
             .collect();
-        let kind = "m.room.message";
         loop {
             let (to, id) = (recipients.clone(), transaction.clone());
-            match self.say_to(user, &view, to, kind, content, id).await {
+            let said = self.say_to(user, room, view, to, event_type, content, id);
+            match said.await {
                 Err(EngineError::Encrypt(
                     EncryptError::NoSignedDevice { users }
                     | EncryptError::KeysUnknown { users }
@@ -145,6 +197,7 @@ impl RoomActor {
     async fn sent_before(
         &self,
         user: &OwnedUserId,
+        room: &OwnedRoomId,
         transaction: &ruma::TransactionId,
     ) -> Result<Option<OwnedEventId>, EngineError> {
         if self.engine.now().since(self.due_since) < KNOWS_TRANSACTIONS {
@@ -157,10 +210,10 @@ impl RoomActor {
             let back = ruma::api::Direction::Backward;
             let homeserver = self.engine.homeserver();
             let page = homeserver
-                .messages(actor, &self.room, from.as_deref(), back, LOOK_BACK)
+                .messages(actor, room, from.as_deref(), back, LOOK_BACK)
                 .await?;
             for json in &page.events {
-                let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
+                let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
                     continue;
                 };
                 // Others can date their events as they like.
@@ -183,9 +236,14 @@ impl RoomActor {
         Ok(None)
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is said, where, by whom, to whom"
+    )]
     async fn say_to(
         &self,
         user: &OwnedUserId,
+        room: &OwnedRoomId,
         view: &RoomView,
         recipients: Vec<OwnedUserId>,
         event_type: &str,
@@ -195,12 +253,12 @@ impl RoomActor {
         let Some(rotation) = view.encryption else {
             return Err(EngineError::Refused(Refusal::Forbidden));
         };
-        if let Some(sent) = self.sent_before(user, &transaction).await? {
+        if let Some(sent) = self.sent_before(user, room, &transaction).await? {
             return Ok(sent);
         }
         let device = self.engine.device_of(user)?;
         let to = EncryptTo {
-            room_id: self.room.clone(),
+            room_id: room.clone(),
             recipients,
             rotation_ms: u64::try_from(rotation.period.as_millis()).ok(),
             rotation_msgs: Some(rotation.messages),
@@ -215,7 +273,7 @@ impl RoomActor {
         let homeserver = self.engine.homeserver();
         let kind = "m.room.encrypted";
         Ok(homeserver
-            .send_message(actor, &self.room, kind, &encrypted, transaction)
+            .send_message(actor, room, kind, &encrypted, transaction)
             .await?)
     }
 }

@@ -11,7 +11,7 @@ use super::{
     event::RoomEvent,
     intake::Taken,
     introduce::admission,
-    tables::{ControlRooms, OpenWork, Revisits, RoomRecord, Rooms, SyncTokens},
+    tables::{ControlRooms, Conversations, OpenWork, Revisits, RoomRecord, Rooms, SyncTokens},
 };
 use crate::{
     introduction::{Introduction, Invite, Reason},
@@ -91,16 +91,7 @@ impl Engine {
         for room in &joined {
             self.machines().expect_room(bot, room).await?;
             let mut batch = Batch::new();
-            let back = Direction::Backward;
-            let said = self
-                .homeserver()
-                .messages(actor, room, None, back, HANDLED)
-                .await?;
-            for json in said.events {
-                if let Some(event) = RoomEvent::parse(json.get(), Some(room)) {
-                    self.mark_seen(&event.id, true, &mut batch)?;
-                }
-            }
+            self.count_as_handled(actor, room, &mut batch).await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
             let mut person = record.control.and_then(|control| control.person);
             if person.is_none() {
@@ -157,6 +148,11 @@ impl Engine {
         for room in &joined {
             self.machines().expect_room(ghost, room).await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+            if self.still_carries(ghost, &record)? {
+                batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+                self.count_as_handled(actor, room, &mut batch).await?;
+                continue;
+            }
             let mut known = record.introductions.into_iter();
             let resumed = match known.find(|is| is.ghost == *ghost && is.is_open()) {
                 Some(known) => Some(known.resumed()),
@@ -189,6 +185,40 @@ impl Engine {
             }
         }
         self.has_looked(ghost, page, batch).await
+    }
+
+    /// Whether a ghost is in this room for a conversation, which goes on: what is said from now on
+    /// is carried.
+    fn still_carries(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
+        let Some(seat) = record
+            .seat
+            .as_ref()
+            .filter(|seat| seat.ghosts.contains(ghost))
+        else {
+            return Ok(false);
+        };
+        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        Ok(conversation.is_some_and(|conversation| !conversation.ended))
+    }
+
+    /// What was said before the restore has been carried, as far as anybody can tell.
+    async fn count_as_handled(
+        &self,
+        actor: Actor<'_>,
+        room: &OwnedRoomId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let back = Direction::Backward;
+        let said = self
+            .homeserver()
+            .messages(actor, room, None, back, HANDLED)
+            .await?;
+        for json in said.events {
+            if let Some(event) = RoomEvent::parse(json.get(), Some(room)) {
+                self.mark_seen(&event.id, true, batch)?;
+            }
+        }
+        Ok(())
     }
 
     /// An introduction that began after the backup: nobody knows of it but the room. `None` if it
@@ -276,7 +306,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         change(&mut record);
-        if record.introductions.is_empty() && record.control.is_none() {
+        if record.introductions.is_empty() && record.control.is_none() && record.seat.is_none() {
             batch.delete::<Rooms>(room);
         } else {
             batch.put::<Rooms>(room, &record)?;

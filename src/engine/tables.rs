@@ -10,6 +10,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     introduction::{Effect, Introduction},
+    relay::{self, Conversation},
     store::{Batch, Store, StoreError, Table},
 };
 
@@ -133,6 +134,13 @@ pub(super) enum Arrived {
         /// Which.
         number: u32,
     },
+    /// A portal was made here, and ghosts of a conversation come in.
+    Seated {
+        /// The conversation.
+        conversation: String,
+        /// The ghosts.
+        ghosts: Vec<OwnedUserId>,
+    },
     /// The bot is to say something here.
     Tell {
         /// In plain text.
@@ -160,6 +168,17 @@ pub(super) struct ToDeviceItem {
 pub(super) struct RoomRecord {
     pub introductions: Vec<Introduction>,
     pub control: Option<Control>,
+    /// The room is one of a conversation's.
+    #[serde(default)]
+    pub seat: Option<SeatHere>,
+}
+
+/// Which conversation a room shows, and by which ghosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SeatHere {
+    pub conversation: String,
+    /// The ghosts of this conversation that are in the room, or on their way in.
+    pub ghosts: Vec<OwnedUserId>,
 }
 
 /// An effect that has to be carried out.
@@ -171,8 +190,15 @@ pub(super) struct Due {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum What {
-    Introduction { ghost: OwnedUserId, effect: Effect },
+    Introduction {
+        ghost: OwnedUserId,
+        effect: Effect,
+    },
     Control(ControlEffect),
+    Relay {
+        conversation: String,
+        effect: relay::Effect,
+    },
 }
 
 impl What {
@@ -180,6 +206,7 @@ impl What {
         match self {
             Self::Introduction { effect, .. } => effect.kind(),
             Self::Control(effect) => effect.kind(),
+            Self::Relay { effect, .. } => effect.kind(),
         }
     }
 }
@@ -206,4 +233,44 @@ table! {
 table! {
     /// How often the service was started.
     Run = 25, false, u8 => u64
+}
+
+table! {
+    /// Conversations of masked handles. Deleted when all their rooms are left.
+    Conversations = 50, true, String => Conversation
+}
+table! {
+    /// The conversation of two: by a person and the ghost that they see. Deleted with it.
+    Pairings = 51, false, (OwnedUserId, OwnedUserId) => String
+}
+table! {
+    /// By ghost: the conversations that it takes part in. Deleted with them.
+    GhostsIn = 52, false, (OwnedUserId, String) => ()
+}
+table! {
+    /// By room and event: of which event this is a copy. Ids only; deleted after the retention.
+    Copies = 53, false, (OwnedRoomId, OwnedEventId) => Source
+}
+table! {
+    /// By room, event and another room: the copy of the event there. Deleted with it.
+    CopiesOf = 54, false, (OwnedRoomId, OwnedEventId, OwnedRoomId) => Copy
+}
+table! {
+    /// [`CopiesOf`] by age.
+    CopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
+}
+
+/// What a copy is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Source {
+    pub room: OwnedRoomId,
+    pub event: OwnedEventId,
+}
+
+/// The copy of an event in another room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Copy {
+    pub event: OwnedEventId,
+    /// The place of its author among the people of the conversation.
+    pub by: u32,
 }

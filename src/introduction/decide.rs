@@ -119,7 +119,7 @@ impl Case<'_> {
             return self.leave(None);
         }
         // Before the owner has answered nothing is to tell who they are.
-        let may_show = !self.is.asks_first() && !self.is.accepted;
+        let may_show = !self.is.asks_first() && !self.is.accepted && !self.is.masked();
         if self.is.owner_joined && !self.is.resumed && may_show {
             return self.leave(Some(Reason::OwnerIsHere));
         }
@@ -145,7 +145,9 @@ impl Case<'_> {
                 self.say(Saying::SendAgainEncrypted);
             }
             let heard = self.is.heard.iter().any(|heard| !heard.unreadable);
-            if !heard && !self.is.accepted {
+            // What is said to a masked handle is carried when it comes.
+            let waits = !self.is.masked() || self.is.asks_first();
+            if !heard && !self.is.accepted && waits {
                 self.is.phase = Phase::Listening {
                     until: self.now + self.rules.wait_for_message,
                 };
@@ -193,6 +195,10 @@ impl Case<'_> {
     }
 
     fn invite_owner(&mut self) {
+        if self.is.masked() {
+            self.is.phase = Phase::Opening;
+            return self.effects.push(Effect::OpenConversation);
+        }
         self.is.phase = Phase::Inviting;
         if !(self.is.resumed && self.is.owner_joined) {
             self.effects.push(Effect::ShowAs);
@@ -316,7 +322,7 @@ impl Case<'_> {
                 self.effects.retain(|effect| *effect != Effect::Look);
                 self.leave(Some(Reason::NotEncrypted));
             }
-            Effect::AskOwner => self.leave(Some(Reason::NotNow)),
+            Effect::AskOwner | Effect::OpenConversation => self.leave(Some(Reason::NotNow)),
             // Nobody is listened to without knowing it.
             Effect::Say { saying } if saying.is_asking() => self.leave(Some(match why {
                 Refusal::NoSignedDevice(_) => Reason::UnsignedDevice,
@@ -514,7 +520,7 @@ impl Case<'_> {
                 self.linger_afresh();
                 self.pass_on_all();
             }
-            Phase::Listening { .. } if !self.is.asks_first() => {
+            Phase::Listening { .. } if !self.is.asks_first() && !self.is.masked() => {
                 self.leave(Some(Reason::OwnerIsHere))
             }
             _ => {}

@@ -36,4 +36,6 @@ pub use state::{
     Admission, Decision, Effect, EffectKind, Heard, HeardKind, Input, Introduction, Invite, Phase,
     Refusal, Rules, WaitFor,
 };
-pub use text::{Reason, Saying, clean_name};
+pub use text::{Reason, Saying};
+
+pub use crate::text::clean_name;

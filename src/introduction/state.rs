@@ -24,6 +24,9 @@ pub enum Admission {
         /// The owner wants to be asked first.
         #[serde(default)]
         asks_first: bool,
+        /// The owner is not brought here: the ghost stays and carries what is said.
+        #[serde(default)]
+        masked: bool,
     },
     /// Blocked, refused by policy, over a limit or frozen: alike from outside.
     NotNow,
@@ -109,6 +112,8 @@ pub enum Phase {
     },
     /// The owner's invite is on its way.
     Inviting,
+    /// The ghost of a masked handle takes its place in a conversation, which goes on from there.
+    Opening,
     /// The owner is invited; the ghost passes on what it hears.
     Lingering,
     /// It waits for the owner until this time.
@@ -295,6 +300,14 @@ impl Introduction {
             )
     }
 
+    /// Whether the ghost stays, so that the owner is not seen.
+    pub fn masked(&self) -> bool {
+        matches!(
+            self.invite.admission,
+            Admission::Introduce { masked: true, .. }
+        )
+    }
+
     /// While the owner is asked: the message that they see, and its newest edit.
     pub fn opening_line(&self) -> Option<(&OwnedEventId, Option<&OwnedEventId>)> {
         let heard = self.heard.iter().find(|heard| !heard.unreadable)?;
@@ -312,6 +325,7 @@ impl Introduction {
             Phase::Joining => vec![Effect::Join],
             Phase::Looking | Phase::Closing => vec![Effect::Look],
             Phase::Inviting => vec![Effect::InviteOwner],
+            Phase::Opening => vec![Effect::OpenConversation],
             Phase::Leaving => vec![Effect::Leave { reason: None }, Effect::Forget],
             _ => Vec::new(),
         }
@@ -448,6 +462,8 @@ pub enum Effect {
     AskOwner,
     /// The request is no more.
     WithdrawRequest,
+    /// Take the ghost's place in a conversation that is carried to the owner.
+    OpenConversation,
     /// Invite the owner, as a direct chat where it is one.
     InviteOwner,
     /// Pass a message on to the owner, quoted.
@@ -511,6 +527,7 @@ impl Effect {
             Self::ShowAs => "show-as",
             Self::AskOwner => "ask-owner",
             Self::WithdrawRequest => "withdraw-request",
+            Self::OpenConversation => "open-conversation",
             Self::InviteOwner => "invite-owner",
             Self::PassOn { .. } => "pass-on",
             Self::PassOnEdit { .. } => "pass-on-edit",

@@ -136,6 +136,7 @@ fn introduce(strict: bool) -> Admission {
         strict,
         back_to: None,
         asks_first: false,
+        masked: false,
     }
 }
 
@@ -158,6 +159,7 @@ fn asks_first(strict: bool) -> Play {
         strict,
         back_to: None,
         asks_first: true,
+        masked: false,
     };
     play.feed(Input::Invited(Invite {
         asker: alice(),
@@ -771,6 +773,7 @@ fn who_has_a_room_already_is_led_back_to_it() {
         strict: false,
         back_to: Some(room.clone()),
         asks_first: false,
+        masked: false,
     };
     play.feed(Input::Invited(Invite {
         asker: alice(),

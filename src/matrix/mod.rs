@@ -10,8 +10,10 @@
 //! Nothing in here retries: whoever asks knows how long the answer is worth waiting for.
 
 mod devices;
+mod ephemeral;
 mod error;
 mod homeserver;
+mod media;
 mod rooms;
 mod sync;
 mod timeline;
@@ -22,6 +24,7 @@ mod users;
 mod tests;
 
 pub use devices::ToDeviceMessages;
+pub use ephemeral::Receipt;
 pub use error::MatrixError;
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
 pub use rooms::JoinedMembers;

@@ -25,6 +25,8 @@ pub type FallbackTypes = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Vec<OneTi
 pub struct Transaction {
     /// Room events, in order.
     pub events: Vec<Box<RawValue>>,
+    /// Receipts, typing and presence, without order.
+    pub ephemeral: Vec<Box<RawValue>>,
     /// To-device messages, each with `to_user_id` and `to_device_id`, in order.
     pub to_device: Vec<Box<RawValue>>,
     /// Users whose devices changed. Synapse reports no changes of membership here.
@@ -37,6 +39,8 @@ pub struct Transaction {
     pub otk_counts: OtkCounts,
     /// For which algorithms it holds a fallback key that nobody has used.
     pub fallback_types: FallbackTypes,
+    /// Something may have been lost between this transaction and the one before.
+    pub after_gap: bool,
     /// How many items were dropped because they were malformed.
     pub dropped: u32,
 }
@@ -54,6 +58,7 @@ pub enum TransactionError {
     },
 }
 
+const EPHEMERAL: &[&str] = &["ephemeral", "de.sorunome.msc2409.ephemeral"];
 const TO_DEVICE: &[&str] = &["to_device", "de.sorunome.msc2409.to_device"];
 const DEVICE_LISTS: &[&str] = &["device_lists", "org.matrix.msc3202.device_lists"];
 const OTK_COUNTS: &[&str] = &[
@@ -84,10 +89,12 @@ impl Transaction {
         let lists = object(field(&body, DEVICE_LISTS), &mut dropped);
         Ok(Self {
             events: objects(field(&body, &["events"]), &mut dropped),
+            ephemeral: objects(field(&body, EPHEMERAL), &mut dropped),
             to_device: objects(field(&body, TO_DEVICE), &mut dropped),
             device_lists_changed: user_ids(lists.get("changed").map(|raw| &**raw), &mut dropped),
             otk_counts: per_device(field(&body, OTK_COUNTS), counts, &mut dropped),
             fallback_types: per_device(field(&body, FALLBACK_TYPES), algorithms, &mut dropped),
+            after_gap: false,
             dropped,
         })
     }

@@ -139,7 +139,7 @@ fn one_malformed_item_never_fails_the_rest() {
         uint!(5)
     );
     assert_eq!(transaction.fallback_types[user_id!("@g:x")].len(), 1);
-    assert_eq!(transaction.dropped, 4 + 1 + 2 + 3 + 1);
+    assert_eq!(transaction.dropped, 4 + 1 + 2 + 3 + 1 + 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,7 +27,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::ServerError;
+use super::{ServerError, continuity::Connection};
 use crate::shutdown::Shutdown;
 
 /// How much one who can reach the port may take up.
@@ -148,11 +148,14 @@ pub(super) async fn connection<S>(stream: S, router: Router, limits: Limits, goi
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    let this = Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
     let seen = Arc::new(AtomicBool::new(false));
     let service = service_fn({
         let (seen, router) = (Arc::clone(&seen), TowerToHyperService::new(router));
-        move |request| {
+        move |mut request: http::Request<hyper::body::Incoming>| {
             seen.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(this);
             router.call(request)
         }
     });

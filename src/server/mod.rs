@@ -18,6 +18,7 @@ mod admin;
 #[cfg(test)]
 mod admin_tests;
 mod auth;
+mod continuity;
 mod engine;
 mod error;
 mod health;
@@ -75,6 +76,7 @@ struct Shared<I> {
     intake: I,
     options: Options,
     lookups: DefaultDirectRateLimiter,
+    continuity: continuity::Continuity,
 }
 
 type App<I> = Arc<Shared<I>>;
@@ -90,6 +92,7 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
         intake,
         options,
         lookups,
+        continuity: continuity::Continuity::default(),
     });
 
     // The token is looked at before the body and everything else that a request can say. Which paths

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::{ApiError, App, Intake};
+use super::{ApiError, App, Intake, continuity::Connection};
 use crate::matrix::transaction::Transaction;
 
 /// How long a body may take to come. Synapse gives up after 60 s.
@@ -30,6 +30,7 @@ pub(super) async fn push<I: Intake>(
     if txn.len() > MAX_TXN {
         return Err(ApiError::BadPath);
     }
+    let connection = request.extensions().get::<Connection>().copied();
     let body = read(request).await?;
     let mut transaction = match Transaction::parse(&body) {
         Ok(transaction) => transaction,
@@ -45,6 +46,7 @@ pub(super) async fn push<I: Intake>(
             return Err(ApiError::NotJson);
         }
     };
+    transaction.after_gap = !app.continuity.follows(connection, &txn);
     app.options.self_test.take_out(&mut transaction);
     if transaction.dropped > 0 {
         warn!(

@@ -2,8 +2,11 @@
 
 use super::{Answer, Call, Command, Fail, Say, names, no_handle, requests};
 use crate::{
-    bot::request::{self, Choice},
-    directory::BlockScope,
+    bot::{
+        BotEffect,
+        request::{self, Choice},
+    },
+    directory::{BlockScope, Mode},
     handle::{HandleRules, Typed},
 };
 
@@ -73,6 +76,20 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         }
     };
     call.change.block(call.person, &target, &scope, call.now)?;
+    // What a masked handle carries can be ended by us, and ends.
+    let concerned = handles.iter().filter(|record| {
+        record.mode == Mode::Masked
+            && match &scope {
+                BlockScope::All => true,
+                BlockScope::Handle(handle) => record.handle == *handle,
+            }
+    });
+    let effects: Vec<BotEffect> = concerned
+        .map(|record| BotEffect::EndConversations {
+            handle: record.handle.clone(),
+            blocked_only: true,
+        })
+        .collect();
     let say = Say::text("Blocked: ").strong(&named);
     let say = match &scope {
         BlockScope::Handle(handle) => say
@@ -84,7 +101,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
              several of yours, they can find out that these belong together. ",
         ),
     };
-    Ok(say
+    let mut answer = Answer::from(say
         .and("They are not told; they see the same as when you take no new conversations.")
         .par()
         .and(
@@ -93,8 +110,9 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         )
         .and("To undo: ")
         .code(&format!("unblock {named}"))
-        .and(".")
-        .into())
+        .and("."));
+    answer.effects = effects;
+    Ok(answer)
 }
 
 /// How the person was named.

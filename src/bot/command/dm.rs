@@ -52,6 +52,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         Verdict::Introduce {
             owner, generation, ..
         } => introduce(call, &handle, &owner, generation)?,
+        Verdict::Relay { .. } => Say::default()
+            .strong(&handle.to_string())
+            .and(
+                " is masked: you do not see each other's Matrix ID, and this service carries what \
+                 you write and can read it on the way. This starts a chat: ",
+            )
+            .then(link_to(&call.ghost(&handle))),
         Verdict::Request { .. } => Say::default()
             .strong(&handle.to_string())
             .and(

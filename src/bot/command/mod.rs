@@ -5,7 +5,9 @@
 //! Write a file with a `COMMAND` and its `run`, and put it into [`ALL`]. A command changes things
 //! only through [`Call::change`]; it says what happened, and what the person can do next.
 
+mod appear;
 mod block;
+mod calls;
 mod cancel;
 mod claim;
 mod confirm;
@@ -30,12 +32,14 @@ use crate::{
 };
 
 /// In the order in which `help` shows them.
-const ALL: [&Command; 15] = [
+const ALL: [&Command; 17] = [
     &claim::COMMAND,
     &handles::COMMAND,
     &dm::COMMAND,
     &mode::COMMAND,
     &policy::COMMAND,
+    &calls::COMMAND,
+    &appear::COMMAND,
     &requests::LIST,
     &requests::ACCEPT,
     &requests::DECLINE,
@@ -71,6 +75,7 @@ pub(super) struct Standing {
     has_blocks: bool,
     is_asked: bool,
     is_requested: bool,
+    can_mask: bool,
 }
 
 /// One call of a command.
@@ -187,6 +192,7 @@ impl Call<'_, '_> {
             may_claim_more: handles.len() < self.change.settings().handles_per_person,
             has_blocks: !self.change.blocks_of(self.person)?.is_empty(),
             is_requested: !self.change.requests_of(self.person)?.is_empty(),
+            can_mask: self.change.settings().capabilities.masked,
             is_asked: pending::waiting(self.change, self.person, self.now)?.is_some(),
             handles,
         })

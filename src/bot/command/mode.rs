@@ -1,12 +1,12 @@
 //! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
 
 use super::{Answer, Call, Command, Fail, Say, handles};
-use crate::{bot::BotEffect, directory::Mode};
+use crate::{bot::BotEffect, directory::Mode, handle::Handle};
 
 pub(super) const COMMAND: Command = Command {
     name: "mode",
     aliases: &["modes"],
-    usage: "mode sam open|strict",
+    usage: "mode sam open|strict|masked",
     about: "sets how people are introduced to you",
     offered: |standing| !standing.handles.is_empty(),
     run,
@@ -35,9 +35,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                     handles::mode(&record)
                 ))
                 .code(&format!("mode {shown} open"))
-                .and(" and ")
-                .code(&format!("mode {shown} strict"))
-                .and(".")
+                .then(choices(&shown, call.change.settings().capabilities.masked))
                 .into());
         }
         [word] => value(&word.to_lowercase()),
@@ -45,7 +43,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     }
     .ok_or_else(|| {
         COMMAND.wrong(
-            "a handle is either open or strict",
+            "a handle is open, strict or masked",
             &format!("mode {shown} strict"),
         )
     })?;
@@ -54,6 +52,15 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         .set_mode(call.person, &record.handle, mode, strict)?;
     let handle = set.record.handle;
     let say = Say::default().strong(&handle.to_string());
+    if set.record.mode == Mode::Masked {
+        return Ok(masked(
+            call,
+            &handle,
+            say,
+            set.replace_identity,
+            set.record.generation,
+        ));
+    }
     let say = if set.record.strict {
         say.and(
             " is strict: nothing that people write passes through this service, not even their \
@@ -82,6 +89,12 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             );
     }
     let mut answer = Answer::from(say);
+    if set.unmasked {
+        answer.effects.push(BotEffect::EndConversations {
+            handle: handle.clone(),
+            blocked_only: false,
+        });
+    }
     if set.replace_identity {
         let generation = set.record.generation;
         answer
@@ -89,4 +102,54 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             .push(BotEffect::ReplaceIdentity { handle, generation });
     }
     Ok(answer)
+}
+
+fn choices(shown: &str, can_mask: bool) -> Say {
+    let strict = format!("mode {shown} strict");
+    match can_mask {
+        true => Say::text(", ")
+            .code(&strict)
+            .and(" and ")
+            .code(&format!("mode {shown} masked"))
+            .and("."),
+        false => Say::text(" and ").code(&strict).and("."),
+    }
+}
+
+/// What being masked means, said before anybody writes.
+fn masked(
+    call: &Call<'_, '_>,
+    handle: &Handle,
+    say: Say,
+    replace_identity: bool,
+    generation: u32,
+) -> Answer {
+    let say = say
+        .and(
+            " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
+             they write reaches you in a room of its own, in which you see them by a handle or a \
+             name. ",
+        )
+        .strong(
+            "This service carries everything between the two rooms, and can read it on the way.",
+        )
+        .and(
+            " It keeps none of it: nothing is written down in clear. For chats that nobody but you \
+             two can read: ",
+        )
+        .code(&format!("mode {} open", handle.as_shown()))
+        .par()
+        .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
+        .strong(call.person.as_str())
+        .and(". Calls hide where you are unless you say otherwise: ")
+        .code(&format!("calls {} direct", handle.as_shown()))
+        .and(".");
+    let mut answer = Answer::from(say);
+    if replace_identity {
+        answer.effects.push(BotEffect::ReplaceIdentity {
+            handle: handle.clone(),
+            generation,
+        });
+    }
+    answer
 }

@@ -39,7 +39,7 @@ fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     for (number, request) in &requests {
         say = say.item().strong(&number.to_string()).and(&format!(
             ": {}, to your handle {}, since {}",
-            request.asker_shown(),
+            request.asker_named(*number),
             request.handle,
             date(request.since)
         ));

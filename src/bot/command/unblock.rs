@@ -22,6 +22,14 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     if words.is_empty() {
         return blocks(call);
     }
+    // Somebody who was known by nothing but the number of their request.
+    if let [number] = words
+        && number.starts_with('#')
+    {
+        let label = (*number).to_owned();
+        call.change.unblock_label(call.person, label, None)?;
+        return Ok(unblocked(number).into());
+    }
     let Meant { target, scope } = read(call, &COMMAND, words)?;
     let named = named(&target);
     match call.change.unblock(call.person, &target, scope.as_ref()) {
@@ -37,10 +45,14 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(Say::text("Unblocked: ")
-        .strong(&named)
-        .and(" can reach you again, as your policy allows. If you ignored them in your client, end that there.")
-        .into())
+    Ok(unblocked(&named).into())
+}
+
+fn unblocked(named: &str) -> Say {
+    Say::text("Unblocked: ").strong(named).and(
+        " can reach you again, as your policy allows. If you ignored them in your client, end that \
+         there.",
+    )
 }
 
 fn blocks(call: &Call<'_, '_>) -> Result<Answer, Fail> {

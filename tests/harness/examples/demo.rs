@@ -6,6 +6,9 @@
 
 #![recursion_limit = "512"]
 
+#[path = "scenes/masked.rs"]
+mod masked;
+
 use std::{
     collections::BTreeMap,
     process::ExitCode,
@@ -33,6 +36,9 @@ struct Options {
     /// leaves.
     #[arg(long)]
     without_module: bool,
+    /// Both wear masks: each is in a room of their own, and neither sees the other's Matrix ID.
+    #[arg(long)]
+    masked: bool,
 }
 
 fn main() -> ExitCode {
@@ -119,6 +125,17 @@ async fn play(options: &Options) -> Result<()> {
     world.claims(&sam, &control_room, "sam").await?;
     if let Some((_, answer)) = control_room.texts().last() {
         stage.says("Bot", answer);
+    }
+
+    if options.masked {
+        return masked::play(
+            &stage,
+            &mut world,
+            (&alice, &sam),
+            &control_room,
+            options.keep,
+        )
+        .await;
     }
 
     stage.scene("Alice reaches @sam");

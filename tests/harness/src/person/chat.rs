@@ -74,6 +74,14 @@ impl Chat {
             .event_id)
     }
 
+    /// Says something under a transaction id, so that trying again does not say it twice.
+    pub async fn says_as(&self, text: &str, id: &ruma::TransactionId) -> Result<OwnedEventId> {
+        let room = self.encrypted_room().await?;
+        let content = RoomMessageEventContent::text_plain(text);
+        let said = async { room.send(content).with_transaction_id(id.to_owned()).await };
+        Ok(Box::pin(said).await?.response.event_id)
+    }
+
     /// Says something in a room that is not encrypted.
     pub async fn says_in_clear(&self, text: &str) -> Result<OwnedEventId> {
         let room = self.room()?;

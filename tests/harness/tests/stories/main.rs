@@ -23,6 +23,8 @@ mod federation;
 mod forgetting;
 mod harness_itself;
 mod introductions;
+mod masked;
+mod masked_kills;
 mod memory;
 mod module;
 mod names;

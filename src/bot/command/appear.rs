@@ -1,0 +1,50 @@
+//! `appear Kim`: how somebody is called by people who do not see their Matrix ID.
+
+use ruma::user_id;
+
+use super::{Answer, Call, Command, Fail, Say};
+use crate::introduction::clean_name;
+
+pub(super) const COMMAND: Command = Command {
+    name: "appear",
+    aliases: &["name", "nick"],
+    usage: "appear Kim",
+    about: "sets the name by which masked people see you",
+    offered: |standing| standing.can_mask,
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    let typed = words.join(" ");
+    if words.is_empty() {
+        let name = call.change.appearance(call.person)?;
+        let name = name.unwrap_or_else(|| "Someone".to_owned());
+        return Ok(Say::text(
+            "When you write to somebody whose handle is masked, they see you as ",
+        )
+        .strong(&name)
+        .and(", or by your own masked handle if you have exactly one. To choose a name: ")
+        .code("appear Kim")
+        .and("; to be nobody in particular: ")
+        .code("appear someone")
+        .and(".")
+        .into());
+    }
+    // Cleaned as every name that goes into our own sentences.
+    let cleaned = clean_name(Some(&typed), user_id!("@someone:example.org"));
+    let name = match cleaned.to_lowercase().as_str() {
+        "someone" => None,
+        _ => Some(cleaned.clone()),
+    };
+    let shown = name.clone().unwrap_or_else(|| "Someone".to_owned());
+    call.change.set_appearance(call.person, name)?;
+    Ok(
+        Say::text("From now on masked people to whom you write see you as ")
+            .strong(&shown)
+            .and(
+                ". Conversations that have begun keep the name they have. If you have exactly one \
+             masked handle, they see that instead.",
+            )
+            .into(),
+    )
+}

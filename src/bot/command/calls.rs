@@ -1,0 +1,57 @@
+//! `calls sam hidden|direct`: whether calls by a masked handle show where the two people are.
+
+use super::{Answer, Call, Command, Fail, Say};
+use crate::directory::Mode;
+
+pub(super) const COMMAND: Command = Command {
+    name: "calls",
+    aliases: &["call"],
+    usage: "calls sam hidden|direct",
+    about: "sets whether calls by a masked handle hide where you are",
+    offered: |standing| {
+        let mut handles = standing.handles.iter();
+        handles.any(|record| record.mode == Mode::Masked)
+    },
+    run,
+};
+
+fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    let is_value = |word: &str| matches!(word, "hidden" | "direct");
+    let (record, rest) = call.own_handle(&COMMAND, "calls sam hidden", words, is_value)?;
+    let shown = record.handle.as_shown().to_owned();
+    let hide = match rest {
+        [] => record.hide_addresses,
+        [word] if word.eq_ignore_ascii_case("hidden") => true,
+        [word] if word.eq_ignore_ascii_case("direct") => false,
+        _ => {
+            return Err(COMMAND.wrong(
+                "calls are either hidden or direct",
+                &format!("calls {shown} hidden"),
+            ));
+        }
+    };
+    let record = match rest.is_empty() {
+        true => record,
+        false => call
+            .change
+            .set_hide_addresses(call.person, &record.handle, hide)?,
+    };
+    let say = Say::text("Calls by ").strong(&record.handle.to_string());
+    Ok(match hide {
+        true => say.and(
+            " are hidden: they go through the call server (TURN) of each homeserver, so that \
+             neither of you learns the other's network address. Where a homeserver has none, a \
+             call cannot be made. To allow direct calls: ",
+        ),
+        false => say.and(
+            " are direct: the two of you can learn each other's network address, and so roughly \
+             where the other is. To hide it: ",
+        ),
+    }
+    .code(&format!(
+        "calls {shown} {}",
+        if hide { "direct" } else { "hidden" }
+    ))
+    .and(".")
+    .into())
+}

@@ -1,0 +1,545 @@
+//! Carrying out the effects of conversations. Each can be carried out twice without harm.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::{Value, json};
+
+use super::{
+    EngineError,
+    event::RoomEvent,
+    event_map::{EventMap, note},
+    room::{RoomActor, transaction_id},
+    tables::{Conversations, Kept, OpenWork},
+};
+use crate::{
+    crypto::{DecryptError, EncryptError},
+    introduction::Reason,
+    matrix::Actor,
+    relay::{
+        self, CannotCarry, Conversation, Effect, Input, Participant, Passage, Person, Place,
+        Reload, Saying,
+    },
+    store::{Batch, prefix},
+};
+
+/// For how long something is tried that a conversation cannot do without.
+const INSIST: Duration = Duration::from_secs(10 * 60);
+/// For how long something is tried without which it can go on.
+const INSIST_LITTLE: Duration = Duration::from_secs(30);
+
+/// What its sender is told about a message whose key did not come.
+const NO_KEY: &str = "I could not decrypt your message, so it was not carried on. Please send it \
+                      again.";
+/// What its sender is told about a message that could not be handed over.
+const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
+                             later.";
+
+impl RoomActor {
+    pub(super) async fn carry_out_relay(
+        &mut self,
+        number: u64,
+        id: String,
+        effect: Effect,
+    ) -> Result<(), EngineError> {
+        let conversation = self.engine.store().get::<Conversations>(&id)?;
+        let mut batch = self.finish(number);
+        let followed = match (&conversation, &effect) {
+            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
+            (_, Effect::Depart) => self.depart(&id, conversation.as_ref(), &mut batch).await,
+            (Some(conversation), effect) => {
+                self.perform_relay(conversation, effect, &mut batch).await
+            }
+            (None, _) => Ok(Vec::new()),
+        };
+        let inputs = match followed {
+            Ok(inputs) => inputs,
+            Err(error) if self.tries_relay_again(number, &effect, &error) => return Err(error),
+            Err(error) => {
+                tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
+                batch = self.finish(number);
+                self.not_done(conversation.as_ref(), &effect, &error, &mut batch)
+            }
+        };
+        if inputs.is_empty() {
+            // Nothing changes but what the batch says: the room's own record stays as it is.
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        let engine = self.engine.clone();
+        let (lock, rooms) = engine.converse(&id, &inputs, &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        if effect == Effect::Depart {
+            engine.0.departed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn tries_relay_again(&mut self, number: u64, effect: &Effect, error: &EngineError) -> bool {
+        let settings = self.engine.settings();
+        let cannot_read = matches!(
+            error,
+            EngineError::Encrypt(
+                EncryptError::NoSignedDevice { .. }
+                    | EncryptError::KeysUnknown { .. }
+                    | EncryptError::NoSession { .. }
+            )
+        );
+        let at_most = match (effect, error) {
+            (Effect::Depart | Effect::Retire { .. }, _) => return true,
+            (Effect::Carry { .. }, EngineError::KeyOnItsWay) => settings.relay.wait_for_key,
+            // Whoever has no signed device is waited for as with an introduction.
+            (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
+            (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
+            (Effect::Say { .. }, _) => INSIST_LITTLE,
+        };
+        (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
+            && !self.has_insisted(number, at_most, error)
+    }
+
+    /// What becomes of an effect that will never succeed.
+    fn not_done(
+        &self,
+        conversation: Option<&Conversation>,
+        effect: &Effect,
+        error: &EngineError,
+        batch: &mut Batch,
+    ) -> Vec<Input> {
+        let place = conversation.and_then(|known| known.place_of(&self.room));
+        match (effect, place) {
+            (Effect::Carry { event, last, .. }, Some(place)) => {
+                if *last {
+                    batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+                }
+                let words = match error {
+                    EngineError::KeyOnItsWay
+                    | EngineError::Decrypt(
+                        DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
+                    ) => NO_KEY,
+                    EngineError::Decrypt(DecryptError::Untrusted { .. }) => {
+                        Reason::UnsignedDevice.words()
+                    }
+                    // Replayed or forged: nobody is told, nothing is carried.
+                    EngineError::Decrypt(_) => return Vec::new(),
+                    _ => NOT_DELIVERED,
+                };
+                vec![Input::NotCarried {
+                    place,
+                    event: event.clone(),
+                    words: words.to_owned(),
+                }]
+            }
+            (Effect::Furnish { person }, _) => vec![Input::NotFurnished { person: *person }],
+            _ => Vec::new(),
+        }
+    }
+
+    async fn perform_relay(
+        &mut self,
+        conversation: &Conversation,
+        effect: &Effect,
+        batch: &mut Batch,
+    ) -> Result<Vec<Input>, EngineError> {
+        let Some(place) = conversation.place_of(&self.room) else {
+            return Ok(Vec::new());
+        };
+        match effect {
+            Effect::Furnish { person } => self.furnish(conversation, *person).await,
+            Effect::Carry {
+                event,
+                from,
+                to,
+                last,
+            } => {
+                let way = Way {
+                    place,
+                    from: *from,
+                    to: *to,
+                };
+                let remarks = self.carry(conversation, event, &way, batch).await?;
+                if *last {
+                    batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+                    self.show_delivery(conversation, place, event);
+                }
+                let said = |words| Input::NotCarried {
+                    place,
+                    event: event.clone(),
+                    words,
+                };
+                Ok(remarks.into_iter().map(said).collect())
+            }
+            Effect::TakeBack {
+                event,
+                of,
+                from,
+                to,
+            } => {
+                let way = Way {
+                    place,
+                    from: *from,
+                    to: *to,
+                };
+                self.take_back_there(conversation, event, of, &way).await?;
+                Ok(Vec::new())
+            }
+            Effect::Say { saying, cause } => {
+                self.say_in_conversation(conversation, place, saying, cause)
+                    .await?;
+                Ok(Vec::new())
+            }
+            Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads an event of this room, by whichever of its ghosts has the key.
+    async fn read_here(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &RoomEvent,
+        json: &str,
+    ) -> Result<(String, Value), EngineError> {
+        if event.kind != "m.room.encrypted" {
+            return Ok((event.kind.clone(), event.content.clone()));
+        }
+        let mut missing = EngineError::KeyOnItsWay;
+        for ghost in conversation.ghosts_at(place) {
+            match self.decrypt(&ghost.ghost, &event.id, json).await {
+                Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {}
+                Err(error @ EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
+                    missing = error;
+                }
+                other => return other,
+            }
+        }
+        Err(missing)
+    }
+
+    /// Carries one event into one room. Returns what its sender is to be told.
+    async fn carry(
+        &mut self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        way: &Way,
+        batch: &mut Batch,
+    ) -> Result<Vec<String>, EngineError> {
+        let engine = self.engine.clone();
+        let kept = engine
+            .store()
+            .get::<Kept>(&(self.room.clone(), event.clone()))?;
+        let parsed = kept
+            .as_deref()
+            .and_then(|json| RoomEvent::parse(json, Some(&self.room)));
+        let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
+            return Ok(Vec::new());
+        };
+        let sender = &conversation.people[way.from];
+        let there = self.other_room(conversation, way.to)?;
+        self.bring_back(conversation, way.to, &there).await?;
+        let (kind, content) = self
+            .read_here(conversation, way.place, &parsed, json)
+            .await?;
+        let people = people(conversation, way);
+        let map = EventMap {
+            store: engine.store(),
+            here: &self.room,
+            there: &there,
+        };
+        let passage = Passage {
+            sender: &sender.user,
+            people: &people,
+            here: &self.room,
+            there: &there,
+            events: &map,
+            secrets: &[],
+            same_homeserver: sender.user.server_name() == engine.settings().server_name,
+            hide_addresses: engine.hides_addresses(conversation)?,
+            pseudonym_key: &conversation.secret.0,
+        };
+        // Should anything that somebody made up ever break it, their message is refused, and not
+        // tried again for ever in front of all others.
+        let carried = catch_unwind(AssertUnwindSafe(|| relay::carry(&kind, &content, &passage)));
+        let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
+            Ok(Some(carried)) => carried,
+            Ok(None) => return Ok(Vec::new()),
+            Err(why) => return Ok(vec![why.words().to_owned()]),
+        };
+        let mut content = carried.content;
+        for media in &carried.reload {
+            self.upload_again(sender, media, &mut content).await?;
+        }
+        let transaction = transaction_id(&sender.ghost, &there, "carry", event.as_str());
+        let in_clear = parsed.kind != "m.room.encrypted";
+        let sent = if in_clear {
+            self.react_there(
+                &sender.ghost,
+                &there,
+                &carried.event_type,
+                &content,
+                transaction,
+            )
+            .await?
+        } else {
+            let must_read = only_reader(conversation, way.to);
+            self.say_there(
+                &sender.ghost,
+                &there,
+                must_read,
+                &carried.event_type,
+                &content,
+                transaction,
+            )
+            .await?
+        };
+        note(
+            batch,
+            (&self.room, event),
+            (&there, &sent),
+            way.from,
+            engine.now(),
+        )?;
+        let remarks = carried.remarks.into_iter();
+        Ok(remarks.map(|remark| remark.words().to_owned()).collect())
+    }
+
+    /// Clients send reactions in clear, and only so do they show them.
+    async fn react_there(
+        &self,
+        ghost: &OwnedUserId,
+        there: &OwnedRoomId,
+        kind: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let device = self.engine.device_of(ghost)?;
+        let content = serde_json::value::to_raw_value(content)?;
+        let actor = Actor::device(ghost, &device);
+        let homeserver = self.engine.homeserver();
+        Ok(homeserver
+            .send_message(actor, there, kind, &content, transaction)
+            .await?)
+    }
+
+    /// Whoever has left their portal while this was on its way is invited again before it is
+    /// encrypted: else it would be for nobody.
+    async fn bring_back(
+        &mut self,
+        conversation: &Conversation,
+        to: Place,
+        there: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        let Place::Portal(owner) = to else {
+            return Ok(());
+        };
+        let Some(host) = conversation.ghosts_at(to).next() else {
+            return Ok(());
+        };
+        let view = self.engine.known_view(&host.ghost, there).await?;
+        let owners = &conversation.people[owner].user;
+        if !matches!(view.membership(owners), "join" | "invite") {
+            self.furnish(conversation, owner).await?;
+        }
+        Ok(())
+    }
+
+    /// The room of another place; it may still be on its way.
+    fn other_room(
+        &self,
+        conversation: &Conversation,
+        to: Place,
+    ) -> Result<OwnedRoomId, EngineError> {
+        conversation
+            .room(to)
+            .cloned()
+            .ok_or(EngineError::NotThereYet)
+    }
+
+    async fn take_back_there(
+        &self,
+        conversation: &Conversation,
+        redaction: &OwnedEventId,
+        of: &OwnedEventId,
+        way: &Way,
+    ) -> Result<(), EngineError> {
+        let there = self.other_room(conversation, way.to)?;
+        let map = EventMap {
+            store: self.engine.store(),
+            here: &self.room,
+            there: &there,
+        };
+        // What somebody takes out of their own portal is still the other's to keep.
+        let Some(copy) = map.copy(of)? else {
+            return Ok(());
+        };
+        let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
+        let moderates = way.place == Place::Origin && !conversation.direct;
+        if by != way.from && !moderates {
+            return Ok(());
+        }
+        let Some(author) = conversation.people.get(by) else {
+            return Ok(());
+        };
+        let device = self.engine.device_of(&author.ghost)?;
+        let actor = Actor::device(&author.ghost, &device);
+        let cause = redaction.as_str();
+        let transaction = transaction_id(&author.ghost, &there, "carry-take-back", cause);
+        let homeserver = self.engine.homeserver();
+        homeserver
+            .redact(actor, &there, &copy.event, None, transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn say_in_conversation(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        saying: &Saying,
+        cause: &str,
+    ) -> Result<(), EngineError> {
+        let Some(ghost) = self.speaker(conversation, place) else {
+            return Ok(());
+        };
+        let content = json!({
+            "msgtype": "m.notice",
+            "body": saying.plain(),
+            "m.mentions": {},
+        });
+        let cause = format!("{} {cause}", conversation.id);
+        let transaction = self.transaction_id(&ghost, "relay-say", &cause);
+        let must_read = only_reader(conversation, place);
+        self.say_to_who_can_read(&ghost, must_read, &content, transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// The ghost that speaks for the service in a room: one that is there.
+    fn speaker(&self, conversation: &Conversation, place: Place) -> Option<OwnedUserId> {
+        let seat = self.record.seat.as_ref()?;
+        let mut there = conversation.people.iter().enumerate();
+        let there = there.find(|(index, person)| {
+            person.place(*index) != place && seat.ghosts.contains(&person.ghost)
+        });
+        there.map(|(_, person)| person.ghost.clone())
+    }
+
+    /// All ghosts of the conversation leave this room and destroy its keys.
+    async fn depart(
+        &mut self,
+        id: &str,
+        conversation: Option<&Conversation>,
+        batch: &mut Batch,
+    ) -> Result<Vec<Input>, EngineError> {
+        let engine = self.engine.clone();
+        let seat = self.record.seat.as_ref();
+        let Some(seat) = seat.filter(|seat| seat.conversation == id).cloned() else {
+            return Ok(Vec::new());
+        };
+        for ghost in &seat.ghosts {
+            let device = engine.machines().device_of(ghost)?;
+            let actor = match &device {
+                Some(device) => Actor::device(ghost, device),
+                None => Actor::user(ghost),
+            };
+            match engine.homeserver().leave(actor, &self.room, None).await {
+                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
+                other => other?,
+            }
+            if device.is_some()
+                && let Err(error) = engine.sync_until_empty(ghost).await
+            {
+                tracing::warn!(%ghost, %error, "keys on their way could not be fetched");
+            }
+            engine.drain_to_device().await;
+            engine.machines().forget_room(ghost, &self.room).await?;
+            batch.delete::<OpenWork>(&(ghost.clone(), self.room.clone()));
+        }
+        let introducing = self.record.introductions.iter();
+        if !introducing.into_iter().any(|is| is.is_open()) {
+            for (key, _) in engine
+                .store()
+                .scan::<Kept>(&prefix(&self.room), None, usize::MAX)?
+            {
+                batch.delete::<Kept>(&key);
+            }
+        }
+        self.record.seat = None;
+        let place = conversation.and_then(|known| known.place_of(&self.room));
+        Ok(match place {
+            Some(place) => vec![Input::Departed { place }],
+            // An origin that was moved away from: its record is to be written all the same.
+            None => vec![Input::Departed {
+                place: Place::Portal(usize::MAX),
+            }],
+        })
+    }
+
+    async fn retire_ghosts(&self, ghosts: &[OwnedUserId]) -> Result<Vec<Input>, EngineError> {
+        for ghost in ghosts {
+            self.engine.machines().retire(ghost).await?;
+        }
+        Ok(Vec::new())
+    }
+}
+
+impl RoomActor {
+    /// A file of another homeserver would tell which: its bytes, which are encrypted as a rule and
+    /// are not looked at, are given to ours.
+    async fn upload_again(
+        &self,
+        sender: &Participant,
+        media: &Reload,
+        content: &mut Value,
+    ) -> Result<(), EngineError> {
+        let device = self.engine.device_of(&sender.ghost)?;
+        let actor = Actor::device(&sender.ghost, &device);
+        let homeserver = self.engine.homeserver();
+        let bytes = homeserver.media(actor, media.uri.as_str().into()).await?;
+        let uri = homeserver.give_media(actor, bytes).await?;
+        if let Some(place) = content.pointer_mut(&media.pointer) {
+            *place = json!(uri);
+        }
+        Ok(())
+    }
+}
+
+/// In a conversation of two, the one person who is in the room of a place: whoever cannot be
+/// encrypted for is waited for there, and left out among others.
+fn only_reader(conversation: &Conversation, place: Place) -> Option<&OwnedUserId> {
+    let mut people = conversation.people.iter().enumerate();
+    let at_home = people.find(|(index, person)| person.place(*index) == place);
+    at_home
+        .filter(|_| conversation.direct)
+        .map(|(_, person)| &person.user)
+}
+
+/// The way of one event.
+pub(super) struct Way {
+    /// From which room.
+    pub place: Place,
+    /// Who said it.
+    pub from: usize,
+    /// Into which room.
+    pub to: Place,
+}
+
+/// Everybody, as the two rooms show them.
+fn people(conversation: &Conversation, way: &Way) -> Vec<Person> {
+    let indices = 0..conversation.people.len();
+    indices
+        .filter_map(|index| {
+            let here = conversation.shown_as(index, way.place)?.clone();
+            let there = conversation.shown_as(index, way.to)?.clone();
+            let name_there = conversation.people.get(index)?.name.clone();
+            Some(Person {
+                here,
+                there,
+                name_there,
+            })
+        })
+        .collect()
+}

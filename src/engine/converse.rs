@@ -1,0 +1,563 @@
+//! What a room's actor does for the conversation that the room shows.
+
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::Rng as _;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+
+use super::{
+    Engine, EngineError,
+    event::RoomEvent,
+    room::RoomActor,
+    tables::{Conversations, Due, GhostsIn, Kept, Outbox, Pairings, SeatHere, What},
+};
+use crate::{
+    clock::Timestamp,
+    directory::{HandleRecord, Mode, PAIR_RETRY, forget_mask, note_mask},
+    introduction::{Introduction, Refusal},
+    relay::{Conversation, Heard, Input, Participant, Place, Seat, Secret, Standing, decide},
+    store::{Batch, prefix},
+};
+
+/// For how long an ending conversation is waited for.
+const PARTING: Duration = Duration::from_secs(30);
+/// How somebody is called in other people's portals who has chosen nothing else.
+const SOMEONE: &str = "Someone";
+/// The digits of a made-up ghost's name.
+const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// The lock of what is decided on conversations: held until it is written.
+pub(super) struct Deciding<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+
+impl Engine {
+    /// Lets it be decided what follows for a conversation. What is to be written stands in `batch`;
+    /// the rooms that have something to do are returned, and the lock, to be held until the batch
+    /// is applied.
+    pub(super) fn converse(
+        &self,
+        id: &str,
+        inputs: &[Input],
+        batch: &mut Batch,
+    ) -> Result<(Deciding<'_>, Vec<OwnedRoomId>), EngineError> {
+        let lock = self.deciding();
+        let rooms = match self.store().get::<Conversations>(&id.to_owned())? {
+            Some(conversation) => self.decide_on(conversation, inputs, batch)?,
+            None => Vec::new(),
+        };
+        Ok((lock, rooms))
+    }
+
+    fn deciding(&self) -> Deciding<'_> {
+        let lock = self.0.conversing.lock();
+        Deciding(lock.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn decide_on(
+        &self,
+        conversation: Conversation,
+        inputs: &[Input],
+        batch: &mut Batch,
+    ) -> Result<Vec<OwnedRoomId>, EngineError> {
+        let before = conversation.clone();
+        let mut state = Some(conversation);
+        let mut rooms = Vec::new();
+        for input in inputs {
+            let Some(conversation) = state.take() else {
+                break;
+            };
+            let decision = decide(conversation, input);
+            state = decision.state;
+            for (room, effect) in decision.effects {
+                let due = Due {
+                    since: self.now(),
+                    what: What::Relay {
+                        conversation: before.id.clone(),
+                        effect,
+                    },
+                };
+                batch.put::<Outbox>(&(room.clone(), self.next()), &due)?;
+                if !rooms.contains(&room) {
+                    rooms.push(room);
+                }
+            }
+        }
+        if state.as_ref() != Some(&before) {
+            self.write_conversation(&before, state.as_ref(), batch)?;
+        }
+        Ok(rooms)
+    }
+
+    fn write_conversation(
+        &self,
+        before: &Conversation,
+        after: Option<&Conversation>,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let id = &before.id;
+        let pairings = |conversation: &Conversation| -> Vec<(OwnedUserId, OwnedUserId)> {
+            match conversation.people.as_slice() {
+                [one, other] if conversation.direct => vec![
+                    (one.user.clone(), other.ghost.clone()),
+                    (other.user.clone(), one.ghost.clone()),
+                ],
+                _ => Vec::new(),
+            }
+        };
+        for key in pairings(before) {
+            // Another conversation of the same two may have begun since this one ended.
+            if self.store().get::<Pairings>(&key)?.as_ref() == Some(id) {
+                batch.delete::<Pairings>(&key);
+            }
+        }
+        let Some(after) = after else {
+            for person in &before.people {
+                batch.delete::<GhostsIn>(&(person.ghost.clone(), id.clone()));
+                if person.own_ghost {
+                    forget_mask(batch, &person.ghost);
+                }
+            }
+            batch.delete::<Conversations>(id);
+            return Ok(());
+        };
+        for person in &after.people {
+            batch.put::<GhostsIn>(&(person.ghost.clone(), id.clone()), &())?;
+            if person.own_ghost {
+                note_mask(batch, &person.ghost, &person.user)?;
+            }
+        }
+        if !after.ended {
+            for key in pairings(after) {
+                batch.put::<Pairings>(&key, id)?;
+            }
+        }
+        Ok(batch.put::<Conversations>(id, after)?)
+    }
+
+    /// The conversation of somebody with a ghost, unless it is over.
+    pub(super) fn conversation_with(
+        &self,
+        person: &UserId,
+        ghost: &UserId,
+    ) -> Result<Option<Conversation>, EngineError> {
+        let key = (person.to_owned(), ghost.to_owned());
+        let Some(id) = self.store().get::<Pairings>(&key)? else {
+            return Ok(None);
+        };
+        let conversation = self.store().get::<Conversations>(&id)?;
+        Ok(conversation.filter(|conversation| !conversation.ended))
+    }
+
+    /// The room that somebody has with a masked handle's ghost already. Whoever tries again soon
+    /// after being led back has no use for it.
+    pub(super) fn lead_back(
+        &self,
+        asker: &UserId,
+        ghost: &UserId,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let Some(conversation) = self.conversation_with(asker, ghost)? else {
+            return Ok(None);
+        };
+        let Some((index, person)) = conversation
+            .people
+            .iter()
+            .enumerate()
+            .find(|(_, person)| person.user == asker && person.ghost != ghost)
+        else {
+            return Ok(None);
+        };
+        let room = conversation.room(person.place(index)).cloned();
+        let now = self.now();
+        let led_back = conversation.led_back_at;
+        let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
+        if room.is_none() || lately || !is_there(person) {
+            return Ok(None);
+        }
+        let mut batch = Batch::new();
+        let at = now;
+        let (lock, _) = self.converse(&conversation.id, &[Input::LedBack { at }], &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        Ok(room)
+    }
+
+    /// The ghost by which other people's portals show somebody, how it is called, and whether it
+    /// is made up for this conversation. It is their masked handle where they have exactly one:
+    /// which of several they would like to be known by is not ours to say.
+    pub(super) fn shown_elsewhere(
+        &self,
+        person: &UserId,
+        not: &UserId,
+    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        let handles = self.directory().handles_of(person)?;
+        let mut masked = handles
+            .iter()
+            .filter(|record| record.is_active() && record.mode == Mode::Masked);
+        if let (Some(record), None) = (masked.next(), masked.next())
+            && let Some(ghost) = self.ghost_of(record)
+            && ghost != *not
+        {
+            return Ok((ghost, record.handle.to_string(), false));
+        }
+        let name = self.directory().appearance(person)?;
+        let ghost = self.made_up_ghost()?;
+        Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
+    }
+
+    /// Whether calls in a conversation hide where people are: as soon as one of the masked wants it.
+    pub(super) fn hides_addresses(&self, conversation: &Conversation) -> Result<bool, EngineError> {
+        for person in &conversation.people {
+            if let Seat::Portal { .. } = person.seat
+                && let Some(record) = self.directory().by_ghost(&person.ghost)?
+                && !record.hide_addresses
+            {
+                continue;
+            }
+            if let Seat::Portal { .. } = person.seat {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
+        let server = &self.0.settings.server_name;
+        UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()
+    }
+
+    fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
+        let server = &self.0.settings.server_name;
+        let mut rng = rand::rng();
+        let name: String = (0..16)
+            .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
+            .collect();
+        UserId::parse(format!("@_dm_.p{name}:{server}"))
+            .map_err(|_| EngineError::Refused(Refusal::Impossible))
+    }
+
+    /// The conversations that a ghost takes part in.
+    pub(super) fn conversations_of(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<Vec<Conversation>, EngineError> {
+        let mut conversations = Vec::new();
+        let ids = self
+            .store()
+            .scan::<GhostsIn>(&prefix(ghost), None, usize::MAX)?;
+        for ((_, id), ()) in ids {
+            conversations.extend(self.store().get::<Conversations>(&id)?);
+        }
+        Ok(conversations)
+    }
+
+    /// Ends all conversations of a masked handle's ghost, and waits until it has said so in them
+    /// and has left, or for as long as that may take. Whatever is left then is left without words.
+    pub(super) async fn part_from_all(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        self.end_conversations(ghost, |_| Ok(true)).await?;
+        let parted = async {
+            loop {
+                let departed = self.0.departed.notified();
+                let mut departed = std::pin::pin!(departed);
+                departed.as_mut().enable();
+                if self.conversations_of(ghost)?.is_empty() {
+                    return Ok(());
+                }
+                departed.await;
+            }
+        };
+        tokio::time::timeout(PARTING, parted)
+            .await
+            .unwrap_or(Ok(()))
+    }
+
+    /// Ends the conversations of a masked handle with those whom its owner has blocked.
+    pub(super) async fn part_from_blocked(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let Some(record) = self.directory().by_ghost(ghost)? else {
+            return Ok(());
+        };
+        self.end_conversations(ghost, |conversation| {
+            for person in conversation.people.iter().filter(|p| p.ghost != *ghost) {
+                let handle = &record.handle;
+                if conversation.direct && self.directory().is_blocked_on(handle, &person.user)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Ends the conversations of a masked handle's ghost that `which` says.
+    pub(super) async fn end_conversations(
+        &self,
+        ghost: &OwnedUserId,
+        which: impl Fn(&Conversation) -> Result<bool, EngineError>,
+    ) -> Result<(), EngineError> {
+        for conversation in self.conversations_of(ghost)? {
+            if !which(&conversation)? {
+                continue;
+            }
+            let mut batch = Batch::new();
+            let (lock, rooms) = self.converse(&conversation.id, &[Input::End], &mut batch)?;
+            self.store().apply(batch)?;
+            drop(lock);
+            self.store().flush().await?;
+            for room in rooms {
+                self.wake(&room).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_there(person: &Participant) -> bool {
+    match &person.seat {
+        Seat::Origin { here } => *here,
+        Seat::Portal { standing, .. } => matches!(standing, Standing::Invited | Standing::Joined),
+    }
+}
+
+fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conversation {
+    let mut rng = rand::rng();
+    Conversation {
+        id: hex::encode(rng.random::<[u8; 16]>()),
+        origin: Some(origin),
+        direct,
+        secret: Secret(rng.random()),
+        people: Vec::new(),
+        begun_at: now,
+        led_back_at: None,
+        ended: false,
+    }
+}
+
+impl RoomActor {
+    /// Whether a ghost is in this room for a conversation.
+    pub(super) fn seat_has(&self, ghost: &OwnedUserId) -> bool {
+        let seat = self.record.seat.as_ref();
+        seat.is_some_and(|seat| seat.ghosts.contains(ghost))
+    }
+
+    /// A portal was made here.
+    pub(super) fn seated(
+        &mut self,
+        conversation: String,
+        ghosts: Vec<OwnedUserId>,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        self.record.seat = Some(SeatHere {
+            conversation,
+            ghosts,
+        });
+        self.settle(batch, [])
+    }
+
+    /// A masked handle's ghost is in the room and knows what it looks like: from here on it takes
+    /// part in a conversation, and the introduction is over.
+    pub(super) async fn open_conversation(
+        &mut self,
+        is: &Introduction,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let impossible = || EngineError::Refused(Refusal::Impossible);
+        let record = engine.directory().by_ghost(&is.ghost)?;
+        let record = record.filter(|record| record.mode == Mode::Masked && record.is_active());
+        let (Some(record), Some(owner)) = (record, is.owner()) else {
+            return Err(impossible());
+        };
+        if !record.is_held_by(owner) {
+            return Err(impossible());
+        }
+        let view = self.view(&is.ghost).await?;
+        let masked = Participant {
+            user: owner.clone(),
+            ghost: is.ghost.clone(),
+            name: record.handle.to_string(),
+            own_ghost: false,
+            seat: Seat::Portal {
+                room: None,
+                standing: Standing::Unasked,
+            },
+        };
+        let heard = self.what_was_heard(is);
+        let known = match (&self.record.seat, is.direct) {
+            (Some(seat), _) => engine.store().get::<Conversations>(&seat.conversation)?,
+            (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
+            (None, false) => None,
+        };
+        let (conversation, input) = match known {
+            Some(known) if self.record.seat.is_some() => {
+                let person = Box::new(masked);
+                (known, Input::Added { person, heard })
+            }
+            // Only where the asker is the one in the origin: the owner's portal cannot move here.
+            Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
+                let room = self.room.clone();
+                (known, Input::Moved { room, heard })
+            }
+            _ => {
+                let now = engine.now();
+                let mut new = new_conversation(self.room.clone(), is.direct, now);
+                for user in view.joined().filter(|user| !engine.is_ours(user)) {
+                    let (ghost, name, own_ghost) = engine.shown_elsewhere(user, &is.ghost)?;
+                    new.people.push(Participant {
+                        user: user.clone(),
+                        ghost,
+                        name,
+                        own_ghost,
+                        seat: Seat::Origin { here: true },
+                    });
+                }
+                // Whoever began it is the first.
+                new.people
+                    .sort_by_key(|person| person.user != is.invite.asker);
+                new.people.push(masked);
+                (new, Input::Opened { heard })
+            }
+        };
+        let seat = self.record.seat.get_or_insert_with(|| SeatHere {
+            conversation: conversation.id.clone(),
+            ghosts: Vec::new(),
+        });
+        if !seat.ghosts.contains(&is.ghost) {
+            seat.ghosts.push(is.ghost.clone());
+        }
+        self.record
+            .introductions
+            .retain(|other| other.ghost != is.ghost);
+        let mut batch = std::mem::take(batch);
+        let lock = engine.deciding();
+        // Written whole: `decide_on` writes what differs from what it was given.
+        if engine
+            .store()
+            .get::<Conversations>(&conversation.id)?
+            .is_none()
+        {
+            engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
+        }
+        let rooms = engine.decide_on(conversation, &[input], &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        Ok(())
+    }
+
+    /// What the ghost heard before the conversation began, in order, edits behind what they edit.
+    fn what_was_heard(&self, is: &Introduction) -> Vec<OwnedEventId> {
+        let heard = is.heard.iter().filter(|heard| !heard.done);
+        heard
+            .flat_map(|heard| std::iter::once(heard.event.clone()).chain(heard.edit.clone()))
+            .collect()
+    }
+
+    pub(super) async fn wake_others(&self, rooms: Vec<OwnedRoomId>) {
+        for room in rooms.into_iter().filter(|room| *room != self.room) {
+            self.engine.wake(&room).await;
+        }
+    }
+
+    /// An event in a room of a conversation.
+    pub(super) async fn handle_in_conversation(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let Some(seat) = self.record.seat.clone() else {
+            return self.settle(batch, []);
+        };
+        let conversation = engine.store().get::<Conversations>(&seat.conversation)?;
+        let Some(conversation) = conversation else {
+            return self.settle(batch, []);
+        };
+        let Some(place) = conversation.place_of(&self.room) else {
+            return self.settle(batch, []);
+        };
+        let input = match event.membership() {
+            Some((user, membership)) => {
+                for ghost in &seat.ghosts {
+                    // The homeserver reports no change of devices when somebody comes.
+                    let came = std::slice::from_ref(&user);
+                    engine.machines().outdate(ghost, came).await;
+                }
+                let new = membership == "join"
+                    && place == Place::Origin
+                    && !engine.is_ours(&user)
+                    && conversation.person_at(place, &user).is_none();
+                let ghost = match (new, seat.ghosts.first()) {
+                    (true, Some(ghost)) => Some(engine.shown_elsewhere(&user, ghost)?),
+                    _ => None,
+                };
+                Some(Input::Member {
+                    place,
+                    by_others: event.sender != user,
+                    membership: membership.to_owned(),
+                    user,
+                    ghost,
+                })
+            }
+            None if engine.is_ours(&event.sender) => None,
+            None => heard(&event).map(|kind| Input::Heard {
+                place,
+                sender: event.sender.clone(),
+                event: event.id.clone(),
+                kind,
+            }),
+        };
+        let Some(input) = input else {
+            return self.settle(batch, []);
+        };
+        let keep = matches!(&input, Input::Heard { sender, kind: Heard::Event, .. }
+            if conversation.person_at(place, sender).is_some());
+        if keep {
+            let key = (self.room.clone(), event.id.clone());
+            batch.put::<Kept>(&key, &json.to_owned())?;
+        }
+        let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        Ok(())
+    }
+}
+
+/// What an event is, as far as it can be told without reading it.
+fn heard(event: &RoomEvent) -> Option<Heard> {
+    let kind = event.kind.as_str();
+    if is_room_call(kind) {
+        // State that is emptied ends a call.
+        let live =
+            event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
+        return live.then_some(Heard::RoomCall);
+    }
+    if event.state_key.is_some() {
+        return None;
+    }
+    match kind {
+        "m.room.encrypted" | "m.reaction" => Some(Heard::Event),
+        "m.room.redaction" => event.redacts.clone().map(|of| Heard::TakenBack { of }),
+        // Whoever verifies a ghost does so with us; nothing of it is for the other side.
+        kind if kind.starts_with("m.key.verification.") => None,
+        _ => Some(Heard::InClear),
+    }
+}
+
+/// Calls that live in a room and are nothing without its members (MatrixRTC, MSC4143).
+fn is_room_call(kind: &str) -> bool {
+    matches!(
+        kind,
+        "m.call.member"
+            | "org.matrix.msc3401.call.member"
+            | "org.matrix.msc3401.call"
+            | "m.call.notify"
+            | "org.matrix.msc4075.call.notify"
+            | "m.rtc.notification"
+            | "org.matrix.msc4075.rtc.notification"
+            | "m.rtc.member"
+            | "org.matrix.msc4143.rtc.member"
+    )
+}

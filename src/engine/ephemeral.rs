@@ -1,0 +1,181 @@
+//! Receipts and typing, carried while they are fresh: nothing of it is written down, and what gets
+//! lost is made good by the next one.
+
+use std::time::Duration;
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    Engine, EngineError,
+    event_map::EventMap,
+    room::RoomActor,
+    tables::{Conversations, Rooms},
+};
+use crate::{
+    matrix::{Actor, Receipt},
+    relay::{Conversation, Place},
+};
+
+/// How many people's typing or receipts of one event are looked at.
+const AT_ONCE: usize = 50;
+/// For how long somebody is shown as typing: their client says so again before that, or that they
+/// have stopped.
+const TYPES_FOR: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(rename = "type")]
+    kind: String,
+    room_id: OwnedRoomId,
+    content: Value,
+}
+
+impl Engine {
+    /// What the homeserver pushed of receipts and typing.
+    pub(super) async fn carry_ephemeral(&self, events: Vec<Box<RawValue>>) {
+        for json in events {
+            let Ok(event) = serde_json::from_str::<Wire>(json.get()) else {
+                continue;
+            };
+            if let Err(error) = self.carry_one(&event).await {
+                tracing::debug!(room = %event.room_id, %error, "a receipt or typing is not carried");
+            }
+        }
+    }
+
+    async fn carry_one(&self, event: &Wire) -> Result<(), EngineError> {
+        let here = &event.room_id;
+        let Some(seat) = self.store().get::<Rooms>(here)?.and_then(|room| room.seat) else {
+            return Ok(());
+        };
+        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        let Some(conversation) = conversation.filter(|conversation| !conversation.ended) else {
+            return Ok(());
+        };
+        let Some(place) = conversation.place_of(here) else {
+            return Ok(());
+        };
+        match event.kind.as_str() {
+            "m.typing" => {
+                self.carry_typing(&conversation, place, &event.content)
+                    .await
+            }
+            "m.receipt" => self.carry_receipts(&conversation, place, event).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// `m.typing` names all who type: whoever is not named has stopped.
+    async fn carry_typing(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        content: &Value,
+    ) -> Result<(), EngineError> {
+        let named = content["user_ids"].as_array();
+        let types = |user: &OwnedUserId| {
+            named.is_some_and(|named| named.iter().any(|it| it == user.as_str()))
+        };
+        let people = conversation.people.iter().enumerate();
+        for (_, person) in people.filter(|(index, person)| person.place(*index) == place) {
+            let typing = types(&person.user).then_some(TYPES_FOR);
+            for to in conversation.others(place) {
+                let Some(room) = conversation.room(to) else {
+                    continue;
+                };
+                let device = self.device_of(&person.ghost)?;
+                let actor = Actor::device(&person.ghost, &device);
+                self.homeserver().typing(actor, room, typing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_receipts(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &Wire,
+    ) -> Result<(), EngineError> {
+        let Some(content) = event.content.as_object() else {
+            return Ok(());
+        };
+        for (read, receipts) in content.iter().take(AT_ONCE) {
+            let Ok(read) = OwnedEventId::try_from(read.as_str()) else {
+                continue;
+            };
+            let Some(receipts) = receipts["m.read"].as_object() else {
+                continue;
+            };
+            for (user, receipt) in receipts.iter().take(AT_ONCE) {
+                let person = OwnedUserId::try_from(user.as_str()).ok();
+                let person = person.and_then(|user| conversation.person_at(place, &user));
+                let Some(person) = person.and_then(|index| conversation.people.get(index)) else {
+                    continue;
+                };
+                for to in conversation.others(place) {
+                    let Some(there) = conversation.room(to) else {
+                        continue;
+                    };
+                    let map = EventMap {
+                        store: self.store(),
+                        here: &event.room_id,
+                        there,
+                    };
+                    let Some(read) = map.find(&read)? else {
+                        continue;
+                    };
+                    let thread = match receipt["thread_id"].as_str() {
+                        None => Receipt::Unthreaded,
+                        Some("main") => Receipt::Main,
+                        Some(root) => match OwnedEventId::try_from(root) {
+                            Ok(root) => match map.find(&root)? {
+                                Some(root) => Receipt::Thread(root),
+                                None => continue,
+                            },
+                            Err(_) => continue,
+                        },
+                    };
+                    let device = self.device_of(&person.ghost)?;
+                    let actor = Actor::device(&person.ghost, &device);
+                    self.homeserver()
+                        .receipt(actor, there, &read, thread)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RoomActor {
+    /// A read receipt shows that a message has reached the others. Nothing depends on it.
+    pub(super) fn show_delivery(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &OwnedEventId,
+    ) {
+        if !self.engine.settings().relay.delivery_receipts {
+            return;
+        }
+        let Some(ghost) = conversation.ghosts_at(place).next() else {
+            return;
+        };
+        let (engine, room) = (self.engine.clone(), self.room.clone());
+        let (ghost, event) = (ghost.ghost.clone(), event.clone());
+        self.engine.spawn(async move {
+            let Ok(device) = engine.device_of(&ghost) else {
+                return;
+            };
+            let actor = Actor::device(&ghost, &device);
+            let homeserver = engine.homeserver();
+            let shown = homeserver.receipt(actor, &room, &event, Receipt::Unthreaded);
+            if let Err(error) = shown.await {
+                tracing::debug!(%room, %error, "a delivery is not shown");
+            }
+        });
+    }
+}

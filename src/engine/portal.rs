@@ -1,0 +1,271 @@
+//! Portals: the rooms in which masked people see a conversation.
+
+use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room, serde::Raw};
+use serde_json::{Value, json};
+
+use super::{
+    Engine, EngineError,
+    room::RoomActor,
+    tables::{Arrived, Conversations, Inbox, OpenWork, Rooms},
+};
+use crate::{
+    introduction::{MEGOLM, Refusal},
+    matrix::{Actor, MatrixError},
+    relay::{Conversation, Input, Participant, Place},
+    store::Batch,
+};
+
+/// Marks a portal, so that one that was made before a crash is found again.
+const MARK: &str = "chat.stonechat.portal";
+/// How many rooms are looked at for a mark.
+const ROOMS_LOOKED_AT: usize = 20;
+
+impl RoomActor {
+    /// Makes a portal or finds it, brings into it whoever takes part now, and invites its owner.
+    pub(super) async fn furnish(
+        &mut self,
+        conversation: &Conversation,
+        person: usize,
+    ) -> Result<Vec<Input>, EngineError> {
+        let engine = self.engine.clone();
+        let place = Place::Portal(person);
+        let impossible = || EngineError::Refused(Refusal::Impossible);
+        let owner = conversation.people.get(person).ok_or_else(impossible)?;
+        let ghosts: Vec<Participant> = conversation.ghosts_at(place).cloned().collect();
+        let host = ghosts.first().ok_or_else(impossible)?;
+        for ghost in &ghosts {
+            engine
+                .machines()
+                .provision(&ghost.ghost, &ghost.name)
+                .await?;
+        }
+        let room = match conversation.room(place) {
+            Some(room) => room.clone(),
+            None => engine.make_portal(conversation, person, host).await?,
+        };
+        engine
+            .seat_ghosts(conversation, person, &room, host, &ghosts)
+            .await?;
+        let view = engine.view_of(&host.ghost, &room).await?;
+        if !matches!(view.membership(&owner.user), "join" | "invite") {
+            engine
+                .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
+                .await?;
+        }
+        engine.0.views.outdate(&room);
+        Ok(vec![Input::Furnished { person }])
+    }
+}
+
+impl Engine {
+    /// Makes a portal. It is written down before anybody is invited, and found again by its mark
+    /// should it not have been.
+    async fn make_portal(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        host: &Participant,
+    ) -> Result<OwnedRoomId, EngineError> {
+        let _one_at_a_time = self.0.furnishing.lock().await;
+        let place = Place::Portal(person);
+        // Another room's actor may have been sooner.
+        let known = self.store().get::<Conversations>(&conversation.id)?;
+        if let Some(room) = known.as_ref().and_then(|known| known.room(place)) {
+            return Ok(room.clone());
+        }
+        let device = self.device_of(&host.ghost)?;
+        let actor = Actor::device(&host.ghost, &device);
+        let mark = format!("{}.{person}", conversation.id);
+        let room = match self.marked_room(actor, &mark).await? {
+            Some(room) => room,
+            None => {
+                let request = portal(conversation, &mark, host)?;
+                self.homeserver().create_room(actor, request).await?
+            }
+        };
+        self.machines().expect_room(&host.ghost, &room).await?;
+        let mut batch = Batch::new();
+        let made = Input::Made {
+            person,
+            room: room.clone(),
+        };
+        batch.put::<OpenWork>(&(host.ghost.clone(), room.clone()), &())?;
+        let (lock, _) = self.converse(&conversation.id, &[made], &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        self.store().flush().await?;
+        Ok(room)
+    }
+
+    /// A portal that was made and not written down, among the newest rooms of its host.
+    async fn marked_room(
+        &self,
+        host: Actor<'_>,
+        mark: &str,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let rooms = self.homeserver().joined_rooms(host).await?;
+        let mut unknown = Vec::new();
+        for room in rooms {
+            if !self.store().contains::<Rooms>(&room)? {
+                unknown.push(room);
+            }
+        }
+        for room in unknown.into_iter().take(ROOMS_LOOKED_AT) {
+            let create = self
+                .homeserver()
+                .state(host, &room, "m.room.create", "")
+                .await?;
+            let create = create.and_then(|json| serde_json::from_str::<Value>(json.get()).ok());
+            if create.is_some_and(|create| create[MARK] == mark) {
+                return Ok(Some(room));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Brings the ghosts of those who take part into a portal, and tells its actor.
+    async fn seat_ghosts(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        room: &OwnedRoomId,
+        host: &Participant,
+        ghosts: &[Participant],
+    ) -> Result<(), EngineError> {
+        // First, so that an invite of one of them is not taken for somebody's wish to reach it.
+        let seated = Arrived::Seated {
+            conversation: conversation.id.clone(),
+            ghosts: ghosts.iter().map(|ghost| ghost.ghost.clone()).collect(),
+        };
+        let mut batch = Batch::new();
+        for ghost in ghosts {
+            batch.put::<OpenWork>(&(ghost.ghost.clone(), room.clone()), &())?;
+        }
+        batch.put::<Inbox>(&(room.clone(), self.next()), &seated)?;
+        self.store().commit(batch).await?;
+        self.wake(room).await;
+        let device = self.device_of(&host.ghost)?;
+        let actor = Actor::device(&host.ghost, &device);
+        let view = self.view_of(&host.ghost, room).await?;
+        for ghost in ghosts.iter().filter(|ghost| ghost.ghost != host.ghost) {
+            self.machines().expect_room(&ghost.ghost, room).await?;
+            if view.membership(&ghost.ghost) == "join" {
+                continue;
+            }
+            let content = json!({ "membership": "invite" });
+            let key = ghost.ghost.as_str();
+            self.homeserver()
+                .send_state(actor, room, "m.room.member", key, &content)
+                .await?;
+            let own = self.device_of(&ghost.ghost)?;
+            let own = Actor::device(&ghost.ghost, &own);
+            self.homeserver().join(own, room).await?;
+        }
+        // Whoever does not take part any more is not to be seen, nor to read.
+        let place = Place::Portal(person);
+        let others = conversation.people.iter().enumerate();
+        let gone = others.filter(|(index, p)| p.place(*index) != place && !p.takes_part());
+        for (_, gone) in gone.filter(|(_, gone)| gone.ghost != host.ghost) {
+            if view.membership(&gone.ghost) == "join" {
+                self.leave_portal(&gone.ghost, room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn leave_portal(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        self.homeserver().leave(actor, room, None).await?;
+        self.machines().forget_room(ghost, room).await?;
+        let mut batch = Batch::new();
+        batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));
+        Ok(self.store().apply(batch)?)
+    }
+
+    async fn invite_owner_of_portal(
+        &self,
+        conversation: &Conversation,
+        host: &OwnedUserId,
+        owner: &Participant,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        let device = self.device_of(host)?;
+        let actor = Actor::device(host, &device);
+        let invited = if conversation.direct {
+            self.homeserver()
+                .invite_direct(actor, room, &owner.user, None)
+                .await
+        } else {
+            let content = json!({ "membership": "invite" });
+            let key = owner.user.as_str();
+            self.homeserver()
+                .send_state(actor, room, "m.room.member", key, &content)
+                .await
+        };
+        match invited {
+            // The room allows it: the owner's account or server does not.
+            Err(MatrixError::Refused { .. }) => Err(EngineError::Refused(Refusal::Impossible)),
+            other => Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// How a portal is made: as a chat with its host, whose owner is a guest that can write and leave.
+fn portal(
+    conversation: &Conversation,
+    mark: &str,
+    host: &Participant,
+) -> Result<create_room::v3::Request, EngineError> {
+    let topic = format!(
+        "You are masked here: {} your Matrix ID, and you do not see theirs. The service \
+         carries what is written and can read it on the way; it keeps none of it.",
+        match conversation.direct {
+            true => format!("{} does not see", host.name),
+            false => "the others do not see".to_owned(),
+        }
+    );
+    let bridge = json!({
+        "protocol": { "id": "stonechat", "displayname": "Stonechat" },
+        "channel": { "id": conversation.id, "displayname": host.name },
+    });
+    let state = [
+        ("m.room.encryption", "", json!({ "algorithm": MEGOLM })),
+        (
+            "m.room.history_visibility",
+            "",
+            json!({ "history_visibility": "invited" }),
+        ),
+        (
+            "m.room.guest_access",
+            "",
+            json!({ "guest_access": "forbidden" }),
+        ),
+        ("m.room.topic", "", json!({ "topic": topic })),
+        ("m.bridge", "chat.stonechat", bridge.clone()),
+        ("uk.half-shot.bridge", "chat.stonechat", bridge),
+    ];
+    let raw = |value: &Value| -> Result<Box<serde_json::value::RawValue>, EngineError> {
+        Ok(serde_json::value::to_raw_value(value)?)
+    };
+    let mut request = create_room::v3::Request::new();
+    request.creation_content = Some(Raw::from_json(raw(&json!({ MARK: mark }))?));
+    request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
+    request.is_direct = conversation.direct;
+    for (kind, key, content) in state {
+        let event = json!({ "type": kind, "state_key": key, "content": content });
+        request.initial_state.push(Raw::from_json(raw(&event)?));
+    }
+    // What its owner changes would be seen by nobody else, and whom they invited could read what
+    // the others believe to be between them.
+    let levels = json!({
+        "users_default": 0, "events_default": 0, "state_default": 100,
+        "invite": 100, "kick": 100, "ban": 100, "redact": 50,
+    });
+    request.power_level_content_override = Some(Raw::from_json(raw(&levels)?));
+    Ok(request)
+}

@@ -1,0 +1,61 @@
+//! Receipts and typing.
+
+use std::time::Duration;
+
+use ruma::{
+    EventId, OwnedEventId, RoomId,
+    api::client::{
+        receipt::create_receipt::{self, v3::ReceiptType},
+        typing::create_typing_event::{self, v3::Typing},
+    },
+    events::receipt::ReceiptThread,
+};
+
+use super::{Actor, Homeserver, MatrixError};
+
+/// Which messages a read receipt speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// All of the room.
+    Unthreaded,
+    /// Those in no thread.
+    Main,
+    /// Those in the thread of this event.
+    Thread(OwnedEventId),
+}
+
+impl Homeserver {
+    /// Shows that `who` has read up to an event.
+    pub async fn receipt(
+        &self,
+        who: Actor<'_>,
+        room: &RoomId,
+        event: &EventId,
+        of: Receipt,
+    ) -> Result<(), MatrixError> {
+        let mut request =
+            create_receipt::v3::Request::new(room.to_owned(), ReceiptType::Read, event.to_owned());
+        request.thread = match of {
+            Receipt::Unthreaded => ReceiptThread::Unthreaded,
+            Receipt::Main => ReceiptThread::Main,
+            Receipt::Thread(root) => ReceiptThread::Thread(root),
+        };
+        self.send(who, request).await.map(drop)
+    }
+
+    /// Shows that `who` types, for so long at the most, or does not any more.
+    pub async fn typing(
+        &self,
+        who: Actor<'_>,
+        room: &RoomId,
+        typing: Option<Duration>,
+    ) -> Result<(), MatrixError> {
+        let state = match typing {
+            Some(at_most) => Typing::Yes(create_typing_event::v3::TypingInfo::new(at_most)),
+            None => Typing::No,
+        };
+        let request =
+            create_typing_event::v3::Request::new(who.user.to_owned(), room.to_owned(), state);
+        self.send(who, request).await.map(drop)
+    }
+}

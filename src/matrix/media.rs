@@ -1,0 +1,37 @@
+//! Media: fetched from, and given to, the homeserver as they are.
+
+use ruma::{
+    MxcUri, OwnedMxcUri,
+    api::client::{authenticated_media::get_content, media::create_content},
+};
+
+use super::{Actor, Homeserver, MatrixError};
+
+/// The largest file that is fetched, in bytes.
+pub const MEDIA_AT_MOST: usize = 100 << 20;
+
+impl Homeserver {
+    /// The bytes of a file.
+    pub async fn media(&self, who: Actor<'_>, uri: &MxcUri) -> Result<Vec<u8>, MatrixError> {
+        let request = get_content::v1::Request::from_uri(uri)
+            .map_err(|error| MatrixError::Request(error.to_string()))?;
+        let answer = self.send(who, request).await?;
+        if answer.file.len() > MEDIA_AT_MOST {
+            return Err(MatrixError::Request("the file is too large".to_owned()));
+        }
+        Ok(answer.file)
+    }
+
+    /// Gives a file to the homeserver, without a name and of no particular type.
+    pub async fn give_media(
+        &self,
+        who: Actor<'_>,
+        bytes: Vec<u8>,
+    ) -> Result<OwnedMxcUri, MatrixError> {
+        let mut request = create_content::v3::Request::new(bytes);
+        request.content_type = Some("application/octet-stream".to_owned());
+        self.send(who, request)
+            .await
+            .map(|answer| answer.content_uri)
+    }
+}

@@ -1,0 +1,236 @@
+//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"): their events are carried,
+//! what people say in them goes directly from one to the other.
+//!
+//! Every content is written anew from the fields that the spec knows. With
+//! [`super::Passage::hide_addresses`] only candidates of relays pass ([`super::sdp`]).
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    carried::{CannotCarry, Remark},
+    pseudonym::exchanged,
+    scrub::Scrubber,
+    sdp,
+};
+
+/// As many candidates are taken from one event.
+const CANDIDATES: usize = 100;
+/// As many streams.
+const STREAMS: usize = 50;
+
+/// The part of an event type behind its namespace, if it is one of a call.
+pub(super) fn kind(event_type: &str) -> Option<&str> {
+    ["m.call.", "org.matrix.call."]
+        .into_iter()
+        .find_map(|namespace| event_type.strip_prefix(namespace))
+}
+
+/// Whether candidates of a relay are in a call's event.
+pub fn has_relay(content: &Value) -> bool {
+    let descriptions = ["offer", "answer", "description"];
+    let mut descriptions = descriptions
+        .iter()
+        .filter_map(|name| content[name]["sdp"].as_str());
+    let mut candidates = content["candidates"].as_array().into_iter().flatten();
+    descriptions.any(sdp::has_relay)
+        || candidates.any(|it| it["candidate"].as_str().is_some_and(sdp::has_relay))
+}
+
+/// The content of a call's event as the other side may see it.
+pub(super) fn carry(
+    scrub: &Scrubber<'_>,
+    kind: &str,
+    content: &Map<String, Value>,
+    remarks: &mut Vec<Remark>,
+) -> Result<Option<Map<String, Value>>, CannotCarry> {
+    let mut out = Map::new();
+    common(scrub, content, &mut out)?;
+    match kind {
+        "invite" => {
+            invitee(scrub, content, &mut out)?;
+            description(scrub, content, "offer", &mut out, remarks)?;
+        }
+        "answer" => description(scrub, content, "answer", &mut out, remarks)?,
+        "negotiate" => description(scrub, content, "description", &mut out, remarks)?,
+        "candidates" => {
+            let Some(candidates) = candidates(scrub, content, remarks) else {
+                return Ok(None);
+            };
+            out.insert("candidates".to_owned(), candidates);
+        }
+        "select_answer" => {
+            let selected = party(scrub, content, "selected_party_id");
+            out.insert(
+                "selected_party_id".to_owned(),
+                selected.ok_or(CannotCarry::Malformed)?,
+            );
+        }
+        "hangup" | "reject" => {}
+        "sdp_stream_metadata_changed" => {}
+        "replaces" => return Err(CannotCarry::CallTransfer),
+        // Who it is that speaks is what is not to be said.
+        "asserted_identity" | "asserted_identity.v3" => return Ok(None),
+        _ => return Err(CannotCarry::RoomCall),
+    }
+    Ok(Some(out))
+}
+
+/// What most of them have.
+fn common(
+    scrub: &Scrubber<'_>,
+    content: &Map<String, Value>,
+    out: &mut Map<String, Value>,
+) -> Result<(), CannotCarry> {
+    let call = content.get("call_id").and_then(Value::as_str);
+    let call = call.filter(|id| !id.is_empty() && id.len() <= 255);
+    let call = call.ok_or(CannotCarry::Malformed)?;
+    out.insert("call_id".to_owned(), scrub.text(call).into());
+    for name in ["version", "lifetime"] {
+        match content.get(name) {
+            Some(Value::Number(number)) => {
+                out.insert(name.to_owned(), Value::Number(number.clone()));
+            }
+            Some(Value::String(text)) if text.len() <= 32 => {
+                out.insert(name.to_owned(), scrub.text(text).into());
+            }
+            _ => {}
+        }
+    }
+    if let Some(reason) = content.get("reason").and_then(Value::as_str)
+        && reason.len() <= 64
+    {
+        out.insert("reason".to_owned(), scrub.text(reason).into());
+    }
+    if let Some(party) = party(scrub, content, "party_id") {
+        out.insert("party_id".to_owned(), party);
+    }
+    if let Some(able) = content.get("capabilities").and_then(Value::as_object) {
+        let able = able.iter().filter(|(_, value)| value.is_boolean());
+        let able = able.filter(|(name, _)| name.len() <= 64 && !scrub.tells(name));
+        let able: Map<String, Value> = able
+            .take(STREAMS)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        out.insert("capabilities".to_owned(), able.into());
+    }
+    for name in [
+        "sdp_stream_metadata",
+        "org.matrix.msc3077.sdp_stream_metadata",
+    ] {
+        if let Some(streams) = content.get(name).and_then(Value::as_object) {
+            out.insert(name.to_owned(), self::streams(scrub, streams));
+        }
+    }
+    Ok(())
+}
+
+fn party(scrub: &Scrubber<'_>, content: &Map<String, Value>, name: &str) -> Option<Value> {
+    let id = content.get(name)?.as_str()?;
+    exchanged(scrub.passage.pseudonym_key, id).map(Value::String)
+}
+
+/// What each stream is for, by the ids that browsers make up for them.
+fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
+    let mut out = Map::new();
+    for (id, about) in streams.iter().take(STREAMS) {
+        if id.len() > 255 || scrub.tells(id) {
+            continue;
+        }
+        let mut stream = Map::new();
+        if let Some(purpose) = about["purpose"].as_str().filter(|text| text.len() <= 64) {
+            stream.insert("purpose".to_owned(), scrub.text(purpose).into());
+        }
+        for name in ["audio_muted", "video_muted"] {
+            if let Some(muted) = about[name].as_bool() {
+                stream.insert(name.to_owned(), muted.into());
+            }
+        }
+        let user = about["user_id"].as_str();
+        if let Some(person) = user.and_then(|user| scrub.passage.person(user)) {
+            stream.insert("user_id".to_owned(), person.there.as_str().into());
+        }
+        out.insert(id.clone(), stream.into());
+    }
+    out.into()
+}
+
+fn invitee(
+    scrub: &Scrubber<'_>,
+    content: &Map<String, Value>,
+    out: &mut Map<String, Value>,
+) -> Result<(), CannotCarry> {
+    let Some(invitee) = content.get("invitee").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let person = scrub.passage.person(invitee);
+    let person = person.ok_or(CannotCarry::CallTransfer)?;
+    out.insert("invitee".to_owned(), person.there.as_str().into());
+    Ok(())
+}
+
+fn description(
+    scrub: &Scrubber<'_>,
+    content: &Map<String, Value>,
+    name: &str,
+    out: &mut Map<String, Value>,
+    remarks: &mut Vec<Remark>,
+) -> Result<(), CannotCarry> {
+    let described = content.get(name).ok_or(CannotCarry::Malformed)?;
+    let sdp = described["sdp"].as_str().ok_or(CannotCarry::Malformed)?;
+    if sdp.len() > sdp::LONGEST {
+        return Err(CannotCarry::TooLong);
+    }
+    let kind = match described["type"].as_str() {
+        Some(kind @ ("offer" | "answer" | "pranswer" | "rollback")) => kind,
+        _ => return Err(CannotCarry::Malformed),
+    };
+    let complete = sdp.lines().any(|line| line.trim() == "a=end-of-candidates");
+    if scrub.passage.hide_addresses && complete && !sdp::has_relay(sdp) {
+        remarks.push(Remark::NoRelay);
+    }
+    let sdp = sdp::description(scrub, sdp);
+    out.insert(name.to_owned(), json!({ "type": kind, "sdp": sdp }));
+    Ok(())
+}
+
+/// The candidates that pass; `None` when nothing is left to say.
+fn candidates(
+    scrub: &Scrubber<'_>,
+    content: &Map<String, Value>,
+    remarks: &mut Vec<Remark>,
+) -> Option<Value> {
+    let all = content.get("candidates").and_then(Value::as_array)?;
+    let mut out = Vec::new();
+    let (mut ended, mut relay) = (false, false);
+    for one in all.iter().take(CANDIDATES) {
+        let Some(line) = one["candidate"].as_str().filter(|line| line.len() <= 1024) else {
+            continue;
+        };
+        let line = if line.is_empty() {
+            ended = true;
+            String::new()
+        } else {
+            match sdp::candidate(scrub, line) {
+                Some(line) => {
+                    relay |= sdp::has_relay(&line);
+                    line
+                }
+                None => continue,
+            }
+        };
+        let mut candidate = Map::new();
+        candidate.insert("candidate".to_owned(), line.into());
+        if let Some(mid) = one["sdpMid"].as_str().filter(|mid| mid.len() <= 64) {
+            candidate.insert("sdpMid".to_owned(), scrub.text(mid).into());
+        }
+        if let Some(index) = one["sdpMLineIndex"].as_u64() {
+            candidate.insert("sdpMLineIndex".to_owned(), index.into());
+        }
+        out.push(Value::Object(candidate));
+    }
+    // Relays are found last: a batch that ends without one, and had others, has none before it.
+    if scrub.passage.hide_addresses && ended && !relay && out.len() < all.len() {
+        remarks.push(Remark::NoRelay);
+    }
+    (!out.is_empty()).then_some(Value::Array(out))
+}

@@ -1,0 +1,151 @@
+//! What comes of carrying an event, and what its sender is told.
+
+use serde_json::Value;
+
+/// An event, ready to be sent into the other room.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Carried {
+    /// Its type.
+    pub event_type: String,
+    /// Its content, to be encrypted.
+    pub content: Value,
+    /// What has to be uploaded anew first, with the new address put in its place.
+    pub reload: Vec<Reload>,
+    /// What the sender is to be told about it.
+    pub remarks: Vec<Remark>,
+}
+
+/// Content whose address names the sender's homeserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Where in the content the address stands (RFC 6901).
+    pub pointer: String,
+    /// The address, `mxc://…`.
+    pub uri: String,
+}
+
+/// Something that the sender of an event that was carried is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Remark {
+    /// Sent without being a reply.
+    WithoutReply,
+    /// Sent outside of its thread.
+    WithoutThread,
+    /// An edit, sent as a new message.
+    EditAsNew,
+    /// Sent without what it refers to.
+    WithoutReference,
+    /// Too long with its formatting.
+    WithoutFormatting,
+    /// No addresses of relays were found, and others are not passed on. The engine leaves it out
+    /// if an earlier batch of the same call had some ([`super::has_relay`]).
+    NoRelay,
+}
+
+impl Remark {
+    /// The words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::WithoutReply => {
+                "The message you replied to is no longer known here, so yours was passed on \
+                 without being a reply."
+            }
+            Self::WithoutThread => {
+                "The thread you wrote in is no longer known here, so your message was passed on \
+                 outside of it."
+            }
+            Self::EditAsNew => {
+                "The message you changed is no longer known here, so the new words were passed on \
+                 as a new message."
+            }
+            Self::WithoutReference => {
+                "What your message refers to is no longer known here, so it was passed on by itself."
+            }
+            Self::WithoutFormatting => {
+                "Your message was too long with its formatting, so its plain text was passed on."
+            }
+            Self::NoRelay => {
+                "This call will probably not connect: addresses that show where you are are not \
+                 passed on, and your homeserver offers no relay (TURN server) for calls. Ask its \
+                 admin for one, or write instead."
+            }
+        }
+    }
+}
+
+/// Why an event cannot be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum CannotCarry {
+    /// A reaction to something unknown.
+    #[error("the message that was reacted to is not known")]
+    ReactionTarget,
+    /// A vote in, or the end of, an unknown poll.
+    #[error("the poll is not known")]
+    PollTarget,
+    /// Live location hangs on the state of a room.
+    #[error("live location hangs on the state of the room")]
+    LiveLocation,
+    /// MatrixRTC hangs on the state of a room.
+    #[error("calls over MatrixRTC belong to one room")]
+    RoomCall,
+    /// A call that is handed over to somebody who is not here.
+    #[error("the call is handed over to somebody outside")]
+    CallTransfer,
+    /// Keys are verified between the two who hold them.
+    #[error("keys cannot be verified across a mask")]
+    Verification,
+    /// It would not fit into an event.
+    #[error("the content is too long")]
+    TooLong,
+    /// Nested beyond reason.
+    #[error("the content is nested too deeply")]
+    TooDeep,
+    /// Not what its type says.
+    #[error("the content is malformed")]
+    Malformed,
+    /// The name of the event's type names the sender.
+    #[error("the type of the event names somebody")]
+    TellingType,
+}
+
+impl CannotCarry {
+    /// The words for its sender: what happened, and what to do next.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ReactionTarget => {
+                "Your reaction was not passed on: the message it belongs to is no longer known \
+                 here. Please say it in words."
+            }
+            Self::PollTarget => {
+                "That was not passed on: the poll it belongs to is no longer known here. Please \
+                 start a new one."
+            }
+            Self::LiveLocation => {
+                "Live location was not passed on: it works within one room only, and you are in \
+                 two. Please share your location as a message instead."
+            }
+            Self::RoomCall => {
+                "Calls of this kind work within one room only, and you are in two. What works \
+                 here is the classic call between two people: in Element on the web and desktop, \
+                 press the call button and choose \"Legacy call\"."
+            }
+            Self::CallTransfer => {
+                "The call was not handed over: that works only to somebody in this chat."
+            }
+            Self::Verification => {
+                "The verification was not passed on. Whom you see here is a ghost of this \
+                 service, and its keys are the service's; the keys of the person behind it you \
+                 cannot verify as long as they are masked. To be sure who they are, ask \
+                 them something that only they can know."
+            }
+            Self::TooLong => {
+                "Your message was not passed on: it is too long. Please send it in two parts, or \
+                 as a file."
+            }
+            Self::TooDeep | Self::Malformed | Self::TellingType => {
+                "Something you sent could not be passed on: your client made it in a way that is \
+                 not understood here. Please send it in another way, as plain text for example."
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The rules of a conversation. Pure: the same state, input and time give the same decision.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+
+use super::{
+    Conversation, Decision, Effect, Heard, Input, Participant, Place, Saying, Seat, Standing,
+};
+
+/// Decides what follows from `input`.
+pub fn decide(state: Conversation, input: &Input) -> Decision {
+    let mut case = Case {
+        is: state,
+        effects: Vec::new(),
+    };
+    case.take(input);
+    Decision {
+        state: (!case.is_over()).then_some(case.is),
+        effects: case.effects,
+    }
+}
+
+fn has_room(person: &Participant) -> bool {
+    matches!(&person.seat, Seat::Portal { room: Some(_), .. })
+}
+
+struct Case {
+    is: Conversation,
+    effects: Vec<(OwnedRoomId, Effect)>,
+}
+
+impl Case {
+    fn take(&mut self, input: &Input) {
+        match input {
+            Input::Departed { place } => self.departed(*place),
+            // Whatever is still said while the rooms are being left reaches nobody.
+            _ if self.is.ended => {}
+            Input::Opened { heard } => self.opened(heard),
+            Input::Added { person, heard } => self.added(person, heard),
+            Input::LedBack { at } => self.is.led_back_at = Some(*at),
+            Input::Heard {
+                place,
+                sender,
+                event,
+                kind,
+            } => self.heard(*place, sender, event, kind),
+            Input::Member {
+                place,
+                user,
+                membership,
+                by_others,
+                ghost,
+            } => match membership.as_str() {
+                "join" => self.came(*place, user, ghost.as_ref()),
+                "leave" | "ban" => self.went(*place, user, *by_others),
+                _ => {}
+            },
+            Input::Made { person, room } => self.made(*person, room),
+            Input::Furnished { person } => self.furnished(*person),
+            Input::NotFurnished { person } => self.not_furnished(*person),
+            Input::Moved { room, heard } => self.moved(room, heard),
+            Input::NotCarried {
+                place,
+                event,
+                words,
+            } => self.say(
+                *place,
+                Saying::NotCarried {
+                    words: words.clone(),
+                },
+                event.as_str(),
+            ),
+            Input::End => self.end(),
+        }
+    }
+
+    fn opened(&mut self, heard: &[OwnedEventId]) {
+        self.greet();
+        self.hear_all(heard);
+    }
+
+    /// Whoever writes to somebody masked is told at once who can read it.
+    fn greet(&mut self) {
+        let masked = self.is.people.iter();
+        let masked = masked.filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part());
+        let handles: Vec<String> = masked.map(|person| person.name.clone()).collect();
+        let asker = self.is.people.iter();
+        let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
+        let shown_as = asker.next().map(|person| person.name.clone());
+        let origin = self.is.origin.clone();
+        for handle in handles {
+            let cause = format!("opened {origin:?} {handle}");
+            let saying = match (&shown_as, self.is.direct) {
+                (Some(shown_as), true) => Saying::Masked {
+                    handle,
+                    shown_as: shown_as.clone(),
+                },
+                _ => Saying::MaskedInGroup { handle },
+            };
+            self.say(Place::Origin, saying, &cause);
+        }
+    }
+
+    fn added(&mut self, person: &Participant, heard: &[OwnedEventId]) {
+        let known = self.is.people.iter();
+        let mut known = known.filter(|p| p.user == person.user && p.ghost == person.ghost);
+        if known.next().is_none() {
+            self.is.people.push(person.clone());
+            self.is.direct = false;
+        }
+        self.greet();
+        self.hear_all(heard);
+        self.furnish_all(Place::Origin);
+    }
+
+    fn hear_all(&mut self, heard: &[OwnedEventId]) {
+        let asker = self.is.people.iter();
+        let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
+        let Some(sender) = asker.next().map(|person| person.user.clone()) else {
+            return;
+        };
+        for event in heard {
+            self.heard(Place::Origin, &sender, event, &Heard::Event);
+        }
+    }
+
+    fn heard(&mut self, place: Place, sender: &UserId, event: &OwnedEventId, kind: &Heard) {
+        let Some(from) = self.is.person_at(place, sender) else {
+            return;
+        };
+        match kind {
+            Heard::Event => self.carry(place, from, event),
+            Heard::TakenBack { of } => {
+                for to in self.is.others(place) {
+                    let (event, of) = (event.clone(), of.clone());
+                    let effect = Effect::TakeBack {
+                        event,
+                        of,
+                        from,
+                        to,
+                    };
+                    self.at(place, effect);
+                }
+            }
+            Heard::InClear => self.say(place, Saying::InClear, event.as_str()),
+            // Once: every member of such a call sends state again and again.
+            Heard::RoomCall => self.say(place, Saying::RoomCall, "room-call"),
+        }
+    }
+
+    fn carry(&mut self, place: Place, from: usize, event: &OwnedEventId) {
+        let places = self.is.others(place);
+        if places.is_empty() {
+            return self.say(place, Saying::NobodyThere, event.as_str());
+        }
+        for to in &places {
+            if let Place::Portal(person) = *to
+                && let Seat::Portal { standing, .. } = &mut self.is.people[person].seat
+                && matches!(standing, Standing::Unasked | Standing::Left)
+            {
+                *standing = Standing::Awaited;
+                self.at(place, Effect::Furnish { person });
+            }
+        }
+        let count = places.len();
+        for (nth, to) in places.into_iter().enumerate() {
+            let effect = Effect::Carry {
+                event: event.clone(),
+                from,
+                to,
+                last: nth + 1 == count,
+            };
+            self.at(place, effect);
+        }
+    }
+
+    fn came(
+        &mut self,
+        place: Place,
+        user: &OwnedUserId,
+        ghost: Option<&(OwnedUserId, String, bool)>,
+    ) {
+        if let Some(person) = self.is.person_at(place, user) {
+            match &mut self.is.people[person].seat {
+                Seat::Portal { standing, .. } => *standing = Standing::Joined,
+                Seat::Origin { here } if !*here => {
+                    *here = true;
+                    self.furnish_all(place);
+                }
+                Seat::Origin { .. } => {}
+            }
+            return;
+        }
+        if place != Place::Origin {
+            return;
+        }
+        let Some((ghost, name, own_ghost)) = ghost else {
+            return;
+        };
+        self.is.people.push(Participant {
+            user: user.clone(),
+            ghost: ghost.clone(),
+            name: name.clone(),
+            own_ghost: *own_ghost,
+            seat: Seat::Origin { here: true },
+        });
+        self.is.direct = false;
+        self.furnish_all(place);
+    }
+
+    /// Every portal that exists shows who is in the conversation now.
+    fn furnish_all(&mut self, place: Place) {
+        for (person, participant) in self.is.people.clone().iter().enumerate() {
+            if has_room(participant) && participant.takes_part() {
+                self.at(place, Effect::Furnish { person });
+            }
+        }
+    }
+
+    fn went(&mut self, place: Place, user: &UserId, by_others: bool) {
+        if let Some(person) = self.is.person_at(place, user) {
+            return match &mut self.is.people[person].seat {
+                Seat::Origin { here } if *here => {
+                    *here = false;
+                    self.went_from_origin(person);
+                }
+                Seat::Origin { .. } => {}
+                Seat::Portal { standing, .. } => match *standing {
+                    Standing::Joined => *standing = Standing::Left,
+                    Standing::Invited => self.gone(person),
+                    _ => {}
+                },
+            };
+        }
+        let mut shown = self.is.people.iter().enumerate();
+        let shown = shown.find(|(index, p)| p.ghost == user && p.place(*index) != place);
+        let Some((person, _)) = shown else { return };
+        if !by_others {
+            return;
+        }
+        match place {
+            // Somebody sent the ghost of a masked person away.
+            Place::Origin => self.gone(person),
+            // Its owner does not want the others in their portal.
+            Place::Portal(owner) => self.gone(owner),
+        }
+    }
+
+    fn went_from_origin(&mut self, person: usize) {
+        let name = self.is.people[person].name.clone();
+        let mut others = self.is.people.iter();
+        if others.any(|p| matches!(p.seat, Seat::Origin { here: true })) {
+            return self.furnish_all(Place::Origin);
+        }
+        for place in self.is.others(Place::Origin) {
+            let cause = format!("went {:?} {person}", self.is.origin);
+            self.say(place, Saying::WentAway { name: name.clone() }, &cause);
+        }
+        // A ghost that is not needed leaves. Whoever comes back finds the same portals.
+        self.at(Place::Origin, Effect::Depart);
+    }
+
+    /// A masked person is out of the conversation.
+    fn gone(&mut self, person: usize) {
+        let Some(Participant {
+            seat: Seat::Portal { standing, .. },
+            ..
+        }) = self.is.people.get_mut(person)
+        else {
+            return;
+        };
+        *standing = Standing::Gone;
+        let left = self.is.people.iter();
+        let mut left = left.filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part());
+        if left.next().is_none() {
+            return self.end();
+        }
+        self.say(Place::Portal(person), Saying::Ended, "ended");
+        self.at(Place::Portal(person), Effect::Depart);
+        self.furnish_all(Place::Origin);
+    }
+
+    fn made(&mut self, person: usize, made: &OwnedRoomId) {
+        if let Some(Participant {
+            seat: Seat::Portal { room, .. },
+            ..
+        }) = self.is.people.get_mut(person)
+        {
+            *room = Some(made.clone());
+        }
+    }
+
+    fn furnished(&mut self, person: usize) {
+        if let Some(Participant {
+            seat: Seat::Portal { standing, .. },
+            ..
+        }) = self.is.people.get_mut(person)
+            && *standing == Standing::Awaited
+        {
+            *standing = Standing::Invited;
+        }
+    }
+
+    fn not_furnished(&mut self, person: usize) {
+        self.gone(person);
+    }
+
+    fn moved(&mut self, room: &OwnedRoomId, heard: &[OwnedEventId]) {
+        if let Some(old) = self.is.origin.replace(room.clone())
+            && old != *room
+        {
+            self.effects.push((old, Effect::Depart));
+        }
+        for person in &mut self.is.people {
+            if let Seat::Origin { here } = &mut person.seat {
+                *here = true;
+            }
+        }
+        self.greet();
+        self.hear_all(heard);
+    }
+
+    fn departed(&mut self, place: Place) {
+        let left = self.is.room(place).cloned();
+        match place {
+            Place::Origin => self.is.origin = None,
+            Place::Portal(person) => {
+                if let Some(Participant {
+                    seat: Seat::Portal { room, .. },
+                    ..
+                }) = self.is.people.get_mut(person)
+                {
+                    *room = None;
+                }
+            }
+        }
+        // Only now nobody speaks by them any more.
+        let ghosts: Vec<OwnedUserId> = self.is.own_ghosts().cloned().collect();
+        if let Some(room) = left
+            && self.is_over()
+            && !ghosts.is_empty()
+        {
+            self.effects.push((room, Effect::Retire { ghosts }));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is.ended && self.is.origin.is_none() && !self.is.people.iter().any(has_room)
+    }
+
+    fn end(&mut self) {
+        self.is.ended = true;
+        let portals = (0..self.is.people.len()).map(Place::Portal);
+        for place in std::iter::once(Place::Origin).chain(portals) {
+            self.say(place, Saying::Ended, "ended");
+            self.at(place, Effect::Depart);
+        }
+    }
+
+    fn say(&mut self, place: Place, saying: Saying, cause: &str) {
+        let cause = cause.to_owned();
+        self.at(place, Effect::Say { saying, cause });
+    }
+
+    fn at(&mut self, place: Place, effect: Effect) {
+        if let Some(room) = self.is.room(place).cloned() {
+            self.effects.push((room, effect));
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! What is decided on a conversation, told as little stories.
+
+use proptest::prelude::*;
+use ruma::{
+    OwnedEventId, OwnedRoomId, OwnedUserId, event_id, owned_room_id, owned_user_id, room_id,
+};
+
+use super::{
+    Conversation, Decision, Effect, Heard, Input, Participant, Place, Saying, Seat, Secret,
+    Standing, decide,
+};
+use crate::clock::Timestamp;
+
+const PORTAL: Place = Place::Portal(1);
+
+fn origin() -> OwnedRoomId {
+    owned_room_id!("!origin:hs.test")
+}
+
+fn portal() -> OwnedRoomId {
+    owned_room_id!("!portal:hs.test")
+}
+
+fn person(name: &str, seat: Seat) -> Participant {
+    Participant {
+        user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
+        ghost: OwnedUserId::try_from(format!("@_dm_{name}:hs.test")).unwrap(),
+        name: format!("@{name}"),
+        own_ghost: name == "alice",
+        seat,
+    }
+}
+
+fn masked(name: &str) -> Participant {
+    let seat = Seat::Portal {
+        room: None,
+        standing: Standing::Unasked,
+    };
+    person(name, seat)
+}
+
+/// Alice has written to `@sam`, who is masked; nothing has followed from it yet.
+fn new() -> Conversation {
+    Conversation {
+        id: "c0ffee".to_owned(),
+        origin: Some(origin()),
+        direct: true,
+        secret: Secret([7; 32]),
+        people: vec![person("alice", Seat::Origin { here: true }), masked("sam")],
+        begun_at: Timestamp(0),
+        led_back_at: None,
+        ended: false,
+    }
+}
+
+fn said(place: Place, name: &str, event: &OwnedEventId) -> Input {
+    Input::Heard {
+        place,
+        sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
+        event: event.clone(),
+        kind: Heard::Event,
+    }
+}
+
+fn member(place: Place, user: OwnedUserId, membership: &str) -> Input {
+    Input::Member {
+        place,
+        by_others: false,
+        membership: membership.to_owned(),
+        user,
+        ghost: None,
+    }
+}
+
+fn one() -> OwnedEventId {
+    event_id!("$one").to_owned()
+}
+
+/// Lets a row of things happen; the last one's decision is returned.
+fn after(mut state: Conversation, inputs: &[Input]) -> Decision {
+    let mut last = None;
+    for input in inputs {
+        let decision = decide(state.clone(), input);
+        state = decision.state.clone().unwrap_or(state);
+        last = Some(decision);
+    }
+    last.unwrap()
+}
+
+/// Alice and Sam talk.
+fn going_on() -> Conversation {
+    let inputs = [
+        Input::Opened { heard: vec![one()] },
+        Input::Made {
+            person: 1,
+            room: portal(),
+        },
+        Input::Furnished { person: 1 },
+        member(PORTAL, owned_user_id!("@sam:hs.test"), "join"),
+    ];
+    after(new(), &inputs).state.unwrap()
+}
+
+fn kinds(decision: &Decision) -> Vec<(&str, &'static str)> {
+    let effects = decision.effects.iter();
+    effects
+        .map(|(room, effect)| (room.as_str(), effect.kind()))
+        .collect()
+}
+
+const ORIGIN: &str = "!origin:hs.test";
+const SAMS: &str = "!portal:hs.test";
+
+#[test]
+fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
+    let opened = decide(new(), &Input::Opened { heard: Vec::new() });
+    assert_eq!(kinds(&opened), [(ORIGIN, "relay-say")]);
+    let (_, Effect::Say { saying, .. }) = &opened.effects[0] else {
+        panic!("{opened:?}");
+    };
+    assert!(saying.plain().contains("can read it"), "{saying:?}");
+    let first = decide(opened.state.unwrap(), &said(Place::Origin, "alice", &one()));
+    assert_eq!(kinds(&first), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
+    // A second message does not make it again, and waits behind the first in the same outbox.
+    let second = decide(first.state.unwrap(), &said(Place::Origin, "alice", &one()));
+    assert_eq!(kinds(&second), [(ORIGIN, "carry")]);
+}
+
+#[test]
+fn what_was_heard_at_the_door_is_carried_in_order() {
+    let two = event_id!("$two").to_owned();
+    let heard = vec![one(), two.clone()];
+    let opened = decide(new(), &Input::Opened { heard });
+    let carried: Vec<_> = opened
+        .effects
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::Carry { event, last, .. } => Some((event.clone(), *last)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(carried, [(one(), true), (two, true)]);
+}
+
+#[test]
+fn both_ways_go_into_the_outbox_of_the_room_where_it_was_said() {
+    let answer = decide(going_on(), &said(PORTAL, "sam", &one()));
+    assert_eq!(kinds(&answer), [(SAMS, "carry")]);
+    assert_eq!(
+        answer.effects[0].1,
+        Effect::Carry {
+            event: one(),
+            from: 1,
+            to: Place::Origin,
+            last: true,
+        }
+    );
+}
+
+#[test]
+fn nobody_is_carried_but_the_people_of_the_room() {
+    for (place, name) in [
+        (Place::Origin, "sam"),
+        (Place::Origin, "kim"),
+        (PORTAL, "alice"),
+        (PORTAL, "_dm_alice"),
+    ] {
+        let decision = decide(going_on(), &said(place, name, &one()));
+        assert!(decision.effects.is_empty(), "{name}: {decision:?}");
+    }
+}
+
+#[test]
+fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
+    for kind in [Heard::InClear, Heard::RoomCall] {
+        let input = Input::Heard {
+            place: PORTAL,
+            sender: owned_user_id!("@sam:hs.test"),
+            event: one(),
+            kind,
+        };
+        let decision = decide(going_on(), &input);
+        assert_eq!(kinds(&decision), [(SAMS, "relay-say")]);
+    }
+}
+
+#[test]
+fn who_left_after_joining_is_invited_again_by_the_next_message_and_only_then() {
+    let left = decide(
+        going_on(),
+        &member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
+    );
+    assert!(left.effects.is_empty(), "{left:?}");
+    let next = decide(left.state.unwrap(), &said(Place::Origin, "alice", &one()));
+    assert_eq!(kinds(&next), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
+}
+
+#[test]
+fn who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_that() {
+    let inputs = [
+        Input::Opened { heard: vec![one()] },
+        Input::Made {
+            person: 1,
+            room: portal(),
+        },
+        Input::Furnished { person: 1 },
+        member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
+    ];
+    let declined = after(new(), &inputs);
+    let ended = decide(going_on(), &Input::End);
+    assert_eq!(declined.effects, ended.effects);
+    assert_eq!(
+        kinds(&ended),
+        [
+            (ORIGIN, "relay-say"),
+            (ORIGIN, "depart"),
+            (SAMS, "relay-say"),
+            (SAMS, "depart"),
+        ]
+    );
+    let cannot_be_made = decide(going_on(), &Input::NotFurnished { person: 1 });
+    assert_eq!(cannot_be_made.effects, ended.effects);
+}
+
+#[test]
+fn ghosts_go_only_when_the_last_room_is_left_and_nothing_is_kept_then() {
+    let ended = decide(going_on(), &Input::End).state.unwrap();
+    // Whatever is said meanwhile reaches nobody.
+    let said = decide(ended.clone(), &said(Place::Origin, "alice", &one()));
+    assert!(said.effects.is_empty());
+    let first = decide(
+        ended,
+        &Input::Departed {
+            place: Place::Origin,
+        },
+    );
+    assert!(first.effects.is_empty(), "{first:?}");
+    let last = decide(first.state.unwrap(), &Input::Departed { place: PORTAL });
+    assert_eq!(last.state, None);
+    let ghosts = vec![owned_user_id!("@_dm_alice:hs.test")];
+    assert_eq!(last.effects, [(portal(), Effect::Retire { ghosts })]);
+}
+
+#[test]
+fn an_asker_who_leaves_finds_the_same_portal_again() {
+    let left = decide(
+        going_on(),
+        &member(Place::Origin, owned_user_id!("@alice:hs.test"), "leave"),
+    );
+    assert_eq!(kinds(&left), [(SAMS, "relay-say"), (ORIGIN, "depart")]);
+    let gone = decide(
+        left.state.unwrap(),
+        &Input::Departed {
+            place: Place::Origin,
+        },
+    );
+    // Meanwhile nobody is there to read.
+    let alone = decide(gone.state.clone().unwrap(), &said(PORTAL, "sam", &one()));
+    assert!(matches!(
+        &alone.effects[..],
+        [(
+            _,
+            Effect::Say {
+                saying: Saying::NobodyThere,
+                ..
+            }
+        )]
+    ));
+    let room = room_id!("!new:hs.test").to_owned();
+    let back = decide(
+        gone.state.unwrap(),
+        &Input::Moved {
+            room: room.clone(),
+            heard: vec![one()],
+        },
+    );
+    assert_eq!(
+        kinds(&back),
+        [("!new:hs.test", "relay-say"), ("!new:hs.test", "carry")]
+    );
+    assert_eq!(back.state.unwrap().origin, Some(room));
+}
+
+#[test]
+fn who_moves_to_another_room_is_not_followed_in_two() {
+    let room = room_id!("!new:hs.test").to_owned();
+    let moved = decide(
+        going_on(),
+        &Input::Moved {
+            room,
+            heard: Vec::new(),
+        },
+    );
+    assert_eq!(
+        kinds(&moved),
+        [(ORIGIN, "depart"), ("!new:hs.test", "relay-say")]
+    );
+}
+
+#[test]
+fn in_a_group_everybody_is_carried_to_everybody_once() {
+    let added = decide(
+        going_on(),
+        &Input::Added {
+            person: Box::new(masked("kim")),
+            heard: Vec::new(),
+        },
+    );
+    let state = added.state.unwrap();
+    assert!(!state.direct);
+    let bob = (
+        owned_user_id!("@_dm_.pbob:hs.test"),
+        "Someone".to_owned(),
+        true,
+    );
+    let came = Input::Member {
+        place: Place::Origin,
+        user: owned_user_id!("@bob:hs.test"),
+        membership: "join".to_owned(),
+        by_others: false,
+        ghost: Some(bob),
+    };
+    let state = decide(state, &came).state.unwrap();
+    let said = decide(state, &said(PORTAL, "sam", &one()));
+    let to: Vec<_> = said
+        .effects
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::Carry { to, last, .. } => Some((*to, *last)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(to, [(Place::Origin, false), (Place::Portal(2), true)]);
+}
+
+#[test]
+fn one_masked_person_fewer_does_not_end_a_group() {
+    let inputs = [
+        Input::Added {
+            person: Box::new(masked("kim")),
+            heard: vec![one()],
+        },
+        Input::Made {
+            person: 2,
+            room: room_id!("!kims:hs.test").to_owned(),
+        },
+        Input::Furnished { person: 2 },
+        member(Place::Portal(2), owned_user_id!("@kim:hs.test"), "leave"),
+    ];
+    let declined = after(going_on(), &inputs);
+    assert_eq!(
+        kinds(&declined),
+        [
+            ("!kims:hs.test", "relay-say"),
+            ("!kims:hs.test", "depart"),
+            // Sam's portal shows that Kim is not there any more.
+            (ORIGIN, "furnish"),
+        ]
+    );
+    let state = declined.state.unwrap();
+    assert!(!state.ended);
+    assert_eq!(state.others(Place::Origin), [PORTAL]);
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    prop_oneof![Just(Place::Origin), (0..4usize).prop_map(Place::Portal)]
+}
+
+fn user() -> impl Strategy<Value = OwnedUserId> {
+    let names = ["alice", "sam", "kim", "_dm_alice", "_dm_sam"];
+    (0..names.len())
+        .prop_map(move |at| OwnedUserId::try_from(format!("@{}:hs.test", names[at])).unwrap())
+}
+
+fn anything() -> impl Strategy<Value = Input> {
+    let event = (0..9u8).prop_map(|n| OwnedEventId::try_from(format!("$e{n}")).unwrap());
+    let room = (0..3u8).prop_map(|n| OwnedRoomId::try_from(format!("!r{n}:hs.test")).unwrap());
+    let heard = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Heard {
+        place,
+        sender,
+        event,
+        kind: Heard::Event,
+    });
+    let memberships = ["join", "leave", "ban", "invite", "knock"];
+    let member = (place(), user(), 0..memberships.len(), any::<bool>()).prop_map(
+        move |(place, user, at, by_others)| {
+            let name = (user.clone(), "Someone".to_owned(), true);
+            Input::Member {
+                place,
+                user,
+                by_others,
+                membership: memberships[at].to_owned(),
+                ghost: Some(name),
+            }
+        },
+    );
+    prop_oneof![
+        8 => heard,
+        4 => member,
+        1 => Just(Input::Opened { heard: Vec::new() }),
+        1 => (0..4usize).prop_map(|person| Input::Furnished { person }),
+        1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::Made { person, room }),
+        1 => (0..4usize).prop_map(|person| Input::NotFurnished { person }),
+        1 => room.prop_map(|room| Input::Moved { room, heard: Vec::new() }),
+        1 => place().prop_map(|place| Input::Departed { place }),
+        1 => Just(Input::Added { person: Box::new(masked("kim")), heard: Vec::new() }),
+        1 => Just(Input::End),
+        1 => event.prop_map(|event| Input::NotCarried {
+            place: Place::Origin, event, words: "no".to_owned(),
+        }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: nothing is carried into the room where it was said, or
+    /// twice into one; each event says once that it is the last; nothing follows an end but
+    /// leaving; and the places of people never change.
+    #[test]
+    fn whatever_happens_nothing_is_carried_twice_or_back(inputs in prop::collection::vec(anything(), 1..60)) {
+        let mut state = going_on();
+        for input in inputs {
+            let people: Vec<_> = state.people.iter().map(|person| person.user.clone()).collect();
+            let ended = state.ended;
+            let decision = decide(state.clone(), &input);
+            let mut places = Vec::new();
+            let mut lasts = 0;
+            for (_, effect) in &decision.effects {
+                if let Effect::Carry { to, last, from, .. } = effect {
+                    prop_assert!(!ended);
+                    prop_assert_ne!(*to, state.people[*from].place(*from));
+                    prop_assert!(!places.contains(to));
+                    places.push(*to);
+                    lasts += usize::from(*last);
+                }
+            }
+            prop_assert_eq!(lasts, usize::from(!places.is_empty()));
+            let Some(next) = decision.state else { break };
+            prop_assert!(next.people.iter().map(|p| &p.user).take(people.len()).eq(people.iter()));
+            prop_assert!(!ended || next.ended);
+            state = next;
+        }
+    }
+}

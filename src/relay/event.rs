@@ -1,0 +1,201 @@
+//! Which events are carried, and how.
+
+use serde_json::{Map, Value};
+
+use super::{
+    call,
+    carried::{CannotCarry, Carried, Reload, Remark},
+    gate::Gate,
+    message,
+    passage::Passage,
+    relation::Without,
+    scrub::{STRUCK, Scrubber, is_content, is_html, is_prose},
+};
+
+/// As deep may a content be nested.
+const DEPTH_AT_MOST: usize = 100;
+
+/// The longest content, in bytes of JSON. An event may have 65,536 bytes in all, and encryption
+/// makes four of three.
+pub(super) const CONTENT_AT_MOST: usize = 47_000;
+
+/// As many addresses of content may have to be uploaded anew for one event.
+const RELOADS_AT_MOST: usize = 20;
+
+/// What an event type asks for.
+enum Kind {
+    /// To be read by people; `Without` says what it is worth without its target.
+    Message(Without),
+    /// Not carried, and nothing to say about it: machinery between two clients.
+    Silent,
+    /// Not carried, and its sender is told.
+    Refused(CannotCarry),
+}
+
+/// Translates an event that was sent in one room into what is sent in another.
+///
+/// `Ok(None)`: there is nothing to carry and nothing to say. Redactions and state are no business
+/// of this function.
+pub fn carry(
+    event_type: &str,
+    content: &Value,
+    passage: &Passage<'_>,
+) -> Result<Option<Carried>, CannotCarry> {
+    let without = match kind(event_type) {
+        Kind::Message(without) => without,
+        Kind::Silent => return Ok(None),
+        Kind::Refused(why) => return Err(why),
+    };
+    let Value::Object(content) = content else {
+        return Err(CannotCarry::Malformed);
+    };
+    // What is left of a redacted event.
+    if content.is_empty() {
+        return Ok(None);
+    }
+    if content.values().any(|value| !fits(value, DEPTH_AT_MOST)) {
+        return Err(CannotCarry::TooDeep);
+    }
+    if content
+        .get("msgtype")
+        .is_some_and(|kind| kind == "m.key.verification.request")
+    {
+        return Err(CannotCarry::Verification);
+    }
+    let scrub = Scrubber::new(passage);
+    // Types are names in the manner of Java packages: in anything else something could hide.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
+    if event_type.len() > 255 || !event_type.chars().all(plain) || scrub.tells(event_type) {
+        return Err(CannotCarry::TellingType);
+    }
+    let mut remarks = Vec::new();
+    if let Some(kind) = call::kind(event_type) {
+        let call = call::carry(&scrub, kind, content, &mut remarks)?;
+        return call
+            .map(|call| finish(event_type, call, remarks, passage))
+            .transpose();
+    }
+    let out = message::carry(&scrub, content, without, &mut remarks)?;
+    finish(event_type, out, remarks, passage).map(Some)
+}
+
+/// Translates a text that is no message: the name or the topic of a room.
+pub fn carry_text(text: &str, passage: &Passage<'_>) -> String {
+    let text = Scrubber::new(passage).text(text);
+    match Gate::of(passage).tells(&text) {
+        true => STRUCK.to_owned(),
+        false => text,
+    }
+}
+
+fn kind(event_type: &str) -> Kind {
+    match event_type {
+        "m.reaction" => Kind::Message(Without::Refuse(CannotCarry::ReactionTarget)),
+        "m.poll.response"
+        | "org.matrix.msc3381.poll.response"
+        | "org.matrix.msc3381.v2.poll.response"
+        | "m.poll.end"
+        | "org.matrix.msc3381.poll.end"
+        | "org.matrix.msc3381.v2.poll.end" => {
+            Kind::Message(Without::Refuse(CannotCarry::PollTarget))
+        }
+        "m.beacon"
+        | "m.beacon_info"
+        | "org.matrix.msc3672.beacon"
+        | "org.matrix.msc3672.beacon_info" => Kind::Refused(CannotCarry::LiveLocation),
+        "m.call.notify"
+        | "org.matrix.msc4075.call.notify"
+        | "m.rtc.notification"
+        | "org.matrix.msc4075.rtc.notification"
+        | "m.rtc.decline"
+        | "org.matrix.msc4310.rtc.decline"
+        | "m.call.encryption_keys"
+        | "io.element.call.encryption_keys" => Kind::Refused(CannotCarry::RoomCall),
+        kind if kind.starts_with("m.key.verification.") => Kind::Refused(CannotCarry::Verification),
+        // Keys and the like that somebody sends into a room by mistake.
+        "m.dummy" | "m.room_key" | "m.forwarded_room_key" | "m.secret.send" => Kind::Silent,
+        _ => Kind::Message(Without::Remark),
+    }
+}
+
+/// Puts the finishing touches to a content that was carried.
+fn finish(
+    event_type: &str,
+    content: Map<String, Value>,
+    mut remarks: Vec<Remark>,
+    passage: &Passage<'_>,
+) -> Result<Carried, CannotCarry> {
+    let mut content = Value::Object(content);
+    if length(&content) > CONTENT_AT_MOST {
+        if !without_formatting(&mut content) || length(&content) > CONTENT_AT_MOST {
+            return Err(CannotCarry::TooLong);
+        }
+        remarks.push(Remark::WithoutFormatting);
+    }
+    Gate::of(passage).strike(&mut content);
+    let mut reload = Vec::new();
+    if !passage.same_homeserver {
+        addresses("", "", &content, &mut reload);
+    }
+    if reload.len() > RELOADS_AT_MOST {
+        return Err(CannotCarry::TooLong);
+    }
+    remarks.sort_unstable();
+    remarks.dedup();
+    Ok(Carried {
+        event_type: event_type.to_owned(),
+        content,
+        reload,
+        remarks,
+    })
+}
+
+fn length(content: &Value) -> usize {
+    serde_json::to_vec(content).map_or(usize::MAX, |json| json.len())
+}
+
+fn fits(value: &Value, depth: usize) -> bool {
+    match (value, depth.checked_sub(1)) {
+        (Value::Array(_) | Value::Object(_), None) => false,
+        (Value::Array(values), Some(depth)) => values.iter().all(|value| fits(value, depth)),
+        (Value::Object(fields), Some(depth)) => fields.values().all(|value| fits(value, depth)),
+        _ => true,
+    }
+}
+
+/// Takes the HTML out, and says whether there was any.
+fn without_formatting(content: &mut Value) -> bool {
+    let Some(fields) = content.as_object_mut() else {
+        return false;
+    };
+    let before = fields.len();
+    fields.retain(|key, _| !is_html(key) && key != "format");
+    let new = fields
+        .get_mut("m.new_content")
+        .is_some_and(without_formatting);
+    new || before != content.as_object().map_or(0, Map::len)
+}
+
+/// Where addresses of content stand, outside of what people read.
+fn addresses(pointer: &str, key: &str, value: &Value, out: &mut Vec<Reload>) {
+    match value {
+        Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {
+            out.push(Reload {
+                pointer: pointer.to_owned(),
+                uri: uri.clone(),
+            });
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                addresses(&format!("{pointer}/{index}"), key, value, out);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let step = key.replace('~', "~0").replace('/', "~1");
+                addresses(&format!("{pointer}/{step}"), key, value, out);
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,301 @@
+//! `formatted_body` and its like.
+//!
+//! What is written is only what the Matrix spec lists; whatever else stood there, comments and
+//! attributes of a client's own included, stays behind. Text is searched across tags, so that no
+//! name gets through in parts.
+
+use super::{
+    html_attributes::{attributes, carried, is_block, is_hidden, is_scheme, is_void},
+    html_pieces::{Piece, pieces},
+    link,
+    scrub::{Instead, STRUCK, Scrubber},
+};
+
+/// As deep as the spec allows.
+const DEPTH_AT_MOST: usize = 100;
+
+/// As many mentions are looked for in the plain text.
+const RENAMED_AT_MOST: usize = 50;
+
+/// HTML for the other room.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Html {
+    /// The HTML.
+    pub(super) html: String,
+    /// What the links to people said, and what they say now: the plain text says it too.
+    pub(super) renamed: Vec<(String, String)>,
+    /// Whether the message that it replies to stood in it.
+    pub(super) quoted: bool,
+}
+
+enum Out {
+    Text(String),
+    Open(&'static str, Vec<(&'static str, String)>),
+    Close(&'static str),
+    Person(usize),
+}
+
+/// The HTML alone.
+pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
+    carry(scrub, html).map_or_else(|| STRUCK.to_owned(), |carried| carried.html)
+}
+
+/// Translates HTML; `None` if there is no sense in it.
+pub(super) fn carry(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
+    let mut page = Page {
+        scrub,
+        out: Vec::new(),
+        renamed: Vec::new(),
+        quoted: false,
+    };
+    page.take(&pieces(html)?);
+    page.scrub_text();
+    Some(Html {
+        html: page.write(),
+        renamed: page.renamed,
+        quoted: page.quoted,
+    })
+}
+
+struct Page<'a> {
+    scrub: &'a Scrubber<'a>,
+    out: Vec<Out>,
+    renamed: Vec<(String, String)>,
+    quoted: bool,
+}
+
+impl Page<'_> {
+    /// Takes from the pieces what is carried.
+    fn take(&mut self, pieces: &[Piece]) {
+        let mut at = 0;
+        while let Some(piece) = pieces.get(at) {
+            at += 1;
+            match piece {
+                Piece::Text(text) => self.out.push(Out::Text(text.clone())),
+                Piece::Close(tag) => self.out.extend(carried(tag).map(Out::Close)),
+                Piece::Open(tag, _) if is_hidden(tag) => {
+                    self.quoted |= tag == "mx-reply";
+                    let end = Piece::Close(tag.clone());
+                    at += match pieces[at..].iter().position(|piece| *piece == end) {
+                        Some(length) => length + 1,
+                        None => pieces.len() - at,
+                    };
+                }
+                Piece::Open(tag, attributes) if tag == "a" => {
+                    at += self.take_link(attributes, &pieces[at..]);
+                }
+                Piece::Open(tag, all) => self.take_tag(tag, all),
+            }
+        }
+    }
+
+    fn take_tag(&mut self, tag: &str, all: &[(String, String)]) {
+        let Some(tag) = carried(tag) else { return };
+        let attributes = attributes(self.scrub, tag, all);
+        let has = |name: &str| attributes.iter().any(|(it, _)| *it == name);
+        if tag == "img" && !has("src") {
+            // What stands for a picture that cannot be shown.
+            let words = ["alt", "title"].into_iter().find_map(|name| {
+                let (_, value) = attributes.iter().find(|(it, _)| *it == name)?;
+                Some(value.clone())
+            });
+            self.out.extend(words.map(Out::Text));
+            return;
+        }
+        self.out.push(Out::Open(tag, attributes));
+    }
+
+    /// Takes a link, and says how many of the pieces after it are done with.
+    fn take_link(&mut self, attributes: &[(String, String)], after: &[Piece]) -> usize {
+        let href = attributes.iter().find(|(name, _)| name == "href");
+        let Some((_, href)) = href.filter(|(_, href)| is_scheme(href.trim())) else {
+            return 0;
+        };
+        let uri = match self.scrub.href(href) {
+            None => href.trim().to_owned(),
+            Some(Instead::Link(uri)) => uri,
+            Some(Instead::Words(_)) => return 0,
+            Some(Instead::Person(person)) => return self.take_person(person, after),
+        };
+        self.out.push(Out::Open("a", vec![("href", uri)]));
+        0
+    }
+
+    /// Takes a link to a person. What the link said goes: it may be a name that they have only in
+    /// the room it comes from.
+    fn take_person(&mut self, person: usize, after: &[Piece]) -> usize {
+        self.out.push(Out::Person(person));
+        let mut said = String::new();
+        for (length, piece) in after.iter().enumerate() {
+            match piece {
+                Piece::Text(text) => said.push_str(text),
+                Piece::Close(tag) if tag == "a" => {
+                    let mention = self.scrub.mention(person);
+                    if self.renamed.len() < RENAMED_AT_MOST && said.trim() != mention {
+                        let said = said.trim().to_owned();
+                        self.renamed.push((said, mention.to_owned()));
+                    }
+                    return length + 1;
+                }
+                Piece::Open(tag, _) if tag == "a" || is_block(tag) => break,
+                Piece::Close(tag) if is_block(tag) => break,
+                _ => {}
+            }
+        }
+        0
+    }
+
+    /// Replaces what the text says, read without its tags.
+    fn scrub_text(&mut self) {
+        let all: String = self
+            .out
+            .iter()
+            .filter_map(|out| match out {
+                Out::Text(text) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        let replacements = self.scrub.replacements(&all);
+        if replacements.is_empty() {
+            return;
+        }
+        let mut next = 0;
+        let mut out = Vec::with_capacity(self.out.len());
+        // The link and the code that a piece stands in: there is no place for a link in them.
+        let mut inside: Vec<&'static str> = Vec::new();
+        let mut start = 0;
+        for piece in std::mem::take(&mut self.out) {
+            let Out::Text(text) = piece else {
+                match &piece {
+                    Out::Open(tag @ ("a" | "code" | "pre"), _) => inside.push(tag),
+                    Out::Close(tag) => {
+                        if let Some(at) = inside.iter().rposition(|open| open == tag) {
+                            inside.truncate(at);
+                        }
+                    }
+                    _ => {}
+                }
+                out.push(piece);
+                continue;
+            };
+            let end = start + text.len();
+            let mut at = start;
+            while let Some((range, instead)) = replacements.get(next)
+                && range.start < end
+            {
+                let from = range.start.max(at);
+                out.push(Out::Text(text[at - start..from - start].to_owned()));
+                if range.start >= start {
+                    self.place(&mut out, instead, inside.is_empty());
+                }
+                at = range.end.min(end);
+                if range.end > end {
+                    // The rest of it stands in the next piece.
+                    break;
+                }
+                next += 1;
+            }
+            out.push(Out::Text(text[at - start..].to_owned()));
+            start = end;
+        }
+        self.out = out;
+    }
+
+    fn place(&self, out: &mut Vec<Out>, instead: &Instead, links: bool) {
+        match instead {
+            Instead::Person(person) if links => out.push(Out::Person(*person)),
+            Instead::Person(person) => {
+                out.push(Out::Text(self.scrub.mention(*person).to_owned()));
+            }
+            Instead::Link(uri) if links => {
+                out.push(Out::Open("a", vec![("href", uri.clone())]));
+                out.push(Out::Text(uri.clone()));
+                out.push(Out::Close("a"));
+            }
+            Instead::Link(uri) => out.push(Out::Text(uri.clone())),
+            Instead::Words(words) => out.push(Out::Text((*words).to_owned())),
+        }
+    }
+
+    /// Writes it, well-formed.
+    fn write(&self) -> String {
+        let mut html = String::new();
+        let mut open: Vec<&'static str> = Vec::new();
+        for piece in &self.out {
+            match piece {
+                Out::Text(text) => escape(&mut html, text),
+                Out::Person(person) => self.write_person(&mut html, *person),
+                Out::Open(tag, attributes) => {
+                    // A link ends where the next one begins.
+                    if *tag == "a" {
+                        close(&mut html, &mut open, "a");
+                    }
+                    if open.len() < DEPTH_AT_MOST {
+                        write_tag(&mut html, tag, attributes);
+                        if !is_void(tag) {
+                            open.push(tag);
+                        }
+                    }
+                }
+                Out::Close(tag) => close(&mut html, &mut open, tag),
+            }
+        }
+        for tag in open.iter().rev() {
+            write_end(&mut html, tag);
+        }
+        html
+    }
+
+    fn write_person(&self, html: &mut String, person: usize) {
+        let Some(there) = self.scrub.passage.people.get(person) else {
+            return;
+        };
+        write_tag(html, "a", &[("href", link::to_user(&there.there))]);
+        escape(html, self.scrub.mention(person));
+        write_end(html, "a");
+    }
+}
+
+/// Ends the innermost such tag, and all that were left open in it.
+fn close(html: &mut String, open: &mut Vec<&'static str>, tag: &str) {
+    let Some(at) = open.iter().rposition(|it| *it == tag) else {
+        return;
+    };
+    for tag in open.drain(at..).rev() {
+        write_end(html, tag);
+    }
+}
+
+fn write_tag(html: &mut String, tag: &str, attributes: &[(&'static str, String)]) {
+    html.push('<');
+    html.push_str(tag);
+    for (name, value) in attributes {
+        html.push(' ');
+        html.push_str(name);
+        if !value.is_empty() {
+            html.push_str("=\"");
+            escape(html, value);
+            html.push('"');
+        }
+    }
+    html.push('>');
+}
+
+fn write_end(html: &mut String, tag: &str) {
+    html.push_str("</");
+    html.push_str(tag);
+    html.push('>');
+}
+
+/// Writes text or the value of an attribute.
+fn escape(html: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            c => html.push(c),
+        }
+    }
+}

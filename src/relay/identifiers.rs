@@ -1,0 +1,178 @@
+//! What must not come out, and where in a string it stands.
+
+use std::ops::Range;
+
+use super::{
+    passage::Passage,
+    reading::{self, Reading},
+};
+
+/// A secret shorter than this is found as a whole word only, or ordinary words would suffer.
+const WORDS_BELOW: usize = 8;
+
+/// A secret shorter than this is not looked for.
+const SECRETS_FROM: usize = 3;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One of the passage's people, by index.
+    Person(usize),
+    /// The room that the event comes from.
+    Room,
+    /// The address of content on the sender's homeserver.
+    Content,
+    /// Any other secret.
+    Secret,
+}
+
+/// Where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) range: Range<usize>,
+    pub(super) kind: Kind,
+}
+
+/// How a needle has to stand in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edges {
+    /// Anywhere.
+    Any,
+    /// Not in the middle of a longer Matrix ID.
+    Name,
+    /// As a whole word.
+    Word,
+}
+
+struct Needle {
+    text: String,
+    kind: Kind,
+    edges: Edges,
+}
+
+/// All that must not come out of a room.
+pub(super) struct Identifiers {
+    needles: Vec<Needle>,
+}
+
+impl Identifiers {
+    pub(super) fn of(passage: &Passage<'_>) -> Self {
+        let mut all = Self {
+            needles: Vec::new(),
+        };
+        for (index, person) in passage.people.iter().enumerate() {
+            if person.here != person.there {
+                all.add_user(person.here.as_str(), Kind::Person(index));
+            }
+        }
+        if passage.person(passage.sender.as_str()).is_none() {
+            all.add_user(passage.sender.as_str(), Kind::Secret);
+        }
+        all.add(passage.here.as_str(), Kind::Room, Edges::Any);
+        for secret in passage.secrets {
+            let secret = secret.trim();
+            match secret.chars().count() {
+                n if n < SECRETS_FROM => {}
+                n if n < WORDS_BELOW => all.add(secret, Kind::Secret, Edges::Word),
+                _ => all.add(secret, Kind::Secret, Edges::Any),
+            }
+        }
+        if !passage.same_homeserver {
+            let content = format!("mxc://{}/", passage.sender.server_name());
+            all.add(&content, Kind::Content, Edges::Any);
+        }
+        all
+    }
+
+    fn add_user(&mut self, user: &str, kind: Kind) {
+        self.add(user, kind, Edges::Any);
+        // As in `matrix:u/alice:example.org`.
+        self.add(user.trim_start_matches('@'), kind, Edges::Name);
+    }
+
+    fn add(&mut self, text: &str, kind: Kind, edges: Edges) {
+        let text = reading::folded(text);
+        if !text.is_empty() {
+            self.needles.push(Needle { text, kind, edges });
+        }
+    }
+
+    /// Everything in `text` that must not come out, in order and apart from each other.
+    pub(super) fn find(&self, text: &str) -> Vec<Found> {
+        let read = reading::readings(text);
+        if read.twisted {
+            return vec![Found {
+                range: 0..text.len(),
+                kind: Kind::Secret,
+            }];
+        }
+        let mut found = Vec::new();
+        for reading in &read.readings {
+            for needle in &self.needles {
+                needle.find(reading, &mut found);
+            }
+        }
+        apart(found)
+    }
+
+    /// Whether anything in `text` must not come out.
+    pub(super) fn any(&self, text: &str) -> bool {
+        !self.find(text).is_empty()
+    }
+}
+
+impl Needle {
+    fn find(&self, reading: &Reading, found: &mut Vec<Found>) {
+        for (start, _) in reading.text.match_indices(&self.text) {
+            let mut end = start + self.text.len();
+            if !self.stands(&reading.text, start, end) {
+                continue;
+            }
+            if self.kind == Kind::Content {
+                end += reading.text[end..]
+                    .bytes()
+                    .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+                    .count();
+            }
+            found.push(Found {
+                range: reading.origin(&(start..end)),
+                kind: self.kind,
+            });
+        }
+    }
+
+    fn stands(&self, text: &str, start: usize, end: usize) -> bool {
+        let before = text[..start].chars().next_back();
+        let after = text[end..].chars().next();
+        let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        match self.edges {
+            Edges::Any => true,
+            Edges::Name => {
+                let name =
+                    |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
+                !before.is_some_and(name) && !letter(after)
+            }
+            Edges::Word => {
+                // A word that begins or ends with a sign needs no edge there.
+                let first = text[start..].chars().next();
+                let last = text[..end].chars().next_back();
+                !(letter(first) && letter(before) || letter(last) && letter(after))
+            }
+        }
+    }
+}
+
+/// In order, with what overlaps as one. The first one's kind counts, of those the longest one's.
+fn apart(mut found: Vec<Found>) -> Vec<Found> {
+    found.sort_by_key(|it| (it.range.start, std::cmp::Reverse(it.range.end)));
+    let mut out: Vec<Found> = Vec::with_capacity(found.len());
+    for next in found {
+        match out.last_mut() {
+            Some(last) if next.range.start < last.range.end => {
+                last.range.end = last.range.end.max(next.range.end);
+            }
+            _ => out.push(next),
+        }
+    }
+    out
+}

@@ -1,0 +1,178 @@
+//! Messages, and whatever else has a body: text, formatting, mentions, edits.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    carried::{CannotCarry, Remark},
+    html::{self, Html},
+    relation::{self, RELATES_TO, Without},
+    scrub::{Scrubber, is_html},
+};
+
+const NEW_CONTENT: &str = "m.new_content";
+const MENTIONS: &str = "m.mentions";
+
+/// The content of an event that somebody reads, relations and all.
+pub(super) fn carry(
+    scrub: &Scrubber<'_>,
+    content: &Map<String, Value>,
+    without: Without,
+    remarks: &mut Vec<Remark>,
+) -> Result<Map<String, Value>, CannotCarry> {
+    let Some(target) = relation::edited(scrub, content) else {
+        let relation = relation::carry(scrub, content, without, remarks)?;
+        let mut out = body(scrub, content, relation::is_reply(content));
+        if let Some(relation) = relation {
+            out.insert(RELATES_TO.to_owned(), relation);
+        }
+        return Ok(out);
+    };
+    // What it looks like now, in the eyes of clients that know edits, and of those that do not.
+    let new = content.get(NEW_CONTENT).and_then(Value::as_object);
+    match target {
+        Some(target) => {
+            let mut out = body(scrub, content, true);
+            if let Some(new) = new {
+                out.insert(NEW_CONTENT.to_owned(), body(scrub, new, true).into());
+            }
+            out.insert(
+                RELATES_TO.to_owned(),
+                json!({ "rel_type": "m.replace", "event_id": target }),
+            );
+            Ok(out)
+        }
+        None => {
+            remarks.push(Remark::EditAsNew);
+            Ok(body(scrub, new.unwrap_or(content), true))
+        }
+    }
+}
+
+/// Everything but what it refers to. `may_quote`: it may begin with the message it replies to.
+fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> Map<String, Value> {
+    let mut own = content.clone();
+    for key in [RELATES_TO, NEW_CONTENT] {
+        own.remove(key);
+    }
+    let mentions = own.remove(MENTIONS);
+    let html: Vec<(String, Option<Html>)> = own
+        .iter()
+        .filter(|(key, value)| is_html(key) && value.is_string())
+        .map(|(key, value)| {
+            let html = value.as_str().unwrap_or_default();
+            (key.clone(), html::carry(scrub, html))
+        })
+        .collect();
+    let quoted = html
+        .iter()
+        .flat_map(|(_, html)| html)
+        .any(|html| html.quoted);
+    let renamed: Vec<(String, String)> = html
+        .iter()
+        .filter_map(|(_, html)| html.as_ref())
+        .flat_map(|html| html.renamed.clone())
+        .collect();
+    for (key, html) in &html {
+        own.remove(key);
+        if html.is_none() && key == "formatted_body" {
+            own.remove("format");
+        }
+    }
+    for key in ["body", "org.matrix.msc1767.text", "m.text"] {
+        if let Some(Value::String(text)) = own.get_mut(key) {
+            if quoted || may_quote {
+                *text = without_quote(text).to_owned();
+            }
+            *text = with_new_names(text, &renamed);
+        }
+    }
+    let mut out = scrub.fields(&own);
+    for (key, html) in html {
+        if let Some(html) = html {
+            out.insert(key, Value::String(html.html));
+        }
+    }
+    if let Some(mentions) = mentions {
+        out.insert(MENTIONS.to_owned(), mentioned(scrub, &mentions));
+    }
+    out
+}
+
+/// Whom a message mentions, as they are there.
+fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
+    let mut out = Map::new();
+    if let Some(users) = mentions.get("user_ids").and_then(Value::as_array) {
+        let mut there: Vec<&str> = Vec::new();
+        for user in users.iter().filter_map(Value::as_str) {
+            let person = scrub.passage.person(user);
+            if let Some(person) = person.filter(|p| !there.contains(&p.there.as_str())) {
+                there.push(person.there.as_str());
+            }
+        }
+        if !there.is_empty() {
+            out.insert("user_ids".to_owned(), json!(there));
+        }
+    }
+    if mentions.get("room").and_then(Value::as_bool) == Some(true) {
+        out.insert("room".to_owned(), Value::Bool(true));
+    }
+    Value::Object(out)
+}
+
+/// The text without the lines in which clients of old repeat what they reply to.
+fn without_quote(text: &str) -> &str {
+    let starts = |text: &str| {
+        let quote = text.trim_start_matches("* ").strip_prefix("> ");
+        quote.is_some_and(|quote| quote.trim_start_matches("* ").starts_with("<@"))
+    };
+    if !starts(text) {
+        return text;
+    }
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        if !line.starts_with('>') && !line.starts_with("* >") {
+            break;
+        }
+        rest = after;
+    }
+    rest.trim_start_matches('\n')
+}
+
+/// The text with what links to people said in the place of what they say now.
+fn with_new_names(text: &str, renamed: &[(String, String)]) -> String {
+    let mut out = text.to_owned();
+    let mut done: Vec<&str> = Vec::new();
+    for (said, says) in renamed {
+        if said.chars().count() < 2 || done.contains(&said.as_str()) {
+            continue;
+        }
+        done.push(said);
+        out = replace_words(&out, said, says);
+    }
+    out
+}
+
+fn replace_words(text: &str, word: &str, with: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for (start, _) in text.match_indices(word) {
+        let end = start + word.len();
+        let before = text[..start].chars().next_back();
+        let after = text[end..].chars().next();
+        if before.is_some_and(char::is_alphanumeric) || after.is_some_and(char::is_alphanumeric) {
+            continue;
+        }
+        // The sign that some clients put before the name.
+        let from = if before == Some('@') {
+            start - 1
+        } else {
+            start
+        };
+        out.push_str(&text[at..from]);
+        out.push_str(with);
+        at = end;
+    }
+    out.push_str(&text[at..]);
+    out
+}

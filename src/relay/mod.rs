@@ -1,0 +1,40 @@
+//! How a masked handle's ghost carries a conversation between rooms, so that neither side sees the
+//! other's Matrix ID.
+//!
+//! Everything in this room is pure. [`decide`] says what follows from what happened in one of a
+//! conversation's rooms; the engine carries the [`Effect`]s out.
+
+mod call;
+mod carried;
+mod decide;
+#[cfg(test)]
+mod decide_tests;
+mod event;
+mod gate;
+mod html;
+mod html_attributes;
+mod html_pieces;
+mod identifiers;
+mod link;
+mod message;
+mod passage;
+mod pseudonym;
+mod reading;
+mod relation;
+mod saying;
+mod scrub;
+mod sdp;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use call::has_relay;
+pub use carried::{CannotCarry, Carried, Reload, Remark};
+pub use decide::decide;
+pub use event::{carry, carry_text};
+pub use passage::{Counterparts, Passage, Person};
+pub use saying::Saying;
+pub use state::{
+    Conversation, Decision, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing,
+};

@@ -1,0 +1,284 @@
+//! The ways in which a string can be read.
+//!
+//! `@alice:example.org`, `@Alice:example.org`, `%40alice%3Aexample.org` and `&#64;alice&#58;example.org`
+//! all name Alice to some client. A [`Reading`] is a string as it looks after some decoding, and
+//! knows for each of its bytes which part of the original it stands for.
+
+use std::ops::Range;
+
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
+use crate::text::is_invisible;
+
+/// What is decoded more often than this is no longer looked into.
+const DECODED_AT_MOST: usize = 8;
+
+/// The longest HTML tag that is taken for one outside of HTML, in bytes.
+const TAG_AT_MOST: usize = 2000;
+
+/// A string, lower-cased, without what is invisible, and decoded a number of times.
+pub(super) struct Reading {
+    pub(super) text: String,
+    /// For each byte of `text` where it comes from; `None` if from the same place.
+    origin: Option<Vec<(u32, u32)>>,
+}
+
+/// All readings of a string.
+pub(super) struct Readings {
+    pub(super) readings: Vec<Reading>,
+    /// Whether there would be more: nobody but somebody who hides something encodes so often.
+    pub(super) twisted: bool,
+}
+
+/// Reads `text` in every way, the plain one first.
+pub(super) fn readings(text: &str) -> Readings {
+    let mut readings = vec![Reading::plain(text)];
+    while readings.len() <= DECODED_AT_MOST {
+        match readings.last().and_then(Reading::decoded) {
+            Some(next) => readings.push(next),
+            None => {
+                return Readings {
+                    readings,
+                    twisted: false,
+                };
+            }
+        }
+    }
+    Readings {
+        readings,
+        twisted: true,
+    }
+}
+
+/// A needle, as it looks in a plain reading.
+pub(super) fn folded(text: &str) -> String {
+    Reading::plain(text).text
+}
+
+impl Reading {
+    fn plain(text: &str) -> Self {
+        let simple = |b: u8| (b' '..=b'~').contains(&b) || matches!(b, b'\n' | b'\t');
+        if text.bytes().all(simple) {
+            return Self {
+                text: text.to_ascii_lowercase(),
+                origin: None,
+            };
+        }
+        let mut out = Writer::default();
+        for (at, c) in text.char_indices() {
+            out.push(c, (at as u32, (at + c.len_utf8()) as u32));
+        }
+        out.finish()
+    }
+
+    /// What of the original stands behind a part of this reading.
+    pub(super) fn origin(&self, part: &Range<usize>) -> Range<usize> {
+        match &self.origin {
+            None => part.clone(),
+            Some(origin) => {
+                let from = origin.get(part.start).map_or(0, |span| span.0);
+                let to = part.end.checked_sub(1).and_then(|last| origin.get(last));
+                from as usize..to.map_or(from, |span| span.1) as usize
+            }
+        }
+    }
+
+    /// The reading after one more decoding of everything in it, unless there is nothing to decode.
+    fn decoded(&self) -> Option<Self> {
+        if !self
+            .text
+            .bytes()
+            .any(|b| matches!(b, b'%' | b'&' | b'\\' | b'<'))
+        {
+            return None;
+        }
+        let mut out = Writer::default();
+        let mut changed = false;
+        let mut at = 0;
+        while let Some(c) = self.text.get(at..).and_then(|rest| rest.chars().next()) {
+            let (chars, length) = match decode(&self.text[at..]) {
+                Some((decoded, length)) => {
+                    changed = true;
+                    (decoded, length)
+                }
+                None => (Some(c), c.len_utf8()),
+            };
+            if let Some(c) = chars {
+                let span = self.origin(&(at..at + length));
+                out.push(c, (span.start as u32, span.end as u32));
+            }
+            at += length;
+        }
+        changed.then(|| out.finish())
+    }
+}
+
+#[derive(Default)]
+struct Writer {
+    text: String,
+    origin: Vec<(u32, u32)>,
+}
+
+impl Writer {
+    fn push(&mut self, c: char, span: (u32, u32)) {
+        if c.is_ascii() {
+            if !c.is_control() || matches!(c, '\n' | '\t') {
+                self.text.push(c.to_ascii_lowercase());
+                self.origin.push(span);
+            }
+            return;
+        }
+        // Full-width and other compatible forms read like the plain ones.
+        for c in std::iter::once(c).nfkc().flat_map(char::to_lowercase) {
+            if !c.is_control() && !is_invisible(c) && !is_combining_mark(c) {
+                self.text.push(c);
+                self.origin.resize(self.text.len(), span);
+            }
+        }
+    }
+
+    fn finish(self) -> Reading {
+        Reading {
+            text: self.text,
+            origin: Some(self.origin),
+        }
+    }
+}
+
+/// What the beginning of `text` (lower-cased) stands for, if it is encoded, and how long it is.
+fn decode(text: &str) -> Option<(Option<char>, usize)> {
+    match text.as_bytes().first()? {
+        b'%' => percent(text).map(|(c, length)| (Some(c), length)),
+        b'&' => entity(text),
+        b'\\' => escape(text),
+        b'<' => tag(text).map(|length| (None, length)),
+        _ => None,
+    }
+}
+
+fn percent(text: &str) -> Option<(char, usize)> {
+    let byte = |n: usize| {
+        let hex = text.get(3 * n..3 * n + 3)?.strip_prefix('%')?;
+        hex_value(hex).and_then(|value| u8::try_from(value).ok())
+    };
+    let length = match byte(0)? {
+        0..=0x7F => 1,
+        0xC2..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0..=0xF4 => 4,
+        _ => return None,
+    };
+    let bytes: Vec<u8> = (0..length).map_while(byte).collect();
+    let c = std::str::from_utf8(&bytes).ok()?.chars().next()?;
+    Some((c, 3 * length))
+}
+
+fn hex_value(hex: &str) -> Option<u32> {
+    if hex.is_empty() || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    u32::from_str_radix(hex, 16).ok()
+}
+
+/// Entities that stand for something an identifier is made of, or for nothing that is seen.
+const ENTITIES: [(&str, Option<char>); 34] = [
+    ("amp", Some('&')),
+    ("lt", Some('<')),
+    ("gt", Some('>')),
+    ("quot", Some('"')),
+    ("apos", Some('\'')),
+    ("commat", Some('@')),
+    ("colon", Some(':')),
+    ("period", Some('.')),
+    ("excl", Some('!')),
+    ("num", Some('#')),
+    ("dollar", Some('$')),
+    ("percnt", Some('%')),
+    ("sol", Some('/')),
+    ("bsol", Some('\\')),
+    ("lowbar", Some('_')),
+    ("underbar", Some('_')),
+    ("equals", Some('=')),
+    ("plus", Some('+')),
+    ("hyphen", Some('-')),
+    ("dash", Some('-')),
+    ("nbsp", Some(' ')),
+    ("shy", None),
+    ("zwj", None),
+    ("zwnj", None),
+    ("lrm", None),
+    ("rlm", None),
+    ("nobreak", None),
+    ("zerowidthspace", None),
+    ("negativethinspace", None),
+    ("negativemediumspace", None),
+    ("negativethickspace", None),
+    ("negativeverythinspace", None),
+    ("invisiblecomma", None),
+    ("invisibletimes", None),
+];
+
+fn entity(text: &str) -> Option<(Option<char>, usize)> {
+    let name = text.strip_prefix('&')?;
+    if let Some(number) = name.strip_prefix('#') {
+        return numeric(number).map(|(c, length)| (Some(c), 2 + length));
+    }
+    let length = name
+        .bytes()
+        .take(24)
+        .take_while(u8::is_ascii_alphabetic)
+        .count();
+    let closed = name.as_bytes().get(length) == Some(&b';');
+    let (entity, c) = ENTITIES.iter().find(|(entity, _)| {
+        if closed {
+            return *entity == &name[..length];
+        }
+        // The oldest ones need no semicolon.
+        matches!(*entity, "amp" | "lt" | "gt" | "quot" | "nbsp" | "shy") && name.starts_with(entity)
+    })?;
+    Some((*c, 1 + entity.len() + usize::from(closed)))
+}
+
+fn numeric(number: &str) -> Option<(char, usize)> {
+    let (digits, radix, before) = match number.strip_prefix('x') {
+        Some(hex) => (hex, 16, 1),
+        None => (number, 10, 0),
+    };
+    let length = digits
+        .bytes()
+        .take_while(|b| char::from(*b).is_digit(radix))
+        .count();
+    let significant = digits[..length].trim_start_matches('0');
+    if significant.is_empty() || significant.len() > 8 {
+        return None;
+    }
+    let c = char::from_u32(u32::from_str_radix(significant, radix).ok()?)?;
+    let closed = usize::from(digits.as_bytes().get(length) == Some(&b';'));
+    Some((c, before + length + closed))
+}
+
+/// `\u0040` of JSON and JavaScript, `\@` of Markdown.
+fn escape(text: &str) -> Option<(Option<char>, usize)> {
+    let next = text.get(1..)?.chars().next()?;
+    let digits = match next {
+        'u' => 2..6,
+        'x' => 2..4,
+        c if c.is_ascii_punctuation() => return Some((None, 1)),
+        _ => return None,
+    };
+    let length = digits.end;
+    let c = char::from_u32(hex_value(text.get(digits)?)?)?;
+    Some((Some(c), length))
+}
+
+fn tag(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if !matches!(bytes.get(1)?, b'a'..=b'z' | b'/' | b'!' | b'?') {
+        return None;
+    }
+    bytes
+        .iter()
+        .take(TAG_AT_MOST)
+        .position(|b| *b == b'>')
+        .map(|end| end + 1)
+}

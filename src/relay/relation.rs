@@ -1,0 +1,143 @@
+//! What an event refers to: replies, threads, edits, reactions, votes.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    carried::{CannotCarry, Remark},
+    scrub::Scrubber,
+};
+
+/// Where an event puts what it refers to.
+pub(super) const RELATES_TO: &str = "m.relates_to";
+const IN_REPLY_TO: &str = "m.in_reply_to";
+
+/// What becomes of an event whose target is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Without {
+    /// It is sent by itself.
+    Remark,
+    /// It makes no sense by itself.
+    Refuse(CannotCarry),
+}
+
+/// What `content` refers to, as it is there.
+pub(super) fn carry(
+    scrub: &Scrubber<'_>,
+    content: &Map<String, Value>,
+    without: Without,
+    remarks: &mut Vec<Remark>,
+) -> Result<Option<Value>, CannotCarry> {
+    let relates = match content.get(RELATES_TO) {
+        Some(Value::Object(relates)) => relates,
+        _ => {
+            return match without {
+                Without::Remark => Ok(None),
+                Without::Refuse(_) => Err(CannotCarry::Malformed),
+            };
+        }
+    };
+    let reply = reply(scrub, relates);
+    let Some(kind) = relates.get("rel_type").and_then(Value::as_str) else {
+        if let Without::Refuse(_) = without {
+            return Err(CannotCarry::Malformed);
+        }
+        if reply == Reply::Unknown {
+            remarks.push(Remark::WithoutReply);
+        }
+        return Ok(reply
+            .known()
+            .map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
+    };
+    let target = relates.get("event_id").and_then(Value::as_str);
+    let target = target.and_then(|event| scrub.passage.counterpart(event));
+    let is_thread = matches!(kind, "m.thread" | "io.element.thread");
+    let Some(target) = target else {
+        let Without::Remark = without else {
+            return match without {
+                Without::Refuse(why) => Err(why),
+                Without::Remark => Ok(None),
+            };
+        };
+        if !is_thread {
+            remarks.push(Remark::WithoutReference);
+            return Ok(None);
+        }
+        remarks.push(Remark::WithoutThread);
+        // What it only falls back to says nothing outside of the thread.
+        let falls_back = relates.get("is_falling_back").and_then(Value::as_bool) == Some(true);
+        let reply = reply.known().filter(|_| !falls_back);
+        return Ok(reply.map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
+    };
+    let mut own = relates.clone();
+    own.remove("event_id");
+    own.remove(IN_REPLY_TO);
+    let mut out = scrub.fields(&own);
+    out.insert("event_id".to_owned(), Value::String(target.to_string()));
+    let falls_back = out.get("is_falling_back").and_then(Value::as_bool) == Some(true);
+    match reply {
+        Reply::None => {}
+        Reply::To(event) => {
+            out.insert(IN_REPLY_TO.to_owned(), json!({ "event_id": event }));
+        }
+        // To clients without threads the message then follows the first of its thread.
+        Reply::Unknown if is_thread => {
+            out.insert(
+                IN_REPLY_TO.to_owned(),
+                json!({ "event_id": target.as_str() }),
+            );
+            if !falls_back {
+                out.insert("is_falling_back".to_owned(), Value::Bool(true));
+                remarks.push(Remark::WithoutReply);
+            }
+        }
+        Reply::Unknown => remarks.push(Remark::WithoutReply),
+    }
+    Ok(Some(Value::Object(out)))
+}
+
+/// The event that `content` changes, and whether it is known there: `Some(None)` if it is not.
+pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Option<String>> {
+    let relates = content.get(RELATES_TO)?.as_object()?;
+    if relates.get("rel_type").and_then(Value::as_str) != Some("m.replace") {
+        return None;
+    }
+    let target = relates.get("event_id").and_then(Value::as_str);
+    let known = target.and_then(|event| scrub.passage.counterpart(event));
+    Some(known.map(|event| event.to_string()))
+}
+
+/// Whether `content` is a reply in the eyes of its client.
+pub(super) fn is_reply(content: &Map<String, Value>) -> bool {
+    let relates = content.get(RELATES_TO).and_then(Value::as_object);
+    relates.is_some_and(|relates| relates.contains_key(IN_REPLY_TO))
+}
+
+#[derive(PartialEq)]
+enum Reply {
+    None,
+    Unknown,
+    To(String),
+}
+
+impl Reply {
+    fn known(self) -> Option<String> {
+        match self {
+            Self::To(event) => Some(event),
+            Self::None | Self::Unknown => None,
+        }
+    }
+}
+
+fn reply(scrub: &Scrubber<'_>, relates: &Map<String, Value>) -> Reply {
+    let event = relates
+        .get(IN_REPLY_TO)
+        .and_then(|reply| reply.get("event_id"))
+        .and_then(Value::as_str);
+    match event {
+        None => Reply::None,
+        Some(event) => match scrub.passage.counterpart(event) {
+            Some(event) => Reply::To(event.to_string()),
+            None => Reply::Unknown,
+        },
+    }
+}

@@ -1,0 +1,74 @@
+//! What ghosts say in the rooms of a conversation, in words. Fixed sentences only, with names that
+//! were cleaned before.
+
+use serde::{Deserialize, Serialize};
+
+/// A sentence of the service, always encrypted, always to the people of one room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Saying {
+    /// In the origin, when the conversation begins.
+    Masked {
+        /// The handle, with `@`.
+        handle: String,
+        /// How the asker is called on the other side.
+        shown_as: String,
+    },
+    /// In the origin of a group.
+    MaskedInGroup {
+        /// The handle, with `@`.
+        handle: String,
+    },
+    /// A message was in clear.
+    InClear,
+    /// A call that cannot cross rooms.
+    RoomCall,
+    /// Something was not carried, or not whole.
+    NotCarried {
+        /// What happened, and what to do next.
+        words: String,
+    },
+    /// Nobody is on the other side at the moment.
+    NobodyThere,
+    /// Somebody is not in the conversation any more.
+    WentAway {
+        /// How they are called.
+        name: String,
+    },
+    /// The conversation is over.
+    Ended,
+}
+
+impl Saying {
+    /// The sentence in plain text.
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Masked { handle, shown_as } => format!(
+                "{handle} is masked: you do not see their Matrix ID, and they do not see yours. \
+                 They see you as {shown_as}. This service carries what you write to each other and \
+                 can read it on the way; it keeps none of it."
+            ),
+            Self::MaskedInGroup { handle } => format!(
+                "{handle} is masked and takes part through me: this service carries what is \
+                 written here to them and can read it on the way; it keeps none of it."
+            ),
+            Self::InClear => "That message was not encrypted, so it was not carried on. Please \
+                              send it again: this chat is encrypted."
+                .to_owned(),
+            Self::RoomCall => "A call of this kind lives in one room and cannot be carried to the \
+                               other side. In a chat of two, a voice or video call that your \
+                               client starts as a \"legacy call\" can be: please try that."
+                .to_owned(),
+            Self::NotCarried { words } => words.clone(),
+            Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
+                                  not delivered."
+                .to_owned(),
+            Self::WentAway { name } => format!(
+                "{name} has left the conversation. What you write here does not reach them unless \
+                 they come back."
+            ),
+            Self::Ended => "This conversation has ended: what is written here is not delivered \
+                            any more, and I leave."
+                .to_owned(),
+        }
+    }
+}

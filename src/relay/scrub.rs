@@ -1,0 +1,260 @@
+//! Text, keys and values with everything replaced that names anybody.
+
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use super::{
+    html,
+    identifiers::{Identifiers, Kind},
+    link,
+    passage::Passage,
+};
+
+/// What stands in the place of something that cannot be named there.
+pub(super) const STRUCK: &str = "…";
+
+/// What to put in the place of something found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// A mention of one of the passage's people, by index.
+    Person(usize),
+    /// A link.
+    Link(String),
+    /// Words.
+    Words(&'static str),
+}
+
+/// Replaces what must not come out.
+pub(super) struct Scrubber<'a> {
+    pub(super) passage: &'a Passage<'a>,
+    identifiers: Identifiers,
+    mentions: Vec<String>,
+}
+
+impl<'a> Scrubber<'a> {
+    pub(super) fn new(passage: &'a Passage<'a>) -> Self {
+        Self {
+            passage,
+            identifiers: Identifiers::of(passage),
+            mentions: passage.people.iter().map(|p| p.mention()).collect(),
+        }
+    }
+
+    /// What a text says in the place of one of the passage's people.
+    pub(super) fn mention(&self, person: usize) -> &str {
+        self.mentions.get(person).map_or(STRUCK, String::as_str)
+    }
+
+    /// Whether anything in `text` must not come out.
+    pub(super) fn tells(&self, text: &str) -> bool {
+        self.identifiers.any(text)
+    }
+
+    /// What to replace in a text, in order and apart from each other.
+    pub(super) fn replacements(&self, text: &str) -> Vec<(Range<usize>, Instead)> {
+        let mut found = self.identifiers.find(text).into_iter().peekable();
+        let mut out: Vec<(Range<usize>, Instead)> = Vec::new();
+        for link in link::links(text) {
+            while let Some(it) = found.next_if(|it| it.range.end <= link.start) {
+                out.push((it.range, self.bare(it.kind)));
+            }
+            let mut first = None;
+            let mut whole = link.clone();
+            while let Some(it) = found.next_if(|it| it.range.start < link.end) {
+                first.get_or_insert(it.kind);
+                whole.start = whole.start.min(it.range.start);
+                whole.end = whole.end.max(it.range.end);
+            }
+            let uri = &text[link];
+            match first {
+                Some(kind) => {
+                    let instead = self.link(kind, uri);
+                    if matches!(instead, Instead::Person(_)) {
+                        whole = with_markdown(text, whole);
+                    }
+                    // What was replaced in a Markdown link's text goes with it.
+                    out.retain(|(range, _)| range.end <= whole.start);
+                    out.push((whole, instead));
+                }
+                None => {
+                    let server = self.passage.sender.server_name();
+                    if let Some(uri) = link::without_via(uri, server) {
+                        out.push((whole, Instead::Link(uri)));
+                    }
+                }
+            }
+        }
+        out.extend(found.map(|it| (it.range, self.bare(it.kind))));
+        out
+    }
+
+    /// In the place of something that stands in a text by itself.
+    fn bare(&self, kind: Kind) -> Instead {
+        match kind {
+            Kind::Person(person) => Instead::Person(person),
+            Kind::Room => Instead::Words("(this chat)"),
+            Kind::Content => Instead::Words("(a file)"),
+            Kind::Secret => Instead::Words(STRUCK),
+        }
+    }
+
+    /// In the place of a link into Matrix.
+    pub(super) fn link(&self, kind: Kind, uri: &str) -> Instead {
+        if kind != Kind::Room {
+            return self.bare(kind);
+        }
+        let there = self.passage.there;
+        match link::event_in(uri) {
+            None => Instead::Link(link::to_room(there, None)),
+            Some(event) => match self.passage.counterpart(&event) {
+                Some(event) => Instead::Link(link::to_room(there, Some(&event))),
+                None => Instead::Words("(a message that is no longer known here)"),
+            },
+        }
+    }
+
+    /// What the `href` of HTML becomes; `None` if it may stay as it is.
+    pub(super) fn href(&self, uri: &str) -> Option<Instead> {
+        let uri = uri.trim();
+        match self.identifiers.find(uri).first() {
+            Some(found) if link::is_link(uri) => Some(self.link(found.kind, uri)),
+            Some(_) => Some(Instead::Words(STRUCK)),
+            None => link::without_via(uri, self.passage.sender.server_name()).map(Instead::Link),
+        }
+    }
+
+    /// A text for people to read.
+    pub(super) fn text(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        for (range, instead) in self.replacements(text) {
+            out.push_str(text.get(at..range.start).unwrap_or_default());
+            out.push_str(match &instead {
+                Instead::Person(person) => self.mention(*person),
+                Instead::Link(uri) => uri,
+                Instead::Words(words) => words,
+            });
+            at = range.end;
+        }
+        out.push_str(text.get(at..).unwrap_or_default());
+        out
+    }
+
+    /// A string for programs to read.
+    fn token(&self, text: &str) -> String {
+        if let Some(person) = self.passage.person(text) {
+            return person.there.to_string();
+        }
+        if text == self.passage.here {
+            return self.passage.there.to_string();
+        }
+        if text.starts_with('$')
+            && let Some(event) = self.passage.counterpart(text)
+        {
+            return event.to_string();
+        }
+        if is_content(text) {
+            return text.to_owned();
+        }
+        self.text(text)
+    }
+
+    /// A value under a key.
+    pub(super) fn value(&self, key: &str, value: &Value) -> Value {
+        match value {
+            Value::String(text) if is_html(key) => Value::String(html::plainly(self, text)),
+            Value::String(text) if is_prose(key) => Value::String(self.text(text)),
+            Value::String(text) => Value::String(self.token(text)),
+            Value::Array(values) => values.iter().map(|value| self.value(key, value)).collect(),
+            Value::Object(fields) => Value::Object(self.fields(fields)),
+            other => other.clone(),
+        }
+    }
+
+    /// All fields of an object but those that tell about their sender.
+    pub(super) fn fields(&self, fields: &Map<String, Value>) -> Map<String, Value> {
+        let html = fields.get("mimetype").and_then(Value::as_str) == Some("text/html");
+        let mut out = Map::new();
+        for (key, value) in fields {
+            if is_personal(key) {
+                continue;
+            }
+            let value = match value {
+                Value::String(text) if html && key == "body" => {
+                    Value::String(html::plainly(self, text))
+                }
+                value => self.value(key, value),
+            };
+            out.insert(self.token(key), value);
+        }
+        out
+    }
+}
+
+/// `[Alice](https://matrix.to/#/@alice:example.org)`, if the link stands so.
+fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
+    let before = &text[..link.start];
+    if !before.ends_with("](") || !text[link.end..].starts_with(')') {
+        return link;
+    }
+    match before.rfind('[') {
+        Some(start) if !before[start..].contains('\n') => start..link.end + 1,
+        _ => link,
+    }
+}
+
+/// Whether a whole string is the address of content.
+pub(super) fn is_content(text: &str) -> bool {
+    let Some((server, media)) = text
+        .strip_prefix("mxc://")
+        .and_then(|it| it.split_once('/'))
+    else {
+        return false;
+    };
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let host = |b: u8| name(b) || matches!(b, b'.' | b':' | b'[' | b']');
+    !server.is_empty()
+        && !media.is_empty()
+        && text.len() <= 512
+        && server.bytes().all(host)
+        && media.bytes().all(name)
+}
+
+/// Keys whose value is HTML.
+pub(super) fn is_html(key: &str) -> bool {
+    matches!(key, "formatted_body" | "org.matrix.msc1767.html" | "m.html")
+}
+
+/// Keys whose value is for people to read, whatever it looks like.
+pub(super) fn is_prose(key: &str) -> bool {
+    matches!(
+        key,
+        "body"
+            | "filename"
+            | "org.matrix.msc1767.text"
+            | "m.text"
+            | "description"
+            | "name"
+            | "topic"
+    )
+}
+
+/// Keys under which clients put who they are.
+fn is_personal(key: &str) -> bool {
+    matches!(
+        key,
+        "via"
+            | "unsigned"
+            | "sender"
+            | "sender_key"
+            | "device_id"
+            | "sender_device_id"
+            | "from_device"
+            | "displayname"
+            | "display_name"
+            | "avatar_url"
+    ) || key.starts_with("io.element.")
+        || key.starts_with("org.matrix.msc4144")
+        || key.contains("per_message_profile")
+}

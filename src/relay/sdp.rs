@@ -1,0 +1,158 @@
+//! Session descriptions and candidates of calls (RFC 8866, RFC 8839), without what shows where
+//! somebody is.
+//!
+//! Only candidates of relays pass (`typ relay`): their address is the TURN server's. Each is written
+//! anew from the parts that are known, so that odd spacing and unknown extensions carry nothing.
+
+use std::net::IpAddr;
+
+use super::{pseudonym::digest, scrub::Scrubber};
+
+/// The longest description, in bytes.
+pub(super) const LONGEST: usize = 40 * 1024;
+
+const NOWHERE: &str = "IN IP4 0.0.0.0";
+
+/// A description as the other side may see it.
+pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
+    let hide = scrub.passage.hide_addresses;
+    let mut out = String::with_capacity(sdp.len());
+    for line in sdp.lines().map(|line| line.trim_end_matches('\r')) {
+        let line = match hide {
+            true => hidden(scrub, line),
+            false => Some(scrub.text(line)),
+        };
+        if let Some(line) = line {
+            out.push_str(&line);
+            out.push_str("\r\n");
+        }
+    }
+    out
+}
+
+/// One line without addresses; `None` for one that has nothing else to say.
+fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
+    let line = line.trim();
+    let (kind, value) = line.split_once('=')?;
+    match kind {
+        "o" => {
+            let mut parts = value.split_whitespace().skip(1);
+            let number = |part: Option<&str>| {
+                part.filter(|part| part.bytes().all(|b| b.is_ascii_digit()))
+                    .unwrap_or("0")
+                    .to_owned()
+            };
+            let (session, version) = (number(parts.next()), number(parts.next()));
+            Some(format!("o=- {session} {version} {NOWHERE}"))
+        }
+        "c" => Some(format!("c={NOWHERE}")),
+        "s" => Some("s=-".to_owned()),
+        // What an attribute is, is told by its name; all but these are about codecs and streams.
+        "a" => attribute(scrub, value),
+        "v" | "t" | "b" => Some(scrub.text(line)),
+        "m" => Some(media(scrub, value)),
+        _ => None,
+    }
+}
+
+/// The port in a media line is that of an address that is not shown.
+fn media(scrub: &Scrubber<'_>, value: &str) -> String {
+    let mut parts: Vec<&str> = value.split_whitespace().collect();
+    // Port 0 turns a stream down.
+    if let Some(port) = parts.get_mut(1).filter(|port| **port != "0") {
+        *port = "9";
+    }
+    scrub.text(&format!("m={}", parts.join(" ")))
+}
+
+fn attribute(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
+    let (name, rest) = value.split_once(':').unwrap_or((value, ""));
+    match name.trim().to_ascii_lowercase().as_str() {
+        "candidate" => candidate(scrub, value).map(|candidate| format!("a={candidate}")),
+        "rtcp" => Some(format!("a=rtcp:9 {NOWHERE}")),
+        "remote-candidates" | "tool" | "source-filter" | "alt" | "altc" => None,
+        _ if names_an_address(rest) => None,
+        _ => Some(scrub.text(&format!("a={value}"))),
+    }
+}
+
+/// Whether a word in it can be read as an address of the network.
+fn names_an_address(text: &str) -> bool {
+    let mut words =
+        text.split(|c: char| c.is_whitespace() || matches!(c, '[' | ']' | ',' | ';' | '='));
+    words.any(|word| {
+        let port = word.rsplit_once(':').map(|(host, _)| host);
+        word.to_ascii_lowercase().ends_with(".local")
+            || [Some(word), port]
+                .into_iter()
+                .flatten()
+                // What has no dot and one colon only is a time or a number.
+                .any(|word| word.parse::<IpAddr>().is_ok())
+    })
+}
+
+/// A candidate of a relay; `None` for any other, or with addresses shown, as it is.
+pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
+    if !scrub.passage.hide_addresses {
+        return Some(scrub.text(line));
+    }
+    let line = line.trim();
+    let prefix = line
+        .get(..10)
+        .filter(|p| p.eq_ignore_ascii_case("candidate:"))?;
+    let parts: Vec<&str> = line[prefix.len()..].split_whitespace().collect();
+    let [
+        foundation,
+        component,
+        transport,
+        priority,
+        address,
+        port,
+        typ,
+        kind,
+        rest @ ..,
+    ] = &parts[..]
+    else {
+        return None;
+    };
+    if !typ.eq_ignore_ascii_case("typ") || !kind.eq_ignore_ascii_case("relay") {
+        return None;
+    }
+    let component: u16 = component.parse().ok()?;
+    let priority: u32 = priority.parse().ok()?;
+    let address: IpAddr = address.parse().ok()?;
+    let port: u16 = port.parse().ok()?;
+    let transport = ["udp", "tcp"]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(transport))?;
+    // Made from the address behind the relay, among other things.
+    let foundation = digest(scrub.passage.pseudonym_key, foundation)?;
+    let mut out = format!(
+        "candidate:{foundation} {component} {transport} {priority} {address} {port} typ relay \
+         raddr 0.0.0.0 rport 9"
+    );
+    for pair in rest.chunks_exact(2) {
+        let known = ["generation", "ufrag", "tcptype"];
+        let ice = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
+        if let Some(name) = known.into_iter().find(|name| *name == pair[0])
+            && pair[1].len() <= 256
+            && pair[1].chars().all(ice)
+        {
+            out.push_str(&format!(" {name} {}", pair[1]));
+        }
+    }
+    Some(out)
+}
+
+/// Whether a description or a candidate has a relay in it.
+pub(super) fn has_relay(text: &str) -> bool {
+    text.lines().any(|line| {
+        let words: Vec<String> = line
+            .split_whitespace()
+            .map(str::to_ascii_lowercase)
+            .collect();
+        words
+            .windows(2)
+            .any(|pair| pair[0] == "typ" && pair[1] == "relay")
+    })
+}

@@ -1,0 +1,359 @@
+//! What a conversation knows, what can happen to it, and what it asks for.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+
+use super::Saying;
+use crate::clock::Timestamp;
+
+/// A conversation with somebody whose handle is masked: several rooms that show the same.
+///
+/// The people who need no mask are in the **origin**, the room that one of them made; each masked
+/// person has a **portal**, in which everybody else is a ghost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// 16 random bytes in hexadecimal digits; marks the portals.
+    pub id: String,
+    /// The room that one of the people made; none while nobody is there.
+    pub origin: Option<OwnedRoomId>,
+    /// Two people, one in the origin and one in a portal.
+    pub direct: bool,
+    /// From which pseudonyms are derived.
+    pub secret: Secret,
+    /// Everybody who was ever in it. A place in this list never changes its person.
+    pub people: Vec<Participant>,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// When the asker was last led back to the room they have.
+    pub led_back_at: Option<Timestamp>,
+    /// It is over: its rooms are being left.
+    pub ended: bool,
+}
+
+/// 32 random bytes that are not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
+pub struct Secret(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(_)")
+    }
+}
+
+/// Somebody in a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Participant {
+    /// Their Matrix ID: known to the service, and shown in no room but their own.
+    pub user: OwnedUserId,
+    /// The ghost by which the rooms of the others show them.
+    pub ghost: OwnedUserId,
+    /// How they are called there.
+    pub name: String,
+    /// The ghost was made for this conversation only, and goes with it.
+    pub own_ghost: bool,
+    /// Where they are themselves.
+    pub seat: Seat,
+}
+
+/// Where somebody is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seat {
+    /// In the origin.
+    Origin {
+        /// Whether they are still there.
+        here: bool,
+    },
+    /// In a portal of their own.
+    Portal {
+        /// The room, once there is one.
+        room: Option<OwnedRoomId>,
+        /// Where they stand with it.
+        standing: Standing,
+    },
+}
+
+/// Where the owner of a portal stands with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Nothing was said yet that they would have to be invited for.
+    Unasked,
+    /// The portal is being made, or its owner invited again.
+    Awaited,
+    /// They are invited.
+    Invited,
+    /// They have joined.
+    Joined,
+    /// They left it after they had joined; the next message invites them again.
+    Left,
+    /// It is closed for them.
+    Gone,
+}
+
+/// One of the rooms of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// The room that one of the people made.
+    Origin,
+    /// The portal of this participant.
+    Portal(usize),
+}
+
+impl Participant {
+    /// The room in which they are themselves.
+    pub fn place(&self, index: usize) -> Place {
+        match self.seat {
+            Seat::Origin { .. } => Place::Origin,
+            Seat::Portal { .. } => Place::Portal(index),
+        }
+    }
+
+    /// Whether they take part now, so that the others are to see their ghost.
+    pub fn takes_part(&self) -> bool {
+        match self.seat {
+            Seat::Origin { here } => here,
+            Seat::Portal { standing, .. } => standing != Standing::Gone,
+        }
+    }
+}
+
+impl Conversation {
+    /// The room of a place, if there is one.
+    pub fn room(&self, place: Place) -> Option<&OwnedRoomId> {
+        match place {
+            Place::Origin => self.origin.as_ref(),
+            Place::Portal(index) => match &self.people.get(index)?.seat {
+                Seat::Portal { room, .. } => room.as_ref(),
+                Seat::Origin { .. } => None,
+            },
+        }
+    }
+
+    /// Which of its rooms this is.
+    pub fn place_of(&self, room: &ruma::RoomId) -> Option<Place> {
+        let portals = (0..self.people.len()).map(Place::Portal);
+        std::iter::once(Place::Origin)
+            .chain(portals)
+            .find(|place| self.room(*place).is_some_and(|known| known == room))
+    }
+
+    /// The person whose own room this is and who is known there by this Matrix ID.
+    pub fn person_at(&self, place: Place, user: &UserId) -> Option<usize> {
+        let mut people = self.people.iter().enumerate();
+        people
+            .find(|(index, person)| person.user == user && person.place(*index) == place)
+            .map(|(index, _)| index)
+    }
+
+    /// Those whom the room of this place shows as ghosts, and who take part now.
+    pub fn ghosts_at(&self, place: Place) -> impl Iterator<Item = &Participant> {
+        let people = self.people.iter().enumerate();
+        people
+            .filter(move |(index, person)| person.place(*index) != place && person.takes_part())
+            .map(|(_, person)| person)
+    }
+
+    /// How somebody is known in the room of this place.
+    pub fn shown_as(&self, index: usize, place: Place) -> Option<&OwnedUserId> {
+        let person = self.people.get(index)?;
+        Some(if person.place(index) == place {
+            &person.user
+        } else {
+            &person.ghost
+        })
+    }
+
+    /// The rooms into which something is carried that was said in this one.
+    pub fn others(&self, from: Place) -> Vec<Place> {
+        let mut places = Vec::new();
+        let origin = |person: &Participant| matches!(person.seat, Seat::Origin { here: true });
+        if from != Place::Origin && self.origin.is_some() && self.people.iter().any(origin) {
+            places.push(Place::Origin);
+        }
+        for (index, person) in self.people.iter().enumerate() {
+            let place = Place::Portal(index);
+            if matches!(person.seat, Seat::Portal { .. }) && place != from && person.takes_part() {
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    /// The ghosts of this conversation that exist for nothing else.
+    pub fn own_ghosts(&self) -> impl Iterator<Item = &OwnedUserId> {
+        let own = self.people.iter().filter(|person| person.own_ghost);
+        own.map(|person| &person.ghost)
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The handle's ghost is in the origin; these events were heard before.
+    Opened {
+        /// What was said there already, in order.
+        heard: Vec<OwnedEventId>,
+    },
+    /// Another masked person is in it: their handle's ghost came into the origin.
+    Added {
+        /// Who.
+        person: Box<Participant>,
+        /// What was said there already, in order.
+        heard: Vec<OwnedEventId>,
+    },
+    /// The asker was led back to the room they have.
+    LedBack {
+        /// When.
+        at: Timestamp,
+    },
+    /// Somebody said something.
+    Heard {
+        /// Where.
+        place: Place,
+        /// Who.
+        sender: OwnedUserId,
+        /// The event.
+        event: OwnedEventId,
+        /// What it is.
+        kind: Heard,
+    },
+    /// Somebody's membership of one of the rooms changed.
+    Member {
+        /// Where.
+        place: Place,
+        /// Whose.
+        user: OwnedUserId,
+        /// `join`, `invite`, `leave` or `ban`.
+        membership: String,
+        /// Somebody else did it.
+        by_others: bool,
+        /// The ghost by which the others would see them, if they are new, its name, and whether it
+        /// is made for this conversation only.
+        ghost: Option<(OwnedUserId, String, bool)>,
+    },
+    /// A portal is there: its owner is invited, and the ghosts of the others are in it.
+    Furnished {
+        /// Whose.
+        person: usize,
+    },
+    /// A portal's room was made.
+    Made {
+        /// Whose.
+        person: usize,
+        /// The room.
+        room: OwnedRoomId,
+    },
+    /// The asker came back with another room.
+    Moved {
+        /// The new origin.
+        room: OwnedRoomId,
+        /// What was said there already, in order.
+        heard: Vec<OwnedEventId>,
+    },
+    /// Something could not be carried, or not whole.
+    NotCarried {
+        /// Where it was said.
+        place: Place,
+        /// The event.
+        event: OwnedEventId,
+        /// What its sender is told.
+        words: String,
+    },
+    /// A portal cannot be made, or its owner cannot be invited.
+    NotFurnished {
+        /// Whose.
+        person: usize,
+    },
+    /// One of the rooms was left by all our users.
+    Departed {
+        /// Which.
+        place: Place,
+    },
+    /// The conversation is over for this person: the handle was released, changed its mode, or its
+    /// owner blocked somebody.
+    End,
+}
+
+/// What an event is, as far as it can be told without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Something to carry: encrypted, or a reaction.
+    Event,
+    /// An earlier event was taken back.
+    TakenBack {
+        /// Which.
+        of: OwnedEventId,
+    },
+    /// A message in clear.
+    InClear,
+    /// A call in the way that cannot cross rooms.
+    RoomCall,
+}
+
+/// What has to be done, by the actor of one room, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Make a portal, or find it; bring everybody's ghosts into it and invite its owner.
+    Furnish {
+        /// Whose.
+        person: usize,
+    },
+    /// Carry an event of this room into another one.
+    Carry {
+        /// The event.
+        event: OwnedEventId,
+        /// Who said it.
+        from: usize,
+        /// Where to.
+        to: Place,
+        /// It is carried nowhere else after that.
+        last: bool,
+    },
+    /// Take back, in another room, what was carried there.
+    TakeBack {
+        /// The redaction.
+        event: OwnedEventId,
+        /// What was taken back in this room.
+        of: OwnedEventId,
+        /// Who did so.
+        from: usize,
+        /// Where to.
+        to: Place,
+    },
+    /// Say one of our own sentences here, encrypted.
+    Say {
+        /// Which.
+        saying: Saying,
+        /// What it follows from: the same is never said twice for the same cause.
+        cause: String,
+    },
+    /// The ghosts of this conversation leave this room and destroy its keys.
+    Depart,
+    /// The ghosts that were made for this conversation are taken away.
+    Retire {
+        /// Which.
+        ghosts: Vec<OwnedUserId>,
+    },
+}
+
+impl Effect {
+    /// A name without any content, for logs and transaction ids.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Furnish { .. } => "furnish",
+            Self::Carry { .. } => "carry",
+            Self::TakeBack { .. } => "carry-take-back",
+            Self::Say { .. } => "relay-say",
+            Self::Depart => "depart",
+            Self::Retire { .. } => "retire",
+        }
+    }
+}
+
+/// The new state, and what to do where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The state from now on; none when nothing of it is left.
+    pub state: Option<Conversation>,
+    /// What to do, each in the room of a place, in order.
+    pub effects: Vec<(OwnedRoomId, Effect)>,
+}

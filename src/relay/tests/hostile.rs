@@ -1,0 +1,258 @@
+//! Whatever somebody makes up, nothing that names its sender comes out.
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::{ALICE, to_sam};
+
+fn entities(text: &str) -> String {
+    text.chars()
+        .map(|c| format!("&#{};", u32::from(c)))
+        .collect()
+}
+
+fn hex_entities(text: &str) -> String {
+    text.chars()
+        .map(|c| format!("&#x{:X};", u32::from(c)))
+        .collect()
+}
+
+/// The sender's Matrix ID in one of the ways in which a client could be made to show it.
+fn spelled() -> impl Strategy<Value = String> {
+    let bare = ALICE.trim_start_matches('@');
+    let percent = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let forms = vec![
+        ALICE.to_owned(),
+        ALICE.to_uppercase(),
+        "@Alice.Harbour:Far.Example".to_owned(),
+        percent(ALICE),
+        percent(&percent(ALICE)),
+        entities(ALICE),
+        hex_entities(ALICE),
+        ALICE.replace(':', "&colon;").replace('@', "&commat;"),
+        ALICE.chars().flat_map(|c| [c, '\u{200B}']).collect(),
+        ALICE.replace('.', ".\u{2060}"),
+        ALICE.replace('h', "\u{00AD}h"),
+        format!("https://matrix.to/#/{ALICE}"),
+        format!("https://matrix.to/#/{}", percent(ALICE)),
+        format!("https://MATRIX.TO/#/{ALICE}?via=far.example"),
+        format!("matrix:u/{bare}"),
+        format!("matrix:u/{}?action=chat", percent(bare)),
+        format!("<a href=\"https://matrix.to/#/{ALICE}\">me</a>"),
+        format!("<a href='https://matrix.to/#/{}'>me</a>", entities(ALICE)),
+        format!("<A HREF=https://matrix.to/#/{ALICE}>me</A>"),
+        format!("<span data-mx-x=\"{ALICE}\">me</span>"),
+        format!("<!-- {ALICE} --><b>x</b>"),
+        format!("<img src=\"x\" alt=\"{ALICE}\">"),
+        format!("@alice.<b></b>harbour:far.example"),
+        format!("@alice.<i>harbour</i>:far.example"),
+        format!("[me](https://matrix.to/#/{ALICE})"),
+        "ALICESDEVICE".to_owned(),
+        "https://matrix.to/#/!here:far.example/$one?via=far.example".to_owned(),
+        "!here:far.example".to_owned(),
+    ];
+    prop::sample::select(forms)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        2 => "[ -~]{0,20}",
+        1 => "\\PC{0,12}",
+        3 => ("[ a-z<>&%\"']{0,6}", spelled(), "[ a-z<>&;\"']{0,6}").prop_map(|(a, b, c)| a + &b + &c),
+    ]
+}
+
+fn key() -> impl Strategy<Value = String> {
+    let known = [
+        "body",
+        "formatted_body",
+        "msgtype",
+        "format",
+        "filename",
+        "info",
+        "file",
+        "url",
+        "m.relates_to",
+        "m.new_content",
+        "m.mentions",
+        "user_ids",
+        "event_id",
+        "rel_type",
+        "key",
+        "m.in_reply_to",
+        "org.matrix.msc1767.text",
+        "org.matrix.msc1767.html",
+        "m.text",
+        "via",
+        "displayname",
+        "avatar_url",
+        "sender",
+        "room_id",
+        "com.beeper.per_message_profile",
+    ];
+    prop_oneof![
+        4 => prop::sample::select(known.to_vec()).prop_map(str::to_owned),
+        1 => spelled(),
+        1 => "[a-z.]{1,10}",
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        6 => text().prop_map(Value::String),
+        1 => any::<i64>().prop_map(|number| json!(number)),
+        1 => Just(Value::Null),
+        1 => Just(json!(true)),
+        1 => prop::sample::select(vec!["m.text", "m.image", "m.thread", "m.replace", "$one",
+            "org.matrix.custom.html", "m.annotation"]).prop_map(|text| json!(text)),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),
+            prop::collection::vec((key(), inner), 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+fn content() -> impl Strategy<Value = Value> {
+    prop::collection::vec((key(), value()), 0..8).prop_map(|fields| {
+        let mut content: Map<String, Value> = fields.into_iter().collect();
+        content.entry("msgtype").or_insert(json!("m.text"));
+        content.entry("body").or_insert(json!("x"));
+        Value::Object(content)
+    })
+}
+
+fn event_type() -> impl Strategy<Value = String> {
+    let known = [
+        "m.room.message",
+        "m.sticker",
+        "m.reaction",
+        "org.matrix.msc3381.poll.start",
+        "m.poll.response",
+        "m.call.invite",
+        "m.call.candidates",
+        "org.example.unknown",
+    ];
+    prop_oneof![
+        9 => prop::sample::select(known.to_vec()).prop_map(str::to_owned),
+        1 => spelled(),
+    ]
+}
+
+/// Every string of a value, keys too.
+fn strings(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::String(text) => out.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, out)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                out.push(key.clone());
+                strings(value, out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a person could read in a text: without tags, with entities and percent signs resolved,
+/// without what cannot be seen. By other means than the code has.
+fn readings(text: &str) -> Vec<String> {
+    let mut readings = vec![text.to_owned()];
+    for _ in 0..3 {
+        let last = readings[readings.len() - 1].clone();
+        let decoded = percent_decode_str(&last).decode_utf8_lossy().into_owned();
+        let mut resolved = String::new();
+        let mut rest = decoded.as_str();
+        while let Some((before, after)) = rest.split_once('&') {
+            resolved.push_str(before);
+            let named = after.split_once(';').and_then(|(name, after)| {
+                let code = match name.strip_prefix('#') {
+                    Some(code) => match code.strip_prefix(['x', 'X']) {
+                        Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                        None => code.parse().ok()?,
+                    },
+                    None => match name {
+                        "colon" => 0x3A,
+                        "commat" => 0x40,
+                        "period" => 0x2E,
+                        _ => return None,
+                    },
+                };
+                Some((char::from_u32(code)?, after))
+            });
+            match named {
+                Some((c, after)) => {
+                    resolved.push(c);
+                    rest = after;
+                }
+                None => {
+                    resolved.push('&');
+                    rest = after;
+                }
+            }
+        }
+        resolved.push_str(rest);
+        readings.push(resolved);
+    }
+    readings
+}
+
+fn without_tags(text: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for c in text.chars() {
+        match c {
+            '<' => inside = true,
+            '>' if inside => inside = false,
+            c if !inside => out.push(c),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn names_alice(text: &str) -> bool {
+    let visible = |c: &char| !matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{00AD}');
+    readings(text).iter().any(|reading| {
+        [reading.clone(), without_tags(reading)].iter().any(|form| {
+            let form: String = form
+                .chars()
+                .filter(visible)
+                .collect::<String>()
+                .to_lowercase();
+            form.contains("alice.harbour:far.example") || form.contains("!here:far.example")
+        })
+    })
+}
+
+#[test]
+fn the_search_finds_what_it_is_to_find() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..200 {
+        let tree = spelled().new_tree(&mut runner).unwrap();
+        let text = proptest::strategy::ValueTree::current(&tree);
+        assert!(
+            names_alice(&text) || text == "ALICESDEVICE" || text.contains("<!--"),
+            "{text}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn nothing_that_comes_out_names_its_sender(kind in event_type(), content in content()) {
+        if let Ok(Some(out)) = to_sam(&kind, &content) {
+            let mut all = vec![out.event_type.clone()];
+            strings(&out.content, &mut all);
+            for text in &all {
+                prop_assert!(!names_alice(text), "{text:?} of {content}");
+                prop_assert!(!text.contains("ALICESDEVICE"), "{text:?} of {content}");
+            }
+        }
+    }
+}

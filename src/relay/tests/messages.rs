@@ -1,0 +1,266 @@
+use serde_json::{Value, json};
+
+use super::{ALICE, GHOST, SAM, SAMUEL, Way, carried, to_sam, with_passage};
+use crate::relay::{CannotCarry, Remark, carry, carry_text};
+
+#[test]
+fn text_of_every_kind_passes_as_it_is() {
+    for content in [
+        json!({ "msgtype": "m.text", "body": "the heron stands" }),
+        json!({ "msgtype": "m.notice", "body": "a notice", "m.mentions": {} }),
+        json!({ "msgtype": "m.emote", "body": "waves" }),
+        json!({ "msgtype": "m.text", "body": "bold", "format": "org.matrix.custom.html",
+                "formatted_body": "<strong>bold</strong>" }),
+        json!({ "msgtype": "m.location", "body": "here", "geo_uri": "geo:51.5,0.1" }),
+        json!({ "msgtype": "m.new.kind", "body": "who knows", "number": 7 }),
+    ] {
+        assert_eq!(carried("m.room.message", content.clone()), content);
+    }
+    let unknown = json!({ "value": [1, "two", { "three": null }] });
+    assert_eq!(carried("org.example.unknown", unknown.clone()), unknown);
+}
+
+#[test]
+fn files_pass_by_their_reference_and_voice_keeps_its_waveform() {
+    let file = json!({
+        "url": "mxc://far.example/abcdef", "iv": "AAAA", "hashes": { "sha256": "BBBB" },
+        "key": { "alg": "A256CTR", "ext": true, "k": "CCCC", "key_ops": ["decrypt"], "kty": "oct" },
+        "v": "v2",
+    });
+    let voice = json!({
+        "msgtype": "m.audio", "body": "Voice message", "file": file,
+        "info": { "duration": 3000, "mimetype": "audio/ogg", "size": 1234 },
+        "org.matrix.msc1767.audio": { "duration": 3000, "waveform": [0, 512, 1024] },
+        "org.matrix.msc3245.voice": {},
+    });
+    assert_eq!(carried("m.room.message", voice.clone()), voice);
+    let picture = json!({
+        "msgtype": "m.image", "body": "harbour.png", "filename": "harbour.png", "file": file,
+        "info": { "w": 2, "h": 2, "thumbnail_file": file, "xyz.amorgan.blurhash": "LEHV6n" },
+    });
+    assert_eq!(carried("m.room.message", picture.clone()), picture);
+    let sticker = json!({ "body": "duck", "info": {}, "url": "mxc://far.example/duck" });
+    assert_eq!(carried("m.sticker", sticker.clone()), sticker);
+}
+
+#[test]
+fn what_names_another_homeserver_is_to_be_uploaded_again() {
+    let content = json!({
+        "msgtype": "m.image", "body": "a.png",
+        "file": { "url": "mxc://far.example/abc" },
+        "info": { "thumbnail_file": { "url": "mxc://far.example/def" } },
+    });
+    let reload = with_passage(Way::ToSam, true, |passage| {
+        let passage = crate::relay::Passage {
+            same_homeserver: false,
+            ..crate::relay::Passage {
+                sender: passage.sender,
+                people: passage.people,
+                here: passage.here,
+                there: passage.there,
+                events: passage.events,
+                secrets: passage.secrets,
+                same_homeserver: true,
+                hide_addresses: true,
+                pseudonym_key: passage.pseudonym_key,
+            }
+        };
+        carry("m.room.message", &content, &passage)
+            .unwrap()
+            .unwrap()
+            .reload
+    });
+    let places: Vec<&str> = reload.iter().map(|it| it.pointer.as_str()).collect();
+    assert_eq!(places, ["/file/url", "/info/thumbnail_file/url"]);
+}
+
+#[test]
+fn replies_threads_edits_and_reactions_find_their_counterparts() {
+    let reply = carried(
+        "m.room.message",
+        json!({
+            "msgtype": "m.text",
+            "body": format!("> <{SAM}> the lock is dry\n\nso it is"),
+            "format": "org.matrix.custom.html",
+            "formatted_body": format!("<mx-reply><blockquote><a href=\"https://matrix.to/#/!here:far.example/$one\">In reply to</a> <a href=\"https://matrix.to/#/{SAM}\">{SAM}</a><br>the lock is dry</blockquote></mx-reply>so it is"),
+            "m.relates_to": { "m.in_reply_to": { "event_id": "$one" } },
+        }),
+    );
+    assert_eq!(reply["body"], "so it is");
+    assert_eq!(reply["formatted_body"], "so it is");
+    assert_eq!(reply["m.relates_to"]["m.in_reply_to"]["event_id"], "$eins");
+
+    let thread = carried(
+        "m.room.message",
+        json!({ "msgtype": "m.text", "body": "in a thread", "m.relates_to": {
+            "rel_type": "m.thread", "event_id": "$one", "is_falling_back": true,
+            "m.in_reply_to": { "event_id": "$two" },
+        } }),
+    );
+    assert_eq!(
+        thread["m.relates_to"],
+        json!({ "rel_type": "m.thread", "event_id": "$eins", "is_falling_back": true,
+                "m.in_reply_to": { "event_id": "$zwei" } })
+    );
+
+    let edit = carried(
+        "m.room.message",
+        json!({ "msgtype": "m.text", "body": "* new", "m.new_content": { "msgtype": "m.text", "body": "new" },
+                "m.relates_to": { "rel_type": "m.replace", "event_id": "$two" } }),
+    );
+    assert_eq!(edit["m.new_content"]["body"], "new");
+    assert_eq!(
+        edit["m.relates_to"],
+        json!({ "rel_type": "m.replace", "event_id": "$zwei" })
+    );
+
+    let reaction =
+        json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$one", "key": "🦆" } });
+    let out = carried("m.reaction", reaction);
+    assert_eq!(out["m.relates_to"]["event_id"], "$eins");
+    assert_eq!(out["m.relates_to"]["key"], "🦆");
+}
+
+#[test]
+fn polls_pass_with_their_answers_and_their_end() {
+    let start = json!({
+        "org.matrix.msc1767.text": "Tea?\n1. yes\n2. no",
+        "org.matrix.msc3381.poll.start": {
+            "kind": "org.matrix.msc3381.poll.disclosed", "max_selections": 1,
+            "question": { "org.matrix.msc1767.text": "Tea?", "body": "Tea?", "msgtype": "m.text" },
+            "answers": [
+                { "id": "a1", "org.matrix.msc1767.text": "yes" },
+                { "id": "a2", "org.matrix.msc1767.text": "no" },
+            ],
+        },
+    });
+    assert_eq!(
+        carried("org.matrix.msc3381.poll.start", start.clone()),
+        start
+    );
+    let response = |event: &str| {
+        json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": event },
+                "org.matrix.msc3381.poll.response": { "answers": ["a1"] } })
+    };
+    let out = carried("org.matrix.msc3381.poll.response", response("$poll"));
+    assert_eq!(out["m.relates_to"]["event_id"], "$umfrage");
+    assert_eq!(
+        out["org.matrix.msc3381.poll.response"]["answers"],
+        json!(["a1"])
+    );
+    let lost = to_sam("org.matrix.msc3381.poll.response", &response("$gone"));
+    assert_eq!(lost, Err(CannotCarry::PollTarget));
+}
+
+#[test]
+fn what_refers_to_something_forgotten_goes_without_it_and_its_sender_is_told() {
+    let reply = json!({ "msgtype": "m.text", "body": "so it is",
+        "m.relates_to": { "m.in_reply_to": { "event_id": "$gone" } } });
+    let out = to_sam("m.room.message", &reply).unwrap().unwrap();
+    assert_eq!(out.remarks, [Remark::WithoutReply]);
+    assert_eq!(
+        out.content,
+        json!({ "msgtype": "m.text", "body": "so it is" })
+    );
+    let edit = json!({ "msgtype": "m.text", "body": "* new",
+        "m.new_content": { "msgtype": "m.text", "body": "new" },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": "$gone" } });
+    let out = to_sam("m.room.message", &edit).unwrap().unwrap();
+    assert_eq!(out.remarks, [Remark::EditAsNew]);
+    assert_eq!(out.content["body"], "new");
+    let reaction =
+        json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$gone", "key": "x" } });
+    assert_eq!(
+        to_sam("m.reaction", &reaction),
+        Err(CannotCarry::ReactionTarget)
+    );
+}
+
+#[test]
+fn people_are_named_as_they_are_known_on_the_other_side() {
+    let out = carried(
+        "m.room.message",
+        json!({
+            "msgtype": "m.text",
+            "body": format!("I am {ALICE}, and you are {SAM}"),
+            "format": "org.matrix.custom.html",
+            "formatted_body": format!(
+                "I am <a href=\"https://matrix.to/#/{ALICE}\">Alice</a>, and you are \
+                 <a href=\"https://matrix.to/#/{SAM}\">@sam</a>"
+            ),
+            "m.mentions": { "user_ids": [SAM, ALICE, "@stranger:elsewhere.example"] },
+        }),
+    );
+    let all = out.to_string();
+    assert!(!all.contains("alice.harbour"), "{all}");
+    assert_eq!(out["m.mentions"]["user_ids"], json!([SAMUEL, GHOST]));
+    assert!(out["body"].as_str().unwrap().contains("@Kim"), "{out}");
+    let html = out["formatted_body"].as_str().unwrap();
+    assert!(html.contains(SAMUEL) && html.contains(GHOST), "{html}");
+}
+
+#[test]
+fn what_cannot_cross_is_refused_with_words() {
+    for (kind, content, why) in [
+        ("m.beacon", json!({ "x": 1 }), CannotCarry::LiveLocation),
+        (
+            "org.matrix.msc4075.rtc.notification",
+            json!({ "x": 1 }),
+            CannotCarry::RoomCall,
+        ),
+        (
+            "m.key.verification.start",
+            json!({ "x": 1 }),
+            CannotCarry::Verification,
+        ),
+        (
+            "m.room.message",
+            json!({ "msgtype": "m.key.verification.request", "body": "" }),
+            CannotCarry::Verification,
+        ),
+        (
+            "m.room.message",
+            json!({ "msgtype": "m.text", "body": "x".repeat(70_000) }),
+            CannotCarry::TooLong,
+        ),
+        (
+            "m.room.message",
+            json!(["no", "object"]),
+            CannotCarry::Malformed,
+        ),
+    ] {
+        assert_eq!(to_sam(kind, &content), Err(why), "{kind}");
+        assert!(why.words().len() > 40, "{why:?}");
+    }
+    let mut deep = json!(1);
+    for _ in 0..120 {
+        deep = json!([deep]);
+    }
+    let deep = json!({ "body": deep });
+    assert_eq!(to_sam("m.room.message", &deep), Err(CannotCarry::TooDeep));
+    // Nothing is left of what was redacted.
+    assert_eq!(to_sam("m.room.message", &json!({})), Ok(None));
+}
+
+#[test]
+fn names_and_topics_of_rooms_name_nobody() {
+    let out = with_passage(Way::ToSam, true, |passage| {
+        carry_text(&format!("{ALICE} and friends"), passage)
+    });
+    assert_eq!(out, "@Kim and friends");
+}
+
+#[test]
+fn what_comes_back_is_named_the_other_way_round() {
+    let content = json!({ "msgtype": "m.text", "body": format!("{SAMUEL} to {GHOST}"),
+                          "m.mentions": { "user_ids": [GHOST] } });
+    let out = with_passage(Way::ToAlice, true, |passage| {
+        carry("m.room.message", &content, passage)
+            .unwrap()
+            .unwrap()
+            .content
+    });
+    assert!(!out.to_string().contains("samuel"), "{out}");
+    assert_eq!(out["m.mentions"]["user_ids"], json!([ALICE]));
+    assert_ne!(out, Value::Null);
+}

@@ -1,0 +1,43 @@
+//! Text that somebody else wrote, made fit to stand among our own words.
+
+use ruma::UserId;
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
+/// Somebody's display name, fit to stand in our own sentence: no control characters, no
+/// direction overrides, no stacked marks, at most 48 characters. Falls back to the localpart.
+pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
+    let cleaned = clean(name.unwrap_or_default());
+    if !cleaned.is_empty() {
+        return cleaned;
+    }
+    let localpart = clean(user.localpart());
+    if localpart.is_empty() {
+        "Someone".to_owned()
+    } else {
+        localpart
+    }
+}
+
+/// What somebody calls themself, fit to stand in our own sentence; empty if nothing of it is.
+pub fn clean(text: &str) -> String {
+    let visible = text.chars().take(500).nfc().filter(|c| {
+        !c.is_control() && !is_combining_mark(*c) && !is_invisible(*c) && !matches!(c, '@' | ':')
+    });
+    let mut out = String::new();
+    for word in visible.take(48).collect::<String>().split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out
+}
+
+/// Format characters that change how the text around them is shown (direction, joining, tags).
+pub fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+        | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
+        | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}')
+}
