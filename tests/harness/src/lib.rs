@@ -8,6 +8,7 @@
 //! | [`venv`] | the Python environment that Synapse runs in, made once |
 //! | [`service`] | Stonechat itself, set up through its own command line |
 //! | [`person`] | somebody with a client on matrix-sdk, and everything it has shown them |
+//! | [`fake`] | a homeserver of a few hundred lines, for load and faults, and people on it |
 //! | [`js`] | somebody with a client that was not made with the Rust SDK |
 //! | [`checks`] | what must never be found in a file, and what no client may ever show |
 //! | [`proxy`] | a network that can be slow or away, between any two of them |
@@ -19,6 +20,7 @@
 #![recursion_limit = "512"]
 
 pub mod checks;
+pub mod fake;
 pub mod js;
 pub mod person;
 pub mod process;

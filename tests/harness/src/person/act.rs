@@ -61,6 +61,45 @@ impl ChatOptions {
         }
     }
 
+    /// The request for such a chat.
+    pub fn request(&self, with: &[&UserId]) -> Result<CreateRoom> {
+        let mut state = self.state.clone();
+        state.push(json!({
+            "type": "m.room.history_visibility",
+            "state_key": "",
+            "content": { "history_visibility": self.history_visibility },
+        }));
+        state.push(json!({
+            "type": "m.room.guest_access",
+            "state_key": "",
+            "content": { "guest_access": "can_join" },
+        }));
+        if self.encrypted {
+            state.push(json!({
+                "type": "m.room.encryption",
+                "state_key": "",
+                "content": { "algorithm": "m.megolm.v1.aes-sha2" },
+            }));
+        }
+        let mut request = CreateRoom::new();
+        request.invite = with.iter().map(|&user| user.to_owned()).collect();
+        request.is_direct = self.is_direct;
+        request.preset = Some(if self.trusted {
+            RoomPreset::TrustedPrivateChat
+        } else {
+            RoomPreset::PrivateChat
+        });
+        request.room_version = self.room_version.clone();
+        request.initial_state = state
+            .iter()
+            .map(|event| Ok(Raw::<AnyInitialStateEvent>::from_json(raw(event)?)))
+            .collect::<Result<_>>()?;
+        if let Some(levels) = &self.power_levels {
+            request.power_level_content_override = Some(Raw::from_json(raw(levels)?));
+        }
+        Ok(request)
+    }
+
     /// The same with a room version (`10`, `11`, `12`).
     pub fn version(mut self, version: &str) -> Result<Self> {
         self.room_version = Some(RoomVersionId::try_from(version)?);
@@ -76,40 +115,7 @@ impl Person {
 
     /// The same with options.
     pub async fn starts_chat_with(&self, with: &[&UserId], options: ChatOptions) -> Result<Chat> {
-        let mut state = options.state;
-        state.push(json!({
-            "type": "m.room.history_visibility",
-            "state_key": "",
-            "content": { "history_visibility": options.history_visibility },
-        }));
-        state.push(json!({
-            "type": "m.room.guest_access",
-            "state_key": "",
-            "content": { "guest_access": "can_join" },
-        }));
-        if options.encrypted {
-            state.push(json!({
-                "type": "m.room.encryption",
-                "state_key": "",
-                "content": { "algorithm": "m.megolm.v1.aes-sha2" },
-            }));
-        }
-        let mut request = CreateRoom::new();
-        request.invite = with.iter().map(|&user| user.to_owned()).collect();
-        request.is_direct = options.is_direct;
-        request.preset = Some(if options.trusted {
-            RoomPreset::TrustedPrivateChat
-        } else {
-            RoomPreset::PrivateChat
-        });
-        request.room_version = options.room_version;
-        request.initial_state = state
-            .iter()
-            .map(|event| Ok(Raw::<AnyInitialStateEvent>::from_json(raw(event)?)))
-            .collect::<Result<_>>()?;
-        if let Some(levels) = &options.power_levels {
-            request.power_level_content_override = Some(Raw::from_json(raw(levels)?));
-        }
+        let request = options.request(with)?;
         // Sets `m.direct` as well, after the room is made, as Element does.
         let room = self.client.create_room(request).await?;
         Ok(self.chat(room.room_id()))

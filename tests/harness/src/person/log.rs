@@ -1,6 +1,7 @@
 //! What a client has shown to its owner, in the order in which it did.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     fmt::Write,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -96,12 +97,14 @@ pub struct Log {
 struct Inner {
     syncs: u64,
     events: Vec<Seen>,
+    /// Where each event is in `events`.
+    places: HashMap<OwnedEventId, usize>,
     invites: Vec<Invite>,
     left: Vec<OwnedRoomId>,
 }
 
 impl Trust {
-    pub(super) fn decrypted(info: &EncryptionInfo, late: bool) -> Self {
+    pub(crate) fn decrypted(info: &EncryptionInfo, late: bool) -> Self {
         Self::Decrypted {
             shield: info.verification_state.to_shield_state_lax(),
             strict_shield: info.verification_state.to_shield_state_strict(),
@@ -155,7 +158,7 @@ impl Seen {
 }
 
 impl Log {
-    pub(super) fn new(owner: OwnedUserId) -> Self {
+    pub(crate) fn new(owner: OwnedUserId) -> Self {
         Self {
             owner,
             inner: Mutex::default(),
@@ -311,7 +314,7 @@ impl Log {
         text
     }
 
-    pub(super) fn note_sync(
+    pub(crate) fn note_sync(
         &self,
         events: Vec<Seen>,
         invites: Vec<Invite>,
@@ -321,11 +324,9 @@ impl Log {
             let mut inner = self.lock();
             inner.syncs += 1;
             for seen in events {
-                if !inner
-                    .events
-                    .iter()
-                    .any(|known| known.event_id == seen.event_id)
-                {
+                let place = inner.events.len();
+                if let Entry::Vacant(new) = inner.places.entry(seen.event_id.clone()) {
+                    new.insert(place);
                     inner.events.push(seen);
                 }
             }
@@ -342,14 +343,11 @@ impl Log {
     }
 
     /// What is shown of an event has changed.
-    pub(super) fn note_change(&self, seen: Seen) {
+    pub(crate) fn note_change(&self, seen: Seen) {
         {
             let mut inner = self.lock();
-            if let Some(known) = inner
-                .events
-                .iter_mut()
-                .find(|e| e.event_id == seen.event_id)
-            {
+            let place = inner.places.get(&seen.event_id).copied();
+            if let Some(known) = place.and_then(|place| inner.events.get_mut(place)) {
                 *known = Seen {
                     at: known.at,
                     ..seen

@@ -29,6 +29,7 @@ use crate::{
 pub use act::ChatOptions;
 pub use chat::Chat;
 pub use log::{Invite, Log, Seen, Trust};
+pub(crate) use sync::{read_invite, read_raw};
 
 /// How somebody's client is set up.
 #[derive(Clone, Debug)]

@@ -142,7 +142,7 @@ fn read_event(room: &RoomId, event: &TimelineEvent, late: bool) -> Option<Seen> 
     }
 }
 
-fn read_raw<T>(room: &RoomId, event: &Raw<T>, trust: Trust) -> Option<Seen> {
+pub(crate) fn read_raw<T>(room: &RoomId, event: &Raw<T>, trust: Trust) -> Option<Seen> {
     #[derive(Deserialize)]
     struct Fields {
         event_id: OwnedEventId,
@@ -169,7 +169,7 @@ fn read_raw<T>(room: &RoomId, event: &Raw<T>, trust: Trust) -> Option<Seen> {
     })
 }
 
-fn read_invite(room: OwnedRoomId, me: &str, state: Vec<Value>) -> Option<Invite> {
+pub(crate) fn read_invite(room: OwnedRoomId, me: &str, state: Vec<Value>) -> Option<Invite> {
     let member = |who: &str| {
         state
             .iter()

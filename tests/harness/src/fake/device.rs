@@ -1,0 +1,334 @@
+//! Devices: their keys, and the messages that wait for them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde_json::{Value, json};
+
+use super::{
+    route::{Answer, Ask},
+    server::Server,
+};
+
+/// Synapse holds so many one-time keys of a device.
+const ONE_TIME_KEYS: usize = 500;
+const ALGORITHM: &str = "signed_curve25519";
+
+/// A device.
+#[derive(Debug, Default)]
+pub struct Device {
+    /// Its name, visible to everybody who asks for its keys.
+    pub name: Option<String>,
+    /// What it published.
+    pub keys: Option<Value>,
+    /// One-time keys that nobody has claimed, in the order in which they came.
+    pub one_time: VecDeque<(String, Value)>,
+    /// Every one-time key that was ever uploaded.
+    pub uploaded: BTreeMap<String, Value>,
+    /// The present fallback key.
+    pub fallback: Option<(String, Value)>,
+    /// Whether somebody was given it.
+    pub fallback_used: bool,
+    /// To-device messages with their positions, until a sync acknowledges them.
+    pub inbox: VecDeque<(u64, Value)>,
+    /// Every Ed25519 key that was ever published for this device.
+    pub ever: BTreeSet<String>,
+}
+
+impl Device {
+    /// How many one-time keys there are.
+    pub fn count(&self) -> usize {
+        self.one_time.len()
+    }
+
+    /// For which algorithms there is a fallback key that nobody has used.
+    pub fn unused_fallback(&self) -> &'static [&'static str] {
+        if self.fallback.is_some() && !self.fallback_used {
+            &[ALGORITHM]
+        } else {
+            &[]
+        }
+    }
+
+    fn upload(&mut self, id: &str, body: &Value) -> Result<bool, String> {
+        for (key_id, key) in body["one_time_keys"].as_object().into_iter().flatten() {
+            match self.uploaded.get(key_id) {
+                Some(known) if known != key => return Err(format!("one-time key {key_id}")),
+                Some(_) => {}
+                None => {
+                    self.uploaded.insert(key_id.clone(), key.clone());
+                    self.one_time.push_back((key_id.clone(), key.clone()));
+                }
+            }
+        }
+        for (key_id, key) in body["fallback_keys"].as_object().into_iter().flatten() {
+            let known = self.fallback.as_ref().map(|(known, _)| known);
+            if known != Some(key_id) {
+                self.fallback_used = false;
+            }
+            self.fallback = Some((key_id.clone(), key.clone()));
+        }
+        let keys = &body["device_keys"];
+        if keys.is_null() || self.keys.as_ref() == Some(keys) {
+            return Ok(false);
+        }
+        let key = keys["keys"][format!("ed25519:{id}")].as_str();
+        self.ever.extend(key.map(str::to_owned));
+        self.keys = Some(keys.clone());
+        Ok(true)
+    }
+
+    fn claim(&mut self) -> Option<(String, Value)> {
+        let key = self.one_time.pop_front();
+        key.or_else(|| {
+            self.fallback_used = true;
+            self.fallback.clone()
+        })
+    }
+}
+
+impl Server {
+    /// Whether somebody has a device that their self-signing key has signed.
+    pub fn is_signed(&self, user: &str) -> bool {
+        let Some(account) = self.accounts.get(user) else {
+            return false;
+        };
+        let key = account.identity.get("self_signing_key");
+        let key = key.and_then(|key| key["keys"].as_object()?.keys().next());
+        key.is_some_and(|key| {
+            let devices = account.devices.values().filter_map(|is| is.keys.as_ref());
+            let mut signatures = devices.map(|keys| &keys["signatures"][user]);
+            signatures.any(|signed| !signed[key].is_null())
+        })
+    }
+
+    pub(super) fn devices(&self, ask: &Ask) -> Answer {
+        let devices = self.accounts.get(&ask.user).map(|account| &account.devices);
+        let devices: Vec<Value> = devices
+            .into_iter()
+            .flatten()
+            .map(|(id, device)| json!({"device_id": id, "display_name": device.name}))
+            .collect();
+        Answer::ok(&json!({"devices": devices}))
+    }
+
+    pub(super) fn device(&self, ask: &Ask, id: &str) -> Answer {
+        let account = self.accounts.get(&ask.user);
+        match account.and_then(|account| account.devices.get(id)) {
+            Some(device) => Answer::ok(&json!({"device_id": id, "display_name": device.name})),
+            None => Answer::not_found("No device found"),
+        }
+    }
+
+    pub(super) fn put_device(&mut self, ask: &Ask, id: &str) -> Answer {
+        let Some(account) = self.accounts.get_mut(&ask.user) else {
+            return Answer::forbidden("no such user");
+        };
+        let known = account.devices.contains_key(id);
+        let device = account.devices.entry(id.to_owned()).or_default();
+        if let Some(name) = ask.json()["display_name"].as_str() {
+            device.name = Some(name.to_owned());
+        }
+        self.keys_changed(&ask.user);
+        Answer {
+            status: if known { 200 } else { 201 },
+            ..Answer::empty()
+        }
+    }
+
+    pub(super) fn delete_device(&mut self, ask: &Ask, id: &str) -> Answer {
+        let account = self.accounts.get_mut(&ask.user);
+        if account.is_some_and(|account| account.devices.remove(id).is_some()) {
+            self.keys_changed(&ask.user);
+        }
+        Answer::empty()
+    }
+
+    pub(super) fn upload_keys(&mut self, ask: &Ask) -> Answer {
+        let account = self.accounts.get_mut(&ask.user);
+        let named = ask.device.as_ref();
+        let device = account.zip(named).and_then(|(account, id)| {
+            let device = account.devices.get_mut(id)?;
+            Some((id, device))
+        });
+        let Some((id, device)) = device else {
+            return Answer::refused(400, "M_UNKNOWN", "To upload keys, you must pass device_id");
+        };
+        match device.upload(id, &ask.json()) {
+            Ok(changed) => {
+                let count = device.count();
+                let many = count > ONE_TIME_KEYS;
+                if changed {
+                    self.keys_changed(&ask.user);
+                }
+                if many {
+                    return Answer::refused(400, "M_TOO_LARGE", "too many one-time keys");
+                }
+                Answer::ok(&json!({"one_time_key_counts": {ALGORITHM: count}}))
+            }
+            // The sign of a crypto store that went back.
+            Err(what) => {
+                self.reuses.push(format!("{} {id}: {what}", ask.user));
+                Answer::refused(400, "M_UNKNOWN", "One time key already exists")
+            }
+        }
+    }
+
+    pub(super) fn query_keys(&self, ask: &Ask) -> Answer {
+        let mut answer = json!({
+            "device_keys": {}, "master_keys": {}, "self_signing_keys": {},
+            "user_signing_keys": {}, "failures": {}
+        });
+        let asked = ask.json();
+        for (id, wanted) in asked["device_keys"].as_object().into_iter().flatten() {
+            let Some(account) = self.accounts.get(id) else {
+                continue;
+            };
+            let wanted = wanted.as_array().filter(|wanted| !wanted.is_empty());
+            let mut devices = json!({});
+            for (device_id, device) in &account.devices {
+                let is_wanted = |all: &Vec<Value>| all.iter().any(|one| one == device_id);
+                if let Some(keys) = &device.keys
+                    && wanted.is_none_or(is_wanted)
+                {
+                    let mut keys = keys.clone();
+                    keys["unsigned"] = json!({"device_display_name": device.name});
+                    devices[device_id] = keys;
+                }
+            }
+            answer["device_keys"][id] = devices;
+            for (kind, key) in &account.identity {
+                if kind != "user_signing_key" || *id == ask.user {
+                    answer[format!("{kind}s")][id] = key.clone();
+                }
+            }
+        }
+        Answer::ok(&answer)
+    }
+
+    pub(super) fn claim_keys(&mut self, ask: &Ask) -> Answer {
+        let mut keys = json!({});
+        let asked = ask.json();
+        for (id, devices) in asked["one_time_keys"].as_object().into_iter().flatten() {
+            for device_id in devices.as_object().into_iter().flatten().map(|(id, _)| id) {
+                let account = self.accounts.get_mut(id);
+                let device = account.and_then(|account| account.devices.get_mut(device_id));
+                if let Some((key_id, key)) = device.and_then(Device::claim) {
+                    keys[id][device_id][key_id] = key;
+                }
+            }
+        }
+        Answer::ok(&json!({"one_time_keys": keys, "failures": {}}))
+    }
+
+    pub(super) fn changed_keys(&self, ask: &Ask) -> Answer {
+        let position = |name: &str| {
+            ask.query
+                .get(name)
+                .and_then(|token| super::sync::room_part(token))
+        };
+        let from = position("from").unwrap_or(0);
+        let until = position("to").unwrap_or(u64::MAX);
+        let changed: Vec<String> = self
+            .sharing_with(&ask.user)
+            .into_iter()
+            .filter(|user| {
+                let at = self.accounts.get(user).map_or(0, |is| is.keys_changed);
+                from < at && at <= until
+            })
+            .collect();
+        Answer::ok(&json!({"changed": changed, "left": []}))
+    }
+
+    pub(super) fn upload_identity(&mut self, ask: &Ask) -> Answer {
+        let body = ask.json();
+        let Some(account) = self.accounts.get_mut(&ask.user) else {
+            return Answer::forbidden("no such user");
+        };
+        let mut changed = false;
+        for kind in ["master_key", "self_signing_key", "user_signing_key"] {
+            let key = &body[kind];
+            if !key.is_null() && account.identity.get(kind) != Some(key) {
+                account.identity.insert(kind.to_owned(), key.clone());
+                changed = true;
+            }
+        }
+        let masters = body["master_key"]["keys"].as_object();
+        let masters = masters
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, key)| key.as_str());
+        account.masters.extend(masters.map(str::to_owned));
+        if changed {
+            self.keys_changed(&ask.user);
+        }
+        Answer::empty()
+    }
+
+    pub(super) fn upload_signatures(&mut self, ask: &Ask) -> Answer {
+        let body = ask.json();
+        let mut failures = json!({});
+        let mut changed = BTreeSet::new();
+        for (user, signed) in body.as_object().into_iter().flatten() {
+            for (id, object) in signed.as_object().into_iter().flatten() {
+                let account = self.accounts.get_mut(user);
+                let target = account.and_then(|account| match account.devices.get_mut(id) {
+                    Some(device) => device.keys.as_mut(),
+                    None => {
+                        let master = account.identity.get_mut("master_key")?;
+                        let is = master["keys"].get(format!("ed25519:{id}")).is_some();
+                        is.then_some(master)
+                    }
+                });
+                match target {
+                    Some(target) => {
+                        merge(&mut target["signatures"], &object["signatures"]);
+                        changed.insert(user.clone());
+                    }
+                    None => {
+                        failures[user][id] =
+                            json!({"errcode": "M_NOT_FOUND", "error": "no such key"});
+                    }
+                }
+            }
+        }
+        for user in changed {
+            self.keys_changed(&user);
+        }
+        Answer::ok(&json!({"failures": failures}))
+    }
+
+    pub(super) fn send_to_device(&mut self, ask: &Ask, kind: &str) -> Answer {
+        let body = ask.json();
+        for (user, devices) in body["messages"].as_object().into_iter().flatten() {
+            for (wanted, content) in devices.as_object().into_iter().flatten() {
+                let position = self.step();
+                let ours = self.is_ours(user);
+                let Some(account) = self.accounts.get_mut(user) else {
+                    continue;
+                };
+                for (id, device) in &mut account.devices {
+                    if wanted != "*" && wanted != id {
+                        continue;
+                    }
+                    let mut message = json!({"type": kind, "sender": ask.user, "content": content});
+                    device.inbox.push_back((position, message.clone()));
+                    if ours {
+                        message["to_user_id"] = user.as_str().into();
+                        message["to_device_id"] = id.as_str().into();
+                        self.queue.push_message(message);
+                    }
+                }
+                account.bell.notify_waiters();
+            }
+        }
+        Answer::empty()
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    for (user, signatures) in from.as_object().into_iter().flatten() {
+        for (key, signature) in signatures.as_object().into_iter().flatten() {
+            into[user][key] = signature.clone();
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! People on the [fake homeserver](super): clients that are a bare `OlmMachine` in memory, with a
+//! device that its owner has signed. They live outside of the service's process, make requests
+//! that nothing goes wrong with, and keep what they see as every other client of the harness does.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use axum::http;
+use matrix_sdk_crypto::{
+    EncryptionSettings, OlmMachine,
+    types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, ToDeviceRequest},
+};
+use ruma::{
+    OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
+    api::{
+        IncomingResponse as _, OutgoingRequest as MatrixRequest, SupportedVersions,
+        auth_scheme::{AuthScheme, SendAccessToken},
+        client::{
+            keys::{get_keys, upload_signing_keys},
+            membership::{join_room_by_id, leave_room},
+            message::send_message_event,
+            to_device::send_event_to_device,
+        },
+        path_builder::VersionHistory,
+    },
+    events::AnyMessageLikeEventContent,
+    serde::Raw,
+};
+use serde_json::{Value, json, value::RawValue};
+use tokio::sync::Mutex;
+
+use super::{Answer, Ask, Fake, Shared, http as wire};
+use crate::{ChatOptions, Invite, Log, PATIENCE, Seen};
+
+mod sync;
+
+/// Somebody with a client.
+pub struct Person {
+    /// Who they are.
+    pub user_id: OwnedUserId,
+    device: OwnedDeviceId,
+    /// Their client's cryptography.
+    pub machine: OlmMachine,
+    home: Arc<Shared>,
+    log: Log,
+    syncing: Mutex<sync::State>,
+    /// One request of the machine at a time, and one message.
+    speaking: Mutex<()>,
+    versions: SupportedVersions,
+}
+
+impl Person {
+    /// Makes an account with a signed device, whose client syncs in the background.
+    pub async fn register(fake: &Fake, localpart: &str) -> Result<Arc<Self>> {
+        let person = Self::quiet(fake, localpart).await?;
+        tokio::spawn(sync_on(Arc::downgrade(&person)));
+        Ok(person)
+    }
+
+    /// The same, with a device that they have not signed.
+    pub async fn unsigned(fake: &Fake, localpart: &str) -> Result<Arc<Self>> {
+        let person = Arc::new(Self::new(fake, localpart).await?);
+        tokio::spawn(sync_on(Arc::downgrade(&person)));
+        Ok(person)
+    }
+
+    /// Somebody whose client syncs only when it is told to ([`Person::syncs`]).
+    pub async fn quiet(fake: &Fake, localpart: &str) -> Result<Arc<Self>> {
+        let person = Self::new(fake, localpart).await?;
+        person.signs_device().await?;
+        // Uploads a fallback key: then nobody who writes to them finds no key.
+        person.syncs().await?;
+        Ok(Arc::new(person))
+    }
+
+    async fn new(fake: &Fake, localpart: &str) -> Result<Self> {
+        let device = "PHONE";
+        let user = fake.with(|server| server.add_person(localpart, device));
+        let user_id = OwnedUserId::try_from(user)?;
+        let device: OwnedDeviceId = device.into();
+        let person = Self {
+            machine: OlmMachine::new(&user_id, &device).await,
+            log: Log::new(user_id.clone()),
+            user_id,
+            device,
+            home: fake.shared.clone(),
+            syncing: Mutex::default(),
+            speaking: Mutex::default(),
+            versions: SupportedVersions::from_parts(&["v1.11".to_owned()], &BTreeMap::new()),
+        };
+        person.errands().await?;
+        Ok(person)
+    }
+
+    /// Everything that the client has shown so far.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Publishes an identity and signs the device with it.
+    async fn signs_device(&self) -> Result<()> {
+        let requests = self.machine.bootstrap_cross_signing(false).await?;
+        let keys = requests.upload_signing_keys_req;
+        let mut upload = upload_signing_keys::v3::Request::new();
+        upload.master_key = keys.master_key.map(|key| key.to_raw());
+        upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
+        upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
+        let answer = self.asks_for(upload).await?;
+        let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
+        let id = TransactionId::new();
+        self.machine.mark_request_as_sent(&id, answer).await?;
+        self.asks_for(requests.upload_signatures_req).await?;
+        let (id, request) = self.machine.query_keys_for_users([&*self.user_id]);
+        let mut query = get_keys::v3::Request::new();
+        query.device_keys = request.device_keys;
+        let answer = self.asks_for(query).await?;
+        Ok(self.machine.mark_request_as_sent(&id, &answer).await?)
+    }
+
+    /// Starts a chat as Element's "Start chat" does; returns at once.
+    pub async fn starts_chat(&self, with: &[&UserId]) -> Result<OwnedRoomId> {
+        let request = ChatOptions::default().request(with)?;
+        Ok(self.asks_for(request).await?.room_id)
+    }
+
+    /// Joins a room.
+    pub async fn joins(&self, room: &RoomId) -> Result<()> {
+        let request = join_room_by_id::v3::Request::new(room.to_owned());
+        self.asks_for(request).await.map(drop)
+    }
+
+    /// Leaves a room.
+    pub async fn leaves(&self, room: &RoomId) -> Result<()> {
+        let request = leave_room::v3::Request::new(room.to_owned());
+        self.asks_for(request).await.map(drop)
+    }
+
+    /// Says something, encrypted for whoever is in the room or invited at this moment.
+    pub async fn says(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
+        let content = json!({"msgtype": "m.text", "body": text});
+        self.sends(room, "m.room.message", &content).await
+    }
+
+    /// Sends any message event, encrypted.
+    pub async fn sends(&self, room: &RoomId, kind: &str, content: &Value) -> Result<OwnedEventId> {
+        let encrypted = self.encrypts(room, kind, content).await?;
+        self.puts(room, encrypted).await
+    }
+
+    /// Encrypts without sending, for whoever wants to send many at once.
+    pub async fn encrypts(
+        &self,
+        room: &RoomId,
+        kind: &str,
+        content: &Value,
+    ) -> Result<Box<RawValue>> {
+        let _one_at_a_time = self.speaking.lock().await;
+        let members = self.home.with(|server| {
+            let room = server.rooms.get(room.as_str());
+            let (joined, invited) = ("join", "invite");
+            let members = room.into_iter().flat_map(|room| {
+                let joined = room.with_membership(joined);
+                joined.chain(room.with_membership(invited))
+            });
+            members
+                .map(OwnedUserId::try_from)
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        let members: Vec<&UserId> = members.iter().map(|member| &**member).collect();
+        self.machine.update_tracked_users(members.clone()).await?;
+        self.run_errands().await?;
+        let missing = self.machine.get_missing_sessions(members.iter().copied());
+        if let Some((id, claim)) = missing.await? {
+            let answer = self.asks_for(claim).await?;
+            self.machine.mark_request_as_sent(&id, &answer).await?;
+        }
+        // As Element in its ordinary setting: for every device.
+        let settings = EncryptionSettings::default();
+        let sharing = self
+            .machine
+            .share_room_key(room, members.into_iter(), settings);
+        for request in sharing.await? {
+            self.sends_to_devices(&request).await?;
+        }
+        let content = serde_json::value::to_raw_value(content)?;
+        let content = Raw::<AnyMessageLikeEventContent>::from_json(content);
+        let encrypted = self
+            .machine
+            .encrypt_room_event_raw(room, kind, &content)
+            .await?;
+        Ok(encrypted.content.into_json())
+    }
+
+    /// Sends what was encrypted.
+    pub async fn puts(&self, room: &RoomId, encrypted: Box<RawValue>) -> Result<OwnedEventId> {
+        let request = send_message_event::v3::Request::new_raw(
+            room.to_owned(),
+            TransactionId::new(),
+            "m.room.encrypted".into(),
+            Raw::from_json(encrypted),
+        );
+        Ok(self.asks_for(request).await?.event_id)
+    }
+
+    /// Waits until `find` finds what it looks for among what the client has shown.
+    pub async fn until<T>(&self, what: &str, find: impl FnMut(&Log) -> Option<T>) -> Result<T> {
+        self.log.until(PATIENCE, what, find).await
+    }
+
+    /// Waits for an event in a room that `wanted` says yes to.
+    pub async fn sees(
+        &self,
+        room: &RoomId,
+        what: &str,
+        mut wanted: impl FnMut(&Seen) -> bool,
+    ) -> Result<Seen> {
+        self.until(&format!("{what} in {room}"), |log| {
+            log.find(|seen| seen.room == room && wanted(seen))
+        })
+        .await
+    }
+
+    /// Waits for an invite that `wanted` says yes to.
+    pub async fn invited(&self, mut wanted: impl FnMut(&Invite) -> bool) -> Result<Invite> {
+        self.until("an invite", |log| {
+            log.invites().into_iter().find(&mut wanted)
+        })
+        .await
+    }
+
+    /// Says something to somebody and waits for what they say next.
+    pub async fn asks(&self, room: &RoomId, who: &UserId, text: &str) -> Result<String> {
+        let asked = self.says(room, text).await?;
+        self.until(&format!("an answer by {who} to {text:?}"), |log| {
+            let mut after = false;
+            let events = log.events_in(room).into_iter();
+            let answer = events.filter_map(|seen| {
+                let heard = after && seen.sender == who;
+                after |= seen.event_id == asked;
+                heard.then(|| seen.text().map(str::to_owned)).flatten()
+            });
+            { answer }.next()
+        })
+        .await
+    }
+
+    /// Starts a chat with the bot and waits for its greeting.
+    pub async fn control_room(&self, bot: &UserId) -> Result<OwnedRoomId> {
+        let room = self.starts_chat(&[bot]).await?;
+        let greeting = |seen: &Seen| seen.sender == bot && seen.text().is_some();
+        self.sees(&room, "the bot's greeting", greeting).await?;
+        Ok(room)
+    }
+
+    /// Makes any request.
+    pub async fn asks_for<R>(&self, request: R) -> Result<R::IncomingResponse>
+    where
+        R: MatrixRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        let token = SendAccessToken::Always("of a person");
+        let request: http::Request<Vec<u8>> =
+            request.try_into_http_request("http://fake", token, Cow::Borrowed(&self.versions))?;
+        let (parts, body) = request.into_parts();
+        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+        let answer = self.ask(parts.method.as_str(), path, query, body).await;
+        let mut response = http::Response::new(answer.body);
+        *response.status_mut() = http::StatusCode::from_u16(answer.status)?;
+        let name = std::any::type_name::<R>();
+        match R::IncomingResponse::try_from_http_response(response) {
+            Ok(response) => Ok(response),
+            Err(error) => bail!("{} was refused a {name}: {error}", self.user_id),
+        }
+    }
+
+    async fn ask(&self, method: &str, path: &str, query: &str, body: Vec<u8>) -> Answer {
+        self.home.until_back().await;
+        let ask = Ask {
+            user: self.user_id.to_string(),
+            device: Some(self.device.to_string()),
+            by_service: false,
+            method: method.to_owned(),
+            parts: wire::split(path),
+            path: path.to_owned(),
+            query: wire::query(query),
+            content_type: None,
+            body,
+            arrived: Instant::now(),
+        };
+        self.home.ask(ask).await
+    }
+
+    async fn errands(&self) -> Result<()> {
+        let _one_at_a_time = self.speaking.lock().await;
+        self.run_errands().await
+    }
+
+    async fn run_errands(&self) -> Result<()> {
+        for request in self.machine.outgoing_requests().await? {
+            self.runs(&request).await?;
+        }
+        Ok(())
+    }
+
+    async fn runs(&self, request: &OutgoingRequest) -> Result<()> {
+        let (machine, id) = (&self.machine, request.request_id());
+        match request.request() {
+            AnyOutgoingRequest::KeysUpload(keys) => {
+                let answer = self.asks_for(keys.clone()).await?;
+                machine.mark_request_as_sent(id, &answer).await?;
+            }
+            AnyOutgoingRequest::KeysQuery(keys) => {
+                let mut query = get_keys::v3::Request::new();
+                query.device_keys = keys.device_keys.clone();
+                let answer = self.asks_for(query).await?;
+                machine.mark_request_as_sent(id, &answer).await?;
+            }
+            AnyOutgoingRequest::KeysClaim(claim) => {
+                let answer = self.asks_for(claim.clone()).await?;
+                machine.mark_request_as_sent(id, &answer).await?;
+            }
+            AnyOutgoingRequest::SignatureUpload(upload) => {
+                let answer = self.asks_for(upload.clone()).await?;
+                machine.mark_request_as_sent(id, &answer).await?;
+            }
+            AnyOutgoingRequest::ToDeviceRequest(request) => self.sends_to_devices(request).await?,
+            AnyOutgoingRequest::RoomMessage(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn sends_to_devices(&self, request: &ToDeviceRequest) -> Result<()> {
+        let send = send_event_to_device::v3::Request::new_raw(
+            request.event_type.clone(),
+            request.txn_id.clone(),
+            request.messages.clone(),
+        );
+        let answer = self.asks_for(send).await?;
+        let answer = AnyIncomingResponse::ToDevice(&answer);
+        let marking = self.machine.mark_request_as_sent(&request.txn_id, answer);
+        marking.await.context("a message to devices")
+    }
+}
+
+/// Syncs whenever there may be news, as long as there is somebody to show it to.
+async fn sync_on(person: Weak<Person>) {
+    let bell = match person.upgrade() {
+        Some(person) => person.bell(),
+        None => return,
+    };
+    loop {
+        let mut rung = std::pin::pin!(bell.notified());
+        rung.as_mut().enable();
+        let Some(somebody) = person.upgrade() else {
+            return;
+        };
+        if let Err(error) = somebody.syncs().await {
+            tracing::warn!(user = %somebody.user_id, %error, "a sync failed");
+        }
+        drop(somebody);
+        // Looks up now and then whether anybody is still there.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), rung).await;
+    }
+}

@@ -1,0 +1,80 @@
+//! The fake homeserver with the real service on it, as a child process.
+
+use anyhow::{Context, Result, bail};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use std::sync::Arc;
+
+use super::{Fake, Options, Person};
+use crate::{PATIENCE, Service, ServiceOptions};
+
+/// A fake homeserver with the service installed.
+pub struct World {
+    /// The homeserver.
+    pub fake: Fake,
+    /// Stonechat.
+    pub service: Service,
+}
+
+impl World {
+    /// Starts both.
+    pub async fn start(options: Options, service: ServiceOptions) -> Result<Self> {
+        let mut world = Self::prepare(options, service).await?;
+        world.service.start().await?;
+        Ok(world)
+    }
+
+    /// Starts the homeserver, and sets the service up without starting it.
+    pub async fn prepare(options: Options, service: ServiceOptions) -> Result<Self> {
+        let fake = Fake::start(options).await?;
+        let service = Service::init(fake.url(), fake.server_name(), service).await?;
+        fake.install(&service.registration())?;
+        Ok(Self { fake, service })
+    }
+
+    /// The bot.
+    pub fn bot(&self) -> Result<OwnedUserId> {
+        self.user("_dm_.bot")
+    }
+
+    /// The ghost of a handle.
+    pub fn ghost(&self, handle: &str) -> Result<OwnedUserId> {
+        self.user(&format!("_dm_{}", handle.to_ascii_lowercase()))
+    }
+
+    /// A user of this homeserver.
+    pub fn user(&self, localpart: &str) -> Result<OwnedUserId> {
+        let id = format!("@{localpart}:{}", self.fake.server_name());
+        Ok(OwnedUserId::try_from(id)?)
+    }
+
+    /// Lets somebody claim a handle in their control room, and waits until its ghost has keys.
+    pub async fn claims(&self, person: &Person, room: &OwnedRoomId, handle: &str) -> Result<()> {
+        let bot = self.bot()?;
+        let said = person.asks(room, &bot, &format!("claim {handle}")).await?;
+        let ghost = self.ghost(handle)?;
+        self.has_keys(&ghost)
+            .await
+            .with_context(|| format!("the bot said {said:?}"))
+    }
+
+    /// Waits until somebody has published a device and an identity that signs it.
+    pub async fn has_keys(&self, user: &UserId) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.fake.with(|server| server.is_signed(user.as_str())) {
+            if tokio::time::Instant::now() > deadline {
+                bail!("{user} has no keys after {PATIENCE:?}");
+            }
+            // Nothing rings for who shares no room.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Somebody who holds a handle, with their control room.
+    pub async fn owner(&self, handle: &str) -> Result<(Arc<Person>, OwnedRoomId)> {
+        let person = Person::register(&self.fake, handle).await?;
+        let room = person.control_room(&self.bot()?).await?;
+        self.claims(&person, &room, handle).await?;
+        Ok((person, room))
+    }
+}
