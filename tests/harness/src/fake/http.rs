@@ -93,6 +93,8 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
         arrived,
     };
     let answer = by_token(shared, token, ask).await;
+    // It is done, and nobody has been told.
+    shared.requests.send_modify(|n| *n += 1);
     match fate {
         Fate::Fail { after: true } => Ok(response(failure())),
         Fate::Drop { after: true } => Err(Gone),

@@ -52,7 +52,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     task::{AbortHandle, JoinHandle},
 };
 use url::Url;
@@ -121,6 +121,8 @@ struct Shared {
     back: Notify,
     connections: Mutex<Vec<AbortHandle>>,
     pushed: Mutex<HashMap<String, Instant>>,
+    /// How many requests the service has made.
+    requests: watch::Sender<u64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -159,6 +161,7 @@ impl Fake {
             back: Notify::new(),
             connections: Mutex::default(),
             pushed: Mutex::default(),
+            requests: watch::Sender::new(0),
         });
         let serving = shared.clone();
         let listening = tokio::spawn(async move {
@@ -248,6 +251,11 @@ impl Fake {
         *lock(&self.pushing) = tokio::spawn(push::push(self.shared.clone()));
         self.shared.away.store(false, Ordering::SeqCst);
         self.shared.back.notify_waiters();
+    }
+
+    /// How many requests the service has made, and a bell for the next.
+    pub fn requests(&self) -> watch::Receiver<u64> {
+        self.shared.requests.subscribe()
     }
 
     /// When each event was first pushed to the service, as far as the options ask for it.

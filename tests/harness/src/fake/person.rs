@@ -5,7 +5,10 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -16,7 +19,7 @@ use matrix_sdk_crypto::{
     types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, ToDeviceRequest},
 };
 use ruma::{
-    OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
+    EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
     api::{
         IncomingResponse as _, OutgoingRequest as MatrixRequest, SupportedVersions,
         auth_scheme::{AuthScheme, SendAccessToken},
@@ -24,6 +27,7 @@ use ruma::{
             keys::{get_keys, upload_signing_keys},
             membership::{join_room_by_id, leave_room},
             message::send_message_event,
+            redact::redact_event,
             to_device::send_event_to_device,
         },
         path_builder::VersionHistory,
@@ -52,6 +56,8 @@ pub struct Person {
     /// One request of the machine at a time, and one message.
     speaking: Mutex<()>,
     versions: SupportedVersions,
+    /// Whether the client syncs in the background.
+    awake: AtomicBool,
 }
 
 impl Person {
@@ -91,10 +97,22 @@ impl Person {
             home: fake.shared.clone(),
             syncing: Mutex::default(),
             speaking: Mutex::default(),
+            awake: AtomicBool::new(true),
             versions: SupportedVersions::from_parts(&["v1.11".to_owned()], &BTreeMap::new()),
         };
         person.errands().await?;
         Ok(person)
+    }
+
+    /// Puts the client to rest: it syncs only when it is told to, until it is woken.
+    pub fn rests(&self) {
+        self.awake.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets the client sync in the background again.
+    pub fn wakes(&self) {
+        self.awake.store(true, Ordering::SeqCst);
+        self.bell().notify_waiters();
     }
 
     /// Everything that the client has shown so far.
@@ -150,6 +168,26 @@ impl Person {
     pub async fn sends(&self, room: &RoomId, kind: &str, content: &Value) -> Result<OwnedEventId> {
         let encrypted = self.encrypts(room, kind, content).await?;
         self.puts(room, encrypted).await
+    }
+
+    /// Reacts to a message: in clear, as every client does it.
+    pub async fn reacts(&self, room: &RoomId, to: &EventId, emoji: &str) -> Result<()> {
+        let relation = json!({"rel_type": "m.annotation", "event_id": to, "key": emoji});
+        let content = serde_json::value::to_raw_value(&json!({"m.relates_to": relation}))?;
+        let request = send_message_event::v3::Request::new_raw(
+            room.to_owned(),
+            TransactionId::new(),
+            "m.reaction".into(),
+            Raw::from_json(content),
+        );
+        self.asks_for(request).await.map(drop)
+    }
+
+    /// Deletes a message.
+    pub async fn redacts(&self, room: &RoomId, event: &EventId) -> Result<()> {
+        let (room, event) = (room.to_owned(), event.to_owned());
+        let request = redact_event::v3::Request::new(room, event, TransactionId::new());
+        self.asks_for(request).await.map(drop)
     }
 
     /// Encrypts without sending, for whoever wants to send many at once.
@@ -353,17 +391,22 @@ async fn sync_on(person: Weak<Person>) {
         Some(person) => person.bell(),
         None => return,
     };
+    let mut rings = true;
     loop {
         let mut rung = std::pin::pin!(bell.notified());
         rung.as_mut().enable();
         let Some(somebody) = person.upgrade() else {
             return;
         };
-        if let Err(error) = somebody.syncs().await {
+        if rings
+            && somebody.awake.load(Ordering::SeqCst)
+            && let Err(error) = somebody.syncs().await
+        {
             tracing::warn!(user = %somebody.user_id, %error, "a sync failed");
         }
         drop(somebody);
         // Looks up now and then whether anybody is still there.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), rung).await;
+        let while_away = std::time::Duration::from_secs(2);
+        rings = tokio::time::timeout(while_away, rung).await.is_ok();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use harness::fake::{Faults, Restart, World};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -33,6 +33,28 @@ impl Plan {
         Duration::from_millis(self.rng.random_range(most / 10..=most))
     }
 
+    /// A number below this one.
+    pub fn number(&mut self, below: u64) -> u64 {
+        self.rng.random_range(0..below)
+    }
+
+    /// So many different moments before `end`, in order.
+    pub fn moments(&mut self, count: u64, end: u64) -> Vec<usize> {
+        let mut moments = std::collections::BTreeSet::new();
+        while (moments.len() as u64) < count.min(end / 2) {
+            moments.insert(self.rng.random_range(1..end) as usize);
+        }
+        moments.into_iter().collect()
+    }
+
+    /// A plan of its own for somebody who acts at the same time.
+    pub fn another(&mut self) -> Self {
+        Self {
+            seed: self.seed,
+            rng: StdRng::seed_from_u64(self.rng.random()),
+        }
+    }
+
     pub fn faults(&self) -> Faults {
         Faults::of_all_kinds(self.seed)
     }
@@ -53,14 +75,24 @@ impl Plan {
     pub async fn kills(&mut self, world: &mut World, times: u64, every: u64) -> Result<()> {
         for _ in 0..times {
             tokio::time::sleep(self.pause(every)).await;
-            world.service.kill().await?;
-            let away = self.pause(200);
-            match self.restart(5) {
-                Some(how) => world.fake.restart(how, away).await,
-                None => tokio::time::sleep(away).await,
-            }
-            world.service.launch()?;
+            self.kill(world, 200).await?;
         }
         world.service.ready().await
+    }
+
+    /// Kills the service and starts it again after up to so many milliseconds; one time in five
+    /// the homeserver restarts in between.
+    pub async fn kill(&mut self, world: &mut World, away: u64) -> Result<()> {
+        let process = world.service.process_mut().context("not running")?;
+        if let Some(status) = process.ended()? {
+            bail!("it ended by itself ({status})\n{}", process.last_lines());
+        }
+        world.service.kill().await?;
+        let away = self.pause(away);
+        match self.restart(5) {
+            Some(how) => world.fake.restart(how, away).await,
+            None => tokio::time::sleep(away).await,
+        }
+        world.service.launch()
     }
 }
