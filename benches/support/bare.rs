@@ -8,7 +8,10 @@ use matrix_sdk_crypto::vodozemac::{
     olm::{self, Account, AccountPickle, OlmMessage},
 };
 
-use super::{CREATE, DECRYPT, ENCRYPT, FIRST, Figures, LOAD, TAKE, support::cpu};
+use super::{
+    CREATE, DECRYPT, ENCRYPT, FIRST, Figures, LOAD, TAKE,
+    support::{cpu, megolm as both_ways},
+};
 
 /// A room key with what stands around it.
 const ROOM_KEY: [u8; 1000] = [b'x'; 1000];
@@ -84,7 +87,7 @@ pub fn round(figures: &mut Figures) {
             OlmMessage::Normal(_) => panic!("the first message begins the session"),
         })
         .collect();
-    let mut group = GroupSession::new(megolm::SessionConfig::version_1());
+    let group = GroupSession::new(megolm::SessionConfig::version_1());
     let session_key = group.session_key();
     note(
         TAKE,
@@ -98,11 +101,7 @@ pub fn round(figures: &mut Figures) {
         }),
     );
 
-    let mut said = Vec::new();
-    note(
-        ENCRYPT,
-        measure(1000, |_| said.push(group.encrypt(MESSAGE))),
-    );
-    let mut heard = InboundGroupSession::new(&session_key, megolm::SessionConfig::version_1());
-    note(DECRYPT, measure(1000, |n| heard.decrypt(&said[n]).unwrap()));
+    let (encrypting, decrypting) = both_ways::round(1000);
+    note(ENCRYPT, (encrypting, 1000));
+    note(DECRYPT, (decrypting, 1000));
 }

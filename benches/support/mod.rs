@@ -3,6 +3,8 @@
 
 #[allow(dead_code, reason = "not every benchmark needs all of it")]
 pub mod cpu;
+#[allow(dead_code, reason = "not every benchmark needs all of it")]
+pub mod megolm;
 pub mod people;
 
 /// The middle of several measurements, so that one disturbed round does not count.
