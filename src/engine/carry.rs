@@ -13,7 +13,7 @@ use super::{
     event::RoomEvent,
     event_map::{EventMap, note},
     room::{RoomActor, transaction_id},
-    tables::{Conversations, Kept, OpenWork},
+    tables::{Conversations, Kept, OpenWork, Outbox, What},
 };
 use crate::{
     crypto::{DecryptError, EncryptError},
@@ -31,6 +31,9 @@ const INSIST: Duration = Duration::from_secs(10 * 60);
 /// For how long something is tried without which it can go on.
 const INSIST_LITTLE: Duration = Duration::from_secs(30);
 
+/// How many queued effects of another room are looked at.
+const QUEUED: usize = 100;
+
 /// What its sender is told about a message whose key did not come.
 const NO_KEY: &str = "I could not decrypt your message, so it was not carried on. Please send it \
                       again.";
@@ -47,6 +50,7 @@ impl RoomActor {
     ) -> Result<(), EngineError> {
         let conversation = self.engine.store().get::<Conversations>(&id)?;
         let mut batch = self.finish(number);
+        self.carrying = number;
         let followed = match (&conversation, &effect) {
             (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
             (_, Effect::Depart) => self.depart(&id, conversation.as_ref(), &mut batch).await,
@@ -91,7 +95,9 @@ impl RoomActor {
         );
         let at_most = match (effect, error) {
             (Effect::Depart | Effect::Retire { .. }, _) => return true,
-            (Effect::Carry { .. }, EngineError::KeyOnItsWay) => settings.relay.wait_for_key,
+            (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
+                settings.relay.wait_for_key
+            }
             // Whoever has no signed device is waited for as with an introduction.
             (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
             (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
@@ -266,8 +272,16 @@ impl RoomActor {
         let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
             Ok(Some(carried)) => carried,
             Ok(None) => return Ok(Vec::new()),
+            Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
+                return Err(EngineError::CounterpartOnItsWay);
+            }
             Err(why) => return Ok(vec![why.words().to_owned()]),
         };
+        if carried.remarks.iter().any(|remark| remark.is_of_a_target())
+            && self.may_know_soon(conversation, way)?
+        {
+            return Err(EngineError::CounterpartOnItsWay);
+        }
         let mut content = carried.content;
         for media in &carried.reload {
             self.upload_again(sender, media, &mut content).await?;
@@ -304,6 +318,36 @@ impl RoomActor {
         )?;
         let remarks = carried.remarks.into_iter();
         Ok(remarks.map(|remark| remark.words().to_owned()).collect())
+    }
+
+    /// Whether what is not known yet may be known in a moment: a message can be seen in this room,
+    /// and answered, before the one that carried it here has written down that it did.
+    fn may_know_soon(
+        &mut self,
+        conversation: &Conversation,
+        way: &Way,
+    ) -> Result<bool, EngineError> {
+        // What is queued from now on was not there to be answered.
+        let until = match self.behind {
+            Some((carrying, until)) if carrying == self.carrying => until,
+            _ => self.engine.next(),
+        };
+        self.behind = Some((self.carrying, until));
+        for place in conversation.others(way.place) {
+            let Some(room) = conversation.room(place) else {
+                continue;
+            };
+            let queued = self
+                .engine
+                .store()
+                .scan::<Outbox>(&prefix(room), None, QUEUED)?;
+            let mut queued = queued.into_iter();
+            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { to, .. }, .. } if *to == way.place);
+            if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Clients send reactions in clear, and only so do they show them.
@@ -436,8 +480,11 @@ impl RoomActor {
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let seat = self.record.seat.as_ref();
+        let place = conversation.and_then(|known| known.place_of(&self.room));
         let Some(seat) = seat.filter(|seat| seat.conversation == id).cloned() else {
-            return Ok(Vec::new());
+            // Not furnished yet: whoever comes in later goes at once.
+            let departed = place.map(|place| Input::Departed { place });
+            return Ok(departed.into_iter().collect());
         };
         for ghost in &seat.ghosts {
             let device = engine.machines().device_of(ghost)?;
@@ -468,7 +515,6 @@ impl RoomActor {
             }
         }
         self.record.seat = None;
-        let place = conversation.and_then(|known| known.place_of(&self.room));
         Ok(match place {
             Some(place) => vec![Input::Departed { place }],
             // An origin that was moved away from: its record is to be written all the same.

@@ -18,7 +18,9 @@ use crate::{
     clock::Timestamp,
     directory::{HandleRecord, Mode, PAIR_RETRY, forget_mask, note_mask},
     introduction::{Introduction, Refusal},
-    relay::{Conversation, Heard, Input, Participant, Place, Seat, Secret, Standing, decide},
+    relay::{
+        Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing, decide,
+    },
     store::{Batch, prefix},
 };
 
@@ -152,7 +154,7 @@ impl Engine {
 
     /// The room that somebody has with a masked handle's ghost already. Whoever tries again soon
     /// after being led back has no use for it.
-    pub(super) fn lead_back(
+    pub(super) async fn lead_back(
         &self,
         asker: &UserId,
         ghost: &UserId,
@@ -168,18 +170,39 @@ impl Engine {
         else {
             return Ok(None);
         };
+        // Somebody whom the others cannot hear any more has no use for the room they had.
+        let mut others = conversation
+            .people
+            .iter()
+            .filter(|other| other.ghost == ghost);
+        if !others.any(|other| other.takes_part()) {
+            return Ok(None);
+        }
         let room = conversation.room(person.place(index)).cloned();
         let now = self.now();
         let led_back = conversation.led_back_at;
         let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
-        if room.is_none() || lately || !is_there(person) {
+        let was_there = matches!(
+            person.seat,
+            Seat::Portal {
+                standing: Standing::Left,
+                ..
+            }
+        );
+        if room.is_none() || lately || !(is_there(person) || was_there) {
             return Ok(None);
         }
         let mut batch = Batch::new();
-        let at = now;
-        let (lock, _) = self.converse(&conversation.id, &[Input::LedBack { at }], &mut batch)?;
+        let inputs = [Input::LedBack {
+            at: now,
+            person: index,
+        }];
+        let (lock, rooms) = self.converse(&conversation.id, &inputs, &mut batch)?;
         self.store().apply(batch)?;
         drop(lock);
+        for room in rooms {
+            self.wake(&room).await;
+        }
         Ok(room)
     }
 
@@ -347,11 +370,19 @@ impl RoomActor {
         ghosts: Vec<OwnedUserId>,
         batch: Batch,
     ) -> Result<(), EngineError> {
+        let known = self.engine.store().get::<Conversations>(&conversation)?;
+        let over = known.is_none_or(|known| known.ended || known.place_of(&self.room).is_none());
         self.record.seat = Some(SeatHere {
-            conversation,
+            conversation: conversation.clone(),
             ghosts,
         });
-        self.settle(batch, [])
+        // It ended while the ghosts were on their way in.
+        let effect = Effect::Depart;
+        let depart = over.then_some(What::Relay {
+            conversation,
+            effect,
+        });
+        self.settle(batch, depart)
     }
 
     /// A masked handle's ghost is in the room and knows what it looks like: from here on it takes
@@ -388,6 +419,11 @@ impl RoomActor {
             (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
             (None, false) => None,
         };
+        // One in which the asker is the masked one, and nobody is there any more.
+        let former = known.as_ref().filter(|_| self.record.seat.is_none());
+        let former =
+            former.filter(|known| known.person_at(Place::Origin, &is.invite.asker).is_none());
+        let former = former.cloned();
         let (conversation, input) = match known {
             Some(known) if self.record.seat.is_some() => {
                 let person = Box::new(masked);
@@ -430,6 +466,10 @@ impl RoomActor {
             .retain(|other| other.ghost != is.ghost);
         let mut batch = std::mem::take(batch);
         let lock = engine.deciding();
+        let mut rooms = Vec::new();
+        if let Some(former) = former {
+            rooms = engine.decide_on(former, &[Input::End], &mut batch)?;
+        }
         // Written whole: `decide_on` writes what differs from what it was given.
         if engine
             .store()
@@ -438,7 +478,7 @@ impl RoomActor {
         {
             engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
         }
-        let rooms = engine.decide_on(conversation, &[input], &mut batch)?;
+        rooms.extend(engine.decide_on(conversation, &[input], &mut batch)?);
         self.settle(batch, [])?;
         drop(lock);
         self.wake_others(rooms).await;

@@ -40,6 +40,9 @@ pub enum EngineError {
     /// The key of a message that is to be carried has not come yet.
     #[error("the key of a message has not come yet")]
     KeyOnItsWay,
+    /// What a message refers to is being carried at this moment.
+    #[error("what a message refers to is still being carried")]
+    CounterpartOnItsWay,
     /// Another room of the conversation is not there yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
@@ -55,7 +58,11 @@ impl EngineError {
             Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
             Self::Crypto(error) => error.is_transient(),
             Self::Encrypt(error) => error.is_transient(),
-            Self::Store(_) | Self::KeyOnItsWay | Self::NotThereYet | Self::Stopping => true,
+            Self::Store(_)
+            | Self::KeyOnItsWay
+            | Self::CounterpartOnItsWay
+            | Self::NotThereYet
+            | Self::Stopping => true,
             Self::Decrypt(DecryptError::Crypto(error)) => error.is_transient(),
             Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => false,
         }

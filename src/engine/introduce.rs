@@ -359,7 +359,7 @@ pub(super) async fn admission<'a>(
                 asks_first,
                 masked: true,
                 back_to: match direct {
-                    true => engine.lead_back(asker, ghost)?,
+                    true => engine.lead_back(asker, ghost).await?,
                     false => None,
                 },
             }

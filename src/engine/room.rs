@@ -40,6 +40,10 @@ pub(super) struct RoomActor {
     pub due_since: Timestamp,
     /// How many doubts there were when this room's history was known to be whole.
     pub sure_of: Option<u64>,
+    /// The effect at hand.
+    pub carrying: u64,
+    /// For which effect others are waited for, and up to which of theirs.
+    pub behind: Option<(u64, u64)>,
     /// A place among the introductions that go on at the same time.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -61,6 +65,8 @@ impl RoomActor {
             due_since: Timestamp(u64::MAX),
             permit: None,
             sure_of: None,
+            carrying: 0,
+            behind: None,
         };
         actor.take_up()?;
         Ok(actor)
@@ -448,7 +454,9 @@ impl RoomActor {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
         let longest = match error {
-            EngineError::KeyOnItsWay => KEY_PAUSE,
+            EngineError::KeyOnItsWay
+            | EngineError::CounterpartOnItsWay
+            | EngineError::NotThereYet => KEY_PAUSE,
             _ => LONGEST_PAUSE,
         };
         error

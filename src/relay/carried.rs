@@ -43,6 +43,14 @@ pub enum Remark {
 }
 
 impl Remark {
+    /// Whether what it refers to was not known.
+    pub fn is_of_a_target(self) -> bool {
+        matches!(
+            self,
+            Self::WithoutReply | Self::WithoutThread | Self::EditAsNew | Self::WithoutReference
+        )
+    }
+
     /// The words.
     pub fn words(self) -> &'static str {
         match self {
@@ -109,6 +117,11 @@ pub enum CannotCarry {
 }
 
 impl CannotCarry {
+    /// Whether what it refers to was not known.
+    pub fn is_of_a_target(self) -> bool {
+        matches!(self, Self::ReactionTarget | Self::PollTarget)
+    }
+
     /// The words for its sender: what happened, and what to do next.
     pub fn words(self) -> &'static str {
         match self {

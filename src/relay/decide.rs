@@ -5,6 +5,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use super::{
     Conversation, Decision, Effect, Heard, Input, Participant, Place, Saying, Seat, Standing,
 };
+use crate::clock::Timestamp;
 
 /// Decides what follows from `input`.
 pub fn decide(state: Conversation, input: &Input) -> Decision {
@@ -36,7 +37,7 @@ impl Case {
             _ if self.is.ended => {}
             Input::Opened { heard } => self.opened(heard),
             Input::Added { person, heard } => self.added(person, heard),
-            Input::LedBack { at } => self.is.led_back_at = Some(*at),
+            Input::LedBack { at, person } => self.led_back(*at, *person),
             Input::Heard {
                 place,
                 sender,
@@ -110,6 +111,19 @@ impl Case {
         self.greet();
         self.hear_all(heard);
         self.furnish_all(Place::Origin);
+    }
+
+    fn led_back(&mut self, at: Timestamp, person: usize) {
+        self.is.led_back_at = Some(at);
+        if let Some(Participant {
+            seat: Seat::Portal { standing, .. },
+            ..
+        }) = self.is.people.get_mut(person)
+            && *standing == Standing::Left
+        {
+            *standing = Standing::Awaited;
+            self.at(Place::Portal(person), Effect::Furnish { person });
+        }
     }
 
     fn hear_all(&mut self, heard: &[OwnedEventId]) {

@@ -196,6 +196,24 @@ fn who_left_after_joining_is_invited_again_by_the_next_message_and_only_then() {
 }
 
 #[test]
+fn who_left_and_starts_a_chat_from_their_side_is_invited_again() {
+    let left = decide(
+        going_on(),
+        &member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
+    );
+    let back = Input::LedBack {
+        at: Timestamp(9),
+        person: 1,
+    };
+    let led = decide(left.state.unwrap(), &back);
+    assert_eq!(kinds(&led), [(SAMS, "furnish")]);
+    // Whoever is there needs nothing but the link.
+    let there = decide(going_on(), &back);
+    assert!(there.effects.is_empty());
+    assert_eq!(there.state.unwrap().led_back_at, Some(Timestamp(9)));
+}
+
+#[test]
 fn who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_that() {
     let inputs = [
         Input::Opened { heard: vec![one()] },

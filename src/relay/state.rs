@@ -200,10 +200,12 @@ pub enum Input {
         /// What was said there already, in order.
         heard: Vec<OwnedEventId>,
     },
-    /// The asker was led back to the room they have.
+    /// Somebody was led back to the room they have.
     LedBack {
         /// When.
         at: Timestamp,
+        /// Who; if they have left their portal they are invited again.
+        person: usize,
     },
     /// Somebody said something.
     Heard {

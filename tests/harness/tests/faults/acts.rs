@@ -127,8 +127,14 @@ impl Side {
         let seen = acts(self.person.log(), self, &self.ghost);
         for (n, (did, saw)) in theirs.iter().zip(&seen).enumerate() {
             if did != saw {
+                // Whoever did it may have been told that it could not be carried.
+                let told = other.person.log().texts_in(&other.room).into_iter();
+                let told: Vec<String> = told
+                    .filter(|(by, text)| *by == other.ghost && !text.contains(" says "))
+                    .map(|(_, text)| text)
+                    .collect();
                 bail!(
-                    "{} saw {saw:?} instead of {did:?} as the {n}th",
+                    "{} saw {saw:?} instead of {did:?} as the {n}th; the other was told {told:#?}",
                     self.person.user_id
                 );
             }
