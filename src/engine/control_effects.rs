@@ -381,7 +381,7 @@ impl Engine {
         // Creating a room has no transaction id: the mark finds one that was made for the same
         // person before a crash, or before the answer was lost.
         let mark = hex::encode(Sha256::digest(person.as_bytes()));
-        if let Some(room) = self.room_with_mark(actor, &mark).await? {
+        if let Some(room) = self.room_with_mark(actor, MARK, &mark).await? {
             return self.take_as_control_room(&bot, person, room).await;
         }
         let mut request = create_room::v3::Request::new();
@@ -404,13 +404,15 @@ impl Engine {
         self.take_as_control_room(&bot, person, room).await
     }
 
-    /// The newest rooms of the bot in which nobody else is yet are looked at, a few at the most.
-    async fn room_with_mark(
+    /// A room that was made and not written down, by what its creation says under `key`; a few are
+    /// looked at.
+    pub(super) async fn room_with_mark(
         &self,
-        bot: Actor<'_>,
+        who: Actor<'_>,
+        key: &str,
         mark: &str,
     ) -> Result<Option<OwnedRoomId>, EngineError> {
-        let rooms = self.homeserver().joined_rooms(bot).await?;
+        let rooms = self.homeserver().joined_rooms(who).await?;
         let mut unknown = Vec::new();
         for room in rooms {
             if !self.store().contains::<Rooms>(&room)? {
@@ -420,10 +422,10 @@ impl Engine {
         for room in unknown.into_iter().take(ROOMS_LOOKED_AT) {
             let create = self
                 .homeserver()
-                .state(bot, &room, "m.room.create", "")
+                .state(who, &room, "m.room.create", "")
                 .await?;
             let create = create.and_then(|json| serde_json::from_str::<Value>(json.get()).ok());
-            if create.is_some_and(|create| create[MARK] == mark) {
+            if create.is_some_and(|create| create[key] == mark) {
                 return Ok(Some(room));
             }
         }

@@ -21,6 +21,7 @@ mod control;
 mod control_effects;
 mod control_room;
 mod converse;
+mod depart;
 mod effects;
 mod ephemeral;
 mod error;
@@ -40,6 +41,7 @@ mod restore;
 mod restore_tests;
 mod room;
 mod rooms;
+mod seat;
 #[cfg(test)]
 mod send_tests;
 mod speak;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Engine, EngineError,
     room::RoomActor,
-    tables::{Arrived, Conversations, Inbox, OpenWork, Rooms},
+    tables::{Arrived, Conversations, Inbox, OpenWork},
 };
 use crate::{
     introduction::{MEGOLM, Refusal},
@@ -17,8 +17,6 @@ use crate::{
 
 /// Marks a portal, so that one that was made before a crash is found again.
 const MARK: &str = "chat.stonechat.portal";
-/// How many rooms are looked at for a mark.
-const ROOMS_LOOKED_AT: usize = 20;
 
 impl RoomActor {
     /// Makes a portal or finds it, brings into it whoever takes part now, and invites its owner.
@@ -76,7 +74,7 @@ impl Engine {
         let device = self.device_of(&host.ghost)?;
         let actor = Actor::device(&host.ghost, &device);
         let mark = format!("{}.{person}", conversation.id);
-        let room = match self.marked_room(actor, &mark).await? {
+        let room = match self.room_with_mark(actor, MARK, &mark).await? {
             Some(room) => room,
             None => {
                 let request = portal(conversation, &mark, host)?;
@@ -95,32 +93,6 @@ impl Engine {
         drop(lock);
         self.store().flush().await?;
         Ok(room)
-    }
-
-    /// A portal that was made and not written down, among the newest rooms of its host.
-    async fn marked_room(
-        &self,
-        host: Actor<'_>,
-        mark: &str,
-    ) -> Result<Option<OwnedRoomId>, EngineError> {
-        let rooms = self.homeserver().joined_rooms(host).await?;
-        let mut unknown = Vec::new();
-        for room in rooms {
-            if !self.store().contains::<Rooms>(&room)? {
-                unknown.push(room);
-            }
-        }
-        for room in unknown.into_iter().take(ROOMS_LOOKED_AT) {
-            let create = self
-                .homeserver()
-                .state(host, &room, "m.room.create", "")
-                .await?;
-            let create = create.and_then(|json| serde_json::from_str::<Value>(json.get()).ok());
-            if create.is_some_and(|create| create[MARK] == mark) {
-                return Ok(Some(room));
-            }
-        }
-        Ok(None)
     }
 
     /// Brings the ghosts of those who take part into a portal, and tells its actor.

@@ -36,7 +36,12 @@ async fn sam_finds_his_way_in_the_control_room() -> Result<()> {
     answered(&chat, &bot, "policy sam", "everyone may reach you").await?;
     answered(&chat, &bot, "policy sam nobody", "nobody reaches you").await?;
     answered(&chat, &bot, "policy sam everyone", "everyone may reach you").await?;
-    answered(&chat, &bot, "mode sam masked", "not offered here yet").await?;
+    answered(&chat, &bot, "mode sam sealed", "not offered here yet").await?;
+    answered(&chat, &bot, "mode sam masked", "can read it on the way").await?;
+    answered(&chat, &bot, "calls sam", "are hidden").await?;
+    answered(&chat, &bot, "calls sam direct", "are direct").await?;
+    answered(&chat, &bot, "appear Sammy", "see you as Sammy").await?;
+    answered(&chat, &bot, "mode sam open", "is open").await?;
     answered(&chat, &bot, "whoami", sam.user_id.as_str()).await?;
 
     let kims = world.control_room(&kim).await?;

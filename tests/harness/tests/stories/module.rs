@@ -12,14 +12,13 @@ use ruma::{UserId, api::client::room::create_room::v3::Request as CreateRoom};
 use serde_json::{Value, json};
 use stonechat::{
     clock::{Clock, SystemClock},
-    config::{Setup, secrets::process_environment},
-    directory::{Directory, DirectorySettings, Mode},
+    directory::{Directory, DirectorySettings},
     handle::{Handle, HandleRules},
-    store::{Store, StoreKey, StoreOptions},
 };
 
 use crate::{
     federation::two_servers,
+    masked::{comes_to_portal, masks},
     remains::Remains,
     told::{
         LINE, Story, comes, ends_well, goodbye, in_clear, invited_to, quick, quoted, reason, times,
@@ -230,15 +229,15 @@ fn forbidden<T>(done: Result<T>) -> Result<String> {
 }
 
 #[tokio::test]
-async fn with_the_module_blocked_refused_masked_and_limited_are_declined_alike_and_count_once()
+async fn with_the_module_a_masked_ghost_stays_and_blocked_refused_and_limited_are_declined_alike()
 -> Result<()> {
     let mut options = with_module();
     options.service = options
         .service
         .set("limits.new_conversations_per_sender", 3);
-    let mut story = Story::begins_with(options, PersonOptions::default()).await?;
+    let story = Story::begins_with(options, PersonOptions::default()).await?;
     let (bot, sams_ghost) = (story.world.bot()?, story.ghost.clone());
-    let (_kim, kims_room) = story.world.owner("kim").await?;
+    let (kim, kims_room) = story.world.owner("kim").await?;
     let (rob, _) = story.world.owner("rob").await?;
     let bob = story.world.person("bob").await?;
     let (kims, robs) = (story.world.ghost("kim")?, story.world.ghost("rob")?);
@@ -247,14 +246,17 @@ async fn with_the_module_blocked_refused_masked_and_limited_are_declined_alike_a
         .asks(&bot, "block @bob:stone.test")
         .await?;
     ensure!(answer.text().is_some_and(|text| text.contains("Blocked")));
-    becomes_masked(&mut story.world, "kim", "kim").await?;
+    masks(&story.world, &kims_room, "kim").await?;
 
     let world = &story.world;
     let mut all = Vec::new();
     let chat = bob.starts_chat(&[&sams_ghost]).await?;
     all.push(declined(world, &chat, &sams_ghost).await?);
     let masked = bob.starts_chat(&[&kims]).await?;
-    all.push(declined(world, &masked, &kims).await?);
+    masked.says(LINE).await?;
+    let (_, portal) = comes_to_portal(&kim).await?;
+    portal.sees(LINE).await?;
+    masked.sees_join(&kims).await?;
     kims_room.asks(&bot, "policy kim nobody").await?;
     let refused = story.alice.starts_chat(&[&kims]).await?;
     all.push(declined(world, &refused, &kims).await?);
@@ -273,27 +275,6 @@ async fn with_the_module_blocked_refused_masked_and_limited_are_declined_alike_a
     ensure!(soonest >= 1_900 && latest - soonest < 1_500, "{all:#?}");
     ensure!(story.sam.log().invites().iter().all(|i| i.sender == bot));
     Ok(())
-}
-
-/// Makes a handle masked, which the bot does not offer yet.
-async fn becomes_masked(world: &mut World, owner: &str, name: &str) -> Result<()> {
-    world.service.stop().await?;
-    {
-        let setup = Setup::load(&world.service.config(), &process_environment)?;
-        let key = StoreKey::from_file(&setup.key_file)?;
-        let store = Store::open(&setup.data, &key, &StoreOptions::default())?;
-        let server = setup.config.homeserver.server_name.clone();
-        let mut settings = DirectorySettings::new(server);
-        settings.capabilities.masked = true;
-        let directory = Directory::new(store.clone(), settings);
-        let handle = Handle::parse(name, &HandleRules::default())?;
-        let mut change = directory.begin().await;
-        let owner = world.synapse.user(owner)?;
-        change.set_mode(&owner, &handle, Mode::Masked, false)?;
-        change.commit().await?;
-        store.shut_down().await?;
-    }
-    world.service.start().await
 }
 
 #[tokio::test]
