@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     carried::{CannotCarry, Remark},
-    pseudonym::exchanged,
+    pseudonym,
     scrub::Scrubber,
     sdp,
 };
@@ -59,11 +59,10 @@ pub(super) fn carry(
             out.insert("candidates".to_owned(), candidates);
         }
         "select_answer" => {
-            let selected = party(scrub, content, "selected_party_id");
-            out.insert(
-                "selected_party_id".to_owned(),
-                selected.ok_or(CannotCarry::Malformed)?,
-            );
+            let selected = content.get("selected_party_id").and_then(Value::as_str);
+            let selected = selected.and_then(|id| pseudonym::of_another(scrub.passage, id));
+            let selected = selected.ok_or(CannotCarry::Malformed)?;
+            out.insert("selected_party_id".to_owned(), selected.into());
         }
         "hangup" | "reject" => {}
         "sdp_stream_metadata_changed" => {}
@@ -101,8 +100,9 @@ fn common(
     {
         out.insert("reason".to_owned(), scrub.text(reason).into());
     }
-    if let Some(party) = party(scrub, content, "party_id") {
-        out.insert("party_id".to_owned(), party);
+    let party = content.get("party_id").and_then(Value::as_str);
+    if let Some(party) = party.and_then(|id| pseudonym::own(scrub.passage, id)) {
+        out.insert("party_id".to_owned(), party.into());
     }
     if let Some(able) = content.get("capabilities").and_then(Value::as_object) {
         let able = able.iter().filter(|(_, value)| value.is_boolean());
@@ -122,11 +122,6 @@ fn common(
         }
     }
     Ok(())
-}
-
-fn party(scrub: &Scrubber<'_>, content: &Map<String, Value>, name: &str) -> Option<Value> {
-    let id = content.get(name)?.as_str()?;
-    exchanged(scrub.passage.pseudonym_key, id).map(Value::String)
 }
 
 /// What each stream is for, by the ids that browsers make up for them.

@@ -41,6 +41,17 @@ pub fn carry(
     content: &Value,
     passage: &Passage<'_>,
 ) -> Result<Option<Carried>, CannotCarry> {
+    translate(event_type, content, passage)?
+        .map(|(content, remarks)| finish(event_type, content, remarks, passage))
+        .transpose()
+}
+
+/// The translation alone, before the last look at it.
+pub(super) fn translate(
+    event_type: &str,
+    content: &Value,
+    passage: &Passage<'_>,
+) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, CannotCarry> {
     let without = match kind(event_type) {
         Kind::Message(without) => without,
         Kind::Silent => return Ok(None),
@@ -69,14 +80,11 @@ pub fn carry(
         return Err(CannotCarry::TellingType);
     }
     let mut remarks = Vec::new();
-    if let Some(kind) = call::kind(event_type) {
-        let call = call::carry(&scrub, kind, content, &mut remarks)?;
-        return call
-            .map(|call| finish(event_type, call, remarks, passage))
-            .transpose();
-    }
-    let out = message::carry(&scrub, content, without, &mut remarks)?;
-    finish(event_type, out, remarks, passage).map(Some)
+    let out = match call::kind(event_type) {
+        Some(kind) => call::carry(&scrub, kind, content, &mut remarks)?,
+        None => Some(message::carry(&scrub, content, without, &mut remarks)?),
+    };
+    Ok(out.map(|out| (out, remarks)))
 }
 
 /// Translates a text that is no message: the name or the topic of a room.
@@ -109,11 +117,29 @@ fn kind(event_type: &str) -> Kind {
         | "org.matrix.msc4075.rtc.notification"
         | "m.rtc.decline"
         | "org.matrix.msc4310.rtc.decline"
-        | "m.call.encryption_keys"
-        | "io.element.call.encryption_keys" => Kind::Refused(CannotCarry::RoomCall),
+        | "m.rtc.member"
+        | "org.matrix.msc4143.rtc.member"
+        | "m.call.member"
+        | "org.matrix.msc3401.call.member" => Kind::Refused(CannotCarry::RoomCall),
         kind if kind.starts_with("m.key.verification.") => Kind::Refused(CannotCarry::Verification),
-        // Keys and the like that somebody sends into a room by mistake.
-        "m.dummy" | "m.room_key" | "m.forwarded_room_key" | "m.secret.send" => Kind::Silent,
+        // Machinery of calls that were refused when they rang, keys and the like that a client sends
+        // into a room by mistake, and what is no message at all.
+        "m.call.encryption_keys"
+        | "io.element.call.encryption_keys"
+        | "io.element.call.reaction"
+        | "m.dummy"
+        | "m.room_key"
+        | "m.room_key_request"
+        | "m.room_key.withheld"
+        | "m.forwarded_room_key"
+        | "m.secret.request"
+        | "m.secret.send"
+        | "m.room.encrypted"
+        | "m.room.redaction"
+        | "m.room.member"
+        | "m.typing"
+        | "m.receipt"
+        | "m.presence" => Kind::Silent,
         _ => Kind::Message(Without::Remark),
     }
 }

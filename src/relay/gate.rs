@@ -22,7 +22,8 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn of(passage: &Passage<'_>) -> Self {
-        let mut needles = vec![passage.here.as_str().to_lowercase()];
+        let room = passage.here.as_str().to_lowercase();
+        let mut needles = vec![format!("roomid/{}", room.trim_start_matches('!')), room];
         let others = passage.people.iter().filter(|p| p.here != p.there);
         let mut users: Vec<&str> = others.map(|p| p.here.as_str()).collect();
         if passage.person(passage.sender.as_str()).is_none() {
@@ -74,12 +75,9 @@ impl Gate {
                 continue;
             }
             let percent = percent_decode_str(&form).decode_utf8_lossy().into_owned();
-            // What cannot be looked through is taken for the worst.
+            // With a tag longer than anybody writes it is no HTML, but text with a sign in it.
             let (html, entities) = (in_html(&form), in_html(&form.replace(['<', '>'], " ")));
-            let (Some(html), Some(entities)) = (html, entities) else {
-                return true;
-            };
-            for next in [percent, html, entities] {
+            for next in [Some(percent), html, entities].into_iter().flatten() {
                 if !forms.contains(&next) {
                     forms.push(next);
                 }

@@ -68,7 +68,7 @@ impl Identifiers {
         if passage.person(passage.sender.as_str()).is_none() {
             all.add_user(passage.sender.as_str(), Kind::Secret);
         }
-        all.add(passage.here.as_str(), Kind::Room, Edges::Any);
+        all.add_id(passage.here.as_str(), "roomid/", Kind::Room);
         for secret in passage.secrets {
             let secret = secret.trim();
             match secret.chars().count() {
@@ -85,9 +85,15 @@ impl Identifiers {
     }
 
     fn add_user(&mut self, user: &str, kind: Kind) {
-        self.add(user, kind, Edges::Any);
-        // As in `matrix:u/alice:example.org`.
-        self.add(user.trim_start_matches('@'), kind, Edges::Name);
+        self.add_id(user, "u/", kind);
+    }
+
+    /// An id, also as it stands in a `matrix:` link, and without its sign.
+    fn add_id(&mut self, id: &str, in_link: &str, kind: Kind) {
+        let bare = id.get(1..).unwrap_or_default();
+        self.add(id, kind, Edges::Any);
+        self.add(&format!("{in_link}{bare}"), kind, Edges::Any);
+        self.add(bare, kind, Edges::Name);
     }
 
     fn add(&mut self, text: &str, kind: Kind, edges: Edges) {

@@ -32,6 +32,7 @@ pub trait Counterparts: Sync {
 }
 
 /// Where an event comes from, where it goes to, and who is who.
+#[derive(Clone)]
 pub struct Passage<'a> {
     /// Who sent it, as in the room it comes from.
     pub sender: &'a UserId,

@@ -4,86 +4,124 @@
 //! for it. The other side has to see one that is always the same, and what it says of it has to be
 //! understood when it comes back: the caller names the party that answered, as it was shown to the
 //! caller, and the client that answered looks for its own. So a pseudonym is the id itself,
-//! encrypted under a key of the conversation with a nonce that follows from the id; what comes back
-//! is decrypted, and whatever cannot be decrypted is somebody's own.
+//! encrypted under a key of the conversation, bound to whose it is, with a nonce that follows from
+//! both. It is decrypted for nobody but its owner: in a group the rooms of all others see it too.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
     ChaCha20Poly1305, Key, Nonce,
-    aead::{Aead as _, KeyInit as _},
+    aead::{Aead as _, KeyInit as _, Payload},
 };
 use hkdf::Hkdf;
+use ruma::UserId;
 use sha2::Sha256;
+
+use super::passage::Passage;
 
 /// Bytes of a nonce.
 const NONCE: usize = 12;
 /// The longest id that is taken for one.
 const LONGEST: usize = 255;
 
-/// The pseudonym of an id, or the id of a pseudonym. `None` for what is too long, or empty.
-pub(super) fn exchanged(key: &[u8; 32], id: &str) -> Option<String> {
-    if id.is_empty() || id.len() > LONGEST {
-        return None;
-    }
-    unmasked(key, id).or_else(|| masked(key, id))
+/// What the room that an event goes to sees of an id that its sender gave themself. `None` for what
+/// is too long, or empty.
+pub(super) fn own(passage: &Passage<'_>, id: &str) -> Option<String> {
+    fits(id).then(|| masked(passage.pseudonym_key, passage.sender, id))?
+}
+
+/// What an id that somebody else goes by means in the room that an event goes to: to them their own
+/// one, to all others one that is nobody's.
+pub(super) fn of_another(passage: &Passage<'_>, id: &str) -> Option<String> {
+    let key = passage.pseudonym_key;
+    let mut people = passage.people.iter();
+    fits(id)
+        .then(|| people.find_map(|person| unmasked(key, &person.there, id)))
+        .flatten()
+        .or_else(|| own(passage, id))
+}
+
+fn fits(id: &str) -> bool {
+    !id.is_empty() && id.len() <= LONGEST
 }
 
 /// A short word that follows from another one and does not show it.
 pub(super) fn digest(key: &[u8; 32], of: &str) -> Option<String> {
     let mut out = [0; 8];
-    derived(key, b"digest", of, &mut out)?;
+    derived(key, b"digest", &[of], &mut out)?;
     Some(hex::encode(out))
 }
 
-fn masked(key: &[u8; 32], id: &str) -> Option<String> {
+fn masked(key: &[u8; 32], owner: &UserId, id: &str) -> Option<String> {
     let mut nonce = [0; NONCE];
-    derived(key, b"nonce", id, &mut nonce)?;
-    let sealed = cipher(key)?.encrypt(Nonce::from_slice(&nonce), id.as_bytes());
+    derived(key, b"nonce", &[owner.as_str(), id], &mut nonce)?;
+    let payload = Payload {
+        msg: id.as_bytes(),
+        aad: owner.as_bytes(),
+    };
+    let sealed = cipher(key)?.encrypt(Nonce::from_slice(&nonce), payload);
     let mut out = nonce.to_vec();
     out.extend(sealed.ok()?);
     Some(URL_SAFE_NO_PAD.encode(out))
 }
 
-fn unmasked(key: &[u8; 32], pseudonym: &str) -> Option<String> {
+fn unmasked(key: &[u8; 32], owner: &UserId, pseudonym: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(pseudonym).ok()?;
     let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+    let payload = Payload {
+        msg: sealed,
+        aad: owner.as_bytes(),
+    };
     let id = cipher(key)?
-        .decrypt(Nonce::from_slice(nonce), sealed)
+        .decrypt(Nonce::from_slice(nonce), payload)
         .ok()?;
     String::from_utf8(id).ok()
 }
 
 fn cipher(key: &[u8; 32]) -> Option<ChaCha20Poly1305> {
     let mut own = [0; 32];
-    derived(key, b"key", "", &mut own)?;
+    derived(key, b"key", &[], &mut own)?;
     Some(ChaCha20Poly1305::new(Key::from_slice(&own)))
 }
 
-fn derived(key: &[u8; 32], what: &[u8], of: &str, out: &mut [u8]) -> Option<()> {
+fn derived(key: &[u8; 32], what: &[u8], of: &[&str], out: &mut [u8]) -> Option<()> {
     let kdf = Hkdf::<Sha256>::new(Some(b"stonechat pseudonym"), key);
-    kdf.expand_multi_info(&[what, of.as_bytes()], out).ok()
+    let mut info = vec![what];
+    for part in of {
+        // No Matrix ID and no id of a client has this in it: where one part ends shows.
+        info.push(b"\0");
+        info.push(part.as_bytes());
+    }
+    kdf.expand_multi_info(&info, out).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use ruma::user_id;
+
     use super::*;
 
     const KEY: [u8; 32] = [7; 32];
 
     #[test]
-    fn a_pseudonym_is_always_the_same_shows_nothing_and_comes_back() {
-        let shown = exchanged(&KEY, "ALICESDEVICE").unwrap();
-        assert_eq!(exchanged(&KEY, "ALICESDEVICE").unwrap(), shown);
+    fn a_pseudonym_is_always_the_same_and_opens_for_its_owner_alone() {
+        let (alice, kim) = (user_id!("@alice:far.example"), user_id!("@kim:hs.test"));
+        let shown = masked(&KEY, alice, "ALICESDEVICE").unwrap();
+        assert_eq!(masked(&KEY, alice, "ALICESDEVICE").unwrap(), shown);
         assert!(!shown.contains("ALICE"));
-        assert_eq!(exchanged(&KEY, &shown).unwrap(), "ALICESDEVICE");
-        assert_ne!(exchanged(&[8; 32], "ALICESDEVICE").unwrap(), shown);
-        assert_ne!(exchanged(&[8; 32], &shown).unwrap(), "ALICESDEVICE");
+        assert!(shown.len() < 255);
+        assert_ne!(masked(&KEY, kim, "ALICESDEVICE").unwrap(), shown);
+        assert_ne!(masked(&[8; 32], alice, "ALICESDEVICE").unwrap(), shown);
+        assert_eq!(unmasked(&KEY, alice, &shown).unwrap(), "ALICESDEVICE");
+        assert_eq!(unmasked(&KEY, kim, &shown), None);
+        assert_eq!(unmasked(&[8; 32], alice, &shown), None);
+        assert_eq!(unmasked(&KEY, alice, "ALICESDEVICE"), None);
+        assert_eq!(unmasked(&KEY, alice, "not base64 äöü"), None);
     }
 
     #[test]
     fn what_is_no_id_has_none() {
-        assert_eq!(exchanged(&KEY, ""), None);
-        assert_eq!(exchanged(&KEY, &"x".repeat(256)), None);
-        assert!(exchanged(&KEY, "not base64 äöü").is_some());
+        assert!(!fits(""));
+        assert!(!fits(&"x".repeat(256)));
+        assert!(fits(&"x".repeat(255)));
     }
 }

@@ -10,8 +10,14 @@ use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use crate::text::is_invisible;
 
-/// What is decoded more often than this is no longer looked into.
-const DECODED_AT_MOST: usize = 8;
+/// A string that can be read in more ways than this is taken for one that hides something.
+const READINGS_AT_MOST: usize = 40;
+
+/// The ways of decoding. Each is tried upon each, since somebody could have encoded in any order.
+const DECODERS: [Decoder; 3] = [percent, escape, tag];
+
+/// What the beginning of a lower-cased text stands for, if it is encoded, and how long it is.
+type Decoder = fn(&str) -> Option<(Option<char>, usize)>;
 
 /// The longest HTML tag that is taken for one outside of HTML, in bytes.
 const TAG_AT_MOST: usize = 2000;
@@ -33,20 +39,26 @@ pub(super) struct Readings {
 /// Reads `text` in every way, the plain one first.
 pub(super) fn readings(text: &str) -> Readings {
     let mut readings = vec![Reading::plain(text)];
-    while readings.len() <= DECODED_AT_MOST {
-        match readings.last().and_then(Reading::decoded) {
-            Some(next) => readings.push(next),
-            None => {
-                return Readings {
-                    readings,
-                    twisted: false,
-                };
-            }
+    let mut at = 0;
+    while at < readings.len() {
+        for decoder in DECODERS {
+            let next = readings
+                .get(at)
+                .and_then(|reading| reading.decoded(decoder));
+            let next = next.filter(|next| readings.iter().all(|known| known.text != next.text));
+            readings.extend(next);
+        }
+        at += 1;
+        if readings.len() > READINGS_AT_MOST {
+            return Readings {
+                readings,
+                twisted: true,
+            };
         }
     }
     Readings {
         readings,
-        twisted: true,
+        twisted: false,
     }
 }
 
@@ -84,7 +96,7 @@ impl Reading {
     }
 
     /// The reading after one more decoding of everything in it, unless there is nothing to decode.
-    fn decoded(&self) -> Option<Self> {
+    fn decoded(&self, decoder: Decoder) -> Option<Self> {
         if !self
             .text
             .bytes()
@@ -96,7 +108,7 @@ impl Reading {
         let mut changed = false;
         let mut at = 0;
         while let Some(c) = self.text.get(at..).and_then(|rest| rest.chars().next()) {
-            let (chars, length) = match decode(&self.text[at..]) {
+            let (chars, length) = match decoder(&self.text[at..]) {
                 Some((decoded, length)) => {
                     changed = true;
                     (decoded, length)
@@ -145,18 +157,10 @@ impl Writer {
     }
 }
 
-/// What the beginning of `text` (lower-cased) stands for, if it is encoded, and how long it is.
-fn decode(text: &str) -> Option<(Option<char>, usize)> {
-    match text.as_bytes().first()? {
-        b'%' => percent(text).map(|(c, length)| (Some(c), length)),
-        b'&' => entity(text),
-        b'\\' => escape(text),
-        b'<' => tag(text).map(|length| (None, length)),
-        _ => None,
+fn percent(text: &str) -> Option<(Option<char>, usize)> {
+    if !text.starts_with('%') {
+        return None;
     }
-}
-
-fn percent(text: &str) -> Option<(char, usize)> {
     let byte = |n: usize| {
         let hex = text.get(3 * n..3 * n + 3)?.strip_prefix('%')?;
         hex_value(hex).and_then(|value| u8::try_from(value).ok())
@@ -170,7 +174,7 @@ fn percent(text: &str) -> Option<(char, usize)> {
     };
     let bytes: Vec<u8> = (0..length).map_while(byte).collect();
     let c = std::str::from_utf8(&bytes).ok()?.chars().next()?;
-    Some((c, 3 * length))
+    Some((Some(c), 3 * length))
 }
 
 fn hex_value(hex: &str) -> Option<u32> {
@@ -257,8 +261,16 @@ fn numeric(number: &str) -> Option<(char, usize)> {
     Some((c, before + length + closed))
 }
 
-/// `\u0040` of JSON and JavaScript, `\@` of Markdown.
+/// Entities of HTML, `\u0040` of JSON and JavaScript, `\@` of Markdown.
 fn escape(text: &str) -> Option<(Option<char>, usize)> {
+    match text.as_bytes().first()? {
+        b'&' => entity(text),
+        b'\\' => backslash(text),
+        _ => None,
+    }
+}
+
+fn backslash(text: &str) -> Option<(Option<char>, usize)> {
     let next = text.get(1..)?.chars().next()?;
     let digits = match next {
         'u' => 2..6,
@@ -271,14 +283,12 @@ fn escape(text: &str) -> Option<(Option<char>, usize)> {
     Some((Some(c), length))
 }
 
-fn tag(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
+/// What stands for nothing that is seen.
+fn tag(text: &str) -> Option<(Option<char>, usize)> {
+    let bytes = text.strip_prefix('<').map(|_| text.as_bytes())?;
     if !matches!(bytes.get(1)?, b'a'..=b'z' | b'/' | b'!' | b'?') {
         return None;
     }
-    bytes
-        .iter()
-        .take(TAG_AT_MOST)
-        .position(|b| *b == b'>')
-        .map(|end| end + 1)
+    let end = bytes.iter().take(TAG_AT_MOST).position(|b| *b == b'>')?;
+    Some((None, end + 1))
 }

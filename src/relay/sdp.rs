@@ -49,8 +49,8 @@ fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
         "s" => Some("s=-".to_owned()),
         // What an attribute is, is told by its name; all but these are about codecs and streams.
         "a" => attribute(scrub, value),
-        "v" | "t" | "b" => Some(scrub.text(line)),
-        "m" => Some(media(scrub, value)),
+        "v" | "t" | "b" if !names_an_address(value) => Some(scrub.text(line)),
+        "m" if !names_an_address(value) => Some(media(scrub, value)),
         _ => None,
     }
 }
@@ -66,29 +66,36 @@ fn media(scrub: &Scrubber<'_>, value: &str) -> String {
 }
 
 fn attribute(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
-    let (name, rest) = value.split_once(':').unwrap_or((value, ""));
+    let name = value.split(':').next().unwrap_or_default();
     match name.trim().to_ascii_lowercase().as_str() {
         "candidate" => candidate(scrub, value).map(|candidate| format!("a={candidate}")),
         "rtcp" => Some(format!("a=rtcp:9 {NOWHERE}")),
         "remote-candidates" | "tool" | "source-filter" | "alt" | "altc" => None,
-        _ if names_an_address(rest) => None,
+        // The hash of a certificate looks like a long address, and is none.
+        "fingerprint" => Some(scrub.text(&format!("a={value}"))),
+        _ if names_an_address(value) => None,
         _ => Some(scrub.text(&format!("a={value}"))),
     }
 }
 
-/// Whether a word in it can be read as an address of the network.
+/// Whether anything in it can be read as an address of the network.
 fn names_an_address(text: &str) -> bool {
-    let mut words =
-        text.split(|c: char| c.is_whitespace() || matches!(c, '[' | ']' | ',' | ';' | '='));
-    words.any(|word| {
-        let port = word.rsplit_once(':').map(|(host, _)| host);
-        word.to_ascii_lowercase().ends_with(".local")
-            || [Some(word), port]
-                .into_iter()
-                .flatten()
-                // What has no dot and one colon only is a time or a number.
-                .any(|word| word.parse::<IpAddr>().is_ok())
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '%');
+    text.split(|c: char| !part(c)).any(|word| {
+        let word = word.trim_end_matches('.').to_ascii_lowercase();
+        // An attribute's name or a port may stand before or behind it.
+        let starts = word.match_indices(':').map(|(at, _)| &word[at + 1..]);
+        let mut tails = std::iter::once(word.as_str()).chain(starts);
+        word.ends_with(".local") || tails.any(begins_with_an_address)
     })
+}
+
+fn begins_with_an_address(text: &str) -> bool {
+    let zoneless = text.split('%').next().unwrap_or_default();
+    let before_port = text.rsplit_once(':').map_or("", |(host, _)| host);
+    [text, zoneless, before_port]
+        .iter()
+        .any(|host| host.parse::<IpAddr>().is_ok())
 }
 
 /// A candidate of a relay; `None` for any other, or with addresses shown, as it is.

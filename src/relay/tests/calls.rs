@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{ALICE, SAM, SAMUEL, Way, to_sam, with_passage};
-use crate::relay::{CannotCarry, Remark, carry, has_relay};
+use crate::relay::{CannotCarry, Passage, Remark, carry, has_relay};
 
 /// As Chrome writes it, shortened.
 const OFFER: &str = "v=0\r\no=alice 4611731400430051336 2 IN IP4 192.168.1.20\r\ns=alice's call\r\n\
@@ -58,6 +58,35 @@ fn a_whole_call_is_understood_on_both_sides_and_names_nobodys_device() {
     let hangup = both_ways(Way::ToSam, "m.call.hangup", &hangup);
     assert_eq!(hangup["party_id"], alices.as_str());
     assert_eq!(hangup["reason"], "user_hangup");
+}
+
+#[test]
+fn in_a_group_nobody_but_its_owner_learns_what_a_party_calls_itself() {
+    let content = json!({ "call_id": "c1", "party_id": "SAMSDEVICE", "version": "1",
+                          "answer": { "type": "answer", "sdp": "v=0\r\n" } });
+    let shown = both_ways(Way::ToAlice, "m.call.answer", &content);
+    let shown = shown["party_id"].as_str().unwrap();
+    // Alice takes Sam's answer. In the portal of somebody else both of them are ghosts.
+    let select = json!({ "call_id": "c1", "party_id": "ALICESDEVICE", "version": "1", "selected_party_id": shown });
+    let elsewhere = with_passage(Way::ToSam, true, |passage| {
+        let mut people = passage.people.to_vec();
+        people[1].there = people[1].here.clone();
+        let passage = Passage {
+            people: &people,
+            ..passage.clone()
+        };
+        carry("m.call.select_answer", &select, &passage)
+            .unwrap()
+            .unwrap()
+            .content
+    });
+    assert!(!elsewhere.to_string().contains("SAMSDEVICE"), "{elsewhere}");
+    let home = both_ways(Way::ToSam, "m.call.select_answer", &select);
+    assert_eq!(home["selected_party_id"], "SAMSDEVICE");
+    // Nor does it come out when somebody says that it is theirs.
+    let stolen = json!({ "call_id": "c1", "party_id": shown, "version": "1" });
+    let stolen = both_ways(Way::ToSam, "m.call.hangup", &stolen);
+    assert!(!stolen.to_string().contains("SAMSDEVICE"), "{stolen}");
 }
 
 #[test]
@@ -161,7 +190,7 @@ proptest! {
         let name = if upper { "a=CANDIDATE:" } else { "a=candidate:" };
         let s = &space;
         let line = format!("{name}1{s}1{s}udp{s}1{s}{address}{s}5{s}{typ}{s}{kind}{s}raddr{s}{address}{s}{extra}");
-        let sdp = format!("v=0\r\n{line}\r\na=x-custom:{address}\r\na=remote-candidates:1 {address} 5\r\nc=IN IP6 {address}\r\no=- 1 1 IN IP6 {address}\r\n");
+        let sdp = format!("v=0\r\n{line}\r\na=x-custom:{address}\r\na={address}\r\na=x:({address})\r\na=y:IP6:{address}\r\nb={address}\r\na=remote-candidates:1 {address} 5\r\nc=IN IP6 {address}\r\no=- 1 1 IN IP6 {address}\r\n");
         let mut content = invite();
         content["offer"]["sdp"] = json!(sdp);
         let out = both_ways(Way::ToSam, "m.call.invite", &content);

@@ -4,7 +4,8 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{ALICE, to_sam};
+use super::{ALICE, Way, to_sam, with_passage};
+use crate::relay::{event::translate, gate::Gate};
 
 fn entities(text: &str) -> String {
     text.chars()
@@ -228,6 +229,12 @@ fn names_alice(text: &str) -> bool {
     })
 }
 
+/// At least so many; `PROPTEST_CASES` can ask for more.
+fn cases(at_least: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default().cases;
+    ProptestConfig::with_cases(asked.max(at_least))
+}
+
 #[test]
 fn the_search_finds_what_it_is_to_find() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -242,7 +249,7 @@ fn the_search_finds_what_it_is_to_find() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn nothing_that_comes_out_names_its_sender(kind in event_type(), content in content()) {
@@ -254,5 +261,25 @@ proptest! {
                 prop_assert!(!text.contains("ALICESDEVICE"), "{text:?} of {content}");
             }
         }
+    }
+
+}
+
+proptest! {
+    #![proptest_config(cases(500))]
+
+    #[test]
+    fn the_last_look_finds_nothing_that_was_not_found_before(
+        kind in event_type(), content in content(),
+    ) {
+        with_passage(Way::ToSam, true, |passage| {
+            if let Ok(Some((out, _))) = translate(&kind, &content, passage) {
+                let mut out = Value::Object(out);
+                let before = out.clone();
+                let struck = Gate::of(passage).strike(&mut out);
+                prop_assert_eq!(struck, 0, "{} of {}", before, content);
+            }
+            Ok(())
+        })?;
     }
 }

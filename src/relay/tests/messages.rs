@@ -53,17 +53,7 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
     let reload = with_passage(Way::ToSam, true, |passage| {
         let passage = crate::relay::Passage {
             same_homeserver: false,
-            ..crate::relay::Passage {
-                sender: passage.sender,
-                people: passage.people,
-                here: passage.here,
-                there: passage.there,
-                events: passage.events,
-                secrets: passage.secrets,
-                same_homeserver: true,
-                hide_addresses: true,
-                pseudonym_key: passage.pseudonym_key,
-            }
+            ..passage.clone()
         };
         carry("m.room.message", &content, &passage)
             .unwrap()

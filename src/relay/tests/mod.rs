@@ -1,6 +1,7 @@
 //! What is carried, how, and what never comes out.
 
 mod calls;
+mod clients;
 mod hostile;
 mod messages;
 
