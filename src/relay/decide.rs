@@ -7,6 +7,9 @@ use super::{
 };
 use crate::clock::Timestamp;
 
+/// How many people a conversation has at the most; who comes after that is not carried.
+const PEOPLE_AT_MOST: usize = 100;
+
 /// Decides what follows from `input`.
 pub fn decide(state: Conversation, input: &Input) -> Decision {
     let mut case = Case {
@@ -210,6 +213,10 @@ impl Case {
         let Some((ghost, name, own_ghost)) = ghost else {
             return;
         };
+        // Each is a ghost to be made, in every portal.
+        if self.is.people.len() >= PEOPLE_AT_MOST {
+            return;
+        }
         self.is.people.push(Participant {
             user: user.clone(),
             ghost: ghost.clone(),

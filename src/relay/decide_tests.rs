@@ -352,6 +352,26 @@ fn in_a_group_everybody_is_carried_to_everybody_once() {
 }
 
 #[test]
+fn nobody_can_make_us_make_ghosts_without_end() {
+    let mut state = going_on();
+    for number in 0..300 {
+        let came = Input::Member {
+            place: Place::Origin,
+            user: OwnedUserId::try_from(format!("@guest{number}:hs.test")).unwrap(),
+            membership: "join".to_owned(),
+            by_others: false,
+            ghost: Some((
+                OwnedUserId::try_from(format!("@_dm_.p{number}:hs.test")).unwrap(),
+                "Someone".to_owned(),
+                true,
+            )),
+        };
+        state = decide(state, &came).state.unwrap();
+    }
+    assert_eq!(state.people.len(), 100);
+}
+
+#[test]
 fn one_masked_person_fewer_does_not_end_a_group() {
     let inputs = [
         Input::Added {
