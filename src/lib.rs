@@ -14,18 +14,19 @@
 //! | [`bot`] | what people type in their control room, and what they are told; one file per command | [`bot::answer`] |
 //! | [`engine`] | inbox → decide → outbox; the only place that runs things | [`engine::Engine`] |
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |
+//! | [`relay`] | what a masked handle's ghost carries, and how nothing in it names its sender: pure | [`relay::decide`], [`relay::carry`] |
 //! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::Change`] |
 //! | [`crypto`] | one Olm machine per ghost, keys that nobody has, the crypto store | [`crypto::Machines`] |
 //! | [`matrix`] | the homeserver: requests made as a ghost and its device, and what it pushes | [`matrix::Homeserver`] |
 //! | [`store`] | typed tables over an embedded database; what durable means; backups | [`store::Store`] |
-//! | [`handle`], [`config`], [`clock`], [`shutdown`] | value types: what is parsed once and then cannot be wrong | [`handle::Handle`] |
+//! | [`handle`], [`config`], [`clock`], [`text`], [`shutdown`] | value types: what is parsed once and then cannot be wrong | [`handle::Handle`] |
 //!
 //! # The way of an event
 //!
 //! The homeserver pushes a transaction to [`server`]; [`engine`] writes it to the inbox and answers
 //! 200 when it is durable. Each room has an actor that takes what arrived in order, decrypts it with
 //! the machine of the ghost addressed ([`crypto`]), asks a decider what to do ([`introduction`],
-//! [`bot`]), writes the new state, the effects and "event done" in one batch ([`store`]), and
+//! [`relay`], [`bot`]), writes the new state, the effects and "event done" in one batch ([`store`]), and
 //! carries the effects out one by one through [`matrix`]. An effect that is done, or refused for
 //! good, is the decider's next input.
 //!
@@ -40,7 +41,8 @@
 //!   wait as the ciphertext they came as.
 //! * Nothing leaves before the state behind it is durable, and everything can be done twice: the
 //!   transaction id of what is sent follows from ghost, room and event.
-//! * There is one way to send into a room, and it encrypts.
+//! * There is one way to send what people write into a room, and it encrypts. (A reaction that came
+//!   in clear, as all clients send them, is carried in clear.)
 //! * Every field of every event is hostile, and everything that can grow has a bound.
 
 #![recursion_limit = "512"]

@@ -7,6 +7,9 @@
 //! * Every room has an actor (`rooms`, `room`) that takes what arrived there in order, lets a pure
 //!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
 //!   batch, and carries the effects out one by one (`effects`, `control_effects`).
+//! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
+//!   happens in their rooms, `carry`, `portal` and `depart` carry out what follows, `event_map` knows
+//!   which event is which, `continuity` keeps the order where something may have been lost.
 //!
 //! # What a crash does
 //!

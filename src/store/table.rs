@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 /// A typed table.
 pub trait Table: 'static {
     /// The first byte of every key of the table, unique among all tables: 1 to 9 for the store
-    /// and the crypto store, 10 to 29 engine, 30 to 49 directory, 50 to 59 introduction, 60 to 69
+    /// and the crypto store, 10 to 29 engine, 30 to 49 directory, 50 to 59 conversations, 60 to 69
     /// bot, 70 to 79 crypto.
     const ID: u8;
     /// The name of the table in messages and metrics.
