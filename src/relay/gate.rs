@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     html_pieces::{Piece, pieces},
     passage::Passage,
-    scrub::{STRUCK, is_content},
+    scrub::STRUCK,
 };
 use crate::text::is_invisible;
 
@@ -40,7 +40,7 @@ impl Gate {
     /// Strikes out what names somebody, and says how many strings that were.
     pub(super) fn strike(&self, value: &mut Value) -> usize {
         match value {
-            Value::String(text) if !is_content(text) && self.tells(text) => {
+            Value::String(text) if self.tells(text) => {
                 STRUCK.clone_into(text);
                 1
             }

@@ -59,6 +59,10 @@ impl<'a> Scrubber<'a> {
             while let Some(it) = found.next_if(|it| it.range.end <= link.start) {
                 out.push((it.range, self.bare(it.kind)));
             }
+            // Something that was found may reach beyond the link before, and over this one.
+            if out.last().is_some_and(|(range, _)| link.start < range.end) {
+                continue;
+            }
             let mut first = None;
             let mut whole = link.clone();
             while let Some(it) = found.next_if(|it| it.range.start < link.end) {
@@ -74,7 +78,9 @@ impl<'a> Scrubber<'a> {
                         whole = with_markdown(text, whole);
                     }
                     // What was replaced in a Markdown link's text goes with it.
-                    out.retain(|(range, _)| range.end <= whole.start);
+                    while let Some((range, _)) = out.pop_if(|(range, _)| range.end > whole.start) {
+                        whole.start = whole.start.min(range.start);
+                    }
                     out.push((whole, instead));
                 }
                 None => {
@@ -154,10 +160,16 @@ impl<'a> Scrubber<'a> {
         {
             return event.to_string();
         }
-        if is_content(text) {
+        if is_content(text) && !self.names(text) {
             return text.to_owned();
         }
         self.text(text)
+    }
+
+    /// Whether anybody is named in the address of content, besides the homeserver that has it.
+    fn names(&self, uri: &str) -> bool {
+        let found = self.identifiers.find(uri);
+        found.iter().any(|it| it.kind != Kind::Content)
     }
 
     /// A value under a key.

@@ -407,6 +407,29 @@ fn a_long_text_with_an_open_bracket_is_no_html() {
 }
 
 #[test]
+fn what_reaches_over_several_links_goes_as_a_whole() {
+    let text = |body: String| {
+        let content = json!({ "msgtype": "m.text", "body": body });
+        carried("m.room.message", content)["body"].clone()
+    };
+    // Encoded so often that nobody can say what it says.
+    let twisted = format!(
+        "%{} https://matrix.to/#/#a:x.example https://matrix.to/#/#lounge:y.example?via=far.example rest",
+        "25".repeat(60)
+    );
+    assert_eq!(text(twisted), "…");
+    let split = format!("@alice.harb<b x=[>our:far.example](https://matrix.to/#/{ALICE}) rest");
+    assert_eq!(text(split), "@Kim rest");
+    // An address of content is left alone, unless it is none.
+    let url = |url: &str| {
+        let content = json!({ "msgtype": "m.file", "body": "a", "url": url });
+        carried("m.room.message", content)["url"].clone()
+    };
+    assert_eq!(url("mxc://far.example/abc"), "mxc://far.example/abc");
+    assert_eq!(url("mxc://alice.harbour:far.example/abc"), "mxc://@Kim/abc");
+}
+
+#[test]
 fn a_thread_that_is_forgotten_leaves_the_reply_in_it() {
     let thread = |falls_back: bool| {
         let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": {

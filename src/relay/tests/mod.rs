@@ -1,9 +1,11 @@
 //! What is carried, how, and what never comes out.
 
+mod altered;
 mod calls;
 mod clients;
 mod hostile;
 mod messages;
+mod real;
 
 use std::collections::HashMap;
 
