@@ -2,20 +2,28 @@
 //!
 //! What the homeserver lost, a ghost's `/sync` brings later, and for an introduction that is early
 //! enough. A conversation promises an order: so where a gap is possible, its room's history is read
-//! up to now before anything more is carried from there.
+//! up to the next event before anything more is carried from there.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
-use ruma::api::Direction;
+use ruma::{EventId, OwnedRoomId, api::Direction};
 
 use super::{
     Engine, EngineError,
     event::RoomEvent,
     room::RoomActor,
-    tables::{OpenWork, Seen},
+    tables::{OpenWork, Rooms, Seen},
 };
-use crate::{matrix::Actor, store::Batch};
+use crate::{
+    matrix::Actor,
+    store::{Batch, StoreError},
+};
 
+/// Of so many rooms it is known whether anything was lost; beyond that all are looked at again.
+const ROOMS: usize = 10_000;
 /// How many events are read in one page.
 const PAGE: u32 = 50;
 /// How many pages at the most: more than anybody writes while a homeserver restarts.
@@ -69,39 +77,60 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Whether an event is the first of a conversation's room since something may have been lost.
+    pub(super) fn follows_a_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
+        let doubts = self.0.doubts.load(Ordering::Acquire);
+        {
+            let taken = self.0.taken_at.lock();
+            let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
+            if taken.get(room) == Some(&doubts) {
+                return Ok(false);
+            }
+            if taken.len() >= ROOMS {
+                taken.clear();
+            }
+            taken.insert(room.clone(), doubts);
+        }
+        let record = self.store().get::<Rooms>(room)?;
+        Ok(record.is_some_and(|record| record.seat.is_some()))
+    }
+}
+
 impl RoomActor {
     /// Takes in, in the room's order, what lies between the last thing that was handled here and
-    /// now, if anything can have been lost since this was done last.
-    pub(super) async fn make_sure(&mut self) -> Result<(), EngineError> {
-        let doubts = self.engine.0.doubts.load(Ordering::Acquire);
-        let Some(ghost) = self
-            .record
-            .seat
-            .as_ref()
-            .and_then(|seat| seat.ghosts.first())
-        else {
+    /// this event. What was taken in before this one has been handled by now.
+    pub(super) async fn make_sure(&mut self, before: &EventId) -> Result<(), EngineError> {
+        let seat = self.record.seat.as_ref();
+        let Some(ghost) = seat.and_then(|seat| seat.ghosts.first()).cloned() else {
             return Ok(());
         };
-        if self.sure_of == Some(doubts) {
-            return Ok(());
-        }
-        let ghost = ghost.clone();
         let device = self.engine.device_of(&ghost)?;
         let actor = Actor::device(&ghost, &device);
-        let mut from: Option<String> = None;
+        let homeserver = self.engine.homeserver().clone();
+        let around = homeserver.context(actor, &self.room, before, 0).await;
+        let mut from = match around {
+            Ok(around) => around.start,
+            // Not to be seen by the ghost: neither is what lies before it.
+            Err(error) if !error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         let mut newest_first = Vec::new();
         'back: for _ in 0..PAGES {
+            let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
-            let homeserver = self.engine.homeserver();
             let page = homeserver
-                .messages(actor, &self.room, from.as_deref(), back, PAGE)
+                .messages(actor, &self.room, Some(token), back, PAGE)
                 .await?;
+            if page.events.is_empty() {
+                break;
+            }
             for json in page.events {
                 let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
                     continue;
                 };
                 // What our own users say is known, and their coming and going is not lost.
-                if self.engine.is_ours(&event.sender) {
+                if self.engine.is_ours(&event.sender) || event.id == before {
                     continue;
                 }
                 let seen = self.engine.store().get::<Seen>(&event.id)?;
@@ -111,14 +140,10 @@ impl RoomActor {
                 newest_first.push((event, json));
             }
             from = page.end;
-            if from.is_none() {
-                break;
-            }
         }
         for (event, json) in newest_first.into_iter().rev() {
             self.handle(event, json.get(), Batch::new()).await?;
         }
-        self.sure_of = Some(doubts);
         Ok(())
     }
 }

@@ -149,7 +149,11 @@ impl Engine {
         if own {
             return Ok(());
         }
-        let arrived = Arrived::Event(json_with_room(json, room));
+        let json = json_with_room(json, room);
+        let arrived = match self.follows_a_gap(&event.room)? {
+            true => Arrived::AfterGap(json),
+            false => Arrived::Event(json),
+        };
         taken
             .batch
             .put::<Inbox>(&(event.room.clone(), self.next()), &arrived)?;

@@ -177,6 +177,8 @@ struct Inner {
     views: views::Views,
     /// How often something may have been lost on the way here.
     doubts: AtomicU64,
+    /// How often that was so when the last event of a room was taken in.
+    taken_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// What was lost is about to be asked for.
     asking_soon: AtomicBool,
     stop: watch::Sender<bool>,
@@ -214,6 +216,7 @@ impl Engine {
             departed: Notify::new(),
             views: views::Views::default(),
             doubts: AtomicU64::new(0),
+            taken_at: std::sync::Mutex::default(),
             asking_soon: AtomicBool::new(false),
             stop: watch::Sender::new(false),
         })))

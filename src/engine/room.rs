@@ -38,8 +38,6 @@ pub(super) struct RoomActor {
     failing: Option<(u64, Timestamp)>,
     /// Since when the effect at hand is due.
     pub due_since: Timestamp,
-    /// How many doubts there were when this room's history was known to be whole.
-    pub sure_of: Option<u64>,
     /// The effect at hand.
     pub carrying: u64,
     /// For which effect others are waited for, and up to which of theirs.
@@ -64,7 +62,6 @@ impl RoomActor {
             failing: None,
             due_since: Timestamp(u64::MAX),
             permit: None,
-            sure_of: None,
             carrying: 0,
             behind: None,
         };
@@ -186,7 +183,7 @@ impl RoomActor {
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.room.clone(), number));
         let mut effects = Vec::new();
-        if let Arrived::Event(json) = arrived
+        if let Arrived::Event(json) | Arrived::AfterGap(json) = arrived
             && let Some(event) = RoomEvent::parse(&json, Some(&self.room))
             && event.kind == "m.room.encrypted"
         {
@@ -206,14 +203,18 @@ impl RoomActor {
     }
 
     async fn take(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
-        if let Arrived::Event(_) = arrived {
-            self.make_sure().await?;
-        }
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.room.clone(), number));
         match arrived {
             Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.room)) {
                 Some(event) => self.handle(event, &json, batch).await,
+                None => Ok(self.engine.store().apply(batch)?),
+            },
+            Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.room)) {
+                Some(event) => {
+                    self.make_sure(&event.id).await?;
+                    self.handle(event, &json, batch).await
+                }
                 None => Ok(self.engine.store().apply(batch)?),
             },
             Arrived::Invite { user, state } => self.invite_without_event(&user, state, batch).await,

@@ -96,6 +96,9 @@ table! {
 pub(super) enum Arrived {
     /// An event as the homeserver pushed it, JSON.
     Event(String),
+    /// The same, the first of its room after something may have been lost: what lies before it is
+    /// read first.
+    AfterGap(String),
     /// An invite learned from a sync, which shows no event of it: the stripped state, JSON.
     Invite {
         /// Who is invited.
