@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{EventId, OwnedRoomId, api::Direction};
+use ruma::{OwnedRoomId, api::Direction};
 
 use super::{
     Engine, EngineError,
@@ -99,8 +99,14 @@ impl Engine {
 
 impl RoomActor {
     /// Takes in, in the room's order, what lies between the last thing that was handled here and
-    /// this event. What was taken in before this one has been handled by now.
-    pub(super) async fn make_sure(&mut self, before: &EventId) -> Result<(), EngineError> {
+    /// this event, the event itself, and what there is behind it. What was taken in before this one
+    /// has been handled by now.
+    pub(super) async fn make_sure(
+        &mut self,
+        this: RoomEvent,
+        json: &str,
+    ) -> Result<(), EngineError> {
+        let before = &this.id.clone();
         let seat = self.record.seat.as_ref();
         let Some(ghost) = seat.and_then(|seat| seat.ghosts.first()).cloned() else {
             return Ok(());
@@ -109,8 +115,8 @@ impl RoomActor {
         let actor = Actor::device(&ghost, &device);
         let homeserver = self.engine.homeserver().clone();
         let around = homeserver.context(actor, &self.room, before, 0).await;
-        let mut from = match around {
-            Ok(around) => around.start,
+        let (mut from, mut on) = match around {
+            Ok(around) => (around.start, around.end),
             // Not to be seen by the ghost: neither is what lies before it.
             Err(error) if !error.is_transient() => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -130,7 +136,7 @@ impl RoomActor {
                     continue;
                 };
                 // What our own users say is known, and their coming and going is not lost.
-                if self.engine.is_ours(&event.sender) || event.id == before {
+                if self.engine.is_ours(&event.sender) || event.id == *before {
                     continue;
                 }
                 let seen = self.engine.store().get::<Seen>(&event.id)?;
@@ -143,6 +149,25 @@ impl RoomActor {
         }
         for (event, json) in newest_first.into_iter().rev() {
             self.handle(event, json.get(), Batch::new()).await?;
+        }
+        self.handle(this, json, Batch::new()).await?;
+        // A transaction that failed comes again, and what was lost lay behind it.
+        for _ in 0..PAGES {
+            let Some(token) = on.as_deref() else { break };
+            let forward = Direction::Forward;
+            let page = homeserver
+                .messages(actor, &self.room, Some(token), forward, PAGE)
+                .await?;
+            if page.events.is_empty() {
+                break;
+            }
+            for json in page.events {
+                let event = RoomEvent::parse(json.get(), Some(&self.room));
+                if let Some(event) = event.filter(|event| !self.engine.is_ours(&event.sender)) {
+                    self.handle(event, json.get(), Batch::new()).await?;
+                }
+            }
+            on = page.end;
         }
         Ok(())
     }

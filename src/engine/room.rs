@@ -212,7 +212,7 @@ impl RoomActor {
             },
             Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.room)) {
                 Some(event) => {
-                    self.make_sure(&event.id).await?;
+                    self.make_sure(event.clone(), &json).await?;
                     self.handle(event, &json, batch).await
                 }
                 None => Ok(self.engine.store().apply(batch)?),
