@@ -43,6 +43,13 @@ pub(super) fn carry(
     content: &Map<String, Value>,
     remarks: &mut Vec<Remark>,
 ) -> Result<Option<Map<String, Value>>, CannotCarry> {
+    // Whatever is in them.
+    match kind {
+        "replaces" => return Err(CannotCarry::CallTransfer),
+        // Who it is that speaks is what is not to be said.
+        "asserted_identity" | "asserted_identity.v3" => return Ok(None),
+        _ => {}
+    }
     let mut out = Map::new();
     common(scrub, content, &mut out)?;
     match kind {
@@ -66,9 +73,6 @@ pub(super) fn carry(
         }
         "hangup" | "reject" => {}
         "sdp_stream_metadata_changed" => {}
-        "replaces" => return Err(CannotCarry::CallTransfer),
-        // Who it is that speaks is what is not to be said.
-        "asserted_identity" | "asserted_identity.v3" => return Ok(None),
         _ => return Err(CannotCarry::RoomCall),
     }
     Ok(Some(out))

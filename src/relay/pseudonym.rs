@@ -20,28 +20,34 @@ use super::passage::Passage;
 
 /// Bytes of a nonce.
 const NONCE: usize = 12;
+/// Bytes that show whether what was sealed is whole.
+const TAG: usize = 16;
 /// The longest id that is taken for one.
 const LONGEST: usize = 255;
+/// The longest pseudonym: that of the longest id.
+const LONGEST_SHOWN: usize = ((NONCE + LONGEST + TAG) * 4).div_ceil(3);
 
 /// What the room that an event goes to sees of an id that its sender gave themself. `None` for what
 /// is too long, or empty.
 pub(super) fn own(passage: &Passage<'_>, id: &str) -> Option<String> {
-    fits(id).then(|| masked(passage.pseudonym_key, passage.sender, id))?
+    fits(id, LONGEST).then(|| masked(passage.pseudonym_key, passage.sender, id))?
 }
 
 /// What an id that somebody else goes by means in the room that an event goes to: to them their own
 /// one, to all others one that is nobody's.
 pub(super) fn of_another(passage: &Passage<'_>, id: &str) -> Option<String> {
+    if !fits(id, LONGEST_SHOWN) {
+        return None;
+    }
     let key = passage.pseudonym_key;
     let mut people = passage.people.iter();
-    fits(id)
-        .then(|| people.find_map(|person| unmasked(key, &person.there, id)))
-        .flatten()
-        .or_else(|| own(passage, id))
+    people
+        .find_map(|person| unmasked(key, &person.there, id))
+        .or_else(|| masked(key, passage.sender, id))
 }
 
-fn fits(id: &str) -> bool {
-    !id.is_empty() && id.len() <= LONGEST
+fn fits(id: &str, longest: usize) -> bool {
+    !id.is_empty() && id.len() <= longest
 }
 
 /// A short word that follows from another one and does not show it.
@@ -120,8 +126,16 @@ mod tests {
 
     #[test]
     fn what_is_no_id_has_none() {
-        assert!(!fits(""));
-        assert!(!fits(&"x".repeat(256)));
-        assert!(fits(&"x".repeat(255)));
+        assert!(!fits("", LONGEST));
+        assert!(!fits(&"x".repeat(256), LONGEST));
+        assert!(fits(&"x".repeat(255), LONGEST));
+    }
+
+    #[test]
+    fn the_pseudonym_of_the_longest_id_is_not_too_long_to_come_back() {
+        let (alice, longest) = (user_id!("@alice:far.example"), "x".repeat(LONGEST));
+        let shown = masked(&KEY, alice, &longest).unwrap();
+        assert_eq!(shown.len(), LONGEST_SHOWN);
+        assert_eq!(unmasked(&KEY, alice, &shown).unwrap(), longest);
     }
 }

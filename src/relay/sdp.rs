@@ -20,7 +20,7 @@ pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
     for line in sdp.lines().map(|line| line.trim_end_matches('\r')) {
         let line = match hide {
             true => hidden(scrub, line),
-            false => Some(scrub.text(line)),
+            false => (!asserts_who(line)).then(|| scrub.text(line)),
         };
         if let Some(line) = line {
             out.push_str(&line);
@@ -30,10 +30,19 @@ pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
     out
 }
 
+/// Whether a line has a provider's word on who somebody is (RFC 8827), which no search reads.
+fn asserts_who(line: &str) -> bool {
+    let name = line.trim().get(..10).unwrap_or_default();
+    name.eq_ignore_ascii_case("a=identity")
+}
+
 /// One line without addresses; `None` for one that has nothing else to say.
 fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     let line = line.trim();
     let (kind, value) = line.split_once('=')?;
+    if asserts_who(line) {
+        return None;
+    }
     match kind {
         "o" => {
             let mut parts = value.split_whitespace().skip(1);
@@ -66,28 +75,47 @@ fn media(scrub: &Scrubber<'_>, value: &str) -> String {
 }
 
 fn attribute(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
-    let name = value.split(':').next().unwrap_or_default();
+    let (name, rest) = value.split_once(':').unwrap_or((value, ""));
     match name.trim().to_ascii_lowercase().as_str() {
         "candidate" => candidate(scrub, value).map(|candidate| format!("a={candidate}")),
         "rtcp" => Some(format!("a=rtcp:9 {NOWHERE}")),
         "remote-candidates" | "tool" | "source-filter" | "alt" | "altc" => None,
         // The hash of a certificate looks like a long address, and is none.
-        "fingerprint" => Some(scrub.text(&format!("a={value}"))),
+        "fingerprint" if is_fingerprint(rest) => Some(scrub.text(&format!("a={value}"))),
         _ if names_an_address(value) => None,
         _ => Some(scrub.text(&format!("a={value}"))),
     }
 }
 
+/// The name of a hash, and at least the 16 bytes of the shortest one.
+fn is_fingerprint(text: &str) -> bool {
+    let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let byte = |b: &str| b.len() == 2 && b.bytes().all(|b| b.is_ascii_hexdigit());
+    let Some((hash, bytes)) = text.trim().split_once(' ') else {
+        return false;
+    };
+    hash.chars().all(name) && bytes.split(':').count() >= 16 && bytes.split(':').all(byte)
+}
+
 /// Whether anything in it can be read as an address of the network.
 fn names_an_address(text: &str) -> bool {
-    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '%');
-    text.split(|c: char| !part(c)).any(|word| {
-        let word = word.trim_end_matches('.').to_ascii_lowercase();
-        // An attribute's name or a port may stand before or behind it.
-        let starts = word.match_indices(':').map(|(at, _)| &word[at + 1..]);
-        let mut tails = std::iter::once(word.as_str()).chain(starts);
-        word.ends_with(".local") || tails.any(begins_with_an_address)
-    })
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '%');
+    let mut words = text.split(|c: char| !part(c));
+    dotted(text)
+        || words.any(|word| {
+            let word = word.trim_end_matches('.').to_ascii_lowercase();
+            // An attribute's name or a port may stand before or behind it.
+            let starts = word.match_indices(':').map(|(at, _)| &word[at + 1..]);
+            let mut tails = std::iter::once(word.as_str()).chain(starts);
+            let mut between = word.split([':', '%']).map(|it| it.trim_end_matches('.'));
+            between.any(|it| it.ends_with(".local")) || tails.any(begins_with_an_address)
+        })
+}
+
+/// Four numbers with dots between them, whatever stands around them and however they are written.
+fn dotted(text: &str) -> bool {
+    let mut runs = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    runs.any(|run| run.split('.').filter(|number| !number.is_empty()).count() >= 4)
 }
 
 fn begins_with_an_address(text: &str) -> bool {
