@@ -70,7 +70,7 @@ impl Machines {
         let store = self.0.stores.ghost(user)?;
         account::replace_fallback_key(&store).await?;
         self.0.store.flush().await?;
-        let live = open_machine(user, device, store.clone()).await?;
+        let live = open_machine(user, device, store.clone().without_identity()).await?;
         for request in live.machine.outgoing_requests().await? {
             if let AnyOutgoingRequest::KeysUpload(keys) = request.request() {
                 let answer = self.0.hs.send(live.actor(), keys.clone()).await?;

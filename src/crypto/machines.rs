@@ -29,7 +29,7 @@ use crate::{
 /// How machines are kept.
 #[derive(Clone, Debug)]
 pub struct MachineSettings {
-    /// How many machines are in memory at most, besides those in use (20 to 40 KB each).
+    /// How many machines are in memory at most, besides those in use (some 40 KB each).
     pub max_live: usize,
     /// For how long we believe that we know somebody's devices when nobody says they changed.
     pub devices_fresh_for: Duration,
@@ -118,6 +118,8 @@ pub(super) struct Live {
     pub(super) machine: OlmMachine,
     pub(super) store: GhostStore,
     pub(super) device: OwnedDeviceId,
+    /// Whether it has the private half of its identity.
+    signs: bool,
 }
 
 /// A machine in use. It stays in memory as long as this lives.
@@ -151,11 +153,13 @@ pub(super) async fn open_machine(
     device: &OwnedDeviceId,
     store: GhostStore,
 ) -> Result<Live, CryptoError> {
+    let signs = store.signs();
     let machine = OlmMachine::with_store(user, device, store.clone(), None).await?;
     Ok(Live {
         machine,
         store,
         device: device.clone(),
+        signs,
     })
 }
 
@@ -341,22 +345,28 @@ impl Machines {
                 user: user.to_owned(),
             });
         }
-        self.live(user).await
+        self.live(user, false).await
     }
 
-    /// The machine of a ghost, ready or in the making.
-    pub(super) async fn live(&self, user: &UserId) -> Result<InUse, CryptoError> {
+    /// The machine of a ghost in the making: it can sign with the ghost's identity.
+    pub(super) async fn in_the_making(&self, user: &UserId) -> Result<InUse, CryptoError> {
+        self.live(user, true).await
+    }
+
+    async fn live(&self, user: &UserId, signs: bool) -> Result<InUse, CryptoError> {
         let slot = self.slot(user);
         let used = self.0.uses.fetch_add(1, Ordering::Relaxed);
         slot.used.store(used, Ordering::Relaxed);
         let guard = slot.machine.clone().read_owned().await;
-        let guard = if guard.is_some() {
+        let will_do = |live: &Option<Live>| live.as_ref().is_some_and(|live| live.signs || !signs);
+        let guard = if will_do(&guard) {
             guard
         } else {
             drop(guard);
             let mut guard = slot.machine.clone().write_owned().await;
-            if guard.is_none() {
-                *guard = Some(self.load(&slot, user).await?);
+            if !will_do(&guard) {
+                self.drop_machine(&mut guard);
+                *guard = Some(self.load(&slot, user, signs).await?);
                 self.0.live.fetch_add(1, Ordering::Relaxed);
             }
             guard.downgrade()
@@ -370,7 +380,7 @@ impl Machines {
         Ok(InUse { slot, live })
     }
 
-    async fn load(&self, slot: &Slot, user: &UserId) -> Result<Live, CryptoError> {
+    async fn load(&self, slot: &Slot, user: &UserId, signs: bool) -> Result<Live, CryptoError> {
         let record = self.record(user)?;
         let (record, device) = record
             .filter(|record| record.kind == GhostKind::Machine && record.step != Step::Retiring)
@@ -399,6 +409,11 @@ impl Machines {
                 .as_ref()
                 .is_some_and(|rooms| rooms.contains(room))
         })));
+        let store = if signs {
+            store
+        } else {
+            store.without_identity()
+        };
         let live = open_machine(user, &device, store).await?;
         match &record.ed25519 {
             Some(known) if *known != live.machine.identity_keys().ed25519.to_base64() => {

@@ -64,7 +64,7 @@ impl Machines {
             record.device = Some(new_device_id(record.generation));
             self.apply_record(user, &record)?;
         }
-        let ghost = self.live(user).await?;
+        let ghost = self.in_the_making(user).await?;
         let requests = prepare(&ghost).await?;
         record.step = Step::Keyed;
         record.ed25519 = Some(ghost.machine.identity_keys().ed25519.to_base64());
@@ -87,7 +87,11 @@ impl Machines {
         }
         self.upload(&ghost, requests).await?;
         self.check_published(&ghost, &record).await?;
-        self.finish(user, record, name, fresh).await
+        self.finish(user, record, name, fresh).await?;
+        // Whoever uses it next gets one that cannot sign.
+        drop(ghost);
+        drop(self.put_away(&slot).await);
+        Ok(())
     }
 
     /// Registers a user without keys, which can decline invites and nothing more. Does nothing

@@ -102,7 +102,7 @@ impl Machines {
             store.save_changes(changes).await?;
         }
         drop(store);
-        let ghost = self.live(user).await?;
+        let ghost = self.in_the_making(user).await?;
         let requests = prepare(&ghost).await?;
         let signing = requests.upload_signing_keys_req;
         record.step = Step::Keyed;
@@ -157,6 +157,7 @@ impl Machines {
         }
         record.step = Step::Ready;
         self.forget_saved(user, &record).await?;
+        drop(self.put_away(&slot).await);
         Ok(Renewed::Renewed)
     }
 

@@ -20,6 +20,19 @@ impl std::fmt::Debug for Keeps {
 }
 
 impl GhostStore {
+    /// The same for a machine that has nothing to sign any more. The private half of an identity is
+    /// needed while a device is made, and never after: what is not in memory cannot be taken from
+    /// it, and it was the largest part of a machine.
+    pub(in crate::crypto) fn without_identity(mut self) -> Self {
+        self.signs = false;
+        self
+    }
+
+    /// Whether a machine on it gets the private half of its identity.
+    pub(in crate::crypto) fn signs(&self) -> bool {
+        self.signs
+    }
+
     /// From now on only keys of these rooms are kept, only those that came from the device that
     /// made them, and no bundles of a room's history: what others pass on proves nothing about who
     /// wrote a message.

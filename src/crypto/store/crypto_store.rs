@@ -128,6 +128,9 @@ impl CryptoStore for GhostStore {
     }
 
     async fn load_identity(&self) -> Result<Option<PrivateCrossSigningIdentity>> {
+        if !self.signs {
+            return Ok(None);
+        }
         let Some(pickle) = self.ghost.value(PRIVATE_IDENTITY, &[])? else {
             return Ok(None);
         };
@@ -137,6 +140,10 @@ impl CryptoStore for GhostStore {
     }
 
     async fn save_changes(&self, changes: Changes) -> Result<()> {
+        // It would be a new one, in the place of the one that is published.
+        if !self.signs && changes.private_identity.is_some() {
+            return Err(GhostStoreError::NotToSign);
+        }
         self.ghost.save_changes(changes).await
     }
 

@@ -45,6 +45,9 @@ pub enum GhostStoreError {
     /// Something was asked of the store that needs an account, before there was one.
     #[error("this ghost has no account yet")]
     NoAccount,
+    /// A machine that was opened without the private half of its identity made itself another.
+    #[error("a machine that signs nothing tried to save an identity; please report this")]
+    NotToSign,
     /// This ghost's records were deleted while a machine still used them.
     #[error("this ghost's crypto records were deleted")]
     Wiped,

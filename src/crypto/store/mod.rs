@@ -45,6 +45,8 @@ use self::{ghost::Ghost, tenants::All};
 pub struct GhostStore {
     ghost: Arc<Ghost>,
     all: Arc<All>,
+    /// Whether a machine on this handle gets the private half of the ghost's identity.
+    signs: bool,
 }
 
 #[cfg(test)]

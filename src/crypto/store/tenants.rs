@@ -124,6 +124,7 @@ impl GhostStores {
             return Ok(Some(GhostStore {
                 ghost,
                 all: self.inner.clone(),
+                signs: true,
             }));
         }
         let store = &self.inner.store;
@@ -151,6 +152,7 @@ impl GhostStores {
         GhostStore {
             ghost,
             all: self.inner.clone(),
+            signs: true,
         }
     }
 }

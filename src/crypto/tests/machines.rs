@@ -1,3 +1,5 @@
+use matrix_sdk_crypto::store::CryptoStore as _;
+
 use super::*;
 
 /// Many ghosts, few machines in memory, everything at once: two machines of one ghost would fork
@@ -81,6 +83,7 @@ async fn a_machine_in_use_is_not_put_away() {
     drop((in_use, again));
     let other = user_id!("@_dm_kim:hs.test");
     world.machines.provision(other, "Kim").await.unwrap();
+    drop(world.machines.ready(other).await.unwrap());
     assert_eq!(world.machines.live_count(), 1, "only the last one used");
 }
 
@@ -99,4 +102,41 @@ async fn everything_survives_a_restart() {
     alice.receives().await;
     assert_eq!(alice.reads(room(), &first).await.unwrap(), "two");
     assert_eq!(alice.reads(room(), &second).await.unwrap(), "three");
+}
+
+/// What a ghost's identity signs is signed while the ghost is made. A machine that could sign would
+/// keep those keys in memory for nothing.
+#[tokio::test]
+async fn no_machine_has_the_private_half_of_its_identity_once_it_is_made() {
+    let world = World::with_sam().await;
+    let mut world = Some(world);
+    for restarted in [false, true] {
+        if restarted {
+            world = Some(world.take().unwrap().restart().await);
+        }
+        let world = world.as_ref().unwrap();
+        let ready = world.machines.ready(sam()).await.unwrap();
+        let status = ready.machine.cross_signing_status().await;
+        assert!(!status.has_master && !status.has_self_signing && !status.has_user_signing);
+        // It still knows that the identity is its own, and that its device is signed.
+        let own = ready.machine.get_identity(sam(), None).await.unwrap();
+        assert!(own.unwrap().own().unwrap().is_verified());
+        let device = ready.machine.get_device(sam(), &ready.device, None);
+        assert!(device.await.unwrap().unwrap().is_cross_signed_by_owner());
+        // Another identity would be one that nobody knows.
+        let another = ready.machine.bootstrap_cross_signing(true).await;
+        assert!(another.is_err());
+        drop(ready);
+        let whole = world.machines.in_the_making(sam()).await.unwrap();
+        let status = whole.machine.cross_signing_status().await;
+        assert!(status.is_complete());
+        let kept = whole.store.load_identity().await.unwrap().unwrap();
+        let master = kept.master_public_key().await.unwrap();
+        let known = world.machines.record(sam()).unwrap().unwrap().master;
+        assert_eq!(
+            master.get_first_key().map(|key| key.to_base64()),
+            known,
+            "it is the published one"
+        );
+    }
 }
