@@ -41,6 +41,10 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 use support::{cpu, median, people};
 
+/// Counts what is allocated.
+#[global_allocator]
+static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
 const ALICE: &str = "@alice:hs.test";
 /// So that what is kept of the database in memory does not grow with what is read.
 const SMALL_CACHE: u64 = 256 * 1024;
@@ -128,10 +132,10 @@ async fn measure(folder: &Path, steps: &[usize], in_use: usize) {
         "| ghosts | records, bytes per ghost | on disk, bytes per ghost \
          | first start after they were made, ms | start after a clean end, ms \
          | of which sled opens, ms | start after `kill -9`, ms | first use of a ghost, ms \
-         | memory after the start, MB | with {in_use} machines in use, KB for each \
-         | the same, with next to no cache |"
+         | memory after the start, MB | with {in_use} machines in use: allocated by each, KB \
+         | memory of the process for each, KB | : with next to no cache |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut made = 0;
     for step in steps {
         let began = Instant::now();
@@ -173,10 +177,11 @@ async fn measure(folder: &Path, steps: &[usize], in_use: usize) {
         }
         let records = size_of_records(folder) as f64;
         let cache = StoreOptions::default().cache_bytes;
-        let with_cache = use_machines(folder, &fake, &alice, made, in_use, 0, cache).await;
-        let without = use_machines(folder, &fake, &alice, made, in_use, 1, SMALL_CACHE).await;
+        let [allocated, with_cache] =
+            use_machines(folder, &fake, &alice, made, in_use, 0, cache).await;
+        let [_, without] = use_machines(folder, &fake, &alice, made, in_use, 1, SMALL_CACHE).await;
         println!(
-            "| {made} | {:.0} | {:.0} | {first_start:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {with_cache:.1} | {without:.1} |",
+            "| {made} | {:.0} | {:.0} | {first_start:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {allocated:.1} | {with_cache:.1} | {without:.1} |",
             each(records),
             each(on_disk.len() as f64),
             median(clean),
@@ -204,7 +209,8 @@ fn size_of_records(folder: &Path) -> usize {
         .sum()
 }
 
-/// Has so many ghosts read and write in a room each, and tells how much memory each took.
+/// Has so many ghosts read and write in a room each, and tells how much memory each took, in KB:
+/// of what is allocated, and of the process.
 async fn use_machines(
     folder: &Path,
     fake: &testing::FakeHomeserver,
@@ -213,7 +219,7 @@ async fn use_machines(
     in_use: usize,
     first: usize,
     cache: u64,
-) -> f64 {
+) -> [f64; 2] {
     let in_use = in_use.min(made / 2);
     let every = made / in_use;
     let what = [in_use, first, every].map(|number| number.to_string());
@@ -234,9 +240,9 @@ async fn use_machines(
         let stdin = using.process.stdin.as_mut().unwrap();
         writeln!(stdin, "{line}").unwrap();
     }
-    let each = using.figures()[0];
+    let figures = using.figures();
     using.end(false);
-    each / 1000.0
+    [figures[0] / 1000.0, figures[1] / 1000.0]
 }
 
 /// What runs in a process of its own.
@@ -364,7 +370,15 @@ async fn use_them(
     store.flush().await.unwrap();
     assert_eq!(machines.live_count(), count);
     let used = cpu::memory().saturating_sub(before);
-    println!("{}", used as f64 / (count - count / 10) as f64);
+    // What is freed when they are put away is theirs, whatever else the process took meanwhile.
+    let allocated = HEAP.current_usage();
+    drop(machines);
+    let allocated = allocated.saturating_sub(HEAP.current_usage());
+    println!(
+        "{} {}",
+        allocated as f64 / count as f64,
+        used as f64 / (count - count / 10) as f64
+    );
     store.shut_down().await.unwrap();
 }
 
