@@ -20,7 +20,7 @@ use crate::{
     introduction::Reason,
     matrix::Actor,
     relay::{
-        self, CannotCarry, Conversation, Effect, Input, Participant, Passage, Person, Place,
+        self, CannotCarry, Conversation, Effect, Heard, Input, Participant, Passage, Person, Place,
         Reload, Saying,
     },
     store::{Batch, prefix},
@@ -166,17 +166,12 @@ impl RoomActor {
                     from: *from,
                     to: *to,
                 };
-                let remarks = self.carry(conversation, event, &way, batch).await?;
+                let inputs = self.carry(conversation, event, &way, batch).await?;
                 if *last {
                     batch.delete::<Kept>(&(self.room.clone(), event.clone()));
                     self.show_delivery(conversation, place, event);
                 }
-                let said = |words| Input::NotCarried {
-                    place,
-                    event: event.clone(),
-                    words,
-                };
-                Ok(remarks.into_iter().map(said).collect())
+                Ok(inputs)
             }
             Effect::TakeBack {
                 event,
@@ -225,14 +220,14 @@ impl RoomActor {
         Err(missing)
     }
 
-    /// Carries one event into one room. Returns what its sender is to be told.
+    /// Carries one event into one room. Returns what follows for its sender.
     async fn carry(
         &mut self,
         conversation: &Conversation,
         event: &OwnedEventId,
         way: &Way,
         batch: &mut Batch,
-    ) -> Result<Vec<String>, EngineError> {
+    ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let kept = engine
             .store()
@@ -242,6 +237,11 @@ impl RoomActor {
             .and_then(|json| RoomEvent::parse(json, Some(&self.room)));
         let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
             return Ok(Vec::new());
+        };
+        let said = |words: &str| Input::NotCarried {
+            place: way.place,
+            event: event.clone(),
+            words: words.to_owned(),
         };
         let sender = &conversation.people[way.from];
         let there = self.other_room(conversation, way.to)?;
@@ -255,6 +255,7 @@ impl RoomActor {
             here: &self.room,
             there: &there,
         };
+        let hide_addresses = engine.hides_addresses(conversation)?;
         let passage = Passage {
             sender: &sender.user,
             people: &people,
@@ -263,7 +264,7 @@ impl RoomActor {
             events: &map,
             secrets: &[],
             same_homeserver: sender.user.server_name() == engine.settings().server_name,
-            hide_addresses: engine.hides_addresses(conversation)?,
+            hide_addresses,
             pseudonym_key: &conversation.secret.0,
         };
         // Should anything that somebody made up ever break it, their message is refused, and not
@@ -275,7 +276,16 @@ impl RoomActor {
             Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
                 return Err(EngineError::CounterpartOnItsWay);
             }
-            Err(why) => return Ok(vec![why.words().to_owned()]),
+            // As if it had come in clear: such a call begins with an event of each kind.
+            Err(CannotCarry::RoomCall) => {
+                return Ok(vec![Input::Heard {
+                    place: way.place,
+                    sender: sender.user.clone(),
+                    event: event.clone(),
+                    kind: Heard::RoomCall,
+                }]);
+            }
+            Err(why) => return Ok(vec![said(why.words())]),
         };
         if carried.remarks.iter().any(|remark| remark.is_of_a_target())
             && self.may_know_soon(conversation, way)?
@@ -316,8 +326,13 @@ impl RoomActor {
             way.from,
             engine.now(),
         )?;
-        let remarks = carried.remarks.into_iter();
-        Ok(remarks.map(|remark| remark.words().to_owned()).collect())
+        let remarks = carried.remarks.iter();
+        let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.words())).collect();
+        if hide_addresses {
+            let kind = &carried.event_type;
+            inputs.extend(self.watch_call(conversation, event, way, kind, &content));
+        }
+        Ok(inputs)
     }
 
     /// Whether what is not known yet may be known in a moment: a message can be seen in this room,

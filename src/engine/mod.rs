@@ -9,7 +9,8 @@
 //!   batch, and carries the effects out one by one (`effects`, `control_effects`).
 //! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
 //!   happens in their rooms, `carry`, `portal` and `depart` carry out what follows, `event_map` knows
-//!   which event is which, `continuity` keeps the order where something may have been lost.
+//!   which event is which, `calls` who has no relay, `continuity` keeps the order where something may
+//!   have been lost.
 //!
 //! # What a crash does
 //!
@@ -18,6 +19,7 @@
 //! follows from the ghost, the room and the event that caused it, and everything else is looked up
 //! before it is changed.
 
+mod calls;
 mod carry;
 mod continuity;
 mod control;
@@ -80,6 +82,7 @@ use crate::{
     directory::Directory,
     introduction::Rules,
     matrix::Homeserver,
+    relay::CallWatch,
     store::{Store, StoreError},
 };
 
@@ -175,6 +178,8 @@ struct Inner {
     /// Told when a room of a conversation was left.
     departed: Notify,
     views: views::Views,
+    /// Whether calls that are being made have relays.
+    calls: std::sync::Mutex<CallWatch>,
     /// How often something may have been lost on the way here.
     doubts: AtomicU64,
     /// How often that was so when the last event of a room was taken in.
@@ -215,6 +220,7 @@ impl Engine {
             furnishing: Mutex::default(),
             departed: Notify::new(),
             views: views::Views::default(),
+            calls: std::sync::Mutex::default(),
             doubts: AtomicU64::new(0),
             taken_at: std::sync::Mutex::default(),
             asking_soon: AtomicBool::new(false),

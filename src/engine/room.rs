@@ -352,6 +352,7 @@ impl RoomActor {
         if due {
             self.tick_introductions()?;
             self.tick_control()?;
+            self.tick_calls().await?;
         }
         Ok(due)
     }
@@ -421,6 +422,7 @@ impl RoomActor {
                     .as_ref()
                     .and_then(|control| control.wake()),
             )
+            .chain(self.engine.calls().next(&self.room))
             .min()
     }
 

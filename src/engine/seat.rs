@@ -28,6 +28,7 @@ fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conver
         people: Vec::new(),
         begun_at: now,
         led_back_at: None,
+        told_of_room_calls: Vec::new(),
         ended: false,
     }
 }

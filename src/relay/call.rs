@@ -6,12 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    carried::{CannotCarry, Remark},
-    pseudonym,
-    scrub::Scrubber,
-    sdp,
-};
+use super::{carried::CannotCarry, pseudonym, scrub::Scrubber, sdp};
 
 /// As many candidates are taken from one event.
 const CANDIDATES: usize = 100;
@@ -41,7 +36,6 @@ pub(super) fn carry(
     scrub: &Scrubber<'_>,
     kind: &str,
     content: &Map<String, Value>,
-    remarks: &mut Vec<Remark>,
 ) -> Result<Option<Map<String, Value>>, CannotCarry> {
     // Whatever is in them.
     match kind {
@@ -55,12 +49,12 @@ pub(super) fn carry(
     match kind {
         "invite" => {
             invitee(scrub, content, &mut out)?;
-            description(scrub, content, "offer", &mut out, remarks)?;
+            description(scrub, content, "offer", &mut out)?;
         }
-        "answer" => description(scrub, content, "answer", &mut out, remarks)?,
-        "negotiate" => description(scrub, content, "description", &mut out, remarks)?,
+        "answer" => description(scrub, content, "answer", &mut out)?,
+        "negotiate" => description(scrub, content, "description", &mut out)?,
         "candidates" => {
-            let Some(candidates) = candidates(scrub, content, remarks) else {
+            let Some(candidates) = candidates(scrub, content) else {
                 return Ok(None);
             };
             out.insert("candidates".to_owned(), candidates);
@@ -172,7 +166,6 @@ fn description(
     content: &Map<String, Value>,
     name: &str,
     out: &mut Map<String, Value>,
-    remarks: &mut Vec<Remark>,
 ) -> Result<(), CannotCarry> {
     let described = content.get(name).ok_or(CannotCarry::Malformed)?;
     let sdp = described["sdp"].as_str().ok_or(CannotCarry::Malformed)?;
@@ -183,40 +176,25 @@ fn description(
         Some(kind @ ("offer" | "answer" | "pranswer" | "rollback")) => kind,
         _ => return Err(CannotCarry::Malformed),
     };
-    let complete = sdp.lines().any(|line| line.trim() == "a=end-of-candidates");
-    if scrub.passage.hide_addresses && complete && !sdp::has_relay(sdp) {
-        remarks.push(Remark::NoRelay);
-    }
     let sdp = sdp::description(scrub, sdp);
     out.insert(name.to_owned(), json!({ "type": kind, "sdp": sdp }));
     Ok(())
 }
 
 /// The candidates that pass; `None` when nothing is left to say.
-fn candidates(
-    scrub: &Scrubber<'_>,
-    content: &Map<String, Value>,
-    remarks: &mut Vec<Remark>,
-) -> Option<Value> {
+fn candidates(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Value> {
     let all = content.get("candidates").and_then(Value::as_array)?;
     let mut out = Vec::new();
-    let (mut ended, mut relay) = (false, false);
     for one in all.iter().take(CANDIDATES) {
         let Some(line) = one["candidate"].as_str().filter(|line| line.len() <= 1024) else {
             continue;
         };
-        let line = if line.is_empty() {
-            ended = true;
-            String::new()
-        } else {
-            match sdp::candidate(scrub, line) {
-                Some(line) => {
-                    relay |= sdp::has_relay(&line);
-                    line
-                }
-                None => continue,
-            }
+        // An empty one says that no more come.
+        let line = match line.is_empty() {
+            true => Some(String::new()),
+            false => sdp::candidate(scrub, line),
         };
+        let Some(line) = line else { continue };
         let mut candidate = Map::new();
         candidate.insert("candidate".to_owned(), line.into());
         if let Some(mid) = one["sdpMid"].as_str().filter(|mid| mid.len() <= 64) {
@@ -226,10 +204,6 @@ fn candidates(
             candidate.insert("sdpMLineIndex".to_owned(), index.into());
         }
         out.push(Value::Object(candidate));
-    }
-    // Relays are found last: a batch that ends without one, and had others, has none before it.
-    if scrub.passage.hide_addresses && ended && !relay && out.len() < all.len() {
-        remarks.push(Remark::NoRelay);
     }
     (!out.is_empty()).then_some(Value::Array(out))
 }

@@ -37,9 +37,6 @@ pub enum Remark {
     WithoutReference,
     /// Too long with its formatting.
     WithoutFormatting,
-    /// No addresses of relays were found, and others are not passed on. The engine leaves it out
-    /// if an earlier batch of the same call had some ([`super::has_relay`]).
-    NoRelay,
 }
 
 impl Remark {
@@ -71,11 +68,6 @@ impl Remark {
             }
             Self::WithoutFormatting => {
                 "Your message was too long with its formatting, so its plain text was passed on."
-            }
-            Self::NoRelay => {
-                "This call will probably not connect: addresses that show where you are are not \
-                 passed on, and your homeserver offers no relay (TURN server) for calls. Ask its \
-                 admin for one, or write instead."
             }
         }
     }
@@ -138,9 +130,10 @@ impl CannotCarry {
                  two. Please share your location as a message instead."
             }
             Self::RoomCall => {
-                "Calls of this kind work within one room only, and you are in two. What works \
-                 here is the classic call between two people: in Element on the web and desktop, \
-                 press the call button and choose \"Legacy call\"."
+                "Calls of this kind work within one room only, and what is written here is \
+                 carried into another one. What works in a chat of two is the classic voice or \
+                 video call: in Element on the web and desktop, press the call button and choose \
+                 \"Legacy call\"."
             }
             Self::CallTransfer => {
                 "The call was not handed over: that works only to somebody in this chat."

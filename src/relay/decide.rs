@@ -71,7 +71,8 @@ impl Case {
                 Saying::NotCarried {
                     words: words.clone(),
                 },
-                event.as_str(),
+                // There may be more than one thing to say about it.
+                &format!("{event} {words}"),
             ),
             Input::End => self.end(),
         }
@@ -160,7 +161,11 @@ impl Case {
             }
             Heard::InClear => self.say(place, Saying::InClear, event.as_str()),
             // Once: every member of such a call sends state again and again.
-            Heard::RoomCall => self.say(place, Saying::RoomCall, "room-call"),
+            Heard::RoomCall if self.is.told_of_room_calls.contains(&place) => {}
+            Heard::RoomCall => {
+                self.is.told_of_room_calls.push(place);
+                self.say(place, Saying::RoomCall, "room-call");
+            }
         }
     }
 
@@ -329,6 +334,7 @@ impl Case {
         if let Some(old) = self.is.origin.replace(room.clone())
             && old != *room
         {
+            self.is.told_of_room_calls.retain(|it| *it != Place::Origin);
             self.effects.push((old, Effect::Depart));
         }
         for person in &mut self.is.people {

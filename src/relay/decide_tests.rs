@@ -49,6 +49,7 @@ fn new() -> Conversation {
         people: vec![person("alice", Seat::Origin { here: true }), masked("sam")],
         begun_at: Timestamp(0),
         led_back_at: None,
+        told_of_room_calls: Vec::new(),
         ended: false,
     }
 }
@@ -182,6 +183,37 @@ fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
         let decision = decide(going_on(), &input);
         assert_eq!(kinds(&decision), [(SAMS, "relay-say")]);
     }
+}
+
+#[test]
+fn what_works_instead_of_a_room_call_is_said_once_in_each_room() {
+    let call = |place, name: &str| Input::Heard {
+        place,
+        sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
+        event: one(),
+        kind: Heard::RoomCall,
+    };
+    let mut state = going_on();
+    for (place, name, told) in [
+        (PORTAL, "sam", true),
+        (PORTAL, "sam", false),
+        (Place::Origin, "alice", true),
+        (Place::Origin, "alice", false),
+    ] {
+        let decision = decide(state, &call(place, name));
+        assert_eq!(decision.effects.len(), usize::from(told), "{decision:?}");
+        state = decision.state.unwrap();
+    }
+    // Another room has not been told.
+    let moved = Input::Moved {
+        room: owned_room_id!("!another:hs.test"),
+        heard: Vec::new(),
+    };
+    let state = after(state, &[moved]).state.unwrap();
+    assert_eq!(
+        decide(state, &call(Place::Origin, "alice")).effects.len(),
+        1
+    );
 }
 
 #[test]

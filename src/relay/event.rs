@@ -81,7 +81,7 @@ pub(super) fn translate(
     }
     let mut remarks = Vec::new();
     let out = match call::kind(event_type) {
-        Some(kind) => call::carry(&scrub, kind, content, &mut remarks)?,
+        Some(kind) => call::carry(&scrub, kind, content)?,
         None => Some(message::carry(&scrub, content, without, &mut remarks)?),
     };
     Ok(out.map(|out| (out, remarks)))

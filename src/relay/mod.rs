@@ -5,6 +5,7 @@
 //! conversation's rooms; the engine carries the [`Effect`]s out.
 
 mod call;
+mod call_watch;
 mod carried;
 mod decide;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod state;
 mod tests;
 
 pub use call::has_relay;
+pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use carried::{CannotCarry, Carried, Reload, Remark};
 pub use decide::decide;
 pub use event::{carry, carry_text};

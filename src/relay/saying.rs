@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::CannotCarry;
+
 /// A sentence of the service, always encrypted, always to the people of one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Saying {
@@ -54,10 +56,7 @@ impl Saying {
             Self::InClear => "That message was not encrypted, so it was not carried on. Please \
                               send it again: this chat is encrypted."
                 .to_owned(),
-            Self::RoomCall => "A call of this kind lives in one room and cannot be carried to the \
-                               other side. In a chat of two, a voice or video call that your \
-                               client starts as a \"legacy call\" can be: please try that."
-                .to_owned(),
+            Self::RoomCall => CannotCarry::RoomCall.words().to_owned(),
             Self::NotCarried { words } => words.clone(),
             Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
                                   not delivered."

@@ -179,6 +179,12 @@ pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     Some(out)
 }
 
+/// Whether a description says that it has all candidates.
+pub(super) fn is_complete(sdp: &str) -> bool {
+    sdp.lines()
+        .any(|line| line.trim().eq_ignore_ascii_case("a=end-of-candidates"))
+}
+
 /// Whether a description or a candidate has a relay in it.
 pub(super) fn has_relay(text: &str) -> bool {
     text.lines().any(|line| {

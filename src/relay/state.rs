@@ -26,6 +26,9 @@ pub struct Conversation {
     pub begun_at: Timestamp,
     /// When the asker was last led back to the room they have.
     pub led_back_at: Option<Timestamp>,
+    /// In which rooms it was said that calls of one room cannot cross.
+    #[serde(default)]
+    pub told_of_room_calls: Vec<Place>,
     /// It is over: its rooms are being left.
     pub ended: bool,
 }

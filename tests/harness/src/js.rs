@@ -90,28 +90,66 @@ impl JsBot {
 
 /// The bot with its packages beside it, in cargo's target folder; npm runs once.
 fn installed() -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("js");
-    let folder = target_folder()?.join("example-bot");
+    let folder = install("js", "example-bot", &["bot.mjs"], None)?;
+    Ok(folder.join("bot.mjs"))
+}
+
+/// Copies a Node program with its packages beside it into a folder of cargo's target folder, and
+/// runs `then`, a program of its own, when something has changed. Two stories may ask at once.
+pub(crate) fn install(
+    source: &str,
+    name: &str,
+    programs: &[&str],
+    then: Option<&str>,
+) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let folder = target_folder()?.join(name);
     fs::create_dir_all(&folder)?;
     let lock = File::create(folder.with_extension("lock"))?;
     lock.lock()?;
     let wanted = fs::read_to_string(source.join("package-lock.json"))?;
     let stamp = folder.join("installed.json");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        fs::copy(source.join("bot.mjs"), folder.join("bot.mjs"))?;
-        return Ok(folder.join("bot.mjs"));
+    let mut changed = Vec::new();
+    for program in programs {
+        let (from, to) = (source.join(program), folder.join(program));
+        let (new, old) = (fs::read(&from)?, fs::read(&to).ok());
+        if old.as_ref() != Some(&new) {
+            changed.push((to, new));
+        }
     }
-    for name in ["package.json", "package-lock.json", "bot.mjs"] {
-        fs::copy(source.join(name), folder.join(name))?;
+    let has_packages = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
+    if has_packages && changed.is_empty() {
+        return Ok(folder);
     }
-    let npm = std::process::Command::new("npm")
-        .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(&folder)
-        .output()
-        .context("cannot run npm: this story needs Node.js 20 or newer and npm")?;
-    if !npm.status.success() {
-        bail!("npm ci failed:\n{}", String::from_utf8_lossy(&npm.stderr));
+    // Should this not come to its end, it is done again.
+    let _ = fs::remove_file(&stamp);
+    for (to, new) in changed {
+        fs::write(to, new)?;
+    }
+    if !has_packages {
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(source.join(name), folder.join(name))?;
+        }
+        run(&folder, "npm", &["ci", "--no-audit", "--no-fund"])?;
+    }
+    if let Some(program) = then {
+        run(&folder, "node", &[program])?;
     }
     fs::write(stamp, wanted)?;
-    Ok(folder.join("bot.mjs"))
+    Ok(folder)
+}
+
+fn run(folder: &Path, program: &str, args: &[&str]) -> Result<()> {
+    let output = std::process::Command::new(program)
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .with_context(|| {
+            format!("cannot run {program}: this story needs Node.js 20 or newer and npm")
+        })?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{program} {} failed:\n{errors}", args.join(" "));
+    }
+    Ok(())
 }

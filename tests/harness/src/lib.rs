@@ -10,6 +10,8 @@
 //! | [`person`] | somebody with a client on matrix-sdk, and everything it has shown them |
 //! | [`fake`] | a homeserver of a few hundred lines, for load and faults, and people on it |
 //! | [`js`] | somebody with a client that was not made with the Rust SDK |
+//! | [`browser`] | somebody's client in a real browser, for calls |
+//! | [`turn`] | a relay for calls: a coturn on loopback |
 //! | [`checks`] | what must never be found in a file, and what no client may ever show |
 //! | [`proxy`] | a network that can be slow or away, between any two of them |
 //! | [`process`] | a child process that dies with us |
@@ -19,6 +21,7 @@
 
 #![recursion_limit = "512"]
 
+pub mod browser;
 pub mod checks;
 pub mod fake;
 pub mod js;
@@ -27,9 +30,11 @@ pub mod process;
 pub mod proxy;
 pub mod service;
 pub mod synapse;
+pub mod turn;
 pub mod venv;
 pub mod world;
 
+pub use browser::Browser;
 pub use js::JsBot;
 pub use person::{Chat, ChatOptions, Invite, Log, Person, PersonOptions, Seen, Trust};
 pub use process::Process;

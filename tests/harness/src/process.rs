@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     sync::watch,
 };
@@ -186,6 +186,15 @@ impl Process {
         Ok(())
     }
 
+    /// Writes a line to its standard input.
+    pub async fn is_told(&mut self, line: &str) -> Result<()> {
+        let input = self.life_line.as_mut();
+        let input = input.with_context(|| format!("{} believes that we died", self.name))?;
+        let line = format!("{line}\n");
+        let told = input.write_all(line.as_bytes()).await;
+        told.with_context(|| format!("{} does not listen", self.name))
+    }
+
     /// Lets it believe that we have died.
     pub fn lose_parent(&mut self) {
         self.life_line = None;
@@ -216,14 +225,27 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Waits for its end where nothing can be awaited.
+    fn wait_blocking(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Ends it by closing its standard input, for one that has children of its own to end.
+    pub fn lets_go(&mut self, patience: Duration) {
+        self.lose_parent();
+        self.wait_blocking(patience);
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // Its folder is removed next: it must be gone by then.
         let _ = self.child.start_kill();
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        self.wait_blocking(Duration::from_secs(2));
     }
 }
 

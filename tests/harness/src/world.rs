@@ -9,6 +9,7 @@ use crate::{
     Chat, PATIENCE, Person, PersonOptions, Service, ServiceOptions, Synapse, SynapseOptions,
     checks,
     proxy::Proxy,
+    turn::Turn,
     venv::{self, Venv},
 };
 
@@ -23,6 +24,8 @@ pub struct WorldOptions {
     pub module: bool,
     /// Put a [`Proxy`] between the service and the homeserver, in both directions.
     pub network: bool,
+    /// Give the homeserver a relay for calls.
+    pub turn: bool,
 }
 
 /// A homeserver with the service installed and running.
@@ -35,6 +38,8 @@ pub struct World {
     pub to_homeserver: Option<Proxy>,
     /// What the homeserver's transactions go through.
     pub to_service: Option<Proxy>,
+    /// The homeserver's relay for calls.
+    pub turn: Option<Turn>,
 }
 
 impl World {
@@ -78,11 +83,19 @@ impl World {
             synapse.further.extend(settings.clone());
             synapse.python_path = Some(venv::module_folder());
         }
+        let turn = match options.turn {
+            true => Some(Turn::start().await?),
+            false => None,
+        };
+        if let Some(turn) = &turn {
+            synapse.options_mut().further.extend(turn.settings());
+        }
         Ok(Self {
             synapse,
             service,
             to_homeserver,
             to_service,
+            turn,
         })
     }
 

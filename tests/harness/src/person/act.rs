@@ -17,6 +17,7 @@ use matrix_sdk::ruma::{
 use serde_json::{Value, json};
 
 use super::{Chat, Invite, Person};
+use crate::PATIENCE;
 
 /// How a chat is started. The default is what Element's "Start chat" does.
 #[derive(Clone, Debug)]
@@ -235,6 +236,27 @@ impl Person {
             .device_id()
             .context("not signed in")?
             .to_string())
+    }
+
+    /// Signs a further device of one's own, as "Verify with another device" ends. Waits until the
+    /// device has published its keys.
+    pub async fn signs_own_device(&self, device: &str) -> Result<()> {
+        let encryption = self.client.encryption();
+        let mut changes = self.changes();
+        let published = async {
+            loop {
+                encryption.request_user_identity(&self.user_id).await?;
+                let found = encryption.get_device(&self.user_id, device.into()).await?;
+                if let Some(found) = found {
+                    return anyhow::Ok(found);
+                }
+                // A sync brings the news.
+                changes.changed().await?;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, published).await;
+        let found = found.with_context(|| format!("{device} has no keys after {PATIENCE:?}"))??;
+        Ok(found.verify().await?)
     }
 
     /// The devices of somebody that are published with keys: device → signed by its owner.

@@ -14,9 +14,11 @@
 //! | `module` | the same with the module in Synapse: no ghost is ever there |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
+//! | `calls` | voice and video between two real browsers, through a mask |
 //! | `harness_itself` | the harness without the service |
 
 mod bots;
+mod calls;
 mod control_room;
 mod crashes;
 mod federation;

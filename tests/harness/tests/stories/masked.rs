@@ -40,7 +40,7 @@ pub async fn comes_to_portal(owner: &Person) -> Result<(OwnedUserId, Chat)> {
 }
 
 /// Nothing that this client was shown of a room names somebody.
-fn does_not_name(chat: &Chat, user: &UserId) -> Result<()> {
+pub fn does_not_name(chat: &Chat, user: &UserId) -> Result<()> {
     for seen in chat.events() {
         let all = format!("{seen:?}");
         ensure!(!all.contains(user.as_str()), "{} is named: {all}", user);

@@ -1,0 +1,431 @@
+//! Which calls cannot connect, since only relays are shown and a side has none.
+//!
+//! Clients say in different ways, and many not at all, that they have found all addresses there
+//! are: matrix-js-sdk puts the end only behind candidates that it still has to send. So each side is
+//! given some time from its offer or answer, unless it says earlier that there is nothing more.
+
+use std::{collections::VecDeque, time::Duration};
+
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
+use serde_json::Value;
+
+use super::{Place, call, sdp};
+use crate::clock::Timestamp;
+
+/// For how long a side may look for a relay. A browser gives a relay up that has not answered for
+/// some ten seconds; one that answers takes less than a second, and clients collect what they found
+/// for two seconds at the most.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// As many calls are watched.
+const CALLS: usize = 1000;
+/// As many of one conversation.
+const CALLS_OF_ONE: usize = 8;
+/// As many people of one call.
+const SIDES: usize = 8;
+
+/// What an event says of its sender's relays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signs {
+    call: String,
+    /// An offer or an answer; whether it is the caller's.
+    begins: Option<bool>,
+    /// A relay is shown.
+    relay: bool,
+    /// There is nothing more to come.
+    complete: bool,
+    /// The call is over.
+    over: bool,
+}
+
+/// Whose event it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// The conversation.
+    pub conversation: String,
+    /// Where it was sent.
+    pub place: Place,
+    /// The room of that place.
+    pub room: OwnedRoomId,
+    /// By whom.
+    pub person: usize,
+    /// The event.
+    pub event: OwnedEventId,
+}
+
+/// A side that has no relay, told once in a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which, by its offer or answer.
+    pub side: Side,
+    /// Where the caller is, if that is the other side and was not told of a relay of its own.
+    pub caller: Option<Place>,
+}
+
+/// Words for a side that has no relay, and for the caller of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRelay {
+    /// Theirs.
+    Here,
+    /// The other's.
+    There,
+}
+
+impl NoRelay {
+    /// What is said.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Here => {
+                "This call will probably not connect: addresses that show where you are are not \
+                 passed on, and your client has found no relay (TURN server) for calls. Ask the \
+                 admin of your homeserver for one, or write instead."
+            }
+            Self::There => {
+                "This call will probably not connect: addresses that show where somebody is are \
+                 not passed on, and the other side has no relay (TURN server) for calls. Please \
+                 write instead."
+            }
+        }
+    }
+}
+
+/// What an event shows, as it was carried; `None` for one that is of no call between two.
+pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
+    let kind = call::kind(event_type)?;
+    let call = content["call_id"].as_str()?.to_owned();
+    let candidates = content["candidates"].as_array().into_iter().flatten();
+    let mut candidates = candidates.filter_map(|one| one["candidate"].as_str());
+    let described = ["offer", "answer", "description"].into_iter();
+    let mut described = described.filter_map(|name| content[name]["sdp"].as_str());
+    Some(Signs {
+        begins: match kind {
+            "invite" => Some(true),
+            "answer" => Some(false),
+            _ => None,
+        },
+        relay: call::has_relay(content),
+        complete: candidates.any(str::is_empty) || described.any(sdp::is_complete),
+        over: matches!(kind, "hangup" | "reject"),
+        call,
+    })
+}
+
+#[derive(Debug)]
+struct Watched {
+    side: Side,
+    is_caller: bool,
+    is: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Something was shown before an offer or an answer.
+    Unheard,
+    /// No relay was shown, until now.
+    Waiting(Timestamp),
+    /// A relay was shown.
+    Shown,
+    /// They were told.
+    Told,
+}
+
+#[derive(Debug)]
+struct Call {
+    conversation: String,
+    id: String,
+    sides: Vec<Watched>,
+}
+
+/// The calls that are being made. In memory alone: after a restart it is silent about them.
+#[derive(Debug, Default)]
+pub struct CallWatch {
+    calls: VecDeque<Call>,
+}
+
+impl CallWatch {
+    /// Takes note of an event that was carried. Returns its side if that has told all, and no relay.
+    pub fn note(&mut self, signs: &Signs, by: &Side, now: Timestamp) -> Option<Missing> {
+        if signs.over {
+            self.calls.retain(|call| !call.is(signs, by));
+            return None;
+        }
+        if signs.begins.is_none() && !signs.relay && !signs.complete {
+            return None;
+        }
+        let call = self.call(signs, by)?;
+        let known = call.sides.iter().position(|it| it.side.person == by.person);
+        let index = match known {
+            Some(index) => index,
+            None if call.sides.len() >= SIDES => return None,
+            None => {
+                call.sides.push(Watched {
+                    side: by.clone(),
+                    is_caller: false,
+                    is: Standing::Unheard,
+                });
+                call.sides.len() - 1
+            }
+        };
+        let side = call.sides.get_mut(index)?;
+        if let Some(is_caller) = signs.begins
+            && side.is == Standing::Unheard
+        {
+            side.side = by.clone();
+            side.is_caller = is_caller;
+            side.is = Standing::Waiting(now + PATIENCE);
+        }
+        if signs.relay {
+            side.is = Standing::Shown;
+        }
+        let waits = matches!(side.is, Standing::Waiting(_));
+        (waits && signs.complete).then(|| call.tell(index))?
+    }
+
+    /// When the next side of a room has had its time.
+    pub fn next(&self, room: &RoomId) -> Option<Timestamp> {
+        let sides = self.calls.iter().flat_map(|call| &call.sides);
+        let of_room = sides.filter(|side| side.side.room == room);
+        let until = of_room.filter_map(|side| match side.is {
+            Standing::Waiting(until) => Some(until),
+            _ => None,
+        });
+        until.min()
+    }
+
+    /// The sides of a room that have had their time, and have shown no relay.
+    pub fn overdue(&mut self, room: &RoomId, now: Timestamp) -> Vec<Missing> {
+        let mut overdue = Vec::new();
+        for call in &mut self.calls {
+            for index in 0..call.sides.len() {
+                let side = &call.sides[index];
+                let is_due = matches!(side.is, Standing::Waiting(until) if until <= now);
+                if is_due && side.side.room == room {
+                    overdue.extend(call.tell(index));
+                }
+            }
+        }
+        overdue
+    }
+
+    /// The call, made room for if it is new.
+    fn call(&mut self, signs: &Signs, by: &Side) -> Option<&mut Call> {
+        let known = self.calls.iter().position(|call| call.is(signs, by));
+        if let Some(index) = known {
+            return self.calls.get_mut(index);
+        }
+        let same = |call: &Call| call.conversation == by.conversation;
+        let of_one = self.calls.iter().filter(|call| same(call)).count();
+        let oldest = match of_one >= CALLS_OF_ONE {
+            true => self.calls.iter().position(same),
+            false => (self.calls.len() >= CALLS).then_some(0),
+        };
+        oldest.and_then(|index| self.calls.remove(index));
+        self.calls.push_back(Call {
+            conversation: by.conversation.clone(),
+            id: signs.call.clone(),
+            sides: Vec::new(),
+        });
+        self.calls.back_mut()
+    }
+}
+
+impl Call {
+    fn is(&self, signs: &Signs, by: &Side) -> bool {
+        self.id == signs.call && self.conversation == by.conversation
+    }
+
+    fn tell(&mut self, index: usize) -> Option<Missing> {
+        let side = self.sides.get_mut(index)?;
+        side.is = Standing::Told;
+        let (side, is_caller) = (side.side.clone(), side.is_caller);
+        let mut callers = self.sides.iter().filter(|it| it.is_caller);
+        let caller = callers.find(|it| it.is != Standing::Told && !is_caller);
+        let caller = caller.map(|it| it.side.place);
+        Some(Missing { side, caller })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{event_id, room_id};
+    use serde_json::json;
+
+    use super::*;
+
+    const RELAY: &str = "candidate:1 1 udp 1 198.51.100.9 5 typ relay raddr 0.0.0.0 rport 9";
+    const ALICE: (Place, &str) = (Place::Origin, "!origin:hs.test");
+    const SAM: (Place, &str) = (Place::Portal(1), "!portal:hs.test");
+
+    fn side(conversation: &str, (place, room): (Place, &str)) -> Side {
+        Side {
+            conversation: conversation.to_owned(),
+            place,
+            room: OwnedRoomId::try_from(room).unwrap(),
+            person: usize::from(place != Place::Origin),
+            event: event_id!("$one").to_owned(),
+        }
+    }
+
+    fn description(name: &str, lines: &str) -> Value {
+        json!({ "call_id": "c", name: { "type": name, "sdp": format!("v=0\r\n{lines}") } })
+    }
+
+    fn candidates(all: &[&str]) -> Value {
+        let all: Vec<Value> = all.iter().map(|it| json!({ "candidate": it })).collect();
+        json!({ "call_id": "c", "candidates": all })
+    }
+
+    fn says(
+        watch: &mut CallWatch,
+        who: (Place, &str),
+        kind: &str,
+        content: &Value,
+        now: u64,
+    ) -> Option<Missing> {
+        let signs = signs(kind, content).unwrap();
+        watch.note(&signs, &side("talk", who), Timestamp(now))
+    }
+
+    fn room((_, room): (Place, &str)) -> OwnedRoomId {
+        OwnedRoomId::try_from(room).unwrap()
+    }
+
+    fn later() -> Timestamp {
+        Timestamp(0) + PATIENCE
+    }
+
+    #[test]
+    fn who_offers_and_shows_no_relay_is_told_once_when_the_time_is_over() {
+        let mut watch = CallWatch::default();
+        let offer = description("offer", "");
+        assert_eq!(says(&mut watch, ALICE, "m.call.invite", &offer, 0), None);
+        assert_eq!(watch.next(&room(ALICE)), Some(later()));
+        assert_eq!(watch.next(&room(SAM)), None);
+        assert_eq!(
+            watch.overdue(&room(ALICE), later() - Duration::from_millis(1)),
+            []
+        );
+        assert_eq!(watch.overdue(&room(SAM), later()), []);
+        let told = watch.overdue(&room(ALICE), later());
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].side.person, told[0].caller), (0, None));
+        assert_eq!(watch.next(&room(ALICE)), None);
+        // Whatever comes then.
+        let end = candidates(&[""]);
+        assert_eq!(says(&mut watch, ALICE, "m.call.candidates", &end, 1), None);
+        assert_eq!(says(&mut watch, ALICE, "m.call.invite", &offer, 2), None);
+        assert_eq!(watch.overdue(&room(ALICE), Timestamp(u64::MAX)), []);
+    }
+
+    #[test]
+    fn a_relay_counts_whenever_it_came() {
+        let end = candidates(&[""]);
+        let relay = candidates(&[RELAY]);
+        for early in [true, false] {
+            let mut watch = CallWatch::default();
+            let offer = description("offer", "");
+            let order = match early {
+                true => [("m.call.candidates", &relay), ("m.call.invite", &offer)],
+                false => [("m.call.invite", &offer), ("m.call.candidates", &relay)],
+            };
+            for (kind, content) in order {
+                assert_eq!(says(&mut watch, ALICE, kind, content, 0), None);
+            }
+            // An end by itself, in another batch.
+            assert_eq!(says(&mut watch, ALICE, "m.call.candidates", &end, 1), None);
+            assert_eq!(watch.next(&room(ALICE)), None);
+            assert_eq!(watch.overdue(&room(ALICE), later()), []);
+        }
+        let mut watch = CallWatch::default();
+        let offer = description("offer", &format!("a={RELAY}\r\na=end-of-candidates\r\n"));
+        assert_eq!(says(&mut watch, ALICE, "m.call.invite", &offer, 0), None);
+        assert_eq!(watch.next(&room(ALICE)), None);
+    }
+
+    #[test]
+    fn who_says_that_nothing_more_comes_is_told_at_once() {
+        let mut watch = CallWatch::default();
+        let offer = description("offer", "a=end-of-candidates\r\n");
+        assert!(says(&mut watch, ALICE, "m.call.invite", &offer, 0).is_some());
+        let mut watch = CallWatch::default();
+        let offer = description("offer", "");
+        assert_eq!(says(&mut watch, ALICE, "m.call.invite", &offer, 0), None);
+        let end = candidates(&[""]);
+        assert!(says(&mut watch, ALICE, "m.call.candidates", &end, 1).is_some());
+        assert_eq!(says(&mut watch, ALICE, "m.call.candidates", &end, 2), None);
+        assert_eq!(watch.next(&room(ALICE)), None);
+    }
+
+    #[test]
+    fn the_caller_learns_of_the_other_side_unless_they_were_told_already() {
+        for relay_here in [true, false] {
+            let mut watch = CallWatch::default();
+            let line = format!("a={RELAY}\r\n");
+            let offer = description("offer", if relay_here { &line } else { "" });
+            says(&mut watch, ALICE, "m.call.invite", &offer, 0);
+            let told = watch.overdue(&room(ALICE), later());
+            assert_eq!(told.is_empty(), relay_here);
+            let answer = description("answer", "");
+            says(&mut watch, SAM, "m.call.answer", &answer, 0);
+            let told = watch.overdue(&room(SAM), later());
+            assert_eq!(told.len(), 1);
+            assert_eq!(told[0].side.place, SAM.0);
+            assert_eq!(told[0].caller, relay_here.then_some(ALICE.0));
+        }
+    }
+
+    #[test]
+    fn of_a_call_that_is_over_nothing_is_said() {
+        for (who, kind) in [(ALICE, "m.call.hangup"), (SAM, "m.call.reject")] {
+            let mut watch = CallWatch::default();
+            says(
+                &mut watch,
+                ALICE,
+                "m.call.invite",
+                &description("offer", ""),
+                0,
+            );
+            says(&mut watch, who, kind, &json!({ "call_id": "c" }), 1);
+            assert_eq!(watch.next(&room(ALICE)), None);
+            assert_eq!(watch.overdue(&room(ALICE), later()), []);
+            assert!(watch.calls.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_of_relays_is_not_remembered() {
+        let mut watch = CallWatch::default();
+        let host = candidates(&["candidate:1 1 udp 1 192.168.1.20 5 typ host"]);
+        says(&mut watch, ALICE, "m.call.candidates", &host, 0);
+        says(
+            &mut watch,
+            ALICE,
+            "m.call.select_answer",
+            &json!({ "call_id": "c" }),
+            0,
+        );
+        assert!(watch.calls.is_empty());
+        assert_eq!(signs("m.room.message", &json!({ "call_id": "c" })), None);
+        assert_eq!(signs("m.call.invite", &json!({})), None);
+    }
+
+    #[test]
+    fn who_makes_a_thousand_calls_is_forgotten_first() {
+        let mut watch = CallWatch::default();
+        let note = |watch: &mut CallWatch, conversation: &str, call: usize| {
+            let content = json!({ "call_id": format!("{call}"), "offer": { "sdp": "v=0" } });
+            let signs = signs("m.call.invite", &content).unwrap();
+            watch.note(&signs, &side(conversation, ALICE), Timestamp(0));
+        };
+        note(&mut watch, "quiet", 0);
+        for call in 0..2 * CALLS {
+            note(&mut watch, "loud", call);
+        }
+        assert_eq!(watch.calls.len(), 1 + CALLS_OF_ONE);
+        assert_eq!(watch.calls[0].conversation, "quiet");
+        for conversation in 0..2 * CALLS {
+            note(&mut watch, &conversation.to_string(), 0);
+        }
+        assert_eq!(watch.calls.len(), CALLS);
+        assert_eq!(watch.next(room_id!("!portal:hs.test")), None);
+    }
+}

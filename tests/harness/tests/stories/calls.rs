@@ -1,0 +1,164 @@
+//! Calls of two people who see each other through a mask, in real browsers with fake microphones
+//! and cameras: the events of a call cross the two rooms, what is said goes directly.
+
+use anyhow::{Context, Result, ensure};
+use harness::{Browser, Chat, Person, Seen, WorldOptions};
+use ruma::{OwnedUserId, UserId};
+use serde_json::Value;
+
+use crate::{
+    masked::{comes_to_portal, does_not_name, masked},
+    told::{LINE, Story, quick, times},
+};
+
+/// Two people in a masked conversation, each with a browser.
+struct Callers {
+    // First: browsers go before their homeserver does.
+    alices: Browser,
+    sams: Browser,
+    alices_chat: Chat,
+    sams_chat: Chat,
+    /// Who Alice is in Sam's room.
+    alices_ghost: OwnedUserId,
+    story: Story,
+}
+
+/// `turn`: whether their homeserver has a relay for calls.
+async fn callers(turn: bool) -> Result<Callers> {
+    let options = WorldOptions { turn, ..quick() };
+    let story = masked(options).await?;
+    let alices_chat = story.alice_writes(LINE).await?;
+    let (alices_ghost, sams_chat) = comes_to_portal(&story.sam).await?;
+    sams_chat.sees(LINE).await?;
+    let synapse = &story.world.synapse;
+    let browser = |person| Browser::of(person, synapse);
+    let (alices, sams) = tokio::try_join!(browser(&story.alice), browser(&story.sam))?;
+    for browser in [&alices, &sams] {
+        ensure!(browser.relays == u64::from(turn), "{}", browser.relays);
+    }
+    Ok(Callers {
+        alices,
+        sams,
+        alices_chat,
+        sams_chat,
+        alices_ghost,
+        story,
+    })
+}
+
+impl Callers {
+    /// What each side was shown by the other's ghost of a call, and who the other is.
+    fn sides(&self) -> [(&Chat, &UserId, &Person); 2] {
+        let story = &self.story;
+        [
+            (&self.sams_chat, &self.alices_ghost, &story.alice),
+            (&self.alices_chat, &story.ghost, &story.sam),
+        ]
+    }
+
+    /// Neither side was shown who the other is, nor where.
+    fn shows_nobody_and_no_place(&self) -> Result<()> {
+        for (chat, ghost, other) in self.sides() {
+            does_not_name(chat, &other.user_id)?;
+            for event in carried(chat, ghost) {
+                let all = event.content.to_string().to_lowercase();
+                for kind in ["typ host", "typ srflx", "typ prflx", ".local"] {
+                    ensure!(!all.contains(kind), "{kind}: {all}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The events of calls that a ghost has brought into a room.
+fn carried(chat: &Chat, ghost: &UserId) -> Vec<Seen> {
+    let call = |seen: &Seen| seen.sender == ghost && seen.event_type.starts_with("m.call.");
+    chat.events().into_iter().filter(call).collect()
+}
+
+fn goes_from(flow: &Value, kind: &str) -> Result<()> {
+    for end in ["local", "remote"] {
+        ensure!(flow[end]["candidateType"] == kind, "{flow}");
+    }
+    Ok(())
+}
+
+fn grows(flow: &Value, kind: &str) -> Result<()> {
+    let bytes = flow[kind].as_array().context("no numbers")?;
+    let bytes: Vec<u64> = bytes.iter().filter_map(Value::as_u64).collect();
+    ensure!(bytes.len() >= 3 && bytes.is_sorted(), "{flow}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_connects_through_relays_and_shows_neither_where_nor_who_the_other_is() -> Result<()>
+{
+    let mut is = callers(true).await?;
+
+    // Alice calls, with pictures.
+    let call = is.alices.calls(&is.alices_chat, true).await?;
+    ensure!(is.sams.rings(&is.sams_chat, &call).await? == "video");
+    is.sams.answers().await?;
+    for side in [&is.alices, &is.sams] {
+        let flow = side.hears(&call).await?;
+        goes_from(&flow, "relay")?;
+        grows(&flow, "audio")?;
+        grows(&flow, "video")?;
+    }
+    is.alices.hangs_up().await?;
+    let end = is.sams.sees_end(&call).await?;
+    ensure!(
+        end["by"] == "remote" && end["reason"] == "user_hangup",
+        "{end}"
+    );
+
+    // Sam calls back, without.
+    let call = is.sams.calls(&is.sams_chat, false).await?;
+    ensure!(is.alices.rings(&is.alices_chat, &call).await? == "voice");
+    is.alices.answers().await?;
+    for side in [&is.alices, &is.sams] {
+        let flow = side.hears(&call).await?;
+        goes_from(&flow, "relay")?;
+        grows(&flow, "audio")?;
+    }
+    is.sams.hangs_up().await?;
+    let end = is.alices.sees_end(&call).await?;
+    ensure!(end["by"] == "remote", "{end}");
+
+    is.shows_nobody_and_no_place()?;
+    for (chat, ghost, _) in is.sides() {
+        let events = carried(chat, ghost);
+        let relay = |seen: &Seen| seen.content.to_string().contains("typ relay");
+        ensure!(events.iter().any(relay), "{events:#?}");
+        // Nobody is told of a relay that is missing.
+        ensure!(times(chat, ghost, "will probably not connect") == 0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_is_hung_up_before_the_answer_stops_ringing() -> Result<()> {
+    let mut is = callers(true).await?;
+    let call = is.alices.calls(&is.alices_chat, false).await?;
+    is.sams.rings(&is.sams_chat, &call).await?;
+    is.alices.hangs_up().await?;
+    let end = is.sams.sees_end(&call).await?;
+    ensure!(
+        end["by"] == "remote" && end["reason"] == "user_hangup",
+        "{end}"
+    );
+    is.alices.sees_end(&call).await?;
+
+    // And one that is declined.
+    let call = is.alices.calls(&is.alices_chat, false).await?;
+    is.sams.rings(&is.sams_chat, &call).await?;
+    is.sams.rejects().await?;
+    let end = is.alices.sees_end(&call).await?;
+    ensure!(end["by"] == "remote", "{end}");
+
+    // Nothing hangs: what is said next arrives.
+    is.alices_chat.says("never mind, I will write").await?;
+    is.sams_chat.sees("never mind, I will write").await?;
+    is.shows_nobody_and_no_place()
+}
