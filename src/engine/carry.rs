@@ -296,6 +296,12 @@ impl RoomActor {
         for media in &carried.reload {
             self.upload_again(sender, media, &mut content).await?;
         }
+        let waited = engine.now().since(self.due_since);
+        relay::ages(
+            &carried.event_type,
+            &mut content,
+            parsed.age.saturating_add(waited),
+        );
         let transaction = transaction_id(&sender.ghost, &there, "carry", event.as_str());
         let in_clear = parsed.kind != "m.room.encrypted";
         let sent = if in_clear {

@@ -1,5 +1,7 @@
 //! Events as they come from the homeserver: every field may be missing or hostile.
 
+use std::time::Duration;
+
 use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -16,6 +18,8 @@ pub(super) struct RoomEvent {
     pub state_key: Option<String>,
     pub content: Value,
     pub sent_at: Timestamp,
+    /// How old it was when it was handed to us.
+    pub age: Duration,
     pub redacts: Option<OwnedEventId>,
     /// Shown only to the device that sent it: the transaction id of its request.
     pub transaction: Option<OwnedTransactionId>,
@@ -52,6 +56,8 @@ impl RoomEvent {
             .as_ref()
             .and_then(|unsigned| unsigned["transaction_id"].as_str())
             .map(Into::into);
+        let age = wire.unsigned.as_ref();
+        let age = age.and_then(|unsigned| unsigned["age"].as_u64());
         // Moved into the content in room version 11.
         let redacts = wire
             .redacts
@@ -68,6 +74,7 @@ impl RoomEvent {
             state_key: wire.state_key,
             content: wire.content,
             sent_at: Timestamp(wire.origin_server_ts),
+            age: Duration::from_millis(age.unwrap_or_default()),
             redacts,
             transaction,
             invite_state,

@@ -4,6 +4,8 @@
 //! Every content is written anew from the fields that the spec knows. With
 //! [`super::Passage::hide_addresses`] only candidates of relays pass ([`super::sdp`]).
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::{carried::CannotCarry, pseudonym, scrub::Scrubber, sdp};
@@ -29,6 +31,16 @@ pub fn has_relay(content: &Value) -> bool {
     let mut candidates = content["candidates"].as_array().into_iter().flatten();
     descriptions.any(sdp::has_relay)
         || candidates.any(|it| it["candidate"].as_str().is_some_and(sdp::has_relay))
+}
+
+/// Lets an offer count from when it was made: what rings only after it has waited somewhere does so
+/// for as long as the caller waits, or not at all.
+pub fn ages(event_type: &str, content: &mut Value, by: Duration) {
+    let offers = matches!(kind(event_type), Some("invite" | "negotiate"));
+    if let Some(lifetime) = content["lifetime"].as_u64().filter(|_| offers) {
+        let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        content["lifetime"] = lifetime.saturating_sub(by).into();
+    }
 }
 
 /// The content of a call's event as the other side may see it.

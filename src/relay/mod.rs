@@ -30,7 +30,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use call::has_relay;
+pub use call::{ages, has_relay};
 pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use carried::{CannotCarry, Carried, Reload, Remark};
 pub use decide::decide;

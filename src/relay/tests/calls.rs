@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, with_passage};
-use crate::relay::{CannotCarry, Passage, carry, has_relay};
+use crate::relay::{CannotCarry, Passage, ages, carry, has_relay};
 
 /// As Chrome writes it, shortened.
 const OFFER: &str = "v=0\r\no=alice 4611731400430051336 2 IN IP4 192.168.1.20\r\ns=alice's call\r\n\
@@ -242,6 +244,23 @@ fn a_description_shows_the_relay_and_no_other_address() {
     }
     assert!(sdp.ends_with("\r\n"));
     assert!(has_relay(&shown));
+}
+
+#[test]
+fn a_call_that_waited_rings_for_the_rest_of_its_time() {
+    let aged = |kind: &str, lifetime: Value, by: u64| {
+        let mut content = json!({ "call_id": "c1", "lifetime": lifetime });
+        ages(kind, &mut content, Duration::from_millis(by));
+        content["lifetime"].clone()
+    };
+    assert_eq!(aged("m.call.invite", json!(60_000), 250), 59_750);
+    assert_eq!(aged("m.call.negotiate", json!(60_000), 250), 59_750);
+    assert_eq!(aged("m.call.invite", json!(60_000), 3_600_000), 0);
+    assert_eq!(aged("m.call.invite", json!("60000"), 250), "60000");
+    assert_eq!(aged("m.room.message", json!(60_000), 250), 60_000);
+    let mut none = json!({ "call_id": "c1" });
+    ages("m.call.invite", &mut none, Duration::from_secs(1));
+    assert_eq!(none, json!({ "call_id": "c1" }));
 }
 
 #[test]

@@ -101,6 +101,17 @@ impl Browser {
         self.does(json!({ "deed": "reject" })).await
     }
 
+    /// Puts the other side on hold, or takes it off: the two negotiate anew.
+    pub async fn holds(&mut self, held: bool) -> Result<()> {
+        self.does(json!({ "deed": "hold", "held": held })).await
+    }
+
+    /// Waits until it is on hold, or off it again.
+    pub async fn is_held(&self, call: &str, held: bool) -> Result<()> {
+        let this = |said: &Value| said["call"] == call && said["held"] == held;
+        self.says_that("held", this).await.map(drop)
+    }
+
     /// Hangs up.
     pub async fn hangs_up(&mut self) -> Result<()> {
         self.does(json!({ "deed": "hang-up" })).await

@@ -48,6 +48,7 @@ function follow(one) {
         say("state", { ...id(), state });
         if (state === CallState.Connected) flows(one).catch((error) => failed("stats", error));
     });
+    one.on(CallEvent.LocalHoldUnhold, (held) => say("held", { ...id(), held }));
     one.on(CallEvent.Hangup, () => {
         say("ended", { ...id(), by: one.hangupParty, reason: one.hangupReason });
     });
@@ -97,6 +98,7 @@ const deeds = {
         await (video ? placed.placeVideoCall() : placed.placeVoiceCall());
     },
     answer: () => call.answer(),
+    hold: ({ held }) => call.setRemoteOnHold(held),
     reject: () => call.reject(),
     "hang-up": () => call.hangup(CallErrorCode.UserHangup, false),
 };

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use harness::{Browser, Chat, Person, Seen, WorldOptions};
 use ruma::{OwnedUserId, UserId};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     masked::{comes_to_portal, does_not_name, masked},
@@ -106,6 +106,11 @@ async fn a_call_connects_through_relays_and_shows_neither_where_nor_who_the_othe
         grows(&flow, "audio")?;
         grows(&flow, "video")?;
     }
+    // What they negotiate in the middle of it crosses too.
+    for held in [true, false] {
+        is.sams.holds(held).await?;
+        is.alices.is_held(&call, held).await?;
+    }
     is.alices.hangs_up().await?;
     let end = is.sams.sees_end(&call).await?;
     ensure!(
@@ -161,4 +166,127 @@ async fn a_call_that_is_hung_up_before_the_answer_stops_ringing() -> Result<()> 
     is.alices_chat.says("never mind, I will write").await?;
     is.sams_chat.sees("never mind, I will write").await?;
     is.shows_nobody_and_no_place()
+}
+
+#[tokio::test]
+async fn without_a_relay_both_are_told_why_they_cannot_call_each_other() -> Result<()> {
+    let mut is = callers(false).await?;
+    let call = is.alices.calls(&is.alices_chat, false).await?;
+    is.sams.rings(&is.sams_chat, &call).await?;
+    is.sams.answers().await?;
+    let why = "your client has found no relay (TURN server)";
+    for (chat, ghost) in [
+        (&is.alices_chat, &is.story.ghost),
+        (&is.sams_chat, &is.alices_ghost),
+    ] {
+        let told = chat.sees_part(why).await?;
+        ensure!(told.sender == *ghost, "said by {}", told.sender);
+        ensure!(told.was_encrypted());
+    }
+    is.alices.hangs_up().await?;
+    let end = is.sams.sees_end(&call).await?;
+    ensure!(end["by"] == "remote", "{end}");
+    is.sams_chat.says("then let us write").await?;
+    is.alices_chat.sees("then let us write").await?;
+    for (chat, ghost, _) in is.sides() {
+        ensure!(times(chat, ghost, "will probably not connect") == 1);
+        let events = carried(chat, ghost);
+        let shown = |seen: &Seen| seen.content.to_string().contains("candidate:");
+        ensure!(!events.iter().any(shown), "{events:#?}");
+    }
+    is.shows_nobody_and_no_place()
+}
+
+#[tokio::test]
+async fn whoever_shows_where_they_are_needs_no_relay() -> Result<()> {
+    let mut is = callers(false).await?;
+    let bot = is.story.world.bot()?;
+    let asked = is.story.control_room.asks(&bot, "calls sam direct").await?;
+    ensure!(
+        asked.text().is_some_and(|text| text.contains("@sam")),
+        "{asked:?}"
+    );
+    let call = is.alices.calls(&is.alices_chat, false).await?;
+    is.sams.rings(&is.sams_chat, &call).await?;
+    is.sams.answers().await?;
+    for side in [&is.alices, &is.sams] {
+        let flow = side.hears(&call).await?;
+        ensure!(flow["local"]["candidateType"] == "host", "{flow}");
+        grows(&flow, "audio")?;
+    }
+    is.sams.hangs_up().await?;
+    let end = is.alices.sees_end(&call).await?;
+    ensure!(end["by"] == "remote", "{end}");
+    for (chat, ghost, other) in is.sides() {
+        does_not_name(chat, &other.user_id)?;
+        ensure!(times(chat, ghost, "will probably not connect") == 0);
+        let events = carried(chat, ghost);
+        let host = |seen: &Seen| seen.content.to_string().contains("typ host");
+        ensure!(events.iter().any(host), "{events:#?}");
+    }
+    Ok(())
+}
+
+/// No browser is needed for it: it is the events that count, as Element Call sends them.
+#[tokio::test]
+async fn what_works_instead_of_a_call_of_one_room_is_said_once_in_each_room() -> Result<()> {
+    let story = masked(quick()).await?;
+    let chat = story.alice_writes(LINE).await?;
+    let (alices_ghost, sams_chat) = comes_to_portal(&story.sam).await?;
+    sams_chat.sees(LINE).await?;
+
+    let me = &story.alice.user_id;
+    let device = story.alice.device()?;
+    let key = format!("_{me}_{device}_m.call");
+    let member = json!({
+        "application": "m.call",
+        "call_id": "",
+        "device_id": device,
+        "expires": 14_400_000,
+        "foci_preferred": [],
+        "focus_active": { "type": "livekit", "focus_selection": "oldest_membership" },
+        "scope": "m.room",
+    });
+    chat.sets_state("org.matrix.msc3401.call.member", &key, member.clone())
+        .await?;
+    let notification = json!({
+        "notification_type": "ring",
+        "lifetime": 30_000,
+        "sender_ts": 1_795_000_000_000_u64,
+        "m.mentions": { "user_ids": [], "room": true },
+    });
+    chat.sends("org.matrix.msc4075.rtc.notification", notification.clone())
+        .await?;
+    let notify = json!({
+        "application": "m.call",
+        "call_id": "",
+        "notify_type": "ring",
+        "m.mentions": { "user_ids": [], "room": true },
+    });
+    chat.sends("org.matrix.msc4075.call.notify", notify).await?;
+    let told = chat.sees_part("Legacy call").await?;
+    ensure!(told.sender == story.ghost, "said by {}", told.sender);
+    // And again, as clients do while a call goes on.
+    chat.sets_state("org.matrix.msc3401.call.member", &key, member)
+        .await?;
+    chat.sends("org.matrix.msc4075.rtc.notification", notification.clone())
+        .await?;
+    chat.says("did it ring?").await?;
+    sams_chat.sees("did it ring?").await?;
+    sams_chat
+        .sends("org.matrix.msc4075.rtc.notification", notification)
+        .await?;
+    sams_chat.sees_part("Legacy call").await?;
+    sams_chat.says("it did not").await?;
+    chat.sees("it did not").await?;
+
+    ensure!(times(&chat, &story.ghost, "Legacy call") == 1);
+    ensure!(times(&sams_chat, &alices_ghost, "Legacy call") == 1);
+    for (chat, ghost) in [(&chat, &*story.ghost), (&sams_chat, &*alices_ghost)] {
+        let crossed = chat.events().into_iter();
+        let mut crossed = crossed.filter(|seen| seen.sender == *ghost);
+        let rtc = crossed.find(|seen| seen.event_type.contains(".msc"));
+        ensure!(rtc.is_none(), "{rtc:?}");
+    }
+    Ok(())
 }
