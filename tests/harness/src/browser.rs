@@ -71,6 +71,12 @@ impl Browser {
         Ok(browser)
     }
 
+    /// Is from now on in a network from which no relay can be reached.
+    pub async fn loses_relays(&mut self) -> Result<()> {
+        self.does(json!({ "deed": "lose-relays" })).await?;
+        self.says_that("lost-relays", |_| true).await.map(drop)
+    }
+
     /// Places a call; its id is returned.
     pub async fn calls(&mut self, chat: &Chat, video: bool) -> Result<String> {
         self.placed += 1;

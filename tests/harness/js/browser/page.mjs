@@ -97,6 +97,11 @@ const deeds = {
         say("calls", { call: placed.callId, number });
         await (video ? placed.placeVideoCall() : placed.placeVoiceCall());
     },
+    // As in a network from which no relay can be reached.
+    "lose-relays": () => {
+        client.getTurnServers().length = 0;
+        say("lost-relays");
+    },
     answer: () => call.answer(),
     hold: ({ held }) => call.setRemoteOnHold(held),
     reject: () => call.reject(),

@@ -198,6 +198,30 @@ async fn without_a_relay_both_are_told_why_they_cannot_call_each_other() -> Resu
 }
 
 #[tokio::test]
+async fn the_caller_learns_that_it_is_the_other_side_that_has_no_relay() -> Result<()> {
+    let mut is = callers(true).await?;
+    is.sams.loses_relays().await?;
+    let call = is.alices.calls(&is.alices_chat, false).await?;
+    is.sams.rings(&is.sams_chat, &call).await?;
+    is.sams.answers().await?;
+    let (sams_ghost, alices_ghost) = (is.story.ghost.clone(), is.alices_ghost.clone());
+    is.sams_chat
+        .sees_part("your client has found no relay")
+        .await?;
+    let other = is.alices_chat.sees_part("the other side has no relay");
+    ensure!(other.await?.sender == sams_ghost);
+    is.alices.hangs_up().await?;
+    is.sams.sees_end(&call).await?;
+    for (chat, ghost) in [
+        (&is.alices_chat, &sams_ghost),
+        (&is.sams_chat, &alices_ghost),
+    ] {
+        ensure!(times(chat, ghost, "will probably not connect") == 1);
+    }
+    is.shows_nobody_and_no_place()
+}
+
+#[tokio::test]
 async fn whoever_shows_where_they_are_needs_no_relay() -> Result<()> {
     let mut is = callers(false).await?;
     let bot = is.story.world.bot()?;
