@@ -101,7 +101,7 @@ impl RoomActor {
             // Whoever has no signed device is waited for as with an introduction.
             (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
             (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
-            (Effect::Say { .. }, _) => INSIST_LITTLE,
+            (Effect::Say { .. } | Effect::Dress { .. } | Effect::Rename { .. }, _) => INSIST_LITTLE,
         };
         (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
             && !self.has_insisted(number, at_most, error)
@@ -192,6 +192,10 @@ impl RoomActor {
                     .await?;
                 Ok(Vec::new())
             }
+            Effect::Dress { person, cause } => {
+                self.dress(conversation, *person, cause.as_ref()).await
+            }
+            Effect::Rename { event } => self.rename(conversation, event, place).await,
             Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
         }
     }
@@ -535,7 +539,7 @@ pub(super) struct Way {
 }
 
 /// Everybody, as the two rooms show them.
-fn people(conversation: &Conversation, way: &Way) -> Vec<Person> {
+pub(super) fn people(conversation: &Conversation, way: &Way) -> Vec<Person> {
     let indices = 0..conversation.people.len();
     indices
         .filter_map(|index| {

@@ -8,8 +8,8 @@
 //!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
 //!   batch, and carries the effects out one by one (`effects`, `control_effects`).
 //! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
-//!   happens in their rooms, `carry`, `portal` and `depart` carry out what follows, `event_map` knows
-//!   which event is which, `calls` who has no relay, `continuity` keeps the order where something may
+//!   happens in their rooms, `carry`, `portal`, `naming` and `depart` carry out what follows,
+//!   `event_map` knows which event is which, `calls` who has no relay, `continuity` keeps the order where something may
 //!   have been lost.
 //!
 //! # What a crash does
@@ -38,6 +38,7 @@ mod intake_tests;
 mod introduce;
 mod look_back;
 mod module;
+mod naming;
 mod portal;
 mod reconcile;
 mod request;

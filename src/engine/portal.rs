@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Engine, EngineError,
+    naming::notice,
     room::RoomActor,
     tables::{Arrived, Conversations, Inbox, OpenWork},
 };
@@ -44,6 +45,8 @@ impl RoomActor {
         engine
             .seat_ghosts(conversation, person, &room, host, &ghosts)
             .await?;
+        // Before its owner is invited: the invite shows what it is called.
+        engine.dress_portal(conversation, person, &room).await?;
         let view = engine.view_of(&host.ghost, &room).await?;
         if !matches!(view.membership(&owner.user), "join" | "invite") {
             engine
@@ -193,14 +196,7 @@ fn portal(
     mark: &str,
     host: &Participant,
 ) -> Result<create_room::v3::Request, EngineError> {
-    let topic = format!(
-        "You are masked here: {} your Matrix ID, and you do not see theirs. The service \
-         carries what is written and can read it on the way; it keeps none of it.",
-        match conversation.direct {
-            true => format!("{} does not see", host.name),
-            false => "the others do not see".to_owned(),
-        }
-    );
+    let topic = notice(conversation, "");
     let bridge = json!({
         "protocol": { "id": "stonechat", "displayname": "Stonechat" },
         "channel": { "id": conversation.id, "displayname": host.name },
@@ -232,10 +228,11 @@ fn portal(
         let event = json!({ "type": kind, "state_key": key, "content": content });
         request.initial_state.push(Raw::from_json(raw(&event)?));
     }
-    // What its owner changes would be seen by nobody else, and whom they invited could read what
-    // the others believe to be between them.
+    // What its owner changes would be seen by nobody else, but for the name, which is carried; and
+    // whom they invited could read what the others believe to be between them.
     let levels = json!({
         "users_default": 0, "events_default": 0, "state_default": 100,
+        "events": { "m.room.name": 0 },
         "invite": 100, "kick": 100, "ban": 100, "redact": 50,
     });
     request.power_level_content_override = Some(Raw::from_json(raw(&levels)?));

@@ -251,8 +251,9 @@ fn heard(event: &RoomEvent) -> Option<Heard> {
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
         return live.then_some(Heard::RoomCall);
     }
-    if event.state_key.is_some() {
-        return None;
+    if let Some(key) = &event.state_key {
+        let named = matches!(kind, "m.room.name" | "m.room.topic") && key.is_empty();
+        return named.then_some(Heard::Named);
     }
     match kind {
         "m.room.encrypted" | "m.reaction" => Some(Heard::Event),

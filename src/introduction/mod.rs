@@ -31,7 +31,7 @@ mod tests;
 
 pub use decide::decide;
 pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
-pub use room_view::{MEGOLM, RoomView, Rotation};
+pub use room_view::{MEGOLM, RoomView, Rotation, Worded};
 pub use state::{
     Admission, Decision, Effect, EffectKind, Heard, HeardKind, Input, Introduction, Invite, Phase,
     Refusal, Rules, WaitFor,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Value, value::RawValue};
 
 /// The one way of encryption that we speak.
@@ -47,6 +47,23 @@ pub struct RoomView {
     pub names: BTreeMap<OwnedUserId, String>,
     /// The content of `m.room.power_levels`, if any.
     pub power_levels: Option<Value>,
+    /// What the room is called.
+    pub name: Option<Box<Worded>>,
+    /// Its topic.
+    pub topic: Option<Box<Worded>>,
+    /// The room that has taken its place (`m.room.tombstone`).
+    pub replaced_by: Option<OwnedRoomId>,
+    /// The room whose place it has taken (`m.room.create`).
+    pub predecessor: Option<OwnedRoomId>,
+}
+
+/// Words that somebody gave a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worded {
+    /// Who.
+    pub by: OwnedUserId,
+    /// The words; empty if they were taken away.
+    pub text: String,
 }
 
 impl RoomView {
@@ -111,6 +128,11 @@ impl RoomView {
                 }
             }
             "m.room.power_levels" => self.power_levels = Some(content.clone()),
+            "m.room.name" => self.name = worded(event, "name"),
+            "m.room.topic" => self.topic = worded(event, "topic"),
+            "m.room.tombstone" => {
+                self.replaced_by = text("replacement_room").and_then(|room| room.try_into().ok());
+            }
             _ => {}
         }
     }
@@ -120,6 +142,8 @@ impl RoomView {
         if let Some(version) = content["room_version"].as_str() {
             self.version = version.to_owned();
         }
+        let predecessor = content["predecessor"]["room_id"].as_str();
+        self.predecessor = predecessor.and_then(|room| room.try_into().ok());
         if !self.founders_rule() {
             return;
         }
@@ -200,4 +224,15 @@ impl RoomView {
             .filter(move |(_, m)| *m == membership)
             .map(|(user, _)| user)
     }
+}
+
+fn worded(event: &Value, field: &str) -> Option<Box<Worded>> {
+    let by = event["sender"].as_str()?;
+    Some(Box::new(Worded {
+        by: UserId::parse(by).ok()?,
+        text: event["content"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    }))
 }

@@ -23,13 +23,13 @@ pub fn decide(state: Conversation, input: &Input) -> Decision {
     }
 }
 
-fn has_room(person: &Participant) -> bool {
+pub(super) fn has_room(person: &Participant) -> bool {
     matches!(&person.seat, Seat::Portal { room: Some(_), .. })
 }
 
-struct Case {
-    is: Conversation,
-    effects: Vec<(OwnedRoomId, Effect)>,
+pub(super) struct Case {
+    pub(super) is: Conversation,
+    pub(super) effects: Vec<(OwnedRoomId, Effect)>,
 }
 
 impl Case {
@@ -62,6 +62,7 @@ impl Case {
             Input::Furnished { person } => self.furnished(*person),
             Input::NotFurnished { person } => self.not_furnished(*person),
             Input::Moved { room, heard } => self.moved(room, heard),
+            Input::Renamed { person } => self.dress_all(Place::Portal(*person), None),
             Input::NotCarried {
                 place,
                 event,
@@ -166,6 +167,7 @@ impl Case {
                 self.is.told_of_room_calls.push(place);
                 self.say(place, Saying::RoomCall, "room-call");
             }
+            Heard::Named => self.named(place, event),
         }
     }
 
@@ -343,6 +345,7 @@ impl Case {
             }
         }
         self.greet();
+        self.dress_all(Place::Origin, None);
         self.hear_all(heard);
     }
 
@@ -383,12 +386,12 @@ impl Case {
         }
     }
 
-    fn say(&mut self, place: Place, saying: Saying, cause: &str) {
+    pub(super) fn say(&mut self, place: Place, saying: Saying, cause: &str) {
         let cause = cause.to_owned();
         self.at(place, Effect::Say { saying, cause });
     }
 
-    fn at(&mut self, place: Place, effect: Effect) {
+    pub(super) fn at(&mut self, place: Place, effect: Effect) {
         if let Some(room) = self.is.room(place).cloned() {
             self.effects.push((room, effect));
         }

@@ -326,7 +326,11 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
     );
     assert_eq!(
         kinds(&back),
-        [("!new:hs.test", "relay-say"), ("!new:hs.test", "carry")]
+        [
+            ("!new:hs.test", "relay-say"),
+            ("!new:hs.test", "dress"),
+            ("!new:hs.test", "carry")
+        ]
     );
     assert_eq!(back.state.unwrap().origin, Some(room));
 }
@@ -343,8 +347,59 @@ fn who_moves_to_another_room_is_not_followed_in_two() {
     );
     assert_eq!(
         kinds(&moved),
-        [(ORIGIN, "depart"), ("!new:hs.test", "relay-say")]
+        [
+            (ORIGIN, "depart"),
+            ("!new:hs.test", "relay-say"),
+            ("!new:hs.test", "dress")
+        ]
     );
+}
+
+fn named(place: Place, name: &str) -> Input {
+    Input::Heard {
+        place,
+        sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
+        event: one(),
+        kind: Heard::Named,
+    }
+}
+
+#[test]
+fn a_name_of_the_origin_is_every_portals_in_the_order_of_what_is_said() {
+    let renamed = decide(going_on(), &named(Place::Origin, "alice"));
+    assert_eq!(kinds(&renamed), [(ORIGIN, "dress")]);
+    // A portal that is still to be made is named when it is.
+    let early = decide(new(), &named(Place::Origin, "alice"));
+    assert!(early.effects.is_empty(), "{early:?}");
+    // Nobody but those whose words are carried.
+    let stranger = decide(going_on(), &named(Place::Origin, "kim"));
+    assert!(stranger.effects.is_empty(), "{stranger:?}");
+}
+
+#[test]
+fn a_name_of_a_portal_is_first_the_origins_and_then_the_other_portals() {
+    let group = [
+        Input::Added {
+            person: Box::new(masked("kim")),
+            heard: Vec::new(),
+        },
+        Input::Made {
+            person: 2,
+            room: room_id!("!kims:hs.test").to_owned(),
+        },
+    ];
+    let group = after(going_on(), &group).state.unwrap();
+    let renamed = decide(group.clone(), &named(PORTAL, "sam"));
+    assert_eq!(kinds(&renamed), [(SAMS, "rename")]);
+    // Once that is done, by whatever may be said there, it goes on, and never back.
+    let done = decide(group, &Input::Renamed { person: 1 });
+    let cause = None;
+    assert_eq!(
+        done.effects,
+        [(portal(), Effect::Dress { person: 2, cause })]
+    );
+    let ghost = decide(going_on(), &named(PORTAL, "_dm_alice"));
+    assert!(ghost.effects.is_empty(), "{ghost:?}");
 }
 
 #[test]
@@ -451,6 +506,12 @@ fn anything() -> impl Strategy<Value = Input> {
         event,
         kind: Heard::Event,
     });
+    let named = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Heard {
+        place,
+        sender,
+        event,
+        kind: Heard::Named,
+    });
     let memberships = ["join", "leave", "ban", "invite", "knock"];
     let member = (place(), user(), 0..memberships.len(), any::<bool>()).prop_map(
         move |(place, user, at, by_others)| {
@@ -467,6 +528,8 @@ fn anything() -> impl Strategy<Value = Input> {
     prop_oneof![
         8 => heard,
         4 => member,
+        1 => named,
+        1 => (0..4usize).prop_map(|person| Input::Renamed { person }),
         1 => Just(Input::Opened { heard: Vec::new() }),
         1 => (0..4usize).prop_map(|person| Input::Furnished { person }),
         1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::Made { person, room }),

@@ -9,7 +9,7 @@ use super::{
     message,
     passage::Passage,
     relation::Without,
-    scrub::{STRUCK, Scrubber, is_content, is_html, is_prose},
+    scrub::{Scrubber, is_content, is_html, is_prose},
 };
 
 /// As deep may a content be nested.
@@ -85,15 +85,6 @@ pub(super) fn translate(
         None => Some(message::carry(&scrub, content, without, &mut remarks)?),
     };
     Ok(out.map(|out| (out, remarks)))
-}
-
-/// Translates a text that is no message: the name or the topic of a room.
-pub fn carry_text(text: &str, passage: &Passage<'_>) -> String {
-    let text = Scrubber::new(passage).text(text);
-    match Gate::of(passage).tells(&text) {
-        true => STRUCK.to_owned(),
-        false => text,
-    }
 }
 
 fn kind(event_type: &str) -> Kind {

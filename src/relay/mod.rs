@@ -8,6 +8,7 @@ mod call;
 mod call_watch;
 mod carried;
 mod decide;
+mod decide_rooms;
 #[cfg(test)]
 mod decide_tests;
 mod event;
@@ -18,6 +19,7 @@ mod html_pieces;
 mod identifiers;
 mod link;
 mod message;
+mod naming;
 mod passage;
 mod pseudonym;
 mod reading;
@@ -34,7 +36,8 @@ pub use call::{ages, has_relay};
 pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use carried::{CannotCarry, Carried, Reload, Remark};
 pub use decide::decide;
-pub use event::{carry, carry_text};
+pub use event::carry;
+pub use naming::{NAME_AT_MOST, Names, TOPIC_AT_MOST, carry_text};
 pub use passage::{Counterparts, Passage, Person};
 pub use saying::Saying;
 pub use state::{

@@ -263,6 +263,11 @@ pub enum Input {
         /// What its sender is told.
         words: String,
     },
+    /// The owner of a portal has given the conversation another name: the origin has it now.
+    Renamed {
+        /// Whose portal.
+        person: usize,
+    },
     /// A portal cannot be made, or its owner cannot be invited.
     NotFurnished {
         /// Whose.
@@ -292,6 +297,8 @@ pub enum Heard {
     InClear,
     /// A call in the way that cannot cross rooms.
     RoomCall,
+    /// The room was given another name or topic.
+    Named,
 }
 
 /// What has to be done, by the actor of one room, in order.
@@ -331,6 +338,18 @@ pub enum Effect {
         /// What it follows from: the same is never said twice for the same cause.
         cause: String,
     },
+    /// Name a portal as the origin is named now.
+    Dress {
+        /// Whose.
+        person: usize,
+        /// What this follows from, if somebody did it.
+        cause: Option<OwnedEventId>,
+    },
+    /// Name the origin as the owner of this portal has named it.
+    Rename {
+        /// What this follows from.
+        event: OwnedEventId,
+    },
     /// The ghosts of this conversation leave this room and destroy its keys.
     Depart,
     /// The ghosts that were made for this conversation are taken away.
@@ -348,6 +367,8 @@ impl Effect {
             Self::Carry { .. } => "carry",
             Self::TakeBack { .. } => "carry-take-back",
             Self::Say { .. } => "relay-say",
+            Self::Dress { .. } => "dress",
+            Self::Rename { .. } => "rename",
             Self::Depart => "depart",
             Self::Retire { .. } => "retire",
         }

@@ -290,7 +290,7 @@ async fn in_a_group_open_and_masked_people_read_each_other() -> Result<()> {
 }
 
 /// Waits until somebody is invited to the portal of a group, and accepts.
-async fn comes_to_group(owner: &Person) -> Result<Chat> {
+pub async fn comes_to_group(owner: &Person) -> Result<Chat> {
     let invite = owner
         .invited(|invite| {
             let name = invite.sender.localpart();

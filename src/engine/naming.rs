@@ -1,0 +1,278 @@
+//! What the rooms of a conversation are called. The origin's name and topic are the truth, and
+//! portals are given them: looked at and compared, so that it may be done twice and in any order.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::json;
+
+use super::{
+    Engine, EngineError,
+    carry::{Way, people},
+    event_map::EventMap,
+    room::RoomActor,
+};
+use crate::{
+    introduction::{RoomView, Worded},
+    matrix::Actor,
+    relay::{
+        Conversation, Input, NAME_AT_MOST, Names, Participant, Passage, Place, TOPIC_AT_MOST,
+        carry_text,
+    },
+};
+
+/// What somebody is told whose name or topic of a room would name people.
+const NAMES_SOMEBODY: &str = "The new name or topic of this chat was not passed on: it is too \
+                              long, or would show who somebody is. Please choose another one.";
+/// What the owner of a portal is told who may not name the room of the others.
+const MAY_NOT: &str = "The name of this chat was not changed: in the room of the others your \
+                       handle may not do that. Please ask somebody there to change it, or to give \
+                       your handle the permission; until then the chat is called as before.";
+
+impl RoomActor {
+    /// Names a portal as the origin is named. Whoever did that is told if it could not be passed
+    /// on.
+    pub(super) async fn dress(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        cause: Option<&OwnedEventId>,
+    ) -> Result<Vec<Input>, EngineError> {
+        let Some(room) = conversation.room(Place::Portal(person)) else {
+            return Ok(Vec::new());
+        };
+        let all = self.engine.dress_portal(conversation, person, room).await?;
+        Ok(match (all, cause) {
+            (false, Some(event)) => vec![Input::NotCarried {
+                place: Place::Origin,
+                event: event.clone(),
+                words: NAMES_SOMEBODY.to_owned(),
+            }],
+            _ => Vec::new(),
+        })
+    }
+
+    /// Names the origin as the owner of this portal has named it, if their ghost may do that
+    /// there; else they are told, and it is called as before here too.
+    pub(super) async fn rename(
+        &self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        place: Place,
+    ) -> Result<Vec<Input>, EngineError> {
+        let engine = &self.engine;
+        let Place::Portal(person) = place else {
+            return Ok(Vec::new());
+        };
+        let Some(owner) = conversation.people.get(person) else {
+            return Ok(Vec::new());
+        };
+        let Some(reader) = conversation.ghosts_at(place).next() else {
+            return Ok(Vec::new());
+        };
+        let here = engine.view_of(&reader.ghost, &self.room).await?;
+        // Unless it is called as the others call it by now.
+        let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
+            return Ok(Vec::new());
+        };
+        let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.room);
+        let words = match renamed.await {
+            Ok(None) => return Ok(vec![Input::Renamed { person }]),
+            Ok(Some(words)) => words,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => MAY_NOT,
+        };
+        engine
+            .dress_portal(conversation, person, &self.room)
+            .await?;
+        Ok(vec![Input::NotCarried {
+            place,
+            event: event.clone(),
+            words: words.to_owned(),
+        }])
+    }
+}
+
+impl Engine {
+    /// Gives the origin a portal's name. Returns why not, in words.
+    async fn rename_origin(
+        &self,
+        conversation: &Conversation,
+        owner: &Participant,
+        place: Place,
+        name: &Worded,
+        here: &RoomView,
+        portal: &OwnedRoomId,
+    ) -> Result<Option<&'static str>, EngineError> {
+        let Some(origin) = &conversation.origin else {
+            return Ok(Some(MAY_NOT));
+        };
+        let there = self.view_of(&owner.ghost, origin).await?;
+        let ways = Ways {
+            conversation,
+            place,
+            to: Place::Origin,
+            rooms: (portal, origin),
+        };
+        let Some(text) = self.translated(&ways, name, here, NAME_AT_MOST)? else {
+            return Ok(Some(NAMES_SOMEBODY));
+        };
+        let called = there.name.as_ref().map_or("", |name| &name.text);
+        if called == text {
+            return Ok(None);
+        }
+        let (kind, ghost) = ("m.room.name", &owner.ghost);
+        if there.membership(ghost) != "join" || !there.may_send_state(ghost, kind) {
+            return Ok(Some(MAY_NOT));
+        }
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        let content = json!({ "name": text });
+        self.homeserver()
+            .send_state(actor, origin, kind, "", &content)
+            .await?;
+        self.0.views.outdate(origin);
+        Ok(None)
+    }
+
+    /// Makes a portal's name and topic those of the origin. False if something had to be left out.
+    pub(super) async fn dress_portal(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        room: &OwnedRoomId,
+    ) -> Result<bool, EngineError> {
+        let place = Place::Portal(person);
+        let readers: Vec<&Participant> = conversation.ghosts_at(Place::Origin).collect();
+        let (Some(origin), Some(reader)) = (&conversation.origin, readers.first()) else {
+            return Ok(true);
+        };
+        let from = match self.known_view(&reader.ghost, origin).await {
+            Ok(view) if view.membership(&reader.ghost) == "join" => view,
+            // It stays what it was called.
+            Ok(_) => return Ok(true),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => return Ok(true),
+        };
+        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(place).map(|p| &p.ghost).collect();
+        let Some(host) = ghosts.first() else {
+            return Ok(true);
+        };
+        let there = self.view_of(host, room).await?;
+        let may = |ghost: &&&OwnedUserId| {
+            there.membership(ghost) == "join" && there.may_send_state(ghost, "m.room.topic")
+        };
+        let Some(ghost) = ghosts.iter().find(may) else {
+            return Ok(true);
+        };
+        let ways = Ways {
+            conversation,
+            place: Place::Origin,
+            to: place,
+            rooms: (origin, room),
+        };
+        let name = self.worded(&ways, from.name.as_deref(), &from, NAME_AT_MOST)?;
+        let topic = self.worded(&ways, from.topic.as_deref(), &from, TOPIC_AT_MOST)?;
+        let all = name.is_some() && topic.is_some();
+        let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
+        let topic = notice(conversation, &topic);
+        let is = |worded: &Option<Box<Worded>>, text: &str| {
+            worded.as_ref().map_or("", |worded| &worded.text) == text
+        };
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        if !is(&there.name, &name) {
+            let (kind, content) = ("m.room.name", json!({ "name": name }));
+            self.homeserver()
+                .send_state(actor, room, kind, "", &content)
+                .await?;
+        }
+        if !is(&there.topic, &topic) {
+            let (kind, content) = ("m.room.topic", json!({ "topic": topic }));
+            self.homeserver()
+                .send_state(actor, room, kind, "", &content)
+                .await?;
+        }
+        self.0.views.outdate(room);
+        Ok(all)
+    }
+
+    fn worded(
+        &self,
+        ways: &Ways<'_>,
+        worded: Option<&Worded>,
+        from: &RoomView,
+        at_most: usize,
+    ) -> Result<Option<String>, EngineError> {
+        match worded {
+            Some(worded) => self.translated(ways, worded, from, at_most),
+            None => Ok(Some(String::new())),
+        }
+    }
+
+    /// A name or topic as the other room may show it.
+    fn translated(
+        &self,
+        ways: &Ways<'_>,
+        worded: &Worded,
+        from: &RoomView,
+        at_most: usize,
+    ) -> Result<Option<String>, EngineError> {
+        let Ways {
+            conversation,
+            place,
+            to,
+            rooms: (here, there),
+        } = *ways;
+        // Those who are here themselves: the others are here by their ghosts' names.
+        let mut names = Names::default();
+        let themselves = conversation.people.iter().enumerate();
+        for (_, person) in themselves.filter(|(index, person)| person.place(*index) == place) {
+            let called = from.names.get(&person.user).map(String::as_str);
+            names.add(&person.user, called, &person.name);
+        }
+        let people = people(conversation, &Way { place, from: 0, to });
+        let map = EventMap {
+            store: self.store(),
+            here,
+            there,
+        };
+        let passage = Passage {
+            sender: &worded.by,
+            people: &people,
+            here,
+            there,
+            events: &map,
+            secrets: &[],
+            same_homeserver: worded.by.server_name() == self.settings().server_name,
+            hide_addresses: self.hides_addresses(conversation)?,
+            pseudonym_key: &conversation.secret.0,
+        };
+        Ok(carry_text(&worded.text, &passage, &names, at_most))
+    }
+}
+
+/// From which room into which.
+struct Ways<'a> {
+    conversation: &'a Conversation,
+    place: Place,
+    to: Place,
+    rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
+}
+
+/// The topic of a portal: what its owner has to know, and behind that the topic of the origin.
+pub(super) fn notice(conversation: &Conversation, topic: &str) -> String {
+    let others = conversation.people.iter().enumerate();
+    let mut others = others.filter(|(index, p)| p.place(*index) == Place::Origin);
+    let other = others.next().map(|(_, person)| &person.name);
+    let notice = format!(
+        "You are masked here: {} your Matrix ID, and you do not see theirs. The service carries \
+         what is written and can read it on the way; it keeps none of it.",
+        match other.filter(|_| conversation.direct) {
+            Some(name) => format!("{name} does not see"),
+            None => "the others do not see".to_owned(),
+        }
+    );
+    match topic.is_empty() {
+        true => notice,
+        false => format!("{notice}\n\n{topic}"),
+    }
+}
