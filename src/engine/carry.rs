@@ -31,6 +31,9 @@ const INSIST: Duration = Duration::from_secs(10 * 60);
 /// For how long something is tried without which it can go on.
 const INSIST_LITTLE: Duration = Duration::from_secs(30);
 
+/// How long it is tried to get into the room that has replaced another one: clients invite at once.
+const WAIT_FOR_INVITE: Duration = Duration::from_secs(15);
+
 /// How many queued effects of another room are looked at.
 const QUEUED: usize = 100;
 
@@ -77,6 +80,9 @@ impl RoomActor {
         self.settle(batch, [])?;
         drop(lock);
         self.wake_others(rooms).await;
+        if let Effect::Follow { to, .. } = &effect {
+            engine.wake(to).await;
+        }
         if effect == Effect::Depart {
             engine.0.departed.notify_waiters();
         }
@@ -100,6 +106,7 @@ impl RoomActor {
             }
             // Whoever has no signed device is waited for as with an introduction.
             (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
+            (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
             (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
             (Effect::Say { .. } | Effect::Dress { .. } | Effect::Rename { .. }, _) => INSIST_LITTLE,
         };
@@ -139,6 +146,10 @@ impl RoomActor {
                     words: words.to_owned(),
                 }]
             }
+            (Effect::Follow { to, by }, _) => vec![Input::NotFollowed {
+                to: to.clone(),
+                by: by.clone(),
+            }],
             (Effect::Furnish { person }, _) => vec![Input::NotFurnished { person: *person }],
             _ => Vec::new(),
         }
@@ -192,6 +203,7 @@ impl RoomActor {
                     .await?;
                 Ok(Vec::new())
             }
+            Effect::Follow { to, by } => self.follow(conversation, to, by, batch).await,
             Effect::Dress { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
@@ -248,8 +260,7 @@ impl RoomActor {
             words: words.to_owned(),
         };
         let sender = &conversation.people[way.from];
-        let there = self.other_room(conversation, way.to)?;
-        self.bring_back(conversation, way.to, &there).await?;
+        let there = self.room_there(conversation, way.to).await?;
         let (kind, content) = self
             .read_here(conversation, way.place, &parsed, json)
             .await?;
@@ -393,30 +404,8 @@ impl RoomActor {
             .await?)
     }
 
-    /// Whoever has left their portal while this was on its way is invited again before it is
-    /// encrypted: else it would be for nobody.
-    async fn bring_back(
-        &mut self,
-        conversation: &Conversation,
-        to: Place,
-        there: &OwnedRoomId,
-    ) -> Result<(), EngineError> {
-        let Place::Portal(owner) = to else {
-            return Ok(());
-        };
-        let Some(host) = conversation.ghosts_at(to).next() else {
-            return Ok(());
-        };
-        let view = self.engine.known_view(&host.ghost, there).await?;
-        let owners = &conversation.people[owner].user;
-        if !matches!(view.membership(owners), "join" | "invite") {
-            self.furnish(conversation, owner).await?;
-        }
-        Ok(())
-    }
-
     /// The room of another place; it may still be on its way.
-    fn other_room(
+    pub(super) fn other_room(
         &self,
         conversation: &Conversation,
         to: Place,
@@ -481,9 +470,14 @@ impl RoomActor {
         let cause = format!("{} {cause}", conversation.id);
         let transaction = self.transaction_id(&ghost, "relay-say", &cause);
         let must_read = only_reader(conversation, place);
-        self.say_to_who_can_read(&ghost, must_read, &content, transaction)
-            .await?;
-        Ok(())
+        let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
+        match (said.await, saying) {
+            // Nobody speaks any more in a room that was replaced.
+            (Err(error), Saying::NotFollowed { by }) if !error.is_transient() => {
+                self.tell_by_bot(by, saying, &cause).await
+            }
+            (said, _) => said.map(drop),
+        }
     }
 
     /// The ghost that speaks for the service in a room: one that is there.

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::{
     EngineError, Words,
-    event::RoomEvent,
     room::{RoomActor, cause},
     tables::{Kept, Passed, What},
 };
@@ -25,10 +24,6 @@ use crate::{
 const INSIST: Duration = Duration::from_secs(10 * 60);
 /// For how long something is tried without which it can go on.
 const INSIST_LITTLE: Duration = Duration::from_secs(30);
-/// How many events are read back when a ghost comes into a room.
-const READ_BACK: u32 = 50;
-/// How often.
-const READ_BACK_PAGES: usize = 4;
 
 /// What an effect brought.
 enum Outcome {
@@ -256,34 +251,7 @@ impl RoomActor {
     /// only what comes after the joining.
     async fn look(&mut self, is: &Introduction) -> Result<RoomView, EngineError> {
         let view = self.view(&is.ghost).await?;
-        let device = self.engine.device_of(&is.ghost)?;
-        let mut from: Option<String> = None;
-        let mut newest_first = Vec::new();
-        for _ in 0..READ_BACK_PAGES {
-            let actor = Actor::device(&is.ghost, &device);
-            let back = ruma::api::Direction::Backward;
-            let homeserver = self.engine.homeserver();
-            let page = homeserver
-                .messages(actor, &self.room, from.as_deref(), back, READ_BACK)
-                .await?;
-            let mut reached = page.events.is_empty();
-            for json in page.events {
-                let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
-                    continue;
-                };
-                let own = event.membership();
-                reached |= own.is_some_and(|(user, kind)| user == is.ghost && kind == "invite");
-                newest_first.push((event, json));
-                if reached {
-                    break;
-                }
-            }
-            from = page.end;
-            if reached || from.is_none() {
-                break;
-            }
-        }
-        for (event, json) in newest_first.into_iter().rev() {
+        for (event, json) in self.engine.read_back(&is.ghost, &self.room).await? {
             self.handle(event, json.get(), Batch::new()).await?;
         }
         self.look_for_keys(&is.ghost).await?;

@@ -7,7 +7,7 @@ use super::{
     Engine, EngineError,
     event::RoomEvent,
     room::RoomActor,
-    tables::{Kept, What},
+    tables::{Arrived, Inbox, Kept, What},
 };
 use crate::{
     crypto::DecryptError,
@@ -36,6 +36,18 @@ impl RoomActor {
         let engine = self.engine.clone();
         if self.seat_has(ghost) {
             return self.settle(batch, []);
+        }
+        if known.is_none()
+            && let Some(old) = engine.replaced_by(ghost, asker, &self.room).await?
+        {
+            let upgraded = Arrived::Upgraded {
+                to: self.room.clone(),
+                by: asker.clone(),
+            };
+            batch.put::<Inbox>(&(old.clone(), engine.next()), &upgraded)?;
+            self.settle(batch, [])?;
+            engine.wake(&old).await;
+            return Ok(());
         }
         let (admission, lock) = match known {
             Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),

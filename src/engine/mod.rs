@@ -8,9 +8,9 @@
 //!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
 //!   batch, and carries the effects out one by one (`effects`, `control_effects`).
 //! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
-//!   happens in their rooms, `carry`, `portal`, `naming` and `depart` carry out what follows,
-//!   `event_map` knows which event is which, `calls` who has no relay, `continuity` keeps the order where something may
-//!   have been lost.
+//!   happens in their rooms, `carry`, `portal`, `naming`, `follow` and `depart` carry out what
+//!   follows, `event_map` knows which event is which, `calls` who has no relay, `continuity` keeps
+//!   the order where something may have been lost.
 //!
 //! # What a crash does
 //!
@@ -32,6 +32,7 @@ mod ephemeral;
 mod error;
 mod event;
 mod event_map;
+mod follow;
 mod intake;
 #[cfg(test)]
 mod intake_tests;

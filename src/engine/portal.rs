@@ -31,13 +31,27 @@ impl RoomActor {
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let owner = conversation.people.get(person).ok_or_else(impossible)?;
         let ghosts: Vec<Participant> = conversation.ghosts_at(place).cloned().collect();
-        let host = ghosts.first().ok_or_else(impossible)?;
+        let first = ghosts.first().ok_or_else(impossible)?;
         for ghost in &ghosts {
             engine
                 .machines()
                 .provision(&ghost.ghost, &ghost.name)
                 .await?;
         }
+        let known: Vec<OwnedUserId> = ghosts.iter().map(|ghost| ghost.ghost.clone()).collect();
+        let mut now = None;
+        let mut host = None;
+        if let Some(room) = conversation.room(place) {
+            host = engine.host_of(&known, room).await?;
+            if host.is_none() {
+                now = engine.portal_is_lost(&conversation.id, person).await?;
+            }
+        }
+        let conversation = now.as_ref().unwrap_or(conversation);
+        let host = ghosts
+            .iter()
+            .find(|ghost| Some(&ghost.ghost) == host.as_ref());
+        let host = host.unwrap_or(first);
         let room = match conversation.room(place) {
             Some(room) => room.clone(),
             None => engine.make_portal(conversation, person, host).await?,
@@ -136,6 +150,9 @@ impl Engine {
             let own = Actor::device(&ghost.ghost, &own);
             self.homeserver().join(own, room).await?;
         }
+        if !conversation.direct {
+            self.share_power(host, room, ghosts).await?;
+        }
         // Whoever does not take part any more is not to be seen, nor to read.
         let place = Place::Portal(person);
         let others = conversation.people.iter().enumerate();
@@ -144,6 +161,39 @@ impl Engine {
             if view.membership(&gone.ghost) == "join" {
                 self.leave_portal(&gone.ghost, room).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whoever made the portal of a group may leave the conversation before the others do: each of
+    /// the ghosts can look after it.
+    async fn share_power(
+        &self,
+        host: &Participant,
+        room: &OwnedRoomId,
+        ghosts: &[Participant],
+    ) -> Result<(), EngineError> {
+        let kind = "m.room.power_levels";
+        let view = self.view_of(&host.ghost, room).await?;
+        let mut levels = view.power_levels.clone().unwrap_or_default();
+        if !levels.is_object() || !view.may_send_state(&host.ghost, kind) {
+            return Ok(());
+        }
+        if !levels["users"].is_object() {
+            levels["users"] = json!({});
+        }
+        for ghost in ghosts.iter().map(|ghost| &ghost.ghost) {
+            // A creator has it for ever, and must not be named.
+            if !view.creators.contains(ghost) {
+                levels["users"][ghost.as_str()] = json!(100);
+            }
+        }
+        if Some(&levels) != view.power_levels.as_ref() {
+            let device = self.device_of(&host.ghost)?;
+            let actor = Actor::device(&host.ghost, &device);
+            self.homeserver()
+                .send_state(actor, room, kind, "", &levels)
+                .await?;
         }
         Ok(())
     }

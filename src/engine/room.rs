@@ -128,8 +128,9 @@ impl RoomActor {
                         .unwrap_or_default();
                     self.permit = None;
                     tracing::warn!(room = %self.room, %error, ?pause, "trying again");
-                    // A key may come any moment, and nothing else makes waiting shorter.
-                    let key = matches!(error, EngineError::KeyOnItsWay);
+                    // A key may come any moment, and so may a conversation; nothing else makes
+                    // waiting shorter.
+                    let key = matches!(error, EngineError::KeyOnItsWay | EngineError::NotThereYet);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = self.notify.notified(), if key => {}
@@ -238,6 +239,11 @@ impl RoomActor {
                 conversation,
                 ghosts,
             } => self.seated(conversation, ghosts, batch),
+            Arrived::Awaited {
+                conversation,
+                ghosts,
+            } => self.awaited(conversation, ghosts, batch),
+            Arrived::Upgraded { to, by } => self.replaced(to, by, batch).await,
             Arrived::Ask { owner, number } => self.asked(&owner, number, batch).await,
             Arrived::Tell {
                 plain,

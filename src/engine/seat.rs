@@ -52,6 +52,7 @@ impl RoomActor {
         self.record.seat = Some(SeatHere {
             conversation: conversation.clone(),
             ghosts,
+            awaited: false,
         });
         // It ended while the ghosts were on their way in.
         let effect = Effect::Depart;
@@ -134,6 +135,7 @@ impl RoomActor {
         let seat = self.record.seat.get_or_insert_with(|| SeatHere {
             conversation: conversation.id.clone(),
             ghosts: Vec::new(),
+            awaited: false,
         });
         if !seat.ghosts.contains(&is.ghost) {
             seat.ghosts.push(is.ghost.clone());
@@ -192,6 +194,9 @@ impl RoomActor {
             return self.settle(batch, []);
         };
         let Some(place) = conversation.place_of(&self.room) else {
+            if seat.awaited && !conversation.ended {
+                return Err(EngineError::NotThereYet);
+            }
             return self.settle(batch, []);
         };
         let input = match event.membership() {
@@ -218,6 +223,15 @@ impl RoomActor {
                 })
             }
             None if engine.is_ours(&event.sender) => None,
+            None if is_state(&event, "m.room.tombstone") => {
+                let to = event.content["replacement_room"].as_str();
+                let to = to.and_then(|to| to.try_into().ok());
+                to.map(|to| Input::Upgraded {
+                    place,
+                    to,
+                    by: event.sender.clone(),
+                })
+            }
             None => heard(&event).map(|kind| Input::Heard {
                 place,
                 sender: event.sender.clone(),
@@ -242,8 +256,12 @@ impl RoomActor {
     }
 }
 
+fn is_state(event: &RoomEvent, kind: &str) -> bool {
+    event.kind == kind && event.state_key.as_deref() == Some("")
+}
+
 /// What an event is, as far as it can be told without reading it.
-fn heard(event: &RoomEvent) -> Option<Heard> {
+pub(super) fn heard(event: &RoomEvent) -> Option<Heard> {
     let kind = event.kind.as_str();
     if is_room_call(kind) {
         // State that is emptied ends a call.
@@ -251,8 +269,8 @@ fn heard(event: &RoomEvent) -> Option<Heard> {
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
         return live.then_some(Heard::RoomCall);
     }
-    if let Some(key) = &event.state_key {
-        let named = matches!(kind, "m.room.name" | "m.room.topic") && key.is_empty();
+    if event.state_key.is_some() {
+        let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");
         return named.then_some(Heard::Named);
     }
     match kind {

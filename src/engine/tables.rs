@@ -144,6 +144,20 @@ pub(super) enum Arrived {
         /// The ghosts.
         ghosts: Vec<OwnedUserId>,
     },
+    /// A conversation may go on here soon: what is said meanwhile waits for that.
+    Awaited {
+        /// The conversation.
+        conversation: String,
+        /// The ghosts that are on their way in.
+        ghosts: Vec<OwnedUserId>,
+    },
+    /// A ghost was invited into the room that has replaced this one.
+    Upgraded {
+        /// The room.
+        to: OwnedRoomId,
+        /// Who invited it.
+        by: OwnedUserId,
+    },
     /// The bot is to say something here.
     Tell {
         /// In plain text.
@@ -182,6 +196,9 @@ pub(super) struct SeatHere {
     pub conversation: String,
     /// The ghosts of this conversation that are in the room, or on their way in.
     pub ghosts: Vec<OwnedUserId>,
+    /// It is not decided yet whether the conversation goes on here.
+    #[serde(default)]
+    pub awaited: bool,
 }
 
 /// An effect that has to be carried out.

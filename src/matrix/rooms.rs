@@ -57,14 +57,19 @@ impl Homeserver {
     pub async fn join(&self, who: Actor<'_>, room: &RoomId) -> Result<(), MatrixError> {
         let mut pauses = JOIN_AGAIN.into_iter();
         loop {
-            let request = join_room_by_id::v3::Request::new(room.to_owned());
-            match (self.send(who, request).await, pauses.next()) {
+            match (self.try_to_join(who, room).await, pauses.next()) {
                 (Err(error), Some(pause)) if error.is("M_FORBIDDEN") => {
                     tokio::time::sleep(pause).await;
                 }
-                (answer, _) => return answer.map(drop),
+                (answer, _) => return answer,
             }
         }
+    }
+
+    /// Joins a room, or is refused at once.
+    pub async fn try_to_join(&self, who: Actor<'_>, room: &RoomId) -> Result<(), MatrixError> {
+        let request = join_room_by_id::v3::Request::new(room.to_owned());
+        self.send(who, request).await.map(drop)
     }
 
     /// Leaves a room, or declines its invite. Not being there counts as having left.

@@ -62,6 +62,10 @@ impl Case {
             Input::Furnished { person } => self.furnished(*person),
             Input::NotFurnished { person } => self.not_furnished(*person),
             Input::Moved { room, heard } => self.moved(room, heard),
+            Input::Upgraded { place, to, by } => self.upgraded(*place, to, by),
+            Input::Followed { room } => self.followed(room),
+            Input::NotFollowed { to, by } => self.not_followed(to, by),
+            Input::Lost { person } => self.lost(*person),
             Input::Renamed { person } => self.dress_all(Place::Portal(*person), None),
             Input::NotCarried {
                 place,

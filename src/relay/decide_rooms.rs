@@ -1,14 +1,74 @@
-//! What rooms of a conversation are called. The origin's name and topic are those of the
-//! conversation; portals show them.
+//! What becomes of the rooms of a conversation: what they are called, and what follows when one is
+//! replaced or lost.
 
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::{
-    Effect, Place,
+    Effect, Participant, Place, Saying, Seat, Standing,
     decide::{Case, has_room},
 };
 
 impl Case {
+    /// A room says that another one has taken its place.
+    pub(super) fn upgraded(&mut self, place: Place, to: &OwnedRoomId, by: &OwnedUserId) {
+        match place {
+            // Into its own portals it is not to be led.
+            Place::Origin if self.is.place_of(to).is_none() => {
+                let (to, by) = (to.clone(), by.clone());
+                self.at(place, Effect::Follow { to, by });
+            }
+            Place::Origin => {}
+            // Portals are ours to make: in somebody else's room others could be brought in. So a
+            // new one is made.
+            Place::Portal(person) => {
+                if self
+                    .is
+                    .people
+                    .get(person)
+                    .is_some_and(Participant::takes_part)
+                {
+                    self.at(place, Effect::Furnish { person });
+                }
+            }
+        }
+    }
+
+    pub(super) fn followed(&mut self, room: &OwnedRoomId) {
+        if let Some(old) = self.is.origin.replace(room.clone())
+            && old != *room
+        {
+            self.effects.push((old, Effect::Depart));
+        }
+        self.dress_all(Place::Origin, None);
+    }
+
+    /// The conversation stays where it is, and everybody hears what to do.
+    pub(super) fn not_followed(&mut self, to: &OwnedRoomId, by: &OwnedUserId) {
+        if self.is.place_of(to).is_some() {
+            return;
+        }
+        self.effects.push((to.clone(), Effect::Depart));
+        let by = by.clone();
+        self.say(Place::Origin, Saying::NotFollowed { by }, to.as_str());
+        for place in self.is.others(Place::Origin) {
+            self.say(place, Saying::OthersMoved, to.as_str());
+        }
+    }
+
+    /// Its owner gets a new one.
+    pub(super) fn lost(&mut self, person: usize) {
+        if let Some(Participant {
+            seat: Seat::Portal { room, standing },
+            ..
+        }) = self.is.people.get_mut(person)
+            && *standing != Standing::Gone
+            && let Some(old) = room.take()
+        {
+            *standing = Standing::Awaited;
+            self.effects.push((old, Effect::Depart));
+        }
+    }
+
     /// A room was given another name or topic.
     pub(super) fn named(&mut self, place: Place, event: &OwnedEventId) {
         match place {

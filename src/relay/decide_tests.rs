@@ -355,6 +355,78 @@ fn who_moves_to_another_room_is_not_followed_in_two() {
     );
 }
 
+fn upgraded(place: Place, to: &str) -> Input {
+    Input::Upgraded {
+        place,
+        to: OwnedRoomId::try_from(to).unwrap(),
+        by: owned_user_id!("@alice:hs.test"),
+    }
+}
+
+#[test]
+fn an_origin_is_followed_behind_what_was_said_in_it_and_left() {
+    let to = "!new:hs.test";
+    let said = decide(going_on(), &said(Place::Origin, "alice", &one()));
+    let upgraded = decide(said.state.unwrap(), &upgraded(Place::Origin, to));
+    assert_eq!(kinds(&upgraded), [(ORIGIN, "follow")]);
+    let room = OwnedRoomId::try_from(to).unwrap();
+    let followed = decide(upgraded.state.unwrap(), &Input::Followed { room });
+    assert_eq!(kinds(&followed), [(ORIGIN, "depart"), (to, "dress")]);
+    let state = followed.state.unwrap();
+    assert_eq!(state.origin.as_deref().map(ruma::RoomId::as_str), Some(to));
+    // The old room is left: that ends nothing.
+    let place = Place::Portal(usize::MAX);
+    let left = decide(state, &Input::Departed { place });
+    assert!(left.effects.is_empty(), "{left:?}");
+    assert!(left.state.unwrap().origin.is_some());
+}
+
+#[test]
+fn where_nobody_can_follow_everybody_hears_it_and_the_conversation_stays() {
+    let (to, by) = (
+        room_id!("!new:hs.test").to_owned(),
+        owned_user_id!("@alice:hs.test"),
+    );
+    let not = decide(going_on(), &Input::NotFollowed { to, by });
+    assert_eq!(
+        kinds(&not),
+        [
+            ("!new:hs.test", "depart"),
+            (ORIGIN, "relay-say"),
+            (SAMS, "relay-say")
+        ]
+    );
+    assert_eq!(not.state.unwrap().origin, Some(origin()));
+    // Nor is an origin led into a portal, whatever its tombstone says.
+    let into_portal = decide(going_on(), &upgraded(Place::Origin, SAMS));
+    assert!(into_portal.effects.is_empty(), "{into_portal:?}");
+    let (to, by) = (portal(), owned_user_id!("@alice:hs.test"));
+    let not = decide(going_on(), &Input::NotFollowed { to, by });
+    assert!(not.effects.is_empty(), "{not:?}");
+}
+
+#[test]
+fn a_portal_is_made_anew_and_never_followed() {
+    let replaced = decide(going_on(), &upgraded(PORTAL, "!sams-own:hs.test"));
+    assert_eq!(kinds(&replaced), [(SAMS, "furnish")]);
+    let lost = decide(replaced.state.unwrap(), &Input::Lost { person: 1 });
+    assert_eq!(kinds(&lost), [(SAMS, "depart")]);
+    let inputs = [
+        Input::Made {
+            person: 1,
+            room: room_id!("!second:hs.test").to_owned(),
+        },
+        Input::Furnished { person: 1 },
+        said(Place::Origin, "alice", &one()),
+    ];
+    let said = after(lost.state.unwrap(), &inputs);
+    assert_eq!(kinds(&said), [(ORIGIN, "carry")]);
+    // Who is out of the conversation gets none.
+    let gone = decide(going_on(), &Input::NotFurnished { person: 1 });
+    let gone = decide(gone.state.unwrap(), &Input::Lost { person: 1 });
+    assert!(gone.effects.is_empty(), "{gone:?}");
+}
+
 fn named(place: Place, name: &str) -> Input {
     Input::Heard {
         place,
@@ -530,6 +602,12 @@ fn anything() -> impl Strategy<Value = Input> {
         4 => member,
         1 => named,
         1 => (0..4usize).prop_map(|person| Input::Renamed { person }),
+        1 => (0..4usize).prop_map(|person| Input::Lost { person }),
+        1 => (place(), room.clone(), user()).prop_map(|(place, to, by)| Input::Upgraded {
+            place, to, by,
+        }),
+        1 => room.clone().prop_map(|room| Input::Followed { room }),
+        1 => (room.clone(), user()).prop_map(|(to, by)| Input::NotFollowed { to, by }),
         1 => Just(Input::Opened { heard: Vec::new() }),
         1 => (0..4usize).prop_map(|person| Input::Furnished { person }),
         1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::Made { person, room }),

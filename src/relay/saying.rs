@@ -1,6 +1,7 @@
 //! What ghosts say in the rooms of a conversation, in words. Fixed sentences only, with names that
 //! were cleaned before.
 
+use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
 use super::CannotCarry;
@@ -36,6 +37,13 @@ pub enum Saying {
         /// How they are called.
         name: String,
     },
+    /// In the origin: it was replaced by a room in which the conversation cannot go on.
+    NotFollowed {
+        /// Who replaced it, and is told by the bot if nothing can be said there.
+        by: OwnedUserId,
+    },
+    /// The same in a portal.
+    OthersMoved,
     /// The conversation is over.
     Ended,
 }
@@ -65,6 +73,16 @@ impl Saying {
                 "{name} has left the conversation. What you write here does not reach them unless \
                  they come back."
             ),
+            Self::NotFollowed { .. } => "This room was replaced by another one, in which this \
+                                         conversation cannot go on yet: I am not there, it is not \
+                                         encrypted, or somebody is there or invited who is not \
+                                         here. Please invite me there again once nothing of that \
+                                         is so any more, or start a new chat."
+                .to_owned(),
+            Self::OthersMoved => "The room of the others was replaced by another one, in which I \
+                                  am not yet. Until they invite me there, what you write may not \
+                                  reach them."
+                .to_owned(),
             Self::Ended => "This conversation has ended: what is written here is not delivered \
                             any more, and I leave."
                 .to_owned(),

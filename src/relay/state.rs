@@ -263,6 +263,32 @@ pub enum Input {
         /// What its sender is told.
         words: String,
     },
+    /// A room was replaced by another one (`m.room.tombstone`).
+    Upgraded {
+        /// Which.
+        place: Place,
+        /// The room that is to take its place.
+        to: OwnedRoomId,
+        /// Who wants that.
+        by: OwnedUserId,
+    },
+    /// The conversation goes on in the room that has replaced its origin.
+    Followed {
+        /// The new origin.
+        room: OwnedRoomId,
+    },
+    /// It cannot go on there.
+    NotFollowed {
+        /// The room that has replaced the origin.
+        to: OwnedRoomId,
+        /// Who wanted that.
+        by: OwnedUserId,
+    },
+    /// None of our users is in this portal any more, or it was replaced by a room of somebody else.
+    Lost {
+        /// Whose portal.
+        person: usize,
+    },
     /// The owner of a portal has given the conversation another name: the origin has it now.
     Renamed {
         /// Whose portal.
@@ -338,6 +364,13 @@ pub enum Effect {
         /// What it follows from: the same is never said twice for the same cause.
         cause: String,
     },
+    /// Go on in the room that has replaced the origin, if that is possible.
+    Follow {
+        /// The room.
+        to: OwnedRoomId,
+        /// Who wants that.
+        by: OwnedUserId,
+    },
     /// Name a portal as the origin is named now.
     Dress {
         /// Whose.
@@ -367,6 +400,7 @@ impl Effect {
             Self::Carry { .. } => "carry",
             Self::TakeBack { .. } => "carry-take-back",
             Self::Say { .. } => "relay-say",
+            Self::Follow { .. } => "follow",
             Self::Dress { .. } => "dress",
             Self::Rename { .. } => "rename",
             Self::Depart => "depart",
