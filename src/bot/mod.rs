@@ -116,6 +116,15 @@ pub enum BotEffect {
         /// Only with people whom the owner has blocked.
         blocked_only: bool,
     },
+    /// Somebody chose another name for what they have with a masked handle already.
+    Appear {
+        /// Who.
+        person: OwnedUserId,
+        /// The handle.
+        handle: Handle,
+        /// What its owner is to see.
+        name: String,
+    },
     /// The owner answered a request.
     AnswerRequest {
         /// The room in which the asker waits.

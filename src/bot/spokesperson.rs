@@ -70,6 +70,15 @@ impl Bot {
                 ghost,
                 blocked_only,
             }),
+            BotEffect::Appear {
+                person,
+                handle,
+                name,
+            } => self.ghost(&handle).map(|ghost| Task::Appear {
+                person,
+                ghost,
+                name,
+            }),
             BotEffect::AnswerRequest {
                 room,
                 ghost,

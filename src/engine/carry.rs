@@ -108,7 +108,13 @@ impl RoomActor {
             (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
             (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
             (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
-            (Effect::Say { .. } | Effect::Dress { .. } | Effect::Rename { .. }, _) => INSIST_LITTLE,
+            (
+                Effect::Say { .. }
+                | Effect::Call { .. }
+                | Effect::Dress { .. }
+                | Effect::Rename { .. },
+                _,
+            ) => INSIST_LITTLE,
         };
         (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
             && !self.has_insisted(number, at_most, error)
@@ -204,6 +210,12 @@ impl RoomActor {
                 Ok(Vec::new())
             }
             Effect::Follow { to, by } => self.follow(conversation, to, by, batch).await,
+            Effect::Call { person } => {
+                if let Some(person) = conversation.people.get(*person) {
+                    self.engine.call(person).await?;
+                }
+                Ok(Vec::new())
+            }
             Effect::Dress { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }

@@ -115,6 +115,15 @@ pub enum Task {
         /// Only with people whom the owner has blocked.
         blocked_only: bool,
     },
+    /// Somebody is called otherwise from now on in what they have with a masked handle's ghost.
+    Appear {
+        /// Who.
+        person: OwnedUserId,
+        /// The ghost.
+        ghost: OwnedUserId,
+        /// How they are called.
+        name: String,
+    },
     /// An owner answered a request: the room in which the asker waits goes on.
     AnswerRequest {
         /// The room.
@@ -201,6 +210,7 @@ impl ControlEffect {
             Self::Task(Task::ReplaceIdentity { .. }) => "replace-identity",
             Self::Task(Task::RetireGhost { .. }) => "retire-ghost",
             Self::Task(Task::Tell { .. }) => "tell",
+            Self::Task(Task::Appear { .. }) => "appear",
             Self::Forget => "bot-forget",
         }
     }

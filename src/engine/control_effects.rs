@@ -273,6 +273,11 @@ impl Engine {
                 blocked_only: false,
             } => self.part_from_all(ghost).await,
             Task::EndConversations { ghost, .. } => self.part_from_blocked(ghost).await,
+            Task::Appear {
+                person,
+                ghost,
+                name,
+            } => self.appear(person, ghost, name).await,
             Task::AnswerRequest {
                 room,
                 ghost,

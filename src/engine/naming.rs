@@ -17,6 +17,7 @@ use crate::{
         Conversation, Input, NAME_AT_MOST, Names, Participant, Passage, Place, TOPIC_AT_MOST,
         carry_text,
     },
+    store::Batch,
 };
 
 /// What somebody is told whose name or topic of a room would name people.
@@ -92,6 +93,50 @@ impl RoomActor {
 }
 
 impl Engine {
+    /// Calls somebody otherwise in the conversations that they have with a ghost: in no others,
+    /// which would show that they are one person's.
+    pub(super) async fn appear(
+        &self,
+        person: &OwnedUserId,
+        ghost: &OwnedUserId,
+        name: &str,
+    ) -> Result<(), EngineError> {
+        for conversation in self.conversations_of(ghost)? {
+            let Some(person) = conversation.person_at(Place::Origin, person) else {
+                continue;
+            };
+            let mut batch = Batch::new();
+            let called = Input::Called {
+                person,
+                name: name.to_owned(),
+            };
+            let (lock, rooms) = self.converse(&conversation.id, &[called], &mut batch)?;
+            self.store().apply(batch)?;
+            drop(lock);
+            self.store().flush().await?;
+            for room in rooms {
+                self.wake(&room).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a ghost that was made for this conversation the name that it has there.
+    pub(super) async fn call(&self, person: &Participant) -> Result<(), EngineError> {
+        if !person.own_ghost {
+            return Ok(());
+        }
+        // It is made under that name otherwise.
+        let Some(device) = self.machines().device_of(&person.ghost)? else {
+            return Ok(());
+        };
+        let actor = Actor::device(&person.ghost, &device);
+        Ok(self
+            .homeserver()
+            .set_display_name(actor, &person.name)
+            .await?)
+    }
+
     /// Gives the origin a portal's name. Returns why not, in words.
     async fn rename_origin(
         &self,

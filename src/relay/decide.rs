@@ -62,6 +62,7 @@ impl Case {
             Input::Furnished { person } => self.furnished(*person),
             Input::NotFurnished { person } => self.not_furnished(*person),
             Input::Moved { room, heard } => self.moved(room, heard),
+            Input::Called { person, name } => self.called(*person, name),
             Input::Upgraded { place, to, by } => self.upgraded(*place, to, by),
             Input::Followed { room } => self.followed(room),
             Input::NotFollowed { to, by } => self.not_followed(to, by),

@@ -9,6 +9,23 @@ use super::{
 };
 
 impl Case {
+    /// Somebody is called otherwise from now on. Only whose ghost exists for this conversation: a
+    /// handle is a name already.
+    pub(super) fn called(&mut self, person: usize, name: &str) {
+        match self.is.people.get_mut(person) {
+            Some(it) if it.own_ghost && it.name != name => name.clone_into(&mut it.name),
+            _ => return,
+        }
+        let portals = (0..self.is.people.len()).map(Place::Portal);
+        let mut places = std::iter::once(Place::Origin).chain(portals);
+        let Some(place) = places.find(|place| self.is.room(*place).is_some()) else {
+            return;
+        };
+        self.at(place, Effect::Call { person });
+        // A topic may say it.
+        self.dress_all(place, None);
+    }
+
     /// A room says that another one has taken its place.
     pub(super) fn upgraded(&mut self, place: Place, to: &OwnedRoomId, by: &OwnedUserId) {
         match place {

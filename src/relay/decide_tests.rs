@@ -355,6 +355,24 @@ fn who_moves_to_another_room_is_not_followed_in_two() {
     );
 }
 
+#[test]
+fn a_name_that_somebody_chooses_is_their_ghosts_and_no_handles() {
+    let called = |person, name: &str| Input::Called {
+        person,
+        name: name.to_owned(),
+    };
+    let kim = decide(going_on(), &called(0, "Kim"));
+    assert_eq!(kinds(&kim), [(ORIGIN, "call"), (ORIGIN, "dress")]);
+    let state = kim.state.unwrap();
+    assert_eq!(state.people[0].name, "Kim");
+    // The same again is nothing new, and a masked handle stays what it is.
+    for again in [called(0, "Kim"), called(1, "Sammy"), called(9, "Lou")] {
+        let nothing = decide(state.clone(), &again);
+        assert!(nothing.effects.is_empty(), "{again:?}");
+        assert_eq!(nothing.state.as_ref(), Some(&state));
+    }
+}
+
 fn upgraded(place: Place, to: &str) -> Input {
     Input::Upgraded {
         place,
@@ -603,6 +621,10 @@ fn anything() -> impl Strategy<Value = Input> {
         1 => named,
         1 => (0..4usize).prop_map(|person| Input::Renamed { person }),
         1 => (0..4usize).prop_map(|person| Input::Lost { person }),
+        1 => (0..4usize, 0..3u8).prop_map(|(person, name)| Input::Called {
+            person,
+            name: format!("Kim {name}"),
+        }),
         1 => (place(), room.clone(), user()).prop_map(|(place, to, by)| Input::Upgraded {
             place, to, by,
         }),

@@ -263,6 +263,13 @@ pub enum Input {
         /// What its sender is told.
         words: String,
     },
+    /// Somebody chose to be called otherwise in this conversation.
+    Called {
+        /// Who.
+        person: usize,
+        /// How.
+        name: String,
+    },
     /// A room was replaced by another one (`m.room.tombstone`).
     Upgraded {
         /// Which.
@@ -364,6 +371,11 @@ pub enum Effect {
         /// What it follows from: the same is never said twice for the same cause.
         cause: String,
     },
+    /// Give somebody's ghost the name that they have now.
+    Call {
+        /// Whose.
+        person: usize,
+    },
     /// Go on in the room that has replaced the origin, if that is possible.
     Follow {
         /// The room.
@@ -400,6 +412,7 @@ impl Effect {
             Self::Carry { .. } => "carry",
             Self::TakeBack { .. } => "carry-take-back",
             Self::Say { .. } => "relay-say",
+            Self::Call { .. } => "call",
             Self::Follow { .. } => "follow",
             Self::Dress { .. } => "dress",
             Self::Rename { .. } => "rename",

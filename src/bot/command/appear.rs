@@ -3,7 +3,11 @@
 use ruma::user_id;
 
 use super::{Answer, Call, Command, Fail, Say};
-use crate::introduction::clean_name;
+use crate::{
+    bot::BotEffect,
+    handle::{HandleRules, Typed},
+    introduction::clean_name,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "appear",
@@ -15,6 +19,12 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+    if let [name @ .., handle] = words
+        && !name.is_empty()
+        && handle.starts_with('@')
+    {
+        return to_one(call, &name.join(" "), handle);
+    }
     let typed = words.join(" ");
     if words.is_empty() {
         let name = call.change.appearance(call.person)?;
@@ -43,8 +53,42 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             .strong(&shown)
             .and(
                 ". Conversations that have begun keep the name they have. If you have exactly one \
-             masked handle, they see that instead.",
+             masked handle, they see that instead. To change your name in one of those that have \
+             begun, say with whom: ",
             )
+            .code("appear Kim @sam")
+            .and(".")
             .into(),
     )
+}
+
+/// The name in a conversation that has begun. Who has one with whom is not ours to look up here:
+/// the answer is the same to everybody.
+fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, Fail> {
+    let (handle, server) = Typed::parse_handle(handle, &HandleRules::WIDEST)?;
+    if let Some(server) = call.elsewhere(server) {
+        return Err(COMMAND.wrong(
+            &format!("handles of {server} are looked after there"),
+            "appear Kim @sam",
+        ));
+    }
+    let mut name = clean_name(Some(typed), user_id!("@someone:example.org"));
+    if name.to_lowercase() == "someone" {
+        "Someone".clone_into(&mut name);
+    }
+    let say = Say::text("If you have a conversation with ")
+        .strong(&handle.to_string())
+        .and(" that is carried, you are now called ")
+        .strong(&name)
+        .and(
+            " there, and nowhere else. It changes nothing where you are seen by a masked handle \
+             of your own.",
+        );
+    let mut answer = Answer::from(say);
+    answer.effects.push(BotEffect::Appear {
+        person: call.person.to_owned(),
+        handle,
+        name,
+    });
+    Ok(answer)
 }

@@ -380,3 +380,37 @@ async fn a_portal_that_was_replaced_or_deleted_is_made_anew() -> Result<()> {
     chat.sees("and this one too").await?;
     does_not_name(&third, &story.alice.user_id)
 }
+
+#[tokio::test]
+async fn somebody_is_called_as_they_choose_and_never_as_their_profile_says() -> Result<()> {
+    let story = masked(quick()).await?;
+    let bot = story.world.bot()?;
+    let control_room = story.world.control_room(&story.alice).await?;
+    let chat = story.alice_writes(LINE).await?;
+    let (ghost, sams) = comes_to_portal(&story.sam).await?;
+    sams.sees(LINE).await?;
+    // What she is called elsewhere is carried nowhere.
+    story.alice.is_called("Alice of the harbour").await?;
+    chat.sees_where("her new name", |seen| {
+        seen.content["displayname"] == "Alice of the harbour"
+    })
+    .await?;
+    control_room.asks(&bot, "appear Kim @sam").await?;
+    sams.sees_where("the ghost's new name", |seen| {
+        seen.membership() == Some((ghost.as_str(), "join")) && seen.content["displayname"] == "Kim"
+    })
+    .await?;
+    sams.sees_where("the topic", |seen| {
+        let topic = seen.content["topic"].as_str().unwrap_or_default();
+        topic.contains("Kim does not see your Matrix ID")
+    })
+    .await?;
+    sams.says(&format!("hello {ghost}")).await?;
+    chat.sees_part("hello").await?;
+    chat.says(&format!("I am {}", story.alice.user_id)).await?;
+    sams.sees("I am @Kim").await?;
+    for seen in sams.events() {
+        ensure!(!format!("{seen:?}").contains("harbour"), "{seen:?}");
+    }
+    does_not_name(&sams, &story.alice.user_id)
+}
