@@ -8,9 +8,9 @@
 //!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
 //!   batch, and carries the effects out one by one (`effects`, `control_effects`).
 //! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
-//!   happens in their rooms, `carry`, `portal`, `naming`, `follow` and `depart` carry out what
-//!   follows, `event_map` knows which event is which, `calls` who has no relay, `continuity` keeps
-//!   the order where something may have been lost.
+//!   happens in their rooms, `carry`, `portal`, `naming`, `follow`, `mend` and `depart` carry out
+//!   what follows, `event_map` knows which event is which, `calls` who has no relay, `continuity`
+//!   keeps the order where something may have been lost.
 //!
 //! # What a crash does
 //!
@@ -38,6 +38,7 @@ mod intake;
 mod intake_tests;
 mod introduce;
 mod look_back;
+mod mend;
 mod module;
 mod naming;
 mod portal;
