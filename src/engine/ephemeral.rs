@@ -10,7 +10,6 @@ use serde_json::{Value, value::RawValue};
 use super::{
     Engine, EngineError,
     event_map::EventMap,
-    room::RoomActor,
     tables::{Conversations, Rooms},
 };
 use crate::{
@@ -147,35 +146,5 @@ impl Engine {
             }
         }
         Ok(())
-    }
-}
-
-impl RoomActor {
-    /// A read receipt shows that a message has reached the others. Nothing depends on it.
-    pub(super) fn show_delivery(
-        &self,
-        conversation: &Conversation,
-        place: Place,
-        event: &OwnedEventId,
-    ) {
-        if !self.engine.settings().relay.delivery_receipts {
-            return;
-        }
-        let Some(ghost) = conversation.ghosts_at(place).next() else {
-            return;
-        };
-        let (engine, room) = (self.engine.clone(), self.room.clone());
-        let (ghost, event) = (ghost.ghost.clone(), event.clone());
-        self.engine.spawn(async move {
-            let Ok(device) = engine.device_of(&ghost) else {
-                return;
-            };
-            let actor = Actor::device(&ghost, &device);
-            let homeserver = engine.homeserver();
-            let shown = homeserver.receipt(actor, &room, &event, Receipt::Unthreaded);
-            if let Err(error) = shown.await {
-                tracing::debug!(%room, %error, "a delivery is not shown");
-            }
-        });
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Taken {
     pub batch: Batch,
     pub rooms: Vec<ruma::OwnedRoomId>,
     pub to_device: bool,
+    /// Something of it was taken in before, by whoever may not have made sure of it yet.
+    pub again: bool,
     /// What this batch holds already: the store does not know of it yet.
     events: HashSet<OwnedEventId>,
     digests: HashSet<[u8; 32]>,
@@ -58,6 +60,7 @@ impl Engine {
             self.doubt();
         }
         self.expect_keys(&body.events).await?;
+        let changed;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
             let mut taken = Taken::default();
@@ -67,10 +70,15 @@ impl Engine {
             for json in &body.events {
                 self.take_event(json, None, &mut taken)?;
             }
-            self.store().apply(std::mem::take(&mut taken.batch))?;
+            let batch = std::mem::take(&mut taken.batch);
+            changed = !batch.is_empty();
+            self.store().apply(batch)?;
             taken
         };
-        self.store().flush().await?;
+        // What our own users have said comes back to us, and leaves nothing to make sure of.
+        if changed || taken.again {
+            self.store().flush().await?;
+        }
         if body.dropped > 0 {
             tracing::warn!(
                 count = body.dropped,
@@ -136,11 +144,6 @@ impl Engine {
         let Some(event) = RoomEvent::parse(json.get(), room) else {
             return self.set_aside(json, &mut taken.batch);
         };
-        let known = self.store().contains::<Seen>(&event.id)?;
-        if known || !taken.events.insert(event.id.clone()) {
-            return Ok(());
-        }
-        self.mark_seen(&event.id, false, &mut taken.batch)?;
         if event.state_key.is_some() {
             self.0.views.outdate(&event.room);
         }
@@ -149,6 +152,12 @@ impl Engine {
         if own {
             return Ok(());
         }
+        let known = self.store().contains::<Seen>(&event.id)?;
+        if known || !taken.events.insert(event.id.clone()) {
+            taken.again = true;
+            return Ok(());
+        }
+        self.mark_seen(&event.id, false, &mut taken.batch)?;
         let json = json_with_room(json, room);
         let arrived = match self.follows_a_gap(&event.room)? {
             true => Arrived::AfterGap(json),
@@ -181,6 +190,7 @@ impl Engine {
         let digest = digest(&user, &value);
         let known = self.store().contains::<Digests>(&digest)?;
         if known || !taken.digests.insert(digest) {
+            taken.again = true;
             return Ok(());
         }
         let now = self.now();

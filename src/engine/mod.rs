@@ -26,6 +26,7 @@ mod control;
 mod control_effects;
 mod control_room;
 mod converse;
+mod delivery;
 mod depart;
 mod effects;
 mod ephemeral;
@@ -33,6 +34,7 @@ mod error;
 mod event;
 mod event_map;
 mod follow;
+mod gather;
 mod intake;
 #[cfg(test)]
 mod intake_tests;

@@ -1,6 +1,6 @@
 //! A room's actor: takes what arrives in order, lets it be decided, carries out what follows.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -8,6 +8,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::{
     Engine, EngineError,
     control::{Control, ControlEffect, ControlPhase},
+    delivery::Deliveries,
     event::RoomEvent,
     tables::{Arrived, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, Seen, What},
 };
@@ -27,6 +28,8 @@ const KEY_PAUSE: Duration = Duration::from_secs(2);
 const INSIST: Duration = Duration::from_secs(2 * 60);
 /// For how long an empty actor stays, so that a lively room does not load it again and again.
 const IDLE: Duration = Duration::from_secs(30);
+/// How much is looked at, and made sure of, at a time.
+const AT_ONCE: usize = 32;
 
 pub(super) struct RoomActor {
     pub engine: Engine,
@@ -44,6 +47,12 @@ pub(super) struct RoomActor {
     pub behind: Option<(u64, u64)>,
     /// A place among the introductions that go on at the same time.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// The record as it is in the store, if this actor has written it.
+    written: Option<RoomRecord>,
+    /// The numbers of effects that a crash could not make us forget, flushed or not.
+    pub repeatable: Range<u64>,
+    /// What is to be shown of what has reached the others.
+    pub deliveries: Deliveries,
 }
 
 impl RoomActor {
@@ -64,6 +73,9 @@ impl RoomActor {
             permit: None,
             carrying: 0,
             behind: None,
+            written: None,
+            repeatable: 0..0,
+            deliveries: Deliveries::default(),
         };
         actor.take_up()?;
         Ok(actor)
@@ -126,6 +138,7 @@ impl RoomActor {
                         .store()
                         .get::<Rooms>(&self.room)?
                         .unwrap_or_default();
+                    self.written = None;
                     self.permit = None;
                     tracing::warn!(room = %self.room, %error, ?pause, "trying again");
                     // A key may come any moment, and so may a conversation; nothing else makes
@@ -141,24 +154,24 @@ impl RoomActor {
         }
     }
 
-    /// One effect, one arrival or one deadline; false when there is nothing to do.
+    /// What is due, what has arrived, or one deadline; false when there is nothing to do.
     async fn step(&mut self) -> Result<bool, EngineError> {
-        let store = self.engine.store();
-        if let Some(((_, number), due)) = store
-            .scan::<Outbox>(&prefix(&self.room), None, 1)?
-            .into_iter()
-            .next()
-        {
-            // What is about to be shown to others must not be forgotten by us.
-            store.flush().await?;
-            self.carry_out(number, due).await?;
+        let engine = self.engine.clone();
+        let store = engine.store();
+        let due = store.scan::<Outbox>(&prefix(&self.room), None, AT_ONCE)?;
+        if !due.is_empty() {
+            self.carry_out_all(due).await?;
             return Ok(true);
         }
-        if let Some(((_, number), arrived)) = store
-            .scan::<Inbox>(&prefix(&self.room), None, 1)?
-            .into_iter()
-            .next()
-        {
+        let together = match self.takes_together() {
+            true => AT_ONCE,
+            false => 1,
+        };
+        let arrived = store.scan::<Inbox>(&prefix(&self.room), None, together)?;
+        if together > 1 && self.take_messages(&arrived).await? {
+            return Ok(true);
+        }
+        if let Some(((_, number), arrived)) = arrived.into_iter().next() {
             let given = arrived.clone();
             match self.take(number, arrived).await {
                 Err(error) if error.is_transient() && self.has_insisted(number, INSIST, &error) => {
@@ -176,11 +189,37 @@ impl RoomActor {
         self.tick().await
     }
 
+    /// Carries out what is due, in order. What is about to be shown to others must not be forgotten
+    /// by us; but what becomes of a message would be found out anew, and its transaction id with
+    /// it, from the inbox or from a transaction that was never acknowledged.
+    async fn carry_out_all(
+        &mut self,
+        due: Vec<((OwnedRoomId, u64), Due)>,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let store = engine.store();
+        for (at, (key, due)) in due.into_iter().enumerate() {
+            // What was carried out before may have taken back what was to follow.
+            if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
+                continue;
+            }
+            let carries = matches!(&due.what, What::Relay { effect, .. } if effect.is_carry());
+            if !carries || !self.repeatable.contains(&key.1) {
+                store.flush().await?;
+            }
+            self.carry_out(key.1, due).await?;
+            self.failures = 0;
+            self.failing = None;
+        }
+        Ok(())
+    }
+
     /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
     /// sender is told; nothing else may hold up the room for ever.
     fn give_up(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
         let store = self.engine.store();
         self.record = store.get::<Rooms>(&self.room)?.unwrap_or_default();
+        self.written = None;
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.room.clone(), number));
         let mut effects = Vec::new();
@@ -376,6 +415,23 @@ impl RoomActor {
             };
             batch.put::<Outbox>(&(self.room.clone(), self.engine.next()), &due)?;
         }
+        if self.written.as_ref() != Some(&self.record) {
+            self.write_record(&mut batch)?;
+        }
+        if !self
+            .record
+            .introductions
+            .iter()
+            .any(|is| is_at_work(&is.phase))
+        {
+            self.permit = None;
+        }
+        self.engine.store().apply(batch)?;
+        self.written = Some(self.record.clone());
+        Ok(())
+    }
+
+    fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
         for introduction in &self.record.introductions {
             let key = (introduction.ghost.clone(), self.room.clone());
             if introduction.is_open() {
@@ -401,15 +457,7 @@ impl RoomActor {
         } else {
             batch.put::<Rooms>(&self.room, &self.record)?;
         }
-        if !self
-            .record
-            .introductions
-            .iter()
-            .any(|is| is_at_work(&is.phase))
-        {
-            self.permit = None;
-        }
-        Ok(self.engine.store().apply(batch)?)
+        Ok(())
     }
 
     pub(super) fn finish(&self, number: u64) -> Batch {

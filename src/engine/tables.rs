@@ -181,7 +181,7 @@ pub(super) struct ToDeviceItem {
     pub json: String,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RoomRecord {
     pub introductions: Vec<Introduction>,
     pub control: Option<Control>,

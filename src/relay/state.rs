@@ -405,6 +405,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether it does nothing but show one event in another room.
+    pub fn is_carry(&self) -> bool {
+        matches!(self, Self::Carry { .. })
+    }
+
     /// A name without any content, for logs and transaction ids.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use std::{
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -24,6 +24,10 @@ type Waiter = Box<dyn FnOnce(Outcome) + Send>;
 
 /// How long a write may stay unflushed that nobody waits for.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// From the beginning of one flush to that of the next. A flush costs the database a write of what
+/// has gathered and the waking of its threads, however little that is: under load more gathers, and
+/// whoever comes alone waits for nothing.
+const PACE: Duration = Duration::from_millis(2);
 
 pub(super) struct Committer {
     notes: Mutex<Option<Sender<Waiter>>>,
@@ -137,12 +141,17 @@ struct Flusher {
 impl Flusher {
     fn run(mut self, notes: &Receiver<Waiter>) {
         let mut waiting = Vec::new();
+        let mut began: Option<Instant> = None;
         loop {
             match notes.recv_timeout(PATIENCE) {
                 Ok(first) => waiting.push(first),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            if let Some(rest) = began.and_then(|began| PACE.checked_sub(began.elapsed())) {
+                std::thread::sleep(rest);
+            }
+            began = Some(Instant::now());
             waiting.extend(notes.try_iter());
             let outcome = self.flush();
             for waiter in waiting.drain(..) {

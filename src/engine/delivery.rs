@@ -1,0 +1,108 @@
+//! Receipts that show that a message has reached the others.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ruma::{OwnedEventId, OwnedUserId};
+
+use super::room::RoomActor;
+use crate::{
+    matrix::{Actor, Receipt},
+    relay::{Conversation, Place},
+};
+
+/// How long the next message is waited for: a receipt for the last one says the same of all.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// What is to be shown in a room.
+#[derive(Clone, Default)]
+pub(super) struct Deliveries(Arc<Mutex<Newest>>);
+
+#[derive(Default)]
+struct Newest {
+    /// The last message that arrived, and who says so.
+    event: Option<(OwnedUserId, OwnedEventId)>,
+    /// Whether somebody is about to show it.
+    showing: bool,
+}
+
+impl Deliveries {
+    fn newest(&self) -> MutexGuard<'_, Newest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what is to be shown next. True if nobody is about to do so.
+    fn note(&self, ghost: OwnedUserId, event: OwnedEventId) -> bool {
+        let mut newest = self.newest();
+        newest.event = Some((ghost, event));
+        !std::mem::replace(&mut newest.showing, true)
+    }
+
+    /// What is to be shown now; `None` ends the showing.
+    fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
+        let mut newest = self.newest();
+        newest.showing = newest.event.is_some();
+        newest.event.take()
+    }
+}
+
+impl RoomActor {
+    /// A read receipt shows that a message has reached the others. Nothing depends on it.
+    pub(super) fn show_delivery(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &OwnedEventId,
+    ) {
+        if !self.engine.settings().relay.delivery_receipts {
+            return;
+        }
+        let Some(ghost) = conversation.ghosts_at(place).next() else {
+            return;
+        };
+        if !self.deliveries.note(ghost.ghost.clone(), event.clone()) {
+            return;
+        }
+        let (engine, room) = (self.engine.clone(), self.room.clone());
+        let deliveries = self.deliveries.clone();
+        self.engine.spawn(async move {
+            loop {
+                tokio::time::sleep(GATHER).await;
+                let Some((ghost, event)) = deliveries.take() else {
+                    return;
+                };
+                let Ok(device) = engine.device_of(&ghost) else {
+                    continue;
+                };
+                let actor = Actor::device(&ghost, &device);
+                let homeserver = engine.homeserver();
+                let shown = homeserver.receipt(actor, &room, &event, Receipt::Unthreaded);
+                if let Err(error) = shown.await {
+                    tracing::debug!(%room, %error, "a delivery is not shown");
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_shows_the_newest_and_nothing_is_left() {
+        let deliveries = Deliveries::default();
+        let ghost = || OwnedUserId::try_from("@_dm_sam:hs.test").unwrap();
+        let event = |n: u32| OwnedEventId::try_from(format!("${n}")).unwrap();
+        assert!(deliveries.note(ghost(), event(1)), "somebody has to");
+        assert!(!deliveries.note(ghost(), event(2)), "somebody does");
+        assert_eq!(deliveries.take(), Some((ghost(), event(2))));
+        // While that is on its way.
+        assert!(!deliveries.note(ghost(), event(3)));
+        assert_eq!(deliveries.take(), Some((ghost(), event(3))));
+        assert_eq!(deliveries.take(), None);
+        assert!(deliveries.note(ghost(), event(4)), "somebody has to again");
+    }
+}

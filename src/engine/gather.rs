@@ -1,0 +1,99 @@
+//! Many messages of one room at a time: while one is on its way others arrive, and taking them in
+//! together costs hardly more than taking in one.
+
+use ruma::OwnedRoomId;
+
+use super::{
+    EngineError,
+    event::RoomEvent,
+    room::RoomActor,
+    seat::heard,
+    tables::{Arrived, Conversations, Inbox, Kept, Seen},
+};
+use crate::{
+    introduction::Introduction,
+    relay::{Heard, Input},
+    store::Batch,
+};
+
+impl RoomActor {
+    /// Whether what is said in this room concerns a conversation and nobody else.
+    pub(super) fn takes_together(&self) -> bool {
+        let seat = self.record.seat.as_ref();
+        seat.is_some_and(|seat| !seat.awaited)
+            && !self.bot_is_here()
+            && !self.record.introductions.iter().any(Introduction::is_open)
+    }
+
+    /// Takes what people have said, up to the first arrival that is something else, in one batch.
+    /// False if that is nothing.
+    pub(super) async fn take_messages(
+        &mut self,
+        arrived: &[((OwnedRoomId, u64), Arrived)],
+    ) -> Result<bool, EngineError> {
+        let engine = self.engine.clone();
+        let Some(seat) = self.record.seat.clone() else {
+            return Ok(false);
+        };
+        let conversation = engine.store().get::<Conversations>(&seat.conversation)?;
+        let place = conversation
+            .as_ref()
+            .and_then(|known| known.place_of(&self.room));
+        let (Some(conversation), Some(place)) = (conversation, place) else {
+            return Ok(false);
+        };
+        let mut batch = Batch::new();
+        let mut inputs = Vec::new();
+        let mut taken = 0;
+        for (key, arrived) in arrived {
+            let Arrived::Event(json) = arrived else { break };
+            let Some(event) = RoomEvent::parse(json, Some(&self.room)) else {
+                break;
+            };
+            if event.state_key.is_some() || heard(&event) != Some(Heard::Event) {
+                break;
+            }
+            taken += 1;
+            batch.delete::<Inbox>(key);
+            let seen = engine.store().get::<Seen>(&event.id)?;
+            if seen.is_some_and(|seen| seen.handled) {
+                continue;
+            }
+            engine.mark_seen(&event.id, true, &mut batch)?;
+            if engine.is_ours(&event.sender) {
+                continue;
+            }
+            if conversation.person_at(place, &event.sender).is_some() {
+                batch.put::<Kept>(&(self.room.clone(), event.id.clone()), json)?;
+            }
+            inputs.push(Input::Heard {
+                place,
+                sender: event.sender,
+                event: event.id,
+                kind: Heard::Event,
+            });
+        }
+        if taken == 0 {
+            return Ok(false);
+        }
+        let lock = engine.deciding();
+        // As it is now: whoever else decided meanwhile has let go of the lock.
+        let Some(before) = engine.store().get::<Conversations>(&seat.conversation)? else {
+            return Ok(false);
+        };
+        let from = engine.next();
+        let rooms = engine.decide_on(before.clone(), &inputs, &mut batch)?;
+        let numbers = from..engine.next();
+        self.settle(batch, [])?;
+        let after = engine.store().get::<Conversations>(&seat.conversation)?;
+        drop(lock);
+        // What was taken in can be taken in again, as it is in the inbox or comes once more, and
+        // leads to the same as long as nothing else was decided.
+        self.repeatable = match after.as_ref() == Some(&before) {
+            true => numbers,
+            false => 0..0,
+        };
+        self.wake_others(rooms).await;
+        Ok(true)
+    }
+}
