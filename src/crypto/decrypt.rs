@@ -82,6 +82,35 @@ impl Machines {
         room: &RoomId,
         event: &RawValue,
     ) -> Result<Decrypted, DecryptError> {
+        let mut batch = Batch::new();
+        let (decrypted, id) = self.open(user, room, event).await?;
+        let _one_at_a_time = lock(&self.0.hearing);
+        self.note_heard(user, room, &decrypted, &id, &mut batch)?;
+        self.0.store.apply(batch)?;
+        Ok(decrypted)
+    }
+
+    /// The same, for whoever decrypts the events of this room for this user alone and one after the
+    /// other: that it was heard is noted in `batch`, to be applied together with what comes of it
+    /// and before the next one is decrypted.
+    pub async fn decrypt_with(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        event: &RawValue,
+        batch: &mut Batch,
+    ) -> Result<Decrypted, DecryptError> {
+        let (decrypted, id) = self.open(user, room, event).await?;
+        self.note_heard(user, room, &decrypted, &id, batch)?;
+        Ok(decrypted)
+    }
+
+    async fn open(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        event: &RawValue,
+    ) -> Result<(Decrypted, OwnedEventId), DecryptError> {
         let envelope: Envelope = serde_json::from_str(event.get())
             .map_err(|_| DecryptError::Malformed("it is not an encrypted event"))?;
         let message = MegolmMessage::from_base64(&envelope.content.ciphertext)
@@ -110,15 +139,14 @@ impl Machines {
         }
         .map_err(|error| classify(error, &envelope.content.session_id))?;
         let session_id = envelope.content.session_id;
-        let message_index = message.message_index();
-        self.note_heard(user, room, &session_id, message_index, &envelope.event_id)?;
-        Ok(Decrypted {
+        let decrypted = Decrypted {
             event_type: plain.event_type,
             content: plain.content,
             sender: envelope.sender,
             session_id,
-            message_index,
-        })
+            message_index: message.message_index(),
+        };
+        Ok((decrypted, envelope.event_id))
     }
 
     /// Decrypts once the sender's devices turn out to be signed, or not at all.
@@ -145,22 +173,19 @@ impl Machines {
         &self,
         user: &UserId,
         room: &RoomId,
-        session: &str,
-        index: u32,
+        decrypted: &Decrypted,
         event: &EventId,
+        batch: &mut Batch,
     ) -> Result<(), DecryptError> {
         let replayed = |first| DecryptError::Replayed { first };
-        let (user, room, session) = (user.to_owned(), room.to_owned(), session.to_owned());
-        let key = (user, room, session, part_of(index));
-        let mut batch = Batch::new();
-        let _one_at_a_time = lock(&self.0.hearing);
+        let (session, index) = (decrypted.session_id.clone(), decrypted.message_index);
+        let key = (user.to_owned(), room.to_owned(), session, part_of(index));
         let mut part = match self.0.store.get::<Heard>(&key)? {
             Some(part) => part,
-            None => self.begin_part(&key, index, &mut batch)?,
+            None => self.begin_part(&key, index, batch)?,
         };
         if part.note(index, event).map_err(replayed)? {
             batch.put::<Heard>(&key, &part)?;
-            self.0.store.apply(batch)?;
         }
         Ok(())
     }

@@ -231,13 +231,14 @@ impl RoomActor {
         place: Place,
         event: &RoomEvent,
         json: &str,
+        batch: &mut Batch,
     ) -> Result<(String, Value), EngineError> {
         if event.kind != "m.room.encrypted" {
             return Ok((event.kind.clone(), event.content.clone()));
         }
         let mut missing = EngineError::KeyOnItsWay;
         for ghost in conversation.ghosts_at(place) {
-            match self.decrypt(&ghost.ghost, &event.id, json).await {
+            match self.decrypt_with(&ghost.ghost, json, batch).await {
                 Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {}
                 Err(error @ EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
                     missing = error;
@@ -274,7 +275,7 @@ impl RoomActor {
         let sender = &conversation.people[way.from];
         let there = self.room_there(conversation, way.to).await?;
         let (kind, content) = self
-            .read_here(conversation, way.place, &parsed, json)
+            .read_here(conversation, way.place, &parsed, json, batch)
             .await?;
         let people = people(conversation, way);
         let map = EventMap {

@@ -10,6 +10,7 @@ use crate::{
     crypto::{CryptoError, DecryptError, EncryptError, EncryptTo},
     introduction::{Refusal, RoomView},
     matrix::Actor,
+    store::Batch,
 };
 
 /// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
@@ -52,18 +53,31 @@ impl RoomActor {
         _event: &OwnedEventId,
         json: &str,
     ) -> Result<(String, Value), EngineError> {
+        let mut batch = Batch::new();
+        let decrypted = self.decrypt_with(user, json, &mut batch).await?;
+        self.engine.store().apply(batch)?;
+        Ok(decrypted)
+    }
+
+    /// The same; that it was heard is noted in `batch`.
+    pub(super) async fn decrypt_with(
+        &self,
+        user: &OwnedUserId,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<(String, Value), EngineError> {
         let raw = RawValue::from_string(json.to_owned())?;
-        let machines = self.engine.machines();
-        let mut decrypted = machines.decrypt(user, &self.room, &raw).await;
+        let (machines, room) = (self.engine.machines(), &self.room);
+        let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         if let Err(DecryptError::NoKey { .. }) = decrypted {
             // It may have arrived together with the event, and be on its way to the machine.
             self.engine.drain_to_device().await;
-            decrypted = machines.decrypt(user, &self.room, &raw).await;
+            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         }
         if let Err(DecryptError::NoKey { .. }) = decrypted
             && self.engine.catch_up(user).await?
         {
-            decrypted = machines.decrypt(user, &self.room, &raw).await;
+            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         }
         let decrypted = decrypted?;
         Ok((

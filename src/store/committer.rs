@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// From the beginning of one flush to that of the next. A flush costs the database a write of what
 /// has gathered and the waking of its threads, however little that is: under load more gathers, and
 /// whoever comes alone waits for nothing.
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(3);
 
 pub(super) struct Committer {
     notes: Mutex<Option<Sender<Waiter>>>,
