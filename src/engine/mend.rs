@@ -43,7 +43,15 @@ impl RoomActor {
                 _ => {}
             }
         }
-        self.furnish(conversation, owner).await?;
+        let furnished = self.furnish(conversation, owner).await?;
+        // Its owner is invited: should they decline, that counts.
+        let mut batch = Batch::new();
+        let (lock, rooms) = self
+            .engine
+            .converse(&conversation.id, &furnished, &mut batch)?;
+        self.engine.store().apply(batch)?;
+        drop(lock);
+        self.wake_others(rooms).await;
         let known = self.engine.store().get::<Conversations>(&conversation.id)?;
         let room = known.as_ref().and_then(|known| known.room(to));
         room.cloned().ok_or(EngineError::NotThereYet)

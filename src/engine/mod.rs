@@ -180,6 +180,8 @@ struct Inner {
     conversing: std::sync::Mutex<()>,
     /// Held while a portal is made: what is not written down yet is not to be left again.
     furnishing: Mutex<()>,
+    /// Who furnishes which portal.
+    furnishings: portal::Furnishings,
     /// Told when a room of a conversation was left.
     departed: Notify,
     views: views::Views,
@@ -223,6 +225,7 @@ impl Engine {
             synced: Mutex::default(),
             conversing: std::sync::Mutex::default(),
             furnishing: Mutex::default(),
+            furnishings: portal::Furnishings::default(),
             departed: Notify::new(),
             views: views::Views::default(),
             calls: std::sync::Mutex::default(),
