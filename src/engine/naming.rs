@@ -15,7 +15,7 @@ use crate::{
     matrix::Actor,
     relay::{
         Conversation, Input, NAME_AT_MOST, Names, Participant, Passage, Place, TOPIC_AT_MOST,
-        carry_text,
+        carry_text, to_remember,
     },
     store::Batch,
 };
@@ -40,15 +40,15 @@ impl RoomActor {
         let Some(room) = conversation.room(Place::Portal(person)) else {
             return Ok(Vec::new());
         };
-        let all = self.engine.dress_portal(conversation, person, room).await?;
-        Ok(match (all, cause) {
-            (false, Some(event)) => vec![Input::NotCarried {
+        let (all, mut inputs) = self.engine.dress_portal(conversation, person, room).await?;
+        if let (false, Some(event)) = (all, cause) {
+            inputs.push(Input::NotCarried {
                 place: Place::Origin,
                 event: event.clone(),
                 words: NAMES_SOMEBODY.to_owned(),
-            }],
-            _ => Vec::new(),
-        })
+            });
+        }
+        Ok(inputs)
     }
 
     /// Names the origin as the owner of this portal has named it, if their ghost may do that
@@ -74,21 +74,25 @@ impl RoomActor {
         let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
             return Ok(Vec::new());
         };
+        let mut inputs = to_remember(conversation, place, &here.names);
         let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.room);
         let words = match renamed.await {
-            Ok(None) => return Ok(vec![Input::Renamed { person }]),
+            Ok(None) => {
+                inputs.push(Input::Renamed { person });
+                return Ok(inputs);
+            }
             Ok(Some(words)) => words,
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => MAY_NOT,
         };
-        engine
-            .dress_portal(conversation, person, &self.room)
-            .await?;
-        Ok(vec![Input::NotCarried {
+        let dressed = engine.dress_portal(conversation, person, &self.room);
+        inputs.extend(dressed.await?.1);
+        inputs.push(Input::NotCarried {
             place,
             event: event.clone(),
             words: words.to_owned(),
-        }])
+        });
+        Ok(inputs)
     }
 }
 
@@ -178,35 +182,36 @@ impl Engine {
         Ok(None)
     }
 
-    /// Makes a portal's name and topic those of the origin. False if something had to be left out.
+    /// Makes a portal's name and topic those of the origin. False if something had to be left out;
+    /// and what is to be remembered of it.
     pub(super) async fn dress_portal(
         &self,
         conversation: &Conversation,
         person: usize,
         room: &OwnedRoomId,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<(bool, Vec<Input>), EngineError> {
         let place = Place::Portal(person);
         let readers: Vec<&Participant> = conversation.ghosts_at(Place::Origin).collect();
         let (Some(origin), Some(reader)) = (&conversation.origin, readers.first()) else {
-            return Ok(true);
+            return Ok((true, Vec::new()));
         };
         let from = match self.known_view(&reader.ghost, origin).await {
             Ok(view) if view.membership(&reader.ghost) == "join" => view,
             // It stays what it was called.
-            Ok(_) => return Ok(true),
+            Ok(_) => return Ok((true, Vec::new())),
             Err(error) if error.is_transient() => return Err(error),
-            Err(_) => return Ok(true),
+            Err(_) => return Ok((true, Vec::new())),
         };
         let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(place).map(|p| &p.ghost).collect();
         let Some(host) = ghosts.first() else {
-            return Ok(true);
+            return Ok((true, Vec::new()));
         };
         let there = self.view_of(host, room).await?;
         let may = |ghost: &&&OwnedUserId| {
             there.membership(ghost) == "join" && there.may_send_state(ghost, "m.room.topic")
         };
         let Some(ghost) = ghosts.iter().find(may) else {
-            return Ok(true);
+            return Ok((true, Vec::new()));
         };
         let ways = Ways {
             conversation,
@@ -237,7 +242,7 @@ impl Engine {
                 .await?;
         }
         self.0.views.outdate(room);
-        Ok(all)
+        Ok((all, to_remember(conversation, Place::Origin, &from.names)))
     }
 
     fn worded(
@@ -267,13 +272,8 @@ impl Engine {
             to,
             rooms: (here, there),
         } = *ways;
-        // Those who are here themselves: the others are here by their ghosts' names.
-        let mut names = Names::default();
-        let themselves = conversation.people.iter().enumerate();
-        for (_, person) in themselves.filter(|(index, person)| person.place(*index) == place) {
-            let called = from.names.get(&person.user).map(String::as_str);
-            names.add(&person.user, called, &person.name);
-        }
+        let others = from.readers().filter(|user| !self.is_ours(user));
+        let names = Names::at(conversation, place, &from.names, others);
         let people = people(conversation, &Way { place, from: 0, to });
         let map = EventMap {
             store: self.store(),

@@ -91,7 +91,7 @@ impl RoomActor {
             .seat_ghosts(conversation, person, &room, host, &ghosts)
             .await?;
         // Before its owner is invited: the invite shows what it is called.
-        engine.dress_portal(conversation, person, &room).await?;
+        let (_, mut inputs) = engine.dress_portal(conversation, person, &room).await?;
         let view = engine.view_of(&host.ghost, &room).await?;
         if !matches!(view.membership(&owner.user), "join" | "invite") {
             engine
@@ -99,7 +99,8 @@ impl RoomActor {
                 .await?;
         }
         engine.0.views.outdate(&room);
-        Ok(vec![Input::Furnished { person }])
+        inputs.push(Input::Furnished { person });
+        Ok(inputs)
     }
 }
 

@@ -90,6 +90,7 @@ impl RoomActor {
                 room: None,
                 standing: Standing::Unasked,
             },
+            known_as: Vec::new(),
         };
         let heard = self.what_was_heard(is);
         let known = match (&self.record.seat, is.direct) {
@@ -123,6 +124,7 @@ impl RoomActor {
                         name,
                         own_ghost,
                         seat: Seat::Origin { here: true },
+                        known_as: Vec::new(),
                     });
                 }
                 // Whoever began it is the first.

@@ -63,6 +63,7 @@ impl Case {
             Input::NotFurnished { person } => self.not_furnished(*person),
             Input::Moved { room, heard } => self.moved(room, heard),
             Input::Called { person, name } => self.called(*person, name),
+            Input::KnownAs { person, name } => self.known_as(*person, name),
             Input::Upgraded { place, to, by } => self.upgraded(*place, to, by),
             Input::Followed { room } => self.followed(room),
             Input::NotFollowed { to, by } => self.not_followed(to, by),
@@ -235,6 +236,7 @@ impl Case {
             name: name.clone(),
             own_ghost: *own_ghost,
             seat: Seat::Origin { here: true },
+            known_as: Vec::new(),
         });
         self.is.direct = false;
         self.furnish_all(place);

@@ -8,7 +8,22 @@ use super::{
     decide::{Case, has_room},
 };
 
+/// So many names of somebody are remembered.
+const NAMES: usize = 8;
+
 impl Case {
+    /// Somebody's own name, never to be shown in the rooms of the others.
+    pub(super) fn known_as(&mut self, person: usize, name: &str) {
+        if let Some(it) = self.is.people.get_mut(person)
+            && !it.known_as.iter().any(|known| known == name)
+        {
+            if it.known_as.len() >= NAMES {
+                it.known_as.remove(0);
+            }
+            it.known_as.push(name.to_owned());
+        }
+    }
+
     /// Somebody is called otherwise from now on. Only whose ghost exists for this conversation: a
     /// handle is a name already.
     pub(super) fn called(&mut self, person: usize, name: &str) {

@@ -28,6 +28,7 @@ fn person(name: &str, seat: Seat) -> Participant {
         name: format!("@{name}"),
         own_ghost: name == "alice",
         seat,
+        known_as: Vec::new(),
     }
 }
 
@@ -624,6 +625,10 @@ fn anything() -> impl Strategy<Value = Input> {
         1 => (0..4usize, 0..3u8).prop_map(|(person, name)| Input::Called {
             person,
             name: format!("Kim {name}"),
+        }),
+        1 => (0..4usize, 0..20u8).prop_map(|(person, name)| Input::KnownAs {
+            person,
+            name: format!("Alice {name}"),
         }),
         1 => (place(), room.clone(), user()).prop_map(|(place, to, by)| Input::Upgraded {
             place, to, by,

@@ -37,7 +37,7 @@ pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use carried::{CannotCarry, Carried, Reload, Remark};
 pub use decide::decide;
 pub use event::carry;
-pub use naming::{NAME_AT_MOST, Names, TOPIC_AT_MOST, carry_text};
+pub use naming::{NAME_AT_MOST, Names, TOPIC_AT_MOST, carry_text, to_remember};
 pub use passage::{Counterparts, Passage, Person};
 pub use saying::Saying;
 pub use state::{

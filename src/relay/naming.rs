@@ -3,9 +3,11 @@
 //! Such texts are made of people's names more often than messages are, and they stay. So here, and
 //! only here, people's own names are taken out as well as their Matrix IDs.
 
-use ruma::UserId;
+use std::collections::BTreeMap;
 
-use super::{gate::Gate, passage::Passage, scrub::Scrubber};
+use ruma::{OwnedUserId, UserId};
+
+use super::{Conversation, Input, Place, gate::Gate, passage::Passage, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
 
 /// The longest name of a room, in characters.
@@ -20,6 +22,10 @@ const SHORTEST: usize = 2;
 const SHORTEST_PART: usize = 3;
 /// What has more words than this is no name whose parts name somebody.
 const PARTS_AT_MOST: usize = 3;
+/// Longer names are not remembered, in bytes.
+const REMEMBERED: usize = 500;
+/// As many people are looked at who are in a room and not in its conversation.
+const OTHERS: usize = 200;
 
 /// Names by which people are known where a text comes from, and what they are called where it
 /// goes.
@@ -27,6 +33,35 @@ const PARTS_AT_MOST: usize = 3;
 pub struct Names(Vec<(Vec<char>, String)>);
 
 impl Names {
+    /// The names of those who are in the room of a place themselves, and of `others` who are there
+    /// or invited: who comes in later is somebody's ghost then, and must not have been named
+    /// before. The others of the conversation are there by their ghosts' names.
+    pub fn at<'a>(
+        conversation: &Conversation,
+        place: Place,
+        called: &BTreeMap<OwnedUserId, String>,
+        others: impl Iterator<Item = &'a OwnedUserId>,
+    ) -> Self {
+        let mut names = Self::default();
+        let people = conversation.people.iter().enumerate();
+        for (_, person) in people.filter(|(index, person)| person.place(*index) == place) {
+            let now = called.get(&person.user);
+            let mut all: Vec<Option<&str>> = vec![now.map(String::as_str)];
+            all.extend(person.known_as.iter().map(|name| Some(name.as_str())));
+            for name in all {
+                names.add(&person.user, name, &person.name);
+            }
+        }
+        let unknown = |user: &&OwnedUserId| {
+            let mut people = conversation.people.iter();
+            !people.any(|person| person.user == **user || person.ghost == **user)
+        };
+        for user in others.filter(unknown).take(OTHERS) {
+            names.add(user, called.get(user).map(String::as_str), "Someone");
+        }
+        names
+    }
+
     /// Somebody's own names: what they are called, the parts of that, and what their Matrix ID
     /// begins with.
     pub fn add(&mut self, user: &UserId, called: Option<&str>, instead: &str) {
@@ -119,6 +154,26 @@ fn lower(c: char) -> char {
     }
 }
 
+/// What is to be remembered of how people are called in their own room.
+pub fn to_remember(
+    conversation: &Conversation,
+    place: Place,
+    called: &BTreeMap<OwnedUserId, String>,
+) -> Vec<Input> {
+    let people = conversation.people.iter().enumerate();
+    people
+        .filter(|(index, person)| person.place(*index) == place)
+        .filter_map(|(index, person)| {
+            let name = called.get(&person.user)?;
+            let new = name.len() <= REMEMBERED && !person.known_as.contains(name);
+            new.then(|| Input::KnownAs {
+                person: index,
+                name: name.clone(),
+            })
+        })
+        .collect()
+}
+
 /// Translates the name or the topic of a room. `None` if it cannot be told without naming anybody.
 pub fn carry_text(
     text: &str,
@@ -139,7 +194,10 @@ pub fn carry_text(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::tests::{ALICE, Way, with_passage};
+    use crate::relay::{
+        Participant, Seat, Secret, Standing, decide,
+        tests::{ALICE, Way, with_passage},
+    };
 
     fn names() -> Names {
         let mut names = Names::default();
@@ -174,6 +232,77 @@ mod tests {
         ] {
             assert_eq!(carried(name).as_deref(), Some(there), "{name}");
         }
+    }
+
+    fn user(name: &str) -> OwnedUserId {
+        OwnedUserId::try_from(name).unwrap()
+    }
+
+    fn conversation() -> Conversation {
+        let person = |name: &str, seat| Participant {
+            user: user(name),
+            ghost: user("@_dm_.pxyz:hs.test"),
+            name: "Kim".to_owned(),
+            own_ghost: true,
+            seat,
+            known_as: Vec::new(),
+        };
+        let standing = Standing::Joined;
+        Conversation {
+            id: "c0ffee".to_owned(),
+            origin: None,
+            direct: false,
+            secret: Secret([7; 32]),
+            people: vec![
+                person("@a1973:far.example", Seat::Origin { here: true }),
+                person(
+                    "@sam:hs.test",
+                    Seat::Portal {
+                        room: None,
+                        standing,
+                    },
+                ),
+            ],
+            begun_at: crate::clock::Timestamp(0),
+            led_back_at: None,
+            told_of_room_calls: Vec::new(),
+            ended: false,
+        }
+    }
+
+    #[test]
+    fn who_has_left_or_changed_their_name_is_not_named_by_the_former_one() {
+        let text = "Alice Harbour's club";
+        let mut talk = conversation();
+        let called = BTreeMap::from([(user("@a1973:far.example"), "Alice Harbour".to_owned())]);
+        let names = |talk: &Conversation, called: &BTreeMap<OwnedUserId, String>| {
+            Names::at(talk, Place::Origin, called, std::iter::empty()).replace(text)
+        };
+        assert_eq!(names(&talk, &called), "Kim's club");
+        let inputs = to_remember(&talk, Place::Origin, &called);
+        assert_eq!(inputs.len(), 1);
+        for input in &inputs {
+            talk = decide(talk, input).state.unwrap();
+        }
+        assert_eq!(to_remember(&talk, Place::Origin, &called), []);
+        // Whoever leaves has no name in the room any more.
+        for called in [
+            BTreeMap::new(),
+            BTreeMap::from([(user("@a1973:far.example"), "Lou".to_owned())]),
+        ] {
+            assert_eq!(names(&talk, &called), "Kim's club");
+        }
+    }
+
+    #[test]
+    fn who_is_only_invited_is_not_named_before_they_come() {
+        let bob = user("@b52:far.example");
+        let called = BTreeMap::from([(bob.clone(), "Bob".to_owned())]);
+        let names = Names::at(&conversation(), Place::Origin, &called, [&bob].into_iter());
+        assert_eq!(names.replace("Bob and b52"), "Someone and Someone");
+        // Nor is anybody who is in a portal: here they are their ghost.
+        let names = Names::at(&conversation(), Place::Origin, &called, std::iter::empty());
+        assert_eq!(names.replace("Bob, sam"), "Bob, sam");
     }
 
     #[test]

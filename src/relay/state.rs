@@ -56,6 +56,10 @@ pub struct Participant {
     pub own_ghost: bool,
     /// Where they are themselves.
     pub seat: Seat,
+    /// What they were called in their own room whenever another one was named after it: who has
+    /// left has no name there any more, and what the room is called has it still.
+    #[serde(default)]
+    pub known_as: Vec<String>,
 }
 
 /// Where somebody is.
@@ -265,6 +269,13 @@ pub enum Input {
     },
     /// Somebody chose to be called otherwise in this conversation.
     Called {
+        /// Who.
+        person: usize,
+        /// How.
+        name: String,
+    },
+    /// Somebody is called like this in their own room.
+    KnownAs {
         /// Who.
         person: usize,
         /// How.
