@@ -117,6 +117,7 @@ impl RoomActor {
             .bring_others(&ghosts, inside.clone(), to, &new)
             .await?;
         let mut inputs = vec![Input::Followed { room: to.clone() }];
+        inputs.extend(came_before(conversation, &new));
         inputs.extend(engine.said_before(conversation, first, to, batch).await?);
         let seated = Arrived::Seated {
             conversation: conversation.id.clone(),
@@ -143,6 +144,20 @@ impl RoomActor {
     }
 }
 
+/// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
+/// the old room and is here reads again, so that the others have to see their ghost.
+fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
+    let here = |user: &&OwnedUserId| conversation.person_at(Place::Origin, user).is_some();
+    let join = |user: &OwnedUserId| Input::Member {
+        place: Place::Origin,
+        user: user.clone(),
+        membership: "join".to_owned(),
+        by_others: false,
+        ghost: None,
+    };
+    new.joined().filter(here).map(join).collect()
+}
+
 /// Whether `new` has replaced `old`, as both say, and nobody is or will be there who is not here.
 fn is_successor(
     old: (&OwnedRoomId, &RoomView),
@@ -161,6 +176,8 @@ fn is_successor(
         // Where nobody could come in uninvited, nobody is to.
         && (new.1.join_rule == old.1.join_rule
             || matches!(new.1.join_rule.as_str(), "invite" | "knock" | "private"))
+        && (new.1.history_visibility != "world_readable"
+            || old.1.history_visibility == "world_readable")
         && new.1.readers().all(of_it)
 }
 
@@ -347,3 +364,7 @@ impl Engine {
         Ok(newest_first)
     }
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -36,6 +36,8 @@ impl Case {
     fn take(&mut self, input: &Input) {
         match input {
             Input::Departed { place } => self.departed(*place),
+            // A ghost may be there already.
+            Input::NotFollowed { to, .. } if self.is.ended => self.depart_from(to),
             // Whatever is still said while the rooms are being left reaches nobody.
             _ if self.is.ended => {}
             Input::Opened { heard } => self.opened(heard),

@@ -69,6 +69,7 @@ impl Case {
         if let Some(old) = self.is.origin.replace(room.clone())
             && old != *room
         {
+            self.is.told_of_room_calls.retain(|it| *it != Place::Origin);
             self.effects.push((old, Effect::Depart));
         }
         self.dress_all(Place::Origin, None);
@@ -79,11 +80,18 @@ impl Case {
         if self.is.place_of(to).is_some() {
             return;
         }
-        self.effects.push((to.clone(), Effect::Depart));
+        self.depart_from(to);
         let by = by.clone();
         self.say(Place::Origin, Saying::NotFollowed { by }, to.as_str());
         for place in self.is.others(Place::Origin) {
             self.say(place, Saying::OthersMoved, to.as_str());
+        }
+    }
+
+    /// Whoever has come into a room in which the conversation does not go on leaves it.
+    pub(super) fn depart_from(&mut self, room: &OwnedRoomId) {
+        if self.is.place_of(room).is_none() {
+            self.effects.push((room.clone(), Effect::Depart));
         }
     }
 

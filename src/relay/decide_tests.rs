@@ -425,6 +425,45 @@ fn where_nobody_can_follow_everybody_hears_it_and_the_conversation_stays() {
 }
 
 #[test]
+fn what_ended_on_its_way_into_another_room_leaves_that_room_too() {
+    let (to, by) = (
+        room_id!("!new:hs.test").to_owned(),
+        owned_user_id!("@alice:hs.test"),
+    );
+    let ended = decide(going_on(), &Input::End).state.unwrap();
+    let not = decide(ended, &Input::NotFollowed { to, by });
+    assert_eq!(kinds(&not), [("!new:hs.test", "depart")]);
+}
+
+#[test]
+fn in_the_room_that_has_replaced_another_one_it_is_said_again_what_calls_work() {
+    let call = |event: &str| Input::Heard {
+        place: Place::Origin,
+        sender: owned_user_id!("@alice:hs.test"),
+        event: OwnedEventId::try_from(event).unwrap(),
+        kind: Heard::RoomCall,
+    };
+    let room = OwnedRoomId::try_from("!new:hs.test").unwrap();
+    let inputs = [call("$one"), Input::Followed { room }, call("$two")];
+    let again = after(going_on(), &inputs);
+    assert_eq!(kinds(&again), [("!new:hs.test", "relay-say")]);
+}
+
+#[test]
+fn who_declines_a_portal_that_was_made_anew_ends_the_conversation() {
+    let inputs = [
+        Input::Lost { person: 1 },
+        Input::Made {
+            person: 1,
+            room: room_id!("!second:hs.test").to_owned(),
+        },
+        Input::Furnished { person: 1 },
+        member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
+    ];
+    assert!(after(going_on(), &inputs).state.unwrap().ended);
+}
+
+#[test]
 fn a_portal_is_made_anew_and_never_followed() {
     let replaced = decide(going_on(), &upgraded(PORTAL, "!sams-own:hs.test"));
     assert_eq!(kinds(&replaced), [(SAMS, "furnish")]);

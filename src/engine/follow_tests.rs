@@ -1,0 +1,92 @@
+//! Which rooms a conversation goes on in, and who is seen there.
+
+use ruma::{owned_room_id, owned_user_id};
+
+use super::*;
+use crate::{
+    clock::Timestamp,
+    relay::{Participant, Seat, Secret, decide},
+};
+
+fn old() -> OwnedRoomId {
+    owned_room_id!("!old:hs.test")
+}
+
+fn new() -> OwnedRoomId {
+    owned_room_id!("!new:hs.test")
+}
+
+/// Alice and Bob, who has left, with somebody masked.
+fn conversation() -> Conversation {
+    let person = |name: &str, here| Participant {
+        user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
+        ghost: OwnedUserId::try_from(format!("@_dm_.p{name}:hs.test")).unwrap(),
+        name: "Someone".to_owned(),
+        own_ghost: true,
+        seat: Seat::Origin { here },
+        known_as: Vec::new(),
+    };
+    Conversation {
+        id: "c0ffee".to_owned(),
+        origin: Some(old()),
+        direct: false,
+        secret: Secret([7; 32]),
+        people: vec![person("alice", true), person("bob", false)],
+        begun_at: Timestamp(0),
+        led_back_at: None,
+        told_of_room_calls: Vec::new(),
+        ended: false,
+    }
+}
+
+fn views(history: &str) -> (RoomView, RoomView) {
+    let room = |replaced_by: Option<OwnedRoomId>, predecessor: Option<OwnedRoomId>| RoomView {
+        join_rule: "invite".to_owned(),
+        history_visibility: "shared".to_owned(),
+        replaced_by,
+        predecessor,
+        ..RoomView::default()
+    };
+    let mut views = (room(Some(new()), None), room(None, Some(old())));
+    views.1.history_visibility = history.to_owned();
+    let join = |user: &str| (OwnedUserId::try_from(user).unwrap(), "join".to_owned());
+    views.1.members = [join("@alice:hs.test"), join("@bob:hs.test")].into();
+    views
+}
+
+#[test]
+fn who_had_left_the_old_room_and_is_in_the_new_one_is_shown_again() {
+    let (before, after) = views("shared");
+    let talk = conversation();
+    assert!(is_successor((&old(), &before), (&new(), &after), &talk));
+    let mut talk = decide(talk, &Input::Followed { room: new() })
+        .state
+        .unwrap();
+    for input in came_before(&talk, &after) {
+        talk = decide(talk, &input).state.unwrap();
+    }
+    let bob = owned_user_id!("@bob:hs.test");
+    let index = talk.person_at(Place::Origin, &bob).unwrap();
+    assert!(talk.people[index].takes_part());
+}
+
+#[test]
+fn nobody_is_led_to_where_more_people_can_read() {
+    for (history, is) in [
+        ("shared", true),
+        ("joined", true),
+        ("world_readable", false),
+    ] {
+        let (before, after) = views(history);
+        let found = is_successor((&old(), &before), (&new(), &after), &conversation());
+        assert_eq!(found, is, "{history}");
+    }
+    let (before, mut after) = views("shared");
+    let mallory = owned_user_id!("@mallory:hs.test");
+    after.members.insert(mallory, "invite".to_owned());
+    assert!(!is_successor(
+        (&old(), &before),
+        (&new(), &after),
+        &conversation()
+    ));
+}
