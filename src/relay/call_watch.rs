@@ -237,9 +237,13 @@ impl Call {
         let side = self.sides.get_mut(index)?;
         side.is = Standing::Told;
         let (side, is_caller) = (side.side.clone(), side.is_caller);
-        let mut callers = self.sides.iter().filter(|it| it.is_caller);
+        let mut callers = self.sides.iter_mut().filter(|it| it.is_caller);
         let caller = callers.find(|it| it.is != Standing::Told && !is_caller);
-        let caller = caller.map(|it| it.side.place);
+        let caller = caller.map(|it| {
+            // Whatever else there is to say: that it will not connect is said once.
+            it.is = Standing::Told;
+            it.side.place
+        });
         Some(Missing { side, caller })
     }
 }

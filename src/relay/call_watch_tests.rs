@@ -128,6 +128,20 @@ fn the_caller_learns_of_the_other_side_unless_they_were_told_already() {
 }
 
 #[test]
+fn a_caller_without_a_relay_who_was_told_of_the_other_side_is_not_told_again() {
+    let mut watch = CallWatch::default();
+    let (offer, answer) = (
+        description("offer", ""),
+        description("answer", "a=end-of-candidates\r\n"),
+    );
+    says(&mut watch, ALICE, "m.call.invite", &offer, 0);
+    let told = says(&mut watch, SAM, "m.call.answer", &answer, 1).unwrap();
+    assert_eq!(told.caller, Some(ALICE.0));
+    assert_eq!(watch.next(&room(ALICE)), None);
+    assert_eq!(watch.overdue(&room(ALICE), later()), []);
+}
+
+#[test]
 fn of_a_call_that_is_over_nothing_is_said() {
     for (who, kind) in [(ALICE, "m.call.hangup"), (SAM, "m.call.reject")] {
         let mut watch = CallWatch::default();
