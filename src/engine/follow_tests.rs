@@ -81,6 +81,16 @@ fn nobody_is_led_to_where_more_people_can_read() {
         let found = is_successor((&old(), &before), (&new(), &after), &conversation());
         assert_eq!(found, is, "{history}");
     }
+    // Nor to where the members of another space come in.
+    for (space, is) in [("!boats:hs.test", true), ("!all:hs.test", false)] {
+        let (mut before, mut after) = views("shared");
+        for (view, space) in [(&mut before, "!boats:hs.test"), (&mut after, space)] {
+            view.join_rule = "restricted".to_owned();
+            view.admits = vec![space.to_owned()];
+        }
+        let found = is_successor((&old(), &before), (&new(), &after), &conversation());
+        assert_eq!(found, is, "{space}");
+    }
     let (before, mut after) = views("shared");
     let mallory = owned_user_id!("@mallory:hs.test");
     after.members.insert(mallory, "invite".to_owned());

@@ -41,6 +41,8 @@ pub struct RoomView {
     pub history_visibility: String,
     /// `m.room.join_rules`; `invite` when not given.
     pub join_rule: String,
+    /// The rooms whose members may come in uninvited, where the rule is `restricted`.
+    pub admits: Vec<String>,
     /// Everybody's membership.
     pub members: BTreeMap<OwnedUserId, String>,
     /// Display names in this room.
@@ -126,6 +128,9 @@ impl RoomView {
                 if let Some(value) = text("join_rule") {
                     self.join_rule = value;
                 }
+                let allow = content["allow"].as_array().into_iter().flatten();
+                let rooms = allow.filter_map(|one| one["room_id"].as_str());
+                self.admits = rooms.map(str::to_owned).collect();
             }
             "m.room.power_levels" => self.power_levels = Some(content.clone()),
             "m.room.name" => self.name = worded(event, "name"),
