@@ -144,6 +144,13 @@ impl RoomActor {
     }
 }
 
+/// Whether a ghost was invited or came in by this: nothing that was said before is encrypted for
+/// it, and waiting for each key of that would hold up the conversation.
+fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
+    let own = event.membership();
+    own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
+}
+
 /// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
 /// the old room and is here reads again, so that the others have to see their ghost.
 fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
@@ -306,7 +313,10 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let mut inputs = Vec::new();
-        for (event, json) in self.read_back(ghost, room).await? {
+        let events = self.read_back(ghost, room).await?;
+        let since = events.iter().position(|(event, _)| lets_in(event, ghost));
+        let readable = since.map_or(events.len(), |at| at + 1);
+        for (event, json) in events.into_iter().skip(readable) {
             let place = Place::Origin;
             let said =
                 event.state_key.is_none() && conversation.person_at(place, &event.sender).is_some();

@@ -100,3 +100,22 @@ fn nobody_is_led_to_where_more_people_can_read() {
         &conversation()
     ));
 }
+
+#[test]
+fn a_ghost_reads_from_its_invite_on_or_from_its_coming_uninvited() {
+    let ghost = owned_user_id!("@_dm_sam:hs.test");
+    for (user, membership, lets) in [
+        ("@_dm_sam:hs.test", "invite", true),
+        ("@_dm_sam:hs.test", "join", true),
+        ("@_dm_sam:hs.test", "leave", false),
+        ("@bob:hs.test", "join", false),
+    ] {
+        let json = serde_json::json!({
+            "type": "m.room.member", "state_key": user, "sender": "@alice:hs.test",
+            "event_id": "$one", "room_id": new(), "origin_server_ts": 1,
+            "content": { "membership": membership },
+        });
+        let event = RoomEvent::parse(&json.to_string(), Some(&new())).unwrap();
+        assert_eq!(lets_in(&event, &ghost), lets, "{user} {membership}");
+    }
+}
