@@ -138,11 +138,20 @@ fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
         one.is_some_and(|c| of_a_word(*c)) && other.is_some_and(|(_, c)| of_a_word(*c))
     };
     let before = at.checked_sub(1).and_then(|at| letters.get(at));
+    // Many languages say whose something is by an s and nothing before it.
+    let mut behind = at + name.len();
+    if name.len() >= SHORTEST_PART && letters.get(behind).is_some_and(|(_, c)| lower(*c) == 's') {
+        behind += 1;
+    }
+    let ends = |next: usize| {
+        let last = next.checked_sub(1).and_then(|at| letters.get(at));
+        !goes_on(last.map(|(_, c)| c), letters.get(next))
+    };
     here.iter()
         .zip(name)
         .all(|((_, c), wanted)| lower(*c) == *wanted)
         && !goes_on(name.first(), before)
-        && !goes_on(name.last(), letters.get(at + name.len()))
+        && (ends(at + name.len()) || ends(behind))
 }
 
 /// One letter for each letter, so that places stay what they are.

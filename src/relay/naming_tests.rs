@@ -28,6 +28,8 @@ fn a_room_that_is_named_after_people_is_named_after_their_ghosts() {
     for (name, there) in [
         ("Alice Harbour & Sam", "Kim & Sam"),
         ("alice's birthday", "Kim's birthday"),
+        ("Alices Boote, ALICES", "Kims Boote, KimS"),
+        ("Alicesque, alicesand", "Alicesque, alicesand"),
         ("ALICE.HARBOUR and friends", "Kim and friends"),
         ("Al\u{200b}ice", "Kim"),
         ("王小明的生日", "lee的生日"),
