@@ -9,13 +9,13 @@ use super::{
     event::RoomEvent,
     room::RoomActor,
     seat::heard,
-    tables::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere},
+    tables::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere, Seen},
 };
 use crate::{
     introduction::{MEGOLM, RoomView},
     matrix::{Actor, MatrixError},
     relay::{Conversation, Heard, Input, Place, Saying},
-    store::Batch,
+    store::{Batch, prefix},
 };
 
 /// How many conversations of a ghost are looked at.
@@ -24,6 +24,11 @@ const CONVERSATIONS: usize = 20;
 const READ_BACK: u32 = 50;
 /// How often.
 const READ_BACK_PAGES: usize = 4;
+/// How many messages of the old room that come too late are looked at.
+const TOO_LATE: usize = 20;
+/// What their senders are told.
+const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
+                             too late to be passed on. Please send it again here.";
 
 impl RoomActor {
     /// A conversation may go on here soon.
@@ -119,11 +124,41 @@ impl RoomActor {
         let mut inputs = vec![Input::Followed { room: to.clone() }];
         inputs.extend(came_before(conversation, &new));
         inputs.extend(engine.said_before(conversation, first, to, batch).await?);
+        inputs.extend(self.said_too_late(conversation)?);
         let seated = Arrived::Seated {
             conversation: conversation.id.clone(),
             ghosts: inside,
         };
         batch.put::<Inbox>(&(to.clone(), engine.next()), &seated)?;
+        Ok(inputs)
+    }
+
+    /// What has come out of the old room since it was replaced: nobody listens there any more, and
+    /// whoever said it hears that in the new one.
+    fn said_too_late(&self, conversation: &Conversation) -> Result<Vec<Input>, EngineError> {
+        let waiting = self
+            .engine
+            .store()
+            .scan::<Inbox>(&prefix(&self.room), None, TOO_LATE)?;
+        let mut inputs = Vec::new();
+        for (_, arrived) in waiting {
+            let (Arrived::Event(json) | Arrived::AfterGap(json)) = arrived else {
+                continue;
+            };
+            let Some(event) = RoomEvent::parse(&json, Some(&self.room)) else {
+                continue;
+            };
+            let by = conversation.person_at(Place::Origin, &event.sender);
+            let seen = self.engine.store().get::<Seen>(&event.id)?;
+            let known = seen.is_some_and(|seen| seen.handled);
+            if by.is_some() && event.kind == "m.room.encrypted" && !known {
+                inputs.push(Input::NotCarried {
+                    place: Place::Origin,
+                    event: event.id,
+                    words: SAID_TOO_LATE.to_owned(),
+                });
+            }
+        }
         Ok(inputs)
     }
 
