@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedRoomId, api::Direction};
+use ruma::{OwnedRoomId, RoomId, api::Direction};
 
 use super::{
     Engine, EngineError,
@@ -18,16 +18,23 @@ use super::{
     tables::{OpenWork, Rooms, Seen},
 };
 use crate::{
-    matrix::Actor,
+    matrix::{Actor, MatrixError, Page},
     store::{Batch, StoreError},
 };
 
 /// Of so many rooms it is known whether anything was lost; beyond that all are looked at again.
 const ROOMS: usize = 10_000;
 /// How many events are read in one page.
-const PAGE: u32 = 50;
-/// How many pages at the most: more than anybody writes while a homeserver restarts.
-const PAGES: usize = 40;
+pub(super) const PAGE: u32 = 100;
+/// How many pages at the most: all that a homeserver may have queued for us when it went down, and
+/// an end to what has to be held in memory.
+pub(super) const PAGES: usize = 300;
+/// How often a page is asked for: of so many that have to come one after the other some fail.
+const TRIES: u32 = 5;
+/// The first pause between them; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How many rounds those are asked who could not be reached.
+const ROUNDS: u32 = 6;
 /// How long further gaps are waited for before what was lost is asked for.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -63,17 +70,50 @@ impl Engine {
             }
         }
         let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
-        for ghost in ghosts {
-            if self.stopping() {
+        for round in 0..ROUNDS {
+            let mut failed = Vec::new();
+            for ghost in ghosts {
+                if self.stopping() {
+                    return Ok(());
+                }
+                if let Err(error) = self.sync_until_empty(&ghost).await {
+                    tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
+                    failed.push(ghost);
+                }
+                self.drain_to_device().await;
+                tokio::time::sleep(pause).await;
+            }
+            if failed.is_empty() {
                 break;
             }
-            if let Err(error) = self.sync_until_empty(&ghost).await {
-                tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
-            }
-            self.drain_to_device().await;
-            tokio::time::sleep(pause).await;
+            ghosts = failed;
+            tokio::time::sleep(SETTLE * 2_u32.pow(round)).await;
         }
         Ok(())
+    }
+
+    /// A page of a room's history.
+    pub(super) async fn history(
+        &self,
+        actor: Actor<'_>,
+        room: &RoomId,
+        from: &str,
+        direction: Direction,
+    ) -> Result<Page, MatrixError> {
+        let mut tries = 0;
+        loop {
+            let page = self
+                .homeserver()
+                .messages(actor, room, Some(from), direction, PAGE);
+            match page.await {
+                Err(error) if error.is_transient() && tries < TRIES && !self.stopping() => {
+                    let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(tries));
+                    tokio::time::sleep(pause.min(SETTLE * 10)).await;
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
     }
 }
 
@@ -113,8 +153,11 @@ impl RoomActor {
         };
         let device = self.engine.device_of(&ghost)?;
         let actor = Actor::device(&ghost, &device);
-        let homeserver = self.engine.homeserver().clone();
-        let around = homeserver.context(actor, &self.room, before, 0).await;
+        let engine = self.engine.clone();
+        let around = engine
+            .homeserver()
+            .context(actor, &self.room, before, 0)
+            .await;
         let (mut from, mut on) = match around {
             Ok(around) => (around.start, around.end),
             // Not to be seen by the ghost: neither is what lies before it.
@@ -125,9 +168,7 @@ impl RoomActor {
         'back: for _ in 0..PAGES {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
-            let page = homeserver
-                .messages(actor, &self.room, Some(token), back, PAGE)
-                .await?;
+            let page = engine.history(actor, &self.room, token, back).await?;
             if page.events.is_empty() {
                 break;
             }
@@ -155,9 +196,7 @@ impl RoomActor {
         for _ in 0..PAGES {
             let Some(token) = on.as_deref() else { break };
             let forward = Direction::Forward;
-            let page = homeserver
-                .messages(actor, &self.room, Some(token), forward, PAGE)
-                .await?;
+            let page = engine.history(actor, &self.room, token, forward).await?;
             if page.events.is_empty() {
                 break;
             }

@@ -10,7 +10,7 @@ use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
 use serde_json::value::RawValue;
 
 use super::{
-    Engine, EngineError,
+    Engine, EngineError, continuity,
     event::RoomEvent,
     intake::Taken,
     tables::{Arrived, Inbox, OpenWork, Rooms, Seen, SyncTokens},
@@ -24,7 +24,7 @@ const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"ro
 const SWEPT_AT_ONCE: usize = 500;
 /// How many pages one reconciliation reads at the most; what is left waits for the next.
 const PAGES: usize = 50;
-/// How far a gap in a room is read back.
+/// How far a gap in a room is read back where no conversation goes on.
 const GAP_PAGES: usize = 20;
 /// Within this time a ghost is not asked for missing keys again.
 const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
@@ -234,19 +234,28 @@ impl Engine {
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
         let mut from = joined.prev_batch.clone();
         let mut newest_first = Vec::new();
-        for _ in 0..GAP_PAGES {
+        // Of what is said in a conversation nothing is left out.
+        let record = self.store().get::<Rooms>(room)?;
+        let pages = match record.is_some_and(|record| record.seat.is_some()) {
+            true => continuity::PAGES,
+            false => GAP_PAGES,
+        };
+        for _ in 0..pages {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
-            let page = self
-                .homeserver()
-                .messages(actor, room, Some(token), back, 100)
-                .await?;
+            let page = self.history(actor, room, token, back).await?;
             if page.events.is_empty() {
                 break;
             }
             for json in page.events {
-                let known = RoomEvent::parse(json.get(), Some(room));
-                let known = known.map(|event| self.store().contains::<Seen>(&event.id));
+                let event = RoomEvent::parse(json.get(), Some(room));
+                // Of what our own users have said nothing is noted.
+                let said_by_us =
+                    |event: &RoomEvent| event.state_key.is_none() && self.is_ours(&event.sender);
+                if event.as_ref().is_some_and(said_by_us) {
+                    continue;
+                }
+                let known = event.map(|event| self.store().contains::<Seen>(&event.id));
                 if known.transpose()? == Some(true) {
                     newest_first.reverse();
                     return Ok(newest_first);
