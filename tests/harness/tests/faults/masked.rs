@@ -3,12 +3,15 @@
 //!
 //! `STONECHAT_MESSAGES=5000 STONECHAT_KILLS=50` is the long form.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{
     Log, PATIENCE, Seen, ServiceOptions,
-    fake::{Options, Person, World},
+    fake::{Options, Person, Restart, World},
 };
 use ruma::{OwnedRoomId, OwnedUserId};
 
@@ -107,9 +110,18 @@ impl Conversation {
         let before = self.progress();
         for at in plan.moments(times, messages * 3) {
             let mut requests = self.world.fake.requests();
-            while self.progress() - before < at {
+            let (mut reached, mut since) = (self.progress(), Instant::now());
+            while reached - before < at {
                 let next = tokio::time::timeout(PATIENCE, requests.changed()).await;
-                next.with_context(|| format!("nothing happens after {}", self.progress()))??;
+                next.with_context(|| format!("nothing happens after {reached}"))??;
+                if self.progress() > reached {
+                    (reached, since) = (self.progress(), Instant::now());
+                }
+                // It may ask and ask, and get nowhere.
+                ensure!(
+                    since.elapsed() < 2 * PATIENCE,
+                    "no progress after {reached}"
+                );
             }
             for _ in 0..plan.number(12) {
                 // The service may have nothing more to ask.
@@ -201,6 +213,23 @@ impl Side {
         }
         Ok(())
     }
+}
+
+/// A homeserver forgets what it had queued when it goes down: its history still has it.
+#[tokio::test]
+async fn what_the_homeserver_has_lost_is_carried_however_much_it_is() -> Result<()> {
+    const MESSAGES: u64 = 2_500;
+    let mut both = Conversation::begin(true).await?;
+    both.world.service.kill().await?;
+    for n in 0..MESSAGES {
+        let text = both.alice.text(n);
+        both.alice.person.says(&both.alice.room, &text).await?;
+    }
+    let restarting = both.world.fake.restart(Restart::Killed, Duration::ZERO);
+    restarting.await;
+    both.world.service.launch()?;
+    both.sam.hears_all(&both.alice, MESSAGES).await?;
+    both.sam.heard_well(&both.alice, MESSAGES)
 }
 
 #[tokio::test]
