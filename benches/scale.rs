@@ -19,6 +19,7 @@ mod support;
 mod testing;
 
 use std::{
+    alloc::System,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
@@ -31,6 +32,7 @@ use std::{
 
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use stonechat::{
     clock,
     crypto::{self, EncryptTo, IncomingCrypto, MachineSettings, Machines},
@@ -43,7 +45,7 @@ use support::{cpu, median, people};
 
 /// Counts what is allocated.
 #[global_allocator]
-static HEAP: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const ALICE: &str = "@alice:hs.test";
 /// So that what is kept of the database in memory does not grow with what is read.
@@ -371,15 +373,22 @@ async fn use_them(
     assert_eq!(machines.live_count(), count);
     let used = cpu::memory().saturating_sub(before);
     // What is freed when they are put away is theirs, whatever else the process took meanwhile.
-    let allocated = HEAP.current_usage();
+    let allocated = in_use_now();
     drop(machines);
-    let allocated = allocated.saturating_sub(HEAP.current_usage());
+    let allocated = allocated.saturating_sub(in_use_now());
     println!(
         "{} {}",
         allocated as f64 / count as f64,
         used as f64 / (count - count / 10) as f64
     );
     store.shut_down().await.unwrap();
+}
+
+fn in_use_now() -> usize {
+    let stats = HEAP.stats();
+    stats
+        .bytes_allocated
+        .saturating_sub(stats.bytes_deallocated)
 }
 
 async fn converse(
