@@ -39,7 +39,8 @@
 //! * A decider does no I/O and knows no clock: time and randomness are handed in.
 //! * Nothing that people write is on disk or in a log in clear: effects name events, and events
 //!   wait as the ciphertext they came as.
-//! * Nothing leaves before the state behind it is durable, and everything can be done twice: the
+//! * Nothing leaves before the state behind it is durable, or before a crash would lead to the same
+//!   again, as with the messages of a conversation; and everything can be done twice: the
 //!   transaction id of what is sent follows from ghost, room and event.
 //! * There is one way to send what people write into a room, and it encrypts. (A reaction that came
 //!   in clear, as all clients send them, is carried in clear.)

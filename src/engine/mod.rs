@@ -10,7 +10,8 @@
 //! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
 //!   happens in their rooms, `carry`, `portal`, `naming`, `follow`, `mend` and `depart` carry out
 //!   what follows, `event_map` knows which event is which, `calls` who has no relay, `continuity`
-//!   keeps the order where something may have been lost.
+//!   keeps the order where something may have been lost, `gather` takes many messages in at once,
+//!   `delivery` shows that they have arrived.
 //!
 //! # What a crash does
 //!
