@@ -133,31 +133,15 @@ impl Store {
     ) -> Result<Copied, StoreError> {
         self.begin_note()?;
         let outcome = self.export_noted(to, leave_out, extra);
-        *self
-            .inner
-            .note
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        self.inner.pending.end_note();
         outcome
     }
 
     fn begin_note(&self) -> Result<(), StoreError> {
-        // Nobody is writing at this moment, so nothing is missed between note and scan.
-        let _gate = self
-            .inner
-            .ended
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut note = self
-            .inner
-            .note
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if note.is_some() {
-            return Err(failed("another backup is being written; wait for it"));
+        match self.inner.pending.begin_note()? {
+            true => Ok(()),
+            false => Err(failed("another backup is being written; wait for it")),
         }
-        *note = Some(Note::default());
-        Ok(())
     }
 
     fn export_noted(
@@ -179,9 +163,10 @@ impl Store {
         out.write(&migrate::known(migrate::STEPS).to_be_bytes())?;
         out.write(&self.inner.run.number.to_be_bytes())?;
         out.seal()?;
+        let database = self.inner.pending.backend();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = self.inner.backend.scan(&[], after.as_deref(), 256)?;
+            let page = database.scan(&[], after.as_deref(), 256)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (key, value) in page {
@@ -191,16 +176,14 @@ impl Store {
             }
         }
         let note = {
+            // Nobody is writing at this moment.
             let _gate = self
                 .inner
                 .ended
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            self.inner
-                .note
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
+            self.inner.pending.hand_over()?;
+            self.inner.pending.end_note()
         };
         let note = note.unwrap_or_default();
         if note.bytes > MAX_NOTED {
@@ -208,7 +191,7 @@ impl Store {
                 "too much was written during the backup; try at a quieter time",
             ));
         }
-        let extra = extra.into_ops(&self.inner.sealer)?;
+        let extra = extra.into_ops(self.inner.pending.sealer())?;
         let noted = note.ops.iter().filter(|op| match op {
             Op::Put(key, _) | Op::Delete(key) => !left_out(key),
         });

@@ -98,20 +98,22 @@ impl Batch {
         self.0.push(Change::Delete { key });
     }
 
-    pub(super) fn into_ops(self, sealer: &Sealer) -> Result<Vec<Op>, StoreError> {
+    pub(super) fn into_changes(self) -> Vec<Change> {
         self.0
-            .into_iter()
-            .map(|change| {
-                Ok(match change {
-                    Change::Put { key, value } => Op::Put(key, value),
-                    Change::Seal { key, plain } => {
-                        let sealed = sealer.seal(&key, &plain)?;
-                        Op::Put(key, sealed)
-                    }
-                    Change::Delete { key } => Op::Delete(key),
-                })
+    }
+
+    pub(super) fn into_ops(self, sealer: &Sealer) -> Result<Vec<Op>, StoreError> {
+        let seal = |change| {
+            Ok(match change {
+                Change::Put { key, value } => Op::Put(key, value),
+                Change::Seal { key, plain } => {
+                    let sealed = sealer.seal(&key, &plain)?;
+                    Op::Put(key, sealed)
+                }
+                Change::Delete { key } => Op::Delete(key),
             })
-            .collect()
+        };
+        self.0.into_iter().map(seal).collect()
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{StoreError, backend::Backend, files::Progress};
+use super::{StoreError, files::Progress, pending::Pending};
 
 type Outcome = Result<(), StoreError>;
 type Waiter = Box<dyn FnOnce(Outcome) + Send>;
@@ -33,27 +33,23 @@ pub(super) struct Committer {
     notes: Mutex<Option<Sender<Waiter>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
-    applied: Arc<AtomicU64>,
     flushes: Arc<AtomicU64>,
 }
 
 impl Committer {
-    /// Start the thread. `applied` is the number of the last batch.
+    /// Start the thread. What lies in the database was not flushed yet.
     pub(super) fn start(
-        backend: Arc<dyn Backend>,
+        pending: Arc<Pending>,
         progress: Option<Progress>,
-        applied: u64,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::channel();
         let stopped = Arc::new(OnceLock::new());
-        let applied = Arc::new(AtomicU64::new(applied));
         let flushes = Arc::default();
         let flusher = Flusher {
-            backend,
+            pending,
             progress,
             confirmed: 0,
             stopped: stopped.clone(),
-            applied: applied.clone(),
             flushes: Arc::clone(&flushes),
         };
         let thread = std::thread::Builder::new()
@@ -64,7 +60,6 @@ impl Committer {
             notes: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
             stopped,
-            applied,
             flushes,
         })
     }
@@ -80,11 +75,6 @@ impl Committer {
             Some(why) => Err(StoreError::Stopped(why.clone())),
             None => Ok(()),
         }
-    }
-
-    /// The batch of this number was applied, and all before it; call it after.
-    pub(super) fn applied(&self, batch: u64) {
-        self.applied.store(batch, Ordering::SeqCst);
     }
 
     /// Ask for a flush. Everything applied before this call is durable when `Ok` comes.
@@ -128,13 +118,11 @@ impl Drop for Committer {
 }
 
 struct Flusher {
-    backend: Arc<dyn Backend>,
+    pending: Arc<Pending>,
     progress: Option<Progress>,
     /// The last batch that this run has made sure of.
     confirmed: u64,
     stopped: Arc<OnceLock<String>>,
-    /// The last batch that was applied.
-    applied: Arc<AtomicU64>,
     flushes: Arc<AtomicU64>,
 }
 
@@ -146,7 +134,11 @@ impl Flusher {
             match notes.recv_timeout(PATIENCE) {
                 Ok(first) => waiting.push(first),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // Nobody is left to tell.
+                    let _ = self.flush();
+                    return;
+                }
             }
             if let Some(rest) = began.and_then(|began| PACE.checked_sub(began.elapsed())) {
                 std::thread::sleep(rest);
@@ -165,24 +157,26 @@ impl Flusher {
             return Err(StoreError::Stopped(why.clone()));
         }
         // Whoever waits applied what they wait for before they left their note.
-        let applied = self.applied.load(Ordering::SeqCst);
-        if applied == self.confirmed {
-            return Ok(());
-        }
-        let outcome = self.backend.flush().and_then(|()| {
-            self.progress
-                .as_ref()
-                .map_or(Ok(()), |file| file.write(applied))
+        let batch = match self.pending.hand_over() {
+            Ok(batch) if batch == self.confirmed => return Ok(()),
+            handed_over => handed_over,
+        };
+        let outcome = batch.and_then(|batch| {
+            self.pending.backend().flush()?;
+            if let Some(file) = &self.progress {
+                file.write(batch)?;
+            }
+            Ok(batch)
         });
         self.flushes.fetch_add(1, Ordering::Relaxed);
         match &outcome {
-            Ok(()) => self.confirmed = applied,
+            Ok(batch) => self.confirmed = *batch,
             // A flush that failed may have dropped what it should have written: to try again and
             // report success would be a lie.
             Err(e) => {
                 let _ = self.stopped.set(e.to_string());
             }
         }
-        outcome
+        outcome.map(drop)
     }
 }

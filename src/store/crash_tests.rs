@@ -170,6 +170,110 @@ fn write_until_killed() {
     runtime.block_on(futures_util::future::join_all(writers));
 }
 
+/// Slots that a writer fills again and again.
+const SLOTS: u64 = 40;
+/// Where a writer notes what it has written last.
+const LAST: u64 = u64::MAX;
+
+/// What a writer's `n`th change is: from some bytes to some tens of thousands.
+fn filling(writer: u64, n: u64) -> Vec<u8> {
+    let mixed = (writer * 1000 + n).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+    let length = match mixed % 20 {
+        0 => 60_000,
+        1..4 => 9_000,
+        _ => mixed % 1500,
+    };
+    let mut value = n.to_be_bytes().to_vec();
+    value.resize(8 + length as usize, writer as u8);
+    value
+}
+
+/// A database that grows no more writes where it has written before: what a crash takes back must
+/// still be there. `STONECHAT_KILL_ROUNDS` says how often to kill, 10 times if it is not set.
+#[test]
+fn a_store_that_is_written_over_and_over_survives_kill_nine() {
+    let rounds = std::env::var("STONECHAT_KILL_ROUNDS").map_or(10, |text| text.parse().unwrap());
+    let mut folder = tempfile::tempdir().unwrap();
+    folder.disable_cleanup(true);
+    let mut acked = [None; WRITERS as usize];
+    for round in 0..rounds {
+        let mut writing = child("write_over_until_killed", folder.path(), "");
+        let mut said = Vec::new();
+        let kill_after = 10 + rand::random_range(0..200);
+        let acks = acknowledged(&mut writing, Some(kill_after), &mut said);
+        let kept = folder.path().display();
+        assert!(
+            !writing.wait().unwrap().success() && acks.len() >= 10,
+            "round {round}, kept in {kept}: {said:?}"
+        );
+        for (writer, n) in acks {
+            acked[writer as usize] = Some(n);
+        }
+        let store = open(folder.path()).unwrap_or_else(|e| panic!("{round}, kept in {kept}: {e}"));
+        for (writer, acked) in (0..).zip(acked) {
+            let last = store.get::<Right>(&(writer, LAST)).unwrap();
+            let last = last.map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+            assert!(
+                last >= acked,
+                "round {round}, kept in {kept}: {last:?}, {acked:?}"
+            );
+            for slot in 0..SLOTS {
+                let newest = last.and_then(|last| {
+                    (0..=last)
+                        .rev()
+                        .take(SLOTS as usize)
+                        .find(|n| n % SLOTS == slot)
+                });
+                let found = store.get::<Left>(&(writer, slot)).unwrap();
+                let expected = newest.map(|n| filling(writer, n));
+                assert!(
+                    found == expected,
+                    "round {round}, kept in {kept}: slot {slot}"
+                );
+            }
+        }
+    }
+    folder.disable_cleanup(false);
+}
+
+#[test]
+#[ignore = "the child of a_store_that_is_written_over_and_over_survives_kill_nine"]
+fn write_over_until_killed() {
+    let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
+    let store = open(&folder).unwrap_or_else(|e| {
+        println!("cannot open: {e}");
+        panic!("{e}");
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let store = store.clone();
+            runtime.spawn(async move {
+                let last = store.get::<Right>(&(writer, LAST)).unwrap();
+                let mut n = last.map_or(0, |n| u64::from_be_bytes(n.try_into().unwrap()) + 1);
+                loop {
+                    let mut batch = Batch::new();
+                    batch
+                        .put::<Left>(&(writer, n % SLOTS), &filling(writer, n))
+                        .unwrap();
+                    let number = n.to_be_bytes().to_vec();
+                    batch.put::<Right>(&(writer, LAST), &number).unwrap();
+                    store.apply(batch).unwrap();
+                    if n % 3 == writer % 3 {
+                        store.flush().await.unwrap();
+                        println!("ack {writer} {n}");
+                    }
+                    n += 1;
+                }
+            })
+        })
+        .collect();
+    runtime.block_on(futures_util::future::join_all(writers));
+}
+
 #[test]
 fn a_full_disk_is_an_error_and_what_was_acknowledged_stays() {
     let folder = tempfile::tempdir().unwrap();

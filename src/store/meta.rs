@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
-    backend::{Backend, Op},
+    backend::{Backend, Op, Record},
     migrate,
     seal::Sealer,
     sum::Sum,
@@ -81,12 +81,8 @@ pub(super) fn restore(
     Sum::of(backend)?.apply_first(backend, ops)
 }
 
-/// Whether the store was restored and what follows from it is not done yet.
-pub(super) fn is_restored(backend: &dyn Backend) -> Result<bool, StoreError> {
-    Ok(backend.get(RESTORED)?.is_some())
-}
-
-/// The key of the record that says so.
+/// The key of the record that says that the store was restored and that what follows from it is
+/// not done yet.
 pub(super) fn restored_key() -> Vec<u8> {
     RESTORED.to_vec()
 }
@@ -187,8 +183,8 @@ pub(super) fn begin_run(backend: &dyn Backend, sum: Sum) -> Result<(Run, Sum), S
 }
 
 /// The record that ends a run cleanly.
-pub(super) fn end_run(run: Run) -> Result<Op, StoreError> {
-    Ok(Op::Put(RUN.to_vec(), encode(&Run { clean: true, ..run })?))
+pub(super) fn end_run(run: Run) -> Result<Record, StoreError> {
+    Ok((RUN.to_vec(), encode(&Run { clean: true, ..run })?))
 }
 
 #[cfg(test)]

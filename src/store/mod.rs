@@ -9,8 +9,11 @@
 //! *durable* — there after `kill -9` and after a power cut, as far as the disk keeps its word —
 //! when a [`Store::flush`] that began after them has returned `Ok`. Changes become durable in the
 //! order in which they were applied: if one is there after a crash, so are all before it. What
-//! nobody waits for is flushed within a second. If a flush fails the store stops for good, since nobody can say what has reached the disk; a
-//! restart finds what has.
+//! nobody waits for is flushed within a second. If a flush fails the store stops for good, since
+//! nobody can say what has reached the disk; a restart finds what has.
+//!
+//! Until then they are in memory only, beside the database (`pending.rs`), which is given what has
+//! gathered as one batch.
 
 pub mod backend;
 mod backup;
@@ -26,9 +29,13 @@ mod doubt;
 mod error;
 pub(crate) mod files;
 mod key;
+mod known;
 mod memory;
 mod meta;
 mod migrate;
+mod pending;
+#[cfg(test)]
+mod pending_tests;
 pub(crate) mod raw;
 mod renew;
 mod replace;
@@ -50,11 +57,11 @@ use futures_util::future::BoxFuture;
 pub(crate) use self::key::{Subkey, random};
 use self::{
     backend::Backend,
-    batch::physical,
+    batch::{Change, physical},
     committer::Committer,
     files::{Lock, Progress, SideFile},
+    pending::{Pending, Value},
     seal::Sealer,
-    sum::Sum,
 };
 pub use self::{
     backup::Copied,
@@ -95,21 +102,15 @@ pub struct Store {
 }
 
 struct Inner {
-    // Dropped first: it joins its thread, which holds the backend too.
+    // Dropped first: it joins its thread, which holds the database too.
     committer: Committer,
-    backend: Arc<dyn Backend>,
-    sealer: Sealer,
+    pending: Arc<Pending>,
     key: StoreKey,
     run: Run,
-    /// What the records amount to. Held while a batch is applied: batches take effect one after the
-    /// other, here, in the database, and in the note.
-    sum: Mutex<Sum>,
     /// Whether the store is shut down; writers hold it for reading.
     ended: RwLock<bool>,
     /// What is to be done before it is shut down.
     before_end: Mutex<Option<Arc<LastAct>>>,
-    /// What is written while a backup is made.
-    note: Mutex<Option<backup::Note>>,
     folder: Option<PathBuf>,
     /// What would be a file beside the database, for a store in memory.
     memory_side: SideFile,
@@ -169,18 +170,16 @@ impl Store {
             Some((_, lock, progress)) => (Some(lock), Some(progress)),
             None => (None, None),
         };
-        let committer = Committer::start(backend.clone(), progress, sum.batches())?;
+        let pending = Arc::new(Pending::new(backend, sealer, sum));
+        let committer = Committer::start(pending.clone(), progress)?;
         let ended = RwLock::new(false);
         let inner = Inner {
             committer,
-            backend,
-            sealer,
+            pending,
             key,
             run,
-            sum: Mutex::new(sum),
             ended,
             before_end: Mutex::default(),
-            note: Mutex::default(),
             folder,
             memory_side: SideFile::memory(),
             _lock: lock,
@@ -211,21 +210,39 @@ impl Store {
     pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        self.inner
-            .backend
-            .get(&key)?
+        let value = self.inner.pending.get(&key)?;
+        value
             .map(|value| self.inner.value::<T>(&key, &value))
             .transpose()
+    }
+
+    /// A record that is read much more often than it is changed: it is decoded once, and kept as long
+    /// as nobody changes it (or among the last few thousand that were read like this). The same as
+    /// [`Store::get`], in whatever order the two are used.
+    pub fn known<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
+    where
+        T::Value: Send + Sync,
+    {
+        self.inner.check()?;
+        let key = physical::<T>(&key.encode())?;
+        let known = self.inner.pending.known();
+        let before = match known.of(&key) {
+            Ok(record) => return Ok(record),
+            Err(before) => before,
+        };
+        let value = self.inner.pending.get(&key)?;
+        let record = value
+            .map(|value| self.inner.value::<T>(&key, &value).map(Arc::new))
+            .transpose()?;
+        known.keep(before, key, record.as_ref());
+        Ok(record)
     }
 
     /// Whether there is a record.
     pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
         self.inner.check()?;
-        Ok(self
-            .inner
-            .backend
-            .get(&physical::<T>(&key.encode())?)?
-            .is_some())
+        let key = physical::<T>(&key.encode())?;
+        self.inner.pending.contains(&key)
     }
 
     /// At most `limit` records in the order of their keys: those whose encoded key begins with
@@ -241,7 +258,7 @@ impl Store {
         let after = after
             .map(|after| physical::<T>(&after.encode()))
             .transpose()?;
-        let records = self.inner.backend.scan(&prefix, after.as_deref(), limit)?;
+        let records = self.inner.pending.scan(&prefix, after.as_deref(), limit)?;
         records
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
@@ -262,7 +279,7 @@ impl Store {
             .transpose()?;
         let records = self
             .inner
-            .backend
+            .pending
             .scan_back(&prefix, before.as_deref(), limit)?;
         records
             .into_iter()
@@ -278,7 +295,6 @@ impl Store {
     /// Make changes: all or nothing, visible at once, durable with the next flush.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         self.inner.committer.check()?;
-        let ops = batch.into_ops(&self.inner.sealer)?;
         let ended = self
             .inner
             .ended
@@ -287,31 +303,7 @@ impl Store {
         if *ended {
             return Err(StoreError::Closed);
         }
-        if ops.is_empty() {
-            return Ok(());
-        }
-        let backend = &*self.inner.backend;
-        let mut sum = self
-            .inner
-            .sum
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut ops = ops;
-        let (next, keep) = sum.after(backend, &ops)?;
-        ops.push(keep);
-        let mut note = self
-            .inner
-            .note
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = note.as_mut() {
-            open.add(&ops);
-        }
-        drop(note);
-        backend.apply(ops)?;
-        *sum = next;
-        self.inner.committer.applied(sum.batches());
-        Ok(())
+        self.inner.pending.apply(batch.into_changes())
     }
 
     /// Returns when everything applied so far is durable. Callers share one flush.
@@ -376,22 +368,15 @@ impl Store {
     }
 
     fn note_end(&self) -> Result<(), StoreError> {
-        let mut sum = self
-            .inner
-            .sum
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let end = vec![meta::end_run(self.inner.run)?];
-        *sum = sum.apply(&*self.inner.backend, end)?;
-        self.inner.committer.applied(sum.batches());
-        Ok(())
+        let (key, value) = meta::end_run(self.inner.run)?;
+        self.inner.pending.apply(vec![Change::Put { key, value }])
     }
 
     /// Whether this store came from a backup and [`Store::restore_done`] was not applied yet. What
     /// lies in it may be older than what the world has seen: no session may be used again, no
     /// one-time key published again.
     pub fn restored(&self) -> Result<bool, StoreError> {
-        meta::is_restored(&*self.inner.backend)
+        self.inner.pending.contains(&meta::restored_key())
     }
 
     /// Add to a batch that all that follows from a restore is done.
@@ -401,10 +386,12 @@ impl Store {
 
     /// Read every record once, so that damage shows, and count them. Blocks.
     pub fn check(&self) -> Result<u64, StoreError> {
+        self.inner.pending.hand_over()?;
+        let database = self.inner.pending.backend();
         let mut count = 0;
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = self.inner.backend.scan(&[], after.as_deref(), 256)?;
+            let page = database.scan(&[], after.as_deref(), 256)?;
             let Some((last, _)) = page.last() else {
                 return Ok(count);
             };
@@ -420,7 +407,7 @@ impl Store {
 
     /// Bytes on disk.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
-        self.inner.backend.size_on_disk()
+        self.inner.pending.backend().size_on_disk()
     }
 }
 
@@ -429,25 +416,27 @@ impl Inner {
         self.committer.check()
     }
 
-    fn value<T: Table>(&self, key: &[u8], value: &[u8]) -> Result<T::Value, StoreError> {
+    fn value<T: Table>(&self, key: &[u8], value: &Value) -> Result<T::Value, StoreError> {
         let decode = |bytes: &[u8]| {
             rmp_serde::from_slice(bytes).map_err(|e| StoreError::Decode {
                 table: T::NAME,
                 why: decode_failure(&e),
             })
         };
-        if T::SECRET {
-            let plain = self
-                .sealer
-                .open(key, value)
-                .ok_or(StoreError::Unseal { table: T::NAME })?;
-            decode(&plain)
-        } else {
-            decode(value)
+        match value {
+            Value::Plain(plain) => decode(plain),
+            Value::Stored(value) if T::SECRET => {
+                let sealer = self.pending.sealer();
+                let plain = sealer
+                    .open(key, value)
+                    .ok_or(StoreError::Unseal { table: T::NAME })?;
+                decode(&plain)
+            }
+            Value::Stored(value) => decode(value),
         }
     }
 
-    fn record<T: Table>(&self, key: &[u8], value: &[u8]) -> Result<Entry<T>, StoreError> {
+    fn record<T: Table>(&self, key: &[u8], value: &Value) -> Result<Entry<T>, StoreError> {
         let typed =
             T::Key::decode(key.get(1..).unwrap_or_default()).ok_or_else(|| StoreError::Decode {
                 table: T::NAME,

@@ -13,7 +13,10 @@ use super::{
 /// Read a value.
 pub(crate) fn get(store: &Store, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     store.inner.check()?;
-    store.inner.backend.get(key)
+    let value = store.inner.pending.get(key)?;
+    value
+        .map(|value| value.stored(key, store.inner.pending.sealer()))
+        .transpose()
 }
 
 /// At most `limit` records whose key begins with `prefix` and is greater than `after`.
@@ -24,7 +27,7 @@ pub(crate) fn scan(
     limit: usize,
 ) -> Result<Vec<Record>, StoreError> {
     store.inner.check()?;
-    store.inner.backend.scan(prefix, after, limit)
+    store.inner.pending.scan_stored(prefix, after, limit)
 }
 
 /// Insert or replace a record.

@@ -11,7 +11,10 @@
 //! batch that was confirmed lies outside (`progress`); a database that knows a batch as young as
 //! that also has the sum as of that batch or a younger one, which no loss of older ones agrees with.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -93,7 +96,7 @@ impl Sum {
 
     /// Apply `ops` and the sum after them, which is returned.
     pub(super) fn apply(self, backend: &dyn Backend, mut ops: Vec<Op>) -> Result<Self, StoreError> {
-        let (next, keep) = self.after(backend, &ops)?;
+        let (next, keep) = self.after(backend, &mut ops)?;
         ops.push(keep);
         backend.apply(ops)?;
         Ok(next)
@@ -105,16 +108,21 @@ impl Sum {
         backend: &dyn Backend,
         mut ops: Vec<Op>,
     ) -> Result<(), StoreError> {
-        let (next, _) = self.after(backend, &ops)?;
+        let (next, _) = self.after(backend, &mut ops)?;
         let first = Self { batches: 0, ..next };
         ops.push(first.keep());
         backend.apply(ops)
     }
 
-    /// The sum after `ops`, which are about to be applied, and the change that keeps it.
-    pub(super) fn after(self, backend: &dyn Backend, ops: &[Op]) -> Result<(Self, Op), StoreError> {
+    /// The sum after `ops`, which are about to be applied, and the change that keeps it. What deletes
+    /// what is not there is taken out of them.
+    pub(super) fn after(
+        self,
+        backend: &dyn Backend,
+        ops: &mut Vec<Op>,
+    ) -> Result<(Self, Op), StoreError> {
         let mut last: HashMap<&[u8], Option<&[u8]>> = HashMap::with_capacity(ops.len());
-        for op in ops {
+        for op in &*ops {
             match op {
                 Op::Put(key, value) => last.insert(key, Some(value)),
                 Op::Delete(key) => last.insert(key, None),
@@ -124,17 +132,25 @@ impl Sum {
             batches: self.batches.saturating_add(1),
             ..self
         };
+        let mut idle = HashSet::new();
         for (key, value) in last {
             if !counts(key) {
                 continue;
             }
-            if let Some(old) = backend.get(key)? {
+            let old = backend.get(key)?;
+            if old.is_none() && value.is_none() {
+                idle.insert(key.to_vec());
+            }
+            if let Some(old) = old {
                 sum.take_away(key, &old);
             }
             if let Some(value) = value {
                 sum.add(key, value);
             }
         }
+        ops.retain(|op| match op {
+            Op::Put(key, _) | Op::Delete(key) => !idle.contains(key),
+        });
         Ok((sum, sum.keep()))
     }
 

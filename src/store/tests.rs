@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     backend::{Backend, Op},
     memory::MemoryBackend,
+    sum::Sum,
     *,
 };
 
@@ -163,7 +164,12 @@ fn an_error_about_a_record_does_not_show_it() {
     );
     // A string where a map of fields is expected: serde would quote it.
     let key = [vec![Tokens::ID], "k".to_owned().encode()].concat();
-    let sealed = store.inner.sealer.seal(&key, b"\xA6secret").unwrap();
+    let sealed = store
+        .inner
+        .pending
+        .sealer()
+        .seal(&key, b"\xA6secret")
+        .unwrap();
     batch.put_raw(key, sealed);
     store.apply(batch).unwrap();
     assert_eq!(
@@ -361,7 +367,7 @@ fn a_store_of_schema_1_is_brought_up_to_date_and_checked_as_before() {
     assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
     assert!(!doubt.exists(), "all was counted and written anew");
     let store = open(folder.path(), &key).unwrap();
-    let backend = &*store.inner.backend;
+    let backend = store.inner.pending.backend();
     assert_eq!(backend.get(&[meta::ID, b'f']).unwrap(), None);
     let kept = Sum::kept(backend).unwrap().unwrap();
     assert!(kept.batches() > 11, "{kept:?}");
@@ -402,8 +408,9 @@ fn a_confirmed_batch_cannot_go_together_with_the_sum_after_it() {
     let key = StoreKey::random().unwrap();
     let store = open(folder.path(), &key).unwrap();
     let sum = [meta::ID, b'h'];
-    let before = store.inner.backend.get(&sum).unwrap().unwrap();
-    let number = Sum::kept(&*store.inner.backend).unwrap().unwrap().batches();
+    let database = store.inner.pending.backend();
+    let before = database.get(&sum).unwrap().unwrap();
+    let number = Sum::kept(database).unwrap().unwrap().batches();
     let mut batch = Batch::new();
     batch.put::<Names>(&name("n", 1), &String::new()).unwrap();
     store.apply(batch).unwrap();

@@ -1,0 +1,396 @@
+//! Changes that everybody sees and the database does not have yet.
+//!
+//! A batch is a map in memory until the next flush, which hands the database everything that has
+//! gathered as one batch of its own. What it costs a database to take a batch in (sled seals a
+//! buffer of its log and wakes all its threads, however little the batch holds) is paid once for
+//! each flush and not for each change, and what is put and deleted between two flushes, as most of
+//! what lies in a queue is, never reaches it. Nor is it sealed: what is in memory alone needs none.
+//!
+//! Readers look here first and then into the database. Changes leave in whole batches, in the order
+//! in which they came, so that a crash takes the youngest and nothing in between.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    StoreError,
+    backend::{Backend, Op, Record},
+    backup::Note,
+    batch::Change,
+    known::Known,
+    memory::range,
+    seal::Sealer,
+    sum::Sum,
+};
+
+/// How much gathers, in bytes of keys and values, before a writer hands it over at once.
+const AT_MOST: usize = 4 * 1024 * 1024;
+/// What a change takes beside its key and value, about.
+const OVERHEAD: usize = 100;
+
+/// A value, as a reader finds it.
+pub(super) enum Value {
+    /// As it lies in the database.
+    Stored(Vec<u8>),
+    /// Of a secret table, not sealed yet.
+    Plain(Zeroizing<Vec<u8>>),
+}
+
+impl Value {
+    /// As it lies, or will lie, in the database.
+    pub(super) fn stored(self, key: &[u8], sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
+        match self {
+            Value::Stored(value) => Ok(value),
+            Value::Plain(plain) => sealer.seal(key, &plain),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Latest {
+    Stored(Vec<u8>),
+    Plain(Zeroizing<Vec<u8>>),
+    Deleted,
+}
+
+impl Latest {
+    fn value(&self) -> Option<Value> {
+        match self {
+            Latest::Stored(value) => Some(Value::Stored(value.clone())),
+            Latest::Plain(plain) => Some(Value::Plain(plain.clone())),
+            Latest::Deleted => None,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Latest::Stored(value) => value.len(),
+            Latest::Plain(plain) => plain.len(),
+            Latest::Deleted => 0,
+        }
+    }
+}
+
+type Changes = BTreeMap<Vec<u8>, Latest>;
+
+#[derive(Default)]
+struct Gathered {
+    /// What has come since the last batch was handed over.
+    young: Changes,
+    bytes: usize,
+    /// What is being handed over.
+    leaving: Arc<Changes>,
+}
+
+/// What the database is told, by whom, and what it has been told so far.
+struct Handover {
+    /// What the records in the database amount to.
+    sum: Sum,
+    /// What is written while a backup is made.
+    note: Option<Note>,
+}
+
+/// The database, and what it does not have yet.
+pub(super) struct Pending {
+    backend: Arc<dyn Backend>,
+    sealer: Sealer,
+    gathered: RwLock<Gathered>,
+    /// Held while changes are handed over: one after the other, here, in the database, and in the
+    /// note.
+    handover: Mutex<Handover>,
+    /// What was read and decoded.
+    known: Known,
+    /// Why nothing can be handed over any more.
+    failed: OnceLock<StoreError>,
+}
+
+impl Pending {
+    pub(super) fn new(backend: Arc<dyn Backend>, sealer: Sealer, sum: Sum) -> Self {
+        Self {
+            backend,
+            sealer,
+            gathered: RwLock::default(),
+            handover: Mutex::new(Handover { sum, note: None }),
+            known: Known::default(),
+            failed: OnceLock::new(),
+        }
+    }
+
+    /// What seals the values of secret tables.
+    pub(super) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// What was read and decoded, as long as it is not changed.
+    pub(super) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// The database alone.
+    pub(super) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Make changes: all or nothing, in order, visible when this returns.
+    pub(super) fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        self.check()?;
+        let mut gathered = self
+            .gathered
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            let (key, latest) = match change {
+                Change::Put { key, value } => (key, Latest::Stored(value)),
+                Change::Seal { key, plain } => (key, Latest::Plain(plain)),
+                Change::Delete { key } => (key, Latest::Deleted),
+            };
+            gathered.bytes += latest.size();
+            let more = OVERHEAD + key.len();
+            self.known.changed(&key);
+            match gathered.young.insert(key, latest) {
+                Some(old) => gathered.bytes -= old.size(),
+                None => gathered.bytes += more,
+            }
+        }
+        let too_much = gathered.bytes > AT_MOST;
+        drop(gathered);
+        if too_much {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    /// Give the database all that has gathered, as one batch. Returns the number of its last batch.
+    pub(super) fn hand_over(&self) -> Result<u64, StoreError> {
+        let mut handover = self.handing_over();
+        self.check()?;
+        let leaving = {
+            let mut gathered = self
+                .gathered
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            gathered.bytes = 0;
+            gathered.leaving = Arc::new(std::mem::take(&mut gathered.young));
+            gathered.leaving.clone()
+        };
+        if leaving.is_empty() {
+            return Ok(handover.sum.batches());
+        }
+        if let Err(error) = self.write(&leaving, &mut handover) {
+            // What could not be handed over stays visible, and nothing younger overtakes it.
+            let _ = self.failed.set(error.clone());
+            return Err(error);
+        }
+        self.gathered
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .leaving = Arc::default();
+        Ok(handover.sum.batches())
+    }
+
+    fn write(&self, leaving: &Changes, handover: &mut Handover) -> Result<(), StoreError> {
+        let mut ops = Vec::with_capacity(leaving.len() + 1);
+        for (key, latest) in leaving {
+            let key = key.clone();
+            ops.push(match latest.value() {
+                None => Op::Delete(key),
+                Some(value) => {
+                    let value = value.stored(&key, &self.sealer)?;
+                    Op::Put(key, value)
+                }
+            });
+        }
+        let (next, keep) = handover.sum.after(&*self.backend, &mut ops)?;
+        if ops.is_empty() {
+            return Ok(());
+        }
+        ops.push(keep);
+        if let Some(note) = &mut handover.note {
+            note.add(&ops);
+        }
+        self.backend.apply(ops)?;
+        handover.sum = next;
+        Ok(())
+    }
+
+    /// Begin to note what is written to the database from now on; what came before is in it.
+    pub(super) fn begin_note(&self) -> Result<bool, StoreError> {
+        self.hand_over()?;
+        let mut handover = self.handing_over();
+        let free = handover.note.is_none();
+        if free {
+            handover.note = Some(Note::default());
+        }
+        Ok(free)
+    }
+
+    /// What was noted; nothing is from now on.
+    pub(super) fn end_note(&self) -> Option<Note> {
+        self.handing_over().note.take()
+    }
+
+    fn handing_over(&self) -> MutexGuard<'_, Handover> {
+        self.handover.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match self.failed.get() {
+            Some(error) => Err(StoreError::Stopped(error.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        {
+            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
+            let latest = gathered
+                .young
+                .get(key)
+                .or_else(|| gathered.leaving.get(key));
+            if let Some(latest) = latest {
+                return Ok(latest.value());
+            }
+        }
+        // Should it be handed over at this moment it is found there, and is only younger.
+        Ok(self.backend.get(key)?.map(Value::Stored))
+    }
+
+    /// Whether a key has a value.
+    pub(super) fn contains(&self, key: &[u8]) -> Result<bool, StoreError> {
+        {
+            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
+            let latest = gathered
+                .young
+                .get(key)
+                .or_else(|| gathered.leaving.get(key));
+            if let Some(latest) = latest {
+                return Ok(!matches!(latest, Latest::Deleted));
+            }
+        }
+        Ok(self.backend.get(key)?.is_some())
+    }
+
+    /// As [`Backend::scan`].
+    pub(super) fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+        let Some(bounds) = range(prefix, after, None) else {
+            return Ok(Vec::new());
+        };
+        let pending = {
+            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
+            let leaving = gathered.leaving.range::<Vec<u8>, _>(bounds.clone());
+            let young = gathered.young.range::<Vec<u8>, _>(bounds);
+            first(leaving, young, limit, |a, b| a < b)
+        };
+        let most = limit.saturating_add(pending.len());
+        let stored = self.backend.scan(prefix, after, most)?;
+        if pending.is_empty() {
+            return Ok(stored.into_iter().map(as_stored).collect());
+        }
+        let all = merged(stored, pending).into_iter();
+        Ok(all.filter_map(found).take(limit).collect())
+    }
+
+    /// As [`Backend::scan_back`].
+    pub(super) fn scan_back(
+        &self,
+        prefix: &[u8],
+        before: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+        let Some(bounds) = range(prefix, None, before) else {
+            return Ok(Vec::new());
+        };
+        let pending = {
+            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
+            let leaving = gathered.leaving.range::<Vec<u8>, _>(bounds.clone()).rev();
+            let young = gathered.young.range::<Vec<u8>, _>(bounds).rev();
+            first(leaving, young, limit, |a, b| a > b)
+        };
+        let most = limit.saturating_add(pending.len());
+        let stored = self.backend.scan_back(prefix, before, most)?;
+        if pending.is_empty() {
+            return Ok(stored.into_iter().map(as_stored).collect());
+        }
+        let all = merged(stored, pending).into_iter().rev();
+        Ok(all.filter_map(found).take(limit).collect())
+    }
+
+    /// As [`Backend::scan`], with values as they will lie in the database.
+    pub(super) fn scan_stored(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let records = self.scan(prefix, after, limit)?.into_iter();
+        records
+            .map(|(key, value)| {
+                let value = value.stored(&key, &self.sealer)?;
+                Ok((key, value))
+            })
+            .collect()
+    }
+}
+
+fn as_stored((key, value): Record) -> (Vec<u8>, Value) {
+    (key, Value::Stored(value))
+}
+
+fn found((key, latest): (Vec<u8>, Latest)) -> Option<(Vec<u8>, Value)> {
+    Some((key, latest.value()?))
+}
+
+/// The changes up to the `limit`th that leaves a value: whatever comes after that many values
+/// cannot be among the first `limit` of all.
+fn first<'a>(
+    leaving: impl Iterator<Item = (&'a Vec<u8>, &'a Latest)>,
+    young: impl Iterator<Item = (&'a Vec<u8>, &'a Latest)>,
+    limit: usize,
+    comes_first: fn(&[u8], &[u8]) -> bool,
+) -> Changes {
+    let (mut leaving, mut young) = (leaving.peekable(), young.peekable());
+    let mut out = Changes::new();
+    let mut values = 0;
+    while values < limit {
+        let take_young = match (leaving.peek(), young.peek()) {
+            (None, None) => break,
+            (Some(_), None) => false,
+            (None, Some(_)) => true,
+            (Some((old, _)), Some((new, _))) => {
+                if old == new {
+                    leaving.next();
+                }
+                !matches!(leaving.peek(), Some((old, _)) if comes_first(old, new))
+            }
+        };
+        let next = if take_young {
+            young.next()
+        } else {
+            leaving.next()
+        };
+        if let Some((key, latest)) = next {
+            values += usize::from(!matches!(latest, Latest::Deleted));
+            out.insert(key.clone(), latest.clone());
+        }
+    }
+    out
+}
+
+fn merged(stored: Vec<Record>, pending: Changes) -> Changes {
+    let mut all: Changes = stored
+        .into_iter()
+        .map(|(key, value)| (key, Latest::Stored(value)))
+        .collect();
+    all.extend(pending);
+    all
+}
