@@ -78,8 +78,8 @@ impl Machines {
         let still = shared
             .as_ref()
             .is_some_and(|shared| self.is_still_shared(&ghost, to, &recipients, shared));
-        if still {
-            return speak(&ghost, to, event_type, content).await;
+        if still && let Some(said) = say_on(&ghost, to, event_type, content).await? {
+            return Ok(said);
         }
         *shared = None;
         // Before anything is looked at: what changes meanwhile is looked at next time.
@@ -166,6 +166,21 @@ pub(super) struct Shared {
     recipients: Vec<OwnedUserId>,
     seen: Vec<Seen>,
     taken_in: u64,
+}
+
+/// Says something more with a session that everybody has. `None` if it was put down just now.
+async fn say_on(
+    ghost: &InUse,
+    to: &EncryptTo,
+    event_type: &str,
+    content: &RawValue,
+) -> Result<Option<Box<RawValue>>, EncryptError> {
+    let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
+    let saying = ghost.store.say(&to.room_id, event_type, &content);
+    // The library panics at content that is no object.
+    let said = AssertUnwindSafe(saying).catch_unwind().await;
+    let said = said.map_err(|_| CryptoError::Olm("it cannot be encrypted".to_owned()))?;
+    Ok(said.map(Raw::into_json))
 }
 
 async fn speak(

@@ -207,15 +207,15 @@ impl Machines {
 
     /// The device that speaks for a ghost, once it is ready.
     pub fn device_of(&self, user: &UserId) -> Result<Option<OwnedDeviceId>, CryptoError> {
-        let record = self.record(user)?;
+        let record = self.known_record(user)?;
         Ok(record
             .filter(|record| record.step == Step::Ready)
-            .and_then(|record| record.device))
+            .and_then(|record| record.device.clone()))
     }
 
     /// Which keys a ghost has, once it is ready; `None` for a user that is not ours.
     pub fn kind_of(&self, user: &UserId) -> Result<Option<GhostKind>, CryptoError> {
-        let record = self.record(user)?;
+        let record = self.known_record(user)?;
         Ok(record
             .filter(|record| record.step == Step::Ready)
             .map(|record| record.kind))
@@ -290,6 +290,14 @@ impl Machines {
         Ok(self.0.store.get::<Ghosts>(&user.to_owned())?)
     }
 
+    /// The same for whoever only looks at it.
+    pub(super) fn known_record(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<Arc<GhostRecord>>, CryptoError> {
+        Ok(self.0.store.known::<Ghosts>(&user.to_owned())?)
+    }
+
     pub(super) fn apply_record(
         &self,
         user: &UserId,
@@ -339,7 +347,7 @@ impl Machines {
 
     /// The machine of a ghost that is ready.
     pub(super) async fn ready(&self, user: &UserId) -> Result<InUse, CryptoError> {
-        let record = self.record(user)?;
+        let record = self.known_record(user)?;
         if !record.is_some_and(|record| record.is_ready(GhostKind::Machine)) {
             return Err(CryptoError::NotProvisioned {
                 user: user.to_owned(),

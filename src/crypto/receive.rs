@@ -59,7 +59,7 @@ impl Machines {
         incoming: IncomingCrypto,
     ) -> Result<Vec<NewRoomKey>, CryptoError> {
         self.outdate_for_all(&incoming.device_lists_changed);
-        let Some(record) = self.record(user)? else {
+        let Some(record) = self.known_record(user)? else {
             return Ok(Vec::new());
         };
         if !record.is_ready(GhostKind::Machine) {

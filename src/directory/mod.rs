@@ -134,11 +134,19 @@ impl Directory {
 
     /// What is known of the handle whose ghost this is; `None` also for what is no ghost.
     pub fn by_ghost(&self, ghost: &UserId) -> Result<Option<HandleRecord>, DirectoryError> {
+        Ok(self.known_by_ghost(ghost)?.as_deref().cloned())
+    }
+
+    /// The same for whoever only looks at it.
+    pub fn known_by_ghost(
+        &self,
+        ghost: &UserId,
+    ) -> Result<Option<Arc<HandleRecord>>, DirectoryError> {
         if ghost.server_name() != self.settings().server_name {
             return Ok(None);
         }
         match Handle::of_ghost(ghost.localpart()) {
-            Some(handle) => self.lookup(&handle),
+            Some(handle) => Ok(self.store().known::<Handles>(&handle.key().to_owned())?),
             None => Ok(None),
         }
     }

@@ -13,9 +13,10 @@ use super::{
     event::RoomEvent,
     event_map::{EventMap, note},
     room::{RoomActor, transaction_id},
-    tables::{Conversations, Kept, Outbox, What},
+    tables::{Conversations, Kept, Outbox, Seen, What},
 };
 use crate::{
+    clock::Timestamp,
     crypto::{DecryptError, EncryptError},
     introduction::Reason,
     matrix::Actor,
@@ -51,12 +52,13 @@ impl RoomActor {
         id: String,
         effect: Effect,
     ) -> Result<(), EngineError> {
-        let conversation = self.engine.store().get::<Conversations>(&id)?;
+        let conversation = self.engine.store().known::<Conversations>(&id)?;
+        let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
         self.carrying = number;
-        let followed = match (&conversation, &effect) {
+        let followed = match (conversation, &effect) {
             (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
-            (_, Effect::Depart) => self.depart(&id, conversation.as_ref(), &mut batch).await,
+            (_, Effect::Depart) => self.depart(&id, conversation, &mut batch).await,
             (Some(conversation), effect) => {
                 self.perform_relay(conversation, effect, &mut batch).await
             }
@@ -68,7 +70,7 @@ impl RoomActor {
             Err(error) => {
                 tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
                 batch = self.finish(number);
-                self.not_done(conversation.as_ref(), &effect, &error, &mut batch)
+                self.not_done(conversation, &effect, &error, &mut batch)
             }
         };
         if inputs.is_empty() {
@@ -324,7 +326,9 @@ impl RoomActor {
         for media in &carried.reload {
             self.upload_again(sender, media, &mut content).await?;
         }
-        let waited = engine.now().since(self.due_since);
+        let waited = engine
+            .now()
+            .since(self.arrived_at(event, &carried.event_type)?);
         relay::ages(
             &carried.event_type,
             &mut content,
@@ -367,6 +371,19 @@ impl RoomActor {
             inputs.extend(self.watch_call(conversation, event, way, kind, &content));
         }
         Ok(inputs)
+    }
+
+    /// Since when a call's event waits here: in the inbox, and then for its turn.
+    pub(super) fn arrived_at(
+        &self,
+        event: &OwnedEventId,
+        kind: &str,
+    ) -> Result<Timestamp, EngineError> {
+        if !kind.starts_with("m.call.") {
+            return Ok(self.due_since);
+        }
+        let seen = self.engine.store().get::<Seen>(event)?;
+        Ok(seen.map_or(self.due_since, |seen| seen.at.min(self.due_since)))
     }
 
     /// Whether what is not known yet may be known in a moment: a message can be seen in this room,

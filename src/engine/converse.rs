@@ -40,8 +40,8 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<(Deciding<'_>, Vec<OwnedRoomId>), EngineError> {
         let lock = self.deciding();
-        let rooms = match self.store().get::<Conversations>(&id.to_owned())? {
-            Some(conversation) => self.decide_on(conversation, inputs, batch)?,
+        let rooms = match self.store().known::<Conversations>(&id.to_owned())? {
+            Some(conversation) => self.decide_on(&conversation, inputs, batch)?,
             None => Vec::new(),
         };
         Ok((lock, rooms))
@@ -54,12 +54,11 @@ impl Engine {
 
     pub(super) fn decide_on(
         &self,
-        conversation: Conversation,
+        before: &Conversation,
         inputs: &[Input],
         batch: &mut Batch,
     ) -> Result<Vec<OwnedRoomId>, EngineError> {
-        let before = conversation.clone();
-        let mut state = Some(conversation);
+        let mut state = Some(before.clone());
         let mut rooms = Vec::new();
         for input in inputs {
             let Some(conversation) = state.take() else {
@@ -81,8 +80,8 @@ impl Engine {
                 }
             }
         }
-        if state.as_ref() != Some(&before) {
-            self.write_conversation(&before, state.as_ref(), batch)?;
+        if state.as_ref() != Some(before) {
+            self.write_conversation(before, state.as_ref(), batch)?;
         }
         Ok(rooms)
     }
@@ -228,7 +227,7 @@ impl Engine {
     pub(super) fn hides_addresses(&self, conversation: &Conversation) -> Result<bool, EngineError> {
         for person in &conversation.people {
             if let Seat::Portal { .. } = person.seat
-                && let Some(record) = self.directory().by_ghost(&person.ghost)?
+                && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
                 && !record.hide_addresses
             {
                 continue;

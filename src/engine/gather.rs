@@ -35,7 +35,7 @@ impl RoomActor {
         let Some(seat) = self.record.seat.clone() else {
             return Ok(false);
         };
-        let conversation = engine.store().get::<Conversations>(&seat.conversation)?;
+        let conversation = engine.store().known::<Conversations>(&seat.conversation)?;
         let place = conversation
             .as_ref()
             .and_then(|known| known.place_of(&self.room));
@@ -56,10 +56,10 @@ impl RoomActor {
             taken += 1;
             batch.delete::<Inbox>(key);
             let seen = engine.store().get::<Seen>(&event.id)?;
-            if seen.is_some_and(|seen| seen.handled) {
+            if seen.as_ref().is_some_and(|seen| seen.handled) {
                 continue;
             }
-            engine.mark_seen(&event.id, true, &mut batch)?;
+            engine.mark_seen_as(&event.id, seen, true, &mut batch)?;
             if engine.is_ours(&event.sender) {
                 continue;
             }
@@ -78,14 +78,14 @@ impl RoomActor {
         }
         let lock = engine.deciding();
         // As it is now: whoever else decided meanwhile has let go of the lock.
-        let Some(before) = engine.store().get::<Conversations>(&seat.conversation)? else {
+        let Some(before) = engine.store().known::<Conversations>(&seat.conversation)? else {
             return Ok(false);
         };
         let from = engine.next();
-        let rooms = engine.decide_on(before.clone(), &inputs, &mut batch)?;
+        let rooms = engine.decide_on(&before, &inputs, &mut batch)?;
         let numbers = from..engine.next();
         self.settle(batch, [])?;
-        let after = engine.store().get::<Conversations>(&seat.conversation)?;
+        let after = engine.store().known::<Conversations>(&seat.conversation)?;
         drop(lock);
         // What was taken in can be taken in again, as it is in the inbox or comes once more, and
         // leads to the same as long as nothing else was decided.

@@ -75,10 +75,6 @@ impl Engine {
             self.store().apply(batch)?;
             taken
         };
-        // What our own users have said comes back to us, and leaves nothing to make sure of.
-        if changed || taken.again {
-            self.store().flush().await?;
-        }
         if body.dropped > 0 {
             tracing::warn!(
                 count = body.dropped,
@@ -92,7 +88,8 @@ impl Engine {
             let engine = self.clone();
             self.spawn(async move { engine.carry_ephemeral(body.ephemeral).await });
         }
-        // The homeserver waits for its answer: what follows does not concern it.
+        // What follows does not wait for the disk: before anything comes of it that is not found out
+        // again when this comes again, what was written here is made sure of with it.
         self.spawn(async move {
             // Rooms first: whoever needs a key that came with them waits for it there, and the
             // others need not wait for a slow server's keys.
@@ -103,6 +100,10 @@ impl Engine {
                 engine.drain_to_device().await;
             }
         });
+        // What our own users have said comes back to us, and leaves nothing to make sure of.
+        if changed || taken.again {
+            self.store().flush().await?;
+        }
         Ok(())
     }
 
@@ -157,7 +158,7 @@ impl Engine {
             taken.again = true;
             return Ok(());
         }
-        self.mark_seen(&event.id, false, &mut taken.batch)?;
+        self.mark_seen_as(&event.id, None, false, &mut taken.batch)?;
         let json = json_with_room(json, room);
         let arrived = match self.follows_a_gap(&event.room)? {
             true => Arrived::AfterGap(json),
@@ -211,7 +212,19 @@ impl Engine {
         handled: bool,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
-        let at = match self.store().get::<Seen>(event)? {
+        let seen = self.store().get::<Seen>(event)?;
+        self.mark_seen_as(event, seen, handled, batch)
+    }
+
+    /// The same for whoever has looked.
+    pub(super) fn mark_seen_as(
+        &self,
+        event: &OwnedEventId,
+        seen: Option<SeenEvent>,
+        handled: bool,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let at = match seen {
             Some(seen) => seen.at,
             None => {
                 let now = self.now();

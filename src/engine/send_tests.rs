@@ -151,3 +151,21 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
     in_clear["type"] = json!("m.room.message");
     assert!(!missed(&actor, &fake, &[&left, &others, &in_clear, &heard]).await);
 }
+
+#[tokio::test]
+async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, _fake) = intake_tests::engine_at(clock.clone()).await;
+    let notify = Arc::new(Notify::new());
+    let mut actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let event = ruma::owned_event_id!("$invite");
+    let arrived = actor.engine.now();
+    let mut batch = crate::store::Batch::new();
+    actor.engine.mark_seen(&event, false, &mut batch).unwrap();
+    store.apply(batch).unwrap();
+    clock.advance(Duration::from_secs(40));
+    actor.due_since = actor.engine.now();
+    let since = |kind| actor.arrived_at(&event, kind).unwrap();
+    assert_eq!(since("m.call.invite"), arrived);
+    assert_eq!(since("m.room.message"), actor.due_since);
+}

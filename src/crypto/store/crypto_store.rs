@@ -186,10 +186,16 @@ impl CryptoStore for GhostStore {
             .ghost
             .keys
             .of(INBOUND, &[room_id.as_bytes(), session_id.as_bytes()]);
-        self.ghost
-            .read(INBOUND, &key)?
-            .map(|plain| Ghost::group_session(&plain))
-            .transpose()
+        let before = match self.ghost.listened.of(&key) {
+            Ok(session) => return Ok(Some(session)),
+            Err(before) => before,
+        };
+        let Some(plain) = self.ghost.read(INBOUND, &key)? else {
+            return Ok(None);
+        };
+        let session = Ghost::group_session(&plain)?;
+        self.ghost.listened.keep(before, key, &session);
+        Ok(Some(session))
     }
 
     async fn get_withheld_info(

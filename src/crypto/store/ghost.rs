@@ -13,6 +13,7 @@ use super::{
     GhostStoreError,
     admit::Keeps,
     hashes::Hashes,
+    listened::Listened,
     record::{Keys, Kind, ghost_prefix},
     shred::{LASTING, ShredKeys, Slots},
     spoken::Spoken,
@@ -43,6 +44,8 @@ pub(super) struct Ghost {
     pub(super) keeps: RwLock<Option<Keeps>>,
     /// The outbound group sessions in use.
     pub(super) spoken: Spoken,
+    /// The inbound group sessions used last.
+    pub(super) listened: Listened,
 }
 
 /// The ciphers of a ghost, `None` once it is wiped.
@@ -84,6 +87,14 @@ enum Write {
     Put(Kind, Vec<u8>, Plain),
     Mark(Vec<u8>),
     Delete(Vec<u8>),
+}
+
+impl Write {
+    fn key(&self) -> &Vec<u8> {
+        match self {
+            Write::Put(_, key, _) | Write::Mark(key) | Write::Delete(key) => key,
+        }
+    }
 }
 
 impl Writes {
@@ -147,6 +158,7 @@ impl Ghost {
             hashes: Mutex::default(),
             keeps: RwLock::default(),
             spoken: Spoken::default(),
+            listened: Listened::default(),
         })
     }
 
@@ -167,6 +179,7 @@ impl Ghost {
             .zip(seals.newest())
             .ok_or(GhostStoreError::Wiped)?;
         let mut batch = Batch::new();
+        let keys: Vec<_> = writes.0.iter().map(Write::key).cloned().collect();
         for write in writes.0 {
             match write {
                 Write::Put(kind, key, plain) => {
@@ -182,7 +195,9 @@ impl Ghost {
                 Write::Delete(key) => raw::delete(&mut batch, key),
             }
         }
-        Ok(self.store.apply(batch)?)
+        let applied = self.store.apply(batch);
+        self.listened.changed(keys.iter());
+        Ok(applied?)
     }
 
     /// A record.
@@ -320,6 +335,7 @@ impl Ghost {
         };
         *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.spoken.forget_all();
+        self.listened.forget_all();
     }
 }
 

@@ -23,6 +23,7 @@ mod error;
 mod ghost;
 mod hashes;
 mod held;
+mod listened;
 mod record;
 mod rotate;
 mod shred;

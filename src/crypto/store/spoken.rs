@@ -19,8 +19,11 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use matrix_sdk_crypto::{olm::OutboundGroupSession, store::types::Changes};
-use ruma::{OwnedRoomId, RoomId};
+use matrix_sdk_crypto::{
+    olm::OutboundGroupSession, store::types::Changes,
+    types::events::room::encrypted::RoomEncryptedEventContent,
+};
+use ruma::{OwnedRoomId, RoomId, events::AnyMessageLikeEventContent, serde::Raw};
 use zeroize::Zeroizing;
 
 use super::{
@@ -70,6 +73,19 @@ impl Ghost {
         for session in sessions {
             spoken.insert(session.room_id().to_owned(), session);
         }
+    }
+
+    /// Encrypts with the session of a room that is in use. `None` if there is none.
+    async fn say(
+        &self,
+        room: &RoomId,
+        event_type: &str,
+        content: &Raw<AnyMessageLikeEventContent>,
+    ) -> Option<Raw<RoomEncryptedEventContent>> {
+        // Nobody may write it down between the look and the message.
+        let _one = self.saving.lock().await;
+        let session = self.spoken.of(room)?;
+        Some(session.encrypt(event_type, content).await.content)
     }
 
     /// Writes down the sessions in use, and uses them no more.
@@ -124,6 +140,19 @@ impl Drop for GhostStore {
 }
 
 impl GhostStore {
+    /// Encrypts with the outbound session of a room that is in use, as its machine would, but for
+    /// what that does around it: it looks up whether the ghost is verified, and saves what is not on
+    /// disk. `None` if there is no such session; whether it is still the right one, and shared,
+    /// is for the caller to know.
+    pub(in crate::crypto) async fn say(
+        &self,
+        room: &RoomId,
+        event_type: &str,
+        content: &Raw<AnyMessageLikeEventContent>,
+    ) -> Option<Raw<RoomEncryptedEventContent>> {
+        self.ghost.say(room, event_type, content).await
+    }
+
     /// The outbound session of a room that is in use.
     pub(in crate::crypto) fn spoken(&self, room: &RoomId) -> Option<OutboundGroupSession> {
         self.ghost.spoken.of(room)

@@ -85,12 +85,24 @@ struct Count {
     newcomers_cut_short: usize,
 }
 
+/// What a kill has left is looked at when it is not what it should be.
+struct KeptOnFailure(tempfile::TempDir);
+
+impl Drop for KeptOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("the store is kept in {}", self.0.path().display());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn machines_killed_at_any_moment_lose_nothing_and_use_nothing_twice() {
     let rounds =
         std::env::var("STONECHAT_KILL_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let mut parent = Parent::new(folder.path()).await;
+    let folder = KeptOnFailure(tempfile::tempdir().unwrap());
+    let mut parent = Parent::new(folder.0.path()).await;
     for round in 0..rounds {
         // Somebody who claims a key before the kill and uses it after.
         let early = Person::new(&parent.fake, &format!("@early{round}:hs.test")).await;

@@ -1,0 +1,154 @@
+//! Inbound group sessions that were used lately.
+//!
+//! A session is read from the store for each message, and comes back at the place at which its key
+//! was handed over: to unseal and decode it, and to turn its ratchet on from there, costs more than
+//! the message. So a ghost keeps the few that it used last, as they are in memory. Whatever is
+//! written or deleted in the store goes from here too.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use matrix_sdk_crypto::olm::InboundGroupSession;
+
+/// How many are kept. A ghost listens to one person as a rule, and to a few in a group.
+const AT_MOST: usize = 4;
+
+/// The sessions used last, the last one last.
+#[derive(Default)]
+pub(super) struct Listened(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    changes: u64,
+    sessions: Vec<(Vec<u8>, InboundGroupSession)>,
+}
+
+/// How the store was when somebody began to read.
+#[derive(Clone, Copy)]
+pub(super) struct Before(u64);
+
+impl Listened {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session under a key, or what to give to [`Self::keep`] with the one that is read now.
+    pub(super) fn of(&self, key: &[u8]) -> Result<InboundGroupSession, Before> {
+        let mut kept = self.lock();
+        let at = kept.sessions.iter().position(|(known, _)| known == key);
+        let Some(at) = at else {
+            return Err(Before(kept.changes));
+        };
+        let found = kept.sessions.remove(at);
+        let session = found.1.clone();
+        kept.sessions.push(found);
+        Ok(session)
+    }
+
+    /// Keep a session, unless the store has changed since it was read.
+    pub(super) fn keep(&self, before: Before, key: Vec<u8>, session: &InboundGroupSession) {
+        let mut kept = self.lock();
+        if kept.changes != before.0 || kept.sessions.iter().any(|(known, _)| *known == key) {
+            return;
+        }
+        if kept.sessions.len() >= AT_MOST {
+            kept.sessions.remove(0);
+        }
+        kept.sessions.push((key, session.clone()));
+    }
+
+    /// These records were written or deleted.
+    pub(super) fn changed<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) {
+        let mut kept = self.lock();
+        kept.changes += 1;
+        for key in keys {
+            kept.sessions.retain(|(known, _)| known != key);
+        }
+    }
+
+    pub(super) fn forget_all(&self) {
+        let mut kept = self.lock();
+        kept.changes += 1;
+        kept.sessions.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk_crypto::{Account, store::CryptoStore};
+    use ruma::{RoomId, device_id, user_id};
+
+    use super::{super::GhostStores, *};
+    use crate::store::Store;
+
+    async fn ghost_and_session() -> (super::super::GhostStore, InboundGroupSession) {
+        let all = GhostStores::open(&Store::in_memory()).unwrap();
+        let ghost = all.ghost(user_id!("@_dm_sam:x")).unwrap();
+        let alice = Account::with_device_id(user_id!("@alice:x"), device_id!("PHONE"));
+        let room = RoomId::parse("!talk:x").unwrap();
+        let pair = alice.create_group_session_pair_with_defaults(&room).await;
+        let session = pair.1;
+        let saved = ghost.save_inbound_group_sessions(vec![session.clone()], None);
+        saved.await.unwrap();
+        (ghost, session)
+    }
+
+    async fn read(
+        ghost: &super::super::GhostStore,
+        session: &InboundGroupSession,
+    ) -> Option<InboundGroupSession> {
+        let reading = ghost.get_inbound_group_session(session.room_id(), session.session_id());
+        reading.await.unwrap()
+    }
+
+    fn kept(ghost: &super::super::GhostStore) -> usize {
+        ghost.ghost.listened.lock().sessions.len()
+    }
+
+    #[tokio::test]
+    async fn what_was_written_last_is_what_is_read() {
+        let (ghost, session) = ghost_and_session().await;
+        assert!(!read(&ghost, &session).await.unwrap().backed_up());
+        assert_eq!(kept(&ghost), 1);
+        let changed = InboundGroupSession::from_pickle(session.pickle().await).unwrap();
+        changed.mark_as_backed_up();
+        let saved = ghost.save_inbound_group_sessions(vec![changed], None);
+        saved.await.unwrap();
+        assert_eq!(kept(&ghost), 0);
+        assert!(read(&ghost, &session).await.unwrap().backed_up());
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_on_disk_is_forgotten_in_memory() {
+        let (ghost, session) = ghost_and_session().await;
+        read(&ghost, &session).await.unwrap();
+        ghost.forget_room(session.room_id()).await.unwrap();
+        assert_eq!(kept(&ghost), 0);
+        assert!(read(&ghost, &session).await.is_none());
+
+        let (ghost, session) = ghost_and_session().await;
+        read(&ghost, &session).await.unwrap();
+        ghost.wipe().await.unwrap();
+        assert_eq!(kept(&ghost), 0);
+    }
+
+    #[tokio::test]
+    async fn few_are_kept_and_none_that_changed_while_it_was_read() {
+        let (_, session) = ghost_and_session().await;
+        let listened = Listened::default();
+        let before = |key: &[u8]| match listened.of(key) {
+            Ok(_) => panic!("it is kept"),
+            Err(before) => before,
+        };
+        for key in 0..6u8 {
+            listened.keep(before(&[key]), vec![key], &session);
+            // The first is used again and again.
+            listened.of(&[0]).ok().unwrap();
+        }
+        assert_eq!(listened.lock().sessions.len(), AT_MOST);
+        assert!(listened.of(&[1]).is_err() && listened.of(&[5]).is_ok());
+        let reading = before(&[7]);
+        listened.changed([vec![7]].iter());
+        listened.keep(reading, vec![7], &session);
+        assert!(listened.of(&[7]).is_err());
+    }
+}
