@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use super::*;
@@ -197,6 +198,13 @@ fn a_store_that_is_written_over_and_over_survives_kill_nine() {
     folder.disable_cleanup(true);
     let mut acked = [None; WRITERS as usize];
     for round in 0..rounds {
+        // Killed while it still mends what the last kill has left.
+        for _ in 0..rand::random_range(0..3) {
+            let mut opening = child("write_over_until_killed", folder.path(), "");
+            std::thread::sleep(Duration::from_micros(rand::random_range(0..60_000)));
+            opening.kill().unwrap();
+            opening.wait().unwrap();
+        }
         let mut writing = child("write_over_until_killed", folder.path(), "");
         let mut said = Vec::new();
         let kill_after = 10 + rand::random_range(0..200);

@@ -33,6 +33,7 @@ mod known;
 mod memory;
 mod meta;
 mod migrate;
+mod overlay;
 mod pending;
 #[cfg(test)]
 mod pending_tests;

@@ -18,11 +18,10 @@ use zeroize::Zeroizing;
 
 use super::{
     StoreError,
-    backend::{Backend, Op, Record},
+    backend::{Backend, Op},
     backup::Note,
     batch::Change,
     known::Known,
-    memory::range,
     seal::Sealer,
     sum::Sum,
 };
@@ -50,15 +49,16 @@ impl Value {
     }
 }
 
+/// What has become of a key.
 #[derive(Clone)]
-enum Latest {
+pub(super) enum Latest {
     Stored(Vec<u8>),
     Plain(Zeroizing<Vec<u8>>),
     Deleted,
 }
 
 impl Latest {
-    fn value(&self) -> Option<Value> {
+    pub(super) fn value(&self) -> Option<Value> {
         match self {
             Latest::Stored(value) => Some(Value::Stored(value.clone())),
             Latest::Plain(plain) => Some(Value::Plain(plain.clone())),
@@ -75,15 +75,15 @@ impl Latest {
     }
 }
 
-type Changes = BTreeMap<Vec<u8>, Latest>;
+pub(super) type Changes = BTreeMap<Vec<u8>, Latest>;
 
 #[derive(Default)]
-struct Gathered {
+pub(super) struct Gathered {
     /// What has come since the last batch was handed over.
-    young: Changes,
+    pub(super) young: Changes,
     bytes: usize,
     /// What is being handed over.
-    leaving: Arc<Changes>,
+    pub(super) leaving: Arc<Changes>,
 }
 
 /// What the database is told, by whom, and what it has been told so far.
@@ -96,9 +96,9 @@ struct Handover {
 
 /// The database, and what it does not have yet.
 pub(super) struct Pending {
-    backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
     sealer: Sealer,
-    gathered: RwLock<Gathered>,
+    pub(super) gathered: RwLock<Gathered>,
     /// Held while changes are handed over: one after the other, here, in the database, and in the
     /// note.
     handover: Mutex<Handover>,
@@ -243,154 +243,4 @@ impl Pending {
             None => Ok(()),
         }
     }
-
-    /// The value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        {
-            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-            let latest = gathered
-                .young
-                .get(key)
-                .or_else(|| gathered.leaving.get(key));
-            if let Some(latest) = latest {
-                return Ok(latest.value());
-            }
-        }
-        // Should it be handed over at this moment it is found there, and is only younger.
-        Ok(self.backend.get(key)?.map(Value::Stored))
-    }
-
-    /// Whether a key has a value.
-    pub(super) fn contains(&self, key: &[u8]) -> Result<bool, StoreError> {
-        {
-            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-            let latest = gathered
-                .young
-                .get(key)
-                .or_else(|| gathered.leaving.get(key));
-            if let Some(latest) = latest {
-                return Ok(!matches!(latest, Latest::Deleted));
-            }
-        }
-        Ok(self.backend.get(key)?.is_some())
-    }
-
-    /// As [`Backend::scan`].
-    pub(super) fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
-        let Some(bounds) = range(prefix, after, None) else {
-            return Ok(Vec::new());
-        };
-        let pending = {
-            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-            let leaving = gathered.leaving.range::<Vec<u8>, _>(bounds.clone());
-            let young = gathered.young.range::<Vec<u8>, _>(bounds);
-            first(leaving, young, limit, |a, b| a < b)
-        };
-        let most = limit.saturating_add(pending.len());
-        let stored = self.backend.scan(prefix, after, most)?;
-        if pending.is_empty() {
-            return Ok(stored.into_iter().map(as_stored).collect());
-        }
-        let all = merged(stored, pending).into_iter();
-        Ok(all.filter_map(found).take(limit).collect())
-    }
-
-    /// As [`Backend::scan_back`].
-    pub(super) fn scan_back(
-        &self,
-        prefix: &[u8],
-        before: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
-        let Some(bounds) = range(prefix, None, before) else {
-            return Ok(Vec::new());
-        };
-        let pending = {
-            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-            let leaving = gathered.leaving.range::<Vec<u8>, _>(bounds.clone()).rev();
-            let young = gathered.young.range::<Vec<u8>, _>(bounds).rev();
-            first(leaving, young, limit, |a, b| a > b)
-        };
-        let most = limit.saturating_add(pending.len());
-        let stored = self.backend.scan_back(prefix, before, most)?;
-        if pending.is_empty() {
-            return Ok(stored.into_iter().map(as_stored).collect());
-        }
-        let all = merged(stored, pending).into_iter().rev();
-        Ok(all.filter_map(found).take(limit).collect())
-    }
-
-    /// As [`Backend::scan`], with values as they will lie in the database.
-    pub(super) fn scan_stored(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let records = self.scan(prefix, after, limit)?.into_iter();
-        records
-            .map(|(key, value)| {
-                let value = value.stored(&key, &self.sealer)?;
-                Ok((key, value))
-            })
-            .collect()
-    }
-}
-
-fn as_stored((key, value): Record) -> (Vec<u8>, Value) {
-    (key, Value::Stored(value))
-}
-
-fn found((key, latest): (Vec<u8>, Latest)) -> Option<(Vec<u8>, Value)> {
-    Some((key, latest.value()?))
-}
-
-/// The changes up to the `limit`th that leaves a value: whatever comes after that many values
-/// cannot be among the first `limit` of all.
-fn first<'a>(
-    leaving: impl Iterator<Item = (&'a Vec<u8>, &'a Latest)>,
-    young: impl Iterator<Item = (&'a Vec<u8>, &'a Latest)>,
-    limit: usize,
-    comes_first: fn(&[u8], &[u8]) -> bool,
-) -> Changes {
-    let (mut leaving, mut young) = (leaving.peekable(), young.peekable());
-    let mut out = Changes::new();
-    let mut values = 0;
-    while values < limit {
-        let take_young = match (leaving.peek(), young.peek()) {
-            (None, None) => break,
-            (Some(_), None) => false,
-            (None, Some(_)) => true,
-            (Some((old, _)), Some((new, _))) => {
-                if old == new {
-                    leaving.next();
-                }
-                !matches!(leaving.peek(), Some((old, _)) if comes_first(old, new))
-            }
-        };
-        let next = if take_young {
-            young.next()
-        } else {
-            leaving.next()
-        };
-        if let Some((key, latest)) = next {
-            values += usize::from(!matches!(latest, Latest::Deleted));
-            out.insert(key.clone(), latest.clone());
-        }
-    }
-    out
-}
-
-fn merged(stored: Vec<Record>, pending: Changes) -> Changes {
-    let mut all: Changes = stored
-        .into_iter()
-        .map(|(key, value)| (key, Latest::Stored(value)))
-        .collect();
-    all.extend(pending);
-    all
 }
