@@ -383,7 +383,7 @@ impl RoomActor {
             return Ok(self.due_since);
         }
         let seen = self.engine.store().get::<Seen>(event)?;
-        Ok(seen.map_or(self.due_since, |seen| seen.at.min(self.due_since)))
+        Ok(seen.map_or(self.due_since, |seen| seen.at))
     }
 
     /// Whether what is not known yet may be known in a moment: a message can be seen in this room,

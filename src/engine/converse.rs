@@ -1,7 +1,7 @@
 //! Conversations: what is decided on them, found, written down and ended.
 
 use std::{
-    sync::{MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use super::{
     tables::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
 };
 use crate::{
+    clock::Timestamp,
     directory::{HandleRecord, Mode, PAIR_RETRY, forget_mask, note_mask},
     introduction::Refusal,
     relay::{Conversation, Input, Participant, Seat, Standing, decide},
@@ -41,7 +42,7 @@ impl Engine {
     ) -> Result<(Deciding<'_>, Vec<OwnedRoomId>), EngineError> {
         let lock = self.deciding();
         let rooms = match self.store().known::<Conversations>(&id.to_owned())? {
-            Some(conversation) => self.decide_on(&conversation, inputs, batch)?,
+            Some(conversation) => self.decide_on(&conversation, inputs, self.now(), batch)?,
             None => Vec::new(),
         };
         Ok((lock, rooms))
@@ -52,10 +53,12 @@ impl Engine {
         Deciding(lock.unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The same for whoever holds the lock. What follows is due `since` then.
     pub(super) fn decide_on(
         &self,
         before: &Conversation,
         inputs: &[Input],
+        since: Timestamp,
         batch: &mut Batch,
     ) -> Result<Vec<OwnedRoomId>, EngineError> {
         let mut state = Some(before.clone());
@@ -68,7 +71,7 @@ impl Engine {
             state = decision.state;
             for (room, effect) in decision.effects {
                 let due = Due {
-                    since: self.now(),
+                    since,
                     what: What::Relay {
                         conversation: before.id.clone(),
                         effect,
@@ -258,13 +261,13 @@ impl Engine {
     pub(super) fn conversations_of(
         &self,
         ghost: &OwnedUserId,
-    ) -> Result<Vec<Conversation>, EngineError> {
+    ) -> Result<Vec<Arc<Conversation>>, EngineError> {
         let mut conversations = Vec::new();
         let ids = self
             .store()
             .scan::<GhostsIn>(&prefix(ghost), None, usize::MAX)?;
         for ((_, id), ()) in ids {
-            conversations.extend(self.store().get::<Conversations>(&id)?);
+            conversations.extend(self.store().known::<Conversations>(&id)?);
         }
         Ok(conversations)
     }

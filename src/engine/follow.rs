@@ -235,7 +235,7 @@ impl Engine {
         let conversations = self.conversations_of(ghost)?.into_iter();
         let origins = conversations
             .filter(|known| !known.ended && known.person_at(Place::Origin, asker).is_some())
-            .filter_map(|known| known.origin)
+            .filter_map(|known| known.origin.clone())
             .filter(|origin| origin != room);
         for origin in origins.take(CONVERSATIONS) {
             let device = self.device_of(ghost)?;

@@ -45,6 +45,7 @@ impl RoomActor {
         let mut batch = Batch::new();
         let mut inputs = Vec::new();
         let mut taken = 0;
+        let mut since = engine.now();
         for (key, arrived) in arrived {
             let Arrived::Event(json) = arrived else { break };
             let Some(event) = RoomEvent::parse(json, Some(&self.room)) else {
@@ -59,6 +60,8 @@ impl RoomActor {
             if seen.as_ref().is_some_and(|seen| seen.handled) {
                 continue;
             }
+            // If it is found out anew after a crash, it may have been sent as long ago.
+            since = seen.as_ref().map_or(since, |seen| since.min(seen.at));
             engine.mark_seen_as(&event.id, seen, true, &mut batch)?;
             if engine.is_ours(&event.sender) {
                 continue;
@@ -82,7 +85,7 @@ impl RoomActor {
             return Ok(false);
         };
         let from = engine.next();
-        let rooms = engine.decide_on(&before, &inputs, &mut batch)?;
+        let rooms = engine.decide_on(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();
         self.settle(batch, [])?;
         let after = engine.store().known::<Conversations>(&seat.conversation)?;

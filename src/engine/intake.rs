@@ -75,6 +75,10 @@ impl Engine {
             self.store().apply(batch)?;
             taken
         };
+        // What our own users have said comes back to us, and leaves nothing to make sure of.
+        if changed || taken.again {
+            self.store().flush().await?;
+        }
         if body.dropped > 0 {
             tracing::warn!(
                 count = body.dropped,
@@ -88,8 +92,9 @@ impl Engine {
             let engine = self.clone();
             self.spawn(async move { engine.carry_ephemeral(body.ephemeral).await });
         }
-        // What follows does not wait for the disk: before anything comes of it that is not found out
-        // again when this comes again, what was written here is made sure of with it.
+        // The homeserver waits for its answer: what follows does not concern it. Nor does it begin
+        // before this is durable: what comes a second time need not be what came the first time, as
+        // when its sender has taken it back meanwhile.
         self.spawn(async move {
             // Rooms first: whoever needs a key that came with them waits for it there, and the
             // others need not wait for a slow server's keys.
@@ -100,10 +105,6 @@ impl Engine {
                 engine.drain_to_device().await;
             }
         });
-        // What our own users have said comes back to us, and leaves nothing to make sure of.
-        if changed || taken.again {
-            self.store().flush().await?;
-        }
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl RoomActor {
         let lock = engine.deciding();
         let mut rooms = Vec::new();
         if let Some(former) = former {
-            rooms = engine.decide_on(&former, &[Input::End], &mut batch)?;
+            rooms = engine.decide_on(&former, &[Input::End], engine.now(), &mut batch)?;
         }
         // Written whole: `decide_on` writes what differs from what it was given.
         if engine
@@ -159,7 +159,7 @@ impl RoomActor {
         {
             engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
         }
-        rooms.extend(engine.decide_on(&conversation, &[input], &mut batch)?);
+        rooms.extend(engine.decide_on(&conversation, &[input], engine.now(), &mut batch)?);
         self.settle(batch, [])?;
         drop(lock);
         self.wake_others(rooms).await;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ruma::{OwnedUserId, UserId};
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::{Conversation, Input, Place, gate::Gate, passage::Passage, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
@@ -69,7 +70,8 @@ impl Names {
             name if name.is_empty() => "Someone".to_owned(),
             name => name,
         };
-        let called = called.unwrap_or_default();
+        // An é can be one letter, or two that look like it.
+        let called: String = called.unwrap_or_default().nfc().collect();
         let parts: Vec<&str> = called
             .split(|c: char| !c.is_alphanumeric())
             .filter(|part| !part.is_empty())
@@ -194,7 +196,7 @@ pub fn carry_text(
         return None;
     }
     let visible = |c: &char| !c.is_control() || *c == '\n';
-    let text: String = text.chars().filter(visible).collect();
+    let text: String = text.chars().filter(visible).nfc().collect();
     let text = names.replace(&Scrubber::new(passage).text(&text));
     let text: String = text.trim().chars().take(at_most).collect();
     (!Gate::of(passage).tells(&text)).then_some(text)

@@ -14,6 +14,8 @@ fn names() -> Names {
     names.add(jun, Some("王小明"), "@lee");
     let lou = <&UserId>::try_from("@lou:hs.test").unwrap();
     names.add(lou, Some("Lou"), "@lou");
+    let jo = <&UserId>::try_from("@jo77:hs.test").unwrap();
+    names.add(jo, Some("Jose\u{301}"), "@jo");
     names
 }
 
@@ -27,6 +29,8 @@ fn carried(text: &str) -> Option<String> {
 fn a_room_that_is_named_after_people_is_named_after_their_ghosts() {
     for (name, there) in [
         ("Alice Harbour & Sam", "Kim & Sam"),
+        ("Jos\u{e9} & Sam", "jo & Sam"),
+        ("Jose\u{301} & Sam", "jo & Sam"),
         ("alice's birthday", "Kim's birthday"),
         ("Alices Boote, ALICES", "Kims Boote, KimS"),
         ("Alicesque, alicesand", "Alicesque, alicesand"),

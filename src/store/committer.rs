@@ -126,6 +126,15 @@ struct Flusher {
     flushes: Arc<AtomicU64>,
 }
 
+/// Nothing is durable any more without the thread: whatever ends it stops the store.
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        let _ = self
+            .stopped
+            .set("the thread that flushes has ended".to_owned());
+    }
+}
+
 impl Flusher {
     fn run(mut self, notes: &Receiver<Waiter>) {
         let mut waiting = Vec::new();

@@ -173,6 +173,12 @@ impl Pending {
                 .gathered
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
+            if !gathered.leaving.is_empty() {
+                // Whoever was at it did not come to the end, and said nothing.
+                let why = "changes were lost on their way to the database".to_owned();
+                let _ = self.failed.set(StoreError::Stopped(why.clone()));
+                return Err(StoreError::Stopped(why));
+            }
             gathered.bytes = 0;
             gathered.leaving = Arc::new(std::mem::take(&mut gathered.young));
             gathered.leaving.clone()

@@ -192,9 +192,9 @@ fn what_gathers_has_a_bound() {
     assert_eq!(backend.get(&[11]).unwrap(), None);
 }
 
-/// A database that takes nothing in.
+/// A database that takes nothing in, and says so or panics.
 #[derive(Debug, Default)]
-struct Full(MemoryBackend);
+struct Full(MemoryBackend, bool);
 
 impl Backend for Full {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -207,6 +207,7 @@ impl Backend for Full {
         self.0.scan_back(a, b, c)
     }
     fn apply(&self, _: Vec<Op>) -> Result<(), StoreError> {
+        assert!(!self.1, "the database gave up");
         Err(StoreError::Full {
             path: "/disk".into(),
             why: "full".to_owned(),
@@ -233,6 +234,19 @@ fn after_a_batch_that_was_not_taken_in_nothing_younger_is() {
         Err(StoreError::Stopped(_))
     );
     assert!(pending.contains(b"\x0aa").unwrap());
+}
+
+#[test]
+fn after_a_panic_nothing_younger_takes_the_place_of_what_was_lost() {
+    let key = StoreKey::random().unwrap();
+    let full = Arc::new(Full(MemoryBackend::default(), true));
+    let pending = Pending::new(full, Sealer::of(&key).unwrap(), sum::Sum::default());
+    pending.apply(vec![put(b"\x0aa", b"1")]).unwrap();
+    let handing_over = std::panic::AssertUnwindSafe(|| pending.hand_over());
+    std::panic::catch_unwind(handing_over).unwrap_err();
+    pending.apply(vec![put(b"\x0ab", b"2")]).unwrap();
+    assert_matches!(pending.hand_over(), Err(StoreError::Stopped(_)));
+    assert_matches!(pending.apply(Vec::new()), Err(StoreError::Stopped(_)));
 }
 
 #[derive(Debug, PartialEq, Clone, serde::Serialize, serde::Deserialize)]
