@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use harness::{
     Chat, Person, World, WorldOptions, checks,
@@ -149,7 +149,8 @@ async fn play(options: &Options) -> Result<()> {
     chat.says(OPENING_LINE).await?;
     stage.says("Alice", OPENING_LINE);
     let inviter = if with_module { &alice.user_id } else { &ghost };
-    let invite = sam.invited_by(inviter).await?;
+    let invited = sam.invited_by(inviter).await;
+    let invite = invited.with_context(|| module_lines(&world))?;
     let invited_after = asked.elapsed();
     stage.says(
         "Sam",
@@ -272,6 +273,16 @@ async fn who_holds_keys(stage: &Stage, chat: &Chat, alice: &Person) -> Result<()
         "nobody else is in the room, and keys go to members only",
     );
     Ok(())
+}
+
+/// What the homeserver has to say about Stonechat, which is what the module in it says.
+fn module_lines(world: &World) -> String {
+    let log = std::fs::read_to_string(world.synapse.log()).unwrap_or_default();
+    let lines = log.lines().filter(|line| {
+        line.contains("_stonechat") || line.contains("Stonechat") || line.contains("createRoom")
+    });
+    let lines: Vec<&str> = lines.collect();
+    format!("the homeserver says:\n{}", lines.join("\n"))
 }
 
 async fn keep(stage: &Stage, world: &mut World) -> Result<()> {
