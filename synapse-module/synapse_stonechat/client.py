@@ -56,6 +56,7 @@ class Stonechat:
         self._limit = config.time_limit
         self._clock = clock
         self._failures = 0
+        self._answers = 0
         self._ask_again_at = 0.0
 
     def answers(self) -> bool:
@@ -83,10 +84,11 @@ class Stonechat:
 
         Goes out whatever has gone wrong before, so that an answer ends the pause early.
         """
+        answers = self._answers
         try:
             await self._within(REPORT_LIMIT, self._post, "module", about)
         except Exception as error:  # noqa: BLE001
-            self._failed("module", error)
+            self._failed("module", error, answers)
             return False
         self._answered()
         return True
@@ -94,10 +96,11 @@ class Stonechat:
     async def _ask(self, what: str, body: dict[str, Any], read: Callable[[Any], T]) -> T | None:
         if self._pausing():
             return None
+        answers = self._answers
         try:
             said = read(await self._within(self._limit, self._post, what, body))
         except Exception as error:  # noqa: BLE001
-            self._failed(what, error)
+            self._failed(what, error, answers)
             return None
         self._answered()
         return said
@@ -115,7 +118,12 @@ class Stonechat:
         self._ask_again_at = now + self._limit
         return False
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _failed(self, what: str, error: Exception, answers: int) -> None:
+        if self._answers != answers:
+            # Something was answered since this was sent: as when the report of Synapse's own start
+            # fails only now, and Stonechat has started meanwhile.
+            logger.info("Stonechat did not answer, and has answered since (%s: %s)", what, error)
+            return
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._ask_again_at = self._clock.seconds() + pause
         if not self._failures:
@@ -129,6 +137,7 @@ class Stonechat:
         if self._failures:
             logger.info("Stonechat answers again")
         self._failures = 0
+        self._answers += 1
 
     async def _within(self, seconds: float, call: Callable[..., Awaitable[T]], *args: object) -> T:
         """Wait no longer than this, even for a call that does not let itself be cancelled."""

@@ -131,6 +131,20 @@ class ClientTest(QuietTest):
         self.assertTrue(self.successResultOf(report))
         self.assertIsNotNone(self.answers(GOOD))
 
+    def test_what_fails_late_does_not_undo_an_answer(self) -> None:
+        # Synapse's own start, before Stonechat was there; and then it is.
+        early: defer.Deferred[Any] = defer.Deferred()
+        self.web.answer = lambda *_: early
+        first = defer.ensureDeferred(self.stonechat.report({"version": "1"}))
+        self.assertNoResult(first)
+        self.web.answer = lambda *_: {}
+        second = defer.ensureDeferred(self.stonechat.report({"version": "1"}))
+        self.assertTrue(self.successResultOf(second))
+        early.errback(ConnectionRefusedError("connection refused"))
+        self.assertFalse(self.successResultOf(first))
+        self.assertTrue(self.stonechat.answers())
+        self.assertIsNotNone(self.answers(GOOD))
+
     def test_who_has_blocked_whom(self) -> None:
         self.web.answer = lambda *_: {"blocked": [ROB, SAM]}
         asked = defer.ensureDeferred(self.stonechat.blocked("@alice:stone.test", [ROB]))
