@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
@@ -44,6 +45,23 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::io("write", parent, &e))
 }
 
+/// How long a lock is waited for that somebody else has.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Lock a file. A process that was started a moment ago holds what its parent had open until it has
+/// become the program it is to be, also if its parent has let go of it meanwhile.
+fn lock(file: &File) -> Result<(), TryLockError> {
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Held as long as the store is open; the system lets go of it when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
@@ -52,7 +70,7 @@ impl Lock {
     pub(super) fn take(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("lock");
         let file = open_private(&path)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
                 path: folder.to_owned(),
@@ -143,7 +161,7 @@ impl SideFile {
                 why: "others may read or write it; run `chmod 600` on it".to_owned(),
             });
         }
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::InUse {
