@@ -21,6 +21,7 @@ mod testing;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use matrix_sdk_crypto::{OlmMachine, store::MemoryStore};
+use mimalloc::MiMalloc;
 use ruma::{OwnedRoomId, OwnedUserId};
 use stonechat::{
     clock,
@@ -34,6 +35,10 @@ use support::{
     cpu, median,
     people::{self, Directory},
 };
+
+/// As the `stonechat` command has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How many messages each ghost encrypts and decrypts in a round.
 const MESSAGES: usize = 40;

@@ -22,6 +22,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use mimalloc::MiMalloc;
 use ruma::{OwnedUserId, UserId, server_name};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -40,6 +41,10 @@ use stonechat::{
 use tokio::task::JoinSet;
 
 use support::cpu;
+
+/// As the `stonechat` command has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const TOKEN: &str = "mod_0123456789abcdef0123456789abcdef";
 const AT_ONCE: usize = 4;

@@ -19,7 +19,6 @@ mod support;
 mod testing;
 
 use std::{
-    alloc::System,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
@@ -30,9 +29,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cap::Cap;
+use mimalloc::MiMalloc;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::value::RawValue;
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use stonechat::{
     clock,
     crypto::{self, EncryptTo, IncomingCrypto, MachineSettings, Machines},
@@ -43,9 +43,9 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 use support::{cpu, median, people};
 
-/// Counts what is allocated.
+/// The allocator of the `stonechat` command, counting what is allocated.
 #[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static HEAP: Cap<MiMalloc> = Cap::new(MiMalloc, usize::MAX);
 
 const ALICE: &str = "@alice:hs.test";
 /// So that what is kept of the database in memory does not grow with what is read.
@@ -373,22 +373,15 @@ async fn use_them(
     assert_eq!(machines.live_count(), count);
     let used = cpu::memory().saturating_sub(before);
     // What is freed when they are put away is theirs, whatever else the process took meanwhile.
-    let allocated = in_use_now();
+    let allocated = HEAP.allocated();
     drop(machines);
-    let allocated = allocated.saturating_sub(in_use_now());
+    let allocated = allocated.saturating_sub(HEAP.allocated());
     println!(
         "{} {}",
         allocated as f64 / count as f64,
         used as f64 / (count - count / 10) as f64
     );
     store.shut_down().await.unwrap();
-}
-
-fn in_use_now() -> usize {
-    let stats = HEAP.stats();
-    stats
-        .bytes_allocated
-        .saturating_sub(stats.bytes_deallocated)
 }
 
 async fn converse(

@@ -34,6 +34,10 @@ pub mod turn;
 pub mod venv;
 pub mod world;
 
+/// As the `stonechat` command has it: the service runs in programs that are linked with this.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub use browser::Browser;
 pub use js::JsBot;
 pub use person::{Chat, ChatOptions, Invite, Log, Person, PersonOptions, Seen, Trust};
