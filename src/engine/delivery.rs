@@ -15,6 +15,9 @@ use crate::{
 
 /// How long the next message is waited for: a receipt for the last one says the same of all.
 const GATHER: Duration = Duration::from_millis(200);
+/// From one receipt to the next in a room. A homeserver writes each down and tells everybody in the
+/// room of it, and whoever sees their last message but one arrive does not wait for a sign.
+const BETWEEN: Duration = Duration::from_secs(2);
 
 /// What is to be shown in a room.
 #[derive(Clone, Default)]
@@ -68,8 +71,10 @@ impl RoomActor {
         let (engine, room) = (self.engine.clone(), self.room.clone());
         let deliveries = self.deliveries.clone();
         self.engine.spawn(async move {
+            let mut pause = GATHER;
             loop {
-                tokio::time::sleep(GATHER).await;
+                tokio::time::sleep(pause).await;
+                pause = BETWEEN;
                 let Some((ghost, event)) = deliveries.take() else {
                     return;
                 };
