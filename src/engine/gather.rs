@@ -6,7 +6,7 @@ use ruma::OwnedRoomId;
 use super::{
     EngineError,
     event::RoomEvent,
-    room::RoomActor,
+    room::{Repeatable, RoomActor},
     seat::heard,
     tables::{Arrived, Conversations, Inbox, Kept, Seen},
 };
@@ -90,11 +90,14 @@ impl RoomActor {
         self.settle(batch, [])?;
         let after = engine.store().known::<Conversations>(&seat.conversation)?;
         drop(lock);
-        // What was taken in can be taken in again, as it is in the inbox or comes once more, and
-        // leads to the same as long as nothing else was decided.
+        // What was taken in can be taken in again, from the inbox or from a transaction that was
+        // not acknowledged, and leads to the same as long as nothing else is decided.
         self.repeatable = match after.as_ref() == Some(&before) {
-            true => numbers,
-            false => 0..0,
+            true => Repeatable {
+                numbers,
+                decided_on: after,
+            },
+            false => Repeatable::default(),
         };
         self.wake_others(rooms).await;
         Ok(true)

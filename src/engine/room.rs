@@ -10,11 +10,12 @@ use super::{
     control::{Control, ControlEffect, ControlPhase},
     delivery::Deliveries,
     event::RoomEvent,
-    tables::{Arrived, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, Seen, What},
+    tables::{Arrived, Conversations, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, Seen, What},
 };
 use crate::{
     clock::Timestamp,
     introduction::{Effect, HeardKind, Input, Introduction, Phase},
+    relay::Conversation,
     store::{Batch, prefix},
 };
 
@@ -30,6 +31,16 @@ const INSIST: Duration = Duration::from_secs(2 * 60);
 const IDLE: Duration = Duration::from_secs(30);
 /// How much is looked at, and made sure of, at a time.
 const AT_ONCE: usize = 32;
+
+/// Effects that follow again, the same, from what is in the inbox or was never acknowledged.
+#[derive(Default)]
+pub(super) struct Repeatable {
+    /// Their numbers.
+    pub numbers: Range<u64>,
+    /// The conversation that they were decided on. Should somebody change it before they are
+    /// carried out, a crash could have them decided on the changed one.
+    pub decided_on: Option<Arc<Conversation>>,
+}
 
 pub(super) struct RoomActor {
     pub engine: Engine,
@@ -49,8 +60,8 @@ pub(super) struct RoomActor {
     pub permit: Option<OwnedSemaphorePermit>,
     /// The record as it is in the store, if this actor has written it.
     written: Option<RoomRecord>,
-    /// The numbers of effects that a crash could not make us forget, flushed or not.
-    pub repeatable: Range<u64>,
+    /// The effects that a crash could not make us forget, flushed or not.
+    pub repeatable: Repeatable,
     /// What is to be shown of what has reached the others.
     pub deliveries: Deliveries,
 }
@@ -74,7 +85,7 @@ impl RoomActor {
             carrying: 0,
             behind: None,
             written: None,
-            repeatable: 0..0,
+            repeatable: Repeatable::default(),
             deliveries: Deliveries::default(),
         };
         actor.take_up()?;
@@ -203,8 +214,7 @@ impl RoomActor {
             if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
                 continue;
             }
-            let carries = matches!(&due.what, What::Relay { effect, .. } if effect.is_carry());
-            if !carries || !self.repeatable.contains(&key.1) {
+            if !self.is_repeatable(key.1, &due.what)? {
                 store.flush().await?;
             }
             self.carry_out(key.1, due).await?;
@@ -212,6 +222,22 @@ impl RoomActor {
             self.failing = None;
         }
         Ok(())
+    }
+
+    /// Whether the same would be decided again after a crash: the conversation is as it was then.
+    fn is_repeatable(&self, number: u64, what: &What) -> Result<bool, EngineError> {
+        let What::Relay {
+            conversation,
+            effect,
+        } = what
+        else {
+            return Ok(false);
+        };
+        let decided_on = &self.repeatable.decided_on;
+        if !effect.is_carry() || !self.repeatable.numbers.contains(&number) {
+            return Ok(false);
+        }
+        Ok(self.engine.store().known::<Conversations>(conversation)? == *decided_on)
     }
 
     /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
