@@ -29,6 +29,9 @@ const SET_ASIDE_AT_MOST: u64 = 1000;
 /// How much of one is kept, in bytes.
 const SET_ASIDE_BYTES: usize = 4096;
 
+/// How many records by age are looked at, and what they name forgotten, in one write.
+const AT_ONCE: usize = 200;
+
 /// What the homeserver says it holds for a device of ours.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyCounts {
@@ -47,6 +50,21 @@ pub(super) struct Taken {
     /// What this batch holds already: the store does not know of it yet.
     events: HashSet<OwnedEventId>,
     digests: HashSet<[u8; 32]>,
+    /// When they arrived, and the same events in their order.
+    at: Option<Timestamp>,
+    seen: Vec<OwnedEventId>,
+}
+
+impl Taken {
+    /// What is to be written now.
+    pub(super) fn take_batch(&mut self) -> Result<Batch, StoreError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut seen = std::mem::take(&mut self.seen).into_iter();
+        if let (Some(at), Some(first)) = (self.at.take(), seen.next()) {
+            batch.put::<SeenByTime>(&(at, first), &Some(seen.collect()))?;
+        }
+        Ok(batch)
+    }
 }
 
 impl Engine {
@@ -59,7 +77,11 @@ impl Engine {
         if body.after_gap {
             self.doubt();
         }
-        self.expect_keys(&body.events).await?;
+        let events = body.events.iter();
+        let events: Vec<Option<RoomEvent>> = events
+            .map(|json| RoomEvent::parse(json.get(), None))
+            .collect();
+        self.expect_keys(&events).await?;
         let changed;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
@@ -67,10 +89,10 @@ impl Engine {
             for json in &body.to_device {
                 self.take_to_device(json, None, &mut taken)?;
             }
-            for json in &body.events {
-                self.take_event(json, None, &mut taken)?;
+            for (json, event) in body.events.iter().zip(events) {
+                self.take_parsed(json, event, None, &mut taken)?;
             }
-            let batch = std::mem::take(&mut taken.batch);
+            let batch = taken.take_batch()?;
             changed = !batch.is_empty();
             self.store().apply(batch)?;
             taken
@@ -110,11 +132,8 @@ impl Engine {
 
     /// Room keys are dropped on arrival unless their room is expected, and the first one may come
     /// in the same transaction as the invite.
-    async fn expect_keys(&self, events: &[Box<RawValue>]) -> Result<(), EngineError> {
-        for json in events {
-            let Some(event) = RoomEvent::parse(json.get(), None) else {
-                continue;
-            };
+    async fn expect_keys(&self, events: &[Option<RoomEvent>]) -> Result<(), EngineError> {
+        for event in events.iter().flatten() {
             if let Some((user, "invite")) = event.membership()
                 && self.is_ours(&user)
                 && !self.store().contains::<Seen>(&event.id)?
@@ -143,7 +162,18 @@ impl Engine {
         room: Option<&ruma::OwnedRoomId>,
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
-        let Some(event) = RoomEvent::parse(json.get(), room) else {
+        self.take_parsed(json, RoomEvent::parse(json.get(), room), room, taken)
+    }
+
+    /// The same with what it was read as.
+    fn take_parsed(
+        &self,
+        json: &RawValue,
+        event: Option<RoomEvent>,
+        room: Option<&ruma::OwnedRoomId>,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        let Some(event) = event else {
             return self.set_aside(json, &mut taken.batch);
         };
         if event.state_key.is_some() {
@@ -159,7 +189,10 @@ impl Engine {
             taken.again = true;
             return Ok(());
         }
-        self.mark_seen_as(&event.id, None, false, &mut taken.batch)?;
+        let at = *taken.at.get_or_insert_with(|| self.now());
+        let seen = SeenEvent { at, handled: false };
+        taken.batch.put::<Seen>(&event.id, &seen)?;
+        taken.seen.push(event.id.clone());
         let json = json_with_room(json, room);
         let arrived = match self.follows_a_gap(&event.room)? {
             true => Arrived::AfterGap(json),
@@ -229,7 +262,7 @@ impl Engine {
             Some(seen) => seen.at,
             None => {
                 let now = self.now();
-                batch.put::<SeenByTime>(&(now, event.clone()), &())?;
+                batch.put::<SeenByTime>(&(now, event.clone()), &None)?;
                 now
             }
         };
@@ -278,10 +311,12 @@ impl Engine {
         let Timestamp(horizon) = self.now() - std::time::Duration::from_secs(7 * 24 * 60 * 60);
         loop {
             let mut batch = Batch::new();
-            let events = self.store().scan::<SeenByTime>(&[], None, 1000)?;
-            let digests = self.store().scan::<DigestsByTime>(&[], None, 1000)?;
-            for (key, ()) in events.into_iter().filter(|((at, _), ())| at.0 < horizon) {
-                batch.delete::<Seen>(&key.1);
+            let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;
+            let digests = self.store().scan::<DigestsByTime>(&[], None, AT_ONCE)?;
+            for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
+                for event in more.iter().flatten().chain([&key.1]) {
+                    batch.delete::<Seen>(event);
+                }
                 batch.delete::<SeenByTime>(&key);
             }
             for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {

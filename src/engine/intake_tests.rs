@@ -1,14 +1,14 @@
 //! What the inbox holds after transactions that come again, come twice at once, or hold rubbish.
 //! The engine is not started: what was taken in stays where it can be counted.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedRoomId, room_id, user_id};
+use ruma::{OwnedEventId, OwnedRoomId, room_id, user_id};
 use serde_json::{Value, json};
 
 use super::{
     Engine, Parts, Settings,
-    tables::{Inbox, SetAside, ToDevice},
+    tables::{Inbox, Seen, SeenByTime, SeenEvent, SetAside, ToDevice},
 };
 use crate::{
     bot::Bot,
@@ -16,7 +16,7 @@ use crate::{
     directory::{Directory, DirectorySettings},
     introduction::Rules,
     matrix::Transaction,
-    store::{Store, prefix},
+    store::{Batch, Store, Table, prefix},
     testing::{FakeHomeserver, TestClock},
 };
 
@@ -114,7 +114,7 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
     let raw = serde_json::value::to_raw_value(&message).unwrap();
     let mut pushed = super::intake::Taken::default();
     engine.take_to_device(&raw, None, &mut pushed).unwrap();
-    store.apply(std::mem::take(&mut pushed.batch)).unwrap();
+    store.apply(pushed.take_batch().unwrap()).unwrap();
 
     let synced = json!({
         "content": { "body": "x" }, "sender": "@alice:hs.test", "type": "m.room.encrypted",
@@ -142,4 +142,52 @@ async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     engine.transaction(transaction(&rubbish)).await.unwrap();
     assert_eq!(taken(&store), 1);
     assert_eq!(store.scan::<SetAside>(&[], None, 100).unwrap().len(), 4);
+}
+
+/// [`SeenByTime`] as it was in schema 2.
+struct SeenByTime2;
+
+impl Table for SeenByTime2 {
+    const ID: u8 = SeenByTime::ID;
+    const NAME: &'static str = SeenByTime::NAME;
+    const SECRET: bool = SeenByTime::SECRET;
+    type Key = <SeenByTime as Table>::Key;
+    type Value = ();
+}
+
+#[tokio::test]
+async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, _fake) = engine_at(clock.clone()).await;
+    let id = |id: &str| OwnedEventId::try_from(id).unwrap();
+    let seen = |event: &str| store.contains::<Seen>(&id(event)).unwrap();
+
+    // Written down before what arrived together was one record.
+    let (at, handled) = (engine.now(), true);
+    let mut batch = Batch::new();
+    batch
+        .put::<Seen>(&id("$old"), &SeenEvent { at, handled })
+        .unwrap();
+    batch.put::<SeenByTime2>(&(at, id("$old")), &()).unwrap();
+    store.apply(batch).unwrap();
+    let events = [event("$one"), event("$two"), event("$three")];
+    engine.transaction(transaction(&events)).await.unwrap();
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    engine
+        .transaction(transaction(&[event("$younger")]))
+        .await
+        .unwrap();
+
+    engine.forget_old_arrivals().await.unwrap();
+    for event in ["$old", "$one", "$two", "$three", "$younger"] {
+        assert!(seen(event), "{event}");
+    }
+    clock.advance(Duration::from_secs(6 * 24 * 60 * 60 + 1));
+    engine.forget_old_arrivals().await.unwrap();
+    for event in ["$old", "$one", "$two", "$three"] {
+        assert!(!seen(event), "{event}");
+    }
+    assert!(seen("$younger"));
+    let left = store.scan::<SeenByTime>(&[], None, 10).unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
 }

@@ -179,7 +179,7 @@ impl Engine {
                     self.take_invite(ghost, room, state, &mut taken).await?;
                 }
                 taken.batch.put::<SyncTokens>(ghost, &page.next_batch)?;
-                self.store().apply(std::mem::take(&mut taken.batch))?;
+                self.store().apply(taken.take_batch()?)?;
                 taken.rooms
             };
             self.store().flush().await?;

@@ -286,7 +286,7 @@ impl Engine {
             self.take_invite(user, room, state, &mut taken).await?;
         }
         taken.batch.put::<SyncTokens>(user, &page.next_batch)?;
-        Ok(self.store().commit(taken.batch).await?)
+        Ok(self.store().commit(taken.take_batch()?).await?)
     }
 
     async fn get_up_and_go(&self, actor: Actor<'_>, room: &OwnedRoomId) -> Result<(), EngineError> {

@@ -38,8 +38,8 @@ table! {
     Seen = 11, false, OwnedEventId => SeenEvent
 }
 table! {
-    /// [`Seen`] by age.
-    SeenByTime = 12, false, (Timestamp, OwnedEventId) => ()
+    /// [`Seen`] by age. What arrived together is one record, under the first: it lists the others.
+    SeenByTime = 12, false, (Timestamp, OwnedEventId) => Option<Vec<OwnedEventId>>
 }
 table! {
     /// To-device messages that no machine has taken yet.

@@ -72,7 +72,8 @@ const FALLBACK_TYPES: &[&str] = &[
     "org.matrix.msc3202.device_unused_fallback_key_types",
 ];
 
-type Object = BTreeMap<String, Box<RawValue>>;
+/// Its values stand in the body they were read from.
+type Object<'a> = BTreeMap<String, &'a RawValue>;
 
 impl Transaction {
     /// Reads a transaction's body.
@@ -91,7 +92,7 @@ impl Transaction {
             events: objects(field(&body, &["events"]), &mut dropped),
             ephemeral: objects(field(&body, EPHEMERAL), &mut dropped),
             to_device: objects(field(&body, TO_DEVICE), &mut dropped),
-            device_lists_changed: user_ids(lists.get("changed").map(|raw| &**raw), &mut dropped),
+            device_lists_changed: user_ids(lists.get("changed").copied(), &mut dropped),
             otk_counts: per_device(field(&body, OTK_COUNTS), counts, &mut dropped),
             fallback_types: per_device(field(&body, FALLBACK_TYPES), algorithms, &mut dropped),
             after_gap: false,
@@ -101,25 +102,26 @@ impl Transaction {
 }
 
 /// The first of these names that is there, and not null.
-fn field<'a>(body: &'a Object, names: &[&str]) -> Option<&'a RawValue> {
+fn field<'a>(body: &Object<'a>, names: &[&str]) -> Option<&'a RawValue> {
     names
         .iter()
         .find_map(|name| body.get(*name))
-        .map(|raw| &**raw)
+        .copied()
         .filter(|raw| raw.get() != "null")
 }
 
-fn object(json: Option<&RawValue>, dropped: &mut u32) -> Object {
+fn object<'a>(json: Option<&'a RawValue>, dropped: &mut u32) -> Object<'a> {
     parse_or_drop(json, dropped).unwrap_or_default()
 }
 
 /// An array's elements that are objects.
 fn objects(json: Option<&RawValue>, dropped: &mut u32) -> Vec<Box<RawValue>> {
-    let items: Vec<Box<RawValue>> = parse_or_drop(json, dropped).unwrap_or_default();
+    let items: Vec<&RawValue> = parse_or_drop(json, dropped).unwrap_or_default();
     let before = items.len();
     let items: Vec<_> = items
         .into_iter()
         .filter(|item| item.get().starts_with('{'))
+        .map(ToOwned::to_owned)
         .collect();
     add(dropped, before - items.len());
     items
@@ -127,7 +129,7 @@ fn objects(json: Option<&RawValue>, dropped: &mut u32) -> Vec<Box<RawValue>> {
 
 /// An array's elements that are user ids, each once.
 pub(super) fn user_ids(json: Option<&RawValue>, dropped: &mut u32) -> Vec<OwnedUserId> {
-    let items: Vec<Box<RawValue>> = parse_or_drop(json, dropped).unwrap_or_default();
+    let items: Vec<&RawValue> = parse_or_drop(json, dropped).unwrap_or_default();
     let mut users: Vec<OwnedUserId> = Vec::new();
     for item in items {
         let id = serde_json::from_str::<String>(item.get()).ok();
@@ -152,8 +154,8 @@ fn per_device<T>(
             add(dropped, 1);
             continue;
         };
-        for (device, value) in object(Some(&*devices), dropped) {
-            match read(&value) {
+        for (device, value) in object(Some(devices), dropped) {
+            match read(value) {
                 Some(value) => {
                     let device: &DeviceId = device.as_str().into();
                     all.entry(user.clone())

@@ -16,12 +16,18 @@ use super::{
 pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 
 /// Every step there is, in order.
-pub(super) const STEPS: &[Step] = &[number_the_batches];
+pub(super) const STEPS: &[Step] = &[number_the_batches, list_what_came_together];
 
 /// 1 to 2: the sum of the records carries the number of the batch; the number of the last flush was
 /// a record of its own. [`Sum::kept`] reads both, every step writes the new one.
 fn number_the_batches(_: &dyn Backend) -> Result<Vec<Op>, StoreError> {
     Ok(vec![Op::Delete(FLUSHES.to_vec())])
+}
+
+/// 2 to 3: a record of `SeenByTime` may list further events. The old ones list none and are read as
+/// they are; a program that knows version 2 could not read the new ones.
+fn list_what_came_together(_: &dyn Backend) -> Result<Vec<Op>, StoreError> {
+    Ok(Vec::new())
 }
 
 /// The newest version that these steps lead to.

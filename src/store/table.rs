@@ -75,11 +75,12 @@ impl KeyPart for Vec<u8> {
 }
 
 fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
-    for byte in bytes {
-        out.push(*byte);
-        if *byte == 0 {
-            out.push(0xFF);
-        }
+    out.reserve(bytes.len() + 2);
+    let mut parts = bytes.split(|byte| *byte == 0);
+    out.extend_from_slice(parts.next().unwrap_or_default());
+    for part in parts {
+        out.extend_from_slice(&[0, 0xFF]);
+        out.extend_from_slice(part);
     }
     out.extend_from_slice(&[0, 0]);
 }
