@@ -225,7 +225,7 @@ impl RoomActor {
     }
 
     /// Whether the same would be decided again after a crash: the conversation is as it was then.
-    fn is_repeatable(&self, number: u64, what: &What) -> Result<bool, EngineError> {
+    pub(super) fn is_repeatable(&self, number: u64, what: &What) -> Result<bool, EngineError> {
         let What::Relay {
             conversation,
             effect,

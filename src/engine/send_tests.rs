@@ -6,10 +6,15 @@ use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{EngineError, intake_tests, room::RoomActor};
+use super::{
+    EngineError, intake_tests,
+    room::{Repeatable, RoomActor},
+    tables::{Conversations, What},
+};
 use crate::{
     introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
+    relay,
     testing::{FakeHomeserver, Person, TestClock},
 };
 
@@ -168,4 +173,56 @@ async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
     let since = |kind| actor.arrived_at(&event, kind).unwrap();
     assert_eq!(since("m.call.invite"), arrived);
     assert_eq!(since("m.room.message"), actor.due_since);
+}
+
+#[tokio::test]
+async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, _fake) = intake_tests::engine_at(clock).await;
+    let notify = Arc::new(Notify::new());
+    let mut actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let id = "conversation".to_owned();
+    let mut conversation = relay::Conversation {
+        id: id.clone(),
+        origin: Some(room().to_owned()),
+        direct: true,
+        secret: relay::Secret([7; 32]),
+        people: Vec::new(),
+        begun_at: actor.engine.now(),
+        led_back_at: None,
+        told_of_room_calls: Vec::new(),
+        ended: false,
+    };
+    let write = |conversation: &relay::Conversation| {
+        let mut batch = crate::store::Batch::new();
+        batch.put::<Conversations>(&id, conversation).unwrap();
+        store.apply(batch).unwrap();
+    };
+    write(&conversation);
+    actor.repeatable = Repeatable {
+        numbers: 3..5,
+        decided_on: store.known::<Conversations>(&id).unwrap(),
+    };
+    let effect = |effect| What::Relay {
+        conversation: id.clone(),
+        effect,
+    };
+    let carry = effect(relay::Effect::Carry {
+        event: ruma::owned_event_id!("$event"),
+        from: 0,
+        to: relay::Place::Origin,
+        last: true,
+    });
+    assert!(actor.is_repeatable(3, &carry).unwrap());
+    assert!(actor.is_repeatable(4, &carry).unwrap());
+    assert!(!actor.is_repeatable(5, &carry).unwrap(), "decided later");
+    let depart = effect(relay::Effect::Depart);
+    assert!(!actor.is_repeatable(3, &depart).unwrap());
+
+    // Written again as it was.
+    write(&conversation);
+    assert!(actor.is_repeatable(4, &carry).unwrap());
+    conversation.ended = true;
+    write(&conversation);
+    assert!(!actor.is_repeatable(4, &carry).unwrap());
 }
