@@ -43,6 +43,11 @@ impl Deliveries {
         !std::mem::replace(&mut newest.showing, true)
     }
 
+    /// Whoever would show it leaves the room.
+    pub(super) fn forget(&self) {
+        self.newest().event = None;
+    }
+
     /// What is to be shown now; `None` ends the showing.
     fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
         let mut newest = self.newest();
@@ -70,10 +75,15 @@ impl RoomActor {
         }
         let (engine, room) = (self.engine.clone(), self.room.clone());
         let deliveries = self.deliveries.clone();
+        let mut stop = self.engine.0.stop.subscribe();
         self.engine.spawn(async move {
             let mut pause = GATHER;
             loop {
-                tokio::time::sleep(pause).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    // What is left is shown now, and nothing comes any more.
+                    _ = stop.wait_for(|stopping| *stopping) => {}
+                }
                 pause = BETWEEN;
                 let Some((ghost, event)) = deliveries.take() else {
                     return;
@@ -109,5 +119,7 @@ mod tests {
         assert_eq!(deliveries.take(), Some((ghost(), event(3))));
         assert_eq!(deliveries.take(), None);
         assert!(deliveries.note(ghost(), event(4)), "somebody has to again");
+        deliveries.forget();
+        assert_eq!(deliveries.take(), None);
     }
 }

@@ -29,6 +29,7 @@ impl RoomActor {
             let departed = place.map(|place| Input::Departed { place });
             return Ok(departed.into_iter().collect());
         };
+        self.deliveries.forget();
         for ghost in &seat.ghosts {
             let device = engine.machines().device_of(ghost)?;
             let actor = match &device {

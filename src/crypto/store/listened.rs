@@ -164,10 +164,16 @@ mod tests {
         }
         assert_eq!(listened.lock().sessions.len(), AT_MOST);
         assert!(listened.of(&[1]).is_err() && listened.of(&[5]).is_ok());
-        listened.keep(before(&[7]), vec![7], &session);
+        let keep = |before| listened.keep(before, vec![7], &session);
+        keep(before(&[7]));
         let reading = before(&[7]);
         listened.changed([vec![7]].iter());
-        listened.keep(reading, vec![7], &session);
-        assert!(listened.of(&[7]).is_err());
+        keep(before(&[7]));
+        keep(reading);
+        assert!(listened.of(&[7]).is_err(), "it was read before it changed");
+        keep(before(&[7]));
+        assert!(listened.of(&[7]).is_ok());
+        listened.changed([vec![7]].iter());
+        assert!(listened.of(&[7]).is_err(), "it has changed");
     }
 }
