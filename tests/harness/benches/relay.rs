@@ -6,7 +6,8 @@
 //! them say together in a measurement, `--load P` at how many percent of the full speed the delay
 //! is measured, `--machines N` how many ghosts' keys the service keeps in memory (two ghosts to a
 //! conversation). The homeserver works on the same cores as the service: full speed is that of both
-//! together, and the service's CPU time is its own.
+//! together, and the service's CPU time is its own. Machines are not equally fast at all times, so
+//! the bare cost of a message is measured just before each measurement and just after it.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -47,6 +48,8 @@ struct Figures {
     speed: f64,
     /// CPU time of the service per message, in µs: at full speed, and below it.
     cpu: [f64; 2],
+    /// What vodozemac alone took of that at the time: one decryption and one encryption, in µs.
+    bare: [f64; 2],
     /// CPU time of the homeserver and of everything else in this process, at full speed.
     others: f64,
     /// Messages per second in the measurement of the delay.
@@ -64,9 +67,6 @@ fn main() -> Result<()> {
     let counts = counts();
     let messages = support::option("--messages", 10_000);
     let load = support::option("--load", 50);
-    let (encrypting, decrypting) = support::megolm::round(20_000);
-    let us = |used: &cpu::Threads| cpu::sum(used).as_secs_f64() * 1e6 / 20_000.0;
-    let bare = [us(&decrypting), us(&encrypting)];
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -81,7 +81,7 @@ fn main() -> Result<()> {
         }
         all.push(figures);
     }
-    print(&all, bare, load);
+    print(&all, load);
     if let Some(burst) = burst {
         println!("\nOne conversation in a burst of {messages} messages: {burst:.0} a second.");
     }
@@ -95,32 +95,32 @@ fn counts() -> Vec<usize> {
     list.split(',').map(|n| n.parse().unwrap()).collect()
 }
 
-fn print(all: &[Figures], [decrypt, encrypt]: [f64; 2], load: usize) {
-    let bare = decrypt + encrypt;
+fn print(all: &[Figures], load: usize) {
     println!("{}\n", support::machine());
     println!(
-        "bare vodozemac: {decrypt:.0} µs of CPU for one decryption, {encrypt:.0} µs for one \
-         encryption, {bare:.0} µs for both\n"
-    );
-    println!(
         "| conversations | messages per second, at full speed | CPU of the service per message, µs \
-         | : bare | CPU of the homeserver per message, µs | delay at {load} % of that: messages per \
-         second | half within, ms | 99 % within, ms | CPU of the service per message then, µs \
+         | bare vodozemac then, µs | ratio | CPU of the homeserver per message, µs \
+         | delay at {load} % of that: messages per second | half within, ms | 99 % within, ms \
+         | CPU of the service per message then, µs | bare vodozemac then, µs | ratio \
          | memory per conversation, KB |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for one in all {
         println!(
-            "| {} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} |",
+            "| {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} \
+             | {:.1} | {:.0} |",
             one.conversations,
             one.speed,
             one.cpu[0],
-            one.cpu[0] / bare,
+            one.bare[0],
+            one.cpu[0] / one.bare[0],
             one.others,
             one.load,
             one.delay[0],
             one.delay[1],
             one.cpu[1],
+            one.bare[1],
+            one.cpu[1] / one.bare[1],
             one.memory,
         );
     }
@@ -167,6 +167,7 @@ async fn measure(count: usize, messages: usize, load: usize) -> Result<Figures> 
         conversations: count,
         speed: full.speed,
         cpu: [full.cpu, calm.cpu],
+        bare: [full.bare, calm.bare],
         others: full.others,
         load: calm.speed,
         delay: calm.delay,
@@ -180,11 +181,14 @@ struct Run {
     /// From the transaction to the request, for each message.
     delays: Vec<Duration>,
     used: [Duration; 2],
+    /// Before and after.
+    bare: [f64; 2],
 }
 
 struct Told {
     speed: f64,
     cpu: f64,
+    bare: f64,
     others: f64,
     delay: [f64; 2],
 }
@@ -201,10 +205,19 @@ impl Run {
         Told {
             speed: count as f64 / self.took.as_secs_f64(),
             cpu: each(self.used[0]),
+            bare: self.bare.iter().sum::<f64>() / 2.0,
             others: each(self.used[1]),
             delay: [at(0.5), at(0.99)],
         }
     }
+}
+
+/// What one decryption and one encryption cost at this moment, in µs.
+fn bare() -> f64 {
+    const TIMES: usize = 10_000;
+    let (encrypting, decrypting) = support::megolm::round(TIMES);
+    let used = cpu::sum(&encrypting) + cpu::sum(&decrypting);
+    used.as_secs_f64() * 1e6 / TIMES as f64
 }
 
 /// Everybody says so many messages, all at once or at a rate, and all of them are carried.
@@ -227,6 +240,7 @@ async fn run(
             cpu::of_process(std::process::id()),
         ]
     };
+    let bare_before = bare();
     let (began, before) = (Instant::now(), used());
     let mut due = began;
     for n in 0..each {
@@ -259,6 +273,7 @@ async fn run(
         );
     }
     let after = used();
+    let bare_after = bare();
     let pushed = all[0].pushed();
     let mut delays = Vec::new();
     let mut end = began;
@@ -273,5 +288,6 @@ async fn run(
         took: end - began,
         delays,
         used: [after[0] - before[0], after[1] - before[1]],
+        bare: [bare_before, bare_after],
     })
 }
