@@ -1,7 +1,10 @@
 //! Conversations: what is decided on them, found, written down and ended.
 
 use std::{
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use crate::{
     directory::{HandleRecord, Mode, PAIR_RETRY, forget_mask, note_mask},
     introduction::Refusal,
     relay::{Conversation, Input, Participant, Seat, Standing, decide},
-    store::{Batch, prefix},
+    store::{Batch, Store, prefix},
 };
 
 /// For how long an ending conversation is waited for.
@@ -29,6 +32,30 @@ const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The lock of what is decided on conversations: held until it is written.
 pub(super) struct Deciding<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+
+/// When a conversation was changed last. Read and written by whoever holds the lock.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Whoever held the lock last has changed one, in a batch that is applied by now.
+    just_now: AtomicBool,
+    /// How many batches there were at the most when it was applied.
+    applied: AtomicU64,
+}
+
+impl Changes {
+    fn note(&self) {
+        self.just_now.store(true, Ordering::Release);
+    }
+
+    /// Whether no crash could bring back a conversation as it was before. To be asked before
+    /// anything is decided.
+    pub(super) fn are_durable(&self, store: &Store) -> bool {
+        if self.just_now.swap(false, Ordering::AcqRel) {
+            self.applied.store(store.applied(), Ordering::Release);
+        }
+        store.durable() >= self.applied.load(Ordering::Acquire)
+    }
+}
 
 impl Engine {
     /// Lets it be decided what follows for a conversation. What is to be written stands in `batch`;
@@ -95,6 +122,7 @@ impl Engine {
         after: Option<&Conversation>,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
+        self.0.changes.note();
         let id = &before.id;
         let pairings = |conversation: &Conversation| -> Vec<(OwnedUserId, OwnedUserId)> {
             match conversation.people.as_slice() {
@@ -336,5 +364,38 @@ fn is_there(person: &Participant) -> bool {
     match &person.seat {
         Seat::Origin { here } => *here,
         Seat::Portal { standing, .. } => matches!(standing, Standing::Invited | Standing::Joined),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_decided_on_a_change_that_a_crash_could_take_is_known_for_that() {
+        let (store, changes) = (Store::in_memory(), Changes::default());
+        assert!(changes.are_durable(&store), "there was none");
+        let write = |number: u64| {
+            let mut batch = Batch::new();
+            let id = format!("conversation {number}");
+            let key = (ruma::owned_user_id!("@_dm_sam:hs.test"), id);
+            batch.put::<GhostsIn>(&key, &()).unwrap();
+            store.apply(batch).unwrap();
+        };
+        changes.note();
+        write(1);
+        assert!(!changes.are_durable(&store));
+        // Others change nothing that matters.
+        write(2);
+        assert!(!changes.are_durable(&store));
+        store.flush().await.unwrap();
+        assert!(changes.are_durable(&store));
+        write(3);
+        assert!(changes.are_durable(&store));
+        changes.note();
+        write(4);
+        assert!(!changes.are_durable(&store));
+        store.flush().await.unwrap();
+        assert!(changes.are_durable(&store));
     }
 }

@@ -84,6 +84,8 @@ impl RoomActor {
         let Some(before) = engine.store().known::<Conversations>(&seat.conversation)? else {
             return Ok(false);
         };
+        // Should a crash take what somebody else has just decided, this would be decided without it.
+        let settled = engine.0.changes.are_durable(engine.store());
         let from = engine.next();
         let rooms = engine.decide_on(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();
@@ -92,7 +94,7 @@ impl RoomActor {
         drop(lock);
         // What was taken in can be taken in again, from the inbox or from a transaction that was
         // not acknowledged, and leads to the same as long as nothing else is decided.
-        self.repeatable = match after.as_ref() == Some(&before) {
+        self.repeatable = match settled && after.as_ref() == Some(&before) {
             true => Repeatable {
                 numbers,
                 decided_on: after,

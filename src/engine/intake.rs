@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     Engine, EngineError,
@@ -30,13 +32,34 @@ const SET_ASIDE_AT_MOST: u64 = 1000;
 const SET_ASIDE_BYTES: usize = 4096;
 
 /// How many records by age are looked at, and what they name forgotten, in one write.
-const AT_ONCE: usize = 200;
+const AT_ONCE: usize = 100;
+/// How many events one such record names.
+const SEEN_TOGETHER: usize = 100;
 
 /// What the homeserver says it holds for a device of ours.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyCounts {
     pub one_time: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
     pub fallback: Option<Vec<OneTimeKeyAlgorithm>>,
+}
+
+/// From one answer to the next where there is nothing to make sure of. A homeserver sends the next
+/// transaction as soon as it has the answer, and each costs both sides more than what is in it: while
+/// much is said, more of it comes back at a time. Whoever speaks alone waits for nothing.
+const ECHOES: Duration = Duration::from_millis(2);
+
+/// When a transaction was answered last that held nothing but what we have said ourselves.
+#[derive(Default)]
+pub(super) struct Echoes(Mutex<Option<Instant>>);
+
+impl Echoes {
+    async fn pace(&self) {
+        let mut answered = self.0.lock().await;
+        if let Some(answered) = *answered {
+            tokio::time::sleep_until(answered + ECHOES).await;
+        }
+        *answered = Some(Instant::now());
+    }
 }
 
 /// What a batch of arrivals touches.
@@ -59,9 +82,11 @@ impl Taken {
     /// What is to be written now.
     pub(super) fn take_batch(&mut self) -> Result<Batch, StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
-        let mut seen = std::mem::take(&mut self.seen).into_iter();
-        if let (Some(at), Some(first)) = (self.at.take(), seen.next()) {
-            batch.put::<SeenByTime>(&(at, first), &Some(seen.collect()))?;
+        let at = self.at.take().unwrap_or_default();
+        for seen in std::mem::take(&mut self.seen).chunks(SEEN_TOGETHER) {
+            if let Some((first, more)) = seen.split_first() {
+                batch.put::<SeenByTime>(&(at, first.clone()), &Some(more.to_vec()))?;
+            }
         }
         Ok(batch)
     }
@@ -98,8 +123,9 @@ impl Engine {
             taken
         };
         // What our own users have said comes back to us, and leaves nothing to make sure of.
-        if changed || taken.again {
-            self.store().flush().await?;
+        match changed || taken.again {
+            true => self.store().flush().await?,
+            false => self.0.echoes.pace().await,
         }
         if body.dropped > 0 {
             tracing::warn!(
@@ -308,7 +334,7 @@ impl Engine {
 
     /// Forgets what arrived more than a week ago: no homeserver sends it again.
     pub(super) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
-        let Timestamp(horizon) = self.now() - std::time::Duration::from_secs(7 * 24 * 60 * 60);
+        let Timestamp(horizon) = self.now() - Duration::from_secs(7 * 24 * 60 * 60);
         loop {
             let mut batch = Batch::new();
             let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;

@@ -172,6 +172,13 @@ async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
     store.apply(batch).unwrap();
     let events = [event("$one"), event("$two"), event("$three")];
     engine.transaction(transaction(&events)).await.unwrap();
+    // What a long gap in a room brings at once.
+    let many: Vec<Value> = (0..3000).map(|n| event(&format!("$gap{n}"))).collect();
+    engine.transaction(transaction(&many)).await.unwrap();
+    for ((_, first), more) in store.scan::<SeenByTime>(&[], None, 100).unwrap() {
+        let names = more.unwrap_or_default().len();
+        assert!(names < 100, "{first} names {names} more");
+    }
     clock.advance(Duration::from_secs(24 * 60 * 60));
     engine
         .transaction(transaction(&[event("$younger")]))
@@ -179,14 +186,18 @@ async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
         .unwrap();
 
     engine.forget_old_arrivals().await.unwrap();
-    for event in ["$old", "$one", "$two", "$three", "$younger"] {
+    for event in [
+        "$old", "$one", "$two", "$three", "$gap0", "$gap2999", "$younger",
+    ] {
         assert!(seen(event), "{event}");
     }
     clock.advance(Duration::from_secs(6 * 24 * 60 * 60 + 1));
     engine.forget_old_arrivals().await.unwrap();
-    for event in ["$old", "$one", "$two", "$three"] {
+    for event in ["$old", "$one", "$two", "$three", "$gap0", "$gap2999"] {
         assert!(!seen(event), "{event}");
     }
+    let all = store.scan::<Seen>(&[], None, 10).unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
     assert!(seen("$younger"));
     let left = store.scan::<SeenByTime>(&[], None, 10).unwrap();
     assert_eq!(left.len(), 1, "{left:?}");

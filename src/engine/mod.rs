@@ -165,6 +165,7 @@ struct Inner {
     /// Numbers everything that is queued; never goes back, also not over restarts.
     sequence: AtomicU64,
     intake: Mutex<()>,
+    echoes: intake::Echoes,
     to_device: Mutex<()>,
     counts: Mutex<HashMap<OwnedUserId, intake::KeyCounts>>,
     rooms: std::sync::Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
@@ -179,6 +180,8 @@ struct Inner {
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
     /// One conversation at a time is decided on.
     conversing: std::sync::Mutex<()>,
+    /// When one was changed by that.
+    changes: converse::Changes,
     /// Held while a portal is made: what is not written down yet is not to be left again.
     furnishing: Mutex<()>,
     /// Who furnishes which portal.
@@ -215,6 +218,7 @@ impl Engine {
             settings,
             sequence: AtomicU64::new(sequence),
             intake: Mutex::default(),
+            echoes: intake::Echoes::default(),
             to_device: Mutex::default(),
             counts: Mutex::default(),
             rooms: std::sync::Mutex::default(),
@@ -225,6 +229,7 @@ impl Engine {
             joins,
             synced: Mutex::default(),
             conversing: std::sync::Mutex::default(),
+            changes: converse::Changes::default(),
             furnishing: Mutex::default(),
             furnishings: portal::Furnishings::default(),
             departed: Notify::new(),

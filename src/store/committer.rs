@@ -34,6 +34,7 @@ pub(super) struct Committer {
     thread: Mutex<Option<JoinHandle<()>>>,
     stopped: Arc<OnceLock<String>>,
     flushes: Arc<AtomicU64>,
+    durable: Arc<AtomicU64>,
 }
 
 impl Committer {
@@ -45,12 +46,14 @@ impl Committer {
         let (sender, receiver) = mpsc::channel();
         let stopped = Arc::new(OnceLock::new());
         let flushes = Arc::default();
+        let durable = Arc::default();
         let flusher = Flusher {
             pending,
             progress,
             confirmed: 0,
             stopped: stopped.clone(),
             flushes: Arc::clone(&flushes),
+            durable: Arc::clone(&durable),
         };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
@@ -61,12 +64,18 @@ impl Committer {
             thread: Mutex::new(Some(thread)),
             stopped,
             flushes,
+            durable,
         })
     }
 
     /// How many flushes there were.
     pub(super) fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// How many batches are durable.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
     }
 
     /// Fails when an earlier flush has failed.
@@ -124,6 +133,7 @@ struct Flusher {
     confirmed: u64,
     stopped: Arc<OnceLock<String>>,
     flushes: Arc<AtomicU64>,
+    durable: Arc<AtomicU64>,
 }
 
 /// Nothing is durable any more without the thread: whatever ends it stops the store.
@@ -166,8 +176,12 @@ impl Flusher {
             return Err(StoreError::Stopped(why.clone()));
         }
         // Whoever waits applied what they wait for before they left their note.
+        let applied = self.pending.applied();
         let batch = match self.pending.hand_over() {
-            Ok(batch) if batch == self.confirmed => return Ok(()),
+            Ok(batch) if batch == self.confirmed => {
+                self.durable.store(applied, Ordering::Release);
+                return Ok(());
+            }
             handed_over => handed_over,
         };
         let outcome = batch.and_then(|batch| {
@@ -179,7 +193,10 @@ impl Flusher {
         });
         self.flushes.fetch_add(1, Ordering::Relaxed);
         match &outcome {
-            Ok(batch) => self.confirmed = *batch,
+            Ok(batch) => {
+                self.confirmed = *batch;
+                self.durable.store(applied, Ordering::Release);
+            }
             // A flush that failed may have dropped what it should have written: to try again and
             // report success would be a lie.
             Err(e) => {

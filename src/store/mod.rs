@@ -401,6 +401,16 @@ impl Store {
         }
     }
 
+    /// How many batches were applied since it was opened.
+    pub fn applied(&self) -> u64 {
+        self.inner.pending.applied()
+    }
+
+    /// How many of them, from the first on, are surely durable.
+    pub fn durable(&self) -> u64 {
+        self.inner.committer.durable()
+    }
+
     /// How many flushes there were since it was opened.
     pub fn flushes(&self) -> u64 {
         self.inner.committer.flushes()

@@ -82,6 +82,8 @@ pub(super) struct Gathered {
     /// What has come since the last batch was handed over.
     pub(super) young: Changes,
     bytes: usize,
+    /// How many batches there were.
+    applied: u64,
     /// What is being handed over.
     pub(super) leaving: Arc<Changes>,
 }
@@ -156,12 +158,19 @@ impl Pending {
                 None => gathered.bytes += more,
             }
         }
+        gathered.applied += 1;
         let too_much = gathered.bytes > AT_MOST;
         drop(gathered);
         if too_much {
             self.hand_over()?;
         }
         Ok(())
+    }
+
+    /// How many batches everybody sees by now.
+    pub(super) fn applied(&self) -> u64 {
+        let gathered = self.gathered.read();
+        gathered.unwrap_or_else(PoisonError::into_inner).applied
     }
 
     /// Give the database all that has gathered, as one batch. Returns the number of its last batch.
