@@ -76,14 +76,10 @@ impl RoomActor {
         let (engine, room) = (self.engine.clone(), self.room.clone());
         let deliveries = self.deliveries.clone();
         let mut stop = self.engine.0.stop.subscribe();
-        self.engine.spawn(async move {
+        let showing = async move {
             let mut pause = GATHER;
             loop {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    // What is left is shown now, and nothing comes any more.
-                    _ = stop.wait_for(|stopping| *stopping) => {}
-                }
+                tokio::time::sleep(pause).await;
                 pause = BETWEEN;
                 let Some((ghost, event)) = deliveries.take() else {
                     return;
@@ -97,6 +93,13 @@ impl RoomActor {
                 if let Err(error) = shown.await {
                     tracing::debug!(%room, %error, "a delivery is not shown");
                 }
+            }
+        };
+        self.engine.spawn(async move {
+            tokio::select! {
+                () = showing => {}
+                // The receipt for the next message says the same, and a stop waits for nobody.
+                _ = stop.wait_for(|stopping| *stopping) => {}
             }
         });
     }

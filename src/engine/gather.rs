@@ -85,7 +85,8 @@ impl RoomActor {
             return Ok(false);
         };
         // Should a crash take what somebody else has just decided, this would be decided without it.
-        let settled = engine.0.changes.are_durable(engine.store());
+        let (applied, durable) = (engine.store().applied(), engine.store().durable());
+        let settled = engine.0.changes.are_durable(applied, durable);
         let from = engine.next();
         let rooms = engine.decide_on(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();

@@ -48,7 +48,8 @@ pub(super) struct KeyCounts {
 /// much is said, more of it comes back at a time. Whoever speaks alone waits for nothing.
 const ECHOES: Duration = Duration::from_millis(2);
 
-/// When a transaction was answered last that held nothing but what we have said ourselves.
+/// When a transaction was answered last that held nothing to make sure of: what we have said
+/// ourselves, receipts and typing, counts of keys.
 #[derive(Default)]
 pub(super) struct Echoes(Mutex<Option<Instant>>);
 
@@ -123,9 +124,9 @@ impl Engine {
             taken
         };
         // What our own users have said comes back to us, and leaves nothing to make sure of.
-        match changed || taken.again {
-            true => self.store().flush().await?,
-            false => self.0.echoes.pace().await,
+        let echo = !changed && !taken.again;
+        if !echo {
+            self.store().flush().await?;
         }
         if body.dropped > 0 {
             tracing::warn!(
@@ -153,6 +154,9 @@ impl Engine {
                 engine.drain_to_device().await;
             }
         });
+        if echo {
+            self.0.echoes.pace().await;
+        }
         Ok(())
     }
 

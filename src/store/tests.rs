@@ -795,3 +795,22 @@ async fn after_a_failed_flush_nothing_is_promised_any_more() {
         Err(StoreError::Stopped(_))
     );
 }
+
+#[tokio::test]
+async fn what_was_applied_is_durable_after_a_flush_and_counted_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), &StoreKey::random().unwrap()).unwrap();
+    for round in 1..=3 {
+        let mut batch = Batch::new();
+        batch
+            .put::<Names>(&name("sam", round), &"x".to_owned())
+            .unwrap();
+        let before = store.applied();
+        store.apply(batch).unwrap();
+        let applied = store.applied();
+        assert_eq!(applied, before + 1);
+        store.flush().await.unwrap();
+        assert_eq!(store.durable(), applied);
+    }
+    assert_eq!(store.applied(), store.durable());
+}

@@ -70,6 +70,8 @@ fn main() -> Result<()> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // By this name the homeserver is left out where the bare cost is measured.
+        .thread_name("homeserver")
         .enable_all()
         .build()?;
     let mut all = Vec::new();
@@ -273,6 +275,7 @@ async fn run(
         );
     }
     let after = used();
+    all[0].is_quiet().await?;
     let bare_after = bare();
     let pushed = all[0].pushed();
     let mut delays = Vec::new();
