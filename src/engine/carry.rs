@@ -1,6 +1,7 @@
 //! Carrying out the effects of conversations. Each can be carried out twice without harm.
 
 use std::{
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     crypto::{DecryptError, EncryptError},
-    introduction::Reason,
+    introduction::{Introduction, Reason, Refusal},
     matrix::Actor,
     relay::{
         self, CannotCarry, Conversation, Effect, Heard, Input, Participant, Passage, Person, Place,
@@ -41,8 +42,10 @@ const QUEUED: usize = 100;
 /// What its sender is told about a message whose key did not come.
 const NO_KEY: &str = "I could not decrypt your message, so it was not carried on. Please send it \
                       again.";
+/// What is said about messages that still waited when the conversation ended.
+const TOO_LATE: &str = "What you wrote at the last was not delivered any more.";
 /// What its sender is told about a message that could not be handed over.
-const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
+pub(super) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
                              later.";
 
 impl RoomActor {
@@ -70,7 +73,12 @@ impl RoomActor {
             Err(error) => {
                 tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
                 batch = self.finish(number);
-                self.not_done(conversation, &effect, &error, &mut batch)
+                if let Some(conversation) = conversation
+                    && let (true, Effect::Carry { from, .. }) = (conversation.ended, &effect)
+                {
+                    self.say_too_late(conversation, *from).await;
+                }
+                self.not_done(conversation, &effect, &error, &mut batch)?
             }
         };
         if inputs.is_empty() {
@@ -114,6 +122,7 @@ impl RoomActor {
                 Effect::Say { .. }
                 | Effect::Call { .. }
                 | Effect::Dress { .. }
+                | Effect::Leave { .. }
                 | Effect::Rename { .. },
                 _,
             ) => INSIST_LITTLE,
@@ -129,13 +138,12 @@ impl RoomActor {
         effect: &Effect,
         error: &EngineError,
         batch: &mut Batch,
-    ) -> Vec<Input> {
+    ) -> Result<Vec<Input>, EngineError> {
         let place = conversation.and_then(|known| known.place_of(&self.room));
-        match (effect, place) {
-            (Effect::Carry { event, last, .. }, Some(place)) => {
-                if *last {
-                    batch.delete::<Kept>(&(self.room.clone(), event.clone()));
-                }
+        Ok(match (effect, place) {
+            (Effect::Carry { event, from, .. }, _) if let Some(conversation) = conversation => {
+                let place = place.unwrap_or_else(|| conversation.home(*from));
+                self.forget_kept(conversation, event, batch)?;
                 let words = match error {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
@@ -145,7 +153,7 @@ impl RoomActor {
                         Reason::UnsignedDevice.words()
                     }
                     // Replayed or forged: nobody is told, nothing is carried.
-                    EngineError::Decrypt(_) => return Vec::new(),
+                    EngineError::Decrypt(_) => return Ok(Vec::new()),
                     _ => NOT_DELIVERED,
                 };
                 vec![Input::NotCarried {
@@ -160,7 +168,51 @@ impl RoomActor {
             }],
             (Effect::Furnish { person }, _) => vec![Input::NotFurnished { person: *person }],
             _ => Vec::new(),
+        })
+    }
+
+    /// What waited when the conversation ended is not delivered in silence. Once: the cause is the
+    /// same for all of it.
+    async fn say_too_late(&self, conversation: &Conversation, from: usize) {
+        let saying = Saying::NotCarried {
+            words: TOO_LATE.to_owned(),
+        };
+        let home = conversation.home(from);
+        let said = self.say_in_conversation(conversation, home, &saying, "too late");
+        if let Err(error) = said.await {
+            tracing::info!(room = %self.room, %error, "nobody is told that it was too late");
         }
+    }
+
+    /// Forgets an event once it is carried nowhere else: other portals may still be to come, and
+    /// other ghosts that are on their way in.
+    fn forget_kept(
+        &self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let waits = |is: &Introduction| {
+            let mut waiting = is.heard.iter().filter(|heard| !heard.done);
+            waiting.any(|heard| heard.event == *event || heard.edit.as_ref() == Some(event))
+        };
+        if self.record.introductions.iter().any(waits) {
+            return Ok(());
+        }
+        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { event: of, .. }, .. } if of == event);
+        if !conversation.direct {
+            let queued = prefix(&self.room);
+            let queued = self
+                .engine
+                .store()
+                .scan::<Outbox>(&queued, None, usize::MAX)?;
+            let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);
+            if others.any(|(_, due)| carries(&due.what)) {
+                return Ok(());
+            }
+        }
+        batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+        Ok(())
     }
 
     async fn perform_relay(
@@ -169,8 +221,13 @@ impl RoomActor {
         effect: &Effect,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
-        let Some(place) = conversation.place_of(&self.room) else {
-            return Ok(Vec::new());
+        let place = match (conversation.place_of(&self.room), effect) {
+            (Some(place), _) => place,
+            // The conversation has moved on, and what was said here before goes where it was to.
+            (None, Effect::Carry { from, .. } | Effect::TakeBack { from, .. }) => {
+                conversation.home(*from)
+            }
+            (None, _) => return Ok(Vec::new()),
         };
         match effect {
             Effect::Furnish { person } => self.furnish(conversation, *person).await,
@@ -185,9 +242,9 @@ impl RoomActor {
                     from: *from,
                     to: *to,
                 };
-                let inputs = self.carry(conversation, event, &way, batch).await?;
-                if *last {
-                    batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+                let (sent, inputs) = self.carry(conversation, event, &way, batch).await?;
+                self.forget_kept(conversation, event, batch)?;
+                if *last && sent {
                     self.show_delivery(conversation, place, event);
                 }
                 Ok(inputs)
@@ -221,6 +278,7 @@ impl RoomActor {
             Effect::Dress { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
+            Effect::Leave { person } => self.leave_alone(conversation, *person).await,
             Effect::Rename { event } => self.rename(conversation, event, place).await,
             Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
         }
@@ -251,14 +309,15 @@ impl RoomActor {
         Err(missing)
     }
 
-    /// Carries one event into one room. Returns what follows for its sender.
+    /// Carries one event into one room. Returns whether it is there now, and what follows for its
+    /// sender.
     async fn carry(
         &mut self,
         conversation: &Conversation,
         event: &OwnedEventId,
         way: &Way,
         batch: &mut Batch,
-    ) -> Result<Vec<Input>, EngineError> {
+    ) -> Result<(bool, Vec<Input>), EngineError> {
         let engine = self.engine.clone();
         let kept = engine
             .store()
@@ -266,13 +325,13 @@ impl RoomActor {
         let parsed = kept
             .as_deref()
             .and_then(|json| RoomEvent::parse(json, Some(&self.room)));
-        let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
-            return Ok(Vec::new());
-        };
         let said = |words: &str| Input::NotCarried {
             place: way.place,
             event: event.clone(),
             words: words.to_owned(),
+        };
+        let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
+            return Ok((false, vec![said(NOT_DELIVERED)]));
         };
         let sender = &conversation.people[way.from];
         let there = self.room_there(conversation, way.to).await?;
@@ -293,7 +352,7 @@ impl RoomActor {
             there: &there,
             events: &map,
             secrets: &[],
-            same_homeserver: sender.user.server_name() == engine.settings().server_name,
+            homeserver: &engine.settings().server_name,
             hide_addresses,
             pseudonym_key: &conversation.secret.0,
         };
@@ -302,20 +361,32 @@ impl RoomActor {
         let carried = catch_unwind(AssertUnwindSafe(|| relay::carry(&kind, &content, &passage)));
         let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
             Ok(Some(carried)) => carried,
-            Ok(None) => return Ok(Vec::new()),
+            Ok(None) => return Ok((false, Vec::new())),
             Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
                 return Err(EngineError::CounterpartOnItsWay);
             }
             // As if it had come in clear: such a call begins with an event of each kind.
             Err(CannotCarry::RoomCall) => {
-                return Ok(vec![Input::Heard {
+                let room_call = Input::Heard {
                     place: way.place,
                     sender: sender.user.clone(),
                     event: event.clone(),
                     kind: Heard::RoomCall,
-                }]);
+                };
+                return Ok((false, vec![room_call]));
             }
-            Err(why) => return Ok(vec![said(why.words())]),
+            // Once for each time that somebody begins to show where they are, and not for each step.
+            Err(why @ CannotCarry::LiveLocation) => {
+                let begun = content["m.relates_to"]["event_id"].as_str();
+                let begun = begun.and_then(|event| event.try_into().ok());
+                let once = Input::NotCarried {
+                    place: way.place,
+                    event: begun.unwrap_or_else(|| event.clone()),
+                    words: why.words().to_owned(),
+                };
+                return Ok((false, vec![once]));
+            }
+            Err(why) => return Ok((false, vec![said(why.words())])),
         };
         if carried.remarks.iter().any(|remark| remark.is_of_a_target())
             && self.may_know_soon(conversation, way)?
@@ -324,7 +395,8 @@ impl RoomActor {
         }
         let mut content = carried.content;
         for media in &carried.reload {
-            self.upload_again(sender, media, &mut content).await?;
+            self.upload_again(event, sender, media, &mut content)
+                .await?;
         }
         let waited = engine
             .now()
@@ -370,7 +442,7 @@ impl RoomActor {
             let kind = &carried.event_type;
             inputs.extend(self.watch_call(conversation, event, way, kind, &content));
         }
-        Ok(inputs)
+        Ok((true, inputs))
     }
 
     /// Since when a call's event waits here: in the inbox, and then for its turn.
@@ -440,10 +512,11 @@ impl RoomActor {
         conversation: &Conversation,
         to: Place,
     ) -> Result<OwnedRoomId, EngineError> {
-        conversation
-            .room(to)
-            .cloned()
-            .ok_or(EngineError::NotThereYet)
+        match conversation.room(to) {
+            Some(room) => Ok(room.clone()),
+            None if conversation.ended => Err(EngineError::Refused(Refusal::Impossible)),
+            None => Err(EngineError::NotThereYet),
+        }
     }
 
     async fn take_back_there(
@@ -513,28 +586,44 @@ impl RoomActor {
     /// The ghost that speaks for the service in a room: one that is there.
     fn speaker(&self, conversation: &Conversation, place: Place) -> Option<OwnedUserId> {
         let seat = self.record.seat.as_ref()?;
-        let mut there = conversation.people.iter().enumerate();
-        let there = there.find(|(index, person)| {
+        let there = conversation.people.iter().enumerate();
+        let mut there = there.filter(|(index, person)| {
             person.place(*index) != place && seat.ghosts.contains(&person.ghost)
         });
-        there.map(|(_, person)| person.ghost.clone())
+        // At the end nobody may be left who takes part.
+        let any = there.clone().next();
+        let (_, person) = there.find(|(_, person)| person.takes_part()).or(any)?;
+        Some(person.ghost.clone())
     }
 }
 
 impl RoomActor {
     /// A file of another homeserver would tell which: its bytes, which are encrypted as a rule and
     /// are not looked at, are given to ours.
+    ///
+    /// Once: a message may be tried again for days, and goes into several portals.
     async fn upload_again(
-        &self,
+        &mut self,
+        event: &OwnedEventId,
         sender: &Participant,
         media: &Reload,
         content: &mut Value,
     ) -> Result<(), EngineError> {
-        let device = self.engine.device_of(&sender.ghost)?;
-        let actor = Actor::device(&sender.ghost, &device);
-        let homeserver = self.engine.homeserver();
-        let bytes = homeserver.media(actor, media.uri.as_str().into()).await?;
-        let uri = homeserver.give_media(actor, bytes).await?;
+        if self.uploaded.0.as_ref() != Some(event) {
+            self.uploaded = (Some(event.clone()), HashMap::new());
+        }
+        let uri = match self.uploaded.1.get(&media.uri) {
+            Some(uri) => uri.clone(),
+            None => {
+                let device = self.engine.device_of(&sender.ghost)?;
+                let actor = Actor::device(&sender.ghost, &device);
+                let homeserver = self.engine.homeserver();
+                let bytes = homeserver.media(actor, media.uri.as_str().into()).await?;
+                let uri = homeserver.give_media(actor, bytes).await?.to_string();
+                self.uploaded.1.insert(media.uri.clone(), uri.clone());
+                uri
+            }
+        };
         if let Some(place) = content.pointer_mut(&media.pointer) {
             *place = json!(uri);
         }

@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedRoomId, RoomId, api::Direction};
+use ruma::{OwnedRoomId, RoomId, UserId, api::Direction};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Engine, EngineError,
     event::RoomEvent,
     room::RoomActor,
-    tables::{OpenWork, Rooms, Seen},
+    tables::{CopiesOf, OpenWork, Rooms, Seen},
 };
 use crate::{
     matrix::{Actor, MatrixError, Page},
-    store::{Batch, StoreError},
+    store::{Batch, StoreError, prefix},
 };
 
 /// Of so many rooms it is known whether anything was lost; beyond that all are looked at again.
@@ -137,7 +139,43 @@ impl Engine {
     }
 }
 
+/// Whether a ghost was invited into a room by this event, or came in without that.
+pub(super) fn begins_for(ghost: &UserId, json: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Member<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+        state_key: Option<&'a str>,
+        content: Value,
+        unsigned: Option<Value>,
+    }
+    let Ok(event) = serde_json::from_str::<Member<'_>>(json.get()) else {
+        return false;
+    };
+    if event.kind != "m.room.member" || event.state_key != Some(ghost.as_str()) {
+        return false;
+    }
+    let before = event.unsigned.as_ref();
+    let before = before.map(|it| &it["prev_content"]["membership"]);
+    let was = |membership| before.is_some_and(|before| before == membership);
+    match event.content["membership"].as_str() {
+        Some("invite") => true,
+        // The answer to an invite, or another name.
+        Some("join") => !was("invite") && !was("join"),
+        _ => false,
+    }
+}
+
 impl RoomActor {
+    /// Whether an event was handled so long ago that only its copies tell of it, or nothing does.
+    fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
+        let mut copies = prefix(&self.room);
+        copies.extend(prefix(&event.id));
+        let store = self.engine.store();
+        Ok(self.engine.may_be_forgotten(event)
+            || !store.scan::<CopiesOf>(&copies, None, 1)?.is_empty())
+    }
+
     /// Takes in, in the room's order, what lies between the last thing that was handled here and
     /// this event, the event itself, and what there is behind it. What was taken in before this one
     /// has been handled by now.
@@ -173,6 +211,10 @@ impl RoomActor {
                 break;
             }
             for json in page.events {
+                // What was said before it came is not for it.
+                if begins_for(&ghost, &json) {
+                    break 'back;
+                }
                 let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
                     continue;
                 };
@@ -181,7 +223,7 @@ impl RoomActor {
                     continue;
                 }
                 let seen = self.engine.store().get::<Seen>(&event.id)?;
-                if seen.is_some_and(|seen| seen.handled) {
+                if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
                     break 'back;
                 }
                 newest_first.push((event, json));

@@ -40,6 +40,8 @@ pub(super) struct Changes {
     just_now: AtomicBool,
     /// How many batches there were at the most when it was applied.
     applied: AtomicU64,
+    /// How many there were with the last decision that others may see before it is durable.
+    seen: AtomicU64,
 }
 
 impl Changes {
@@ -54,6 +56,16 @@ impl Changes {
             self.applied.store(applied, Ordering::Release);
         }
         durable >= self.applied.load(Ordering::Acquire)
+    }
+
+    /// Others may see what was decided up to this batch before it is durable.
+    pub(super) fn is_seen(&self, applied: u64) {
+        self.seen.store(applied, Ordering::Release);
+    }
+
+    /// Whether all that others may have seen is durable.
+    fn may_follow(&self, durable: u64) -> bool {
+        durable >= self.seen.load(Ordering::Acquire)
     }
 }
 
@@ -122,6 +134,10 @@ impl Engine {
         after: Option<&Conversation>,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
+        // After a crash what was decided on it as it was must not be decided on what it becomes.
+        if !self.0.changes.may_follow(self.store().durable()) {
+            self.store().flush_blocking()?;
+        }
         self.0.changes.note();
         let id = &before.id;
         let pairings = |conversation: &Conversation| -> Vec<(OwnedUserId, OwnedUserId)> {
@@ -231,10 +247,11 @@ impl Engine {
         Ok(room)
     }
 
-    /// The ghost by which other people's portals show somebody, how it is called, and whether it
-    /// is made up for this conversation. It is their masked handle where they have exactly one:
-    /// which of several they would like to be known by is not ours to say.
-    pub(super) fn shown_elsewhere(
+    /// The ghost by which the other one's portal shows whoever has begun a conversation of two, how
+    /// it is called, and whether it is made up for this conversation. It is their masked handle
+    /// where they have exactly one: which of several they would like to be known by is not ours to
+    /// say.
+    pub(super) fn shown_to_one(
         &self,
         person: &UserId,
         not: &UserId,
@@ -249,6 +266,16 @@ impl Engine {
         {
             return Ok((ghost, record.handle.to_string(), false));
         }
+        self.shown_to_many(person)
+    }
+
+    /// The same in a group, for which it is always made up. There, somebody may be in the origin
+    /// and have a portal as well: what is said in both at the same time would tell them whose a
+    /// masked handle is.
+    pub(super) fn shown_to_many(
+        &self,
+        person: &UserId,
+    ) -> Result<(OwnedUserId, String, bool), EngineError> {
         let name = self.directory().appearance(person)?;
         let ghost = self.made_up_ghost()?;
         Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))

@@ -37,7 +37,7 @@ impl Deliveries {
     }
 
     /// Notes what is to be shown next. True if nobody is about to do so.
-    fn note(&self, ghost: OwnedUserId, event: OwnedEventId) -> bool {
+    pub(super) fn note(&self, ghost: OwnedUserId, event: OwnedEventId) -> bool {
         let mut newest = self.newest();
         newest.event = Some((ghost, event));
         !std::mem::replace(&mut newest.showing, true)
@@ -49,7 +49,7 @@ impl Deliveries {
     }
 
     /// What is to be shown now; `None` ends the showing.
-    fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
+    pub(super) fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
         let mut newest = self.newest();
         newest.showing = newest.event.is_some();
         newest.event.take()

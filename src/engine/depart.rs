@@ -31,22 +31,7 @@ impl RoomActor {
         };
         self.deliveries.forget();
         for ghost in &seat.ghosts {
-            let device = engine.machines().device_of(ghost)?;
-            let actor = match &device {
-                Some(device) => Actor::device(ghost, device),
-                None => Actor::user(ghost),
-            };
-            match engine.homeserver().leave(actor, &self.room, None).await {
-                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
-                other => other?,
-            }
-            if device.is_some()
-                && let Err(error) = engine.sync_until_empty(ghost).await
-            {
-                tracing::warn!(%ghost, %error, "keys on their way could not be fetched");
-            }
-            engine.drain_to_device().await;
-            engine.machines().forget_room(ghost, &self.room).await?;
+            self.leave_for_good(ghost).await?;
             batch.delete::<OpenWork>(&(ghost.clone(), self.room.clone()));
         }
         let introducing = self.record.introductions.iter();
@@ -59,13 +44,65 @@ impl RoomActor {
             }
         }
         self.record.seat = None;
-        Ok(match place {
-            Some(place) => vec![Input::Departed { place }],
-            // An origin that was moved away from: its record is to be written all the same.
-            None => vec![Input::Departed {
-                place: Place::Portal(usize::MAX),
-            }],
-        })
+        if let Some(place) = place {
+            return Ok(vec![Input::Departed { place }]);
+        }
+        let mut inputs = match conversation {
+            Some(conversation) if !conversation.ended => self.said_too_late(conversation)?,
+            _ => Vec::new(),
+        };
+        // A room that was moved away from: its record is to be written all the same.
+        inputs.push(Input::Departed {
+            place: Place::Portal(usize::MAX),
+        });
+        Ok(inputs)
+    }
+
+    /// The ghost of somebody who is gone leaves this room, and the others stay.
+    pub(super) async fn leave_alone(
+        &mut self,
+        conversation: &Conversation,
+        person: usize,
+    ) -> Result<Vec<Input>, EngineError> {
+        let gone = conversation
+            .people
+            .get(person)
+            .filter(|it| !it.takes_part());
+        let Some(ghost) = gone.map(|gone| &gone.ghost) else {
+            // Back already.
+            return Ok(Vec::new());
+        };
+        let Some(seat) = &mut self.record.seat else {
+            return Ok(Vec::new());
+        };
+        seat.ghosts.retain(|here| here != ghost);
+        self.leave_for_good(ghost).await?;
+        let mut batch = Batch::new();
+        batch.delete::<OpenWork>(&(ghost.clone(), self.room.clone()));
+        self.settle(batch, [])?;
+        Ok(Vec::new())
+    }
+
+    /// A ghost leaves this room and destroys its keys.
+    async fn leave_for_good(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let engine = &self.engine;
+        let device = engine.machines().device_of(ghost)?;
+        let actor = match &device {
+            Some(device) => Actor::device(ghost, device),
+            None => Actor::user(ghost),
+        };
+        match engine.homeserver().leave(actor, &self.room, None).await {
+            Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
+            other => other?,
+        }
+        if device.is_some()
+            && let Err(error) = engine.sync_until_empty(ghost).await
+        {
+            tracing::warn!(%ghost, %error, "keys on their way could not be fetched");
+        }
+        engine.drain_to_device().await;
+        engine.machines().forget_room(ghost, &self.room).await?;
+        Ok(())
     }
 
     pub(super) async fn retire_ghosts(

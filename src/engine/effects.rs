@@ -492,7 +492,12 @@ impl RoomActor {
         let room = prefix(&self.room);
         loop {
             let mut gone = Batch::new();
-            for (key, _) in self.engine.store().scan::<Kept>(&room, None, 500)? {
+            // Where a conversation goes on, what is kept waits for its turn.
+            let kept = match self.record.seat {
+                Some(_) => Vec::new(),
+                None => self.engine.store().scan::<Kept>(&room, None, 500)?,
+            };
+            for (key, _) in kept {
                 gone.delete::<Kept>(&key);
             }
             for (key, _) in self.engine.store().scan::<Passed>(&room, None, 500)? {

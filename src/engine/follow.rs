@@ -25,7 +25,7 @@ const READ_BACK: u32 = 50;
 /// How often.
 const READ_BACK_PAGES: usize = 4;
 /// How many messages of the old room that come too late are looked at.
-const TOO_LATE: usize = 20;
+const TOO_LATE: usize = 100;
 /// What their senders are told.
 const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
                              too late to be passed on. Please send it again here.";
@@ -133,9 +133,12 @@ impl RoomActor {
         Ok(inputs)
     }
 
-    /// What has come out of the old room since it was replaced: nobody listens there any more, and
-    /// whoever said it hears that in the new one.
-    fn said_too_late(&self, conversation: &Conversation) -> Result<Vec<Input>, EngineError> {
+    /// What still waits here when the conversation goes on elsewhere: nobody listens here any more,
+    /// and whoever said it hears that where they are now.
+    pub(super) fn said_too_late(
+        &self,
+        conversation: &Conversation,
+    ) -> Result<Vec<Input>, EngineError> {
         let waiting = self
             .engine
             .store()
@@ -148,12 +151,16 @@ impl RoomActor {
             let Some(event) = RoomEvent::parse(&json, Some(&self.room)) else {
                 continue;
             };
-            let by = conversation.person_at(Place::Origin, &event.sender);
+            let mut people = conversation.people.iter();
+            let by = people.position(|person| person.user == event.sender);
             let seen = self.engine.store().get::<Seen>(&event.id)?;
             let known = seen.is_some_and(|seen| seen.handled);
-            if by.is_some() && event.kind == "m.room.encrypted" && !known {
+            if let Some(by) = by
+                && event.kind == "m.room.encrypted"
+                && !known
+            {
                 inputs.push(Input::NotCarried {
-                    place: Place::Origin,
+                    place: conversation.home(by),
                     event: event.id,
                     words: SAID_TOO_LATE.to_owned(),
                 });

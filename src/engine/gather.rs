@@ -66,7 +66,10 @@ impl RoomActor {
             if engine.is_ours(&event.sender) {
                 continue;
             }
-            if conversation.person_at(place, &event.sender).is_some() {
+            // What is for nobody is not kept.
+            if conversation.person_at(place, &event.sender).is_some()
+                && !conversation.others(place).is_empty()
+            {
                 batch.put::<Kept>(&(self.room.clone(), event.id.clone()), json)?;
             }
             inputs.push(Input::Heard {
@@ -92,10 +95,14 @@ impl RoomActor {
         let numbers = from..engine.next();
         self.settle(batch, [])?;
         let after = engine.store().known::<Conversations>(&seat.conversation)?;
+        // What was taken in can be taken in again, from the inbox, and leads to the same as long as
+        // nothing else is decided.
+        let repeatable = settled && after.as_ref() == Some(&before);
+        if repeatable {
+            engine.0.changes.is_seen(engine.store().applied());
+        }
         drop(lock);
-        // What was taken in can be taken in again, from the inbox or from a transaction that was
-        // not acknowledged, and leads to the same as long as nothing else is decided.
-        self.repeatable = match settled && after.as_ref() == Some(&before) {
+        self.repeatable = match repeatable {
             true => Repeatable {
                 numbers,
                 decided_on: after,

@@ -31,6 +31,11 @@ const SET_ASIDE_AT_MOST: u64 = 1000;
 /// How much of one is kept, in bytes.
 const SET_ASIDE_BYTES: usize = 4096;
 
+/// For how long it is known what has arrived.
+const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// By so much clocks may differ. What is younger than the rest and not known has never arrived.
+const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How many records by age are looked at, and what they name forgotten, in one write.
 const AT_ONCE: usize = 100;
 /// How many events one such record names.
@@ -74,6 +79,8 @@ pub(super) struct Taken {
     /// What this batch holds already: the store does not know of it yet.
     events: HashSet<OwnedEventId>,
     digests: HashSet<[u8; 32]>,
+    /// Whatever of it is queued has a lower number.
+    pub until: u64,
     /// When they arrived, and the same events in their order.
     at: Option<Timestamp>,
     seen: Vec<OwnedEventId>,
@@ -121,12 +128,14 @@ impl Engine {
             let batch = taken.take_batch()?;
             changed = !batch.is_empty();
             self.store().apply(batch)?;
+            taken.until = self.next();
             taken
         };
         // What our own users have said comes back to us, and leaves nothing to make sure of.
         let echo = !changed && !taken.again;
         if !echo {
             self.store().flush().await?;
+            self.has_arrived(taken.until);
         }
         if body.dropped > 0 {
             tracing::warn!(
@@ -158,6 +167,22 @@ impl Engine {
             self.0.echoes.pace().await;
         }
         Ok(())
+    }
+
+    /// What was taken in with lower numbers is durable now.
+    pub(super) fn has_arrived(&self, until: u64) {
+        self.0.arrived.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// Whether what arrived with this number is durable. Nobody begins with what is not: what comes
+    /// a second time, after a crash, need not be what came the first time.
+    pub(super) fn is_arrived(&self, number: u64) -> bool {
+        number < self.0.arrived.load(Ordering::Acquire)
+    }
+
+    /// Whether an event is so old that it is not known any more whether it has arrived.
+    pub(super) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
+        event.sent_at < self.now() - (SEEN_FOR - CLOCKS)
     }
 
     /// Room keys are dropped on arrival unless their room is expected, and the first one may come
@@ -338,7 +363,7 @@ impl Engine {
 
     /// Forgets what arrived more than a week ago: no homeserver sends it again.
     pub(super) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
-        let Timestamp(horizon) = self.now() - Duration::from_secs(7 * 24 * 60 * 60);
+        let Timestamp(horizon) = self.now() - SEEN_FOR;
         loop {
             let mut batch = Batch::new();
             let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;

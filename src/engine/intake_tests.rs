@@ -130,6 +130,18 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
 }
 
 #[tokio::test]
+async fn what_we_have_said_ourselves_is_answered_two_milliseconds_apart() {
+    let (engine, _store, _fake) = engine().await;
+    let began = std::time::Instant::now();
+    for n in 0..50 {
+        let mut own = event(&format!("$own{n}"));
+        own["sender"] = json!("@_dm_sam:hs.test");
+        engine.transaction(transaction(&[own])).await.unwrap();
+    }
+    assert!(began.elapsed() >= Duration::from_millis(49 * 2));
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     let (engine, store, _fake) = engine().await;
     let rubbish = [

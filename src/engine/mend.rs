@@ -43,6 +43,9 @@ impl RoomActor {
                 _ => {}
             }
         }
+        if conversation.ended {
+            return Err(EngineError::Refused(Refusal::Impossible));
+        }
         let furnished = self.furnish(conversation, owner).await?;
         // Its owner is invited: should they decline, that counts.
         let mut batch = Batch::new();

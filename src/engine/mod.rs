@@ -58,6 +58,8 @@ mod send_tests;
 mod speak;
 mod stock;
 mod tables;
+#[cfg(test)]
+mod talk_tests;
 mod to_device;
 mod views;
 
@@ -165,6 +167,8 @@ struct Inner {
     /// Numbers everything that is queued; never goes back, also not over restarts.
     sequence: AtomicU64,
     intake: Mutex<()>,
+    /// All that has arrived with lower numbers is durable.
+    arrived: AtomicU64,
     echoes: intake::Echoes,
     to_device: Mutex<()>,
     counts: Mutex<HashMap<OwnedUserId, intake::KeyCounts>>,
@@ -218,6 +222,7 @@ impl Engine {
             settings,
             sequence: AtomicU64::new(sequence),
             intake: Mutex::default(),
+            arrived: AtomicU64::new(sequence),
             echoes: intake::Echoes::default(),
             to_device: Mutex::default(),
             counts: Mutex::default(),

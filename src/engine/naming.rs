@@ -287,7 +287,7 @@ impl Engine {
             there,
             events: &map,
             secrets: &[],
-            same_homeserver: worded.by.server_name() == self.settings().server_name,
+            homeserver: &self.settings().server_name,
             hide_addresses: self.hides_addresses(conversation)?,
             pseudonym_key: &conversation.secret.0,
         };

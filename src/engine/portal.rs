@@ -59,6 +59,8 @@ impl RoomActor {
         let _one_at_a_time = furnishing.lock().await;
         // Whoever was sooner may have made it, or another one in the place of one that was lost.
         let known = engine.store().get::<Conversations>(&conversation.id)?;
+        // Nobody is invited to what is over.
+        let known = known.filter(|known| !known.ended);
         let conversation = &known.ok_or_else(impossible)?;
         let owner = conversation.people.get(person).ok_or_else(impossible)?;
         let ghosts: Vec<Participant> = conversation.ghosts_at(place).cloned().collect();

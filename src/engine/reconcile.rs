@@ -4,7 +4,7 @@
 //! when it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges
 //! to-device messages; what comes that way goes through the same inbox as what was pushed.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
 use serde_json::value::RawValue;
@@ -154,12 +154,24 @@ impl Engine {
                     .sync(actor, since.as_deref(), Some(FILTER), Duration::ZERO);
             let page = sync.await?;
             let mut gaps: Vec<(OwnedRoomId, Vec<Box<RawValue>>)> = Vec::new();
+            let mut skipped: HashMap<&OwnedRoomId, usize> = HashMap::new();
             for (room, joined) in &page.joined {
-                if joined.limited && self.store().contains::<Rooms>(room)? {
-                    gaps.push((room.clone(), self.read_gap(actor, room, joined).await?));
+                if !self.store().contains::<Rooms>(room)? {
+                    continue;
+                }
+                let mut timeline = joined.timeline.iter();
+                let began = timeline.rposition(|json| continuity::begins_for(ghost, json));
+                match began {
+                    // What was there before is not for it.
+                    Some(began) => _ = skipped.insert(room, began),
+                    None if joined.limited => {
+                        let gap = self.read_gap(ghost, actor, room, joined).await?;
+                        gaps.push((room.clone(), gap));
+                    }
+                    None => {}
                 }
             }
-            let rooms = {
+            let taken = {
                 let _one_at_a_time = self.0.intake.lock().await;
                 let mut taken = Taken::default();
                 for json in &page.to_device {
@@ -171,7 +183,8 @@ impl Engine {
                     }
                 }
                 for (room, joined) in page.joined.iter().chain(&page.left) {
-                    for json in &joined.timeline {
+                    let skipped = skipped.get(room).copied().unwrap_or_default();
+                    for json in joined.timeline.iter().skip(skipped) {
                         self.take_event(json, Some(room), &mut taken)?;
                     }
                 }
@@ -180,10 +193,12 @@ impl Engine {
                 }
                 taken.batch.put::<SyncTokens>(ghost, &page.next_batch)?;
                 self.store().apply(taken.take_batch()?)?;
-                taken.rooms
+                taken.until = self.next();
+                taken
             };
             self.store().flush().await?;
-            for room in rooms {
+            self.has_arrived(taken.until);
+            for room in taken.rooms {
                 self.wake(&room).await;
             }
             // The next request with the new token acknowledges what came; when nothing came there
@@ -228,6 +243,7 @@ impl Engine {
     /// order.
     async fn read_gap(
         &self,
+        ghost: &OwnedUserId,
         actor: Actor<'_>,
         room: &OwnedRoomId,
         joined: &JoinedRoom,
@@ -240,7 +256,7 @@ impl Engine {
             true => continuity::PAGES,
             false => GAP_PAGES,
         };
-        for _ in 0..pages {
+        'back: for _ in 0..pages {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
             let page = self.history(actor, room, token, back).await?;
@@ -249,6 +265,11 @@ impl Engine {
             }
             for json in page.events {
                 let event = RoomEvent::parse(json.get(), Some(room));
+                if continuity::begins_for(ghost, &json)
+                    || event.as_ref().is_some_and(|it| self.may_be_forgotten(it))
+                {
+                    break 'back;
+                }
                 // Of what our own users have said nothing is noted.
                 let said_by_us =
                     |event: &RoomEvent| event.state_key.is_none() && self.is_ours(&event.sender);
@@ -257,8 +278,7 @@ impl Engine {
                 }
                 let known = event.map(|event| self.store().contains::<Seen>(&event.id));
                 if known.transpose()? == Some(true) {
-                    newest_first.reverse();
-                    return Ok(newest_first);
+                    break 'back;
                 }
                 newest_first.push(json);
             }

@@ -4,7 +4,7 @@
 //! to the owner it is decrypted when the bot's message is written, and again should that be
 //! repeated.
 
-use ruma::OwnedUserId;
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -17,8 +17,21 @@ use crate::{
     clock::Timestamp,
     directory::Request,
     introduction::{Introduction, Phase, Refusal, clean_name, gist},
+    relay::{Counterparts, Names, Passage, carry_text},
     store::Batch,
 };
+
+/// The longest line, in characters, before it is cut to what is shown.
+const LINE_AT_MOST: usize = 4000;
+
+/// No event is known elsewhere yet.
+struct Nothing;
+
+impl Counterparts for Nothing {
+    fn event(&self, _: &EventId) -> Option<OwnedEventId> {
+        None
+    }
+}
 
 /// What an owner is shown of a request.
 #[derive(Clone, Debug)]
@@ -54,7 +67,8 @@ impl RoomActor {
             since: is.invited_at,
             shown: None,
             masked_as: match is.masked() {
-                true => Some(engine.shown_elsewhere(&is.invite.asker, &is.ghost)?.1),
+                true if is.direct => Some(engine.shown_to_one(&is.invite.asker, &is.ghost)?.1),
+                true => Some(engine.shown_to_many(&is.invite.asker)?.1),
                 false => None,
             },
         };
@@ -202,12 +216,35 @@ impl Engine {
         match decrypted.map_err(EngineError::from) {
             Ok(decrypted) => {
                 let content: Value = serde_json::from_str(decrypted.content.get())?;
-                Ok(Some((name, Some(gist(&decrypted.event_type, &content)))))
+                let masked = request.masked_as.is_some();
+                let told = |text: &str| match masked {
+                    true => self.without_asker(text, &request.room, asker),
+                    false => Some(text.to_owned()),
+                };
+                let line = gist(&decrypted.event_type, &content, told);
+                Ok(Some((name, Some(line))))
             }
             Err(error) if error.is_transient() => Err(error),
             // It was readable before; the request is shown all the same.
             Err(_) => Ok(Some((name, None))),
         }
+    }
+
+    /// What a masked asker has written, without what would name them, as their messages are carried
+    /// later. None if that cannot be told.
+    fn without_asker(&self, text: &str, room: &RoomId, asker: &UserId) -> Option<String> {
+        let passage = Passage {
+            sender: asker,
+            people: &[],
+            here: room,
+            there: room,
+            events: &Nothing,
+            secrets: &[],
+            homeserver: &self.settings().server_name,
+            hide_addresses: true,
+            pseudonym_key: &[0; 32],
+        };
+        carry_text(text, &passage, &Names::default(), LINE_AT_MOST)
     }
 
     /// The owner answered: the room in which the asker waits goes on.

@@ -1,12 +1,13 @@
 //! A room's actor: takes what arrives in order, lets it be decided, carries out what follows.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{
     Engine, EngineError,
+    carry::NOT_DELIVERED,
     control::{Control, ControlEffect, ControlPhase},
     delivery::Deliveries,
     event::RoomEvent,
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     introduction::{Effect, HeardKind, Input, Introduction, Phase},
-    relay::Conversation,
+    relay::{self, Conversation},
     store::{Batch, prefix},
 };
 
@@ -32,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How much is looked at, and made sure of, at a time.
 const AT_ONCE: usize = 32;
 
-/// Effects that follow again, the same, from what is in the inbox or was never acknowledged.
+/// Effects that follow again, the same, from what is in the inbox.
 #[derive(Default)]
 pub(super) struct Repeatable {
     /// Their numbers.
@@ -62,6 +63,8 @@ pub(super) struct RoomActor {
     written: Option<RoomRecord>,
     /// The effects that a crash could not make us forget, flushed or not.
     pub repeatable: Repeatable,
+    /// What was uploaded anew for the event that is being carried: the new address by the old one.
+    pub uploaded: (Option<OwnedEventId>, HashMap<String, String>),
     /// What is to be shown of what has reached the others.
     pub deliveries: Deliveries,
 }
@@ -86,6 +89,7 @@ impl RoomActor {
             behind: None,
             written: None,
             repeatable: Repeatable::default(),
+            uploaded: Default::default(),
             deliveries: Deliveries::default(),
         };
         actor.take_up()?;
@@ -166,7 +170,7 @@ impl RoomActor {
     }
 
     /// What is due, what has arrived, or one deadline; false when there is nothing to do.
-    async fn step(&mut self) -> Result<bool, EngineError> {
+    pub(super) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.engine.clone();
         let store = engine.store();
         let due = store.scan::<Outbox>(&prefix(&self.room), None, AT_ONCE)?;
@@ -178,7 +182,12 @@ impl RoomActor {
             true => AT_ONCE,
             false => 1,
         };
-        let arrived = store.scan::<Inbox>(&prefix(&self.room), None, together)?;
+        let mut arrived = store.scan::<Inbox>(&prefix(&self.room), None, together)?;
+        let is_sure = |((_, number), arrived): &((OwnedRoomId, u64), Arrived)| {
+            let event = matches!(arrived, Arrived::Event(_) | Arrived::AfterGap(_));
+            !event || engine.is_arrived(*number)
+        };
+        arrived.truncate(arrived.iter().take_while(|it| is_sure(it)).count());
         if together > 1 && self.take_messages(&arrived).await? {
             return Ok(true);
         }
@@ -201,8 +210,8 @@ impl RoomActor {
     }
 
     /// Carries out what is due, in order. What is about to be shown to others must not be forgotten
-    /// by us; but what becomes of a message would be found out anew, and its transaction id with
-    /// it, from the inbox or from a transaction that was never acknowledged.
+    /// by us; but what becomes of a message would be found out anew from the inbox, and its
+    /// transaction id with it.
     async fn carry_out_all(
         &mut self,
         due: Vec<((OwnedRoomId, u64), Due)>,
@@ -242,7 +251,7 @@ impl RoomActor {
 
     /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
     /// sender is told; nothing else may hold up the room for ever.
-    fn give_up(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
+    pub(super) fn give_up(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
         let store = self.engine.store();
         self.record = store.get::<Rooms>(&self.room)?.unwrap_or_default();
         self.written = None;
@@ -254,6 +263,9 @@ impl RoomActor {
             && event.kind == "m.room.encrypted"
         {
             self.engine.mark_seen(&event.id, true, &mut batch)?;
+            if let Some(seat) = self.record.seat.clone() {
+                return self.give_up_carrying(&seat.conversation, &event, batch);
+            }
             let open = self.record.introductions.iter().filter(|is| is.is_open());
             let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
             for ghost in ghosts {
@@ -268,6 +280,33 @@ impl RoomActor {
         self.settle(batch, effects)
     }
 
+    /// The same in a conversation: its sender is told.
+    fn give_up_carrying(
+        &mut self,
+        id: &str,
+        event: &RoomEvent,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let known = engine.store().known::<Conversations>(&id.to_owned())?;
+        let place = known.and_then(|known| {
+            let place = known.place_of(&self.room)?;
+            known.person_at(place, &event.sender).map(|_| place)
+        });
+        let inputs: Vec<relay::Input> = place
+            .map(|place| relay::Input::NotCarried {
+                place,
+                event: event.id.clone(),
+                words: NOT_DELIVERED.to_owned(),
+            })
+            .into_iter()
+            .collect();
+        let lock = engine.converse(id, &inputs, &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        Ok(())
+    }
+
     async fn take(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.room.clone(), number));
@@ -278,7 +317,17 @@ impl RoomActor {
             },
             Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.room)) {
                 Some(event) => {
-                    self.make_sure(event.clone(), &json).await?;
+                    match self.make_sure(event.clone(), &json).await {
+                        // What cannot be looked up must not cost what is here.
+                        Err(error)
+                            if !error.is_transient()
+                                || self.has_insisted(number, INSIST, &error) =>
+                        {
+                            let room = &self.room;
+                            tracing::error!(%room, %error, "what an event follows is not looked for");
+                        }
+                        sure => sure?,
+                    }
                     self.handle(event, &json, batch).await
                 }
                 None => Ok(self.engine.store().apply(batch)?),

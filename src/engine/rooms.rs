@@ -60,10 +60,10 @@ impl Engine {
     /// Ends an actor, unless something has arrived meanwhile.
     pub(super) fn retire_actor(&self, room: &OwnedRoomId) -> Result<bool, EngineError> {
         let mut rooms = self.actors();
-        let idle = self
-            .store()
-            .scan::<Inbox>(&prefix(room), None, 1)?
-            .is_empty();
+        let (store, room_prefix) = (self.store(), prefix(room));
+        // Another room may have something done here.
+        let idle = store.scan::<Inbox>(&room_prefix, None, 1)?.is_empty()
+            && store.scan::<Outbox>(&room_prefix, None, 1)?.is_empty();
         if idle {
             rooms.remove(room);
         }

@@ -106,7 +106,8 @@ impl RoomActor {
         let (conversation, input) = match known {
             Some(known) if self.record.seat.is_some() => {
                 let person = Box::new(masked);
-                (known, Input::Added { person, heard })
+                let by = is.invite.asker.clone();
+                (known, Input::Added { person, by, heard })
             }
             // Only where the asker is the one in the origin: the owner's portal cannot move here.
             Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
@@ -115,9 +116,14 @@ impl RoomActor {
             }
             _ => {
                 let now = engine.now();
-                let mut new = new_conversation(self.room.clone(), is.direct, now);
-                for user in view.joined().filter(|user| !engine.is_ours(user)) {
-                    let (ghost, name, own_ghost) = engine.shown_elsewhere(user, &is.ghost)?;
+                let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
+                let direct = is.direct && people == [&is.invite.asker];
+                let mut new = new_conversation(self.room.clone(), direct, now);
+                for user in people {
+                    let (ghost, name, own_ghost) = match direct {
+                        true => engine.shown_to_one(user, &is.ghost)?,
+                        false => engine.shown_to_many(user)?,
+                    };
                     new.people.push(Participant {
                         user: user.clone(),
                         ghost,
@@ -151,14 +157,15 @@ impl RoomActor {
         if let Some(former) = former {
             rooms = engine.decide_on(&former, &[Input::End], engine.now(), &mut batch)?;
         }
-        // Written whole: `decide_on` writes what differs from what it was given.
-        if engine
-            .store()
-            .get::<Conversations>(&conversation.id)?
-            .is_none()
-        {
-            engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
-        }
+        // As it is now; a new one is written whole, for `decide_on` writes what differs from what it
+        // was given.
+        let conversation = match engine.store().get::<Conversations>(&conversation.id)? {
+            Some(now) => now,
+            None => {
+                engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
+                conversation
+            }
+        };
         rooms.extend(engine.decide_on(&conversation, &[input], engine.now(), &mut batch)?);
         self.settle(batch, [])?;
         drop(lock);
@@ -212,9 +219,9 @@ impl RoomActor {
                     && place == Place::Origin
                     && !engine.is_ours(&user)
                     && conversation.person_at(place, &user).is_none();
-                let ghost = match (new, seat.ghosts.first()) {
-                    (true, Some(ghost)) => Some(engine.shown_elsewhere(&user, ghost)?),
-                    _ => None,
+                let ghost = match new {
+                    true => Some(engine.shown_to_many(&user)?),
+                    false => None,
                 };
                 Some(Input::Member {
                     place,
@@ -244,8 +251,10 @@ impl RoomActor {
         let Some(input) = input else {
             return self.settle(batch, []);
         };
+        // What is for nobody is not kept.
         let keep = matches!(&input, Input::Heard { sender, kind: Heard::Event, .. }
-            if conversation.person_at(place, sender).is_some());
+            if conversation.person_at(place, sender).is_some()
+                && !conversation.others(place).is_empty());
         if keep {
             let key = (self.room.clone(), event.id.clone());
             batch.put::<Kept>(&key, &json.to_owned())?;

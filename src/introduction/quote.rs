@@ -82,8 +82,13 @@ pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote,
 /// The longest text that a request shows, in characters.
 const GIST_AT_MOST: usize = 1000;
 
-/// What a request shows of an opening line: its text, or what kind of thing it is.
-pub fn gist(event_type: &str, content: &Value) -> String {
+/// What a request shows of an opening line: its text, as `told` says it, or what kind of thing it
+/// is.
+pub fn gist(
+    event_type: &str,
+    content: &Value,
+    told: impl FnOnce(&str) -> Option<String>,
+) -> String {
     let content = new_content(content);
     let what = match (event_type, content["msgtype"].as_str()) {
         ("m.room.message", Some("m.image")) | ("m.sticker", _) => "(a picture)",
@@ -92,7 +97,10 @@ pub fn gist(event_type: &str, content: &Value) -> String {
         ("m.room.message", Some("m.file")) => "(a file)",
         ("m.room.message", Some("m.location")) => "(a place)",
         _ => match content["body"].as_str() {
-            Some(body) => return cut(&in_plain_lines(body), GIST_AT_MOST),
+            Some(body) => match told(body) {
+                Some(body) => return cut(&in_plain_lines(&body), GIST_AT_MOST),
+                None => "(a text that cannot be shown here)",
+            },
             None => "(something without text)",
         },
     };

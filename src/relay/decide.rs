@@ -41,7 +41,7 @@ impl Case {
             // Whatever is still said while the rooms are being left reaches nobody.
             _ if self.is.ended => {}
             Input::Opened { heard } => self.opened(heard),
-            Input::Added { person, heard } => self.added(person, heard),
+            Input::Added { person, by, heard } => self.added(person, by, heard),
             Input::LedBack { at, person } => self.led_back(*at, *person),
             Input::Heard {
                 place,
@@ -88,14 +88,16 @@ impl Case {
     }
 
     fn opened(&mut self, heard: &[OwnedEventId]) {
-        self.greet();
+        self.greet(|_| true);
         self.hear_all(heard);
     }
 
     /// Whoever writes to somebody masked is told at once who can read it.
-    fn greet(&mut self) {
+    fn greet(&mut self, by: impl Fn(&Participant) -> bool) {
         let masked = self.is.people.iter();
-        let masked = masked.filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part());
+        let masked = masked
+            .filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part())
+            .filter(|p| by(p));
         let handles: Vec<String> = masked.map(|person| person.name.clone()).collect();
         let asker = self.is.people.iter();
         let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
@@ -114,15 +116,33 @@ impl Case {
         }
     }
 
-    fn added(&mut self, person: &Participant, heard: &[OwnedEventId]) {
-        let known = self.is.people.iter();
-        let mut known = known.filter(|p| p.user == person.user && p.ghost == person.ghost);
-        if known.next().is_none() {
-            self.is.people.push(person.clone());
-            self.is.direct = false;
+    fn added(&mut self, person: &Participant, by: &UserId, heard: &[OwnedEventId]) {
+        let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
+        let index = match self.is.people.iter().position(same) {
+            Some(index) => {
+                // Invited again after they were gone.
+                if let Seat::Portal { standing, .. } = &mut self.is.people[index].seat
+                    && *standing == Standing::Gone
+                {
+                    *standing = Standing::Unasked;
+                }
+                index
+            }
+            None => {
+                self.is.people.push(person.clone());
+                self.is.direct = false;
+                self.is.people.len() - 1
+            }
+        };
+        self.greet(|p| p.ghost == person.ghost);
+        // The others have heard it.
+        if let Some(from) = self.is.person_at(Place::Origin, by)
+            && self.is.people[index].takes_part()
+        {
+            for event in heard {
+                self.carry_into(Place::Origin, from, event, vec![Place::Portal(index)]);
+            }
         }
-        self.greet();
-        self.hear_all(heard);
         self.furnish_all(Place::Origin);
     }
 
@@ -180,7 +200,10 @@ impl Case {
     }
 
     fn carry(&mut self, place: Place, from: usize, event: &OwnedEventId) {
-        let places = self.is.others(place);
+        self.carry_into(place, from, event, self.is.others(place));
+    }
+
+    fn carry_into(&mut self, place: Place, from: usize, event: &OwnedEventId, places: Vec<Place>) {
         if places.is_empty() {
             return self.say(place, Saying::NobodyThere, event.as_str());
         }
@@ -230,6 +253,10 @@ impl Case {
         };
         // Each is a ghost to be made, in every portal.
         if self.is.people.len() >= PEOPLE_AT_MOST {
+            self.say(Place::Origin, Saying::Full, "full");
+            for portal in self.is.others(Place::Origin) {
+                self.say(portal, Saying::Full, "full");
+            }
             return;
         }
         self.is.people.push(Participant {
@@ -313,6 +340,10 @@ impl Case {
         }
         self.say(Place::Portal(person), Saying::Ended, "ended");
         self.at(Place::Portal(person), Effect::Depart);
+        let name = self.is.people[person].name.clone();
+        let cause = format!("gone {:?} {person}", self.is.origin);
+        self.say(Place::Origin, Saying::WentAway { name }, &cause);
+        self.at(Place::Origin, Effect::Leave { person });
         self.furnish_all(Place::Origin);
     }
 
@@ -353,7 +384,7 @@ impl Case {
                 *here = true;
             }
         }
-        self.greet();
+        self.greet(|_| true);
         self.dress_all(Place::Origin, None);
         self.hear_all(heard);
     }

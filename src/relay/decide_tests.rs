@@ -74,6 +74,15 @@ fn member(place: Place, user: OwnedUserId, membership: &str) -> Input {
     }
 }
 
+/// Alice has invited the ghost of `@kim`, who is masked too.
+fn kim_was_added(heard: &[OwnedEventId]) -> Input {
+    Input::Added {
+        person: Box::new(masked("kim")),
+        by: owned_user_id!("@alice:hs.test"),
+        heard: heard.to_vec(),
+    }
+}
+
 fn one() -> OwnedEventId {
     event_id!("$one").to_owned()
 }
@@ -509,10 +518,7 @@ fn a_name_of_the_origin_is_every_portals_in_the_order_of_what_is_said() {
 #[test]
 fn a_name_of_a_portal_is_first_the_origins_and_then_the_other_portals() {
     let group = [
-        Input::Added {
-            person: Box::new(masked("kim")),
-            heard: Vec::new(),
-        },
+        kim_was_added(&[]),
         Input::Made {
             person: 2,
             room: room_id!("!kims:hs.test").to_owned(),
@@ -534,13 +540,7 @@ fn a_name_of_a_portal_is_first_the_origins_and_then_the_other_portals() {
 
 #[test]
 fn in_a_group_everybody_is_carried_to_everybody_once() {
-    let added = decide(
-        going_on(),
-        &Input::Added {
-            person: Box::new(masked("kim")),
-            heard: Vec::new(),
-        },
-    );
+    let added = decide(going_on(), &kim_was_added(&[]));
     let state = added.state.unwrap();
     assert!(!state.direct);
     let bob = (
@@ -583,18 +583,77 @@ fn nobody_can_make_us_make_ghosts_without_end() {
                 true,
             )),
         };
-        state = decide(state, &came).state.unwrap();
+        let decision = decide(state, &came);
+        // Nobody comes in without a word, and may read what they are not shown to read.
+        let said = decision.effects.iter().filter(|(_, effect)| {
+            matches!(effect, Effect::Say { saying: Saying::Full, cause } if cause == "full")
+        });
+        assert_eq!(said.count(), if number < 98 { 0 } else { 2 }, "{number}");
+        state = decision.state.unwrap();
     }
     assert_eq!(state.people.len(), 100);
+}
+
+/// The people of the origin are Alice and Bob, who came later.
+fn with_bob() -> Conversation {
+    let mut state = going_on();
+    state
+        .people
+        .push(person("bob", Seat::Origin { here: true }));
+    state.direct = false;
+    state
+}
+
+#[test]
+fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_it() {
+    let added = Input::Added {
+        person: Box::new(masked("kim")),
+        by: owned_user_id!("@bob:hs.test"),
+        heard: vec![one()],
+    };
+    let added = decide(with_bob(), &added);
+    let carried: Vec<_> = added
+        .effects
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::Carry { from, to, last, .. } => Some((*from, *to, *last)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(carried, [(2, Place::Portal(3), true)]);
+    // Whoever was there before is not told of the others again.
+    let said = added.effects.iter().filter_map(|(_, effect)| match effect {
+        Effect::Say { saying, .. } => Some(saying.clone()),
+        _ => None,
+    });
+    let handle = "@kim".to_owned();
+    let said: Vec<_> = said.collect();
+    assert_eq!(said, [Saying::MaskedInGroup { handle }]);
+}
+
+#[test]
+fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
+    let sent_away = Input::Member {
+        place: Place::Origin,
+        user: owned_user_id!("@_dm_kim:hs.test"),
+        membership: "leave".to_owned(),
+        by_others: true,
+        ghost: None,
+    };
+    let gone = after(with_bob(), &[kim_was_added(&[]), sent_away]);
+    let said: Vec<_> = kinds(&gone);
+    assert!(said.contains(&(ORIGIN, "leave")), "{said:?}");
+    let state = gone.state.unwrap();
+    assert!(!state.ended && !state.people[3].takes_part());
+    let back = decide(state, &kim_was_added(&[one()]));
+    assert!(kinds(&back).contains(&(ORIGIN, "carry")), "{back:?}");
+    assert_eq!(back.state.unwrap().people.len(), 4);
 }
 
 #[test]
 fn one_masked_person_fewer_does_not_end_a_group() {
     let inputs = [
-        Input::Added {
-            person: Box::new(masked("kim")),
-            heard: vec![one()],
-        },
+        kim_was_added(&[one()]),
         Input::Made {
             person: 2,
             room: room_id!("!kims:hs.test").to_owned(),
@@ -608,6 +667,8 @@ fn one_masked_person_fewer_does_not_end_a_group() {
         [
             ("!kims:hs.test", "relay-say"),
             ("!kims:hs.test", "depart"),
+            (ORIGIN, "relay-say"),
+            (ORIGIN, "leave"),
             // Sam's portal shows that Kim is not there any more.
             (ORIGIN, "furnish"),
         ]
@@ -680,7 +741,7 @@ fn anything() -> impl Strategy<Value = Input> {
         1 => (0..4usize).prop_map(|person| Input::NotFurnished { person }),
         1 => room.prop_map(|room| Input::Moved { room, heard: Vec::new() }),
         1 => place().prop_map(|place| Input::Departed { place }),
-        1 => Just(Input::Added { person: Box::new(masked("kim")), heard: Vec::new() }),
+        1 => Just(kim_was_added(&[one()])),
         1 => Just(Input::End),
         1 => event.prop_map(|event| Input::NotCarried {
             place: Place::Origin, event, words: "no".to_owned(),

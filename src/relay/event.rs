@@ -151,9 +151,8 @@ fn finish(
     }
     Gate::of(passage).strike(&mut content);
     let mut reload = Vec::new();
-    if !passage.same_homeserver {
-        addresses("", "", &content, &mut reload);
-    }
+    addresses("", "", &content, &mut reload);
+    reload.retain(|it| !passage.is_at_home(&it.uri));
     if reload.len() > RELOADS_AT_MOST {
         return Err(CannotCarry::TooLong);
     }

@@ -138,7 +138,10 @@ fn attribute(
         ("img", "alt") => Some(("alt", scrub.text(value))),
         ("img", "title") => Some(("title", scrub.text(value))),
         ("img", "data-mx-emoticon") => Some(("data-mx-emoticon", String::new())),
-        ("img", "src") if is_content(value) && !scrub.tells(value) => {
+        // Nothing is uploaded anew for it: what stands in its place is there to be read.
+        ("img", "src")
+            if is_content(value) && scrub.passage.is_at_home(value) && !scrub.tells(value) =>
+        {
             Some(("src", value.to_owned()))
         }
         _ => None,

@@ -77,7 +77,7 @@ impl Identifiers {
                 _ => all.add(secret, Kind::Secret, Edges::Any),
             }
         }
-        if !passage.same_homeserver {
+        if !passage.same_homeserver() {
             let content = format!("mxc://{}/", passage.sender.server_name());
             all.add(&content, Kind::Content, Edges::Any);
         }

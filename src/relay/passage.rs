@@ -1,6 +1,6 @@
 //! What has to be known to carry an event.
 
-use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
 
 use crate::text::clean;
 
@@ -48,9 +48,9 @@ pub struct Passage<'a> {
     /// Those of fewer than 8 characters are found as whole words only, those of fewer than 3 not
     /// at all.
     pub secrets: &'a [String],
-    /// Whether the sender is on the homeserver of the people there; otherwise content has to be
-    /// uploaded anew, since its address names the sender's homeserver.
-    pub same_homeserver: bool,
+    /// The service's own homeserver. What has an address on another one has to be uploaded anew:
+    /// it would name the sender's, or a third one would see who of the people there looks at it.
+    pub homeserver: &'a ServerName,
     /// Whether calls show addresses of relays only.
     pub hide_addresses: bool,
     /// Makes pseudonyms of the ids that clients give themselves in calls. One key per conversation,
@@ -62,6 +62,17 @@ impl Passage<'_> {
     /// The person whose user here `user` is.
     pub(super) fn person(&self, user: &str) -> Option<&Person> {
         self.people.iter().find(|person| person.here == user)
+    }
+
+    /// Whether the sender's homeserver may be known to the people there.
+    pub(super) fn same_homeserver(&self) -> bool {
+        self.sender.server_name() == self.homeserver
+    }
+
+    /// Whether content has its address on the service's own homeserver.
+    pub(super) fn is_at_home(&self, uri: &str) -> bool {
+        let server = uri.strip_prefix("mxc://").and_then(|it| it.split_once('/'));
+        server.is_some_and(|(server, _)| server == self.homeserver)
     }
 
     /// The counterpart of an event that was named by a string.

@@ -32,6 +32,8 @@ pub enum Saying {
     },
     /// Nobody is on the other side at the moment.
     NobodyThere,
+    /// More people have come than a conversation can have.
+    Full,
     /// Somebody is not in the conversation any more.
     WentAway {
         /// How they are called.
@@ -68,6 +70,11 @@ impl Saying {
             Self::NotCarried { words } => words.clone(),
             Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
                                   not delivered."
+                .to_owned(),
+            Self::Full => "More people have come into the room of this conversation than it can have. \
+                           Whoever came last is not shown to the masked, and what they write is not \
+                           carried; but what the masked write, they can read. Please start a new \
+                           chat with fewer people if that is not wanted."
                 .to_owned(),
             Self::WentAway { name } => format!(
                 "{name} has left the conversation. What you write here does not reach them unless \

@@ -163,6 +163,11 @@ impl<'a> Scrubber<'a> {
         if is_content(text) && !self.names(text) {
             return text.to_owned();
         }
+        // A client may make an address of it, from which nobody has taken the server's name.
+        let head = text.trim_start().get(..4).unwrap_or_default();
+        if head.eq_ignore_ascii_case("mxc:") {
+            return STRUCK.to_owned();
+        }
         self.text(text)
     }
 

@@ -143,6 +143,12 @@ impl Conversation {
             .find(|place| self.room(*place).is_some_and(|known| known == room))
     }
 
+    /// Where somebody is themselves.
+    pub fn home(&self, person: usize) -> Place {
+        let participant = self.people.get(person);
+        participant.map_or(Place::Portal(person), |it| it.place(person))
+    }
+
     /// The person whose own room this is and who is known there by this Matrix ID.
     pub fn person_at(&self, place: Place, user: &UserId) -> Option<usize> {
         let mut people = self.people.iter().enumerate();
@@ -204,7 +210,9 @@ pub enum Input {
     Added {
         /// Who.
         person: Box<Participant>,
-        /// What was said there already, in order.
+        /// Who invited the ghost.
+        by: OwnedUserId,
+        /// What they had said there already, in order.
         heard: Vec<OwnedEventId>,
     },
     /// Somebody was led back to the room they have.
@@ -406,6 +414,12 @@ pub enum Effect {
         /// What this follows from.
         event: OwnedEventId,
     },
+    /// The ghost of somebody who is not in the conversation any more leaves this room, and destroys
+    /// the keys that it has from there.
+    Leave {
+        /// Whose.
+        person: usize,
+    },
     /// The ghosts of this conversation leave this room and destroy its keys.
     Depart,
     /// The ghosts that were made for this conversation are taken away.
@@ -432,6 +446,7 @@ impl Effect {
             Self::Follow { .. } => "follow",
             Self::Dress { .. } => "dress",
             Self::Rename { .. } => "rename",
+            Self::Leave { .. } => "leave",
             Self::Depart => "depart",
             Self::Retire { .. } => "retire",
         }

@@ -62,6 +62,10 @@ struct Server {
     unreachable: BTreeSet<String>,
     /// What was said in rooms, the newest first.
     history: BTreeMap<String, Vec<Value>>,
+    /// With which status it is refused to show that.
+    refused: Option<u16>,
+    /// What a sync shows of rooms.
+    timelines: BTreeMap<String, Value>,
     rooms: BTreeMap<String, Room>,
 }
 
@@ -262,6 +266,19 @@ impl FakeHomeserver {
     /// What `/messages` shows of a room, the newest first.
     pub(crate) fn put_history(&self, room: &str, events: Vec<Value>) {
         self.with(|server| server.history.insert(room.to_owned(), events));
+    }
+
+    /// From now on nothing is shown of what was said in rooms.
+    pub(crate) fn refuse_history(&self, status: u16) {
+        self.with(|server| server.refused = Some(status));
+    }
+
+    /// What the next sync shows of a room, in order, and whether it is not all.
+    pub(crate) fn put_timeline(&self, room: &str, events: Vec<Value>, limited: bool) {
+        let timeline = json!({
+            "timeline": {"events": events, "limited": limited, "prev_batch": "p"},
+        });
+        self.with(|server| server.timelines.insert(room.to_owned(), timeline));
     }
 
     /// The requests made so far, as `METHOD path`.
@@ -491,6 +508,21 @@ impl Server {
             ("POST", ["rooms", room, "leave"]) => {
                 user.joined.retain(|joined| joined.as_str() != *room)
             }
+            ("GET", ["rooms", _, "context", _] | ["rooms", _, "messages"])
+                if let Some(status) = self.refused =>
+            {
+                return refused(status, "M_UNKNOWN");
+            }
+            ("GET", ["rooms", _, "context", id]) => {
+                let event = json!({
+                    "type": "m.room.encrypted", "event_id": id, "sender": "@alice:hs.test",
+                    "origin_server_ts": 1, "content": {},
+                });
+                return (200, json!({"event": event, "start": "s", "end": "e"}));
+            }
+            ("GET", ["rooms", _, "messages"]) if query.get("dir").is_some_and(|dir| dir == "f") => {
+                return (200, json!({"chunk": [], "start": "e"}));
+            }
             ("GET", ["rooms", room, "messages"]) => {
                 let chunk = self.history.get(*room).cloned().unwrap_or_default();
                 return (200, json!({"chunk": chunk, "start": "s"}));
@@ -503,7 +535,10 @@ impl Server {
                     .collect();
                 return (
                     200,
-                    json!({"next_batch": "s1", "rooms": {"invite": invited}}),
+                    json!({
+                        "next_batch": "s1",
+                        "rooms": {"invite": invited, "join": std::mem::take(&mut self.timelines)},
+                    }),
                 );
             }
             ("GET", ["devices"]) => {

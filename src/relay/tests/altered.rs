@@ -317,9 +317,13 @@ fn check(
     content: &Value,
 ) -> Result<(), TestCaseError> {
     with_passage(way, hide, |passage| {
+        let sender_id = <&UserId>::try_from(sender).unwrap();
         let passage = Passage {
-            sender: <&UserId>::try_from(sender).unwrap(),
-            same_homeserver: same,
+            sender: sender_id,
+            homeserver: match same {
+                true => sender_id.server_name(),
+                false => ruma::server_name!("ours.test"),
+            },
             ..passage.clone()
         };
         let Ok(Some(out)) = carry(kind, content, &passage) else {

@@ -52,7 +52,7 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
     });
     let reload = with_passage(Way::ToSam, true, |passage| {
         let passage = crate::relay::Passage {
-            same_homeserver: false,
+            homeserver: ruma::server_name!("hs.test"),
             ..passage.clone()
         };
         carry("m.room.message", &content, &passage)

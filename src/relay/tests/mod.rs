@@ -67,7 +67,7 @@ pub(super) fn with_passage<T>(way: Way, hide: bool, act: impl FnOnce(&Passage<'_
         there: room_id!("!there:hs.test"),
         events: &events,
         secrets: &["ALICESDEVICE".to_owned()],
-        same_homeserver: true,
+        homeserver: sender.server_name(),
         hide_addresses: hide,
         pseudonym_key: &[7; 32],
     })
