@@ -20,6 +20,7 @@ impl Machines {
         ghost.slot.errands_due.store(true, Ordering::Relaxed);
         {
             let _one_at_a_time = ghost.slot.errands.lock().await;
+            ghost.slot.errands_asked.store(false, Ordering::Release);
             // Devices whose session with us broke get a new one.
             let repaired = self.claim_sessions(ghost, iter::empty()).await?;
             let mut greetings = Vec::new();
@@ -39,6 +40,18 @@ impl Machines {
         }
         ghost.slot.errands_due.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Keeps a ghost's own requests waiting meanwhile, as a slow server does.
+    #[cfg(test)]
+    pub(crate) async fn while_errands_wait<T>(
+        &self,
+        user: &UserId,
+        act: impl Future<Output = T>,
+    ) -> T {
+        let slot = self.slot(user);
+        let _held = slot.errands.lock().await;
+        act.await
     }
 
     async fn run_errand(

@@ -58,6 +58,9 @@ impl Default for MachineSettings {
 #[derive(Clone)]
 pub struct Machines(pub(super) Arc<Inner>);
 
+/// So many ghosts at a time send what follows from what they have taken in.
+const FOLLOW_UPS: usize = 16;
+
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) stores: GhostStores,
@@ -68,6 +71,8 @@ pub(super) struct Inner {
     pub(super) hearing: Mutex<()>,
     /// Held while a record is written: one that was read before must not undo the change.
     recording: Mutex<()>,
+    /// Of those who have something to send by themselves.
+    pub(super) follow_ups: tokio::sync::Semaphore,
     slots: Mutex<HashMap<OwnedUserId, Arc<Slot>>>,
     uses: AtomicU64,
     live: AtomicUsize,
@@ -99,6 +104,8 @@ pub(super) struct Slot {
     /// that a message begins is kept back until all the message brought is saved with it
     /// (`store::hold_sessions`); whoever used it before would save it alone.
     pub(super) olm: tokio::sync::Mutex<()>,
+    /// Whether a round of errands was asked for that has not begun.
+    pub(super) errands_asked: AtomicBool,
     /// Whether the last round of errands was cut short.
     pub(super) errands_due: AtomicBool,
     rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
@@ -199,10 +206,17 @@ impl Machines {
             changed: Changed::default(),
             hearing: Mutex::default(),
             recording: Mutex::default(),
+            follow_ups: tokio::sync::Semaphore::new(FOLLOW_UPS),
             slots: Mutex::default(),
             uses: AtomicU64::new(0),
             live: AtomicUsize::new(0),
         }))
+    }
+
+    /// Whether the keys of a room are kept.
+    #[cfg(test)]
+    pub(crate) fn expects_room(&self, user: &UserId, room: &RoomId) -> Result<bool, CryptoError> {
+        self.expects(&self.slot(user), user, room)
     }
 
     /// The device that speaks for a ghost, once it is ready.

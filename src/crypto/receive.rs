@@ -49,21 +49,37 @@ const FULL: u64 = 50;
 const HOARD: u32 = 400;
 
 impl Machines {
-    /// Takes in what came for a ghost. Nothing is durable before the store's next flush.
-    ///
-    /// Returns the keys of rooms that are expected; keys of other rooms are not kept. A ghost
-    /// without a machine takes nothing in.
+    /// Takes in what came for a ghost, and sends what follows from it.
     pub async fn receive(
         &self,
         user: &UserId,
         incoming: IncomingCrypto,
     ) -> Result<Vec<NewRoomKey>, CryptoError> {
+        let (keys, follows) = self.take_in(user, incoming).await?;
+        if follows {
+            self.follow_up(user).await;
+        }
+        Ok(keys)
+    }
+
+    /// Takes in what came for a ghost. Nothing is durable before the store's next flush, and nobody
+    /// is asked for anything.
+    ///
+    /// Returns the keys of rooms that are expected, for keys of other rooms are not kept; and
+    /// whether [`Machines::follow_up`] may have something to do. A ghost without a machine takes
+    /// nothing in.
+    pub async fn take_in(
+        &self,
+        user: &UserId,
+        incoming: IncomingCrypto,
+    ) -> Result<(Vec<NewRoomKey>, bool), CryptoError> {
         self.outdate_for_all(&incoming.device_lists_changed);
+        let nothing = || Ok((Vec::new(), false));
         let Some(record) = self.known_record(user)? else {
-            return Ok(Vec::new());
+            return nothing();
         };
         if !record.is_ready(GhostKind::Machine) {
-            return Ok(Vec::new());
+            return nothing();
         }
         self.note_fallback(user, &incoming)?;
         let to_device: Vec<_> = incoming
@@ -80,7 +96,7 @@ impl Machines {
         let due = self.slot(user).errands_due.load(Ordering::Relaxed);
         // An empty round costs a machine more than decrypting ten messages does.
         if to_device.is_empty() && top_up.is_none() && !due {
-            return Ok(Vec::new());
+            return nothing();
         }
         if let Some(left) = top_up {
             self.note_top_up(user, left).await?;
@@ -88,14 +104,34 @@ impl Machines {
         let ghost = self.ready(user).await?;
         let fed = self.feed(&ghost, to_device, top_up).await;
         ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
-        let keys = fed?;
-        let errands = self.run_errands(&ghost).await;
-        ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
+        Ok((fed?, true))
+    }
+
+    /// Sends what follows from what a ghost has taken in. That may take as long as the slowest
+    /// server of those who wrote to it.
+    pub async fn follow_up(&self, user: &UserId) {
+        let slot = self.slot(user);
+        // Whoever waits for its turn sends this as well.
+        if slot.errands_asked.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // A machine in use is not put away.
+        let _few_at_a_time = self.0.follow_ups.acquire().await;
+        let errands = match self.ready(user).await {
+            Ok(ghost) => {
+                let errands = self.run_errands(&ghost).await;
+                ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
+                errands
+            }
+            Err(error) => {
+                slot.errands_asked.store(false, Ordering::Release);
+                Err(error)
+            }
+        };
         if let Err(error) = errands {
             // What came is taken in; what is to be sent waits for the next round.
             tracing::warn!(%user, %error, "a ghost's own requests have to wait");
         }
-        Ok(keys)
     }
 
     async fn feed(

@@ -1,13 +1,12 @@
 //! Carrying out the effects of conversations. Each can be carried out twice without harm.
 
 use std::{
-    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     EngineError,
@@ -15,16 +14,14 @@ use super::{
     event_map::{EventMap, note},
     room::{RoomActor, transaction_id},
     tables::{Conversations, Kept, Outbox, Seen, What},
+    undelivered::NOT_DELIVERED,
 };
 use crate::{
     clock::Timestamp,
     crypto::{DecryptError, EncryptError},
-    introduction::{Introduction, Reason, Refusal},
+    introduction::Refusal,
     matrix::Actor,
-    relay::{
-        self, CannotCarry, Conversation, Effect, Heard, Input, Participant, Passage, Person, Place,
-        Reload, Saying,
-    },
+    relay::{self, CannotCarry, Conversation, Effect, Heard, Input, Passage, Person, Place},
     store::{Batch, prefix},
 };
 
@@ -38,15 +35,6 @@ const WAIT_FOR_INVITE: Duration = Duration::from_secs(15);
 
 /// How many queued effects of another room are looked at.
 const QUEUED: usize = 100;
-
-/// What its sender is told about a message whose key did not come.
-const NO_KEY: &str = "I could not decrypt your message, so it was not carried on. Please send it \
-                      again.";
-/// What is said about messages that still waited when the conversation ended.
-const TOO_LATE: &str = "What you wrote at the last was not delivered any more.";
-/// What its sender is told about a message that could not be handed over.
-pub(super) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
-                             later.";
 
 impl RoomActor {
     pub(super) async fn carry_out_relay(
@@ -111,6 +99,7 @@ impl RoomActor {
         );
         let at_most = match (effect, error) {
             (Effect::Depart | Effect::Retire { .. }, _) => return true,
+            (Effect::Leave { .. }, error) => return error.is_transient(),
             (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
                 settings.relay.wait_for_key
             }
@@ -122,97 +111,12 @@ impl RoomActor {
                 Effect::Say { .. }
                 | Effect::Call { .. }
                 | Effect::Dress { .. }
-                | Effect::Leave { .. }
                 | Effect::Rename { .. },
                 _,
             ) => INSIST_LITTLE,
         };
         (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
             && !self.has_insisted(number, at_most, error)
-    }
-
-    /// What becomes of an effect that will never succeed.
-    fn not_done(
-        &self,
-        conversation: Option<&Conversation>,
-        effect: &Effect,
-        error: &EngineError,
-        batch: &mut Batch,
-    ) -> Result<Vec<Input>, EngineError> {
-        let place = conversation.and_then(|known| known.place_of(&self.room));
-        Ok(match (effect, place) {
-            (Effect::Carry { event, from, .. }, _) if let Some(conversation) = conversation => {
-                let place = place.unwrap_or_else(|| conversation.home(*from));
-                self.forget_kept(conversation, event, batch)?;
-                let words = match error {
-                    EngineError::KeyOnItsWay
-                    | EngineError::Decrypt(
-                        DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
-                    ) => NO_KEY,
-                    EngineError::Decrypt(DecryptError::Untrusted { .. }) => {
-                        Reason::UnsignedDevice.words()
-                    }
-                    // Replayed or forged: nobody is told, nothing is carried.
-                    EngineError::Decrypt(_) => return Ok(Vec::new()),
-                    _ => NOT_DELIVERED,
-                };
-                vec![Input::NotCarried {
-                    place,
-                    event: event.clone(),
-                    words: words.to_owned(),
-                }]
-            }
-            (Effect::Follow { to, by }, _) => vec![Input::NotFollowed {
-                to: to.clone(),
-                by: by.clone(),
-            }],
-            (Effect::Furnish { person }, _) => vec![Input::NotFurnished { person: *person }],
-            _ => Vec::new(),
-        })
-    }
-
-    /// What waited when the conversation ended is not delivered in silence. Once: the cause is the
-    /// same for all of it.
-    async fn say_too_late(&self, conversation: &Conversation, from: usize) {
-        let saying = Saying::NotCarried {
-            words: TOO_LATE.to_owned(),
-        };
-        let home = conversation.home(from);
-        let said = self.say_in_conversation(conversation, home, &saying, "too late");
-        if let Err(error) = said.await {
-            tracing::info!(room = %self.room, %error, "nobody is told that it was too late");
-        }
-    }
-
-    /// Forgets an event once it is carried nowhere else: other portals may still be to come, and
-    /// other ghosts that are on their way in.
-    fn forget_kept(
-        &self,
-        conversation: &Conversation,
-        event: &OwnedEventId,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        let waits = |is: &Introduction| {
-            let mut waiting = is.heard.iter().filter(|heard| !heard.done);
-            waiting.any(|heard| heard.event == *event || heard.edit.as_ref() == Some(event))
-        };
-        if self.record.introductions.iter().any(waits) {
-            return Ok(());
-        }
-        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { event: of, .. }, .. } if of == event);
-        if !conversation.direct {
-            let queued = prefix(&self.room);
-            let queued = self
-                .engine
-                .store()
-                .scan::<Outbox>(&queued, None, usize::MAX)?;
-            let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);
-            if others.any(|(_, due)| carries(&due.what)) {
-                return Ok(());
-            }
-        }
-        batch.delete::<Kept>(&(self.room.clone(), event.clone()));
-        Ok(())
     }
 
     async fn perform_relay(
@@ -278,7 +182,9 @@ impl RoomActor {
             Effect::Dress { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
-            Effect::Leave { person } => self.leave_alone(conversation, *person).await,
+            Effect::Leave { person, sent_away } => {
+                self.leave_alone(conversation, *person, *sent_away).await
+            }
             Effect::Rename { event } => self.rename(conversation, event, place).await,
             Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
         }
@@ -554,86 +460,11 @@ impl RoomActor {
             .await?;
         Ok(())
     }
-
-    async fn say_in_conversation(
-        &self,
-        conversation: &Conversation,
-        place: Place,
-        saying: &Saying,
-        cause: &str,
-    ) -> Result<(), EngineError> {
-        let Some(ghost) = self.speaker(conversation, place) else {
-            return Ok(());
-        };
-        let content = json!({
-            "msgtype": "m.notice",
-            "body": saying.plain(),
-            "m.mentions": {},
-        });
-        let cause = format!("{} {cause}", conversation.id);
-        let transaction = self.transaction_id(&ghost, "relay-say", &cause);
-        let must_read = only_reader(conversation, place);
-        let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
-        match (said.await, saying) {
-            // Nobody speaks any more in a room that was replaced.
-            (Err(error), Saying::NotFollowed { by }) if !error.is_transient() => {
-                self.tell_by_bot(by, saying, &cause).await
-            }
-            (said, _) => said.map(drop),
-        }
-    }
-
-    /// The ghost that speaks for the service in a room: one that is there.
-    fn speaker(&self, conversation: &Conversation, place: Place) -> Option<OwnedUserId> {
-        let seat = self.record.seat.as_ref()?;
-        let there = conversation.people.iter().enumerate();
-        let mut there = there.filter(|(index, person)| {
-            person.place(*index) != place && seat.ghosts.contains(&person.ghost)
-        });
-        // At the end nobody may be left who takes part.
-        let any = there.clone().next();
-        let (_, person) = there.find(|(_, person)| person.takes_part()).or(any)?;
-        Some(person.ghost.clone())
-    }
-}
-
-impl RoomActor {
-    /// A file of another homeserver would tell which: its bytes, which are encrypted as a rule and
-    /// are not looked at, are given to ours.
-    ///
-    /// Once: a message may be tried again for days, and goes into several portals.
-    async fn upload_again(
-        &mut self,
-        event: &OwnedEventId,
-        sender: &Participant,
-        media: &Reload,
-        content: &mut Value,
-    ) -> Result<(), EngineError> {
-        if self.uploaded.0.as_ref() != Some(event) {
-            self.uploaded = (Some(event.clone()), HashMap::new());
-        }
-        let uri = match self.uploaded.1.get(&media.uri) {
-            Some(uri) => uri.clone(),
-            None => {
-                let device = self.engine.device_of(&sender.ghost)?;
-                let actor = Actor::device(&sender.ghost, &device);
-                let homeserver = self.engine.homeserver();
-                let bytes = homeserver.media(actor, media.uri.as_str().into()).await?;
-                let uri = homeserver.give_media(actor, bytes).await?.to_string();
-                self.uploaded.1.insert(media.uri.clone(), uri.clone());
-                uri
-            }
-        };
-        if let Some(place) = content.pointer_mut(&media.pointer) {
-            *place = json!(uri);
-        }
-        Ok(())
-    }
 }
 
 /// In a conversation of two, the one person who is in the room of a place: whoever cannot be
 /// encrypted for is waited for there, and left out among others.
-fn only_reader(conversation: &Conversation, place: Place) -> Option<&OwnedUserId> {
+pub(super) fn only_reader(conversation: &Conversation, place: Place) -> Option<&OwnedUserId> {
     let mut people = conversation.people.iter().enumerate();
     let at_home = people.find(|(index, person)| person.place(*index) == place);
     at_home

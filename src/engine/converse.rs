@@ -166,7 +166,13 @@ impl Engine {
             return Ok(());
         };
         for person in &after.people {
-            batch.put::<GhostsIn>(&(person.ghost.clone(), id.clone()), &())?;
+            let key = (person.ghost.clone(), id.clone());
+            let same = after.people.iter().filter(|it| it.ghost == person.ghost);
+            // Whoever has left their portal for good has nothing to do with it any more.
+            match same.into_iter().all(is_done) {
+                true => batch.delete::<GhostsIn>(&key),
+                false => batch.put::<GhostsIn>(&key, &())?,
+            }
             if person.own_ghost {
                 note_mask(batch, &person.ghost, &person.user)?;
             }
@@ -375,7 +381,10 @@ impl Engine {
                 continue;
             }
             let mut batch = Batch::new();
-            let (lock, rooms) = self.converse(&conversation.id, &[Input::End], &mut batch)?;
+            let closed = Input::Closed {
+                ghost: ghost.clone(),
+            };
+            let (lock, rooms) = self.converse(&conversation.id, &[closed], &mut batch)?;
             self.store().apply(batch)?;
             drop(lock);
             self.store().flush().await?;
@@ -385,6 +394,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn is_done(person: &Participant) -> bool {
+    let gone = Seat::Portal {
+        room: None,
+        standing: Standing::Gone,
+    };
+    person.seat == gone
 }
 
 fn is_there(person: &Participant) -> bool {

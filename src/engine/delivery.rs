@@ -19,6 +19,9 @@ const GATHER: Duration = Duration::from_millis(200);
 /// room of it, and whoever sees their last message but one arrive does not wait for a sign.
 const BETWEEN: Duration = Duration::from_secs(2);
 
+/// How often one is tried.
+const TRIES: u32 = 3;
+
 /// What is to be shown in a room.
 #[derive(Clone, Default)]
 pub(super) struct Deliveries(Arc<Mutex<Newest>>);
@@ -41,6 +44,11 @@ impl Deliveries {
         let mut newest = self.newest();
         newest.event = Some((ghost, event));
         !std::mem::replace(&mut newest.showing, true)
+    }
+
+    /// It could not be shown. The next one says the same, if there is one.
+    fn put_back(&self, ghost: OwnedUserId, event: OwnedEventId) {
+        self.newest().event.get_or_insert((ghost, event));
     }
 
     /// Whoever would show it leaves the room.
@@ -78,6 +86,7 @@ impl RoomActor {
         let mut stop = self.engine.0.stop.subscribe();
         let showing = async move {
             let mut pause = GATHER;
+            let mut failed = 0;
             loop {
                 tokio::time::sleep(pause).await;
                 pause = BETWEEN;
@@ -90,8 +99,15 @@ impl RoomActor {
                 let actor = Actor::device(&ghost, &device);
                 let homeserver = engine.homeserver();
                 let shown = homeserver.receipt(actor, &room, &event, Receipt::Unthreaded);
-                if let Err(error) = shown.await {
-                    tracing::debug!(%room, %error, "a delivery is not shown");
+                match shown.await {
+                    Ok(()) => failed = 0,
+                    Err(error) => {
+                        tracing::debug!(%room, %error, "a delivery is not shown");
+                        failed += 1;
+                        if error.is_transient() && failed < TRIES {
+                            deliveries.put_back(ghost, event);
+                        }
+                    }
                 }
             }
         };
@@ -122,6 +138,14 @@ mod tests {
         assert_eq!(deliveries.take(), Some((ghost(), event(3))));
         assert_eq!(deliveries.take(), None);
         assert!(deliveries.note(ghost(), event(4)), "somebody has to again");
+        // It failed, and meanwhile nothing newer has arrived, or something has.
+        let (ghost_4, event_4) = deliveries.take().unwrap();
+        deliveries.put_back(ghost_4.clone(), event_4.clone());
+        assert_eq!(deliveries.take(), Some((ghost_4.clone(), event_4.clone())));
+        assert!(!deliveries.note(ghost(), event(5)), "somebody still does");
+        deliveries.put_back(ghost_4, event_4);
+        assert_eq!(deliveries.take(), Some((ghost(), event(5))));
+        assert!(!deliveries.note(ghost(), event(6)));
         deliveries.forget();
         assert_eq!(deliveries.take(), None);
     }

@@ -4,14 +4,18 @@ use ruma::OwnedUserId;
 
 use super::{
     EngineError,
+    event::RoomEvent,
     room::RoomActor,
-    tables::{Kept, OpenWork},
+    tables::{Arrived, Inbox, Kept, OpenWork},
 };
 use crate::{
     matrix::Actor,
     relay::{Conversation, Input, Place},
     store::{Batch, prefix},
 };
+
+/// How much of what has arrived is looked at.
+const WAITING: usize = 100;
 
 impl RoomActor {
     /// All ghosts of the conversation leave this room and destroy its keys.
@@ -63,24 +67,47 @@ impl RoomActor {
         &mut self,
         conversation: &Conversation,
         person: usize,
+        sent_away: bool,
     ) -> Result<Vec<Input>, EngineError> {
-        let gone = conversation
-            .people
-            .get(person)
-            .filter(|it| !it.takes_part());
-        let Some(ghost) = gone.map(|gone| &gone.ghost) else {
-            // Back already.
+        let gone = conversation.people.get(person).map(|gone| &gone.ghost);
+        let gone = gone.filter(|ghost| !conversation.needs(ghost));
+        // Whoever it stands for may be back already.
+        let Some(ghost) = gone else {
             return Ok(Vec::new());
         };
-        let Some(seat) = &mut self.record.seat else {
-            return Ok(Vec::new());
+        let left = match sent_away {
+            // Invited again, it is to come in, and the keys that it is sent are for that.
+            true if self.is_about_to_be_invited(ghost)? => Ok(()),
+            true => self.forget_room(ghost).await,
+            false => self.leave_for_good(ghost).await,
         };
-        seat.ghosts.retain(|here| here != ghost);
-        self.leave_for_good(ghost).await?;
+        match left {
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => tracing::warn!(room = %self.room, %ghost, %error, "a ghost cannot leave"),
+            Ok(()) => {}
+        }
+        if let Some(seat) = &mut self.record.seat {
+            seat.ghosts.retain(|here| here != ghost);
+        }
         let mut batch = Batch::new();
         batch.delete::<OpenWork>(&(ghost.clone(), self.room.clone()));
         self.settle(batch, [])?;
         Ok(Vec::new())
+    }
+
+    fn is_about_to_be_invited(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+        let store = self.engine.store();
+        let waiting = store.scan::<Inbox>(&prefix(&self.room), None, WAITING)?;
+        Ok(waiting.iter().any(|(_, arrived)| match arrived {
+            Arrived::Event(json) | Arrived::AfterGap(json) => {
+                let event = RoomEvent::parse(json, Some(&self.room));
+                event.is_some_and(
+                    |event| matches!(event.membership(), Some((user, "invite")) if user == *ghost),
+                )
+            }
+            Arrived::Invite { user, .. } => user == ghost,
+            _ => false,
+        }))
     }
 
     /// A ghost leaves this room and destroys its keys.
@@ -95,7 +122,14 @@ impl RoomActor {
             Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
             other => other?,
         }
-        if device.is_some()
+        self.forget_room(ghost).await
+    }
+
+    /// Keys that are still on their way are fetched first, so that none comes after the others are
+    /// gone.
+    async fn forget_room(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let engine = &self.engine;
+        if engine.machines().device_of(ghost)?.is_some()
             && let Err(error) = engine.sync_until_empty(ghost).await
         {
             tracing::warn!(%ghost, %error, "keys on their way could not be fetched");

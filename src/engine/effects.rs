@@ -489,16 +489,25 @@ impl RoomActor {
         {
             return Ok(());
         }
+        if self.record.seat.is_some() {
+            let mut gone = Batch::new();
+            for heard in &is.heard {
+                for event in std::iter::once(&heard.event).chain(&heard.edit) {
+                    if !self.is_needed(event, Some(&is.ghost))? {
+                        gone.delete::<Kept>(&(self.room.clone(), event.clone()));
+                    }
+                }
+            }
+            self.engine.store().apply(gone)?;
+        }
         let room = prefix(&self.room);
         loop {
             let mut gone = Batch::new();
-            // Where a conversation goes on, what is kept waits for its turn.
-            let kept = match self.record.seat {
-                Some(_) => Vec::new(),
-                None => self.engine.store().scan::<Kept>(&room, None, 500)?,
-            };
-            for (key, _) in kept {
-                gone.delete::<Kept>(&key);
+            // Where a conversation goes on, what is kept may wait for its turn there.
+            if self.record.seat.is_none() {
+                for (key, _) in self.engine.store().scan::<Kept>(&room, None, 500)? {
+                    gone.delete::<Kept>(&key);
+                }
             }
             for (key, _) in self.engine.store().scan::<Passed>(&room, None, 500)? {
                 gone.delete::<Passed>(&key);

@@ -183,19 +183,25 @@ impl RoomActor {
     ) -> Result<(), EngineError> {
         let place = |event: &OwnedEventId| (self.room.clone(), event.clone());
         let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
+        // A conversation in the same room may have to carry it.
+        let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
+            Ok(self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))?)
+        };
         let free = is.heard.len() < self.engine.settings().rules.heard_at_most;
         let keep = match kind {
             Some(HeardKind::Edit { of }) if let Some(heard) = heard(of) => {
-                if let Some(former) = &heard.edit {
+                if let Some(former) = &heard.edit
+                    && may_go(former)?
+                {
                     batch.delete::<Kept>(&place(former));
                 }
                 true
             }
             Some(HeardKind::Redaction { of }) => {
-                if let Some(heard) = heard(of) {
-                    batch.delete::<Kept>(&place(of));
-                    if let Some(edit) = &heard.edit {
-                        batch.delete::<Kept>(&place(edit));
+                let edit = heard(of).map(|heard| heard.edit.iter());
+                for event in edit.into_iter().flat_map(|edit| edit.chain([of])) {
+                    if may_go(event)? {
+                        batch.delete::<Kept>(&place(event));
                     }
                 }
                 false

@@ -39,11 +39,14 @@ mod gather;
 mod intake;
 #[cfg(test)]
 mod intake_tests;
+mod interject;
 mod introduce;
 mod look_back;
+mod media;
 mod mend;
 mod module;
 mod naming;
+mod patience;
 mod portal;
 mod reconcile;
 mod request;
@@ -58,9 +61,11 @@ mod send_tests;
 mod speak;
 mod stock;
 mod tables;
+mod take;
 #[cfg(test)]
 mod talk_tests;
 mod to_device;
+mod undelivered;
 mod views;
 
 use std::{

@@ -63,6 +63,10 @@ impl RoomActor {
         let known = known.filter(|known| !known.ended);
         let conversation = &known.ok_or_else(impossible)?;
         let owner = conversation.people.get(person).ok_or_else(impossible)?;
+        // Nor is whoever has gone meanwhile.
+        if !owner.takes_part() {
+            return Ok(Vec::new());
+        }
         let ghosts: Vec<Participant> = conversation.ghosts_at(place).cloned().collect();
         let first = ghosts.first().ok_or_else(impossible)?;
         for ghost in &ghosts {
@@ -191,7 +195,7 @@ impl Engine {
         let place = Place::Portal(person);
         let others = conversation.people.iter().enumerate();
         let gone = others.filter(|(index, p)| p.place(*index) != place && !p.takes_part());
-        for (_, gone) in gone.filter(|(_, gone)| gone.ghost != host.ghost) {
+        for (_, gone) in gone.filter(|(_, gone)| !conversation.needs(&gone.ghost)) {
             if view.membership(&gone.ghost) == "join" {
                 self.leave_portal(&gone.ghost, room).await?;
             }

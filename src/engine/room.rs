@@ -1,33 +1,23 @@
 //! A room's actor: takes what arrives in order, lets it be decided, carries out what follows.
 
-use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{
     Engine, EngineError,
-    carry::NOT_DELIVERED,
-    control::{Control, ControlEffect, ControlPhase},
     delivery::Deliveries,
-    event::RoomEvent,
-    tables::{Arrived, Conversations, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, Seen, What},
+    media::Uploaded,
+    patience::INSIST,
+    tables::{Arrived, Conversations, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, What},
 };
 use crate::{
     clock::Timestamp,
-    introduction::{Effect, HeardKind, Input, Introduction, Phase},
-    relay::{self, Conversation},
+    introduction::{Effect, Phase},
+    relay::Conversation,
     store::{Batch, prefix},
 };
-
-/// The first pause after a failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause where a key is missing.
-const KEY_PAUSE: Duration = Duration::from_secs(2);
-/// For how long an event is tried that cannot be handled.
-const INSIST: Duration = Duration::from_secs(2 * 60);
 /// For how long an empty actor stays, so that a lively room does not load it again and again.
 const IDLE: Duration = Duration::from_secs(30);
 /// How much is looked at, and made sure of, at a time.
@@ -48,9 +38,9 @@ pub(super) struct RoomActor {
     pub room: OwnedRoomId,
     pub record: RoomRecord,
     notify: Arc<Notify>,
-    failures: u32,
+    pub failures: u32,
     /// The item that cannot be dealt with at the moment, and since when.
-    failing: Option<(u64, Timestamp)>,
+    pub failing: Option<(u64, Timestamp)>,
     /// Since when the effect at hand is due.
     pub due_since: Timestamp,
     /// The effect at hand.
@@ -60,11 +50,11 @@ pub(super) struct RoomActor {
     /// A place among the introductions that go on at the same time.
     pub permit: Option<OwnedSemaphorePermit>,
     /// The record as it is in the store, if this actor has written it.
-    written: Option<RoomRecord>,
+    pub written: Option<RoomRecord>,
     /// The effects that a crash could not make us forget, flushed or not.
     pub repeatable: Repeatable,
-    /// What was uploaded anew for the event that is being carried: the new address by the old one.
-    pub uploaded: (Option<OwnedEventId>, HashMap<String, String>),
+    /// What was uploaded anew for the event that is being carried.
+    pub uploaded: Uploaded,
     /// What is to be shown of what has reached the others.
     pub deliveries: Deliveries,
 }
@@ -249,208 +239,6 @@ impl RoomActor {
         Ok(self.engine.store().known::<Conversations>(conversation)? == *decided_on)
     }
 
-    /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
-    /// sender is told; nothing else may hold up the room for ever.
-    pub(super) fn give_up(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
-        let store = self.engine.store();
-        self.record = store.get::<Rooms>(&self.room)?.unwrap_or_default();
-        self.written = None;
-        let mut batch = Batch::new();
-        batch.delete::<Inbox>(&(self.room.clone(), number));
-        let mut effects = Vec::new();
-        if let Arrived::Event(json) | Arrived::AfterGap(json) = arrived
-            && let Some(event) = RoomEvent::parse(&json, Some(&self.room))
-            && event.kind == "m.room.encrypted"
-        {
-            self.engine.mark_seen(&event.id, true, &mut batch)?;
-            if let Some(seat) = self.record.seat.clone() {
-                return self.give_up_carrying(&seat.conversation, &event, batch);
-            }
-            let open = self.record.introductions.iter().filter(|is| is.is_open());
-            let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
-            for ghost in ghosts {
-                let input = Input::Heard {
-                    event: event.id.clone(),
-                    sender: event.sender.clone(),
-                    kind: HeardKind::Unreadable,
-                };
-                effects.extend(self.feed(&ghost, &input));
-            }
-        }
-        self.settle(batch, effects)
-    }
-
-    /// The same in a conversation: its sender is told.
-    fn give_up_carrying(
-        &mut self,
-        id: &str,
-        event: &RoomEvent,
-        mut batch: Batch,
-    ) -> Result<(), EngineError> {
-        let engine = self.engine.clone();
-        let known = engine.store().known::<Conversations>(&id.to_owned())?;
-        let place = known.and_then(|known| {
-            let place = known.place_of(&self.room)?;
-            known.person_at(place, &event.sender).map(|_| place)
-        });
-        let inputs: Vec<relay::Input> = place
-            .map(|place| relay::Input::NotCarried {
-                place,
-                event: event.id.clone(),
-                words: NOT_DELIVERED.to_owned(),
-            })
-            .into_iter()
-            .collect();
-        let lock = engine.converse(id, &inputs, &mut batch)?;
-        self.settle(batch, [])?;
-        drop(lock);
-        Ok(())
-    }
-
-    async fn take(&mut self, number: u64, arrived: Arrived) -> Result<(), EngineError> {
-        let mut batch = Batch::new();
-        batch.delete::<Inbox>(&(self.room.clone(), number));
-        match arrived {
-            Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.room)) {
-                Some(event) => self.handle(event, &json, batch).await,
-                None => Ok(self.engine.store().apply(batch)?),
-            },
-            Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.room)) {
-                Some(event) => {
-                    match self.make_sure(event.clone(), &json).await {
-                        // What cannot be looked up must not cost what is here.
-                        Err(error)
-                            if !error.is_transient()
-                                || self.has_insisted(number, INSIST, &error) =>
-                        {
-                            let room = &self.room;
-                            tracing::error!(%room, %error, "what an event follows is not looked for");
-                        }
-                        sure => sure?,
-                    }
-                    self.handle(event, &json, batch).await
-                }
-                None => Ok(self.engine.store().apply(batch)?),
-            },
-            Arrived::Invite { user, state } => self.invite_without_event(&user, state, batch).await,
-            Arrived::Made { person } => {
-                self.record
-                    .control
-                    .get_or_insert_with(|| Control::made(person));
-                // They may have come already.
-                self.settle(batch, [What::Control(ControlEffect::Look)])
-            }
-            Arrived::Key { user } if user == self.engine.0.settings.bot => {
-                self.key_for_bot(batch).await
-            }
-            Arrived::Key { user } => self.key_for_ghost(&user, batch).await,
-            Arrived::KeyForStrict { ghost, sender } => self.key_for_strict(&ghost, &sender, batch),
-            Arrived::Answered { ghost, accepted } => {
-                let effects = self.feed(&ghost, &Input::Answered { accepted });
-                self.settle(batch, effects)
-            }
-            Arrived::Seated {
-                conversation,
-                ghosts,
-            } => self.seated(conversation, ghosts, batch),
-            Arrived::Awaited {
-                conversation,
-                ghosts,
-            } => self.awaited(conversation, ghosts, batch),
-            Arrived::Upgraded { to, by } => self.replaced(to, by, batch).await,
-            Arrived::Ask { owner, number } => self.asked(&owner, number, batch).await,
-            Arrived::Tell {
-                plain,
-                html,
-                source,
-            } => self.tell(plain, html, source, batch),
-        }
-    }
-
-    /// Handles an event once, however it came. `batch` is written together with what follows.
-    pub(super) async fn handle(
-        &mut self,
-        event: RoomEvent,
-        json: &str,
-        mut batch: Batch,
-    ) -> Result<(), EngineError> {
-        let seen = self.engine.store().get::<Seen>(&event.id)?;
-        if seen.is_some_and(|seen| seen.handled) {
-            return Ok(self.engine.store().apply(batch)?);
-        }
-        // Until the bot knows whose room it is in, it reads nothing; then it reads back.
-        let bot_is_here = self.bot_is_here();
-        let unread = bot_is_here && !self.is_ready() && event.membership().is_none();
-        if !unread {
-            self.engine.mark_seen(&event.id, true, &mut batch)?;
-        }
-        let invited = event
-            .membership()
-            .filter(|(_, membership)| *membership == "invite");
-        if let Some((user, _)) = invited.filter(|(user, _)| self.engine.is_ours(user)) {
-            let state = event.invite_state.clone();
-            let bot = user == self.engine.0.settings.bot;
-            if bot {
-                return self.bot_invited(&event.sender, &state, batch);
-            }
-            let direct = event.content["is_direct"] == true;
-            return self
-                .ghost_invited(&user, &event.sender, direct, batch)
-                .await;
-        }
-        let introducing = self.record.introductions.iter().any(Introduction::is_open);
-        if (bot_is_here || self.record.seat.is_some()) && introducing {
-            self.handle_in_introduction(event.clone(), json, Batch::new())
-                .await?;
-        }
-        if self.record.seat.is_some() && !bot_is_here {
-            return self.handle_in_conversation(event, json, batch).await;
-        }
-        if bot_is_here {
-            if unread {
-                return Ok(self.engine.store().apply(batch)?);
-            }
-            return self.handle_in_control_room(event, json, batch).await;
-        }
-        self.handle_in_introduction(event, json, batch).await
-    }
-
-    /// Whether the bot is in this room, or on its way in.
-    pub(super) fn bot_is_here(&self) -> bool {
-        self.record
-            .control
-            .as_ref()
-            .is_some_and(|control| control.phase != ControlPhase::Left)
-    }
-
-    async fn invite_without_event(
-        &mut self,
-        user: &OwnedUserId,
-        state: Vec<String>,
-        batch: Batch,
-    ) -> Result<(), EngineError> {
-        let state: Vec<_> = state
-            .into_iter()
-            .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
-            .collect();
-        let asker = state.iter().find_map(|event| {
-            let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
-            let invite = event["type"] == "m.room.member"
-                && event["state_key"] == user.as_str()
-                && event["content"]["membership"] == "invite";
-            invite
-                .then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
-                .flatten()
-        });
-        let Some(asker) = asker else {
-            return Ok(self.engine.store().apply(batch)?);
-        };
-        if *user == self.engine.0.settings.bot {
-            return self.bot_invited(&asker, &state, batch);
-        }
-        self.ghost_invited(user, &asker, true, batch).await
-    }
-
     async fn carry_out(&mut self, number: u64, due: Due) -> Result<(), EngineError> {
         let kind = due.what.kind();
         tracing::debug!(room = %self.room, kind, "carrying out");
@@ -558,43 +346,6 @@ impl RoomActor {
     fn until_wake(&self) -> Option<Duration> {
         self.wake()
             .map(|at| at.since(self.engine.now()).min(Duration::from_secs(3600)))
-    }
-
-    /// Whether an item has failed for so long, with an answer, that it will not succeed. A
-    /// homeserver that was away, or that we were away from, is given its time again.
-    pub(super) fn has_insisted(
-        &mut self,
-        number: u64,
-        at_most: Duration,
-        error: &EngineError,
-    ) -> bool {
-        if !error.exhausts_patience() {
-            self.failing = None;
-            return false;
-        }
-        let now = self.engine.now();
-        match self.failing {
-            Some((failing, since)) if failing == number => now.since(since) > at_most,
-            _ => {
-                self.failing = Some((number, now));
-                false
-            }
-        }
-    }
-
-    fn pause_after(&mut self, error: &EngineError) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
-        let longest = match error {
-            EngineError::KeyOnItsWay
-            | EngineError::CounterpartOnItsWay
-            | EngineError::NotThereYet => KEY_PAUSE,
-            _ => LONGEST_PAUSE,
-        };
-        error
-            .retry_after()
-            .unwrap_or(doubled)
-            .clamp(FIRST_PAUSE, longest)
     }
 
     /// The transaction id of what `kind` sends because of `cause`: the same after a crash, and

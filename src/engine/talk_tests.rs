@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -10,7 +10,8 @@ use super::{
     Engine, intake_tests,
     room::RoomActor,
     tables::{
-        Arrived, Conversations, CopiesOf, Copy, Due, Inbox, Kept, Outbox, SeatHere, Seen, What,
+        Arrived, Conversations, CopiesOf, Copy, Due, Inbox, Kept, OpenWork, Outbox, SeatHere, Seen,
+        What,
     },
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     matrix::Transaction,
     relay::{Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing},
     store::{Batch, Store, prefix},
-    testing::{FakeHomeserver, TestClock},
+    testing::{FakeHomeserver, Person, TestClock},
 };
 
 const ID: &str = "talk";
@@ -524,27 +525,112 @@ async fn nobody_is_invited_to_what_is_over() {
     assert!(!it.is_kept("$one"));
 }
 
-#[tokio::test]
-async fn a_ghost_leaves_a_group_alone_and_can_come_back() {
+/// Alice and `@sam` go on, and Kim, who is masked too, is gone.
+async fn without_kim() -> (Talk, OwnedUserId) {
     let mut group = talk();
     group.direct = false;
-    let mut kim = person("kim", "kim", Seat::Origin { here: true });
-    kim.seat = Seat::Portal {
-        room: None,
-        standing: Standing::Gone,
-    };
+    let (room, standing) = (None, Standing::Gone);
+    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let ghost = kim.ghost.clone();
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
-    let ghost = user_id!("@_dm_kim:hs.test").to_owned();
     it.engine.machines().provision(&ghost, "Kim").await.unwrap();
     let seat = it.actor.record.seat.as_mut().unwrap();
     seat.ghosts.push(ghost.clone());
+    it.actor.settle(Batch::new(), []).unwrap();
     it.fake.put_into_rooms(&ghost, &[origin().as_str()], &[]);
-    let number = it.put_due(Effect::Leave { person: 2 });
-    it.carry_out(number).await;
+    (it, ghost)
+}
+
+impl Talk {
+    fn works_here(&self, ghost: &OwnedUserId) -> bool {
+        let key = (ghost.clone(), self.actor.room.clone());
+        self.store.contains::<OpenWork>(&key).unwrap()
+    }
+
+    async fn leaves(&mut self, sent_away: bool) {
+        let person = 2;
+        let number = self.put_due(Effect::Leave { person, sent_away });
+        self.carry_out(number).await;
+    }
+}
+
+#[tokio::test]
+async fn the_ghost_of_whoever_is_gone_leaves_a_group_alone() {
+    let (mut it, ghost) = without_kim().await;
+    it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
+    assert!(!it.actor.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(it.actor.seat_has(&sam()) && it.works_here(&sam()));
+}
+
+/// Else it would decline the invite, and never come back.
+#[tokio::test]
+async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_again() {
+    let (mut it, ghost) = without_kim().await;
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&ghost, &origin()).await.unwrap();
+    it.leaves(true).await;
+    assert_eq!(it.fake.rooms_of(&ghost), [origin().as_str()], "not asked");
+    assert!(!it.actor.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(!machines.expects_room(&ghost, &origin()).unwrap());
+
+    // The invite has arrived, and with it perhaps a key.
+    let (mut it, ghost) = without_kim().await;
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&ghost, &origin()).await.unwrap();
+    let invite = membership(ghost.as_str(), "invite", None);
+    let mut batch = Batch::new();
+    let key = (origin(), it.engine.next());
+    let arrived = Arrived::Event(invite.to_string());
+    batch.put::<Inbox>(&key, &arrived).unwrap();
+    it.store.apply(batch).unwrap();
+    it.leaves(true).await;
     assert!(!it.actor.seat_has(&ghost));
-    assert!(it.actor.seat_has(&sam()));
+    assert!(machines.expects_room(&ghost, &origin()).unwrap());
+}
+
+#[tokio::test]
+async fn nobody_is_invited_again_who_is_gone() {
+    let (mut it, _) = without_kim().await;
+    let number = it.put_due(Effect::Furnish { person: 2 });
+    it.carry_out(number).await;
+    let log = it.fake.log();
+    let made = log.iter().find(|line| line.contains("createRoom"));
+    assert_eq!(made, None);
+}
+
+#[tokio::test]
+async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
+    let it = Talk::provisioned().await;
+    let alice = Person::new(&it.fake, "@alice:hs.test").await;
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&sam(), &origin()).await.unwrap();
+    let event = alice.says(&origin(), &[&sam()], "hello").await;
+    let device = it.engine.device_of(&sam()).unwrap();
+    let mut messages = Vec::new();
+    for message in it.fake.take_incoming(&sam(), &device).to_device {
+        let mut message: Value = serde_json::from_str(message.get()).unwrap();
+        message["to_user_id"] = json!(sam());
+        message["to_device_id"] = json!(device);
+        messages.push(message);
+    }
+    assert!(!messages.is_empty());
+    let body = json!({"events": [], "de.sorunome.msc2409.to_device": messages});
+    let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+    let ghost = sam();
+    let drained = machines.while_errands_wait(&ghost, async {
+        it.engine.transaction(body).await.unwrap();
+        let drained = it.engine.drain_to_device();
+        tokio::time::timeout(Duration::from_secs(10), drained).await
+    });
+    drained.await.expect("it waits for nobody");
+    let id: OwnedEventId = serde_json::from_str::<Value>(event.get()).unwrap()["event_id"]
+        .as_str()
+        .unwrap()
+        .try_into()
+        .unwrap();
+    it.actor.decrypt(&sam(), &id, event.get()).await.unwrap();
 }
 
 #[tokio::test]

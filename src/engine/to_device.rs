@@ -18,7 +18,8 @@ const AT_ONCE: usize = 200;
 
 impl Engine {
     /// Gives every to-device message that has arrived to its machine, and the counts that came
-    /// with it. One at a time over the whole service: order matters, and it is quick.
+    /// with it. One at a time over the whole service: order matters, and it is quick, for what a
+    /// machine has to ask other servers then is nobody else's business.
     pub(super) async fn drain_to_device(&self) {
         let _one_at_a_time = self.0.to_device.lock().await;
         // Until the machines have their new devices nobody can take anything in.
@@ -85,8 +86,12 @@ impl Engine {
                 fallback_types: counts.fallback,
                 device_lists_changed: Vec::new(),
             };
-            match self.machines().receive(user, incoming).await {
-                Ok(keys) => {
+            match self.machines().take_in(user, incoming).await {
+                Ok((keys, follows)) => {
+                    if follows {
+                        let (engine, user) = (self.clone(), user.clone());
+                        self.spawn(async move { engine.machines().follow_up(&user).await });
+                    }
                     for key in keys {
                         let arrived = Arrived::Key { user: user.clone() };
                         if self.store().contains::<Rooms>(&key.room_id)? {

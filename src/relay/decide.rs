@@ -83,6 +83,7 @@ impl Case {
                 // There may be more than one thing to say about it.
                 &format!("{event} {words}"),
             ),
+            Input::Closed { ghost } => self.closed(ghost),
             Input::End => self.end(),
         }
     }
@@ -236,6 +237,11 @@ impl Case {
     ) {
         if let Some(person) = self.is.person_at(place, user) {
             match &mut self.is.people[person].seat {
+                // An invite that was answered while its portal was being closed.
+                Seat::Portal {
+                    standing: Standing::Gone,
+                    ..
+                } => {}
                 Seat::Portal { standing, .. } => *standing = Standing::Joined,
                 Seat::Origin { here } if !*here => {
                     *here = true;
@@ -274,7 +280,15 @@ impl Case {
     /// Every portal that exists shows who is in the conversation now.
     fn furnish_all(&mut self, place: Place) {
         for (person, participant) in self.is.people.clone().iter().enumerate() {
-            if has_room(participant) && participant.takes_part() {
+            // Whoever has left is invited again when somebody says something.
+            let left = matches!(
+                participant.seat,
+                Seat::Portal {
+                    standing: Standing::Left,
+                    ..
+                }
+            );
+            if has_room(participant) && participant.takes_part() && !left {
                 self.at(place, Effect::Furnish { person });
             }
         }
@@ -290,22 +304,24 @@ impl Case {
                 Seat::Origin { .. } => {}
                 Seat::Portal { standing, .. } => match *standing {
                     Standing::Joined => *standing = Standing::Left,
-                    Standing::Invited => self.gone(person),
+                    Standing::Invited => self.gone(person, false),
                     _ => {}
                 },
             };
         }
-        let mut shown = self.is.people.iter().enumerate();
-        let shown = shown.find(|(index, p)| p.ghost == user && p.place(*index) != place);
+        let shown = self.is.people.iter().enumerate();
+        let shown = shown.filter(|(index, p)| p.ghost == user && p.place(*index) != place);
+        // A handle may have had another owner in this conversation.
+        let shown = shown.max_by_key(|(_, p)| p.takes_part());
         let Some((person, _)) = shown else { return };
         if !by_others {
             return;
         }
         match place {
             // Somebody sent the ghost of a masked person away.
-            Place::Origin => self.gone(person),
+            Place::Origin => self.gone(person, true),
             // Its owner does not want the others in their portal.
-            Place::Portal(owner) => self.gone(owner),
+            Place::Portal(owner) => self.gone(owner, false),
         }
     }
 
@@ -323,16 +339,31 @@ impl Case {
         self.at(Place::Origin, Effect::Depart);
     }
 
+    fn closed(&mut self, ghost: &UserId) {
+        let masked = |p: &Participant| p.ghost == ghost && matches!(p.seat, Seat::Portal { .. });
+        let people = &self.is.people;
+        match people.iter().position(|p| masked(p) && p.takes_part()) {
+            Some(person) => self.gone(person, false),
+            // Gone already.
+            None if people.iter().any(masked) => {}
+            // Whoever began it was seen by this handle, and is the only one to be heard.
+            None => self.end(),
+        }
+    }
+
     /// A masked person is out of the conversation.
-    fn gone(&mut self, person: usize) {
+    fn gone(&mut self, person: usize, sent_away: bool) {
         let Some(Participant {
-            seat: Seat::Portal { standing, .. },
+            seat: Seat::Portal { standing, room },
             ..
         }) = self.is.people.get_mut(person)
         else {
             return;
         };
-        *standing = Standing::Gone;
+        if std::mem::replace(standing, Standing::Gone) == Standing::Gone {
+            return;
+        }
+        let portal = room.clone();
         let left = self.is.people.iter();
         let mut left = left.filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part());
         if left.next().is_none() {
@@ -341,9 +372,10 @@ impl Case {
         self.say(Place::Portal(person), Saying::Ended, "ended");
         self.at(Place::Portal(person), Effect::Depart);
         let name = self.is.people[person].name.clone();
-        let cause = format!("gone {:?} {person}", self.is.origin);
+        // Whoever comes back has another portal, and may go again.
+        let cause = format!("gone {:?} {person} {portal:?}", self.is.origin);
         self.say(Place::Origin, Saying::WentAway { name }, &cause);
-        self.at(Place::Origin, Effect::Leave { person });
+        self.at(Place::Origin, Effect::Leave { person, sent_away });
         self.furnish_all(Place::Origin);
     }
 
@@ -362,14 +394,14 @@ impl Case {
             seat: Seat::Portal { standing, .. },
             ..
         }) = self.is.people.get_mut(person)
-            && *standing == Standing::Awaited
+            && matches!(*standing, Standing::Awaited | Standing::Left)
         {
             *standing = Standing::Invited;
         }
     }
 
     fn not_furnished(&mut self, person: usize) {
-        self.gone(person);
+        self.gone(person, false);
     }
 
     fn moved(&mut self, room: &OwnedRoomId, heard: &[OwnedEventId]) {

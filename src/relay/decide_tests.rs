@@ -632,6 +632,58 @@ fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_i
 }
 
 #[test]
+fn whoever_takes_the_mask_off_leaves_a_group_to_the_others() {
+    let closed = |name: &str| Input::Closed {
+        ghost: OwnedUserId::try_from(format!("@_dm_{name}:hs.test")).unwrap(),
+    };
+    let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
+    let one = decide(group, &closed("kim"));
+    let state = one.state.unwrap();
+    assert!(!state.ended && !state.people[3].takes_part());
+    assert!(state.people[1].takes_part());
+    let again = decide(state.clone(), &closed("kim"));
+    assert!(again.effects.is_empty(), "{again:?}");
+    assert_eq!(again.state, Some(state.clone()));
+    assert!(decide(state, &closed("sam")).state.unwrap().ended);
+    assert!(decide(going_on(), &closed("sam")).state.unwrap().ended);
+    // By whom the asker is seen.
+    assert!(decide(going_on(), &closed("alice")).state.unwrap().ended);
+}
+
+#[test]
+fn a_handle_that_another_one_holds_now_stands_for_them() {
+    let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
+    let ghost = owned_user_id!("@_dm_kim:hs.test");
+    let released = Input::Closed {
+        ghost: ghost.clone(),
+    };
+    let mut lea = masked("lea");
+    lea.ghost = ghost.clone();
+    let added = Input::Added {
+        person: Box::new(lea),
+        by: owned_user_id!("@alice:hs.test"),
+        heard: Vec::new(),
+    };
+    let state = after(group, &[released, added]).state.unwrap();
+    assert!(!state.people[3].takes_part() && state.people[4].takes_part());
+    assert!(state.needs(&ghost));
+    let sent_away = Input::Member {
+        place: Place::Origin,
+        user: ghost,
+        membership: "leave".to_owned(),
+        by_others: true,
+        ghost: None,
+    };
+    let gone = decide(state, &sent_away);
+    let leave = Effect::Leave {
+        person: 4,
+        sent_away: true,
+    };
+    assert!(gone.effects.contains(&(origin(), leave)), "{gone:?}");
+    assert!(!gone.state.unwrap().people[4].takes_part());
+}
+
+#[test]
 fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
     let sent_away = Input::Member {
         place: Place::Origin,
@@ -645,6 +697,16 @@ fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
     assert!(said.contains(&(ORIGIN, "leave")), "{said:?}");
     let state = gone.state.unwrap();
     assert!(!state.ended && !state.people[3].takes_part());
+    // Nothing that was on its way brings her back.
+    for late in [
+        Input::Furnished { person: 3 },
+        Input::NotFurnished { person: 3 },
+        member(Place::Portal(3), owned_user_id!("@kim:hs.test"), "join"),
+    ] {
+        let nothing = decide(state.clone(), &late);
+        assert!(nothing.effects.is_empty(), "{late:?}: {nothing:?}");
+        assert_eq!(nothing.state, Some(state.clone()), "{late:?}");
+    }
     let back = decide(state, &kim_was_added(&[one()]));
     assert!(kinds(&back).contains(&(ORIGIN, "carry")), "{back:?}");
     assert_eq!(back.state.unwrap().people.len(), 4);

@@ -143,6 +143,12 @@ impl Conversation {
             .find(|place| self.room(*place).is_some_and(|known| known == room))
     }
 
+    /// Whether a ghost stands for somebody who takes part.
+    pub fn needs(&self, ghost: &UserId) -> bool {
+        let mut people = self.people.iter();
+        people.any(|person| person.ghost == *ghost && person.takes_part())
+    }
+
     /// Where somebody is themselves.
     pub fn home(&self, person: usize) -> Place {
         let participant = self.people.get(person);
@@ -330,8 +336,13 @@ pub enum Input {
         /// Which.
         place: Place,
     },
-    /// The conversation is over for this person: the handle was released, changed its mode, or its
-    /// owner blocked somebody.
+    /// A masked handle was released or has changed its mode, or its owner blocked somebody. Others
+    /// who are masked go on without them.
+    Closed {
+        /// The handle's ghost.
+        ghost: OwnedUserId,
+    },
+    /// The conversation is over.
     End,
 }
 
@@ -419,6 +430,8 @@ pub enum Effect {
     Leave {
         /// Whose.
         person: usize,
+        /// Somebody has sent it away: it is not there any more, unless it was invited again.
+        sent_away: bool,
     },
     /// The ghosts of this conversation leave this room and destroy its keys.
     Depart,

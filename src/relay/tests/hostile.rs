@@ -2,10 +2,11 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use proptest::prelude::*;
+use ruma::server_name;
 use serde_json::{Map, Value, json};
 
-use super::{ALICE, Way, to_sam, with_passage};
-use crate::relay::{event::translate, gate::Gate};
+use super::{ALICE, Way, with_passage};
+use crate::relay::{Passage, carry, event::translate, gate::Gate};
 
 fn entities(text: &str) -> String {
     text.chars()
@@ -56,8 +57,27 @@ fn spelled() -> impl Strategy<Value = String> {
     prop::sample::select(forms)
 }
 
+/// Addresses of content on the sender's homeserver, on a third one and on ours, and what a client
+/// could take for one.
+fn address() -> impl Strategy<Value = String> {
+    let forms = [
+        "mxc://far.example/duck",
+        "mxc://third.example/duck",
+        "mxc://hs.test/duck",
+        "mxc://third.example/duck#x",
+        " mxc://third.example/duck",
+        "MXC://third.example/duck",
+        "mxc://third.example/../duck",
+        "<img src=\"mxc://third.example/duck\" alt=\"duck\">",
+        "<img alt=':)' src=mxc://far.example/duck data-mx-emoticon>",
+        "<img src=\"mxc://hs.test/duck\">",
+    ];
+    prop::sample::select(forms.to_vec()).prop_map(str::to_owned)
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
+        1 => address(),
         2 => "[ -~]{0,20}",
         1 => "\\PC{0,12}",
         3 => ("[ a-z<>&%\"']{0,6}", spelled(), "[ a-z<>&;\"']{0,6}").prop_map(|(a, b, c)| a + &b + &c),
@@ -252,17 +272,70 @@ proptest! {
     #![proptest_config(cases(1500))]
 
     #[test]
-    fn nothing_that_comes_out_names_its_sender(kind in event_type(), content in content()) {
-        if let Ok(Some(out)) = to_sam(&kind, &content) {
+    fn nothing_that_comes_out_names_its_sender(
+        kind in event_type(), content in content(), elsewhere: bool,
+    ) {
+        let out = with_passage(Way::ToSam, true, |passage| {
+            let homeserver = match elsewhere {
+                true => server_name!("hs.test"),
+                false => passage.homeserver,
+            };
+            carry(&kind, &content, &Passage { homeserver, ..passage.clone() })
+        });
+        if let Ok(Some(out)) = out {
             let mut all = vec![out.event_type.clone()];
             strings(&out.content, &mut all);
             for text in &all {
                 prop_assert!(!names_alice(text), "{text:?} of {content}");
                 prop_assert!(!text.contains("ALICESDEVICE"), "{text:?} of {content}");
             }
+            let home = if elsewhere { "hs.test" } else { "far.example" };
+            let anew: Vec<&str> = out.reload.iter().map(|it| it.pointer.as_str()).collect();
+            for (pointer, key, text) in loaded(&out.content) {
+                let foreign = leads_elsewhere(&key, &text, home);
+                prop_assert!(!foreign || anew.contains(&&*pointer), "{text:?} of {content}");
+            }
         }
     }
+}
 
+/// Every string with its place and its key.
+fn loaded(value: &Value) -> Vec<(String, String, String)> {
+    let mut out = Vec::new();
+    let mut left = vec![(String::new(), String::new(), value)];
+    while let Some((pointer, key, value)) = left.pop() {
+        match value {
+            Value::String(text) => out.push((pointer, key, text.clone())),
+            Value::Array(values) => {
+                let all = values.iter().enumerate();
+                left.extend(all.map(|(n, value)| (format!("{pointer}/{n}"), key.clone(), value)));
+            }
+            Value::Object(fields) => left.extend(fields.iter().map(|(key, value)| {
+                let step = key.replace('~', "~0").replace('/', "~1");
+                (format!("{pointer}/{step}"), key.clone(), value)
+            })),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Whether a client would load something from another homeserver than `home` because of a string,
+/// however loosely it reads addresses.
+fn leads_elsewhere(key: &str, text: &str, home: &str) -> bool {
+    let text = text.trim_start().to_lowercase();
+    let away = |address: &str| !address.starts_with(&format!("mxc://{home}/"));
+    match key {
+        "body" | "filename" | "org.matrix.msc1767.text" | "m.text" => false,
+        "formatted_body" | "org.matrix.msc1767.html" => {
+            let mut sources = text.split("src=").skip(1);
+            sources.any(|source| {
+                let source = source.trim_start_matches(['"', '\'', ' ']);
+                source.starts_with("mxc:") && away(source)
+            })
+        }
+        _ => text.starts_with("mxc:") && away(&text),
+    }
 }
 
 proptest! {

@@ -64,6 +64,28 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
     assert_eq!(places, ["/file/url", "/info/thumbnail_file/url"]);
 }
 
+/// A client asks its homeserver for what it shows, and that one asks the server of the address.
+#[test]
+fn no_third_server_sees_who_looks_at_a_message() {
+    let content = json!({
+        "msgtype": "m.image", "body": "mxc://third.example/named",
+        "url": "mxc://third.example/duck",
+        "info": {"thumbnail_url": "mxc://third.example/duck#small"},
+        "format": "org.matrix.custom.html",
+        "formatted_body": "a <img data-mx-emoticon src=\"mxc://third.example/x\" alt=\":duck:\">",
+    });
+    let out = to_sam("m.room.message", &content).unwrap().unwrap();
+    let places: Vec<&str> = out.reload.iter().map(|it| it.pointer.as_str()).collect();
+    assert_eq!(places, ["/url"]);
+    assert_eq!(out.content["info"]["thumbnail_url"], "…");
+    let html = out.content["formatted_body"].as_str().unwrap();
+    assert!(
+        !html.contains("third.example") && html.contains(":duck:"),
+        "{html}"
+    );
+    assert_eq!(out.content["body"], content["body"], "text is text");
+}
+
 #[test]
 fn replies_threads_edits_and_reactions_find_their_counterparts() {
     let reply = carried(

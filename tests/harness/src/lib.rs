@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub use browser::Browser;
 pub use js::JsBot;
-pub use person::{Chat, ChatOptions, Invite, Log, Person, PersonOptions, Seen, Trust};
+pub use person::{Chat, ChatOptions, Invite, Log, Person, PersonOptions, Seen, Sign, Trust};
 pub use process::Process;
 pub use service::{Service, ServiceOptions};
 

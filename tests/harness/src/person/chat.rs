@@ -6,26 +6,32 @@ use anyhow::{Context, Result, bail};
 use matrix_sdk::{
     Client, Room,
     attachment::{AttachmentConfig, AttachmentInfo, BaseAudioInfo},
+    media::{MediaFormat, MediaRequestParameters},
     room::{
         edit::EditedContent,
         reply::{EnforceThread, Reply},
     },
     ruma::{
         EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-        api::client::{membership::invite_user, state::get_state_event_for_key},
+        api::client::{
+            membership::invite_user, receipt::create_receipt::v3::ReceiptType,
+            state::get_state_event_for_key,
+        },
         events::{
             StateEventType,
             reaction::ReactionEventContent,
+            receipt::ReceiptThread,
             relation::Annotation,
             room::message::{
                 AddMentions, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
             },
+            room::{EncryptedFile, MediaSource},
         },
     },
 };
 use serde_json::Value;
 
-use super::{Log, Person, Seen};
+use super::{Log, Person, Seen, Sign};
 use crate::PATIENCE;
 
 /// A room of one person. Cheap to clone.
@@ -133,6 +139,25 @@ impl Chat {
             .event_id)
     }
 
+    /// Shows, or not any more, that they type.
+    pub async fn types(&self, typing: bool) -> Result<()> {
+        Ok(self.room()?.typing_notice(typing).await?)
+    }
+
+    /// Shows that they have read up to a message.
+    pub async fn reads(&self, message: &EventId, thread: ReceiptThread) -> Result<()> {
+        let room = self.room()?;
+        room.send_single_receipt(ReceiptType::Read, thread, message.to_owned())
+            .await?;
+        Ok(())
+    }
+
+    /// Waits for a receipt or typing.
+    pub async fn shows(&self, what: &str, mut wanted: impl FnMut(&Sign) -> bool) -> Result<()> {
+        let find = |log: &Log| log.signs_in(&self.id).iter().any(&mut wanted).then_some(());
+        self.log.until(PATIENCE, what, find).await
+    }
+
     /// Deletes a message.
     pub async fn redacts(&self, message: &EventId) -> Result<()> {
         self.room()?.redact(message, None, None).await?;
@@ -160,6 +185,17 @@ impl Chat {
             Some(AttachmentInfo::Voice(info)),
         )
         .await
+    }
+
+    /// The bytes of a file that this client was shown, decrypted.
+    pub async fn downloads(&self, file: &Seen) -> Result<Vec<u8>> {
+        let file: EncryptedFile = serde_json::from_value(file.content["file"].clone())?;
+        let request = MediaRequestParameters {
+            source: MediaSource::Encrypted(Box::new(file)),
+            format: MediaFormat::File,
+        };
+        let media = self.client.media();
+        Ok(media.get_media_content(&request, false).await?)
     }
 
     async fn attaches(

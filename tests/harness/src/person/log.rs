@@ -101,6 +101,33 @@ struct Inner {
     places: HashMap<OwnedEventId, usize>,
     invites: Vec<Invite>,
     left: Vec<OwnedRoomId>,
+    signs: Vec<Sign>,
+}
+
+/// A receipt, or who types: what a client shows for a moment only.
+#[derive(Clone, Debug)]
+pub struct Sign {
+    /// The room.
+    pub room: OwnedRoomId,
+    /// `m.receipt` or `m.typing`.
+    pub kind: String,
+    /// What the homeserver says of it.
+    pub content: Value,
+}
+
+impl Sign {
+    /// Whether somebody types.
+    pub fn types(&self, user: &UserId) -> bool {
+        let all = self.content["user_ids"].as_array();
+        self.kind == "m.typing" && all.is_some_and(|all| all.iter().any(|it| it == user.as_str()))
+    }
+
+    /// In which thread somebody has read this event: none, `main`, or the thread's root.
+    pub fn read(&self, event: &ruma::EventId, user: &UserId) -> Option<Option<&str>> {
+        let receipt = self.content.get(event.as_str())?.get("m.read")?;
+        let receipt = receipt.get(user.as_str())?;
+        Some(receipt.get("thread_id").and_then(Value::as_str))
+    }
 }
 
 impl Trust {
@@ -219,6 +246,13 @@ impl Log {
         self.lock().left.clone()
     }
 
+    /// Every receipt and who typed, in order.
+    pub fn signs_in(&self, room: &RoomId) -> Vec<Sign> {
+        let inner = self.lock();
+        let all = inner.signs.iter().filter(|sign| sign.room == room);
+        all.cloned().collect()
+    }
+
     /// Events that show as "Unable to decrypt" now.
     pub fn undecryptable(&self) -> Vec<Seen> {
         let inner = self.lock();
@@ -319,6 +353,7 @@ impl Log {
         events: Vec<Seen>,
         invites: Vec<Invite>,
         left: Vec<OwnedRoomId>,
+        signs: Vec<Sign>,
     ) {
         {
             let mut inner = self.lock();
@@ -338,6 +373,7 @@ impl Log {
                 }
             }
             inner.left.extend(left);
+            inner.signs.extend(signs);
         }
         self.changed.send_modify(|n| *n += 1);
     }

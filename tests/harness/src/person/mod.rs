@@ -28,7 +28,7 @@ use crate::{
 
 pub use act::ChatOptions;
 pub use chat::Chat;
-pub use log::{Invite, Log, Seen, Trust};
+pub use log::{Invite, Log, Seen, Sign, Trust};
 pub(crate) use sync::{read_invite, read_raw};
 
 /// How somebody's client is set up.

@@ -19,7 +19,7 @@ use matrix_sdk::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::log::{Invite, Log, Seen, Trust};
+use super::log::{Invite, Log, Seen, Sign, Trust};
 
 /// More than any story writes between two syncs: no gap in a timeline.
 const TIMELINE: u32 = 500;
@@ -33,8 +33,9 @@ pub async fn run(client: Client, log: Arc<Log>) {
     loop {
         match client.sync_once(settings.clone()).await {
             Ok(response) => {
+                let signs = read_signs(&response);
                 let (events, invites, left) = Box::pin(read(&client, response)).await;
-                log.note_sync(events, invites, left);
+                log.note_sync(events, invites, left, signs);
                 Box::pin(look_again(&client, &log)).await;
             }
             Err(error) => {
@@ -44,6 +45,27 @@ pub async fn run(client: Client, log: Arc<Log>) {
             }
         }
     }
+}
+
+fn read_signs(response: &SyncResponse) -> Vec<Sign> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(rename = "type")]
+        kind: String,
+        content: Value,
+    }
+    let joined = response.rooms.joined.iter();
+    let all = joined.flat_map(|(room, update)| update.ephemeral.iter().map(move |it| (room, it)));
+    all.filter_map(|(room, raw)| {
+        let Fields { kind, content } = serde_json::from_str(raw.json().get()).ok()?;
+        let room = room.clone();
+        Some(Sign {
+            room,
+            kind,
+            content,
+        })
+    })
+    .collect()
 }
 
 async fn read(

@@ -11,7 +11,7 @@
 //! | `strict`, `memory` | handles for which nothing passes through the service |
 //! | `crashes`, `outages` | kills, restarts and dead networks in between |
 //! | `restores` | the service comes back from a backup |
-//! | `masked`, `masked_kills`, `masked_rooms` | handles whose ghosts carry what is said, and what becomes of their rooms |
+//! | `masked`, `masked_kinds`, `masked_kills`, `masked_rooms` | handles whose ghosts carry what is said, and what becomes of their rooms |
 //! | `module` | the same with the module in Synapse: no ghost is ever there |
 //! | `control_room`, `names` | what people ask of the bot |
 //! | `forgetting` | what is left in files and logs afterwards |
@@ -28,6 +28,7 @@ mod harness_itself;
 mod introductions;
 mod masked;
 mod masked_kills;
+mod masked_kinds;
 mod masked_rooms;
 mod memory;
 mod module;

@@ -133,7 +133,8 @@ impl Person {
         let invites = body.rooms.invite.into_iter();
         let invites = invites
             .filter_map(|(room, invited)| read_invite(room, me, invited.invite_state.events));
-        self.log.note_sync(events, invites.collect(), left);
+        self.log
+            .note_sync(events, invites.collect(), left, Vec::new());
 
         // The key may have come, or the sender's device.
         let mut closed = Vec::new();
