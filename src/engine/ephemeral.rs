@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -92,6 +92,30 @@ impl Engine {
         Ok(())
     }
 
+    /// The root of the thread that an event is in. Synapse does not tell application services in
+    /// which thread something was read: in the one in which it was said.
+    async fn root_of(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &EventId,
+    ) -> Result<Option<OwnedEventId>, EngineError> {
+        let ghost = conversation.ghosts_at(place).next();
+        let (Some(ghost), Some(room)) = (ghost, conversation.room(place)) else {
+            return Ok(None);
+        };
+        let device = self.device_of(&ghost.ghost)?;
+        let actor = Actor::device(&ghost.ghost, &device);
+        let Some(json) = self.homeserver().event(actor, room, event).await? else {
+            return Ok(None);
+        };
+        let event: Value = serde_json::from_str(json.get())?;
+        let relation = &event["content"]["m.relates_to"];
+        let root = relation["event_id"].as_str();
+        let root = root.filter(|_| relation["rel_type"] == "m.thread");
+        Ok(root.and_then(|root| root.try_into().ok()))
+    }
+
     async fn carry_receipts(
         &self,
         conversation: &Conversation,
@@ -108,6 +132,7 @@ impl Engine {
             let Some(receipts) = receipts["m.read"].as_object() else {
                 continue;
             };
+            let mut root = None;
             for (user, receipt) in receipts.iter().take(AT_ONCE) {
                 let person = OwnedUserId::try_from(user.as_str()).ok();
                 let person = person.and_then(|user| conversation.person_at(place, &user));
@@ -123,24 +148,33 @@ impl Engine {
                         here: &event.room_id,
                         there,
                     };
-                    let Some(read) = map.find(&read)? else {
+                    let Some(copy) = map.find(&read)? else {
                         continue;
                     };
-                    let thread = match receipt["thread_id"].as_str() {
-                        None => Receipt::Unthreaded,
-                        Some("main") => Receipt::Main,
+                    let named = receipt["thread_id"].as_str();
+                    if named.is_none() && root.is_none() {
+                        root = Some(self.root_of(conversation, place, &read).await?);
+                    }
+                    let root = match named {
+                        None => root.clone().flatten(),
+                        Some("main") => None,
                         Some(root) => match OwnedEventId::try_from(root) {
-                            Ok(root) => match map.find(&root)? {
-                                Some(root) => Receipt::Thread(root),
-                                None => continue,
-                            },
+                            Ok(root) => Some(root),
                             Err(_) => continue,
                         },
+                    };
+                    let thread = match (root, named) {
+                        (Some(root), _) => match map.find(&root)? {
+                            Some(root) => Receipt::Thread(root),
+                            None => continue,
+                        },
+                        (None, Some(_)) => Receipt::Main,
+                        (None, None) => Receipt::Unthreaded,
                     };
                     let device = self.device_of(&person.ghost)?;
                     let actor = Actor::device(&person.ghost, &device);
                     self.homeserver()
-                        .receipt(actor, there, &read, thread)
+                        .receipt(actor, there, &copy, thread)
                         .await?;
                 }
             }

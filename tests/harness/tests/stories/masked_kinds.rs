@@ -344,9 +344,10 @@ async fn whoever_goes_from_a_group_is_gone_for_all_and_can_come_back() -> Result
     chat.says("then without her").await?;
     sams.sees("then without her").await?;
     // And then she does.
+    let left = left_at(&chat, &kims);
     chat.invites(&kims).await?;
     chat.sees_where("her again", |seen| {
-        seen.membership() == Some((kims.as_str(), "join")) && seen.sent > left_at(&chat, &kims)
+        seen.membership() == Some((kims.as_str(), "join")) && seen.sent > left
     })
     .await?;
     chat.says("welcome back").await?;
