@@ -132,7 +132,8 @@ impl Engine {
         let room = match self.room_with_mark(actor, MARK, &mark).await? {
             Some(room) => room,
             None => {
-                let request = portal(conversation, &mark, host)?;
+                let bot = &self.settings().bot;
+                let request = portal(conversation, &mark, host, bot)?;
                 self.homeserver().create_room(actor, request).await?
             }
         };
@@ -283,9 +284,12 @@ fn portal(
     conversation: &Conversation,
     mark: &str,
     host: &Participant,
+    bot: &OwnedUserId,
 ) -> Result<create_room::v3::Request, EngineError> {
     let topic = notice(conversation, "");
+    // MSC2346: clients show whom to ask about it.
     let bridge = json!({
+        "bridgebot": bot,
         "protocol": { "id": "stonechat", "displayname": "Stonechat" },
         "channel": { "id": conversation.id, "displayname": host.name },
     });

@@ -180,11 +180,25 @@ impl Engine {
             })?;
         }
         for (room, left) in &page.left {
-            if left.timeline.iter().any(|json| was_in(ghost, json)) {
+            let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+            let was_in = left.timeline.iter().any(|json| was_in(ghost, json));
+            if was_in && !self.may_come_back(ghost, &record)? {
                 self.change_room(room, &mut batch, |record| end(record, room, ghost))?;
             }
         }
         self.has_looked(ghost, page, batch).await
+    }
+
+    /// Whether a ghost has left a group that goes on, and can be invited to it again.
+    fn may_come_back(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
+        let Some(seat) = &record.seat else {
+            return Ok(false);
+        };
+        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        Ok(conversation.is_some_and(|conversation| {
+            let mut people = conversation.people.iter();
+            !conversation.ended && people.any(|it| it.ghost == *ghost && !it.takes_part())
+        }))
     }
 
     /// Whether a ghost is in this room for a conversation, which goes on: what is said from now on

@@ -62,6 +62,20 @@ async fn two_people_talk_and_neither_sees_the_others_matrix_id() -> Result<()> {
     ensure!(line.sender == alices_ghost, "said by {}", line.sender);
     ensure!(line.was_encrypted());
 
+    // What the portal is, in the way that clients know (MSC2346).
+    let bridge = sams.state("m.bridge", "chat.stonechat").await?;
+    let bridge = bridge.context("the portal does not say what it is")?;
+    ensure!(bridge["bridgebot"] == story.world.bot()?.as_str());
+    ensure!(bridge["protocol"]["id"] == "stonechat", "{bridge}");
+    let topic = sams.state("m.room.topic", "").await?;
+    let topic = topic.context("the portal has no topic")?;
+    ensure!(
+        topic["topic"]
+            .as_str()
+            .is_some_and(|it| it.contains("can read")),
+        "{topic}"
+    );
+
     // Alice is told at once that she talks through a mask.
     chat.sees_part("can read it on the way").await?;
 
