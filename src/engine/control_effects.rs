@@ -25,6 +25,8 @@ use crate::{
 const INSIST: Duration = Duration::from_secs(5 * 60);
 /// For how long somebody else is tried to be told something.
 const INSIST_LITTLE: Duration = Duration::from_secs(30);
+/// For how long something is tried that must not be left undone.
+const INSIST_LONG: Duration = Duration::from_secs(60 * 60);
 /// Marks a control room that the bot made: a digest of the person's Matrix ID.
 const MARK: &str = "chat.stonechat.for";
 /// How many rooms are looked at for a mark.
@@ -60,6 +62,10 @@ impl RoomActor {
         let at_most = match effect {
             ControlEffect::Leave { .. } | ControlEffect::Forget => return true,
             ControlEffect::Task(Task::Tell { .. }) => INSIST_LITTLE,
+            // What an owner has left behind is nobody else's.
+            ControlEffect::Task(Task::RetireGhost { .. } | Task::ReplaceIdentity { .. }) => {
+                INSIST_LONG
+            }
             _ => INSIST,
         };
         error.is_transient() && !self.has_insisted(number, at_most, error)
@@ -266,7 +272,16 @@ impl Engine {
             Task::RetireGhost { ghost } => {
                 self.part_from_all(ghost).await?;
                 self.leave_everywhere(ghost).await?;
-                Ok(self.machines().retire(ghost).await?)
+                self.machines().retire(ghost).await?;
+                // Somebody else may have claimed it meanwhile.
+                match self.directory().by_ghost(ghost)? {
+                    Some(record) if record.is_active() => {
+                        let strict = record.strict || self.settings().strict;
+                        let name = record.handle.to_string();
+                        self.make_ghost(ghost, &name, strict).await
+                    }
+                    _ => Ok(()),
+                }
             }
             Task::EndConversations {
                 ghost,

@@ -362,7 +362,7 @@ impl RoomActor {
         };
         let sent = self.send_quote(is, &quote, "pass-on", event).await?;
         batch.put::<Passed>(&(self.room.clone(), event.clone()), &sent)?;
-        batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+        self.has_passed(is, event, batch)?;
         Ok(())
     }
 
@@ -385,7 +385,20 @@ impl RoomActor {
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
         self.send_quote(is, &quote, "pass-on-edit", event).await?;
-        batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+        self.has_passed(is, event, batch)?;
+        Ok(())
+    }
+
+    /// What was passed on is not kept, unless a conversation in the same room has to carry it.
+    fn has_passed(
+        &self,
+        is: &Introduction,
+        event: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        if self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))? {
+            batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+        }
         Ok(())
     }
 

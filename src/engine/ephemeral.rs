@@ -78,7 +78,9 @@ impl Engine {
             named.is_some_and(|named| named.iter().any(|it| it == user.as_str()))
         };
         let people = conversation.people.iter().enumerate();
-        for (_, person) in people.filter(|(index, person)| person.place(*index) == place) {
+        let people =
+            people.filter(|(index, person)| person.place(*index) == place && person.takes_part());
+        for (_, person) in people {
             let typing = types(&person.user).then_some(TYPES_FOR);
             for to in conversation.others(place) {
                 let Some(room) = conversation.room(to) else {
@@ -86,7 +88,10 @@ impl Engine {
                 };
                 let device = self.device_of(&person.ghost)?;
                 let actor = Actor::device(&person.ghost, &device);
-                self.homeserver().typing(actor, room, typing).await?;
+                // A ghost may be on its way in or out; the others are there.
+                if let Err(error) = self.homeserver().typing(actor, room, typing).await {
+                    tracing::debug!(%room, %error, "typing is not carried");
+                }
             }
         }
         Ok(())
@@ -164,18 +169,21 @@ impl Engine {
                         },
                     };
                     let thread = match (root, named) {
-                        (Some(root), _) => match map.find(&root)? {
-                            Some(root) => Receipt::Thread(root),
-                            None => continue,
+                        (Some(root), named) => match (map.find(&root)?, named) {
+                            (Some(root), _) => Receipt::Thread(root),
+                            // Its root is forgotten, or was never there.
+                            (None, None) => Receipt::Unthreaded,
+                            (None, Some(_)) => continue,
                         },
                         (None, Some(_)) => Receipt::Main,
                         (None, None) => Receipt::Unthreaded,
                     };
                     let device = self.device_of(&person.ghost)?;
                     let actor = Actor::device(&person.ghost, &device);
-                    self.homeserver()
-                        .receipt(actor, there, &copy, thread)
-                        .await?;
+                    let shown = self.homeserver().receipt(actor, there, &copy, thread);
+                    if let Err(error) = shown.await {
+                        tracing::debug!(room = %there, %error, "a receipt is not carried");
+                    }
                 }
             }
         }

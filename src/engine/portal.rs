@@ -52,6 +52,28 @@ impl RoomActor {
         conversation: &Conversation,
         person: usize,
     ) -> Result<Vec<Input>, EngineError> {
+        let store = self.engine.store().clone();
+        let who = || -> Result<_, EngineError> {
+            let known = store.known::<Conversations>(&conversation.id)?;
+            let people = known.iter().flat_map(|known| &known.people);
+            Ok(people.map(Participant::takes_part).collect::<Vec<_>>())
+        };
+        let before = who()?;
+        match self.furnish_as_it_is(conversation, person).await {
+            // Somebody went meanwhile, and their ghost with them: that says nothing of the others.
+            Err(error) if !error.is_transient() && who()? != before => {
+                tracing::info!(room = %self.room, %error, "somebody went meanwhile");
+                Err(EngineError::NotThereYet)
+            }
+            furnished => furnished,
+        }
+    }
+
+    async fn furnish_as_it_is(
+        &mut self,
+        conversation: &Conversation,
+        person: usize,
+    ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let place = Place::Portal(person);
         let impossible = || EngineError::Refused(Refusal::Impossible);
@@ -242,9 +264,16 @@ impl Engine {
         ghost: &OwnedUserId,
         room: &OwnedRoomId,
     ) -> Result<(), EngineError> {
-        let device = self.device_of(ghost)?;
-        let actor = Actor::device(ghost, &device);
-        self.homeserver().leave(actor, room, None).await?;
+        let device = self.machines().device_of(ghost)?;
+        // It may have been taken away already, as that of a handle that was given up.
+        let actor = match &device {
+            Some(device) => Actor::device(ghost, device),
+            None => Actor::user(ghost),
+        };
+        match self.homeserver().leave(actor, room, None).await {
+            Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
+            left => left?,
+        }
         self.machines().forget_room(ghost, room).await?;
         let mut batch = Batch::new();
         batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));

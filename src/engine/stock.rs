@@ -16,6 +16,7 @@ use super::{
 use crate::{
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, MatrixError, SyncPage},
+    relay::{Input, Place},
     store::{Batch, StoreError},
 };
 
@@ -170,6 +171,9 @@ impl Engine {
             }
         }
         for room in open.iter().filter(|room| !joined.contains(room)) {
+            if self.was_sent_away(ghost, room)? {
+                continue;
+            }
             let invited = page.invited.contains_key(room);
             self.change_room(room, &mut batch, |record| {
                 if invited {
@@ -189,6 +193,42 @@ impl Engine {
         self.has_looked(ghost, page, batch).await
     }
 
+    /// A ghost is not in the first room of a conversation any more: whoever it stands for is out of
+    /// it, as if it had been sent away. True if the others go on, and may invite it again.
+    pub(super) fn was_sent_away(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<bool, EngineError> {
+        let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        let Some(seat) = record.seat.as_mut().filter(|it| it.ghosts.contains(ghost)) else {
+            return Ok(false);
+        };
+        let id = seat.conversation.clone();
+        let known = self.store().known::<Conversations>(&id)?;
+        let place = known.and_then(|known| known.place_of(room));
+        // A portal that was lost is found to be when it is needed.
+        if place != Some(Place::Origin) {
+            return Ok(false);
+        }
+        let left = Input::Member {
+            place: Place::Origin,
+            user: ghost.clone(),
+            membership: "leave".to_owned(),
+            by_others: true,
+            ghost: None,
+        };
+        let mut batch = Batch::new();
+        let (lock, _) = self.converse(&id, &[left], &mut batch)?;
+        seat.ghosts.retain(|here| here != ghost);
+        batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));
+        batch.put::<Rooms>(room, &record)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        let known = self.store().known::<Conversations>(&id)?;
+        Ok(known.is_some_and(|known| !known.ended))
+    }
+
     /// Whether a ghost has left a group that goes on, and can be invited to it again.
     fn may_come_back(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(seat) = &record.seat else {
@@ -197,7 +237,7 @@ impl Engine {
         let conversation = self.store().get::<Conversations>(&seat.conversation)?;
         Ok(conversation.is_some_and(|conversation| {
             let mut people = conversation.people.iter();
-            !conversation.ended && people.any(|it| it.ghost == *ghost && !it.takes_part())
+            !conversation.ended && people.any(|it| it.ghost == *ghost)
         }))
     }
 

@@ -590,6 +590,30 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     assert!(machines.expects_room(&ghost, &origin()).unwrap());
 }
 
+/// After a restore it may be that a ghost was sent away since the backup.
+#[tokio::test]
+async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
+    let mut group = talk();
+    group.direct = false;
+    let standing = Standing::Joined;
+    let room = Some(room_id!("!kims:hs.test").to_owned());
+    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    group.people.push(kim);
+    let it = Talk::at(origin(), &group).await;
+    assert!(!it.engine.was_sent_away(&sam(), &portal()).unwrap());
+    assert!(it.engine.was_sent_away(&sam(), &origin()).unwrap());
+    let known = || it.store.get::<Conversations>(&ID.to_owned()).unwrap();
+    let goes_on = known().unwrap();
+    assert!(!goes_on.ended && !goes_on.people[1].takes_part());
+    assert!(!it.works_here(&sam()));
+    assert!(matches!(it.sayings(&portal())[..], [Saying::Ended]));
+
+    let it = Talk::begun().await;
+    assert!(!it.engine.was_sent_away(&sam(), &origin()).unwrap());
+    let ended = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
+    assert!(ended.unwrap().ended);
+}
+
 #[tokio::test]
 async fn nobody_is_invited_again_who_is_gone() {
     let (mut it, _) = without_kim().await;

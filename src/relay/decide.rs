@@ -175,6 +175,10 @@ impl Case {
         let Some(from) = self.is.person_at(place, sender) else {
             return;
         };
+        // Whoever is out of it may have a room that is being left.
+        if self.is.people[from].seat.is_closed() {
+            return;
+        }
         match kind {
             Heard::Event => self.carry(place, from, event),
             Heard::TakenBack { of } => {
@@ -342,12 +346,13 @@ impl Case {
     fn closed(&mut self, ghost: &UserId) {
         let masked = |p: &Participant| p.ghost == ghost && matches!(p.seat, Seat::Portal { .. });
         let people = &self.is.people;
-        match people.iter().position(|p| masked(p) && p.takes_part()) {
-            Some(person) => self.gone(person, false),
-            // Gone already.
-            None if people.iter().any(masked) => {}
-            // Whoever began it was seen by this handle, and is the only one to be heard.
-            None => self.end(),
+        // They have begun it, and are the only one whom the others hear by this ghost.
+        if people.iter().any(|p| p.ghost == ghost && !masked(p)) {
+            return self.end();
+        }
+        // They may be gone already.
+        if let Some(person) = people.iter().position(|p| masked(p) && p.takes_part()) {
+            self.gone(person, false);
         }
     }
 
@@ -381,11 +386,15 @@ impl Case {
 
     fn made(&mut self, person: usize, made: &OwnedRoomId) {
         if let Some(Participant {
-            seat: Seat::Portal { room, .. },
+            seat: Seat::Portal { room, standing },
             ..
         }) = self.is.people.get_mut(person)
         {
             *room = Some(made.clone());
+            // They went while it was made.
+            if *standing == Standing::Gone {
+                self.effects.push((made.clone(), Effect::Depart));
+            }
         }
     }
 

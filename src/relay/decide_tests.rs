@@ -651,6 +651,39 @@ fn whoever_takes_the_mask_off_leaves_a_group_to_the_others() {
 }
 
 #[test]
+fn a_portal_that_is_made_for_somebody_who_is_gone_is_left_again() {
+    let closed = Input::Closed {
+        ghost: owned_user_id!("@_dm_kim:hs.test"),
+    };
+    let state = after(with_bob(), &[kim_was_added(&[one()]), closed]).state;
+    let room = room_id!("!kims:hs.test").to_owned();
+    let made = Input::Made {
+        person: 3,
+        room: room.clone(),
+    };
+    let made = decide(state.unwrap(), &made);
+    assert_eq!(made.effects, [(room, Effect::Depart)]);
+    // Until that is done nothing is carried from there.
+    let said = decide(made.state.unwrap(), &said(Place::Portal(3), "kim", &one()));
+    assert!(said.effects.is_empty(), "{said:?}");
+}
+
+#[test]
+fn whoever_speaks_by_two_seats_of_a_handle_is_not_heard_by_it_once_it_is_given_up() {
+    let mut alice = masked("alice");
+    alice.ghost = owned_user_id!("@_dm_alice:hs.test");
+    let added = Input::Added {
+        person: Box::new(alice),
+        by: owned_user_id!("@bob:hs.test"),
+        heard: Vec::new(),
+    };
+    let closed = Input::Closed {
+        ghost: owned_user_id!("@_dm_alice:hs.test"),
+    };
+    assert!(after(with_bob(), &[added, closed]).state.unwrap().ended);
+}
+
+#[test]
 fn a_handle_that_another_one_holds_now_stands_for_them() {
     let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
     let ghost = owned_user_id!("@_dm_kim:hs.test");

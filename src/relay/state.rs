@@ -105,6 +105,19 @@ pub enum Place {
     Portal(usize),
 }
 
+impl Seat {
+    /// Whether it is a portal that is closed for its owner.
+    pub fn is_closed(&self) -> bool {
+        matches!(
+            self,
+            Self::Portal {
+                standing: Standing::Gone,
+                ..
+            }
+        )
+    }
+}
+
 impl Participant {
     /// The room in which they are themselves.
     pub fn place(&self, index: usize) -> Place {

@@ -76,9 +76,11 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         .code("help")
         .and(".");
     let mut answer = Answer::from(say);
-    answer.effects.push(BotEffect::ProvisionGhost {
-        handle: record.handle,
-        generation: record.generation,
+    let (handle, generation) = (record.handle, record.generation);
+    // Should anything of the last owner's be left, it goes first.
+    answer.effects.push(match generation {
+        1 => BotEffect::ProvisionGhost { handle, generation },
+        _ => BotEffect::ReplaceIdentity { handle, generation },
     });
     Ok(answer)
 }
