@@ -60,9 +60,9 @@ impl Bot {
                 }),
                 None => None,
             },
-            BotEffect::RetireGhost { handle, .. } => {
-                self.ghost(&handle).map(|ghost| Task::RetireGhost { ghost })
-            }
+            BotEffect::RetireGhost { handle, generation } => self
+                .ghost(&handle)
+                .map(|ghost| Task::RetireGhost { ghost, generation }),
             BotEffect::EndConversations {
                 handle,
                 blocked_only,

@@ -107,6 +107,9 @@ pub enum Task {
     RetireGhost {
         /// The ghost.
         ghost: OwnedUserId,
+        /// Which owner of the handle has given it up, counted from 1; 0 if that is not known.
+        #[serde(default)]
+        generation: u32,
     },
     /// What a masked handle's ghost carries ends.
     EndConversations {

@@ -141,6 +141,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let words = Words::default();
     let source = String::new();
     let task = Task::RetireGhost {
+        generation: 1,
         ghost: ghost("old"),
     };
     for (number, effect) in [

@@ -36,6 +36,7 @@ impl Engine {
     /// Lets every ghost and the bot look where they are. Whoever has a sync token has looked.
     pub(super) async fn take_stock(&self) -> Result<(), EngineError> {
         let mut open: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
+        let mut seated: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
         let mut control = Vec::new();
         let mut after = None;
         loop {
@@ -45,6 +46,9 @@ impl Engine {
             for (room, record) in page {
                 for is in record.introductions.iter().filter(|is| is.is_open()) {
                     open.entry(is.ghost.clone()).or_default().push(room.clone());
+                }
+                for ghost in record.seat.iter().flat_map(|seat| &seat.ghosts) {
+                    seated.entry(ghost.clone()).or_default().push(room.clone());
                 }
                 if record.control.is_some() {
                     control.push(room);
@@ -64,7 +68,8 @@ impl Engine {
             if user == bot {
                 self.bot_looks(&bot, &control).await?;
             } else {
-                self.ghost_looks(&user, &rooms).await?;
+                let seated = seated.remove(&user).unwrap_or_default();
+                self.ghost_looks(&user, &rooms, &seated).await?;
             }
         }
         // Ghosts that are none of ours any more are in no room.
@@ -133,6 +138,7 @@ impl Engine {
         &self,
         ghost: &OwnedUserId,
         open: &[OwnedRoomId],
+        seated: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
         let device = self.device_of(ghost)?;
         let actor = Actor::device(ghost, &device);
@@ -170,10 +176,10 @@ impl Engine {
                 None => self.get_up_and_go(actor, room).await?,
             }
         }
+        for room in seated.iter().filter(|room| !joined.contains(room)) {
+            self.was_sent_away(ghost, room)?;
+        }
         for room in open.iter().filter(|room| !joined.contains(room)) {
-            if self.was_sent_away(ghost, room)? {
-                continue;
-            }
             let invited = page.invited.contains_key(room);
             self.change_room(room, &mut batch, |record| {
                 if invited {
@@ -194,22 +200,18 @@ impl Engine {
     }
 
     /// A ghost is not in the first room of a conversation any more: whoever it stands for is out of
-    /// it, as if it had been sent away. True if the others go on, and may invite it again.
-    pub(super) fn was_sent_away(
-        &self,
-        ghost: &OwnedUserId,
-        room: &OwnedRoomId,
-    ) -> Result<bool, EngineError> {
+    /// it, as if it had been sent away.
+    fn was_sent_away(&self, ghost: &OwnedUserId, room: &OwnedRoomId) -> Result<(), EngineError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let Some(seat) = record.seat.as_mut().filter(|it| it.ghosts.contains(ghost)) else {
-            return Ok(false);
+            return Ok(());
         };
         let id = seat.conversation.clone();
         let known = self.store().known::<Conversations>(&id)?;
         let place = known.and_then(|known| known.place_of(room));
         // A portal that was lost is found to be when it is needed.
         if place != Some(Place::Origin) {
-            return Ok(false);
+            return Ok(());
         }
         let left = Input::Member {
             place: Place::Origin,
@@ -225,8 +227,7 @@ impl Engine {
         batch.put::<Rooms>(room, &record)?;
         self.store().apply(batch)?;
         drop(lock);
-        let known = self.store().known::<Conversations>(&id)?;
-        Ok(known.is_some_and(|known| !known.ended))
+        Ok(())
     }
 
     /// Whether a ghost has left a group that goes on, and can be invited to it again.

@@ -599,19 +599,22 @@ async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
     let room = Some(room_id!("!kims:hs.test").to_owned());
     let kim = person("kim", "kim", Seat::Portal { room, standing });
     group.people.push(kim);
-    let it = Talk::at(origin(), &group).await;
-    assert!(!it.engine.was_sent_away(&sam(), &portal()).unwrap());
-    assert!(it.engine.was_sent_away(&sam(), &origin()).unwrap());
-    let known = || it.store.get::<Conversations>(&ID.to_owned()).unwrap();
-    let goes_on = known().unwrap();
-    assert!(!goes_on.ended && !goes_on.people[1].takes_part());
-    assert!(!it.works_here(&sam()));
-    assert!(matches!(it.sayings(&portal())[..], [Saying::Ended]));
-
-    let it = Talk::begun().await;
-    assert!(!it.engine.was_sent_away(&sam(), &origin()).unwrap());
-    let ended = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
-    assert!(ended.unwrap().ended);
+    // In the group, and in the conversation of two.
+    for (talk, is_there) in [(&group, true), (&group, false), (&talk(), false)] {
+        let it = Talk::at(origin(), talk).await;
+        it.engine.machines().provision(&sam(), "Sam").await.unwrap();
+        let rooms: &[&str] = if is_there { &["!origin:hs.test"] } else { &[] };
+        it.fake.put_into_rooms(&sam(), rooms, &[]);
+        it.engine.take_stock().await.unwrap();
+        let now = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
+        let now = now.unwrap();
+        assert_eq!(now.people[1].takes_part(), is_there);
+        assert_eq!(now.ended, talk.direct);
+        assert_eq!(it.works_here(&sam()), is_there);
+        if !is_there {
+            assert!(matches!(it.sayings(&portal())[..], [Saying::Ended]));
+        }
+    }
 }
 
 #[tokio::test]
