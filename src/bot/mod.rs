@@ -95,7 +95,8 @@ pub enum BotEffect {
         /// Which owner of it.
         generation: u32,
     },
-    /// The handle became strict or stopped being so: its ghost needs another device and identity.
+    /// The handle became strict or stopped being so, or somebody holds it who is not the first to:
+    /// its ghost needs another device and identity.
     ReplaceIdentity {
         /// The handle.
         handle: Handle,

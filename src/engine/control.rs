@@ -94,7 +94,7 @@ pub enum Task {
         /// Without keys of ours.
         strict: bool,
     },
-    /// Replace the ghost's identity: the mode changed.
+    /// Replace the ghost's identity: the mode changed, or the owner.
     ReplaceIdentity {
         /// The ghost.
         ghost: OwnedUserId,

@@ -76,8 +76,9 @@ impl RoomActor {
             return Ok(Vec::new());
         };
         let left = match sent_away {
-            // Invited again, it is to come in, and the keys that it is sent are for that.
-            true if self.is_about_to_be_invited(ghost)? => Ok(()),
+            // Invited again, it is to come in, and the keys that it is sent are for that. It may
+            // have left before a crash, and only then have been invited.
+            _ if self.is_about_to_be_invited(ghost)? => Ok(()),
             true => self.forget_room(ghost).await,
             false => self.leave_for_good(ghost).await,
         };

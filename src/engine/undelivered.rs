@@ -19,7 +19,8 @@ use crate::{
 const NO_KEY: &str = "I could not decrypt your message, so it was not carried on. Please send it \
                       again.";
 /// What is said about messages that still waited when the conversation ended.
-const TOO_LATE: &str = "What you wrote at the last was not delivered any more.";
+const TOO_LATE: &str = "What you wrote last was not delivered any more, because this conversation \
+                        has ended. If it matters, please start a new chat.";
 /// What its sender is told about a message that could not be handed over.
 pub(super) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
                              later.";
