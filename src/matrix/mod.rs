@@ -5,14 +5,18 @@
 //!   requests Stonechat needs.
 //! * [`MatrixError`] knows whether trying again later makes sense, and how much later.
 //! * [`transaction`] reads what the homeserver pushes. It is lenient per item, because a transaction
-//!   that is refused comes back for ever and holds up everything behind it.
+//!   that is refused comes back until it is accepted and holds up everything behind it.
+//! * [`json_stream`] reads what strangers can make as large as they like, in bounded memory; [`bounds`]
+//!   says how large each thing may be, and what becomes of what is larger.
 //!
 //! Nothing in here retries: whoever asks knows how long the answer is worth waiting for.
 
+pub mod bounds;
 mod devices;
 mod ephemeral;
 mod error;
 mod homeserver;
+pub mod json_stream;
 mod media;
 mod rooms;
 mod sync;

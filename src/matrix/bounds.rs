@@ -1,0 +1,210 @@
+//! How large a thing from outside may be, and what becomes of what is larger.
+//!
+//! These bounds hold at every door: what the homeserver pushes, and what it answers to `/sync`,
+//! `/messages`, `/context` and `/state`. A Matrix event has at most 65,536 bytes, but what a remote
+//! server adds to an invite (its stripped state) and a federated to-device message have no limit of
+//! their own. What exceeds a bound becomes a [`DeadLetter`]: it is counted, never an error that stops
+//! what is behind it.
+
+use std::fmt;
+
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use super::json_stream::Head;
+
+/// Maximum size of an event or a to-device message that is processed, in bytes of JSON. Twice what
+/// the specification allows an event, since the homeserver adds fields of its own.
+pub const ITEM_MAX: usize = 128 << 10;
+/// Maximum size of an event before its stripped state is reduced, in bytes of JSON. More than the
+/// largest stripped state that well-behaved servers send, which is some ten events.
+pub const UNREDUCED_ITEM_MAX: usize = 4 << 20;
+/// Maximum number of events of the stripped state of an invite.
+pub const STRIPPED_STATE_MAX: usize = 50;
+/// Maximum size of one event of the stripped state, in bytes of JSON.
+pub const STRIPPED_EVENT_MAX: usize = 4 << 10;
+/// Maximum length of an event's type in a dead letter, in characters.
+const TYPE_CHARS_MAX: usize = 100;
+
+/// The event types of a stripped state that are used.
+const STRIPPED_TYPES: [&str; 6] = [
+    "m.room.create",
+    "m.room.encryption",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+    "m.room.member",
+    "m.room.tombstone",
+];
+
+/// Why something was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadLetterReason {
+    /// A room event over [`ITEM_MAX`].
+    EventTooLarge,
+    /// A room event without the fields that every event has, or nested too deeply.
+    EventMalformed,
+    /// A to-device message over [`ITEM_MAX`].
+    ToDeviceTooLarge,
+    /// A to-device message without a recipient.
+    ToDeviceMalformed,
+    /// A to-device message beyond what one transaction may bring. The homeserver keeps it for the
+    /// ghost's next sync.
+    ToDeviceOverflow,
+    /// A receipt, typing or presence item over [`ITEM_MAX`].
+    EphemeralTooLarge,
+    /// A state event that is too large to be kept in a room's state.
+    StateTooLarge,
+    /// An invite that does not say, or says in two ways, who invites.
+    InviteWithoutAsker,
+    /// The older part of a gap in a room's history that was too large to be read.
+    GapTooLarge,
+    /// An event of a room whose part of a sync was too large. The room's history is read instead.
+    SyncOverflow,
+}
+
+impl DeadLetterReason {
+    /// Returns the name under which it is stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EventTooLarge => "event_too_large",
+            Self::EventMalformed => "event_malformed",
+            Self::ToDeviceTooLarge => "to_device_too_large",
+            Self::ToDeviceMalformed => "to_device_malformed",
+            Self::ToDeviceOverflow => "to_device_overflow",
+            Self::EphemeralTooLarge => "ephemeral_too_large",
+            Self::StateTooLarge => "state_too_large",
+            Self::InviteWithoutAsker => "invite_without_asker",
+            Self::GapTooLarge => "gap_too_large",
+            Self::SyncOverflow => "sync_overflow",
+        }
+    }
+}
+
+impl fmt::Display for DeadLetterReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Something from the homeserver that was set aside: what it was, and nothing of what it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Why.
+    pub reason: DeadLetterReason,
+    /// The room that it belongs to, if that could be read.
+    pub room: Option<OwnedRoomId>,
+    /// Our user whom it was for: the recipient of a to-device message, or who was invited.
+    pub user: Option<OwnedUserId>,
+    /// The event type, cut.
+    pub event_type: Option<String>,
+    /// The size of the JSON, in bytes.
+    pub size: u64,
+}
+
+impl DeadLetter {
+    /// Returns the dead letter of something over its limit.
+    pub fn too_large(reason: DeadLetterReason, head: &Head) -> Self {
+        let user = |name: &str| head.get(name).and_then(|id| UserId::parse(id).ok());
+        // The state key of a membership event is whose membership it is.
+        let member = head.get("type") == Some("m.room.member");
+        let invited = member.then(|| user("state_key")).flatten();
+        Self {
+            reason,
+            room: head.get("room_id").and_then(|id| RoomId::parse(id).ok()),
+            user: user("to_user_id").or(invited),
+            event_type: head.get("type").map(cut),
+            size: head.size,
+        }
+    }
+
+    /// Returns the dead letter of something that was read, or could not be.
+    pub fn of(reason: DeadLetterReason, json: &str) -> Self {
+        let mut head = Head {
+            size: json.len() as u64,
+            ..Head::default()
+        };
+        // Something nested too deeply is malformed for a parser, but its outermost members are not.
+        let mut stream = super::json_stream::JsonStream::new(&WHOLE);
+        stream.feed(json.as_bytes(), &mut |found| {
+            if let super::json_stream::Captured::TooLarge(known) = found.value {
+                head.members = known.members.clone();
+            }
+        });
+        Self::too_large(reason, &head)
+    }
+}
+
+/// Selects the document itself, with a limit that makes it a [`Head`].
+static WHOLE: [super::json_stream::Selector; 1] = [super::json_stream::Selector {
+    path: &[],
+    limit: 0,
+}];
+
+fn cut(text: &str) -> String {
+    text.chars().take(TYPE_CHARS_MAX).collect()
+}
+
+/// Returns an event of at most [`ITEM_MAX`] bytes: as it came, or with its stripped state reduced to
+/// what is used. An event that stays too large is a dead letter.
+pub fn bounded_event(json: &str) -> Result<Box<RawValue>, DeadLetter> {
+    let malformed = || DeadLetter::of(DeadLetterReason::EventMalformed, json);
+    if json.len() <= ITEM_MAX {
+        return RawValue::from_string(json.to_owned()).map_err(|_| malformed());
+    }
+    let mut event: Value = serde_json::from_str(json).map_err(|_| malformed())?;
+    if let Some(fields) = event.as_object_mut() {
+        // Synapse sends the stripped state twice.
+        fields.remove("invite_room_state");
+        fields.remove("knock_room_state");
+    }
+    let state = event["unsigned"]["invite_room_state"].take();
+    if let Value::Array(state) = state {
+        let events = state
+            .iter()
+            .filter_map(|event| RawValue::from_string(event.to_string()).ok());
+        let kept = bounded_stripped_state(events.collect());
+        let kept = kept
+            .iter()
+            .filter_map(|event| serde_json::from_str(event.get()).ok());
+        event["unsigned"]["invite_room_state"] = Value::Array(kept.collect());
+    }
+    let reduced = event.to_string();
+    if reduced.len() > ITEM_MAX {
+        let mut letter = DeadLetter::of(DeadLetterReason::EventTooLarge, json);
+        letter.size = json.len() as u64;
+        return Err(letter);
+    }
+    RawValue::from_string(reduced).map_err(|_| malformed())
+}
+
+/// Keeps what is used of the stripped state of an invite: at most [`STRIPPED_STATE_MAX`] events of
+/// the types that are used, each of at most [`STRIPPED_EVENT_MAX`] bytes. The last one always stays:
+/// the homeserver puts the invite itself there, behind what the inviting server sent.
+pub fn bounded_stripped_state(events: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let mut kept: Vec<Box<RawValue>> = Vec::new();
+    for event in events {
+        if event.get().len() > STRIPPED_EVENT_MAX {
+            continue;
+        }
+        let kind = serde_json::from_str::<Kind>(event.get());
+        if !kind.is_ok_and(|it| STRIPPED_TYPES.contains(&it.kind.as_str())) {
+            continue;
+        }
+        if kept.len() == STRIPPED_STATE_MAX {
+            kept.pop();
+        }
+        kept.push(event);
+    }
+    kept
+}
+
+#[cfg(test)]
+#[path = "bounds_tests.rs"]
+mod tests;
