@@ -52,6 +52,13 @@ impl Changed {
         }
     }
 
+    fn note_everybody(&self) {
+        let mut changes = lock(&self.0);
+        changes.newest += 1;
+        changes.of.clear();
+        changes.floor = changes.newest;
+    }
+
     fn number(&self, user: &UserId) -> u64 {
         let changes = lock(&self.0);
         changes
@@ -130,6 +137,11 @@ impl Machines {
     /// The devices of these people changed, for whichever ghost it concerns.
     pub fn outdate_for_all(&self, others: &[OwnedUserId]) {
         self.0.changed.note(others);
+    }
+
+    /// The devices of anybody may have changed, for every ghost.
+    pub fn outdate_everybody(&self) {
+        self.0.changed.note_everybody();
     }
 
     /// What the ghost has seen of these people's devices, `None` if it has to ask for some.

@@ -99,14 +99,14 @@ impl Engine {
         &self,
         actor: Actor<'_>,
         room: &RoomId,
-        from: &str,
+        from: Option<&str>,
         direction: Direction,
     ) -> Result<Page, MatrixError> {
         let mut tries = 0;
         loop {
             let page = self
                 .homeserver()
-                .messages(actor, room, Some(from), direction, PAGE);
+                .messages(actor, room, from, direction, PAGE);
             match page.await {
                 Err(error) if error.is_transient() && tries < TRIES && !self.stopping() => {
                     let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(tries));
@@ -206,7 +206,7 @@ impl RoomActor {
         'back: for _ in 0..PAGES {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
-            let page = engine.history(actor, &self.room, token, back).await?;
+            let page = engine.history(actor, &self.room, Some(token), back).await?;
             if page.events.is_empty() {
                 break;
             }
@@ -238,7 +238,9 @@ impl RoomActor {
         for _ in 0..PAGES {
             let Some(token) = on.as_deref() else { break };
             let forward = Direction::Forward;
-            let page = engine.history(actor, &self.room, token, forward).await?;
+            let page = engine
+                .history(actor, &self.room, Some(token), forward)
+                .await?;
             if page.events.is_empty() {
                 break;
             }

@@ -179,7 +179,7 @@ impl RoomActor {
             person,
             event_type: kind,
             content,
-            sent_at: event.sent_at,
+            sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
             now: engine.now(),
         };
         let answer = engine.spokesperson().answer(message, &mut change)?;

@@ -6,7 +6,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, matrix::bounds::bounded_stripped_state};
 
 /// A room event, as far as the engine needs it.
 #[derive(Clone, Debug)]
@@ -17,7 +17,9 @@ pub(super) struct RoomEvent {
     pub kind: String,
     pub state_key: Option<String>,
     pub content: Value,
-    pub sent_at: Timestamp,
+    /// When its sender's server says that it was sent; `None` where that is no time. Others choose
+    /// it as they like.
+    pub sent_at: Option<Timestamp>,
     /// How old it was when it was handed to us.
     pub age: Duration,
     pub redacts: Option<OwnedEventId>,
@@ -28,7 +30,7 @@ pub(super) struct RoomEvent {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     event_id: OwnedEventId,
     room_id: Option<OwnedRoomId>,
     sender: OwnedUserId,
@@ -36,8 +38,9 @@ struct Wire {
     kind: String,
     state_key: Option<String>,
     content: Value,
-    #[serde(default)]
-    origin_server_ts: u64,
+    /// Any JSON: a negative or fractional number, or a string, must not cost the whole event.
+    #[serde(borrow)]
+    origin_server_ts: Option<&'a RawValue>,
     redacts: Option<Value>,
     unsigned: Option<Value>,
 }
@@ -45,7 +48,7 @@ struct Wire {
 impl RoomEvent {
     /// Reads an event; `room` is where it was found when it does not say so itself.
     pub(super) fn parse(json: &str, room: Option<&OwnedRoomId>) -> Option<Self> {
-        let wire: Wire = serde_json::from_str(json).ok()?;
+        let wire: Wire<'_> = serde_json::from_str(json).ok()?;
         let invite_state = wire
             .unsigned
             .as_ref()
@@ -73,7 +76,7 @@ impl RoomEvent {
             kind: wire.kind,
             state_key: wire.state_key,
             content: wire.content,
-            sent_at: Timestamp(wire.origin_server_ts),
+            sent_at: wire.origin_server_ts.and_then(timestamp),
             age: Duration::from_millis(age.unwrap_or_default()),
             redacts,
             transaction,
@@ -91,10 +94,48 @@ impl RoomEvent {
     }
 }
 
+/// Returns a time in milliseconds, if it is one that can be.
+fn timestamp(json: &RawValue) -> Option<Timestamp> {
+    /// The largest integer that canonical JSON allows.
+    const LARGEST: u64 = (1 << 53) - 1;
+    let at = serde_json::from_str::<u64>(json.get()).ok()?;
+    (at <= LARGEST).then_some(Timestamp(at))
+}
+
 fn stripped_state(unsigned: &Value) -> Vec<Box<RawValue>> {
     let events = unsigned["invite_room_state"].as_array();
-    let events = events.into_iter().flatten().take(50);
-    events
-        .filter_map(|event| serde_json::value::to_raw_value(event).ok())
-        .collect()
+    let events = events.into_iter().flatten();
+    let events = events.filter_map(|event| serde_json::value::to_raw_value(event).ok());
+    bounded_stripped_state(events.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_none_costs_no_event() {
+        for (sent, read) in [
+            (json!(1_795_376_395_450_u64), Some(1_795_376_395_450)),
+            (json!(0), Some(0)),
+            (json!(-1), None),
+            (json!(1.5), None),
+            (json!("1795376395450"), None),
+            (json!(u64::MAX), None),
+            (json!(null), None),
+            (json!({"at": 1}), None),
+        ] {
+            let event = json!({
+                "event_id": "$e", "room_id": "!r:x", "sender": "@a:x", "type": "m.room.member",
+                "content": {}, "origin_server_ts": sent,
+            });
+            let event = RoomEvent::parse(&event.to_string(), None).unwrap();
+            assert_eq!(event.sent_at, read.map(Timestamp), "{sent}");
+        }
+        let huge = r#"{"event_id":"$e","room_id":"!r:x","sender":"@a:x","type":"t","content":{},
+            "origin_server_ts":1e400}"#;
+        assert_eq!(RoomEvent::parse(huge, None).unwrap().sent_at, None);
+    }
 }

@@ -15,21 +15,19 @@ use super::{
     Engine, EngineError,
     event::RoomEvent,
     tables::{
-        Arrived, Digests, DigestsByTime, Inbox, Rooms, Seen, SeenByTime, SeenEvent, SetAside,
-        ToDevice, ToDeviceItem,
+        Arrived, Digests, DigestsByTime, Inbox, Rooms, Seen, SeenByTime, SeenEvent, ToDevice,
+        ToDeviceItem,
     },
 };
 use crate::{
     clock::Timestamp,
     introduction::Phase,
-    matrix::Transaction,
+    matrix::{
+        Transaction,
+        bounds::{DeadLetter, DeadLetterReason},
+    },
     store::{Batch, StoreError},
 };
-
-/// How many unreadable events are set aside.
-const SET_ASIDE_AT_MOST: u64 = 1000;
-/// How much of one is kept, in bytes.
-const SET_ASIDE_BYTES: usize = 4096;
 
 /// For how long it is known what has arrived.
 const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -81,6 +79,8 @@ pub(super) struct Taken {
     digests: HashSet<[u8; 32]>,
     /// Whatever of it is queued has a lower number.
     pub until: u64,
+    /// What was set aside.
+    pub dead_letters: Vec<DeadLetter>,
     /// When they arrived, and the same events in their order.
     at: Option<Timestamp>,
     seen: Vec<OwnedEventId>,
@@ -114,17 +114,23 @@ impl Engine {
         let events: Vec<Option<RoomEvent>> = events
             .map(|json| RoomEvent::parse(json.get(), None))
             .collect();
+        let mut dead_letters = body.dead_letters;
+        dead_letters.extend(self.homeserver().take_dead_letters());
         self.expect_keys(&events).await?;
         let changed;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
-            let mut taken = Taken::default();
+            let mut taken = Taken {
+                dead_letters,
+                ..Taken::default()
+            };
             for json in &body.to_device {
                 self.take_to_device(json, None, &mut taken)?;
             }
             for (json, event) in body.events.iter().zip(events) {
                 self.take_parsed(json, event, None, &mut taken)?;
             }
+            self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
             let batch = taken.take_batch()?;
             changed = !batch.is_empty();
             self.store().apply(batch)?;
@@ -143,20 +149,30 @@ impl Engine {
                 "malformed items of a transaction were set aside"
             );
         }
+        self.backfill_after(&taken.dead_letters);
         self.machines().outdate_for_all(&body.device_lists_changed);
+        if body.all_device_lists_changed {
+            self.machines().outdate_everybody();
+        }
         let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
         let engine = self.clone();
         if !body.ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
             let engine = self.clone();
             self.spawn(async move { engine.carry_ephemeral(body.ephemeral).await });
         }
+        if body.more {
+            // Its keys come with the last part, and a room's first event may need them.
+            self.0.held_rooms.lock().await.extend(taken.rooms);
+            return Ok(());
+        }
+        let held = std::mem::take(&mut *self.0.held_rooms.lock().await);
         // The homeserver waits for its answer: what follows does not concern it. Nor does it begin
         // before this is durable: what comes a second time need not be what came the first time, as
         // when its sender has taken it back meanwhile.
         self.spawn(async move {
             // Rooms first: whoever needs a key that came with them waits for it there, and the
             // others need not wait for a slow server's keys.
-            for room in taken.rooms {
+            for room in held.into_iter().chain(taken.rooms) {
                 engine.wake(&room).await;
             }
             if taken.to_device || counted {
@@ -182,7 +198,8 @@ impl Engine {
 
     /// Whether an event is so old that it is not known any more whether it has arrived.
     pub(super) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
-        event.sent_at < self.now() - (SEEN_FOR - CLOCKS)
+        let horizon = self.now() - (SEEN_FOR - CLOCKS);
+        event.sent_at.is_some_and(|at| at < horizon)
     }
 
     /// Room keys are dropped on arrival unless their room is expected, and the first one may come
@@ -229,7 +246,9 @@ impl Engine {
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         let Some(event) = event else {
-            return self.set_aside(json, &mut taken.batch);
+            let reason = DeadLetterReason::EventMalformed;
+            taken.dead_letters.push(DeadLetter::of(reason, json.get()));
+            return Ok(());
         };
         if event.state_key.is_some() {
             self.0.views.outdate(&event.room);
@@ -268,14 +287,17 @@ impl Engine {
         user: Option<&OwnedUserId>,
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
+        let malformed = || DeadLetter::of(DeadLetterReason::ToDeviceMalformed, json.get());
         let Ok(value) = serde_json::from_str::<Value>(json.get()) else {
-            return self.set_aside(json, &mut taken.batch);
+            taken.dead_letters.push(malformed());
+            return Ok(());
         };
         let named = value["to_user_id"]
             .as_str()
             .and_then(|user| user.try_into().ok());
         let Some(user) = user.cloned().or(named) else {
-            return self.set_aside(json, &mut taken.batch);
+            taken.dead_letters.push(malformed());
+            return Ok(());
         };
         let digest = digest(&user, &value);
         let known = self.store().contains::<Digests>(&digest)?;
@@ -322,17 +344,6 @@ impl Engine {
             }
         };
         batch.put::<Seen>(event, &SeenEvent { at, handled })
-    }
-
-    fn set_aside(&self, json: &RawValue, batch: &mut Batch) -> Result<(), StoreError> {
-        tracing::warn!(
-            bytes = json.get().len(),
-            "an event cannot be read and is set aside"
-        );
-        let head: String = json.get().chars().take(SET_ASIDE_BYTES).collect();
-        // A ring: the newest take the places of the oldest.
-        batch.put::<SetAside>(&(self.next() % SET_ASIDE_AT_MOST), &head)?;
-        Ok(())
     }
 
     async fn note_counts(

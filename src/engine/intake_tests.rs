@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     Engine, Parts, Settings,
-    tables::{Inbox, Seen, SeenByTime, SeenEvent, SetAside, ToDevice},
+    dead_letters::count_dead_letters,
+    tables::{DeadLetters, Inbox, Seen, SeenByTime, SeenEvent, SyncTokens, ToDevice},
 };
 use crate::{
     bot::Bot,
@@ -153,7 +154,9 @@ async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
     ];
     engine.transaction(transaction(&rubbish)).await.unwrap();
     assert_eq!(taken(&store), 1);
-    assert_eq!(store.scan::<SetAside>(&[], None, 100).unwrap().len(), 4);
+    assert_eq!(store.scan::<DeadLetters>(&[], None, 100).unwrap().len(), 4);
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("event_malformed".to_owned(), 4)].into());
 }
 
 /// [`SeenByTime`] as it was in schema 2.
@@ -213,4 +216,123 @@ async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
     assert!(seen("$younger"));
     let left = store.scan::<SeenByTime>(&[], None, 10).unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// An invite with as much stripped state as is asked for.
+fn invite(id: &str, bytes: usize) -> Value {
+    let state = json!([
+        {"type": "m.room.create", "state_key": "", "sender": "@eve:evil.org", "content": {}},
+        {"type": "m.room.topic", "state_key": "", "sender": "@eve:evil.org",
+            "content": {"topic": "A".repeat(bytes)}},
+    ]);
+    json!({
+        "type": "m.room.member", "event_id": id, "room_id": "!big:evil.org",
+        "sender": "@eve:evil.org", "origin_server_ts": -1, "state_key": "@_dm_sam:hs.test",
+        "content": {"membership": "invite"},
+        "unsigned": {"invite_room_state": state}, "invite_room_state": state,
+    })
+}
+
+#[tokio::test]
+async fn an_invite_with_any_amount_of_stripped_state_stops_nothing() {
+    let (engine, store, _fake) = engine().await;
+    for (at, kib) in [4, 400, 600, 1500, 6000].into_iter().enumerate() {
+        let (big, beside) = (format!("$big{at}"), format!("$beside{at}"));
+        let events = [event(&beside), invite(&big, kib << 10)];
+        engine.transaction(transaction(&events)).await.unwrap();
+        let seen = |id: &str| store.contains::<Seen>(&id.try_into().unwrap()).unwrap();
+        assert!(seen(&beside), "{kib} KiB");
+        // Above 4 MiB even its reduction is not tried.
+        assert_eq!(seen(&big), kib < 2000, "{kib} KiB");
+    }
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("event_too_large".to_owned(), 1)].into());
+    let letters = store.scan::<DeadLetters>(&[], None, 9).unwrap();
+    let letter = &letters[0].1.letter;
+    assert_eq!(letter.room.as_deref(), Some(room_id!("!big:evil.org")));
+    assert_eq!(letter.user.as_deref(), Some(user_id!("@_dm_sam:hs.test")));
+    assert!(letter.size > 12_000_000, "{}", letter.size);
+}
+
+#[tokio::test]
+async fn a_message_to_a_device_that_is_too_large_is_counted_and_the_rest_goes_on() {
+    let (engine, store, _fake) = engine().await;
+    let message = |bytes: usize| {
+        json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
+            "to_user_id": "@_dm_.bot:hs.test", "to_device_id": "DEV",
+            "content": {"pad": "A".repeat(bytes)}})
+    };
+    let body = json!({"events": [event("$good")],
+        "to_device": [message(10), message(1 << 20), message(5 << 20), message(20)]});
+    let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+    engine.transaction(body).await.unwrap();
+    assert_eq!(taken(&store), 1);
+    assert_eq!(store.scan::<ToDevice>(&[], None, 9).unwrap().len(), 2);
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("to_device_too_large".to_owned(), 2)].into());
+}
+
+#[tokio::test]
+async fn a_sync_goes_on_behind_what_is_too_large() {
+    let (engine, store, fake) = engine().await;
+    let sam = user_id!("@_dm_sam:hs.test").to_owned();
+    engine.machines().provision(&sam, "Sam").await.unwrap();
+    let large = json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
+        "content": {"pad": "A".repeat(2 << 20)}});
+    fake.put_to_device(&[large.clone(), large]);
+    engine.sync_until_empty(&sam).await.unwrap();
+    assert_eq!(
+        store.get::<SyncTokens>(&sam).unwrap().as_deref(),
+        Some("s1")
+    );
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("to_device_too_large".to_owned(), 2)].into());
+}
+
+#[tokio::test]
+async fn the_parts_of_a_large_transaction_wake_their_rooms_with_the_last() {
+    let (engine, store, _fake) = engine().await;
+    let mut part = transaction(&[event("$one")]);
+    part.more = true;
+    engine.transaction(part).await.unwrap();
+    assert_eq!(taken(&store), 1);
+    assert_eq!(*engine.0.held_rooms.lock().await, [room()]);
+    engine
+        .transaction(transaction(&[event("$two")]))
+        .await
+        .unwrap();
+    assert_eq!(taken(&store), 2);
+    assert!(engine.0.held_rooms.lock().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_set_aside_marks_its_room_for_backfill() {
+    let (engine, _store, _fake) = engine().await;
+    engine
+        .transaction(transaction(&[event("$one")]))
+        .await
+        .unwrap();
+    let is_checked = || engine.0.taken_at.lock().unwrap().contains_key(&room());
+    assert!(is_checked());
+    let mut large = event("$large");
+    large["content"]["body"] = json!("x".repeat(200_000));
+    engine.transaction(transaction(&[large])).await.unwrap();
+    assert!(
+        !is_checked(),
+        "its next event is preceded by a look at its history"
+    );
+}
+
+#[tokio::test]
+async fn only_the_newest_thousand_dead_letters_are_kept() {
+    let (engine, store, _fake) = engine().await;
+    let rubbish: Vec<Value> = (0..1500).map(|n| json!({"odd": n})).collect();
+    engine.transaction(transaction(&rubbish)).await.unwrap();
+    engine.transaction(transaction(&rubbish)).await.unwrap();
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("event_malformed".to_owned(), 3000)].into());
+    assert_eq!(
+        store.scan::<DeadLetters>(&[], None, 9999).unwrap().len(),
+        1000
+    );
 }

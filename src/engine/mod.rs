@@ -27,6 +27,7 @@ mod control;
 mod control_effects;
 mod control_room;
 mod converse;
+mod dead_letters;
 mod delivery;
 mod depart;
 mod effects;
@@ -69,7 +70,7 @@ mod undelivered;
 mod views;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc,
@@ -82,6 +83,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 pub use control::{Answer, Judgement, Message, Spokesperson, Task, Words};
+pub use dead_letters::count_dead_letters;
 pub use error::EngineError;
 pub use request::Shown;
 pub use restore::NOT_IN_BACKUPS;
@@ -187,6 +189,10 @@ struct Inner {
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     joins: Arc<Semaphore>,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
+    /// Users who are about to be synced, because something for them was set aside.
+    backfills: std::sync::Mutex<HashSet<OwnedUserId>>,
+    /// Rooms of a transaction whose last part has not come. They are woken with it.
+    held_rooms: Mutex<Vec<OwnedRoomId>>,
     /// One conversation at a time is decided on.
     conversing: std::sync::Mutex<()>,
     /// When one was changed by that.
@@ -238,6 +244,8 @@ impl Engine {
             tasks: std::sync::Mutex::default(),
             joins,
             synced: Mutex::default(),
+            backfills: std::sync::Mutex::default(),
+            held_rooms: Mutex::default(),
             conversing: std::sync::Mutex::default(),
             changes: converse::Changes::default(),
             furnishing: Mutex::default(),

@@ -15,7 +15,13 @@ use super::{
     intake::Taken,
     tables::{Arrived, Inbox, OpenWork, Rooms, Seen, SyncTokens},
 };
-use crate::matrix::{Actor, JoinedRoom, MatrixError};
+use crate::{
+    matrix::{
+        Actor, JoinedRoom, MatrixError, SyncPage,
+        bounds::{DeadLetter, DeadLetterReason},
+    },
+    store::Batch,
+};
 
 /// What a ghost wants to know: its messages, its invites, its rooms; nothing of presence, receipts
 /// and typing.
@@ -24,10 +30,13 @@ const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"ro
 const SWEPT_AT_ONCE: usize = 500;
 /// How many pages one reconciliation reads at the most; what is left waits for the next.
 const PAGES: usize = 50;
+/// Maximum size of the gap that is read at a time, in bytes of JSON. What lies before it is set aside:
+/// the newest is what people wait for.
+const GAP_BYTES: usize = 32 << 20;
 /// How far a gap in a room is read back where no conversation goes on.
 const GAP_PAGES: usize = 20;
 /// Within this time a ghost is not asked for missing keys again.
-const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Syncs every ghost now and then, at a set rate, until the service stops.
@@ -141,71 +150,120 @@ impl Engine {
         Ok(true)
     }
 
-    /// Takes in everything that the homeserver holds for a ghost, and acknowledges it.
+    /// Accepts everything that the homeserver holds for a ghost, and acknowledges it.
     pub(super) async fn sync_until_empty(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
         let Some(device) = self.machines().device_of(ghost)? else {
             return Ok(());
         };
+        let actor = Actor::device(ghost, &device);
         for _ in 0..PAGES {
-            let since = self.store().get::<SyncTokens>(ghost)?;
-            let actor = Actor::device(ghost, &device);
-            let sync =
-                self.homeserver()
-                    .sync(actor, since.as_deref(), Some(FILTER), Duration::ZERO);
-            let page = sync.await?;
-            let mut gaps: Vec<(OwnedRoomId, Vec<Box<RawValue>>)> = Vec::new();
-            let mut skipped: HashMap<&OwnedRoomId, usize> = HashMap::new();
-            for (room, joined) in &page.joined {
-                if !self.store().contains::<Rooms>(room)? {
-                    continue;
+            if self.sync_once(ghost, actor).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts what one sync brings, page by page; returns whether nothing is left to acknowledge.
+    /// A crash between two pages only makes the pages before it come again, and they are known.
+    async fn sync_once(&self, ghost: &OwnedUserId, actor: Actor<'_>) -> Result<bool, EngineError> {
+        let since = self.store().get::<SyncTokens>(ghost)?;
+        let since = since.as_deref();
+        let sync = self
+            .homeserver()
+            .sync(actor, since, Some(FILTER), Duration::ZERO);
+        let mut sync = sync.await?;
+        // The next request with the new token acknowledges what came; when nothing came there is
+        // nothing to acknowledge.
+        let mut is_empty = true;
+        while let Some(page) = sync.next_page().await? {
+            is_empty &= page.to_device.is_empty();
+            self.accept_page(ghost, actor, page).await?;
+        }
+        Ok(is_empty)
+    }
+
+    async fn accept_page(
+        &self,
+        ghost: &OwnedUserId,
+        actor: Actor<'_>,
+        page: SyncPage,
+    ) -> Result<(), EngineError> {
+        let mut skipped: HashMap<&OwnedRoomId, usize> = HashMap::new();
+        for (room, joined) in &page.joined {
+            if !self.store().contains::<Rooms>(room)? {
+                continue;
+            }
+            let mut timeline = joined.timeline.iter();
+            let began = timeline.rposition(|json| continuity::begins_for(ghost, json));
+            match began {
+                // What was there before is not for it.
+                Some(began) => _ = skipped.insert(room, began),
+                None if joined.limited => {
+                    let gap = self.read_gap(ghost, actor, room, joined).await?;
+                    // By itself, so that one gap at a time is in memory.
+                    self.accept_gap(room, &gap).await?;
                 }
-                let mut timeline = joined.timeline.iter();
-                let began = timeline.rposition(|json| continuity::begins_for(ghost, json));
-                match began {
-                    // What was there before is not for it.
-                    Some(began) => _ = skipped.insert(room, began),
-                    None if joined.limited => {
-                        let gap = self.read_gap(ghost, actor, room, joined).await?;
-                        gaps.push((room.clone(), gap));
-                    }
-                    None => {}
+                None => {}
+            }
+        }
+        let taken = {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let mut taken = Taken::default();
+            for json in &page.to_device {
+                self.take_to_device(json, Some(ghost), &mut taken)?;
+            }
+            for (room, joined) in page.joined.iter().chain(&page.left) {
+                let skipped = skipped.get(room).copied().unwrap_or_default();
+                for json in joined.timeline.iter().skip(skipped) {
+                    self.take_event(json, Some(room), &mut taken)?;
                 }
             }
-            let taken = {
-                let _one_at_a_time = self.0.intake.lock().await;
-                let mut taken = Taken::default();
-                for json in &page.to_device {
-                    self.take_to_device(json, Some(ghost), &mut taken)?;
-                }
-                for (room, events) in &gaps {
-                    for json in events {
-                        self.take_event(json, Some(room), &mut taken)?;
-                    }
-                }
-                for (room, joined) in page.joined.iter().chain(&page.left) {
-                    let skipped = skipped.get(room).copied().unwrap_or_default();
-                    for json in joined.timeline.iter().skip(skipped) {
-                        self.take_event(json, Some(room), &mut taken)?;
-                    }
-                }
-                for (room, state) in &page.invited {
-                    self.take_invite(ghost, room, state, &mut taken).await?;
-                }
-                taken.batch.put::<SyncTokens>(ghost, &page.next_batch)?;
-                self.store().apply(taken.take_batch()?)?;
-                taken.until = self.next();
-                taken
-            };
-            self.store().flush().await?;
-            self.has_arrived(taken.until);
-            for room in taken.rooms {
-                self.wake(&room).await;
+            for (room, state) in &page.invited {
+                self.take_invite(ghost, room, state, &mut taken).await?;
             }
-            // The next request with the new token acknowledges what came; when nothing came there
-            // is nothing to acknowledge.
-            if page.to_device.is_empty() {
-                return Ok(());
+            if let Some(token) = &page.next_batch {
+                taken.batch.put::<SyncTokens>(ghost, token)?;
             }
+            taken
+                .dead_letters
+                .extend(self.homeserver().take_dead_letters());
+            self.apply_taken(taken)?
+        };
+        self.machines().outdate_for_all(&page.device_lists_changed);
+        self.wake_taken(taken).await
+    }
+
+    async fn accept_gap(
+        &self,
+        room: &OwnedRoomId,
+        events: &[Box<RawValue>],
+    ) -> Result<(), EngineError> {
+        let taken = {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let mut taken = Taken::default();
+            for json in events {
+                self.take_event(json, Some(room), &mut taken)?;
+            }
+            self.apply_taken(taken)?
+        };
+        self.wake_taken(taken).await
+    }
+
+    /// Writes what was accepted; the intake lock is held.
+    fn apply_taken(&self, mut taken: Taken) -> Result<Taken, EngineError> {
+        self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
+        self.store().apply(taken.take_batch()?)?;
+        taken.until = self.next();
+        Ok(taken)
+    }
+
+    /// Makes what was accepted durable, and wakes its rooms.
+    async fn wake_taken(&self, taken: Taken) -> Result<(), EngineError> {
+        self.store().flush().await?;
+        self.has_arrived(taken.until);
+        for room in taken.rooms {
+            self.wake(&room).await;
         }
         Ok(())
     }
@@ -223,11 +281,7 @@ impl Engine {
         } else {
             self.machines().expect_room(ghost, room).await?;
         }
-        let state = state
-            .iter()
-            .take(50)
-            .map(|event| event.get().to_owned())
-            .collect();
+        let state = state.iter().map(|event| event.get().to_owned()).collect();
         let arrived = Arrived::Invite {
             user: ghost.clone(),
             state,
@@ -250,6 +304,7 @@ impl Engine {
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
         let mut from = joined.prev_batch.clone();
         let mut newest_first = Vec::new();
+        let mut bytes = 0;
         // Of what is said in a conversation nothing is left out.
         let record = self.store().get::<Rooms>(room)?;
         let pages = match record.is_some_and(|record| record.seat.is_some()) {
@@ -257,10 +312,14 @@ impl Engine {
             false => GAP_PAGES,
         };
         'back: for _ in 0..pages {
-            let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
-            let page = self.history(actor, room, token, back).await?;
+            let page = self.history(actor, room, from.as_deref(), back).await?;
             if page.events.is_empty() {
+                break;
+            }
+            bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
+            if bytes > GAP_BYTES {
+                self.note_gap_too_large(ghost, room, bytes).await?;
                 break;
             }
             for json in page.events {
@@ -283,8 +342,27 @@ impl Engine {
                 newest_first.push(json);
             }
             from = page.end;
+            if from.is_none() {
+                break;
+            }
         }
         newest_first.reverse();
         Ok(newest_first)
+    }
+
+    async fn note_gap_too_large(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+        bytes: usize,
+    ) -> Result<(), EngineError> {
+        let letter = DeadLetter {
+            reason: DeadLetterReason::GapTooLarge,
+            room: Some(room.clone()),
+            user: Some(ghost.clone()),
+            event_type: None,
+            size: bytes as u64,
+        };
+        Ok(self.note_dead_letters(&[letter], Batch::new()).await?)
     }
 }

@@ -40,7 +40,7 @@ impl Engine {
         let device = self.device_of(user)?;
         let actor = Actor::device(user, &device);
         let state = self.homeserver().room_state(actor, room).await?;
-        Ok(RoomView::from_state(state.iter().map(|event| event.json())))
+        Ok(RoomView::from_state(state.iter().map(|event| &**event)))
     }
 }
 
@@ -238,7 +238,7 @@ impl RoomActor {
                     return Ok(Some(event.id));
                 }
                 // Clocks of two machines agree to some minutes.
-                if event.sent_at + CLOCKS < self.due_since {
+                if event.sent_at.is_some_and(|at| at + CLOCKS < self.due_since) {
                     return Ok(None);
                 }
             }

@@ -320,7 +320,7 @@ impl Engine {
     ) -> Result<SyncPage, EngineError> {
         let wait = std::time::Duration::ZERO;
         let sync = self.homeserver().sync(actor, None, Some(filter), wait);
-        Ok(sync.await?)
+        Ok(sync.await?.whole().await?)
     }
 
     /// Takes in what concerns the new device and the invites that nobody has answered, and writes
@@ -340,7 +340,10 @@ impl Engine {
         for (room, state) in &page.invited {
             self.take_invite(user, room, state, &mut taken).await?;
         }
-        taken.batch.put::<SyncTokens>(user, &page.next_batch)?;
+        if let Some(token) = &page.next_batch {
+            taken.batch.put::<SyncTokens>(user, token)?;
+        }
+        self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
         Ok(self.store().commit(taken.take_batch()?).await?)
     }
 

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     introduction::{Effect, Introduction},
+    matrix::bounds::DeadLetter,
     relay::{self, Conversation},
     store::{Batch, Store, StoreError, Table},
 };
@@ -75,8 +76,13 @@ table! {
     SyncTokens = 20, false, OwnedUserId => String
 }
 table! {
-    /// Events that could not be read at all, the newest thousand.
-    SetAside = 21, true, u64 => String
+    /// What was set aside because it was too large or could not be read: what it was and how large,
+    /// never what it said. The newest thousand.
+    DeadLetters = 28, true, u64 => DeadLetterRecord
+}
+table! {
+    /// How many dead letters there have been, by the name of their reason. Stays.
+    DeadLetterCounts = 29, false, String => u64
 }
 table! {
     /// In which rooms a ghost has something to do.
@@ -167,6 +173,13 @@ pub(super) enum Arrived {
         /// What it follows from: the same source is never told twice.
         source: String,
     },
+}
+
+/// A dead letter, and when it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeadLetterRecord {
+    pub at: Timestamp,
+    pub letter: DeadLetter,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     introduction::{Input, Introduction},
+    matrix::bounds::{DeadLetter, DeadLetterReason},
     store::Batch,
 };
 
@@ -142,21 +143,76 @@ impl RoomActor {
             .into_iter()
             .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
             .collect();
-        let asker = state.iter().find_map(|event| {
-            let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
-            let invite = event["type"] == "m.room.member"
-                && event["state_key"] == user.as_str()
-                && event["content"]["membership"] == "invite";
-            invite
-                .then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
-                .flatten()
-        });
-        let Some(asker) = asker else {
-            return Ok(self.engine.store().apply(batch)?);
+        let Some(asker) = asker_of(user, &state) else {
+            let letter = DeadLetter {
+                reason: DeadLetterReason::InviteWithoutAsker,
+                room: Some(self.room.clone()),
+                user: Some(user.clone()),
+                event_type: Some("m.room.member".to_owned()),
+                size: state.iter().map(|event| event.get().len() as u64).sum(),
+            };
+            return Ok(self.engine.note_dead_letters(&[letter], batch).await?);
         };
         if *user == self.engine.0.settings.bot {
             return self.bot_invited(&asker, &state, batch);
         }
         self.ghost_invited(user, &asker, true, batch).await
+    }
+}
+
+/// Returns who sent the invite in the stripped state that a user was shown. The inviting server's own
+/// entries stand before the invite, and it can put any number of invites there that others never
+/// sent: so where two of them disagree, nobody is the asker.
+fn asker_of(user: &OwnedUserId, state: &[Box<serde_json::value::RawValue>]) -> Option<OwnedUserId> {
+    let senders = state.iter().filter_map(|event| {
+        let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
+        let invite = event["type"] == "m.room.member"
+            && event["state_key"] == user.as_str()
+            && event["content"]["membership"] == "invite";
+        invite.then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
+    });
+    let senders: Vec<Option<OwnedUserId>> = senders.collect();
+    let last = senders.last()?.clone()?;
+    let agreed = senders.iter().all(|sender| sender.as_ref() == Some(&last));
+    agreed.then_some(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+
+    fn asker(senders: &[&str]) -> Option<String> {
+        let user: OwnedUserId = "@_dm_sam:hs.test".try_into().unwrap();
+        let members = senders.iter().map(|sender| {
+            to_raw_value(&json!({
+                "type": "m.room.member", "state_key": user, "sender": sender,
+                "content": {"membership": "invite"},
+            }))
+            .unwrap()
+        });
+        let others = [
+            json!({"type": "m.room.member", "state_key": "@x:evil.org", "sender": "@alice:hs.test",
+                "content": {"membership": "invite"}}),
+            json!({"type": "m.room.member", "state_key": user, "sender": "@alice:hs.test",
+                "content": {"membership": "leave"}}),
+            json!("nonsense"),
+        ];
+        let others = others.iter().map(|other| to_raw_value(other).unwrap());
+        let state: Vec<_> = others.chain(members).collect();
+        asker_of(&user, &state).map(|asker| asker.to_string())
+    }
+
+    #[test]
+    fn an_invite_that_names_two_askers_has_none() {
+        assert_eq!(asker(&["@eve:evil.org"]).as_deref(), Some("@eve:evil.org"));
+        assert_eq!(
+            asker(&["@eve:evil.org", "@eve:evil.org"]).as_deref(),
+            Some("@eve:evil.org")
+        );
+        assert_eq!(asker(&["@alice:hs.test", "@eve:evil.org"]), None);
+        assert_eq!(asker(&["nobody", "@eve:evil.org"]), None);
+        assert_eq!(asker(&[]), None);
     }
 }

@@ -112,7 +112,7 @@ impl RoomView {
             }
             "m.room.encryption" => {
                 let default = Rotation::default();
-                let number = |field: &str| content[field].as_u64();
+                let number = |field: &str| u64::try_from(integer(&content[field])?).ok();
                 self.encryption = Some(Rotation {
                     period: number("rotation_period_ms")
                         .map_or(default.period, Duration::from_millis),
@@ -181,7 +181,7 @@ impl RoomView {
             if self.power_levels.is_some() { 50 } else { 0 },
         );
         let levels = self.power_levels.as_ref();
-        let needed = levels.and_then(|levels| levels["events"][event_type].as_i64());
+        let needed = levels.and_then(|levels| integer(&levels["events"][event_type]));
         self.power(user) >= needed.unwrap_or(default)
     }
 
@@ -192,14 +192,14 @@ impl RoomView {
         let own = self
             .power_levels
             .as_ref()
-            .and_then(|l| l["users"][user.as_str()].as_i64());
+            .and_then(|levels| integer(&levels["users"][user.as_str()]));
         own.unwrap_or_else(|| self.level("users_default", 0))
     }
 
     fn level(&self, name: &str, default: i64) -> i64 {
         self.power_levels
             .as_ref()
-            .and_then(|levels| levels[name].as_i64())
+            .and_then(|levels| integer(&levels[name]))
             .unwrap_or(default)
     }
 
@@ -231,6 +231,16 @@ impl RoomView {
     }
 }
 
+/// Returns an integer, which room versions before 10 also allow as a string or a fraction.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok(),
+        // A fraction is cut, and what is out of range saturates.
+        Value::Number(number) => number.as_i64().or_else(|| Some(number.as_f64()? as i64)),
+        _ => None,
+    }
+}
+
 fn worded(event: &Value, field: &str) -> Option<Box<Worded>> {
     let by = event["sender"].as_str()?;
     Some(Box::new(Worded {
@@ -240,4 +250,29 @@ fn worded(event: &Value, field: &str) -> Option<Box<Worded>> {
             .unwrap_or_default()
             .to_owned(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_old_room_versions_write_them() {
+        for (value, read) in [
+            (json!(50), Some(50)),
+            (json!(-1), Some(-1)),
+            (json!("50"), Some(50)),
+            (json!(" 50 "), Some(50)),
+            (json!(50.9), Some(50)),
+            (json!(1e300), Some(i64::MAX)),
+            (json!(u64::MAX), Some(i64::MAX)),
+            (json!("many"), None),
+            (json!(null), None),
+            (json!([50]), None),
+        ] {
+            assert_eq!(integer(&value), read, "{value}");
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! One HTTP client, one token, and every request made as somebody.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{Method, StatusCode, header::AUTHORIZATION};
 use ruma::{
@@ -14,9 +18,14 @@ use ruma::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::MatrixError;
+use super::{
+    MatrixError,
+    bounds::DeadLetter,
+    json_stream::{Found, JsonStream, Selector},
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -67,10 +76,10 @@ pub struct HomeserverOptions {
     pub connect_timeout: Duration,
     /// Until an answer is complete. A long poll adds its own waiting to this.
     pub request_timeout: Duration,
-    /// The longest answer to a request, in bytes.
+    /// The longest answer to a request that is read as a whole, in bytes.
     pub max_answer: usize,
-    /// The longest answer to a sync, in bytes.
-    pub max_sync_answer: usize,
+    /// How long an answer may take that is read as it arrives, whatever its size.
+    pub stream_timeout: Duration,
 }
 
 impl Default for HomeserverOptions {
@@ -79,7 +88,7 @@ impl Default for HomeserverOptions {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             max_answer: 8 * MIB,
-            max_sync_answer: 64 * MIB,
+            stream_timeout: Duration::from_secs(10 * 60),
         }
     }
 }
@@ -94,7 +103,11 @@ struct Inner {
     token: SecretString,
     versions: SupportedVersions,
     options: HomeserverOptions,
+    dead_letters: Mutex<Vec<DeadLetter>>,
 }
+
+/// Maximum number of dead letters that wait to be noted.
+const DEAD_LETTERS_MAX: usize = 1000;
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -147,6 +160,7 @@ impl Homeserver {
                 features: [].into(),
             },
             options,
+            dead_letters: Mutex::default(),
         };
         let address = inner.address(&["_matrix", "client", "versions"], &[])?;
         let request = inner
@@ -251,16 +265,15 @@ impl Homeserver {
             })
     }
 
-    /// A `GET` whose answer is one of our own lenient types. `waiting` is what the homeserver was
-    /// asked to wait for, on top of the ordinary timeout.
-    pub(super) async fn get<T: DeserializeOwned>(
+    /// Makes a `GET` whose answer is read as it arrives. `waiting` is how long the homeserver was
+    /// asked to wait for something to happen, on top of the ordinary timeout.
+    pub(super) async fn stream(
         &self,
         who: Actor<'_>,
         path: &[&str],
         query: &[(&str, &str)],
         waiting: Duration,
-        max_answer: usize,
-    ) -> Result<T, MatrixError> {
+    ) -> Result<AnswerStream, MatrixError> {
         let inner = &*self.0;
         let mut address = inner.address(path, query)?;
         {
@@ -276,12 +289,90 @@ impl Homeserver {
             .bearer_auth(inner.token.expose_secret())
             .build()
             .map_err(MatrixError::from_transport)?;
-        let timeout = inner.options.request_timeout.saturating_add(waiting);
-        parse(inner.execute(request, timeout, max_answer).await?.body())
+        let options = inner.options;
+        let began = options.request_timeout.saturating_add(waiting);
+        let response = timeout(began, inner.http.execute(request))
+            .await
+            .map_err(|_| MatrixError::TimedOut)?
+            .map_err(MatrixError::from_transport)?;
+        let mut answer = AnswerStream {
+            response,
+            pause: options.request_timeout,
+            deadline: Instant::now() + options.stream_timeout,
+        };
+        let status = answer.response.status();
+        if status != StatusCode::OK {
+            let headers = answer.response.headers().clone();
+            let body = answer.whole(options.max_answer).await?;
+            return Err(refused(status, &headers, &body));
+        }
+        Ok(answer)
     }
 
-    pub(super) fn options(&self) -> &HomeserverOptions {
-        &self.0.options
+    /// Makes a `GET` and hands `found` what `selectors` name in the answer, as it arrives.
+    pub(super) async fn select(
+        &self,
+        who: Actor<'_>,
+        path: &[&str],
+        query: &[(&str, &str)],
+        selectors: &'static [Selector],
+        mut found: impl FnMut(Found<'_>),
+    ) -> Result<(), MatrixError> {
+        let mut answer = self.stream(who, path, query, Duration::ZERO).await?;
+        let mut json = JsonStream::new(selectors);
+        while let Some(chunk) = answer.chunk().await? {
+            json.feed(&chunk, &mut found);
+        }
+        json.finish(&mut found)
+            .map_err(|error| MatrixError::Unexpected(error.to_string()))
+    }
+
+    /// Notes something that was set aside while an answer was read.
+    pub(super) fn set_aside(&self, letter: DeadLetter) {
+        let letters = self.0.dead_letters.lock();
+        let mut letters = letters.unwrap_or_else(PoisonError::into_inner);
+        if letters.len() < DEAD_LETTERS_MAX {
+            letters.push(letter);
+        }
+    }
+
+    /// Returns what was set aside since this was asked last, at most a thousand.
+    pub fn take_dead_letters(&self) -> Vec<DeadLetter> {
+        let letters = self.0.dead_letters.lock();
+        std::mem::take(&mut *letters.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An answer that is read as it arrives.
+#[derive(Debug)]
+pub(super) struct AnswerStream {
+    response: reqwest::Response,
+    /// How long the next piece may take.
+    pause: Duration,
+    /// When all of it has to be there.
+    deadline: Instant,
+}
+
+impl AnswerStream {
+    /// Returns the next piece; `None` at the end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, MatrixError> {
+        let latest = self.deadline.min(Instant::now() + self.pause);
+        match timeout_at(latest, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(MatrixError::from_transport),
+            Err(_) => Err(MatrixError::TimedOut),
+        }
+    }
+
+    /// Returns what is left as one piece.
+    async fn whole(&mut self, limit: usize) -> Result<Vec<u8>, MatrixError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > limit {
+                return Err(MatrixError::TooLong { limit });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
 }
 
@@ -305,37 +396,38 @@ impl Inner {
         timeout: Duration,
         limit: usize,
     ) -> Result<http::Response<Vec<u8>>, MatrixError> {
+        let deadline = Instant::now() + timeout;
         *request.timeout_mut() = Some(timeout);
-        let mut response = self
+        let response = self
             .http
             .execute(request)
             .await
             .map_err(MatrixError::from_transport)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(MatrixError::from_transport)?
-        {
-            if body.len() + chunk.len() > limit {
-                return Err(MatrixError::TooLong { limit });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        if status.is_redirection() {
-            return Err(MatrixError::Unexpected(format!(
-                "it redirects (HTTP {status}); give the address it redirects to"
-            )));
-        }
+        let mut answer = AnswerStream {
+            response,
+            pause: timeout,
+            deadline,
+        };
+        let body = answer.whole(limit).await?;
         if !status.is_success() || status == StatusCode::NO_CONTENT {
-            return Err(MatrixError::from_answer(status, &headers, &body));
+            return Err(refused(status, &headers, &body));
         }
         let mut answer = http::Response::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         Ok(answer)
     }
+}
+
+/// Returns the error of an answer whose status is not a success.
+fn refused(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> MatrixError {
+    if status.is_redirection() {
+        return MatrixError::Unexpected(format!(
+            "it redirects (HTTP {status}); give the address it redirects to"
+        ));
+    }
+    MatrixError::from_answer(status, headers, body)
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, MatrixError> {

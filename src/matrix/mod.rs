@@ -32,6 +32,6 @@ pub use ephemeral::Receipt;
 pub use error::MatrixError;
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
 pub use rooms::JoinedMembers;
-pub use sync::{JoinedRoom, SyncPage};
+pub use sync::{JoinedRoom, SyncPage, SyncReading};
 pub use timeline::{Context, Page};
 pub use transaction::{Transaction, TransactionError};

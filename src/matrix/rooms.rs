@@ -1,23 +1,27 @@
 //! Rooms: making them, coming and going, inviting, and their state.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::{
-        membership::{
-            get_member_events, join_room_by_id, joined_members, joined_rooms, leave_room,
-        },
+        membership::{join_room_by_id, joined_rooms, leave_room},
         room::create_room,
-        state::{get_state_event_for_key, get_state_events, send_state_event},
+        state::{get_state_event_for_key, send_state_event},
     },
-    events::{AnyStateEvent, room::member::RoomMemberEvent},
     serde::Raw,
 };
-use serde::Serialize;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 
-use super::{Actor, Homeserver, MatrixError};
+use super::{
+    Actor, Homeserver, MatrixError,
+    bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
+    json_stream::{
+        Captured, Selector,
+        Step::{AnyKey, Each, Key},
+    },
+};
 
 /// Who is joined, and under which name.
 pub type JoinedMembers = BTreeMap<OwnedUserId, Option<String>>;
@@ -29,6 +33,66 @@ const JOIN_AGAIN: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+
+/// The types of a room's state that are used, each with the empty state key; besides them, its
+/// members.
+pub const STATE_TYPES: [&str; 8] = [
+    "m.room.create",
+    "m.room.encryption",
+    "m.room.history_visibility",
+    "m.room.join_rules",
+    "m.room.name",
+    "m.room.power_levels",
+    "m.room.tombstone",
+    "m.room.topic",
+];
+/// Maximum number of members of a room that are told apart: far more than the largest room that a
+/// ghost stays in has.
+const MEMBERS_MAX: usize = 10_000;
+/// Maximum length of a member's display name, in characters. What is shown is shorter.
+const NAME_CHARS_MAX: usize = 256;
+
+static STATE: [Selector; 1] = [Selector {
+    path: &[Each],
+    limit: ITEM_MAX,
+}];
+
+static JOINED: [Selector; 1] = [Selector {
+    path: &[Key("joined"), AnyKey],
+    limit: ITEM_MAX,
+}];
+
+/// Returns an event of a room's state as far as it is used; `None` if it is not.
+fn used_state(json: &str, members: &mut usize) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        state_key: Cow<'a, str>,
+    }
+    let kind: Kind<'_> = serde_json::from_str(json).ok()?;
+    if kind.kind == "m.room.member" {
+        // Who has left, or was never here, is nobody's reader.
+        let event: Value = serde_json::from_str(json).ok()?;
+        let membership = event["content"]["membership"].as_str()?;
+        if membership == "leave" || *members >= MEMBERS_MAX {
+            return None;
+        }
+        *members += 1;
+        let name = event["content"]["displayname"].as_str();
+        let name = name.map(|name| name.chars().take(NAME_CHARS_MAX).collect::<String>());
+        let reduced = json!({
+            "type": "m.room.member",
+            "state_key": kind.state_key,
+            "sender": event["sender"],
+            "content": { "membership": membership, "displayname": name },
+        });
+        return RawValue::from_string(reduced.to_string()).ok();
+    }
+    let used = kind.state_key.is_empty() && STATE_TYPES.contains(&&*kind.kind);
+    used.then(|| RawValue::from_string(json.to_owned()).ok())?
+}
 
 #[derive(Serialize)]
 struct DirectInvite<'a> {
@@ -168,44 +232,60 @@ impl Homeserver {
         }
     }
 
-    /// The whole state of a room as `who` may see it.
+    /// Returns what is used of a room's state as `who` may see it: of the types in [`STATE_TYPES`], and
+    /// of members who and what they are. Whatever else is in the room's state, and however large,
+    /// costs no memory.
+    ///
+    /// Implements `GET /_matrix/client/v3/rooms/{roomId}/state` of the
+    /// [client-server API](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstate).
     pub async fn room_state(
         &self,
         who: Actor<'_>,
         room: &RoomId,
-    ) -> Result<Vec<Raw<AnyStateEvent>>, MatrixError> {
-        let request = get_state_events::v3::Request::new(room.to_owned());
-        self.send(who, request)
-            .await
-            .map(|answer| answer.room_state)
+    ) -> Result<Vec<Box<RawValue>>, MatrixError> {
+        let path = ["_matrix", "client", "v3", "rooms", room.as_str(), "state"];
+        let mut state = Vec::new();
+        let mut members = 0;
+        self.select(who, &path, &[], &STATE, |found| match found.value {
+            Captured::Whole(json) => state.extend(used_state(json, &mut members)),
+            Captured::TooLarge(head) => {
+                let mut letter = DeadLetter::too_large(DeadLetterReason::StateTooLarge, head);
+                letter.room = Some(room.to_owned());
+                self.set_aside(letter);
+            }
+        })
+        .await?;
+        Ok(state)
     }
 
-    /// Who is joined. Allowed for any room that has one of our users in it.
+    /// Returns who is joined, at most 10,000 of them. Allowed for any room that has one of our users
+    /// in it.
     pub async fn joined_members(
         &self,
         who: Actor<'_>,
         room: &RoomId,
     ) -> Result<JoinedMembers, MatrixError> {
-        let answer = self
-            .send(who, joined_members::v3::Request::new(room.to_owned()))
-            .await?;
-        Ok(answer
-            .joined
-            .into_iter()
-            .map(|(user, member)| (user, member.display_name))
-            .collect())
-    }
-
-    /// All member events of a room, of whatever membership.
-    pub async fn member_events(
-        &self,
-        who: Actor<'_>,
-        room: &RoomId,
-    ) -> Result<Vec<Raw<RoomMemberEvent>>, MatrixError> {
-        let answer = self
-            .send(who, get_member_events::v3::Request::new(room.to_owned()))
-            .await?;
-        Ok(answer.chunk)
+        let rooms = ["_matrix", "client", "v3", "rooms"];
+        let path = [&rooms[..], &[room.as_str(), "joined_members"]].concat();
+        let mut members = JoinedMembers::new();
+        self.select(who, &path, &[], &JOINED, |found| {
+            let user = found.names.first().and_then(|id| UserId::parse(id).ok());
+            let Some(user) = user.filter(|_| members.len() < MEMBERS_MAX) else {
+                return;
+            };
+            let name = match found.value {
+                Captured::Whole(json) => serde_json::from_str::<Value>(json)
+                    .ok()
+                    .and_then(|member| Some(member["display_name"].as_str()?.to_owned())),
+                Captured::TooLarge(_) => None,
+            };
+            members.insert(
+                user,
+                name.map(|it| it.chars().take(NAME_CHARS_MAX).collect()),
+            );
+        })
+        .await?;
+        Ok(members)
     }
 
     /// The rooms one of our users is joined to.

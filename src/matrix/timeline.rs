@@ -1,19 +1,23 @@
 //! What is said in rooms: reading it, adding to it, taking it back.
 
 use ruma::{
-    EventId, OwnedEventId, OwnedTransactionId, RoomId, UInt,
+    EventId, OwnedEventId, OwnedTransactionId, RoomId,
     api::{
         Direction,
-        client::{
-            context::get_context, message::get_message_events, message::send_message_event,
-            redact::redact_event, room::get_room_event,
-        },
+        client::{message::send_message_event, redact::redact_event, room::get_room_event},
     },
     serde::Raw,
 };
 use serde_json::value::RawValue;
 
-use super::{Actor, Homeserver, MatrixError};
+use super::{
+    Actor, Homeserver, MatrixError,
+    bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
+    json_stream::{
+        Captured, Found, Selector,
+        Step::{Each, Key},
+    },
+};
 
 /// A stretch of a room's history, in the order it was asked for.
 #[derive(Debug)]
@@ -41,8 +45,100 @@ pub struct Context {
     pub end: Option<String>,
 }
 
+/// Maximum size of a stretch of history that is kept in memory, in bytes: the 100 events that are asked
+/// for at most, each as large as may be.
+const HISTORY_BYTES: usize = 100 * ITEM_MAX;
+/// Maximum length of a token, in bytes of JSON.
+const TOKEN_MAX: usize = 4 << 10;
+
+static MESSAGES: [Selector; 3] = [
+    Selector {
+        path: &[Key("chunk"), Each],
+        limit: ITEM_MAX,
+    },
+    Selector {
+        path: &[Key("start")],
+        limit: TOKEN_MAX,
+    },
+    Selector {
+        path: &[Key("end")],
+        limit: TOKEN_MAX,
+    },
+];
+
+static CONTEXT: [Selector; 5] = [
+    Selector {
+        path: &[Key("event")],
+        limit: ITEM_MAX,
+    },
+    Selector {
+        path: &[Key("start")],
+        limit: TOKEN_MAX,
+    },
+    Selector {
+        path: &[Key("end")],
+        limit: TOKEN_MAX,
+    },
+    Selector {
+        path: &[Key("events_before"), Each],
+        limit: ITEM_MAX,
+    },
+    Selector {
+        path: &[Key("events_after"), Each],
+        limit: ITEM_MAX,
+    },
+];
+
+/// What of a room's history is being read: lists of events, and tokens.
+#[derive(Debug, Default)]
+struct Reading {
+    lists: [Vec<Box<RawValue>>; 5],
+    tokens: [Option<String>; 5],
+    bytes: usize,
+}
+
+impl Reading {
+    fn take(&mut self, homeserver: &Homeserver, room: &RoomId, found: Found<'_>) {
+        match found.value {
+            Captured::Whole(json) => {
+                self.bytes += json.len();
+                if self.bytes > HISTORY_BYTES {
+                    self.lists = Default::default();
+                } else if json.starts_with('{') {
+                    let list = self.lists.get_mut(found.selector);
+                    let event = RawValue::from_string(json.to_owned());
+                    if let (Some(list), Ok(event)) = (list, event) {
+                        list.push(event);
+                    }
+                } else if let Some(token) = self.tokens.get_mut(found.selector) {
+                    *token = serde_json::from_str(json).ok();
+                }
+            }
+            Captured::TooLarge(head) => {
+                let mut letter = DeadLetter::too_large(DeadLetterReason::EventTooLarge, head);
+                letter.room = Some(room.to_owned());
+                homeserver.set_aside(letter);
+            }
+        }
+    }
+
+    fn fits(&self) -> Result<(), MatrixError> {
+        if self.bytes > HISTORY_BYTES {
+            return Err(MatrixError::TooLong {
+                limit: HISTORY_BYTES,
+            });
+        }
+        Ok(())
+    }
+}
+
 impl Homeserver {
-    /// A stretch of history from a token on; from the end that `direction` starts at without one.
+    /// Returns a stretch of history from a token on; from the end that `direction` starts at without
+    /// one. An event that is too large is left out, and a stretch that is too large is asked for
+    /// again in smaller ones.
+    ///
+    /// Implements `GET /_matrix/client/v3/rooms/{roomId}/messages` of the
+    /// [client-server API](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages).
     pub async fn messages(
         &self,
         who: Actor<'_>,
@@ -51,18 +147,57 @@ impl Homeserver {
         direction: Direction,
         limit: u32,
     ) -> Result<Page, MatrixError> {
-        let mut request = get_message_events::v3::Request::new(room.to_owned(), direction);
-        request.from = from.map(str::to_owned);
-        request.limit = UInt::from(limit);
-        let answer = self.send(who, request).await?;
+        let mut limit = limit;
+        loop {
+            match self
+                .messages_at_most(who, room, from, direction, limit)
+                .await
+            {
+                Err(MatrixError::TooLong { .. }) if limit > 1 => limit = (limit / 4).max(1),
+                page => return page,
+            }
+        }
+    }
+
+    async fn messages_at_most(
+        &self,
+        who: Actor<'_>,
+        room: &RoomId,
+        from: Option<&str>,
+        direction: Direction,
+        limit: u32,
+    ) -> Result<Page, MatrixError> {
+        let direction = match direction {
+            Direction::Backward => "b",
+            Direction::Forward => "f",
+        };
+        let limit = limit.to_string();
+        let mut query = vec![("dir", direction), ("limit", limit.as_str())];
+        query.extend(from.map(|from| ("from", from)));
+        let path = [
+            "_matrix",
+            "client",
+            "v3",
+            "rooms",
+            room.as_str(),
+            "messages",
+        ];
+        let mut reading = Reading::default();
+        self.select(who, &path, &query, &MESSAGES, |found| {
+            reading.take(self, room, found);
+        })
+        .await?;
+        reading.fits()?;
+        let [events, ..] = reading.lists;
+        let [_, start, end, ..] = reading.tokens;
         Ok(Page {
-            events: raw(answer.chunk),
-            start: answer.start,
-            end: answer.end,
+            events,
+            start: start.unwrap_or_default(),
+            end,
         })
     }
 
-    /// An event with up to `limit` events around it, and tokens to read on from there.
+    /// Returns an event with up to `limit` events around it, and tokens to read on from there.
     pub async fn context(
         &self,
         who: Actor<'_>,
@@ -70,15 +205,30 @@ impl Homeserver {
         event: &EventId,
         limit: u32,
     ) -> Result<Context, MatrixError> {
-        let mut request = get_context::v3::Request::new(room.to_owned(), event.to_owned());
-        request.limit = UInt::from(limit);
-        let answer = self.send(who, request).await?;
+        let limit = limit.to_string();
+        let path = [
+            "_matrix",
+            "client",
+            "v3",
+            "rooms",
+            room.as_str(),
+            "context",
+            event.as_str(),
+        ];
+        let mut reading = Reading::default();
+        self.select(who, &path, &[("limit", &limit)], &CONTEXT, |found| {
+            reading.take(self, room, found);
+        })
+        .await?;
+        reading.fits()?;
+        let [event, _, _, before, after] = reading.lists;
+        let [_, start, end, ..] = reading.tokens;
         Ok(Context {
-            event: answer.event.map(Raw::into_json),
-            before: raw(answer.events_before),
-            after: raw(answer.events_after),
-            start: answer.start,
-            end: answer.end,
+            event: event.into_iter().next(),
+            before,
+            after,
+            start,
+            end,
         })
     }
 
@@ -132,8 +282,4 @@ impl Homeserver {
         request.reason = reason.map(str::to_owned);
         self.send(who, request).await.map(|answer| answer.event_id)
     }
-}
-
-fn raw<T>(events: Vec<Raw<T>>) -> Vec<Box<RawValue>> {
-    events.into_iter().map(Raw::into_json).collect()
 }

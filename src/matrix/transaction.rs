@@ -1,8 +1,9 @@
 //! What the homeserver pushes: `PUT /_matrix/app/v1/transactions/{txnId}`.
 //!
-//! A transaction that is not acknowledged is sent again, unchanged, for ever, and everything behind
-//! it waits. So nothing that a stranger can put into one may make it unreadable: each item is taken
-//! as it is or dropped and counted, and only a body that is no JSON object at all is an error.
+//! A transaction that is not acknowledged is sent again, unchanged, until it is, and everything
+//! behind it waits. So nothing that a stranger can put into one may make it unreadable: a
+//! [`TransactionReader`] reads the body as it arrives, whatever its size, takes each item as it is or
+//! sets it aside as a [`DeadLetter`], and only a body that is not JSON at all is an error.
 //!
 //! To-device messages, key counts and device lists exist under the names of open proposals (MSC3202,
 //! MSC4203) and under the names they will have; both are read.
@@ -10,8 +11,31 @@
 use std::collections::BTreeMap;
 
 use ruma::{DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, UInt, UserId};
-use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::{
+    bounds::{DeadLetter, DeadLetterReason, ITEM_MAX, UNREDUCED_ITEM_MAX, bounded_event},
+    json_stream::{
+        Captured, Found, Head, JsonStream, NotJson, Selector,
+        Step::{self, AnyKey, Each, Key},
+    },
+};
+
+/// How many bytes of events are read before a part of the transaction is handed on.
+const PART_BYTES: usize = 2 << 20;
+/// Maximum size of the to-device messages that one transaction brings, in bytes. They are kept to
+/// the end of the body, since a room key may come before the invite that it belongs to. Synapse sends
+/// at most 100 messages at a time, and the homeserver keeps each for the ghost's next sync.
+const TO_DEVICE_BYTES: usize = 8 << 20;
+/// What an item costs in memory besides its text, in bytes.
+const OVERHEAD: usize = 64;
+/// Maximum number of key counts, of fallback key types, and of users whose devices changed.
+const LISTED_MAX: usize = 20_000;
+/// Maximum size of one key count, or of one list of key types, in bytes.
+const COUNT_MAX: usize = 4 << 10;
+/// Maximum number of dead letters of one transaction that are told apart; the others are only counted
+/// as dropped.
+const DEAD_LETTERS_MAX: usize = 1000;
 
 /// Key counts: user, device, algorithm, number.
 pub type OtkCounts =
@@ -20,17 +44,20 @@ pub type OtkCounts =
 /// Unused fallback keys: user, device, algorithms.
 pub type FallbackTypes = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Vec<OneTimeKeyAlgorithm>>>;
 
-/// What one transaction carries.
+/// What a transaction carries, or a part of it: a large one is handed on in parts.
 #[derive(Debug, Default)]
 pub struct Transaction {
-    /// Room events, in order.
+    /// Room events, in order. Each has at most [`ITEM_MAX`] bytes.
     pub events: Vec<Box<RawValue>>,
     /// Receipts, typing and presence, without order.
     pub ephemeral: Vec<Box<RawValue>>,
-    /// To-device messages, each with `to_user_id` and `to_device_id`, in order.
+    /// To-device messages, each with `to_user_id` and `to_device_id`, in order. Always in the last
+    /// part.
     pub to_device: Vec<Box<RawValue>>,
     /// Users whose devices changed. Synapse reports no changes of membership here.
     pub device_lists_changed: Vec<OwnedUserId>,
+    /// More users' devices changed than can be listed.
+    pub all_device_lists_changed: bool,
     /// How many one-time keys the homeserver holds. Complete for the devices listed, with an
     /// explicit 0 where it holds none, and silent about all others.
     ///
@@ -41,141 +68,314 @@ pub struct Transaction {
     pub fallback_types: FallbackTypes,
     /// Something may have been lost between this transaction and the one before.
     pub after_gap: bool,
+    /// Whether this is not the last part of the transaction.
+    pub more: bool,
+    /// What was set aside.
+    pub dead_letters: Vec<DeadLetter>,
     /// How many items were dropped because they were malformed.
     pub dropped: u32,
 }
 
 /// A body that is no transaction.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransactionError {
-    /// The body is not a JSON object.
-    #[error("the body is not a JSON object (line {line}, column {column})")]
-    NotAnObject {
-        /// Where reading stopped.
-        line: usize,
-        /// Where reading stopped.
-        column: usize,
-    },
+    /// The body is not JSON, or was cut short on its way.
+    #[error(transparent)]
+    NotJson(#[from] NotJson),
+    /// The body is JSON of another form: there is nothing in it.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
 }
 
-const EPHEMERAL: &[&str] = &["ephemeral", "de.sorunome.msc2409.ephemeral"];
-const TO_DEVICE: &[&str] = &["to_device", "de.sorunome.msc2409.to_device"];
-const DEVICE_LISTS: &[&str] = &["device_lists", "org.matrix.msc3202.device_lists"];
-const OTK_COUNTS: &[&str] = &[
-    "device_one_time_keys_count",
-    "org.matrix.msc3202.device_one_time_keys_count",
+/// What a selector of [`SELECTORS`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Section {
+    Event,
+    Ephemeral,
+    ToDevice,
+    Changed,
+    OtkCount,
+    FallbackType,
+}
+
+const STABLE_TO_DEVICE: &[Step] = &[Key("to_device"), Each];
+const TO_DEVICE: &[Step] = &[Key("de.sorunome.msc2409.to_device"), Each];
+
+const SECTIONS: [(Section, Selector); 12] = [
+    select(Section::Event, &[Key("events"), Each], UNREDUCED_ITEM_MAX),
+    select(Section::Ephemeral, &[Key("ephemeral"), Each], ITEM_MAX),
+    select(
+        Section::Ephemeral,
+        &[Key("de.sorunome.msc2409.ephemeral"), Each],
+        ITEM_MAX,
+    ),
+    select(Section::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
+    select(Section::ToDevice, TO_DEVICE, ITEM_MAX),
+    select(
+        Section::Changed,
+        &[Key("device_lists"), Key("changed"), Each],
+        COUNT_MAX,
+    ),
+    select(
+        Section::Changed,
+        &[Key("org.matrix.msc3202.device_lists"), Key("changed"), Each],
+        COUNT_MAX,
+    ),
+    select(
+        Section::OtkCount,
+        &[Key("device_one_time_keys_count"), AnyKey, AnyKey],
+        COUNT_MAX,
+    ),
+    select(
+        Section::OtkCount,
+        &[
+            Key("org.matrix.msc3202.device_one_time_keys_count"),
+            AnyKey,
+            AnyKey,
+        ],
+        COUNT_MAX,
+    ),
     // Synapse sends the same under this spelling too.
-    "org.matrix.msc3202.device_one_time_key_counts",
-];
-const FALLBACK_TYPES: &[&str] = &[
-    "device_unused_fallback_key_types",
-    "org.matrix.msc3202.device_unused_fallback_key_types",
+    select(
+        Section::OtkCount,
+        &[
+            Key("org.matrix.msc3202.device_one_time_key_counts"),
+            AnyKey,
+            AnyKey,
+        ],
+        COUNT_MAX,
+    ),
+    select(
+        Section::FallbackType,
+        &[Key("device_unused_fallback_key_types"), AnyKey, AnyKey],
+        COUNT_MAX,
+    ),
+    select(
+        Section::FallbackType,
+        &[
+            Key("org.matrix.msc3202.device_unused_fallback_key_types"),
+            AnyKey,
+            AnyKey,
+        ],
+        COUNT_MAX,
+    ),
 ];
 
-/// Its values stand in the body they were read from.
-type Object<'a> = BTreeMap<String, &'a RawValue>;
-
-impl Transaction {
-    /// Reads a transaction's body.
-    pub fn parse(body: &[u8]) -> Result<Self, TransactionError> {
-        // Bytes that are no text would spoil the whole body, the replacement character only the
-        // event they stand in.
-        let text = String::from_utf8_lossy(body);
-        let body: Object =
-            serde_json::from_str(&text).map_err(|error| TransactionError::NotAnObject {
-                line: error.line(),
-                column: error.column(),
-            })?;
-        let mut dropped = 0;
-        let lists = object(field(&body, DEVICE_LISTS), &mut dropped);
-        Ok(Self {
-            events: objects(field(&body, &["events"]), &mut dropped),
-            ephemeral: objects(field(&body, EPHEMERAL), &mut dropped),
-            to_device: objects(field(&body, TO_DEVICE), &mut dropped),
-            device_lists_changed: user_ids(lists.get("changed").copied(), &mut dropped),
-            otk_counts: per_device(field(&body, OTK_COUNTS), counts, &mut dropped),
-            fallback_types: per_device(field(&body, FALLBACK_TYPES), algorithms, &mut dropped),
-            after_gap: false,
-            dropped,
-        })
+static SELECTORS: [Selector; SECTIONS.len()] = {
+    let mut selectors = [SECTIONS[0].1; SECTIONS.len()];
+    let mut at = 0;
+    while at < SECTIONS.len() {
+        selectors[at] = SECTIONS[at].1;
+        at += 1;
     }
+    selectors
+};
+
+const fn select(section: Section, path: &'static [Step], limit: usize) -> (Section, Selector) {
+    (section, Selector { path, limit })
 }
 
-/// The first of these names that is there, and not null.
-fn field<'a>(body: &Object<'a>, names: &[&str]) -> Option<&'a RawValue> {
-    names
-        .iter()
-        .find_map(|name| body.get(*name))
-        .copied()
-        .filter(|raw| raw.get() != "null")
+/// A transaction's body that is being read. Holds at most some 15 MiB, whatever the size of the body.
+#[derive(Debug)]
+pub struct TransactionReader {
+    stream: JsonStream,
+    taken: Taken,
 }
 
-fn object<'a>(json: Option<&'a RawValue>, dropped: &mut u32) -> Object<'a> {
-    parse_or_drop(json, dropped).unwrap_or_default()
+/// What was read and not handed on yet.
+#[derive(Debug, Default)]
+struct Taken {
+    part: Transaction,
+    part_bytes: usize,
+    to_device: Vec<Box<RawValue>>,
+    to_device_bytes: usize,
+    /// How many counts, types and users were listed.
+    listed: usize,
 }
 
-/// An array's elements that are objects.
-fn objects(json: Option<&RawValue>, dropped: &mut u32) -> Vec<Box<RawValue>> {
-    let items: Vec<&RawValue> = parse_or_drop(json, dropped).unwrap_or_default();
-    let before = items.len();
-    let items: Vec<_> = items
-        .into_iter()
-        .filter(|item| item.get().starts_with('{'))
-        .map(ToOwned::to_owned)
-        .collect();
-    add(dropped, before - items.len());
-    items
-}
-
-/// An array's elements that are user ids, each once.
-pub(super) fn user_ids(json: Option<&RawValue>, dropped: &mut u32) -> Vec<OwnedUserId> {
-    let items: Vec<&RawValue> = parse_or_drop(json, dropped).unwrap_or_default();
-    let mut users: Vec<OwnedUserId> = Vec::new();
-    for item in items {
-        let id = serde_json::from_str::<String>(item.get()).ok();
-        match id.and_then(|id| UserId::parse(id).ok()) {
-            Some(user) => users.push(user),
-            None => add(dropped, 1),
+impl Default for TransactionReader {
+    fn default() -> Self {
+        Self {
+            stream: JsonStream::new(&SELECTORS),
+            taken: Taken::default(),
         }
     }
-    users.sort();
-    users.dedup();
-    users
 }
 
-fn per_device<T>(
-    json: Option<&RawValue>,
-    read: impl Fn(&RawValue) -> Option<T>,
-    dropped: &mut u32,
-) -> BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, T>> {
-    let mut all: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, T>> = BTreeMap::new();
-    for (user, devices) in object(json, dropped) {
-        let Ok(user) = UserId::parse(user) else {
-            add(dropped, 1);
-            continue;
+impl TransactionReader {
+    /// Reads the next bytes of the body. [`TransactionReader::take_part`] is to be called after each.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let taken = &mut self.taken;
+        self.stream.feed(bytes, &mut |found| taken.take(found));
+    }
+
+    /// Returns a part of the transaction once enough of it has been read.
+    pub fn take_part(&mut self) -> Option<Transaction> {
+        if self.taken.part_bytes < PART_BYTES {
+            return None;
+        }
+        self.taken.part_bytes = 0;
+        let mut part = std::mem::take(&mut self.taken.part);
+        part.more = true;
+        Some(part)
+    }
+
+    /// Ends the body and returns the last part.
+    ///
+    /// # Errors
+    ///
+    /// When the body is not a JSON object. What was handed on in parts was read all the same.
+    pub fn finish(mut self) -> Result<Transaction, TransactionError> {
+        let taken = &mut self.taken;
+        self.stream.finish(&mut |found| taken.take(found))?;
+        if !self.stream.is_object() {
+            return Err(TransactionError::NotAnObject);
+        }
+        let mut last = self.taken.part;
+        last.to_device = self.taken.to_device;
+        last.device_lists_changed.sort();
+        last.device_lists_changed.dedup();
+        last.dropped = last.dropped.saturating_add(self.stream.misfits());
+        Ok(last)
+    }
+}
+
+impl Taken {
+    fn take(&mut self, found: Found<'_>) {
+        let Some((section, _)) = SECTIONS.get(found.selector) else {
+            return;
         };
-        for (device, value) in object(Some(devices), dropped) {
-            match read(value) {
-                Some(value) => {
-                    let device: &DeviceId = device.as_str().into();
-                    all.entry(user.clone())
-                        .or_default()
-                        .insert(device.to_owned(), value);
+        match (section, found.value) {
+            (_, Captured::TooLarge(head)) => self.too_large(*section, head),
+            (Section::Event, Captured::Whole(json)) => self.event(json),
+            (Section::Ephemeral, Captured::Whole(json)) => {
+                if let Some(item) = self.object(json) {
+                    self.part_bytes += item.get().len() + OVERHEAD;
+                    self.part.ephemeral.push(item);
                 }
-                None => add(dropped, 1),
+            }
+            (Section::ToDevice, Captured::Whole(json)) => self.device_message(json),
+            (Section::Changed, Captured::Whole(json)) => self.changed(json),
+            (Section::OtkCount, Captured::Whole(json)) => {
+                self.listed(found.names, counts(json), |part| &mut part.otk_counts);
+            }
+            (Section::FallbackType, Captured::Whole(json)) => {
+                self.listed(found.names, algorithms(json), |part| {
+                    &mut part.fallback_types
+                });
             }
         }
     }
-    all
+
+    fn event(&mut self, json: &str) {
+        if !json.starts_with('{') {
+            self.dropped();
+            return;
+        }
+        match bounded_event(json) {
+            Ok(event) => {
+                self.part_bytes += event.get().len() + OVERHEAD;
+                self.part.events.push(event);
+            }
+            Err(letter) => self.dead_letter(letter),
+        }
+    }
+
+    fn device_message(&mut self, json: &str) {
+        if self.to_device_bytes + json.len() + OVERHEAD > TO_DEVICE_BYTES {
+            self.dead_letter(DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json));
+        } else if let Some(message) = self.object(json) {
+            self.to_device_bytes += json.len() + OVERHEAD;
+            self.to_device.push(message);
+        }
+    }
+
+    fn changed(&mut self, json: &str) {
+        let id = serde_json::from_str::<String>(json).ok();
+        match id.and_then(|id| UserId::parse(id).ok()) {
+            None => self.dropped(),
+            Some(_) if self.listed >= LISTED_MAX => self.part.all_device_lists_changed = true,
+            Some(user) => {
+                self.listed += 1;
+                self.part.device_lists_changed.push(user);
+            }
+        }
+    }
+
+    /// Notes a value that belongs to a device. Beyond the limit nothing is noted: the next
+    /// transaction or sync says it again.
+    fn listed<T>(
+        &mut self,
+        names: &[String],
+        value: Option<T>,
+        list: impl Fn(&mut Transaction) -> &mut BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, T>>,
+    ) {
+        let [user, device] = names else { return };
+        let (Ok(user), Some(value)) = (UserId::parse(user), value) else {
+            self.dropped();
+            return;
+        };
+        if self.listed < LISTED_MAX {
+            self.listed += 1;
+            let device: &DeviceId = device.as_str().into();
+            let devices = list(&mut self.part).entry(user).or_default();
+            devices.insert(device.to_owned(), value);
+        }
+    }
+
+    fn object(&mut self, json: &str) -> Option<Box<RawValue>> {
+        let object = json.starts_with('{');
+        let object = object.then(|| RawValue::from_string(json.to_owned()).ok());
+        let object = object.flatten();
+        if object.is_none() {
+            self.dropped();
+        }
+        object
+    }
+
+    fn too_large(&mut self, section: Section, head: &Head) {
+        let reason = match section {
+            Section::Event => DeadLetterReason::EventTooLarge,
+            Section::ToDevice => DeadLetterReason::ToDeviceTooLarge,
+            Section::Ephemeral => DeadLetterReason::EphemeralTooLarge,
+            // What a user's devices are is asked for when it is needed.
+            Section::Changed | Section::OtkCount | Section::FallbackType => {
+                self.dropped();
+                return;
+            }
+        };
+        self.dead_letter(DeadLetter::too_large(reason, head));
+    }
+
+    fn dead_letter(&mut self, letter: DeadLetter) {
+        if self.part.dead_letters.len() < DEAD_LETTERS_MAX {
+            self.part.dead_letters.push(letter);
+        } else {
+            self.dropped();
+        }
+    }
+
+    fn dropped(&mut self) {
+        self.part.dropped = self.part.dropped.saturating_add(1);
+    }
 }
 
-/// The key counts of one device.
+impl Transaction {
+    /// Reads a body that is there as a whole.
+    pub fn parse(body: &[u8]) -> Result<Self, TransactionError> {
+        let mut reader = TransactionReader::default();
+        reader.feed(body);
+        reader.finish()
+    }
+}
+
+/// Returns the key counts of one device.
 ///
 /// A device that is listed without a number has no keys left: Synapse leaves the algorithm out
-/// then. Whoever took that for "no change" would never upload keys again.
-pub(super) fn counts(json: &RawValue) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
+/// then. Read as "no change", that would keep new keys from ever being uploaded.
+pub(super) fn counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
     let mut counts: BTreeMap<OneTimeKeyAlgorithm, UInt> =
-        serde_json::from_str::<BTreeMap<String, UInt>>(json.get())
+        serde_json::from_str::<BTreeMap<String, UInt>>(json)
             .ok()?
             .into_iter()
             .map(|(algorithm, count)| (algorithm.into(), count))
@@ -186,25 +386,10 @@ pub(super) fn counts(json: &RawValue) -> Option<BTreeMap<OneTimeKeyAlgorithm, UI
     Some(counts)
 }
 
-/// The algorithms of one device's unused fallback keys.
-pub(super) fn algorithms(json: &RawValue) -> Option<Vec<OneTimeKeyAlgorithm>> {
-    let names: Vec<String> = serde_json::from_str(json.get()).ok()?;
+/// Returns the algorithms of one device's unused fallback keys.
+pub(super) fn algorithms(json: &str) -> Option<Vec<OneTimeKeyAlgorithm>> {
+    let names: Vec<String> = serde_json::from_str(json).ok()?;
     Some(names.into_iter().map(Into::into).collect())
-}
-
-fn parse_or_drop<'a, T: Deserialize<'a>>(
-    json: Option<&'a RawValue>,
-    dropped: &mut u32,
-) -> Option<T> {
-    let parsed = serde_json::from_str(json?.get()).ok();
-    if parsed.is_none() {
-        add(dropped, 1);
-    }
-    parsed
-}
-
-fn add(dropped: &mut u32, more: usize) {
-    *dropped = dropped.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
 }
 
 #[cfg(test)]

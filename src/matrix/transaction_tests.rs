@@ -159,7 +159,8 @@ fn an_event_nested_beyond_reason_neither_fails_nor_exhausts_the_stack() {
         "]".repeat(200_000)
     );
     let transaction = Transaction::parse(deep.as_bytes()).unwrap();
-    assert_eq!(transaction.events.len(), 2);
+    assert_eq!(transaction.events.len(), 1);
+    assert_eq!(transaction.dead_letters.len(), 1);
 }
 
 #[test]
@@ -167,17 +168,81 @@ fn names_given_twice_and_nulls_are_no_reason_to_refuse() {
     let body =
         br#"{"events":[{"a":1}],"events":[{"a":1},{"a":2}],"to_device":null,"device_lists":null}"#;
     let transaction = Transaction::parse(body).unwrap();
-    assert_eq!(transaction.events.len(), 2);
+    assert_eq!(
+        transaction.events.len(),
+        3,
+        "what comes twice is known by its id"
+    );
     assert_eq!(transaction.dropped, 0);
 }
 
 #[test]
 fn what_is_no_object_is_refused_with_its_place() {
-    for body in [&b""[..], b"[]", b"null", b"{\"events\":[", b"\"text\""] {
-        assert!(matches!(
-            Transaction::parse(body),
-            Err(TransactionError::NotAnObject { .. })
-        ));
+    for (body, at) in [(&b""[..], 0), (b"{\"events\":[", 11), (b"{\"a\" 1}", 5)] {
+        let refused = Transaction::parse(body).unwrap_err();
+        assert_eq!(refused, TransactionError::NotJson(NotJson { at }));
+    }
+    for body in [&b"[]"[..], b"null", b"\"text\"", b"7"] {
+        let refused = Transaction::parse(body).unwrap_err();
+        assert_eq!(refused, TransactionError::NotAnObject);
     }
     assert!(Transaction::parse(b"{}").unwrap().events.is_empty());
+}
+
+#[test]
+fn a_large_transaction_comes_in_parts_with_the_messages_to_devices_last() {
+    let event = format!("{{\"body\":\"{}\"}}", "x".repeat(50_000));
+    let events = vec![event; 100].join(",");
+    let body = format!("{{\"to_device\":[{{\"b\":1}}],\"events\":[{events}]}}");
+    let mut reader = TransactionReader::default();
+    let mut parts = Vec::new();
+    for piece in body.as_bytes().chunks(10_000) {
+        reader.feed(piece);
+        parts.extend(reader.take_part());
+    }
+    assert_eq!(parts.len(), 2);
+    assert!(
+        parts
+            .iter()
+            .all(|part| part.more && part.to_device.is_empty())
+    );
+    let last = reader.finish().unwrap();
+    assert!(!last.more);
+    assert_eq!(last.to_device.len(), 1);
+    let events: usize = parts
+        .iter()
+        .chain([&last])
+        .map(|part| part.events.len())
+        .sum();
+    assert_eq!(events, 100);
+}
+
+#[test]
+fn more_messages_to_devices_than_fit_are_set_aside_for_the_next_sync() {
+    let message = |n: usize| {
+        let pad = "x".repeat(100_000);
+        format!("{{\"to_user_id\":\"@_dm_g{n}:x\",\"content\":\"{pad}\"}}")
+    };
+    let messages: Vec<String> = (0..100).map(message).collect();
+    let body = format!("{{\"to_device\":[{}]}}", messages.join(","));
+    let transaction = Transaction::parse(body.as_bytes()).unwrap();
+    let (kept, left) = (transaction.to_device.len(), transaction.dead_letters);
+    assert_eq!(kept + left.len(), 100);
+    assert!(kept >= 80, "{kept}");
+    assert_eq!(left[0].reason, DeadLetterReason::ToDeviceOverflow);
+    let user = format!("@_dm_g{kept}:x");
+    assert_eq!(
+        left[0].user.as_ref().map(|user| user.as_str()),
+        Some(&*user)
+    );
+}
+
+#[test]
+fn counts_and_lists_without_end_are_cut() {
+    let users = (0..LISTED_MAX + 10).map(|n| format!("\"@u{n}:x\""));
+    let users = users.collect::<Vec<_>>().join(",");
+    let body = format!("{{\"device_lists\":{{\"changed\":[{users}]}}}}");
+    let transaction = Transaction::parse(body.as_bytes()).unwrap();
+    assert_eq!(transaction.device_lists_changed.len(), LISTED_MAX);
+    assert!(transaction.all_device_lists_changed);
 }

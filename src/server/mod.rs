@@ -39,6 +39,7 @@ use axum::{
     routing::{get, post, put},
 };
 use governor::DefaultDirectRateLimiter;
+use tokio::sync::Semaphore;
 
 pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
 pub use auth::Token;
@@ -49,9 +50,11 @@ pub use listen::{Limits, Listener};
 pub use module::{Report, Seen, Sightings};
 pub use self_test::SelfTest;
 
-/// The largest body that is read. A transaction of Synapse's reaches about 13 MiB at most; one that
-/// we refuse would come again for ever, so there is room above.
-pub const MAX_BODY: usize = 32 << 20;
+/// The largest body that is read as a whole, in bytes: of a ping. The body of a transaction is read
+/// as it arrives, and has no limit: one that is refused would come again.
+pub const MAX_BODY: usize = 1 << 20;
+/// Maximum number of transactions that are read at the same time. The homeserver sends one.
+const BODIES: usize = 4;
 
 /// What the router needs to know besides the engine.
 #[derive(Clone, Debug)]
@@ -77,6 +80,8 @@ struct Shared<I> {
     options: Options,
     lookups: DefaultDirectRateLimiter,
     continuity: continuity::Continuity,
+    refusals: transactions::Refusals,
+    bodies: Semaphore,
 }
 
 type App<I> = Arc<Shared<I>>;
@@ -93,6 +98,8 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
         options,
         lookups,
         continuity: continuity::Continuity::default(),
+        refusals: transactions::Refusals::default(),
+        bodies: Semaphore::new(BODIES),
     });
 
     // The token is looked at before the body and everything else that a request can say. Which paths

@@ -328,30 +328,100 @@ async fn unknown_paths_and_wrong_methods_are_unrecognized_with_a_token_and_witho
     refused(405, "M_UNRECOGNIZED")(answer(&app, request).await, "health");
 }
 
+/// A body that is made while it is read: `head`, so many chunks, `tail`.
+fn streamed(head: &'static str, chunk: Vec<u8>, chunks: usize, tail: &'static str) -> Body {
+    let chunk = bytes::Bytes::from(chunk);
+    let pieces = std::iter::once(bytes::Bytes::from_static(head.as_bytes()))
+        .chain(std::iter::repeat_n(chunk, chunks))
+        .chain(std::iter::once(bytes::Bytes::from_static(tail.as_bytes())));
+    Body::from_stream(futures_util::stream::iter(
+        pieces.map(Ok::<_, std::io::Error>),
+    ))
+}
+
 #[tokio::test]
-async fn a_body_above_32_mib_is_refused_and_one_of_32_mib_is_not() {
+async fn a_transaction_of_100_mib_is_accepted_and_what_is_well_formed_in_it_arrives() {
+    const MIB: usize = 1 << 20;
     let (app, seen) = app();
-    let filled = |size: usize| {
-        let mut body = br#"{"events":[],"padding":""#.to_vec();
-        body.resize(size - 2, b'x');
-        body.extend_from_slice(b"\"}");
-        body
-    };
+    let junk = || vec![b'x'; MIB];
+    let shapes = [
+        ("{\"padding\":\"", junk(), "\",\"events\":[{\"a\":1}]}", 1),
+        (
+            "{\"events\":[{\"type\":\"t\",\"content\":\"",
+            junk(),
+            "\"},{\"a\":1}]}",
+            1,
+        ),
+        (
+            "{\"to_device\":[{\"content\":\"",
+            junk(),
+            "\"}],\"events\":[{\"a\":1}]}",
+            1,
+        ),
+        (
+            "{\"ephemeral\":[{\"content\":\"",
+            junk(),
+            "\"}],\"events\":[{\"a\":1}]}",
+            1,
+        ),
+        ("{\"x\":", vec![b'['; MIB], "", 0),
+    ];
+    for (at, (head, chunk, tail, events)) in shapes.into_iter().enumerate() {
+        let body = streamed(head, chunk, 100, tail);
+        let path = format!("/transactions/{at}");
+        let shown = answer(&app, request(Method::PUT, &path, body)).await;
+        if events == 0 {
+            refused(400, "M_NOT_JSON")(shown, head);
+            continue;
+        }
+        assert_eq!(shown.0, StatusCode::OK, "{head}");
+        let (_, taken, _) = seen.0.transactions.lock().unwrap().pop().unwrap();
+        assert_eq!(taken, events, "{head}");
+    }
+    // A body that is large because there is much in it comes in parts.
+    let event = format!("{{\"body\":\"{}\"}},", "x".repeat(60_000));
+    let body = streamed("{\"events\":[", event.into_bytes(), 1700, "{\"a\":1}]}");
+    let shown = answer(&app, request(Method::PUT, "/transactions/9", body)).await;
+    assert_eq!(shown.0, StatusCode::OK);
+    let parts = std::mem::take(&mut *seen.0.transactions.lock().unwrap());
+    assert!(parts.len() > 40, "{} parts", parts.len());
+    assert_eq!(
+        parts.iter().map(|(_, events, _)| events).sum::<usize>(),
+        1701
+    );
     let shown = answer(
         &app,
-        request(Method::PUT, "/transactions/1", filled(MAX_BODY)),
+        request(Method::POST, "/ping", vec![b' '; MAX_BODY + 1]),
+    )
+    .await;
+    refused(413, "M_TOO_LARGE")(shown, "ping");
+}
+
+#[tokio::test]
+async fn a_transaction_that_can_never_be_read_does_not_come_for_good() {
+    let (app, seen) = app();
+    for _ in 0..3 {
+        let shown = answer(
+            &app,
+            request(Method::PUT, "/transactions/1", "{\"events\":["),
+        )
+        .await;
+        refused(400, "M_NOT_JSON")(shown, "cut short");
+    }
+    let shown = answer(
+        &app,
+        request(Method::PUT, "/transactions/1", "{\"events\":["),
     )
     .await;
     assert_eq!(shown.0, StatusCode::OK);
+    assert_eq!(seen.0.transactions.lock().unwrap().len(), 1);
+    // The next one has its own tries.
     let shown = answer(
         &app,
-        request(Method::PUT, "/transactions/2", filled(MAX_BODY + 1)),
+        request(Method::PUT, "/transactions/2", "{\"events\":["),
     )
     .await;
-    refused(413, "M_TOO_LARGE")(shown, "transaction");
-    let shown = answer(&app, request(Method::POST, "/ping", filled(MAX_BODY + 1))).await;
-    refused(413, "M_TOO_LARGE")(shown, "ping");
-    assert_eq!(seen.0.transactions.lock().unwrap().len(), 1);
+    refused(400, "M_NOT_JSON")(shown, "another");
 }
 
 #[tokio::test]
@@ -366,8 +436,9 @@ async fn what_is_not_json_is_refused_and_json_of_any_form_is_taken() {
         b"{\"events\":[}]",
         b"\x1f\x8b\x08\0",
     ];
-    for body in not_json {
-        let shown = answer(&app, request(Method::PUT, "/transactions/1", body)).await;
+    for (at, body) in not_json.into_iter().enumerate() {
+        let path = format!("/transactions/{at}");
+        let shown = answer(&app, request(Method::PUT, &path, body)).await;
         refused(400, "M_NOT_JSON")(shown, &String::from_utf8_lossy(body));
     }
     assert!(seen.0.transactions.lock().unwrap().is_empty());

@@ -1,26 +1,56 @@
 //! What the homeserver pushes.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json,
     body::{Body, Bytes, HttpBody},
     extract::{FromRequest, Path, Request, State, rejection::PathRejection},
 };
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::{ApiError, App, Intake, continuity::Connection};
-use crate::matrix::transaction::Transaction;
+use crate::matrix::transaction::{Transaction, TransactionError, TransactionReader};
 
 /// How long a body may take to come. Synapse gives up after 60 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(45);
 
+/// How many bytes of a body are read at a time.
+const PIECE: usize = 64 << 10;
+
 /// A transaction id is opaque; nobody needs a long one.
 const MAX_TXN: usize = 255;
 
+/// How often a transaction whose body cannot be read is refused. Then it is acknowledged, since it
+/// would come again until it is, and what it held is fetched by the ghosts' syncs.
+const REFUSALS_MAX: u32 = 3;
+
+/// Which transaction was refused last because its body could not be read, and how often.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<(String, u32)>);
+
+impl Refusals {
+    /// Notes one more refusal; returns whether it is to be acknowledged instead.
+    fn is_enough(&self, txn: &str) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != txn {
+            *last = (txn.to_owned(), 0);
+        }
+        last.1 += 1;
+        last.1 > REFUSALS_MAX
+    }
+}
+
 /// `PUT /_matrix/app/v1/transactions/{txnId}`
+///
+/// The body is read as it arrives and accepted in parts, so that its size costs no memory.
 pub(super) async fn push<I: Intake>(
     State(app): State<App<I>>,
     txn: Result<Path<String>, PathRejection>,
@@ -30,42 +60,109 @@ pub(super) async fn push<I: Intake>(
     if txn.len() > MAX_TXN {
         return Err(ApiError::BadPath);
     }
-    let connection = request.extensions().get::<Connection>().copied();
-    let body = read(request).await?;
-    let mut transaction = match Transaction::parse(&body) {
-        Ok(transaction) => transaction,
-        // JSON of another form is taken, and there is nothing in it: what is refused comes again
-        // for ever and holds up all that is behind it. What is not JSON at all was cut short on
-        // its way.
-        Err(error) if is_json(&body) => {
-            warn!(%error, bytes = body.len(), "a transaction holds nothing that can be read");
-            Transaction::default()
-        }
-        Err(error) => {
-            warn!(%error, bytes = body.len(), "a transaction is not JSON");
-            return Err(ApiError::NotJson);
-        }
+    let Ok(_place) = app.bodies.acquire().await else {
+        return Err(ApiError::NotNow);
     };
-    transaction.after_gap = !app.continuity.follows(connection, &txn);
-    app.options.self_test.take_out(&mut transaction);
-    if transaction.dropped > 0 {
-        warn!(
-            dropped = transaction.dropped,
-            "parts of a transaction could not be read"
-        );
-    }
-    // The homeserver may give up waiting and close the connection, which drops this future. What
-    // has begun to be stored is stored all the same, on a task of its own.
-    let taken = tokio::spawn(async move { app.intake.transaction(&txn, transaction).await }).await;
-    match taken {
-        Ok(Ok(())) => Ok(Json(json!({}))),
-        Ok(Err(error)) => {
-            warn!(%error, "a transaction was not taken");
-            Err(ApiError::NotNow)
+    let connection = request.extensions().get::<Connection>().copied();
+    let mut delivery = Delivery {
+        app: &app,
+        txn: &txn,
+        connection,
+        begun: false,
+    };
+    let last = match delivery.read(request.into_body()).await {
+        Ok(last) => last,
+        Err(ApiError::NotNow) => return Err(ApiError::NotNow),
+        Err(error) if app.refusals.is_enough(&txn) => {
+            warn!(%error, "a transaction cannot be read again and again; it is fetched by sync");
+            Transaction {
+                after_gap: true,
+                ..Transaction::default()
+            }
         }
-        Err(error) => {
-            warn!(%error, "a transaction was not taken");
-            Err(ApiError::NotNow)
+        Err(error) => return Err(error),
+    };
+    delivery.accept(last).await?;
+    Ok(Json(json!({})))
+}
+
+/// A transaction that is being read and accepted.
+struct Delivery<'a, I> {
+    app: &'a App<I>,
+    txn: &'a str,
+    connection: Option<Connection>,
+    /// Whether a part of it was accepted.
+    begun: bool,
+}
+
+impl<I: Intake> Delivery<'_, I> {
+    /// Reads the body, accepts all parts of it but the last, and returns that.
+    async fn read(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
+        let deadline = Instant::now() + BODY_TIMEOUT;
+        let mut reader = TransactionReader::default();
+        let mut bytes = 0;
+        loop {
+            let frame = match timeout_at(deadline, body.frame()).await {
+                Err(_) => return Err(ApiError::TooSlow),
+                Ok(None) => break,
+                // The connection broke: nobody reads the answer.
+                Ok(Some(Err(_))) => return Err(ApiError::NotJson),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            bytes += data.len();
+            // In small pieces, so that a part is handed on before the next one is read.
+            for piece in data.chunks(PIECE) {
+                reader.feed(piece);
+                if let Some(part) = reader.take_part() {
+                    self.accept(part).await?;
+                }
+            }
+        }
+        match reader.finish() {
+            Ok(last) => Ok(last),
+            // JSON of another form is accepted, and there is nothing in it.
+            Err(error @ TransactionError::NotAnObject) => {
+                warn!(%error, bytes, "a transaction holds nothing that can be read");
+                Ok(Transaction::default())
+            }
+            // What is not JSON was cut short on its way.
+            Err(error) => {
+                warn!(%error, bytes, "a transaction is not JSON");
+                Err(ApiError::NotJson)
+            }
+        }
+    }
+
+    /// Hands a part on; returns when it is durable.
+    async fn accept(&mut self, mut part: Transaction) -> Result<(), ApiError> {
+        if !self.begun {
+            self.begun = true;
+            part.after_gap |= !self.app.continuity.follows(self.connection, self.txn);
+        }
+        self.app.options.self_test.take_out(&mut part);
+        if part.dropped > 0 {
+            warn!(
+                dropped = part.dropped,
+                "parts of a transaction could not be read"
+            );
+        }
+        // The homeserver may give up waiting and close the connection, which drops this future. What
+        // has begun to be stored is stored all the same, on a task of its own.
+        let (app, txn) = (Arc::clone(self.app), self.txn.to_owned());
+        let accepted = tokio::spawn(async move { app.intake.transaction(&txn, part).await }).await;
+        match accepted {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                warn!(%error, "a transaction was not taken");
+                Err(ApiError::NotNow)
+            }
+            Err(error) => {
+                warn!(%error, "a transaction was not taken");
+                Err(ApiError::NotNow)
+            }
         }
     }
 }
@@ -96,10 +193,6 @@ pub(super) async fn ping<I: Intake>(
     }
     app.intake.ping(ping.transaction_id.as_deref()).await;
     Ok(Json(json!({})))
-}
-
-fn is_json(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// The whole body, within the limits of size and time.

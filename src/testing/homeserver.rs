@@ -64,6 +64,8 @@ struct Server {
     history: BTreeMap<String, Vec<Value>>,
     /// With which status it is refused to show that.
     refused: Option<u16>,
+    /// The to-device messages that the next sync brings, whoever asks.
+    to_device: Vec<Value>,
     /// What a sync shows of rooms.
     timelines: BTreeMap<String, Value>,
     rooms: BTreeMap<String, Room>,
@@ -279,6 +281,11 @@ impl FakeHomeserver {
             "timeline": {"events": events, "limited": limited, "prev_batch": "p"},
         });
         self.with(|server| server.timelines.insert(room.to_owned(), timeline));
+    }
+
+    /// Messages that the next sync brings for the device that asks.
+    pub(crate) fn put_to_device(&self, messages: &[Value]) {
+        self.with(|server| server.to_device.extend_from_slice(messages));
     }
 
     /// The requests made so far, as `METHOD path`.
@@ -531,12 +538,19 @@ impl Server {
                 let invited: serde_json::Map<_, _> = user
                     .invited
                     .iter()
-                    .map(|room| (room.clone(), json!({"invite_state": {"events": []}})))
+                    .map(|room| {
+                        let invite = json!({
+                            "type": "m.room.member", "state_key": who, "sender": "@alice:hs.test",
+                            "content": {"membership": "invite"},
+                        });
+                        (room.clone(), json!({"invite_state": {"events": [invite]}}))
+                    })
                     .collect();
                 return (
                     200,
                     json!({
                         "next_batch": "s1",
+                        "to_device": {"events": std::mem::take(&mut self.to_device)},
                         "rooms": {"invite": invited, "join": std::mem::take(&mut self.timelines)},
                     }),
                 );

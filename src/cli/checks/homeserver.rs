@@ -174,7 +174,7 @@ impl Checker<'_> {
         let encrypted = state
             .map_err(trouble)?
             .iter()
-            .any(|event| matches!(event.get_field("type"), Ok(Some("m.room.encryption"))));
+            .any(|event| is_of_type(event, "m.room.encryption"));
         if encrypted {
             Ok("rooms with invites are encrypted from their first moment".to_owned())
         } else {
@@ -185,4 +185,13 @@ impl Checker<'_> {
             ))
         }
     }
+}
+
+fn is_of_type(event: &serde_json::value::RawValue, wanted: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    serde_json::from_str::<Kind>(event.get()).is_ok_and(|event| event.kind == wanted)
 }
