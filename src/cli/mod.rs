@@ -20,6 +20,7 @@ mod registration;
 mod restore;
 pub mod run;
 mod service;
+mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -61,6 +62,8 @@ enum Command {
     Doctor,
     /// Serve.
     Run,
+    /// Show how the running Stonechat is: whether it is ready, and what it has set aside.
+    Status(status::ShowStatus),
     /// Write a backup of the database to a file, also while Stonechat runs.
     Backup(backup::Backup),
     /// Put a backup in the place of the database, while Stonechat is stopped.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Registration(write) => write.run(&cli.config).map(|()| ExitCode::SUCCESS),
         Command::Doctor => block_on(doctor::run(&cli.config, environment)),
         Command::Run => block_on(run::run(&cli.config, environment)).map(|()| ExitCode::SUCCESS),
+        Command::Status(status) => block_on(status.run(&cli.config, environment)),
         Command::Backup(backup) => {
             block_on(backup.run(&cli.config, environment)).map(|()| ExitCode::SUCCESS)
         }

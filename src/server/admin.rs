@@ -11,6 +11,7 @@
 //! A further command is a further route of [`admin_router`].
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
@@ -39,9 +40,9 @@ use super::{Health, Limits, ServerError, listen::connection};
 use crate::{
     clock::Clock,
     crypto::store::GhostStores,
-    engine::NOT_IN_BACKUPS,
+    engine::{NOT_IN_BACKUPS, count_dead_letters},
     shutdown::Shutdown,
-    store::{Made, Store},
+    store::{Made, Store, StoreError},
 };
 
 /// The name of the socket in the data folder.
@@ -166,6 +167,8 @@ pub struct Status {
     pub ready: bool,
     /// Whether what follows from a restore is not done yet.
     pub restoring: bool,
+    /// How many things from the homeserver were set aside, by reason, since the database was made.
+    pub dead_letters: BTreeMap<String, u64>,
 }
 
 /// What became of the last backup.
@@ -198,15 +201,19 @@ pub fn admin_router(admin: Admin) -> Router {
 }
 
 async fn status(State(app): State<App>) -> Response {
-    match app.admin.store.restored() {
-        Ok(restoring) => Json(Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: app.admin.health.is_ready(),
-            restoring,
-        })
-        .into_response(),
+    match read_status(&app.admin) {
+        Ok(status) => Json(status).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn read_status(admin: &Admin) -> Result<Status, StoreError> {
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: admin.health.is_ready(),
+        restoring: admin.store.restored()?,
+        dead_letters: count_dead_letters(&admin.store)?,
+    })
 }
 
 async fn last_backup(State(app): State<App>) -> Json<LastBackup> {
