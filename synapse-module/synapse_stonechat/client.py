@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from synapse_stonechat.clock import Clock
     from synapse_stonechat.config import Config
     from synapse_stonechat.rooms import Question
+    from synapse_stonechat.secret import Token
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ FIRST_PAUSE = 2.0
 """For how long nobody is made to wait after a question that was not answered, in seconds."""
 LONGEST_PAUSE = 60.0
 """The pause doubles with every further one, up to this."""
+MAX_LOGGED = 255
+"""Maximum number of characters of an error in the log."""
 REPORT_LIMIT = 5.0
 """How long a report may take: nobody waits for it."""
 
@@ -48,11 +51,11 @@ class Answer:
 class Stonechat:
     """Stonechat over HTTP, with a limit on what anybody waits for it."""
 
-    def __init__(self, http: SimpleHttpClient, config: Config, clock: Clock) -> None:
+    def __init__(self, http: SimpleHttpClient, config: Config, token: Token, clock: Clock) -> None:
         """Prepare to ask; nothing is sent yet."""
         self._http = http
         self._base = f"{config.url}/_stonechat/v1"
-        self._headers = {b"Authorization": [b"Bearer " + config.token.encode("ascii")]}
+        self._token = token
         self._limit = config.time_limit
         self._clock = clock
         self._failures = 0
@@ -80,10 +83,12 @@ class Stonechat:
         return await self._ask("blocked", body, lambda said: _blocked(said, people))
 
     async def report(self, about: dict[str, Any]) -> bool:
-        """Tell Stonechat that the module is here, and whether that arrived.
+        """Tell Stonechat that the module is here, and return whether that arrived.
 
         Goes out whatever has gone wrong before, so that an answer ends the pause early.
         """
+        if self._token.value() is None:
+            return False
         answers = self._answers
         try:
             await self._within(REPORT_LIMIT, self._post, "module", about)
@@ -94,7 +99,9 @@ class Stonechat:
         return True
 
     async def _ask(self, what: str, body: dict[str, Any], read: Callable[[Any], T]) -> T | None:
-        if self._pausing():
+        # A missing token was logged when its file was read. It says nothing about Stonechat, so it
+        # begins no pause either.
+        if self._token.value() is None or self._pausing():
             return None
         answers = self._answers
         try:
@@ -106,7 +113,8 @@ class Stonechat:
         return said
 
     async def _post(self, what: str, body: dict[str, Any]) -> Any:
-        return await self._http.post_json_get_json(f"{self._base}/{what}", body, self._headers)
+        headers = {b"Authorization": [f"Bearer {self._token.value()}".encode("ascii")]}
+        return await self._http.post_json_get_json(f"{self._base}/{what}", body, headers)
 
     def _pausing(self) -> bool:
         if not self._failures:
@@ -119,16 +127,17 @@ class Stonechat:
         return False
 
     def _failed(self, what: str, error: Exception, answers: int) -> None:
+        why = _one_line(error)
         if self._answers != answers:
             # Something was answered since this was sent: as when the report of Synapse's own start
             # fails only now, and Stonechat has started meanwhile.
-            logger.info("Stonechat did not answer, and has answered since (%s: %s)", what, error)
+            logger.info("Stonechat did not answer, and has answered since (%s: %s)", what, why)
             return
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._ask_again_at = self._clock.seconds() + pause
         if not self._failures:
             logger.warning(
-                "Stonechat does not answer (%s: %s); until it does, ghosts introduce", what, error
+                "Stonechat does not answer (%s: %s); until it does, ghosts introduce", what, why
             )
         # Counting further would only make larger numbers.
         self._failures = min(self._failures + 1, 10)
@@ -164,6 +173,12 @@ class Stonechat:
         finally:
             if timer.active():
                 timer.cancel()
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's text as it may stand in a log: the other side can have worded it."""
+    text = str(error)[:MAX_LOGGED]
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _answer(said: Any, question: Question) -> Answer:

@@ -1,34 +1,36 @@
-"""What `homeserver.yaml` says to the module."""
+"""What `homeserver.yaml` says to the module.
+
+A mistake in it is an error that Synapse reports when it starts: an admin has just written it, and
+nobody would notice a wrong word otherwise. A missing or unusable token file is not an error, since
+other programs write it: see `secret.py`.
+"""
 
 from __future__ import annotations
 
 import re
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from synapse.module_api.errors import ConfigError
 
 DEFAULT_TIME_LIMIT = 0.5
-"""How long a room may wait for Stonechat, in seconds."""
+"""How long a room or an invite may wait for Stonechat, in seconds."""
 
 _KNOWN = {"url", "token_file", "time_limit"}
 _LIMITS = (0.05, 5.0)
-_TOKEN_LENGTHS = range(32, 256)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Config:
-    """The module's configuration. Without a repr: it holds a secret."""
+    """The module's configuration."""
 
     url: str
     """Where Stonechat listens, without a slash at the end."""
-    token: str
-    """What shows Stonechat that it is the module who asks."""
+    token_file: str
+    """The file with the token that shows Stonechat that the module asks."""
     time_limit: float = DEFAULT_TIME_LIMIT
-    """How long a room may wait for Stonechat, in seconds."""
+    """How long a room or an invite may wait for Stonechat, in seconds."""
 
 
 def parse(config: Any) -> Config:
@@ -43,7 +45,7 @@ def parse(config: Any) -> Config:
         raise _wrong(unknown[0], f"is unknown; there are {', '.join(sorted(_KNOWN))}")
     return Config(
         url=_url(config.get("url")),
-        token=_token(config.get("token_file")),
+        token_file=_token_file(config.get("token_file")),
         time_limit=_time_limit(config.get("time_limit", DEFAULT_TIME_LIMIT)),
     )
 
@@ -71,31 +73,13 @@ def _url(value: Any) -> str:
     return value.rstrip("/")
 
 
-def _token(value: Any) -> str:
+def _token_file(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _wrong(
             "token_file",
-            "is missing: the file that `stonechat init --with-module` made",
+            "is missing: the file that `stonechat registration --with-module` made",
         )
-    path = Path(value)
-    try:
-        mode = path.stat().st_mode
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _wrong(
-            "token_file",
-            f"cannot be read: {error}; Synapse needs to: "
-            f"chgrp matrix-synapse {path} && chmod 640 {path}",
-        ) from error
-    if mode & stat.S_IRWXO:
-        raise _wrong("token_file", f"can be read by others; run: chmod 640 {path}")
-    if len(token) not in _TOKEN_LENGTHS or not re.fullmatch(r"[!-~]+", token):
-        raise _wrong(
-            "token_file",
-            f"{path} holds no token of Stonechat's; make it with "
-            "`stonechat registration --with-module`",
-        )
-    return token
+    return value
 
 
 def _time_limit(value: Any) -> float:

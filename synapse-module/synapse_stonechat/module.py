@@ -12,6 +12,8 @@ from synapse.module_api.errors import Codes, SynapseError
 from synapse_stonechat import config, rooms
 from synapse_stonechat.client import Answer, Stonechat
 from synapse_stonechat.expected import Expected
+from synapse_stonechat.failures import Failures
+from synapse_stonechat.secret import Token
 from synapse_stonechat.version import VERSION
 
 if TYPE_CHECKING:
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_MS = 5_000
-"""How often the module looks whether a report is due."""
+"""How often the module looks whether a report is due, or its token file is to be read again."""
+READ_EVERY = 10.0
+"""Minimum interval between two readings of the token file, in seconds."""
 REPORT_EVERY = 60.0
 """How often it reports once Stonechat has heard of it, in seconds."""
 REPORT_AGAIN = 10.0
-"""And before that."""
+"""How often it reports before that, in seconds."""
 CHECKER = "@_dm_.check:"
 """`stonechat doctor` makes a room as this user, to see whether the module is called."""
 INVITE_SETTINGS = ("m.invite_permission_config", "org.matrix.msc4155.invite_permission_config")
@@ -50,15 +54,21 @@ class StonechatModule:
         self._api = api
         self._server_name = api.server_name
         self._clock = clock
-        self._stonechat = Stonechat(api.http_client, given, self._clock)
+        self._token = Token(given.token_file)
+        self._token_read_at = clock.seconds()
+        self._stonechat = Stonechat(api.http_client, given, self._token, self._clock)
         self._expected = Expected(self._clock)
+        self._failures = Failures(self._clock)
         self._heard = False
         self._last_report = -REPORT_EVERY
         api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
         api.register_spam_checker_callbacks(user_may_invite=self.user_may_invite)
-        api.delayed_background_call(0, self.report, desc="stonechat_report")
+        api.delayed_background_call(0, self.look_after_itself, desc="stonechat_report")
         api.looping_background_call(
-            self.report, LOOK_EVERY_MS, desc="stonechat_report", run_on_all_instances=True
+            self.look_after_itself,
+            LOOK_EVERY_MS,
+            desc="stonechat_report",
+            run_on_all_instances=True,
         )
 
     async def on_create_room(
@@ -72,25 +82,26 @@ class StonechatModule:
         Raises only where somebody is invited who has blocked this person: the room would be made,
         the invite refused, and an empty room left over.
         """
-        asker = requester.user.to_string()
-        if rooms.is_ours(asker, self._server_name):
-            # Ghosts make rooms of their own.
-            if asker.startswith(CHECKER):
-                self._last_report = -REPORT_EVERY
-                self._api.delayed_background_call(0, self.report, desc="stonechat_report")
-            return
         unwanted: list[str] = []
         try:
-            unwanted = await self._prepare(content, asker, is_admin=is_admin)
-        except Exception:
-            logger.exception("A room is created as if there were no module")
+            unwanted = await self._prepare(content, requester.user.to_string(), is_admin=is_admin)
+        except Exception as error:  # noqa: BLE001
+            self._failures.caught("on_create_room", error)
         if unwanted:
             raise SynapseError(
                 403, f"{unwanted[0]} cannot be invited by you", errcode=Codes.FORBIDDEN
             )
 
     async def _prepare(self, content: dict[str, Any], asker: str, *, is_admin: bool) -> list[str]:
-        """Change the request, and tell who in it does not want to be invited by this person."""
+        """Change the request, and return who in it does not want to be invited by this person."""
+        if rooms.is_ours(asker, self._server_name):
+            # Ghosts make rooms of their own.
+            if asker.startswith(CHECKER):
+                self._last_report = -REPORT_EVERY
+                self._api.delayed_background_call(
+                    0, self.look_after_itself, desc="stonechat_report"
+                )
+            return []
         rooms.encrypt_direct(content, self._server_name)
         question = rooms.question(content, asker, self._server_name)
         if question is None:
@@ -116,7 +127,7 @@ class StonechatModule:
         return []
 
     async def _can_be_invited(self, owner: str) -> bool:
-        """Whether Synapse would let anybody invite this person.
+        """Return whether Synapse would let anybody invite this person.
 
         If it would not, creating the room would fail. The ghost can tell the asker instead.
         """
@@ -140,6 +151,13 @@ class StonechatModule:
     ) -> Literal["NOT_SPAM"] | Codes:
         """Refuse the invites of local people whom the invited have blocked."""
         del room_id  # no room is Stonechat's business
+        try:
+            return await self._may_invite(inviter, invitee)
+        except Exception as error:  # noqa: BLE001
+            self._failures.caught("user_may_invite", error)
+            return NOT_SPAM
+
+    async def _may_invite(self, inviter: str, invitee: str) -> Literal["NOT_SPAM"] | Codes:
         ours = (rooms.is_ours(user, self._server_name) for user in (inviter, invitee))
         if any(ours) or not self._api.is_mine(inviter):
             return NOT_SPAM
@@ -148,8 +166,26 @@ class StonechatModule:
         blocked = await self._stonechat.blocked(inviter, [invitee])
         return Codes.FORBIDDEN if blocked else NOT_SPAM
 
-    async def report(self) -> None:
+    async def look_after_itself(self) -> None:
+        """Read the token again, and report to Stonechat, when either is due."""
+        try:
+            await self._read_token()
+            await self._report()
+        except Exception as error:  # noqa: BLE001
+            self._failures.caught("look_after_itself", error)
+
+    async def _read_token(self) -> None:
+        now = self._clock.seconds()
+        if now < self._token_read_at + READ_EVERY:
+            return
+        self._token_read_at = now
+        # On a thread of Synapse's: a disk that hangs would hold up everybody.
+        self._token.take(await self._api.defer_to_thread(self._token.look))
+
+    async def _report(self) -> None:
         """Tell Stonechat that the module is loaded, again and again until it has heard it."""
+        if self._token.value() is None:
+            return
         now = self._clock.seconds()
         # What went unanswered is followed by a report soon, which shows when it is over.
         well = self._heard and self._stonechat.answers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,12 +12,14 @@ from twisted.trial import unittest
 
 from synapse_stonechat import StonechatModule
 from synapse_stonechat.config import Config
+from synapse_stonechat.secret import Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 HERE = "stone.test"
-CONFIG = Config("http://127.0.0.1:29331", "mod_" + "0" * 64)
+TOKEN = "mod_" + "0" * 64
+URL = "http://127.0.0.1:29331"
 
 
 class Web:
@@ -65,14 +68,20 @@ class Api:
     def register_third_party_rules_callbacks(self, **callbacks: Any) -> None:
         self.callbacks |= callbacks
 
-    def register_spam_checker_callbacks(self, **callbacks: Any) -> None:
-        self.callbacks |= callbacks
+    def register_spam_checker_callbacks(
+        self, *, user_may_invite: Any, federated_user_may_invite: Any = None
+    ) -> None:
+        self.callbacks["user_may_invite"] = user_may_invite
+        self.callbacks["federated_user_may_invite"] = federated_user_may_invite
 
     def delayed_background_call(self, _msec: float, call: Any, **_: Any) -> None:
         self.background.append(call)
 
     def looping_background_call(self, call: Any, msec: float, **_: Any) -> None:
         del call, msec
+
+    async def defer_to_thread(self, call: Callable[[], Any]) -> Any:
+        return call()
 
     def is_mine(self, user: str) -> bool:
         return user.endswith(f":{HERE}")
@@ -98,16 +107,31 @@ class QuietTest(unittest.TestCase):
         self.addCleanup(quiet.__exit__, None, None, None)
 
     @contextmanager
-    def warning(self, *expected: str) -> Iterator[None]:
+    def warning(self, *expected: str) -> Iterator[Any]:
         """Expect just these warnings, each by a part of it."""
         with self.assertLogs("synapse_stonechat", "WARNING") as logs:
-            yield
+            yield logs
         self.assertEqual(len(logs.output), len(expected), logs.output)
         for part, line in zip(expected, logs.output, strict=True):
             self.assertIn(part, line)
 
+    def token_file(self, content: str = TOKEN) -> Path:
+        """Make a token file as Stonechat does."""
+        path = Path(self.mktemp())
+        path.write_text(content + "\n", encoding="utf-8")
+        path.chmod(0o640)
+        return path
 
-def module() -> tuple[StonechatModule, Api, task.Clock]:
-    """Make a module that has reported nothing yet, on a clock that stands still."""
-    api, clock = Api(), task.Clock()
-    return StonechatModule(CONFIG, cast("Any", api), cast("Any", clock)), api, clock
+    def config(self) -> Config:
+        return Config(URL, str(self.token_file()))
+
+    def token(self) -> Token:
+        return Token(str(self.token_file()))
+
+    def make_module(
+        self, api: Api | None = None, given: Config | None = None
+    ) -> tuple[StonechatModule, Api, task.Clock]:
+        """Make a module that has reported nothing yet, on a clock that stands still."""
+        api, clock = api or Api(), task.Clock()
+        given = given or self.config()
+        return StonechatModule(given, cast("Any", api), cast("Any", clock)), api, clock

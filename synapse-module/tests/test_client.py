@@ -5,8 +5,9 @@ from typing import Any, cast
 from twisted.internet import defer, task
 
 from synapse_stonechat.client import FIRST_PAUSE, Answer, Stonechat
+from synapse_stonechat.config import DEFAULT_TIME_LIMIT, Config
 from synapse_stonechat.rooms import Question
-from tests.fakes import CONFIG, QuietTest, Web, refuse, silence
+from tests.fakes import TOKEN, URL, QuietTest, Web, refuse, silence
 
 SAMS, KIMS = "@_dm_sam:stone.test", "@_dm_kim:stone.test"
 SAM, ROB = "@samuel:stone.test", "@rob:stone.test"
@@ -18,7 +19,10 @@ class ClientTest(QuietTest):
     def setUp(self) -> None:
         super().setUp()
         self.web, self.clock = Web(), task.Clock()
-        self.stonechat = Stonechat(cast("Any", self.web), CONFIG, cast("Any", self.clock))
+        config = Config(URL, "unused here")
+        self.stonechat = Stonechat(
+            cast("Any", self.web), config, self.token(), cast("Any", self.clock)
+        )
 
     def ask(self) -> defer.Deferred[Answer | None]:
         return defer.ensureDeferred(self.stonechat.introduce(QUESTION))
@@ -41,7 +45,7 @@ class ClientTest(QuietTest):
                 "encrypted": True,
             },
         )
-        token = f"Bearer {CONFIG.token}".encode()
+        token = f"Bearer {TOKEN}".encode()
         self.assertEqual(self.web.headers, [{b"Authorization": [token]}])
 
     def test_nothing_is_taken_from_an_answer_that_was_not_asked_for(self) -> None:
@@ -75,7 +79,7 @@ class ClientTest(QuietTest):
 
     def test_nobody_waits_longer_than_the_limit(self) -> None:
         asked = self.ask()
-        self.clock.advance(CONFIG.time_limit - 0.01)
+        self.clock.advance(DEFAULT_TIME_LIMIT - 0.01)
         self.assertNoResult(asked)
         with self.warning("no answer within 0.5 s"):
             self.clock.advance(0.02)
@@ -91,6 +95,17 @@ class ClientTest(QuietTest):
         self.assertIsNone(self.successResultOf(asked))
         if not late.called:
             late.callback(GOOD)
+
+    def test_what_the_other_side_words_forges_no_line_of_the_log(self) -> None:
+        def refuse_oddly(*_: Any) -> Any:
+            raise ConnectionRefusedError("no\n2026-01-01 \x1b[31mWARNING " + "x" * 10_000)
+
+        self.web.answer = refuse_oddly
+        with self.assertLogs("synapse_stonechat", "WARNING") as logs:
+            self.assertIsNone(self.successResultOf(self.ask()))
+        [line] = logs.output
+        self.assertTrue(line.isprintable(), line)
+        self.assertLess(len(line), 400)
 
     def test_after_a_failure_nobody_waits_until_a_pause_is_over(self) -> None:
         asked = self.ask()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from synapse.module_api.errors import ConfigError
@@ -10,17 +8,12 @@ from twisted.trial import unittest
 from synapse_stonechat import StonechatModule
 from synapse_stonechat.config import Config
 
-TOKEN = "mod_" + "0" * 64
+TOKEN_FILE = "/var/lib/stonechat/config/module.token"
 
 
 class ConfigTest(unittest.TestCase):
-    def setUp(self) -> None:
-        self.token_file = Path(self.mktemp())
-        self.token_file.write_text(TOKEN + "\n", encoding="utf-8")
-        self.token_file.chmod(0o640)
-
     def given(self, **changes: Any) -> dict[str, Any]:
-        config = {"url": "http://127.0.0.1:29331/", "token_file": str(self.token_file)} | changes
+        config = {"url": "http://127.0.0.1:29331/", "token_file": TOKEN_FILE} | changes
         return {key: value for key, value in config.items() if value is not None}
 
     def refused(self, *parts: str, **changes: Any) -> None:
@@ -31,7 +24,7 @@ class ConfigTest(unittest.TestCase):
 
     def test_what_init_prints_is_accepted(self) -> None:
         config = StonechatModule.parse_config(self.given(time_limit="500ms"))
-        self.assertEqual(config, Config("http://127.0.0.1:29331", TOKEN, 0.5))
+        self.assertEqual(config, Config("http://127.0.0.1:29331", TOKEN_FILE, 0.5))
         self.assertEqual(StonechatModule.parse_config(self.given()), config)
 
     def test_the_time_limit_has_a_unit_and_bounds(self) -> None:
@@ -50,19 +43,7 @@ class ConfigTest(unittest.TestCase):
         self.refused("`url`", "user name", url="http://me:secret@127.0.0.1")
         self.refused("`url`", "after ? or #", url="http://127.0.0.1/?a=1")
         self.refused("`token_file`", "is missing", token_file=None)
-        self.refused("`token_file`", "cannot be read", token_file="/nowhere/at/all")
+        self.refused("`token_file`", "is missing", token_file=7)
         self.refused("`tokenfile`", "is unknown", "token_file", tokenfile="x")
         with self.assertRaises(ConfigError):
             StonechatModule.parse_config(None)  # type: ignore[arg-type]
-
-    def test_a_token_that_others_can_read_or_that_is_none_is_refused(self) -> None:
-        self.token_file.chmod(0o644)
-        self.refused("`token_file`", "by others", "chmod 640")
-        for content in ["", "short", "with a space " + "0" * 64, "0" * 300, "ü" * 64]:
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
-                file.write(content)
-                file.flush()
-                self.refused("holds no token", token_file=file.name)
-
-    def test_the_token_is_in_no_message(self) -> None:
-        self.assertNotIn(TOKEN, repr(StonechatModule.parse_config(self.given())))

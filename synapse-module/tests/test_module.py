@@ -8,8 +8,10 @@ from synapse.module_api import NOT_SPAM
 from synapse.module_api.errors import Codes, SynapseError
 from twisted.internet import defer
 
-from synapse_stonechat.module import REPORT_AGAIN, REPORT_EVERY
-from tests.fakes import QuietTest, module, refuse
+from synapse_stonechat import StonechatModule
+from synapse_stonechat.failures import WARN_EVERY
+from synapse_stonechat.module import READ_EVERY, REPORT_AGAIN, REPORT_EVERY
+from tests.fakes import TOKEN, URL, QuietTest, refuse
 from tests.test_rooms import ALICE, BOT, KIM, KIMS, SAM, SAMS, direct
 
 ROOM = "!room:stone.test"
@@ -18,7 +20,7 @@ ROOM = "!room:stone.test"
 class ModuleTest(QuietTest):
     def setUp(self) -> None:
         super().setUp()
-        self.module, self.api, self.clock = module()
+        self.module, self.api, self.clock = self.make_module()
         self.web = self.api.http_client
         self.owners: dict[str, str | None] = {SAMS: SAM, KIMS: KIM}
         self.blocked: set[str] = set()
@@ -45,7 +47,7 @@ class ModuleTest(QuietTest):
         return self.successResultOf(defer.ensureDeferred(done))
 
     def report(self) -> None:
-        self.successResultOf(defer.ensureDeferred(self.module.report()))
+        self.successResultOf(defer.ensureDeferred(self.module.look_after_itself()))
 
     def test_the_owner_takes_the_ghosts_place(self) -> None:
         content = direct(SAMS)
@@ -124,12 +126,26 @@ class ModuleTest(QuietTest):
         self.successResultOf(self.create(content))
         self.assertEqual(content, direct(SAMS))
 
-    def test_whatever_breaks_in_here_breaks_no_room(self) -> None:
+    def test_what_breaks_in_here_breaks_no_room_and_is_logged_once_an_hour(self) -> None:
         self.api.get_userinfo_by_id = refuse  # type: ignore[assignment]
-        content = direct(SAMS)
-        with self.warning("A room is created as if there were no module\nTraceback"):
-            self.successResultOf(self.create(content))
-        self.assertEqual(content, direct(SAMS))
+        for _ in range(2):
+            with self.warning("on_create_room failed"):
+                for _ in range(100):
+                    content = direct(SAMS)
+                    self.successResultOf(self.create(content))
+                    self.assertEqual(content, direct(SAMS))
+            self.clock.advance(WARN_EVERY)
+
+    def test_what_breaks_in_here_breaks_no_invite_and_no_report(self) -> None:
+        self.module._expected.take = refuse  # type: ignore[assignment]  # noqa: SLF001
+        with self.warning("user_may_invite failed"):
+            for _ in range(100):
+                self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
+        self.module._stonechat.report = refuse  # type: ignore[assignment]  # noqa: SLF001
+        with self.warning("look_after_itself failed"):
+            for _ in range(10):
+                self.clock.advance(REPORT_AGAIN)
+                self.report()
 
     def test_a_blocked_persons_room_is_refused_before_it_is_there(self) -> None:
         self.blocked = {SAM}
@@ -159,6 +175,58 @@ class ModuleTest(QuietTest):
         self.assertEqual(self.may_invite("@eve:elsewhere.org", SAM), NOT_SPAM)
         self.successResultOf(self.create(direct(SAM), by=SAMS))
         self.assertEqual(self.web.asked, [])
+
+    def test_without_a_token_everything_passes_and_one_warning_says_why(self) -> None:
+        path = self.token_file()
+        path.unlink()
+        self.blocked = {SAM}
+        given = StonechatModule.parse_config({"url": URL, "token_file": str(path)})
+        with self.warning(f"has no token: {path} is not there"):
+            self.module, self.api, self.clock = self.make_module(given=given)
+            self.web = self.api.http_client
+            self.web.answer = self.answer
+            for _ in range(10):
+                content = direct(SAMS, initial_state=[])
+                self.successResultOf(self.create(content))
+                # What needs no answer is done all the same.
+                self.assertEqual(content, direct(SAMS))
+                self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
+                self.clock.advance(REPORT_AGAIN)
+                self.report()
+        self.assertEqual(self.web.asked, [])
+
+        # It appears, and the module works without a restart of Synapse.
+        path.write_text(TOKEN, encoding="utf-8")
+        path.chmod(0o640)
+        self.clock.advance(READ_EVERY)
+        self.report()
+        self.assertEqual(self.web.paths(), ["module"])
+        self.assertEqual(self.may_invite(ALICE, SAM), Codes.FORBIDDEN)
+        self.assertEqual(self.web.headers[-1], {b"Authorization": [f"Bearer {TOKEN}".encode()]})
+
+    def test_the_token_file_is_read_on_another_thread_and_not_at_every_look(self) -> None:
+        reads: list[defer.Deferred[Any]] = []
+
+        def defer_to_thread(_: Any) -> defer.Deferred[Any]:
+            reads.append(defer.Deferred())
+            return reads[-1]
+
+        self.api.defer_to_thread = defer_to_thread  # type: ignore[assignment]
+        self.report()
+        self.assertEqual(reads, [])
+        self.clock.advance(READ_EVERY)
+        looking = defer.ensureDeferred(self.module.look_after_itself())
+        # While a disk hangs, everything goes on with the token that was there.
+        self.assertNoResult(looking)
+        self.assertEqual(self.may_invite(ALICE, KIM), NOT_SPAM)
+        self.assertEqual(self.web.paths(), ["module", "blocked"])
+        self.report()
+        self.assertEqual(len(reads), 1)
+        reads[0].callback(TOKEN[::-1])
+        self.successResultOf(looking)
+        self.may_invite(ALICE, KIM)
+        token = f"Bearer {TOKEN[::-1]}".encode()
+        self.assertEqual(self.web.headers[-1], {b"Authorization": [token]})
 
     def test_an_owner_who_was_put_in_is_invited_once_without_another_question(self) -> None:
         self.successResultOf(self.create(direct(SAMS, KIM)))
