@@ -6,6 +6,7 @@ when it makes it; those who were asked about already are not asked about twice.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 KEPT_FOR = 120.0
 """How long an invite may take to be made, in seconds."""
-MOST = 10_000
-"""How many are remembered at a time; the oldest make room."""
+MAX_EXPECTED = 10_000
+"""Maximum number of invites that are remembered; the oldest make room."""
 
 
 class Expected:
@@ -25,22 +26,22 @@ class Expected:
     def __init__(self, clock: Clock) -> None:
         """Expect nobody yet."""
         self._clock = clock
-        self._until: dict[tuple[str, str], float] = {}
+        # Ordered: a plain dict looks for its first key past all those that were deleted.
+        self._until: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def add(self, inviter: str, people: Iterable[str]) -> None:
         """Expect these invites."""
         now = self._clock.seconds()
         for person in people:
-            # Taken out first, so that the order of the keys is that of their times.
-            self._until.pop((inviter, person), None)
             self._until[inviter, person] = now + KEPT_FOR
+            self._until.move_to_end((inviter, person))
         while self._until:
             oldest = next(iter(self._until))
-            if len(self._until) <= MOST and self._until[oldest] > now:
+            if len(self._until) <= MAX_EXPECTED and self._until[oldest] > now:
                 break
             del self._until[oldest]
 
     def take(self, inviter: str, invitee: str) -> bool:
-        """Whether this invite was expected; the next one of the same kind is not."""
+        """Return whether this invite was expected. The next one of the same kind is not."""
         until = self._until.pop((inviter, invitee), None)
         return until is not None and self._clock.seconds() < until

@@ -157,7 +157,10 @@ class StonechatModule:
             self._failures.caught("user_may_invite", error)
             return NOT_SPAM
 
-    async def _may_invite(self, inviter: str, invitee: str) -> Literal["NOT_SPAM"] | Codes:
+    async def _may_invite(self, inviter: Any, invitee: Any) -> Literal["NOT_SPAM"] | Codes:
+        # Synapse has not checked the invited name yet: it can be megabytes long.
+        if not (rooms.is_matrix_id(inviter) and rooms.is_matrix_id(invitee)):
+            return NOT_SPAM
         ours = (rooms.is_ours(user, self._server_name) for user in (inviter, invitee))
         if any(ours) or not self._api.is_mine(inviter):
             return NOT_SPAM

@@ -2,6 +2,11 @@
 
 Pure: a request in, a question or a changed request out. Every field is the client's and may be
 anything. What is malformed is left alone: Synapse has its own words for it.
+
+Synapse calls this on its only thread, before it has checked anything, with up to 12.5 MiB of JSON.
+So `is_bounded` looks at the lengths of the lists first, and a longer request stays as it is. In the
+others, only names of up to 255 characters and single keys of objects are read; nested JSON is
+neither walked, compared nor copied.
 """
 
 from __future__ import annotations
@@ -12,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import TypeGuard
 
-MOST_HANDLES = 10
-"""A room that names more handles is left to the ghosts: ten introduce, the others decline."""
-MOST_PEOPLE = 1000
-"""How many people are asked about at most, besides handles."""
+MAX_INVITEES = 100
+"""Maximum number of invitees in a request that the module looks at."""
+MAX_STATE_EVENTS = 100
+"""Maximum number of initial state events in a request that the module looks at."""
+MAX_CREATORS = 100
+"""Maximum number of additional creators in a request that the module looks at."""
+MAX_HANDLES = 10
+"""Maximum number of handles. Beyond it, all is left to the ghosts, of which ten introduce."""
+MAX_ID_LENGTH = 255
+"""Maximum length of a Matrix ID."""
 
 ENCRYPTION = "m.room.encryption"
 MEGOLM = "m.megolm.v1.aes-sha2"
@@ -26,7 +38,6 @@ TRUSTED = "trusted_private_chat"
 _PREFIX = "@_dm_"
 _HANDLE = re.compile(r"[a-z0-9_]{1,64}")
 _MATRIX_ID = re.compile(r"@[!-9;-~]*:[!-~]+")
-_LONGEST = 255
 
 
 @dataclass(frozen=True)
@@ -45,13 +56,30 @@ class Question:
     """Whether it is encrypted from its first moment."""
 
 
+def is_bounded(content: Mapping[str, Any]) -> bool:
+    """Return whether a request is small enough for the module to look at.
+
+    Reads three lengths and no element.
+    """
+    return (
+        _fits(content.get("invite"), MAX_INVITEES)
+        and _fits(content.get("initial_state"), MAX_STATE_EVENTS)
+        and _fits(_named_creators(content), MAX_CREATORS)
+    )
+
+
 def is_ours(user: str, server_name: str) -> bool:
-    """Whether a user is one of Stonechat's: a ghost, the bot, or one without a purpose."""
+    """Return whether a user is one of Stonechat's: a ghost, the bot, or an unused name."""
     return user.startswith(_PREFIX) and user.partition(":")[2] == server_name
 
 
+def is_matrix_id(user: Any) -> TypeGuard[str]:
+    """Return whether a value can be a user's Matrix ID. Synapse refuses what cannot."""
+    return _is_name(user) and _MATRIX_ID.fullmatch(user) is not None
+
+
 def ghost(user: str, server_name: str) -> str | None:
-    """Tell the ghost that is meant, if one is. A handle has no case, though a Matrix ID has."""
+    """Return the ghost that is meant, if one is. Unlike a Matrix ID, a handle has no case."""
     localpart, _, server = user.partition(":")
     lower = localpart.lower()
     name = lower.removeprefix(_PREFIX)
@@ -62,49 +90,46 @@ def ghost(user: str, server_name: str) -> str | None:
     return f"{lower}:{server}"
 
 
-def invited(content: Mapping[str, Any]) -> list[str]:
-    """List who is invited by Matrix ID. Nobody, if the list is not what it should be."""
-    invite = content.get("invite")
-    if isinstance(invite, list) and all(isinstance(user, str) for user in invite):
-        return list(invite)
-    return []
-
-
 def question(content: Mapping[str, Any], asker: str, server_name: str) -> Question | None:
-    """Tell what there is to ask about this room, if there is anything."""
+    """Return what there is to ask about this room, if there is anything."""
+    if not is_bounded(content):
+        return None
     ghosts: dict[str, None] = {}
     people: dict[str, None] = {}
-    for user in invited(content):
+    for user in _invited(content):
         if found := ghost(user, server_name):
             ghosts[found] = None
-        elif user != asker and not is_ours(user, server_name) and _is_matrix_id(user):
+        elif user != asker and not is_ours(user, server_name) and is_matrix_id(user):
             people[user] = None
-    if len(ghosts) > MOST_HANDLES:
+    if len(ghosts) > MAX_HANDLES:
         ghosts.clear()
     if not ghosts and not people:
         return None
     return Question(
         asker=asker,
         ghosts=tuple(ghosts),
-        people=tuple(people)[:MOST_PEOPLE],
+        people=tuple(people),
         direct=content.get("is_direct") is True,
         encrypted=is_encrypted(content),
     )
 
 
 def is_encrypted(content: Mapping[str, Any]) -> bool:
-    """Whether the request asks for encryption."""
+    """Return whether a bounded request asks for encryption."""
     return any(event.get("type") == ENCRYPTION for event in _room_state(content))
 
 
 def encrypt_direct(content: dict[str, Any], server_name: str) -> None:
     """Add encryption to a direct room that invites one of ours and does not ask for it."""
-    if content.get("is_direct") is not True or is_encrypted(content):
+    if content.get("is_direct") is not True or not is_bounded(content) or is_encrypted(content):
         return
-    if not any(_is_near(user, server_name) for user in invited(content)):
+    if not any(_is_near(user, server_name) for user in _invited(content)):
         return
     state = content.get("initial_state")
     if state is not None and not isinstance(state, list):
+        return
+    if state and len(state) >= MAX_STATE_EVENTS:
+        # With one more, the request would be over the bounds for `put_owners`.
         return
     event = {"type": ENCRYPTION, "state_key": "", "content": {"algorithm": MEGOLM}}
     content["initial_state"] = [*(state or []), event]
@@ -113,19 +138,83 @@ def encrypt_direct(content: dict[str, Any], server_name: str) -> None:
 def put_owners(
     content: dict[str, Any], asker: str, owners: Mapping[str, str], server_name: str
 ) -> list[str]:
-    """Put owners in the places of their ghosts, and say whom that invites.
+    """Put owners in the places of their ghosts, and return whom that invites.
 
     `owners` maps ghosts to owners. A ghost stays where the change would break the request.
     """
+    if not is_bounded(content):
+        return []
+    users = _invited(content)
+    levels = list(_levels_of_users(content))
+    have_level = {owner for owner in owners.values() if any(owner in by_user for by_user in levels)}
+    named = _named_creators(content) or []
+    creators = {user for user in named if _is_name(user)}
     replaced: dict[str, str] = {}
-    users = invited(content)
     for user in users:
         owner = owners.get(ghost(user, server_name) or "")
-        if owner and owner != asker and not _clashes(content, user, owner):
+        if not owner or owner == asker:
+            continue
+        # From room version 12 on, a creator who has a level too is an error. Without us it is none.
+        is_creator = content.get("preset") == TRUSTED or user in creators
+        if not (is_creator and owner in have_level):
             replaced[user] = owner
     if not replaced:
         return []
 
+    content["invite"] = _renamed_invitees(users, replaced)
+    for by_user in levels:
+        _rename_levels(by_user, replaced)
+    if not creators.isdisjoint(replaced):
+        content["creation_content"]["additional_creators"] = _renamed_creators(named, replaced)
+    return sorted(set(replaced.values()))
+
+
+def _fits(value: Any, most: int) -> bool:
+    return not isinstance(value, list) or len(value) <= most
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) <= MAX_ID_LENGTH
+
+
+def _is_near(user: str, server_name: str) -> bool:
+    return is_ours(user, server_name) or ghost(user, server_name) is not None
+
+
+def _invited(content: Mapping[str, Any]) -> list[str]:
+    """Return who is invited by Matrix ID. Nobody, if the list is not what it should be."""
+    invite = content.get("invite")
+    if isinstance(invite, list) and all(_is_name(user) for user in invite):
+        return list(invite)
+    return []
+
+
+def _named_creators(content: Mapping[str, Any]) -> list[Any] | None:
+    creation = content.get("creation_content")
+    named = creation.get("additional_creators") if isinstance(creation, dict) else None
+    return named if isinstance(named, list) else None
+
+
+def _room_state(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the initial state events that concern the room as a whole."""
+    state = content.get("initial_state")
+    for event in state if isinstance(state, list) else []:
+        if isinstance(event, dict) and event.get("state_key", "") == "":
+            yield event
+
+
+def _levels_of_users(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the objects that give people power levels by name."""
+    places = [content.get("power_level_content_override")]
+    places += [e.get("content") for e in _room_state(content) if e.get("type") == POWER_LEVELS]
+    for levels in places:
+        by_user = levels.get("users") if isinstance(levels, dict) else None
+        if isinstance(by_user, dict):
+            yield by_user
+
+
+def _renamed_invitees(users: list[str], replaced: Mapping[str, str]) -> list[str]:
+    """Return the invite list with owners for ghosts. Someone invited by two names stays once."""
     there = {user for user in users if user not in replaced}
     invite: list[str] = []
     for user in users:
@@ -133,73 +222,32 @@ def put_owners(
         if owner is None:
             invite.append(user)
         elif owner not in there:
-            # Invited by both handles, or by handle and by name: one invite is enough.
             there.add(owner)
             invite.append(owner)
-    content["invite"] = invite
-
-    for levels in _power_levels(content):
-        levels["users"] = _renamed(levels["users"], replaced)
-    creation = content.get("creation_content")
-    if isinstance(creation, dict) and isinstance(creation.get("additional_creators"), list):
-        creators = [_rename(user, replaced) for user in creation["additional_creators"]]
-        content["creation_content"] = {**creation, "additional_creators": _each_once(creators)}
-    return sorted(set(replaced.values()))
+    return invite
 
 
-def _is_matrix_id(user: str) -> bool:
-    """Whether this can be somebody; Synapse refuses what cannot."""
-    return len(user) <= _LONGEST and _MATRIX_ID.fullmatch(user) is not None
+def _rename_levels(by_user: dict[str, Any], replaced: Mapping[str, str]) -> None:
+    """Give the ghosts' levels to their owners. A level that an owner has already stays.
 
-
-def _is_near(user: str, server_name: str) -> bool:
-    return is_ours(user, server_name) or ghost(user, server_name) is not None
-
-
-def _room_state(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """List the initial state that concerns the room as a whole."""
-    state = content.get("initial_state")
-    for event in state if isinstance(state, list) else []:
-        if isinstance(event, dict) and event.get("state_key", "") == "":
-            yield event
-
-
-def _power_levels(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """List the contents that give people power by name."""
-    places = [content.get("power_level_content_override")]
-    places += [e.get("content") for e in _room_state(content) if e.get("type") == POWER_LEVELS]
-    for levels in places:
-        if isinstance(levels, dict) and isinstance(levels.get("users"), dict):
-            yield levels
-
-
-def _clashes(content: Mapping[str, Any], user: str, owner: str) -> bool:
-    """Whether the owner would be a creator of the room and have a level too.
-
-    From room version 12 on that is an error, and without us it would be none.
+    Changes the object in place: it may have a million entries.
     """
-    creation = content.get("creation_content")
-    named = creation.get("additional_creators") if isinstance(creation, dict) else None
-    creator = content.get("preset") == TRUSTED or (isinstance(named, list) and user in named)
-    return creator and any(owner in levels["users"] for levels in _power_levels(content))
+    for user, owner in replaced.items():
+        if user in by_user:
+            level = by_user.pop(user)
+            by_user.setdefault(owner, level)
 
 
-def _renamed(users: dict[str, Any], replaced: Mapping[str, str]) -> dict[str, Any]:
-    """Give the ghosts' levels to their owners. A level that an owner has of their own stays."""
-    renamed = {user: level for user, level in users.items() if user not in replaced}
-    for user, level in users.items():
-        if user in replaced:
-            renamed.setdefault(replaced[user], level)
-    return renamed
-
-
-def _rename(user: Any, replaced: Mapping[str, str]) -> Any:
-    return replaced.get(user, user) if isinstance(user, str) else user
-
-
-def _each_once(items: list[Any]) -> list[Any]:
-    once: list[Any] = []
-    for item in items:
-        if item not in once:
-            once.append(item)
-    return once
+def _renamed_creators(named: list[Any], replaced: Mapping[str, str]) -> list[Any]:
+    """Return the creators with owners for ghosts, each name once. Other values stay."""
+    seen: set[str] = set()
+    creators: list[Any] = []
+    for value in named:
+        if not _is_name(value):
+            creators.append(value)
+            continue
+        name = replaced.get(value, value)
+        if name not in seen:
+            seen.add(name)
+            creators.append(name)
+    return creators

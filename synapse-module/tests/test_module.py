@@ -176,6 +176,12 @@ class ModuleTest(QuietTest):
         self.successResultOf(self.create(direct(SAM), by=SAMS))
         self.assertEqual(self.web.asked, [])
 
+    def test_a_name_of_any_length_neither_reaches_stonechat_nor_begins_a_pause(self) -> None:
+        # Synapse takes a name of 12 MiB here; Stonechat would refuse it, and be taken for silent.
+        self.assertEqual(self.may_invite(ALICE, f"@{'a' * 12_000_000}:stone.test"), NOT_SPAM)
+        self.assertEqual(self.may_invite(ALICE, "@ü:stone.test"), NOT_SPAM)
+        self.assertEqual(self.web.asked, [])
+
     def test_without_a_token_everything_passes_and_one_warning_says_why(self) -> None:
         path = self.token_file()
         path.unlink()
