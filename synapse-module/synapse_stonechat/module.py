@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,6 +18,7 @@ from synapse_stonechat.secret import Token
 from synapse_stonechat.version import VERSION
 
 if TYPE_CHECKING:
+    from synapse.events import EventBase
     from synapse.module_api import Requester
 
     from synapse_stonechat.clock import Clock
@@ -61,8 +63,7 @@ class StonechatModule:
         self._failures = Failures(self._clock)
         self._heard = False
         self._last_report = -REPORT_EVERY
-        api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
-        api.register_spam_checker_callbacks(user_may_invite=self.user_may_invite)
+        self._register()
         api.delayed_background_call(0, self.look_after_itself, desc="stonechat_report")
         api.looping_background_call(
             self.look_after_itself,
@@ -70,6 +71,18 @@ class StonechatModule:
             desc="stonechat_report",
             run_on_all_instances=True,
         )
+
+    def _register(self) -> None:
+        self._api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
+        register = self._api.register_spam_checker_callbacks
+        if "federated_user_may_invite" in inspect.signature(register).parameters:
+            register(
+                user_may_invite=self.user_may_invite,
+                federated_user_may_invite=self.federated_user_may_invite,
+            )
+        else:
+            # Before 1.133 Synapse asks `user_may_invite` about people of other servers too.
+            register(user_may_invite=self.user_may_invite)
 
     async def on_create_room(
         self,
@@ -149,7 +162,7 @@ class StonechatModule:
     async def user_may_invite(
         self, inviter: str, invitee: str, room_id: str
     ) -> Literal["NOT_SPAM"] | Codes:
-        """Refuse the invites of local people whom the invited have blocked."""
+        """Refuse invites by people whom the invited have blocked."""
         del room_id  # no room is Stonechat's business
         try:
             return await self._may_invite(inviter, invitee)
@@ -157,12 +170,26 @@ class StonechatModule:
             self._failures.caught("user_may_invite", error)
             return NOT_SPAM
 
+    async def federated_user_may_invite(self, event: EventBase) -> Literal["NOT_SPAM"] | Codes:
+        """Refuse invites by people of other servers whom the invited have blocked.
+
+        Synapse calls `user_may_invite` next, for the same invite.
+        """
+        try:
+            inviter, invitee = event.sender, event.get_state_key()
+            said = await self._may_invite(inviter, invitee)
+            if said == NOT_SPAM and rooms.is_matrix_id(invitee):
+                self._expected.add(inviter, [invitee])
+        except Exception as error:  # noqa: BLE001
+            self._failures.caught("federated_user_may_invite", error)
+            return NOT_SPAM
+        return said
+
     async def _may_invite(self, inviter: Any, invitee: Any) -> Literal["NOT_SPAM"] | Codes:
         # Synapse has not checked the invited name yet: it can be megabytes long.
         if not (rooms.is_matrix_id(inviter) and rooms.is_matrix_id(invitee)):
             return NOT_SPAM
-        ours = (rooms.is_ours(user, self._server_name) for user in (inviter, invitee))
-        if any(ours) or not self._api.is_mine(inviter):
+        if any(rooms.is_ours(user, self._server_name) for user in (inviter, invitee)):
             return NOT_SPAM
         if self._expected.take(inviter, invitee):
             return NOT_SPAM

@@ -4,17 +4,59 @@ import copy
 from types import SimpleNamespace
 from typing import Any, cast
 
+from synapse.events import EventBase, make_event_from_dict
+from synapse.logging.context import LoggingContext  # type: ignore[attr-defined]
 from synapse.module_api import NOT_SPAM
+from synapse.module_api.callbacks.spamchecker_callbacks import SpamCheckerModuleApiCallbacks
 from synapse.module_api.errors import Codes, SynapseError
+from synapse.util.clock import Clock
 from twisted.internet import defer
+from twisted.internet.testing import MemoryReactorClock
 
 from synapse_stonechat import StonechatModule
 from synapse_stonechat.failures import WARN_EVERY
 from synapse_stonechat.module import READ_EVERY, REPORT_AGAIN, REPORT_EVERY
-from tests.fakes import TOKEN, URL, QuietTest, refuse
+from tests.fakes import HERE, TOKEN, URL, Api, QuietTest, refuse, silence
 from tests.test_rooms import ALICE, BOT, KIM, KIMS, SAM, SAMS, direct
 
 ROOM = "!room:stone.test"
+EVE = "@eve:elsewhere.org"
+
+
+class OldApi(Api):
+    """The module API before Synapse 1.133."""
+
+    def register_spam_checker_callbacks(self, *, user_may_invite: Any) -> None:  # type: ignore[override]
+        self.callbacks["user_may_invite"] = user_may_invite
+
+
+class HomeServer:
+    """What Synapse's own calling of callbacks needs."""
+
+    hostname = HERE
+
+    def get_clock(self) -> Clock:
+        return Clock(cast("Any", MemoryReactorClock()), HERE)
+
+
+def invite(inviter: str, invitee: str | None) -> EventBase:
+    """Make the event by which somebody of another server invites."""
+    return make_event_from_dict(
+        {
+            "type": "m.room.member",
+            "sender": inviter,
+            "room_id": "!room:elsewhere.org",
+            "event_id": "$invite:elsewhere.org",
+            "content": {"membership": "invite"},
+            "origin_server_ts": 1,
+            "depth": 1,
+            "hashes": {},
+            "signatures": {},
+            "auth_events": [],
+            "prev_events": [],
+        }
+        | ({} if invitee is None else {"state_key": invitee})
+    )
 
 
 class ModuleTest(QuietTest):
@@ -45,6 +87,18 @@ class ModuleTest(QuietTest):
     def may_invite(self, inviter: str, invitee: str) -> Any:
         done = self.api.callbacks["user_may_invite"](inviter, invitee, ROOM)
         return self.successResultOf(defer.ensureDeferred(done))
+
+    def federated_may_invite(self, inviter: str, invitee: str | None) -> Any:
+        """Ask as Synapse does about an invite that arrives from another server."""
+        checks = SpamCheckerModuleApiCallbacks(cast("Any", HomeServer()))
+        checks.register_callbacks(
+            user_may_invite=self.api.callbacks["user_may_invite"],
+            federated_user_may_invite=self.api.callbacks["federated_user_may_invite"],
+        )
+        with LoggingContext(name="invite", server_name=HERE):
+            done = checks.federated_user_may_invite(invite(inviter, invitee))
+            said = self.successResultOf(defer.ensureDeferred(done))
+        return said if said == NOT_SPAM else said[0]
 
     def report(self) -> None:
         self.successResultOf(defer.ensureDeferred(self.module.look_after_itself()))
@@ -141,6 +195,9 @@ class ModuleTest(QuietTest):
         with self.warning("user_may_invite failed"):
             for _ in range(100):
                 self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
+        with self.warning("federated_user_may_invite failed"):
+            for _ in range(100):
+                self.assertEqual(self.federated_may_invite(EVE, SAM), NOT_SPAM)
         self.module._stonechat.report = refuse  # type: ignore[assignment]  # noqa: SLF001
         with self.warning("look_after_itself failed"):
             for _ in range(10):
@@ -167,14 +224,54 @@ class ModuleTest(QuietTest):
         with self.warning("does not answer (blocked: connection refused)"):
             self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
 
-    def test_ghosts_the_bot_and_people_elsewhere_are_not_asked_about(self) -> None:
+    def test_ghosts_and_the_bot_are_not_asked_about(self) -> None:
         self.blocked = {SAM}
         self.assertEqual(self.may_invite(SAMS, SAM), NOT_SPAM)
         self.assertEqual(self.may_invite(BOT, SAM), NOT_SPAM)
         self.assertEqual(self.may_invite(ALICE, SAMS), NOT_SPAM)
-        self.assertEqual(self.may_invite("@eve:elsewhere.org", SAM), NOT_SPAM)
+        self.assertEqual(self.federated_may_invite(EVE, SAMS), NOT_SPAM)
+        self.assertEqual(self.federated_may_invite(EVE, BOT), NOT_SPAM)
         self.successResultOf(self.create(direct(SAM), by=SAMS))
         self.assertEqual(self.web.asked, [])
+
+    def test_blocked_people_of_other_servers_cannot_invite_either(self) -> None:
+        self.blocked = {SAM}
+        self.assertEqual(self.federated_may_invite(EVE, SAM), Codes.FORBIDDEN)
+        self.assertEqual(self.web.asked, [("blocked", {"inviter": EVE, "people": [SAM]})])
+        self.assertEqual(self.federated_may_invite(EVE, KIM), NOT_SPAM)
+        # Synapse asks both callbacks about one invite; Stonechat is asked once.
+        self.assertEqual(self.web.paths(), ["blocked", "blocked"])
+        # Synapse has not checked yet that it is an invite.
+        done = self.api.callbacks["federated_user_may_invite"](invite(EVE, None))
+        self.assertEqual(self.successResultOf(defer.ensureDeferred(done)), NOT_SPAM)
+        self.assertEqual(len(self.web.asked), 2)
+
+    def test_an_invite_of_another_server_passes_when_stonechat_does_not_answer(self) -> None:
+        self.blocked = {SAM}
+        self.web.answer = refuse
+        with self.warning("does not answer (blocked: connection refused)"):
+            self.assertEqual(self.federated_may_invite(EVE, SAM), NOT_SPAM)
+        self.assertEqual(self.web.paths(), ["blocked"])
+
+    def test_an_invite_of_another_server_waits_for_stonechat_once_and_half_a_second(self) -> None:
+        self.web.answer = lambda *_: silence()
+        done = self.api.callbacks["federated_user_may_invite"](invite(EVE, SAM))
+        asked = defer.ensureDeferred(done)
+        self.clock.advance(0.49)
+        self.assertNoResult(asked)
+        with self.warning("no answer within 0.5 s"):
+            self.clock.advance(0.02)
+        self.assertEqual(self.successResultOf(asked), NOT_SPAM)
+        self.assertEqual(self.may_invite(EVE, SAM), NOT_SPAM)
+        self.assertEqual(self.web.paths(), ["blocked"])
+
+    def test_a_synapse_without_the_federated_callback_asks_the_other_one(self) -> None:
+        self.module, self.api, self.clock = self.make_module(OldApi())
+        self.web = self.api.http_client
+        self.web.answer = self.answer
+        self.blocked = {SAM}
+        self.assertNotIn("federated_user_may_invite", self.api.callbacks)
+        self.assertEqual(self.may_invite(EVE, SAM), Codes.FORBIDDEN)
 
     def test_a_name_of_any_length_neither_reaches_stonechat_nor_begins_a_pause(self) -> None:
         # Synapse takes a name of 12 MiB here; Stonechat would refuse it, and be taken for silent.
@@ -197,6 +294,7 @@ class ModuleTest(QuietTest):
                 # What needs no answer is done all the same.
                 self.assertEqual(content, direct(SAMS))
                 self.assertEqual(self.may_invite(ALICE, SAM), NOT_SPAM)
+                self.assertEqual(self.federated_may_invite(EVE, SAM), NOT_SPAM)
                 self.clock.advance(REPORT_AGAIN)
                 self.report()
         self.assertEqual(self.web.asked, [])

@@ -314,6 +314,50 @@ async fn with_the_module_a_blocked_person_cannot_invite_by_matrix_id_and_others_
     Ok(())
 }
 
+#[tokio::test]
+async fn with_the_module_a_blocked_person_of_another_server_cannot_invite_by_matrix_id()
+-> Result<()> {
+    let (mut world, there) = two_servers(with_module()).await?;
+    let ((sam, control_room), alice, bob) = tokio::try_join!(
+        world.owner("sam"),
+        Person::register(&there, "alice"),
+        Person::register(&there, "bob")
+    )?;
+    let bot = world.bot()?;
+    let block = format!("block {}", alice.user_id);
+    let answer = control_room.asks(&bot, &block).await?;
+    ensure!(answer.text().is_some_and(|text| text.contains("Blocked")));
+
+    forbidden(alice.starts_chat(&[&sam.user_id]).await)?;
+    let others: [&UserId; 1] = [&bob.user_id];
+    let options = ChatOptions::group();
+    let chat = alice.starts_chat_with(&others, options).await?;
+    forbidden(chat.invites(&sam.user_id).await)?;
+    // Somebody else of the same server gets through, into the same room too.
+    let bobs = bob.accepts(&invited_to(&bob, &chat).await?).await?;
+    bobs.invites(&sam.user_id).await?;
+    let invite = invited_to(&sam, &chat).await?;
+    ensure!(invite.sender == bob.user_id, "by {}", invite.sender);
+    let invites = sam.log().invites();
+    ensure!(
+        invites.iter().all(|invite| invite.sender != alice.user_id),
+        "{invites:#?}"
+    );
+
+    let answer = control_room.asks(&bot, &format!("un{block}")).await?;
+    ensure!(answer.text().is_some_and(|text| text.contains("Unblocked")));
+    let chat = alice.starts_chat(&[&sam.user_id]).await?;
+    comes_by_name(&sam, &chat, &alice).await?;
+
+    // Blocked again; but a Stonechat that is away keeps nobody's invite.
+    let answer = control_room.asks(&bot, &block).await?;
+    ensure!(answer.text().is_some_and(|text| text.contains("Blocked")));
+    forbidden(alice.starts_chat(&[&sam.user_id]).await)?;
+    world.service.stop().await?;
+    let chat = alice.starts_chat(&[&sam.user_id]).await?;
+    comes_by_name(&sam, &chat, &alice).await.map(drop)
+}
+
 /// A chat that is made while something is wrong with Stonechat, and how long that took.
 async fn starts_in_time(story: &Story) -> Result<(Chat, Duration)> {
     let begun = Instant::now();
