@@ -191,8 +191,13 @@ pub(super) fn module_yaml(config: &Config, token: &ModuleToken) -> String {
     format!(
         "\
 With the module in Synapse no ghost enters the rooms that are made for open handles. Install it from
-the folder synapse-module of Stonechat's source into the Python environment of Synapse:
-  /opt/venvs/matrix-synapse/bin/pip install ./synapse-module
+the folder synapse-module of Stonechat's source into a folder of its own:
+  /opt/venvs/matrix-synapse/bin/pip install --no-deps --upgrade \\
+      --target /usr/local/lib/stonechat-synapse ./synapse-module
+
+let Synapse find it there (systemctl edit matrix-synapse):
+  [Service]
+  Environment=PYTHONPATH=/usr/local/lib/stonechat-synapse
 
 and add to homeserver.yaml (to a list `modules` that is there already, add the entry) what stands
 in {file} as well:
