@@ -41,34 +41,38 @@ struct Wire<'a> {
     /// Any JSON: a negative or fractional number, or a string, must not cost the whole event.
     #[serde(borrow)]
     origin_server_ts: Option<&'a RawValue>,
-    redacts: Option<Value>,
-    unsigned: Option<Value>,
+    #[serde(borrow)]
+    redacts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    unsigned: Option<&'a RawValue>,
+}
+
+/// What the homeserver adds to an event. Not signed by anybody, so of any form.
+#[derive(Default, Deserialize)]
+struct Unsigned<'a> {
+    #[serde(borrow)]
+    age: Option<&'a RawValue>,
+    #[serde(borrow)]
+    transaction_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    invite_room_state: Option<&'a RawValue>,
 }
 
 impl RoomEvent {
     /// Reads an event; `room` is where it was found when it does not say so itself.
     pub(super) fn parse(json: &str, room: Option<&OwnedRoomId>) -> Option<Self> {
         let wire: Wire<'_> = serde_json::from_str(json).ok()?;
-        let invite_state = wire
-            .unsigned
-            .as_ref()
-            .map(stripped_state)
-            .unwrap_or_default();
-        let transaction = wire
-            .unsigned
-            .as_ref()
-            .and_then(|unsigned| unsigned["transaction_id"].as_str())
-            .map(Into::into);
-        let age = wire.unsigned.as_ref();
-        let age = age.and_then(|unsigned| unsigned["age"].as_u64());
+        let unsigned: Unsigned<'_> = wire.unsigned.and_then(read).unwrap_or_default();
+        let state: Option<Vec<Box<RawValue>>> = unsigned.invite_room_state.and_then(read);
+        let invite_state = bounded_stripped_state(state.unwrap_or_default());
+        let transaction: Option<String> = unsigned.transaction_id.and_then(read);
+        let age: Option<u64> = unsigned.age.and_then(read);
         // Moved into the content in room version 11.
-        let redacts = wire
-            .redacts
-            .as_ref()
-            .or_else(|| wire.content.get("redacts"));
-        let redacts = redacts
-            .and_then(Value::as_str)
-            .and_then(|id| id.try_into().ok());
+        let redacts: Option<String> = match wire.redacts {
+            Some(redacts) => read(redacts),
+            None => wire.content["redacts"].as_str().map(str::to_owned),
+        };
+        let redacts = redacts.and_then(|id| id.try_into().ok());
         Some(Self {
             id: wire.event_id,
             room: wire.room_id.or_else(|| room.cloned())?,
@@ -79,7 +83,7 @@ impl RoomEvent {
             sent_at: wire.origin_server_ts.and_then(timestamp),
             age: Duration::from_millis(age.unwrap_or_default()),
             redacts,
-            transaction,
+            transaction: transaction.map(Into::into),
             invite_state,
         })
     }
@@ -94,19 +98,17 @@ impl RoomEvent {
     }
 }
 
+/// Returns a value of the wanted kind; `None` if it is of another one.
+fn read<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Option<T> {
+    serde_json::from_str(json.get()).ok()
+}
+
 /// Returns a time in milliseconds, if it is one that can be.
 fn timestamp(json: &RawValue) -> Option<Timestamp> {
     /// The largest integer that canonical JSON allows.
     const LARGEST: u64 = (1 << 53) - 1;
-    let at = serde_json::from_str::<u64>(json.get()).ok()?;
+    let at: u64 = read(json)?;
     (at <= LARGEST).then_some(Timestamp(at))
-}
-
-fn stripped_state(unsigned: &Value) -> Vec<Box<RawValue>> {
-    let events = unsigned["invite_room_state"].as_array();
-    let events = events.into_iter().flatten();
-    let events = events.filter_map(|event| serde_json::value::to_raw_value(event).ok());
-    bounded_stripped_state(events.collect())
 }
 
 #[cfg(test)]
@@ -134,6 +136,12 @@ mod tests {
             let event = RoomEvent::parse(&event.to_string(), None).unwrap();
             assert_eq!(event.sent_at, read.map(Timestamp), "{sent}");
         }
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        let odd = format!(
+            r#"{{"event_id":"$e","room_id":"!r:x","sender":"@a:x","type":"t","content":{{}},
+            "redacts":{deep},"unsigned":{{"age":{deep},"invite_room_state":[{deep}]}}}}"#
+        );
+        assert!(RoomEvent::parse(&odd, None).is_some());
         let huge = r#"{"event_id":"$e","room_id":"!r:x","sender":"@a:x","type":"t","content":{},
             "origin_server_ts":1e400}"#;
         assert_eq!(RoomEvent::parse(huge, None).unwrap().sent_at, None);

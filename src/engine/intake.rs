@@ -7,6 +7,7 @@ use std::{
 };
 
 use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
+use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Mutex, time::Instant};
@@ -288,18 +289,19 @@ impl Engine {
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         let malformed = || DeadLetter::of(DeadLetterReason::ToDeviceMalformed, json.get());
-        let Ok(value) = serde_json::from_str::<Value>(json.get()) else {
+        let Ok(message) = serde_json::from_str::<Message<'_>>(json.get()) else {
             taken.dead_letters.push(malformed());
             return Ok(());
         };
-        let named = value["to_user_id"]
-            .as_str()
-            .and_then(|user| user.try_into().ok());
+        let named = message.to_user_id.and_then(|user| {
+            let user = serde_json::from_str::<String>(user.get()).ok()?;
+            OwnedUserId::try_from(user).ok()
+        });
         let Some(user) = user.cloned().or(named) else {
             taken.dead_letters.push(malformed());
             return Ok(());
         };
-        let digest = digest(&user, &value);
+        let digest = digest(&user, &message);
         let known = self.store().contains::<Digests>(&digest)?;
         if known || !taken.digests.insert(digest) {
             taken.again = true;
@@ -411,15 +413,32 @@ fn json_with_room(json: &RawValue, room: Option<&ruma::OwnedRoomId>) -> String {
     }
 }
 
+/// A to-device message, as far as it is looked at before its machine reads it.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    to_user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sender: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
 /// Tells one to-device message from another: transactions and `/sync` shape the same one
 /// differently, but recipient, sender, type and content stay.
-fn digest(user: &OwnedUserId, value: &Value) -> [u8; 32] {
-    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes.
-    let parts = [&value["sender"], &value["type"], &value["content"]];
+fn digest(user: &OwnedUserId, message: &Message<'_>) -> [u8; 32] {
+    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes. What it cannot
+    // read is nothing that a machine can, and is told apart as it stands.
+    let canonical = |json: Option<&RawValue>| {
+        let json = json.map_or("null", RawValue::get);
+        serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |it| it.to_string())
+    };
     let mut hash = Sha256::new();
     hash.update(user.as_bytes());
-    for part in parts {
-        let bytes = part.to_string();
+    for part in [message.sender, message.kind, message.content] {
+        let bytes = canonical(part);
         hash.update([0]);
         hash.update(bytes.len().to_be_bytes());
         hash.update(bytes.as_bytes());
@@ -432,6 +451,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn digest(user: &OwnedUserId, message: &Value) -> [u8; 32] {
+        super::digest(user, &serde_json::from_str(&message.to_string()).unwrap())
+    }
 
     #[test]
     fn a_transaction_and_a_sync_give_the_same_digest() {

@@ -21,7 +21,7 @@ use crate::{
     testing::{FakeHomeserver, TestClock},
 };
 
-async fn engine() -> (Engine, Store, FakeHomeserver) {
+pub(super) async fn engine() -> (Engine, Store, FakeHomeserver) {
     engine_at(Arc::new(TestClock::at(1_795_376_395_450))).await
 }
 

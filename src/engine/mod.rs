@@ -39,6 +39,8 @@ mod follow;
 mod gather;
 mod intake;
 #[cfg(test)]
+mod intake_property_tests;
+#[cfg(test)]
 mod intake_tests;
 mod interject;
 mod introduce;

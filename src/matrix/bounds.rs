@@ -6,11 +6,11 @@
 //! their own. What exceeds a bound becomes a [`DeadLetter`]: it is counted, never an error that stops
 //! what is behind it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::json_stream::Head;
 
@@ -153,30 +153,34 @@ pub fn bounded_event(json: &str) -> Result<Box<RawValue>, DeadLetter> {
     if json.len() <= ITEM_MAX {
         return RawValue::from_string(json.to_owned()).map_err(|_| malformed());
     }
-    let mut event: Value = serde_json::from_str(json).map_err(|_| malformed())?;
-    if let Some(fields) = event.as_object_mut() {
-        // Synapse sends the stripped state twice.
-        fields.remove("invite_room_state");
-        fields.remove("knock_room_state");
-    }
-    let state = event["unsigned"]["invite_room_state"].take();
-    if let Value::Array(state) = state {
-        let events = state
-            .iter()
-            .filter_map(|event| RawValue::from_string(event.to_string()).ok());
-        let kept = bounded_stripped_state(events.collect());
-        let kept = kept
-            .iter()
-            .filter_map(|event| serde_json::from_str(event.get()).ok());
-        event["unsigned"]["invite_room_state"] = Value::Array(kept.collect());
-    }
-    let reduced = event.to_string();
+    let reduced = reduced(json).ok_or_else(malformed)?;
     if reduced.len() > ITEM_MAX {
         let mut letter = DeadLetter::of(DeadLetterReason::EventTooLarge, json);
         letter.size = json.len() as u64;
         return Err(letter);
     }
     RawValue::from_string(reduced).map_err(|_| malformed())
+}
+
+/// Returns an event with its stripped state reduced. Nothing else of it is looked into, since it may be
+/// nested more deeply than a parser goes.
+fn reduced(json: &str) -> Option<String> {
+    type Fields = BTreeMap<String, Box<RawValue>>;
+    let mut event: Fields = serde_json::from_str(json).ok()?;
+    // Synapse sends the stripped state twice.
+    event.remove("invite_room_state");
+    event.remove("knock_room_state");
+    let unsigned = event.get("unsigned");
+    let unsigned = unsigned.and_then(|it| serde_json::from_str::<Fields>(it.get()).ok());
+    if let Some(mut unsigned) = unsigned
+        && let Some(state) = unsigned.remove("invite_room_state")
+    {
+        let state: Vec<Box<RawValue>> = serde_json::from_str(state.get()).unwrap_or_default();
+        let state = to_raw_value(&bounded_stripped_state(state)).ok()?;
+        unsigned.insert("invite_room_state".to_owned(), state);
+        event.insert("unsigned".to_owned(), to_raw_value(&unsigned).ok()?);
+    }
+    serde_json::to_string(&event).ok()
 }
 
 /// Keeps what is used of the stripped state of an invite: at most [`STRIPPED_STATE_MAX`] events of

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -44,6 +44,12 @@ fn an_invite_is_reduced_to_what_is_used_of_it() {
     assert_eq!(
         kinds,
         ["m.room.create", "m.room.join_rules", "m.room.member"]
+    );
+    let deep = format!("[{}{}]", "[".repeat(500), "]".repeat(500));
+    let nested = invite.to_string().replacen("[{", &format!("[{deep},{{"), 2);
+    assert!(
+        bounded_event(&nested).is_ok(),
+        "no depth of what is dropped matters"
     );
     assert_eq!(reduced["content"], invite["content"]);
     assert_eq!(reduced["unsigned"]["age"], 5);

@@ -227,6 +227,12 @@ impl JsonStream {
         }
     }
 
+    /// Returns how many bytes are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.value.kept.capacity() + self.key.capacity()
+    }
+
     /// Returns whether the document is an object, as far as it has been read.
     pub fn is_object(&self) -> bool {
         self.root == Some(b'{')

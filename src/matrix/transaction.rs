@@ -220,6 +220,13 @@ impl TransactionReader {
         Some(part)
     }
 
+    /// Returns how many bytes are held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        let dead_letters = self.taken.part.dead_letters.len() * size_of::<DeadLetter>();
+        self.taken.part_bytes + self.taken.to_device_bytes + self.stream.held() + dead_letters
+    }
+
     /// Ends the body and returns the last part.
     ///
     /// # Errors
