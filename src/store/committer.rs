@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{StoreError, files::Progress, pending::Pending};
+use super::{StoreError, failure::StoreFailure, files::Progress, pending::Pending};
 
 type Outcome = Result<(), StoreError>;
 type Waiter = Box<dyn FnOnce(Outcome) + Send>;
@@ -32,7 +32,7 @@ const PACE: Duration = Duration::from_millis(3);
 pub(super) struct Committer {
     notes: Mutex<Option<Sender<Waiter>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    stopped: Arc<OnceLock<String>>,
+    failure: StoreFailure,
     flushes: Arc<AtomicU64>,
     durable: Arc<AtomicU64>,
 }
@@ -44,14 +44,15 @@ impl Committer {
         progress: Option<Progress>,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::channel();
-        let stopped = Arc::new(OnceLock::new());
+        let failure = StoreFailure::default();
         let flushes = Arc::default();
         let durable = Arc::default();
         let flusher = Flusher {
             pending,
             progress,
             confirmed: 0,
-            stopped: stopped.clone(),
+            failure: failure.clone(),
+            ended: false,
             flushes: Arc::clone(&flushes),
             durable: Arc::clone(&durable),
         };
@@ -62,7 +63,7 @@ impl Committer {
         Ok(Self {
             notes: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
-            stopped,
+            failure,
             flushes,
             durable,
         })
@@ -78,12 +79,9 @@ impl Committer {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Fails when an earlier flush has failed.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        match self.stopped.get() {
-            Some(why) => Err(StoreError::Stopped(why.clone())),
-            None => Ok(()),
-        }
+    /// The failure that stops everything, also one that is noticed elsewhere.
+    pub(super) fn failure(&self) -> &StoreFailure {
+        &self.failure
     }
 
     /// Ask for a flush. Everything applied before this call is durable when `Ok` comes.
@@ -131,17 +129,20 @@ struct Flusher {
     progress: Option<Progress>,
     /// The last batch that this run has made sure of.
     confirmed: u64,
-    stopped: Arc<OnceLock<String>>,
+    failure: StoreFailure,
+    /// Whether the thread ended because the store is closed.
+    ended: bool,
     flushes: Arc<AtomicU64>,
     durable: Arc<AtomicU64>,
 }
 
-/// Nothing is durable any more without the thread: whatever ends it stops the store.
+/// Nothing becomes durable without the thread: a panic that ends it stops the store.
 impl Drop for Flusher {
     fn drop(&mut self) {
-        let _ = self
-            .stopped
-            .set("the thread that flushes has ended".to_owned());
+        if !self.ended {
+            let why = "the thread that flushes has ended".to_owned();
+            self.failure.record(&StoreError::Stopped(why));
+        }
     }
 }
 
@@ -156,6 +157,7 @@ impl Flusher {
                 Err(RecvTimeoutError::Disconnected) => {
                     // Nobody is left to tell.
                     let _ = self.flush();
+                    self.ended = true;
                     return;
                 }
             }
@@ -172,9 +174,7 @@ impl Flusher {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        if let Some(why) = self.stopped.get() {
-            return Err(StoreError::Stopped(why.clone()));
-        }
+        self.failure.check()?;
         // Whoever waits applied what they wait for before they left their note.
         let applied = self.pending.applied();
         let batch = match self.pending.hand_over() {
@@ -200,7 +200,7 @@ impl Flusher {
             // A flush that failed may have dropped what it should have written: to try again and
             // report success would be a lie.
             Err(e) => {
-                let _ = self.stopped.set(e.to_string());
+                self.failure.record(e);
             }
         }
         outcome.map(drop)

@@ -163,11 +163,17 @@ impl StoreError {
         }
     }
 
-    /// Whether the store as a whole is unusable, as opposed to one request to it.
+    /// Returns `true` if the store as a whole has failed, as opposed to one request to it or one
+    /// record in it. A store that was shut down has not failed.
     pub fn is_fatal(&self) -> bool {
         !matches!(
             self,
-            Self::TooLarge { .. } | Self::Encode { .. } | Self::Decode { .. } | Self::Backup(_)
+            Self::TooLarge { .. }
+                | Self::Encode { .. }
+                | Self::Decode { .. }
+                | Self::Unseal { .. }
+                | Self::Closed
+                | Self::Backup(_)
         )
     }
 }

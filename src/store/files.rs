@@ -11,7 +11,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::StoreError;
+use super::{StoreError, StoreFailure};
 
 /// Make the folder, for its owner alone.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
@@ -134,7 +134,12 @@ pub(crate) fn check_of(bytes: &[u8]) -> [u8; 8] {
 pub(crate) struct SideFile(Arc<Side>);
 
 enum Side {
-    Disk { file: File, path: PathBuf },
+    Disk {
+        file: File,
+        path: PathBuf,
+        /// The store that is of no use without this file.
+        failure: StoreFailure,
+    },
     Memory(Mutex<Vec<u8>>),
 }
 
@@ -149,8 +154,9 @@ impl SideFile {
         Self(Arc::new(Side::Memory(Mutex::default())))
     }
 
-    /// Open or create it, durably; it must belong to nobody else in this process or another.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+    /// Open or create it, durably; it must belong to nobody else in this process or another. When
+    /// it cannot be read or written later, the store has failed.
+    pub(crate) fn open(path: &Path, failure: StoreFailure) -> Result<Self, StoreError> {
         let file = open_private(path)?;
         let about = file
             .metadata()
@@ -174,6 +180,7 @@ impl SideFile {
         Ok(Self(Arc::new(Side::Disk {
             file,
             path: path.to_owned(),
+            failure,
         })))
     }
 
@@ -191,13 +198,19 @@ impl SideFile {
         let mut bytes = Zeroizing::new(vec![0u8; length]);
         let mut filled = 0;
         match &*self.0 {
-            Side::Disk { file, path } => {
+            Side::Disk {
+                file,
+                path,
+                failure,
+            } => {
                 while filled < length {
                     match file.read_at(&mut bytes[filled..], offset + filled as u64) {
                         Ok(0) => break,
                         Ok(n) => filled += n,
                         Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                        Err(e) => return Err(StoreError::io("read", path, &e)),
+                        Err(e) => {
+                            return failure.noting(Err(StoreError::io("read", path, &e)));
+                        }
                     }
                 }
             }
@@ -217,10 +230,16 @@ impl SideFile {
     /// Overwrite in place. Durable when this returns.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         match &*self.0 {
-            Side::Disk { file, path } => file
-                .write_all_at(bytes, offset)
-                .and_then(|()| file.sync_data())
-                .map_err(|e| StoreError::io("write", path, &e)),
+            Side::Disk {
+                file,
+                path,
+                failure,
+            } => {
+                let written = file
+                    .write_all_at(bytes, offset)
+                    .and_then(|()| file.sync_data());
+                failure.noting(written.map_err(|e| StoreError::io("write", path, &e)))
+            }
             Side::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);

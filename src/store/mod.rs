@@ -27,6 +27,7 @@ mod conformance;
 mod crash_tests;
 mod doubt;
 mod error;
+mod failure;
 pub(crate) mod files;
 mod key;
 mod known;
@@ -68,6 +69,7 @@ pub use self::{
     backup::Copied,
     batch::{Batch, MAX_KEY, MAX_VALUE},
     error::StoreError,
+    failure::StoreFailure,
     key::StoreKey,
     meta::Run,
     replace::{Contents, Made, Replaced},
@@ -202,6 +204,11 @@ impl Store {
         self.inner.run
     }
 
+    /// The failure that stops this store, for those who have to act on it.
+    pub fn failure(&self) -> StoreFailure {
+        self.inner.failure().clone()
+    }
+
     /// Whether the run before this one ended without [`Store::shut_down`].
     pub fn was_unclean(&self) -> bool {
         self.inner.run.after_unclean()
@@ -211,7 +218,7 @@ impl Store {
     pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        let value = self.inner.pending.get(&key)?;
+        let value = self.inner.noting(self.inner.pending.get(&key))?;
         value
             .map(|value| self.inner.value::<T>(&key, &value))
             .transpose()
@@ -231,7 +238,7 @@ impl Store {
             Ok(record) => return Ok(record),
             Err(before) => before,
         };
-        let value = self.inner.pending.get(&key)?;
+        let value = self.inner.noting(self.inner.pending.get(&key))?;
         let record = value
             .map(|value| self.inner.value::<T>(&key, &value).map(Arc::new))
             .transpose()?;
@@ -243,7 +250,7 @@ impl Store {
     pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        self.inner.pending.contains(&key)
+        self.inner.noting(self.inner.pending.contains(&key))
     }
 
     /// At most `limit` records in the order of their keys: those whose encoded key begins with
@@ -259,8 +266,9 @@ impl Store {
         let after = after
             .map(|after| physical::<T>(&after.encode()))
             .transpose()?;
-        let records = self.inner.pending.scan(&prefix, after.as_deref(), limit)?;
-        records
+        let records = self.inner.pending.scan(&prefix, after.as_deref(), limit);
+        self.inner
+            .noting(records)?
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
             .collect()
@@ -281,8 +289,9 @@ impl Store {
         let records = self
             .inner
             .pending
-            .scan_back(&prefix, before.as_deref(), limit)?;
-        records
+            .scan_back(&prefix, before.as_deref(), limit);
+        self.inner
+            .noting(records)?
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
             .collect()
@@ -295,7 +304,7 @@ impl Store {
 
     /// Make changes: all or nothing, visible at once, durable with the next flush.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.inner.committer.check()?;
+        self.inner.check()?;
         let ended = self
             .inner
             .ended
@@ -304,7 +313,8 @@ impl Store {
         if *ended {
             return Err(StoreError::Closed);
         }
-        self.inner.pending.apply(batch.into_changes())
+        let applied = self.inner.pending.apply(batch.into_changes());
+        self.inner.noting(applied)
     }
 
     /// Returns when everything applied so far is durable. Callers share one flush.
@@ -423,8 +433,16 @@ impl Store {
 }
 
 impl Inner {
+    fn failure(&self) -> &StoreFailure {
+        self.committer.failure()
+    }
+
     fn check(&self) -> Result<(), StoreError> {
-        self.committer.check()
+        self.failure().check()
+    }
+
+    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.failure().noting(result)
     }
 
     fn value<T: Table>(&self, key: &[u8], value: &Value) -> Result<T::Value, StoreError> {

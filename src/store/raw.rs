@@ -13,7 +13,7 @@ use super::{
 /// Read a value.
 pub(crate) fn get(store: &Store, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     store.inner.check()?;
-    let value = store.inner.pending.get(key)?;
+    let value = store.inner.noting(store.inner.pending.get(key))?;
     value
         .map(|value| value.stored(key, store.inner.pending.sealer()))
         .transpose()
@@ -27,7 +27,8 @@ pub(crate) fn scan(
     limit: usize,
 ) -> Result<Vec<Record>, StoreError> {
     store.inner.check()?;
-    store.inner.pending.scan_stored(prefix, after, limit)
+    let records = store.inner.pending.scan_stored(prefix, after, limit);
+    store.inner.noting(records)
 }
 
 /// Insert or replace a record.
@@ -51,7 +52,7 @@ pub(crate) fn key(store: &Store) -> &StoreKey {
 /// The file `shred.keys` beside the database, for one holder at a time.
 pub(crate) fn shred_file(store: &Store) -> Result<SideFile, StoreError> {
     match (&store.inner.folder, &store.inner.memory_side) {
-        (Some(folder), _) => SideFile::open(&folder.join("shred.keys")),
+        (Some(folder), _) => SideFile::open(&folder.join("shred.keys"), store.failure()),
         (None, side) if side.is_shared(1) => Err(StoreError::InUse {
             path: "memory".into(),
         }),

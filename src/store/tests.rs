@@ -701,10 +701,16 @@ struct Slow {
     flushes: std::sync::atomic::AtomicUsize,
     gate: std::sync::Mutex<()>,
     failing: std::sync::atomic::AtomicBool,
+    panicking: std::sync::atomic::AtomicBool,
+    unreadable: std::sync::atomic::AtomicBool,
 }
 
 impl Backend for Slow {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.unreadable.load(std::sync::atomic::Ordering::SeqCst) {
+            let error = std::io::Error::other("a bad sector");
+            return Err(StoreError::io("use", Path::new("/disk"), &error));
+        }
         self.map.get(key)
     }
     fn scan(
@@ -730,6 +736,7 @@ impl Backend for Slow {
         use std::sync::atomic::Ordering::SeqCst;
         let _gate = self.gate.lock().unwrap();
         self.flushes.fetch_add(1, SeqCst);
+        assert!(!self.panicking.load(SeqCst), "the flush panics");
         if self.failing.load(SeqCst) {
             let path = Path::new("/disk").to_owned();
             return Err(StoreError::Full {
@@ -794,6 +801,68 @@ async fn after_a_failed_flush_nothing_is_promised_any_more() {
         store.get::<Names>(&name("w", 1)),
         Err(StoreError::Stopped(_))
     );
+}
+
+/// Waits for the failure of the store, as those who end the process do.
+async fn failure_of(store: &Store) -> StoreError {
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, store.failure().happened())
+        .await
+        .expect("the store says that it has failed")
+}
+
+#[tokio::test]
+async fn a_store_says_that_it_has_failed_though_nobody_waits_for_a_flush() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let backend = Arc::new(Slow::default());
+    let store = over(&backend);
+    assert!(store.failure().get().is_none());
+    backend.failing.store(true, SeqCst);
+    let mut batch = Batch::new();
+    batch.put::<Names>(&name("w", 1), &String::new()).unwrap();
+    store.apply(batch).unwrap();
+    assert_matches!(failure_of(&store).await, StoreError::Full { .. });
+}
+
+#[tokio::test]
+async fn a_panic_of_the_thread_that_flushes_is_a_failure_of_the_store() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let backend = Arc::new(Slow::default());
+    let store = over(&backend);
+    backend.panicking.store(true, SeqCst);
+    let mut batch = Batch::new();
+    batch.put::<Names>(&name("w", 1), &String::new()).unwrap();
+    store.commit(batch).await.unwrap_err();
+    assert_matches!(failure_of(&store).await, StoreError::Stopped(_));
+    assert_matches!(store.apply(Batch::new()), Err(StoreError::Stopped(_)));
+}
+
+#[tokio::test]
+async fn a_record_that_the_disk_does_not_give_back_is_a_failure_of_the_store() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let backend = Arc::new(Slow::default());
+    let store = over(&backend);
+    backend.unreadable.store(true, SeqCst);
+    assert_matches!(
+        store.get::<Names>(&name("w", 1)),
+        Err(StoreError::Io { .. })
+    );
+    assert_matches!(failure_of(&store).await, StoreError::Io { .. });
+    backend.unreadable.store(false, SeqCst);
+    assert_matches!(
+        store.get::<Names>(&name("w", 1)),
+        Err(StoreError::Stopped(_))
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_has_not_failed() {
+    let store = Store::in_memory();
+    let failure = store.failure();
+    store.shut_down().await.unwrap();
+    assert_matches!(store.apply(Batch::new()), Err(StoreError::Closed));
+    drop(store);
+    assert!(failure.get().is_none(), "{failure:?}");
 }
 
 #[tokio::test]
