@@ -36,7 +36,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Health, Limits, ServerError, listen::connection};
+use super::{Health, Limits, ServerError, listen::connection, peer::Peer};
 use crate::{
     clock::Clock,
     crypto::store::GhostStores,
@@ -101,7 +101,6 @@ impl AdminSocket {
     pub async fn serve(self, router: Router, stop: Shutdown) {
         let limits = Limits {
             connections: CONNECTIONS,
-            first: Duration::from_secs(5),
             idle: Duration::from_secs(30),
             farewell: Duration::from_secs(5),
             ..Limits::default()
@@ -115,7 +114,9 @@ impl AdminSocket {
                 accepted = accept(&self.socket, &room) => accepted,
             };
             if let Some((stream, permit)) = accepted {
-                let serving = connection(stream, router.clone(), limits, stop.clone());
+                // Only the admin can open the socket.
+                let peer = Peer::known();
+                let serving = connection(stream, router.clone(), limits, peer, stop.clone());
                 connections.spawn(async move {
                     serving.await;
                     drop(permit);

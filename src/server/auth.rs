@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::ApiError;
+use super::{ApiError, peer::Peer};
 
 /// A token that we are shown, as a digest: comparing digests in constant time tells neither how much
 /// of a guess was right nor how long the token is.
@@ -40,7 +40,13 @@ impl std::fmt::Debug for Token {
 pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
     match bearer(request.headers()) {
         Err(error) => error.into_response(),
-        Ok(shown) if token.is(shown) => next.run(request).await,
+        Ok(shown) if token.is(shown) => {
+            // Absent only where a router is called without a connection.
+            if let Some(peer) = request.extensions().get::<Peer>() {
+                peer.recognise();
+            }
+            next.run(request).await
+        }
         Ok(_) => ApiError::WrongToken.into_response(),
     }
 }

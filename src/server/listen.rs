@@ -1,11 +1,12 @@
 //! The router on a socket, with the limits that a port needs which anybody may reach.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,19 +28,20 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{ServerError, continuity::Connection};
+use super::{ServerError, continuity::Connection, peer::Peer};
 use crate::shutdown::Shutdown;
 
-/// How much one who can reach the port may take up.
+/// What those who can reach the port may take up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time. The homeserver uses a handful; more have to wait.
+    /// Maximum number of connections. The homeserver uses a handful. Above it the oldest one that
+    /// has shown no valid token is closed; where all have, a further one waits.
     pub connections: usize,
-    /// How long the first request on a connection may take to begin.
-    pub first: Duration,
-    /// How long the head of a further one may take, and so how long a connection may rest.
-    /// Synapse keeps one for two minutes: were we to close it just when it is used again, the
-    /// to-device messages of that transaction would not be pushed a second time.
+    /// How long a connection may last that has shown no valid token.
+    pub stranger: Duration,
+    /// How long the head of a request may take, and so how long a connection may be idle. Synapse
+    /// keeps one for two minutes: if we closed it just when it is used again, the to-device
+    /// messages of that transaction would not be pushed a second time.
     pub idle: Duration,
     /// How large the head of a request may be, in bytes.
     pub head_size: usize,
@@ -51,7 +53,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 256,
-            first: Duration::from_secs(15),
+            stranger: Duration::from_secs(10),
             idle: Duration::from_secs(180),
             head_size: 64 << 10,
             farewell: Duration::from_secs(20),
@@ -93,14 +95,15 @@ impl Listener {
     /// and requests under way are answered, as long as [`Limits::farewell`] allows.
     pub async fn serve(self, router: Router, stop: Shutdown) {
         let room = Arc::new(Semaphore::new(self.limits.connections));
+        let mut strangers = VecDeque::new();
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 () = stop.asked() => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = accept(&self.socket, &room) => accepted,
+                accepted = accept(&self.socket) => accepted,
             };
-            let Some((stream, permit)) = accepted else {
+            let Some(stream) = accepted else {
                 continue;
             };
             // Without this, answers wait for the acknowledgement of what went before: 40 ms in the
@@ -109,7 +112,13 @@ impl Listener {
                 debug!(%error, "a connection is gone");
                 continue;
             }
-            let serving = connection(stream, router.clone(), self.limits, stop.clone());
+            let Some(permit) = stop.or(place(&room, &mut strangers)).await.flatten() else {
+                continue;
+            };
+            let peer = Peer::stranger();
+            strangers.retain(Peer::is_stranger);
+            strangers.push_back(peer.clone());
+            let serving = connection(stream, router.clone(), self.limits, peer, stop.clone());
             connections.spawn(async move {
                 serving.await;
                 drop(permit);
@@ -126,14 +135,10 @@ impl Listener {
     }
 }
 
-/// The next connection, when there is room for it. Those who wait do so in the system's queue.
-async fn accept(
-    socket: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+/// Accepts the next connection.
+async fn accept(socket: &TcpListener) -> Option<TcpStream> {
     match socket.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, _)) => Some(stream),
         Err(error) => {
             // Out of file descriptors, most often: it passes, and asking at once would spin.
             warn!(%error, "a connection could not be accepted");
@@ -143,19 +148,40 @@ async fn accept(
     }
 }
 
+/// Takes a place for a connection, if need be the one of the stranger who came first.
+async fn place(
+    room: &Arc<Semaphore>,
+    strangers: &mut VecDeque<Peer>,
+) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+        return Some(permit);
+    }
+    while let Some(oldest) = strangers.pop_front() {
+        if oldest.evict() {
+            debug!("a connection without a valid token makes room for another");
+            break;
+        }
+    }
+    Arc::clone(room).acquire_owned().await.ok()
+}
+
 /// Serves one connection, of whatever kind.
-pub(super) async fn connection<S>(stream: S, router: Router, limits: Limits, going_down: Shutdown)
-where
+pub(super) async fn connection<S>(
+    stream: S,
+    router: Router,
+    limits: Limits,
+    peer: Peer,
+    going_down: Shutdown,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     let this = Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
-    let seen = Arc::new(AtomicBool::new(false));
     let service = service_fn({
-        let (seen, router) = (Arc::clone(&seen), TowerToHyperService::new(router));
+        let (peer, router) = (peer.clone(), TowerToHyperService::new(router));
         move |mut request: http::Request<hyper::body::Incoming>| {
-            seen.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(this);
+            request.extensions_mut().insert(peer.clone());
             router.call(request)
         }
     });
@@ -165,9 +191,9 @@ where
         .max_buf_size(limits.head_size)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
-    let silent = async {
-        tokio::time::sleep(limits.first).await;
-        if seen.load(Ordering::Relaxed) {
+    let unknown_for_too_long = async {
+        tokio::time::sleep(limits.stranger).await;
+        if !peer.is_stranger() {
             std::future::pending().await
         }
     };
@@ -177,11 +203,13 @@ where
             served.as_mut().graceful_shutdown();
             served.await
         }
-        () = silent => {
-            debug!("a connection asked for nothing");
-            return;
+        () = unknown_for_too_long => {
+            debug!("a connection has shown no valid token in time");
+            Ok(())
         }
+        () = peer.evicted() => Ok(()),
     };
+    peer.leave();
     if let Err(error) = ended {
         debug!(%error, "a connection ended early");
     }

@@ -25,6 +25,7 @@ mod health;
 mod intake;
 mod listen;
 mod module;
+mod peer;
 mod queries;
 mod self_test;
 mod thirdparty;

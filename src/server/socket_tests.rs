@@ -254,34 +254,106 @@ async fn garbage_and_endless_heads_are_refused() {
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_for_nothing_is_closed_and_one_that_asked_may_rest() {
+async fn a_connection_without_a_valid_token_is_closed_and_one_with_it_may_be_idle() {
     let limits = Limits {
-        first: Duration::from_millis(300),
+        stranger: Duration::from_millis(300),
         ..Limits::default()
     };
     let running = start(limits, Recorder::default()).await;
-    let mut resting = running.connect().await;
-    resting
-        .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
+    let mut idle = running.connect().await;
+    idle.write_all(format!("{}{{}}", head("1", 2)).as_bytes())
         .await
         .unwrap();
-    assert_eq!(status(&mut resting).await, 200);
+    assert_eq!(status(&mut idle).await, 200);
+
     let mut silent = running.connect().await;
     let mut slow = running.connect().await;
     slow.write_all(b"PUT /_matrix/app/v1/transactions/1 HTTP/1.1\r\n")
         .await
         .unwrap();
-    assert_eq!(rest(&mut silent).await, b"");
-    assert_eq!(rest(&mut slow).await, b"");
-    resting
+    // A wrong token, kept alive.
+    let mut wrong = running.connect().await;
+    let wrong_head = head("1", 0).replace(TOKEN, "wrong");
+    wrong.write_all(wrong_head.as_bytes()).await.unwrap();
+    assert_eq!(status(&mut wrong).await, 403);
+    let mut unknown = running.connect().await;
+    unknown
+        .write_all(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(status(&mut unknown).await, 404);
+    for stream in [&mut silent, &mut slow, &mut wrong, &mut unknown] {
+        assert_eq!(rest(stream).await, b"");
+    }
+    idle.write_all(format!("{}{{}}", head("2", 2)).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(status(&mut idle).await, 200, "closed with the others");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn heads_in_drips_do_not_lengthen_the_life_of_a_connection() {
+    let limits = Limits {
+        stranger: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let running = start(limits, Recorder::default()).await;
+    let (mut reader, mut writer) = running.connect().await.into_split();
+    let drips = tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            every.tick().await;
+            if writer.write_all(b"X: y\r\n").await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut answer = Vec::new();
+    let _ = timeout(SOON, reader.read_to_end(&mut answer))
+        .await
+        .expect("is closed");
+    drips.abort();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_keep_the_homeserver_out() {
+    const IDLE: usize = 300;
+    assert!(IDLE > Limits::default().connections);
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut idle = Vec::new();
+    for n in 0..IDLE {
+        let mut stream = running.connect().await;
+        if n % 2 == 0 {
+            // It asked for something that needs no token, and keeps the connection.
+            stream
+                .write_all(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n")
+                .await
+                .unwrap();
+        }
+        idle.push(stream);
+    }
+    let began = std::time::Instant::now();
+    let mut homeserver = running.connect().await;
+    homeserver
+        .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(status(&mut homeserver).await, 200);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // More of them do not push it out again.
+    for _ in 0..100 {
+        idle.push(running.connect().await);
+    }
+    homeserver
         .write_all(format!("{}{{}}", head("2", 2)).as_bytes())
         .await
         .unwrap();
-    assert_eq!(
-        status(&mut resting).await,
-        200,
-        "it was not closed with the others"
-    );
+    assert_eq!(status(&mut homeserver).await, 200);
+    assert_eq!(rest(&mut idle[1]).await, b"", "the first ones had to go");
+    drop(idle);
     running.stop().await;
 }
 
