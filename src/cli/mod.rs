@@ -16,13 +16,15 @@ mod doctor;
 mod error;
 mod init;
 mod logging;
+mod pings;
 mod registration;
 mod restore;
 pub mod run;
 mod service;
 mod status;
+mod watchdog;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -93,12 +95,17 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// How long threads may take to end that are still busy when the work is done.
+const LAST_THREADS: Duration = Duration::from_secs(2);
+
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(CliError::Runtime)?
-        .block_on(work)
+        .map_err(CliError::Runtime)?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_THREADS);
+    done
 }
 
 /// Opens the database with the key from the environment or its file.

@@ -2,13 +2,14 @@
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
+use axum::Router;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{
     CliError, Service,
     checks::{Checker, Found, Problem, Witness, pause},
-    logging, open_store,
+    logging, open_store, pings, watchdog,
 };
 use crate::{
     config::{Setup, secrets::Environment},
@@ -24,6 +25,8 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
     let setup = Setup::load(config, environment)?;
     logging::start(&setup.config.log);
     let store = open_store(&setup, environment)?;
+    watchdog::start(store.failure(), watchdog::GRACE, || std::process::exit(1))
+        .map_err(CliError::Runtime)?;
     let listener = Listener::bind(setup.config.appservice.listen, Limits::default()).await?;
     let service = Service::open(setup.clone(), store)?;
     let socket = AdminSocket::bind(&setup.data).await?;
@@ -32,11 +35,8 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
     start(&setup, service, listener, socket, shutdown).await
 }
 
-/// Serves, finds the homeserver, checks it, and works until asked to end.
-///
-/// The server is up first: what the homeserver pushes while the rest begins is not refused. It is
-/// down first as well, with its last transaction durable and acknowledged, while the engine can
-/// still write it down.
+/// Serves, finds the homeserver, checks it, and works until asked to end or until the store fails.
+/// After that nothing can be finished: what is under way is not acknowledged and comes again.
 pub async fn start(
     setup: &Setup,
     service: Service,
@@ -44,25 +44,33 @@ pub async fn start(
     socket: AdminSocket,
     shutdown: Shutdown,
 ) -> Result<(), CliError> {
-    let address = listener.address();
+    let failure = service.failure();
+    tokio::select! {
+        biased;
+        error = failure.happened() => Err(CliError::Store(error)),
+        ended = serve(setup, service, listener, socket, shutdown) => ended,
+    }
+}
+
+/// Serves, finds the homeserver, checks it, and works until asked to end.
+///
+/// The server is up first: what the homeserver pushes while the rest begins is not refused. It is
+/// down first as well, with its last transaction durable and acknowledged, while the engine can
+/// still write it down.
+async fn serve(
+    setup: &Setup,
+    service: Service,
+    listener: Listener,
+    socket: AdminSocket,
+    shutdown: Shutdown,
+) -> Result<(), CliError> {
     let self_test = SelfTest::default();
     let witness = Witness::Here(self_test.clone());
-    let health = Health::default();
-    let options = server_options(setup, self_test, health.clone());
-    let (close, closing) = shutdown::channel();
-    let router = server::router(service.intake(), options);
+    let health = Health::of(service.failure());
     let commands = server::admin_router(service.admin(health.clone()));
-    let serving = tokio::spawn({
-        let (public, admin) = (closing.clone(), closing);
-        async move {
-            tokio::join!(
-                listener.serve(router, public),
-                socket.serve(commands, admin)
-            );
-        }
-    });
-    let front = Front { close, serving };
-    info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    let options = server_options(setup, self_test, health.clone());
+    let router = server::router(service.intake(), options);
+    let front = Front::up(listener, router, socket, commands);
 
     let checker = match find(setup, &shutdown).await {
         Ok(Some(checker)) => checker,
@@ -101,6 +109,7 @@ pub async fn start(
                         tokio::select! {
                             () = shutdown.asked() => None,
                             ended = &mut working => Some(ended),
+                            never = pings::keep_on(&checker, &witness, &health) => match never {},
                         }
                     }
                 },
@@ -128,6 +137,23 @@ struct Front {
 }
 
 impl Front {
+    /// Serves on the port and on the admin socket.
+    fn up(listener: Listener, router: Router, socket: AdminSocket, commands: Router) -> Self {
+        let address = listener.address();
+        let (close, closing) = shutdown::channel();
+        let serving = tokio::spawn({
+            let (public, admin) = (closing.clone(), closing);
+            async move {
+                tokio::join!(
+                    listener.serve(router, public),
+                    socket.serve(commands, admin)
+                );
+            }
+        });
+        info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        Self { close, serving }
+    }
+
     /// Lets nobody new in and waits for the last answer.
     async fn down(self) {
         self.close.pull();

@@ -15,7 +15,7 @@ use crate::{
     matrix::{Homeserver, transaction::Transaction},
     server::{Admin, Health, Intake, IntakeError, ThirdPartyUser},
     shutdown::Shutdown,
-    store::Store,
+    store::{Store, StoreFailure},
 };
 
 /// How long a transaction waits for the engine. The homeserver gives up after a minute, and sends
@@ -42,6 +42,11 @@ impl Service {
             engine: watch::Sender::new(None),
             begun: watch::Sender::new(false),
         })
+    }
+
+    /// The failure of the store, for those who have to act on it.
+    pub fn failure(&self) -> StoreFailure {
+        self.store.failure()
     }
 
     /// What the admin's commands work on.

@@ -1,41 +1,139 @@
-//! Whether we are up, for whatever watches over us.
+//! Whether the service lives and whether it is ready, for whatever watches over it.
+//!
+//! *Live* means that the process runs and answers. *Ready* means that the start is over, the store
+//! can be written, the homeserver answers, and the homeserver reaches us. Nothing is asked when a
+//! probe comes: the answer is what the parts have reported last.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
     Json,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use tracing::{info, warn};
 
-/// Whether the start is over: the homeserver was found and passed the checks. Cheap to clone.
+use crate::store::StoreFailure;
+
+/// What is told of a part that is well.
+const OK: &str = "ok";
+
+/// A part of readiness that can come and go while the service runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The homeserver answers our requests.
+    Homeserver,
+    /// The homeserver reaches us with what it pushes.
+    Transactions,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Homeserver => "homeserver",
+            Self::Transactions => "transactions",
+        })
+    }
+}
+
+/// Readiness, part by part. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<AtomicBool>);
+pub struct Health(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    started: AtomicBool,
+    store: StoreFailure,
+    /// Why the homeserver and the transactions are not well, in this order.
+    ailing: Mutex<[Option<&'static str>; 2]>,
+}
 
 impl Health {
-    /// Whether everything is up.
+    /// A service that starts, on a store with this failure.
+    pub fn of(store: StoreFailure) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            ..Inner::default()
+        }))
+    }
+
+    /// Returns `true` if every part is well.
     pub fn is_ready(&self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
+        self.parts().iter().all(|(_, state)| *state == OK)
     }
 
-    /// From now on all is up.
+    /// Notes that the start is over.
     pub fn ready(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.started.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn answer(&self) -> Response {
-        if self.0.load(Ordering::Relaxed) {
-            Json(json!({"status": "ok"})).into_response()
-        } else {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Json(json!({"status": "starting"})),
-            )
-                .into_response()
+    /// Notes how a part is: well, or why not. The words are shown to everybody who can reach the
+    /// port, so they name nobody.
+    pub fn note(&self, part: Part, state: Result<(), &'static str>) {
+        let mut ailing = self.ailing();
+        let known = &mut ailing[part as usize];
+        match (*known, state) {
+            (Some(_), Ok(())) => info!("{part}: well again"),
+            (before, Err(why)) if before != Some(why) => warn!("not ready: {part}: {why}"),
+            _ => {}
         }
+        *known = state.err();
     }
+
+    fn ailing(&self) -> std::sync::MutexGuard<'_, [Option<&'static str>; 2]> {
+        self.0.ailing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn parts(&self) -> [(&'static str, &'static str); 4] {
+        let started = self.0.started.load(Ordering::Relaxed);
+        let [homeserver, transactions] = *self.ailing();
+        let store = self.0.store.get().map(|_| "it has failed; see the log");
+        [
+            ("start", if started { OK } else { "starting" }),
+            ("store", store.unwrap_or(OK)),
+            ("homeserver", homeserver.unwrap_or(OK)),
+            ("transactions", transactions.unwrap_or(OK)),
+        ]
+    }
+
+    /// Answers `GET /health/ready`.
+    pub(super) fn answer(&self) -> Response {
+        let parts = self.parts();
+        let status = if self.0.store.get().is_some() {
+            "not ready"
+        } else if !self.0.started.load(Ordering::Relaxed) {
+            "starting"
+        } else if parts.iter().any(|(_, state)| *state != OK) {
+            "not ready"
+        } else {
+            OK
+        };
+        let code = if status == OK {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let parts: serde_json::Map<_, _> = parts
+            .into_iter()
+            .map(|(part, state)| (part.to_owned(), state.into()))
+            .collect();
+        answer(code, &json!({ "status": status, "parts": parts }))
+    }
+}
+
+/// Answers `GET /health/live`.
+pub(super) fn live() -> Response {
+    answer(StatusCode::OK, &json!({ "status": OK }))
+}
+
+/// A probe shows no token, so its connection would be closed soon anyway.
+fn answer(code: StatusCode, body: &serde_json::Value) -> Response {
+    (code, [(header::CONNECTION, "close")], Json(body)).into_response()
 }

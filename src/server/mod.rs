@@ -10,9 +10,10 @@
 //! | `POST /_matrix/app/v1/ping` | [pinging](https://spec.matrix.org/v1.19/application-service-api/#pinging) |
 //! | `GET /_matrix/app/v1/users/{userId}`, `…/rooms/{alias}` | [querying](https://spec.matrix.org/v1.19/application-service-api/#querying) |
 //! | `GET /_matrix/app/v1/thirdparty/…` | [third-party networks](https://spec.matrix.org/v1.19/application-service-api/#third-party-networks) |
-//! | `GET /_stonechat/v1/seen/{mark}`, `…/reports/{after}` | ours: for [`SelfTest`] |
 //! | `POST /_stonechat/v1/introduce`, `…/blocked`, `…/module` | ours: for the module in the homeserver |
-//! | `GET /health` | ours: 200 when all is up, 503 before |
+//! | `GET /_stonechat/v1/seen/{mark}`, `…/reports/{after}` | ours: for [`SelfTest`] |
+//! | `GET /health/ready`, `/health` | ours: 200 when all is up, 503 with the part that is not |
+//! | `GET /health/live` | ours: 200 as long as the process runs |
 
 mod admin;
 #[cfg(test)]
@@ -45,7 +46,7 @@ use tokio::sync::Semaphore;
 pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
 pub use auth::Token;
 pub use error::{ApiError, ServerError};
-pub use health::Health;
+pub use health::{Health, Part};
 pub use intake::{Intake, IntakeError, ThirdPartyUser};
 pub use listen::{Limits, Listener};
 pub use module::{Report, Seen, Sightings};
@@ -72,7 +73,7 @@ pub struct Options {
     pub server_name: ruma::OwnedServerName,
     /// Where the checks of `run` and `doctor` learn what the homeserver pushed.
     pub self_test: SelfTest,
-    /// What `/health` answers.
+    /// What `/health/ready` answers.
     pub health: Health,
 }
 
@@ -93,7 +94,10 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
         DefaultDirectRateLimiter::direct(governor::Quota::per_second(options.lookups_per_second));
     let token = options.token.clone();
     let module_token = options.module_token.clone();
-    let health = options.health.clone();
+    let ready = {
+        let health = options.health.clone();
+        async move || health.answer()
+    };
     let app: App<I> = Arc::new(Shared {
         intake,
         options,
@@ -144,7 +148,9 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
     Router::new()
         .nest("/_matrix/app/v1", api)
         .nest("/_stonechat/v1", ours)
-        .route("/health", get(async move || health.answer()))
+        .route("/health", get(ready.clone()))
+        .route("/health/ready", get(ready))
+        .route("/health/live", get(async || health::live()))
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::unknown_path)
 }

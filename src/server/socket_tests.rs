@@ -358,6 +358,19 @@ async fn idle_connections_do_not_keep_the_homeserver_out() {
 }
 
 #[tokio::test]
+async fn a_probe_is_answered_and_its_connection_closed() {
+    let running = start(Limits::default(), Recorder::default()).await;
+    let mut probe = running.connect().await;
+    probe
+        .write_all(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(status(&mut probe).await, 200);
+    assert_eq!(rest(&mut probe).await, b"");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn above_the_number_of_connections_one_waits_for_another_to_go() {
     let running = start(
         Limits {

@@ -28,6 +28,17 @@ const BUSY: u64 = 5;
 const BACKLOG: Duration = Duration::from_secs(120);
 
 impl Checker<'_> {
+    /// Lets the homeserver call us once. Returns whether the call has come, and so whether it is us
+    /// that the homeserver reaches.
+    pub async fn ping_once(&self, witness: &Witness) -> Result<bool, MatrixError> {
+        let mark = TransactionId::new();
+        let id = &self.setup.config.appservice.id;
+        self.homeserver.ping(id, mark.clone()).await?;
+        // A witness in this process cannot fail.
+        let seen = witness.saw(mark.as_str(), ONE_PING / self.hurry).await;
+        Ok(seen.is_ok_and(|(seen, _)| seen))
+    }
+
     /// Whether the homeserver reaches us, with the right token.
     pub async fn ping(&self, witness: &Witness) -> Found {
         let mark = TransactionId::new();
