@@ -4,21 +4,23 @@ use std::{io, path::Path};
 
 use tokio::net::UnixStream;
 
+use serde::de::DeserializeOwned;
+
 use super::CliError;
 use crate::{
     matrix::install_crypto_provider,
-    server::{LastBackup, SOCKET, Status},
+    server::{LastBackup, Pushed, SOCKET, Seen, Status},
 };
 
 /// A service that runs.
-#[derive(Debug)]
-pub(super) struct Running {
+#[derive(Clone, Debug)]
+pub struct Running {
     http: reqwest::Client,
 }
 
 impl Running {
     /// The service that has this data folder open; `None` if nobody listens there.
-    pub(super) async fn find(data: &Path) -> Result<Option<Self>, CliError> {
+    pub async fn find(data: &Path) -> Result<Option<Self>, CliError> {
         let path = data.join(SOCKET);
         match UnixStream::connect(&path).await {
             Ok(_) => {}
@@ -46,14 +48,33 @@ impl Running {
     }
 
     /// How it is.
-    pub(super) async fn status(&self) -> Result<Status, CliError> {
-        let asked = self.http.get("http://stonechat/v1/status").send();
-        let answer = asked.await.map_err(|error| lost(&error))?;
+    pub async fn status(&self) -> Result<Status, CliError> {
+        self.get("status").await
+    }
+
+    /// Asks whether the homeserver pushed a mark. The answer may take some seconds.
+    pub async fn pushed(&self, mark: &str) -> Result<Pushed, CliError> {
+        self.get(&format!("pushed/{mark}")).await
+    }
+
+    /// Asks what the module reported, if possible after this many reports. The answer may take some
+    /// seconds.
+    pub async fn reports(&self, after: u64) -> Result<Seen, CliError> {
+        self.get(&format!("reports/{after}")).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, CliError> {
+        let asked = self.http.get(format!("http://stonechat/v1/{what}"));
+        let answer = asked.send().await.map_err(|error| lost(&error))?;
+        if !answer.status().is_success() {
+            let words = answer.text().await.unwrap_or_default();
+            return Err(CliError::Check(words));
+        }
         answer.json().await.map_err(|error| lost(&error))
     }
 
     /// Lets it write a backup; each piece is given to `take`.
-    pub(super) async fn backup(
+    pub async fn backup(
         &self,
         mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {

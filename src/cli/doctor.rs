@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{
     CliError, Service,
+    admin::Running,
     checks::{Checker, Found, Problem, Witness},
     open_store,
     run::server_options,
@@ -231,19 +232,25 @@ struct Local {
 impl Local {
     async fn open(setup: &Setup, environment: Environment<'_>) -> Result<Self, Problem> {
         let of = |error: String| split(&error);
+        let running = Running::find(&setup.data).await;
+        if let Some(running) = running.map_err(|error| of(error.to_string()))? {
+            return Ok(Self {
+                witness: Witness::Running(running),
+                store: "open in the Stonechat that runs".to_owned(),
+                server: None,
+            });
+        }
         let address = setup.config.appservice.listen;
         let listener = match Listener::bind(address, Limits::default()).await {
             Ok(listener) => listener,
             Err(ServerError::InUse(_)) => {
-                let witness = Witness::running(setup)?;
-                // Whether it is Stonechat that has the port.
-                witness.saw("-", std::time::Duration::ZERO).await?;
-                let store = "open in the Stonechat that runs".to_owned();
-                return Ok(Self {
-                    witness,
-                    store,
-                    server: None,
-                });
+                return Err(Problem::new(
+                    format!(
+                        "something listens on {address}, and it is not the Stonechat of {}",
+                        setup.data.display()
+                    ),
+                    "stop it, or choose another port in appservice.listen and appservice.url",
+                ));
             }
             Err(error) => return Err(of(error.to_string())),
         };

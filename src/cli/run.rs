@@ -67,7 +67,7 @@ async fn serve(
     let self_test = SelfTest::default();
     let witness = Witness::Here(self_test.clone());
     let health = Health::of(service.failure());
-    let commands = server::admin_router(service.admin(health.clone()));
+    let commands = server::admin_router(service.admin(health.clone(), self_test.clone()));
     let options = server_options(setup, self_test, health.clone());
     let router = server::router(service.intake(), options);
     let front = Front::up(listener, router, socket, commands);

@@ -13,7 +13,7 @@ use crate::{
     crypto::store::GhostStores,
     engine::Engine,
     matrix::{Homeserver, transaction::Transaction},
-    server::{Admin, Health, Intake, IntakeError, ThirdPartyUser},
+    server::{Admin, Health, Intake, IntakeError, SelfTest, ThirdPartyUser},
     shutdown::Shutdown,
     store::{Store, StoreFailure},
 };
@@ -50,11 +50,12 @@ impl Service {
     }
 
     /// What the admin's commands work on.
-    pub fn admin(&self, health: Health) -> Admin {
+    pub fn admin(&self, health: Health, self_test: SelfTest) -> Admin {
         Admin {
             store: self.store.clone(),
             stores: self.stores.clone(),
             health,
+            self_test,
             clock: Arc::new(SystemClock),
         }
     }

@@ -65,6 +65,21 @@ impl Home {
     }
 }
 
+#[tokio::test]
+async fn doctor_shows_nothing_to_a_stranger_on_the_port() {
+    let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let home = Home::new();
+    let address = stranger.local_addr().unwrap().to_string();
+    home.init(&["--listen", &address]).unwrap();
+    let config = home.path("config/stonechat.yaml");
+    let doctor = doctor::run(&config, &no_environment);
+    tokio::select! {
+        biased;
+        _ = stranger.accept() => panic!("it connects to what listens there"),
+        done = doctor => assert_eq!(done.unwrap(), ExitCode::FAILURE),
+    }
+}
+
 #[test]
 fn the_command_line_is_sound() {
     Cli::command().debug_assert();

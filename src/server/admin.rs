@@ -6,7 +6,9 @@
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
 //! | `POST /v1/backup` | the stream of a backup; it breaks off if that fails; 409 while another is written |
-//! | `GET /v1/backup` | [`LastBackup`], for whoever saw a stream break off |
+//! | `GET /v1/backup` | [`LastBackup`], for those who saw a stream break off |
+//! | `GET /v1/pushed/{mark}` | [`Pushed`]: whether the homeserver pushed a mark of `doctor`'s |
+//! | `GET /v1/reports/{after}` | [`Seen`]: what the module in the homeserver reported |
 //!
 //! A further command is a further route of [`admin_router`].
 
@@ -23,7 +25,7 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Path as PathPart, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
@@ -36,7 +38,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Health, Limits, ServerError, listen::connection, peer::Peer};
+use super::{Health, Limits, Pushed, Seen, SelfTest, ServerError, listen::connection, peer::Peer};
 use crate::{
     clock::Clock,
     crypto::store::GhostStores,
@@ -155,6 +157,8 @@ pub struct Admin {
     pub stores: GhostStores,
     /// Whether all is up.
     pub health: Health,
+    /// What the homeserver has pushed lately.
+    pub self_test: SelfTest,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -197,6 +201,8 @@ pub fn admin_router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/backup", get(last_backup).post(backup))
+        .route("/v1/pushed/{mark}", get(pushed))
+        .route("/v1/reports/{after}", get(reports))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(app)
 }
@@ -215,6 +221,14 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
         restoring: admin.store.restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
     })
+}
+
+async fn pushed(State(app): State<App>, PathPart(mark): PathPart<String>) -> Json<Pushed> {
+    Json(app.admin.self_test.pushed(&mark).await)
+}
+
+async fn reports(State(app): State<App>, PathPart(after): PathPart<u64>) -> Json<Seen> {
+    Json(app.admin.self_test.module().wait_for_next(after).await)
 }
 
 async fn last_backup(State(app): State<App>) -> Json<LastBackup> {

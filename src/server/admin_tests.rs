@@ -29,6 +29,7 @@ fn admin(store: &Store) -> Admin {
         store: store.clone(),
         stores: GhostStores::open(store).unwrap(),
         health: Health::default(),
+        self_test: super::SelfTest::default(),
         clock: Arc::new(TestClock::at(1_795_376_395_000)),
     }
 }

@@ -11,7 +11,6 @@
 //! | `GET /_matrix/app/v1/users/{userId}`, `…/rooms/{alias}` | [querying](https://spec.matrix.org/v1.19/application-service-api/#querying) |
 //! | `GET /_matrix/app/v1/thirdparty/…` | [third-party networks](https://spec.matrix.org/v1.19/application-service-api/#third-party-networks) |
 //! | `POST /_stonechat/v1/introduce`, `…/blocked`, `…/module` | ours: for the module in the homeserver |
-//! | `GET /_stonechat/v1/seen/{mark}`, `…/reports/{after}` | ours: for [`SelfTest`] |
 //! | `GET /health/ready`, `/health` | ours: 200 when all is up, 503 with the part that is not |
 //! | `GET /health/live` | ours: 200 as long as the process runs |
 
@@ -50,7 +49,7 @@ pub use health::{Health, Part};
 pub use intake::{Intake, IntakeError, ThirdPartyUser};
 pub use listen::{Limits, Listener};
 pub use module::{Report, Seen, Sightings};
-pub use self_test::SelfTest;
+pub use self_test::{Pushed, SelfTest};
 
 /// The largest body that is read as a whole, in bytes: of a ping. The body of a transaction is read
 /// as it arrives, and has no limit: one that is refused would come again.
@@ -128,21 +127,14 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
             get(thirdparty::find_location),
         )
         .route("/thirdparty/location", get(thirdparty::reverse_location))
-        .route_layer(middleware::from_fn_with_state(token.clone(), auth::require))
+        .route_layer(middleware::from_fn_with_state(token, auth::require))
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app.clone());
 
-    let ours = Router::new()
-        .route("/seen/{mark}", get(self_test::seen::<I>))
-        .route("/reports/{after}", get(module::reports::<I>))
-        .route_layer(middleware::from_fn_with_state(token, auth::require))
-        .method_not_allowed_fallback(error::wrong_method)
-        .with_state(app.clone());
-
     let ours = match module_token {
-        Some(token) => ours.merge(for_module(app, token)),
-        None => ours,
+        Some(token) => for_module(app, token),
+        None => Router::new(),
     };
 
     Router::new()

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{Request, State},
 };
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -183,6 +183,12 @@ impl Sightings {
         });
     }
 
+    /// What has been seen, for a `doctor` in another process, as soon as there were more than `after`
+    /// reports or after some seconds.
+    pub(super) async fn wait_for_next(&self, after: u64) -> Seen {
+        self.wait(after, WAIT).await
+    }
+
     /// What has been seen, as soon as there were more than `after` reports, or else after so long.
     pub async fn wait(&self, after: u64, at_most: Duration) -> Seen {
         let mut news = self.0.subscribe();
@@ -201,14 +207,4 @@ pub(super) async fn report<I: Intake>(
     let report: Report = body(request).await?;
     app.options.self_test.module().saw(report);
     Ok(Json(json!({})))
-}
-
-/// `GET /_stonechat/v1/reports/{after}`: for a `doctor` beside us, with the homeserver's token.
-pub(super) async fn reports<I: Intake>(
-    State(app): State<App<I>>,
-    after: Result<Path<u64>, PathRejection>,
-) -> Result<Json<Seen>, ApiError> {
-    let Path(after) = after.map_err(|_| ApiError::BadPath)?;
-    let seen = app.options.self_test.module();
-    Ok(Json(seen.wait(after, WAIT).await))
 }

@@ -223,8 +223,6 @@ async fn the_modules_token_opens_its_own_doors_and_no_others() {
         (Method::PUT, "/_matrix/app/v1/transactions/1"),
         (Method::POST, "/_matrix/app/v1/ping"),
         (Method::GET, "/_matrix/app/v1/users/@_dm_sam:example.org"),
-        (Method::GET, "/_stonechat/v1/seen/x"),
-        (Method::GET, "/_stonechat/v1/reports/0"),
     ] {
         let (status, _) = send(&app, method, path, MODULE, "{}").await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
@@ -315,30 +313,21 @@ async fn a_report_is_remembered_for_whoever_waits_for_it() {
     let app = Doors::new().await.app(options);
     assert_eq!(self_test.module().wait(0, Duration::ZERO).await.last, None);
     let waiting = tokio::spawn({
-        let app = app.clone();
-        async move {
-            send(
-                &app,
-                Method::GET,
-                "/_stonechat/v1/reports/0",
-                tests::TOKEN,
-                "",
-            )
-            .await
-        }
+        let self_test = self_test.clone();
+        async move { self_test.module().wait_for_next(0).await }
     });
     let long = format!("1.163.2\n{}", "x".repeat(100));
     let body = json!({"version": "0.1.0", "synapse": long});
     let (status, _) = ask(&app, "module", &body).await;
     assert_eq!(status, StatusCode::OK);
-    let (status, seen) = waiting.await.unwrap();
-    assert_eq!(status, StatusCode::OK);
-    assert_eq!(seen["reports"], 1);
-    assert_eq!(seen["last"]["version"], "0.1.0");
-    let synapse = seen["last"]["synapse"].as_str().unwrap();
+    let seen = waiting.await.unwrap();
+    assert_eq!(seen.reports, 1);
+    let last = seen.last.unwrap();
+    assert_eq!(last.version, "0.1.0");
     assert!(
-        synapse.starts_with("1.163.2xxx") && synapse.len() == 40,
-        "{synapse}"
+        last.synapse.starts_with("1.163.2xxx") && last.synapse.len() == 40,
+        "{}",
+        last.synapse
     );
     let (status, _) = ask(&app, "module", &json!({"version": 5})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

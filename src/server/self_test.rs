@@ -2,8 +2,8 @@
 //!
 //! Nothing that the homeserver says about itself proves it: with Synapse's experimental flags off,
 //! transactions contain an empty list of to-device messages all the same. So the checks send a mark
-//! and wait for it here. A `stonechat doctor` beside a running service asks that one, over HTTP and
-//! with the homeserver's token, which both have.
+//! and wait for it here. A `stonechat doctor` beside a running service asks that one on its admin
+//! socket.
 
 use std::{
     collections::VecDeque,
@@ -11,23 +11,18 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Json,
-    extract::{Path, State, rejection::PathRejection},
-};
 use ruma::OwnedUserId;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{ApiError, App, Intake, module::Sightings};
+use super::module::Sightings;
 use crate::{config::CHECK_LOCALPART, matrix::transaction::Transaction};
 
 /// Marks remembered at a time. More are under way only if somebody plays with it.
 const REMEMBERED: usize = 64;
 /// The longest mark that is remembered.
 const MAX_MARK: usize = 255;
-/// How long an answer over HTTP waits for a mark.
+/// How long a `doctor` in another process waits for a mark.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// What has been pushed to us lately. Cheap to clone.
@@ -125,21 +120,29 @@ impl SelfTest {
     }
 }
 
-/// `GET /_stonechat/v1/seen/{mark}`
-pub(super) async fn seen<I: Intake>(
-    State(app): State<App<I>>,
-    mark: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let Path(mark) = mark.map_err(|_| ApiError::BadPath)?;
-    let self_test = &app.options.self_test;
-    let seen = self_test.wait(&mark, WAIT).await;
-    Ok(Json(
-        json!({"seen": seen, "transactions": self_test.transactions()}),
-    ))
+/// What has been pushed, for a `doctor` in another process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// Whether the mark has come.
+    pub seen: bool,
+    /// How many transactions have come since the start.
+    pub transactions: u64,
+}
+
+impl SelfTest {
+    /// What has been pushed, as soon as the mark has come or after some seconds.
+    pub(super) async fn pushed(&self, mark: &str) -> Pushed {
+        Pushed {
+            seen: self.wait(mark, WAIT).await,
+            transactions: self.transactions(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn transaction(sender: &str, kind: &str, mark: &str) -> Transaction {

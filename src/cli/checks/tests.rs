@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    cli::{run::server_options, tests::Home},
-    server::{Health, Intake, IntakeError, Limits, Listener, SelfTest, ThirdPartyUser},
+    cli::{admin::Running, run::server_options, tests::Home},
+    server::{
+        Admin, AdminSocket, Health, Intake, IntakeError, Limits, Listener, SelfTest, ThirdPartyUser,
+    },
     shutdown,
 };
 
@@ -205,6 +207,7 @@ struct Both {
     fake: Arc<Fake>,
     here: Witness,
     running: Witness,
+    folder: tempfile::TempDir,
     _trigger: shutdown::Trigger,
 }
 
@@ -221,18 +224,31 @@ impl Both {
         setup.config.appservice.listen = listener.address();
         let self_test = SelfTest::default();
         let here = Witness::Here(self_test.clone());
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::in_memory();
+        let admin = Admin {
+            stores: crate::crypto::store::GhostStores::open(&store).unwrap(),
+            store,
+            health: Health::default(),
+            self_test: self_test.clone(),
+            clock: Arc::new(crate::clock::SystemClock),
+        };
+        let socket = AdminSocket::bind(folder.path()).await.unwrap();
         let options = server_options(&setup, self_test, Health::default());
         let (trigger, shutdown) = shutdown::channel();
+        tokio::spawn(socket.serve(crate::server::admin_router(admin), shutdown.clone()));
         let url = format!("http://{}", listener.address());
         tokio::spawn(listener.serve(crate::server::router(Taker, options), shutdown));
         let token = setup.registration.hs_token.expose_secret().to_owned();
         *fake.push.lock().unwrap() = Some((url, token));
-        let running = Witness::running(&setup).unwrap();
+        let running = Running::find(folder.path()).await.unwrap().unwrap();
+        let running = Witness::Running(running);
         Self {
             setup,
             fake,
             here,
             running,
+            folder,
             _trigger: trigger,
         }
     }
@@ -425,15 +441,12 @@ async fn something_else_at_our_address_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_running_stonechat_with_another_token_is_found_out() {
-    let mut both = Both::new(right()).await;
-    both.setup.registration.hs_token = "another token, of another registration".into();
-    let witness = Witness::running(&both.setup).unwrap();
-    let problem = witness
-        .saw("mark", std::time::Duration::ZERO)
-        .await
-        .unwrap_err();
-    assert!(problem.wrong.contains("403"), "{problem}");
+async fn a_stonechat_that_ends_meanwhile_is_no_witness() {
+    let both = Both::new(right()).await;
+    std::fs::remove_file(both.folder.path().join(crate::server::SOCKET)).unwrap();
+    let saw = both.running.saw("mark", std::time::Duration::ZERO).await;
+    let problem = saw.unwrap_err();
+    assert!(problem.remedy.contains("try again"), "{problem}");
 }
 
 #[tokio::test]

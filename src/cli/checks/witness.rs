@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
-use url::Url;
 
 use super::Problem;
 use crate::{
-    config::Setup,
-    matrix::install_crypto_provider,
+    cli::{CliError, admin::Running},
     server::{self, SelfTest},
 };
 
@@ -19,50 +15,12 @@ use crate::{
 pub enum Witness {
     /// The server of this process.
     Here(SelfTest),
-    /// The Stonechat that holds the port.
-    Running {
-        /// Asks it.
-        http: reqwest::Client,
-        /// Where it listens.
-        url: Url,
-        /// The token that the homeserver shows it.
-        token: secrecy::SecretString,
-    },
-}
-
-#[derive(Deserialize)]
-struct Seen {
-    seen: bool,
-    transactions: u64,
+    /// The Stonechat that has the data folder open. It is asked on its admin socket: whatever
+    /// listens on the port of a Stonechat that is down must not be shown a token.
+    Running(Running),
 }
 
 impl Witness {
-    /// The Stonechat that listens where we wanted to.
-    pub fn running(setup: &Setup) -> Result<Self, Problem> {
-        install_crypto_provider();
-        let listen = setup.config.appservice.listen;
-        let mut address = listen;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address.is_ipv4() {
-                true => std::net::Ipv4Addr::LOCALHOST.into(),
-                false => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        let wrong = |error: String| Problem::new(error, "correct appservice.listen");
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(15))
-            .build()
-            .map_err(|error| wrong(error.to_string()))?;
-        let url = Url::parse(&format!("http://{address}"))
-            .map_err(|error| wrong(format!("{listen} makes no URL: {error}")))?;
-        Ok(Self::Running {
-            http,
-            url,
-            token: setup.registration.hs_token.clone(),
-        })
-    }
-
     /// Whether a mark comes, and how many transactions have come so far.
     pub async fn saw(&self, mark: &str, at_most: Duration) -> Result<(bool, u64), Problem> {
         match self {
@@ -70,12 +28,12 @@ impl Witness {
                 let seen = test.wait(mark, at_most).await;
                 Ok((seen, test.transactions()))
             }
-            Self::Running { .. } => {
+            Self::Running(running) => {
                 let until = Instant::now() + at_most;
                 loop {
-                    let answer: Seen = self.ask(&format!("seen/{mark}")).await?;
-                    if answer.seen || Instant::now() >= until {
-                        return Ok((answer.seen, answer.transactions));
+                    let pushed = running.pushed(mark).await.map_err(|error| lost(&error))?;
+                    if pushed.seen || Instant::now() >= until {
+                        return Ok((pushed.seen, pushed.transactions));
                     }
                 }
             }
@@ -87,10 +45,10 @@ impl Witness {
     pub async fn module(&self, after: u64, at_most: Duration) -> Result<server::Seen, Problem> {
         match self {
             Self::Here(test) => Ok(test.module().wait(after, at_most).await),
-            Self::Running { .. } => {
+            Self::Running(running) => {
                 let until = Instant::now() + at_most;
                 loop {
-                    let seen: server::Seen = self.ask(&format!("reports/{after}")).await?;
+                    let seen = running.reports(after).await.map_err(|error| lost(&error))?;
                     if seen.reports > after || Instant::now() >= until {
                         return Ok(seen);
                     }
@@ -98,31 +56,11 @@ impl Witness {
             }
         }
     }
+}
 
-    async fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, Problem> {
-        let Self::Running { http, url, token } = self else {
-            return Err(Problem::new("nobody to ask", "report this"));
-        };
-        let other = |what: String| {
-            Problem::new(
-                format!("what listens on {url} is not this Stonechat: {what}"),
-                "stop it, or restart Stonechat if the registration was changed since it started",
-            )
-        };
-        let mut address = url.clone();
-        address.set_path(&format!("/_stonechat/v1/{what}"));
-        let answer = http
-            .get(address)
-            .bearer_auth(token.expose_secret())
-            .send()
-            .await;
-        let answer = answer.map_err(|error| other(error.without_url().to_string()))?;
-        if !answer.status().is_success() {
-            return Err(other(format!("it answers {}", answer.status())));
-        }
-        answer
-            .json()
-            .await
-            .map_err(|error| other(error.without_url().to_string()))
-    }
+fn lost(error: &CliError) -> Problem {
+    Problem::new(
+        format!("the Stonechat that runs cannot be asked: {error}"),
+        "restart it if it is of another version, and try again",
+    )
 }
