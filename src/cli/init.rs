@@ -13,8 +13,8 @@ use url::Url;
 use super::CliError;
 use crate::{
     config::{
-        Config, ConfigError, ModuleToken, Registration, Tokens, relative_to, sample_file, snippet,
-        with_remedy, write_private,
+        Config, ConfigError, ModuleToken, PrivateFile, Registration, Tokens, relative_to,
+        sample_file, snippet, with_remedy,
     },
     store::StoreKey,
 };
@@ -71,22 +71,27 @@ impl Init {
                 }
             }
         }
-        write_private(config_path, &text, self.force)?;
-        Registration::of(&config, Tokens::generate(&mut rand::rng()))
-            .write(&self.registration, self.force)?;
+        let module = ModuleToken::of(config_path, &config);
+        let new_module = self.with_module && !module.is_there();
+        let registration = Registration::of(&config, Tokens::generate(&mut rand::rng()));
+        // Everything that can be refused is refused before the first file changes.
+        let mut files = vec![
+            PrivateFile::prepare(config_path, &text, self.force)?,
+            registration.prepare(&self.registration, self.force)?,
+        ];
+        if new_module {
+            files.push(module.prepare(&mut rand::rng(), false)?);
+        }
+        if self.with_module {
+            files.push(module.prepare_snippet(&config)?);
+        }
         let key_file = crate::config::absolute_beside(config_path, &config.store.key_file);
         let new_key = key_file.symlink_metadata().is_err();
         if new_key {
             StoreKey::create_file(&key_file)?;
         }
-
-        let module = ModuleToken::of(config_path, &config);
-        let new_module = self.with_module && !module.is_there();
-        if new_module {
-            module.make(&mut rand::rng(), false)?;
-        }
-        if self.with_module {
-            module.write_snippet(&config)?;
+        for file in files {
+            file.commit()?;
         }
 
         let mut written = vec![

@@ -131,4 +131,6 @@ fn store_options(setup: &Setup) -> StoreOptions {
 #[cfg(test)]
 mod backup_tests;
 #[cfg(test)]
+mod ownership_tests;
+#[cfg(test)]
 mod tests;

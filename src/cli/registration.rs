@@ -43,21 +43,31 @@ impl Write {
         for users in &mut registration.namespaces.users {
             users.exclusive = exclusive;
         }
-        registration.write(&path, true)?;
         let module = ModuleToken::of(config_path, &config);
         let there = module.is_there();
+        // Everything that can be refused is refused before the first file changes.
+        let file = registration.prepare(&path, true)?;
+        let mut others = Vec::new();
         if (there && self.new_tokens) || (!there && self.with_module) {
-            module.make(&mut rand::rng(), there)?;
+            others.push(module.prepare(&mut rand::rng(), there)?);
         }
         if self.with_module {
-            module.write_snippet(&config)?;
+            others.push(module.prepare_snippet(&config)?);
         }
-        println!(
-            "{} written, with {} tokens. Restart the homeserver{} to put it to use.",
-            path.display(),
-            if kept { "the same" } else { "new" },
-            if kept { "" } else { " and then Stonechat" },
-        );
+        let changed = file.commit()?;
+        for other in others {
+            other.commit()?;
+        }
+        if changed {
+            println!(
+                "{} written, with {} tokens. Restart the homeserver{} to put it to use.",
+                path.display(),
+                if kept { "the same" } else { "new" },
+                if kept { "" } else { " and then Stonechat" },
+            );
+        } else {
+            println!("{} is as it should be and was not written.", path.display());
+        }
         println!();
         println!("{}", homeserver_yaml(&path).trim_end());
         if self.with_module {

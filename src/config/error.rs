@@ -71,6 +71,20 @@ pub enum ConfigError {
         reason: io::Error,
     },
 
+    /// A file cannot be replaced without taking it from those who can read it now.
+    #[error(
+        "{}: belongs to user {owner} and group {group}, and you can neither write to it nor give a \
+         new one to them; nothing was changed. Run this as root or as its owner", path.display()
+    )]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// The id of its owner.
+        owner: u32,
+        /// The id of its group.
+        group: u32,
+    },
+
     /// An environment variable holds something that cannot be used. Its value is never repeated.
     #[error("environment variable {name}: {problem}")]
     Environment {

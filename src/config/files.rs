@@ -12,78 +12,234 @@ use super::ConfigError;
 /// Bits of the mode that nobody but owner and group may have.
 pub(super) const OTHERS: u32 = 0o007;
 
-/// Writes a file of mode 0600 and makes the folders above it. The name appears only when the whole
-/// content is on disk. A file that is there already is an error unless `replace`; then group and
-/// group-readability stay as an admin set them (the homeserver may have to read the file), and
-/// everybody else is still shut out.
-pub fn write_private(path: &Path, content: &str, replace: bool) -> Result<(), ConfigError> {
-    let failed = |reason| ConfigError::Write {
-        path: path.to_owned(),
-        reason,
-    };
-    let exists = || ConfigError::Exists {
-        path: path.to_owned(),
-    };
-    let before = match fs::symlink_metadata(path) {
-        Ok(_) if !replace => return Err(exists()),
-        // Through a link, so that what is replaced is what the link names.
-        Ok(_) => fs::metadata(path).ok(),
-        Err(_) => None,
-    };
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = match target.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    fs::create_dir_all(&folder).map_err(failed)?;
-    let name = target
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let draft = folder.join(format!(".{name}.{:016x}", rand::random::<u64>()));
-
-    let written = write_draft(&draft, content, before.as_ref()).and_then(|()| {
-        if replace {
-            fs::rename(&draft, &target)
-        } else {
-            // Unlike a rename, a link refuses a name that is taken since we looked.
-            fs::hard_link(&draft, &target).and_then(|()| fs::remove_file(&draft))
-        }
-    });
-    if let Err(reason) = written {
-        // The draft is of no use to anybody; that it may be gone already is no news.
-        let _ = fs::remove_file(&draft);
-        return Err(if reason.kind() == io::ErrorKind::AlreadyExists {
-            exists()
-        } else {
-            failed(reason)
-        });
-    }
-    // The new name has to survive a power cut too; a file system that cannot do this says so.
-    if let Ok(folder) = fs::File::open(&folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
+/// A file with secrets whose new content is on disk, under another name. [`PrivateFile::commit`]
+/// puts it in place; dropping it leaves everything as it was.
+///
+/// A new file has mode 0600. A file that is replaced keeps its owner, its group, its mode and its
+/// access list, since an admin has set them so that the homeserver can read it; everybody else is
+/// shut out all the same.
+#[derive(Debug)]
+#[must_use = "nothing changes without a commit"]
+pub struct PrivateFile {
+    /// The file as it was named.
+    path: PathBuf,
+    /// The file itself, where `path` is a link.
+    target: PathBuf,
+    draft: Draft,
+    way: Way,
 }
 
-fn write_draft(draft: &Path, content: &str, before: Option<&fs::Metadata>) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(draft)?;
-    file.write_all(content.as_bytes())?;
-    if let Some(before) = before {
-        // Only the group that the admin chose gets the group's bit: when the group cannot be
-        // kept, neither is the bit.
-        if before.mode() & 0o040 != 0
-            && std::os::unix::fs::fchown(&file, None, Some(before.gid())).is_ok()
-        {
-            file.set_permissions(fs::Permissions::from_mode(0o640))?;
+/// How the new content gets into its place.
+#[derive(Debug)]
+enum Way {
+    /// It is there already.
+    Unchanged,
+    /// Under a name that must be free.
+    Create,
+    /// In one step that a crash cannot split.
+    Rename,
+    /// Into the file that is there, because a new one would have another owner, group or access
+    /// list. A crash can cut it short; the draft is whole then.
+    InPlace,
+}
+
+/// What has to stay when a file is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access {
+    owner: u32,
+    group: u32,
+    /// Whether it has an access list besides its mode.
+    has_list: bool,
+    /// How many names it has.
+    names: u64,
+}
+
+impl Access {
+    fn of(path: &Path, about: &fs::Metadata) -> Self {
+        // A file system without access lists answers with an error, and so does one without this.
+        let list = rustix::fs::getxattr_query(path, "system.posix_acl_access");
+        Self {
+            owner: about.uid(),
+            group: about.gid(),
+            has_list: list.is_ok(),
+            names: about.nlink(),
         }
     }
-    file.sync_all()
+
+    /// Returns `true` if nobody loses access when a draft takes the place of this file.
+    fn survives_rename(self, draft: Self) -> bool {
+        self == draft && !self.has_list && self.names == 1
+    }
+}
+
+impl PrivateFile {
+    /// Writes the content under another name and finds out whether it can be put in place. A file
+    /// that is there already is an error unless `replace`.
+    pub fn prepare(path: &Path, content: &str, replace: bool) -> Result<Self, ConfigError> {
+        let failed = |reason| ConfigError::Write {
+            path: path.to_owned(),
+            reason,
+        };
+        let before = match fs::symlink_metadata(path) {
+            Ok(_) if !replace => return Err(exists(path)),
+            // Through a link, so that what is replaced is what the link names.
+            Ok(_) => fs::metadata(path).ok(),
+            Err(_) => None,
+        };
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let folder = folder_of(&target);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let (draft, way) = match before {
+            Some(_) if fs::read(&target).is_ok_and(|now| now == content.as_bytes()) => {
+                (Draft::default(), Way::Unchanged)
+            }
+            Some(before) => {
+                let draft = Draft::write(&target, content, Some(&before)).map_err(failed)?;
+                let way = replacement(&target, &draft, &before).ok_or_else(|| {
+                    let access = Access::of(&target, &before);
+                    ConfigError::NotOurs {
+                        path: path.to_owned(),
+                        owner: access.owner,
+                        group: access.group,
+                    }
+                })?;
+                (draft, way)
+            }
+            None => (
+                Draft::write(&target, content, None).map_err(failed)?,
+                Way::Create,
+            ),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            target,
+            draft,
+            way,
+        })
+    }
+
+    /// Puts the content in place. Returns whether anything changed.
+    pub fn commit(mut self) -> Result<bool, ConfigError> {
+        let done = match self.way {
+            Way::Unchanged => return Ok(false),
+            // Unlike a rename, a link refuses a name that is taken since we looked.
+            Way::Create => fs::hard_link(&self.draft.0, &self.target),
+            Way::Rename => match fs::rename(&self.draft.0, &self.target) {
+                // A file that is mounted by itself, as containers do.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.overwrite(),
+                done => done,
+            },
+            Way::InPlace => self.overwrite(),
+        };
+        done.map_err(|reason| {
+            if reason.kind() == io::ErrorKind::AlreadyExists {
+                exists(&self.path)
+            } else {
+                ConfigError::Write {
+                    path: self.path.clone(),
+                    reason,
+                }
+            }
+        })?;
+        sync_folder(&self.target);
+        Ok(true)
+    }
+
+    /// Writes the content of the draft into the file that is there.
+    fn overwrite(&mut self) -> io::Result<()> {
+        let content = zeroize::Zeroizing::new(fs::read(&self.draft.0)?);
+        let mut file = OpenOptions::new().write(true).open(&self.target)?;
+        let mode = file.metadata()?.mode();
+        if mode & OTHERS != 0 {
+            file.set_permissions(fs::Permissions::from_mode(mode & 0o770))?;
+        }
+        let length = content.len() as u64;
+        let written = file
+            .write_all(&content)
+            .and_then(|()| file.set_len(length))
+            .and_then(|()| file.sync_all());
+        written.map_err(|error| {
+            let draft = std::mem::take(&mut self.draft.0);
+            let words = format!("{error}; its new content is whole in {}", draft.display());
+            io::Error::new(error.kind(), words)
+        })
+    }
+}
+
+/// The way to replace a file without taking it from anybody; `None` if there is none.
+fn replacement(target: &Path, draft: &Draft, before: &fs::Metadata) -> Option<Way> {
+    let fresh = fs::metadata(&draft.0).ok()?;
+    if Access::of(target, before).survives_rename(Access::of(&draft.0, &fresh)) {
+        return Some(Way::Rename);
+    }
+    let opened = OpenOptions::new().write(true).open(target);
+    opened.is_ok().then_some(Way::InPlace)
+}
+
+fn exists(path: &Path) -> ConfigError {
+    ConfigError::Exists {
+        path: path.to_owned(),
+    }
+}
+
+fn folder_of(target: &Path) -> PathBuf {
+    match target.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A new name has to survive a power cut too; a file system that cannot do this says so.
+fn sync_folder(target: &Path) {
+    if let Ok(folder) = fs::File::open(folder_of(target)) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// A file beside the one that is written, removed when dropped.
+#[derive(Debug, Default)]
+struct Draft(PathBuf);
+
+impl Draft {
+    /// Writes a draft, durably, with the access of the file that it may replace as far as that can
+    /// be given.
+    fn write(target: &Path, content: &str, before: Option<&fs::Metadata>) -> io::Result<Self> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!(".{name}.{:016x}", rand::random::<u64>());
+        let draft = Self(folder_of(target).join(name));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft.0)?;
+        file.write_all(content.as_bytes())?;
+        if let Some(before) = before {
+            // What cannot be given shows when the two are compared.
+            let _ = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
+            let about = file.metadata()?;
+            if (about.uid(), about.gid()) == (before.uid(), before.gid()) {
+                file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o770))?;
+            }
+        }
+        file.sync_all()?;
+        sync_folder(target);
+        Ok(draft)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.0 != Path::new("") {
+            // After a rename it is gone already.
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+}
+
+/// Writes a file with secrets and makes the folders above it: see [`PrivateFile`]. Returns whether
+/// anything changed.
+pub fn write_private(path: &Path, content: &str, replace: bool) -> Result<bool, ConfigError> {
+    PrivateFile::prepare(path, content, replace)?.commit()
 }
 
 /// Reads a file with secrets, unless more people than meant can read it: `shut` are the bits of

@@ -21,7 +21,7 @@ mod span;
 mod yaml;
 
 pub use error::ConfigError;
-pub use files::{absolute_beside, relative_to, write_private};
+pub use files::{PrivateFile, absolute_beside, relative_to, write_private};
 pub use module::{ModuleToken, snippet};
 pub use registration::{
     BOT_LOCALPART, CHECK_LOCALPART, GHOST_PREFIX, Namespace, Namespaces, PROTOCOL, Registration,

@@ -7,7 +7,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Config, ConfigError, Registration, files, registration::random_hex, secrets};
+use super::{
+    Config, ConfigError, Registration,
+    files::{self, PrivateFile},
+    registration::random_hex,
+    secrets,
+};
 
 /// The name of the file with [`snippet`].
 const SNIPPET: &str = "homeserver-module.yaml";
@@ -35,16 +40,16 @@ impl ModuleToken {
         self.0.symlink_metadata().is_ok()
     }
 
-    /// Writes a fresh token of 256 bits, readable by its owner alone: see
-    /// [`files::write_private`] for `replace`.
-    pub fn make<R: RngCore + CryptoRng>(
+    /// Prepares the file with a fresh token of 256 bits; see [`PrivateFile::prepare`] for
+    /// `replace`.
+    pub fn prepare<R: RngCore + CryptoRng>(
         &self,
         rng: &mut R,
         replace: bool,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<PrivateFile, ConfigError> {
         let token = random_hex(rng, "mod_");
         let line = Zeroizing::new(format!("{}\n", token.expose_secret()));
-        files::write_private(&self.0, &line, replace)
+        PrivateFile::prepare(&self.0, &line, replace)
     }
 
     /// The file beside it with what turns the module on in the homeserver's configuration.
@@ -52,9 +57,9 @@ impl ModuleToken {
         self.0.with_file_name(SNIPPET)
     }
 
-    /// Writes that file: see [`snippet`].
-    pub fn write_snippet(&self, config: &Config) -> Result<(), ConfigError> {
-        files::write_private(&self.snippet_path(), &snippet(config, self), true)
+    /// Prepares that file: see [`snippet`].
+    pub fn prepare_snippet(&self, config: &Config) -> Result<PrivateFile, ConfigError> {
+        PrivateFile::prepare(&self.snippet_path(), &snippet(config, self), true)
     }
 
     /// Reads it, if it is there. Nobody but its owner and its group may be able to.

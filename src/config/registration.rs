@@ -145,9 +145,9 @@ impl Registration {
         yaml::parse_yaml(path, &text)
     }
 
-    /// Writes the registration with mode 0600; see [`files::write_private`] for `replace`.
-    pub fn write(&self, path: &Path, replace: bool) -> Result<(), ConfigError> {
-        files::write_private(path, &self.to_text(path)?, replace)
+    /// Prepares the file of the registration; see [`files::PrivateFile::prepare`] for `replace`.
+    pub fn prepare(&self, path: &Path, replace: bool) -> Result<files::PrivateFile, ConfigError> {
+        files::PrivateFile::prepare(path, &self.to_text(path)?, replace)
     }
 
     /// The tokens.

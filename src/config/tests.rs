@@ -1,6 +1,6 @@
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -246,7 +246,9 @@ impl Home {
         home.write("config/stonechat.yaml", MINIMAL, 0o644);
         let config = Config::default();
         Registration::of(&config, Tokens::generate(&mut rand::rng()))
-            .write(&home.path("registration.yaml"), false)
+            .prepare(&home.path("registration.yaml"), false)
+            .unwrap()
+            .commit()
             .unwrap();
         home
     }
@@ -465,6 +467,43 @@ fn a_file_is_replaced_only_when_told_to_and_leaves_no_draft() {
         .filter(|name| name.starts_with('.'))
         .collect();
     assert!(names.is_empty(), "{names:?}");
+}
+
+#[test]
+fn a_file_that_does_not_change_is_not_written() {
+    let home = Home::new();
+    let path = home.path("registration.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let about = fs::metadata(&path).unwrap();
+    assert!(!write_private(&path, &text, true).unwrap());
+    let now = fs::metadata(&path).unwrap();
+    assert_eq!(now.modified().unwrap(), about.modified().unwrap());
+    assert_eq!(now.ino(), about.ino());
+    assert!(write_private(&path, "new", true).unwrap());
+}
+
+#[test]
+fn a_file_with_two_names_is_replaced_under_both() {
+    let home = Home::new();
+    let (path, other) = (home.path("registration.yaml"), home.path("other.yaml"));
+    fs::hard_link(&path, &other).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    write_private(&path, "new", true).unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "new");
+    assert_eq!(home.mode("other.yaml"), 0o640, "the group stays, others go");
+}
+
+#[test]
+fn nothing_changes_without_a_commit() {
+    let home = Home::new();
+    let path = home.path("registration.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let names = || fs::read_dir(home.0.path()).unwrap().count();
+    let before = names();
+    drop(PrivateFile::prepare(&path, "new", true).unwrap());
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    drop(PrivateFile::prepare(&home.path("another.yaml"), "new", false).unwrap());
+    assert_eq!(names(), before);
 }
 
 #[test]
