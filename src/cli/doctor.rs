@@ -9,6 +9,7 @@ use super::{
     admin::Running,
     checks::{Checker, Found, Problem, Witness},
     open_store,
+    printable::Printable,
     run::server_options,
 };
 use crate::{
@@ -65,10 +66,10 @@ impl Report {
             .set_header(["check", "result", "what was found, and what to change"]);
         for line in &self.0 {
             let (result, text) = match &line.found {
-                Some(Ok(found)) => ("ok", found.clone()),
+                Some(Ok(found)) => ("ok", Printable::whole(found).to_string()),
                 Some(Err(problem)) => {
                     let result = if line.advice { "advice" } else { "FAILED" };
-                    (result, format!("{}\n→ {}", problem.wrong, problem.remedy))
+                    (result, explained(problem))
                 }
                 None => ("not made", "what is above has to pass first".to_owned()),
             };
@@ -76,6 +77,17 @@ impl Report {
         }
         table
     }
+}
+
+/// A problem in the words of a table, with nothing in it that could control the terminal.
+fn explained(problem: &Problem) -> String {
+    let said = problem.said.as_deref().map(Printable::whole);
+    let said = said.map_or_else(String::new, |said| format!("\nit says: {said}"));
+    format!(
+        "{}{said}\n→ {}",
+        Printable::whole(&problem.wrong),
+        Printable::whole(&problem.remedy)
+    )
 }
 
 /// Makes all checks, prints them, and exits with 0 if none failed.

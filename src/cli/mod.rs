@@ -17,6 +17,7 @@ mod error;
 mod init;
 mod logging;
 mod pings;
+mod printable;
 mod registration;
 mod restore;
 pub mod run;
@@ -31,6 +32,7 @@ use clap::{Parser, Subcommand};
 pub use error::CliError;
 pub use service::Service;
 
+use self::printable::Printable;
 use crate::{
     config::{Setup, secrets, secrets::Environment},
     store::{Store, StoreKey, StoreOptions},
@@ -90,7 +92,7 @@ pub fn main() -> ExitCode {
         }
     };
     done.unwrap_or_else(|error| {
-        eprintln!("stonechat: {error}");
+        eprintln!("stonechat: {}", Printable::whole(error));
         ExitCode::FAILURE
     })
 }

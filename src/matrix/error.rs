@@ -6,6 +6,9 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 
 /// A request to the homeserver that did not succeed.
+///
+/// As text it names status and errcode only. What the homeserver says in its own words may quote
+/// anybody: see [`MatrixError::message`].
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
     /// No answer: refused connection, broken connection, name not found, TLS.
@@ -15,7 +18,7 @@ pub enum MatrixError {
     #[error("the homeserver did not answer in time")]
     TimedOut,
     /// The homeserver, or a proxy before it, has trouble of its own.
-    #[error("the homeserver is failing (HTTP {status}): {message}")]
+    #[error("the homeserver is failing (HTTP {status}, {})", code(errcode))]
     Failing {
         /// The HTTP status, 408 or 5xx.
         status: StatusCode,
@@ -33,7 +36,7 @@ pub enum MatrixError {
         retry_after: Option<Duration>,
     },
     /// The homeserver understood and said no.
-    #[error("the homeserver refused (HTTP {status}, {}): {message}", errcode.as_deref().unwrap_or("no errcode"))]
+    #[error("the homeserver refused (HTTP {status}, {})", code(errcode))]
     Refused {
         /// The HTTP status, below 500.
         status: StatusCode,
@@ -106,6 +109,14 @@ impl MatrixError {
         }
     }
 
+    /// What the homeserver said in its own words, for a person who asks and for the log at `debug`.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Refused { message, .. } | Self::Failing { message, .. } => Some(message),
+            _ => None,
+        }
+    }
+
     /// The HTTP status of the answer, if there was one.
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -138,6 +149,7 @@ impl MatrixError {
         let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
         let errcode = body.errcode.map(|code| clean(&code, 64));
         let message = clean(body.error.as_deref().unwrap_or("no explanation"), 300);
+        tracing::debug!(%status, errcode, message, "the homeserver answers with an error");
         let retry_after = headers
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
@@ -161,6 +173,10 @@ impl MatrixError {
             }
         }
     }
+}
+
+fn code(errcode: &Option<String>) -> &str {
+    errcode.as_deref().unwrap_or("no errcode")
 }
 
 /// The first `limit` characters without control characters: the text goes into our logs.
@@ -196,8 +212,9 @@ mod tests {
         assert!(error.is("M_FORBIDDEN"));
         assert_eq!(
             error.to_string(),
-            "the homeserver refused (HTTP 403 Forbidden, M_FORBIDDEN): noentry"
+            "the homeserver refused (HTTP 403 Forbidden, M_FORBIDDEN)"
         );
+        assert_eq!(error.message(), Some("noentry"));
     }
 
     #[test]

@@ -62,13 +62,12 @@ impl Checker<'_> {
         let url = &self.setup.config.appservice.url;
         let again = "run `stonechat registration` and restart the homeserver";
         // What the homeserver met is in its message; the code says which kind of thing it was.
-        let met = match error {
-            MatrixError::Failing { message, .. } | MatrixError::Refused { message, .. } => message,
-            _ => return Problem::of(error, "see the homeserver's log"),
+        let Some(met) = error.message() else {
+            return Problem::of(error, "see the homeserver's log");
         };
-        match error.errcode() {
+        let problem = match error.errcode() {
             Some("M_CONNECTION_FAILED") => Problem::new(
-                format!("the homeserver cannot reach {url} ({met})"),
+                format!("the homeserver cannot reach {url}"),
                 format!("correct appservice.url, {again}"),
             ),
             Some("M_CONNECTION_TIMEOUT") => Problem::new(
@@ -76,16 +75,16 @@ impl Checker<'_> {
                 "look for a firewall or a proxy between the two",
             ),
             Some("M_BAD_STATUS") if met.contains("401") || met.contains("403") => Problem::new(
-                format!("the homeserver reaches {url} with another hs_token ({met})"),
+                format!("the homeserver reaches {url} with another hs_token"),
                 "restart the homeserver: it still has an older registration",
             ),
             Some("M_BAD_STATUS") => Problem::new(
-                format!("the homeserver reaches {url}, but no Stonechat there ({met})"),
+                format!("the homeserver reaches {url}, but no Stonechat there"),
                 format!("correct appservice.url, {again}"),
             ),
             Some("M_URL_NOT_SET") => Problem::new("the registration names no URL", again),
             Some("M_FORBIDDEN") => Problem::new(
-                format!("the homeserver knows us under another id ({met})"),
+                "the homeserver knows us under another id",
                 format!("{again}; it still has an older registration"),
             ),
             Some("M_UNRECOGNIZED") => Problem::new(
@@ -95,8 +94,9 @@ impl Checker<'_> {
                     super::LOWEST_SYNAPSE
                 ),
             ),
-            _ => Problem::of(error, "see the homeserver's log"),
-        }
+            _ => return Problem::of(error, "see the homeserver's log"),
+        };
+        problem.saying(met)
     }
 
     /// Whether to-device messages are pushed: a message to ourselves has to come back. Nothing else
@@ -114,6 +114,7 @@ impl Checker<'_> {
                 return Err(Problem {
                     wrong: "the homeserver pushes much, but no to-device message yet".to_owned(),
                     remedy: "wait until it has pushed what it saved up".to_owned(),
+                    said: None,
                     passing: true,
                 });
             }

@@ -27,6 +27,8 @@ pub struct Problem {
     pub wrong: String,
     /// What to change.
     pub remedy: String,
+    /// What the homeserver said in its own words, for a person who asks. It is not logged.
+    pub said: Option<String>,
     /// Whether it may pass by itself: `run` waits then.
     pub passing: bool,
 }
@@ -37,8 +39,15 @@ impl Problem {
         Self {
             wrong: wrong.into(),
             remedy: remedy.into(),
+            said: None,
             passing: false,
         }
+    }
+
+    /// Adds what the homeserver said in its own words.
+    fn saying(mut self, said: &str) -> Self {
+        self.said = Some(said.to_owned());
+        self
     }
 
     /// Of an error that has no better explanation.
@@ -55,6 +64,7 @@ impl Problem {
         Self {
             wrong,
             remedy: remedy.into(),
+            said: error.message().map(str::to_owned),
             passing: error.is_transient(),
         }
     }
