@@ -60,6 +60,9 @@ pub(super) fn config(path: &Path, config: &Config) -> Result<(), ConfigError> {
     let at = In(path);
     at.url("homeserver.url", &config.homeserver.url)?;
     at.url("appservice.url", &config.appservice.url)?;
+    if let Some(proxy) = &config.homeserver.proxy {
+        at.url("homeserver.proxy", proxy)?;
+    }
     at.at_least("homeserver.timeout", config.homeserver.timeout.as_secs(), 5)?;
 
     let id = &config.appservice.id;

@@ -34,6 +34,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("homeserver.url", "Where Stonechat reaches the homeserver's client-server API. Must be given."),
     ("homeserver.server_name", "The homeserver's name: the part of its users' ids after the colon. Must be given."),
     ("homeserver.timeout", "How long a request to the homeserver may take."),
+    ("homeserver.proxy", "The proxy through which Stonechat reaches the homeserver, like http://127.0.0.1:3128. HTTP_PROXY and the like do not apply."),
 
     ("appservice", "How the homeserver reaches Stonechat. After a change run `stonechat registration` and restart the homeserver."),
     ("appservice.id", "Stonechat's name in the homeserver's list of application services."),

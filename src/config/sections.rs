@@ -93,6 +93,9 @@ pub struct HomeserverSection {
     /// How long a request to it may take.
     #[serde(default = "default_timeout", with = "super::span")]
     pub timeout: Duration,
+    /// The proxy through which we reach it.
+    #[serde(default)]
+    pub proxy: Option<Url>,
 }
 
 fn default_timeout() -> Duration {
@@ -109,6 +112,7 @@ impl Default for HomeserverSection {
             url: Url::parse("http://127.0.0.1:8008").unwrap(),
             server_name: ruma::ServerName::parse("example.org").unwrap(),
             timeout: default_timeout(),
+            proxy: None,
         }
     }
 }

@@ -69,9 +69,11 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// How long to wait and how much to read.
-#[derive(Clone, Copy, Debug)]
+/// The way to the homeserver, how long to wait and how much to read.
+#[derive(Clone, Debug)]
 pub struct HomeserverOptions {
+    /// The proxy that requests go through, if any.
+    pub proxy: Option<Url>,
     /// Until a connection stands.
     pub connect_timeout: Duration,
     /// Until an answer is complete. A long poll adds its own waiting to this.
@@ -85,6 +87,7 @@ pub struct HomeserverOptions {
 impl Default for HomeserverOptions {
     fn default() -> Self {
         Self {
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             max_answer: 8 * MIB,
@@ -143,7 +146,13 @@ impl Homeserver {
                 "`{url}` is not an http or https address"
             )));
         }
-        let http = reqwest::Client::builder()
+        // The environment's proxies are meant for other programs, and would see the token.
+        let mut http = reqwest::Client::builder().no_proxy();
+        if let Some(proxy) = &options.proxy {
+            let proxy = reqwest::Proxy::all(proxy.clone()).map_err(MatrixError::from_transport)?;
+            http = http.proxy(proxy);
+        }
+        let http = http
             .connect_timeout(options.connect_timeout)
             // A redirect would carry the token to wherever it points.
             .redirect(reqwest::redirect::Policy::none())
@@ -168,7 +177,8 @@ impl Homeserver {
             .get(address)
             .build()
             .map_err(MatrixError::from_transport)?;
-        let answer = inner.execute(request, options.request_timeout, MIB).await?;
+        let timeout = inner.options.request_timeout;
+        let answer = inner.execute(request, timeout, MIB).await?;
         let answer: VersionsAnswer = parse(answer.body())?;
         inner.versions = SupportedVersions::from_parts(&answer.versions, &answer.unstable_features);
         if inner.versions.versions.is_empty() {
@@ -251,7 +261,7 @@ impl Homeserver {
             value.set_sensitive(true);
         }
         let request = reqwest::Request::try_from(request).map_err(MatrixError::from_transport)?;
-        let options = inner.options;
+        let options = &inner.options;
         let answer = inner
             .execute(request, options.request_timeout, options.max_answer)
             .await?;
@@ -289,7 +299,7 @@ impl Homeserver {
             .bearer_auth(inner.token.expose_secret())
             .build()
             .map_err(MatrixError::from_transport)?;
-        let options = inner.options;
+        let options = &inner.options;
         let began = options.request_timeout.saturating_add(waiting);
         let response = timeout(began, inner.http.execute(request))
             .await

@@ -25,6 +25,8 @@ pub mod transaction;
 mod users;
 
 #[cfg(test)]
+mod proxy_tests;
+#[cfg(test)]
 mod tests;
 
 pub use devices::ToDeviceMessages;

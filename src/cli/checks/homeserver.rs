@@ -17,6 +17,7 @@ pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
     let wanted = &setup.config.homeserver;
     let options = HomeserverOptions {
         request_timeout: wanted.timeout,
+        proxy: wanted.proxy.clone(),
         ..HomeserverOptions::default()
     };
     let token = setup.registration.as_token.clone();
