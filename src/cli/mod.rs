@@ -74,10 +74,25 @@ enum Command {
     Restore(restore::Restore),
 }
 
+/// Set for a process whose memory a debugger of the same user may read.
+const DEBUGGABLE: &str = "STONECHAT_DEBUGGABLE";
+
+/// Keeps the keys in our memory from core dumps and from other processes of the same user.
+fn guard_memory(environment: Environment<'_>) -> rustix::io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if environment(DEBUGGABLE).is_some() {
+        return Ok(());
+    }
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
 /// Parses the command line and runs the subcommand.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment: Environment<'_> = &secrets::process_environment;
+    if let Err(error) = guard_memory(environment) {
+        eprintln!("stonechat: keys could get into core dumps: {error}");
+    }
     let done = match cli.command {
         Command::Init(init) => init.run(&cli.config).map(|()| ExitCode::SUCCESS),
         Command::Registration(write) => write.run(&cli.config).map(|()| ExitCode::SUCCESS),

@@ -65,6 +65,17 @@ impl Home {
     }
 }
 
+#[test]
+fn keys_are_kept_from_core_dumps_unless_somebody_debugs() {
+    use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
+    guard_memory(&|name| (name == DEBUGGABLE).then(|| "1".to_owned())).unwrap();
+    assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::Dumpable);
+    guard_memory(&no_environment).unwrap();
+    assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
+}
+
 #[tokio::test]
 async fn doctor_shows_nothing_to_a_stranger_on_the_port() {
     let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
