@@ -27,6 +27,15 @@ struct Line {
     advice: bool,
 }
 
+/// What nobody can see from outside of `homeserver.yaml`: wrong unless set, and what to set.
+const INVITES: (&str, &str) = (
+    "cannot be seen from here: rc_invites in homeserver.yaml. By default Synapse lets each ghost, and \
+     the bot, be invited from other servers 5 times and then once in 333 seconds, whoever invites \
+     (per_user: 0.003 a second, burst 5), so one server can keep the others out",
+    "set rc_invites: {per_user: {per_second: 5, burst_count: 50}}, if you have not. It holds for \
+     all people of the homeserver",
+);
+
 /// The checks so far.
 #[derive(Default)]
 struct Report(Vec<Line>);
@@ -41,6 +50,15 @@ impl Report {
             advice: false,
         });
         passed
+    }
+
+    /// Notes a piece of advice about what cannot be checked.
+    fn note(&mut self, name: &'static str, (wrong, remedy): (&str, &str)) {
+        self.0.push(Line {
+            name,
+            found: Some(Err(Problem::new(wrong, remedy))),
+            advice: true,
+        });
     }
 
     /// Notes checks that others have to pass first.
@@ -162,6 +180,7 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
                 report.add("engine", Err(split(&error.to_string())));
             }
             asked(report, &checker, witness.as_ref().ok()).await;
+            report.note("invites", INVITES);
             module(report, &setup, &checker, witness.as_ref().ok()).await;
             checker.clean_up().await;
         }
