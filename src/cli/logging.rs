@@ -58,6 +58,14 @@ pub fn start(log: &Log) {
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
+    std::panic::set_hook(Box::new(report));
+}
+
+/// Logs a panic by its place. Its words may quote what somebody wrote, raw and over several lines.
+fn report(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string);
+    tracing::error!(at, "a part of Stonechat has panicked; please report it");
+    tracing::debug!(words = panic.payload_as_str(), "what the panic says");
 }
 
 /// Writes every entry to `writer`, as text or as JSON.
@@ -273,6 +281,29 @@ mod tests {
                 assert!(line.contains("INFO") || line.contains("ERROR"), "{line}");
             }
         }
+    }
+
+    #[test]
+    #[ignore = "run by the next test in a process of its own"]
+    fn child_that_panics() {
+        start(&Log::default());
+        let panicking = std::thread::spawn(|| panic!("{FORGED}"));
+        panicking.join().unwrap_err();
+    }
+
+    #[test]
+    fn a_panic_is_logged_by_its_place() {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("cli::logging::tests::child_that_panics")
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(child.stderr).unwrap();
+        assert!(child.status.success(), "{said}");
+        assert!(said.contains("has panicked"), "{said}");
+        assert!(said.contains("logging.rs:"), "{said}");
+        assert!(!said.contains("restore:"), "{said}");
     }
 
     #[test]
