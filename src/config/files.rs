@@ -105,10 +105,10 @@ impl PrivateFile {
                 })?;
                 (draft, way)
             }
-            None => (
-                Draft::write(&target, content, None).map_err(failed)?,
-                Way::Create,
-            ),
+            None => {
+                let draft = Draft::write(&target, content, None).map_err(failed)?;
+                (draft, if replace { Way::Rename } else { Way::Create })
+            }
         };
         Ok(Self {
             path: path.to_owned(),
@@ -319,4 +319,42 @@ fn tidy(path: &Path) -> PathBuf {
         }
     }
     tidy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_renamed_over_only_where_nobody_loses_access() {
+        let before = Access {
+            owner: 998,
+            group: 997,
+            has_list: false,
+            names: 1,
+        };
+        assert!(before.survives_rename(before));
+        for draft in [
+            Access { owner: 0, ..before },
+            Access {
+                group: 998,
+                ..before
+            },
+            Access {
+                has_list: true,
+                ..before
+            },
+        ] {
+            assert!(!before.survives_rename(draft), "{draft:?}");
+        }
+        for before in [
+            Access {
+                has_list: true,
+                ..before
+            },
+            Access { names: 2, ..before },
+        ] {
+            assert!(!before.survives_rename(before), "{before:?}");
+        }
+    }
 }
