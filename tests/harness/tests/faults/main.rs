@@ -3,12 +3,14 @@
 //! | module | what it tells of |
 //! |---|---|
 //! | `acts` | replies, reactions, edits and deletions find what they are about, whatever fails |
+//! | `disk` | a full disk ends the service, and space brings it back whole |
 //! | `fake_itself` | the homeserver keeps Matrix's rules and Synapse's traps |
 //! | `introductions` | nobody's introduction is lost and nothing is said twice, whatever fails |
 //! | `masked` | two masked people lose nothing and hear nothing twice, whatever fails |
 //! | `plan` | the choices of a run, which its seed repeats |
 
 mod acts;
+mod disk;
 mod fake_itself;
 mod introductions;
 mod masked;
