@@ -93,6 +93,7 @@ fn directory_settings(setup: &Setup) -> DirectorySettings {
         reserved: ReservedNames::new(&handles.reserved),
         handles_per_person: handles.max_per_person.try_into().unwrap_or(usize::MAX),
         claims_per_day: limits.claims_per_day,
+        claims_per_server: limits.claims_per_server,
         quarantine: handles.quarantine,
         asks_per_sender: limits.new_conversations_per_sender,
         asks_per_server: limits.new_conversations_per_server,

@@ -123,6 +123,7 @@ pub(super) fn config(path: &Path, config: &Config) -> Result<(), ConfigError> {
         ),
         ("limits.handles_per_room", limits.handles_per_room),
         ("limits.claims_per_day", limits.claims_per_day),
+        ("limits.claims_per_server", limits.claims_per_server),
         ("limits.lookups_per_second", limits.lookups_per_second),
         ("limits.unclaimed_per_day", limits.unclaimed_per_day),
         (

@@ -60,6 +60,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("limits.new_conversations_per_server", "New conversations that the people of one other homeserver may start in a day, together."),
     ("limits.handles_per_room", "How many handles may be invited into a room while it is being made."),
     ("limits.claims_per_day", "How many handles one person may claim in a day."),
+    ("limits.claims_per_server", "How many handles the people of one other homeserver may claim in a day, together."),
     ("limits.lookups_per_second", "Third-party lookups answered in a second, for everybody together. Above that the answer is empty."),
     ("limits.unclaimed_per_day", "Invites to names that nobody holds, declined in a day, for everybody together. Each needs a user of the homeserver; above that they are left unanswered."),
     ("limits.decline_after", "How long a ghost takes to decline. It is the same whatever the reason, so that the delay tells nothing."),
@@ -71,7 +72,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("introductions.at_most", "How long it stays after the invite at most."),
     ("introductions.wait_for_owner", "How long it stays where the owner has to join before anything can be passed on to them."),
     ("introductions.wait_for_answer", "How long it stays where the owner has to be asked first (`policy sam ask`); then the request ends as if it had been declined."),
-    ("introductions.joins_at_once", "How many introductions go on at the same time; the others wait at the door."),
+    ("introductions.joins_at_once", "How many introductions by people of this server go on at the same time, and how many by all others; the rest waits at the door. One other server has two of them at most."),
     ("introductions.room_members", "A ghost leaves rooms with more members than this."),
 
     ("relay", "How conversations with masked handles are carried between their rooms."),

@@ -203,6 +203,8 @@ pub struct Limits {
     pub handles_per_room: u32,
     /// Handles that one person may claim in a day.
     pub claims_per_day: u32,
+    /// Handles that all people of one other homeserver may claim in a day.
+    pub claims_per_server: u32,
     /// Third-party lookups answered in a second, for everybody together.
     pub lookups_per_second: u32,
     /// Invites to names that nobody holds, declined in a day, for everybody together.
@@ -219,6 +221,7 @@ impl Default for Limits {
             new_conversations_per_server: 300,
             handles_per_room: 10,
             claims_per_day: 10,
+            claims_per_server: 20,
             lookups_per_second: 20,
             unclaimed_per_day: 200,
             decline_after: Duration::from_secs(2),
@@ -247,7 +250,7 @@ pub struct Introductions {
     /// How long a request waits for the owner's answer.
     #[serde(with = "super::span")]
     pub wait_for_answer: Duration,
-    /// How many rooms are joined at the same time.
+    /// How many introductions go on at the same time, for people of this server and for others.
     pub joins_at_once: usize,
     /// The largest room a ghost introduces in.
     pub room_members: u32,

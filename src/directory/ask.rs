@@ -6,6 +6,7 @@ use super::{
     Ask, Change, Counted, DAY, Directory, DirectoryError, HANDLES_PER_ROOM, Limit, Verdict,
     block::is_blocked,
     change::Read,
+    limit::host_of,
     record::{HandleRecord, Others, Reach},
     request::{may_open, requests_of},
     tables::{Contacts, Handles, Owned, StoredUsage, Usages},
@@ -46,11 +47,7 @@ impl Directory {
                 most: settings.asks_per_server,
                 window: DAY,
             };
-            limits.push((
-                Counted::AsksOfServer,
-                asker.server_name().to_string(),
-                limit,
-            ));
+            limits.push((Counted::AsksOfServer, host_of(asker.server_name()), limit));
         }
         let limit = Limit {
             most: settings.asks_per_sender,
@@ -82,6 +79,22 @@ impl Change<'_> {
             return Ok(Verdict::Unclaimed { decline });
         }
         Ok(verdict)
+    }
+
+    /// Counts a chat that this person starts with the bot, and returns whether it is within the
+    /// limits of the person and of their server.
+    pub fn ask_for_bot(&mut self, person: &UserId, now: Timestamp) -> Result<bool, DirectoryError> {
+        let settings = self.settings();
+        let per_day = |most| Limit { most, window: DAY };
+        // The server first: what is over its limit leaves no record of its own.
+        if person.server_name() != settings.server_name {
+            let (server, limit) = (host_of(person.server_name()), settings.asks_per_server);
+            if !self.count(Counted::BotInvitesOfServer, &server, per_day(limit), now)? {
+                return Ok(false);
+            }
+        }
+        let limit = per_day(settings.bot_invites_per_sender);
+        self.count(Counted::BotInvitesOfSender, person.as_str(), limit, now)
     }
 
     /// The same for somebody who invited nobody yet, so that there is nothing to decline: the

@@ -5,6 +5,7 @@ use ruma::{OwnedUserId, UserId};
 use super::{
     Change, Counted, DAY, DirectoryError, Limit, Notice,
     change::Read,
+    limit::host_of,
     record::{Discoverable, HandleRecord, HandleState},
     tables::{Contacts, Generations, Handles, Lookalikes, Owned},
 };
@@ -45,6 +46,8 @@ struct Facts<'a> {
     may_hold: usize,
     /// Whether the claimer has not claimed too often.
     within_limit: bool,
+    /// Whether the people of the claimer's server have not.
+    server_within_limit: bool,
 }
 
 /// A claim that goes through.
@@ -65,6 +68,10 @@ fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
     let free_choice = facts.by == ClaimedBy::Person;
     if free_choice && !facts.within_limit {
         return Err(DirectoryError::TooManyClaims);
+    }
+    if free_choice && !facts.server_within_limit {
+        let server = facts.claimer.server_name().to_owned();
+        return Err(DirectoryError::TooManyClaimsOfServer(server));
     }
     if free_choice && facts.reserved {
         return Err(DirectoryError::Reserved(handle));
@@ -137,6 +144,17 @@ impl Change<'_> {
             most: settings.claims_per_day,
             window: DAY,
         };
+        let limit_of_server = Limit {
+            most: settings.claims_per_server,
+            window: DAY,
+        };
+        // Our own people have their own limits only.
+        let elsewhere = claimer.server_name() != settings.server_name;
+        let server = elsewhere.then(|| host_of(claimer.server_name()));
+        let server_within_limit = match &server {
+            Some(server) => self.may(Counted::ClaimsOfServer, server, limit_of_server, now)?,
+            None => true,
+        };
         let facts = Facts {
             handle,
             claimer,
@@ -147,12 +165,16 @@ impl Change<'_> {
             held: self.handles_of(claimer)?.len(),
             may_hold: settings.handles_per_person,
             within_limit: self.may(Counted::Claims, claimer.as_str(), claims, now)?,
+            server_within_limit,
             record,
             lookalike: lookalike.clone(),
         };
         match decide(facts) {
             Ok(claim) => {
                 self.count(Counted::Claims, claimer.as_str(), claims, now)?;
+                if let Some(server) = server {
+                    self.count(Counted::ClaimsOfServer, &server, limit_of_server, now)?;
+                }
                 self.write_claim(claimer, handle, &look, claim, now)
             }
             Err(refusal) => {

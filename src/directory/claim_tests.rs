@@ -59,6 +59,7 @@ fn fresh(handle: &Handle) -> Facts<'_> {
         held: 0,
         may_hold: 5,
         within_limit: true,
+        server_within_limit: true,
     }
 }
 

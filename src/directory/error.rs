@@ -1,5 +1,7 @@
 //! What the directory refuses, in words that can be shown to the person who asked.
 
+use ruma::OwnedServerName;
+
 use crate::{
     clock::Timestamp,
     handle::{Handle, HandleError},
@@ -57,6 +59,12 @@ pub enum DirectoryError {
     /// The person claimed many today.
     #[error("you claimed many handles today; try again tomorrow")]
     TooManyClaims,
+    /// The people of the person's server claimed many today.
+    #[error(
+        "the people of {0} have claimed as many handles here today as one other server may; \
+         please try again tomorrow, or ask the admin of this server"
+    )]
+    TooManyClaimsOfServer(OwnedServerName),
     /// Only its owner may do this. The same for handles of others and of nobody.
     #[error("{0} is not yours")]
     NotYours(Handle),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ruma::ServerName;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -17,6 +18,14 @@ pub enum Counted {
     Unclaimed,
     /// Handles that a person tried to claim.
     Claims,
+    /// Handles that the people of another homeserver claimed.
+    ClaimsOfServer,
+    /// Chats that a person started with the bot.
+    BotInvitesOfSender,
+    /// Chats that the people of another homeserver started with the bot.
+    BotInvitesOfServer,
+    /// Times that somebody, or a homeserver, was told that this is too often.
+    BotRefusals,
     /// Times that an owner was told of look-alikes of a handle.
     LookalikeNotices,
     /// What a person typed to the bot.
@@ -33,11 +42,21 @@ impl Counted {
             Counted::AsksOfServer => "asks_of_server",
             Counted::Unclaimed => "unclaimed",
             Counted::Claims => "claims",
+            Counted::ClaimsOfServer => "claims_of_server",
+            Counted::BotInvitesOfSender => "bot_invites_of_sender",
+            Counted::BotInvitesOfServer => "bot_invites_of_server",
+            Counted::BotRefusals => "bot_refusals",
             Counted::LookalikeNotices => "lookalike_notices",
             Counted::Commands => "commands",
             Counted::FloodAnswers => "flood_answers",
         }
     }
+}
+
+/// Returns what stands for a server where something is counted: its host name. One machine can
+/// answer under every port, and under every spelling of its name.
+pub fn host_of(server: &ServerName) -> String {
+    server.host().trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// At most `most` within any `window`, nearly: see [`Usage`].
@@ -131,6 +150,16 @@ mod tests {
             allowed.push(ok);
         }
         allowed
+    }
+
+    #[test]
+    fn a_server_is_one_whatever_its_port_and_spelling() {
+        for name in ["evil.org", "evil.org:8448", "Evil.ORG:1", "evil.org.:443"] {
+            let server = <&ServerName>::try_from(name).unwrap();
+            assert_eq!(host_of(server), "evil.org");
+        }
+        let v6 = <&ServerName>::try_from("[2001:DB8::1]:8448").unwrap();
+        assert_eq!(host_of(v6), "[2001:db8::1]");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub use self::{
     change::{Change, Notice, WriteLock},
     claim::ClaimedBy,
     error::DirectoryError,
-    limit::{Counted, Limit, Usage},
+    limit::{Counted, Limit, Usage, host_of},
     mask::{forget_mask, note_mask},
     memory::PairAdvice,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},

@@ -33,6 +33,10 @@ pub struct DirectorySettings {
     /// How many handles a person may claim within a day. Every released one is in quarantine for
     /// months, so without this anybody could use up the good names.
     pub claims_per_day: u32,
+    /// How many handles the people of one other homeserver may claim within a day.
+    pub claims_per_server: u32,
+    /// How many chats a person may start with the bot within a day.
+    pub bot_invites_per_sender: u32,
     /// For how long a released handle is kept for its last owner.
     pub quarantine: Duration,
     /// How many new conversations a person may ask for within a day.
@@ -61,6 +65,8 @@ impl DirectorySettings {
             reserved: ReservedNames::default(),
             handles_per_person: 5,
             claims_per_day: 5,
+            claims_per_server: 20,
+            bot_invites_per_sender: 10,
             quarantine: Duration::from_secs(365 * 24 * 60 * 60),
             asks_per_sender: 30,
             asks_per_server: 500,

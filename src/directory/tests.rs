@@ -262,6 +262,39 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
 }
 
 #[tokio::test]
+async fn the_people_of_another_server_claim_so_many_handles_a_day() {
+    let directory = directory_with(|settings| settings.claims_per_server = 3);
+    let claim_as = async |person: &str, name: &str, now| {
+        let person = UserId::parse(person).unwrap();
+        claim(&directory, &person, name, now).await
+    };
+    for n in 0..3 {
+        // One machine, whatever its port.
+        let person = format!("@p{n}:elsewhere.org:{}", 8448 + n);
+        let claimed = claim_as(&person, &format!("grab{n}x"), NOW).await;
+        claimed.unwrap();
+    }
+    let refused = claim_as("@p9:elsewhere.org", "more", NOW)
+        .await
+        .unwrap_err();
+    assert_matches!(refused, DirectoryError::TooManyClaimsOfServer(_));
+    assert_eq!(
+        refused.to_string(),
+        "the people of elsewhere.org have claimed as many handles here today as one other server \
+         may; please try again tomorrow, or ask the admin of this server"
+    );
+    // What was refused is not taken, and another server's people and our own can have it.
+    claim_as("@p:third.org", "more", NOW).await.unwrap();
+    for n in 0..10 {
+        let person = format!("@p{n}:example.org");
+        claim_as(&person, &format!("home{n}x"), NOW).await.unwrap();
+    }
+    claim_as("@p9:elsewhere.org", "later", NOW + DAY * 2)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn names_cannot_be_used_up_by_claiming_and_releasing() {
     let directory = directory();
     for i in 0..5 {
@@ -615,6 +648,44 @@ async fn a_server_that_makes_up_people_is_limited_and_leaves_no_heap_behind() {
     assert_eq!(records::<tables::Usages>(&directory) - before, 5);
     let other = user_id!("@p:third.org");
     assert!(ask(&directory, other, "sam", NOW).await.is_introduce());
+}
+
+#[tokio::test]
+async fn a_server_is_limited_as_one_under_all_its_ports() {
+    let directory = directory_with(|settings| settings.asks_per_server = 10);
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let mut allowed = 0;
+    for port in 1..=50 {
+        let asker = UserId::parse(format!("@a:elsewhere.org:{port}")).unwrap();
+        allowed += usize::from(ask(&directory, &asker, "sam", NOW).await.is_introduce());
+    }
+    assert_eq!(allowed, 10);
+}
+
+#[tokio::test]
+async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
+    let directory = directory_with(|settings| {
+        settings.bot_invites_per_sender = 3;
+        settings.asks_per_server = 5;
+    });
+    let start = async |person: &UserId| {
+        write(&directory, |change| change.ask_for_bot(person, NOW))
+            .await
+            .unwrap()
+    };
+    for _ in 0..3 {
+        assert!(start(alice()).await);
+    }
+    assert!(!start(alice()).await);
+    let mut allowed = 0;
+    for port in 1..=20 {
+        let stranger = UserId::parse(format!("@p{port}:elsewhere.org:{port}")).unwrap();
+        allowed += usize::from(start(&stranger).await);
+    }
+    assert_eq!(allowed, 5);
+    // New conversations are another matter.
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    assert!(ask(&directory, alice(), "sam", NOW).await.is_introduce());
 }
 
 #[tokio::test]
