@@ -383,8 +383,10 @@ impl Case<'_> {
                 self.is.in_clear = true;
             }
             HeardKind::Plaintext => {
+                let told = self.is.said.contains(&Saying::SendAgainEncrypted);
                 self.say(Saying::SendAgainEncrypted);
-                if let Phase::Listening { until } = &mut self.is.phase {
+                // Once, for what is sent again: nobody keeps the ghost by writing on in clear.
+                if let (false, Phase::Listening { until }) = (told, &mut self.is.phase) {
                     *until = self.now + self.rules.wait_for_message;
                 }
             }

@@ -386,6 +386,20 @@ fn a_redaction_before_passing_on_leaves_nothing_and_after_it_takes_back() {
 }
 
 #[test]
+fn clear_messages_make_the_ghost_listen_longer_once() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    for n in 0..10 {
+        play.after(4_000);
+        play.carry_out(&view(&[]));
+        let event = OwnedEventId::try_from(format!("$clear{n}")).unwrap();
+        play.says(event, HeardKind::Plaintext);
+        let listens = matches!(play.phase(), Phase::Listening { .. });
+        assert_eq!(listens, n < 2, "after clear message {n}");
+    }
+}
+
+#[test]
 fn whoever_may_not_reach_the_owner_is_declined_alike_after_the_same_delay() {
     let mut outcomes = Vec::new();
     for admission in [Admission::NotNow, Admission::Unclaimed] {
