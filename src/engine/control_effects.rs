@@ -395,7 +395,7 @@ impl Engine {
         if let Some(room) = self.store().get::<ControlRooms>(person)? {
             return Ok(room);
         }
-        let _one_at_a_time = self.0.telling.lock().await;
+        let _one_at_a_time = self.0.control_rooms.lock(person.clone()).await;
         match self.store().get::<ControlRooms>(person)? {
             Some(room) => Ok(room),
             None => self.invite_to_control_room(person).await,

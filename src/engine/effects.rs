@@ -22,6 +22,8 @@ use crate::{
 
 /// For how long something is tried that an introduction cannot do without.
 const INSIST: Duration = Duration::from_secs(10 * 60);
+/// For how long a ghost tries to join. Nobody knows of it yet but the asker.
+const INSIST_ON_JOINING: Duration = Duration::from_secs(2 * 60);
 /// For how long something is tried without which it can go on.
 const INSIST_LITTLE: Duration = Duration::from_secs(30);
 
@@ -100,8 +102,8 @@ impl RoomActor {
             | Effect::Decline { .. }
             | Effect::RememberPair
             | Effect::ForgetPair => INSIST,
-            Effect::Join
-            | Effect::ShowAs
+            Effect::Join => INSIST_ON_JOINING,
+            Effect::ShowAs
             | Effect::PassOn { .. }
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
@@ -214,37 +216,31 @@ impl RoomActor {
     async fn get_out(&self, is: &Introduction, reason: Option<&str>) -> Result<(), EngineError> {
         // A ghost whose handle was released meanwhile has no device, and leaves all the same.
         let device = self.engine.machines().device_of(&is.ghost)?;
-        let actor = match &device {
-            Some(device) => Actor::device(&is.ghost, device),
-            None => Actor::user(&is.ghost),
+        let homeserver = self.engine.homeserver().clone();
+        let (ghost, room) = (is.ghost.clone(), self.room.clone());
+        let reason = reason.map(str::to_owned);
+        // To decline, the homeserver asks the server of whoever invited.
+        let leaving = async move {
+            let actor = match &device {
+                Some(device) => Actor::device(&ghost, device),
+                None => Actor::user(&ghost),
+            };
+            match homeserver.leave(actor, &room, reason.as_deref()).await {
+                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
+                other => other,
+            }
         };
-        match self
-            .engine
-            .homeserver()
-            .leave(actor, &self.room, reason)
-            .await
-        {
-            Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
-            other => Ok(other?),
-        }
+        let inviter = is.invite.asker.server_name();
+        self.engine.ask(inviter, leaving).await
     }
 
     async fn join(&mut self, is: &Introduction) -> Result<(), EngineError> {
-        if self.permit.is_none() {
-            let joins = self.engine.0.joins.clone();
-            let mut stop = self.engine.0.stop.subscribe();
-            self.permit = tokio::select! {
-                permit = joins.acquire_owned() => permit.ok(),
-                _ = stop.wait_for(|stop| *stop) => return Err(EngineError::Stopping),
-            };
+        let (engine, asker) = (&self.engine, &is.invite.asker);
+        if self.place.is_none() {
+            self.place = Some(engine.place_for(asker).await?);
         }
-        self.engine
-            .machines()
-            .expect_room(&is.ghost, &self.room)
-            .await?;
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
-        Ok(self.engine.homeserver().join(actor, &self.room).await?)
+        engine.machines().expect_room(&is.ghost, &self.room).await?;
+        engine.enter(&is.ghost, &self.room, asker).await
     }
 
     /// Reads the state, and hears what was said since the ghost was invited: the homeserver pushes
@@ -318,28 +314,16 @@ impl RoomActor {
         if matches!(view.membership(owner), "join" | "invite") {
             return Ok(());
         }
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
-        let homeserver = self.engine.homeserver();
-        let invited = if is.direct {
-            homeserver
-                .invite_direct(actor, &self.room, owner, None)
-                .await
-                .map(drop)
-        } else {
-            let content = json!({ "membership": "invite" });
-            let (kind, key) = ("m.room.member", owner.as_str());
-            homeserver
-                .send_state(actor, &self.room, kind, key, &content)
-                .await
-                .map(drop)
-        };
-        match invited {
+        match self
+            .engine
+            .invite(&is.ghost, &self.room, owner, is.direct)
+            .await
+        {
             // Allowed by the room, and refused all the same: by the owner, or by their server.
-            Err(MatrixError::Refused { .. }) if view.may_invite(&is.ghost) => {
+            Err(EngineError::Matrix(MatrixError::Refused { .. })) if view.may_invite(&is.ghost) => {
                 Err(EngineError::Refused(Refusal::Impossible))
             }
-            other => Ok(other?),
+            other => other,
         }
     }
 

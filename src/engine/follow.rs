@@ -1,7 +1,7 @@
 //! Origins that were replaced (`m.room.tombstone`): a conversation goes on in the room that has
 //! taken its place, once a ghost can get in there, and only if nobody else is there.
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId, api::Direction};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId, api::Direction};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     introduction::{MEGOLM, RoomView},
     matrix::{Actor, MatrixError},
-    relay::{Conversation, Heard, Input, Place, Saying},
+    relay::{Conversation, Heard, Input, Place, Saying, Seat},
     store::{Batch, prefix},
 };
 
@@ -95,7 +95,8 @@ impl RoomActor {
             return not_followed();
         }
         engine.await_conversation(conversation, to, &ghosts).await?;
-        let inside = engine.go_in(&ghosts, to).await?;
+        let server = engine.server_of_origin(conversation);
+        let inside = engine.go_in(&ghosts, to, &server).await?;
         // They may be invited in a moment.
         let Some(first) = inside.first() else {
             return Err(EngineError::NotThereYet);
@@ -296,21 +297,40 @@ impl Engine {
         Ok(())
     }
 
-    /// Those who get in.
+    /// The server that may have to be asked to get into a room of the people of an origin: another
+    /// one, if anybody of it is there.
+    fn server_of_origin(&self, conversation: &Conversation) -> OwnedServerName {
+        let own = &self.settings().server_name;
+        conversation
+            .people
+            .iter()
+            .filter(|person| matches!(person.seat, Seat::Origin { .. }))
+            .map(|person| person.user.server_name())
+            .find(|server| *server != own)
+            .unwrap_or(own)
+            .to_owned()
+    }
+
+    /// Those who get in, where `server` may have to be asked.
     async fn go_in(
         &self,
         ghosts: &[OwnedUserId],
         room: &OwnedRoomId,
+        server: &ServerName,
     ) -> Result<Vec<OwnedUserId>, EngineError> {
         let mut inside = Vec::new();
         for ghost in ghosts {
             self.machines().expect_room(ghost, room).await?;
-            let device = self.device_of(ghost)?;
-            let actor = Actor::device(ghost, &device);
-            match self.homeserver().try_to_join(actor, room).await {
+            let (homeserver, device) = (self.homeserver().clone(), self.device_of(ghost)?);
+            let (user, room) = (ghost.clone(), room.clone());
+            let joining = async move {
+                let actor = Actor::device(&user, &device);
+                homeserver.try_to_join(actor, &room).await
+            };
+            match self.ask(server, joining).await {
                 Ok(()) => inside.push(ghost.clone()),
-                Err(MatrixError::Refused { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(inside)
@@ -338,7 +358,12 @@ impl Engine {
                 .homeserver()
                 .send_state(actor, room, "m.room.member", key, &content);
             match invited.await {
-                Ok(_) => inside.extend(self.go_in(std::slice::from_ref(ghost), room).await?),
+                // The homeserver is in the room by then, and has nobody to ask.
+                Ok(_) => {
+                    let own = &self.settings().server_name;
+                    let ghost = std::slice::from_ref(ghost);
+                    inside.extend(self.go_in(ghost, room, own).await?);
+                }
                 Err(MatrixError::Refused { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     bot::Bot,
+    clock::Clock,
     crypto::Machines,
     directory::{Directory, DirectorySettings},
     introduction::Rules,
@@ -26,6 +27,13 @@ pub(super) async fn engine() -> (Engine, Store, FakeHomeserver) {
 }
 
 pub(super) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHomeserver) {
+    engine_with(clock, |_| {}).await
+}
+
+pub(super) async fn engine_with(
+    clock: Arc<dyn Clock>,
+    adjust: impl FnOnce(&mut Settings),
+) -> (Engine, Store, FakeHomeserver) {
     let fake = FakeHomeserver::start().await;
     let store = Store::in_memory();
     let homeserver = fake.connect().await;
@@ -39,7 +47,7 @@ pub(super) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHome
         store: store.clone(),
         homeserver,
     };
-    let settings = Settings {
+    let mut settings = Settings {
         server_name: server,
         bot,
         bot_name: "Stonechat".to_owned(),
@@ -51,6 +59,7 @@ pub(super) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHome
         reconcile_every: std::time::Duration::from_secs(3600),
         reconcile_per_second: 1,
     };
+    adjust(&mut settings);
     (Engine::new(parts, settings).unwrap(), store, fake)
 }
 

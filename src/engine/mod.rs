@@ -44,12 +44,14 @@ mod intake_property_tests;
 mod intake_tests;
 mod interject;
 mod introduce;
+mod keyed;
 mod look_back;
 mod media;
 mod mend;
 mod module;
 mod naming;
 mod patience;
+mod places;
 mod portal;
 mod reconcile;
 mod request;
@@ -82,7 +84,7 @@ use std::{
 };
 
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 pub use control::{Answer, Judgement, Message, Spokesperson, Task, Words};
 pub use dead_letters::count_dead_letters;
@@ -93,6 +95,7 @@ pub use restore::NOT_IN_BACKUPS;
 /// The table of control rooms in a backup, to count them by.
 pub const CONTROL_ROOMS_TABLE: u8 = <tables::ControlRooms as crate::store::Table>::ID;
 
+use self::{keyed::KeyedLocks, places::Places};
 use crate::{
     clock::{Clock, Timestamp},
     crypto::Machines,
@@ -116,7 +119,8 @@ pub struct Settings {
     pub rules: Rules,
     /// How conversations with masked handles are carried.
     pub relay: RelaySettings,
-    /// How many introductions go on at the same time; the others wait at the door.
+    /// How many introductions of our own server's people go on at the same time, and how many of
+    /// all others'; the rest waits at the door.
     pub joins_at_once: usize,
     /// Nothing passes through us, for every handle of this server.
     pub strict: bool,
@@ -186,10 +190,10 @@ struct Inner {
     started: AtomicBool,
     /// Whether what the module has asked will be written in a moment.
     settling: AtomicBool,
-    /// One control room at a time is made.
-    telling: Mutex<()>,
+    /// Held, by person, while their control room is made or replaced.
+    control_rooms: KeyedLocks<OwnedUserId>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
-    joins: Arc<Semaphore>,
+    places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
     /// Users who are about to be synced, because something for them was set aside.
     backfills: std::sync::Mutex<HashSet<OwnedUserId>>,
@@ -199,10 +203,13 @@ struct Inner {
     conversing: std::sync::Mutex<()>,
     /// When one was changed by that.
     changes: converse::Changes,
-    /// Held while a portal is made: what is not written down yet is not to be left again.
-    furnishing: Mutex<()>,
-    /// Who furnishes which portal.
-    furnishings: portal::Furnishings,
+    /// Held, by ghost, while it makes a portal: what is not written down yet is not to be left
+    /// again.
+    creating: KeyedLocks<OwnedUserId>,
+    /// Held, by conversation and person, while their portal is furnished. The actors of several
+    /// rooms may want to at once; both would invite the same people, one of them would be refused,
+    /// and that would end the conversation.
+    furnishings: KeyedLocks<(String, usize)>,
     /// Told when a room of a conversation was left.
     departed: Notify,
     views: views::Views,
@@ -229,7 +236,7 @@ impl Engine {
         // Before anything is taken in: what is there now was there before the restore.
         restore::prepare(&parts.store, parts.clock.now())?;
         let sequence = tables::first_sequence(&parts.store)?;
-        let joins = Arc::new(Semaphore::new(settings.joins_at_once.max(1)));
+        let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
         Ok(Self(Arc::new(Inner {
             parts,
             settings,
@@ -242,16 +249,16 @@ impl Engine {
             rooms: std::sync::Mutex::default(),
             started: AtomicBool::new(false),
             settling: AtomicBool::new(false),
-            telling: Mutex::default(),
+            control_rooms: KeyedLocks::default(),
             tasks: std::sync::Mutex::default(),
-            joins,
+            places,
             synced: Mutex::default(),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
             conversing: std::sync::Mutex::default(),
             changes: converse::Changes::default(),
-            furnishing: Mutex::default(),
-            furnishings: portal::Furnishings::default(),
+            creating: KeyedLocks::default(),
+            furnishings: KeyedLocks::default(),
             departed: Notify::new(),
             views: views::Views::default(),
             calls: std::sync::Mutex::default(),

@@ -1,13 +1,7 @@
 //! Portals: the rooms in which masked people see a conversation.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, Weak},
-};
-
 use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room, serde::Raw};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 use super::{
     Engine, EngineError,
@@ -24,26 +18,6 @@ use crate::{
 
 /// Marks a portal, so that one that was made before a crash is found again.
 const MARK: &str = "chat.stonechat.portal";
-
-/// Who furnishes which portal. The actors of several rooms may want to at once; both would invite
-/// the same people, one of them would be refused, and that would end the conversation.
-#[derive(Debug, Default)]
-pub(super) struct Furnishings(std::sync::Mutex<HashMap<(String, usize), Weak<Mutex<()>>>>);
-
-impl Furnishings {
-    /// The lock of a portal, by its conversation and its owner's place there.
-    fn of(&self, conversation: &str, person: usize) -> Arc<Mutex<()>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (conversation.to_owned(), person);
-        if let Some(lock) = known.get(&key).and_then(Weak::upgrade) {
-            return lock;
-        }
-        known.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::default();
-        known.insert(key, Arc::downgrade(&lock));
-        lock
-    }
-}
 
 impl RoomActor {
     /// Makes a portal or finds it, brings into it whoever takes part now, and invites its owner.
@@ -77,8 +51,8 @@ impl RoomActor {
         let engine = self.engine.clone();
         let place = Place::Portal(person);
         let impossible = || EngineError::Refused(Refusal::Impossible);
-        let furnishing = engine.0.furnishings.of(&conversation.id, person);
-        let _one_at_a_time = furnishing.lock().await;
+        let portal = (conversation.id.clone(), person);
+        let _one_at_a_time = engine.0.furnishings.lock(portal).await;
         // Whoever was sooner may have made it, or another one in the place of one that was lost.
         let known = engine.store().get::<Conversations>(&conversation.id)?;
         // Nobody is invited to what is over.
@@ -141,7 +115,7 @@ impl Engine {
         person: usize,
         host: &Participant,
     ) -> Result<OwnedRoomId, EngineError> {
-        let _one_at_a_time = self.0.furnishing.lock().await;
+        let _nothing_is_left = self.0.creating.lock(host.ghost.clone()).await;
         let place = Place::Portal(person);
         // Another room's actor may have been sooner.
         let known = self.store().get::<Conversations>(&conversation.id)?;
@@ -287,23 +261,15 @@ impl Engine {
         owner: &Participant,
         room: &OwnedRoomId,
     ) -> Result<(), EngineError> {
-        let device = self.device_of(host)?;
-        let actor = Actor::device(host, &device);
-        let invited = if conversation.direct {
-            self.homeserver()
-                .invite_direct(actor, room, &owner.user, None)
-                .await
-        } else {
-            let content = json!({ "membership": "invite" });
-            let key = owner.user.as_str();
-            self.homeserver()
-                .send_state(actor, room, "m.room.member", key, &content)
-                .await
-        };
-        match invited {
+        match self
+            .invite(host, room, &owner.user, conversation.direct)
+            .await
+        {
             // The room allows it: the owner's account or server does not.
-            Err(MatrixError::Refused { .. }) => Err(EngineError::Refused(Refusal::Impossible)),
-            other => Ok(other.map(drop)?),
+            Err(EngineError::Matrix(MatrixError::Refused { .. })) => {
+                Err(EngineError::Refused(Refusal::Impossible))
+            }
+            other => other,
         }
     }
 }
@@ -358,25 +324,4 @@ fn portal(
     });
     request.power_level_content_override = Some(Raw::from_json(raw(&levels)?));
     Ok(request)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_at_a_time_furnishes_a_portal_and_nobody_waits_for_another_one() {
-        let all = Furnishings::default();
-        let (one, same) = (all.of("talk", 1), all.of("talk", 1));
-        let busy = one.try_lock().unwrap();
-        assert!(same.try_lock().is_err());
-        let (other, elsewhere) = (all.of("talk", 2), all.of("chat", 1));
-        assert!(other.try_lock().is_ok() && elsewhere.try_lock().is_ok());
-        drop(busy);
-        assert!(same.try_lock().is_ok());
-        // Nothing is kept of those that are done.
-        drop((one, same, other, elsewhere));
-        let _last = all.of("talk", 3);
-        assert_eq!(all.0.lock().unwrap().len(), 1);
-    }
 }

@@ -114,9 +114,12 @@ impl Engine {
         }
         let device = self.device_of(ghost)?;
         let actor = Actor::device(ghost, &device);
-        // A portal that is being made is not written down yet.
-        let _nothing_is_made = self.0.furnishing.lock().await;
-        for room in self.homeserver().joined_rooms(actor).await? {
+        let rooms = {
+            // A portal that the ghost is making is not written down yet.
+            let _nothing_is_made = self.0.creating.lock(ghost.clone()).await;
+            self.homeserver().joined_rooms(actor).await?
+        };
+        for room in rooms {
             if self
                 .store()
                 .contains::<OpenWork>(&(ghost.clone(), room.clone()))?

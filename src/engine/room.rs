@@ -3,13 +3,14 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 
 use super::{
     Engine, EngineError,
     delivery::Deliveries,
     media::Uploaded,
     patience::INSIST,
+    places::Place,
     tables::{Arrived, Conversations, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, What},
 };
 use crate::{
@@ -48,7 +49,7 @@ pub(super) struct RoomActor {
     /// For which effect others are waited for, and up to which of theirs.
     pub behind: Option<(u64, u64)>,
     /// A place among the introductions that go on at the same time.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
     /// The record as it is in the store, if this actor has written it.
     pub written: Option<RoomRecord>,
     /// The effects that a crash could not make us forget, flushed or not.
@@ -74,7 +75,7 @@ impl RoomActor {
             failures: 0,
             failing: None,
             due_since: Timestamp(u64::MAX),
-            permit: None,
+            place: None,
             carrying: 0,
             behind: None,
             written: None,
@@ -144,7 +145,7 @@ impl RoomActor {
                         .get::<Rooms>(&self.room)?
                         .unwrap_or_default();
                     self.written = None;
-                    self.permit = None;
+                    self.place = None;
                     tracing::warn!(room = %self.room, %error, ?pause, "trying again");
                     // A key may come any moment, and so may a conversation; nothing else makes
                     // waiting shorter.
@@ -287,7 +288,7 @@ impl RoomActor {
             .iter()
             .any(|is| is_at_work(&is.phase))
         {
-            self.permit = None;
+            self.place = None;
         }
         self.engine.store().apply(batch)?;
         self.written = Some(self.record.clone());

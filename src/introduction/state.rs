@@ -70,6 +70,8 @@ pub struct Rules {
     pub retry_owner: Duration,
     /// How many messages it keeps to pass on.
     pub heard_at_most: usize,
+    /// How long another server's answer is waited for before the place goes to somebody else.
+    pub ask_abroad_for: Duration,
 }
 
 impl Default for Rules {
@@ -84,6 +86,7 @@ impl Default for Rules {
             decline_after: Duration::from_millis(1500),
             members_at_most: 50,
             heard_at_most: 100,
+            ask_abroad_for: Duration::from_secs(15),
         }
     }
 }

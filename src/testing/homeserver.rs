@@ -18,7 +18,7 @@ use matrix_sdk_crypto::vodozemac::{base64_decode, olm};
 use ruma::{DeviceId, UserId};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use url::Url;
 
 use crate::{
@@ -40,6 +40,8 @@ pub(crate) enum When {
 pub(crate) struct FakeHomeserver {
     url: Url,
     state: Arc<Mutex<Server>>,
+    /// Told when a request came.
+    came: Arc<Notify>,
     /// One client for all: to make one takes long without optimisation.
     client: Arc<OnceCell<Homeserver>>,
 }
@@ -60,6 +62,12 @@ struct Server {
     reuses: Vec<String>,
     /// Servers that do not answer key queries.
     unreachable: BTreeSet<String>,
+    /// Requests in which one of these occurs are never answered.
+    silent: Vec<String>,
+    /// Those that wait for an answer now.
+    unanswered: Vec<String>,
+    /// Requests in which one of these occurs are refused.
+    forbidden: Vec<String>,
     /// What was said in rooms, the newest first.
     history: BTreeMap<String, Vec<Value>>,
     /// With which status it is refused to show that.
@@ -74,6 +82,7 @@ struct Server {
 #[derive(Default)]
 struct Room {
     members: Vec<String>,
+    invited: Vec<String>,
     /// What was sent, with the path of the request that sent it.
     sent: Vec<(String, Value)>,
     /// How many of `sent` are known by their transaction id.
@@ -98,7 +107,21 @@ impl Room {
             let content = json!({"membership": "join"});
             events.push(event("m.room.member", member, content));
         }
+        for guest in &self.invited {
+            let content = json!({"membership": "invite"});
+            events.push(event("m.room.member", guest, content));
+        }
         events.into()
+    }
+
+    fn set_membership(&mut self, user: &str, membership: &str) {
+        self.members.retain(|member| member != user);
+        self.invited.retain(|guest| guest != user);
+        match membership {
+            "join" => self.members.push(user.to_owned()),
+            "invite" => self.invited.push(user.to_owned()),
+            _ => {}
+        }
     }
 
     fn send(&mut self, path: &str, sender: &str, kind: &str, content: Value) -> Value {
@@ -159,7 +182,9 @@ struct Device {
 impl FakeHomeserver {
     pub(crate) async fn start() -> Self {
         let state = Arc::new(Mutex::new(Server::default()));
-        let app = Router::new().fallback(handle).with_state(state.clone());
+        let came = Arc::new(Notify::new());
+        let served = (state.clone(), came.clone());
+        let app = Router::new().fallback(handle).with_state(served);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap())
             .parse()
@@ -168,6 +193,7 @@ impl FakeHomeserver {
         Self {
             url,
             state,
+            came,
             client: Arc::default(),
         }
     }
@@ -286,6 +312,52 @@ impl FakeHomeserver {
     /// Messages that the next sync brings for the device that asks.
     pub(crate) fn put_to_device(&self, messages: &[Value]) {
         self.with(|server| server.to_device.extend_from_slice(messages));
+    }
+
+    /// Requests for something of this server are never answered: it accepts connections and then
+    /// says nothing, and the homeserver waits.
+    pub(crate) fn silence(&self, server_name: &str) {
+        self.with(|server| server.silent.push(server_name.to_owned()));
+    }
+
+    /// The requests that were never answered, and whose maker may have gone.
+    pub(crate) fn unanswered(&self) -> Vec<String> {
+        self.with(|server| server.unanswered.clone())
+    }
+
+    /// From now on requests in which this occurs are refused.
+    pub(crate) fn forbid(&self, part: &str) {
+        self.with(|server| server.forbidden.push(part.to_owned()));
+    }
+
+    /// Waits until `done` is true of the requests made so far.
+    pub(crate) async fn until(&self, done: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            loop {
+                let came = self.came.notified();
+                tokio::pin!(came);
+                came.as_mut().enable();
+                if done(self) {
+                    return;
+                }
+                came.await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(10);
+        let in_time = tokio::time::timeout(limit, waiting).await.is_ok();
+        assert!(in_time, "waited in vain; requests: {:#?}", self.log());
+    }
+
+    /// Somebody's membership in a room that was made, `leave` if they are not there.
+    pub(crate) fn membership(&self, room: &ruma::RoomId, user: &UserId) -> &'static str {
+        self.with(|server| {
+            let room = &server.rooms[room.as_str()];
+            match user.as_str() {
+                user if room.members.iter().any(|member| member == user) => "join",
+                user if room.invited.iter().any(|guest| guest == user) => "invite",
+                _ => "leave",
+            }
+        })
     }
 
     /// The requests made so far, as `METHOD path`.
@@ -407,7 +479,7 @@ impl FakeHomeserver {
 }
 
 async fn handle(
-    State(state): State<Arc<Mutex<Server>>>,
+    State((state, came)): State<(Arc<Mutex<Server>>, Arc<Notify>)>,
     method: Method,
     uri: Uri,
     body: Bytes,
@@ -415,9 +487,32 @@ async fn handle(
     if uri.path().ends_with("/versions") {
         return r#"{"versions":["v1.11","v1.15"]}"#.into_response();
     }
+    // When all of it is done, and nobody has been answered.
+    let told = Told(came);
+    let asked = format!("{method} {}", uri.path());
+    let all = format!("{} {}", uri.path(), String::from_utf8_lossy(&body));
+    let silent = {
+        let mut server = state.lock().unwrap();
+        let silent = server.silent.iter().any(|part| all.contains(part));
+        if silent {
+            server.log.push(asked.clone());
+            server.unanswered.push(asked.clone());
+        }
+        silent
+    };
+    if silent {
+        drop(told);
+        return std::future::pending().await;
+    }
+    let _told = told;
     let mut server = state.lock().unwrap();
     let number = server.log.len();
-    server.log.push(format!("{method} {}", uri.path()));
+    server.log.push(asked);
+    if server.forbidden.iter().any(|part| all.contains(part)) {
+        let (status, answer) = refused(403, "M_FORBIDDEN");
+        let status = StatusCode::from_u16(status).unwrap();
+        return (status, answer.to_string()).into_response();
+    }
     let fault = match server.fault {
         Some((at, when)) if at == number => {
             server.fault = None;
@@ -436,6 +531,15 @@ async fn handle(
     }
     let status = StatusCode::from_u16(status).unwrap();
     (status, answer.to_string()).into_response()
+}
+
+/// Says that a request came, when it is dropped.
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 fn refused(status: u16, errcode: &str) -> (u16, Value) {
@@ -501,6 +605,15 @@ impl Server {
                     (200, json!({"chunk": chunk, "start": "s"}))
                 }
                 ("PUT", ["send", kind, _]) => (200, room.send(uri.path(), &who, kind, body)),
+                ("PUT", ["state", "m.room.member", of]) => {
+                    let membership = body["membership"].as_str().unwrap().to_owned();
+                    room.set_membership(of, &membership);
+                    (200, json!({"event_id": "$member"}))
+                }
+                ("POST", [change @ ("join" | "leave")]) => {
+                    room.set_membership(&who, change);
+                    (200, json!({"room_id": id}))
+                }
                 _ => refused(404, "M_UNRECOGNIZED"),
             };
         }
@@ -512,6 +625,22 @@ impl Server {
                 user.devices.remove(*id);
             }
             ("GET", ["joined_rooms"]) => return (200, json!({"joined_rooms": user.joined})),
+            ("POST", ["rooms", room, "join"]) => {
+                user.joined.push((*room).to_owned());
+                return (200, json!({"room_id": room}));
+            }
+            ("POST", ["createRoom"]) => {
+                let id = format!("!made{}:hs.test", self.rooms.len());
+                let mut room = Room {
+                    members: vec![who.clone()],
+                    ..Room::default()
+                };
+                for guest in body["invite"].as_array().into_iter().flatten() {
+                    room.invited.push(guest.as_str().unwrap().to_owned());
+                }
+                self.rooms.insert(id.clone(), room);
+                return (200, json!({"room_id": id}));
+            }
             ("POST", ["rooms", room, "leave"]) => {
                 user.joined.retain(|joined| joined.as_str() != *room)
             }

@@ -1,0 +1,198 @@
+//! How much of the service one other server can keep busy.
+//!
+//! * A **place** is held while a ghost introduces, or the bot goes into a room. Rooms to which a
+//!   person of this server invites have places of their own; of all the others one server holds
+//!   [`PLACES_OF_A_SERVER`] at most.
+//! * A **request abroad** is one for which the homeserver itself has to ask another server: to join
+//!   or decline where that server invites, or to invite somebody there. Synapse changes ten
+//!   memberships at a time for one application service (its `member_as_limiter`), and goes on with
+//!   a change that nobody waits for any longer. Without [`ABROAD_AT_ONCE`] a few servers that
+//!   accept a connection and never answer would hold up everything that ghosts do.
+//!
+//! Which server has to be asked is decided by who invites: room ids can be made up, and have no
+//! server from room version 12 on.
+
+use std::{future::Future, sync::Arc};
+
+use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Engine, EngineError, keyed::Keyed};
+use crate::{
+    directory::host_of,
+    matrix::{Actor, MatrixError},
+};
+
+/// Maximum number of places that the rooms of one other server hold.
+const PLACES_OF_A_SERVER: usize = 2;
+/// Maximum number of requests abroad at a time, over all servers. Synapse has ten; the others are
+/// left for what it can do alone.
+const ABROAD_AT_ONCE: usize = 6;
+/// Maximum number of requests abroad at a time to one server.
+const ABROAD_TO_A_SERVER: usize = 2;
+
+/// The places, and the requests abroad.
+#[derive(Debug)]
+pub(super) struct Places {
+    own: OwnedServerName,
+    at_home: Arc<Semaphore>,
+    elsewhere: Bounded,
+    abroad: Bounded,
+}
+
+/// A place. Dropping it makes it free.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _of_server: Option<OwnedSemaphorePermit>,
+}
+
+/// A semaphore of which each server gets a part at most.
+#[derive(Debug)]
+struct Bounded {
+    all: Arc<Semaphore>,
+    of_server: usize,
+    servers: Keyed<String, Semaphore>,
+}
+
+impl Bounded {
+    fn new(all: usize, of_server: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            of_server,
+            servers: Keyed::default(),
+        }
+    }
+
+    /// Waits for a place. Whoever waits because of their own server holds nothing meanwhile.
+    async fn acquire(&self, server: &ServerName) -> Option<Place> {
+        let of_server = self
+            .servers
+            .get(host_of(server), || Semaphore::new(self.of_server));
+        let of_server = of_server.acquire_owned().await.ok()?;
+        Some(Place {
+            _permit: self.all.clone().acquire_owned().await.ok()?,
+            _of_server: Some(of_server),
+        })
+    }
+}
+
+impl Places {
+    /// So many places for rooms of this server's people, and as many for all others.
+    pub(super) fn new(own: OwnedServerName, places: usize) -> Self {
+        let places = places.max(1);
+        Self {
+            own,
+            at_home: Arc::new(Semaphore::new(places)),
+            elsewhere: Bounded::new(places, PLACES_OF_A_SERVER),
+            abroad: Bounded::new(ABROAD_AT_ONCE, ABROAD_TO_A_SERVER),
+        }
+    }
+
+    async fn acquire(&self, server: &ServerName) -> Option<Place> {
+        if *server != self.own {
+            return self.elsewhere.acquire(server).await;
+        }
+        Some(Place {
+            _permit: self.at_home.clone().acquire_owned().await.ok()?,
+            _of_server: None,
+        })
+    }
+}
+
+impl Engine {
+    /// Waits for a place in a room to which this person invites.
+    pub(super) async fn place_for(&self, inviter: &UserId) -> Result<Place, EngineError> {
+        let place = self.0.places.acquire(inviter.server_name());
+        self.unless_stopping(place).await
+    }
+
+    /// Joins a room to which this person invites.
+    pub(super) async fn enter(
+        &self,
+        user: &OwnedUserId,
+        room: &RoomId,
+        inviter: &UserId,
+    ) -> Result<(), EngineError> {
+        let (homeserver, device) = (self.homeserver().clone(), self.device_of(user)?);
+        let (user, room) = (user.clone(), room.to_owned());
+        let joining = async move { homeserver.join(Actor::device(&user, &device), &room).await };
+        self.ask(inviter.server_name(), joining).await
+    }
+
+    /// Invites somebody; `direct` says that their client is to file the room under direct chats.
+    pub(super) async fn invite(
+        &self,
+        host: &OwnedUserId,
+        room: &RoomId,
+        person: &OwnedUserId,
+        direct: bool,
+    ) -> Result<(), EngineError> {
+        let (homeserver, device) = (self.homeserver().clone(), self.device_of(host)?);
+        let (host, room, guest) = (host.clone(), room.to_owned(), person.clone());
+        let inviting = async move {
+            let actor = Actor::device(&host, &device);
+            let invited = if direct {
+                homeserver.invite_direct(actor, &room, &guest, None).await
+            } else {
+                let (kind, content) = ("m.room.member", json!({ "membership": "invite" }));
+                let key = guest.as_str();
+                homeserver
+                    .send_state(actor, &room, kind, key, &content)
+                    .await
+            };
+            invited.map(drop)
+        };
+        self.ask(person.server_name(), inviting).await
+    }
+
+    /// Makes a request for which the homeserver may have to ask `server`. If that is another one,
+    /// its answer is waited for until [`Rules::ask_abroad_for`]; the request counts as long as the
+    /// homeserver is busy with it.
+    ///
+    /// [`Rules::ask_abroad_for`]: crate::introduction::Rules::ask_abroad_for
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        server: &ServerName,
+        request: impl Future<Output = Result<T, MatrixError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        if *server == self.0.settings.server_name {
+            return Ok(request.await?);
+        }
+        let turn = self.0.places.abroad.acquire(server);
+        let turn = self.unless_stopping(turn).await?;
+        let (answered, answer) = tokio::sync::oneshot::channel();
+        let engine = self.clone();
+        self.spawn(async move {
+            let request = async { Some(request.await) };
+            if let Ok(outcome) = engine.unless_stopping(request).await {
+                // Nobody may wait for it any longer.
+                let _ = answered.send(outcome);
+            }
+            drop(turn);
+        });
+        let limit = self.settings().rules.ask_abroad_for;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(_)) => Err(EngineError::Stopping),
+            Err(_) => Err(MatrixError::TimedOut.into()),
+        }
+    }
+
+    /// Waits for something for as long as the service goes on.
+    async fn unless_stopping<T>(
+        &self,
+        wait: impl Future<Output = Option<T>>,
+    ) -> Result<T, EngineError> {
+        let mut stop = self.0.stop.subscribe();
+        tokio::select! {
+            done = wait => done.ok_or(EngineError::Stopping),
+            _ = stop.wait_for(|stop| *stop) => Err(EngineError::Stopping),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "places_tests.rs"]
+mod tests;

@@ -1,0 +1,158 @@
+//! Other servers that accept a connection and never answer, and what goes on meanwhile.
+
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use ruma::{owned_user_id, user_id};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    clock::SystemClock,
+    directory::ClaimedBy,
+    engine::{Settings, intake_tests},
+    handle::{Handle, HandleRules},
+    matrix::Transaction,
+    testing::FakeHomeserver,
+};
+
+fn server(name: &str) -> &ServerName {
+    name.try_into().unwrap()
+}
+
+fn sam() -> OwnedUserId {
+    owned_user_id!("@_dm_sam:hs.test")
+}
+
+#[test]
+fn one_server_holds_two_places_and_our_own_people_have_theirs() {
+    let places = Places::new(server("hs.test").to_owned(), 3);
+    let place = |name: &str| places.acquire(server(name)).now_or_never();
+    let held: Vec<_> = ["evil.org", "evil.org:81"].map(place).into();
+    assert!(held.iter().all(Option::is_some));
+    assert!(place("EVIL.org:82").is_none());
+    let _third = place("far.org").unwrap();
+    assert!(place("near.org").is_none(), "three in all");
+    let home: Vec<_> = (0..3).map(|_| place("hs.test")).collect();
+    assert!(home.iter().all(Option::is_some));
+    assert!(place("hs.test").is_none());
+    drop(held);
+    assert!(place("near.org").is_some());
+    assert!(place("evil.org").is_some());
+}
+
+/// An engine that runs, with `@sam` of Samuel, of this server.
+async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver) {
+    let (engine, _, fake) = intake_tests::engine_with(Arc::new(SystemClock), adjust).await;
+    let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+    let mut change = engine.directory().begin().await;
+    let (samuel, by) = (user_id!("@samuel:hs.test"), ClaimedBy::Person);
+    change.claim(samuel, &handle, by, engine.now()).unwrap();
+    change.commit().await.unwrap();
+    engine.machines().provision(&sam(), "Sam").await.unwrap();
+    engine.start().await.unwrap();
+    (engine, fake)
+}
+
+fn invite(room: &str, sender: &str, ghost: &UserId) -> Value {
+    json!({
+        "type": "m.room.member", "event_id": format!("$invite-{room}"), "room_id": room,
+        "sender": sender, "state_key": ghost, "origin_server_ts": 1,
+        "content": {"membership": "invite", "is_direct": true},
+    })
+}
+
+async fn push(engine: &Engine, events: &[Value]) {
+    let body = json!({ "events": events }).to_string();
+    let transaction = Transaction::parse(body.as_bytes()).unwrap();
+    engine.transaction(transaction).await.unwrap();
+}
+
+/// Two invites each by people of ten servers that never answer.
+fn from_silent_servers(fake: &FakeHomeserver, ghost: &UserId) -> Vec<Value> {
+    let rooms = (0..20).map(|n| (n, format!("evil{}.org", n % 10)));
+    rooms
+        .map(|(n, evil)| {
+            fake.silence(&evil);
+            invite(&format!("!r{n}:{evil}"), &format!("@eve{n}:{evil}"), ghost)
+        })
+        .collect()
+}
+
+/// How long it takes until the owner is invited into the room of two people of this server.
+async fn introduced(engine: &Engine, fake: &FakeHomeserver, room: &str) -> Duration {
+    let id = <&RoomId>::try_from(room).unwrap();
+    fake.add_room(id, &[user_id!("@alice:hs.test")]);
+    let begun = Instant::now();
+    push(engine, &[invite(room, "@alice:hs.test", &sam())]).await;
+    let samuel = user_id!("@samuel:hs.test");
+    fake.until(|fake| fake.membership(id, samuel) == "invite")
+        .await;
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_never_answer_hold_up_nobody_at_home() {
+    let (engine, fake) = running(|settings| {
+        settings.joins_at_once = 8;
+        settings.rules.wait_for_message = Duration::from_millis(100);
+        // Longer than the test.
+        settings.rules.ask_abroad_for = Duration::from_secs(3600);
+    })
+    .await;
+    let alone = introduced(&engine, &fake, "!quiet:hs.test").await;
+    push(&engine, &from_silent_servers(&fake, &sam())).await;
+    fake.until(|fake| fake.unanswered().len() == ABROAD_AT_ONCE)
+        .await;
+    let beside = introduced(&engine, &fake, "!busy:hs.test").await;
+    assert_eq!(fake.unanswered().len(), ABROAD_AT_ONCE, "all still wait");
+    println!("introduced in {alone:?} alone, in {beside:?} beside ten silent servers");
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_is_given_up_in_time_and_the_homeserver_is_not_asked_for_ever_more() {
+    let (engine, fake) = running(|settings| {
+        settings.joins_at_once = 1;
+        settings.rules.ask_abroad_for = Duration::from_millis(100);
+    })
+    .await;
+    fake.silence("evil.org");
+    push(&engine, &[invite("!r:evil.org", "@eve:evil.org", &sam())]).await;
+    // It is tried again, and no third time while the homeserver is busy with the first two.
+    fake.until(|fake| fake.unanswered().len() == ABROAD_TO_A_SERVER)
+        .await;
+    push(&engine, &[invite("!r:far.org", "@bob:far.org", &sam())]).await;
+    let far = "POST /_matrix/client/v3/rooms/!r:far.org/join".to_owned();
+    fake.until(|fake| {
+        fake.log()
+            .iter()
+            .any(|line| line.replace("%3A", ":") == far)
+    })
+    .await;
+    assert_eq!(fake.unanswered().len(), ABROAD_TO_A_SERVER);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declining_counts_as_asking_another_server() {
+    let (engine, fake) = running(|settings| {
+        settings.rules.decline_after = Duration::ZERO;
+        settings.rules.ask_abroad_for = Duration::from_secs(3600);
+    })
+    .await;
+    let nobody = owned_user_id!("@_dm_nobody:hs.test");
+    push(&engine, &from_silent_servers(&fake, &nobody)).await;
+    fake.until(|fake| fake.unanswered().len() == ABROAD_AT_ONCE)
+        .await;
+    let home = invite("!home:hs.test", "@alice:hs.test", &nobody);
+    push(&engine, &[home]).await;
+    fake.until(|fake| {
+        fake.log()
+            .iter()
+            .any(|line| line.contains("!home") && line.ends_with("/leave"))
+    })
+    .await;
+    assert_eq!(fake.unanswered().len(), ABROAD_AT_ONCE);
+    engine.stop().await.unwrap();
+}
