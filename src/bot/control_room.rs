@@ -5,13 +5,15 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use crate::introduction::MEGOLM;
+use crate::introduction::{self, MEGOLM};
 
 /// What is known of a room that the bot is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomView<'a> {
     /// The bot.
     pub bot: &'a UserId,
+    /// Whose control room it is to be: whoever invited the bot, or was invited by it.
+    pub expected: Option<&'a UserId>,
     /// Who is joined, the bot too.
     pub joined: Vec<OwnedUserId>,
     /// Who is invited.
@@ -53,6 +55,13 @@ pub enum NoControlRoom {
     /// Nobody else is there any more.
     #[error("Nobody else is here any more. Start a new chat with me when you need me.")]
     Nobody,
+    /// The other member is not the one who invited the bot: somebody else could make their control
+    /// room of a room that the person is in for another reason.
+    #[error("I talk only with whoever invited me. Start a new chat with me.")]
+    NotTheInviter,
+    /// It was made for something else.
+    #[error("This is no chat. Start a new chat with me instead.")]
+    NoChat,
     /// The other member is one of our own.
     #[error("I talk only with people.")]
     NotAPerson,
@@ -93,11 +102,11 @@ pub fn judge(view: &RoomView<'_>, is_ours: impl Fn(&UserId) -> bool) -> ControlR
     if is_ours(person) {
         return Leave(NoControlRoom::NotAPerson);
     }
-    if view.join_rule.is_some_and(|rule| rule != "invite") {
-        return Leave(NoControlRoom::OpenToAll);
+    if view.expected.is_some_and(|expected| expected != person) {
+        return Leave(NoControlRoom::NotTheInviter);
     }
-    if view.history_visibility == Some("world_readable") {
-        return Leave(NoControlRoom::WorldReadable);
+    if let Some(why) = is_open(view.join_rule, view.history_visibility) {
+        return Leave(why);
     }
     match view.encryption {
         Some(MEGOLM) => ControlRoom {
@@ -111,15 +120,44 @@ pub fn judge(view: &RoomView<'_>, is_ours: impl Fn(&UserId) -> bool) -> ControlR
     }
 }
 
+fn is_open(join_rule: Option<&str>, history_visibility: Option<&str>) -> Option<NoControlRoom> {
+    if join_rule.is_some_and(|rule| rule != "invite") {
+        return Some(NoControlRoom::OpenToAll);
+    }
+    (history_visibility == Some("world_readable")).then_some(NoControlRoom::WorldReadable)
+}
+
+/// Returns why a room can be no control room of `inviter`, from what an invite shows of it. What
+/// is not shown is not held against it: the bot looks again when it is inside.
+pub(super) fn look_from_outside(
+    view: &introduction::RoomView,
+    inviter: &UserId,
+    bot: &UserId,
+) -> Option<NoControlRoom> {
+    if view.room_type.is_some() || view.replaced_by.is_some() {
+        return Some(NoControlRoom::NoChat);
+    }
+    if view.readers().any(|user| user != inviter && user != bot) {
+        return Some(NoControlRoom::NotAlone);
+    }
+    if let Some(why) = is_open(Some(&view.join_rule), Some(&view.history_visibility)) {
+        return Some(why);
+    }
+    view.foreign_encryption
+        .then_some(NoControlRoom::UnknownEncryption)
+}
+
 #[cfg(test)]
 mod tests {
     use ruma::user_id;
+    use serde_json::json;
 
     use super::*;
 
     fn good() -> RoomView<'static> {
         RoomView {
             bot: user_id!("@_dm_.bot:example.org"),
+            expected: Some(user_id!("@sam:example.org")),
             joined: vec![
                 user_id!("@_dm_.bot:example.org").to_owned(),
                 user_id!("@sam:example.org").to_owned(),
@@ -208,6 +246,13 @@ mod tests {
             ),
             (
                 RoomView {
+                    expected: Some(user_id!("@kim:example.org")),
+                    ..good()
+                },
+                NoControlRoom::NotTheInviter,
+            ),
+            (
+                RoomView {
                     join_rule: Some("public"),
                     ..good()
                 },
@@ -279,5 +324,93 @@ mod tests {
             judged(&view),
             ControlRoomVerdict::Leave(NoControlRoom::OpenToAll)
         );
+    }
+
+    fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<NoControlRoom> {
+        let (sam, bot) = (
+            user_id!("@sam:example.org"),
+            user_id!("@_dm_.bot:example.org"),
+        );
+        let invite = (
+            "m.room.member",
+            bot.as_str(),
+            json!({"membership": "invite"}),
+        );
+        let state: Vec<_> = shown
+            .iter()
+            .chain([&invite])
+            .map(|(kind, key, content)| {
+                let event =
+                    json!({"type": kind, "state_key": key, "sender": sam, "content": content});
+                serde_json::value::to_raw_value(&event).unwrap()
+            })
+            .collect();
+        let view = introduction::RoomView::from_state(state.iter().map(AsRef::as_ref));
+        look_from_outside(&view, sam, bot)
+    }
+
+    #[test]
+    fn what_an_invite_does_not_show_is_not_held_against_the_room() {
+        assert_eq!(outside(&[]), None);
+        let sam = json!({"membership": "join", "displayname": "Sam"});
+        assert_eq!(
+            outside(&[
+                ("m.room.create", "", json!({"room_version": "12"})),
+                ("m.room.encryption", "", json!({"algorithm": MEGOLM})),
+                ("m.room.join_rules", "", json!({"join_rule": "invite"})),
+                ("m.room.member", "@sam:example.org", sam),
+            ]),
+            None
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_control_room_is_seen_from_outside() {
+        for (kind, key, content, reason) in [
+            (
+                "m.room.join_rules",
+                "",
+                json!({"join_rule": "public"}),
+                NoControlRoom::OpenToAll,
+            ),
+            (
+                "m.room.join_rules",
+                "",
+                json!({"join_rule": "knock"}),
+                NoControlRoom::OpenToAll,
+            ),
+            (
+                "m.room.create",
+                "",
+                json!({"type": "m.space"}),
+                NoControlRoom::NoChat,
+            ),
+            (
+                "m.room.history_visibility",
+                "",
+                json!({"history_visibility": "world_readable"}),
+                NoControlRoom::WorldReadable,
+            ),
+            (
+                "m.room.encryption",
+                "",
+                json!({"algorithm": "rot13"}),
+                NoControlRoom::UnknownEncryption,
+            ),
+            (
+                "m.room.member",
+                "@eve:example.org",
+                json!({"membership": "join"}),
+                NoControlRoom::NotAlone,
+            ),
+            (
+                "m.room.tombstone",
+                "",
+                json!({"replacement_room": "!new:example.org"}),
+                NoControlRoom::NoChat,
+            ),
+        ] {
+            assert_eq!(outside(&[(kind, key, content)]), Some(reason), "{kind}");
+        }
     }
 }

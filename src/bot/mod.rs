@@ -11,6 +11,7 @@
 mod command;
 mod control_room;
 mod hear;
+mod invite;
 mod pending;
 mod request;
 mod say;
@@ -167,13 +168,8 @@ pub fn answer(
     now: Timestamp,
     rng: &mut dyn RngCore,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let limit = Limit {
-        most: context.commands_per_minute,
-        window: Duration::from_secs(60),
-    };
-    if !change.count(Counted::Commands, person.as_str(), limit, now)? {
-        let first = change.count(Counted::FloodAnswers, person.as_str(), FLOOD_ANSWERS, now)?;
-        return Ok(first.then(|| welcome::slow_down().into()));
+    if let Some(flooded) = flood(person, change, context, now)? {
+        return Ok(flooded);
     }
     let words = match (age(sent_at, now), Words::of(text)) {
         (Age::Old(age), _) => return Ok(Some(welcome::too_old(age).into())),
@@ -204,6 +200,35 @@ pub fn answer(
         .effects
         .extend(change.take_notices().into_iter().map(tell));
     Ok(Some(answer))
+}
+
+/// Answers what is no command; it counts like one.
+fn not_a_command(
+    person: &UserId,
+    answer: Answer,
+    change: &mut Change<'_>,
+    context: &BotContext,
+    now: Timestamp,
+) -> Result<Option<Answer>, DirectoryError> {
+    Ok(flood(person, change, context, now)?.unwrap_or(Some(answer)))
+}
+
+/// Counts a message, and returns the answer to it where there are too many.
+fn flood(
+    person: &UserId,
+    change: &mut Change<'_>,
+    context: &BotContext,
+    now: Timestamp,
+) -> Result<Option<Option<Answer>>, DirectoryError> {
+    let limit = Limit {
+        most: context.commands_per_minute,
+        window: Duration::from_secs(60),
+    };
+    if change.count(Counted::Commands, person.as_str(), limit, now)? {
+        return Ok(None);
+    }
+    let first = change.count(Counted::FloodAnswers, person.as_str(), FLOOD_ANSWERS, now)?;
+    Ok(Some(first.then(|| welcome::slow_down().into())))
 }
 
 /// Does what a person's reaction in their control room means; most mean nothing. Like a command,

@@ -1,7 +1,7 @@
 //! The bot as the engine knows it: who answers in control rooms.
 
 use rand::{SeedableRng as _, rngs::StdRng};
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, RoomId, UserId};
 
 use super::{
     Answer as BotAnswer, BotContext, BotEffect,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     directory::{Change, Directory, DirectoryError},
-    engine::{Answer, Judgement, Message, Shown, Spokesperson, Task, Words},
+    engine::{Answer, Invited, Judgement, Message, Shown, Spokesperson, Task, Words},
     handle::Handle,
     introduction::{MEGOLM, RoomView},
 };
@@ -130,7 +130,13 @@ impl Spokesperson for Bot {
     ) -> Result<Answer, DirectoryError> {
         let answer = match hear::hear(message.event_type, message.content) {
             hear::Heard::Nothing => None,
-            hear::Heard::NotText => Some(welcome::not_text()),
+            hear::Heard::NotText => super::not_a_command(
+                message.person,
+                welcome::not_text(),
+                change,
+                &self.context,
+                message.now,
+            )?,
             hear::Heard::Reaction { to, key } => super::react(
                 message.person,
                 &to,
@@ -201,7 +207,25 @@ impl Spokesperson for Bot {
         }
     }
 
-    fn judge(&self, view: &RoomView, bot: &UserId) -> Judgement {
+    fn invited(
+        &self,
+        person: &UserId,
+        view: &RoomView,
+        change: &mut Change<'_>,
+        now: Timestamp,
+    ) -> Result<Invited, DirectoryError> {
+        super::invite::invited(person, view, &self.context.bot, change, now)
+    }
+
+    fn moved(&self, room: &RoomId) -> Words {
+        let answer = BotAnswer::from(welcome::moved(room, self.context.bot.server_name()));
+        Words {
+            plain: answer.plain,
+            html: answer.html,
+        }
+    }
+
+    fn judge(&self, view: &RoomView, bot: &UserId, expected: Option<&UserId>) -> Judgement {
         let algorithm = match view.encryption {
             Some(_) => Some(MEGOLM),
             None if view.foreign_encryption => Some(""),
@@ -209,6 +233,7 @@ impl Spokesperson for Bot {
         };
         let seen = control_room::RoomView {
             bot,
+            expected,
             joined: view.joined().cloned().collect(),
             invited: view.invited().cloned().collect(),
             join_rule: Some(&view.join_rule),

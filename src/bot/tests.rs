@@ -10,6 +10,7 @@ use crate::{
     directory::{
         Directory, DirectorySettings, FreezeReason, HandleRecord, HandleState, Policy, Reach,
     },
+    engine::{Message, Spokesperson as _},
     handle::HandleRules,
     store::Store,
 };
@@ -841,6 +842,40 @@ fn a_pending_action_keeps_its_form_on_disk() {
     assert_eq!(
         serde_json::to_value(action).unwrap(),
         serde_json::json!({ "release": { "handle": "Sam", "generation": 2 } })
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_text_counts_like_a_command() {
+    let talk = Talk::new();
+    let bot = Bot::new(talk.context.bot.clone());
+    let content = serde_json::json!({"msgtype": "m.image", "body": "picture.png"});
+    let mut answers = 0;
+    for _ in 0..200 {
+        let mut change = talk.directory.begin().await;
+        let message = Message {
+            person: sam(),
+            event_type: "m.room.message",
+            content: &content,
+            sent_at: NOW,
+            now: NOW,
+        };
+        let answer = bot.answer(message, &mut change).unwrap();
+        change.commit().await.unwrap();
+        answers += usize::from(answer.words.is_some());
+    }
+    assert_eq!(answers, 21, "twenty, and that it is too much");
+}
+
+#[tokio::test]
+async fn whoever_claims_too_late_on_their_server_reads_what_to_do() {
+    let mut talk = Talk::with(|settings| settings.claims_per_server = 1);
+    let (one, other) = (user_id!("@p1:far.org"), user_id!("@p2:far.org"));
+    assert!(talk.ask(one, "claim grab").await.contains("is yours"));
+    assert_eq!(
+        talk.ask(other, "claim more").await,
+        "The people of far.org have claimed as many handles here today as one other server may; \
+         please try again tomorrow, or ask the admin of this server."
     );
 }
 

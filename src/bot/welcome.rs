@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::UserId;
+use ruma::{RoomId, ServerName, UserId};
 
 use super::{Answer, Say, command};
 use crate::{
@@ -42,6 +42,13 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<Answer, Director
         .code("help")
         .and(".")
         .into())
+}
+
+/// What somebody reads in a control room when they have a newer one.
+pub(super) fn moved(room: &RoomId, via: &ServerName) -> Say {
+    Say::text("You have another chat with me now, and we go on there: ")
+        .link(&room.matrix_to_uri_via([via.to_owned()]).to_string())
+        .and(" I am leaving this one.")
 }
 
 /// The answer to pictures, voice messages and the like.

@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::request::Shown;
@@ -17,6 +17,8 @@ use crate::{
 
 /// How long a message in a control room may wait for its key.
 pub(super) const KEY_WAIT: Duration = Duration::from_secs(5 * 60);
+/// How long the bot does not repeat what it says to messages that it cannot act on.
+const REMARK_PAUSE: Duration = Duration::from_secs(60);
 /// How many messages may wait for their key at once.
 const WAITING_AT_MOST: usize = 20;
 
@@ -45,8 +47,18 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
     fn restored(&self, made: Option<Timestamp>) -> Words;
     /// What it says when a message came in clear.
     fn not_encrypted(&self) -> Words;
-    /// Whether a room with these properties is a control room of `person`.
-    fn judge(&self, view: &RoomView, bot: &UserId) -> Judgement;
+    /// What the bot does about an invite by `person`, from what it shows of the room.
+    fn invited(
+        &self,
+        person: &UserId,
+        view: &RoomView,
+        change: &mut Change<'_>,
+        now: Timestamp,
+    ) -> Result<Invited, DirectoryError>;
+    /// What it says in a control room when its person has another one now.
+    fn moved(&self, room: &RoomId) -> Words;
+    /// Whether a room with these properties is a control room, of `expected` if that is given.
+    fn judge(&self, view: &RoomView, bot: &UserId, expected: Option<&UserId>) -> Judgement;
 }
 
 /// A message to the bot.
@@ -145,6 +157,17 @@ pub enum Task {
     },
 }
 
+/// What the bot does about an invite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invited {
+    /// It goes in and looks around.
+    Come,
+    /// It declines, and says this.
+    Decline(String),
+    /// Nothing: so many came that it does not even decline.
+    LeaveAlone,
+}
+
 /// Whether a room may be a control room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -166,6 +189,17 @@ pub(super) struct Control {
     /// Messages whose key has not come.
     pub waiting: Vec<(OwnedEventId, Timestamp)>,
     pub encrypted_by_us: bool,
+    /// When something was answered last that needs no answer each time.
+    #[serde(default)]
+    pub answered: Vec<(Remark, Timestamp)>,
+}
+
+/// What the bot says to a message that it cannot act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Remark {
+    NotEncrypted,
+    Unreadable,
+    UnsignedDevice,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,9 +213,20 @@ pub(super) enum ControlPhase {
 /// What has to be done in a control room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ControlEffect {
+    /// Invite the person to a room that the bot made for them.
+    Invite,
     Join,
+    /// Decline an invite by this person.
+    Decline {
+        inviter: OwnedUserId,
+        reason: String,
+    },
     Look,
     TurnOnEncryption,
+    /// Say where it goes on, and leave.
+    MoveTo {
+        room: OwnedRoomId,
+    },
     Leave {
         reason: Option<String>,
     },
@@ -201,7 +246,10 @@ pub(super) enum ControlEffect {
 impl ControlEffect {
     pub(super) fn kind(&self) -> &'static str {
         match self {
+            Self::Invite => "bot-invite",
             Self::Join => "bot-join",
+            Self::Decline { .. } => "bot-decline",
+            Self::MoveTo { .. } => "bot-move",
             Self::Look => "bot-look",
             Self::TurnOnEncryption => "bot-turn-on-encryption",
             Self::Leave { .. } => "bot-leave",
@@ -220,22 +268,22 @@ impl ControlEffect {
 }
 
 impl Control {
-    /// The bot was invited.
-    pub(super) fn invited() -> (Self, Vec<ControlEffect>) {
+    /// The bot was invited by this person.
+    pub(super) fn invited(person: OwnedUserId) -> (Self, Vec<ControlEffect>) {
         let control = Self {
-            person: None,
+            person: Some(person),
             phase: ControlPhase::Joining,
             waiting: Vec::new(),
             encrypted_by_us: false,
+            answered: Vec::new(),
         };
         (control, vec![ControlEffect::Join, ControlEffect::Look])
     }
 
     /// A room that the bot made itself, to tell somebody something.
     pub(super) fn made(person: OwnedUserId) -> Self {
-        let (mut control, _) = Self::invited();
+        let (mut control, _) = Self::invited(person);
         control.phase = ControlPhase::Looking;
-        control.person = Some(person);
         control
     }
 
@@ -271,6 +319,18 @@ impl Control {
         self.phase = ControlPhase::Left;
         self.waiting.clear();
         vec![ControlEffect::Leave { reason }, ControlEffect::Forget]
+    }
+
+    /// Whether the bot is to say this now: not again within [`REMARK_PAUSE`], however many messages
+    /// would lead to it.
+    pub(super) fn may_remark(&mut self, remark: Remark, now: Timestamp) -> bool {
+        self.answered
+            .retain(|(_, at)| now.since(*at) < REMARK_PAUSE && *at <= now);
+        let free = self.answered.iter().all(|(said, _)| *said != remark);
+        if free {
+            self.answered.push((remark, now));
+        }
+        free
     }
 
     /// A message has no key yet. Returns false when too many wait already.

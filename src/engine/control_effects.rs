@@ -23,6 +23,8 @@ use crate::{
 
 /// For how long something is tried.
 const INSIST: Duration = Duration::from_secs(5 * 60);
+/// For how long the bot tries to invite somebody: their server may be away.
+const INSIST_ON_INVITING: Duration = Duration::from_secs(10 * 60);
 /// For how long somebody else is tried to be told something.
 const INSIST_LITTLE: Duration = Duration::from_secs(30);
 /// For how long something is tried that must not be left undone.
@@ -61,6 +63,7 @@ impl RoomActor {
     ) -> bool {
         let at_most = match effect {
             ControlEffect::Leave { .. } | ControlEffect::Forget => return true,
+            ControlEffect::Invite => INSIST_ON_INVITING,
             ControlEffect::Task(Task::Tell { .. }) => INSIST_LITTLE,
             // What an owner has left behind is nobody else's.
             ControlEffect::Task(Task::RetireGhost { .. } | Task::ReplaceIdentity { .. }) => {
@@ -81,10 +84,18 @@ impl RoomActor {
         let device = engine.device_of(&bot)?;
         let actor = Actor::device(&bot, &device);
         match effect {
+            ControlEffect::Invite => self.invite_person(&bot).await?,
             ControlEffect::Join => {
+                let inviter = self.person_here()?;
+                let _place = engine.place_for(&inviter).await?;
                 engine.machines().expect_room(&bot, &self.room).await?;
-                engine.homeserver().join(actor, &self.room).await?;
+                engine.enter(&bot, &self.room, &inviter).await?;
             }
+            ControlEffect::Decline { inviter, reason } => {
+                self.go(&bot, inviter, Some(reason.clone())).await?;
+                engine.machines().turn_away(&bot, &self.room).await?;
+            }
+            ControlEffect::MoveTo { room } => return self.move_to(room, batch).await,
             ControlEffect::Look => return self.look_around(&bot, batch).await,
             ControlEffect::TurnOnEncryption => {
                 let content = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
@@ -95,13 +106,8 @@ impl RoomActor {
                     .await?;
             }
             ControlEffect::Leave { reason } => {
-                let left = engine
-                    .homeserver()
-                    .leave(actor, &self.room, reason.as_deref());
-                match left.await {
-                    Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
-                    other => other?,
-                }
+                let person = self.person_here().unwrap_or_else(|_| bot.clone());
+                self.go(&bot, &person, reason.clone()).await?;
             }
             ControlEffect::Say { words, source } => {
                 self.say_words(words, source).await?;
@@ -113,6 +119,109 @@ impl RoomActor {
             }
         }
         self.settle(batch, [])
+    }
+
+    fn person_here(&self) -> Result<OwnedUserId, EngineError> {
+        let person = self.record.control.as_ref().and_then(|c| c.person.clone());
+        person.ok_or(EngineError::Refused(Refusal::Impossible))
+    }
+
+    async fn invite_person(&self, bot: &OwnedUserId) -> Result<(), EngineError> {
+        let person = self.person_here()?;
+        let view = self.view(bot).await?;
+        if matches!(view.membership(&person), "join" | "invite") {
+            return Ok(());
+        }
+        self.engine.invite(bot, &self.room, &person, true).await
+    }
+
+    /// Leaves, or declines an invite by `inviter`, whose server the homeserver then asks. Not being
+    /// there counts as done.
+    async fn go(
+        &self,
+        bot: &OwnedUserId,
+        inviter: &OwnedUserId,
+        reason: Option<String>,
+    ) -> Result<(), EngineError> {
+        let (homeserver, device) = (
+            self.engine.homeserver().clone(),
+            self.engine.device_of(bot)?,
+        );
+        let (bot, room) = (bot.clone(), self.room.clone());
+        let leaving = async move {
+            let actor = Actor::device(&bot, &device);
+            match homeserver.leave(actor, &room, reason.as_deref()).await {
+                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
+                other => other,
+            }
+        };
+        self.engine.ask(inviter.server_name(), leaving).await
+    }
+
+    /// The person has another control room, and one is enough.
+    async fn move_to(&mut self, room: &OwnedRoomId, batch: Batch) -> Result<(), EngineError> {
+        let Some(control) = &self.record.control else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let current = match &control.person {
+            Some(person) => self.engine.store().get::<ControlRooms>(person)?,
+            None => None,
+        };
+        // It may be the other one that was left meanwhile.
+        if control.phase == ControlPhase::Left || current.as_ref() == Some(&self.room) {
+            return self.settle(batch, []);
+        }
+        if control.phase == ControlPhase::Looking {
+            self.withdraw_invite().await?;
+        }
+        if control.phase == ControlPhase::Ready {
+            let words = self.engine.spokesperson().moved(room);
+            self.say_words(&words, &format!("moved {room}")).await?;
+        }
+        let control = self.record.control.iter_mut();
+        let effects: Vec<ControlEffect> = control.flat_map(|control| control.leave(None)).collect();
+        self.settle(batch, effects.into_iter().map(What::Control))
+    }
+
+    /// Nobody is to come into a room that the bot is about to leave.
+    async fn withdraw_invite(&self) -> Result<(), EngineError> {
+        let (engine, person) = (&self.engine, self.person_here()?);
+        let bot = &engine.settings().bot;
+        if self.view(bot).await?.membership(&person) != "invite" {
+            return Ok(());
+        }
+        let device = engine.device_of(bot)?;
+        let (kind, content) = ("m.room.member", json!({ "membership": "leave" }));
+        let actor = Actor::device(bot, &device);
+        let withdrawn =
+            engine
+                .homeserver()
+                .send_state(actor, &self.room, kind, person.as_str(), &content);
+        match withdrawn.await {
+            // They may have come or declined in this moment.
+            Ok(_) | Err(MatrixError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Nobody can be asked who cannot be invited: whoever waits for their answer hears it now.
+    fn not_invited(&mut self, batch: Batch) -> Result<(), EngineError> {
+        let person = self.person_here()?;
+        let requests = self.engine.directory().requests_of(&person)?.into_iter();
+        let unseen = requests.filter(|(_, request)| request.shown.is_none());
+        let mut effects: Vec<ControlEffect> = unseen
+            .map(|(_, request)| {
+                ControlEffect::Task(Task::AnswerRequest {
+                    room: request.room,
+                    ghost: request.ghost,
+                    accepted: false,
+                })
+            })
+            .collect();
+        if let Some(control) = &mut self.record.control {
+            effects.extend(control.leave(None));
+        }
+        self.settle(batch, effects.into_iter().map(What::Control))
     }
 
     /// What the bot says, for the person alone, whoever else may have come in meanwhile.
@@ -207,7 +316,8 @@ impl RoomActor {
             return Ok(self.engine.store().apply(batch)?);
         };
         let reason = match (effect, error) {
-            (ControlEffect::Join | ControlEffect::Look, _) => None,
+            (ControlEffect::Invite, _) => return self.not_invited(batch),
+            (ControlEffect::Join | ControlEffect::Look | ControlEffect::MoveTo { .. }, _) => None,
             (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
             (
                 ControlEffect::Say { .. } | ControlEffect::Ask { .. },
@@ -386,8 +496,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The control room of a person, to which they are invited if they have none. It may be left
-    /// at any time, so whatever is put into its inbox may find nobody.
+    /// Returns the control room of a person. If they have none, one is made, to which they are
+    /// invited. It may be left at any time, so whatever is put into its inbox may find nobody.
     pub(super) async fn control_room_of(
         &self,
         person: &OwnedUserId,
@@ -398,14 +508,13 @@ impl Engine {
         let _one_at_a_time = self.0.control_rooms.lock(person.clone()).await;
         match self.store().get::<ControlRooms>(person)? {
             Some(room) => Ok(room),
-            None => self.invite_to_control_room(person).await,
+            None => self.make_control_room(person).await,
         }
     }
 
-    async fn invite_to_control_room(
-        &self,
-        person: &OwnedUserId,
-    ) -> Result<OwnedRoomId, EngineError> {
+    /// Makes a control room and writes it down. Its own actor invites the person then, which may
+    /// take as long as their server takes.
+    async fn make_control_room(&self, person: &OwnedUserId) -> Result<OwnedRoomId, EngineError> {
         let bot = self.settings().bot.clone();
         let device = self.device_of(&bot)?;
         let actor = Actor::device(&bot, &device);
@@ -420,9 +529,8 @@ impl Engine {
         request.creation_content = Some(ruma::serde::Raw::from_json(
             serde_json::value::to_raw_value(&creation)?,
         ));
-        request.invite = vec![person.clone()];
         request.is_direct = true;
-        request.preset = Some(create_room::v3::RoomPreset::TrustedPrivateChat);
+        request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
         let encryption = json!({
             "type": "m.room.encryption",
             "state_key": "",

@@ -4,11 +4,11 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use super::{
-    EngineError, Message, Task, Words,
-    control::{Control, ControlEffect, ControlPhase},
+    EngineError, Invited, Message, Task, Words,
+    control::{Control, ControlEffect, ControlPhase, Remark},
     event::RoomEvent,
     room::RoomActor,
-    tables::{ControlRooms, Kept, Untold, What},
+    tables::{ControlRooms, Due, Kept, Outbox, Untold, What},
 };
 use crate::{
     crypto::DecryptError,
@@ -20,22 +20,45 @@ use crate::{
 const UNTOLD_AT_MOST: usize = 20;
 
 impl RoomActor {
-    /// The bot was invited.
-    pub(super) fn bot_invited(
+    /// The bot was invited. Only the invite is looked at: whoever invites it into many rooms, or
+    /// into one that can be no control room, makes it enter none.
+    pub(super) async fn bot_invited(
         &mut self,
         asker: &OwnedUserId,
-        _state: &[Box<RawValue>],
-        batch: Batch,
+        state: &[Box<RawValue>],
+        mut batch: Batch,
     ) -> Result<(), EngineError> {
-        let known = self.record.control.as_ref();
-        if self.engine.is_ours(asker)
-            || known.is_some_and(|control| control.phase != ControlPhase::Left)
-        {
+        if self.engine.is_ours(asker) || self.bot_is_here() {
             return Ok(self.engine.store().apply(batch)?);
         }
-        let (control, effects) = Control::invited();
-        self.record.control = Some(control);
-        self.settle(batch, effects.into_iter().map(What::Control))
+        let engine = self.engine.clone();
+        let view = RoomView::from_state(state.iter().map(AsRef::as_ref));
+        let mut change = engine.directory().begin().await;
+        let invited = engine
+            .spokesperson()
+            .invited(asker, &view, &mut change, engine.now())?;
+        let (changed, lock) = change.into_parts();
+        batch.merge(changed);
+        let left_alone = invited == Invited::LeaveAlone;
+        let effects = match invited {
+            Invited::Come => {
+                let (control, effects) = Control::invited(asker.clone());
+                self.record.control = Some(control);
+                effects
+            }
+            Invited::Decline(reason) => vec![ControlEffect::Decline {
+                inviter: asker.clone(),
+                reason,
+            }],
+            Invited::LeaveAlone => Vec::new(),
+        };
+        self.settle(batch, effects.into_iter().map(What::Control))?;
+        drop(lock);
+        if left_alone {
+            let bot = &engine.settings().bot;
+            engine.machines().turn_away(bot, &self.room).await?;
+        }
+        Ok(())
     }
 
     /// Whether the bot can answer here.
@@ -71,10 +94,7 @@ impl RoomActor {
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
                 self.settle(batch, [What::Control(ControlEffect::Look)])
             }
-            "m.room.message" => {
-                let words = self.engine.spokesperson().not_encrypted();
-                self.answer_with(words, &event.id, batch)
-            }
+            "m.room.message" => self.remark(Remark::NotEncrypted, &event.id, batch),
             _ => Ok(self.engine.store().apply(batch)?),
         }
     }
@@ -136,17 +156,11 @@ impl RoomActor {
             }
             Err(EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
                 self.waits_no_more(&event.id);
-                let words = self.engine.spokesperson().unreadable();
-                self.answer_with(words, &event.id, batch)
+                self.remark(Remark::Unreadable, &event.id, batch)
             }
             Err(EngineError::Decrypt(DecryptError::Untrusted { .. })) => {
                 self.waits_no_more(&event.id);
-                let plain = Reason::UnsignedDevice.words().to_owned();
-                let words = Words {
-                    html: plain.clone(),
-                    plain,
-                };
-                self.answer_with(words, &event.id, batch)
+                self.remark(Remark::UnsignedDevice, &event.id, batch)
             }
             Err(EngineError::Decrypt(error)) => {
                 tracing::warn!(room = %self.room, %error, "a message to the bot is ignored");
@@ -214,14 +228,35 @@ impl RoomActor {
             .await
     }
 
-    fn answer_with(
+    /// Says why nothing is done about a message, unless that was said a moment ago.
+    fn remark(
         &mut self,
-        words: Words,
+        remark: Remark,
         event: &OwnedEventId,
         batch: Batch,
     ) -> Result<(), EngineError> {
+        let now = self.engine.now();
+        let control = self.record.control.as_mut();
+        let say = control.is_some_and(|control| control.may_remark(remark, now));
+        let words = say.then(|| self.words_of(remark));
         let source = event.to_string();
-        self.settle(batch, [What::Control(ControlEffect::Say { words, source })])
+        let say = words.map(|words| ControlEffect::Say { words, source });
+        self.settle(batch, say.map(What::Control))
+    }
+
+    fn words_of(&self, remark: Remark) -> Words {
+        let spokesperson = self.engine.spokesperson();
+        match remark {
+            Remark::NotEncrypted => spokesperson.not_encrypted(),
+            Remark::Unreadable => spokesperson.unreadable(),
+            Remark::UnsignedDevice => {
+                let plain = Reason::UnsignedDevice.words().to_owned();
+                Words {
+                    html: plain.clone(),
+                    plain,
+                }
+            }
+        }
     }
 
     /// A room key came: what waited for one is tried again.
@@ -284,32 +319,63 @@ impl RoomActor {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let judgement = engine.spokesperson().judge(view, &engine.settings().bot);
         let Some(control) = &mut self.record.control else {
             return Ok(engine.store().apply(batch)?);
         };
+        let bot = &engine.settings().bot;
+        let expected = control.person.as_deref();
+        let judgement = engine.spokesperson().judge(view, bot, expected);
         let (effects, greet) = control.looked(judgement);
-        let person = control.person.clone();
-        let mut effects: Vec<What> = effects.into_iter().map(What::Control).collect();
-        if let (true, Some(person)) = (greet, person) {
-            batch.put::<ControlRooms>(&person, &self.room)?;
-            let change = engine.directory().begin().await;
-            let words = engine.spokesperson().greeting(&person, &change)?;
-            drop(change);
-            let source = "greeting".to_owned();
-            effects.push(What::Control(ControlEffect::Say { words, source }));
-            for (key, (plain, html)) in
-                engine
-                    .store()
-                    .scan::<Untold>(&prefix(&person), None, UNTOLD_AT_MOST)?
-            {
-                let (words, source) = (Words { plain, html }, format!("untold {}", key.1));
-                effects.push(What::Control(ControlEffect::Say { words, source }));
-                batch.delete::<Untold>(&key);
-            }
-            effects.extend(self.unseen_requests(&person)?);
+        let person = control.person.clone().filter(|_| greet);
+        let effects: Vec<What> = effects.into_iter().map(What::Control).collect();
+        let Some(person) = person else {
+            return self.settle(batch, effects);
+        };
+        // Somebody's control rooms become ready one after the other: one of them stays.
+        let one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
+        let former = engine.store().get::<ControlRooms>(&person)?;
+        let former = former.filter(|former| *former != self.room);
+        batch.put::<ControlRooms>(&person, &self.room)?;
+        if let Some(former) = &former {
+            let due = Due {
+                since: engine.now(),
+                what: What::Control(ControlEffect::MoveTo {
+                    room: self.room.clone(),
+                }),
+            };
+            batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
         }
-        self.settle(batch, effects)
+        let change = engine.directory().begin().await;
+        let words = engine.spokesperson().greeting(&person, &change)?;
+        drop(change);
+        let effects = effects
+            .into_iter()
+            .chain(self.welcome(&person, words, &mut batch)?);
+        self.settle(batch, effects)?;
+        drop(one_at_a_time);
+        if let Some(former) = former {
+            engine.wake(&former).await;
+        }
+        Ok(())
+    }
+
+    /// The greeting, and what was to be told to somebody before they came.
+    fn welcome(
+        &self,
+        person: &OwnedUserId,
+        words: Words,
+        batch: &mut Batch,
+    ) -> Result<Vec<What>, EngineError> {
+        let source = "greeting".to_owned();
+        let mut effects = vec![What::Control(ControlEffect::Say { words, source })];
+        let store = self.engine.store();
+        for (key, (plain, html)) in store.scan::<Untold>(&prefix(person), None, UNTOLD_AT_MOST)? {
+            let (words, source) = (Words { plain, html }, format!("untold {}", key.1));
+            effects.push(What::Control(ControlEffect::Say { words, source }));
+            batch.delete::<Untold>(&key);
+        }
+        effects.extend(self.unseen_requests(person)?);
+        Ok(effects)
     }
 
     pub(super) fn tick_control(&mut self) -> Result<(), EngineError> {
@@ -320,10 +386,12 @@ impl RoomActor {
         let late = control.give_up(now);
         let mut batch = Batch::new();
         let mut effects = Vec::new();
-        for event in late {
+        let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
+        if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
             let words = self.engine.spokesperson().unreadable();
-            let source = event.to_string();
             effects.push(What::Control(ControlEffect::Say { words, source }));
+        }
+        for event in late {
             batch.delete::<Kept>(&(self.room.clone(), event));
         }
         self.settle(batch, effects)

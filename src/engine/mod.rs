@@ -26,6 +26,8 @@ mod continuity;
 mod control;
 mod control_effects;
 mod control_room;
+#[cfg(test)]
+mod control_tests;
 mod converse;
 mod dead_letters;
 mod delivery;
@@ -86,8 +88,8 @@ use std::{
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{Mutex, Notify, watch};
 
-pub use control::{Answer, Judgement, Message, Spokesperson, Task, Words};
 pub use dead_letters::count_dead_letters;
+pub use control::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
 pub use request::Shown;
 pub use restore::NOT_IN_BACKUPS;

@@ -48,7 +48,8 @@ impl RoomActor {
                     .control
                     .get_or_insert_with(|| Control::made(person));
                 // They may have come already.
-                self.settle(batch, [What::Control(ControlEffect::Look)])
+                let effects = [ControlEffect::Invite, ControlEffect::Look];
+                self.settle(batch, effects.map(What::Control))
             }
             Arrived::Key { user } if user == self.engine.0.settings.bot => {
                 self.key_for_bot(batch).await
@@ -101,7 +102,7 @@ impl RoomActor {
             let state = event.invite_state.clone();
             let bot = user == self.engine.0.settings.bot;
             if bot {
-                return self.bot_invited(&event.sender, &state, batch);
+                return self.bot_invited(&event.sender, &state, batch).await;
             }
             let direct = event.content["is_direct"] == true;
             return self
@@ -154,7 +155,7 @@ impl RoomActor {
             return Ok(self.engine.note_dead_letters(&[letter], batch).await?);
         };
         if *user == self.engine.0.settings.bot {
-            return self.bot_invited(&asker, &state, batch);
+            return self.bot_invited(&asker, &state, batch).await;
         }
         self.ghost_invited(user, &asker, true, batch).await
     }

@@ -53,6 +53,8 @@ pub struct RoomView {
     pub name: Option<Box<Worded>>,
     /// Its topic.
     pub topic: Option<Box<Worded>>,
+    /// What it was made for (`type` of `m.room.create`), if not to talk: `m.space` and the like.
+    pub room_type: Option<String>,
     /// The room that has taken its place (`m.room.tombstone`).
     pub replaced_by: Option<OwnedRoomId>,
     /// The room whose place it has taken (`m.room.create`).
@@ -147,6 +149,7 @@ impl RoomView {
         if let Some(version) = content["room_version"].as_str() {
             self.version = version.to_owned();
         }
+        self.room_type = content["type"].as_str().map(ToOwned::to_owned);
         let predecessor = content["predecessor"]["room_id"].as_str();
         self.predecessor = predecessor.and_then(|room| room.try_into().ok());
         if !self.founders_rule() {
