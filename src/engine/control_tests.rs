@@ -237,9 +237,8 @@ async fn whoever_is_told_something_is_not_waited_for() {
     let mut actor = house.actor(&room);
     let others = async {
         house.fake.until(|fake| fake.unanswered().len() == 1).await;
-        let told = house
-            .engine
-            .tell(&samuel(), words("samuel"), "2".to_owned());
+        let sam = samuel();
+        let told = house.engine.tell(&sam, words("samuel"), "2".to_owned());
         told.await.unwrap();
         let again = house.engine.tell(&kim, words("again"), "3".to_owned());
         again.await.unwrap();

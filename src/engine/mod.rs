@@ -88,8 +88,8 @@ use std::{
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{Mutex, Notify, watch};
 
-pub use dead_letters::count_dead_letters;
 pub use control::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
+pub use dead_letters::count_dead_letters;
 pub use error::EngineError;
 pub use request::Shown;
 pub use restore::NOT_IN_BACKUPS;
