@@ -14,8 +14,9 @@ use serde_json::value::RawValue;
 
 use super::{
     CryptoError, DecryptError, Distrust, Machines,
-    machines::{InUse, lock},
+    machines::lock,
     record::{Heard, HeardPart, HeardWhole, part_of},
+    slots::Pinned,
 };
 use crate::{
     matrix::MatrixError,
@@ -115,17 +116,27 @@ impl Machines {
             .map_err(|_| DecryptError::Malformed("it is not an encrypted event"))?;
         let message = MegolmMessage::from_base64(&envelope.content.ciphertext)
             .map_err(|_| DecryptError::Malformed("its ciphertext is not a Megolm message"))?;
-        let ghost = self.ready(user).await?;
+        let ghost = self.pin(user)?;
         let raw = Raw::<EncryptedEvent>::from_json(event.to_owned());
-        let plain = match decrypt_once(&ghost, room, &raw).await {
+        let plain = match decrypt_once(&ghost, room, &raw).await? {
             Err(MegolmError::SenderIdentityNotTrusted(_)) => {
-                // Final only once we have looked at the sender's devices as they are now.
                 let sender = std::slice::from_ref(&envelope.sender);
+                let within = self.0.settings.devices_fresh_for;
+                // Not even counted again until we hear that they have changed.
+                if ghost.slot.fresh.is_crowded(&envelope.sender)
+                    && self.seen(&ghost.slot, sender, within).is_some()
+                {
+                    return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
+                }
+                // Final only once we have looked at the sender's devices as they are now.
                 let unanswered = self.freshen(&ghost, sender, FRESH_ENOUGH).await?;
-                if unanswered.contains(envelope.sender.server_name()) {
+                if unanswered.contains(&envelope.sender) {
                     return Err(CryptoError::Matrix(MatrixError::TimedOut).into());
                 }
-                match decrypt_once(&ghost, room, &raw).await {
+                if ghost.slot.fresh.is_crowded(&envelope.sender) {
+                    return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
+                }
+                match decrypt_once(&ghost, room, &raw).await? {
                     Err(error)
                         if may_be_signed_yet(&error)
                             && envelope.sender.server_name() != user.server_name() =>
@@ -152,7 +163,7 @@ impl Machines {
     /// Decrypts once the sender's devices turn out to be signed, or not at all.
     async fn look_again(
         &self,
-        ghost: &InUse,
+        ghost: &Pinned,
         room: &RoomId,
         event: &Raw<EncryptedEvent>,
         sender: &[OwnedUserId],
@@ -161,7 +172,7 @@ impl Machines {
         for pause in LOOK_AGAIN {
             tokio::time::sleep(pause).await;
             self.freshen(ghost, sender, Duration::ZERO).await?;
-            match decrypt_once(ghost, room, event).await {
+            match decrypt_once(ghost, room, event).await? {
                 Err(again) if may_be_signed_yet(&again) => error = again,
                 other => return Ok(other),
             }
@@ -216,19 +227,20 @@ impl Machines {
     }
 }
 
+/// Decrypts with what is known at this moment.
 async fn decrypt_once(
-    ghost: &InUse,
+    ghost: &Pinned,
     room: &RoomId,
     event: &Raw<EncryptedEvent>,
-) -> Result<Plain, MegolmError> {
+) -> Result<Result<Plain, MegolmError>, CryptoError> {
     let settings = DecryptionSettings {
         sender_device_trust_requirement: TrustRequirement::CrossSigned,
     };
-    let decrypted = ghost
-        .machine
-        .decrypt_room_event(event, room, &settings)
-        .await?;
-    Ok(decrypted.event.deserialize_as_unchecked()?)
+    let ghost = ghost.machine().await?;
+    let decrypting = ghost.machine.decrypt_room_event(event, room, &settings);
+    Ok(decrypting
+        .await
+        .and_then(|decrypted| Ok(decrypted.event.deserialize_as_unchecked()?)))
 }
 
 /// Whether the next look at the sender's devices can find the message trustworthy after all.

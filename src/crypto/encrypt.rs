@@ -1,6 +1,11 @@
 //! Writing so that only the people addressed can read, on devices that they have signed.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use matrix_sdk_crypto::{
@@ -8,13 +13,17 @@ use matrix_sdk_crypto::{
     olm::{Curve25519PublicKey, OutboundGroupSession},
 };
 use ruma::{
-    OwnedRoomId, OwnedServerName, OwnedUserId, UserId,
+    OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId,
     events::{AnyMessageLikeEventContent, room::history_visibility::HistoryVisibility},
     serde::Raw,
 };
 use serde_json::value::RawValue;
 
-use super::{CryptoError, EncryptError, Machines, devices::Seen, machines::InUse};
+use super::{
+    CryptoError, EncryptError, Machines,
+    devices::Seen,
+    slots::{InUse, Pinned},
+};
 
 /// For which room something is encrypted, and who is to read it.
 #[derive(Clone, Debug)]
@@ -31,6 +40,9 @@ pub struct EncryptTo {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Maximum number of times a room key is shared for one message. The second time finds nobody left,
+/// unless the machine was put away in between.
+const SHARE_ROUNDS: usize = 4;
 
 impl EncryptTo {
     /// The room's own settings within limits: a room that rotates with every message would make us
@@ -66,8 +78,8 @@ impl Machines {
         event_type: &str,
         content: &RawValue,
     ) -> Result<Box<RawValue>, EncryptError> {
-        let ghost = self.ready(user).await?;
-        let room_lock = self.room_lock(&ghost.slot, &to.room_id);
+        let ghost = self.pin(user)?;
+        let room_lock = ghost.slot.room_lock(&to.room_id);
         let mut shared = room_lock.lock().await;
         let mut recipients = to.recipients.clone();
         recipients.retain(|recipient| recipient != user);
@@ -75,32 +87,33 @@ impl Machines {
         recipients.dedup();
 
         let within = self.0.settings.devices_fresh_for;
+        let machine = ghost.machine().await?;
         let still = shared
             .as_ref()
-            .is_some_and(|shared| self.is_still_shared(&ghost, to, &recipients, shared));
-        if still && let Some(said) = say_on(&ghost, to, event_type, content).await? {
+            .is_some_and(|shared| self.is_still_shared(&machine, to, &recipients, shared));
+        if still && let Some(said) = say_on(&machine, to, event_type, content).await? {
             return Ok(said);
         }
+        drop(machine);
         *shared = None;
         // Before anything is looked at: what changes meanwhile is looked at next time.
         let taken_in = ghost.slot.taken_in.load(Ordering::Relaxed);
         let unanswered = self.freshen(&ghost, &recipients, within).await?;
         let seen = self.seen(&ghost.slot, &recipients, within);
+        let crowded: Vec<_> = recipients
+            .iter()
+            .filter(|user| ghost.slot.fresh.is_crowded(user))
+            .cloned()
+            .collect();
+        if !crowded.is_empty() {
+            return Err(EncryptError::TooManyDevices { users: crowded });
+        }
         let signed = signed_devices(&ghost, &recipients, &unanswered).await?;
-        {
-            let _one_at_a_time = ghost.slot.errands.lock().await;
-            self.claim_sessions(&ghost, recipients.iter().map(|user| &**user))
-                .await?;
-        }
+        self.claim_sessions(&ghost, &signed).await?;
         check_sessions(&ghost, &signed).await?;
-
-        // Again after something was sent, since that may take so long that the session has to be
-        // replaced meanwhile; then there is nothing to send as a rule.
-        if self.share_key(&ghost, to, &recipients).await? {
-            self.share_key(&ghost, to, &recipients).await?;
-        }
-        let encrypted = speak(&ghost, to, event_type, content).await?;
-        let session = ghost.store.spoken(&to.room_id);
+        let machine = self.share_key(&ghost, to, &recipients).await?;
+        let encrypted = speak(&machine, to, event_type, content).await?;
+        let session = machine.store.spoken(&to.room_id);
         *shared = session.zip(seen).map(|(session, seen)| Shared {
             session: session.session_id().to_owned(),
             recipients,
@@ -132,29 +145,39 @@ impl Machines {
             && ghost.store.spoken(&to.room_id).is_some_and(usable)
     }
 
-    /// Returns whether anybody had to be sent something.
+    /// Sends the room's key to everybody who does not have it. Returns the machine that knows that
+    /// nobody is left, to encrypt with.
+    ///
+    /// Sending may take so long that the session has to be replaced meanwhile, or that the machine
+    /// was put away: so it is looked at again until there is nothing to send.
     async fn share_key(
         &self,
-        ghost: &InUse,
+        ghost: &Pinned,
         to: &EncryptTo,
         recipients: &[OwnedUserId],
-    ) -> Result<bool, CryptoError> {
-        let users = recipients.iter().map(|user| &**user);
-        let requests = {
-            let _one_at_a_time = ghost.slot.olm.lock().await;
-            let sharing = ghost
-                .machine
-                .share_room_key(&to.room_id, users, to.settings());
-            sharing.await?
-        };
-        if requests.is_empty() {
-            return Ok(false);
+    ) -> Result<InUse, CryptoError> {
+        for _ in 0..SHARE_ROUNDS {
+            let machine = ghost.machine().await?;
+            let users = recipients.iter().map(|user| &**user);
+            let requests = {
+                let _one_at_a_time = ghost.slot.olm.lock().await;
+                let sharing = machine
+                    .machine
+                    .share_room_key(&to.room_id, users, to.settings());
+                sharing.await?
+            };
+            if requests.is_empty() {
+                return Ok(machine);
+            }
+            drop(machine);
+            self.0.store.flush().await?;
+            for request in requests {
+                self.send_to_devices(ghost, &request).await?;
+            }
         }
-        self.0.store.flush().await?;
-        for request in requests {
-            self.send_to_devices(ghost, &request).await?;
-        }
-        Ok(true)
+        Err(CryptoError::Busy {
+            user: ghost.user().to_owned(),
+        })
     }
 }
 
@@ -203,16 +226,17 @@ async fn speak(
     Ok(encrypted.content.into_json())
 }
 
-/// The devices that people have signed, by their keys.
-type Signed = Vec<(OwnedUserId, Vec<Curve25519PublicKey>)>;
+/// The devices that people have signed, with their keys.
+pub(super) type Signed = HashMap<OwnedUserId, HashMap<OwnedDeviceId, Curve25519PublicKey>>;
 
 /// Everybody has a device that they have signed, as far as their homeserver tells. To look costs a
 /// signature for each, so it is done once for a message.
 async fn signed_devices(
-    ghost: &InUse,
+    ghost: &Pinned,
     recipients: &[OwnedUserId],
-    unanswered: &HashSet<OwnedServerName>,
+    unanswered: &HashSet<OwnedUserId>,
 ) -> Result<Signed, EncryptError> {
+    let ghost = ghost.machine().await?;
     let (mut signed, mut without) = (Signed::new(), Vec::new());
     for user in recipients {
         let devices = ghost.machine.get_user_devices(user, None).await?;
@@ -223,12 +247,13 @@ async fn signed_devices(
         if own.peek().is_none() {
             without.push(user.clone());
         }
-        let keys = own.filter_map(|device| device.curve25519_key());
-        signed.push((user.clone(), keys.collect()));
+        let keys = own
+            .filter_map(|device| Some((device.device_id().to_owned(), device.curve25519_key()?)));
+        signed.insert(user.clone(), keys.collect());
     }
     let unknown: Vec<_> = without
         .iter()
-        .filter(|user| unanswered.contains(user.server_name()))
+        .filter(|user| unanswered.contains(*user))
         .cloned()
         .collect();
     if !unknown.is_empty() {
@@ -241,13 +266,15 @@ async fn signed_devices(
 }
 
 /// With at least one signed device of everybody there is a session to send the key through.
-async fn check_sessions(ghost: &InUse, signed: &Signed) -> Result<(), EncryptError> {
+async fn check_sessions(ghost: &Pinned, signed: &Signed) -> Result<(), EncryptError> {
+    let ghost = ghost.machine().await?;
     let mut without = Vec::new();
     for (user, devices) in signed {
-        if !has_session(ghost, devices).await? {
+        if !has_session(&ghost, devices.values())? {
             without.push(user.clone());
         }
     }
+    without.sort();
     if without.is_empty() {
         Ok(())
     } else {
@@ -255,7 +282,10 @@ async fn check_sessions(ghost: &InUse, signed: &Signed) -> Result<(), EncryptErr
     }
 }
 
-async fn has_session(ghost: &InUse, devices: &[Curve25519PublicKey]) -> Result<bool, CryptoError> {
+fn has_session<'a>(
+    ghost: &InUse,
+    devices: impl Iterator<Item = &'a Curve25519PublicKey>,
+) -> Result<bool, CryptoError> {
     for key in devices {
         if ghost.store.has_session_with(*key)? {
             return Ok(true);

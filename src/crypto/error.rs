@@ -47,6 +47,13 @@ pub enum CryptoError {
         /// The ghost.
         user: OwnedUserId,
     },
+    /// What was asked for kept being out of date, since other work changed the ghost's keys
+    /// meanwhile. Try again.
+    #[error("the keys of {user} kept changing; trying again")]
+    Busy {
+        /// The ghost.
+        user: OwnedUserId,
+    },
     /// After everything was uploaded the homeserver does not show what we uploaded.
     #[error("the homeserver does not show the keys of {user} as uploaded: {what}")]
     NotAsUploaded {
@@ -62,7 +69,10 @@ impl CryptoError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
-            Self::NotAsUploaded { .. } | Self::Store(_) | Self::GhostStore(_) => true,
+            Self::Busy { .. }
+            | Self::NotAsUploaded { .. }
+            | Self::Store(_)
+            | Self::GhostStore(_) => true,
             _ => false,
         }
     }
@@ -126,6 +136,8 @@ pub enum Distrust {
     OtherSender,
     /// The sender's identity changed after it had been verified.
     ChangedIdentity,
+    /// The sender has so many devices that none of them is looked at.
+    TooManyDevices,
 }
 
 impl std::fmt::Display for Distrust {
@@ -135,6 +147,7 @@ impl std::fmt::Display for Distrust {
             Self::UnsignedDevice => "the sender has not signed the device",
             Self::OtherSender => "the key came from a device of somebody else",
             Self::ChangedIdentity => "the sender's identity changed after it had been verified",
+            Self::TooManyDevices => "the sender has too many devices",
         })
     }
 }
@@ -161,6 +174,13 @@ pub enum EncryptError {
         /// Who.
         users: Vec<OwnedUserId>,
     },
+    /// These people have more devices than room keys are made for. The others can be written to
+    /// without them.
+    #[error("more signed devices than are written to: {}", list(users))]
+    TooManyDevices {
+        /// Who.
+        users: Vec<OwnedUserId>,
+    },
     /// Everything that says nothing about the recipients.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
@@ -170,7 +190,7 @@ impl EncryptError {
     /// Whether trying again later makes sense.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoSignedDevice { .. } => false,
+            Self::NoSignedDevice { .. } | Self::TooManyDevices { .. } => false,
             Self::KeysUnknown { .. } | Self::NoSession { .. } => true,
             Self::Crypto(error) => error.is_transient(),
         }

@@ -1,12 +1,11 @@
 //! Forgetting: a room's keys when a ghost has left it, a ghost's keys when its handle gets a new
 //! owner or another mode.
 
-use matrix_sdk_crypto::types::requests::AnyOutgoingRequest;
 use ruma::{RoomId, UserId};
 
 use super::{
     CryptoError, Machines, account,
-    machines::{lock_provisioning, open_machine},
+    machines::{lock, lock_provisioning},
     record::{ExpectedRooms, GhostKind, GhostRecord, Heard, HeardWhole, Step},
 };
 use crate::store::{Batch, Table, prefix};
@@ -18,75 +17,98 @@ impl Machines {
     /// May be called again after an error, and does what is left to do.
     pub async fn forget_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
-        // Nobody uses the machine from here on, and what it had in memory is gone.
-        let away = self.put_away(&slot).await;
-        let mut batch = Batch::new();
-        batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
-        let mut heard = prefix(&user.to_owned());
-        heard.extend(prefix(&room.to_owned()));
-        self.delete_all::<Heard>(&mut batch, &heard)?;
-        self.delete_all::<HeardWhole>(&mut batch, &heard)?;
-        self.0.store.apply(batch)?;
-        self.expect_anew(&slot, &away);
-        let Some(store) = self.0.stores.existing(user)? else {
-            return Ok(self.0.store.flush().await?);
-        };
-        store.forget_room(room).await?;
-        let record = self
-            .record(user)?
-            .filter(|record| record.is_ready(GhostKind::Machine));
-        if let Some(record) = record.filter(|record| record.fallback_used) {
-            self.replace_fallback(user, &record).await?;
+        {
+            // What is being said there is said first. Nobody else waits for that: the machine is not
+            // asked for before.
+            let room_lock = slot.room_lock(room);
+            let mut shared = room_lock.lock().await;
+            *shared = None;
+            // Nobody uses the machine from here on, and what it had in memory is gone.
+            let away = self.put_away(&slot).await;
+            let mut batch = Batch::new();
+            batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
+            let mut heard = prefix(&user.to_owned());
+            heard.extend(prefix(&room.to_owned()));
+            self.delete_all::<Heard>(&mut batch, &heard)?;
+            self.delete_all::<HeardWhole>(&mut batch, &heard)?;
+            self.0.store.apply(batch)?;
+            self.expect_anew(&slot, &away);
+            let Some(store) = self.0.stores.existing(user)? else {
+                drop(away);
+                return Ok(self.0.store.flush().await?);
+            };
+            store.forget_room(room).await?;
         }
-        Ok(())
+        self.replace_fallback(user).await
     }
 
     /// The ghost does not enter this room after all. What came for it meanwhile is forgotten; when
     /// nothing came, that costs next to nothing.
     pub async fn turn_away(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
-        let mut batch = Batch::new();
-        batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
-        self.0.store.apply(batch)?;
-        let slot = self.slot(user);
-        let away = self.put_away(&slot).await;
-        self.expect_anew(&slot, &away);
-        drop(away);
-        match self.0.stores.existing(user)? {
-            Some(store) if store.holds_keys_of(room)? => self.forget_room(user, room).await,
+        let place = (user.to_owned(), room.to_owned());
+        if self.0.store.contains::<ExpectedRooms>(&place)? {
+            let mut batch = Batch::new();
+            batch.delete::<ExpectedRooms>(&place);
+            self.0.store.apply(batch)?;
+        }
+        let store = {
+            let slot = self.existing_slot(user);
+            // What is being taken in is kept by what was expected before, and found below.
+            let _nothing_is_taken_in = match &slot {
+                Some(slot) => Some(slot.olm.lock().await),
+                None => None,
+            };
+            if let Some(slot) = &slot
+                && let Some(expected) = &mut *lock(&slot.expected)
+            {
+                expected.remove(room);
+            }
+            self.0.stores.existing(user)?
+        };
+        match store {
+            Some(store) if store.holds_keys_of(room)? => {
+                drop(store);
+                self.forget_room(user, room).await
+            }
             _ => Ok(()),
         }
     }
 
-    /// Publishes a new fallback key and forgets the one that was used: with it the messages that
-    /// were sent to it, room keys among them, could be opened again.
-    async fn replace_fallback(
-        &self,
-        user: &UserId,
-        record: &GhostRecord,
-    ) -> Result<(), CryptoError> {
-        let Some(device) = &record.device else {
+    /// Publishes a new fallback key if the present one was used, and forgets the one that was used:
+    /// with it the messages that were sent to it, room keys among them, could be opened again.
+    ///
+    /// The machine is put away while its account is changed, and free while the key is uploaded.
+    async fn replace_fallback(&self, user: &UserId) -> Result<(), CryptoError> {
+        if !self.is_fallback_used(user)? {
             return Ok(());
-        };
-        let store = self.0.stores.ghost(user)?;
-        account::replace_fallback_key(&store).await?;
-        self.0.store.flush().await?;
-        let live = open_machine(user, device, store.clone().without_identity()).await?;
-        for request in live.machine.outgoing_requests().await? {
-            if let AnyOutgoingRequest::KeysUpload(keys) = request.request() {
-                let answer = self.0.hs.send(live.actor(), keys.clone()).await?;
-                live.machine
-                    .mark_request_as_sent(request.request_id(), &answer)
-                    .await?;
-            }
         }
-        drop(live);
-        account::forget_former_fallback_key(&store).await?;
-        store.rotate_epoch().await?;
+        let ghost = self.pin(user)?;
+        let _one_at_a_time = ghost.slot.errands.lock().await;
+        // Another room may have been forgotten meanwhile.
+        if !self.is_fallback_used(user)? {
+            return Ok(());
+        }
+        let store = self.0.stores.ghost(user)?;
+        {
+            let _away = self.put_away(&ghost.slot).await;
+            account::replace_fallback_key(&store).await?;
+        }
+        self.send_waiting(&ghost).await?;
+        {
+            let _away = self.put_away(&ghost.slot).await;
+            account::forget_former_fallback_key(&store).await?;
+            store.rotate_epoch().await?;
+        }
         self.update_record(user, |record| {
             record.fallback_used = false;
             true
         })?;
         Ok(self.0.store.flush().await?)
+    }
+
+    fn is_fallback_used(&self, user: &UserId) -> Result<bool, CryptoError> {
+        let record = self.record(user)?;
+        Ok(record.is_some_and(|is| is.is_ready(GhostKind::Machine) && is.fallback_used))
     }
 
     /// Takes a ghost's device and keys away, on the homeserver and here. What is provisioned next
@@ -126,6 +148,8 @@ impl Machines {
         self.delete_all::<HeardWhole>(&mut batch, &first)?;
         self.0.store.apply(batch)?;
         self.expect_anew(&slot, &away);
+        // From here on the record says that there is no machine.
+        drop(away);
         for former in record.former.iter_mut().filter(|former| !former.deleted) {
             self.0.hs.delete_device(user, &former.device).await?;
             former.deleted = true;

@@ -1,28 +1,27 @@
 //! One live machine per ghost, loaded when it is needed, put away when memory is.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId, room_id};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
     CryptoError,
-    devices::{Changed, Fresh},
-    encrypt::Shared,
+    devices::Changed,
     record::{ExpectedRooms, GhostKind, GhostRecord, Ghosts, Step},
+    slots::{InUse, Live, Pinned, PutAway, Slot, Slots},
     store::{GhostStore, GhostStores, Keeps},
 };
 use crate::{
     clock::{Clock, SystemClock},
-    matrix::{Actor, Homeserver},
+    matrix::Homeserver,
     store::{Batch, Store, prefix},
 };
 
@@ -58,8 +57,11 @@ impl Default for MachineSettings {
 #[derive(Clone)]
 pub struct Machines(pub(super) Arc<Inner>);
 
-/// So many ghosts at a time send what follows from what they have taken in.
-const FOLLOW_UPS: usize = 16;
+/// Maximum number of ghosts that upload keys of their own at the same time.
+const UPLOADS: usize = 16;
+/// Maximum number of ghosts that begin new sessions with devices whose session broke at the same
+/// time. Each may wait for a slow server, so they have places of their own.
+const REPAIRS: usize = 16;
 
 pub(super) struct Inner {
     pub(super) store: Store,
@@ -71,9 +73,11 @@ pub(super) struct Inner {
     pub(super) hearing: Mutex<()>,
     /// Held while a record is written: one that was read before must not undo the change.
     recording: Mutex<()>,
-    /// Of those who have something to send by themselves.
-    pub(super) follow_ups: tokio::sync::Semaphore,
-    slots: Mutex<HashMap<OwnedUserId, Arc<Slot>>>,
+    /// The places of [`UPLOADS`].
+    pub(super) uploads: tokio::sync::Semaphore,
+    /// The places of [`REPAIRS`].
+    pub(super) repairs: tokio::sync::Semaphore,
+    slots: Slots,
     uses: AtomicU64,
     live: AtomicUsize,
 }
@@ -84,74 +88,6 @@ impl std::fmt::Debug for Machines {
             .field("live", &self.live_count())
             .finish_non_exhaustive()
     }
-}
-
-/// Where a ghost's machine is while it is in memory.
-///
-/// Whoever uses the machine holds the lock for reading as long as it does, so it can be loaded,
-/// put away or replaced only by whoever holds it for writing: two machines of one ghost would fork
-/// its ratchets.
-#[derive(Default)]
-pub(super) struct Slot {
-    machine: Arc<RwLock<Option<Live>>>,
-    used: AtomicU64,
-    /// One at a time makes or takes away the ghost's keys.
-    provisioning: tokio::sync::Mutex<()>,
-    /// One at a time carries out what the machine wants sent, and claims keys: the machine
-    /// remembers one claim only.
-    pub(super) errands: tokio::sync::Mutex<()>,
-    /// Held while messages are taken in, and while something is encrypted for devices. A session
-    /// that a message begins is kept back until all the message brought is saved with it
-    /// (`store::hold_sessions`); whoever used it before would save it alone.
-    pub(super) olm: tokio::sync::Mutex<()>,
-    /// Whether a round of errands was asked for that has not begun.
-    pub(super) errands_asked: AtomicBool,
-    /// Whether the last round of errands was cut short.
-    pub(super) errands_due: AtomicBool,
-    rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
-    pub(super) fresh: Fresh,
-    /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
-    /// broken some.
-    pub(super) taken_in: AtomicU64,
-    /// The rooms whose keys are kept, once they were read from the store.
-    expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
-}
-
-/// The lock of a room, and with whom its key was shared.
-pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<Shared>>>;
-
-/// A machine in memory.
-pub(super) struct Live {
-    pub(super) machine: OlmMachine,
-    pub(super) store: GhostStore,
-    pub(super) device: OwnedDeviceId,
-    /// Whether it has the private half of its identity.
-    signs: bool,
-}
-
-/// A machine in use. It stays in memory as long as this lives.
-pub(super) struct InUse {
-    pub(super) slot: Arc<Slot>,
-    live: OwnedRwLockReadGuard<Option<Live>, Live>,
-}
-
-impl std::ops::Deref for InUse {
-    type Target = Live;
-    fn deref(&self) -> &Live {
-        &self.live
-    }
-}
-
-impl Live {
-    pub(super) fn actor(&self) -> Actor<'_> {
-        Actor::device(self.machine.user_id(), &self.device)
-    }
-}
-
-/// A ghost whose machine is not in memory and does not come back as long as this lives.
-#[must_use]
-pub(super) struct PutAway {
-    _guard: OwnedRwLockWriteGuard<Option<Live>>,
 }
 
 /// The one place where an [`OlmMachine`] is made.
@@ -206,8 +142,9 @@ impl Machines {
             changed: Changed::default(),
             hearing: Mutex::default(),
             recording: Mutex::default(),
-            follow_ups: tokio::sync::Semaphore::new(FOLLOW_UPS),
-            slots: Mutex::default(),
+            uploads: tokio::sync::Semaphore::new(UPLOADS),
+            repairs: tokio::sync::Semaphore::new(REPAIRS),
+            slots: Slots::default(),
             uses: AtomicU64::new(0),
             live: AtomicUsize::new(0),
         }))
@@ -217,6 +154,16 @@ impl Machines {
     #[cfg(test)]
     pub(crate) fn expects_room(&self, user: &UserId, room: &RoomId) -> Result<bool, CryptoError> {
         self.expects(&self.slot(user), user, room)
+    }
+
+    /// How many rooms are expected, over all ghosts.
+    #[cfg(test)]
+    pub(crate) fn expected_count(&self) -> Result<usize, CryptoError> {
+        Ok(self
+            .0
+            .store
+            .scan::<ExpectedRooms>(&[], None, usize::MAX)?
+            .len())
     }
 
     /// The device that speaks for a ghost, once it is ready.
@@ -260,7 +207,7 @@ impl Machines {
     }
 
     /// From now on the ghost keeps the keys of this room: it is about to join, or has joined. To
-    /// be called as soon as the invite is seen, before any to-device message that may come with it.
+    /// be called before any to-device message that may come with it.
     pub async fn expect_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         if self.expects(&slot, user, room)? {
@@ -352,31 +299,48 @@ impl Machines {
     }
 
     pub(super) fn slot(&self, user: &UserId) -> Arc<Slot> {
-        let mut slots = lock(&self.0.slots);
-        if let Some(slot) = slots.get(user) {
-            return slot.clone();
-        }
-        slots.entry(user.to_owned()).or_default().clone()
+        self.0.slots.of(user)
     }
 
-    /// The machine of a ghost that is ready.
+    pub(super) fn existing_slot(&self, user: &UserId) -> Option<Arc<Slot>> {
+        self.0.slots.existing(user)
+    }
+
+    /// How many ghosts have a slot.
+    #[cfg(test)]
+    pub(crate) fn slot_count(&self) -> usize {
+        self.0.slots.count()
+    }
+
+    /// The machine of a ghost that is ready, for work that asks nobody. For everything else there
+    /// is [`Machines::pin`].
     pub(super) async fn ready(&self, user: &UserId) -> Result<InUse, CryptoError> {
+        self.pin(user)?.machine().await
+    }
+
+    /// A ghost that is ready, whose machine is taken step by step.
+    pub(super) fn pin(&self, user: &UserId) -> Result<Pinned, CryptoError> {
         let record = self.known_record(user)?;
-        if !record.is_some_and(|record| record.is_ready(GhostKind::Machine)) {
-            return Err(CryptoError::NotProvisioned {
-                user: user.to_owned(),
-            });
-        }
-        self.live(user, false).await
+        let record = record.filter(|record| record.is_ready(GhostKind::Machine));
+        let device = record.and_then(|record| record.device.clone());
+        let device = device.ok_or_else(|| CryptoError::NotProvisioned {
+            user: user.to_owned(),
+        })?;
+        Ok(Pinned::new(self.clone(), user, device, self.slot(user)))
     }
 
     /// The machine of a ghost in the making: it can sign with the ghost's identity.
     pub(super) async fn in_the_making(&self, user: &UserId) -> Result<InUse, CryptoError> {
-        self.live(user, true).await
+        self.live(self.slot(user), user, true).await
     }
 
-    async fn live(&self, user: &UserId, signs: bool) -> Result<InUse, CryptoError> {
-        let slot = self.slot(user);
+    /// The machine in this slot, loaded if it is not in memory.
+    pub(super) async fn live(
+        &self,
+        slot: Arc<Slot>,
+        user: &UserId,
+        signs: bool,
+    ) -> Result<InUse, CryptoError> {
         let used = self.0.uses.fetch_add(1, Ordering::Relaxed);
         slot.used.store(used, Ordering::Relaxed);
         let guard = slot.machine.clone().read_owned().await;
@@ -399,7 +363,7 @@ impl Machines {
             }
         })?;
         self.put_idle_away();
-        Ok(InUse { slot, live })
+        Ok(InUse::new(slot, live))
     }
 
     async fn load(&self, slot: &Slot, user: &UserId, signs: bool) -> Result<Live, CryptoError> {
@@ -451,13 +415,14 @@ impl Machines {
         if self.live_count() <= max {
             return;
         }
-        let mut slots: Vec<_> = lock(&self.0.slots).values().cloned().collect();
+        let mut slots = self.0.slots.all();
+        slots.retain(|slot| !slot.is_pinned());
         slots.sort_by_key(|slot| slot.used.load(Ordering::Relaxed));
         for slot in slots {
             if self.live_count() <= max {
                 return;
             }
-            // Whoever uses it holds the lock for reading.
+            // A machine in use is locked for reading.
             if let Ok(mut guard) = slot.machine.clone().try_write_owned() {
                 self.drop_machine(&mut guard);
             }
@@ -470,19 +435,11 @@ impl Machines {
         }
     }
 
-    /// Waits until nobody uses the ghost's machine, and puts it away.
-    pub(super) async fn put_away(&self, slot: &Slot) -> PutAway {
+    /// Waits until nobody uses the ghost's machine, and puts it away. No longer than a step of
+    /// local work: a machine is never in use while somebody else is asked.
+    pub(super) async fn put_away(&self, slot: &Arc<Slot>) -> PutAway {
         let mut guard = slot.machine.clone().write_owned().await;
         self.drop_machine(&mut guard);
-        PutAway { _guard: guard }
-    }
-
-    /// The lock of a room of a ghost: sharing a key and encrypting with it is one act.
-    pub(super) fn room_lock(&self, slot: &Slot, room: &RoomId) -> RoomLock {
-        let mut rooms = lock(&slot.rooms);
-        if rooms.len() > 1024 {
-            rooms.retain(|_, lock| Arc::strong_count(lock) > 1);
-        }
-        rooms.entry(room.to_owned()).or_default().clone()
+        PutAway::new(slot.clone(), guard)
     }
 }

@@ -16,7 +16,9 @@
 //!
 //! # What holds
 //!
-//! * A ghost has at most one machine in memory; two would fork its ratchets.
+//! * A ghost has at most one machine in memory; two would fork its ratchets. Nobody holds it while
+//!   somebody is asked, so that a slow server keeps nothing else of the ghost waiting.
+//! * A person with more devices than [`MAX_SIGNED_DEVICES`] is told so, and costs others nothing.
 //! * Nothing that was encrypted and no key leaves before the state behind it is durable.
 //! * Only devices signed by their owner get room keys from us, and only such devices are heard.
 //! * A ghost keeps the keys of rooms it is in, or about to enter, and of no others.
@@ -31,16 +33,19 @@ mod error;
 mod forget;
 mod keyless;
 mod machines;
+mod parts;
 mod provision;
 mod receive;
 mod record;
 mod renew;
+mod slots;
 pub mod store;
 
 #[cfg(test)]
 mod tests;
 
 pub use decrypt::Decrypted;
+pub use devices::MAX_SIGNED_DEVICES;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};

@@ -25,8 +25,9 @@ use ruma::{
 
 use super::{
     CryptoError, Machines,
-    machines::{InUse, lock_provisioning},
+    machines::lock_provisioning,
     record::{GhostKind, GhostRecord, Step},
+    slots::InUse,
 };
 use crate::matrix::Actor;
 

@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 
 use super::{
     CryptoError, Machines, account,
-    machines::InUse,
     record::{GhostKind, GhostRecord},
+    slots::InUse,
     store::hold_sessions,
 };
 
@@ -93,7 +93,8 @@ impl Machines {
                 .map_or(0, |count| (*count).into())
         });
         let top_up = left.filter(|left| self.may_top_up(&record, *left));
-        let due = self.slot(user).errands_due.load(Ordering::Relaxed);
+        let slot = self.existing_slot(user);
+        let due = slot.is_some_and(|slot| slot.errands_due.load(Ordering::Relaxed));
         // An empty round costs a machine more than decrypting ten messages does.
         if to_device.is_empty() && top_up.is_none() && !due {
             return nothing();
@@ -115,9 +116,7 @@ impl Machines {
         if slot.errands_asked.swap(true, Ordering::AcqRel) {
             return;
         }
-        // A machine in use is not put away.
-        let _few_at_a_time = self.0.follow_ups.acquire().await;
-        let errands = match self.ready(user).await {
+        let errands = match self.pin(user) {
             Ok(ghost) => {
                 let errands = self.run_errands(&ghost).await;
                 ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);

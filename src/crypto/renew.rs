@@ -20,9 +20,10 @@ use ruma::{
 
 use super::{
     CryptoError, Machines,
-    machines::{InUse, lock_provisioning},
+    machines::lock_provisioning,
     provision::{new_device_id, prepare, public_key, shown_ed25519, shown_master},
     record::{ExpectedRooms, Former, GhostKind, GhostRecord, Ghosts, Heard, HeardWhole, Step},
+    slots::InUse,
     store::GhostStores,
 };
 use crate::{

@@ -93,6 +93,7 @@ impl RoomActor {
             error,
             EngineError::Encrypt(
                 EncryptError::NoSignedDevice { .. }
+                    | EncryptError::TooManyDevices { .. }
                     | EncryptError::KeysUnknown { .. }
                     | EncryptError::NoSession { .. }
             )

@@ -200,6 +200,7 @@ pub(super) enum Remark {
     NotEncrypted,
     Unreadable,
     UnsignedDevice,
+    TooManyDevices,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

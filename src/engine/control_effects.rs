@@ -323,6 +323,10 @@ impl RoomActor {
                 ControlEffect::Say { .. } | ControlEffect::Ask { .. },
                 EngineError::Encrypt(EncryptError::NoSignedDevice { .. }),
             ) => Some(Reason::UnsignedDevice.words()),
+            (
+                ControlEffect::Say { .. } | ControlEffect::Ask { .. },
+                EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
+            ) => Some(Reason::TooManyDevices.words()),
             (ControlEffect::Task(task), _) => {
                 let words = failed_words(task);
                 let say = words.map(|words| ControlEffect::Say {

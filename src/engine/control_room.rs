@@ -9,6 +9,7 @@ use super::{
     event::RoomEvent,
     room::RoomActor,
     tables::{ControlRooms, Due, Kept, Outbox, Untold, What},
+    undelivered::not_trusted,
 };
 use crate::{
     crypto::DecryptError,
@@ -158,9 +159,13 @@ impl RoomActor {
                 self.waits_no_more(&event.id);
                 self.remark(Remark::Unreadable, &event.id, batch)
             }
-            Err(EngineError::Decrypt(DecryptError::Untrusted { .. })) => {
+            Err(EngineError::Decrypt(DecryptError::Untrusted(distrust))) => {
                 self.waits_no_more(&event.id);
-                self.remark(Remark::UnsignedDevice, &event.id, batch)
+                let remark = match not_trusted(distrust) {
+                    Reason::TooManyDevices => Remark::TooManyDevices,
+                    _ => Remark::UnsignedDevice,
+                };
+                self.remark(remark, &event.id, batch)
             }
             Err(EngineError::Decrypt(error)) => {
                 tracing::warn!(room = %self.room, %error, "a message to the bot is ignored");
@@ -249,13 +254,8 @@ impl RoomActor {
         match remark {
             Remark::NotEncrypted => spokesperson.not_encrypted(),
             Remark::Unreadable => spokesperson.unreadable(),
-            Remark::UnsignedDevice => {
-                let plain = Reason::UnsignedDevice.words().to_owned();
-                Words {
-                    html: plain.clone(),
-                    plain,
-                }
-            }
+            Remark::UnsignedDevice => reason_in_words(Reason::UnsignedDevice),
+            Remark::TooManyDevices => reason_in_words(Reason::TooManyDevices),
         }
     }
 
@@ -395,5 +395,13 @@ impl RoomActor {
             batch.delete::<Kept>(&(self.room.clone(), event));
         }
         self.settle(batch, effects)
+    }
+}
+
+fn reason_in_words(reason: Reason) -> Words {
+    let plain = reason.words().to_owned();
+    Words {
+        html: plain.clone(),
+        plain,
     }
 }

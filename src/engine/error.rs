@@ -108,6 +108,9 @@ impl EngineError {
                 | EncryptError::KeysUnknown { users }
                 | EncryptError::NoSession { users },
             ) => Refusal::NoSignedDevice(users.clone()),
+            Self::Encrypt(EncryptError::TooManyDevices { users }) => {
+                Refusal::TooManyDevices(users.clone())
+            }
             _ => Refusal::Impossible,
         }
     }

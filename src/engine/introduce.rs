@@ -10,7 +10,7 @@ use super::{
     tables::{Arrived, Inbox, Kept, What},
 };
 use crate::{
-    crypto::DecryptError,
+    crypto::{DecryptError, Distrust},
     directory::{Ask, PairAdvice, Verdict, WriteLock},
     handle::Handle,
     introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
@@ -229,6 +229,9 @@ impl RoomActor {
             Err(EngineError::Decrypt(error)) => match error {
                 DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. } => {
                     Some(HeardKind::Unreadable)
+                }
+                DecryptError::Untrusted(Distrust::TooManyDevices) => {
+                    Some(HeardKind::TooManyDevices)
                 }
                 DecryptError::Untrusted { .. } => Some(HeardKind::Untrusted),
                 // Replayed or forged: nobody is told, nothing is passed on.

@@ -195,6 +195,7 @@ impl RoomActor {
             match said.await {
                 Err(EngineError::Encrypt(
                     EncryptError::NoSignedDevice { users }
+                    | EncryptError::TooManyDevices { users }
                     | EncryptError::KeysUnknown { users }
                     | EncryptError::NoSession { users },
                 )) if !users.is_empty() && must_read.is_none_or(|who| !users.contains(who)) => {

@@ -9,7 +9,7 @@ use super::{
     tables::{Kept, Outbox, What},
 };
 use crate::{
-    crypto::DecryptError,
+    crypto::{DecryptError, Distrust},
     introduction::{Introduction, Reason},
     relay::{Conversation, Effect, Input, Saying},
     store::{Batch, prefix},
@@ -24,6 +24,14 @@ const TOO_LATE: &str = "What you wrote last was not delivered any more, because 
 /// What its sender is told about a message that could not be handed over.
 pub(super) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
                              later.";
+
+/// Returns what the sender of a message is told whose device is not trusted.
+pub(super) fn not_trusted(why: Distrust) -> Reason {
+    match why {
+        Distrust::TooManyDevices => Reason::TooManyDevices,
+        _ => Reason::UnsignedDevice,
+    }
+}
 
 impl RoomActor {
     /// What becomes of an effect that will never succeed.
@@ -44,8 +52,8 @@ impl RoomActor {
                     | EngineError::Decrypt(
                         DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
                     ) => NO_KEY,
-                    EngineError::Decrypt(DecryptError::Untrusted { .. }) => {
-                        Reason::UnsignedDevice.words()
+                    EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
+                        not_trusted(*distrust).words()
                     }
                     // Replayed or forged: nobody is told, nothing is carried.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),

@@ -326,6 +326,7 @@ impl Case<'_> {
             // Nobody is listened to without knowing it.
             Effect::Say { saying } if saying.is_asking() => self.leave(Some(match why {
                 Refusal::NoSignedDevice(_) => Reason::UnsignedDevice,
+                Refusal::TooManyDevices(_) => Reason::TooManyDevices,
                 _ => Reason::NotNow,
             })),
             Effect::InviteOwner if *why == Refusal::Impossible => {
@@ -344,7 +345,7 @@ impl Case<'_> {
 
     fn not_passed_on(&mut self, event: &OwnedEventId, why: &Refusal) {
         match why {
-            Refusal::NoSignedDevice(users)
+            Refusal::NoSignedDevice(users) | Refusal::TooManyDevices(users)
                 if self.is.owner().is_some_and(|owner| users.contains(owner)) =>
             {
                 if !matches!(self.is.phase, Phase::Waiting { .. }) {
@@ -398,6 +399,7 @@ impl Case<'_> {
                 self.remember(event, true);
             }
             HeardKind::Untrusted => self.leave(Some(Reason::UnsignedDevice)),
+            HeardKind::TooManyDevices => self.leave(Some(Reason::TooManyDevices)),
             HeardKind::Sealed => {
                 self.is.heard_at = Some(self.now);
                 if self.is.phase == Phase::Lingering {

@@ -386,6 +386,8 @@ pub enum HeardKind {
     Unreadable,
     /// A message from a device that its owner has not signed.
     Untrusted,
+    /// A message from a person with too many devices.
+    TooManyDevices,
     /// A message for a strict ghost, which reads nothing.
     Sealed,
     /// Something that a ghost cannot pass on, such as a poll.
@@ -439,6 +441,8 @@ pub enum Refusal {
     Forbidden,
     /// These people have no device that they have signed.
     NoSignedDevice(Vec<OwnedUserId>),
+    /// These people have more devices than are encrypted for.
+    TooManyDevices(Vec<OwnedUserId>),
     /// The event is gone, unreadable or cannot be passed on.
     Unreadable,
     /// Anything else that will not get better by trying again.

@@ -778,6 +778,15 @@ fn a_message_from_an_unsigned_device_is_answered_with_what_to_do() {
 }
 
 #[test]
+fn a_message_from_somebody_with_too_many_devices_is_answered_with_what_to_do() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), HeardKind::TooManyDevices);
+    let reason = Some(Reason::TooManyDevices);
+    assert_eq!(play.effects, [Effect::Leave { reason }, Effect::Forget]);
+}
+
+#[test]
 fn who_has_a_room_already_is_led_back_to_it() {
     let mut play = Play::new();
     let room = room_id!("!old").to_owned();
@@ -1194,6 +1203,10 @@ fn a_ghost_that_cannot_say_why_it_stays_does_not_stay() {
         (
             Refusal::NoSignedDevice(vec![alice()]),
             Reason::UnsignedDevice,
+        ),
+        (
+            Refusal::TooManyDevices(vec![alice()]),
+            Reason::TooManyDevices,
         ),
         (Refusal::Impossible, Reason::NotNow),
     ] {

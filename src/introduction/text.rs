@@ -139,6 +139,8 @@ pub enum Reason {
     TooManyMembers,
     /// The asker's device is not signed by them.
     UnsignedDevice,
+    /// The asker has more devices than are encrypted for.
+    TooManyDevices,
     /// The ghost may not invite anybody here.
     MayNotInvite,
 }
@@ -163,6 +165,11 @@ impl Reason {
             Self::UnsignedDevice => {
                 "Your device is not verified by you, so its messages cannot be accepted. Set up \
                  recovery (or verify this device) in your client's settings, then start a new chat."
+            }
+            Self::TooManyDevices => {
+                "Your account has too many devices (more than 100 that are verified, or more than \
+                 1,000 in all), so I can't exchange encrypted messages with it. Sign out of the \
+                 devices that you no longer use, then start a new chat."
             }
             Self::MayNotInvite => {
                 "I may not invite anybody into this room. \

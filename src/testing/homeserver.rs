@@ -18,7 +18,7 @@ use matrix_sdk_crypto::vodozemac::{base64_decode, olm};
 use ruma::{DeviceId, UserId};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, OnceCell, Semaphore};
 use url::Url;
 
 use crate::{
@@ -76,7 +76,48 @@ struct Server {
     to_device: Vec<Value>,
     /// What a sync shows of rooms.
     timelines: BTreeMap<String, Value>,
+    /// Whose devices changed, as the next sync says.
+    devices_changed: Vec<String>,
+    /// What takes the place of somebody's devices in an answer.
+    odd_devices: BTreeMap<String, Value>,
+    /// Whose one-time keys have this much beside them, in bytes.
+    stuffed_claims: BTreeMap<String, usize>,
+    /// For how many devices of a user keys were claimed at once, at most.
+    claimed: BTreeMap<String, usize>,
+    /// Requests that wait to be answered.
+    held: Vec<Gate>,
     rooms: BTreeMap<String, Room>,
+}
+
+/// What requests wait at.
+#[derive(Clone)]
+struct Gate {
+    path: &'static str,
+    /// A part of the body.
+    body: String,
+    /// A permit for each request that has come.
+    come: Arc<Semaphore>,
+    /// Closed when they may go on.
+    open: Arc<Semaphore>,
+}
+
+/// Requests that are held back as long as this lives.
+pub(crate) struct Held {
+    come: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Held {
+    /// Waits until one more of them has come.
+    pub(crate) async fn comes(&self) {
+        self.come.acquire().await.unwrap().forget();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.open.close();
+    }
 }
 
 #[derive(Default)]
@@ -360,6 +401,56 @@ impl FakeHomeserver {
         })
     }
 
+    /// Holds back the answers to requests whose path and body contain these, as a slow server does.
+    pub(crate) fn hold(&self, path: &'static str, body: &str) -> Held {
+        let (come, open) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let gate = Gate {
+            path,
+            body: body.to_owned(),
+            come: come.clone(),
+            open: open.clone(),
+        };
+        self.with(|server| server.held.push(gate));
+        Held { come, open }
+    }
+
+    /// The next sync says that the devices of this user changed.
+    pub(crate) fn put_changed_devices(&self, user: &UserId) {
+        self.with(|server| server.devices_changed.push(user.to_string()));
+    }
+
+    /// Shows these devices of a user, whatever they have.
+    pub(crate) fn show_devices(&self, user: &UserId, devices: Value) {
+        self.with(|server| {
+            server.users.entry(user.to_string()).or_default();
+            server.odd_devices.insert(user.to_string(), devices);
+        });
+    }
+
+    /// Gives a device of a user these keys, without one-time keys.
+    pub(crate) fn put_device_keys(&self, user: &UserId, device: &str, keys: Value) {
+        self.with(|server| {
+            let user = server.users.entry(user.to_string()).or_default();
+            user.devices.entry(device.to_owned()).or_default().keys = Some(keys);
+        });
+    }
+
+    /// Answers to claims of this user's keys hold this many bytes more.
+    pub(crate) fn stuff_claims(&self, user: &UserId, bytes: usize) {
+        self.with(|server| server.stuffed_claims.insert(user.to_string(), bytes));
+    }
+
+    /// For how many devices of a user keys were claimed at once, at most.
+    pub(crate) fn claimed(&self, user: &UserId) -> usize {
+        self.with(|server| {
+            server
+                .claimed
+                .get(user.as_str())
+                .copied()
+                .unwrap_or_default()
+        })
+    }
+
     /// The requests made so far, as `METHOD path`.
     pub(crate) fn log(&self) -> Vec<String> {
         self.with(|server| server.log.clone())
@@ -505,6 +596,18 @@ async fn handle(
         return std::future::pending().await;
     }
     let _told = told;
+    let held = {
+        let server = state.lock().unwrap();
+        let text = String::from_utf8_lossy(&body);
+        let mut gates = server.held.iter();
+        let gate = gates.find(|gate| uri.path().contains(gate.path) && text.contains(&gate.body));
+        gate.cloned()
+    };
+    if let Some(gate) = held {
+        gate.come.add_permits(1);
+        // It is closed, and never has any.
+        let _closed = gate.open.acquire().await;
+    }
     let mut server = state.lock().unwrap();
     let number = server.log.len();
     server.log.push(asked);
@@ -680,6 +783,7 @@ impl Server {
                     json!({
                         "next_batch": "s1",
                         "to_device": {"events": std::mem::take(&mut self.to_device)},
+                        "device_lists": {"changed": std::mem::take(&mut self.devices_changed)},
                         "rooms": {"invite": invited, "join": std::mem::take(&mut self.timelines)},
                     }),
                 );
@@ -777,6 +881,10 @@ impl Server {
             let Some(user) = self.users.get(id) else {
                 continue;
             };
+            if let Some(devices) = self.odd_devices.get(id) {
+                answer["device_keys"][id] = devices.clone();
+                continue;
+            }
             answer["device_keys"][id] = user
                 .devices
                 .iter()
@@ -793,6 +901,12 @@ impl Server {
     fn claim(&mut self, body: &Value) -> Value {
         let mut keys = json!({});
         for (id, devices) in body["one_time_keys"].as_object().unwrap() {
+            let count = devices.as_object().unwrap().len();
+            let claimed = self.claimed.entry(id.clone()).or_default();
+            *claimed = count.max(*claimed);
+            if let Some(bytes) = self.stuffed_claims.get(id) {
+                keys[id]["STUFFED"] = json!({"signed_curve25519:A": {"key": "x".repeat(*bytes)}});
+            }
             for device_id in devices.as_object().unwrap().keys() {
                 let device = self
                     .users

@@ -1,9 +1,11 @@
 //! What tests of several rooms share: a homeserver of a few hundred lines, and people with clients.
 
+mod crowd;
 mod homeserver;
 mod person;
 
-pub(crate) use homeserver::{FakeHomeserver, When};
+pub(crate) use crowd::{claimed_devices, device_keys};
+pub(crate) use homeserver::{FakeHomeserver, Held, When};
 pub(crate) use person::{Person, encrypted_event};
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -23,7 +24,7 @@ use ruma::{
 };
 use serde_json::{Value, json, value::RawValue};
 
-use super::FakeHomeserver;
+use super::{FakeHomeserver, device_keys};
 use crate::matrix::{Actor, Homeserver};
 
 pub(crate) struct Person {
@@ -103,6 +104,23 @@ impl Person {
             .await
             .unwrap();
         self.query(&[&self.user]).await;
+    }
+
+    /// Logs in on further devices, which leave no one-time keys; signs the first of them.
+    pub(crate) async fn gather(&self, devices: Range<usize>, signed: usize) {
+        let names: Vec<String> = devices.map(|n| format!("D{n:04}")).collect();
+        for name in &names {
+            self.fake
+                .put_device_keys(&self.user, name, device_keys(&self.user, name));
+        }
+        self.query(&[&self.user]).await;
+        for name in &names[..signed] {
+            let device = self
+                .machine
+                .get_device(&self.user, name.as_str().into(), None);
+            let signature = device.await.unwrap().unwrap().verify().await.unwrap();
+            self.hs.send(self.actor(), signature).await.unwrap();
+        }
     }
 
     pub(crate) async fn query(&self, users: &[&UserId]) {

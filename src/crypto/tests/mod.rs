@@ -1,5 +1,6 @@
 //! Stories of ghosts and people with ordinary clients, on a homeserver of a few hundred lines.
 
+mod crowds;
 mod forgetting;
 mod keyless;
 mod kill_nine;

@@ -1,0 +1,71 @@
+//! Asking for many people at once without one of them spoiling it for the others.
+
+use crate::matrix::MatrixError;
+
+/// What is still to be asked for. It begins as one request; a request whose answer cannot be taken
+/// because of somebody in it is made again in halves, until only those are left out who spoil it.
+pub(super) struct Parts<T>(Vec<Vec<T>>);
+
+/// Returns whether an error may be the doing of one of the people asked for: their keys do not fit
+/// into an answer, or are no keys.
+pub(super) fn is_spoiled_by_somebody(error: &MatrixError) -> bool {
+    matches!(
+        error,
+        MatrixError::TooLong { .. } | MatrixError::Unexpected(_)
+    )
+}
+
+impl<T> Parts<T> {
+    pub(super) fn of(all: Vec<T>) -> Self {
+        Self(if all.is_empty() {
+            Vec::new()
+        } else {
+            vec![all]
+        })
+    }
+
+    /// Returns what to ask for next.
+    pub(super) fn next(&mut self) -> Option<Vec<T>> {
+        self.0.pop()
+    }
+
+    /// Asks again for a part that was spoiled, in halves. Returns the one who spoils it where
+    /// nobody else is left in it.
+    pub(super) fn halve(&mut self, mut part: Vec<T>) -> Option<T> {
+        if part.len() < 2 {
+            return part.pop();
+        }
+        let second = part.split_off(part.len() / 2);
+        self.0.push(second);
+        self.0.push(part);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_spoil_an_answer_are_found_with_few_requests() {
+        let spoil = [3, 4, 77];
+        let mut parts = Parts::of((0..100).collect());
+        let (mut asked, mut found, mut answered) = (0, Vec::new(), Vec::new());
+        while let Some(part) = parts.next() {
+            asked += 1;
+            if part.iter().any(|who| spoil.contains(who)) {
+                found.extend(parts.halve(part));
+            } else {
+                answered.extend(part);
+            }
+        }
+        assert_eq!(found, spoil);
+        assert_eq!(answered.len(), 97);
+        assert!(asked <= 2 * 3 * 7 + 1, "{asked}");
+    }
+
+    #[test]
+    fn nobody_is_asked_for_nothing() {
+        assert_eq!(Parts::<u8>::of(Vec::new()).next(), None);
+    }
+}

@@ -1,0 +1,297 @@
+//! Where the machines of ghosts are, and who may touch them when.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use matrix_sdk_crypto::OlmMachine;
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use super::{
+    CryptoError, Machines, devices::Fresh, encrypt::Shared, machines::lock, store::GhostStore,
+};
+use crate::matrix::Actor;
+
+/// Where a ghost's machine is while it is in memory.
+///
+/// # What is exclusive
+///
+/// Two machines of one ghost would fork its ratchets, so there is one slot for a ghost, and in it at
+/// most one machine. A step that uses the machine holds `machine` for reading ([`InUse`]); whoever
+/// loads it, puts it away or changes the account behind it holds it for writing ([`PutAway`]). The
+/// lock is fair, so a writer that waits holds up every later reader: therefore **a step never waits
+/// for an answer from the homeserver**. What has to ask pins the slot ([`Pinned`]), takes the
+/// machine to find out what to ask, gives it back, asks, and takes it again to hand it the answer.
+/// It may be another object then, loaded from the same store, and that is fine:
+///
+/// * The answers to key queries and key claims are taken by any machine of the ghost.
+/// * Messages that carry a room key stand in the outbound session, under their transaction ids. A
+///   machine that did not send them hands them out again; the homeserver swallows the second one.
+/// * Uploaded keys stay marked as not uploaded, and uploading them again changes nothing.
+///
+/// # Locks
+///
+/// In this order: the room's, `errands` or `repairing`, `machine`, `olm`. The room's lock, `errands`
+/// and `repairing` may be held across a request, and concern nobody but this room, this ghost's
+/// uploads and this ghost's repairs.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) machine: Arc<RwLock<Option<Live>>>,
+    pub(super) used: AtomicU64,
+    /// How many pieces of work come back to the machine in a moment.
+    pins: AtomicUsize,
+    /// One at a time makes or takes away the ghost's keys.
+    pub(super) provisioning: tokio::sync::Mutex<()>,
+    /// One at a time uploads the ghost's own keys.
+    pub(super) errands: tokio::sync::Mutex<()>,
+    /// One at a time begins new sessions with devices whose session broke.
+    pub(super) repairing: tokio::sync::Mutex<()>,
+    /// Whether a round of repairs was asked for that has not begun.
+    pub(super) repairs_asked: AtomicBool,
+    /// Held while messages are taken in, and while something is encrypted for devices. A session
+    /// that a message begins is kept back until all the message brought is saved with it
+    /// (`store::hold_sessions`); whoever used it before would save it alone.
+    pub(super) olm: tokio::sync::Mutex<()>,
+    /// Whether a round of errands was asked for that has not begun.
+    pub(super) errands_asked: AtomicBool,
+    /// Whether the last round of errands was cut short.
+    pub(super) errands_due: AtomicBool,
+    rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
+    pub(super) fresh: Fresh,
+    /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
+    /// broken some.
+    pub(super) taken_in: AtomicU64,
+    /// The rooms whose keys are kept, once they were read from the store.
+    pub(super) expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
+}
+
+/// The lock of a room, and with whom its key was shared.
+pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<Shared>>>;
+
+impl Slot {
+    /// Maximum number of rooms whose locks are kept while nobody holds them.
+    const ROOMS: usize = 1024;
+
+    /// Returns the lock of a room of the ghost: sharing a key and encrypting with it is one act.
+    pub(super) fn room_lock(&self, room: &RoomId) -> RoomLock {
+        let mut rooms = lock(&self.rooms);
+        if rooms.len() > Self::ROOMS {
+            rooms.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        rooms.entry(room.to_owned()).or_default().clone()
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the slot would be the same if it were made anew. To be called for slots that only
+    /// the table has, with the table locked: then nobody can come to have it meanwhile.
+    fn is_blank(&self) -> bool {
+        let empty = |live: &RwLock<Option<Live>>| live.try_read().is_ok_and(|live| live.is_none());
+        Arc::strong_count(&self.machine) == 1
+            && empty(&self.machine)
+            && !self.errands_due.load(Ordering::Relaxed)
+    }
+}
+
+/// The slots of all ghosts. Those that nobody uses and that hold no machine go when there are many,
+/// whichever users they were made for: what they know besides is in the store or can be asked for.
+#[derive(Default)]
+pub(super) struct Slots(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    slots: HashMap<OwnedUserId, Arc<Slot>>,
+    /// The number of slots at which those not needed are removed.
+    sweep_at: usize,
+}
+
+impl Slots {
+    /// Minimum number of slots before any is removed.
+    const KEPT: usize = 1024;
+
+    /// Returns the slot of a user, made if there is none.
+    pub(super) fn of(&self, user: &UserId) -> Arc<Slot> {
+        let mut table = lock(&self.0);
+        if let Some(slot) = table.slots.get(user) {
+            return slot.clone();
+        }
+        if table.slots.len() >= table.sweep_at.max(Self::KEPT) {
+            table
+                .slots
+                .retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_blank());
+            // Twice as many as are needed, so that a sweep costs each new slot next to nothing.
+            table.sweep_at = table.slots.len() * 2;
+        }
+        table.slots.entry(user.to_owned()).or_default().clone()
+    }
+
+    /// Returns the slot of a user that has one.
+    pub(super) fn existing(&self, user: &UserId) -> Option<Arc<Slot>> {
+        lock(&self.0).slots.get(user).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Slot>> {
+        lock(&self.0).slots.values().cloned().collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).slots.len()
+    }
+}
+
+/// A machine in memory.
+pub(super) struct Live {
+    pub(super) machine: OlmMachine,
+    pub(super) store: GhostStore,
+    pub(super) device: OwnedDeviceId,
+    /// Whether it has the private half of its identity.
+    pub(super) signs: bool,
+}
+
+impl Live {
+    pub(super) fn actor(&self) -> Actor<'_> {
+        Actor::device(self.machine.user_id(), &self.device)
+    }
+}
+
+/// A machine in use. It stays in memory as long as this lives, and whoever wants to put it away
+/// waits, and with them everybody else: nobody is to be asked anything meanwhile. (Ghosts in the
+/// making are an exception: nobody else uses them.)
+pub(super) struct InUse {
+    pub(super) slot: Arc<Slot>,
+    live: OwnedRwLockReadGuard<Option<Live>, Live>,
+}
+
+impl InUse {
+    pub(super) fn new(slot: Arc<Slot>, live: OwnedRwLockReadGuard<Option<Live>, Live>) -> Self {
+        Self { slot, live }
+    }
+}
+
+impl std::ops::Deref for InUse {
+    type Target = Live;
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+/// A ghost whose machine is not in memory and does not come back as long as this lives.
+#[must_use]
+pub(super) struct PutAway {
+    _guard: OwnedRwLockWriteGuard<Option<Live>>,
+    /// A slot that is held is not made a second time.
+    _slot: Arc<Slot>,
+}
+
+impl PutAway {
+    pub(super) fn new(slot: Arc<Slot>, guard: OwnedRwLockWriteGuard<Option<Live>>) -> Self {
+        Self {
+            _guard: guard,
+            _slot: slot,
+        }
+    }
+}
+
+/// A ghost for which work is under way that asks others. Its machine is free meanwhile, but not put
+/// away for being idle.
+pub(super) struct Pinned {
+    machines: Machines,
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+    pub(super) slot: Arc<Slot>,
+}
+
+impl Pinned {
+    pub(super) fn new(
+        machines: Machines,
+        user: &UserId,
+        device: OwnedDeviceId,
+        slot: Arc<Slot>,
+    ) -> Self {
+        slot.pins.fetch_add(1, Ordering::Relaxed);
+        Self {
+            machines,
+            user: user.to_owned(),
+            device,
+            slot,
+        }
+    }
+
+    pub(super) fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub(super) fn actor(&self) -> Actor<'_> {
+        Actor::device(&self.user, &self.device)
+    }
+
+    /// Returns the ghost's machine, for the next step.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ghost has another device by now: what was begun for the last owner of a handle
+    /// is not finished for the next.
+    pub(super) async fn machine(&self) -> Result<InUse, CryptoError> {
+        let machine = self.machines.live(self.slot.clone(), &self.user, false);
+        let machine = machine.await?;
+        if machine.device != self.device {
+            return Err(CryptoError::NotProvisioned {
+                user: self.user.clone(),
+            });
+        }
+        Ok(machine)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.slot.pins.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(n: usize) -> OwnedUserId {
+        OwnedUserId::try_from(format!("@_dm_made{n}:hs.test")).unwrap()
+    }
+
+    #[test]
+    fn slots_that_nobody_uses_do_not_accumulate() {
+        let slots = Slots::default();
+        let held = slots.of(&user(0));
+        let due = slots.of(&user(1));
+        due.errands_due.store(true, Ordering::Relaxed);
+        drop(due);
+        for n in 2..10_000 {
+            slots.of(&user(n));
+        }
+        assert!(slots.count() <= Slots::KEPT, "{}", slots.count());
+        assert!(Arc::ptr_eq(&held, &slots.of(&user(0))), "one is in use");
+        let due = slots.of(&user(1));
+        assert!(due.errands_due.load(Ordering::Relaxed), "work is left");
+    }
+
+    #[test]
+    fn a_machine_that_is_put_away_keeps_its_slot() {
+        let slots = Slots::default();
+        let slot = slots.of(&user(0));
+        let guard = slot.machine.clone().try_write_owned().unwrap();
+        let address = Arc::as_ptr(&slot);
+        let away = PutAway::new(slot, guard);
+        for n in 1..10_000 {
+            slots.of(&user(n));
+        }
+        assert_eq!(Arc::as_ptr(&slots.of(&user(0))), address);
+        drop(away);
+    }
+}
