@@ -78,11 +78,12 @@ impl Engine {
                 if self.stopping() {
                     return Ok(());
                 }
-                if let Err(error) = self.sync_until_empty(&ghost).await {
+                let synced = self.sync_until_empty(&ghost).await;
+                self.drain_for(&ghost).await;
+                if let Err(error) = synced {
                     tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
                     failed.push(ghost);
                 }
-                self.drain_to_device().await;
                 tokio::time::sleep(pause).await;
             }
             if failed.is_empty() {

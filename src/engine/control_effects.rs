@@ -254,7 +254,7 @@ impl RoomActor {
         if let Err(error) = engine.sync_until_empty(bot).await {
             tracing::warn!(%error, "keys on their way could not be fetched");
         }
-        engine.drain_to_device().await;
+        engine.drain_for(bot).await;
         engine.machines().forget_room(bot, &self.room).await?;
         // What a ghost keeps that waits in the same room is not the bot's to throw away.
         if !self.record.introductions.iter().any(|is| is.is_open()) {

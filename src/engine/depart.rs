@@ -135,7 +135,7 @@ impl RoomActor {
         {
             tracing::warn!(%ghost, %error, "keys on their way could not be fetched");
         }
-        engine.drain_to_device().await;
+        engine.drain_for(ghost).await;
         engine.machines().forget_room(ghost, &self.room).await?;
         Ok(())
     }

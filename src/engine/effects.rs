@@ -263,7 +263,7 @@ impl RoomActor {
         });
         if missing {
             self.engine.sync_until_empty(ghost).await?;
-            self.engine.drain_to_device().await;
+            self.engine.drain_for(ghost).await;
             self.key_for_ghost(ghost, Batch::new()).await?;
         }
         Ok(())
@@ -474,7 +474,7 @@ impl RoomActor {
             // What comes later is turned away on arrival.
             tracing::warn!(ghost = %is.ghost, %error, "keys on their way could not be fetched");
         }
-        self.engine.drain_to_device().await;
+        self.engine.drain_for(&is.ghost).await;
         self.engine
             .machines()
             .forget_room(&is.ghost, &self.room)

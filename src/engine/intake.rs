@@ -177,7 +177,7 @@ impl Engine {
                 engine.wake(&room).await;
             }
             if taken.to_device || counted {
-                engine.drain_to_device().await;
+                engine.start_draining().await;
             }
         });
         if echo {
@@ -311,10 +311,10 @@ impl Engine {
         taken.batch.put::<Digests>(&digest, &now)?;
         taken.batch.put::<DigestsByTime>(&(now, digest), &())?;
         let item = ToDeviceItem {
-            user,
+            user: user.clone(),
             json: json.get().to_owned(),
         };
-        taken.batch.put::<ToDevice>(&self.next(), &item)?;
+        taken.batch.put::<ToDevice>(&(user, self.next()), &item)?;
         taken.to_device = true;
         Ok(())
     }

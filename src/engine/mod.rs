@@ -72,6 +72,8 @@ mod take;
 #[cfg(test)]
 mod talk_tests;
 mod to_device;
+#[cfg(test)]
+mod to_device_tests;
 mod undelivered;
 mod views;
 
@@ -185,7 +187,7 @@ struct Inner {
     /// All that has arrived with lower numbers is durable.
     arrived: AtomicU64,
     echoes: intake::Echoes,
-    to_device: Mutex<()>,
+    to_device: to_device::Queues,
     counts: Mutex<HashMap<OwnedUserId, intake::KeyCounts>>,
     rooms: std::sync::Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
     /// Set once the bot is made: from then on rooms have actors.
@@ -246,7 +248,7 @@ impl Engine {
             intake: Mutex::default(),
             arrived: AtomicU64::new(sequence),
             echoes: intake::Echoes::default(),
-            to_device: Mutex::default(),
+            to_device: to_device::Queues::default(),
             counts: Mutex::default(),
             rooms: std::sync::Mutex::default(),
             started: AtomicBool::new(false),

@@ -100,7 +100,7 @@ impl Engine {
             if let Err(error) = reconciled {
                 tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
             }
-            self.drain_to_device().await;
+            self.drain_for(&ghost).await;
             tokio::time::sleep(pause).await;
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Engine {
             synced.insert(ghost.clone(), now);
         }
         self.sync_until_empty(ghost).await?;
-        self.drain_to_device().await;
+        self.drain_for(ghost).await;
         Ok(true)
     }
 

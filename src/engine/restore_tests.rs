@@ -162,7 +162,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
         user: ghost("sam"),
         json: "{}".to_owned(),
     };
-    batch.put::<ToDevice>(&4, &item).unwrap();
+    batch.put::<ToDevice>(&(ghost("sam"), 4), &item).unwrap();
     batch
         .put::<SyncTokens>(&ghost("sam"), &"old".to_owned())
         .unwrap();

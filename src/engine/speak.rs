@@ -71,7 +71,7 @@ impl RoomActor {
         let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         if let Err(DecryptError::NoKey { .. }) = decrypted {
             // It may have arrived together with the event, and be on its way to the machine.
-            self.engine.drain_to_device().await;
+            self.engine.drain_for(user).await;
             decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         }
         if let Err(DecryptError::NoKey { .. }) = decrypted

@@ -43,8 +43,8 @@ table! {
     SeenByTime = 12, false, (Timestamp, OwnedEventId) => Option<Vec<OwnedEventId>>
 }
 table! {
-    /// To-device messages that no machine has taken yet.
-    ToDevice = 13, true, u64 => ToDeviceItem
+    /// To-device messages that no machine has taken yet, by ghost and in order.
+    ToDevice = 13, true, (OwnedUserId, u64) => ToDeviceItem
 }
 table! {
     /// Digests of to-device messages that have arrived; forgotten after a week.

@@ -1,11 +1,25 @@
 //! To-device messages on their way from the inbox to the machines.
+//!
+//! Each ghost has a queue of its own, in the order in which the messages came, and one at a time
+//! hands its messages over. Different ghosts do not wait for each other: a machine may be busy, and
+//! everybody could cause that for some ghost.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use ruma::OwnedUserId;
 use serde_json::value::RawValue;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::{
     Engine, EngineError,
     intake::KeyCounts,
+    keyed::Keyed,
     tables::{Arrived, Inbox, OpenWork, Rooms, ToDevice},
 };
 use crate::{
@@ -13,54 +27,136 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How many messages a machine is given at once.
+/// Maximum number of messages that a machine is given at once.
 const AT_ONCE: usize = 200;
+/// Maximum number of ghosts whose messages are handed over at the same time. It is work for the
+/// processor and the disk; nobody is asked anything.
+const GHOSTS: usize = 16;
+
+/// Who hands over the messages of which ghost.
+pub(super) struct Queues {
+    of: Keyed<OwnedUserId, Queue>,
+    /// The places of [`GHOSTS`].
+    places: Semaphore,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Held by the one who hands over.
+    turn: Mutex<()>,
+    /// Whether a task waits for its turn: it will find what has come until then.
+    is_asked: AtomicBool,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            of: Keyed::default(),
+            places: Semaphore::new(GHOSTS),
+        }
+    }
+}
+
+impl Queues {
+    fn of(&self, ghost: &OwnedUserId) -> Arc<Queue> {
+        self.of.get(ghost.clone(), Queue::default)
+    }
+
+    /// Whether somebody hands over for this ghost.
+    #[cfg(test)]
+    pub(super) fn is_at_work(&self, ghost: &OwnedUserId) -> bool {
+        self.of(ghost).turn.try_lock().is_err()
+    }
+}
 
 impl Engine {
-    /// Gives every to-device message that has arrived to its machine, and the counts that came
-    /// with it. One at a time over the whole service: order matters, and it is quick, for what a
-    /// machine has to ask other servers then is nobody else's business.
+    /// Lets everything that has arrived for ghosts be handed to their machines, and waits for none
+    /// of them. There is never more than one task that hands over for a ghost, and one that waits.
+    pub(super) async fn start_draining(&self) {
+        for ghost in self.ghosts_with_messages().await {
+            let queue = self.0.to_device.of(&ghost);
+            if queue.is_asked.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let engine = self.clone();
+            self.spawn(async move {
+                let _few_at_a_time = engine.0.to_device.places.acquire().await;
+                let _turn = queue.turn.lock().await;
+                queue.is_asked.store(false, Ordering::Release);
+                engine.hand_over_all(&ghost).await;
+            });
+        }
+    }
+
+    /// Hands every to-device message that has arrived to its machine, and the counts that came with
+    /// it, and waits until that is done.
     pub(super) async fn drain_to_device(&self) {
-        let _one_at_a_time = self.0.to_device.lock().await;
+        for ghost in self.ghosts_with_messages().await {
+            self.drain_for(&ghost).await;
+        }
+    }
+
+    /// Hands over what has arrived for one ghost, and waits until that is done.
+    pub(super) async fn drain_for(&self, ghost: &OwnedUserId) {
+        let queue = self.0.to_device.of(ghost);
+        let _turn = queue.turn.lock().await;
+        self.hand_over_all(ghost).await;
+    }
+
+    /// The ghosts for which something has arrived.
+    async fn ghosts_with_messages(&self) -> BTreeSet<OwnedUserId> {
+        let mut ghosts: BTreeSet<OwnedUserId> =
+            self.0.counts.lock().await.keys().cloned().collect();
+        let mut after = None;
+        loop {
+            match self.store().scan::<ToDevice>(&[], after.as_ref(), 1) {
+                Ok(rows) => {
+                    let Some(((ghost, _), _)) = rows.into_iter().next() else {
+                        return ghosts;
+                    };
+                    after = Some((ghost.clone(), u64::MAX));
+                    ghosts.insert(ghost);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "to-device messages wait for the next transaction");
+                    return ghosts;
+                }
+            }
+        }
+    }
+
+    /// To be called when it is one's turn.
+    async fn hand_over_all(&self, ghost: &OwnedUserId) {
         // Until the machines have their new devices nobody can take anything in.
         if matches!(self.store().restored(), Ok(true)) {
             return;
         }
         loop {
-            match self.drain_some().await {
+            match self.hand_over_some(ghost).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::error!(%error, "to-device messages wait for the next transaction");
+                    tracing::error!(%ghost, %error, "to-device messages wait for the next transaction");
                     return;
                 }
             }
         }
     }
 
-    async fn drain_some(&self) -> Result<bool, EngineError> {
-        let waiting = self.store().scan::<ToDevice>(&[], None, AT_ONCE)?;
-        let counts = std::mem::take(&mut *self.0.counts.lock().await);
-        if waiting.is_empty() && counts.is_empty() {
+    async fn hand_over_some(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+        let first = prefix(ghost);
+        let waiting = self.store().scan::<ToDevice>(&first, None, AT_ONCE)?;
+        let counts = self.0.counts.lock().await.remove(ghost);
+        if waiting.is_empty() && counts.is_none() {
             return Ok(false);
         }
-        let mut users: Vec<(OwnedUserId, Vec<u64>, Vec<Box<RawValue>>, KeyCounts)> = Vec::new();
-        for (user, counts) in counts {
-            users.push((user, Vec::new(), Vec::new(), counts));
+        let (mut numbers, mut messages) = (Vec::new(), Vec::new());
+        for ((_, number), item) in waiting {
+            numbers.push(number);
+            messages.push(RawValue::from_string(item.json)?);
         }
-        for (number, item) in waiting {
-            let json = RawValue::from_string(item.json)?;
-            match users.iter_mut().find(|(user, ..)| *user == item.user) {
-                Some((_, numbers, messages, _)) => {
-                    numbers.push(number);
-                    messages.push(json);
-                }
-                None => users.push((item.user, vec![number], vec![json], KeyCounts::default())),
-            }
-        }
-        for (user, numbers, messages, counts) in users {
-            self.hand_over(&user, numbers, messages, counts).await?;
-        }
+        self.hand_over(ghost, numbers, messages, counts.unwrap_or_default())
+            .await?;
         Ok(true)
     }
 
@@ -73,7 +169,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut batch = Batch::new();
         for number in numbers {
-            batch.delete::<ToDevice>(&number);
+            batch.delete::<ToDevice>(&(user.clone(), number));
         }
         let messages = self.for_present_device(user, messages)?;
         let mut woken = Vec::new();
