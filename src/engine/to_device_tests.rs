@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedEventId, OwnedUserId, RoomId, room_id, user_id};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::Notify;
 
 use super::{
     Engine, intake_tests,
     room::RoomActor,
-    tables::ToDevice,
+    tables::{OpenWork, Rooms, ToDevice},
 };
 use crate::{
     matrix::Transaction,
@@ -193,4 +193,46 @@ async fn a_busy_ghost_keeps_its_own_messages_waiting_and_no_others() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn names_that_nobody_holds_leave_nothing_behind() {
+    const NAMES: usize = 3000;
+    let house = House::new().await;
+    let (machines, store) = (house.engine.machines(), &house.store);
+    let slots = machines.slot_count();
+    let mut rooms: Vec<OwnedRoomId> = Vec::new();
+    for first in (0..NAMES).step_by(100) {
+        let invites = (first..first + 100).map(|n| {
+            json!({
+                "type": "m.room.member", "event_id": format!("$made{n}"),
+                "room_id": format!("!made{n}:evil.test"), "sender": format!("@m{n}:evil.test"),
+                "origin_server_ts": 1_795_376_395_450_u64,
+                "state_key": format!("@_dm_made{n}:hs.test"), "content": {"membership": "invite"},
+            })
+        });
+        let body = json!({"events": invites.collect::<Vec<_>>()});
+        let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+        house.engine.transaction(body).await.unwrap();
+        rooms.extend(
+            (first..first + 100).map(|n| format!("!made{n}:evil.test").try_into().unwrap()),
+        );
+    }
+    assert_eq!(machines.slot_count(), slots);
+    assert_eq!(
+        machines.expected_count().unwrap(),
+        2,
+        "the rooms of bot and Sam"
+    );
+    house.engine.has_arrived(house.engine.next());
+    for room in &rooms {
+        while house.actor(room).step().await.unwrap() {}
+    }
+    let left_alone = store.scan::<Rooms>(&[], None, NAMES).unwrap();
+    let declined = store.scan::<OpenWork>(&[], None, NAMES).unwrap();
+    // Those that are declined are limited in number.
+    assert!(declined.len() <= 200, "{}", declined.len());
+    assert_eq!(left_alone.len(), declined.len());
+    assert_eq!(machines.slot_count(), slots);
+    assert_eq!(machines.expected_count().unwrap(), 2);
 }
