@@ -195,6 +195,28 @@ async fn a_busy_ghost_keeps_its_own_messages_waiting_and_no_others() {
     );
 }
 
+/// Synapse loses changes that it had queued for us when there is another encrypted bridge.
+#[tokio::test]
+async fn a_change_of_devices_counts_when_only_a_sync_tells_of_it() {
+    let house = House::new().await;
+    let room = sams_room();
+    house.fake.add_room(room, &[house.alice.user(), &sam()]);
+    let actor = house.actor(room);
+    let says = async |id: &str| {
+        let content = json!({"msgtype": "m.text", "body": id});
+        let ghost = sam();
+        let saying = actor.say(&ghost, "m.room.message", &content, id.into());
+        saying.await.unwrap();
+        let log = house.fake.log();
+        log.iter().filter(|line| line.ends_with("/query")).count()
+    };
+    let asked = says("one").await;
+    assert_eq!(says("two").await, asked);
+    house.fake.put_changed_devices(house.alice.user());
+    house.engine.sync_until_empty(&sam()).await.unwrap();
+    assert_eq!(says("three").await, asked + 1);
+}
+
 #[tokio::test]
 async fn names_that_nobody_holds_leave_nothing_behind() {
     const NAMES: usize = 3000;
