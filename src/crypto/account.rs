@@ -19,9 +19,14 @@ use super::{
 const KEPT: usize = 100;
 
 /// Makes a new fallback key, to be uploaded next. The one before still opens what was sent to it.
+///
+/// Does nothing where an attempt that was cut short left one that nobody has seen: two keys are all
+/// that an account has, so another one would take the place of the one that is published.
 pub(super) async fn replace_fallback_key(store: &GhostStore) -> Result<(), CryptoError> {
     edit(store, |account| {
-        account.generate_fallback_key();
+        if account.fallback_key().is_empty() {
+            account.generate_fallback_key();
+        }
         Ok(account.pickle())
     })
     .await

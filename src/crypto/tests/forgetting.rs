@@ -154,6 +154,39 @@ async fn a_fallback_key_that_was_used_opens_nothing_once_the_room_is_forgotten()
     }
 }
 
+/// An account has two fallback keys, and the published one has to be one of them.
+#[tokio::test]
+async fn a_fallback_key_that_cannot_be_replaced_goes_on_serving() {
+    let world = World::with_sam().await;
+    let device = world.device(sam());
+    world.fake.claim_all(sam(), &device);
+    let alice = Person::new(&world.fake, ALICE).await;
+    let event = alice
+        .says(room(), &[sam()], "through the fallback key")
+        .await;
+    let incoming = world.fake.take_incoming(sam(), &device);
+    let key = incoming.to_device.clone();
+    let counts = IncomingCrypto {
+        to_device: Vec::new(),
+        ..incoming
+    };
+    world.machines.receive(sam(), counts).await.unwrap();
+    let other = room_id!("!other:hs.test");
+    for _ in 0..3 {
+        world.fake.fail(0, When::Before);
+        world.machines.forget_room(sam(), other).await.unwrap_err();
+    }
+    let key = IncomingCrypto {
+        to_device: key,
+        ..Default::default()
+    };
+    assert_eq!(world.machines.receive(sam(), key).await.unwrap().len(), 1);
+    assert_eq!(
+        world.decrypt(&event).await.unwrap(),
+        "through the fallback key"
+    );
+}
+
 #[tokio::test]
 async fn forgetting_what_was_never_known_does_nothing() {
     let world = World::with_sam().await;
