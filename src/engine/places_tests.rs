@@ -79,12 +79,17 @@ fn from_silent_servers(fake: &FakeHomeserver, ghost: &UserId) -> Vec<Value> {
         .collect()
 }
 
-/// How long it takes until the owner is invited into the room of two people of this server.
-async fn introduced(engine: &Engine, fake: &FakeHomeserver, room: &str) -> Duration {
+/// Returns how long it takes until the owner is invited into the room of somebody of this server.
+async fn introduced(
+    engine: &Engine,
+    fake: &FakeHomeserver,
+    room: &str,
+    asker: &UserId,
+) -> Duration {
     let id = <&RoomId>::try_from(room).unwrap();
-    fake.add_room(id, &[user_id!("@alice:hs.test")]);
+    fake.add_room(id, &[asker]);
     let begun = Instant::now();
-    push(engine, &[invite(room, "@alice:hs.test", &sam())]).await;
+    push(engine, &[invite(room, asker.as_str(), &sam())]).await;
     let samuel = user_id!("@samuel:hs.test");
     fake.until(|fake| fake.membership(id, samuel) == "invite")
         .await;
@@ -100,11 +105,11 @@ async fn servers_that_never_answer_hold_up_nobody_at_home() {
         settings.rules.ask_abroad_for = Duration::from_secs(3600);
     })
     .await;
-    let alone = introduced(&engine, &fake, "!quiet:hs.test").await;
+    let alone = introduced(&engine, &fake, "!quiet:hs.test", user_id!("@alice:hs.test")).await;
     push(&engine, &from_silent_servers(&fake, &sam())).await;
     fake.until(|fake| fake.unanswered().len() == ABROAD_AT_ONCE)
         .await;
-    let beside = introduced(&engine, &fake, "!busy:hs.test").await;
+    let beside = introduced(&engine, &fake, "!busy:hs.test", user_id!("@bob:hs.test")).await;
     assert_eq!(fake.unanswered().len(), ABROAD_AT_ONCE, "all still wait");
     println!("introduced in {alone:?} alone, in {beside:?} beside ten silent servers");
     engine.stop().await.unwrap();
