@@ -9,6 +9,7 @@
 //! | [`service`] | Stonechat itself, set up through its own command line |
 //! | [`person`] | somebody with a client on matrix-sdk, and everything it has shown them |
 //! | [`fake`] | a homeserver of a few hundred lines, for load and faults, and people on it |
+//! | [`hostile`] | homeservers that attack ours over federation |
 //! | [`js`] | somebody with a client that was not made with the Rust SDK |
 //! | [`browser`] | somebody's client in a real browser, for calls |
 //! | [`turn`] | a relay for calls: a coturn on loopback |
@@ -24,6 +25,7 @@
 pub mod browser;
 pub mod checks;
 pub mod fake;
+pub mod hostile;
 pub mod js;
 pub mod person;
 pub mod process;

@@ -67,6 +67,21 @@ pub struct Member {
 }
 
 impl Member {
+    /// The file with the certificate of the authority.
+    pub fn authority(&self) -> &Path {
+        &self.authority
+    }
+
+    /// The file with this server's certificate.
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// The file with the private key of the certificate.
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
     pub(super) fn configure(&self, config: &mut Map<String, Value>) {
         if let Some(listeners) = config.get_mut("listeners").and_then(Value::as_array_mut) {
             listeners.push(json!({
