@@ -69,7 +69,8 @@ struct Inner {
     state: BTreeMap<Key, Pdu>,
     /// What state events refer to and that is state no longer.
     former: Vec<Pdu>,
-    last: Option<String>,
+    /// The events that the next one follows.
+    last: Vec<String>,
     depth: i64,
 }
 
@@ -164,14 +165,23 @@ impl HostileRoom {
     /// Signs an event as the next one of the room.
     pub fn adds(&self, draft: Draft) -> Result<Pdu> {
         let mut inner = lock(&self.inner);
-        let key = draft.state_key.clone().map(|key| (draft.kind.clone(), key));
-        let event = placed(&draft, &inner.next(self, &draft));
-        let event = match draft.padding {
-            0 => signed(&self.identity, &self.rules, event)?,
-            padding => signed_with_padding(&self.identity, &self.rules, event, padding)?,
-        };
+        let event = inner.signs(self, &draft)?;
+        let key = draft.state_key.map(|key| (draft.kind, key));
         inner.takes(key, event.clone());
         Ok(event)
+    }
+
+    /// Signs an event that follows the last ones without being followed itself: the other server
+    /// may refuse it, and then takes nothing that refers to it.
+    pub fn adds_beside(&self, draft: &Draft) -> Result<Pdu> {
+        lock(&self.inner).signs(self, draft)
+    }
+
+    /// Lets the next event follow these, of which there may be 20.
+    pub fn goes_on_from(&self, events: Vec<String>) {
+        let mut inner = lock(&self.inner);
+        inner.depth += 1;
+        inner.last = events;
     }
 
     /// Signs an invite, and counts it as an event of the room at once: the invited server may ask
@@ -265,8 +275,16 @@ impl Inner {
             room: &room.id,
             creator: &room.creator,
             depth: self.depth + 1,
-            previous: self.last.iter().cloned().collect(),
+            previous: self.last.clone(),
             auth: self.auth_of(draft, &room.creator),
+        }
+    }
+
+    fn signs(&self, room: &HostileRoom, draft: &Draft) -> Result<Pdu> {
+        let event = placed(draft, &self.next(room, draft));
+        match draft.padding {
+            0 => signed(&room.identity, &room.rules, event),
+            padding => signed_with_padding(&room.identity, &room.rules, event, padding),
         }
     }
 
@@ -297,7 +315,7 @@ impl Inner {
 
     fn takes(&mut self, key: Option<Key>, event: Pdu) {
         self.depth += 1;
-        self.last = Some(event.id.clone());
+        self.last = vec![event.id.clone()];
         if let Some(key) = key
             && let Some(former) = self.state.insert(key, event)
         {

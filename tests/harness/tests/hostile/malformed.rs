@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::stage::Stage;
 
-/// How many events a transaction may hold.
-const PER_TRANSACTION: usize = 50;
+/// How many events may precede one, and so how many are sent beside each other.
+const BESIDE: usize = 20;
 
 /// What a terminal would act on, and what looks like a line of a log.
 const FORGED: &str = "\n2026-01-01T00:00:00Z ERROR restore: all is lost \u{1b}[31m";
@@ -247,8 +247,9 @@ pub async fn events(stage: &mut Stage) -> Result<()> {
         .under_attack(async {
             let mut lasts = Vec::new();
             for room in &rooms {
-                let drafts = by_kind().into_iter().chain(others(room, &ghost));
-                lasts.push(sends_all(&attacker, room, drafts.collect()).await?);
+                let mut drafts = by_kind();
+                drafts.extend(others(room, &ghost));
+                lasts.push(sends_all(&attacker, room, &drafts).await?);
                 let mut taken = 0;
                 let edus = edus(&eve, room.id(), &bot, device);
                 let all = edus.len();
@@ -284,26 +285,33 @@ pub async fn events(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Sends these events; returns their number and the id of the last.
+/// Sends these events and one in order; returns how many were taken in at the door, and the id of
+/// the last.
 async fn sends_all(
     attacker: &HostileServer,
     room: &HostileRoom,
-    drafts: Vec<Draft>,
+    drafts: &[Draft],
 ) -> Result<(usize, String)> {
-    let last = Draft::message(
-        "m.room.message",
-        json!({ "msgtype": "m.text", "body": "last" }),
-    );
-    let mut events = Vec::new();
-    for draft in drafts.into_iter().chain([last]) {
-        events.push(room.adds(draft)?);
+    let mut taken = 0;
+    for some in drafts.chunks(BESIDE) {
+        let signed: Result<Vec<_>> = some.iter().map(|draft| room.adds_beside(draft)).collect();
+        let signed = signed?;
+        let said = attacker
+            .sends(&signed.iter().collect::<Vec<_>>(), Vec::new())
+            .await?;
+        let is_taken = |id: &String| said[id].get("error").is_none() && said[id].is_object();
+        let events = signed.into_iter().map(|event| event.id);
+        let events: Vec<String> = events.filter(is_taken).collect();
+        taken += events.len();
+        if !events.is_empty() {
+            room.goes_on_from(events);
+        }
     }
-    for some in events.chunks(PER_TRANSACTION) {
-        let some: Vec<_> = some.iter().collect();
-        attacker.sends(&some, Vec::new()).await?;
-    }
-    let last = events.last().context("no events")?;
-    Ok((events.len(), last.id.clone()))
+    let last = json!({ "msgtype": "m.text", "body": "last" });
+    let (last, _) = attacker
+        .says(room, Draft::message("m.room.message", last))
+        .await?;
+    Ok((taken, last.id))
 }
 
 /// Stripped state as nobody should send it.

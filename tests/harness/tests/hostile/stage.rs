@@ -42,6 +42,8 @@ impl Theatre {
     /// Starts the runtime. The first story starts the world.
     pub fn new() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            // An attacker that signs or writes much at once must not hold up the clients.
+            .worker_threads(6)
             .enable_all()
             .build()?;
         Ok(Self(Arc::new(Inner {
