@@ -20,6 +20,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const NO_ANSWER: &str = "it does not answer; look whether it runs";
+const ANSWERS_WITH_ERRORS: &str =
+    "it answers with errors; look at its log, and run `stonechat doctor`";
 const TOKEN_REFUSED: &str = "it refuses as_token; run `stonechat doctor`";
 const NOT_REACHED: &str = "the homeserver does not reach this Stonechat; run `stonechat doctor`";
 const ANOTHER_REACHED: &str =
@@ -73,6 +75,7 @@ fn judge(error: &MatrixError) -> Finding {
             homeserver: Some(Ok(())),
             transactions: None,
         },
+        _ if error.status().is_some() => Finding::homeserver(ANSWERS_WITH_ERRORS),
         _ => Finding::homeserver(NO_ANSWER),
     }
 }
@@ -141,9 +144,12 @@ mod tests {
         }
         let finding = judge(&refused(401, Some("M_UNKNOWN_TOKEN")));
         assert_eq!(finding, Finding::homeserver(TOKEN_REFUSED));
-        for error in [MatrixError::TimedOut, refused(502, None)] {
-            assert_eq!(judge(&error), Finding::homeserver(NO_ANSWER), "{error}");
-        }
+        assert_eq!(
+            judge(&MatrixError::TimedOut),
+            Finding::homeserver(NO_ANSWER)
+        );
+        let finding = judge(&refused(502, None));
+        assert_eq!(finding, Finding::homeserver(ANSWERS_WITH_ERRORS));
         let busy = MatrixError::RateLimited { retry_after: None };
         assert_eq!(judge(&busy).homeserver, Some(Ok(())));
         assert_eq!(judge(&busy).transactions, None);

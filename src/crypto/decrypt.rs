@@ -18,10 +18,7 @@ use super::{
     record::{Heard, HeardPart, HeardWhole, part_of},
     slots::Pinned,
 };
-use crate::{
-    matrix::MatrixError,
-    store::{Batch, Table, prefix},
-};
+use crate::store::{Batch, Table, prefix};
 
 /// A decrypted event.
 #[derive(Debug)]
@@ -131,7 +128,7 @@ impl Machines {
                 // Final only once we have looked at the sender's devices as they are now.
                 let unanswered = self.freshen(&ghost, sender, FRESH_ENOUGH).await?;
                 if unanswered.contains(&envelope.sender) {
-                    return Err(CryptoError::Matrix(MatrixError::TimedOut).into());
+                    return Err(DecryptError::SenderUnknown);
                 }
                 if ghost.slot.fresh.is_crowded(&envelope.sender) {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));

@@ -108,6 +108,9 @@ pub enum DecryptError {
         /// The session.
         session_id: String,
     },
+    /// The sender's server did not say which devices they have.
+    #[error("the sender's server did not answer")]
+    SenderUnknown,
     /// The sender's device is not one that the sender has signed, also after asking anew.
     #[error("the message does not come from a device that its sender has signed: {0}")]
     Untrusted(Distrust),

@@ -86,21 +86,40 @@ impl Change<'_> {
     pub fn ask_for_bot(&mut self, person: &UserId, now: Timestamp) -> Result<bool, DirectoryError> {
         let settings = self.settings();
         let per_day = |most| Limit { most, window: DAY };
-        // The server first: what is over its limit leaves no record of its own.
+        let mut limits = Vec::with_capacity(2);
         if person.server_name() != settings.server_name {
             let (server, limit) = (host_of(person.server_name()), settings.asks_per_server);
-            if !self.count(Counted::BotInvitesOfServer, &server, per_day(limit), now)? {
-                return Ok(false);
-            }
+            limits.push((Counted::BotInvitesOfServer, server, per_day(limit)));
         }
         let limit = per_day(settings.bot_invites_per_sender);
-        self.count(Counted::BotInvitesOfSender, person.as_str(), limit, now)
+        limits.push((Counted::BotInvitesOfSender, person.to_string(), limit));
+        self.count_all(limits, now)
     }
 
     /// The same for somebody who invited nobody yet, so that there is nothing to decline: the
     /// bot's `dm`. It costs the asker as much.
     pub fn ask_for_link(&mut self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
         self.count_and_decide(ask).map(|(verdict, _)| verdict)
+    }
+
+    /// Counts an attempt under each of these limits if it is within all of them, and returns whether
+    /// it is. What is over one counts for none: somebody who is over their own limit must not use up
+    /// that of everybody on their server, and a server that is over its own can make up any number of
+    /// people, who leave no record.
+    fn count_all(
+        &mut self,
+        limits: Vec<(Counted, String, Limit)>,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        for (counted, subject, limit) in &limits {
+            if !self.may(*counted, subject, *limit, now)? {
+                return Ok(false);
+            }
+        }
+        for (counted, subject, limit) in limits {
+            self.count(counted, &subject, limit, now)?;
+        }
+        Ok(true)
     }
 
     pub(super) fn count_and_decide(
@@ -112,14 +131,7 @@ impl Change<'_> {
         if matches!(verdict, Verdict::OwnHandle { .. }) {
             return Ok((verdict, true));
         }
-        for (counted, subject, limit) in self.directory.limits_of(ask.asker) {
-            if !self.count(counted, &subject, limit, ask.now)? {
-                facts.within_limits = false;
-                // What is over its server's limit leaves no record of its own: a server could
-                // make up as many people as it likes.
-                break;
-            }
-        }
+        facts.within_limits = self.count_all(self.directory.limits_of(ask.asker), ask.now)?;
         Ok((decide(ask.asker, &facts), facts.within_limits))
     }
 

@@ -1216,3 +1216,25 @@ async fn an_owner_has_so_many_requests_at_most() {
         "limited"
     );
 }
+
+#[tokio::test]
+async fn what_one_person_is_refused_is_not_counted_for_their_server() {
+    let directory = directory_with(|settings| {
+        settings.asks_per_sender = 3;
+        settings.asks_per_server = 10;
+        settings.bot_invites_per_sender = 3;
+    });
+    claim(&directory, sam(), "sam", NOW).await.unwrap();
+    let eve = UserId::parse("@eve:evil.org").unwrap();
+    for _ in 0..50 {
+        ask(&directory, &eve, "sam", NOW).await;
+        let mut change = directory.begin().await;
+        change.ask_for_bot(&eve, NOW).unwrap();
+        change.commit().await.unwrap();
+    }
+    let bob = UserId::parse("@bob:evil.org").unwrap();
+    assert_eq!(label(&ask(&directory, &bob, "sam", NOW).await), "introduce");
+    let mut change = directory.begin().await;
+    assert!(change.ask_for_bot(&bob, NOW).unwrap());
+    assert!(!change.ask_for_bot(&eve, NOW).unwrap());
+}

@@ -93,7 +93,6 @@ impl RoomActor {
             error,
             EngineError::Encrypt(
                 EncryptError::NoSignedDevice { .. }
-                    | EncryptError::TooManyDevices { .. }
                     | EncryptError::KeysUnknown { .. }
                     | EncryptError::NoSession { .. }
             )
@@ -103,6 +102,10 @@ impl RoomActor {
             (Effect::Leave { .. }, error) => return error.is_transient(),
             (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
                 settings.relay.wait_for_key
+            }
+            // A sender whose server is silent holds up nobody else's messages.
+            (Effect::Carry { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
+                return false;
             }
             // Whoever has no signed device is waited for as with an introduction.
             (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,

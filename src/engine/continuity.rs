@@ -16,11 +16,12 @@ use serde_json::{Value, value::RawValue};
 use super::{
     Engine, EngineError,
     event::RoomEvent,
+    reconcile::GAP_BYTES,
     room::RoomActor,
     tables::{CopiesOf, OpenWork, Rooms, Seen},
 };
 use crate::{
-    matrix::{Actor, MatrixError, Page},
+    matrix::{Actor, MatrixError, Page, bounds::DeadLetterReason},
     store::{Batch, StoreError, prefix},
 };
 
@@ -204,11 +205,18 @@ impl RoomActor {
             Err(error) => return Err(error.into()),
         };
         let mut newest_first = Vec::new();
+        let mut bytes = 0;
         'back: for _ in 0..PAGES {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
             let page = engine.history(actor, &self.room, Some(token), back).await?;
             if page.events.is_empty() {
+                break;
+            }
+            bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
+            if bytes > GAP_BYTES {
+                let (reason, room) = (DeadLetterReason::GapTooLarge, &self.room);
+                engine.note_gap(reason, &ghost, room, bytes).await?;
                 break;
             }
             for json in page.events {
@@ -227,12 +235,15 @@ impl RoomActor {
                 if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
                     break 'back;
                 }
-                newest_first.push((event, json));
+                // As text only: parsed, an event takes several times as much.
+                newest_first.push(json);
             }
             from = page.end;
         }
-        for (event, json) in newest_first.into_iter().rev() {
-            self.handle(event, json.get(), Batch::new()).await?;
+        for json in newest_first.into_iter().rev() {
+            if let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) {
+                self.handle(event, json.get(), Batch::new()).await?;
+            }
         }
         self.handle(this, json, Batch::new()).await?;
         // A transaction that failed comes again, and what was lost lay behind it.

@@ -6,8 +6,8 @@
 //! homeserver may show the same thing in a form that can be read.
 
 use std::{
-    collections::BTreeMap,
-    sync::{PoisonError, atomic::Ordering},
+    collections::{BTreeMap, HashSet},
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use ruma::OwnedUserId;
@@ -27,7 +27,7 @@ const KEPT_MAX: u64 = 1000;
 /// Maximum number of users who wait to be synced because of dead letters. The others are synced in
 /// their turn.
 const BACKFILLS_MAX: usize = 1000;
-/// How often a user is tried to be synced because of a dead letter.
+/// Maximum number of sync attempts per backfill.
 const BACKFILL_TRIES: u32 = 3;
 
 /// Returns how many dead letters there have been since the database was made, by the name of their
@@ -53,7 +53,7 @@ impl Engine {
             let name = reason.name().to_owned();
             let count = self.store().get::<DeadLetterCounts>(&name)?.unwrap_or(0);
             batch.put::<DeadLetterCounts>(&name, &count.saturating_add(*more))?;
-            tracing::warn!(%reason, count = more, "set aside");
+            tracing::warn!(%reason, count = more, "items from the homeserver were set aside");
         }
         // Of many that came together the first are as good as the last.
         for letter in letters.iter().take(KEPT_MAX as usize) {
@@ -101,9 +101,13 @@ impl Engine {
             return;
         }
         {
-            let waiting = self.0.backfills.lock();
-            let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
-            if waiting.len() >= BACKFILLS_MAX || !waiting.insert(user.clone()) {
+            let mut waiting = self.backfills();
+            if waiting.len() >= BACKFILLS_MAX {
+                // Whoever has something to do is synced, a few at a time.
+                self.doubt();
+                return;
+            }
+            if !waiting.insert(user.clone()) {
                 return;
             }
         }
@@ -117,16 +121,23 @@ impl Engine {
                     () = pause => {}
                     _ = stop.wait_for(|stop| *stop) => break,
                 }
+                // What is set aside from here on may not come with this sync.
+                engine.backfills().remove(&user);
                 match engine.catch_up(&user).await {
-                    Ok(true) => break,
+                    Ok(true) => return,
                     Ok(false) => {}
                     Err(error) => tracing::warn!(%user, %error, "a ghost could not be synced"),
                 }
+                if !engine.backfills().insert(user.clone()) {
+                    return;
+                }
             }
-            let waiting = engine.0.backfills.lock();
-            waiting
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&user);
+            engine.backfills().remove(&user);
         });
+    }
+
+    fn backfills(&self) -> MutexGuard<'_, HashSet<OwnedUserId>> {
+        let waiting = self.0.backfills.lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -64,6 +64,7 @@ impl EngineError {
             | Self::NotThereYet
             | Self::Stopping => true,
             Self::Decrypt(DecryptError::Crypto(error)) => error.is_transient(),
+            Self::Decrypt(DecryptError::SenderUnknown) => true,
             Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => false,
         }
     }

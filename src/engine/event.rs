@@ -6,7 +6,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use crate::{clock::Timestamp, matrix::bounds::bounded_stripped_state};
+use crate::{clock::Timestamp, matrix::bounds::StrippedState};
 
 /// A room event, as far as the engine needs it.
 #[derive(Clone, Debug)]
@@ -63,8 +63,8 @@ impl RoomEvent {
     pub(super) fn parse(json: &str, room: Option<&OwnedRoomId>) -> Option<Self> {
         let wire: Wire<'_> = serde_json::from_str(json).ok()?;
         let unsigned: Unsigned<'_> = wire.unsigned.and_then(read).unwrap_or_default();
-        let state: Option<Vec<Box<RawValue>>> = unsigned.invite_room_state.and_then(read);
-        let invite_state = bounded_stripped_state(state.unwrap_or_default());
+        let state: Option<StrippedState> = unsigned.invite_room_state.and_then(read);
+        let StrippedState(invite_state) = state.unwrap_or_default();
         let transaction: Option<String> = unsigned.transaction_id.and_then(read);
         let age: Option<u64> = unsigned.age.and_then(read);
         // Moved into the content in room version 11.

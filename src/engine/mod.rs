@@ -88,7 +88,7 @@ use std::{
 };
 
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 pub use control::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use dead_letters::count_dead_letters;
@@ -157,6 +157,9 @@ impl Default for RelaySettings {
     }
 }
 
+/// Maximum number of ghosts that sync at the same time.
+const SYNCS: usize = 4;
+
 /// What the engine stands on.
 #[derive(Debug)]
 pub struct Parts {
@@ -199,6 +202,8 @@ struct Inner {
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
+    /// Syncs at the same time: each holds up to some 15 MiB, and keeps the homeserver busy.
+    syncs: Semaphore,
     /// Users who are about to be synced, because something for them was set aside.
     backfills: std::sync::Mutex<HashSet<OwnedUserId>>,
     /// Rooms of a transaction whose last part has not come. They are woken with it.
@@ -257,6 +262,7 @@ impl Engine {
             tasks: std::sync::Mutex::default(),
             places,
             synced: Mutex::default(),
+            syncs: Semaphore::new(SYNCS),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
             conversing: std::sync::Mutex::default(),

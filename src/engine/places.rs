@@ -148,7 +148,7 @@ impl Engine {
     }
 
     /// Makes a request for which the homeserver may have to ask `server`. If that is another one,
-    /// its answer is waited for until [`Rules::ask_abroad_for`]; the request counts as long as the
+    /// its turn and its answer are waited for until [`Rules::ask_abroad_for`]; the request counts as long as the
     /// homeserver is busy with it.
     ///
     /// [`Rules::ask_abroad_for`]: crate::introduction::Rules::ask_abroad_for
@@ -160,8 +160,11 @@ impl Engine {
         if *server == self.0.settings.server_name {
             return Ok(request.await?);
         }
+        let limit = self.settings().rules.ask_abroad_for;
+        let deadline = tokio::time::Instant::now() + limit;
         let turn = self.0.places.abroad.acquire(server);
-        let turn = self.unless_stopping(turn).await?;
+        let turn = tokio::time::timeout_at(deadline, self.unless_stopping(turn)).await;
+        let turn = turn.map_err(|_| MatrixError::TimedOut)??;
         let (answered, answer) = tokio::sync::oneshot::channel();
         let engine = self.clone();
         self.spawn(async move {
@@ -172,8 +175,7 @@ impl Engine {
             }
             drop(turn);
         });
-        let limit = self.settings().rules.ask_abroad_for;
-        match tokio::time::timeout(limit, answer).await {
+        match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(outcome)) => Ok(outcome?),
             Ok(Err(_)) => Err(EngineError::Stopping),
             Err(_) => Err(MatrixError::TimedOut.into()),

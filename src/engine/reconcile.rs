@@ -4,7 +4,7 @@
 //! when it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges
 //! to-device messages; what comes that way goes through the same inbox as what was pushed.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
 use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
 use serde_json::value::RawValue;
@@ -32,7 +32,7 @@ const SWEPT_AT_ONCE: usize = 500;
 const PAGES: usize = 50;
 /// Maximum size of the gap that is read at a time, in bytes of JSON. What lies before it is set aside:
 /// the newest is what people wait for.
-const GAP_BYTES: usize = 32 << 20;
+pub(super) const GAP_BYTES: usize = 32 << 20;
 /// How far a gap in a room is read back where no conversation goes on.
 const GAP_PAGES: usize = 20;
 /// Within this time a ghost is not asked for missing keys again.
@@ -170,6 +170,9 @@ impl Engine {
     /// Accepts what one sync brings, page by page; returns whether nothing is left to acknowledge.
     /// A crash between two pages only makes the pages before it come again, and they are known.
     async fn sync_once(&self, ghost: &OwnedUserId, actor: Actor<'_>) -> Result<bool, EngineError> {
+        let Ok(_few_at_a_time) = self.0.syncs.acquire().await else {
+            return Err(EngineError::Stopping);
+        };
         let since = self.store().get::<SyncTokens>(ghost)?;
         let since = since.as_deref();
         let sync = self
@@ -180,7 +183,8 @@ impl Engine {
         // nothing to acknowledge.
         let mut is_empty = true;
         while let Some(page) = sync.next_page().await? {
-            is_empty &= page.to_device.is_empty();
+            // What was set aside waits for that as well, and hides what is behind it.
+            is_empty &= page.to_device_count == 0;
             self.accept_page(ghost, actor, page).await?;
         }
         Ok(is_empty)
@@ -203,13 +207,23 @@ impl Engine {
                 // What was there before is not for it.
                 Some(began) => _ = skipped.insert(room, began),
                 None if joined.limited => {
-                    let gap = self.read_gap(ghost, actor, room, joined).await?;
-                    // By itself, so that one gap at a time is in memory.
-                    self.accept_gap(room, &gap).await?;
+                    match self.read_gap(ghost, actor, room, joined).await {
+                        // By itself, so that one gap at a time is in memory.
+                        Ok(gap) => self.accept_gap(room, &gap).await?,
+                        // One room whose history is not shown must not keep the ghost from what
+                        // else has come, and its token from being stored.
+                        Err(EngineError::Matrix(error)) => {
+                            tracing::warn!(%room, %error, "a gap in a room's history is not shown");
+                            self.note_gap(DeadLetterReason::GapUnreadable, ghost, room, 0)
+                                .await?;
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 None => {}
             }
         }
+        self.expect_invites(ghost, &page).await?;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
             let mut taken = Taken::default();
@@ -223,7 +237,7 @@ impl Engine {
                 }
             }
             for (room, state) in &page.invited {
-                self.take_invite(ghost, room, state, &mut taken).await?;
+                self.take_invite(ghost, room, state, &mut taken)?;
             }
             if let Some(token) = &page.next_batch {
                 taken.batch.put::<SyncTokens>(ghost, token)?;
@@ -271,19 +285,31 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) async fn take_invite(
+    /// Lets a ghost expect the keys of the rooms that it is invited to; those that it has left are
+    /// turned away. Waits for the ghost's machine, so not with the intake lock held.
+    pub(super) async fn expect_invites(
+        &self,
+        ghost: &OwnedUserId,
+        page: &SyncPage,
+    ) -> Result<(), EngineError> {
+        for room in page.invited.keys() {
+            if self.has_left(ghost, room)? {
+                // Still declined, but no key is expected.
+                self.machines().turn_away(ghost, room).await?;
+            } else {
+                self.machines().expect_room(ghost, room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_invite(
         &self,
         ghost: &OwnedUserId,
         room: &OwnedRoomId,
         state: &[Box<RawValue>],
         taken: &mut Taken,
     ) -> Result<(), EngineError> {
-        if self.has_left(ghost, room)? {
-            // Still declined, but no key is expected.
-            self.machines().turn_away(ghost, room).await?;
-        } else {
-            self.machines().expect_room(ghost, room).await?;
-        }
         let state = state.iter().map(|event| event.get().to_owned()).collect();
         let arrived = Arrived::Invite {
             user: ghost.clone(),
@@ -322,7 +348,8 @@ impl Engine {
             }
             bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
-                self.note_gap_too_large(ghost, room, bytes).await?;
+                self.note_gap(DeadLetterReason::GapTooLarge, ghost, room, bytes)
+                    .await?;
                 break;
             }
             for json in page.events {
@@ -353,19 +380,26 @@ impl Engine {
         Ok(newest_first)
     }
 
-    async fn note_gap_too_large(
+    /// Notes that a gap, or a part of it, was not read: a conversation compares with its history
+    /// before its next event.
+    pub(super) async fn note_gap(
         &self,
+        reason: DeadLetterReason,
         ghost: &OwnedUserId,
         room: &OwnedRoomId,
         bytes: usize,
     ) -> Result<(), EngineError> {
         let letter = DeadLetter {
-            reason: DeadLetterReason::GapTooLarge,
+            reason,
             room: Some(room.clone()),
             user: Some(ghost.clone()),
             event_type: None,
             size: bytes as u64,
         };
+        if reason == DeadLetterReason::GapUnreadable {
+            let checked = self.0.taken_at.lock();
+            checked.unwrap_or_else(PoisonError::into_inner).remove(room);
+        }
         Ok(self.note_dead_letters(&[letter], Batch::new()).await?)
     }
 }

@@ -331,6 +331,7 @@ impl Engine {
         page: SyncPage,
         batch: Batch,
     ) -> Result<(), EngineError> {
+        self.expect_invites(user, &page).await?;
         let _one_at_a_time = self.0.intake.lock().await;
         let mut taken = Taken::default();
         taken.batch.merge(batch);
@@ -338,7 +339,7 @@ impl Engine {
             self.take_to_device(json, Some(user), &mut taken)?;
         }
         for (room, state) in &page.invited {
-            self.take_invite(user, room, state, &mut taken).await?;
+            self.take_invite(user, room, state, &mut taken)?;
         }
         if let Some(token) = &page.next_batch {
             taken.batch.put::<SyncTokens>(user, token)?;

@@ -152,7 +152,9 @@ impl RoomActor {
                 event_type: Some("m.room.member".to_owned()),
                 size: state.iter().map(|event| event.get().len() as u64).sum(),
             };
-            return Ok(self.engine.note_dead_letters(&[letter], batch).await?);
+            self.engine.note_dead_letters(&[letter], batch).await?;
+            // Nobody is let in here, so no key is expected.
+            return Ok(self.engine.machines().turn_away(user, &self.room).await?);
         };
         if *user == self.engine.0.settings.bot {
             return self.bot_invited(&asker, &state, batch).await;

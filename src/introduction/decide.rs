@@ -345,7 +345,7 @@ impl Case<'_> {
 
     fn not_passed_on(&mut self, event: &OwnedEventId, why: &Refusal) {
         match why {
-            Refusal::NoSignedDevice(users) | Refusal::TooManyDevices(users)
+            Refusal::NoSignedDevice(users)
                 if self.is.owner().is_some_and(|owner| users.contains(owner)) =>
             {
                 if !matches!(self.is.phase, Phase::Waiting { .. }) {

@@ -168,7 +168,8 @@ impl Reason {
             }
             Self::TooManyDevices => {
                 "Your account has too many devices (more than 100 that are verified, or more than \
-                 1,000 in all), so I can't exchange encrypted messages with it. Sign out of the \
+                 1,000 in all), or their keys are too large, so I can't exchange encrypted messages \
+                 with it. Sign out of the \
                  devices that you no longer use, then start a new chat."
             }
             Self::MayNotInvite => {

@@ -6,10 +6,13 @@
 //! their own. What exceeds a bound becomes a [`DeadLetter`]: it is counted, never an error that stops
 //! what is behind it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::json_stream::Head;
@@ -58,6 +61,8 @@ pub enum DeadLetterReason {
     StateTooLarge,
     /// An invite that does not say, or says in two ways, who invites.
     InviteWithoutAsker,
+    /// A gap in a room's history that the homeserver did not show.
+    GapUnreadable,
     /// The older part of a gap in a room's history that was too large to be read.
     GapTooLarge,
     /// An event of a room whose part of a sync was too large. The room's history is read instead.
@@ -76,6 +81,7 @@ impl DeadLetterReason {
             Self::EphemeralTooLarge => "ephemeral_too_large",
             Self::StateTooLarge => "state_too_large",
             Self::InviteWithoutAsker => "invite_without_asker",
+            Self::GapUnreadable => "gap_unreadable",
             Self::GapTooLarge => "gap_too_large",
             Self::SyncOverflow => "sync_overflow",
         }
@@ -175,38 +181,70 @@ fn reduced(json: &str) -> Option<String> {
     if let Some(mut unsigned) = unsigned
         && let Some(state) = unsigned.remove("invite_room_state")
     {
-        let state: Vec<Box<RawValue>> = serde_json::from_str(state.get()).unwrap_or_default();
-        let state = to_raw_value(&bounded_stripped_state(state)).ok()?;
+        let state: StrippedState = serde_json::from_str(state.get()).unwrap_or_default();
+        let state = to_raw_value(&state.0).ok()?;
         unsigned.insert("invite_room_state".to_owned(), state);
         event.insert("unsigned".to_owned(), to_raw_value(&unsigned).ok()?);
     }
     serde_json::to_string(&event).ok()
 }
 
-/// Keeps what is used of the stripped state of an invite: at most [`STRIPPED_STATE_MAX`] events of
-/// the types that are used, each of at most [`STRIPPED_EVENT_MAX`] bytes. The last one always stays:
-/// the homeserver puts the invite itself there, behind what the inviting server sent.
-pub fn bounded_stripped_state(events: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
+/// What is used of the stripped state of an invite: at most [`STRIPPED_STATE_MAX`] events of the types
+/// that are used, each of at most [`STRIPPED_EVENT_MAX`] bytes. The last one always stays: the
+/// homeserver puts the invite itself there, behind what the inviting server sent.
+///
+/// Read from JSON, an entry that is not kept costs no memory, however many there are.
+#[derive(Debug, Default)]
+pub struct StrippedState(pub Vec<Box<RawValue>>);
+
+impl StrippedState {
+    fn add(&mut self, event: &RawValue) {
+        if event.get().len() > STRIPPED_EVENT_MAX || !is_used_in_invite(event.get()) {
+            return;
+        }
+        if self.0.len() == STRIPPED_STATE_MAX {
+            self.0.pop();
+        }
+        self.0.push(event.to_owned());
+    }
+}
+
+impl<'de> Deserialize<'de> for StrippedState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Events;
+
+        impl<'de> Visitor<'de> for Events {
+            type Value = StrippedState;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of events")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut events: A,
+            ) -> Result<StrippedState, A::Error> {
+                let mut kept = StrippedState::default();
+                while let Some(event) = events.next_element::<&RawValue>()? {
+                    kept.add(event);
+                }
+                Ok(kept)
+            }
+        }
+
+        deserializer.deserialize_seq(Events)
+    }
+}
+
+/// Returns whether an event of a stripped state is of a type that is used.
+pub(super) fn is_used_in_invite(json: &str) -> bool {
     #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
+    struct Kind<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
     }
-    let mut kept: Vec<Box<RawValue>> = Vec::new();
-    for event in events {
-        if event.get().len() > STRIPPED_EVENT_MAX {
-            continue;
-        }
-        let kind = serde_json::from_str::<Kind>(event.get());
-        if !kind.is_ok_and(|it| STRIPPED_TYPES.contains(&it.kind.as_str())) {
-            continue;
-        }
-        if kept.len() == STRIPPED_STATE_MAX {
-            kept.pop();
-        }
-        kept.push(event);
-    }
-    kept
+    let kind = serde_json::from_str::<Kind<'_>>(json);
+    kind.is_ok_and(|it| STRIPPED_TYPES.contains(&&*it.kind))
 }
 
 #[cfg(test)]

@@ -107,9 +107,14 @@ fn a_dead_letter_says_who_was_to_get_it() {
 fn the_last_event_of_a_stripped_state_stays() {
     let mut state: Vec<_> = (0..80).map(|_| stripped("m.room.member", 1)).collect();
     state.push(stripped("m.room.member", 77));
-    let kept = bounded_stripped_state(state);
+    let text = serde_json::to_string(&state).unwrap();
+    let StrippedState(kept) = serde_json::from_str(&text).unwrap();
     assert_eq!(kept.len(), STRIPPED_STATE_MAX);
     assert!(kept.last().unwrap().get().contains(&"y".repeat(77)));
+    let many = format!("[{}1]", "1,".repeat(1_000_000));
+    let StrippedState(kept) = serde_json::from_str(&many).unwrap();
+    assert_eq!(kept.capacity(), 0);
+    assert!(serde_json::from_str::<StrippedState>("7").is_err());
 }
 
 #[test]
@@ -124,6 +129,7 @@ fn every_reason_has_the_name_that_it_is_stored_under() {
         EphemeralTooLarge,
         StateTooLarge,
         InviteWithoutAsker,
+        GapUnreadable,
         GapTooLarge,
         SyncOverflow,
     ];
@@ -139,5 +145,5 @@ fn every_reason_has_the_name_that_it_is_stored_under() {
         })
         .collect();
     assert_eq!(names, stored);
-    insta::assert_snapshot!(names.join(" "), @"event_too_large event_malformed to_device_too_large to_device_malformed to_device_overflow ephemeral_too_large state_too_large invite_without_asker gap_too_large sync_overflow");
+    insta::assert_snapshot!(names.join(" "), @"event_too_large event_malformed to_device_too_large to_device_malformed to_device_overflow ephemeral_too_large state_too_large invite_without_asker gap_unreadable gap_too_large sync_overflow");
 }

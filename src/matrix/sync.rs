@@ -13,7 +13,7 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{
         DeadLetter, DeadLetterReason, ITEM_MAX, STRIPPED_EVENT_MAX, STRIPPED_STATE_MAX,
-        bounded_stripped_state,
+        is_used_in_invite,
     },
     homeserver::AnswerStream,
     json_stream::{
@@ -45,6 +45,8 @@ const OVERHEAD: usize = 64;
 pub struct SyncPage {
     /// To-device messages, 100 at most; more may be waiting. All of them come with the last page.
     pub to_device: Vec<Box<RawValue>>,
+    /// How many to-device messages there were, those that were set aside among them.
+    pub to_device_count: usize,
     /// How many one-time keys the homeserver holds for this device, with an explicit 0 for none.
     pub otk_counts: BTreeMap<OneTimeKeyAlgorithm, UInt>,
     /// For which algorithms a fallback key is held that nobody has used.
@@ -208,10 +210,14 @@ impl SyncReading {
                 self.homeserver.set_aside(letter);
             }
         }
-        match self.reader.take() {
-            Some(reader) => reader.finish().map(Some),
-            None => Ok(None),
+        let Some(reader) = self.reader.take() else {
+            return Ok(None);
+        };
+        let (page, letters) = reader.finish()?;
+        for letter in letters {
+            self.homeserver.set_aside(letter);
         }
+        Ok(Some(page))
     }
 
     /// Returns all of it as one page.
@@ -258,6 +264,7 @@ struct Taken {
     /// The room whose part is being read.
     current: Option<Current>,
     to_device: Vec<Box<RawValue>>,
+    to_device_count: usize,
     to_device_bytes: usize,
     otk_counts: BTreeMap<OneTimeKeyAlgorithm, UInt>,
     fallback_types: Option<Vec<OneTimeKeyAlgorithm>>,
@@ -287,6 +294,7 @@ impl SyncReader {
                 page_bytes: 0,
                 current: None,
                 to_device: Vec::new(),
+                to_device_count: 0,
                 to_device_bytes: 0,
                 otk_counts: BTreeMap::new(),
                 fallback_types: None,
@@ -317,8 +325,8 @@ impl SyncReader {
         std::mem::take(&mut self.taken.dead_letters)
     }
 
-    /// Ends the answer and returns the last page.
-    pub fn finish(mut self) -> Result<SyncPage, MatrixError> {
+    /// Ends the answer and returns the last page, and what was set aside at its end.
+    pub fn finish(mut self) -> Result<(SyncPage, Vec<DeadLetter>), MatrixError> {
         let taken = &mut self.taken;
         self.stream
             .finish(&mut |found| taken.take(found))
@@ -326,6 +334,7 @@ impl SyncReader {
         self.taken.room_ends();
         let mut page = self.taken.page;
         page.to_device = self.taken.to_device;
+        page.to_device_count = self.taken.to_device_count;
         page.otk_counts = self.taken.otk_counts;
         page.fallback_types = self.taken.fallback_types;
         page.device_lists_changed = self.taken.changed;
@@ -334,7 +343,7 @@ impl SyncReader {
         let token = self.taken.next_batch;
         let token = token.ok_or_else(|| MatrixError::Unexpected("no next_batch".to_owned()))?;
         page.next_batch = Some(token);
-        Ok(page)
+        Ok((page, self.taken.dead_letters))
     }
 }
 
@@ -343,6 +352,9 @@ impl Taken {
         let Some(section) = SECTIONS.get(found.selector) else {
             return;
         };
+        if *section == Section::ToDevice {
+            self.to_device_count += 1;
+        }
         let json = match found.value {
             Captured::Whole(json) => json,
             Captured::TooLarge(head) => {
@@ -456,8 +468,7 @@ impl Taken {
             Kind::Join => _ = self.page.joined.insert(id, current.room),
             Kind::Leave => _ = self.page.left.insert(id, current.room),
             Kind::Invite => {
-                let state = bounded_stripped_state(current.invite_state);
-                self.page.invited.insert(id, state);
+                self.page.invited.insert(id, current.invite_state);
             }
         }
     }
@@ -488,11 +499,17 @@ impl Current {
         }
     }
 
+    /// Keeps an event if it is used. With as many as may be, the last one makes room: the invite
+    /// comes last, and each event is looked at once, however many there are.
     fn stripped(&mut self, json: &str) {
+        if !is_used_in_invite(json) {
+            return;
+        }
         if let Ok(event) = RawValue::from_string(json.to_owned()) {
-            // What is not used must not push out what is, and the invite comes last.
-            if self.invite_state.len() > STRIPPED_STATE_MAX {
-                self.invite_state = bounded_stripped_state(std::mem::take(&mut self.invite_state));
+            if self.invite_state.len() == STRIPPED_STATE_MAX
+                && let Some(last) = self.invite_state.pop()
+            {
+                self.bytes = self.bytes.saturating_sub(last.get().len());
             }
             self.bytes += json.len();
             self.invite_state.push(event);

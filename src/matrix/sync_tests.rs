@@ -10,8 +10,9 @@ fn read(body: &str) -> (Vec<SyncPage>, Vec<DeadLetter>) {
         letters.extend(reader.take_dead_letters());
         pages.extend(reader.take_page());
     }
-    letters.extend(reader.take_dead_letters());
-    pages.push(reader.finish().unwrap());
+    let (last, at_its_end) = reader.finish().unwrap();
+    letters.extend(at_its_end);
+    pages.push(last);
     (pages, letters)
 }
 
@@ -54,16 +55,16 @@ fn a_room_with_too_much_is_read_by_its_history_and_the_others_go_on() {
     let events: Vec<Value> = (0..60).map(|n| event(n, 100_000)).collect();
     let body = json!({"next_batch": "n", "rooms": {"join": {
         "!a:x": {"timeline": {"events": [event(1, 10)]}},
-        "!big:x": {"timeline": {"events": events, "limited": false, "prev_batch": "p"}},
-        "!c:x": {"timeline": {"events": [event(2, 10)], "limited": true, "prev_batch": "q"}},
+        "!z:x": {"timeline": {"events": events, "limited": false, "prev_batch": "p"}},
+        "!b:x": {"timeline": {"events": [event(2, 10)], "limited": true, "prev_batch": "q"}},
     }}});
     let (pages, letters) = read(&body.to_string());
     let rooms: BTreeMap<_, _> = pages.into_iter().flat_map(|page| page.joined).collect();
-    let big = &rooms[ruma::room_id!("!big:x")];
+    let big = &rooms[ruma::room_id!("!z:x")];
     assert!(big.timeline.is_empty() && big.limited && big.prev_batch.is_none());
     assert_eq!(rooms[ruma::room_id!("!a:x")].timeline.len(), 1);
     assert_eq!(
-        rooms[ruma::room_id!("!c:x")].prev_batch.as_deref(),
+        rooms[ruma::room_id!("!b:x")].prev_batch.as_deref(),
         Some("q")
     );
     assert_eq!(letters.len(), 1);
@@ -81,6 +82,7 @@ fn messages_and_events_over_their_bound_are_set_aside_and_the_token_is_kept() {
     let (pages, letters) = read(&body.to_string());
     assert_eq!(pages.len(), 1);
     assert_eq!(pages[0].to_device.len(), 2);
+    assert_eq!(pages[0].to_device_count, 3);
     assert_eq!(pages[0].joined[ruma::room_id!("!a:x")].timeline.len(), 1);
     assert_eq!(pages[0].next_batch.as_deref(), Some("after"));
     let reasons: Vec<_> = letters.iter().map(|letter| letter.reason).collect();
@@ -134,4 +136,29 @@ fn a_sync_without_a_token_or_cut_short_is_an_error() {
             "{body}"
         );
     }
+}
+
+#[test]
+fn an_invite_with_any_number_of_entries_is_read_once() {
+    let entry = |n: usize| {
+        json!({"type": "m.room.member", "state_key": format!("@m{n}:evil.org"), "sender": "@eve:evil.org",
+            "content": {"membership": "join", "x": "y".repeat(3900)}})
+    };
+    let mut state: Vec<Value> = (0..49).map(entry).collect();
+    state.extend(
+        (0..200_000).map(|n| json!({"type": "t", "state_key": n, "sender": "@e:x", "content": {}})),
+    );
+    state.push(
+        json!({"type": "m.room.member", "state_key": "@_dm_sam:hs.test", "sender": "@eve:evil.org",
+        "content": {"membership": "invite"}}),
+    );
+    let body = json!({"next_batch": "n", "rooms": {"invite": {"!i:x": {"invite_state": {"events": state}}}}});
+    let body = body.to_string();
+    let began = std::time::Instant::now();
+    let (pages, _) = read(&body);
+    // Parsed anew with each entry, the fifty that are kept would take many minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(60));
+    let state = &pages[0].invited[ruma::room_id!("!i:x")];
+    assert_eq!(state.len(), 50);
+    assert!(state[49].get().contains("@_dm_sam:hs.test"));
 }

@@ -74,7 +74,7 @@ pub(super) async fn push<I: Intake>(
         Ok(last) => last,
         Err(ApiError::NotNow) => return Err(ApiError::NotNow),
         Err(error) if app.refusals.is_enough(&txn) => {
-            warn!(%error, "a transaction cannot be read again and again; it is fetched by sync");
+            warn!(%error, "the body was unreadable four times; it is acknowledged, and its content will come by /sync");
             Transaction {
                 after_gap: true,
                 ..Transaction::default()
