@@ -152,16 +152,35 @@ fn at<'a>(tree: &'a Value, key: &str) -> &'a Value {
         .unwrap_or(&Value::Null)
 }
 
-/// A value on one line. JSON's lists are YAML's too.
+/// Returns a value on one line. Lists, and texts that YAML would write on several lines, are written
+/// as JSON, which is YAML too.
 fn scalar(path: &Path, value: &Value) -> Result<String, ConfigError> {
-    if let Value::Sequence(_) = value {
-        return serde_json::to_string(value).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            line: None,
-            problem: error.to_string(),
-        });
+    if !matches!(value, Value::Sequence(_)) {
+        let text = yaml::to_yaml(path, value)?;
+        let text = text.trim_end_matches('\n');
+        if !text.contains('\n') {
+            return Ok(text.to_owned());
+        }
     }
-    Ok(yaml::to_yaml(path, value)?.trim_end().to_owned())
+    let json = serde_json::to_string(value).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: None,
+        problem: error.to_string(),
+    })?;
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // What JSON takes as it is and YAML refuses, or reads as the end of a line.
+        if matches!(
+            c,
+            '\u{7F}'..='\u{9F}' | '\u{2028}' | '\u{2029}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}'
+        ) {
+            // Writing into a String cannot fail.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    Ok(out)
 }
 
 fn wrap(text: &str, width: usize) -> Vec<String> {

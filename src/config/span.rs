@@ -1,11 +1,14 @@
 //! Durations as people write them: `5s`, `90days`, `1year`.
 //!
-//! Reading takes everything `humantime` takes. Writing uses one unit where one is exact, so that a
+//! Reading takes everything `humantime` takes, to the millisecond, up to a thousand years. Writing uses one unit where one is exact, so that a
 //! default reads as it was meant (`90days`, not two months, 29 days and some minutes).
 
 use std::time::Duration;
 
-use serde::{Deserializer, Serializer};
+use serde::{Deserializer, Serializer, de::Error as _};
+
+/// Maximum duration: a thousand years. More is a slip, and too much to reckon with.
+const LONGEST: Duration = Duration::from_secs(1000 * 31_557_600);
 
 /// In milliseconds, from the largest. A month is left out: nobody means 30.44 days.
 const UNITS: [(u128, &str, &str); 6] = [
@@ -22,9 +25,18 @@ pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&written(*value))
 }
 
-/// Reads a duration.
+/// Reads a duration. What is below a millisecond is cut off: it could not be written again.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    humantime_serde::deserialize(deserializer)
+    let value: Duration = humantime_serde::deserialize(deserializer)?;
+    if value > LONGEST {
+        return Err(D::Error::custom(
+            "the duration is too long; use 1000years or less",
+        ));
+    }
+    Ok(Duration::new(
+        value.as_secs(),
+        value.subsec_millis() * 1_000_000,
+    ))
 }
 
 fn written(value: Duration) -> String {
@@ -63,6 +75,12 @@ mod tests {
                 value
             );
         }
+        let cut: Holder = serde_json::from_value("1ms 999us".into()).unwrap();
+        assert_eq!(cut, Holder(Duration::from_millis(1)));
+        let too_long = serde_json::from_value::<Holder>("1001years".into()).unwrap_err();
+        assert!(too_long.to_string().contains("1000years"), "{too_long}");
+        let longest = serde_json::from_value::<Holder>("1000years".into()).unwrap();
+        assert_eq!(serde_json::to_value(&longest).unwrap(), "1000years");
         let months: Holder = serde_json::from_value("12 months".into()).unwrap();
         assert!(months.0 > Duration::from_secs(364 * 86_400));
     }

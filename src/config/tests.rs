@@ -102,6 +102,33 @@ fn a_file_with_other_values_reads_back_and_shows_the_defaults() {
 }
 
 #[test]
+fn odd_texts_and_durations_read_back_as_they_were_written() {
+    for odd in [
+        "a\nb",
+        "a\n",
+        " a ",
+        "a\u{7F}\u{85}b\u{2028}c\u{FEFF}",
+        "'\"\\",
+        "~",
+        "1",
+        "#",
+    ] {
+        let mut config = Config {
+            data: odd.into(),
+            ..Config::default()
+        };
+        config.store.key_file = odd.into();
+        config.handles.reserved = vec![odd.to_owned()];
+        let text = sample_file(&config).unwrap();
+        assert_eq!(parse(&text).unwrap(), config, "{text}");
+    }
+    let config = parse(&format!("{MINIMAL}introductions: {{linger: 1ms 7ns}}\n")).unwrap();
+    assert_eq!(parse(&sample_file(&config).unwrap()).unwrap(), config);
+    let error = refused(&format!("{MINIMAL}introductions: {{linger: 2000years}}\n"));
+    assert!(error.ends_with("use 1000years or less"), "{error}");
+}
+
+#[test]
 fn the_two_required_keys_are_enough() {
     assert_eq!(parse(MINIMAL).unwrap(), Config::default());
     assert!(refused("homeserver: {url: 'http://a'}").contains("server_name"));
