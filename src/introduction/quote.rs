@@ -2,9 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-/// The longest text that is also sent as HTML, in bytes: a Matrix event holds 64 KiB in all, and a
-/// message that fitted has to fit again.
+/// Maximum length of a text that is also sent as HTML, in bytes.
 const HTML_AT_MOST: usize = 12_000;
+
+/// Maximum size of a quote with HTML, in bytes of JSON. A Matrix event holds 64 KiB in all and
+/// encryption makes four bytes of three, so a message that fitted has to fit again; but HTML takes
+/// six bytes for a quotation mark.
+const WITH_HTML_AT_MOST: usize = 40_000;
 
 /// A message content, ready to be encrypted.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,26 +139,30 @@ fn new_content(content: &Value) -> &Value {
 
 fn text(name: &str, verb: &str, msgtype: &str, content: &Value) -> Result<Value, QuoteError> {
     let body = body_of(content)?;
-    if body.len() > HTML_AT_MOST {
-        let mut out = json!({
+    let with_html = (body.len() <= HTML_AT_MOST)
+        .then(|| text_with_html(name, verb, msgtype, &body))
+        .filter(|quote| quote.to_string().len() <= WITH_HTML_AT_MOST);
+    let mut out = with_html.unwrap_or_else(|| {
+        json!({
             "msgtype": msgtype,
             "body": format!("{name} {verb}\n{body}"),
             "m.mentions": {},
-        });
-        keep_reply(content, &mut out);
-        return Ok(out);
-    }
+        })
+    });
+    keep_reply(content, &mut out);
+    Ok(out)
+}
+
+fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
     let quoted: Vec<String> = body.lines().map(|line| format!("> {line}")).collect();
-    let html = escape(&body).replace('\n', "<br>");
-    let mut out = json!({
+    let html = escape(body).replace('\n', "<br>");
+    json!({
         "msgtype": msgtype,
         "body": format!("{name} {verb}\n{}", quoted.join("\n")),
         "format": "org.matrix.custom.html",
         "formatted_body": format!("{} {verb}<blockquote>{html}</blockquote>", escape(name)),
         "m.mentions": {},
-    });
-    keep_reply(content, &mut out);
-    Ok(out)
+    })
 }
 
 fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteError> {

@@ -1229,3 +1229,25 @@ fn a_ghost_that_cannot_say_why_it_stays_does_not_stay() {
         );
     }
 }
+
+#[test]
+fn a_quote_of_a_message_that_fitted_fits_again() {
+    for body in [
+        "'".repeat(12_000),
+        "\n".repeat(12_000),
+        "\"<&>".repeat(3_000),
+        "x".repeat(12_000),
+        "x".repeat(46_000),
+    ] {
+        let content = serde_json::json!({ "msgtype": "m.text", "body": body });
+        let quoted = quote("Alice", "m.room.message", &content).unwrap().content;
+        let limit = content.to_string().len().max(40_000) + 1_000;
+        assert!(quoted.to_string().len() <= limit, "{limit}");
+        assert!(
+            quoted["body"]
+                .as_str()
+                .unwrap()
+                .starts_with("Alice wrote:\n")
+        );
+    }
+}
