@@ -224,7 +224,11 @@ impl Page<'_> {
         for piece in &self.out {
             match piece {
                 Out::Text(text) => escape(&mut html, text),
-                Out::Person(person) => self.write_person(&mut html, *person),
+                Out::Person(person) => {
+                    // As does a mention, which is a link.
+                    close(&mut html, &mut open, "a");
+                    self.write_person(&mut html, *person);
+                }
                 Out::Open(tag, attributes) => {
                     // A link ends where the next one begins.
                     if *tag == "a" {

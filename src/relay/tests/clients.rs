@@ -369,6 +369,10 @@ fn html_is_what_the_spec_lists_and_nothing_else() {
             "<a href=\"https://matrix.to/#/@_dm_.p2345672345672345:hs.test\">@Kim</a><b></b>!",
         ),
         ("</b></div>a</p>", "a"),
+        (
+            "<a href=\"https://example.org/\">one <a href=\"https://matrix.to/#/@_dm_sam:hs.test\">sam</a> two</a>",
+            "<a href=\"https://example.org/\">one </a><a href=\"https://matrix.to/#/@samuel:hs.test\">@sam</a> two",
+        ),
     ] {
         assert_eq!(html(here), there, "{here}");
     }
