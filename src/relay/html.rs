@@ -207,7 +207,9 @@ impl Page<'_> {
             Instead::Person(person) => {
                 out.push(Out::Text(self.scrub.mention(*person).to_owned()));
             }
-            Instead::Link(uri) if links => {
+            // Without its scheme, as people write it, it would lead to somewhere on the client's own
+            // server.
+            Instead::Link(uri) if links && is_scheme(uri) => {
                 out.push(Out::Open("a", vec![("href", uri.clone())]));
                 out.push(Out::Text(uri.clone()));
                 out.push(Out::Close("a"));

@@ -283,6 +283,10 @@ fn links_lead_to_the_same_place_in_the_other_room() {
             "my page",
         ),
         (
+            "see matrix.to/#/#lounge:elsewhere.example?via=far.example",
+            "see matrix.to/#/#lounge:elsewhere.example",
+        ),
+        (
             "<a href=\"javascript:alert(1)\" onclick=\"x\">press</a>",
             "press",
         ),
