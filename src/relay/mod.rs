@@ -20,6 +20,8 @@ mod identifiers;
 mod link;
 mod message;
 mod naming;
+#[cfg(any(test, fuzzing))]
+mod oracle;
 mod passage;
 mod pseudonym;
 mod reading;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::relay::{
     Participant, Seat, Secret, Standing, decide,
-    tests::{ALICE, Way, with_passage},
+    oracle::{ALICE, Way, with_passage},
 };
 
 fn names() -> Names {

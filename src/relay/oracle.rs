@@ -1,0 +1,261 @@
+//! What the tests and the fuzz targets of this room judge by: two people, and whether an output
+//! names one of them. It decodes by other means than the code that it judges.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "only tests and fuzz targets use it, and there a panic is the answer"
+)]
+
+use std::collections::HashMap;
+
+use percent_encoding::percent_decode_str;
+use ruma::{EventId, OwnedEventId, OwnedUserId, ServerName, UserId, room_id, server_name};
+use serde_json::Value;
+
+use super::{Counterparts, Passage, Person};
+
+pub(super) const ALICE: &str = "@alice.harbour:far.example";
+pub(super) const GHOST: &str = "@_dm_.p2345672345672345:hs.test";
+pub(super) const SAM: &str = "@_dm_sam:hs.test";
+pub(super) const SAMUEL: &str = "@samuel:hs.test";
+
+/// The room that an event comes from.
+const HERE: &str = "!here:far.example";
+/// A device of the sender.
+const DEVICE: &str = "ALICESDEVICE";
+/// Maximum length of what is taken for a tag in a plain text, in bytes.
+const TAG_AT_MOST: usize = 2000;
+
+pub(super) struct Map(pub HashMap<OwnedEventId, OwnedEventId>);
+
+impl Counterparts for Map {
+    fn event(&self, here: &EventId) -> Option<OwnedEventId> {
+        self.0.get(here).cloned()
+    }
+}
+
+/// Which way something goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Way {
+    /// From Alice's room into Sam's portal.
+    ToSam,
+    /// From Sam's portal into Alice's room.
+    ToAlice,
+}
+
+/// Alice, who is called "Kim", and Sam talk; `$one` here is `$eins` there, and so on.
+pub(super) fn with_passage<T>(way: Way, hide: bool, act: impl FnOnce(&Passage<'_>) -> T) -> T {
+    let person = |here: &str, there: &str, name: &str| Person {
+        here: OwnedUserId::try_from(here).unwrap(),
+        there: OwnedUserId::try_from(there).unwrap(),
+        name_there: name.to_owned(),
+    };
+    let (people, sender) = match way {
+        Way::ToSam => (
+            [person(ALICE, GHOST, "Kim"), person(SAM, SAMUEL, "@sam")],
+            ALICE,
+        ),
+        Way::ToAlice => (
+            [person(GHOST, ALICE, "Kim"), person(SAMUEL, SAM, "@sam")],
+            SAMUEL,
+        ),
+    };
+    let pairs = [("$one", "$eins"), ("$two", "$zwei"), ("$poll", "$umfrage")];
+    let pairs = pairs.into_iter().map(|(here, there)| {
+        let id = |id: &str| OwnedEventId::try_from(id).unwrap();
+        (id(here), id(there))
+    });
+    let events = Map(pairs.collect());
+    let sender = <&UserId>::try_from(sender).unwrap();
+    act(&Passage {
+        sender,
+        people: &people,
+        here: room_id!("!here:far.example"),
+        there: room_id!("!there:hs.test"),
+        events: &events,
+        secrets: &[DEVICE.to_owned()],
+        homeserver: sender.server_name(),
+        hide_addresses: hide,
+        pseudonym_key: &[7; 32],
+    })
+}
+
+/// Every kind of passage: both ways, and Alice's homeserver being the service's own or another.
+pub(super) fn with_every_passage(mut act: impl FnMut(&Passage<'_>, Way)) {
+    with_passage(Way::ToSam, true, |passage| {
+        act(passage, Way::ToSam);
+        let homeserver: &ServerName = server_name!("hs.test");
+        let from_elsewhere = Passage {
+            homeserver,
+            ..passage.clone()
+        };
+        act(&from_elsewhere, Way::ToSam);
+    });
+    with_passage(Way::ToAlice, true, |passage| act(passage, Way::ToAlice));
+}
+
+/// Collects every string of a value, keys too.
+pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::String(text) => out.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, out)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                out.push(key.clone());
+                strings(value, out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether somebody who reads `text` learns who sent it: the sender's Matrix ID, the room that it
+/// comes from, or the sender's device.
+pub(super) fn tells(way: Way, text: &str) -> bool {
+    let user = match way {
+        Way::ToSam => ALICE,
+        Way::ToAlice => SAMUEL,
+    };
+    let mut forms = readings(text).into_iter().flat_map(|reading| {
+        let bare = without_tags(&reading);
+        [reading, bare]
+    });
+    text.contains(DEVICE)
+        || forms.any(|form| {
+            let form = visible(&form);
+            names(&form, user, "u/") || names(&form, HERE, "roomid/")
+        })
+}
+
+/// Whether an identifier stands in a text: with its sign, as in a link, or alone as a word.
+fn names(text: &str, id: &str, in_link: &str) -> bool {
+    let (sign, bare) = id.split_at(1);
+    let in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
+    text.match_indices(bare).any(|(start, _)| {
+        let (before, after) = (&text[..start], &text[start + bare.len()..]);
+        before.ends_with(sign)
+            || before.ends_with(in_link)
+            || !before.ends_with(in_name) && !after.starts_with(char::is_alphanumeric)
+    })
+}
+
+fn visible(text: &str) -> String {
+    let seen = |c: &char| !matches!(c, '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{00AD}');
+    text.chars().filter(seen).collect::<String>().to_lowercase()
+}
+
+/// What a person could read in a text, with entities and percent signs resolved.
+fn readings(text: &str) -> Vec<String> {
+    let mut readings = vec![text.to_owned()];
+    for _ in 0..3 {
+        let last = &readings[readings.len() - 1];
+        let decoded = percent_decode_str(last).decode_utf8_lossy();
+        let next = without_entities(&decoded);
+        if next == *last {
+            break;
+        }
+        readings.push(next);
+    }
+    readings
+}
+
+fn without_entities(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('&') {
+        out.push_str(before);
+        let named = after
+            .split_once(';')
+            .and_then(|(name, after)| Some((character(name)?, after)));
+        match named {
+            Some((c, after)) => {
+                out.push(c);
+                rest = after;
+            }
+            None => {
+                out.push('&');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// The character that an entity stands for.
+fn character(name: &str) -> Option<char> {
+    let Some(code) = name.strip_prefix('#') else {
+        return match name {
+            "colon" => Some(':'),
+            "commat" => Some('@'),
+            "period" => Some('.'),
+            _ => None,
+        };
+    };
+    let (digits, radix) = match code.strip_prefix(['x', 'X']) {
+        Some(hex) => (hex, 16),
+        None => (code, 10),
+    };
+    let all_digits = digits.chars().all(|c| c.is_digit(radix));
+    let code = u32::from_str_radix(digits, radix).ok()?;
+    char::from_u32(code).filter(|_| all_digits)
+}
+
+fn without_tags(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('<') {
+        out.push_str(before);
+        let is_tag =
+            after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?'));
+        match after
+            .find('>')
+            .filter(|end| is_tag && *end < TAG_AT_MOST - 2)
+        {
+            Some(end) => rest = &after[end + 1..],
+            None => {
+                out.push('<');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// Returns every string with its place and its key.
+pub(super) fn loaded(value: &Value) -> Vec<(String, String, String)> {
+    let mut out = Vec::new();
+    let mut left = vec![(String::new(), String::new(), value)];
+    while let Some((pointer, key, value)) = left.pop() {
+        match value {
+            Value::String(text) => out.push((pointer, key, text.clone())),
+            Value::Array(values) => {
+                let all = values.iter().enumerate();
+                left.extend(all.map(|(n, value)| (format!("{pointer}/{n}"), key.clone(), value)));
+            }
+            Value::Object(fields) => left.extend(fields.iter().map(|(key, value)| {
+                let step = key.replace('~', "~0").replace('/', "~1");
+                (format!("{pointer}/{step}"), key.clone(), value)
+            })),
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Whether a client would load something from another homeserver than `home` because of a string,
+/// however loosely it reads addresses.
+pub(super) fn leads_elsewhere(key: &str, text: &str, home: &str) -> bool {
+    let text = text.trim_start().to_lowercase();
+    let away = |address: &str| !address.starts_with(&format!("mxc://{home}/"));
+    match key {
+        "body" | "filename" | "org.matrix.msc1767.text" | "m.text" => false,
+        "formatted_body" | "org.matrix.msc1767.html" => {
+            let mut sources = text.split("src=").skip(1);
+            sources.any(|source| {
+                let source = source.trim_start_matches(['"', '\'', ' ']);
+                source.starts_with("mxc:") && away(source)
+            })
+        }
+        _ => text.starts_with("mxc:") && away(&text),
+    }
+}
