@@ -55,6 +55,8 @@ pub mod config;
 pub mod crypto;
 pub mod directory;
 pub mod engine;
+#[cfg(test)]
+mod fuzzing;
 pub mod handle;
 pub mod introduction;
 pub mod matrix;

@@ -11,6 +11,8 @@
 mod check;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod module;
 mod registration;
 mod sample;

@@ -21,6 +21,8 @@
 //! passed on too, since nobody can tell whether the owner got its key.
 
 mod decide;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod quote;
 mod room_view;
 mod state;

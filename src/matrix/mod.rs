@@ -15,6 +15,8 @@ pub mod bounds;
 mod devices;
 mod ephemeral;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod homeserver;
 pub mod json_stream;
 mod media;

@@ -26,7 +26,7 @@ const PART_BYTES: usize = 2 << 20;
 /// Maximum size of the to-device messages that one transaction brings, in bytes. They are kept to
 /// the end of the body, since a room key may come before the invite that it belongs to. Synapse sends
 /// at most 100 messages at a time, and the homeserver keeps each for the ghost's next sync.
-const TO_DEVICE_BYTES: usize = 8 << 20;
+pub(super) const TO_DEVICE_BYTES: usize = 8 << 20;
 /// What an item costs in memory besides its text, in bytes.
 const OVERHEAD: usize = 64;
 /// Maximum number of key counts, of fallback key types, and of users whose devices changed.

@@ -136,7 +136,7 @@ fn kind(event_type: &str) -> Kind {
 }
 
 /// Puts the finishing touches to a content that was carried.
-fn finish(
+pub(super) fn finish(
     event_type: &str,
     content: Map<String, Value>,
     mut remarks: Vec<Remark>,

@@ -12,6 +12,8 @@ mod decide_rooms;
 #[cfg(test)]
 mod decide_tests;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gate;
 mod html;
 mod html_attributes;

@@ -33,8 +33,8 @@ use super::{
     sled::SledBackend,
 };
 
-const MAGIC: &[u8; 20] = b"stonechat backup 1\r\n";
-const MAC: usize = 32;
+pub(super) const MAGIC: &[u8; 20] = b"stonechat backup 1\r\n";
+pub(super) const MAC: usize = 32;
 /// How much may be written to the store while it is copied.
 const MAX_NOTED: usize = 256 * 1024 * 1024;
 /// How many bytes are applied at once on the way back.
@@ -75,7 +75,7 @@ fn failed(why: impl std::fmt::Display) -> StoreError {
     StoreError::Backup(why.to_string())
 }
 
-fn mac(key: &StoreKey) -> Result<Hmac<Sha256>, StoreError> {
+pub(super) fn mac(key: &StoreKey) -> Result<Hmac<Sha256>, StoreError> {
     let key = key.derive(&[], &[b"stonechat backup"])?;
     Hmac::new_from_slice(key.as_slice()).map_err(|_| StoreError::Seal("a key could not be derived"))
 }

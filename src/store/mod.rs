@@ -29,6 +29,8 @@ mod doubt;
 mod error;
 mod failure;
 pub(crate) mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod key;
 mod known;
 mod memory;

@@ -1,0 +1,146 @@
+//! The fuzz targets of this room: whatever is quoted fits into an event, and whatever a room's
+//! state says is read or left out.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is how a fuzz target reports a fault"
+)]
+
+use ruma::{UserId, user_id};
+use serde_json::{Value, json, value::RawValue};
+
+use super::{RoomView, clean_name, gist, quote, quote_edit};
+
+/// Maximum size of a content that a client can send encrypted, in bytes of JSON.
+const CONTENT_AT_MOST: usize = 47_000;
+/// What a quote adds at most: a name, a verb, and the names of fields.
+const ADDED_AT_MOST: usize = 1_000;
+/// Maximum length of the gist of a message, in characters, with the mark of a cut.
+const GIST_AT_MOST: usize = 1_001;
+
+/// A message of any kind: its quote, the quote of an edit of it, and its gist.
+pub(crate) fn message(input: &[u8]) {
+    let event = event_of(input);
+    let content = &event["content"];
+    let kind = event["type"].as_str().unwrap_or("m.room.message");
+    let name = clean_name(event["name"].as_str(), user_id!("@asker:far.example"));
+    let limit = size(content).max(CONTENT_AT_MOST) + ADDED_AT_MOST;
+    if let Ok(quote) = quote(&name, kind, content) {
+        assert_eq!(quote.event_type, "m.room.message");
+        assert!(
+            size(&quote.content) <= limit,
+            "{} bytes",
+            size(&quote.content)
+        );
+        let body = quote.content["body"].as_str().unwrap();
+        assert!(
+            body.starts_with(&name),
+            "{body:?} does not say whose words these are"
+        );
+        check_html(&quote.content);
+    }
+    if let Ok(edit) = quote_edit(&name, content, "$passed_on") {
+        assert!(
+            size(&edit.content) <= 2 * limit,
+            "{} bytes",
+            size(&edit.content)
+        );
+        assert_eq!(edit.content["m.relates_to"]["event_id"], "$passed_on");
+        check_html(&edit.content["m.new_content"]);
+    }
+    let gist = gist(kind, content, |body| Some(body.to_owned()));
+    assert!(gist.chars().count() <= GIST_AT_MOST);
+    let breaks = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202E}';
+    assert!(!gist.contains(breaks), "{gist:?}");
+}
+
+/// An event with `name`, `type` and `content`, or else a message of this text.
+fn event_of(input: &[u8]) -> Value {
+    match serde_json::from_slice(input) {
+        Ok(Value::Object(event)) => Value::Object(event),
+        _ => {
+            let text = String::from_utf8_lossy(input);
+            json!({ "name": text, "content": { "msgtype": "m.text", "body": text } })
+        }
+    }
+}
+
+fn size(content: &Value) -> usize {
+    serde_json::to_vec(content).unwrap().len()
+}
+
+/// Checks that nothing of the sender's is read as HTML outside of the quote.
+fn check_html(content: &Value) {
+    let Some(html) = content["formatted_body"].as_str() else {
+        return;
+    };
+    let (_, quoted) = html.split_once("<blockquote>").unwrap();
+    let quoted = quoted.strip_suffix("</blockquote>").unwrap();
+    assert!(
+        !quoted.replace("<br>", "").contains(['<', '>', '"']),
+        "{html:?}"
+    );
+}
+
+/// The state of a room, whole or stripped, as an array of events.
+pub(crate) fn room_state(input: &[u8]) {
+    let Ok(events) = serde_json::from_slice::<Vec<Box<RawValue>>>(input) else {
+        return;
+    };
+    let view = RoomView::from_state(events.iter().map(AsRef::as_ref));
+    assert!(view.members.len() <= events.len());
+    assert!(
+        view.names
+            .keys()
+            .all(|user| view.members.contains_key(user))
+    );
+    assert!(
+        bytes_in(&view) <= input.len() + 100,
+        "more came out than went in"
+    );
+    assert!(view.creators.is_empty() || !events.is_empty());
+    for user in view.readers() {
+        let membership = view.membership(user);
+        assert!(matches!(membership, "join" | "invite"), "{membership}");
+    }
+    for user in view.members.keys().chain(&view.creators) {
+        check_power(&view, user);
+    }
+    check_power(&view, user_id!("@nobody:far.example"));
+    // What is no state event changes nothing, wherever it stands.
+    let noise = RawValue::from_string(r#"{"type":"m.room.member","state_key":7}"#.to_owned());
+    let noise = noise.unwrap();
+    let noisy = events.iter().flat_map(|event| [&*noise, &**event]);
+    assert_eq!(RoomView::from_state(noisy), view);
+}
+
+/// Checks that whoever has a creator's power has every power.
+fn check_power(view: &RoomView, user: &UserId) {
+    let all = [
+        view.may_invite(user),
+        view.may_send_state(user, "m.room.encryption"),
+    ];
+    let is_creator = view.creators.iter().any(|creator| creator == user);
+    assert!(!is_creator || all == [true, true]);
+}
+
+fn bytes_in(view: &RoomView) -> usize {
+    let members = view
+        .members
+        .iter()
+        .map(|(user, is)| user.as_str().len() + is.len());
+    let names = view.names.values().map(String::len);
+    let creators = view.creators.iter().map(|user| user.as_str().len());
+    let worded = [&view.name, &view.topic].into_iter().flatten();
+    let worded = worded.map(|it| it.by.as_str().len() + it.text.len());
+    let admits = view.admits.iter().map(String::len);
+    let fields = [&view.version, &view.join_rule, &view.history_visibility];
+    let fields = fields.into_iter().map(String::len);
+    members
+        .chain(names)
+        .chain(creators)
+        .chain(worded)
+        .chain(admits)
+        .chain(fields)
+        .sum()
+}

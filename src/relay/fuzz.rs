@@ -1,0 +1,188 @@
+//! The fuzz targets of this room: whatever comes in, nothing that goes out names its sender.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a fuzz target reports a fault"
+)]
+
+use serde_json::{Value, json};
+
+use super::{
+    Carried, Names, Passage, TOPIC_AT_MOST, carry_text,
+    event::{CONTENT_AT_MOST, finish, translate},
+    gate::Gate,
+    html,
+    html_attributes::is_scheme,
+    oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_passage},
+    scrub::Scrubber,
+};
+
+/// The tags of the Matrix spec and the older ones that clients still send, with their attributes.
+#[rustfmt::skip]
+const TAGS: [(&str, &[&str]); 40] = [
+    ("a", &["href"]), ("b", &[]), ("blockquote", &[]), ("br", &[]), ("caption", &[]),
+    ("code", &["class"]), ("del", &[]), ("details", &[]), ("div", &["data-mx-maths"]), ("em", &[]),
+    ("font", &["data-mx-color", "data-mx-bg-color", "color"]), ("h1", &[]), ("h2", &[]),
+    ("h3", &[]), ("h4", &[]), ("h5", &[]), ("h6", &[]), ("hr", &[]), ("i", &[]),
+    ("img", &["width", "height", "alt", "title", "src", "data-mx-emoticon"]), ("li", &[]),
+    ("ol", &["start"]), ("p", &[]), ("pre", &[]), ("s", &[]),
+    ("span", &["data-mx-color", "data-mx-bg-color", "data-mx-spoiler", "data-mx-maths"]),
+    ("strike", &[]), ("strong", &[]), ("sub", &[]), ("summary", &[]), ("sup", &[]), ("table", &[]),
+    ("tbody", &[]), ("td", &[]), ("th", &[]), ("thead", &[]), ("tr", &[]), ("tt", &[]), ("u", &[]),
+    ("ul", &[]),
+];
+/// Maximum number of open tags: that of the spec.
+const DEPTH_AT_MOST: usize = 100;
+
+/// `formatted_body`: what comes out is well-formed, holds only what the spec allows, and names
+/// nobody.
+pub(crate) fn html(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    with_every_passage(|passage, way| {
+        let scrub = Scrubber::new(passage);
+        let Some(once) = html::carry(&scrub, text) else {
+            return;
+        };
+        check_html(&once.html, passage);
+        assert!(!tells(way, &once.html), "{:?} names the sender", once.html);
+        for (_, now) in &once.renamed {
+            assert!(!tells(way, now), "{now:?} names the sender");
+        }
+    });
+}
+
+/// Any event: what comes out names nobody, fits into an event, and loads nothing from elsewhere.
+pub(crate) fn event(input: &[u8]) {
+    let (kind, content) = event_of(input);
+    with_every_passage(|passage, way| {
+        if let Ok(Some((content, remarks))) = translate(&kind, &content, passage) {
+            let mut last_look = Value::Object(content.clone());
+            let struck = Gate::of(passage).strike(&mut last_look);
+            assert_eq!(
+                struck, 0,
+                "the last look has struck something out: {last_look}"
+            );
+            if let Ok(carried) = finish(&kind, content, remarks, passage) {
+                check_carried(&carried, passage, way);
+            }
+        }
+        let words = content["body"].as_str().unwrap_or_default();
+        let topic = carry_text(words, passage, &Names::default(), TOPIC_AT_MOST);
+        if let Some(topic) = topic {
+            assert!(!tells(way, &topic), "{topic:?} names the sender");
+            assert!(topic.chars().count() <= TOPIC_AT_MOST);
+        }
+    });
+}
+
+/// An event's type and content: `{"type": …, "content": …}`, or else a message of this text.
+fn event_of(input: &[u8]) -> (String, Value) {
+    let event: Option<Value> = serde_json::from_slice(input).ok();
+    let parts = event.and_then(|event| {
+        let kind = event["type"].as_str()?.to_owned();
+        Some((kind, event.get("content")?.clone()))
+    });
+    parts.unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(input);
+        let content = json!({
+            "msgtype": "m.text",
+            "body": text,
+            "format": "org.matrix.custom.html",
+            "formatted_body": text,
+        });
+        ("m.room.message".to_owned(), content)
+    })
+}
+
+fn check_carried(carried: &Carried, passage: &Passage<'_>, way: Way) {
+    let mut all = vec![carried.event_type.clone()];
+    strings(&carried.content, &mut all);
+    for text in &all {
+        assert!(!tells(way, text), "{text:?} names the sender");
+    }
+    assert!(serde_json::to_vec(&carried.content).unwrap().len() <= CONTENT_AT_MOST);
+    let anew: Vec<&str> = carried.reload.iter().map(|it| &*it.pointer).collect();
+    for pointer in &anew {
+        assert!(carried.content.pointer(pointer).is_some(), "{pointer}");
+    }
+    for (pointer, key, text) in loaded(&carried.content) {
+        let foreign = leads_elsewhere(&key, &text, passage.homeserver.as_str());
+        assert!(
+            !foreign || anew.contains(&&*pointer),
+            "{text:?} is elsewhere"
+        );
+    }
+}
+
+/// Checks HTML against the grammar in which this room writes it: every tag known, closed and in
+/// order, every attribute quoted, every sign that means something escaped.
+fn check_html(html: &str, passage: &Passage<'_>) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = html;
+    while let Some((text, after)) = rest.split_once('<') {
+        check_text(text);
+        let Some((tag, after)) = after.split_once('>') else {
+            panic!("a tag without end in {html:?}");
+        };
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "{html:?}");
+            continue;
+        }
+        let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+        let Some((name, allowed)) = TAGS.iter().find(|(known, _)| *known == name) else {
+            panic!("{name:?} is no tag of the spec");
+        };
+        check_attributes(name, attributes, allowed, passage);
+        assert!(
+            *name != "a" || !open.contains(&"a"),
+            "a link in a link: {html:?}"
+        );
+        if !matches!(*name, "br" | "hr" | "img") {
+            open.push(name);
+        }
+        assert!(open.len() <= DEPTH_AT_MOST + 1, "{} open tags", open.len());
+    }
+    check_text(rest);
+    assert!(open.is_empty(), "{open:?} are left open in {html:?}");
+}
+
+fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], passage: &Passage<'_>) {
+    while !rest.is_empty() {
+        let end = rest.find([' ', '=']).unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        assert!(allowed.contains(&name), "{name:?} is no attribute of {tag}");
+        let value = match after.strip_prefix("=\"") {
+            Some(quoted) => {
+                let (value, after) = quoted.split_once('"').unwrap();
+                rest = after.strip_prefix(' ').unwrap_or(after);
+                value
+            }
+            None => {
+                rest = after.strip_prefix(' ').unwrap_or(after);
+                ""
+            }
+        };
+        check_text(value);
+        match (tag, name) {
+            ("a", "href") => assert!(is_scheme(value), "a link to {value:?}"),
+            ("img", "src") => assert!(passage.is_at_home(value), "a picture from {value:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// Checks that a text or the value of an attribute has only the entities that are written.
+fn check_text(text: &str) {
+    assert!(!text.contains(['<', '>', '"']), "{text:?}");
+    for (at, _) in text.match_indices('&') {
+        let entities = ["&amp;", "&lt;", "&gt;", "&quot;"];
+        assert!(
+            entities.iter().any(|it| text[at..].starts_with(it)),
+            "{text:?}"
+        );
+    }
+}
