@@ -396,6 +396,10 @@ pub enum HeardKind {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made one at a time, and passed by reference"
+)]
 pub enum Input {
     /// The ghost was invited (again).
     Invited(Invite),

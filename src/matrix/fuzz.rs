@@ -113,7 +113,9 @@ fn read_sync<'a>(
         pages.extend(reader.take_page());
         letters.extend(reader.take_dead_letters());
     }
-    pages.push(reader.finish().map_err(|error| error.to_string())?);
+    let (last, at_its_end) = reader.finish().map_err(|error| error.to_string())?;
+    pages.push(last);
+    letters.extend(at_its_end);
     Ok((pages, letters))
 }
 
