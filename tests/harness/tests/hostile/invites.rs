@@ -99,7 +99,7 @@ pub async fn in_somebody_elses_name(stage: &mut Stage) -> Result<()> {
         })
         .await?;
     // What was not taken in as pushed is learned from a `/sync` then.
-    stage.world.service.restart().await?;
+    stage.restart_service().await?;
     let rows = "SELECT count(*) FROM local_current_membership \
                 WHERE user_id = ? AND membership = 'invite'";
     stage.comes_to(rows, &[shy.as_str()], 0).await?;

@@ -126,6 +126,8 @@ pub struct Stage {
     pub world: World,
     here: Member,
     authority: Authority,
+    /// The process of the service, which no attack may end.
+    process: u32,
 }
 
 impl Stage {
@@ -161,15 +163,16 @@ impl Stage {
             world,
             here,
             authority,
+            process: 0,
         })
     }
 
     async fn plays(&mut self, story: impl AsyncFnOnce(&mut Stage) -> Result<()>) -> Result<()> {
-        let process = self.process()?;
+        self.process = self.process()?;
         println!();
         tokio::time::timeout(STORY, async {
             story(self).await?;
-            self.is_unharmed(process).await
+            self.is_unharmed().await
         })
         .await
         .with_context(|| format!("the story takes longer than {STORY:?}"))?
@@ -207,11 +210,11 @@ impl Stage {
 
     /// What every story ends with: nothing waits, the service is the process it was, the people go
     /// on, and do so after a restart.
-    async fn is_unharmed(&mut self, process: u32) -> Result<()> {
+    async fn is_unharmed(&mut self) -> Result<()> {
         let after = self.people.go_on(&self.world).await;
         println!("after the attack: {}", after.context("after the attack")?);
         self.nothing_waits().await?;
-        ensure!(self.process()? == process, "the service was started anew");
+        self.has_not_died()?;
         println!("the service had {} KiB at most", self.memory()?);
         self.no_errors().context("before the restart")?;
 
@@ -229,6 +232,20 @@ impl Stage {
         println!("after a restart: {}", again.context("after a restart")?);
         self.nothing_waits().await?;
         self.no_errors().context("after the restart")
+    }
+
+    /// Starts the service anew, as a story may.
+    pub async fn restart_service(&mut self) -> Result<()> {
+        self.has_not_died()?;
+        self.world.service.restart().await?;
+        self.process = self.process()?;
+        Ok(())
+    }
+
+    fn has_not_died(&self) -> Result<()> {
+        let same = self.process()? == self.process;
+        ensure!(same, "the service was started anew");
+        Ok(())
     }
 
     fn process(&self) -> Result<u32> {
@@ -301,15 +318,25 @@ impl Stage {
     /// Waits for something that only the homeserver's database tells: the one number that `sql`
     /// selects has to be `wanted`.
     pub async fn comes_to(&self, sql: &str, values: &[&str], wanted: u64) -> Result<()> {
+        self.comes(sql, values, |is| is == wanted).await.map(drop)
+    }
+
+    /// Waits until the one number that `sql` selects is as `wanted` says, and returns it.
+    pub async fn comes(
+        &self,
+        sql: &str,
+        values: &[&str],
+        wanted: impl Fn(u64) -> bool,
+    ) -> Result<u64> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let rows = self.world.synapse.database_says(sql, values).await?;
             let is = rows.first().and_then(|row| row.first()?.as_u64());
-            if is == Some(wanted) {
-                return Ok(());
+            if let Some(is) = is.filter(|is| wanted(*is)) {
+                return Ok(is);
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("{sql} {values:?} is {is:?} after {PATIENCE:?}, not {wanted}");
+                bail!("{sql} {values:?} is {is:?} after {PATIENCE:?}");
             }
             // A database does not tell of changes.
             tokio::time::sleep(Duration::from_millis(200)).await;

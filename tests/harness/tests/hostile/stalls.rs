@@ -43,7 +43,7 @@ pub async fn joins(stage: &mut Stage) -> Result<()> {
         .map(|server| server.asked(&[Endpoint::MakeJoin]));
     println!("joins under way: {}", asked.sum::<usize>());
     // The service is restarted while they still stall.
-    stage.world.service.restart().await?;
+    stage.restart_service().await?;
     stage.under_attack(async { Ok(()) }).await?;
     drop((servers, first, second));
     Ok(())

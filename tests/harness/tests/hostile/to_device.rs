@@ -31,7 +31,7 @@ pub async fn too_large(stage: &mut Stage) -> Result<()> {
         .await?;
     // A restart catches up with the bot's inbox, and the next reconciliation with the ghost's: the
     // homeserver keeps what has not been acknowledged.
-    stage.world.service.restart().await?;
+    stage.restart_service().await?;
     for target in &targets {
         let large = "SELECT count(*) FROM device_inbox \
                      WHERE user_id = ? AND length(message_json) > 500000";
