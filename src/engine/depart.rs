@@ -1,6 +1,7 @@
 //! How a conversation leaves a room, and ghosts that were made for it are taken away.
 
 use ruma::OwnedUserId;
+use serde_json::Value;
 
 use super::{
     EngineError,
@@ -75,12 +76,14 @@ impl RoomActor {
         let Some(ghost) = gone else {
             return Ok(Vec::new());
         };
-        let left = match sent_away {
+        let left = match self.is_joined(ghost).await? {
+            // It has come back since.
+            true if sent_away => Ok(()),
+            true => self.leave_for_good(ghost).await,
             // Invited again, it is to come in, and the keys that it is sent are for that. It may
             // have left before a crash, and only then have been invited.
-            _ if self.is_about_to_be_invited(ghost)? => Ok(()),
-            true => self.forget_room(ghost).await,
-            false => self.leave_for_good(ghost).await,
+            false if self.is_about_to_be_invited(ghost)? => Ok(()),
+            false => self.forget_room(ghost).await,
         };
         match left {
             Err(error) if error.is_transient() => return Err(error),
@@ -96,19 +99,38 @@ impl RoomActor {
         Ok(Vec::new())
     }
 
+    /// Returns whether the homeserver has a ghost in this room. What is in the inbox cannot say: the
+    /// invite that the ghost came by may be waiting there still.
+    async fn is_joined(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+        let (homeserver, actor) = (self.engine.homeserver(), Actor::user(ghost));
+        let member = homeserver
+            .state(actor, &self.room, "m.room.member", ghost.as_str())
+            .await;
+        let content = match member {
+            Err(error) if error.is("M_FORBIDDEN") => None,
+            other => other?,
+        };
+        let content = content.and_then(|json| serde_json::from_str::<Value>(json.get()).ok());
+        Ok(content.is_some_and(|content| content["membership"] == "join"))
+    }
+
+    /// Returns whether the last that has arrived about a ghost, and was not handled, is an invite.
     fn is_about_to_be_invited(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
         let store = self.engine.store();
         let waiting = store.scan::<Inbox>(&prefix(&self.room), None, WAITING)?;
-        Ok(waiting.iter().any(|(_, arrived)| match arrived {
-            Arrived::Event(json) | Arrived::AfterGap(json) => {
-                let event = RoomEvent::parse(json, Some(&self.room));
-                event.is_some_and(
-                    |event| matches!(event.membership(), Some((user, "invite")) if user == *ghost),
-                )
-            }
-            Arrived::Invite { user, .. } => user == ghost,
-            _ => false,
-        }))
+        let invited = waiting
+            .iter()
+            .filter_map(|(_, arrived)| match arrived {
+                Arrived::Event(json) | Arrived::AfterGap(json) => {
+                    let event = RoomEvent::parse(json, Some(&self.room))?;
+                    let (user, membership) = event.membership()?;
+                    (user == *ghost).then_some(membership == "invite")
+                }
+                Arrived::Invite { user, .. } => (user == ghost).then_some(true),
+                _ => None,
+            })
+            .last();
+        Ok(invited == Some(true))
     }
 
     /// A ghost leaves this room and destroys its keys.

@@ -155,6 +155,15 @@ impl Room {
         events.into()
     }
 
+    fn membership_of(&self, user: &str) -> Option<&'static str> {
+        let is = |of: &[String]| of.iter().any(|id| id == user);
+        match (is(&self.members), is(&self.invited)) {
+            (true, _) => Some("join"),
+            (_, true) => Some("invite"),
+            _ => None,
+        }
+    }
+
     fn set_membership(&mut self, user: &str, membership: &str) {
         self.members.retain(|member| member != user);
         self.invited.retain(|guest| guest != user);
@@ -393,11 +402,7 @@ impl FakeHomeserver {
     pub(crate) fn membership(&self, room: &ruma::RoomId, user: &UserId) -> &'static str {
         self.with(|server| {
             let room = &server.rooms[room.as_str()];
-            match user.as_str() {
-                user if room.members.iter().any(|member| member == user) => "join",
-                user if room.invited.iter().any(|guest| guest == user) => "invite",
-                _ => "leave",
-            }
+            room.membership_of(user.as_str()).unwrap_or("leave")
         })
     }
 
@@ -702,6 +707,10 @@ impl Server {
         {
             return match (method.as_str(), what) {
                 ("GET", ["state"]) => (200, room.state(id)),
+                ("GET", ["state", "m.room.member", of]) => match room.membership_of(of) {
+                    Some(membership) => (200, json!({"membership": membership})),
+                    None => refused(404, "M_NOT_FOUND"),
+                },
                 ("GET", ["messages"]) => {
                     let events = room.sent.iter().rev().map(|(_, event)| event);
                     let chunk: Vec<&Value> = events.collect();
@@ -743,6 +752,13 @@ impl Server {
                 }
                 self.rooms.insert(id.clone(), room);
                 return (200, json!({"room_id": id}));
+            }
+            ("GET", ["rooms", room, "state", "m.room.member", of]) if *of == who => {
+                let is_joined = user.joined.iter().any(|joined| joined == room);
+                return match is_joined {
+                    true => (200, json!({"membership": "join"})),
+                    false => refused(403, "M_FORBIDDEN"),
+                };
             }
             ("POST", ["rooms", room, "leave"]) => {
                 user.joined.retain(|joined| joined.as_str() != *room)
