@@ -298,14 +298,7 @@ pub(super) fn import_into(
         ));
     }
     let known = migrate::known(migrate::STEPS);
-    if schema > known {
-        let path = Path::new("the backup").to_owned();
-        return Err(StoreError::NewerSchema {
-            path,
-            found: schema,
-            known,
-        });
-    }
+    migrate::check(schema, known, Path::new("the backup"))?;
     let (mut ops, mut size, mut changes) = (Vec::new(), 0, 0u64);
     loop {
         let op = match &input.array()? {

@@ -91,6 +91,20 @@ pub enum StoreError {
         /// The newest version known.
         known: u32,
     },
+    /// The store was written by a version from before the first release.
+    #[error(
+        "the store at {path} has schema version {found}, and this stonechat reads versions from \
+         {oldest} on: it was written by a development version from before the first release; run \
+         that version on it, or begin with an empty folder (handles are then claimed again)"
+    )]
+    OlderSchema {
+        /// The folder of the store.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The oldest version that is read.
+        oldest: u32,
+    },
     /// A step from one schema version to the next failed; nothing of that step was written.
     #[error("cannot bring the store from schema version {from} to the next: {why}")]
     Migration {

@@ -130,13 +130,7 @@ pub(super) fn inspect(
         .get(SCHEMA)?
         .and_then(|v| v.try_into().ok().map(u32::from_be_bytes))
         .ok_or_else(|| damaged("it holds records but no schema version"))?;
-    if found > known {
-        return Err(StoreError::NewerSchema {
-            path: path.to_owned(),
-            found,
-            known,
-        });
-    }
+    migrate::check(found, known, path)?;
     let check = backend
         .get(KEY_CHECK)?
         .ok_or_else(|| damaged("it holds records but no key check"))?;

@@ -1,40 +1,55 @@
 //! From one schema version to the next.
 //!
-//! Version 1 is the first. `STEPS[0]` brings a store from 1 to 2, and so on. A step reads what it
-//! needs and returns its changes; they are written in one batch together with the new version, so
-//! that a crash leaves the store before or after the step. A step must be able to run on any size
-//! of store within memory; a larger change is cut into several steps.
+//! [`OLDEST`] is the first version that is read. `STEPS[0]` brings a store from it to the next, and
+//! so on. A step reads what it needs and returns its changes; they are written in one batch together
+//! with the new version, so that a crash leaves the store before or after the step. A step must be
+//! able to run on any size of store within memory; a larger change is cut into several steps.
+
+use std::path::Path;
 
 use super::{
     StoreError,
     backend::{Backend, Op},
     meta,
-    sum::{FLUSHES, Sum},
+    sum::Sum,
 };
 
 /// One step: reads the database as it is and returns what to change.
 pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 
+/// The oldest schema version that is read. No version before it was ever released, and no step leads
+/// from one of them here.
+///
+/// - 1: the first; 2: the sum of the records carries the number of the batch; 3: a record of
+///   `SeenByTime` may list further events.
+/// - 4: a waiting to-device message is kept under its ghost and a number (table 13), and dead letters
+///   have tables of their own (28, 29).
+pub(super) const OLDEST: u32 = 4;
+
 /// Every step there is, in order.
-pub(super) const STEPS: &[Step] = &[number_the_batches, list_what_came_together];
-
-/// 1 to 2: the sum of the records carries the number of the batch; the number of the last flush was
-/// a record of its own. [`Sum::kept`] reads both, every step writes the new one.
-fn number_the_batches(_: &dyn Backend) -> Result<Vec<Op>, StoreError> {
-    Ok(vec![Op::Delete(FLUSHES.to_vec())])
-}
-
-/// 2 to 3: a record of `SeenByTime` may list further events. The old ones list none and are read as
-/// they are; a program that knows version 2 could not read the new ones.
-fn list_what_came_together(_: &dyn Backend) -> Result<Vec<Op>, StoreError> {
-    Ok(Vec::new())
-}
+pub(super) const STEPS: &[Step] = &[];
 
 /// The newest version that these steps lead to.
 pub(super) fn known(steps: &[Step]) -> u32 {
     u32::try_from(steps.len())
         .unwrap_or(u32::MAX)
-        .saturating_add(1)
+        .saturating_add(OLDEST)
+}
+
+/// Refuses a version that no step leads from or to.
+pub(super) fn check(found: u32, known: u32, path: &Path) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    if found > known {
+        return Err(StoreError::NewerSchema { path, found, known });
+    }
+    if found < OLDEST {
+        return Err(StoreError::OlderSchema {
+            path,
+            found,
+            oldest: OLDEST,
+        });
+    }
+    Ok(())
 }
 
 /// Runs the steps from version `from` on; returns the sum of the records after them.
@@ -44,7 +59,7 @@ pub(super) fn run(
     mut sum: Sum,
     steps: &[Step],
 ) -> Result<Sum, StoreError> {
-    for (version, step) in (1u32..).zip(steps) {
+    for (version, step) in (OLDEST..).zip(steps) {
         if version < from {
             continue;
         }

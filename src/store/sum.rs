@@ -25,8 +25,6 @@ use super::{
 };
 
 const KEY: &[u8] = &[meta::ID, b'h'];
-/// In schema 1, the number of the last flush.
-pub(super) const FLUSHES: &[u8] = &[meta::ID, b'f'];
 const PAGE: usize = 256;
 
 /// How many batches there were, how many records there are after the last of them, and the sum of
@@ -44,9 +42,6 @@ impl Sum {
         let Some(bytes) = backend.get(KEY)? else {
             return Ok(None);
         };
-        if let Some((records, digests)) = parts(&bytes) {
-            return Self::of_schema_1(backend, records, digests).map(Some);
-        }
         let sum = bytes.split_first_chunk().and_then(|(batches, rest)| {
             let (records, digests) = parts(rest)?;
             Some(Self {
@@ -55,21 +50,6 @@ impl Sum {
                 digests,
             })
         });
-        Ok(sum)
-    }
-
-    /// In schema 1 what the store remembers about itself was not in the sum, and the number in
-    /// `progress` was that of the last flush.
-    fn of_schema_1(backend: &dyn Backend, records: u64, digests: u128) -> Result<Self, StoreError> {
-        let flushes = backend.get(FLUSHES)?.unwrap_or_default();
-        let mut sum = Self {
-            batches: flushes.try_into().map(u64::from_be_bytes).unwrap_or(0),
-            records,
-            digests,
-        };
-        for (key, value) in backend.scan(&[meta::ID], None, PAGE)? {
-            sum.add(&key, &value);
-        }
         Ok(sum)
     }
 
@@ -177,12 +157,6 @@ impl Sum {
         })
     }
 
-    /// As schema 1 kept it.
-    #[cfg(test)]
-    pub(super) fn schema_1(self) -> Vec<u8> {
-        [&self.records.to_be_bytes()[..], &self.digests.to_be_bytes()].concat()
-    }
-
     fn add(&mut self, key: &[u8], value: &[u8]) {
         if counts(key) {
             self.records = self.records.wrapping_add(1);
@@ -198,7 +172,7 @@ impl Sum {
 
 /// All but the sum itself.
 fn counts(key: &[u8]) -> bool {
-    key != KEY && key != FLUSHES
+    key != KEY
 }
 
 /// The number of records and the sum of their digests.

@@ -305,7 +305,7 @@ fn a_newer_schema_is_refused_and_an_older_one_is_brought_up_to_date() {
     drop(start(&[]).unwrap());
     assert_matches!(
         start(&[add_one, fail]),
-        Err(StoreError::Migration { from: 2, .. })
+        Err(StoreError::Migration { from: 5, .. })
     );
     assert_eq!(
         backend.get(&[200, 1]).unwrap(),
@@ -325,80 +325,32 @@ fn a_newer_schema_is_refused_and_an_older_one_is_brought_up_to_date() {
     assert_matches!(
         error,
         StoreError::NewerSchema {
-            found: 3,
-            known: 1,
+            found: 6,
+            known: 4,
             ..
         }
     );
     assert!(error.to_string().contains("run a newer stonechat"));
 }
 
-/// What schema 1 had, in the place of what this one has: no number with the sum, the store's records
-/// about itself not in it, and a count of flushes, with the last one in `progress`.
-fn back_to_schema_1(folder: &Path, flushes: u64, confirmed: u64) {
-    let options = StoreOptions::default();
-    let backend = sled::SledBackend::open(&folder.join("sled"), &options).unwrap();
-    let mut ops: Vec<Op> = [(b'f', flushes.to_be_bytes().to_vec())]
-        .into_iter()
-        .chain([(b's', vec![0, 0, 0, 1])])
-        .map(|(record, value)| Op::Put(vec![meta::ID, record], value))
-        .collect();
-    let own = backend.scan(&[meta::ID], None, 100).unwrap();
-    let without = MemoryBackend::default();
-    for (key, value) in backend.scan(&[], None, 100_000).unwrap() {
-        if !own.iter().any(|(own, _)| *own == key) {
-            without.apply(vec![Op::Put(key, value)]).unwrap();
-        }
-    }
-    let sum = Sum::of(&without).unwrap().schema_1();
-    ops.push(Op::Put(vec![meta::ID, b'h'], sum));
-    backend.apply(ops).unwrap();
-    backend.flush().unwrap();
-    let progress = Progress::open(folder).unwrap();
-    progress.write(confirmed).unwrap();
-}
-
 #[test]
-fn a_store_of_schema_1_is_brought_up_to_date_and_checked_as_before() {
+fn a_store_from_before_the_first_release_is_refused_with_words() {
     let (folder, key) = filled();
-    let doubt = folder.path().join("sled/doubt");
-    back_to_schema_1(folder.path(), 11, 11);
-    std::fs::write(&doubt, "as if something had been passed over").unwrap();
-    assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
-    assert!(!doubt.exists(), "all was counted and written anew");
-    let store = open(folder.path(), &key).unwrap();
-    let backend = store.inner.pending.backend();
-    assert_eq!(backend.get(&[meta::ID, b'f']).unwrap(), None);
-    let kept = Sum::kept(backend).unwrap().unwrap();
-    assert!(kept.batches() > 11, "{kept:?}");
-    kept.verify(backend, folder.path()).unwrap();
-    drop(store);
-
-    back_to_schema_1(folder.path(), 20, 21);
+    let options = StoreOptions::default();
+    let backend = sled::SledBackend::open(&folder.path().join("sled"), &options).unwrap();
+    backend.apply(vec![meta::schema(3)]).unwrap();
+    backend.flush().unwrap();
+    drop(backend);
     let error = read_all(folder.path(), &key).unwrap_err();
     assert_matches!(
         error,
-        StoreError::LostWrites {
-            found: 20,
-            expected: 21,
+        StoreError::OlderSchema {
+            found: 3,
+            oldest: 4,
             ..
         }
     );
-    back_to_schema_1(folder.path(), 21, 21);
-    let backend = sled::SledBackend::open(&folder.path().join("sled"), &StoreOptions::default());
-    let (lost, _) = backend
-        .as_ref()
-        .unwrap()
-        .scan(&[Names::ID], None, 1)
-        .unwrap()[0]
-        .clone();
-    let backend = backend.unwrap();
-    backend.apply(vec![Op::Delete(lost)]).unwrap();
-    backend.flush().unwrap();
-    drop(backend);
-    std::fs::write(&doubt, "something was passed over").unwrap();
-    let error = read_all(folder.path(), &key).unwrap_err();
-    assert_matches!(error, StoreError::Damaged { .. });
+    assert!(error.to_string().contains("begin with an empty folder"));
 }
 
 /// What damage at the end of a segment does: the last batches are gone, with all that they carried.
