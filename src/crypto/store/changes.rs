@@ -1,9 +1,9 @@
 //! From the changes that a machine hands over to records: everything of one call in one batch.
 
-use std::sync::PoisonError;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use matrix_sdk_crypto::{
-    olm::{InboundGroupSession, SenderDataType},
+    olm::{InboundGroupSession, PickledSession, SenderDataType, Session},
     store::types::{Changes, PendingChanges},
     vodozemac::megolm::SessionOrdering,
 };
@@ -18,7 +18,8 @@ use super::{
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
         DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY,
-        REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, encode, encode_json,
+        REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, decode, encode,
+        encode_json,
     },
 };
 
@@ -27,6 +28,19 @@ use super::{
 pub(super) struct ByDevice {
     pub(super) session: Vec<u8>,
     pub(super) sender_data: SenderDataType,
+}
+
+/// Maximum number of Olm sessions that are kept with one device. A client has one, and a second when
+/// it has lost its store or both sides began at the same time.
+pub(super) const OLM_SESSIONS: usize = 10;
+
+/// The sessions with one device that are to be saved.
+#[derive(Default)]
+struct Kept {
+    /// By their keys in the store.
+    pickles: BTreeMap<Vec<u8>, PickledSession>,
+    /// Whether one of them is not in the store yet.
+    are_more: bool,
 }
 
 /// Of keys of one session, the one that reads furthest back.
@@ -99,13 +113,7 @@ impl Ghost {
         changes: &Changes,
         writes: &mut Writes,
     ) -> Result<(), GhostStoreError> {
-        for session in &changes.sessions {
-            let sender = session.sender_key().to_base64();
-            let key = self
-                .keys
-                .of(OLM, &[sender.as_bytes(), session.session_id().as_bytes()]);
-            writes.put(OLM, key, encode(OLM, &session.pickle().await)?);
-        }
+        self.olm_sessions(&changes.sessions, writes).await?;
         for session in &changes.inbound_group_sessions {
             self.inbound(session, writes).await?;
         }
@@ -117,6 +125,57 @@ impl Ghost {
                 self.keys.of(PRIVATE_IDENTITY, &[]),
                 pickle,
             );
+        }
+        Ok(())
+    }
+
+    /// Saves Olm sessions. Of those with one device the [`OLM_SESSIONS`] used last are kept: any
+    /// device can begin as many as it likes, with the fallback key, and the machine reads them all
+    /// to read one message.
+    async fn olm_sessions(
+        &self,
+        sessions: &[Session],
+        writes: &mut Writes,
+    ) -> Result<(), GhostStoreError> {
+        let mut of_sender: BTreeMap<String, Kept> = BTreeMap::new();
+        for session in sessions {
+            let sender = session.sender_key().to_base64();
+            let parts = [sender.as_bytes(), session.session_id().as_bytes()];
+            let key = self.keys.of(OLM, &parts);
+            let pickle = session.pickle().await;
+            let kept = of_sender.entry(sender).or_default();
+            kept.are_more |= !self.has(&key)?;
+            kept.pickles.insert(key, pickle);
+        }
+        for (sender, mut kept) in of_sender {
+            if kept.are_more {
+                let prefix = self.keys.of(OLM, &[sender.as_bytes()]);
+                let mut all: Vec<_> = Vec::new();
+                for (key, plain) in self.list(OLM, &prefix)? {
+                    if !kept.pickles.contains_key(&key) {
+                        let pickle: PickledSession = decode(OLM, &plain)?;
+                        all.push((pickle.last_use_time, false, pickle.creation_time, key));
+                    }
+                }
+                for (key, pickle) in &kept.pickles {
+                    all.push((
+                        pickle.last_use_time,
+                        true,
+                        pickle.creation_time,
+                        key.clone(),
+                    ));
+                }
+                all.sort();
+                let too_many = all.len().saturating_sub(OLM_SESSIONS);
+                for (.., key) in all.into_iter().take(too_many) {
+                    if kept.pickles.remove(&key).is_none() {
+                        writes.delete(key);
+                    }
+                }
+            }
+            for (key, pickle) in kept.pickles {
+                writes.put(OLM, key, encode(OLM, &pickle)?);
+            }
         }
         Ok(())
     }

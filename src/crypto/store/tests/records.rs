@@ -1,12 +1,17 @@
 //! Ghosts do not see each other; what the files show; bounds; runs.
 
 use assert_matches::assert_matches;
-use matrix_sdk_crypto::{OlmMachine, olm::OlmMessageHash};
-use ruma::device_id;
+use matrix_sdk_crypto::{
+    OlmMachine,
+    olm::{OlmMessageHash, PickledSession, Session},
+    vodozemac::olm::{Account as VodozemacAccount, SessionConfig},
+};
+use ruma::{SecondsSinceUnixEpoch, device_id};
 
 use super::{
     super::{
         GhostStoreError,
+        changes::OLM_SESSIONS,
         hashes::GENERATION,
         record::{ACCOUNT, OLM_HASH, OUTBOUND},
     },
@@ -365,4 +370,55 @@ async fn of_two_keys_of_a_session_that_come_at_once_the_one_that_reads_further_b
             .await;
         assert_eq!(found.unwrap().unwrap().first_known_index(), 0);
     }
+}
+
+/// Any device can begin as many as it likes, with the fallback key.
+#[tokio::test]
+async fn of_the_olm_sessions_with_one_device_those_used_last_are_kept() {
+    let store = Store::in_memory();
+    let all = GhostStores::open(&store).unwrap();
+    let ghost = all.ghost(sam()).unwrap();
+    settle(&ghost, sam()).await;
+    let own = ghost.get_own_device().await.unwrap();
+    let session = |sender: &VodozemacAccount, used: u32| {
+        let theirs = VodozemacAccount::new().curve25519_key();
+        let pickle = VodozemacAccount::new()
+            .create_outbound_session(SessionConfig::version_1(), theirs, theirs)
+            .unwrap()
+            .pickle();
+        let pickle = PickledSession {
+            pickle,
+            sender_key: sender.curve25519_key(),
+            created_using_fallback_key: true,
+            creation_time: SecondsSinceUnixEpoch(1_u32.into()),
+            last_use_time: SecondsSinceUnixEpoch(used.into()),
+        };
+        Session::from_pickle(own.as_device_keys().clone(), pickle).unwrap()
+    };
+    let save = async |sessions: Vec<Session>| {
+        let changes = Changes {
+            sessions,
+            ..Default::default()
+        };
+        ghost.save_changes(changes).await.unwrap();
+    };
+    let used = async |sender: &VodozemacAccount| {
+        let key = sender.curve25519_key().to_base64();
+        let sessions = ghost.get_sessions(&key).await.unwrap().unwrap_or_default();
+        let used = sessions
+            .iter()
+            .map(|it| u64::from(it.last_use_time.0));
+        let mut used: Vec<u64> = used.collect();
+        used.sort_unstable();
+        used
+    };
+    let (friend, attacker) = (VodozemacAccount::new(), VodozemacAccount::new());
+    save(vec![session(&friend, 5)]).await;
+    for n in 0..3 * OLM_SESSIONS as u32 {
+        save(vec![session(&attacker, 100 + n)]).await;
+    }
+    assert_eq!(used(&attacker).await, (120..130).collect::<Vec<u64>>());
+    save((200..230).map(|n| session(&attacker, n)).collect()).await;
+    assert_eq!(used(&attacker).await, (220..230).collect::<Vec<u64>>());
+    assert_eq!(used(&friend).await, [5]);
 }
