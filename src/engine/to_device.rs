@@ -80,9 +80,10 @@ impl Engine {
             }
             let engine = self.clone();
             self.spawn(async move {
-                let _few_at_a_time = engine.0.to_device.places.acquire().await;
+                // Its turn first: a place that waits for a turn would be lost to every other ghost.
                 let _turn = queue.turn.lock().await;
-                queue.is_asked.store(false, Ordering::Release);
+                let _few_at_a_time = engine.0.to_device.places.acquire().await;
+                queue.is_asked.swap(false, Ordering::AcqRel);
                 engine.hand_over_all(&ghost).await;
             });
         }
