@@ -19,6 +19,13 @@ use super::{
     slots::{InUse, Pinned},
 };
 
+/// How a round of errands ended.
+enum Round {
+    Done,
+    /// Another round repairs the sessions.
+    LeftToAnother,
+}
+
 impl Machines {
     /// Carries out what the machine has waiting. What fails stays with the machine; the next round
     /// takes it up again.
@@ -27,6 +34,18 @@ impl Machines {
     /// of those who wrote to the ghost.
     pub(super) async fn run_errands(&self, ghost: &Pinned) -> Result<(), CryptoError> {
         ghost.slot.errands_due.store(true, Ordering::Relaxed);
+        let round = self.run_round(ghost).await;
+        match round {
+            Ok(Round::Done) => ghost.slot.errands_due.store(false, Ordering::Relaxed),
+            // The other round says how it ended.
+            Ok(Round::LeftToAnother) => {}
+            // Another round may have ended well meanwhile.
+            Err(_) => ghost.slot.errands_due.store(true, Ordering::Relaxed),
+        }
+        round.map(drop)
+    }
+
+    async fn run_round(&self, ghost: &Pinned) -> Result<Round, CryptoError> {
         ghost.slot.repairs_asked.store(true, Ordering::Release);
         {
             let _a_place = self.0.uploads.acquire().await;
@@ -37,13 +56,12 @@ impl Machines {
         while ghost.slot.repairs_asked.load(Ordering::Acquire) {
             // Whoever is at it does this as well.
             let Ok(_one_at_a_time) = ghost.slot.repairing.try_lock() else {
-                return Ok(());
+                return Ok(Round::LeftToAnother);
             };
             ghost.slot.repairs_asked.store(false, Ordering::Release);
             self.repair_sessions(ghost).await?;
         }
-        ghost.slot.errands_due.store(false, Ordering::Relaxed);
-        Ok(())
+        Ok(Round::Done)
     }
 
     /// Sends what the machine wants sent. To be called with the errands locked.
