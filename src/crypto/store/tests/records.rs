@@ -405,9 +405,7 @@ async fn of_the_olm_sessions_with_one_device_those_used_last_are_kept() {
     let used = async |sender: &VodozemacAccount| {
         let key = sender.curve25519_key().to_base64();
         let sessions = ghost.get_sessions(&key).await.unwrap().unwrap_or_default();
-        let used = sessions
-            .iter()
-            .map(|it| u64::from(it.last_use_time.0));
+        let used = sessions.iter().map(|it| u64::from(it.last_use_time.0));
         let mut used: Vec<u64> = used.collect();
         used.sort_unstable();
         used
