@@ -118,8 +118,9 @@ impl RoomActor {
     fn is_about_to_be_invited(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
         let store = self.engine.store();
         let waiting = store.scan::<Inbox>(&prefix(&self.room), None, WAITING)?;
-        let invited = waiting
+        let mut memberships = waiting
             .iter()
+            .rev()
             .filter_map(|(_, arrived)| match arrived {
                 Arrived::Event(json) | Arrived::AfterGap(json) => {
                     let event = RoomEvent::parse(json, Some(&self.room))?;
@@ -128,9 +129,8 @@ impl RoomActor {
                 }
                 Arrived::Invite { user, .. } => (user == ghost).then_some(true),
                 _ => None,
-            })
-            .last();
-        Ok(invited == Some(true))
+            });
+        Ok(memberships.next() == Some(true))
     }
 
     /// A ghost leaves this room and destroys its keys.
