@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// Waits for something for as long as the service goes on.
-    async fn unless_stopping<T>(
+    pub(super) async fn unless_stopping<T>(
         &self,
         wait: impl Future<Output = Option<T>>,
     ) -> Result<T, EngineError> {

@@ -187,7 +187,14 @@ impl Engine {
                 Ok((keys, follows)) => {
                     if follows {
                         let (engine, user) = (self.clone(), user.clone());
-                        self.spawn(async move { engine.machines().follow_up(&user).await });
+                        self.spawn(async move {
+                            let sending = async {
+                                engine.machines().follow_up(&user).await;
+                                Some(())
+                            };
+                            // What a stop cuts short is due again at the next start.
+                            let _stopping = engine.unless_stopping(sending).await;
+                        });
                     }
                     for key in keys {
                         let arrived = Arrived::Key { user: user.clone() };
