@@ -265,20 +265,23 @@ impl RoomActor {
                 batch.delete::<Kept>(&key);
             }
         }
-        if let Some(control) = self.record.control.take()
-            && let Some(person) = control.person
-            && engine.store().get::<ControlRooms>(&person)?.as_ref() == Some(&self.room)
-        {
-            batch.delete::<ControlRooms>(&person);
-            let mut change = engine.directory().begin().await;
-            change.requests_unseen(&person)?;
-            let (changed, lock) = change.into_parts();
-            batch.merge(changed);
-            let settled = self.settle(batch, []);
-            drop(lock);
-            return settled;
+        let person = self.record.control.take().and_then(|it| it.person);
+        let Some(person) = person else {
+            return self.settle(batch, []);
+        };
+        // Another room of theirs may become the one meanwhile.
+        let _one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
+        if engine.store().get::<ControlRooms>(&person)?.as_ref() != Some(&self.room) {
+            return self.settle(batch, []);
         }
-        self.settle(batch, [])
+        batch.delete::<ControlRooms>(&person);
+        let mut change = engine.directory().begin().await;
+        change.requests_unseen(&person)?;
+        let (changed, lock) = change.into_parts();
+        batch.merge(changed);
+        let settled = self.settle(batch, []);
+        drop(lock);
+        settled
     }
 
     /// Looks who is here; the person may have written before the bot came.
