@@ -164,7 +164,7 @@ impl RoomActor {
             Effect::TellAsker { saying } => {
                 let plain = saying.plain(is.handle());
                 let html = plain.clone();
-                let source = format!("{}{saying:?}", self.room);
+                let source = format!("{} {}", self.room, saying.id());
                 let words = Words { plain, html };
                 self.engine.tell(&is.invite.asker, words, source).await?;
             }

@@ -394,7 +394,7 @@ pub(super) fn cause(effect: &Effect) -> String {
     match effect {
         Effect::PassOn { event, .. } | Effect::PassOnEdit { event, .. } => id(event),
         Effect::TakeBack { of } => id(of),
-        Effect::Say { saying } => format!("{saying:?}"),
+        Effect::Say { saying } => saying.id(),
         _ => String::new(),
     }
 }

@@ -45,6 +45,30 @@ pub enum Saying {
 }
 
 impl Saying {
+    /// Returns the name under which a transaction id knows the sentence, with what makes it another
+    /// sentence: what was said before a crash is not said again. Names stay as they are.
+    pub fn id(&self) -> String {
+        let name = match self {
+            Self::GroupFromInviteOn => "group-from-invite-on",
+            Self::BackTo { room } => return format!("back-to {room}"),
+            Self::SendAgainEncrypted => "send-again-encrypted",
+            Self::SendAgainUnreadable => "send-again-unreadable",
+            Self::SendAgainOther => "send-again-other",
+            Self::OwnerNotInvitable => "owner-not-invitable",
+            Self::WaitingForJoin => "waiting-for-join",
+            Self::WaitingForDevice => "waiting-for-device",
+            Self::AskingFirst => "asking-first",
+            Self::AskingFirstInGroup => "asking-first-in-group",
+            Self::AskingFirstStrict => "asking-first-strict",
+            Self::EnoughKept => "enough-kept",
+            Self::NotKept => "not-kept",
+            Self::OwnerDidNotCome => "owner-did-not-come",
+            Self::StrictSendAgain => "strict-send-again",
+            Self::SaidAtTheLast => "said-at-the-last",
+        };
+        name.to_owned()
+    }
+
     /// Whether this tells an asker that the ghost stays and why.
     pub fn is_asking(&self) -> bool {
         matches!(self, Self::AskingFirst | Self::AskingFirstInGroup)

@@ -103,9 +103,9 @@ impl Case {
         let asker = self.is.people.iter();
         let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
         let shown_as = asker.next().map(|person| person.name.clone());
-        let origin = self.is.origin.clone();
+        let opened = format!("opened {}", room_name(self.is.origin.as_ref()));
         for handle in handles {
-            let cause = format!("opened {origin:?} {handle}");
+            let cause = format!("{opened} {handle}");
             let saying = match (&shown_as, self.is.direct) {
                 (Some(shown_as), true) => Saying::Masked {
                     handle,
@@ -336,7 +336,7 @@ impl Case {
             return self.furnish_all(Place::Origin);
         }
         for place in self.is.others(Place::Origin) {
-            let cause = format!("went {:?} {person}", self.is.origin);
+            let cause = format!("went {} {person}", room_name(self.is.origin.as_ref()));
             self.say(place, Saying::WentAway { name: name.clone() }, &cause);
         }
         // A ghost that is not needed leaves. Whoever comes back finds the same portals.
@@ -378,7 +378,11 @@ impl Case {
         self.at(Place::Portal(person), Effect::Depart);
         let name = self.is.people[person].name.clone();
         // Whoever comes back has another portal, and may go again.
-        let cause = format!("gone {:?} {person} {portal:?}", self.is.origin);
+        let (origin, portal) = (
+            room_name(self.is.origin.as_ref()),
+            room_name(portal.as_ref()),
+        );
+        let cause = format!("gone {origin} {person} {portal}");
         self.say(Place::Origin, Saying::WentAway { name }, &cause);
         self.at(Place::Origin, Effect::Leave { person, sent_away });
         self.furnish_all(Place::Origin);
@@ -477,4 +481,9 @@ impl Case {
             self.effects.push((room, effect));
         }
     }
+}
+
+/// Returns a room as it stands in the cause of a sentence, which goes into a transaction id.
+fn room_name(room: Option<&OwnedRoomId>) -> &str {
+    room.map_or("none", |room| room.as_str())
 }
