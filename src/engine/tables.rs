@@ -307,3 +307,7 @@ pub(super) struct Copy {
     /// The place of its author among the people of the conversation.
     pub by: u32,
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;
