@@ -20,62 +20,21 @@
 //! follows from the ghost, the room and the event that caused it, and everything else is looked up
 //! before it is changed.
 
-mod calls;
-mod carry;
-mod continuity;
-mod control;
-mod control_effects;
-mod control_room;
-#[cfg(test)]
-mod control_tests;
-mod converse;
-mod dead_letters;
-mod delivery;
-mod depart;
-mod effects;
-mod ephemeral;
+mod actors;
+mod control_rooms;
+mod conversations;
 mod error;
 mod event;
-mod event_map;
-mod follow;
-mod gather;
-mod intake;
-#[cfg(test)]
-mod intake_property_tests;
-#[cfg(test)]
-mod intake_tests;
-mod interject;
-mod introduce;
+mod inbox;
+mod introductions;
 mod keyed;
-mod look_back;
-mod media;
-mod mend;
-mod module;
-mod naming;
-mod patience;
+mod maintenance;
+mod messaging;
+mod module_api;
 mod places;
-mod portal;
-mod reconcile;
-mod request;
-mod restore;
-#[cfg(test)]
-mod restore_tests;
+mod records;
+mod retry;
 mod room;
-mod rooms;
-mod seat;
-#[cfg(test)]
-mod send_tests;
-mod speak;
-mod stock;
-mod tables;
-mod take;
-#[cfg(test)]
-mod talk_tests;
-mod to_device;
-#[cfg(test)]
-mod to_device_tests;
-mod undelivered;
-mod views;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -90,14 +49,14 @@ use std::{
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
-pub use control::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
-pub use dead_letters::count_dead_letters;
+pub use control_rooms::state::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
-pub use request::Shown;
-pub use restore::NOT_IN_BACKUPS;
+pub use inbox::dead_letters::count_dead_letters;
+pub use introductions::request::Shown;
+pub use maintenance::restore::NOT_IN_BACKUPS;
 
 /// The table of control rooms in a backup, to count them by.
-pub const CONTROL_ROOMS_TABLE: u8 = <tables::ControlRooms as crate::store::Table>::ID;
+pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Table>::ID;
 
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
@@ -189,9 +148,9 @@ struct Inner {
     intake: Mutex<()>,
     /// All that has arrived with lower numbers is durable.
     arrived: AtomicU64,
-    echoes: intake::Echoes,
-    to_device: to_device::Queues,
-    counts: Mutex<HashMap<OwnedUserId, intake::KeyCounts>>,
+    echoes: inbox::accept::Echoes,
+    to_device: inbox::to_device::Queues,
+    counts: Mutex<HashMap<OwnedUserId, inbox::accept::KeyCounts>>,
     rooms: std::sync::Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
     /// Set once the bot is made: from then on rooms have actors.
     started: AtomicBool,
@@ -211,7 +170,7 @@ struct Inner {
     /// One conversation at a time is decided on.
     conversing: std::sync::Mutex<()>,
     /// When one was changed by that.
-    changes: converse::Changes,
+    changes: conversations::repository::Changes,
     /// Held, by ghost, while it makes a portal: what is not written down yet is not to be left
     /// again.
     creating: KeyedLocks<OwnedUserId>,
@@ -221,7 +180,7 @@ struct Inner {
     furnishings: KeyedLocks<(String, usize)>,
     /// Told when a room of a conversation was left.
     departed: Notify,
-    views: views::Views,
+    views: messaging::room_cache::Views,
     /// Whether calls that are being made have relays.
     calls: std::sync::Mutex<CallWatch>,
     /// How often something may have been lost on the way here.
@@ -243,8 +202,8 @@ impl Engine {
     /// An engine that takes in what arrives, but does nothing about it until [`Engine::start`].
     pub fn new(parts: Parts, settings: Settings) -> Result<Self, StoreError> {
         // Before anything is taken in: what is there now was there before the restore.
-        restore::prepare(&parts.store, parts.clock.now())?;
-        let sequence = tables::first_sequence(&parts.store)?;
+        maintenance::restore::prepare(&parts.store, parts.clock.now())?;
+        let sequence = records::first_sequence(&parts.store)?;
         let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
         Ok(Self(Arc::new(Inner {
             parts,
@@ -252,8 +211,8 @@ impl Engine {
             sequence: AtomicU64::new(sequence),
             intake: Mutex::default(),
             arrived: AtomicU64::new(sequence),
-            echoes: intake::Echoes::default(),
-            to_device: to_device::Queues::default(),
+            echoes: inbox::accept::Echoes::default(),
+            to_device: inbox::to_device::Queues::default(),
             counts: Mutex::default(),
             rooms: std::sync::Mutex::default(),
             started: AtomicBool::new(false),
@@ -266,11 +225,11 @@ impl Engine {
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
             conversing: std::sync::Mutex::default(),
-            changes: converse::Changes::default(),
+            changes: conversations::repository::Changes::default(),
             creating: KeyedLocks::default(),
             furnishings: KeyedLocks::default(),
             departed: Notify::new(),
-            views: views::Views::default(),
+            views: messaging::room_cache::Views::default(),
             calls: std::sync::Mutex::default(),
             doubts: AtomicU64::new(0),
             taken_at: std::sync::Mutex::default(),

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     clock::SystemClock,
     directory::ClaimedBy,
-    engine::{Settings, intake_tests},
+    engine::{Settings, inbox::accept_tests},
     handle::{Handle, HandleRules},
     matrix::Transaction,
     testing::FakeHomeserver,
@@ -43,7 +43,7 @@ fn one_server_holds_two_places_and_our_own_people_have_theirs() {
 
 /// An engine that runs, with `@sam` of Samuel, of this server.
 async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver) {
-    let (engine, _, fake) = intake_tests::engine_with(Arc::new(SystemClock), adjust).await;
+    let (engine, _, fake) = accept_tests::engine_with(Arc::new(SystemClock), adjust).await;
     let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
     let mut change = engine.directory().begin().await;
     let (samuel, by) = (user_id!("@samuel:hs.test"), ClaimedBy::Person);

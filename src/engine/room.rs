@@ -7,11 +7,11 @@ use tokio::sync::Notify;
 
 use super::{
     Engine, EngineError,
-    delivery::Deliveries,
-    media::Uploaded,
-    patience::INSIST,
+    conversations::delivery_receipts::Deliveries,
+    messaging::media::Uploaded,
     places::Place,
-    tables::{Arrived, Conversations, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, What},
+    records::{Arrived, Conversations, Due, Inbox, OpenWork, Outbox, RoomRecord, Rooms, What},
+    retry::INSIST,
 };
 use crate::{
     clock::Timestamp,

@@ -1,0 +1,225 @@
+//! What a room does about what has arrived in it.
+
+use ruma::OwnedUserId;
+
+use crate::{
+    engine::{
+        EngineError,
+        control_rooms::state::{Control, ControlEffect, ControlPhase},
+        event::RoomEvent,
+        records::{Arrived, Inbox, Seen, What},
+        retry::INSIST,
+        room::RoomActor,
+    },
+    introduction::{Input, Introduction},
+    matrix::bounds::{DeadLetter, DeadLetterReason},
+    store::Batch,
+};
+
+impl RoomActor {
+    pub(in crate::engine) async fn take(
+        &mut self,
+        number: u64,
+        arrived: Arrived,
+    ) -> Result<(), EngineError> {
+        let mut batch = Batch::new();
+        batch.delete::<Inbox>(&(self.room.clone(), number));
+        match arrived {
+            Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.room)) {
+                Some(event) => self.handle(event, &json, batch).await,
+                None => Ok(self.engine.store().apply(batch)?),
+            },
+            Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.room)) {
+                Some(event) => {
+                    match self.make_sure(event.clone(), &json).await {
+                        // What cannot be looked up must not cost what is here.
+                        Err(error)
+                            if !error.is_transient()
+                                || self.has_insisted(number, INSIST, &error) =>
+                        {
+                            let room = &self.room;
+                            tracing::error!(%room, %error, "what an event follows is not looked for");
+                        }
+                        sure => sure?,
+                    }
+                    self.handle(event, &json, batch).await
+                }
+                None => Ok(self.engine.store().apply(batch)?),
+            },
+            Arrived::Invite { user, state } => self.invite_without_event(&user, state, batch).await,
+            Arrived::Made { person } => {
+                self.record
+                    .control
+                    .get_or_insert_with(|| Control::made(person));
+                // They may have come already.
+                let effects = [ControlEffect::Invite, ControlEffect::Look];
+                self.settle(batch, effects.map(What::Control))
+            }
+            Arrived::Key { user } if user == self.engine.0.settings.bot => {
+                self.key_for_bot(batch).await
+            }
+            Arrived::Key { user } => self.key_for_ghost(&user, batch).await,
+            Arrived::KeyForStrict { ghost, sender } => self.key_for_strict(&ghost, &sender, batch),
+            Arrived::Answered { ghost, accepted } => {
+                let effects = self.feed(&ghost, &Input::Answered { accepted });
+                self.settle(batch, effects)
+            }
+            Arrived::Seated {
+                conversation,
+                ghosts,
+            } => self.seated(conversation, ghosts, batch),
+            Arrived::Awaited {
+                conversation,
+                ghosts,
+            } => self.awaited(conversation, ghosts, batch),
+            Arrived::Upgraded { to, by } => self.replaced(to, by, batch).await,
+            Arrived::Ask { owner, number } => self.asked(&owner, number, batch).await,
+            Arrived::Tell {
+                plain,
+                html,
+                source,
+            } => self.tell(plain, html, source, batch),
+        }
+    }
+
+    /// Handles an event once, however it came. `batch` is written together with what follows.
+    pub(in crate::engine) async fn handle(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let seen = self.engine.store().get::<Seen>(&event.id)?;
+        if seen.is_some_and(|seen| seen.handled) {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        // Until the bot knows whose room it is in, it reads nothing; then it reads back.
+        let bot_is_here = self.bot_is_here();
+        let unread = bot_is_here && !self.is_ready() && event.membership().is_none();
+        if !unread {
+            self.engine.mark_seen(&event.id, true, &mut batch)?;
+        }
+        let invited = event
+            .membership()
+            .filter(|(_, membership)| *membership == "invite");
+        if let Some((user, _)) = invited.filter(|(user, _)| self.engine.is_ours(user)) {
+            let state = event.invite_state.clone();
+            let bot = user == self.engine.0.settings.bot;
+            if bot {
+                return self.bot_invited(&event.sender, &state, batch).await;
+            }
+            let direct = event.content["is_direct"] == true;
+            return self
+                .ghost_invited(&user, &event.sender, direct, batch)
+                .await;
+        }
+        let introducing = self.record.introductions.iter().any(Introduction::is_open);
+        if (bot_is_here || self.record.seat.is_some()) && introducing {
+            self.handle_in_introduction(event.clone(), json, Batch::new())
+                .await?;
+        }
+        if self.record.seat.is_some() && !bot_is_here {
+            return self.handle_in_conversation(event, json, batch).await;
+        }
+        if bot_is_here {
+            if unread {
+                return Ok(self.engine.store().apply(batch)?);
+            }
+            return self.handle_in_control_room(event, json, batch).await;
+        }
+        self.handle_in_introduction(event, json, batch).await
+    }
+
+    /// Whether the bot is in this room, or on its way in.
+    pub(in crate::engine) fn bot_is_here(&self) -> bool {
+        self.record
+            .control
+            .as_ref()
+            .is_some_and(|control| control.phase != ControlPhase::Left)
+    }
+
+    async fn invite_without_event(
+        &mut self,
+        user: &OwnedUserId,
+        state: Vec<String>,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let state: Vec<_> = state
+            .into_iter()
+            .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
+            .collect();
+        let Some(asker) = asker_of(user, &state) else {
+            let letter = DeadLetter {
+                reason: DeadLetterReason::InviteWithoutAsker,
+                room: Some(self.room.clone()),
+                user: Some(user.clone()),
+                event_type: Some("m.room.member".to_owned()),
+                size: state.iter().map(|event| event.get().len() as u64).sum(),
+            };
+            self.engine.note_dead_letters(&[letter], batch).await?;
+            // Nobody is let in here, so no key is expected.
+            return Ok(self.engine.machines().turn_away(user, &self.room).await?);
+        };
+        if *user == self.engine.0.settings.bot {
+            return self.bot_invited(&asker, &state, batch).await;
+        }
+        self.ghost_invited(user, &asker, true, batch).await
+    }
+}
+
+/// Returns who sent the invite in the stripped state that a user was shown. The inviting server's own
+/// entries stand before the invite, and it can put any number of invites there that others never
+/// sent: so where two of them disagree, nobody is the asker.
+fn asker_of(user: &OwnedUserId, state: &[Box<serde_json::value::RawValue>]) -> Option<OwnedUserId> {
+    let senders = state.iter().filter_map(|event| {
+        let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
+        let invite = event["type"] == "m.room.member"
+            && event["state_key"] == user.as_str()
+            && event["content"]["membership"] == "invite";
+        invite.then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
+    });
+    let senders: Vec<Option<OwnedUserId>> = senders.collect();
+    let last = senders.last()?.clone()?;
+    let agreed = senders.iter().all(|sender| sender.as_ref() == Some(&last));
+    agreed.then_some(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, value::to_raw_value};
+
+    use super::*;
+
+    fn asker(senders: &[&str]) -> Option<String> {
+        let user: OwnedUserId = "@_dm_sam:hs.test".try_into().unwrap();
+        let members = senders.iter().map(|sender| {
+            to_raw_value(&json!({
+                "type": "m.room.member", "state_key": user, "sender": sender,
+                "content": {"membership": "invite"},
+            }))
+            .unwrap()
+        });
+        let others = [
+            json!({"type": "m.room.member", "state_key": "@x:evil.org", "sender": "@alice:hs.test",
+                "content": {"membership": "invite"}}),
+            json!({"type": "m.room.member", "state_key": user, "sender": "@alice:hs.test",
+                "content": {"membership": "leave"}}),
+            json!("nonsense"),
+        ];
+        let others = others.iter().map(|other| to_raw_value(other).unwrap());
+        let state: Vec<_> = others.chain(members).collect();
+        asker_of(&user, &state).map(|asker| asker.to_string())
+    }
+
+    #[test]
+    fn an_invite_that_names_two_askers_has_none() {
+        assert_eq!(asker(&["@eve:evil.org"]).as_deref(), Some("@eve:evil.org"));
+        assert_eq!(
+            asker(&["@eve:evil.org", "@eve:evil.org"]).as_deref(),
+            Some("@eve:evil.org")
+        );
+        assert_eq!(asker(&["@alice:hs.test", "@eve:evil.org"]), None);
+        assert_eq!(asker(&["nobody", "@eve:evil.org"]), None);
+        assert_eq!(asker(&[]), None);
+    }
+}

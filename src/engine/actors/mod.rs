@@ -1,0 +1,4 @@
+//! One actor a room, which takes what has arrived there in order.
+
+pub(in crate::engine) mod dispatch;
+pub(in crate::engine) mod registry;

@@ -1,0 +1,407 @@
+//! What a room's actor does in a control room.
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::value::RawValue;
+
+use crate::{
+    crypto::DecryptError,
+    engine::{
+        EngineError, Invited, Message, Task, Words,
+        control_rooms::state::{Control, ControlEffect, ControlPhase, Remark},
+        conversations::failures::not_trusted,
+        event::RoomEvent,
+        records::{ControlRooms, Due, Kept, Outbox, Untold, What},
+        room::RoomActor,
+    },
+    introduction::{Reason, RoomView},
+    store::{Batch, prefix},
+};
+
+/// How many things may wait to be told to somebody who has not come to their control room.
+const UNTOLD_AT_MOST: usize = 20;
+
+impl RoomActor {
+    /// The bot was invited. Only the invite is looked at: whoever invites it into many rooms, or
+    /// into one that can be no control room, makes it enter none.
+    pub(in crate::engine) async fn bot_invited(
+        &mut self,
+        asker: &OwnedUserId,
+        state: &[Box<RawValue>],
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.engine.is_ours(asker) || self.bot_is_here() {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        let engine = self.engine.clone();
+        let view = RoomView::from_state(state.iter().map(AsRef::as_ref));
+        let mut change = engine.directory().begin().await;
+        let invited = engine
+            .spokesperson()
+            .invited(asker, &view, &mut change, engine.now())?;
+        let (changed, lock) = change.into_parts();
+        batch.merge(changed);
+        let left_alone = invited == Invited::LeaveAlone;
+        let effects = match invited {
+            Invited::Come => {
+                let (control, effects) = Control::invited(asker.clone());
+                self.record.control = Some(control);
+                effects
+            }
+            Invited::Decline(reason) => vec![ControlEffect::Decline {
+                inviter: asker.clone(),
+                reason,
+            }],
+            Invited::LeaveAlone => Vec::new(),
+        };
+        self.settle(batch, effects.into_iter().map(What::Control))?;
+        drop(lock);
+        if left_alone {
+            let bot = &engine.settings().bot;
+            engine.machines().turn_away(bot, &self.room).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the bot can answer here.
+    pub(in crate::engine) fn is_ready(&self) -> bool {
+        self.record
+            .control
+            .as_ref()
+            .is_some_and(|c| c.phase == ControlPhase::Ready)
+    }
+
+    /// An event in a room with the bot.
+    pub(in crate::engine) async fn handle_in_control_room(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let bot = self.engine.settings().bot.clone();
+        if let Some((user, membership)) = event.membership() {
+            return self.member_of_control_room(&bot, &user, membership, batch);
+        }
+        let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        if event.sender != person {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        match event.kind.as_str() {
+            "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
+            // In clear, in every room: it serves only what can be undone.
+            "m.reaction" => self.react(&person, &event, batch).await,
+            // Somebody could open the room to others.
+            "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
+                self.settle(batch, [What::Control(ControlEffect::Look)])
+            }
+            "m.room.message" => self.remark(Remark::NotEncrypted, &event.id, batch),
+            _ => Ok(self.engine.store().apply(batch)?),
+        }
+    }
+
+    fn member_of_control_room(
+        &mut self,
+        bot: &OwnedUserId,
+        user: &OwnedUserId,
+        membership: &str,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let Some(control) = &mut self.record.control else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let gone = matches!(membership, "leave" | "ban");
+        if user == bot {
+            if gone && control.phase != ControlPhase::Left {
+                control.phase = ControlPhase::Left;
+                return self.settle(batch, [What::Control(ControlEffect::Forget)]);
+            }
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        // Whoever comes or goes: look whether this is still a room of two.
+        if matches!(control.phase, ControlPhase::Ready | ControlPhase::Looking) {
+            self.engine
+                .machines()
+                .outdate_for_all(std::slice::from_ref(user));
+            return self.settle(batch, [What::Control(ControlEffect::Look)]);
+        }
+        Ok(self.engine.store().apply(batch)?)
+    }
+
+    async fn hear(
+        &mut self,
+        bot: &OwnedUserId,
+        person: &OwnedUserId,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let key = (self.room.clone(), event.id.clone());
+        match self.decrypt(bot, &event.id, json).await {
+            Ok((kind, content)) => {
+                batch.delete::<Kept>(&key);
+                self.waits_no_more(&event.id);
+                self.answer(person, &event, &kind, &content, batch).await
+            }
+            // Nothing has been found out about the event: it is looked at again.
+            Err(error) if error.is_transient() => Err(error),
+            Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {
+                let now = self.engine.now();
+                let Some(control) = &mut self.record.control else {
+                    return Ok(());
+                };
+                if control.wait_for_key(event.id, now) {
+                    batch.put::<Kept>(&key, &json.to_owned())?;
+                }
+                self.settle(batch, [])
+            }
+            Err(EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
+                self.waits_no_more(&event.id);
+                self.remark(Remark::Unreadable, &event.id, batch)
+            }
+            Err(EngineError::Decrypt(DecryptError::Untrusted(distrust))) => {
+                self.waits_no_more(&event.id);
+                let remark = match not_trusted(distrust) {
+                    Reason::TooManyDevices => Remark::TooManyDevices,
+                    _ => Remark::UnsignedDevice,
+                };
+                self.remark(remark, &event.id, batch)
+            }
+            Err(EngineError::Decrypt(error)) => {
+                tracing::warn!(room = %self.room, %error, "a message to the bot is ignored");
+                self.waits_no_more(&event.id);
+                self.settle(batch, [])
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn waits_no_more(&mut self, event: &OwnedEventId) {
+        if let Some(control) = &mut self.record.control {
+            control.waiting.retain(|(waiting, _)| waiting != event);
+        }
+    }
+
+    /// The command, its answer and "event done" are one write.
+    async fn answer(
+        &mut self,
+        person: &OwnedUserId,
+        event: &RoomEvent,
+        kind: &str,
+        content: &serde_json::Value,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let unseen = self.unseen_requests(person)?;
+        let mut change = engine.directory().begin().await;
+        let message = Message {
+            person,
+            event_type: kind,
+            content,
+            sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
+            now: engine.now(),
+        };
+        let answer = engine.spokesperson().answer(message, &mut change)?;
+        let (changed, lock) = change.into_parts();
+        batch.merge(changed);
+        // Whoever asked is answered before somebody else is told.
+        let (tell, before): (Vec<Task>, Vec<Task>) = answer
+            .tasks
+            .into_iter()
+            .partition(|task| matches!(task, Task::Tell { .. }));
+        let source = event.id.to_string();
+        let say = answer
+            .words
+            .map(|words| ControlEffect::Say { words, source });
+        let effects = before.into_iter().map(ControlEffect::Task).chain(say);
+        let effects = effects.chain(tell.into_iter().map(ControlEffect::Task));
+        let mut effects: Vec<What> = effects.map(What::Control).collect();
+        // What could not be shown when it came.
+        effects.extend(unseen);
+        let settled = self.settle(batch, effects);
+        drop(lock);
+        settled
+    }
+
+    async fn react(
+        &mut self,
+        person: &OwnedUserId,
+        event: &RoomEvent,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        self.answer(person, event, "m.reaction", &event.content, batch)
+            .await
+    }
+
+    /// Says why nothing is done about a message, unless that was said a moment ago.
+    fn remark(
+        &mut self,
+        remark: Remark,
+        event: &OwnedEventId,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let now = self.engine.now();
+        let control = self.record.control.as_mut();
+        let say = control.is_some_and(|control| control.may_remark(remark, now));
+        let words = say.then(|| self.words_of(remark));
+        let source = event.to_string();
+        let say = words.map(|words| ControlEffect::Say { words, source });
+        self.settle(batch, say.map(What::Control))
+    }
+
+    fn words_of(&self, remark: Remark) -> Words {
+        let spokesperson = self.engine.spokesperson();
+        match remark {
+            Remark::NotEncrypted => spokesperson.not_encrypted(),
+            Remark::Unreadable => spokesperson.unreadable(),
+            Remark::UnsignedDevice => reason_in_words(Reason::UnsignedDevice),
+            Remark::TooManyDevices => reason_in_words(Reason::TooManyDevices),
+        }
+    }
+
+    /// A room key came: what waited for one is tried again.
+    pub(in crate::engine) async fn key_for_bot(&mut self, batch: Batch) -> Result<(), EngineError> {
+        let Some(control) = &self.record.control else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let (Some(person), bot) = (control.person.clone(), self.engine.settings().bot.clone())
+        else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        for (event, _) in control.waiting.clone() {
+            let kept = self
+                .engine
+                .store()
+                .get::<Kept>(&(self.room.clone(), event.clone()))?;
+            let parsed = kept
+                .as_deref()
+                .map(|json| RoomEvent::parse(json, Some(&self.room)));
+            match (kept.as_deref(), parsed.flatten()) {
+                (Some(json), Some(event)) => {
+                    self.hear(&bot, &person, event, json, Batch::new()).await?;
+                }
+                _ => self.waits_no_more(&event),
+            }
+        }
+        // Last: until everything was tried, a crash tries it again.
+        self.settle(batch, [])
+    }
+
+    /// The bot is to say something here, or as soon as the person has come.
+    pub(in crate::engine) fn tell(
+        &mut self,
+        plain: String,
+        html: String,
+        source: String,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.is_ready() {
+            let words = Words { plain, html };
+            return self.settle(batch, [What::Control(ControlEffect::Say { words, source })]);
+        }
+        let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let untold = self
+            .engine
+            .store()
+            .scan::<Untold>(&prefix(&person), None, UNTOLD_AT_MOST)?;
+        if untold.len() < UNTOLD_AT_MOST {
+            batch.put::<Untold>(&(person, self.engine.next()), &(plain, html))?;
+        }
+        Ok(self.engine.store().apply(batch)?)
+    }
+
+    /// The room was looked at.
+    pub(in crate::engine) async fn judged(
+        &mut self,
+        view: &RoomView,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let Some(control) = &mut self.record.control else {
+            return Ok(engine.store().apply(batch)?);
+        };
+        let bot = &engine.settings().bot;
+        let expected = control.person.as_deref();
+        let judgement = engine.spokesperson().judge(view, bot, expected);
+        let (effects, greet) = control.looked(judgement);
+        let person = control.person.clone().filter(|_| greet);
+        let effects: Vec<What> = effects.into_iter().map(What::Control).collect();
+        let Some(person) = person else {
+            return self.settle(batch, effects);
+        };
+        // Somebody's control rooms become ready one after the other: one of them stays.
+        let one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
+        let former = engine.store().get::<ControlRooms>(&person)?;
+        let former = former.filter(|former| *former != self.room);
+        batch.put::<ControlRooms>(&person, &self.room)?;
+        if let Some(former) = &former {
+            let due = Due {
+                since: engine.now(),
+                what: What::Control(ControlEffect::MoveTo {
+                    room: self.room.clone(),
+                }),
+            };
+            batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
+        }
+        let change = engine.directory().begin().await;
+        let words = engine.spokesperson().greeting(&person, &change)?;
+        drop(change);
+        let effects = effects
+            .into_iter()
+            .chain(self.welcome(&person, words, &mut batch)?);
+        self.settle(batch, effects)?;
+        drop(one_at_a_time);
+        if let Some(former) = former {
+            engine.wake(&former).await;
+        }
+        Ok(())
+    }
+
+    /// The greeting, and what was to be told to somebody before they came.
+    fn welcome(
+        &self,
+        person: &OwnedUserId,
+        words: Words,
+        batch: &mut Batch,
+    ) -> Result<Vec<What>, EngineError> {
+        let source = "greeting".to_owned();
+        let mut effects = vec![What::Control(ControlEffect::Say { words, source })];
+        let store = self.engine.store();
+        for (key, (plain, html)) in store.scan::<Untold>(&prefix(person), None, UNTOLD_AT_MOST)? {
+            let (words, source) = (Words { plain, html }, format!("untold {}", key.1));
+            effects.push(What::Control(ControlEffect::Say { words, source }));
+            batch.delete::<Untold>(&key);
+        }
+        effects.extend(self.unseen_requests(person)?);
+        Ok(effects)
+    }
+
+    pub(in crate::engine) fn tick_control(&mut self) -> Result<(), EngineError> {
+        let now = self.engine.now();
+        let Some(control) = &mut self.record.control else {
+            return Ok(());
+        };
+        let late = control.give_up(now);
+        let mut batch = Batch::new();
+        let mut effects = Vec::new();
+        let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
+        if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
+            let words = self.engine.spokesperson().unreadable();
+            effects.push(What::Control(ControlEffect::Say { words, source }));
+        }
+        for event in late {
+            batch.delete::<Kept>(&(self.room.clone(), event));
+        }
+        self.settle(batch, effects)
+    }
+}
+
+fn reason_in_words(reason: Reason) -> Words {
+    let plain = reason.words().to_owned();
+    Words {
+        html: plain.clone(),
+        plain,
+    }
+}

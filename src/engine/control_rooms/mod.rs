@@ -1,0 +1,7 @@
+//! The rooms in which people talk to the bot.
+
+pub(in crate::engine) mod effects;
+pub(in crate::engine) mod inputs;
+pub(in crate::engine) mod state;
+#[cfg(test)]
+pub(in crate::engine) mod tests;

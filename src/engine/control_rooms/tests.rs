@@ -1,0 +1,332 @@
+//! Control rooms: which of them the bot goes into, how one is made for somebody, which one stays.
+
+use std::sync::Arc;
+
+use ruma::{OwnedRoomId, OwnedUserId, owned_room_id, owned_user_id, room_id, user_id};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::{
+    directory::{ClaimedBy, Request},
+    engine::{
+        Engine, Words,
+        control_rooms::state::{Control, ControlEffect, ControlPhase},
+        inbox::accept_tests,
+        records::{Arrived, ControlRooms, Inbox, Outbox, What},
+        room::RoomActor,
+    },
+    handle::{Handle, HandleRules},
+    store::{Batch, Store, prefix},
+    testing::{FakeHomeserver, Person, TestClock},
+};
+
+const NOW: u64 = 1_795_376_395_450;
+
+fn bot() -> OwnedUserId {
+    owned_user_id!("@_dm_.bot:hs.test")
+}
+
+fn samuel() -> OwnedUserId {
+    owned_user_id!("@samuel:hs.test")
+}
+
+struct House {
+    engine: Engine,
+    store: Store,
+    fake: FakeHomeserver,
+}
+
+impl House {
+    async fn new() -> Self {
+        let clock = Arc::new(TestClock::at(NOW));
+        let (engine, store, fake) = accept_tests::engine_at(clock).await;
+        engine.machines().provision(&bot(), "Bot").await.unwrap();
+        Self {
+            engine,
+            store,
+            fake,
+        }
+    }
+
+    fn actor(&self, room: &OwnedRoomId) -> RoomActor {
+        RoomActor::load(self.engine.clone(), room.clone(), Arc::new(Notify::new())).unwrap()
+    }
+
+    /// A room in which the bot answers Samuel.
+    fn control_room(&self, room: &OwnedRoomId) -> RoomActor {
+        self.fake.add_room(room, &[&samuel(), &bot()]);
+        let mut actor = self.actor(room);
+        let mut control = Control::made(samuel());
+        control.phase = ControlPhase::Ready;
+        actor.record.control = Some(control);
+        let mut batch = Batch::new();
+        batch.put::<ControlRooms>(&samuel(), room).unwrap();
+        actor.settle(batch, []).unwrap();
+        actor
+    }
+
+    fn due(&self, room: &OwnedRoomId) -> Vec<ControlEffect> {
+        let all = self
+            .store
+            .scan::<Outbox>(&prefix(room), None, 1000)
+            .unwrap();
+        all.into_iter()
+            .filter_map(|(_, due)| match due.what {
+                What::Control(effect) => Some(effect),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What the bot is about to do when this person invites it into a room that shows `state`.
+    async fn invited(&self, room: &str, by: &str, state: &[Value]) -> Vec<ControlEffect> {
+        let room: OwnedRoomId = room.try_into().unwrap();
+        let invite = json!({
+            "type": "m.room.member", "event_id": format!("$i{room}"), "room_id": room,
+            "sender": by, "origin_server_ts": NOW, "state_key": bot(),
+            "content": {"membership": "invite"}, "unsigned": {"invite_room_state": state},
+        });
+        let arrived = Arrived::Event(invite.to_string());
+        let mut actor = self.actor(&room);
+        actor.take(self.engine.next(), arrived).await.unwrap();
+        self.due(&room)
+    }
+
+    fn requests_to(&self, part: &str) -> usize {
+        let log = self.fake.log();
+        log.iter().filter(|line| line.contains(part)).count()
+    }
+}
+
+async fn steps(actor: &mut RoomActor) {
+    while actor.step().await.unwrap() {}
+}
+
+fn kinds(effects: &[ControlEffect]) -> Vec<&'static str> {
+    effects.iter().map(ControlEffect::kind).collect()
+}
+
+#[tokio::test]
+async fn the_bot_declines_what_cannot_be_a_control_room_and_does_not_look_inside() {
+    let house = House::new().await;
+    let rule = json!({"type": "m.room.join_rules", "state_key": "", "sender": "@eve:evil.org",
+        "content": {"join_rule": "public"}});
+    let due = house
+        .invited("!public:evil.org", "@eve:evil.org", &[rule])
+        .await;
+    assert_eq!(kinds(&due), ["bot-decline"]);
+    let room = owned_room_id!("!public:evil.org");
+    steps(&mut house.actor(&room)).await;
+    assert_eq!(house.requests_to("/join"), 0);
+    assert_eq!(house.requests_to("/leave"), 1);
+    let due = house.invited("!chat:evil.org", "@eve:evil.org", &[]).await;
+    assert_eq!(kinds(&due), ["bot-join", "bot-look"]);
+}
+
+#[tokio::test]
+async fn one_stranger_makes_the_bot_enter_few_rooms_and_decline_few() {
+    let house = House::new().await;
+    let (mut joins, mut declined, mut nothing) = (0, 0, 0);
+    for n in 0..50 {
+        let room = format!("!r{n}:evil.org");
+        match kinds(&house.invited(&room, "@eve:evil.org", &[]).await)[..] {
+            ["bot-join", "bot-look"] => joins += 1,
+            ["bot-decline"] => declined += 1,
+            [] => nothing += 1,
+            ref other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((joins, declined, nothing), (10, 10, 30));
+    // Nobody else is held back.
+    let due = house.invited("!bob:far.org", "@bob:far.org", &[]).await;
+    assert_eq!(kinds(&due), ["bot-join", "bot-look"]);
+}
+
+#[tokio::test]
+async fn the_bot_waits_for_a_place_like_a_ghost() {
+    let house = House::new().await;
+    house.invited("!a:evil.org", "@eve:evil.org", &[]).await;
+    house.invited("!b:hs.test", "@samuel:hs.test", &[]).await;
+    let _taken = house.engine.place_for(user_id!("@eve:evil.org")).await;
+    let mut waiting = house.actor(&owned_room_id!("!a:evil.org"));
+    let mut other = house.actor(&owned_room_id!("!b:hs.test"));
+    house.fake.add_room(&other.room, &[&samuel()]);
+    tokio::select! {
+        biased;
+        _ = waiting.step() => panic!("it went in without a place"),
+        done = other.step() => assert!(done.unwrap()),
+    }
+    assert_eq!(house.requests_to("!a"), 0);
+    assert_eq!(house.fake.membership(&other.room, &bot()), "join");
+}
+
+#[tokio::test]
+async fn the_bot_stays_only_with_whoever_invited_it() {
+    let house = House::new().await;
+    let room = owned_room_id!("!old:evil.org");
+    house.invited(room.as_str(), "@eve:evil.org", &[]).await;
+    let mut actor = house.actor(&room);
+    // Eve has gone, and Samuel is in a room that he once joined for another reason.
+    house.fake.add_room(&room, &[&samuel()]);
+    steps(&mut actor).await;
+    assert!(actor.record.control.is_none());
+    assert_eq!(house.fake.membership(&room, &bot()), "leave");
+    assert_eq!(house.store.get::<ControlRooms>(&samuel()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn of_two_control_rooms_of_somebody_the_older_one_is_left_with_a_word() {
+    let house = House::new().await;
+    let person = Person::new(&house.fake, samuel().as_str()).await;
+    person.sign().await;
+    let (old, new) = (
+        owned_room_id!("!old:hs.test"),
+        owned_room_id!("!new:hs.test"),
+    );
+    let mut former = house.control_room(&old);
+    house.invited(new.as_str(), samuel().as_str(), &[]).await;
+    house.fake.add_room(&new, &[&samuel()]);
+    steps(&mut house.actor(&new)).await;
+    assert_eq!(
+        house.store.get::<ControlRooms>(&samuel()).unwrap().as_ref(),
+        Some(&new)
+    );
+    steps(&mut former).await;
+    assert_eq!(house.fake.sent(&old), 1, "it says where it goes on");
+    assert_eq!(house.fake.membership(&old, &bot()), "leave");
+    assert_eq!(house.fake.membership(&new, &bot()), "join");
+    assert!(former.record.control.is_none());
+    assert_eq!(
+        house.store.get::<ControlRooms>(&samuel()).unwrap().as_ref(),
+        Some(&new)
+    );
+}
+
+#[tokio::test]
+async fn a_room_that_the_person_never_came_to_is_left_and_its_invite_taken_back() {
+    let house = House::new().await;
+    let made = house.engine.control_room_of(&samuel()).await.unwrap();
+    let mut waiting = house.actor(&made);
+    steps(&mut waiting).await;
+    assert_eq!(house.fake.membership(&made, &samuel()), "invite");
+    let new = owned_room_id!("!new:hs.test");
+    house.invited(new.as_str(), samuel().as_str(), &[]).await;
+    house.fake.add_room(&new, &[&samuel()]);
+    let person = Person::new(&house.fake, samuel().as_str()).await;
+    person.sign().await;
+    steps(&mut house.actor(&new)).await;
+    steps(&mut waiting).await;
+    for user in [bot(), samuel()] {
+        assert_eq!(house.fake.membership(&made, &user), "leave");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_told_something_is_not_waited_for() {
+    let house = House::new().await;
+    house.fake.silence("@kim:evil.org");
+    let words = |to: &str| Words {
+        plain: to.to_owned(),
+        html: to.to_owned(),
+    };
+    let kim = owned_user_id!("@kim:evil.org");
+    let told = house.engine.tell(&kim, words("kim"), "1".to_owned());
+    told.await.unwrap();
+    let room = house.store.get::<ControlRooms>(&kim).unwrap().unwrap();
+    // The room's own actor waits, and nobody else.
+    let mut actor = house.actor(&room);
+    let others = async {
+        house.fake.until(|fake| fake.unanswered().len() == 1).await;
+        let sam = samuel();
+        let told = house.engine.tell(&sam, words("samuel"), "2".to_owned());
+        told.await.unwrap();
+        let again = house.engine.tell(&kim, words("again"), "3".to_owned());
+        again.await.unwrap();
+    };
+    let acting = async {
+        while actor.step().await.unwrap() {}
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = acting => {}
+        () = others => {}
+    }
+    assert!(house.store.contains::<ControlRooms>(&samuel()).unwrap());
+    let waiting = house.store.scan::<Inbox>(&prefix(&room), None, 10).unwrap();
+    assert!(
+        waiting
+            .iter()
+            .any(|(_, it)| matches!(it, Arrived::Tell { plain, .. } if plain == "again"))
+    );
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_invited_is_not_waited_for_by_those_who_ask() {
+    let house = House::new().await;
+    let (kim, by) = (owned_user_id!("@kim:far.org"), ClaimedBy::Person);
+    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let mut change = house.engine.directory().begin().await;
+    let record = change.claim(&kim, &handle, by, house.engine.now()).unwrap();
+    let asked_in = room_id!("!asked:hs.test").to_owned();
+    let request = Request {
+        handle: record.handle,
+        generation: record.generation,
+        asker: owned_user_id!("@alice:hs.test"),
+        room: asked_in.clone(),
+        ghost: owned_user_id!("@_dm_kim:hs.test"),
+        since: house.engine.now(),
+        shown: None,
+        masked_as: None,
+    };
+    change.open_request(&kim, &request).unwrap().unwrap();
+    change.commit().await.unwrap();
+    house.fake.forbid("m.room.member/%40kim");
+    house.fake.forbid("m.room.member/@kim");
+    let room = house.engine.control_room_of(&kim).await.unwrap();
+    let mut actor = house.actor(&room);
+    steps(&mut actor).await;
+    assert!(actor.record.control.is_none());
+    assert_eq!(house.fake.membership(&room, &bot()), "leave");
+    let answers = house
+        .store
+        .scan::<Inbox>(&prefix(&asked_in), None, 10)
+        .unwrap();
+    assert!(matches!(
+        answers[..],
+        [(
+            _,
+            Arrived::Answered {
+                accepted: false,
+                ..
+            }
+        )]
+    ));
+}
+
+#[tokio::test]
+async fn clear_messages_are_answered_once_a_minute() {
+    let clock = Arc::new(TestClock::at(NOW));
+    let (engine, store, fake) = accept_tests::engine_at(clock.clone()).await;
+    engine.machines().provision(&bot(), "Bot").await.unwrap();
+    let house = House {
+        engine,
+        store,
+        fake,
+    };
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    for (minute, answers) in [(0, 1), (1, 2)] {
+        for n in 0..200 {
+            let clear = json!({
+                "type": "m.room.message", "event_id": format!("${minute}.{n}"), "room_id": room,
+                "sender": samuel(), "origin_server_ts": NOW,
+                "content": {"msgtype": "m.text", "body": "hi"},
+            });
+            let arrived = Arrived::Event(clear.to_string());
+            actor.take(house.engine.next(), arrived).await.unwrap();
+        }
+        assert_eq!(house.due(&room).len(), answers);
+        clock.advance(std::time::Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,73 @@
+//! Calls in conversations where only relays are shown: whoever has none is told that theirs will
+//! not connect. What is decided on them is in [`crate::relay::CallWatch`].
+
+use std::sync::{MutexGuard, PoisonError};
+
+use ruma::OwnedEventId;
+use serde_json::Value;
+
+use crate::{
+    engine::{Engine, EngineError, conversations::forward::Way, room::RoomActor},
+    relay::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
+    store::Batch,
+};
+
+impl Engine {
+    pub(in crate::engine) fn calls(&self) -> MutexGuard<'_, CallWatch> {
+        self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RoomActor {
+    /// Takes note of an event that was carried out of this room; what follows if it is one of a
+    /// call.
+    pub(in crate::engine) fn watch_call(
+        &self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        way: &Way,
+        kind: &str,
+        content: &Value,
+    ) -> Vec<Input> {
+        let Some(signs) = signs(kind, content) else {
+            return Vec::new();
+        };
+        let side = Side {
+            conversation: conversation.id.clone(),
+            place: way.place,
+            room: self.room.clone(),
+            person: way.from,
+            event: event.clone(),
+        };
+        let missing = self.engine.calls().note(&signs, &side, self.engine.now());
+        missing.iter().flat_map(told).collect()
+    }
+
+    /// Tells the sides of this room that have had their time and have shown no relay.
+    pub(in crate::engine) async fn tick_calls(&mut self) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let overdue = engine.calls().overdue(&self.room, engine.now());
+        for missing in overdue {
+            let mut batch = Batch::new();
+            let inputs = told(&missing);
+            let id = &missing.side.conversation;
+            let (lock, rooms) = engine.converse(id, &inputs, &mut batch)?;
+            self.settle(batch, [])?;
+            drop(lock);
+            self.wake_others(rooms).await;
+        }
+        Ok(())
+    }
+}
+
+/// Who is told about a side without a relay.
+fn told(missing: &Missing) -> Vec<Input> {
+    let tell = |place, why: NoRelay| Input::NotCarried {
+        place,
+        event: missing.side.event.clone(),
+        words: why.words().to_owned(),
+    };
+    let here = tell(missing.side.place, NoRelay::Here);
+    let there = missing.caller.map(|place| tell(place, NoRelay::There));
+    std::iter::once(here).chain(there).collect()
+}

@@ -1,0 +1,192 @@
+//! Receipts and typing, carried while they are fresh: nothing of it is written down, and what gets
+//! lost is made good by the next one.
+
+use std::time::Duration;
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    engine::{
+        Engine, EngineError,
+        conversations::event_map::EventMap,
+        records::{Conversations, Rooms},
+    },
+    matrix::{Actor, Receipt},
+    relay::{Conversation, Place},
+};
+
+/// How many people's typing or receipts of one event are looked at.
+const AT_ONCE: usize = 50;
+/// For how long somebody is shown as typing: their client says so again before that, or that they
+/// have stopped.
+const TYPES_FOR: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(rename = "type")]
+    kind: String,
+    room_id: OwnedRoomId,
+    content: Value,
+}
+
+impl Engine {
+    /// What the homeserver pushed of receipts and typing.
+    pub(in crate::engine) async fn carry_ephemeral(&self, events: Vec<Box<RawValue>>) {
+        for json in events {
+            let Ok(event) = serde_json::from_str::<Wire>(json.get()) else {
+                continue;
+            };
+            if let Err(error) = self.carry_one(&event).await {
+                tracing::debug!(room = %event.room_id, %error, "a receipt or typing is not carried");
+            }
+        }
+    }
+
+    async fn carry_one(&self, event: &Wire) -> Result<(), EngineError> {
+        let here = &event.room_id;
+        let Some(seat) = self.store().get::<Rooms>(here)?.and_then(|room| room.seat) else {
+            return Ok(());
+        };
+        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        let Some(conversation) = conversation.filter(|conversation| !conversation.ended) else {
+            return Ok(());
+        };
+        let Some(place) = conversation.place_of(here) else {
+            return Ok(());
+        };
+        match event.kind.as_str() {
+            "m.typing" => {
+                self.carry_typing(&conversation, place, &event.content)
+                    .await
+            }
+            "m.receipt" => self.carry_receipts(&conversation, place, event).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// `m.typing` names all who type: whoever is not named has stopped.
+    async fn carry_typing(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        content: &Value,
+    ) -> Result<(), EngineError> {
+        let named = content["user_ids"].as_array();
+        let types = |user: &OwnedUserId| {
+            named.is_some_and(|named| named.iter().any(|it| it == user.as_str()))
+        };
+        let people = conversation.people.iter().enumerate();
+        let people =
+            people.filter(|(index, person)| person.place(*index) == place && person.takes_part());
+        for (_, person) in people {
+            let typing = types(&person.user).then_some(TYPES_FOR);
+            for to in conversation.others(place) {
+                let Some(room) = conversation.room(to) else {
+                    continue;
+                };
+                let device = self.device_of(&person.ghost)?;
+                let actor = Actor::device(&person.ghost, &device);
+                // A ghost may be on its way in or out; the others are there.
+                if let Err(error) = self.homeserver().typing(actor, room, typing).await {
+                    tracing::debug!(%room, %error, "typing is not carried");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The root of the thread that an event is in. Synapse does not tell application services in
+    /// which thread something was read: in the one in which it was said.
+    async fn root_of(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &EventId,
+    ) -> Result<Option<OwnedEventId>, EngineError> {
+        let ghost = conversation.ghosts_at(place).next();
+        let (Some(ghost), Some(room)) = (ghost, conversation.room(place)) else {
+            return Ok(None);
+        };
+        let device = self.device_of(&ghost.ghost)?;
+        let actor = Actor::device(&ghost.ghost, &device);
+        let Some(json) = self.homeserver().event(actor, room, event).await? else {
+            return Ok(None);
+        };
+        let event: Value = serde_json::from_str(json.get())?;
+        let relation = &event["content"]["m.relates_to"];
+        let root = relation["event_id"].as_str();
+        let root = root.filter(|_| relation["rel_type"] == "m.thread");
+        Ok(root.and_then(|root| root.try_into().ok()))
+    }
+
+    async fn carry_receipts(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &Wire,
+    ) -> Result<(), EngineError> {
+        let Some(content) = event.content.as_object() else {
+            return Ok(());
+        };
+        for (read, receipts) in content.iter().take(AT_ONCE) {
+            let Ok(read) = OwnedEventId::try_from(read.as_str()) else {
+                continue;
+            };
+            let Some(receipts) = receipts["m.read"].as_object() else {
+                continue;
+            };
+            let mut root = None;
+            for (user, receipt) in receipts.iter().take(AT_ONCE) {
+                let person = OwnedUserId::try_from(user.as_str()).ok();
+                let person = person.and_then(|user| conversation.person_at(place, &user));
+                let Some(person) = person.and_then(|index| conversation.people.get(index)) else {
+                    continue;
+                };
+                for to in conversation.others(place) {
+                    let Some(there) = conversation.room(to) else {
+                        continue;
+                    };
+                    let map = EventMap {
+                        store: self.store(),
+                        here: &event.room_id,
+                        there,
+                    };
+                    let Some(copy) = map.find(&read)? else {
+                        continue;
+                    };
+                    let named = receipt["thread_id"].as_str();
+                    if named.is_none() && root.is_none() {
+                        root = Some(self.root_of(conversation, place, &read).await?);
+                    }
+                    let root = match named {
+                        None => root.clone().flatten(),
+                        Some("main") => None,
+                        Some(root) => match OwnedEventId::try_from(root) {
+                            Ok(root) => Some(root),
+                            Err(_) => continue,
+                        },
+                    };
+                    let thread = match (root, named) {
+                        (Some(root), named) => match (map.find(&root)?, named) {
+                            (Some(root), _) => Receipt::Thread(root),
+                            // Its root is forgotten, or was never there.
+                            (None, None) => Receipt::Unthreaded,
+                            (None, Some(_)) => continue,
+                        },
+                        (None, Some(_)) => Receipt::Main,
+                        (None, None) => Receipt::Unthreaded,
+                    };
+                    let device = self.device_of(&person.ghost)?;
+                    let actor = Actor::device(&person.ghost, &device);
+                    let shown = self.homeserver().receipt(actor, there, &copy, thread);
+                    if let Err(error) = shown.await {
+                        tracing::debug!(room = %there, %error, "a receipt is not carried");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

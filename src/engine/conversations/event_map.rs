@@ -1,0 +1,115 @@
+//! Which event here is which there. Ids only, kept for as long as the configuration says: what
+//! refers to an older event is carried without it, or its sender is told.
+
+use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
+
+use crate::{
+    engine::{
+        Engine,
+        records::{Copies, CopiesByTime, CopiesOf, Copy, Source},
+    },
+    relay::Counterparts,
+    store::{Batch, Store, StoreError},
+};
+
+/// How many records are deleted in one write.
+const AT_ONCE: usize = 1000;
+
+/// The counterparts of the events of one room in another one.
+#[derive(Debug)]
+pub(in crate::engine) struct EventMap<'a> {
+    pub store: &'a Store,
+    pub here: &'a RoomId,
+    pub there: &'a RoomId,
+}
+
+impl EventMap<'_> {
+    /// The event in the other room that shows what this event shows here.
+    pub(in crate::engine) fn find(
+        &self,
+        event: &EventId,
+    ) -> Result<Option<OwnedEventId>, StoreError> {
+        let source = self.source(event)?;
+        if source.room == self.there {
+            return Ok(Some(source.event));
+        }
+        let key = (source.room, source.event, self.there.to_owned());
+        Ok(self.store.get::<CopiesOf>(&key)?.map(|copy| copy.event))
+    }
+
+    /// Where an event was said first.
+    fn source(&self, event: &EventId) -> Result<Source, StoreError> {
+        let here = (self.here.to_owned(), event.to_owned());
+        Ok(match self.store.get::<Copies>(&here)? {
+            Some(source) => source,
+            None => Source {
+                room: here.0,
+                event: here.1,
+            },
+        })
+    }
+
+    /// The copy in the other room of what was said first in this one, with its author.
+    pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
+        let key = (
+            self.here.to_owned(),
+            event.to_owned(),
+            self.there.to_owned(),
+        );
+        self.store.get::<CopiesOf>(&key)
+    }
+}
+
+impl Counterparts for EventMap<'_> {
+    fn event(&self, here: &EventId) -> Option<OwnedEventId> {
+        // A store that fails stops the service; until then it knows of nothing.
+        self.find(here).ok().flatten()
+    }
+}
+
+/// Notes that `copy` in `there` shows what was said in `here`.
+pub(in crate::engine) fn note(
+    batch: &mut Batch,
+    here: (&OwnedRoomId, &OwnedEventId),
+    there: (&OwnedRoomId, &OwnedEventId),
+    by: usize,
+    now: crate::clock::Timestamp,
+) -> Result<(), StoreError> {
+    let source = Source {
+        room: here.0.clone(),
+        event: here.1.clone(),
+    };
+    let copy = Copy {
+        event: there.1.clone(),
+        by: u32::try_from(by).unwrap_or(u32::MAX),
+    };
+    let key = (here.0.clone(), here.1.clone(), there.0.clone());
+    let by_time = (now, here.0.clone(), here.1.clone(), there.0.clone());
+    batch.put::<Copies>(&(there.0.clone(), there.1.clone()), &source)?;
+    batch.put::<CopiesOf>(&key, &copy)?;
+    batch.put::<CopiesByTime>(&by_time, &())
+}
+
+impl Engine {
+    /// Forgets which event is which where that is older than the retention.
+    pub(in crate::engine) async fn forget_old_copies(&self) -> Result<(), StoreError> {
+        let horizon = self.now() - self.0.settings.relay.remember;
+        loop {
+            let mut batch = Batch::new();
+            let oldest = self.store().scan::<CopiesByTime>(&[], None, AT_ONCE)?;
+            for (key, ()) in oldest.into_iter().filter(|((at, ..), ())| *at < horizon) {
+                let (_, room, event, there) = key.clone();
+                let of = (room, event, there.clone());
+                if let Some(copy) = self.store().get::<CopiesOf>(&of)? {
+                    batch.delete::<Copies>(&(there, copy.event));
+                }
+                batch.delete::<CopiesOf>(&of);
+                batch.delete::<CopiesByTime>(&key);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.store().commit(batch).await?;
+        }
+    }
+}

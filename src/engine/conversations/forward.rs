@@ -1,0 +1,509 @@
+//! Carrying out the effects of conversations. Each can be carried out twice without harm.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::Value;
+
+use crate::{
+    clock::Timestamp,
+    crypto::{DecryptError, EncryptError},
+    engine::{
+        EngineError,
+        conversations::{
+            event_map::{EventMap, note},
+            failures::NOT_DELIVERED,
+        },
+        event::RoomEvent,
+        records::{Conversations, Kept, Outbox, Seen, What},
+        room::{RoomActor, transaction_id},
+    },
+    introduction::Refusal,
+    matrix::Actor,
+    relay::{self, CannotCarry, Conversation, Effect, Heard, Input, Passage, Person, Place},
+    store::{Batch, prefix},
+};
+
+/// For how long something is tried that a conversation cannot do without.
+const INSIST: Duration = Duration::from_secs(10 * 60);
+/// For how long something is tried without which it can go on.
+const INSIST_LITTLE: Duration = Duration::from_secs(30);
+
+/// How long it is tried to get into the room that has replaced another one: clients invite at once.
+const WAIT_FOR_INVITE: Duration = Duration::from_secs(15);
+
+/// How many queued effects of another room are looked at.
+const QUEUED: usize = 100;
+
+impl RoomActor {
+    pub(in crate::engine) async fn carry_out_relay(
+        &mut self,
+        number: u64,
+        id: String,
+        effect: Effect,
+    ) -> Result<(), EngineError> {
+        let conversation = self.engine.store().known::<Conversations>(&id)?;
+        let conversation = conversation.as_deref();
+        let mut batch = self.finish(number);
+        self.carrying = number;
+        let followed = match (conversation, &effect) {
+            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
+            (_, Effect::Depart) => self.depart(&id, conversation, &mut batch).await,
+            (Some(conversation), effect) => {
+                self.perform_relay(conversation, effect, &mut batch).await
+            }
+            (None, _) => Ok(Vec::new()),
+        };
+        let inputs = match followed {
+            Ok(inputs) => inputs,
+            Err(error) if self.tries_relay_again(number, &effect, &error) => return Err(error),
+            Err(error) => {
+                tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
+                batch = self.finish(number);
+                if let Some(conversation) = conversation
+                    && let (true, Effect::Carry { from, .. }) = (conversation.ended, &effect)
+                {
+                    self.say_too_late(conversation, *from).await;
+                }
+                self.not_done(conversation, &effect, &error, &mut batch)?
+            }
+        };
+        if inputs.is_empty() {
+            // Nothing changes but what the batch says: the room's own record stays as it is.
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        let engine = self.engine.clone();
+        let (lock, rooms) = engine.converse(&id, &inputs, &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        if let Effect::Follow { to, .. } = &effect {
+            engine.wake(to).await;
+        }
+        if effect == Effect::Depart {
+            engine.0.departed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn tries_relay_again(&mut self, number: u64, effect: &Effect, error: &EngineError) -> bool {
+        let settings = self.engine.settings();
+        let cannot_read = matches!(
+            error,
+            EngineError::Encrypt(
+                EncryptError::NoSignedDevice { .. }
+                    | EncryptError::KeysUnknown { .. }
+                    | EncryptError::NoSession { .. }
+            )
+        );
+        let at_most = match (effect, error) {
+            (Effect::Depart | Effect::Retire { .. }, _) => return true,
+            (Effect::Leave { .. }, error) => return error.is_transient(),
+            (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
+                settings.relay.wait_for_key
+            }
+            // A sender whose server is silent holds up nobody else's messages.
+            (Effect::Carry { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
+                return false;
+            }
+            // Whoever has no signed device is waited for as with an introduction.
+            (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
+            (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
+            (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
+            (
+                Effect::Say { .. }
+                | Effect::Call { .. }
+                | Effect::Dress { .. }
+                | Effect::Rename { .. },
+                _,
+            ) => INSIST_LITTLE,
+        };
+        (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
+            && !self.has_insisted(number, at_most, error)
+    }
+
+    async fn perform_relay(
+        &mut self,
+        conversation: &Conversation,
+        effect: &Effect,
+        batch: &mut Batch,
+    ) -> Result<Vec<Input>, EngineError> {
+        let place = match (conversation.place_of(&self.room), effect) {
+            (Some(place), _) => place,
+            // The conversation has moved on, and what was said here before goes where it was to.
+            (None, Effect::Carry { from, .. } | Effect::TakeBack { from, .. }) => {
+                conversation.home(*from)
+            }
+            (None, _) => return Ok(Vec::new()),
+        };
+        match effect {
+            Effect::Furnish { person } => self.furnish(conversation, *person).await,
+            Effect::Carry {
+                event,
+                from,
+                to,
+                last,
+            } => {
+                let way = Way {
+                    place,
+                    from: *from,
+                    to: *to,
+                };
+                let (sent, inputs) = self.carry(conversation, event, &way, batch).await?;
+                self.forget_kept(conversation, event, batch)?;
+                if *last && sent {
+                    self.show_delivery(conversation, place, event);
+                }
+                Ok(inputs)
+            }
+            Effect::TakeBack {
+                event,
+                of,
+                from,
+                to,
+            } => {
+                let way = Way {
+                    place,
+                    from: *from,
+                    to: *to,
+                };
+                self.take_back_there(conversation, event, of, &way).await?;
+                Ok(Vec::new())
+            }
+            Effect::Say { saying, cause } => {
+                self.say_in_conversation(conversation, place, saying, cause)
+                    .await?;
+                Ok(Vec::new())
+            }
+            Effect::Follow { to, by } => self.follow(conversation, to, by, batch).await,
+            Effect::Call { person } => {
+                if let Some(person) = conversation.people.get(*person) {
+                    self.engine.call(person).await?;
+                }
+                Ok(Vec::new())
+            }
+            Effect::Dress { person, cause } => {
+                self.dress(conversation, *person, cause.as_ref()).await
+            }
+            Effect::Leave { person, sent_away } => {
+                self.leave_alone(conversation, *person, *sent_away).await
+            }
+            Effect::Rename { event } => self.rename(conversation, event, place).await,
+            Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads an event of this room, by whichever of its ghosts has the key.
+    async fn read_here(
+        &self,
+        conversation: &Conversation,
+        place: Place,
+        event: &RoomEvent,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<(String, Value), EngineError> {
+        if event.kind != "m.room.encrypted" {
+            return Ok((event.kind.clone(), event.content.clone()));
+        }
+        let mut missing = EngineError::KeyOnItsWay;
+        for ghost in conversation.ghosts_at(place) {
+            match self.decrypt_with(&ghost.ghost, json, batch).await {
+                Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {}
+                Err(error @ EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
+                    missing = error;
+                }
+                other => return other,
+            }
+        }
+        Err(missing)
+    }
+
+    /// Carries one event into one room. Returns whether it is there now, and what follows for its
+    /// sender.
+    async fn carry(
+        &mut self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        way: &Way,
+        batch: &mut Batch,
+    ) -> Result<(bool, Vec<Input>), EngineError> {
+        let engine = self.engine.clone();
+        let kept = engine
+            .store()
+            .get::<Kept>(&(self.room.clone(), event.clone()))?;
+        let parsed = kept
+            .as_deref()
+            .and_then(|json| RoomEvent::parse(json, Some(&self.room)));
+        let said = |words: &str| Input::NotCarried {
+            place: way.place,
+            event: event.clone(),
+            words: words.to_owned(),
+        };
+        let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
+            return Ok((false, vec![said(NOT_DELIVERED)]));
+        };
+        let sender = &conversation.people[way.from];
+        let there = self.room_there(conversation, way.to).await?;
+        let (kind, content) = self
+            .read_here(conversation, way.place, &parsed, json, batch)
+            .await?;
+        let people = people(conversation, way);
+        let map = EventMap {
+            store: engine.store(),
+            here: &self.room,
+            there: &there,
+        };
+        let hide_addresses = engine.hides_addresses(conversation)?;
+        let passage = Passage {
+            sender: &sender.user,
+            people: &people,
+            here: &self.room,
+            there: &there,
+            events: &map,
+            secrets: &[],
+            homeserver: &engine.settings().server_name,
+            hide_addresses,
+            pseudonym_key: &conversation.secret.0,
+        };
+        // Should anything that somebody made up ever break it, their message is refused, and not
+        // tried again for ever in front of all others.
+        let carried = catch_unwind(AssertUnwindSafe(|| relay::carry(&kind, &content, &passage)));
+        let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
+            Ok(Some(carried)) => carried,
+            Ok(None) => return Ok((false, Vec::new())),
+            Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
+                return Err(EngineError::CounterpartOnItsWay);
+            }
+            // As if it had come in clear: such a call begins with an event of each kind.
+            Err(CannotCarry::RoomCall) => {
+                let room_call = Input::Heard {
+                    place: way.place,
+                    sender: sender.user.clone(),
+                    event: event.clone(),
+                    kind: Heard::RoomCall,
+                };
+                return Ok((false, vec![room_call]));
+            }
+            // Once for each time that somebody begins to show where they are, and not for each step.
+            Err(why @ CannotCarry::LiveLocation) => {
+                let begun = content["m.relates_to"]["event_id"].as_str();
+                let begun = begun.and_then(|event| event.try_into().ok());
+                let once = Input::NotCarried {
+                    place: way.place,
+                    event: begun.unwrap_or_else(|| event.clone()),
+                    words: why.words().to_owned(),
+                };
+                return Ok((false, vec![once]));
+            }
+            Err(why) => return Ok((false, vec![said(why.words())])),
+        };
+        if carried.remarks.iter().any(|remark| remark.is_of_a_target())
+            && self.may_know_soon(conversation, way)?
+        {
+            return Err(EngineError::CounterpartOnItsWay);
+        }
+        let mut content = carried.content;
+        for media in &carried.reload {
+            self.upload_again(event, sender, media, &mut content)
+                .await?;
+        }
+        let waited = engine
+            .now()
+            .since(self.arrived_at(event, &carried.event_type)?);
+        relay::ages(
+            &carried.event_type,
+            &mut content,
+            parsed.age.saturating_add(waited),
+        );
+        let transaction = transaction_id(&sender.ghost, &there, "carry", event.as_str());
+        let in_clear = parsed.kind != "m.room.encrypted";
+        let sent = if in_clear {
+            self.react_there(
+                &sender.ghost,
+                &there,
+                &carried.event_type,
+                &content,
+                transaction,
+            )
+            .await?
+        } else {
+            let must_read = only_reader(conversation, way.to);
+            self.say_there(
+                &sender.ghost,
+                &there,
+                must_read,
+                &carried.event_type,
+                &content,
+                transaction,
+            )
+            .await?
+        };
+        note(
+            batch,
+            (&self.room, event),
+            (&there, &sent),
+            way.from,
+            engine.now(),
+        )?;
+        let remarks = carried.remarks.iter();
+        let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.words())).collect();
+        if hide_addresses {
+            let kind = &carried.event_type;
+            inputs.extend(self.watch_call(conversation, event, way, kind, &content));
+        }
+        Ok((true, inputs))
+    }
+
+    /// Since when a call's event waits here: in the inbox, and then for its turn.
+    pub(in crate::engine) fn arrived_at(
+        &self,
+        event: &OwnedEventId,
+        kind: &str,
+    ) -> Result<Timestamp, EngineError> {
+        if !kind.starts_with("m.call.") {
+            return Ok(self.due_since);
+        }
+        let seen = self.engine.store().get::<Seen>(event)?;
+        Ok(seen.map_or(self.due_since, |seen| seen.at))
+    }
+
+    /// Whether what is not known yet may be known in a moment: a message can be seen in this room,
+    /// and answered, before the one that carried it here has written down that it did.
+    fn may_know_soon(
+        &mut self,
+        conversation: &Conversation,
+        way: &Way,
+    ) -> Result<bool, EngineError> {
+        // What is queued from now on was not there to be answered.
+        let until = match self.behind {
+            Some((carrying, until)) if carrying == self.carrying => until,
+            _ => self.engine.next(),
+        };
+        self.behind = Some((self.carrying, until));
+        for place in conversation.others(way.place) {
+            let Some(room) = conversation.room(place) else {
+                continue;
+            };
+            let queued = self
+                .engine
+                .store()
+                .scan::<Outbox>(&prefix(room), None, QUEUED)?;
+            let mut queued = queued.into_iter();
+            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { to, .. }, .. } if *to == way.place);
+            if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Clients send reactions in clear, and only so do they show them.
+    async fn react_there(
+        &self,
+        ghost: &OwnedUserId,
+        there: &OwnedRoomId,
+        kind: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let device = self.engine.device_of(ghost)?;
+        let content = serde_json::value::to_raw_value(content)?;
+        let actor = Actor::device(ghost, &device);
+        let homeserver = self.engine.homeserver();
+        Ok(homeserver
+            .send_message(actor, there, kind, &content, transaction)
+            .await?)
+    }
+
+    /// The room of another place; it may still be on its way.
+    pub(in crate::engine) fn other_room(
+        &self,
+        conversation: &Conversation,
+        to: Place,
+    ) -> Result<OwnedRoomId, EngineError> {
+        match conversation.room(to) {
+            Some(room) => Ok(room.clone()),
+            None if conversation.ended => Err(EngineError::Refused(Refusal::Impossible)),
+            None => Err(EngineError::NotThereYet),
+        }
+    }
+
+    async fn take_back_there(
+        &self,
+        conversation: &Conversation,
+        redaction: &OwnedEventId,
+        of: &OwnedEventId,
+        way: &Way,
+    ) -> Result<(), EngineError> {
+        let there = self.other_room(conversation, way.to)?;
+        let map = EventMap {
+            store: self.engine.store(),
+            here: &self.room,
+            there: &there,
+        };
+        // What somebody takes out of their own portal is still the other's to keep.
+        let Some(copy) = map.copy(of)? else {
+            return Ok(());
+        };
+        let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
+        let moderates = way.place == Place::Origin && !conversation.direct;
+        if by != way.from && !moderates {
+            return Ok(());
+        }
+        let Some(author) = conversation.people.get(by) else {
+            return Ok(());
+        };
+        let device = self.engine.device_of(&author.ghost)?;
+        let actor = Actor::device(&author.ghost, &device);
+        let cause = redaction.as_str();
+        let transaction = transaction_id(&author.ghost, &there, "carry-take-back", cause);
+        let homeserver = self.engine.homeserver();
+        homeserver
+            .redact(actor, &there, &copy.event, None, transaction)
+            .await?;
+        Ok(())
+    }
+}
+
+/// In a conversation of two, the one person who is in the room of a place: whoever cannot be
+/// encrypted for is waited for there, and left out among others.
+pub(in crate::engine) fn only_reader(
+    conversation: &Conversation,
+    place: Place,
+) -> Option<&OwnedUserId> {
+    let mut people = conversation.people.iter().enumerate();
+    let at_home = people.find(|(index, person)| person.place(*index) == place);
+    at_home
+        .filter(|_| conversation.direct)
+        .map(|(_, person)| &person.user)
+}
+
+/// The way of one event.
+pub(in crate::engine) struct Way {
+    /// From which room.
+    pub place: Place,
+    /// Who said it.
+    pub from: usize,
+    /// Into which room.
+    pub to: Place,
+}
+
+/// Everybody, as the two rooms show them.
+pub(in crate::engine) fn people(conversation: &Conversation, way: &Way) -> Vec<Person> {
+    let indices = 0..conversation.people.len();
+    indices
+        .filter_map(|index| {
+            let here = conversation.shown_as(index, way.place)?.clone();
+            let there = conversation.shown_as(index, way.to)?.clone();
+            let name_there = conversation.people.get(index)?.name.clone();
+            Some(Person {
+                here,
+                there,
+                name_there,
+            })
+        })
+        .collect()
+}

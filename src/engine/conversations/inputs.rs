@@ -1,0 +1,310 @@
+//! What a room's actor does for the conversation that the room shows: who comes in by it, and what
+//! becomes of an event.
+
+use rand::Rng as _;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+
+use crate::{
+    clock::Timestamp,
+    directory::Mode,
+    engine::{
+        EngineError,
+        event::RoomEvent,
+        records::{Conversations, Kept, SeatHere, What},
+        room::RoomActor,
+    },
+    introduction::{Introduction, Refusal},
+    relay::{Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing},
+    store::Batch,
+};
+
+fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conversation {
+    let mut rng = rand::rng();
+    Conversation {
+        id: hex::encode(rng.random::<[u8; 16]>()),
+        origin: Some(origin),
+        direct,
+        secret: Secret(rng.random()),
+        people: Vec::new(),
+        begun_at: now,
+        led_back_at: None,
+        told_of_room_calls: Vec::new(),
+        ended: false,
+    }
+}
+
+impl RoomActor {
+    /// Whether a ghost is in this room for a conversation.
+    pub(in crate::engine) fn seat_has(&self, ghost: &OwnedUserId) -> bool {
+        let seat = self.record.seat.as_ref();
+        seat.is_some_and(|seat| seat.ghosts.contains(ghost))
+    }
+
+    /// A portal was made here.
+    pub(in crate::engine) fn seated(
+        &mut self,
+        conversation: String,
+        ghosts: Vec<OwnedUserId>,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let known = self.engine.store().get::<Conversations>(&conversation)?;
+        let over = known.is_none_or(|known| known.ended || known.place_of(&self.room).is_none());
+        self.record.seat = Some(SeatHere {
+            conversation: conversation.clone(),
+            ghosts,
+            awaited: false,
+        });
+        // It ended while the ghosts were on their way in.
+        let effect = Effect::Depart;
+        let depart = over.then_some(What::Relay {
+            conversation,
+            effect,
+        });
+        self.settle(batch, depart)
+    }
+
+    /// A masked handle's ghost is in the room and knows what it looks like: from here on it takes
+    /// part in a conversation, and the introduction is over.
+    pub(in crate::engine) async fn open_conversation(
+        &mut self,
+        is: &Introduction,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let impossible = || EngineError::Refused(Refusal::Impossible);
+        let record = engine.directory().by_ghost(&is.ghost)?;
+        let record = record.filter(|record| record.mode == Mode::Masked && record.is_active());
+        let (Some(record), Some(owner)) = (record, is.owner()) else {
+            return Err(impossible());
+        };
+        if !record.is_held_by(owner) {
+            return Err(impossible());
+        }
+        let view = self.view(&is.ghost).await?;
+        let masked = Participant {
+            user: owner.clone(),
+            ghost: is.ghost.clone(),
+            name: record.handle.to_string(),
+            own_ghost: false,
+            seat: Seat::Portal {
+                room: None,
+                standing: Standing::Unasked,
+            },
+            known_as: Vec::new(),
+        };
+        let heard = self.what_was_heard(is);
+        let known = match (&self.record.seat, is.direct) {
+            (Some(seat), _) => engine.store().get::<Conversations>(&seat.conversation)?,
+            (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
+            (None, false) => None,
+        };
+        // One in which the asker is the masked one, and nobody is there any more.
+        let former = known.as_ref().filter(|_| self.record.seat.is_none());
+        let former =
+            former.filter(|known| known.person_at(Place::Origin, &is.invite.asker).is_none());
+        let former = former.cloned();
+        let (conversation, input) = match known {
+            Some(known) if self.record.seat.is_some() => {
+                let person = Box::new(masked);
+                let by = is.invite.asker.clone();
+                (known, Input::Added { person, by, heard })
+            }
+            // Only where the asker is the one in the origin: the owner's portal cannot move here.
+            Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
+                let room = self.room.clone();
+                (known, Input::Moved { room, heard })
+            }
+            _ => {
+                let now = engine.now();
+                let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
+                let direct = is.direct && people == [&is.invite.asker];
+                let mut new = new_conversation(self.room.clone(), direct, now);
+                for user in people {
+                    let (ghost, name, own_ghost) = match direct {
+                        true => engine.shown_to_one(user, &is.ghost)?,
+                        false => engine.shown_to_many(user)?,
+                    };
+                    new.people.push(Participant {
+                        user: user.clone(),
+                        ghost,
+                        name,
+                        own_ghost,
+                        seat: Seat::Origin { here: true },
+                        known_as: Vec::new(),
+                    });
+                }
+                // Whoever began it is the first.
+                new.people
+                    .sort_by_key(|person| person.user != is.invite.asker);
+                new.people.push(masked);
+                (new, Input::Opened { heard })
+            }
+        };
+        let seat = self.record.seat.get_or_insert_with(|| SeatHere {
+            conversation: conversation.id.clone(),
+            ghosts: Vec::new(),
+            awaited: false,
+        });
+        if !seat.ghosts.contains(&is.ghost) {
+            seat.ghosts.push(is.ghost.clone());
+        }
+        self.record
+            .introductions
+            .retain(|other| other.ghost != is.ghost);
+        let mut batch = std::mem::take(batch);
+        let lock = engine.deciding();
+        let mut rooms = Vec::new();
+        if let Some(former) = former {
+            rooms = engine.decide_on(&former, &[Input::End], engine.now(), &mut batch)?;
+        }
+        // As it is now; a new one is written whole, for `decide_on` writes what differs from what it
+        // was given.
+        let conversation = match engine.store().get::<Conversations>(&conversation.id)? {
+            Some(now) => now,
+            None => {
+                engine.write_conversation(&conversation, Some(&conversation), &mut batch)?;
+                conversation
+            }
+        };
+        rooms.extend(engine.decide_on(&conversation, &[input], engine.now(), &mut batch)?);
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        Ok(())
+    }
+
+    /// What the ghost heard before the conversation began, in order, edits behind what they edit.
+    fn what_was_heard(&self, is: &Introduction) -> Vec<OwnedEventId> {
+        let heard = is.heard.iter().filter(|heard| !heard.done);
+        heard
+            .flat_map(|heard| std::iter::once(heard.event.clone()).chain(heard.edit.clone()))
+            .collect()
+    }
+
+    pub(in crate::engine) async fn wake_others(&self, rooms: Vec<OwnedRoomId>) {
+        for room in rooms.into_iter().filter(|room| *room != self.room) {
+            self.engine.wake(&room).await;
+        }
+    }
+
+    /// An event in a room of a conversation.
+    pub(in crate::engine) async fn handle_in_conversation(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let Some(seat) = self.record.seat.clone() else {
+            return self.settle(batch, []);
+        };
+        let conversation = engine.store().get::<Conversations>(&seat.conversation)?;
+        let Some(conversation) = conversation else {
+            return self.settle(batch, []);
+        };
+        let Some(place) = conversation.place_of(&self.room) else {
+            if seat.awaited && !conversation.ended {
+                return Err(EngineError::NotThereYet);
+            }
+            return self.settle(batch, []);
+        };
+        let input = match event.membership() {
+            Some((user, membership)) => {
+                for ghost in &seat.ghosts {
+                    // The homeserver reports no change of devices when somebody comes.
+                    let came = std::slice::from_ref(&user);
+                    engine.machines().outdate(ghost, came).await;
+                }
+                let new = membership == "join"
+                    && place == Place::Origin
+                    && !engine.is_ours(&user)
+                    && conversation.person_at(place, &user).is_none();
+                let ghost = match new {
+                    true => Some(engine.shown_to_many(&user)?),
+                    false => None,
+                };
+                Some(Input::Member {
+                    place,
+                    by_others: event.sender != user,
+                    membership: membership.to_owned(),
+                    user,
+                    ghost,
+                })
+            }
+            None if engine.is_ours(&event.sender) => None,
+            None if is_state(&event, "m.room.tombstone") => {
+                let to = event.content["replacement_room"].as_str();
+                let to = to.and_then(|to| to.try_into().ok());
+                to.map(|to| Input::Upgraded {
+                    place,
+                    to,
+                    by: event.sender.clone(),
+                })
+            }
+            None => heard(&event).map(|kind| Input::Heard {
+                place,
+                sender: event.sender.clone(),
+                event: event.id.clone(),
+                kind,
+            }),
+        };
+        let Some(input) = input else {
+            return self.settle(batch, []);
+        };
+        // What is for nobody is not kept.
+        let keep = matches!(&input, Input::Heard { sender, kind: Heard::Event, .. }
+            if conversation.person_at(place, sender).is_some()
+                && !conversation.others(place).is_empty());
+        if keep {
+            let key = (self.room.clone(), event.id.clone());
+            batch.put::<Kept>(&key, &json.to_owned())?;
+        }
+        let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        Ok(())
+    }
+}
+
+fn is_state(event: &RoomEvent, kind: &str) -> bool {
+    event.kind == kind && event.state_key.as_deref() == Some("")
+}
+
+/// What an event is, as far as it can be told without reading it.
+pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<Heard> {
+    let kind = event.kind.as_str();
+    if is_room_call(kind) {
+        // State that is emptied ends a call.
+        let live =
+            event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
+        return live.then_some(Heard::RoomCall);
+    }
+    if event.state_key.is_some() {
+        let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");
+        return named.then_some(Heard::Named);
+    }
+    match kind {
+        "m.room.encrypted" | "m.reaction" => Some(Heard::Event),
+        "m.room.redaction" => event.redacts.clone().map(|of| Heard::TakenBack { of }),
+        // Whoever verifies a ghost does so with us; nothing of it is for the other side.
+        kind if kind.starts_with("m.key.verification.") => None,
+        _ => Some(Heard::InClear),
+    }
+}
+
+/// Calls that live in a room and are nothing without its members (MatrixRTC, MSC4143).
+fn is_room_call(kind: &str) -> bool {
+    matches!(
+        kind,
+        "m.call.member"
+            | "org.matrix.msc3401.call.member"
+            | "org.matrix.msc3401.call"
+            | "m.call.notify"
+            | "org.matrix.msc4075.call.notify"
+            | "m.rtc.notification"
+            | "org.matrix.msc4075.rtc.notification"
+            | "m.rtc.member"
+            | "org.matrix.msc4143.rtc.member"
+    )
+}

@@ -1,0 +1,19 @@
+//! Conversations of masked handles: what is decided on them, and how it is carried out.
+
+pub(in crate::engine) mod batch;
+pub(in crate::engine) mod calls;
+pub(in crate::engine) mod delivery_receipts;
+pub(in crate::engine) mod ephemeral;
+pub(in crate::engine) mod event_map;
+pub(in crate::engine) mod failures;
+pub(in crate::engine) mod forward;
+pub(in crate::engine) mod inputs;
+pub(in crate::engine) mod leave;
+pub(in crate::engine) mod notices;
+pub(in crate::engine) mod portal;
+pub(in crate::engine) mod portal_info;
+pub(in crate::engine) mod portal_repair;
+pub(in crate::engine) mod repository;
+#[cfg(test)]
+pub(in crate::engine) mod talk_tests;
+pub(in crate::engine) mod upgrade;

@@ -1,0 +1,327 @@
+//! Portals: the rooms in which masked people see a conversation.
+
+use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room, serde::Raw};
+use serde_json::{Value, json};
+
+use crate::{
+    engine::{
+        Engine, EngineError,
+        conversations::portal_info::notice,
+        records::{Arrived, Conversations, Inbox, OpenWork},
+        room::RoomActor,
+    },
+    introduction::{MEGOLM, Refusal},
+    matrix::{Actor, MatrixError},
+    relay::{Conversation, Input, Participant, Place},
+    store::Batch,
+};
+
+/// Marks a portal, so that one that was made before a crash is found again.
+const MARK: &str = "chat.stonechat.portal";
+
+impl RoomActor {
+    /// Makes a portal or finds it, brings into it whoever takes part now, and invites its owner.
+    pub(in crate::engine) async fn furnish(
+        &mut self,
+        conversation: &Conversation,
+        person: usize,
+    ) -> Result<Vec<Input>, EngineError> {
+        let store = self.engine.store().clone();
+        let who = || -> Result<_, EngineError> {
+            let known = store.known::<Conversations>(&conversation.id)?;
+            let people = known.iter().flat_map(|known| &known.people);
+            Ok(people.map(Participant::takes_part).collect::<Vec<_>>())
+        };
+        let before = who()?;
+        match self.furnish_as_it_is(conversation, person).await {
+            // Somebody went meanwhile, and their ghost with them: that says nothing of the others.
+            Err(error) if !error.is_transient() && who()? != before => {
+                tracing::info!(room = %self.room, %error, "somebody went meanwhile");
+                Err(EngineError::NotThereYet)
+            }
+            furnished => furnished,
+        }
+    }
+
+    async fn furnish_as_it_is(
+        &mut self,
+        conversation: &Conversation,
+        person: usize,
+    ) -> Result<Vec<Input>, EngineError> {
+        let engine = self.engine.clone();
+        let place = Place::Portal(person);
+        let impossible = || EngineError::Refused(Refusal::Impossible);
+        let portal = (conversation.id.clone(), person);
+        let _one_at_a_time = engine.0.furnishings.lock(portal).await;
+        // Whoever was sooner may have made it, or another one in the place of one that was lost.
+        let known = engine.store().get::<Conversations>(&conversation.id)?;
+        // Nobody is invited to what is over.
+        let known = known.filter(|known| !known.ended);
+        let conversation = &known.ok_or_else(impossible)?;
+        let owner = conversation.people.get(person).ok_or_else(impossible)?;
+        // Nor is whoever has gone meanwhile.
+        if !owner.takes_part() {
+            return Ok(Vec::new());
+        }
+        let ghosts: Vec<Participant> = conversation.ghosts_at(place).cloned().collect();
+        let first = ghosts.first().ok_or_else(impossible)?;
+        for ghost in &ghosts {
+            engine
+                .machines()
+                .provision(&ghost.ghost, &ghost.name)
+                .await?;
+        }
+        let known: Vec<OwnedUserId> = ghosts.iter().map(|ghost| ghost.ghost.clone()).collect();
+        let mut now = None;
+        let mut host = None;
+        if let Some(room) = conversation.room(place) {
+            host = engine.host_of(&known, room).await?;
+            if host.is_none() {
+                now = engine.portal_is_lost(&conversation.id, person).await?;
+            }
+        }
+        let conversation = now.as_ref().unwrap_or(conversation);
+        let host = ghosts
+            .iter()
+            .find(|ghost| Some(&ghost.ghost) == host.as_ref());
+        let host = host.unwrap_or(first);
+        let room = match conversation.room(place) {
+            Some(room) => room.clone(),
+            None => engine.make_portal(conversation, person, host).await?,
+        };
+        engine
+            .seat_ghosts(conversation, person, &room, host, &ghosts)
+            .await?;
+        // Before its owner is invited: the invite shows what it is called.
+        let (_, mut inputs) = engine.dress_portal(conversation, person, &room).await?;
+        let view = engine.view_of(&host.ghost, &room).await?;
+        if !matches!(view.membership(&owner.user), "join" | "invite") {
+            engine
+                .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
+                .await?;
+        }
+        engine.0.views.outdate(&room);
+        inputs.push(Input::Furnished { person });
+        Ok(inputs)
+    }
+}
+
+impl Engine {
+    /// Makes a portal. It is written down before anybody is invited, and found again by its mark
+    /// should it not have been.
+    async fn make_portal(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        host: &Participant,
+    ) -> Result<OwnedRoomId, EngineError> {
+        let _nothing_is_left = self.0.creating.lock(host.ghost.clone()).await;
+        let place = Place::Portal(person);
+        // Another room's actor may have been sooner.
+        let known = self.store().get::<Conversations>(&conversation.id)?;
+        if let Some(room) = known.as_ref().and_then(|known| known.room(place)) {
+            return Ok(room.clone());
+        }
+        let device = self.device_of(&host.ghost)?;
+        let actor = Actor::device(&host.ghost, &device);
+        let mark = format!("{}.{person}", conversation.id);
+        let room = match self.room_with_mark(actor, MARK, &mark).await? {
+            Some(room) => room,
+            None => {
+                let bot = &self.settings().bot;
+                let request = portal(conversation, &mark, host, bot)?;
+                self.homeserver().create_room(actor, request).await?
+            }
+        };
+        self.machines().expect_room(&host.ghost, &room).await?;
+        let mut batch = Batch::new();
+        let made = Input::Made {
+            person,
+            room: room.clone(),
+        };
+        batch.put::<OpenWork>(&(host.ghost.clone(), room.clone()), &())?;
+        let (lock, _) = self.converse(&conversation.id, &[made], &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        self.store().flush().await?;
+        Ok(room)
+    }
+
+    /// Brings the ghosts of those who take part into a portal, and tells its actor.
+    async fn seat_ghosts(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        room: &OwnedRoomId,
+        host: &Participant,
+        ghosts: &[Participant],
+    ) -> Result<(), EngineError> {
+        // First, so that an invite of one of them is not taken for somebody's wish to reach it.
+        let seated = Arrived::Seated {
+            conversation: conversation.id.clone(),
+            ghosts: ghosts.iter().map(|ghost| ghost.ghost.clone()).collect(),
+        };
+        let mut batch = Batch::new();
+        for ghost in ghosts {
+            batch.put::<OpenWork>(&(ghost.ghost.clone(), room.clone()), &())?;
+        }
+        batch.put::<Inbox>(&(room.clone(), self.next()), &seated)?;
+        self.store().commit(batch).await?;
+        self.wake(room).await;
+        let device = self.device_of(&host.ghost)?;
+        let actor = Actor::device(&host.ghost, &device);
+        let view = self.view_of(&host.ghost, room).await?;
+        for ghost in ghosts.iter().filter(|ghost| ghost.ghost != host.ghost) {
+            self.machines().expect_room(&ghost.ghost, room).await?;
+            if view.membership(&ghost.ghost) == "join" {
+                continue;
+            }
+            let content = json!({ "membership": "invite" });
+            let key = ghost.ghost.as_str();
+            self.homeserver()
+                .send_state(actor, room, "m.room.member", key, &content)
+                .await?;
+            let own = self.device_of(&ghost.ghost)?;
+            let own = Actor::device(&ghost.ghost, &own);
+            self.homeserver().join(own, room).await?;
+        }
+        if !conversation.direct {
+            self.share_power(host, room, ghosts).await?;
+        }
+        // Whoever does not take part any more is not to be seen, nor to read.
+        let place = Place::Portal(person);
+        let others = conversation.people.iter().enumerate();
+        let gone = others.filter(|(index, p)| p.place(*index) != place && !p.takes_part());
+        for (_, gone) in gone.filter(|(_, gone)| !conversation.needs(&gone.ghost)) {
+            if view.membership(&gone.ghost) == "join" {
+                self.leave_portal(&gone.ghost, room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever made the portal of a group may leave the conversation before the others do: each of
+    /// the ghosts can look after it.
+    async fn share_power(
+        &self,
+        host: &Participant,
+        room: &OwnedRoomId,
+        ghosts: &[Participant],
+    ) -> Result<(), EngineError> {
+        let kind = "m.room.power_levels";
+        let view = self.view_of(&host.ghost, room).await?;
+        let mut levels = view.power_levels.clone().unwrap_or_default();
+        if !levels.is_object() || !view.may_send_state(&host.ghost, kind) {
+            return Ok(());
+        }
+        if !levels["users"].is_object() {
+            levels["users"] = json!({});
+        }
+        for ghost in ghosts.iter().map(|ghost| &ghost.ghost) {
+            // A creator has it for ever, and must not be named.
+            if !view.creators.contains(ghost) {
+                levels["users"][ghost.as_str()] = json!(100);
+            }
+        }
+        if Some(&levels) != view.power_levels.as_ref() {
+            let device = self.device_of(&host.ghost)?;
+            let actor = Actor::device(&host.ghost, &device);
+            self.homeserver()
+                .send_state(actor, room, kind, "", &levels)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn leave_portal(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        let device = self.machines().device_of(ghost)?;
+        // It may have been taken away already, as that of a handle that was given up.
+        let actor = match &device {
+            Some(device) => Actor::device(ghost, device),
+            None => Actor::user(ghost),
+        };
+        match self.homeserver().leave(actor, room, None).await {
+            Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
+            left => left?,
+        }
+        self.machines().forget_room(ghost, room).await?;
+        let mut batch = Batch::new();
+        batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));
+        Ok(self.store().apply(batch)?)
+    }
+
+    async fn invite_owner_of_portal(
+        &self,
+        conversation: &Conversation,
+        host: &OwnedUserId,
+        owner: &Participant,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
+        match self
+            .invite(host, room, &owner.user, conversation.direct)
+            .await
+        {
+            // The room allows it: the owner's account or server does not.
+            Err(EngineError::Matrix(MatrixError::Refused { .. })) => {
+                Err(EngineError::Refused(Refusal::Impossible))
+            }
+            other => other,
+        }
+    }
+}
+
+/// How a portal is made: as a chat with its host, whose owner is a guest that can write and leave.
+fn portal(
+    conversation: &Conversation,
+    mark: &str,
+    host: &Participant,
+    bot: &OwnedUserId,
+) -> Result<create_room::v3::Request, EngineError> {
+    let topic = notice(conversation, "");
+    // MSC2346: clients show whom to ask about it.
+    let bridge = json!({
+        "bridgebot": bot,
+        "protocol": { "id": "stonechat", "displayname": "Stonechat" },
+        "channel": { "id": conversation.id, "displayname": host.name },
+    });
+    let state = [
+        ("m.room.encryption", "", json!({ "algorithm": MEGOLM })),
+        (
+            "m.room.history_visibility",
+            "",
+            json!({ "history_visibility": "invited" }),
+        ),
+        (
+            "m.room.guest_access",
+            "",
+            json!({ "guest_access": "forbidden" }),
+        ),
+        ("m.room.topic", "", json!({ "topic": topic })),
+        ("m.bridge", "chat.stonechat", bridge.clone()),
+        ("uk.half-shot.bridge", "chat.stonechat", bridge),
+    ];
+    let raw = |value: &Value| -> Result<Box<serde_json::value::RawValue>, EngineError> {
+        Ok(serde_json::value::to_raw_value(value)?)
+    };
+    let mut request = create_room::v3::Request::new();
+    request.creation_content = Some(Raw::from_json(raw(&json!({ MARK: mark }))?));
+    request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
+    request.is_direct = conversation.direct;
+    for (kind, key, content) in state {
+        let event = json!({ "type": kind, "state_key": key, "content": content });
+        request.initial_state.push(Raw::from_json(raw(&event)?));
+    }
+    // What its owner changes would be seen by nobody else, but for the name, which is carried; and
+    // whom they invited could read what the others believe to be between them.
+    let levels = json!({
+        "users_default": 0, "events_default": 0, "state_default": 100,
+        "events": { "m.room.name": 0 },
+        "invite": 100, "kick": 100, "ban": 100, "redact": 50,
+    });
+    request.power_level_content_override = Some(Raw::from_json(raw(&levels)?));
+    Ok(request)
+}

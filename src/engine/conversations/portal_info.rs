@@ -1,0 +1,325 @@
+//! What the rooms of a conversation are called. The origin's name and topic are the truth, and
+//! portals are given them: looked at and compared, so that it may be done twice and in any order.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::json;
+
+use crate::{
+    engine::{
+        Engine, EngineError,
+        conversations::{
+            event_map::EventMap,
+            forward::{Way, people},
+        },
+        room::RoomActor,
+    },
+    introduction::{RoomView, Worded},
+    matrix::Actor,
+    relay::{
+        Conversation, Input, NAME_AT_MOST, Names, Participant, Passage, Place, TOPIC_AT_MOST,
+        carry_text, to_remember,
+    },
+    store::Batch,
+};
+
+/// What somebody is told whose name or topic of a room would name people.
+const NAMES_SOMEBODY: &str = "The new name or topic of this chat was not passed on: it is too \
+                              long, or would show who somebody is. Please choose another one.";
+/// What the owner of a portal is told who may not name the room of the others.
+const MAY_NOT: &str = "The name of this chat was not changed: in the room of the others your \
+                       handle may not do that. Please ask somebody there to change it, or to give \
+                       your handle the permission; until then the chat is called as before.";
+
+impl RoomActor {
+    /// Names a portal as the origin is named. Whoever did that is told if it could not be passed
+    /// on.
+    pub(in crate::engine) async fn dress(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        cause: Option<&OwnedEventId>,
+    ) -> Result<Vec<Input>, EngineError> {
+        let Some(room) = conversation.room(Place::Portal(person)) else {
+            return Ok(Vec::new());
+        };
+        let (all, mut inputs) = self.engine.dress_portal(conversation, person, room).await?;
+        if let (false, Some(event)) = (all, cause) {
+            inputs.push(Input::NotCarried {
+                place: Place::Origin,
+                event: event.clone(),
+                words: NAMES_SOMEBODY.to_owned(),
+            });
+        }
+        Ok(inputs)
+    }
+
+    /// Names the origin as the owner of this portal has named it, if their ghost may do that
+    /// there; else they are told, and it is called as before here too.
+    pub(in crate::engine) async fn rename(
+        &self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        place: Place,
+    ) -> Result<Vec<Input>, EngineError> {
+        let engine = &self.engine;
+        let Place::Portal(person) = place else {
+            return Ok(Vec::new());
+        };
+        let Some(owner) = conversation.people.get(person) else {
+            return Ok(Vec::new());
+        };
+        let Some(reader) = conversation.ghosts_at(place).next() else {
+            return Ok(Vec::new());
+        };
+        let here = engine.view_of(&reader.ghost, &self.room).await?;
+        // Unless it is called as the others call it by now.
+        let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
+            return Ok(Vec::new());
+        };
+        let mut inputs = to_remember(conversation, place, &here.names);
+        let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.room);
+        let words = match renamed.await {
+            Ok(None) => {
+                inputs.push(Input::Renamed { person });
+                return Ok(inputs);
+            }
+            Ok(Some(words)) => words,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => MAY_NOT,
+        };
+        let dressed = engine.dress_portal(conversation, person, &self.room);
+        inputs.extend(dressed.await?.1);
+        inputs.push(Input::NotCarried {
+            place,
+            event: event.clone(),
+            words: words.to_owned(),
+        });
+        Ok(inputs)
+    }
+}
+
+impl Engine {
+    /// Calls somebody otherwise in the conversations that they have with a ghost: in no others,
+    /// which would show that they are one person's.
+    pub(in crate::engine) async fn appear(
+        &self,
+        person: &OwnedUserId,
+        ghost: &OwnedUserId,
+        name: &str,
+    ) -> Result<(), EngineError> {
+        for conversation in self.conversations_of(ghost)? {
+            let Some(person) = conversation.person_at(Place::Origin, person) else {
+                continue;
+            };
+            let mut batch = Batch::new();
+            let called = Input::Called {
+                person,
+                name: name.to_owned(),
+            };
+            let (lock, rooms) = self.converse(&conversation.id, &[called], &mut batch)?;
+            self.store().apply(batch)?;
+            drop(lock);
+            self.store().flush().await?;
+            for room in rooms {
+                self.wake(&room).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a ghost that was made for this conversation the name that it has there.
+    pub(in crate::engine) async fn call(&self, person: &Participant) -> Result<(), EngineError> {
+        if !person.own_ghost {
+            return Ok(());
+        }
+        // It is made under that name otherwise.
+        let Some(device) = self.machines().device_of(&person.ghost)? else {
+            return Ok(());
+        };
+        let actor = Actor::device(&person.ghost, &device);
+        Ok(self
+            .homeserver()
+            .set_display_name(actor, &person.name)
+            .await?)
+    }
+
+    /// Gives the origin a portal's name. Returns why not, in words.
+    async fn rename_origin(
+        &self,
+        conversation: &Conversation,
+        owner: &Participant,
+        place: Place,
+        name: &Worded,
+        here: &RoomView,
+        portal: &OwnedRoomId,
+    ) -> Result<Option<&'static str>, EngineError> {
+        let Some(origin) = &conversation.origin else {
+            return Ok(Some(MAY_NOT));
+        };
+        let there = self.view_of(&owner.ghost, origin).await?;
+        let ways = Ways {
+            conversation,
+            place,
+            to: Place::Origin,
+            rooms: (portal, origin),
+        };
+        let Some(text) = self.translated(&ways, name, here, NAME_AT_MOST)? else {
+            return Ok(Some(NAMES_SOMEBODY));
+        };
+        let called = there.name.as_ref().map_or("", |name| &name.text);
+        if called == text {
+            return Ok(None);
+        }
+        let (kind, ghost) = ("m.room.name", &owner.ghost);
+        if there.membership(ghost) != "join" || !there.may_send_state(ghost, kind) {
+            return Ok(Some(MAY_NOT));
+        }
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        let content = json!({ "name": text });
+        self.homeserver()
+            .send_state(actor, origin, kind, "", &content)
+            .await?;
+        self.0.views.outdate(origin);
+        Ok(None)
+    }
+
+    /// Makes a portal's name and topic those of the origin. False if something had to be left out;
+    /// and what is to be remembered of it.
+    pub(in crate::engine) async fn dress_portal(
+        &self,
+        conversation: &Conversation,
+        person: usize,
+        room: &OwnedRoomId,
+    ) -> Result<(bool, Vec<Input>), EngineError> {
+        let place = Place::Portal(person);
+        let readers: Vec<&Participant> = conversation.ghosts_at(Place::Origin).collect();
+        let (Some(origin), Some(reader)) = (&conversation.origin, readers.first()) else {
+            return Ok((true, Vec::new()));
+        };
+        let from = match self.known_view(&reader.ghost, origin).await {
+            Ok(view) if view.membership(&reader.ghost) == "join" => view,
+            // It stays what it was called.
+            Ok(_) => return Ok((true, Vec::new())),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => return Ok((true, Vec::new())),
+        };
+        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(place).map(|p| &p.ghost).collect();
+        let Some(host) = ghosts.first() else {
+            return Ok((true, Vec::new()));
+        };
+        let there = self.view_of(host, room).await?;
+        let may = |ghost: &&&OwnedUserId| {
+            there.membership(ghost) == "join" && there.may_send_state(ghost, "m.room.topic")
+        };
+        let Some(ghost) = ghosts.iter().find(may) else {
+            return Ok((true, Vec::new()));
+        };
+        let ways = Ways {
+            conversation,
+            place: Place::Origin,
+            to: place,
+            rooms: (origin, room),
+        };
+        let name = self.worded(&ways, from.name.as_deref(), &from, NAME_AT_MOST)?;
+        let topic = self.worded(&ways, from.topic.as_deref(), &from, TOPIC_AT_MOST)?;
+        let all = name.is_some() && topic.is_some();
+        let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
+        let topic = notice(conversation, &topic);
+        let is = |worded: &Option<Box<Worded>>, text: &str| {
+            worded.as_ref().map_or("", |worded| &worded.text) == text
+        };
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        if !is(&there.name, &name) {
+            let (kind, content) = ("m.room.name", json!({ "name": name }));
+            self.homeserver()
+                .send_state(actor, room, kind, "", &content)
+                .await?;
+        }
+        if !is(&there.topic, &topic) {
+            let (kind, content) = ("m.room.topic", json!({ "topic": topic }));
+            self.homeserver()
+                .send_state(actor, room, kind, "", &content)
+                .await?;
+        }
+        self.0.views.outdate(room);
+        Ok((all, to_remember(conversation, Place::Origin, &from.names)))
+    }
+
+    fn worded(
+        &self,
+        ways: &Ways<'_>,
+        worded: Option<&Worded>,
+        from: &RoomView,
+        at_most: usize,
+    ) -> Result<Option<String>, EngineError> {
+        match worded {
+            Some(worded) => self.translated(ways, worded, from, at_most),
+            None => Ok(Some(String::new())),
+        }
+    }
+
+    /// A name or topic as the other room may show it.
+    fn translated(
+        &self,
+        ways: &Ways<'_>,
+        worded: &Worded,
+        from: &RoomView,
+        at_most: usize,
+    ) -> Result<Option<String>, EngineError> {
+        let Ways {
+            conversation,
+            place,
+            to,
+            rooms: (here, there),
+        } = *ways;
+        let others = from.readers().filter(|user| !self.is_ours(user));
+        let names = Names::at(conversation, place, &from.names, others);
+        let people = people(conversation, &Way { place, from: 0, to });
+        let map = EventMap {
+            store: self.store(),
+            here,
+            there,
+        };
+        let passage = Passage {
+            sender: &worded.by,
+            people: &people,
+            here,
+            there,
+            events: &map,
+            secrets: &[],
+            homeserver: &self.settings().server_name,
+            hide_addresses: self.hides_addresses(conversation)?,
+            pseudonym_key: &conversation.secret.0,
+        };
+        Ok(carry_text(&worded.text, &passage, &names, at_most))
+    }
+}
+
+/// From which room into which.
+struct Ways<'a> {
+    conversation: &'a Conversation,
+    place: Place,
+    to: Place,
+    rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
+}
+
+/// The topic of a portal: what its owner has to know, and behind that the topic of the origin.
+pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> String {
+    let others = conversation.people.iter().enumerate();
+    let mut others = others.filter(|(index, p)| p.place(*index) == Place::Origin);
+    let other = others.next().map(|(_, person)| &person.name);
+    let notice = format!(
+        "You are masked here: {} your Matrix ID, and you do not see theirs. The service carries \
+         what is written and can read it on the way; it keeps none of it.",
+        match other.filter(|_| conversation.direct) {
+            Some(name) => format!("{name} does not see"),
+            None => "the others do not see".to_owned(),
+        }
+    );
+    match topic.is_empty() {
+        true => notice,
+        false => format!("{notice}\n\n{topic}"),
+    }
+}

@@ -1,0 +1,113 @@
+//! Portals that were lost, or replaced by a room of somebody else: they are ours, so another one is
+//! made, and none is followed.
+
+use ruma::{OwnedRoomId, OwnedUserId};
+
+use crate::{
+    engine::{Engine, EngineError, records::Conversations, room::RoomActor},
+    introduction::Refusal,
+    relay::{Conversation, Input, Place},
+    store::Batch,
+};
+
+impl RoomActor {
+    /// The room of another place. A portal is made first if it was lost, and its owner invited
+    /// again who has left it meanwhile: what is encrypted now would be for nobody.
+    pub(in crate::engine) async fn room_there(
+        &mut self,
+        conversation: &Conversation,
+        to: Place,
+    ) -> Result<OwnedRoomId, EngineError> {
+        let Place::Portal(owner) = to else {
+            return self.other_room(conversation, to);
+        };
+        let (Some(person), Some(host)) = (
+            conversation.people.get(owner),
+            conversation.ghosts_at(to).next(),
+        ) else {
+            return Err(EngineError::NotThereYet);
+        };
+        if !person.takes_part() {
+            return Err(EngineError::Refused(Refusal::Impossible));
+        }
+        if let Some(room) = conversation.room(to) {
+            match self.engine.known_view(&host.ghost, room).await {
+                Ok(view)
+                    if view.membership(&host.ghost) == "join"
+                        && matches!(view.membership(&person.user), "join" | "invite")
+                        && view.replaced_by.is_none() =>
+                {
+                    return Ok(room.clone());
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                _ => {}
+            }
+        }
+        if conversation.ended {
+            return Err(EngineError::Refused(Refusal::Impossible));
+        }
+        let furnished = self.furnish(conversation, owner).await?;
+        // Its owner is invited: should they decline, that counts.
+        let mut batch = Batch::new();
+        let (lock, rooms) = self
+            .engine
+            .converse(&conversation.id, &furnished, &mut batch)?;
+        self.engine.store().apply(batch)?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        let known = self.engine.store().get::<Conversations>(&conversation.id)?;
+        let room = known.as_ref().and_then(|known| known.room(to));
+        room.cloned().ok_or(EngineError::NotThereYet)
+    }
+}
+
+impl Engine {
+    /// Which of these ghosts is in a portal and can look after it. None if it was lost, or was
+    /// replaced by a room of somebody else.
+    pub(in crate::engine) async fn host_of(
+        &self,
+        ghosts: &[OwnedUserId],
+        portal: &OwnedRoomId,
+    ) -> Result<Option<OwnedUserId>, EngineError> {
+        let mut any = None;
+        for ghost in ghosts {
+            let view = match self.view_of(ghost, portal).await {
+                Ok(view) => view,
+                Err(error) if error.is_transient() => return Err(error),
+                Err(_) => continue,
+            };
+            if view.replaced_by.is_some() {
+                return Ok(None);
+            }
+            if view.membership(ghost) != "join" {
+                continue;
+            }
+            let able = ghosts
+                .iter()
+                .find(|ghost| view.membership(ghost) == "join" && view.may_invite(ghost));
+            any = able.or(Some(ghost)).cloned();
+            break;
+        }
+        Ok(any)
+    }
+
+    /// A portal is gone: another one is to be made.
+    pub(in crate::engine) async fn portal_is_lost(
+        &self,
+        conversation: &str,
+        person: usize,
+    ) -> Result<Option<Conversation>, EngineError> {
+        let mut batch = Batch::new();
+        let input = Input::Lost { person };
+        let (lock, rooms) = self.converse(conversation, &[input], &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        self.store().flush().await?;
+        for room in rooms {
+            self.wake(&room).await;
+        }
+        Ok(self
+            .store()
+            .get::<Conversations>(&conversation.to_owned())?)
+    }
+}

@@ -1,0 +1,443 @@
+//! Conversations: what is decided on them, found, written down and ended.
+
+use std::{
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::Rng as _;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+
+use crate::{
+    clock::Timestamp,
+    directory::{HandleRecord, Mode, PAIR_RETRY, forget_mask, note_mask},
+    engine::{
+        Engine, EngineError,
+        records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
+    },
+    introduction::Refusal,
+    relay::{Conversation, Input, Participant, Seat, Standing, decide},
+    store::{Batch, prefix},
+};
+
+/// For how long an ending conversation is waited for.
+const PARTING: Duration = Duration::from_secs(30);
+/// How somebody is called in other people's portals who has chosen nothing else.
+const SOMEONE: &str = "Someone";
+/// The digits of a made-up ghost's name.
+const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// The lock of what is decided on conversations: held until it is written.
+pub(in crate::engine) struct Deciding<'a>(
+    #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
+);
+
+/// When a conversation was changed last. Read and written by whoever holds the lock.
+#[derive(Default)]
+pub(in crate::engine) struct Changes {
+    /// Whoever held the lock last has changed one, in a batch that is applied by now.
+    just_now: AtomicBool,
+    /// How many batches there were at the most when it was applied.
+    applied: AtomicU64,
+    /// How many there were with the last decision that others may see before it is durable.
+    seen: AtomicU64,
+}
+
+impl Changes {
+    fn note(&self) {
+        self.just_now.store(true, Ordering::Release);
+    }
+
+    /// Whether no crash could bring back a conversation as it was before: with how many batches were
+    /// applied and how many are durable. To be asked before anything is decided.
+    pub(in crate::engine) fn are_durable(&self, applied: u64, durable: u64) -> bool {
+        if self.just_now.swap(false, Ordering::AcqRel) {
+            self.applied.store(applied, Ordering::Release);
+        }
+        durable >= self.applied.load(Ordering::Acquire)
+    }
+
+    /// Others may see what was decided up to this batch before it is durable.
+    pub(in crate::engine) fn is_seen(&self, applied: u64) {
+        self.seen.store(applied, Ordering::Release);
+    }
+
+    /// Whether all that others may have seen is durable.
+    fn may_follow(&self, durable: u64) -> bool {
+        durable >= self.seen.load(Ordering::Acquire)
+    }
+}
+
+impl Engine {
+    /// Lets it be decided what follows for a conversation. What is to be written stands in `batch`;
+    /// the rooms that have something to do are returned, and the lock, to be held until the batch
+    /// is applied.
+    pub(in crate::engine) fn converse(
+        &self,
+        id: &str,
+        inputs: &[Input],
+        batch: &mut Batch,
+    ) -> Result<(Deciding<'_>, Vec<OwnedRoomId>), EngineError> {
+        let lock = self.deciding();
+        let rooms = match self.store().known::<Conversations>(&id.to_owned())? {
+            Some(conversation) => self.decide_on(&conversation, inputs, self.now(), batch)?,
+            None => Vec::new(),
+        };
+        Ok((lock, rooms))
+    }
+
+    pub(in crate::engine) fn deciding(&self) -> Deciding<'_> {
+        let lock = self.0.conversing.lock();
+        Deciding(lock.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same for whoever holds the lock. What follows is due `since` then.
+    pub(in crate::engine) fn decide_on(
+        &self,
+        before: &Conversation,
+        inputs: &[Input],
+        since: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<Vec<OwnedRoomId>, EngineError> {
+        let mut state = Some(before.clone());
+        let mut rooms = Vec::new();
+        for input in inputs {
+            let Some(conversation) = state.take() else {
+                break;
+            };
+            let decision = decide(conversation, input);
+            state = decision.state;
+            for (room, effect) in decision.effects {
+                let due = Due {
+                    since,
+                    what: What::Relay {
+                        conversation: before.id.clone(),
+                        effect,
+                    },
+                };
+                batch.put::<Outbox>(&(room.clone(), self.next()), &due)?;
+                if !rooms.contains(&room) {
+                    rooms.push(room);
+                }
+            }
+        }
+        if state.as_ref() != Some(before) {
+            self.write_conversation(before, state.as_ref(), batch)?;
+        }
+        Ok(rooms)
+    }
+
+    pub(in crate::engine) fn write_conversation(
+        &self,
+        before: &Conversation,
+        after: Option<&Conversation>,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        // After a crash what was decided on it as it was must not be decided on what it becomes.
+        if !self.0.changes.may_follow(self.store().durable()) {
+            self.store().flush_blocking()?;
+        }
+        self.0.changes.note();
+        let id = &before.id;
+        let pairings = |conversation: &Conversation| -> Vec<(OwnedUserId, OwnedUserId)> {
+            match conversation.people.as_slice() {
+                [one, other] if conversation.direct => vec![
+                    (one.user.clone(), other.ghost.clone()),
+                    (other.user.clone(), one.ghost.clone()),
+                ],
+                _ => Vec::new(),
+            }
+        };
+        for key in pairings(before) {
+            // Another conversation of the same two may have begun since this one ended.
+            if self.store().get::<Pairings>(&key)?.as_ref() == Some(id) {
+                batch.delete::<Pairings>(&key);
+            }
+        }
+        let Some(after) = after else {
+            for person in &before.people {
+                batch.delete::<GhostsIn>(&(person.ghost.clone(), id.clone()));
+                if person.own_ghost {
+                    forget_mask(batch, &person.ghost);
+                }
+            }
+            batch.delete::<Conversations>(id);
+            return Ok(());
+        };
+        for person in &after.people {
+            let key = (person.ghost.clone(), id.clone());
+            let same = after.people.iter().filter(|it| it.ghost == person.ghost);
+            // Whoever has left their portal for good has nothing to do with it any more.
+            match same.into_iter().all(is_done) {
+                true => batch.delete::<GhostsIn>(&key),
+                false => batch.put::<GhostsIn>(&key, &())?,
+            }
+            if person.own_ghost {
+                note_mask(batch, &person.ghost, &person.user)?;
+            }
+        }
+        if !after.ended {
+            for key in pairings(after) {
+                batch.put::<Pairings>(&key, id)?;
+            }
+        }
+        Ok(batch.put::<Conversations>(id, after)?)
+    }
+
+    /// The conversation of somebody with a ghost, unless it is over.
+    pub(in crate::engine) fn conversation_with(
+        &self,
+        person: &UserId,
+        ghost: &UserId,
+    ) -> Result<Option<Conversation>, EngineError> {
+        let key = (person.to_owned(), ghost.to_owned());
+        let Some(id) = self.store().get::<Pairings>(&key)? else {
+            return Ok(None);
+        };
+        let conversation = self.store().get::<Conversations>(&id)?;
+        Ok(conversation.filter(|conversation| !conversation.ended))
+    }
+
+    /// The room that somebody has with a masked handle's ghost already. Whoever tries again soon
+    /// after being led back has no use for it.
+    pub(in crate::engine) async fn lead_back(
+        &self,
+        asker: &UserId,
+        ghost: &UserId,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let Some(conversation) = self.conversation_with(asker, ghost)? else {
+            return Ok(None);
+        };
+        let Some((index, person)) = conversation
+            .people
+            .iter()
+            .enumerate()
+            .find(|(_, person)| person.user == asker && person.ghost != ghost)
+        else {
+            return Ok(None);
+        };
+        // Somebody whom the others cannot hear any more has no use for the room they had.
+        let mut others = conversation
+            .people
+            .iter()
+            .filter(|other| other.ghost == ghost);
+        if !others.any(|other| other.takes_part()) {
+            return Ok(None);
+        }
+        let room = conversation.room(person.place(index)).cloned();
+        let now = self.now();
+        let led_back = conversation.led_back_at;
+        let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
+        let was_there = matches!(
+            person.seat,
+            Seat::Portal {
+                standing: Standing::Left,
+                ..
+            }
+        );
+        if room.is_none() || lately || !(is_there(person) || was_there) {
+            return Ok(None);
+        }
+        let mut batch = Batch::new();
+        let inputs = [Input::LedBack {
+            at: now,
+            person: index,
+        }];
+        let (lock, rooms) = self.converse(&conversation.id, &inputs, &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        for room in rooms {
+            self.wake(&room).await;
+        }
+        Ok(room)
+    }
+
+    /// The ghost by which the other one's portal shows whoever has begun a conversation of two, how
+    /// it is called, and whether it is made up for this conversation. It is their masked handle
+    /// where they have exactly one: which of several they would like to be known by is not ours to
+    /// say.
+    pub(in crate::engine) fn shown_to_one(
+        &self,
+        person: &UserId,
+        not: &UserId,
+    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        let handles = self.directory().handles_of(person)?;
+        let mut masked = handles
+            .iter()
+            .filter(|record| record.is_active() && record.mode == Mode::Masked);
+        if let (Some(record), None) = (masked.next(), masked.next())
+            && let Some(ghost) = self.ghost_of(record)
+            && ghost != *not
+        {
+            return Ok((ghost, record.handle.to_string(), false));
+        }
+        self.shown_to_many(person)
+    }
+
+    /// The same in a group, for which it is always made up. There, somebody may be in the origin
+    /// and have a portal as well: what is said in both at the same time would tell them whose a
+    /// masked handle is.
+    pub(in crate::engine) fn shown_to_many(
+        &self,
+        person: &UserId,
+    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        let name = self.directory().appearance(person)?;
+        let ghost = self.made_up_ghost()?;
+        Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
+    }
+
+    /// Whether calls in a conversation hide where people are: as soon as one of the masked wants it.
+    pub(in crate::engine) fn hides_addresses(
+        &self,
+        conversation: &Conversation,
+    ) -> Result<bool, EngineError> {
+        for person in &conversation.people {
+            if let Seat::Portal { .. } = person.seat
+                && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
+                && !record.hide_addresses
+            {
+                continue;
+            }
+            if let Seat::Portal { .. } = person.seat {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
+        let server = &self.0.settings.server_name;
+        UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()
+    }
+
+    fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
+        let server = &self.0.settings.server_name;
+        let mut rng = rand::rng();
+        let name: String = (0..16)
+            .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
+            .collect();
+        UserId::parse(format!("@_dm_.p{name}:{server}"))
+            .map_err(|_| EngineError::Refused(Refusal::Impossible))
+    }
+
+    /// The conversations that a ghost takes part in.
+    pub(in crate::engine) fn conversations_of(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<Vec<Arc<Conversation>>, EngineError> {
+        let mut conversations = Vec::new();
+        let ids = self
+            .store()
+            .scan::<GhostsIn>(&prefix(ghost), None, usize::MAX)?;
+        for ((_, id), ()) in ids {
+            conversations.extend(self.store().known::<Conversations>(&id)?);
+        }
+        Ok(conversations)
+    }
+
+    /// Ends all conversations of a masked handle's ghost, and waits until it has said so in them
+    /// and has left, or for as long as that may take. Whatever is left then is left without words.
+    pub(in crate::engine) async fn part_from_all(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<(), EngineError> {
+        self.end_conversations(ghost, |_| Ok(true)).await?;
+        let parted = async {
+            loop {
+                let departed = self.0.departed.notified();
+                let mut departed = std::pin::pin!(departed);
+                departed.as_mut().enable();
+                if self.conversations_of(ghost)?.is_empty() {
+                    return Ok(());
+                }
+                departed.await;
+            }
+        };
+        tokio::time::timeout(PARTING, parted)
+            .await
+            .unwrap_or(Ok(()))
+    }
+
+    /// Ends the conversations of a masked handle with those whom its owner has blocked.
+    pub(in crate::engine) async fn part_from_blocked(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<(), EngineError> {
+        let Some(record) = self.directory().by_ghost(ghost)? else {
+            return Ok(());
+        };
+        self.end_conversations(ghost, |conversation| {
+            for person in conversation.people.iter().filter(|p| p.ghost != *ghost) {
+                let handle = &record.handle;
+                if conversation.direct && self.directory().is_blocked_on(handle, &person.user)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Ends the conversations of a masked handle's ghost that `which` says.
+    pub(in crate::engine) async fn end_conversations(
+        &self,
+        ghost: &OwnedUserId,
+        which: impl Fn(&Conversation) -> Result<bool, EngineError>,
+    ) -> Result<(), EngineError> {
+        for conversation in self.conversations_of(ghost)? {
+            if !which(&conversation)? {
+                continue;
+            }
+            let mut batch = Batch::new();
+            let closed = Input::Closed {
+                ghost: ghost.clone(),
+            };
+            let (lock, rooms) = self.converse(&conversation.id, &[closed], &mut batch)?;
+            self.store().apply(batch)?;
+            drop(lock);
+            self.store().flush().await?;
+            for room in rooms {
+                self.wake(&room).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_done(person: &Participant) -> bool {
+    let gone = Seat::Portal {
+        room: None,
+        standing: Standing::Gone,
+    };
+    person.seat == gone
+}
+
+fn is_there(person: &Participant) -> bool {
+    match &person.seat {
+        Seat::Origin { here } => *here,
+        Seat::Portal { standing, .. } => matches!(standing, Standing::Invited | Standing::Joined),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_decided_on_a_change_that_a_crash_could_take_is_known_for_that() {
+        let changes = Changes::default();
+        assert!(changes.are_durable(7, 3), "there was none");
+        changes.note();
+        assert!(!changes.are_durable(8, 7), "it is the eighth at the latest");
+        // Others change nothing that matters.
+        assert!(!changes.are_durable(9, 7));
+        assert!(changes.are_durable(9, 8));
+        assert!(changes.are_durable(10, 8));
+        changes.note();
+        assert!(!changes.are_durable(11, 10));
+        assert!(changes.are_durable(12, 11));
+    }
+}

@@ -1,0 +1,448 @@
+//! Origins that were replaced (`m.room.tombstone`): a conversation goes on in the room that has
+//! taken its place, once a ghost can get in there, and only if nobody else is there.
+
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId, api::Direction};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    engine::{
+        Engine, EngineError, Words,
+        conversations::inputs::heard,
+        event::RoomEvent,
+        records::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere, Seen},
+        room::RoomActor,
+    },
+    introduction::{MEGOLM, RoomView},
+    matrix::{Actor, MatrixError},
+    relay::{Conversation, Heard, Input, Place, Saying, Seat},
+    store::{Batch, prefix},
+};
+
+/// How many conversations of a ghost are looked at.
+const CONVERSATIONS: usize = 20;
+/// How many events are read back when a ghost comes into a room.
+const READ_BACK: u32 = 50;
+/// How often.
+const READ_BACK_PAGES: usize = 4;
+/// How many messages of the old room that come too late are looked at.
+const TOO_LATE: usize = 100;
+/// What their senders are told.
+const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
+                             too late to be passed on. Please send it again here.";
+
+impl RoomActor {
+    /// A conversation may go on here soon.
+    pub(in crate::engine) fn awaited(
+        &mut self,
+        conversation: String,
+        ghosts: Vec<OwnedUserId>,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.record.control.is_none() {
+            self.record.seat.get_or_insert(SeatHere {
+                conversation,
+                ghosts,
+                awaited: true,
+            });
+        }
+        self.settle(batch, [])
+    }
+
+    /// A ghost was invited into the room that has replaced this one.
+    pub(in crate::engine) async fn replaced(
+        &mut self,
+        to: OwnedRoomId,
+        by: OwnedUserId,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let Some(seat) = self.record.seat.clone() else {
+            return self.settle(batch, []);
+        };
+        let known = engine.store().get::<Conversations>(&seat.conversation)?;
+        let Some(place) = known.and_then(|known| known.place_of(&self.room)) else {
+            return self.settle(batch, []);
+        };
+        let input = Input::Upgraded { place, to, by };
+        let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms).await;
+        Ok(())
+    }
+
+    /// Goes on in the room that has replaced this one. Everything said here before is carried by
+    /// now, for this waits in the same outbox.
+    pub(in crate::engine) async fn follow(
+        &mut self,
+        conversation: &Conversation,
+        to: &OwnedRoomId,
+        by: &OwnedUserId,
+        batch: &mut Batch,
+    ) -> Result<Vec<Input>, EngineError> {
+        let engine = self.engine.clone();
+        let not_followed = || {
+            let (to, by) = (to.clone(), by.clone());
+            Ok(vec![Input::NotFollowed { to, by }])
+        };
+        let here = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
+        let ghosts: Vec<OwnedUserId> = conversation
+            .ghosts_at(Place::Origin)
+            .map(|person| person.ghost.clone())
+            .filter(|ghost| here.clone().any(|here| here == ghost))
+            .collect();
+        if !engine.is_free_for(&conversation.id, to)? {
+            return not_followed();
+        }
+        engine.await_conversation(conversation, to, &ghosts).await?;
+        let server = engine.server_of_origin(conversation);
+        let inside = engine.go_in(&ghosts, to, &server).await?;
+        // They may be invited in a moment.
+        let Some(first) = inside.first() else {
+            return Err(EngineError::NotThereYet);
+        };
+        let old = self.view(first).await?;
+        let mut new = engine.view_of(first, to).await?;
+        if !is_successor((&self.room, &old), (to, &new), conversation) {
+            return not_followed();
+        }
+        if new.encryption.is_none() {
+            let kind = "m.room.encryption";
+            if new.foreign_encryption || !new.may_send_state(first, kind) {
+                return not_followed();
+            }
+            let device = engine.device_of(first)?;
+            let content = json!({ "algorithm": MEGOLM });
+            engine
+                .homeserver()
+                .send_state(Actor::device(first, &device), to, kind, "", &content)
+                .await?;
+            new = engine.view_of(first, to).await?;
+        }
+        let inside = engine
+            .bring_others(&ghosts, inside.clone(), to, &new)
+            .await?;
+        let mut inputs = vec![Input::Followed { room: to.clone() }];
+        inputs.extend(came_before(conversation, &new));
+        inputs.extend(engine.said_before(conversation, first, to, batch).await?);
+        inputs.extend(self.said_too_late(conversation)?);
+        let seated = Arrived::Seated {
+            conversation: conversation.id.clone(),
+            ghosts: inside,
+        };
+        batch.put::<Inbox>(&(to.clone(), engine.next()), &seated)?;
+        Ok(inputs)
+    }
+
+    /// What still waits here when the conversation goes on elsewhere: nobody listens here any more,
+    /// and whoever said it hears that where they are now.
+    pub(in crate::engine) fn said_too_late(
+        &self,
+        conversation: &Conversation,
+    ) -> Result<Vec<Input>, EngineError> {
+        let waiting = self
+            .engine
+            .store()
+            .scan::<Inbox>(&prefix(&self.room), None, TOO_LATE)?;
+        let mut inputs = Vec::new();
+        for (_, arrived) in waiting {
+            let (Arrived::Event(json) | Arrived::AfterGap(json)) = arrived else {
+                continue;
+            };
+            let Some(event) = RoomEvent::parse(&json, Some(&self.room)) else {
+                continue;
+            };
+            let mut people = conversation.people.iter();
+            let by = people.position(|person| person.user == event.sender);
+            let seen = self.engine.store().get::<Seen>(&event.id)?;
+            let known = seen.is_some_and(|seen| seen.handled);
+            if let Some(by) = by
+                && event.kind == "m.room.encrypted"
+                && !known
+            {
+                inputs.push(Input::NotCarried {
+                    place: conversation.home(by),
+                    event: event.id,
+                    words: SAID_TOO_LATE.to_owned(),
+                });
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Where nobody can say anything any more, the bot says it.
+    pub(in crate::engine) async fn tell_by_bot(
+        &self,
+        person: &OwnedUserId,
+        saying: &Saying,
+        cause: &str,
+    ) -> Result<(), EngineError> {
+        let room = &self.room;
+        let plain = format!("About https://matrix.to/#/{room} : {}", saying.plain());
+        let html = plain.clone();
+        let words = Words { plain, html };
+        self.engine
+            .tell(person, words, format!("{room}{cause}"))
+            .await
+    }
+}
+
+/// Whether a ghost was invited or came in by this: nothing that was said before is encrypted for
+/// it, and waiting for each key of that would hold up the conversation.
+fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
+    let own = event.membership();
+    own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
+}
+
+/// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
+/// the old room and is here reads again, so that the others have to see their ghost.
+fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
+    let here = |user: &&OwnedUserId| conversation.person_at(Place::Origin, user).is_some();
+    let join = |user: &OwnedUserId| Input::Member {
+        place: Place::Origin,
+        user: user.clone(),
+        membership: "join".to_owned(),
+        by_others: false,
+        ghost: None,
+    };
+    new.joined().filter(here).map(join).collect()
+}
+
+/// Whether `new` has replaced `old`, as both say, and nobody is or will be there who is not here.
+fn is_successor(
+    old: (&OwnedRoomId, &RoomView),
+    new: (&OwnedRoomId, &RoomView),
+    conversation: &Conversation,
+) -> bool {
+    let of_it = |user: &OwnedUserId| {
+        conversation.person_at(Place::Origin, user).is_some()
+            || conversation
+                .ghosts_at(Place::Origin)
+                .any(|person| person.ghost == *user)
+    };
+    old.1.replaced_by.as_ref() == Some(new.0)
+        && new.1.predecessor.as_ref() == Some(old.0)
+        && new.1.replaced_by.is_none()
+        // Where nobody could come in uninvited, nobody is to.
+        && ((new.1.join_rule == old.1.join_rule
+            && new.1.admits.iter().all(|room| old.1.admits.contains(room)))
+            || matches!(new.1.join_rule.as_str(), "invite" | "knock" | "private"))
+        && (new.1.history_visibility != "world_readable"
+            || old.1.history_visibility == "world_readable")
+        && new.1.readers().all(of_it)
+}
+
+impl Engine {
+    /// The origin of a conversation between the two that says that this room has taken its place.
+    pub(in crate::engine) async fn replaced_by(
+        &self,
+        ghost: &OwnedUserId,
+        asker: &UserId,
+        room: &RoomId,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let conversations = self.conversations_of(ghost)?.into_iter();
+        let origins = conversations
+            .filter(|known| !known.ended && known.person_at(Place::Origin, asker).is_some())
+            .filter_map(|known| known.origin.clone())
+            .filter(|origin| origin != room);
+        for origin in origins.take(CONVERSATIONS) {
+            let device = self.device_of(ghost)?;
+            let actor = Actor::device(ghost, &device);
+            let kind = "m.room.tombstone";
+            let content = match self.homeserver().state(actor, &origin, kind, "").await {
+                Ok(content) => content,
+                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(_) => continue,
+            };
+            let content = content.and_then(|c| serde_json::from_str::<Value>(c.get()).ok());
+            if content.is_some_and(|content| content["replacement_room"] == room.as_str()) {
+                return Ok(Some(origin));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether nothing else goes on in a room, and no ghost has left it for good.
+    fn is_free_for(&self, conversation: &str, room: &OwnedRoomId) -> Result<bool, EngineError> {
+        let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        let seat = record.seat.as_ref();
+        Ok(record.control.is_none()
+            && record.introductions.is_empty()
+            && seat.is_none_or(|seat| seat.conversation == conversation))
+    }
+
+    /// First, so that nothing that is said there gets lost, and no invite is taken for somebody's
+    /// wish to reach a ghost.
+    async fn await_conversation(
+        &self,
+        conversation: &Conversation,
+        room: &OwnedRoomId,
+        ghosts: &[OwnedUserId],
+    ) -> Result<(), EngineError> {
+        let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        if record.seat.is_some() {
+            return Ok(());
+        }
+        let awaited = Arrived::Awaited {
+            conversation: conversation.id.clone(),
+            ghosts: ghosts.to_vec(),
+        };
+        let mut batch = Batch::new();
+        for ghost in ghosts {
+            batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+        }
+        batch.put::<Inbox>(&(room.clone(), self.next()), &awaited)?;
+        self.store().commit(batch).await?;
+        self.wake(room).await;
+        Ok(())
+    }
+
+    /// The server that may have to be asked to get into a room of the people of an origin: another
+    /// one, if anybody of it is there.
+    fn server_of_origin(&self, conversation: &Conversation) -> OwnedServerName {
+        let own = &self.settings().server_name;
+        conversation
+            .people
+            .iter()
+            .filter(|person| matches!(person.seat, Seat::Origin { .. }))
+            .map(|person| person.user.server_name())
+            .find(|server| *server != own)
+            .unwrap_or(own)
+            .to_owned()
+    }
+
+    /// Those who get in, where `server` may have to be asked.
+    async fn go_in(
+        &self,
+        ghosts: &[OwnedUserId],
+        room: &OwnedRoomId,
+        server: &ServerName,
+    ) -> Result<Vec<OwnedUserId>, EngineError> {
+        let mut inside = Vec::new();
+        for ghost in ghosts {
+            self.machines().expect_room(ghost, room).await?;
+            let (homeserver, device) = (self.homeserver().clone(), self.device_of(ghost)?);
+            let (user, room) = (ghost.clone(), room.clone());
+            let joining = async move {
+                let actor = Actor::device(&user, &device);
+                homeserver.try_to_join(actor, &room).await
+            };
+            match self.ask(server, joining).await {
+                Ok(()) => inside.push(ghost.clone()),
+                Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(inside)
+    }
+
+    /// Whoever is in brings the others, if that is allowed there.
+    async fn bring_others(
+        &self,
+        ghosts: &[OwnedUserId],
+        mut inside: Vec<OwnedUserId>,
+        room: &OwnedRoomId,
+        view: &RoomView,
+    ) -> Result<Vec<OwnedUserId>, EngineError> {
+        let Some(host) = inside.first().cloned().filter(|host| view.may_invite(host)) else {
+            return Ok(inside);
+        };
+        let device = self.device_of(&host)?;
+        let content = json!({ "membership": "invite" });
+        for ghost in ghosts {
+            if inside.contains(ghost) {
+                continue;
+            }
+            let (actor, key) = (Actor::device(&host, &device), ghost.as_str());
+            let invited = self
+                .homeserver()
+                .send_state(actor, room, "m.room.member", key, &content);
+            match invited.await {
+                // The homeserver is in the room by then, and has nobody to ask.
+                Ok(_) => {
+                    let own = &self.settings().server_name;
+                    let ghost = std::slice::from_ref(ghost);
+                    inside.extend(self.go_in(ghost, room, own).await?);
+                }
+                Err(MatrixError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(inside)
+    }
+
+    /// What was said in a room before a ghost came in, in order: nobody pushes that.
+    async fn said_before(
+        &self,
+        conversation: &Conversation,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+        batch: &mut Batch,
+    ) -> Result<Vec<Input>, EngineError> {
+        let mut inputs = Vec::new();
+        let events = self.read_back(ghost, room).await?;
+        let since = events.iter().position(|(event, _)| lets_in(event, ghost));
+        let readable = since.map_or(events.len(), |at| at + 1);
+        for (event, json) in events.into_iter().skip(readable) {
+            let place = Place::Origin;
+            let said =
+                event.state_key.is_none() && conversation.person_at(place, &event.sender).is_some();
+            let Some(kind) = heard(&event).filter(|_| said) else {
+                continue;
+            };
+            self.mark_seen(&event.id, true, batch)?;
+            if kind == Heard::Event {
+                let key = (room.clone(), event.id.clone());
+                batch.put::<Kept>(&key, &json.get().to_owned())?;
+            }
+            inputs.push(Input::Heard {
+                place,
+                sender: event.sender,
+                event: event.id,
+                kind,
+            });
+        }
+        Ok(inputs)
+    }
+
+    /// The newest events of a room, down to the invite of the ghost that reads them, in order.
+    pub(in crate::engine) async fn read_back(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<Vec<(RoomEvent, Box<RawValue>)>, EngineError> {
+        let device = self.device_of(ghost)?;
+        let mut from: Option<String> = None;
+        let mut newest_first = Vec::new();
+        for _ in 0..READ_BACK_PAGES {
+            let actor = Actor::device(ghost, &device);
+            let back = Direction::Backward;
+            let page = self
+                .homeserver()
+                .messages(actor, room, from.as_deref(), back, READ_BACK)
+                .await?;
+            let mut reached = page.events.is_empty();
+            for json in page.events {
+                let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
+                    continue;
+                };
+                let own = event.membership();
+                reached |= own.is_some_and(|(user, kind)| user == *ghost && kind == "invite");
+                newest_first.push((event, json));
+                if reached {
+                    break;
+                }
+            }
+            from = page.end;
+            if reached || from.is_none() {
+                break;
+            }
+        }
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+}
+
+#[cfg(test)]
+#[path = "upgrade_tests.rs"]
+mod tests;

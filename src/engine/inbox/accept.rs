@@ -1,0 +1,482 @@
+//! The inbox: what the homeserver pushes is written down, once, before it is acknowledged.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+use sha2::{Digest, Sha256};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    clock::Timestamp,
+    engine::{
+        Engine, EngineError,
+        event::RoomEvent,
+        records::{
+            Arrived, Digests, DigestsByTime, Inbox, Rooms, Seen, SeenByTime, SeenEvent, ToDevice,
+            ToDeviceItem,
+        },
+    },
+    introduction::Phase,
+    matrix::{
+        Transaction,
+        bounds::{DeadLetter, DeadLetterReason},
+    },
+    store::{Batch, StoreError},
+};
+
+/// For how long it is known what has arrived.
+const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// By so much clocks may differ. What is younger than the rest and not known has never arrived.
+const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many records by age are looked at, and what they name forgotten, in one write.
+const AT_ONCE: usize = 100;
+/// How many events one such record names.
+const SEEN_TOGETHER: usize = 100;
+
+/// What the homeserver says it holds for a device of ours.
+#[derive(Clone, Debug, Default)]
+pub(in crate::engine) struct KeyCounts {
+    pub one_time: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
+    pub fallback: Option<Vec<OneTimeKeyAlgorithm>>,
+}
+
+/// From one answer to the next where there is nothing to make sure of. A homeserver sends the next
+/// transaction as soon as it has the answer, and each costs both sides more than what is in it: while
+/// much is said, more of it comes back at a time. Whoever speaks alone waits for nothing.
+const ECHOES: Duration = Duration::from_millis(2);
+
+/// When a transaction was answered last that held nothing to make sure of: what we have said
+/// ourselves, receipts and typing, counts of keys.
+#[derive(Default)]
+pub(in crate::engine) struct Echoes(Mutex<Option<Instant>>);
+
+impl Echoes {
+    async fn pace(&self) {
+        let mut answered = self.0.lock().await;
+        if let Some(answered) = *answered {
+            tokio::time::sleep_until(answered + ECHOES).await;
+        }
+        *answered = Some(Instant::now());
+    }
+}
+
+/// What a batch of arrivals touches.
+#[derive(Default)]
+pub(in crate::engine) struct Taken {
+    pub batch: Batch,
+    pub rooms: Vec<ruma::OwnedRoomId>,
+    pub to_device: bool,
+    /// Something of it was taken in before, by whoever may not have made sure of it yet.
+    pub again: bool,
+    /// What this batch holds already: the store does not know of it yet.
+    events: HashSet<OwnedEventId>,
+    digests: HashSet<[u8; 32]>,
+    /// Whatever of it is queued has a lower number.
+    pub until: u64,
+    /// What was set aside.
+    pub dead_letters: Vec<DeadLetter>,
+    /// When they arrived, and the same events in their order.
+    at: Option<Timestamp>,
+    seen: Vec<OwnedEventId>,
+}
+
+impl Taken {
+    /// What is to be written now.
+    pub(in crate::engine) fn take_batch(&mut self) -> Result<Batch, StoreError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        let at = self.at.take().unwrap_or_default();
+        for seen in std::mem::take(&mut self.seen).chunks(SEEN_TOGETHER) {
+            if let Some((first, more)) = seen.split_first() {
+                batch.put::<SeenByTime>(&(at, first.clone()), &Some(more.to_vec()))?;
+            }
+        }
+        Ok(batch)
+    }
+}
+
+impl Engine {
+    /// Takes in a transaction. When this returns, everything in it is durable.
+    ///
+    /// Transaction ids tell nothing: they start again after a restart of the homeserver. Events are
+    /// known by their id, to-device messages by a digest; the same transaction twice, one after the
+    /// other or at once, is taken in once.
+    pub async fn transaction(&self, body: Transaction) -> Result<(), EngineError> {
+        if body.after_gap {
+            self.doubt();
+        }
+        let events = body.events.iter();
+        let events: Vec<Option<RoomEvent>> = events
+            .map(|json| RoomEvent::parse(json.get(), None))
+            .collect();
+        let mut dead_letters = body.dead_letters;
+        dead_letters.extend(self.homeserver().take_dead_letters());
+        self.expect_keys(&events).await?;
+        let changed;
+        let taken = {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let mut taken = Taken {
+                dead_letters,
+                ..Taken::default()
+            };
+            for json in &body.to_device {
+                self.take_to_device(json, None, &mut taken)?;
+            }
+            for (json, event) in body.events.iter().zip(events) {
+                self.take_parsed(json, event, None, &mut taken)?;
+            }
+            self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
+            let batch = taken.take_batch()?;
+            changed = !batch.is_empty();
+            self.store().apply(batch)?;
+            taken.until = self.next();
+            taken
+        };
+        // What our own users have said comes back to us, and leaves nothing to make sure of.
+        let echo = !changed && !taken.again;
+        if !echo {
+            self.store().flush().await?;
+            self.has_arrived(taken.until);
+        }
+        if body.dropped > 0 {
+            tracing::warn!(
+                count = body.dropped,
+                "malformed items of a transaction were set aside"
+            );
+        }
+        self.backfill_after(&taken.dead_letters);
+        self.machines().outdate_for_all(&body.device_lists_changed);
+        if body.all_device_lists_changed {
+            self.machines().outdate_everybody();
+        }
+        let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
+        let engine = self.clone();
+        if !body.ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
+            let engine = self.clone();
+            self.spawn(async move { engine.carry_ephemeral(body.ephemeral).await });
+        }
+        if body.more {
+            // Its keys come with the last part, and a room's first event may need them.
+            self.0.held_rooms.lock().await.extend(taken.rooms);
+            return Ok(());
+        }
+        let held = std::mem::take(&mut *self.0.held_rooms.lock().await);
+        // The homeserver waits for its answer: what follows does not concern it. Nor does it begin
+        // before this is durable: what comes a second time need not be what came the first time, as
+        // when its sender has taken it back meanwhile.
+        self.spawn(async move {
+            // Rooms first: whoever needs a key that came with them waits for it there, and the
+            // others need not wait for a slow server's keys.
+            for room in held.into_iter().chain(taken.rooms) {
+                engine.wake(&room).await;
+            }
+            if taken.to_device || counted {
+                engine.start_draining().await;
+            }
+        });
+        if echo {
+            self.0.echoes.pace().await;
+        }
+        Ok(())
+    }
+
+    /// What was taken in with lower numbers is durable now.
+    pub(in crate::engine) fn has_arrived(&self, until: u64) {
+        self.0.arrived.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// Whether what arrived with this number is durable. Nobody begins with what is not: what comes
+    /// a second time, after a crash, need not be what came the first time.
+    pub(in crate::engine) fn is_arrived(&self, number: u64) -> bool {
+        number < self.0.arrived.load(Ordering::Acquire)
+    }
+
+    /// Whether an event is so old that it is not known any more whether it has arrived.
+    pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
+        let horizon = self.now() - (SEEN_FOR - CLOCKS);
+        event.sent_at.is_some_and(|at| at < horizon)
+    }
+
+    /// Room keys are dropped on arrival unless their room is expected, and the first one may come
+    /// in the same transaction as the invite.
+    async fn expect_keys(&self, events: &[Option<RoomEvent>]) -> Result<(), EngineError> {
+        for event in events.iter().flatten() {
+            if let Some((user, "invite")) = event.membership()
+                && self.is_ours(&user)
+                && !self.store().contains::<Seen>(&event.id)?
+                && !self.has_left(&user, &event.room)?
+            {
+                self.machines().expect_room(&user, &event.room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a ghost has been in this room before: it never comes back.
+    pub(in crate::engine) fn has_left(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<bool, StoreError> {
+        let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        let mut introductions = record.introductions.iter();
+        Ok(introductions.any(|is| is.ghost == *user && is.phase == Phase::Over))
+    }
+
+    pub(in crate::engine) fn take_event(
+        &self,
+        json: &RawValue,
+        room: Option<&ruma::OwnedRoomId>,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        self.take_parsed(json, RoomEvent::parse(json.get(), room), room, taken)
+    }
+
+    /// The same with what it was read as.
+    fn take_parsed(
+        &self,
+        json: &RawValue,
+        event: Option<RoomEvent>,
+        room: Option<&ruma::OwnedRoomId>,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        let Some(event) = event else {
+            let reason = DeadLetterReason::EventMalformed;
+            taken.dead_letters.push(DeadLetter::of(reason, json.get()));
+            return Ok(());
+        };
+        if event.state_key.is_some() {
+            self.0.views.outdate(&event.room);
+        }
+        // What our own users say is known already; what becomes of their membership is not.
+        let own = self.is_ours(&event.sender) && event.kind != "m.room.member";
+        if own {
+            return Ok(());
+        }
+        let known = self.store().contains::<Seen>(&event.id)?;
+        if known || !taken.events.insert(event.id.clone()) {
+            taken.again = true;
+            return Ok(());
+        }
+        let at = *taken.at.get_or_insert_with(|| self.now());
+        let seen = SeenEvent { at, handled: false };
+        taken.batch.put::<Seen>(&event.id, &seen)?;
+        taken.seen.push(event.id.clone());
+        let json = json_with_room(json, room);
+        let arrived = match self.follows_a_gap(&event.room)? {
+            true => Arrived::AfterGap(json),
+            false => Arrived::Event(json),
+        };
+        taken
+            .batch
+            .put::<Inbox>(&(event.room.clone(), self.next()), &arrived)?;
+        if !taken.rooms.contains(&event.room) {
+            taken.rooms.push(event.room);
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) fn take_to_device(
+        &self,
+        json: &RawValue,
+        user: Option<&OwnedUserId>,
+        taken: &mut Taken,
+    ) -> Result<(), StoreError> {
+        let malformed = || DeadLetter::of(DeadLetterReason::ToDeviceMalformed, json.get());
+        let Ok(message) = serde_json::from_str::<Message<'_>>(json.get()) else {
+            taken.dead_letters.push(malformed());
+            return Ok(());
+        };
+        let named = message.to_user_id.and_then(|user| {
+            let user = serde_json::from_str::<String>(user.get()).ok()?;
+            OwnedUserId::try_from(user).ok()
+        });
+        let Some(user) = user.cloned().or(named) else {
+            taken.dead_letters.push(malformed());
+            return Ok(());
+        };
+        let digest = digest(&user, &message);
+        let known = self.store().contains::<Digests>(&digest)?;
+        if known || !taken.digests.insert(digest) {
+            taken.again = true;
+            return Ok(());
+        }
+        let now = self.now();
+        taken.batch.put::<Digests>(&digest, &now)?;
+        taken.batch.put::<DigestsByTime>(&(now, digest), &())?;
+        let item = ToDeviceItem {
+            user: user.clone(),
+            json: json.get().to_owned(),
+        };
+        taken.batch.put::<ToDevice>(&(user, self.next()), &item)?;
+        taken.to_device = true;
+        Ok(())
+    }
+
+    pub(in crate::engine) fn mark_seen(
+        &self,
+        event: &OwnedEventId,
+        handled: bool,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let seen = self.store().get::<Seen>(event)?;
+        self.mark_seen_as(event, seen, handled, batch)
+    }
+
+    /// The same for whoever has looked.
+    pub(in crate::engine) fn mark_seen_as(
+        &self,
+        event: &OwnedEventId,
+        seen: Option<SeenEvent>,
+        handled: bool,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let at = match seen {
+            Some(seen) => seen.at,
+            None => {
+                let now = self.now();
+                batch.put::<SeenByTime>(&(now, event.clone()), &None)?;
+                now
+            }
+        };
+        batch.put::<Seen>(event, &SeenEvent { at, handled })
+    }
+
+    async fn note_counts(
+        &self,
+        one_time: crate::matrix::transaction::OtkCounts,
+        fallback: crate::matrix::transaction::FallbackTypes,
+    ) -> bool {
+        let mut counts = self.0.counts.lock().await;
+        let mut noted = false;
+        for (user, devices) in one_time {
+            // Synapse lists a user's cross-signing keys as if they were devices.
+            let Ok(Some(device)) = self.machines().device_of(&user) else {
+                continue;
+            };
+            let Some(held) = devices.get(&device) else {
+                continue;
+            };
+            let unused = fallback.get(&user).and_then(|devices| devices.get(&device));
+            let known = KeyCounts {
+                one_time: Some(held.clone()),
+                fallback: unused.cloned(),
+            };
+            counts.insert(user, known);
+            noted = true;
+        }
+        noted
+    }
+
+    /// Forgets what arrived more than a week ago: no homeserver sends it again.
+    pub(in crate::engine) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
+        let Timestamp(horizon) = self.now() - SEEN_FOR;
+        loop {
+            let mut batch = Batch::new();
+            let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;
+            let digests = self.store().scan::<DigestsByTime>(&[], None, AT_ONCE)?;
+            for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
+                for event in more.iter().flatten().chain([&key.1]) {
+                    batch.delete::<Seen>(event);
+                }
+                batch.delete::<SeenByTime>(&key);
+            }
+            for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {
+                batch.delete::<Digests>(&key.1);
+                batch.delete::<DigestsByTime>(&key);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.store().commit(batch).await?;
+        }
+    }
+}
+
+/// Events of a `/sync` do not say in which room they are.
+fn json_with_room(json: &RawValue, room: Option<&ruma::OwnedRoomId>) -> String {
+    let Some(room) = room else {
+        return json.get().to_owned();
+    };
+    match serde_json::from_str::<Value>(json.get()) {
+        Ok(Value::Object(mut fields)) => {
+            fields.insert("room_id".to_owned(), Value::String(room.to_string()));
+            Value::Object(fields).to_string()
+        }
+        _ => json.get().to_owned(),
+    }
+}
+
+/// A to-device message, as far as it is looked at before its machine reads it.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    to_user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sender: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
+/// Tells one to-device message from another: transactions and `/sync` shape the same one
+/// differently, but recipient, sender, type and content stay.
+fn digest(user: &OwnedUserId, message: &Message<'_>) -> [u8; 32] {
+    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes. What it cannot
+    // read is nothing that a machine can, and is told apart as it stands.
+    let canonical = |json: Option<&RawValue>| {
+        let json = json.map_or("null", RawValue::get);
+        serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |it| it.to_string())
+    };
+    let mut hash = Sha256::new();
+    hash.update(user.as_bytes());
+    for part in [message.sender, message.kind, message.content] {
+        let bytes = canonical(part);
+        hash.update([0]);
+        hash.update(bytes.len().to_be_bytes());
+        hash.update(bytes.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn digest(user: &OwnedUserId, message: &Value) -> [u8; 32] {
+        super::digest(user, &serde_json::from_str(&message.to_string()).unwrap())
+    }
+
+    #[test]
+    fn a_transaction_and_a_sync_give_the_same_digest() {
+        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
+        let content = json!({ "b": 1, "a": { "y": 2, "x": 3 } });
+        let pushed = json!({
+            "type": "m.room.encrypted", "sender": "@alice:example.org", "content": content,
+            "to_user_id": user, "to_device_id": "DEV",
+        });
+        let synced = json!({
+            "sender": "@alice:example.org", "content": content, "type": "m.room.encrypted",
+        });
+        assert_eq!(digest(&user, &pushed), digest(&user, &synced));
+        let other: OwnedUserId = "@_dm_kim:example.org".try_into().unwrap();
+        assert_ne!(digest(&user, &pushed), digest(&other, &pushed));
+    }
+
+    #[test]
+    fn fields_cannot_be_shifted_into_one_another() {
+        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
+        let one = json!({ "sender": "ab", "type": "c", "content": {} });
+        let two = json!({ "sender": "a", "type": "bc", "content": {} });
+        assert_ne!(digest(&user, &one), digest(&user, &two));
+    }
+}

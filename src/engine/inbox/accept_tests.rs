@@ -1,0 +1,347 @@
+//! What the inbox holds after transactions that come again, come twice at once, or hold rubbish.
+//! The engine is not started: what was taken in stays where it can be counted.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{OwnedEventId, OwnedRoomId, room_id, user_id};
+use serde_json::{Value, json};
+
+use crate::{
+    bot::Bot,
+    clock::Clock,
+    crypto::Machines,
+    directory::{Directory, DirectorySettings},
+    engine::{
+        Engine, Parts, Settings,
+        inbox::dead_letters::count_dead_letters,
+        records::{DeadLetters, Inbox, Seen, SeenByTime, SeenEvent, SyncTokens, ToDevice},
+    },
+    introduction::Rules,
+    matrix::Transaction,
+    store::{Batch, Store, Table, prefix},
+    testing::{FakeHomeserver, TestClock},
+};
+
+pub(in crate::engine) async fn engine() -> (Engine, Store, FakeHomeserver) {
+    engine_at(Arc::new(TestClock::at(1_795_376_395_450))).await
+}
+
+pub(in crate::engine) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHomeserver) {
+    engine_with(clock, |_| {}).await
+}
+
+pub(in crate::engine) async fn engine_with(
+    clock: Arc<dyn Clock>,
+    adjust: impl FnOnce(&mut Settings),
+) -> (Engine, Store, FakeHomeserver) {
+    let fake = FakeHomeserver::start().await;
+    let store = Store::in_memory();
+    let homeserver = fake.connect().await;
+    let server = ruma::server_name!("hs.test").to_owned();
+    let bot = user_id!("@_dm_.bot:hs.test").to_owned();
+    let parts = Parts {
+        machines: Machines::new(store.clone(), homeserver.clone(), Default::default()).unwrap(),
+        directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
+        spokesperson: Arc::new(Bot::new(bot.clone())),
+        clock,
+        store: store.clone(),
+        homeserver,
+    };
+    let mut settings = Settings {
+        server_name: server,
+        bot,
+        bot_name: "Stonechat".to_owned(),
+        rules: Rules::default(),
+        relay: Default::default(),
+        joins_at_once: 1,
+        strict: false,
+        handles_per_room: 10,
+        reconcile_every: std::time::Duration::from_secs(3600),
+        reconcile_per_second: 1,
+    };
+    adjust(&mut settings);
+    (Engine::new(parts, settings).unwrap(), store, fake)
+}
+
+fn room() -> OwnedRoomId {
+    room_id!("!room:hs.test").to_owned()
+}
+
+fn event(id: &str) -> Value {
+    json!({
+        "type": "m.room.encrypted", "event_id": id, "room_id": room(),
+        "sender": "@alice:hs.test", "origin_server_ts": 1, "content": { "ciphertext": id },
+    })
+}
+
+fn transaction(events: &[Value]) -> Transaction {
+    let body = json!({ "events": events });
+    Transaction::parse(body.to_string().as_bytes()).unwrap()
+}
+
+fn taken(store: &Store) -> usize {
+    store
+        .scan::<Inbox>(&prefix(&room()), None, 10_000)
+        .unwrap()
+        .len()
+}
+
+#[tokio::test]
+async fn a_transaction_that_comes_again_is_taken_in_once() {
+    let (engine, store, _fake) = engine().await;
+    let events = [event("$one"), event("$two")];
+    engine.transaction(transaction(&events)).await.unwrap();
+    engine.transaction(transaction(&events)).await.unwrap();
+    assert_eq!(taken(&store), 2);
+    let more = [event("$two"), event("$three"), event("$three")];
+    engine.transaction(transaction(&more)).await.unwrap();
+    assert_eq!(taken(&store), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_transaction_that_comes_twice_at_the_same_time_is_taken_in_once() {
+    let (engine, store, _fake) = engine().await;
+    let events: Vec<Value> = (0..100).map(|n| event(&format!("$event{n}"))).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (engine, body) = (engine.clone(), transaction(&events));
+        tasks.spawn(async move { engine.transaction(body).await });
+    }
+    while let Some(taken) = tasks.join_next().await {
+        taken.unwrap().unwrap();
+    }
+    assert_eq!(taken(&store), 100);
+}
+
+#[tokio::test]
+async fn the_same_to_device_message_is_kept_once_however_it_comes() {
+    let (engine, store, _fake) = engine().await;
+    // Nobody's machine takes it out again: this ghost has none.
+    let message = json!({
+        "type": "m.room.encrypted", "sender": "@alice:hs.test", "content": { "body": "x" },
+        "to_user_id": "@_dm_sam:hs.test", "to_device_id": "DEV",
+    });
+    let raw = serde_json::value::to_raw_value(&message).unwrap();
+    let mut pushed = crate::engine::inbox::accept::Taken::default();
+    engine.take_to_device(&raw, None, &mut pushed).unwrap();
+    store.apply(pushed.take_batch().unwrap()).unwrap();
+
+    let synced = json!({
+        "content": { "body": "x" }, "sender": "@alice:hs.test", "type": "m.room.encrypted",
+    });
+    let raw = serde_json::value::to_raw_value(&synced).unwrap();
+    let ghost = user_id!("@_dm_sam:hs.test").to_owned();
+    let mut again = crate::engine::inbox::accept::Taken::default();
+    engine
+        .take_to_device(&raw, Some(&ghost), &mut again)
+        .unwrap();
+    assert!(again.batch.is_empty());
+    assert_eq!(store.scan::<ToDevice>(&[], None, 10).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_we_have_said_ourselves_is_answered_two_milliseconds_apart() {
+    let (engine, _store, _fake) = engine().await;
+    let began = std::time::Instant::now();
+    for n in 0..50 {
+        let mut own = event(&format!("$own{n}"));
+        own["sender"] = json!("@_dm_sam:hs.test");
+        engine.transaction(transaction(&[own])).await.unwrap();
+    }
+    assert!(began.elapsed() >= Duration::from_millis(49 * 2));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
+    let (engine, store, _fake) = engine().await;
+    let rubbish = [
+        json!({}),
+        json!({ "type": "m.room.encrypted", "event_id": 7 }),
+        json!({ "type": "m.room.encrypted", "event_id": "$x", "sender": "nobody" }),
+        json!({ "type": "m.room.encrypted", "event_id": "$y", "sender": "@a:b", "content": {} }),
+        event("$good"),
+    ];
+    engine.transaction(transaction(&rubbish)).await.unwrap();
+    assert_eq!(taken(&store), 1);
+    assert_eq!(store.scan::<DeadLetters>(&[], None, 100).unwrap().len(), 4);
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("event_malformed".to_owned(), 4)].into());
+}
+
+/// [`SeenByTime`] as it was in schema 2.
+struct SeenByTime2;
+
+impl Table for SeenByTime2 {
+    const ID: u8 = SeenByTime::ID;
+    const NAME: &'static str = SeenByTime::NAME;
+    const SECRET: bool = SeenByTime::SECRET;
+    type Key = <SeenByTime as Table>::Key;
+    type Value = ();
+}
+
+#[tokio::test]
+async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, _fake) = engine_at(clock.clone()).await;
+    let id = |id: &str| OwnedEventId::try_from(id).unwrap();
+    let seen = |event: &str| store.contains::<Seen>(&id(event)).unwrap();
+
+    // Written down before what arrived together was one record.
+    let (at, handled) = (engine.now(), true);
+    let mut batch = Batch::new();
+    batch
+        .put::<Seen>(&id("$old"), &SeenEvent { at, handled })
+        .unwrap();
+    batch.put::<SeenByTime2>(&(at, id("$old")), &()).unwrap();
+    store.apply(batch).unwrap();
+    let events = [event("$one"), event("$two"), event("$three")];
+    engine.transaction(transaction(&events)).await.unwrap();
+    // What a long gap in a room brings at once.
+    let many: Vec<Value> = (0..3000).map(|n| event(&format!("$gap{n}"))).collect();
+    engine.transaction(transaction(&many)).await.unwrap();
+    for ((_, first), more) in store.scan::<SeenByTime>(&[], None, 100).unwrap() {
+        let names = more.unwrap_or_default().len();
+        assert!(names < 100, "{first} names {names} more");
+    }
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    engine
+        .transaction(transaction(&[event("$younger")]))
+        .await
+        .unwrap();
+
+    engine.forget_old_arrivals().await.unwrap();
+    for event in [
+        "$old", "$one", "$two", "$three", "$gap0", "$gap2999", "$younger",
+    ] {
+        assert!(seen(event), "{event}");
+    }
+    clock.advance(Duration::from_secs(6 * 24 * 60 * 60 + 1));
+    engine.forget_old_arrivals().await.unwrap();
+    for event in ["$old", "$one", "$two", "$three", "$gap0", "$gap2999"] {
+        assert!(!seen(event), "{event}");
+    }
+    let all = store.scan::<Seen>(&[], None, 10).unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(seen("$younger"));
+    let left = store.scan::<SeenByTime>(&[], None, 10).unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// An invite with as much stripped state as is asked for.
+fn invite(id: &str, bytes: usize) -> Value {
+    let state = json!([
+        {"type": "m.room.create", "state_key": "", "sender": "@eve:evil.org", "content": {}},
+        {"type": "m.room.topic", "state_key": "", "sender": "@eve:evil.org",
+            "content": {"topic": "A".repeat(bytes)}},
+    ]);
+    json!({
+        "type": "m.room.member", "event_id": id, "room_id": "!big:evil.org",
+        "sender": "@eve:evil.org", "origin_server_ts": -1, "state_key": "@_dm_sam:hs.test",
+        "content": {"membership": "invite"},
+        "unsigned": {"invite_room_state": state}, "invite_room_state": state,
+    })
+}
+
+#[tokio::test]
+async fn an_invite_with_any_amount_of_stripped_state_stops_nothing() {
+    let (engine, store, _fake) = engine().await;
+    for (at, kib) in [4, 400, 600, 1500, 6000].into_iter().enumerate() {
+        let (big, beside) = (format!("$big{at}"), format!("$beside{at}"));
+        let events = [event(&beside), invite(&big, kib << 10)];
+        engine.transaction(transaction(&events)).await.unwrap();
+        let seen = |id: &str| store.contains::<Seen>(&id.try_into().unwrap()).unwrap();
+        assert!(seen(&beside), "{kib} KiB");
+        // Above 4 MiB even its reduction is not tried.
+        assert_eq!(seen(&big), kib < 2000, "{kib} KiB");
+    }
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("event_too_large".to_owned(), 1)].into());
+    let letters = store.scan::<DeadLetters>(&[], None, 9).unwrap();
+    let letter = &letters[0].1.letter;
+    assert_eq!(letter.room.as_deref(), Some(room_id!("!big:evil.org")));
+    assert_eq!(letter.user.as_deref(), Some(user_id!("@_dm_sam:hs.test")));
+    assert!(letter.size > 12_000_000, "{}", letter.size);
+}
+
+#[tokio::test]
+async fn a_message_to_a_device_that_is_too_large_is_counted_and_the_rest_goes_on() {
+    let (engine, store, _fake) = engine().await;
+    let message = |bytes: usize| {
+        json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
+            "to_user_id": "@_dm_.bot:hs.test", "to_device_id": "DEV",
+            "content": {"pad": "A".repeat(bytes)}})
+    };
+    let body = json!({"events": [event("$good")],
+        "to_device": [message(10), message(1 << 20), message(5 << 20), message(20)]});
+    let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+    engine.transaction(body).await.unwrap();
+    assert_eq!(taken(&store), 1);
+    assert_eq!(store.scan::<ToDevice>(&[], None, 9).unwrap().len(), 2);
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("to_device_too_large".to_owned(), 2)].into());
+}
+
+#[tokio::test]
+async fn a_sync_goes_on_behind_what_is_too_large() {
+    let (engine, store, fake) = engine().await;
+    let sam = user_id!("@_dm_sam:hs.test").to_owned();
+    engine.machines().provision(&sam, "Sam").await.unwrap();
+    let large = json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
+        "content": {"pad": "A".repeat(2 << 20)}});
+    fake.put_to_device(&[large.clone(), large]);
+    engine.sync_until_empty(&sam).await.unwrap();
+    assert_eq!(
+        store.get::<SyncTokens>(&sam).unwrap().as_deref(),
+        Some("s1")
+    );
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("to_device_too_large".to_owned(), 2)].into());
+}
+
+#[tokio::test]
+async fn the_parts_of_a_large_transaction_wake_their_rooms_with_the_last() {
+    let (engine, store, _fake) = engine().await;
+    let mut part = transaction(&[event("$one")]);
+    part.more = true;
+    engine.transaction(part).await.unwrap();
+    assert_eq!(taken(&store), 1);
+    assert_eq!(*engine.0.held_rooms.lock().await, [room()]);
+    engine
+        .transaction(transaction(&[event("$two")]))
+        .await
+        .unwrap();
+    assert_eq!(taken(&store), 2);
+    assert!(engine.0.held_rooms.lock().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_was_set_aside_marks_its_room_for_backfill() {
+    let (engine, _store, _fake) = engine().await;
+    engine
+        .transaction(transaction(&[event("$one")]))
+        .await
+        .unwrap();
+    let is_checked = || engine.0.taken_at.lock().unwrap().contains_key(&room());
+    assert!(is_checked());
+    let mut large = event("$large");
+    large["content"]["body"] = json!("x".repeat(200_000));
+    engine.transaction(transaction(&[large])).await.unwrap();
+    assert!(
+        !is_checked(),
+        "its next event is preceded by a look at its history"
+    );
+}
+
+#[tokio::test]
+async fn only_the_newest_thousand_dead_letters_are_kept() {
+    let (engine, store, _fake) = engine().await;
+    let rubbish: Vec<Value> = (0..1500).map(|n| json!({"odd": n})).collect();
+    engine.transaction(transaction(&rubbish)).await.unwrap();
+    engine.transaction(transaction(&rubbish)).await.unwrap();
+    let counts = count_dead_letters(&store).unwrap();
+    assert_eq!(counts, [("event_malformed".to_owned(), 3000)].into());
+    assert_eq!(
+        store.scan::<DeadLetters>(&[], None, 9999).unwrap().len(),
+        1000
+    );
+}

@@ -1,0 +1,143 @@
+//! What was set aside at a door: noted, counted, and asked for once more.
+//!
+//! Something that is too large or cannot be read never stops what is behind it. It becomes a
+//! [`DeadLetter`], which says what it was and nothing of what it said. What it was for is marked for
+//! backfill: the room compares with its history before its next event, and the ghost syncs, since the
+//! homeserver may show the same thing in a form that can be read.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
+};
+
+use ruma::OwnedUserId;
+
+use crate::{
+    engine::{
+        Engine,
+        inbox::sync::CATCH_UP_PAUSE,
+        records::{DeadLetterCounts, DeadLetterRecord, DeadLetters},
+    },
+    matrix::bounds::{DeadLetter, DeadLetterReason},
+    store::{Batch, Store, StoreError},
+};
+
+/// Maximum number of dead letters that are kept. The newest take the places of the oldest.
+const KEPT_MAX: u64 = 1000;
+/// Maximum number of users who wait to be synced because of dead letters. The others are synced in
+/// their turn.
+const BACKFILLS_MAX: usize = 1000;
+/// Maximum number of sync attempts per backfill.
+const BACKFILL_TRIES: u32 = 3;
+
+/// Returns how many dead letters there have been since the database was made, by the name of their
+/// reason.
+pub fn count_dead_letters(store: &Store) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = store.scan::<DeadLetterCounts>(&[], None, usize::MAX)?;
+    Ok(rows.into_iter().collect())
+}
+
+impl Engine {
+    /// Adds what was set aside to `batch`. To be called with the intake lock held until the batch is
+    /// applied, so that none is left out of the counts.
+    pub(in crate::engine) fn stage_dead_letters(
+        &self,
+        letters: &[DeadLetter],
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let mut more: BTreeMap<DeadLetterReason, u64> = BTreeMap::new();
+        for letter in letters {
+            *more.entry(letter.reason).or_default() += 1;
+        }
+        for (reason, more) in &more {
+            let name = reason.name().to_owned();
+            let count = self.store().get::<DeadLetterCounts>(&name)?.unwrap_or(0);
+            batch.put::<DeadLetterCounts>(&name, &count.saturating_add(*more))?;
+            tracing::warn!(%reason, count = more, "items from the homeserver were set aside");
+        }
+        // Of many that came together the first are as good as the last.
+        for letter in letters.iter().take(KEPT_MAX as usize) {
+            let record = DeadLetterRecord {
+                at: self.now(),
+                letter: letter.clone(),
+            };
+            batch.put::<DeadLetters>(&(self.next() % KEPT_MAX), &record)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what was set aside elsewhere than in a transaction or a sync, together with
+    /// `batch`.
+    pub(in crate::engine) async fn note_dead_letters(
+        &self,
+        letters: &[DeadLetter],
+        mut batch: Batch,
+    ) -> Result<(), StoreError> {
+        let _one_at_a_time = self.0.intake.lock().await;
+        self.stage_dead_letters(letters, &mut batch)?;
+        self.store().apply(batch)
+    }
+
+    /// Marks the rooms and users whose things were set aside.
+    pub(in crate::engine) fn backfill_after(&self, letters: &[DeadLetter]) {
+        for letter in letters {
+            if let Some(room) = &letter.room {
+                let checked = self.0.taken_at.lock();
+                checked.unwrap_or_else(PoisonError::into_inner).remove(room);
+            }
+            if let Some(user) = &letter.user
+                && letter.reason != DeadLetterReason::InviteWithoutAsker
+            {
+                self.backfill(user);
+            }
+        }
+    }
+
+    /// Syncs one of our users soon. Once at a time, however many reasons there are.
+    fn backfill(&self, user: &OwnedUserId) {
+        if !self.0.started.load(Ordering::Acquire)
+            || !matches!(self.machines().device_of(user), Ok(Some(_)))
+        {
+            return;
+        }
+        {
+            let mut waiting = self.backfills();
+            if waiting.len() >= BACKFILLS_MAX {
+                // Whoever has something to do is synced, a few at a time.
+                self.doubt();
+                return;
+            }
+            if !waiting.insert(user.clone()) {
+                return;
+            }
+        }
+        let (engine, user) = (self.clone(), user.clone());
+        self.spawn(async move {
+            let mut stop = engine.0.stop.subscribe();
+            for _ in 0..BACKFILL_TRIES {
+                // What came since the last sync, a moment ago, comes with the next one.
+                let pause = tokio::time::sleep(CATCH_UP_PAUSE);
+                tokio::select! {
+                    () = pause => {}
+                    _ = stop.wait_for(|stop| *stop) => break,
+                }
+                // What is set aside from here on may not come with this sync.
+                engine.backfills().remove(&user);
+                match engine.catch_up(&user).await {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%user, %error, "a ghost could not be synced"),
+                }
+                if !engine.backfills().insert(user.clone()) {
+                    return;
+                }
+            }
+            engine.backfills().remove(&user);
+        });
+    }
+
+    fn backfills(&self) -> MutexGuard<'_, HashSet<OwnedUserId>> {
+        let waiting = self.0.backfills.lock();
+        waiting.unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,13 @@
+//! What comes from the homeserver: taken in once, bounded and durable, before it is acknowledged.
+
+pub(in crate::engine) mod accept;
+#[cfg(test)]
+pub(in crate::engine) mod accept_tests;
+pub(in crate::engine) mod dead_letters;
+pub(in crate::engine) mod gap;
+#[cfg(test)]
+pub(in crate::engine) mod property_tests;
+pub(in crate::engine) mod sync;
+pub(in crate::engine) mod to_device;
+#[cfg(test)]
+pub(in crate::engine) mod to_device_tests;

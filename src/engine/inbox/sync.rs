@@ -1,0 +1,411 @@
+//! The truth, fetched: a transaction is only a hint.
+//!
+//! Synapse loses to-device messages of a failed transaction, and room events queued behind one
+//! when it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges
+//! to-device messages; what comes that way goes through the same inbox as what was pushed.
+
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
+
+use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
+use serde_json::value::RawValue;
+
+use crate::{
+    engine::{
+        Engine, EngineError,
+        event::RoomEvent,
+        inbox::{accept::Taken, gap},
+        records::{Arrived, Inbox, OpenWork, Rooms, Seen, SyncTokens},
+    },
+    matrix::{
+        Actor, JoinedRoom, MatrixError, SyncPage,
+        bounds::{DeadLetter, DeadLetterReason},
+    },
+    store::Batch,
+};
+
+/// What a ghost wants to know: its messages, its invites, its rooms; nothing of presence, receipts
+/// and typing.
+const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
+/// How many records are deleted in one write.
+const SWEPT_AT_ONCE: usize = 500;
+/// How many pages one reconciliation reads at the most; what is left waits for the next.
+const PAGES: usize = 50;
+/// Maximum size of the gap that is read at a time, in bytes of JSON. What lies before it is set aside:
+/// the newest is what people wait for.
+pub(in crate::engine) const GAP_BYTES: usize = 32 << 20;
+/// How far a gap in a room is read back where no conversation goes on.
+const GAP_PAGES: usize = 20;
+/// Within this time a ghost is not asked for missing keys again.
+pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Syncs every ghost now and then, at a set rate, until the service stops.
+    pub(in crate::engine) async fn keep_reconciling(&self) {
+        let mut stop = self.0.stop.subscribe();
+        let rate = self.0.settings.reconcile_per_second.max(1);
+        let pause = Duration::from_secs(1) / rate;
+        loop {
+            if let Err(error) = self.reconcile_all(pause).await {
+                tracing::warn!(%error, "reconciling goes on later");
+            }
+            if let Err(error) = self.forget_old_arrivals().await {
+                tracing::error!(%error, "old arrivals cannot be forgotten");
+            }
+            if let Err(error) = self.forget_old_copies().await {
+                tracing::error!(%error, "old copies cannot be forgotten");
+            }
+            if let Err(error) = self.sweep().await {
+                tracing::error!(%error, "what has expired cannot be deleted");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.0.settings.reconcile_every) => {}
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// Deletes what the directory need not remember any more.
+    async fn sweep(&self) -> Result<(), EngineError> {
+        loop {
+            let mut change = self.directory().begin().await;
+            let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
+                + self
+                    .spokesperson()
+                    .sweep(&mut change, self.now(), SWEPT_AT_ONCE)?;
+            change.commit().await?;
+            if looked_at < SWEPT_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ghosts with open work first, then the bot, then the others.
+    async fn reconcile_all(&self, pause: Duration) -> Result<(), EngineError> {
+        let mut first = Vec::new();
+        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
+            first.push(ghost);
+        }
+        first.push(self.0.settings.bot.clone());
+        first.dedup();
+        let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
+        others.retain(|ghost| !first.contains(ghost));
+        for ghost in first.into_iter().chain(others) {
+            if self.stopping() {
+                return Ok(());
+            }
+            let reconciled = match self.sync_until_empty(&ghost).await {
+                Ok(()) => self.leave_forgotten_rooms(&ghost).await,
+                error => error,
+            };
+            if let Err(error) = reconciled {
+                tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
+            }
+            self.drain_for(&ghost).await;
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// A ghost that is not needed leaves: whatever went wrong before, it stays in no room in which
+    /// it has nothing to do.
+    async fn leave_forgotten_rooms(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        if *ghost == self.0.settings.bot {
+            return Ok(());
+        }
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        let rooms = {
+            // A portal that the ghost is making is not written down yet.
+            let _nothing_is_made = self.0.creating.lock(ghost.clone()).await;
+            self.homeserver().joined_rooms(actor).await?
+        };
+        for room in rooms {
+            if self
+                .store()
+                .contains::<OpenWork>(&(ghost.clone(), room.clone()))?
+            {
+                continue;
+            }
+            tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
+            match self.homeserver().leave(actor, &room, None).await {
+                Ok(()) | Err(MatrixError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.machines().forget_room(ghost, &room).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches what is there for a ghost whose keys are missing. False when that was done a moment
+    /// ago, so that nobody can make us sync by sending what we cannot read.
+    pub(in crate::engine) async fn catch_up(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<bool, EngineError> {
+        let now = self.now();
+        {
+            let mut synced = self.0.synced.lock().await;
+            synced.retain(|_, at| now.since(*at) < CATCH_UP_PAUSE);
+            if synced.contains_key(ghost) {
+                return Ok(false);
+            }
+            synced.insert(ghost.clone(), now);
+        }
+        self.sync_until_empty(ghost).await?;
+        self.drain_for(ghost).await;
+        Ok(true)
+    }
+
+    /// Accepts everything that the homeserver holds for a ghost, and acknowledges it.
+    pub(in crate::engine) async fn sync_until_empty(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<(), EngineError> {
+        let Some(device) = self.machines().device_of(ghost)? else {
+            return Ok(());
+        };
+        let actor = Actor::device(ghost, &device);
+        for _ in 0..PAGES {
+            if self.sync_once(ghost, actor).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts what one sync brings, page by page; returns whether nothing is left to acknowledge.
+    /// A crash between two pages only makes the pages before it come again, and they are known.
+    async fn sync_once(&self, ghost: &OwnedUserId, actor: Actor<'_>) -> Result<bool, EngineError> {
+        let Ok(_few_at_a_time) = self.0.syncs.acquire().await else {
+            return Err(EngineError::Stopping);
+        };
+        let since = self.store().get::<SyncTokens>(ghost)?;
+        let since = since.as_deref();
+        let sync = self
+            .homeserver()
+            .sync(actor, since, Some(FILTER), Duration::ZERO);
+        let mut sync = sync.await?;
+        // The next request with the new token acknowledges what came; when nothing came there is
+        // nothing to acknowledge.
+        let mut is_empty = true;
+        while let Some(page) = sync.next_page().await? {
+            // What was set aside waits for that as well, and hides what is behind it.
+            is_empty &= page.to_device_count == 0;
+            self.accept_page(ghost, actor, page).await?;
+        }
+        Ok(is_empty)
+    }
+
+    async fn accept_page(
+        &self,
+        ghost: &OwnedUserId,
+        actor: Actor<'_>,
+        page: SyncPage,
+    ) -> Result<(), EngineError> {
+        let mut skipped: HashMap<&OwnedRoomId, usize> = HashMap::new();
+        for (room, joined) in &page.joined {
+            if !self.store().contains::<Rooms>(room)? {
+                continue;
+            }
+            let mut timeline = joined.timeline.iter();
+            let began = timeline.rposition(|json| gap::begins_for(ghost, json));
+            match began {
+                // What was there before is not for it.
+                Some(began) => _ = skipped.insert(room, began),
+                None if joined.limited => {
+                    match self.read_gap(ghost, actor, room, joined).await {
+                        // By itself, so that one gap at a time is in memory.
+                        Ok(gap) => self.accept_gap(room, &gap).await?,
+                        // One room whose history is not shown must not keep the ghost from what
+                        // else has come, and its token from being stored.
+                        Err(EngineError::Matrix(error)) => {
+                            tracing::warn!(%room, %error, "a gap in a room's history is not shown");
+                            self.note_gap(DeadLetterReason::GapUnreadable, ghost, room, 0)
+                                .await?;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                None => {}
+            }
+        }
+        self.expect_invites(ghost, &page).await?;
+        let taken = {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let mut taken = Taken::default();
+            for json in &page.to_device {
+                self.take_to_device(json, Some(ghost), &mut taken)?;
+            }
+            for (room, joined) in page.joined.iter().chain(&page.left) {
+                let skipped = skipped.get(room).copied().unwrap_or_default();
+                for json in joined.timeline.iter().skip(skipped) {
+                    self.take_event(json, Some(room), &mut taken)?;
+                }
+            }
+            for (room, state) in &page.invited {
+                self.take_invite(ghost, room, state, &mut taken)?;
+            }
+            if let Some(token) = &page.next_batch {
+                taken.batch.put::<SyncTokens>(ghost, token)?;
+            }
+            taken
+                .dead_letters
+                .extend(self.homeserver().take_dead_letters());
+            self.apply_taken(taken)?
+        };
+        self.machines().outdate_for_all(&page.device_lists_changed);
+        self.wake_taken(taken).await
+    }
+
+    async fn accept_gap(
+        &self,
+        room: &OwnedRoomId,
+        events: &[Box<RawValue>],
+    ) -> Result<(), EngineError> {
+        let taken = {
+            let _one_at_a_time = self.0.intake.lock().await;
+            let mut taken = Taken::default();
+            for json in events {
+                self.take_event(json, Some(room), &mut taken)?;
+            }
+            self.apply_taken(taken)?
+        };
+        self.wake_taken(taken).await
+    }
+
+    /// Writes what was accepted; the intake lock is held.
+    fn apply_taken(&self, mut taken: Taken) -> Result<Taken, EngineError> {
+        self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
+        self.store().apply(taken.take_batch()?)?;
+        taken.until = self.next();
+        Ok(taken)
+    }
+
+    /// Makes what was accepted durable, and wakes its rooms.
+    async fn wake_taken(&self, taken: Taken) -> Result<(), EngineError> {
+        self.store().flush().await?;
+        self.has_arrived(taken.until);
+        for room in taken.rooms {
+            self.wake(&room).await;
+        }
+        Ok(())
+    }
+
+    /// Lets a ghost expect the keys of the rooms that it is invited to; those that it has left are
+    /// turned away. Waits for the ghost's machine, so not with the intake lock held.
+    pub(in crate::engine) async fn expect_invites(
+        &self,
+        ghost: &OwnedUserId,
+        page: &SyncPage,
+    ) -> Result<(), EngineError> {
+        for room in page.invited.keys() {
+            if self.has_left(ghost, room)? {
+                // Still declined, but no key is expected.
+                self.machines().turn_away(ghost, room).await?;
+            } else {
+                self.machines().expect_room(ghost, room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) fn take_invite(
+        &self,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+        state: &[Box<RawValue>],
+        taken: &mut Taken,
+    ) -> Result<(), EngineError> {
+        let state = state.iter().map(|event| event.get().to_owned()).collect();
+        let arrived = Arrived::Invite {
+            user: ghost.clone(),
+            state,
+        };
+        taken
+            .batch
+            .put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+        taken.rooms.push(room.clone());
+        Ok(())
+    }
+
+    /// What lies between the last event that we know and the beginning of a limited timeline, in
+    /// order.
+    async fn read_gap(
+        &self,
+        ghost: &OwnedUserId,
+        actor: Actor<'_>,
+        room: &OwnedRoomId,
+        joined: &JoinedRoom,
+    ) -> Result<Vec<Box<RawValue>>, EngineError> {
+        let mut from = joined.prev_batch.clone();
+        let mut newest_first = Vec::new();
+        let mut bytes = 0;
+        // Of what is said in a conversation nothing is left out.
+        let record = self.store().get::<Rooms>(room)?;
+        let pages = match record.is_some_and(|record| record.seat.is_some()) {
+            true => gap::PAGES,
+            false => GAP_PAGES,
+        };
+        'back: for _ in 0..pages {
+            let back = Direction::Backward;
+            let page = self.history(actor, room, from.as_deref(), back).await?;
+            if page.events.is_empty() {
+                break;
+            }
+            bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
+            if bytes > GAP_BYTES {
+                self.note_gap(DeadLetterReason::GapTooLarge, ghost, room, bytes)
+                    .await?;
+                break;
+            }
+            for json in page.events {
+                let event = RoomEvent::parse(json.get(), Some(room));
+                if gap::begins_for(ghost, &json)
+                    || event.as_ref().is_some_and(|it| self.may_be_forgotten(it))
+                {
+                    break 'back;
+                }
+                // Of what our own users have said nothing is noted.
+                let said_by_us =
+                    |event: &RoomEvent| event.state_key.is_none() && self.is_ours(&event.sender);
+                if event.as_ref().is_some_and(said_by_us) {
+                    continue;
+                }
+                let known = event.map(|event| self.store().contains::<Seen>(&event.id));
+                if known.transpose()? == Some(true) {
+                    break 'back;
+                }
+                newest_first.push(json);
+            }
+            from = page.end;
+            if from.is_none() {
+                break;
+            }
+        }
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+
+    /// Notes that a gap, or a part of it, was not read: a conversation compares with its history
+    /// before its next event.
+    pub(in crate::engine) async fn note_gap(
+        &self,
+        reason: DeadLetterReason,
+        ghost: &OwnedUserId,
+        room: &OwnedRoomId,
+        bytes: usize,
+    ) -> Result<(), EngineError> {
+        let letter = DeadLetter {
+            reason,
+            room: Some(room.clone()),
+            user: Some(ghost.clone()),
+            event_type: None,
+            size: bytes as u64,
+        };
+        if reason == DeadLetterReason::GapUnreadable {
+            let checked = self.0.taken_at.lock();
+            checked.unwrap_or_else(PoisonError::into_inner).remove(room);
+        }
+        Ok(self.note_dead_letters(&[letter], Batch::new()).await?)
+    }
+}

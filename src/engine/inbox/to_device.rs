@@ -1,0 +1,279 @@
+//! To-device messages on their way from the inbox to the machines.
+//!
+//! Each ghost has a queue of its own, in the order in which the messages came, and one at a time
+//! hands its messages over. Different ghosts do not wait for each other: a machine may be busy, and
+//! everybody could cause that for some ghost.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ruma::OwnedUserId;
+use serde_json::value::RawValue;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::{
+    crypto::{GhostKind, IncomingCrypto},
+    engine::{
+        Engine, EngineError,
+        inbox::accept::KeyCounts,
+        keyed::Keyed,
+        records::{Arrived, Inbox, OpenWork, Rooms, ToDevice},
+    },
+    store::{Batch, prefix},
+};
+
+/// Maximum number of messages that a machine is given at once.
+const AT_ONCE: usize = 200;
+/// Maximum number of ghosts whose messages are handed over at the same time. It is work for the
+/// processor and the disk; nobody is asked anything.
+const GHOSTS: usize = 16;
+
+/// Who hands over the messages of which ghost.
+pub(in crate::engine) struct Queues {
+    of: Keyed<OwnedUserId, Queue>,
+    /// The places of [`GHOSTS`].
+    places: Semaphore,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Held by the one who hands over.
+    turn: Mutex<()>,
+    /// Whether a task waits for its turn: it will find what has come until then.
+    is_asked: AtomicBool,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            of: Keyed::default(),
+            places: Semaphore::new(GHOSTS),
+        }
+    }
+}
+
+impl Queues {
+    fn of(&self, ghost: &OwnedUserId) -> Arc<Queue> {
+        self.of.get(ghost.clone(), Queue::default)
+    }
+
+    /// Whether somebody hands over for this ghost.
+    #[cfg(test)]
+    pub(in crate::engine) fn is_at_work(&self, ghost: &OwnedUserId) -> bool {
+        self.of(ghost).turn.try_lock().is_err()
+    }
+}
+
+impl Engine {
+    /// Lets everything that has arrived for ghosts be handed to their machines, and waits for none
+    /// of them. There is never more than one task that hands over for a ghost, and one that waits.
+    pub(in crate::engine) async fn start_draining(&self) {
+        for ghost in self.ghosts_with_messages().await {
+            let queue = self.0.to_device.of(&ghost);
+            if queue.is_asked.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            let engine = self.clone();
+            self.spawn(async move {
+                // Its turn first: a place that waits for a turn would be lost to every other ghost.
+                let _turn = queue.turn.lock().await;
+                let _few_at_a_time = engine.0.to_device.places.acquire().await;
+                queue.is_asked.swap(false, Ordering::AcqRel);
+                engine.hand_over_all(&ghost).await;
+            });
+        }
+    }
+
+    /// Hands every to-device message that has arrived to its machine, and the counts that came with
+    /// it, and waits until that is done.
+    pub(in crate::engine) async fn drain_to_device(&self) {
+        for ghost in self.ghosts_with_messages().await {
+            self.drain_for(&ghost).await;
+        }
+    }
+
+    /// Hands over what has arrived for one ghost, and waits until that is done.
+    pub(in crate::engine) async fn drain_for(&self, ghost: &OwnedUserId) {
+        let queue = self.0.to_device.of(ghost);
+        let _turn = queue.turn.lock().await;
+        self.hand_over_all(ghost).await;
+    }
+
+    /// The ghosts for which something has arrived.
+    async fn ghosts_with_messages(&self) -> BTreeSet<OwnedUserId> {
+        let mut ghosts: BTreeSet<OwnedUserId> =
+            self.0.counts.lock().await.keys().cloned().collect();
+        let mut after = None;
+        loop {
+            match self.store().scan::<ToDevice>(&[], after.as_ref(), 1) {
+                Ok(rows) => {
+                    let Some(((ghost, _), _)) = rows.into_iter().next() else {
+                        return ghosts;
+                    };
+                    after = Some((ghost.clone(), u64::MAX));
+                    ghosts.insert(ghost);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "to-device messages wait for the next transaction");
+                    return ghosts;
+                }
+            }
+        }
+    }
+
+    /// To be called when it is one's turn.
+    async fn hand_over_all(&self, ghost: &OwnedUserId) {
+        // Until the machines have their new devices nobody can take anything in.
+        if matches!(self.store().restored(), Ok(true)) {
+            return;
+        }
+        loop {
+            match self.hand_over_some(ghost).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(%ghost, %error, "to-device messages wait for the next transaction");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn hand_over_some(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+        let first = prefix(ghost);
+        let waiting = self.store().scan::<ToDevice>(&first, None, AT_ONCE)?;
+        let counts = self.0.counts.lock().await.remove(ghost);
+        if waiting.is_empty() && counts.is_none() {
+            return Ok(false);
+        }
+        let (mut numbers, mut messages) = (Vec::new(), Vec::new());
+        for ((_, number), item) in waiting {
+            numbers.push(number);
+            messages.push(RawValue::from_string(item.json)?);
+        }
+        self.hand_over(ghost, numbers, messages, counts.unwrap_or_default())
+            .await?;
+        Ok(true)
+    }
+
+    async fn hand_over(
+        &self,
+        user: &OwnedUserId,
+        numbers: Vec<u64>,
+        messages: Vec<Box<RawValue>>,
+        counts: KeyCounts,
+    ) -> Result<(), EngineError> {
+        let mut batch = Batch::new();
+        for number in numbers {
+            batch.delete::<ToDevice>(&(user.clone(), number));
+        }
+        let messages = self.for_present_device(user, messages)?;
+        let mut woken = Vec::new();
+        if self.machines().kind_of(user)? == Some(GhostKind::Keyless) {
+            self.note_keys_for_strict(user, &messages, &mut batch, &mut woken)?;
+        } else {
+            let incoming = IncomingCrypto {
+                to_device: messages,
+                otk_counts: counts.one_time,
+                fallback_types: counts.fallback,
+                device_lists_changed: Vec::new(),
+            };
+            match self.machines().take_in(user, incoming).await {
+                Ok((keys, follows)) => {
+                    if follows {
+                        let (engine, user) = (self.clone(), user.clone());
+                        self.spawn(async move {
+                            let sending = async {
+                                engine.machines().follow_up(&user).await;
+                                Some(())
+                            };
+                            // What a stop cuts short is due again at the next start.
+                            let _stopping = engine.unless_stopping(sending).await;
+                        });
+                    }
+                    for key in keys {
+                        let arrived = Arrived::Key { user: user.clone() };
+                        if self.store().contains::<Rooms>(&key.room_id)? {
+                            batch.put::<Inbox>(&(key.room_id.clone(), self.next()), &arrived)?;
+                            woken.push(key.room_id);
+                        }
+                    }
+                }
+                Err(error) if error.is_transient() => return Err(error.into()),
+                // It would fail again for ever, and hold up everybody's keys.
+                Err(error) => tracing::error!(%user, %error, "to-device messages are dropped"),
+            }
+        }
+        self.store().apply(batch)?;
+        for room in woken {
+            self.wake(&room).await;
+        }
+        Ok(())
+    }
+
+    /// What was sent to a device that the ghost had before is for nobody: the homeserver may push
+    /// such messages for a while after a restore.
+    pub(in crate::engine) fn for_present_device(
+        &self,
+        user: &OwnedUserId,
+        mut messages: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Box<RawValue>>, EngineError> {
+        #[derive(serde::Deserialize)]
+        struct To {
+            to_device_id: Option<String>,
+        }
+        let mut present = Vec::with_capacity(messages.len());
+        for message in messages.drain(..) {
+            let to = serde_json::from_str::<To>(message.get()).ok();
+            let meant = match to.and_then(|to| to.to_device_id) {
+                Some(device) => self.machines().is_device(user, &device)?,
+                // A sync does not say it: it is the present one's.
+                None => true,
+            };
+            if meant {
+                present.push(message);
+            }
+        }
+        Ok(present)
+    }
+
+    /// A strict ghost cannot read what it is sent; that somebody sent it a key says that they
+    /// encrypted a message before the owner was there to read it.
+    fn note_keys_for_strict(
+        &self,
+        ghost: &OwnedUserId,
+        messages: &[Box<RawValue>],
+        batch: &mut Batch,
+        woken: &mut Vec<ruma::OwnedRoomId>,
+    ) -> Result<(), EngineError> {
+        #[derive(serde::Deserialize)]
+        struct Sender {
+            sender: OwnedUserId,
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let rooms = self.store().scan::<OpenWork>(&prefix(ghost), None, 100)?;
+        for message in messages {
+            let Ok(Sender { sender, kind }) = serde_json::from_str(message.get()) else {
+                continue;
+            };
+            if kind != "m.room.encrypted" {
+                continue;
+            }
+            for ((_, room), ()) in &rooms {
+                let arrived = Arrived::KeyForStrict {
+                    ghost: ghost.clone(),
+                    sender: sender.clone(),
+                };
+                batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+                woken.push(room.clone());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! What one ghost's messages, requests and names cost the others.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, room_id, user_id};
+use serde_json::{Value, json, value::RawValue};
+use tokio::sync::Notify;
+
+use crate::{
+    engine::{
+        Engine,
+        inbox::accept_tests,
+        records::{OpenWork, Rooms, ToDevice},
+        room::RoomActor,
+    },
+    matrix::Transaction,
+    store::Store,
+    testing::{FakeHomeserver, Held, Person, TestClock},
+};
+
+/// How long a ghost may wait for another one. Without a slow server it takes milliseconds.
+const WAITS: Duration = Duration::from_secs(1);
+
+fn sam() -> OwnedUserId {
+    user_id!("@_dm_sam:hs.test").to_owned()
+}
+
+fn bot() -> OwnedUserId {
+    user_id!("@_dm_.bot:hs.test").to_owned()
+}
+
+fn sams_room() -> &'static RoomId {
+    room_id!("!sam:hs.test")
+}
+
+fn bots_room() -> &'static RoomId {
+    room_id!("!bot:hs.test")
+}
+
+fn slow_room() -> &'static RoomId {
+    room_id!("!slow:hs.test")
+}
+
+/// The bot and Sam's ghost, each with a room.
+struct House {
+    engine: Engine,
+    store: Store,
+    fake: FakeHomeserver,
+    alice: Person,
+}
+
+impl House {
+    async fn new() -> Self {
+        let clock = Arc::new(TestClock::at(1_795_376_395_450));
+        let (engine, store, fake) = accept_tests::engine_at(clock).await;
+        let machines = engine.machines();
+        for (ghost, name, room) in [(bot(), "Bot", bots_room()), (sam(), "Sam", sams_room())] {
+            machines.provision(&ghost, name).await.unwrap();
+            machines.expect_room(&ghost, room).await.unwrap();
+        }
+        let alice = Person::new(&fake, "@alice:hs.test").await;
+        Self {
+            engine,
+            store,
+            fake,
+            alice,
+        }
+    }
+
+    fn actor(&self, room: &RoomId) -> RoomActor {
+        RoomActor::load(
+            self.engine.clone(),
+            room.to_owned(),
+            Arc::new(Notify::new()),
+        )
+        .unwrap()
+    }
+
+    /// What has come for a ghost, as a transaction shows it.
+    fn messages(&self, ghost: &OwnedUserId) -> Vec<Value> {
+        let device = self.engine.device_of(ghost).unwrap();
+        let incoming = self.fake.take_incoming(ghost, &device).to_device;
+        let pushed = incoming.into_iter().map(|message| {
+            let mut message: Value = serde_json::from_str(message.get()).unwrap();
+            message["to_user_id"] = json!(ghost);
+            message["to_device_id"] = json!(device);
+            message
+        });
+        pushed.collect()
+    }
+
+    async fn push(&self, messages: Vec<Value>) {
+        let body = json!({"events": [], "de.sorunome.msc2409.to_device": messages});
+        let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+        self.engine.transaction(body).await.unwrap();
+    }
+
+    async fn reads(&self, ghost: &OwnedUserId, room: &RoomId, event: &RawValue) {
+        let value: Value = serde_json::from_str(event.get()).unwrap();
+        let id: OwnedEventId = value["event_id"].as_str().unwrap().try_into().unwrap();
+        let actor = self.actor(room);
+        let reading = actor.decrypt(ghost, &id, event.get());
+        let read = tokio::time::timeout(WAITS, reading).await;
+        read.expect("it waits for nobody").unwrap();
+    }
+
+    /// Lets the bot write to somebody whose keys the homeserver asks a slow server for; returns when
+    /// it waits for them.
+    async fn speak_to_a_slow_server(&self) -> Held {
+        let slow = Person::new(&self.fake, "@slow:hs.test").await;
+        self.fake.add_room(slow_room(), &[slow.user(), &bot()]);
+        let held = self.fake.hold("/keys/query", "@slow:hs.test");
+        let actor = self.actor(slow_room());
+        tokio::spawn(async move {
+            let content = json!({"msgtype": "m.text", "body": "x"});
+            let _held_back = actor
+                .say(&bot(), "m.room.message", &content, "t1".into())
+                .await;
+        });
+        held.comes().await;
+        held
+    }
+}
+
+/// A writer that waits for a machine holds up whoever wants to read with it. So nobody may hold a
+/// machine while a server elsewhere is asked, and nobody wait for another ghost's.
+#[tokio::test]
+async fn a_slow_server_keeps_nobody_waiting_but_the_message_for_it() {
+    let house = House::new().await;
+    let machines = house.engine.machines().clone();
+    let other = room_id!("!other:hs.test");
+    machines.expect_room(&bot(), other).await.unwrap();
+    let to_bot = house.alice.says(bots_room(), &[&bot()], "to the bot").await;
+    let to_sam = house.alice.says(sams_room(), &[&sam()], "to Sam").await;
+    let messages = [house.messages(&bot()), house.messages(&sam())].concat();
+    let _held = house.speak_to_a_slow_server().await;
+    let forgetting = machines.clone();
+    let forgetting = tokio::spawn(async move {
+        forgetting
+            .forget_room(&bot(), room_id!("!other:hs.test"))
+            .await
+    });
+    // Once it waits for the machine, or is done.
+    tokio::task::yield_now().await;
+
+    house.push(messages).await;
+    house.reads(&sam(), sams_room(), &to_sam).await;
+    // Nor does the ghost itself wait in another room.
+    house.reads(&bot(), bots_room(), &to_bot).await;
+    let forgotten = tokio::time::timeout(WAITS, forgetting).await;
+    forgotten.expect("it waits for nobody").unwrap().unwrap();
+    let kept = machines.expects_room(&bot(), other).unwrap();
+    assert!(!kept, "and the other room is forgotten");
+}
+
+#[tokio::test]
+async fn a_busy_ghost_keeps_its_own_messages_waiting_and_no_others() {
+    let house = House::new().await;
+    let to_bot = house.alice.says(bots_room(), &[&bot()], "to the bot").await;
+    let to_sam = house.alice.says(sams_room(), &[&sam()], "to Sam").await;
+    let device = house.engine.device_of(&bot()).unwrap();
+    // More than are taken at once.
+    let rubbish = (0..500).map(|n| {
+        json!({
+            "type": "m.room.encrypted", "sender": "@eve:evil.test", "content": {"n": n},
+            "to_user_id": bot(), "to_device_id": device,
+        })
+    });
+    let mut messages: Vec<Value> = rubbish.collect();
+    messages.extend(house.messages(&bot()));
+    messages.extend(house.messages(&sam()));
+    let machines = house.engine.machines().clone();
+    let bot = bot();
+    let busy = machines.while_busy(&bot, async {
+        house.push(messages).await;
+        for _ in 0..50 {
+            house.engine.start_draining().await;
+        }
+        while !house.engine.0.to_device.is_at_work(&bot) {
+            tokio::task::yield_now().await;
+        }
+        house.reads(&sam(), sams_room(), &to_sam).await;
+        assert!(house.engine.tasks().len() <= 5, "none for each push");
+        let waiting = house.store.scan::<ToDevice>(&[], None, 1000).unwrap();
+        assert_eq!(waiting.len(), 501, "the bot's");
+    });
+    busy.await;
+    house.engine.drain_to_device().await;
+    house.reads(&bot, bots_room(), &to_bot).await;
+    assert!(
+        house
+            .store
+            .scan::<ToDevice>(&[], None, 1)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// Synapse loses changes that it had queued for us when there is another encrypted bridge.
+#[tokio::test]
+async fn a_change_of_devices_counts_when_only_a_sync_tells_of_it() {
+    let house = House::new().await;
+    let room = sams_room();
+    house.fake.add_room(room, &[house.alice.user(), &sam()]);
+    let actor = house.actor(room);
+    let says = async |id: &str| {
+        let content = json!({"msgtype": "m.text", "body": id});
+        let ghost = sam();
+        let saying = actor.say(&ghost, "m.room.message", &content, id.into());
+        saying.await.unwrap();
+        let log = house.fake.log();
+        log.iter().filter(|line| line.ends_with("/query")).count()
+    };
+    let asked = says("one").await;
+    assert_eq!(says("two").await, asked);
+    house.fake.put_changed_devices(house.alice.user());
+    house.engine.sync_until_empty(&sam()).await.unwrap();
+    assert_eq!(says("three").await, asked + 1);
+}
+
+#[tokio::test]
+async fn names_that_nobody_holds_leave_nothing_behind() {
+    const NAMES: usize = 3000;
+    let house = House::new().await;
+    let (machines, store) = (house.engine.machines(), &house.store);
+    let slots = machines.slot_count();
+    let mut rooms: Vec<OwnedRoomId> = Vec::new();
+    for first in (0..NAMES).step_by(100) {
+        let invites = (first..first + 100).map(|n| {
+            json!({
+                "type": "m.room.member", "event_id": format!("$made{n}"),
+                "room_id": format!("!made{n}:evil.test"), "sender": format!("@m{n}:evil.test"),
+                "origin_server_ts": 1_795_376_395_450_u64,
+                "state_key": format!("@_dm_made{n}:hs.test"), "content": {"membership": "invite"},
+            })
+        });
+        let body = json!({"events": invites.collect::<Vec<_>>()});
+        let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
+        house.engine.transaction(body).await.unwrap();
+        rooms.extend(
+            (first..first + 100).map(|n| format!("!made{n}:evil.test").try_into().unwrap()),
+        );
+    }
+    assert_eq!(machines.slot_count(), slots);
+    assert_eq!(
+        machines.expected_count().unwrap(),
+        2,
+        "the rooms of bot and Sam"
+    );
+    house.engine.has_arrived(house.engine.next());
+    for room in &rooms {
+        while house.actor(room).step().await.unwrap() {}
+    }
+    let left_alone = store.scan::<Rooms>(&[], None, NAMES).unwrap();
+    let declined = store.scan::<OpenWork>(&[], None, NAMES).unwrap();
+    // Those that are declined are limited in number.
+    assert!(declined.len() <= 200, "{}", declined.len());
+    assert_eq!(left_alone.len(), declined.len());
+    assert_eq!(machines.slot_count(), slots);
+    assert_eq!(machines.expected_count().unwrap(), 2);
+}

@@ -1,0 +1,519 @@
+//! Carrying out the effects of introductions. Each can be carried out twice without harm.
+
+use std::time::Duration;
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::{Value, json};
+
+use crate::{
+    crypto::CryptoError,
+    engine::{
+        EngineError, Words,
+        records::{Kept, Passed, What},
+        room::{RoomActor, cause},
+    },
+    introduction::{
+        Effect, Input, Introduction, MEGOLM, Phase, Quote, Refusal, RoomView, Saying, clean_name,
+        quote, quote_edit,
+    },
+    matrix::{Actor, MatrixError},
+    store::{Batch, prefix},
+};
+
+/// For how long something is tried that an introduction cannot do without.
+const INSIST: Duration = Duration::from_secs(10 * 60);
+/// For how long a ghost tries to join. Nobody knows of it yet but the asker.
+const INSIST_ON_JOINING: Duration = Duration::from_secs(2 * 60);
+/// For how long something is tried without which it can go on.
+const INSIST_LITTLE: Duration = Duration::from_secs(30);
+
+/// What an effect brought.
+enum Outcome {
+    Done,
+    Looked(Box<RoomView>),
+    Missed,
+}
+
+impl RoomActor {
+    pub(in crate::engine) async fn carry_out_introduction(
+        &mut self,
+        number: u64,
+        ghost: &OwnedUserId,
+        effect: Effect,
+    ) -> Result<(), EngineError> {
+        let Some(is) = self
+            .record
+            .introductions
+            .iter()
+            .find(|is| is.ghost == *ghost)
+            .cloned()
+        else {
+            return Ok(self.engine.store().apply(self.finish(number))?);
+        };
+        let mut batch = self.finish(number);
+        if effect == Effect::OpenConversation {
+            match self.open_conversation(&is, &mut batch).await {
+                Ok(()) => return Ok(()),
+                Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
+                Err(error) => {
+                    tracing::info!(room = %self.room, %error, "no conversation is begun");
+                    let input = Input::Refused(effect, error.refusal());
+                    let effects = self.feed(ghost, &input);
+                    return self.settle(self.finish(number), effects);
+                }
+            }
+        }
+        let input = match self.perform(&is, &effect, &mut batch).await {
+            Ok(Outcome::Done) => Input::Done(effect),
+            Ok(Outcome::Looked(view)) => Input::Looked(*view),
+            Ok(Outcome::Missed) => Input::Missed,
+            Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
+            Err(error) => {
+                tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
+                Input::Refused(effect, error.refusal())
+            }
+        };
+        let declined = matches!(
+            input,
+            Input::Done(Effect::Decline { .. }) | Input::Refused(Effect::Decline { .. }, _)
+        );
+        let effects: Vec<What> = self.feed(ghost, &input);
+        if declined {
+            self.drop_declined(ghost);
+        }
+        self.settle(batch, effects)
+    }
+
+    /// The ghost leaves and forgets whatever happens; everything else ends some time.
+    pub(in crate::engine) fn tries_again(
+        &mut self,
+        number: u64,
+        effect: &Effect,
+        error: &EngineError,
+    ) -> bool {
+        let at_most = match effect {
+            Effect::Leave { .. } | Effect::Forget => return true,
+            Effect::Look
+            | Effect::TurnOnEncryption
+            | Effect::AskOwner
+            | Effect::WithdrawRequest
+            | Effect::InviteOwner
+            | Effect::OpenConversation
+            | Effect::Decline { .. }
+            | Effect::RememberPair
+            | Effect::ForgetPair => INSIST,
+            Effect::Join => INSIST_ON_JOINING,
+            Effect::ShowAs
+            | Effect::PassOn { .. }
+            | Effect::PassOnEdit { .. }
+            | Effect::TakeBack { .. }
+            | Effect::Say { .. }
+            | Effect::HandOver
+            | Effect::LookBack
+            | Effect::TellAsker { .. } => INSIST_LITTLE,
+        };
+        error.is_transient() && !self.has_insisted(number, at_most, error)
+    }
+
+    async fn perform(
+        &mut self,
+        is: &Introduction,
+        effect: &Effect,
+        batch: &mut Batch,
+    ) -> Result<Outcome, EngineError> {
+        match effect {
+            Effect::Decline { reason } => {
+                self.decline(is, reason.map(|reason| reason.words()))
+                    .await?;
+            }
+            Effect::Join => self.join(is).await?,
+            Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(is).await?))),
+            Effect::TurnOnEncryption => {
+                // Somebody may have done so meanwhile, with settings of their own.
+                if self.view(&is.ghost).await?.encryption.is_none() {
+                    let content = json!({ "algorithm": MEGOLM });
+                    self.set_state(is, "m.room.encryption", "", &content)
+                        .await?;
+                }
+            }
+            Effect::ShowAs => self.show_as(is).await?,
+            Effect::AskOwner => self.ask_owner(is).await?,
+            Effect::WithdrawRequest => self.withdraw_request(is).await?,
+            // Ends the introduction, and is carried out apart from the others.
+            Effect::OpenConversation => {}
+            Effect::InviteOwner => self.invite_owner(is).await?,
+            Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
+            Effect::PassOnEdit { event, of } => self.pass_on_edit(is, event, of, batch).await?,
+            Effect::TakeBack { of } => self.take_back(is, of).await?,
+            Effect::Say { saying } => self.say_saying(is, saying).await?,
+            Effect::HandOver => self.hand_over(is).await?,
+            Effect::RememberPair | Effect::ForgetPair => {
+                self.note_pair(is, *effect == Effect::RememberPair, batch)
+                    .await?;
+            }
+            Effect::Leave { reason } => {
+                let words = reason.map(|reason| reason.words());
+                self.get_out(is, words).await?;
+            }
+            Effect::LookBack => {
+                if self.was_missed(is).await? {
+                    return Ok(Outcome::Missed);
+                }
+            }
+            Effect::Forget => self.forget(is).await?,
+            Effect::TellAsker { saying } => {
+                let plain = saying.plain(is.handle());
+                let html = plain.clone();
+                let source = format!("{} {}", self.room, saying.id());
+                let words = Words { plain, html };
+                self.engine.tell(&is.invite.asker, words, source).await?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn note_pair(
+        &self,
+        is: &Introduction,
+        remember: bool,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let directory = self.engine.directory();
+        let Some(record) = directory.by_ghost(&is.ghost)? else {
+            return Ok(());
+        };
+        let (asker, handle, generation) = (&is.invite.asker, &record.handle, record.generation);
+        let mut change = directory.begin().await;
+        if remember {
+            change.remember_pair(asker, handle, generation, &self.room, self.engine.now())?;
+        } else {
+            change.forget_pair(asker, handle, generation);
+        }
+        // The lock need not be held: nobody else writes this pair meanwhile.
+        batch.merge(change.into_parts().0);
+        Ok(())
+    }
+
+    async fn decline(&self, is: &Introduction, reason: Option<&str>) -> Result<(), EngineError> {
+        let machines = self.engine.machines();
+        let known = machines.device_of(&is.ghost)?;
+        if known.is_none() {
+            // Nobody holds this handle: a user without keys is made, only to say no. One that is
+            // not ours is spoken for all the same, since the name is in our namespace.
+            match machines.provision_bare(&is.ghost).await {
+                Ok(()) => {}
+                Err(CryptoError::Foreign { .. }) => {
+                    self.engine.is_lost_in_restore(&is.ghost).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.get_out(is, reason).await?;
+        Ok(machines.turn_away(&is.ghost, &self.room).await?)
+    }
+
+    /// Leaves, or declines. Not being there any more counts as done, any other refusal does not.
+    async fn get_out(&self, is: &Introduction, reason: Option<&str>) -> Result<(), EngineError> {
+        // A ghost whose handle was released meanwhile has no device, and leaves all the same.
+        let device = self.engine.machines().device_of(&is.ghost)?;
+        let homeserver = self.engine.homeserver().clone();
+        let (ghost, room) = (is.ghost.clone(), self.room.clone());
+        let reason = reason.map(str::to_owned);
+        // To decline, the homeserver asks the server of whoever invited.
+        let leaving = async move {
+            let actor = match &device {
+                Some(device) => Actor::device(&ghost, device),
+                None => Actor::user(&ghost),
+            };
+            match homeserver.leave(actor, &room, reason.as_deref()).await {
+                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
+                other => other,
+            }
+        };
+        let inviter = is.invite.asker.server_name();
+        self.engine.ask(inviter, leaving).await
+    }
+
+    async fn join(&mut self, is: &Introduction) -> Result<(), EngineError> {
+        let (engine, asker) = (&self.engine, &is.invite.asker);
+        if self.place.is_none() {
+            self.place = Some(engine.place_for(asker).await?);
+        }
+        engine.machines().expect_room(&is.ghost, &self.room).await?;
+        engine.enter(&is.ghost, &self.room, asker).await
+    }
+
+    /// Reads the state, and hears what was said since the ghost was invited: the homeserver pushes
+    /// only what comes after the joining.
+    async fn look(&mut self, is: &Introduction) -> Result<RoomView, EngineError> {
+        let view = self.view(&is.ghost).await?;
+        for (event, json) in self.engine.read_back(&is.ghost, &self.room).await? {
+            self.handle(event, json.get(), Batch::new()).await?;
+        }
+        self.look_for_keys(&is.ghost).await?;
+        Ok(view)
+    }
+
+    /// A key that is missing may be lost on its way, or long in coming where the homeserver could
+    /// not reach us for a while: before anything is given up, what it holds is asked for.
+    async fn look_for_keys(&mut self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let mut introductions = self.record.introductions.iter();
+        let missing = introductions.any(|is| {
+            is.ghost == *ghost && is.heard.iter().any(|heard| heard.unreadable && !heard.done)
+        });
+        if missing {
+            self.engine.sync_until_empty(ghost).await?;
+            self.engine.drain_for(ghost).await;
+            self.key_for_ghost(ghost, Batch::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_state(
+        &self,
+        is: &Introduction,
+        kind: &str,
+        key: &str,
+        content: &Value,
+    ) -> Result<OwnedEventId, EngineError> {
+        let device = self.engine.device_of(&is.ghost)?;
+        let actor = Actor::device(&is.ghost, &device);
+        Ok(self
+            .engine
+            .homeserver()
+            .send_state(actor, &self.room, kind, key, content)
+            .await?)
+    }
+
+    async fn asker_name(&self, is: &Introduction) -> Result<String, EngineError> {
+        let view = self.view(&is.ghost).await?;
+        let asker = &is.invite.asker;
+        Ok(clean_name(view.names.get(asker).map(String::as_str), asker))
+    }
+
+    async fn show_as(&self, is: &Introduction) -> Result<(), EngineError> {
+        let name = format!(
+            "{}, to your handle @{}",
+            self.asker_name(is).await?,
+            is.handle()
+        );
+        let device = self.engine.device_of(&is.ghost)?;
+        let actor = Actor::device(&is.ghost, &device);
+        self.engine
+            .homeserver()
+            .set_name_in_room(actor, &self.room, &name)
+            .await?;
+        Ok(())
+    }
+
+    async fn invite_owner(&self, is: &Introduction) -> Result<(), EngineError> {
+        let Some(owner) = is.owner() else {
+            return Err(EngineError::Refused(Refusal::Impossible));
+        };
+        let view = self.view(&is.ghost).await?;
+        if matches!(view.membership(owner), "join" | "invite") {
+            return Ok(());
+        }
+        match self
+            .engine
+            .invite(&is.ghost, &self.room, owner, is.direct)
+            .await
+        {
+            // Allowed by the room, and refused all the same: by the owner, or by their server.
+            Err(EngineError::Matrix(MatrixError::Refused { .. })) if view.may_invite(&is.ghost) => {
+                Err(EngineError::Refused(Refusal::Impossible))
+            }
+            other => other,
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        is: &Introduction,
+        event: &OwnedEventId,
+        edit: Option<&OwnedEventId>,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        if let (Phase::Waiting { .. }, Some(owner)) = (&is.phase, is.owner()) {
+            let owner = std::slice::from_ref(owner);
+            self.engine.machines().outdate(&is.ghost, owner).await;
+        }
+        let (kind, content) = self.read_kept(is, edit.unwrap_or(event)).await?;
+        let name = self.asker_name(is).await?;
+        let quote = match quote(&name, &kind, &content) {
+            Ok(quote) => quote,
+            Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
+        };
+        let sent = self.send_quote(is, &quote, "pass-on", event).await?;
+        batch.put::<Passed>(&(self.room.clone(), event.clone()), &sent)?;
+        self.has_passed(is, event, batch)?;
+        Ok(())
+    }
+
+    async fn pass_on_edit(
+        &self,
+        is: &Introduction,
+        event: &OwnedEventId,
+        of: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let passed = self
+            .engine
+            .store()
+            .get::<Passed>(&(self.room.clone(), of.clone()))?;
+        let passed = passed.ok_or(EngineError::Refused(Refusal::Unreadable))?;
+        let (_, content) = self.read_kept(is, event).await?;
+        let name = self.asker_name(is).await?;
+        let quote = match quote_edit(&name, &content, passed.as_str()) {
+            Ok(quote) => quote,
+            Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
+        };
+        self.send_quote(is, &quote, "pass-on-edit", event).await?;
+        self.has_passed(is, event, batch)?;
+        Ok(())
+    }
+
+    /// What was passed on is not kept, unless a conversation in the same room has to carry it.
+    fn has_passed(
+        &self,
+        is: &Introduction,
+        event: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        if self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))? {
+            batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+        }
+        Ok(())
+    }
+
+    async fn read_kept(
+        &self,
+        is: &Introduction,
+        event: &OwnedEventId,
+    ) -> Result<(String, Value), EngineError> {
+        let kept = self
+            .engine
+            .store()
+            .get::<Kept>(&(self.room.clone(), event.clone()))?;
+        let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
+        self.decrypt(&is.ghost, event, &json).await
+    }
+
+    async fn send_quote(
+        &self,
+        is: &Introduction,
+        quote: &Quote,
+        kind: &str,
+        cause: &OwnedEventId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let transaction = self.transaction_id(&is.ghost, kind, cause.as_str());
+        self.say(&is.ghost, &quote.event_type, &quote.content, transaction)
+            .await
+    }
+
+    async fn take_back(&self, is: &Introduction, of: &OwnedEventId) -> Result<(), EngineError> {
+        let passed = self
+            .engine
+            .store()
+            .get::<Passed>(&(self.room.clone(), of.clone()))?;
+        let Some(passed) = passed else { return Ok(()) };
+        let device = self.engine.device_of(&is.ghost)?;
+        let actor = Actor::device(&is.ghost, &device);
+        let transaction = self.transaction_id(&is.ghost, "take-back", of.as_str());
+        self.engine
+            .homeserver()
+            .redact(actor, &self.room, &passed, None, transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn say_saying(&self, is: &Introduction, saying: &Saying) -> Result<(), EngineError> {
+        let content = json!({
+            "msgtype": "m.notice",
+            "body": saying.plain(is.handle()),
+            "m.mentions": {},
+        });
+        let cause = cause(&Effect::Say {
+            saying: saying.clone(),
+        });
+        let transaction = self.transaction_id(&is.ghost, "say", &cause);
+        let asker = Some(&is.invite.asker);
+        self.say_to_who_can_read(&is.ghost, asker, &content, transaction)
+            .await?;
+        Ok(())
+    }
+
+    /// The owner gets a founder's power and the ghost lays down its own. From room version 12 on
+    /// nobody can take a founder's power, but without an invite it is of no use from outside.
+    async fn hand_over(&self, is: &Introduction) -> Result<(), EngineError> {
+        let view = self.view(&is.ghost).await?;
+        let (Some(mut levels), Some(owner)) = (view.power_levels.clone(), is.owner()) else {
+            return Ok(());
+        };
+        if !levels["users"].is_object() {
+            levels["users"] = json!({});
+        }
+        levels["users"][owner.as_str()] = json!(100);
+        if !view.founders_rule()
+            && let Some(users) = levels["users"].as_object_mut()
+        {
+            users.remove(is.ghost.as_str());
+        }
+        if Some(&levels) == view.power_levels.as_ref() {
+            return Ok(());
+        }
+        self.set_state(is, "m.room.power_levels", "", &levels)
+            .await
+            .map(drop)
+    }
+
+    /// Keys that are still on their way are fetched first, so that none comes after the others are
+    /// gone.
+    async fn forget(&self, is: &Introduction) -> Result<(), EngineError> {
+        if let Err(error) = self.engine.sync_until_empty(&is.ghost).await {
+            // What comes later is turned away on arrival.
+            tracing::warn!(ghost = %is.ghost, %error, "keys on their way could not be fetched");
+        }
+        self.engine.drain_for(&is.ghost).await;
+        self.engine
+            .machines()
+            .forget_room(&is.ghost, &self.room)
+            .await?;
+        let others = self.record.introductions.iter();
+        if others
+            .into_iter()
+            .any(|other| other.ghost != is.ghost && other.is_open())
+        {
+            return Ok(());
+        }
+        if self.record.seat.is_some() {
+            let mut gone = Batch::new();
+            for heard in &is.heard {
+                for event in std::iter::once(&heard.event).chain(&heard.edit) {
+                    if !self.is_needed(event, Some(&is.ghost))? {
+                        gone.delete::<Kept>(&(self.room.clone(), event.clone()));
+                    }
+                }
+            }
+            self.engine.store().apply(gone)?;
+        }
+        let room = prefix(&self.room);
+        loop {
+            let mut gone = Batch::new();
+            // Where a conversation goes on, what is kept may wait for its turn there.
+            if self.record.seat.is_none() {
+                for (key, _) in self.engine.store().scan::<Kept>(&room, None, 500)? {
+                    gone.delete::<Kept>(&key);
+                }
+            }
+            for (key, _) in self.engine.store().scan::<Passed>(&room, None, 500)? {
+                gone.delete::<Passed>(&key);
+            }
+            if gone.is_empty() {
+                break;
+            }
+            self.engine.store().apply(gone)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,426 @@
+//! What a room's actor does for the introductions in it.
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::Value;
+
+use crate::{
+    crypto::{DecryptError, Distrust},
+    directory::{Ask, PairAdvice, Verdict, WriteLock},
+    engine::{
+        Engine, EngineError,
+        event::RoomEvent,
+        records::{Arrived, Inbox, Kept, What},
+        room::RoomActor,
+    },
+    handle::Handle,
+    introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
+    store::Batch,
+};
+
+impl RoomActor {
+    /// A ghost was invited by `asker`.
+    pub(in crate::engine) async fn ghost_invited(
+        &mut self,
+        ghost: &OwnedUserId,
+        asker: &OwnedUserId,
+        direct: bool,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        // The same invite again, or one into a room that the ghost has left: neither asks the
+        // directory, which would count it against the asker's limits.
+        let known = self
+            .record
+            .introductions
+            .iter()
+            .find(|is| is.ghost == *ghost);
+        let engine = self.engine.clone();
+        if self.seat_has(ghost) {
+            return self.settle(batch, []);
+        }
+        if known.is_none()
+            && let Some(old) = engine.replaced_by(ghost, asker, &self.room).await?
+        {
+            let upgraded = Arrived::Upgraded {
+                to: self.room.clone(),
+                by: asker.clone(),
+            };
+            batch.put::<Inbox>(&(old.clone(), engine.next()), &upgraded)?;
+            self.settle(batch, [])?;
+            engine.wake(&old).await;
+            return Ok(());
+        }
+        let (admission, lock) = match known {
+            Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),
+            // Whoever names more handles than this in one room is looking for something else.
+            _ if self.record.introductions.len() >= engine.settings().handles_per_room => {
+                (Admission::NotNow, None)
+            }
+            _ => admission(&engine, ghost, asker, direct, &mut batch).await?,
+        };
+        let left_alone = admission == Admission::LeaveAlone;
+        let input = Input::Invited(Invite {
+            asker: asker.clone(),
+            admission,
+        });
+        let effects = self.feed(ghost, &input);
+        if effects.is_empty() {
+            self.drop_declined(ghost);
+        }
+        self.settle(batch, effects)?;
+        drop(lock);
+        if left_alone {
+            self.engine.machines().turn_away(ghost, &self.room).await?;
+        }
+        Ok(())
+    }
+
+    /// What was declined leaves no trace.
+    pub(in crate::engine) fn drop_declined(&mut self, ghost: &OwnedUserId) {
+        let introductions = &mut self.record.introductions;
+        introductions.retain(|is| is.ghost != *ghost || is.phase != Phase::Declined);
+    }
+
+    /// Lets the decider decide; the state is kept, the effects are returned.
+    pub(in crate::engine) fn feed(&mut self, ghost: &OwnedUserId, input: &Input) -> Vec<What> {
+        let introductions = &mut self.record.introductions;
+        let at = introductions.iter().position(|is| is.ghost == *ghost);
+        let state = at.map(|at| introductions.remove(at));
+        let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
+        let Some(decision) = decide(state, &self.room, ghost, input, now, rules) else {
+            return Vec::new();
+        };
+        let phase = &decision.state.phase;
+        tracing::debug!(room = %self.room, %ghost, ?phase, "decided");
+        introductions.insert(at.unwrap_or(introductions.len()), decision.state);
+        let effects = decision.effects.into_iter();
+        effects
+            .map(|effect| What::Introduction {
+                ghost: ghost.clone(),
+                effect,
+            })
+            .collect()
+    }
+
+    /// An event in a room with introductions.
+    pub(in crate::engine) async fn handle_in_introduction(
+        &mut self,
+        event: RoomEvent,
+        json: &str,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let mut effects = Vec::new();
+        let open: Vec<Introduction> = self
+            .record
+            .introductions
+            .iter()
+            .filter(|is| is.is_open())
+            .cloned()
+            .collect();
+        for is in open {
+            let input = match event.membership() {
+                Some((user, membership)) => {
+                    // The homeserver reports no change of devices when somebody comes.
+                    let came = std::slice::from_ref(&user);
+                    self.engine.machines().outdate(&is.ghost, came).await;
+                    Some(Input::Member {
+                        user,
+                        membership: membership.to_owned(),
+                    })
+                }
+                None if self.engine.is_ours(&event.sender) => None,
+                None => self.what_was_said(&is, &event, json, &mut batch).await?,
+            };
+            if let Some(input) = input {
+                let declining = matches!(is.phase, Phase::Declining { .. });
+                effects.extend(self.feed(&is.ghost, &input));
+                // The invite was taken back before it was declined.
+                if declining {
+                    self.drop_declined(&is.ghost);
+                }
+            }
+        }
+        self.settle(batch, effects)
+    }
+
+    async fn what_was_said(
+        &self,
+        is: &Introduction,
+        event: &RoomEvent,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<Option<Input>, EngineError> {
+        // In a group nothing is passed on.
+        let counts = is.direct || matches!(is.phase, Phase::Joining | Phase::Looking);
+        if !is.hears() || event.sender != is.invite.asker || !counts {
+            return Ok(None);
+        }
+        let kind = match event.kind.as_str() {
+            "m.room.encrypted" if is.strict() => Some(HeardKind::Sealed),
+            "m.room.encrypted" => self.listen(&is.ghost, event, json).await?,
+            "m.room.message" | "m.sticker" if event.state_key.is_none() => {
+                Some(HeardKind::Plaintext)
+            }
+            "m.room.redaction" => event.redacts.clone().map(|of| HeardKind::Redaction { of }),
+            _ => None,
+        };
+        self.keep(is, event, kind.as_ref(), json, batch)?;
+        let (event, sender) = (event.id.clone(), event.sender.clone());
+        Ok(kind.map(|kind| Input::Heard {
+            event,
+            sender,
+            kind,
+        }))
+    }
+
+    /// Keeps what may have to be passed on, as ciphertext: each message once, with its newest edit.
+    fn keep(
+        &self,
+        is: &Introduction,
+        event: &RoomEvent,
+        kind: Option<&HeardKind>,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let place = |event: &OwnedEventId| (self.room.clone(), event.clone());
+        let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
+        // A conversation in the same room may have to carry it.
+        let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
+            Ok(self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))?)
+        };
+        let free = is.heard.len() < self.engine.settings().rules.heard_at_most;
+        let keep = match kind {
+            Some(HeardKind::Edit { of }) if let Some(heard) = heard(of) => {
+                if let Some(former) = &heard.edit
+                    && may_go(former)?
+                {
+                    batch.delete::<Kept>(&place(former));
+                }
+                true
+            }
+            Some(HeardKind::Redaction { of }) => {
+                let edit = heard(of).map(|heard| heard.edit.iter());
+                for event in edit.into_iter().flat_map(|edit| edit.chain([of])) {
+                    if may_go(event)? {
+                        batch.delete::<Kept>(&place(event));
+                    }
+                }
+                false
+            }
+            Some(HeardKind::Line | HeardKind::Edit { .. } | HeardKind::Unreadable) => free,
+            _ => false,
+        };
+        if keep {
+            batch.put::<Kept>(&place(&event.id), &json.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Decrypts only to see what it is: the text itself is decrypted again when it is passed on.
+    pub(in crate::engine) async fn listen(
+        &self,
+        ghost: &OwnedUserId,
+        event: &RoomEvent,
+        json: &str,
+    ) -> Result<Option<HeardKind>, EngineError> {
+        Ok(match self.decrypt(ghost, &event.id, json).await {
+            Ok((kind, content)) => heard_kind(&kind, &content),
+            // Nothing has been found out about the event: it is looked at again.
+            Err(error) if error.is_transient() => return Err(error),
+            Err(EngineError::Decrypt(error)) => match error {
+                DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. } => {
+                    Some(HeardKind::Unreadable)
+                }
+                DecryptError::Untrusted(Distrust::TooManyDevices) => {
+                    Some(HeardKind::TooManyDevices)
+                }
+                DecryptError::Untrusted { .. } => Some(HeardKind::Untrusted),
+                // Replayed or forged: nobody is told, nothing is passed on.
+                error => {
+                    tracing::warn!(room = %self.room, %error, "an event is ignored");
+                    None
+                }
+            },
+            Err(error) => return Err(error),
+        })
+    }
+
+    /// A room key came: what could not be read is tried again.
+    pub(in crate::engine) async fn key_for_ghost(
+        &mut self,
+        ghost: &OwnedUserId,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let Some(is) = self
+            .record
+            .introductions
+            .iter()
+            .find(|is| is.ghost == *ghost)
+        else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        let waiting: Vec<OwnedEventId> = is
+            .heard
+            .iter()
+            .filter(|heard| heard.unreadable)
+            .map(|h| h.event.clone())
+            .collect();
+        let mut effects = Vec::new();
+        for event in waiting {
+            let Some(json) = self
+                .engine
+                .store()
+                .get::<Kept>(&(self.room.clone(), event))?
+            else {
+                continue;
+            };
+            let Some(event) = RoomEvent::parse(&json, Some(&self.room)) else {
+                continue;
+            };
+            if let Some(kind) = self.listen(ghost, &event, &json).await?
+                && kind != HeardKind::Unreadable
+            {
+                batch.put::<Kept>(&(self.room.clone(), event.id.clone()), &json)?;
+                let input = Input::Heard {
+                    event: event.id,
+                    sender: event.sender,
+                    kind,
+                };
+                effects.extend(self.feed(ghost, &input));
+            }
+        }
+        self.settle(batch, effects)
+    }
+
+    /// Somebody sent a strict ghost a key.
+    pub(in crate::engine) fn key_for_strict(
+        &mut self,
+        ghost: &OwnedUserId,
+        sender: &OwnedUserId,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let concerned = self.record.introductions.iter();
+        let concerned = concerned.filter(|is| is.ghost == *ghost && is.invite.asker == *sender);
+        let effects = match concerned.count() {
+            0 => Vec::new(),
+            _ => self.feed(ghost, &Input::KeyCame),
+        };
+        self.settle(batch, effects)
+    }
+
+    pub(in crate::engine) fn tick_introductions(&mut self) -> Result<(), EngineError> {
+        let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
+        let due = self.record.introductions.iter();
+        let due = due.filter(|is| is.deadline(rules).is_some_and(|at| at <= now));
+        let ghosts: Vec<OwnedUserId> = due.map(|is| is.ghost.clone()).collect();
+        let mut effects = Vec::new();
+        for ghost in ghosts {
+            effects.extend(self.feed(&ghost, &Input::Tick));
+        }
+        self.settle(Batch::new(), effects)
+    }
+}
+
+fn heard_kind(kind: &str, content: &Value) -> Option<HeardKind> {
+    let relation = &content["m.relates_to"];
+    if relation["rel_type"] == "m.replace" {
+        let of = relation["event_id"].as_str()?.try_into().ok()?;
+        return Some(HeardKind::Edit { of });
+    }
+    match kind {
+        "m.room.message"
+            if content["msgtype"]
+                .as_str()
+                .is_some_and(|t| t.starts_with("m.key.verification")) =>
+        {
+            None
+        }
+        "m.room.message" | "m.sticker" => Some(HeardKind::Line),
+        // Verification and reactions concern the two people, not the ghost.
+        kind if kind.starts_with("m.key.verification") || kind == "m.reaction" => None,
+        _ => Some(HeardKind::Other),
+    }
+}
+
+/// Asks the directory. What it counts stands in `batch`; the lock is held until that is written.
+pub(in crate::engine) async fn admission<'a>(
+    engine: &'a Engine,
+    ghost: &OwnedUserId,
+    asker: &OwnedUserId,
+    direct: bool,
+    batch: &mut Batch,
+) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
+    if engine.is_ours(asker) {
+        return Ok((Admission::GhostAsking, None));
+    }
+    let now = engine.now();
+    let directory = engine.directory();
+    // What is in our namespace and can be no handle's ghost belongs to nobody.
+    let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
+        return Ok((Admission::LeaveAlone, None));
+    };
+    let mut change = directory.begin().await;
+    let verdict = change.ask(&Ask {
+        asker,
+        handle: &handle,
+        now,
+    })?;
+    let asks_first = matches!(verdict, Verdict::Request { .. });
+    let admission = match verdict {
+        Verdict::Relay { owner, .. }
+        | Verdict::Request {
+            owner,
+            masked: true,
+            ..
+        } => {
+            let shown = change.lookup(&handle)?.map(|record| record.handle);
+            Admission::Introduce {
+                owner,
+                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
+                strict: false,
+                asks_first,
+                masked: true,
+                back_to: match direct {
+                    true => engine.lead_back(asker, ghost).await?,
+                    false => None,
+                },
+            }
+        }
+        Verdict::Introduce {
+            owner,
+            generation,
+            strict,
+        }
+        | Verdict::Request {
+            owner,
+            generation,
+            strict,
+            ..
+        } => {
+            let shown = change.lookup(&handle)?.map(|record| record.handle);
+            Admission::Introduce {
+                owner,
+                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
+                strict: strict || engine.settings().strict,
+                asks_first,
+                masked: false,
+                back_to: match direct && !asks_first {
+                    true => match change.pair_advice(asker, &handle, generation, now)? {
+                        PairAdvice::LeadBack { room } => Some(room),
+                        PairAdvice::Introduce => None,
+                    },
+                    false => None,
+                },
+            }
+        }
+        Verdict::NotNow(why) => {
+            tracing::info!(why = why.metric_label(), "an invite is declined");
+            Admission::NotNow
+        }
+        Verdict::Unclaimed { decline: true } => Admission::Unclaimed,
+        Verdict::Unclaimed { decline: false } => Admission::LeaveAlone,
+        Verdict::OwnHandle { .. } => Admission::OwnHandle,
+    };
+    let (changed, lock) = change.into_parts();
+    batch.merge(changed);
+    Ok((admission, Some(lock)))
+}

@@ -1,0 +1,63 @@
+//! What is said between a ghost's last look and its leaving.
+
+use ruma::api::Direction;
+
+use crate::{
+    engine::{EngineError, event::RoomEvent, records::Seen, room::RoomActor},
+    introduction::{HeardKind, Introduction},
+    matrix::Actor,
+};
+
+/// How many events are looked through, back from the leaving.
+const LAST: u32 = 30;
+
+impl RoomActor {
+    /// Whether the asker has said something before the ghost left, and after its last look. It may
+    /// be anything that would have been passed on, and what the owner was given no key for as well
+    /// as what they were: that cannot be told from here.
+    pub(in crate::engine) async fn was_missed(
+        &self,
+        is: &Introduction,
+    ) -> Result<bool, EngineError> {
+        let device = self.engine.device_of(&is.ghost)?;
+        let actor = Actor::device(&is.ghost, &device);
+        let back = Direction::Backward;
+        let homeserver = self.engine.homeserver();
+        let page = homeserver
+            .messages(actor, &self.room, None, back, LAST)
+            .await?;
+        let mut before_leaving = false;
+        for json in page.events {
+            let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
+                continue;
+            };
+            if let Some((user, membership)) = event.membership() {
+                before_leaving |= user == is.ghost && membership == "leave";
+                continue;
+            }
+            if !before_leaving
+                || event.sender != is.invite.asker
+                || event.kind != "m.room.encrypted"
+            {
+                continue;
+            }
+            let seen = self.engine.store().get::<Seen>(&event.id)?;
+            if seen.is_some_and(|seen| seen.handled) {
+                return Ok(false);
+            }
+            let heard = self.listen(&is.ghost, &event, json.get()).await?;
+            if matches!(
+                heard,
+                Some(
+                    HeardKind::Line
+                        | HeardKind::Edit { .. }
+                        | HeardKind::Unreadable
+                        | HeardKind::Other
+                )
+            ) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

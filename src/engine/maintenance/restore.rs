@@ -1,0 +1,394 @@
+//! What a service that came out of a backup does before it works, and says that it is ready.
+//!
+//! 1. What waited for anything is dropped: it arrived before the restore and counts as handled
+//!    (`prepare`, before anything new is taken in).
+//! 2. Every machine gets a new device, signed by the same identity, and the old one is deleted
+//!    ([`crate::crypto::Machines::renew`]).
+//! 3. Every ghost looks where it is: introductions under way are taken up again, pending invites
+//!    are taken in, rooms it has left are noted; the bot finds its control rooms (`stock`).
+//! 4. Handles that changed since the backup, as far as can be seen, are frozen.
+//!
+//! Each step can be made again, so after a crash the next start goes on. Afterwards the bot visits
+//! its control rooms at a set rate and tells their people.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::StreamExt as _;
+use ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Timestamp,
+    crypto::{CryptoError, Renewed},
+    directory::{FreezeReason, HandleState},
+    engine::{
+        Engine, EngineError,
+        control_rooms::state::ControlEffect,
+        records::{
+            Arrived, ControlRooms, Inbox, Kept, OpenWork, Outbox, Passed, Restores, Revisits,
+            SyncTokens, ToDevice, What,
+        },
+    },
+    handle::Handle,
+    matrix::Actor,
+    store::{Batch, Made, Store, StoreError, Table},
+};
+
+/// Tables that a backup does without: they say how far the service is with an earlier one.
+pub const NOT_IN_BACKUPS: [u8; 2] = [Restores::ID, Revisits::ID];
+
+/// How many records are deleted in one write.
+const CLEARED_AT_ONCE: usize = 500;
+/// How many ghosts get their new devices at the same time.
+const AT_ONCE: usize = 4;
+/// How many users are asked about in one request.
+const ASKED_AT_ONCE: usize = 100;
+/// How many changed handles are listed by name.
+const LISTED: usize = 1000;
+
+/// How far a restore is. Stays when it is done, to tell a handle that changed since the backup from
+/// one that somebody else has taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct RestoreRecord {
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// When the backup was made.
+    pub made: Option<Made>,
+    /// Whether it is done.
+    pub done: bool,
+    /// How many ghosts have new devices.
+    pub renewed: u32,
+    /// Ghosts that changed since the backup, and what about them.
+    pub changed: Vec<(OwnedUserId, String)>,
+}
+
+/// Drops what waited for anything before the restore. Does nothing for a store that was not
+/// restored, or when it was done before.
+pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), StoreError> {
+    if !store.restored()? || store.contains::<Restores>(&0)? {
+        return Ok(());
+    }
+    clear::<Inbox>(store)?;
+    clear::<ToDevice>(store)?;
+    clear::<Kept>(store)?;
+    clear::<Passed>(store)?;
+    clear::<SyncTokens>(store)?;
+    clear::<OpenWork>(store)?;
+    // Ghosts that were to be made or taken away still are. What was to be said or done in a room
+    // has been, or follows from what is found there now.
+    clear_if::<Outbox>(store, |due| {
+        !matches!(due.what, What::Control(ControlEffect::Task(_)))
+    })?;
+    let record = RestoreRecord {
+        begun_at: now,
+        made: store.made()?,
+        ..RestoreRecord::default()
+    };
+    let mut batch = Batch::new();
+    batch.put::<Restores>(&0, &record)?;
+    store.apply(batch)?;
+    store.flush_blocking()
+}
+
+fn clear<T: Table>(store: &Store) -> Result<(), StoreError> {
+    clear_if::<T>(store, |_| true)
+}
+
+fn clear_if<T: Table>(store: &Store, which: impl Fn(&T::Value) -> bool) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let rows = store.scan::<T>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+        let mut batch = Batch::new();
+        let full = rows.len() == CLEARED_AT_ONCE;
+        for (key, value) in rows {
+            if which(&value) {
+                batch.delete::<T>(&key);
+            }
+            after = Some(key);
+        }
+        store.apply(batch)?;
+        if !full {
+            return Ok(());
+        }
+    }
+}
+
+impl Engine {
+    /// Does what follows from a restore, before anything else is done. After a transient error it
+    /// goes on where it stopped.
+    pub(in crate::engine) async fn restore(&self) -> Result<(), EngineError> {
+        if !self.store().restored()? {
+            return Ok(());
+        }
+        tracing::info!("restored from a backup: making new devices, which may take a while");
+        self.renew_all().await?;
+        self.take_stock().await?;
+        self.look_for_strangers().await?;
+        let mut record = self.restoration()?;
+        record.done = true;
+        let mut batch = Batch::new();
+        batch.put::<Restores>(&0, &record)?;
+        Store::restore_done(&mut batch);
+        self.store().commit(batch).await?;
+        for line in report(&record) {
+            tracing::warn!("restore: {line}");
+        }
+        Ok(())
+    }
+
+    fn restoration(&self) -> Result<RestoreRecord, StoreError> {
+        Ok(self.store().get::<Restores>(&0)?.unwrap_or_default())
+    }
+
+    async fn renew_all(&self) -> Result<(), EngineError> {
+        let bot = self.settings().bot.clone();
+        match self.machines().renew(&bot).await? {
+            Renewed::Changed(what) => {
+                return Err(CryptoError::Foreign { user: bot, what }.into());
+            }
+            Renewed::Renewed => self.count_renewed()?,
+            Renewed::Unchanged => {}
+        }
+        let ghosts = self.machines().known()?;
+        let others = ghosts.into_iter().filter(|ghost| *ghost != bot);
+        let machines = self.machines().clone();
+        let mut renewing = futures_util::stream::iter(others)
+            .map(move |ghost| {
+                let machines = machines.clone();
+                async move {
+                    let renewed = machines.renew(&ghost).await;
+                    (ghost, renewed)
+                }
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((ghost, renewed)) = renewing.next().await {
+            if self.stopping() {
+                return Err(EngineError::Stopping);
+            }
+            match renewed {
+                Ok(Renewed::Renewed) => {
+                    tracing::info!(%ghost, "has a new device");
+                    self.count_renewed()?;
+                }
+                Ok(Renewed::Unchanged) => {}
+                Ok(Renewed::Changed(what)) => self.freeze_changed(&ghost, what).await?,
+                Err(error) if error.is_transient() => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(%ghost, %error, "has no new device");
+                    self.freeze_changed(&ghost, "it could not be given a new device")
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count_renewed(&self) -> Result<(), StoreError> {
+        let mut record = self.restoration()?;
+        record.renewed = record.renewed.saturating_add(1);
+        let mut batch = Batch::new();
+        batch.put::<Restores>(&0, &record)?;
+        self.store().apply(batch)
+    }
+
+    /// A ghost is not as the backup says: its handle reaches nobody until the admin has looked at
+    /// it, and the ghost is in no room.
+    pub(in crate::engine) async fn freeze_changed(
+        &self,
+        ghost: &OwnedUserId,
+        what: &str,
+    ) -> Result<(), EngineError> {
+        tracing::warn!(%ghost, what, "changed since the backup");
+        let mut record = self.restoration()?;
+        if record.changed.len() < LISTED && !record.changed.iter().any(|(known, _)| known == ghost)
+        {
+            record.changed.push((ghost.clone(), what.to_owned()));
+        }
+        let mut change = self.directory().begin().await;
+        if let Some(handle) = Handle::of_ghost(ghost.localpart()) {
+            change.freeze_changed(&handle, ghost, self.now())?;
+        }
+        let (mut batch, lock) = change.into_parts();
+        batch.put::<Restores>(&0, &record)?;
+        self.store().commit(batch).await?;
+        drop(lock);
+        self.leave_everywhere(ghost).await
+    }
+
+    /// A name that we do not know is somebody's: after a restore it is most likely a handle that
+    /// was claimed since the backup. Says whether there was a restore.
+    pub(in crate::engine) async fn is_lost_in_restore(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<bool, EngineError> {
+        let Some(record) = self.store().get::<Restores>(&0)? else {
+            return Ok(false);
+        };
+        if record.changed.iter().any(|(known, _)| known == ghost) {
+            return Ok(true);
+        }
+        self.freeze_changed(ghost, "it is on the homeserver and not in the backup")
+            .await?;
+        Ok(true)
+    }
+
+    /// Why a handle whose ghost turns out to be somebody else's is frozen.
+    pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
+        Ok(match self.store().contains::<Restores>(&0)? {
+            true => FreezeReason::ChangedSinceBackup,
+            false => FreezeReason::GhostNotOurs,
+        })
+    }
+
+    /// Looks on the homeserver for ghosts that the backup does not know. It offers no list of a
+    /// namespace, so names that are likely are asked for: those of handles without a ghost, and
+    /// people's own.
+    async fn look_for_strangers(&self) -> Result<(), EngineError> {
+        let server = self.settings().server_name.clone();
+        let mut names: Vec<String> = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.directory().page(after.as_deref(), ASKED_AT_ONCE)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.handle.key().to_owned());
+            let gone = page.iter();
+            let gone = gone.filter(|is| !matches!(is.state, HandleState::Frozen { .. }));
+            names.extend(gone.map(|record| record.handle.ghost_localpart()));
+        }
+        for person in self.people().await? {
+            let name = person.localpart().to_ascii_lowercase();
+            let rules = &self.directory().settings().rules;
+            if let Ok(handle) = Handle::parse(&name, rules) {
+                names.push(handle.ghost_localpart());
+            }
+        }
+        names.sort();
+        names.dedup();
+        // Those that the backup knows have been looked at.
+        let known: HashSet<OwnedUserId> = self.machines().known()?.into_iter().collect();
+        let mut strangers: Vec<OwnedUserId> = Vec::new();
+        for name in names {
+            if let Ok(ghost) = UserId::parse(format!("@{name}:{server}"))
+                && !known.contains(&ghost)
+            {
+                strangers.push(ghost);
+            }
+        }
+        let bot = self.settings().bot.clone();
+        let Some(device) = self.machines().device_of(&bot)? else {
+            return Ok(());
+        };
+        for some in strangers.chunks(ASKED_AT_ONCE) {
+            let actor = Actor::device(&bot, &device);
+            let shown = self.homeserver().query_keys(actor, some.to_vec()).await?;
+            for ghost in some {
+                let devices = shown.device_keys.get(ghost);
+                if shown.master_keys.contains_key(ghost)
+                    || devices.is_some_and(|devices| !devices.is_empty())
+                {
+                    let what = "it is on the homeserver and not in the backup";
+                    self.freeze_changed(ghost, what).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody who talks with the bot.
+    async fn people(&self) -> Result<Vec<OwnedUserId>, EngineError> {
+        let mut people = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self
+                .store()
+                .scan::<ControlRooms>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            people.extend(page.into_iter().map(|(person, _)| person));
+        }
+        let mut after = None;
+        loop {
+            let page = self
+                .store()
+                .scan::<Revisits>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            people.extend(page.into_iter().map(|(_, person)| person));
+        }
+        Ok(people)
+    }
+
+    /// Visits the control rooms, one after the other: looks whether each still is one, and tells
+    /// its person that something may have been undone.
+    pub(in crate::engine) async fn revisit(&self) {
+        let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
+        loop {
+            if self.stopping() {
+                return;
+            }
+            match self.revisit_one().await {
+                Ok(true) => tokio::time::sleep(pause).await,
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(%error, "people cannot be told of the restore");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn revisit_one(&self) -> Result<bool, EngineError> {
+        let next = self.store().scan::<Revisits>(&[], None, 1)?;
+        let Some((room, person)) = next.into_iter().next() else {
+            return Ok(false);
+        };
+        let record = self.restoration()?;
+        let mut batch = Batch::new();
+        batch.delete::<Revisits>(&room);
+        let made = Arrived::Made {
+            person: person.clone(),
+        };
+        batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
+        let at = record.made.as_ref().map(|made| made.at);
+        let words = self.spokesperson().restored(at);
+        let told = Arrived::Tell {
+            plain: words.plain,
+            html: words.html,
+            source: format!("restored {}", record.begun_at.0),
+        };
+        batch.put::<Inbox>(&(room.clone(), self.next()), &told)?;
+        self.store().commit(batch).await?;
+        self.wake(&room).await;
+        Ok(true)
+    }
+}
+
+/// What an admin has to know.
+fn report(record: &RestoreRecord) -> Vec<String> {
+    let mut lines = Vec::new();
+    let when = match &record.made {
+        Some(made) => format!("of {}", made.at),
+        None => "of an unknown time".to_owned(),
+    };
+    lines.push(format!(
+        "done, from a backup {when}; {} ghosts have new devices, signed by the identities they had",
+        record.renewed
+    ));
+    if record.changed.is_empty() {
+        lines.push("no handle was seen to have changed since the backup".to_owned());
+    }
+    for (ghost, what) in &record.changed {
+        let handle = Handle::of_ghost(ghost.localpart());
+        let name = handle.map_or_else(|| ghost.to_string(), |handle| handle.to_string());
+        lines.push(format!(
+            "{name} changed since the backup and is frozen: {what}"
+        ));
+    }
+    lines.push(
+        "what cannot be known: handles claimed since the backup, until somebody asks for one \
+         (then it is frozen, too); releases, blocks, policies and modes that were changed since: \
+         they are as the backup has them, and their people are told so"
+            .to_owned(),
+    );
+    lines
+}

@@ -1,0 +1,382 @@
+//! A service out of a backup, on a homeserver of a few hundred lines: what it drops, takes up and
+//! freezes, also when it is interrupted at any request.
+
+use std::sync::Arc;
+
+use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, user_id};
+use serde_json::json;
+
+use crate::{
+    bot::Bot,
+    clock::Timestamp,
+    crypto::{Machines, store::GhostStores},
+    directory::{ClaimedBy, Directory, DirectorySettings, FreezeReason, HandleState},
+    engine::{
+        Engine, Parts, Settings,
+        control_rooms::state::{Control, ControlEffect, Task, Words},
+        maintenance::restore::{RestoreRecord, prepare},
+        records::{
+            Arrived, ControlRooms, Due, Inbox, OpenWork, Outbox, Restores, Revisits, RoomRecord,
+            Rooms, SyncTokens, ToDevice, ToDeviceItem, What,
+        },
+    },
+    handle::{Handle, HandleRules},
+    introduction::{Admission, Introduction, Invite, Phase, Rules},
+    matrix::Homeserver,
+    store::{Batch, Made, Store, StoreKey, StoreOptions, prefix},
+    testing::{FakeHomeserver, TestClock, When},
+};
+
+const NOW: Timestamp = Timestamp(1_795_376_395_450);
+
+fn bot() -> &'static UserId {
+    user_id!("@_dm_.bot:hs.test")
+}
+
+fn ghost(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@_dm_{name}:hs.test")).unwrap()
+}
+
+fn handle(name: &str) -> Handle {
+    Handle::parse(name, &HandleRules::default()).unwrap()
+}
+
+/// The machines of a new start. What an earlier one left running ends first.
+async fn machines(store: &Store, homeserver: &Homeserver) -> Machines {
+    loop {
+        match Machines::new(store.clone(), homeserver.clone(), Default::default()) {
+            Err(error) if error.to_string().contains("in use") => {
+                tokio::task::yield_now().await;
+            }
+            machines => return machines.unwrap(),
+        }
+    }
+}
+
+async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
+    let homeserver = fake.connect().await;
+    let server = ruma::server_name!("hs.test").to_owned();
+    let parts = Parts {
+        machines: machines(store, &homeserver).await,
+        directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
+        spokesperson: Arc::new(Bot::new(bot().to_owned())),
+        clock: Arc::new(TestClock::at(NOW.0)),
+        store: store.clone(),
+        homeserver,
+    };
+    let settings = Settings {
+        server_name: server,
+        bot: bot().to_owned(),
+        bot_name: "Stonechat".to_owned(),
+        relay: Default::default(),
+        rules: Rules::default(),
+        joins_at_once: 1,
+        strict: false,
+        handles_per_room: 10,
+        reconcile_every: std::time::Duration::from_secs(3600),
+        reconcile_per_second: 1,
+    };
+    Engine::new(parts, settings).unwrap()
+}
+
+fn introduction(name: &str, room: &str) -> Introduction {
+    let invite = Invite {
+        asker: owned_user_id!("@alice:hs.test"),
+        admission: Admission::Introduce {
+            owner: owned_user_id!("@owner:hs.test"),
+            handle: name.to_owned(),
+            strict: false,
+            back_to: None,
+            asks_first: false,
+            masked: false,
+        },
+    };
+    let room = ruma::RoomId::parse(room).unwrap();
+    let mut is = Introduction::found(&room, &ghost(name), invite, NOW);
+    is.phase = Phase::Lingering;
+    is
+}
+
+/// Sam and Kim have handles; each ghost is in the midst of introductions; things are waiting.
+async fn lived(store: &Store, fake: &FakeHomeserver) {
+    let engine = engine(store, fake).await;
+    engine
+        .machines()
+        .provision(bot(), "Stonechat")
+        .await
+        .unwrap();
+    for name in ["sam", "kim"] {
+        let owner = UserId::parse(format!("@{name}:hs.test")).unwrap();
+        let mut change = engine.directory().begin().await;
+        change
+            .claim(&owner, &handle(name), ClaimedBy::Person, NOW)
+            .unwrap();
+        change.commit().await.unwrap();
+        engine
+            .machines()
+            .provision(&ghost(name), name)
+            .await
+            .unwrap();
+    }
+    let mut batch = Batch::new();
+    for room in ["!joined:hs.test", "!left:hs.test", "!invited:hs.test"] {
+        let record = RoomRecord {
+            introductions: vec![introduction("sam", room)],
+            control: None,
+            seat: None,
+        };
+        let room = ruma::RoomId::parse(room).unwrap();
+        batch.put::<Rooms>(&room, &record).unwrap();
+        batch.put::<OpenWork>(&(ghost("sam"), room), &()).unwrap();
+    }
+    let control = owned_room_id!("!control:hs.test");
+    let person = owned_user_id!("@sam:hs.test");
+    let record = RoomRecord {
+        introductions: Vec::new(),
+        control: Some(Control::made(person.clone())),
+        seat: None,
+    };
+    batch.put::<Rooms>(&control, &record).unwrap();
+    batch.put::<ControlRooms>(&person, &control).unwrap();
+    let words = Words::default();
+    let source = String::new();
+    let task = Task::RetireGhost {
+        generation: 1,
+        ghost: ghost("old"),
+    };
+    for (number, effect) in [
+        (1, ControlEffect::Say { words, source }),
+        (2, ControlEffect::Task(task)),
+    ] {
+        let due = Due {
+            since: NOW,
+            what: What::Control(effect),
+        };
+        batch
+            .put::<Outbox>(&(control.clone(), number), &due)
+            .unwrap();
+    }
+    let event = Arrived::Event("{}".to_owned());
+    batch.put::<Inbox>(&(control, 3), &event).unwrap();
+    let item = ToDeviceItem {
+        user: ghost("sam"),
+        json: "{}".to_owned(),
+    };
+    batch.put::<ToDevice>(&(ghost("sam"), 4), &item).unwrap();
+    batch
+        .put::<SyncTokens>(&ghost("sam"), &"old".to_owned())
+        .unwrap();
+    store.commit(batch).await.unwrap();
+}
+
+struct World {
+    fake: FakeHomeserver,
+    key: StoreKey,
+    backup: Vec<u8>,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let fake = FakeHomeserver::start().await;
+        let key = StoreKey::random().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("before");
+        let store = Store::open(&path, &key, &StoreOptions::default()).unwrap();
+        lived(&store, &fake).await;
+        let mut backup = Vec::new();
+        let made = Made {
+            at: NOW,
+            version: "0.0.0".to_owned(),
+        };
+        GhostStores::open(&store)
+            .unwrap()
+            .export(&mut backup, &crate::engine::NOT_IN_BACKUPS, &made)
+            .unwrap();
+        fake.put_into_rooms(
+            &ghost("sam"),
+            &["!joined:hs.test", "!since:hs.test"],
+            &["!invited:hs.test"],
+        );
+        fake.put_into_rooms(bot(), &["!control:hs.test"], &[]);
+        let asked = json!({
+            "type": "m.room.member", "event_id": "$invite", "sender": "@bob:hs.test",
+            "state_key": ghost("sam"), "content": {"membership": "invite"},
+            "origin_server_ts": 1,
+        });
+        fake.put_history("!since:hs.test", vec![asked]);
+        let said = json!({
+            "type": "m.room.encrypted", "event_id": "$said", "sender": "@sam:hs.test",
+            "content": {}, "origin_server_ts": 1,
+        });
+        fake.put_history("!control:hs.test", vec![said]);
+        Self {
+            fake,
+            key,
+            backup,
+            folder,
+        }
+    }
+
+    fn restore(&self, name: &str) -> Store {
+        let path = self.folder.path().join(name);
+        let options = StoreOptions::default();
+        Store::import(&mut &*self.backup, &path, &self.key, &options).unwrap();
+        Store::open(&path, &self.key, &options).unwrap()
+    }
+}
+
+/// What must hold when the restore is done.
+fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
+    assert!(!store.restored().unwrap());
+    for user in [bot().to_owned(), ghost("sam"), ghost("kim")] {
+        let device = engine.machines().device_of(&user).unwrap().unwrap();
+        assert_eq!(fake.devices(&user), [device.as_str()]);
+        assert_eq!(fake.ever_published(&user), (1, 1));
+        assert!(store.contains::<SyncTokens>(&user).unwrap());
+    }
+    let of = |room: &str| {
+        let room = ruma::RoomId::parse(room).unwrap();
+        let record = store.get::<Rooms>(&room).unwrap().unwrap_or_default();
+        let is = record.introductions.into_iter().next();
+        is.map(|is| (is.phase, is.resumed, is.invite.asker))
+    };
+    let alice = owned_user_id!("@alice:hs.test");
+    assert_eq!(of("!joined:hs.test"), Some((Phase::Joining, true, alice)));
+    assert_eq!(of("!left:hs.test").unwrap().0, Phase::Over);
+    assert_eq!(of("!invited:hs.test"), None, "looked at as a new one");
+    let bob = owned_user_id!("@bob:hs.test");
+    assert_eq!(of("!since:hs.test"), Some((Phase::Joining, true, bob)));
+    let invited = owned_room_id!("!invited:hs.test");
+    let waiting = store.scan::<Inbox>(&prefix(&invited), None, 9).unwrap();
+    assert!(!waiting.is_empty() && matches!(waiting[0].1, Arrived::Invite { .. }));
+    let visits = store.scan::<Revisits>(&[], None, 9).unwrap();
+    let control = owned_room_id!("!control:hs.test");
+    assert_eq!(visits, [(control, owned_user_id!("@sam:hs.test"))]);
+    let said = ruma::owned_event_id!("$said");
+    let seen = store.get::<crate::engine::records::Seen>(&said).unwrap();
+    assert!(seen.unwrap().handled);
+}
+
+#[test]
+fn what_waited_is_dropped_once_and_what_comes_later_is_not() {
+    let store = Store::in_memory();
+    prepare(&store, NOW).unwrap();
+    assert!(!store.contains::<Restores>(&0).unwrap(), "never restored");
+}
+
+#[tokio::test]
+async fn a_restored_service_has_new_devices_and_takes_up_what_was_under_way() {
+    let world = World::new().await;
+    let store = world.restore("after");
+    let engine = engine(&store, &world.fake).await;
+    // Only what is still to be done to ghosts is left.
+    let due = store.scan::<Outbox>(&[], None, 9).unwrap();
+    assert_eq!(due.len(), 1);
+    assert_eq!(due[0].1.what.kind(), "retire-ghost");
+    assert!(store.scan::<Inbox>(&[], None, 9).unwrap().is_empty());
+    assert!(store.scan::<ToDevice>(&[], None, 9).unwrap().is_empty());
+    engine.restore().await.unwrap();
+    as_it_should_be(&store, &world.fake, &engine);
+    let record: RestoreRecord = store.get::<Restores>(&0).unwrap().unwrap();
+    assert_eq!((record.renewed, record.changed.len()), (3, 0));
+    // The next start does nothing of it again.
+    let requests = world.fake.log().len();
+    engine.restore().await.unwrap();
+    assert_eq!(world.fake.log().len(), requests);
+}
+
+#[tokio::test]
+async fn it_goes_on_wherever_a_request_fails() {
+    let world = World::new().await;
+    for when in [When::Before, When::After] {
+        for request in 0.. {
+            // The same backup again and again: what an earlier one left is replaced as well.
+            let store = world.restore(&format!("{when:?}{request}"));
+            let first = engine(&store, &world.fake).await;
+            world.fake.fail(request, when);
+            let failed = first.restore().await;
+            if world.fake.failure_pending() {
+                assert!(failed.is_ok() && request > 20, "{request}");
+                world.fake.no_failure();
+                break;
+            }
+            if let Err(error) = failed {
+                assert!(error.is_transient(), "{request}: {error}");
+                assert!(store.restored().unwrap());
+            }
+            drop(first);
+            let again = engine(&store, &world.fake).await;
+            again.restore().await.unwrap();
+            as_it_should_be(&store, &world.fake, &again);
+        }
+    }
+}
+
+#[tokio::test]
+async fn handles_that_changed_since_the_backup_are_frozen() {
+    let world = World::new().await;
+    // After the backup: Kim's handle changes hands; Sam claims a second one, named as he is.
+    let other = Store::in_memory();
+    let since = engine(&other, &world.fake).await;
+    let lou = ghost("lou");
+    since.machines().provision(&lou, "@lou").await.unwrap();
+    let intruder = crate::testing::Person::new(&world.fake, ghost("kim").as_str()).await;
+    world
+        .fake
+        .put_into_rooms(intruder.user(), &["!somewhere:hs.test"], &[]);
+
+    let store = world.restore("after");
+    // Lou talks with the bot, so the name is one to ask for.
+    let mut batch = Batch::new();
+    let (room, lous) = (
+        owned_room_id!("!lou:hs.test"),
+        owned_user_id!("@Lou:hs.test"),
+    );
+    batch.put::<ControlRooms>(&lous, &room).unwrap();
+    store.commit(batch).await.unwrap();
+    let engine = engine(&store, &world.fake).await;
+    engine.restore().await.unwrap();
+    let state = |name: &str| {
+        let record = engine.directory().lookup(&handle(name)).unwrap();
+        record.map(|record| (record.owner, record.state))
+    };
+    let frozen = HandleState::Frozen {
+        reason: FreezeReason::ChangedSinceBackup,
+        since: NOW,
+    };
+    let kim = owned_user_id!("@kim:hs.test");
+    assert_eq!(state("kim"), Some((kim, frozen.clone())));
+    assert_eq!(state("lou"), Some((lou.clone(), frozen)), "nobody's");
+    assert_eq!(state("sam").unwrap().1, HandleState::Active);
+    assert!(world.fake.rooms_of(&ghost("kim")).is_empty());
+    let record = store.get::<Restores>(&0).unwrap().unwrap();
+    assert_eq!(record.changed.len(), 2, "{:?}", record.changed);
+    let mut change = engine.directory().begin().await;
+    let anybody = owned_user_id!("@eve:hs.test");
+    let claimed = change.claim(&anybody, &handle("lou"), ClaimedBy::Person, NOW);
+    assert!(claimed.is_err(), "{claimed:?}");
+}
+
+#[tokio::test]
+async fn what_was_sent_to_the_device_of_before_is_for_nobody() {
+    let world = World::new().await;
+    let store = world.restore("after");
+    let engine = engine(&store, &world.fake).await;
+    let sam = ghost("sam");
+    let old = world.fake.devices(&sam).remove(0);
+    engine.restore().await.unwrap();
+    let new = engine.machines().device_of(&sam).unwrap().unwrap();
+    assert_ne!(old, new);
+    let to = |device: Option<&str>| {
+        let message = json!({
+            "type": "m.room.encrypted", "sender": "@alice:hs.test", "content": {},
+            "to_user_id": sam, "to_device_id": device,
+        });
+        serde_json::value::to_raw_value(&message).unwrap()
+    };
+    let all = vec![to(Some(&old)), to(Some(new.as_str())), to(None)];
+    let kept = engine.for_present_device(&sam, all).unwrap();
+    assert_eq!(kept.len(), 2);
+    assert!(!kept.iter().any(|message| message.get().contains(&old)));
+}

@@ -1,0 +1,396 @@
+//! After a restore: where our users are now, and what they have to do there.
+
+use std::collections::{HashMap, HashSet};
+
+use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    engine::{
+        Engine, EngineError,
+        control_rooms::state::{Control, ControlPhase},
+        event::RoomEvent,
+        inbox::accept::Taken,
+        introductions::inputs::admission,
+        records::{ControlRooms, Conversations, OpenWork, Revisits, RoomRecord, Rooms, SyncTokens},
+    },
+    introduction::{Introduction, Invite, Reason},
+    matrix::{Actor, MatrixError, SyncPage},
+    relay::{Input, Place},
+    store::{Batch, StoreError},
+};
+
+/// What a first look brings: invites, rooms left, messages for the device; of what was said only
+/// the last event of each room.
+const FIRST_LOOK: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"types":[]},"timeline":{"limit":1}}}"#;
+/// The same with the rooms that a ghost has left.
+const WITH_LEFT: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":true,"state":{"types":[]},"timeline":{"limit":1}}}"#;
+/// How many events of a control room count as handled without being looked at again.
+const HANDLED: u32 = 50;
+/// How far back a ghost looks for its invite.
+const PAGES: usize = 4;
+/// How many records are read at once.
+const AT_ONCE: usize = 500;
+
+impl Engine {
+    /// Lets every ghost and the bot look where they are. Whoever has a sync token has looked.
+    pub(in crate::engine) async fn take_stock(&self) -> Result<(), EngineError> {
+        let mut open: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
+        let mut seated: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
+        let mut control = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store().scan::<Rooms>(&[], after.as_ref(), AT_ONCE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (room, record) in page {
+                for is in record.introductions.iter().filter(|is| is.is_open()) {
+                    open.entry(is.ghost.clone()).or_default().push(room.clone());
+                }
+                for ghost in record.seat.iter().flat_map(|seat| &seat.ghosts) {
+                    seated.entry(ghost.clone()).or_default().push(room.clone());
+                }
+                if record.control.is_some() {
+                    control.push(room);
+                }
+            }
+        }
+        let bot = self.settings().bot.clone();
+        for user in self.machines().ghosts()? {
+            if self.stopping() {
+                return Err(EngineError::Stopping);
+            }
+            let rooms = open.remove(&user).unwrap_or_default();
+            let looked = self.store().contains::<SyncTokens>(&user)?;
+            if looked || self.machines().device_of(&user)?.is_none() {
+                continue;
+            }
+            if user == bot {
+                self.bot_looks(&bot, &control).await?;
+            } else {
+                let seated = seated.remove(&user).unwrap_or_default();
+                self.ghost_looks(&user, &rooms, &seated).await?;
+            }
+        }
+        // Ghosts that are none of ours any more are in no room.
+        for (ghost, rooms) in open {
+            if self.machines().device_of(&ghost)?.is_none() {
+                let mut batch = Batch::new();
+                for room in rooms {
+                    self.change_room(&room, &mut batch, |record| end(record, &room, &ghost))?;
+                }
+                self.store().commit(batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bot_looks(
+        &self,
+        bot: &OwnedUserId,
+        control: &[OwnedRoomId],
+    ) -> Result<(), EngineError> {
+        let device = self.device_of(bot)?;
+        let actor = Actor::device(bot, &device);
+        let page = self.first_look(actor, FIRST_LOOK).await?;
+        let joined = self.homeserver().joined_rooms(actor).await?;
+        for room in &joined {
+            self.machines().expect_room(bot, room).await?;
+            let mut batch = Batch::new();
+            self.count_as_handled(actor, room, &mut batch).await?;
+            let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+            let mut person = record.control.and_then(|control| control.person);
+            if person.is_none() {
+                let members = self.homeserver().joined_members(actor, room).await?;
+                person = members.into_keys().find(|member| !self.is_ours(member));
+            }
+            let Some(person) = person else {
+                self.get_up_and_go(actor, room).await?;
+                self.change_room(room, &mut batch, |record| record.control = None)?;
+                continue;
+            };
+            batch.put::<Revisits>(room, &person)?;
+            // One that the backup does not know, or that it was about to leave, is judged anew;
+            // until then nothing that is said there counts as handled.
+            self.change_room(room, &mut batch, |record| {
+                let left = |control: &Control| control.phase == ControlPhase::Left;
+                if record.control.as_ref().is_none_or(left) {
+                    record.control = Some(Control::made(person));
+                }
+            })?;
+            self.store().apply(batch)?;
+        }
+        let mut batch = Batch::new();
+        let joined: HashSet<OwnedRoomId> = joined.into_iter().collect();
+        for room in control.iter().filter(|room| !joined.contains(*room)) {
+            let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+            if let Some(person) = record.control.and_then(|control| control.person)
+                && self.store().get::<ControlRooms>(&person)?.as_ref() == Some(room)
+            {
+                batch.delete::<ControlRooms>(&person);
+            }
+            self.change_room(room, &mut batch, |record| record.control = None)?;
+        }
+        self.has_looked(bot, page, batch).await
+    }
+
+    async fn ghost_looks(
+        &self,
+        ghost: &OwnedUserId,
+        open: &[OwnedRoomId],
+        seated: &[OwnedRoomId],
+    ) -> Result<(), EngineError> {
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        let page = match self.first_look(actor, WITH_LEFT).await {
+            Ok(page) => page,
+            Err(error) => {
+                // Years of introductions may be more than the homeserver can list.
+                tracing::warn!(%ghost, %error, "the rooms that it has left cannot be listed");
+                self.first_look(actor, FIRST_LOOK).await?
+            }
+        };
+        let joined = self.homeserver().joined_rooms(actor).await?;
+        let mut batch = Batch::new();
+        for room in &joined {
+            self.machines().expect_room(ghost, room).await?;
+            let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+            if self.still_carries(ghost, &record)? {
+                batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+                self.count_as_handled(actor, room, &mut batch).await?;
+                continue;
+            }
+            let mut known = record.introductions.into_iter();
+            let resumed = match known.find(|is| is.ghost == *ghost && is.is_open()) {
+                Some(known) => Some(known.resumed()),
+                None => self.begun_since(actor, room, &mut batch).await?,
+            };
+            match resumed {
+                Some(resumed) => {
+                    batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+                    self.change_room(room, &mut batch, |record| {
+                        record.introductions.retain(|is| is.ghost != *ghost);
+                        record.introductions.push(resumed);
+                    })?;
+                }
+                None => self.get_up_and_go(actor, room).await?,
+            }
+        }
+        for room in seated.iter().filter(|room| !joined.contains(room)) {
+            self.was_sent_away(ghost, room)?;
+        }
+        for room in open.iter().filter(|room| !joined.contains(room)) {
+            let invited = page.invited.contains_key(room);
+            self.change_room(room, &mut batch, |record| {
+                if invited {
+                    record.introductions.retain(|is| is.ghost != *ghost);
+                } else {
+                    end(record, room, ghost);
+                }
+            })?;
+        }
+        for (room, left) in &page.left {
+            let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+            let was_in = left.timeline.iter().any(|json| was_in(ghost, json));
+            if was_in && !self.may_come_back(ghost, &record)? {
+                self.change_room(room, &mut batch, |record| end(record, room, ghost))?;
+            }
+        }
+        self.has_looked(ghost, page, batch).await
+    }
+
+    /// A ghost is not in the first room of a conversation any more: whoever it stands for is out of
+    /// it, as if it had been sent away.
+    fn was_sent_away(&self, ghost: &OwnedUserId, room: &OwnedRoomId) -> Result<(), EngineError> {
+        let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        let Some(seat) = record.seat.as_mut().filter(|it| it.ghosts.contains(ghost)) else {
+            return Ok(());
+        };
+        let id = seat.conversation.clone();
+        let known = self.store().known::<Conversations>(&id)?;
+        let place = known.and_then(|known| known.place_of(room));
+        // A portal that was lost is found to be when it is needed.
+        if place != Some(Place::Origin) {
+            return Ok(());
+        }
+        let left = Input::Member {
+            place: Place::Origin,
+            user: ghost.clone(),
+            membership: "leave".to_owned(),
+            by_others: true,
+            ghost: None,
+        };
+        let mut batch = Batch::new();
+        let (lock, _) = self.converse(&id, &[left], &mut batch)?;
+        seat.ghosts.retain(|here| here != ghost);
+        batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));
+        batch.put::<Rooms>(room, &record)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Whether a ghost has left a group that goes on, and can be invited to it again.
+    fn may_come_back(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
+        let Some(seat) = &record.seat else {
+            return Ok(false);
+        };
+        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        Ok(conversation.is_some_and(|conversation| {
+            let mut people = conversation.people.iter();
+            !conversation.ended && people.any(|it| it.ghost == *ghost)
+        }))
+    }
+
+    /// Whether a ghost is in this room for a conversation, which goes on: what is said from now on
+    /// is carried.
+    fn still_carries(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
+        let Some(seat) = record
+            .seat
+            .as_ref()
+            .filter(|seat| seat.ghosts.contains(ghost))
+        else {
+            return Ok(false);
+        };
+        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        Ok(conversation.is_some_and(|conversation| !conversation.ended))
+    }
+
+    /// What was said before the restore has been carried, as far as anybody can tell.
+    async fn count_as_handled(
+        &self,
+        actor: Actor<'_>,
+        room: &OwnedRoomId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let back = Direction::Backward;
+        let said = self
+            .homeserver()
+            .messages(actor, room, None, back, HANDLED)
+            .await?;
+        for json in said.events {
+            if let Some(event) = RoomEvent::parse(json.get(), Some(room)) {
+                self.mark_seen(&event.id, true, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An introduction that began after the backup: nobody knows of it but the room. `None` if it
+    /// cannot be found out who asked.
+    async fn begun_since(
+        &self,
+        actor: Actor<'_>,
+        room: &OwnedRoomId,
+        batch: &mut Batch,
+    ) -> Result<Option<Introduction>, EngineError> {
+        let ghost = actor.user.to_owned();
+        let mut from: Option<String> = None;
+        for _ in 0..PAGES {
+            let back = Direction::Backward;
+            let page = self
+                .homeserver()
+                .messages(actor, room, from.as_deref(), back, 100)
+                .await?;
+            for json in &page.events {
+                let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
+                    continue;
+                };
+                if event.membership() == Some((ghost.clone(), "invite")) {
+                    let asker = event.sender;
+                    let (admission, lock) = admission(self, &ghost, &asker, false, batch).await?;
+                    drop(lock);
+                    let invite = Invite { asker, admission };
+                    let is = Introduction::found(room, &ghost, invite, self.now());
+                    return Ok(Some(is.resumed()));
+                }
+            }
+            from = page.end;
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn first_look(
+        &self,
+        actor: Actor<'_>,
+        filter: &'static str,
+    ) -> Result<SyncPage, EngineError> {
+        let wait = std::time::Duration::ZERO;
+        let sync = self.homeserver().sync(actor, None, Some(filter), wait);
+        Ok(sync.await?.whole().await?)
+    }
+
+    /// Takes in what concerns the new device and the invites that nobody has answered, and writes
+    /// down that this user has looked.
+    async fn has_looked(
+        &self,
+        user: &OwnedUserId,
+        page: SyncPage,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        self.expect_invites(user, &page).await?;
+        let _one_at_a_time = self.0.intake.lock().await;
+        let mut taken = Taken::default();
+        taken.batch.merge(batch);
+        for json in &page.to_device {
+            self.take_to_device(json, Some(user), &mut taken)?;
+        }
+        for (room, state) in &page.invited {
+            self.take_invite(user, room, state, &mut taken)?;
+        }
+        if let Some(token) = &page.next_batch {
+            taken.batch.put::<SyncTokens>(user, token)?;
+        }
+        self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
+        Ok(self.store().commit(taken.take_batch()?).await?)
+    }
+
+    async fn get_up_and_go(&self, actor: Actor<'_>, room: &OwnedRoomId) -> Result<(), EngineError> {
+        let reason = Some(Reason::NotNow.words());
+        match self.homeserver().leave(actor, room, reason).await {
+            Ok(()) | Err(MatrixError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes what is known of a room; no actor runs yet.
+    fn change_room(
+        &self,
+        room: &OwnedRoomId,
+        batch: &mut Batch,
+        change: impl FnOnce(&mut RoomRecord),
+    ) -> Result<(), StoreError> {
+        let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
+        change(&mut record);
+        if record.introductions.is_empty() && record.control.is_none() && record.seat.is_none() {
+            batch.delete::<Rooms>(room);
+        } else {
+            batch.put::<Rooms>(room, &record)?;
+        }
+        // Two changes of one room in a batch would not see each other.
+        self.store().apply(std::mem::take(batch))
+    }
+}
+
+/// The ghost was in this room and never comes back.
+fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &OwnedUserId) {
+    let known = record.introductions.iter_mut();
+    match known.into_iter().find(|is| is.ghost == *ghost) {
+        Some(is) => is.end(),
+        None => record.introductions.push(Introduction::ended(room, ghost)),
+    }
+}
+
+/// Whether this event says that the ghost left a room in which it had been.
+fn was_in(ghost: &OwnedUserId, json: &RawValue) -> bool {
+    let Ok(event) = serde_json::from_str::<Value>(json.get()) else {
+        return false;
+    };
+    event["type"] == "m.room.member"
+        && event["state_key"] == ghost.as_str()
+        && event["content"]["membership"] == "leave"
+        && event["unsigned"]["prev_content"]["membership"] == "join"
+}

@@ -1,0 +1,7 @@
+//! Reading and sending in a room as one of our users.
+
+pub(in crate::engine) mod media;
+pub(in crate::engine) mod room_cache;
+pub(in crate::engine) mod send;
+#[cfg(test)]
+pub(in crate::engine) mod send_tests;

@@ -1,0 +1,106 @@
+//! What rooms look like, remembered between messages: a conversation would otherwise ask the
+//! homeserver for a room's whole state each time something is carried there.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
+
+use crate::{
+    clock::Timestamp,
+    engine::{Engine, EngineError},
+    introduction::RoomView,
+};
+
+/// How many rooms are remembered.
+const MOST: usize = 2000;
+/// For how long. State that is pushed makes a view old at once; this is for what was lost on the
+/// way.
+const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
+
+/// Views of rooms that are good until state arrives there.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Views(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Counts what was outdated: a view that was asked for before is not kept.
+    turn: u64,
+    rooms: HashMap<OwnedRoomId, (Timestamp, Arc<RoomView>)>,
+}
+
+impl Views {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// State has arrived in this room.
+    pub(in crate::engine) fn outdate(&self, room: &RoomId) {
+        let mut known = self.known();
+        known.turn += 1;
+        known.rooms.remove(room);
+    }
+
+    fn get(&self, room: &RoomId, now: Timestamp) -> Result<Arc<RoomView>, u64> {
+        let known = self.known();
+        match known.rooms.get(room) {
+            Some((at, view)) if now.since(*at) < GOOD_FOR => Ok(view.clone()),
+            _ => Err(known.turn),
+        }
+    }
+
+    fn put(&self, room: &RoomId, view: Arc<RoomView>, now: Timestamp, turn: u64) {
+        let mut known = self.known();
+        if known.turn != turn {
+            return;
+        }
+        if known.rooms.len() >= MOST {
+            // Any will do: what is needed again is asked for again.
+            let some = known.rooms.keys().next().cloned();
+            some.map(|room| known.rooms.remove(&room));
+        }
+        known.rooms.insert(room.to_owned(), (now, view));
+    }
+}
+
+impl Engine {
+    /// A room as one of our users sees it, possibly from before the last moment.
+    pub(in crate::engine) async fn known_view(
+        &self,
+        user: &OwnedUserId,
+        room: &RoomId,
+    ) -> Result<Arc<RoomView>, EngineError> {
+        let now = self.now();
+        let turn = match self.0.views.get(room, now) {
+            Ok(view) => return Ok(view),
+            Err(turn) => turn,
+        };
+        let view = Arc::new(self.view_of(user, room).await?);
+        self.0.views.put(room, view.clone(), now, turn);
+        Ok(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_is_good_until_state_arrives_or_time_has_passed() {
+        let (views, now) = (Views::default(), Timestamp(1_000_000));
+        let room = ruma::room_id!("!room:hs.test");
+        let turn = views.get(room, now).unwrap_err();
+        views.put(room, Arc::default(), now, turn);
+        assert!(views.get(room, now + Duration::from_secs(60)).is_ok());
+        assert!(views.get(room, now + GOOD_FOR).is_err());
+        views.outdate(room);
+        let turn = views.get(room, now).unwrap_err();
+        // State arrived while the view was on its way.
+        views.outdate(room);
+        views.put(room, Arc::default(), now, turn);
+        assert!(views.get(room, now).is_err());
+    }
+}

@@ -1,0 +1,305 @@
+//! Reading and writing as a ghost or the bot, always encrypted.
+
+use std::time::Duration;
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    crypto::{CryptoError, DecryptError, EncryptError, EncryptTo},
+    engine::{Engine, EngineError, event::RoomEvent, room::RoomActor},
+    introduction::{Refusal, RoomView},
+    matrix::Actor,
+    store::Batch,
+};
+
+/// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
+/// hours.
+const KNOWS_TRANSACTIONS: Duration = Duration::from_secs(23 * 60 * 60);
+/// How many events are looked at for one that was sent longer ago, on a page.
+const LOOK_BACK: u32 = 100;
+/// On how many pages.
+const LOOK_BACK_PAGES: usize = 10;
+/// By how much clocks may differ.
+const CLOCKS: Duration = Duration::from_secs(10 * 60);
+
+impl Engine {
+    /// Makes a request on the device of one of our users.
+    pub(in crate::engine) fn device_of(
+        &self,
+        user: &OwnedUserId,
+    ) -> Result<ruma::OwnedDeviceId, EngineError> {
+        self.machines()
+            .device_of(user)?
+            .ok_or(EngineError::Refused(Refusal::Impossible))
+    }
+
+    /// A room as one of our users sees it.
+    pub(in crate::engine) async fn view_of(
+        &self,
+        user: &OwnedUserId,
+        room: &ruma::RoomId,
+    ) -> Result<RoomView, EngineError> {
+        let device = self.device_of(user)?;
+        let actor = Actor::device(user, &device);
+        let state = self.homeserver().room_state(actor, room).await?;
+        Ok(RoomView::from_state(state.iter().map(|event| &**event)))
+    }
+}
+
+impl RoomActor {
+    /// Decrypts an event; when its key is missing, fetches what the homeserver still holds for
+    /// this ghost and tries once more.
+    pub(in crate::engine) async fn decrypt(
+        &self,
+        user: &OwnedUserId,
+        _event: &OwnedEventId,
+        json: &str,
+    ) -> Result<(String, Value), EngineError> {
+        let mut batch = Batch::new();
+        let decrypted = self.decrypt_with(user, json, &mut batch).await?;
+        self.engine.store().apply(batch)?;
+        Ok(decrypted)
+    }
+
+    /// The same; that it was heard is noted in `batch`.
+    pub(in crate::engine) async fn decrypt_with(
+        &self,
+        user: &OwnedUserId,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<(String, Value), EngineError> {
+        let raw = RawValue::from_string(json.to_owned())?;
+        let (machines, room) = (self.engine.machines(), &self.room);
+        let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        if let Err(DecryptError::NoKey { .. }) = decrypted {
+            // It may have arrived together with the event, and be on its way to the machine.
+            self.engine.drain_for(user).await;
+            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        }
+        if let Err(DecryptError::NoKey { .. }) = decrypted
+            && self.engine.catch_up(user).await?
+        {
+            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        }
+        let decrypted = decrypted?;
+        Ok((
+            decrypted.event_type,
+            serde_json::from_str(decrypted.content.get())?,
+        ))
+    }
+
+    /// The room as one of our users sees it.
+    pub(in crate::engine) async fn view(
+        &self,
+        user: &OwnedUserId,
+    ) -> Result<RoomView, EngineError> {
+        self.engine.view_of(user, &self.room).await
+    }
+
+    /// Encrypts for everybody who is joined or invited, and sends. There is no other way to send.
+    pub(in crate::engine) async fn say(
+        &self,
+        user: &OwnedUserId,
+        event_type: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let view = self.view(user).await?;
+        let recipients = view
+            .readers()
+            .filter(|reader| *reader != user)
+            .cloned()
+            .collect();
+        let room = &self.room;
+        self.say_to(
+            user,
+            room,
+            &view,
+            recipients,
+            event_type,
+            content,
+            transaction,
+        )
+        .await
+    }
+
+    /// The same, for these people only.
+    pub(in crate::engine) async fn say_only_to(
+        &self,
+        user: &OwnedUserId,
+        recipients: Vec<OwnedUserId>,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let view = self.view(user).await?;
+        let (room, kind) = (&self.room, "m.room.message");
+        self.say_to(user, room, &view, recipients, kind, content, transaction)
+            .await
+    }
+
+    /// The same, leaving out those who have no device that they have signed.
+    pub(in crate::engine) async fn say_to_who_can_read(
+        &self,
+        user: &OwnedUserId,
+        must_read: Option<&OwnedUserId>,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let view = self.view(user).await?;
+        let (room, kind) = (&self.room, "m.room.message");
+        self.say_where_readable(user, room, &view, must_read, kind, content, transaction)
+            .await
+    }
+
+    /// Says something in another room of the same conversation, leaving out those who have no
+    /// device that they have signed.
+    pub(in crate::engine) async fn say_there(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        must_read: Option<&OwnedUserId>,
+        event_type: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let view = self.engine.known_view(user, room).await?;
+        self.say_where_readable(
+            user,
+            room,
+            &view,
+            must_read,
+            event_type,
+            content,
+            transaction,
+        )
+        .await
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is said, where, by whom, to whom"
+    )]
+    async fn say_where_readable(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        view: &RoomView,
+        must_read: Option<&OwnedUserId>,
+        event_type: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let mut recipients: Vec<OwnedUserId> = view
+            .readers()
+            .filter(|reader| *reader != user)
+            .cloned()
+            .collect();
+        loop {
+            let (to, id) = (recipients.clone(), transaction.clone());
+            let said = self.say_to(user, room, view, to, event_type, content, id);
+            match said.await {
+                Err(EngineError::Encrypt(
+                    EncryptError::NoSignedDevice { users }
+                    | EncryptError::TooManyDevices { users }
+                    | EncryptError::KeysUnknown { users }
+                    | EncryptError::NoSession { users },
+                )) if !users.is_empty() && must_read.is_none_or(|who| !users.contains(who)) => {
+                    recipients.retain(|reader| !users.contains(reader));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// A homeserver knows a transaction id again for a day. What is due for longer may have been
+    /// sent without our hearing of it: then it stands in the room, and shows its transaction id to
+    /// the device that sent it.
+    async fn sent_before(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        transaction: &ruma::TransactionId,
+    ) -> Result<Option<OwnedEventId>, EngineError> {
+        if self.engine.now().since(self.due_since) < KNOWS_TRANSACTIONS {
+            return Ok(None);
+        }
+        let device = self.engine.device_of(user)?;
+        let mut from: Option<String> = None;
+        for _ in 0..LOOK_BACK_PAGES {
+            let actor = Actor::device(user, &device);
+            let back = ruma::api::Direction::Backward;
+            let homeserver = self.engine.homeserver();
+            let page = homeserver
+                .messages(actor, room, from.as_deref(), back, LOOK_BACK)
+                .await?;
+            for json in &page.events {
+                let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
+                    continue;
+                };
+                // Others can date their events as they like.
+                if event.sender != *user {
+                    continue;
+                }
+                if event.transaction.as_deref() == Some(transaction) {
+                    return Ok(Some(event.id));
+                }
+                // Clocks of two machines agree to some minutes.
+                if event.sent_at.is_some_and(|at| at + CLOCKS < self.due_since) {
+                    return Ok(None);
+                }
+            }
+            from = page.end;
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is said, where, by whom, to whom"
+    )]
+    async fn say_to(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+        view: &RoomView,
+        recipients: Vec<OwnedUserId>,
+        event_type: &str,
+        content: &Value,
+        transaction: ruma::OwnedTransactionId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let Some(rotation) = view.encryption else {
+            return Err(EngineError::Refused(Refusal::Forbidden));
+        };
+        if let Some(sent) = self.sent_before(user, room, &transaction).await? {
+            return Ok(sent);
+        }
+        let device = self.engine.device_of(user)?;
+        let to = EncryptTo {
+            room_id: room.clone(),
+            recipients,
+            rotation_ms: u64::try_from(rotation.period.as_millis()).ok(),
+            rotation_msgs: Some(rotation.messages),
+        };
+        let content = serde_json::value::to_raw_value(content)?;
+        let encrypted = self
+            .engine
+            .machines()
+            .encrypt(user, &to, event_type, &content)
+            .await?;
+        let actor = Actor::device(user, &device);
+        let homeserver = self.engine.homeserver();
+        let kind = "m.room.encrypted";
+        Ok(homeserver
+            .send_message(actor, room, kind, &encrypted, transaction)
+            .await?)
+    }
+}
+
+/// Errors of machines that mean that a ghost is not ours any more.
+pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
+    matches!(error, EngineError::Crypto(CryptoError::Foreign { .. }))
+}

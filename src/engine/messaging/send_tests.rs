@@ -1,0 +1,229 @@
+//! What is tried again: for how long, and once in the room however long that took.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::{OwnedUserId, RoomId, room_id, user_id};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use crate::{
+    engine::{
+        EngineError,
+        inbox::accept_tests,
+        records::{Conversations, What},
+        room::{Repeatable, RoomActor},
+    },
+    introduction::{Admission, Effect, Introduction, Invite},
+    matrix::MatrixError,
+    relay,
+    testing::{FakeHomeserver, Person, TestClock},
+};
+
+fn room() -> &'static RoomId {
+    room_id!("!room:hs.test")
+}
+
+fn sam() -> OwnedUserId {
+    user_id!("@_dm_sam:hs.test").to_owned()
+}
+
+/// Sam's ghost in a room with Alice.
+async fn actor() -> (RoomActor, FakeHomeserver, Arc<TestClock>) {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, _, fake) = accept_tests::engine_at(clock.clone()).await;
+    let alice = Person::new(&fake, "@alice:hs.test").await;
+    alice.sign().await;
+    engine.machines().provision(&sam(), "Sam").await.unwrap();
+    fake.add_room(room(), &[alice.user(), &sam()]);
+    let notify = Arc::new(Notify::new());
+    let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    (actor, fake, clock)
+}
+
+async fn say(actor: &RoomActor, transaction: &str) -> ruma::OwnedEventId {
+    let content = json!({"msgtype": "m.text", "body": "hello"});
+    actor
+        .say(&sam(), "m.room.message", &content, transaction.into())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_was_sent_more_than_a_day_ago_is_looked_for_in_the_room() {
+    let (mut actor, fake, _) = actor().await;
+    actor.due_since = actor.engine.now();
+    let first = say(&actor, "one").await;
+    assert_eq!(say(&actor, "one").await, first, "the homeserver knows it");
+    assert_eq!(fake.sent(room()), 1);
+
+    fake.forget_transactions();
+    actor.due_since = actor.engine.now() - Duration::from_secs(25 * 60 * 60);
+    assert_eq!(say(&actor, "one").await, first, "it stands in the room");
+    assert_eq!(fake.sent(room()), 1);
+    let second = say(&actor, "two").await;
+    assert_ne!(second, first);
+    assert_eq!(fake.sent(room()), 2);
+}
+
+/// Else the test above would pass without any looking.
+#[tokio::test]
+async fn a_homeserver_that_has_forgotten_takes_the_same_twice() {
+    let (mut actor, fake, _) = actor().await;
+    actor.due_since = actor.engine.now();
+    say(&actor, "one").await;
+    fake.forget_transactions();
+    say(&actor, "one").await;
+    assert_eq!(fake.sent(room()), 2);
+}
+
+/// A homeserver that answers, and cannot do it now.
+fn failing() -> EngineError {
+    EngineError::Matrix(MatrixError::Failing {
+        status: http::StatusCode::BAD_GATEWAY,
+        errcode: None,
+        message: String::new(),
+        retry_after: None,
+    })
+}
+
+#[tokio::test]
+async fn a_ghost_tries_to_join_for_two_minutes_and_to_leave_until_it_has() {
+    let (mut actor, _, clock) = actor().await;
+    let second = Duration::from_secs(1);
+    assert!(actor.tries_again(1, &Effect::Join, &failing()));
+    clock.advance(120 * second);
+    assert!(actor.tries_again(1, &Effect::Join, &failing()));
+    clock.advance(second);
+    assert!(!actor.tries_again(1, &Effect::Join, &failing()));
+
+    let leave = Effect::Leave { reason: None };
+    assert!(actor.tries_again(2, &leave, &failing()));
+    clock.advance(100_000 * second);
+    assert!(actor.tries_again(2, &leave, &failing()));
+    // What is refused is not tried again.
+    let refused = EngineError::Refused(crate::introduction::Refusal::Forbidden);
+    assert!(!actor.tries_again(3, &Effect::Join, &refused));
+}
+
+/// What a room shows to a ghost that has left it, the newest first.
+async fn missed(actor: &RoomActor, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
+    let events = events.iter().map(|event| (*event).clone()).collect();
+    fake.put_history(room().as_str(), events);
+    let invite = Invite {
+        asker: user_id!("@alice:hs.test").to_owned(),
+        admission: Admission::Introduce {
+            owner: user_id!("@samuel:hs.test").to_owned(),
+            handle: "sam".to_owned(),
+            strict: false,
+            back_to: None,
+            asks_first: false,
+            masked: false,
+        },
+    };
+    let is = Introduction::found(room(), &sam(), invite, actor.engine.now());
+    actor.was_missed(&is).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_before() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, fake) = accept_tests::engine_at(clock).await;
+    let alice = Person::new(&fake, "@alice:hs.test").await;
+    engine.machines().provision(&sam(), "Sam").await.unwrap();
+    let notify = Arc::new(Notify::new());
+    let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let read = async |text: &str| -> serde_json::Value {
+        let event = alice.says(room(), &[&sam()], text).await;
+        serde_json::from_str(event.get()).unwrap()
+    };
+    let left = json!({
+        "type": "m.room.member", "state_key": sam(), "sender": sam(), "event_id": "$left",
+        "room_id": room(), "origin_server_ts": 1, "content": {"membership": "leave"},
+    });
+    let (heard, last) = (read("heard").await, read("the last word").await);
+    let mut batch = crate::store::Batch::new();
+    let id = heard["event_id"].as_str().unwrap().try_into().unwrap();
+    actor.engine.mark_seen(&id, true, &mut batch).unwrap();
+    store.apply(batch).unwrap();
+
+    // Its key has not come, and never will.
+    assert!(missed(&actor, &fake, &[&left, &last, &heard]).await);
+    assert!(!missed(&actor, &fake, &[&left, &heard]).await);
+    // What is said afterwards is not the ghost's business, nor what others say, nor what all read.
+    assert!(!missed(&actor, &fake, &[&last, &left, &heard]).await);
+    let mut others = last.clone();
+    others["sender"] = json!("@bob:hs.test");
+    let mut in_clear = last.clone();
+    in_clear["type"] = json!("m.room.message");
+    assert!(!missed(&actor, &fake, &[&left, &others, &in_clear, &heard]).await);
+}
+
+#[tokio::test]
+async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, _fake) = accept_tests::engine_at(clock.clone()).await;
+    let notify = Arc::new(Notify::new());
+    let mut actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let event = ruma::owned_event_id!("$invite");
+    let arrived = actor.engine.now();
+    let mut batch = crate::store::Batch::new();
+    actor.engine.mark_seen(&event, false, &mut batch).unwrap();
+    store.apply(batch).unwrap();
+    clock.advance(Duration::from_secs(40));
+    actor.due_since = actor.engine.now();
+    let since = |kind| actor.arrived_at(&event, kind).unwrap();
+    assert_eq!(since("m.call.invite"), arrived);
+    assert_eq!(since("m.room.message"), actor.due_since);
+}
+
+#[tokio::test]
+async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
+    let clock = Arc::new(TestClock::at(1_795_376_395_450));
+    let (engine, store, _fake) = accept_tests::engine_at(clock).await;
+    let notify = Arc::new(Notify::new());
+    let mut actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let id = "conversation".to_owned();
+    let mut conversation = relay::Conversation {
+        id: id.clone(),
+        origin: Some(room().to_owned()),
+        direct: true,
+        secret: relay::Secret([7; 32]),
+        people: Vec::new(),
+        begun_at: actor.engine.now(),
+        led_back_at: None,
+        told_of_room_calls: Vec::new(),
+        ended: false,
+    };
+    let write = |conversation: &relay::Conversation| {
+        let mut batch = crate::store::Batch::new();
+        batch.put::<Conversations>(&id, conversation).unwrap();
+        store.apply(batch).unwrap();
+    };
+    write(&conversation);
+    actor.repeatable = Repeatable {
+        numbers: 3..5,
+        decided_on: store.known::<Conversations>(&id).unwrap(),
+    };
+    let effect = |effect| What::Relay {
+        conversation: id.clone(),
+        effect,
+    };
+    let carry = effect(relay::Effect::Carry {
+        event: ruma::owned_event_id!("$event"),
+        from: 0,
+        to: relay::Place::Origin,
+        last: true,
+    });
+    assert!(actor.is_repeatable(3, &carry).unwrap());
+    assert!(actor.is_repeatable(4, &carry).unwrap());
+    assert!(!actor.is_repeatable(5, &carry).unwrap(), "decided later");
+    let depart = effect(relay::Effect::Depart);
+    assert!(!actor.is_repeatable(3, &depart).unwrap());
+
+    // Written again as it was.
+    write(&conversation);
+    assert!(actor.is_repeatable(4, &carry).unwrap());
+    conversation.ended = true;
+    write(&conversation);
+    assert!(!actor.is_repeatable(4, &carry).unwrap());
+}

@@ -1,0 +1,313 @@
+//! What the engine keeps. Values that hold anything from an event are sealed.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    control_rooms::state::{Control, ControlEffect},
+    maintenance::restore::RestoreRecord,
+};
+use crate::{
+    clock::Timestamp,
+    introduction::{Effect, Introduction},
+    matrix::bounds::DeadLetter,
+    relay::{self, Conversation},
+    store::{Batch, Store, StoreError, Table},
+};
+
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident = $id:literal, $secret:literal, $key:ty => $value:ty) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Table for $name {
+            const ID: u8 = $id;
+            const NAME: &'static str = stringify!($name);
+            const SECRET: bool = $secret;
+            type Key = $key;
+            type Value = $value;
+        }
+    };
+}
+
+table! {
+    /// What has arrived in a room and is not decided yet; deleted in the write that decides it.
+    Inbox = 10, true, (OwnedRoomId, u64) => Arrived
+}
+table! {
+    /// Events that have arrived, so that none is taken twice; forgotten after a week.
+    Seen = 11, false, OwnedEventId => SeenEvent
+}
+table! {
+    /// [`Seen`] by age. What arrived together is one record, under the first: it lists the others.
+    SeenByTime = 12, false, (Timestamp, OwnedEventId) => Option<Vec<OwnedEventId>>
+}
+table! {
+    /// To-device messages that no machine has taken yet, by ghost and in order.
+    ToDevice = 13, true, (OwnedUserId, u64) => ToDeviceItem
+}
+table! {
+    /// Digests of to-device messages that have arrived; forgotten after a week.
+    Digests = 14, false, [u8; 32] => Timestamp
+}
+table! {
+    /// [`Digests`] by age.
+    DigestsByTime = 15, false, (Timestamp, [u8; 32]) => ()
+}
+table! {
+    /// What the engine knows of a room; deleted when nothing is left to do there, except that a
+    /// ghost which has left must never come back.
+    Rooms = 16, true, OwnedRoomId => RoomRecord
+}
+table! {
+    /// Effects that are decided and not carried out yet, in order.
+    Outbox = 17, true, (OwnedRoomId, u64) => Due
+}
+table! {
+    /// Events, as ciphertext, that are to be passed on or wait for their key.
+    Kept = 18, true, (OwnedRoomId, OwnedEventId) => String
+}
+table! {
+    /// Which event passed on which; deleted when the ghost leaves.
+    Passed = 19, false, (OwnedRoomId, OwnedEventId) => OwnedEventId
+}
+table! {
+    /// How far a ghost has synced.
+    SyncTokens = 20, false, OwnedUserId => String
+}
+table! {
+    /// What was set aside because it was too large or could not be read: what it was and how large,
+    /// never what it said. The newest thousand.
+    DeadLetters = 28, true, u64 => DeadLetterRecord
+}
+table! {
+    /// How many dead letters there have been, by the name of their reason. Stays.
+    DeadLetterCounts = 29, false, String => u64
+}
+table! {
+    /// In which rooms a ghost has something to do.
+    OpenWork = 22, false, (OwnedUserId, OwnedRoomId) => ()
+}
+table! {
+    /// The control room of a person.
+    ControlRooms = 23, false, OwnedUserId => OwnedRoomId
+}
+table! {
+    /// What the bot has to tell a person who has not come to a control room yet.
+    Untold = 24, true, (OwnedUserId, u64) => (String, String)
+}
+
+/// Something that happened in a room.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Arrived {
+    /// An event as the homeserver pushed it, JSON.
+    Event(String),
+    /// The same, the first of its room after something may have been lost: what lies before it is
+    /// read first.
+    AfterGap(String),
+    /// An invite learned from a sync, which shows no event of it: the stripped state, JSON.
+    Invite {
+        /// Who is invited.
+        user: OwnedUserId,
+        /// The stripped state.
+        state: Vec<String>,
+    },
+    /// The bot made this room, to tell somebody something.
+    Made {
+        /// Whom.
+        person: OwnedUserId,
+    },
+    /// A room key came.
+    Key {
+        /// Whose machine has it.
+        user: OwnedUserId,
+    },
+    /// Somebody sent a strict ghost a key.
+    KeyForStrict {
+        /// The ghost.
+        ghost: OwnedUserId,
+        /// Who sent it.
+        sender: OwnedUserId,
+    },
+    /// The owner answered a request that waits here.
+    Answered {
+        /// The ghost that waits.
+        ghost: OwnedUserId,
+        /// Whether they want to be introduced.
+        accepted: bool,
+    },
+    /// The bot is to show a request here.
+    Ask {
+        /// Whose it is to answer.
+        owner: OwnedUserId,
+        /// Which.
+        number: u32,
+    },
+    /// A portal was made here, and ghosts of a conversation come in.
+    Seated {
+        /// The conversation.
+        conversation: String,
+        /// The ghosts.
+        ghosts: Vec<OwnedUserId>,
+    },
+    /// A conversation may go on here soon: what is said meanwhile waits for that.
+    Awaited {
+        /// The conversation.
+        conversation: String,
+        /// The ghosts that are on their way in.
+        ghosts: Vec<OwnedUserId>,
+    },
+    /// A ghost was invited into the room that has replaced this one.
+    Upgraded {
+        /// The room.
+        to: OwnedRoomId,
+        /// Who invited it.
+        by: OwnedUserId,
+    },
+    /// The bot is to say something here.
+    Tell {
+        /// In plain text.
+        plain: String,
+        /// In HTML.
+        html: String,
+        /// What it follows from: the same source is never told twice.
+        source: String,
+    },
+}
+
+/// A dead letter, and when it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeadLetterRecord {
+    pub at: Timestamp,
+    pub letter: DeadLetter,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SeenEvent {
+    pub at: Timestamp,
+    pub handled: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ToDeviceItem {
+    pub user: OwnedUserId,
+    pub json: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RoomRecord {
+    pub introductions: Vec<Introduction>,
+    pub control: Option<Control>,
+    /// The room is one of a conversation's.
+    #[serde(default)]
+    pub seat: Option<SeatHere>,
+}
+
+/// Which conversation a room shows, and by which ghosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SeatHere {
+    pub conversation: String,
+    /// The ghosts of this conversation that are in the room, or on their way in.
+    pub ghosts: Vec<OwnedUserId>,
+    /// It is not decided yet whether the conversation goes on here.
+    #[serde(default)]
+    pub awaited: bool,
+}
+
+/// An effect that has to be carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Due {
+    pub since: Timestamp,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum What {
+    Introduction {
+        ghost: OwnedUserId,
+        effect: Effect,
+    },
+    Control(ControlEffect),
+    Relay {
+        conversation: String,
+        effect: relay::Effect,
+    },
+}
+
+impl What {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Introduction { effect, .. } => effect.kind(),
+            Self::Control(effect) => effect.kind(),
+            Self::Relay { effect, .. } => effect.kind(),
+        }
+    }
+}
+
+/// The first number of a new run. Numbers of a later run are higher than all of an earlier one, so
+/// that what is queued keeps its order over restarts without a write for every number.
+pub(super) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
+    let run = store.get::<Run>(&0)?.unwrap_or(0) + 1;
+    let mut batch = Batch::new();
+    batch.put::<Run>(&0, &run)?;
+    store.apply(batch)?;
+    Ok(run << 40)
+}
+
+table! {
+    /// How far a restore from a backup is. One record; stays.
+    Restores = 26, true, u8 => RestoreRecord
+}
+table! {
+    /// Control rooms that the bot has to visit after a restore, and whose they are. Deleted when it
+    /// has.
+    Revisits = 27, false, OwnedRoomId => OwnedUserId
+}
+table! {
+    /// How often the service was started.
+    Run = 25, false, u8 => u64
+}
+
+table! {
+    /// Conversations of masked handles. Deleted when all their rooms are left.
+    Conversations = 50, true, String => Conversation
+}
+table! {
+    /// The conversation of two: by a person and the ghost that they see. Deleted with it.
+    Pairings = 51, false, (OwnedUserId, OwnedUserId) => String
+}
+table! {
+    /// By ghost: the conversations that it takes part in. Deleted with them.
+    GhostsIn = 52, false, (OwnedUserId, String) => ()
+}
+table! {
+    /// By room and event: of which event this is a copy. Ids only; deleted after the retention.
+    Copies = 53, false, (OwnedRoomId, OwnedEventId) => Source
+}
+table! {
+    /// By room, event and another room: the copy of the event there. Deleted with it.
+    CopiesOf = 54, false, (OwnedRoomId, OwnedEventId, OwnedRoomId) => Copy
+}
+table! {
+    /// [`CopiesOf`] by age.
+    CopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
+}
+
+/// What a copy is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Source {
+    pub room: OwnedRoomId,
+    pub event: OwnedEventId,
+}
+
+/// The copy of an event in another room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Copy {
+    pub event: OwnedEventId,
+    /// The place of its author among the people of the conversation.
+    pub by: u32,
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

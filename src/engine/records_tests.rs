@@ -1,0 +1,472 @@
+//! Every record of the engine as it is on disk: a name that changes here changes the format.
+
+use ruma::{event_id, room_id, user_id};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    super::control_rooms::state::{Control, ControlPhase, Remark, Task, Words},
+    *,
+};
+use crate::{
+    introduction::{
+        Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
+    },
+    matrix::bounds::DeadLetterReason,
+    relay::{Participant, Place, Saying, Seat, Secret, Standing},
+    store::Made,
+};
+
+const AT: Timestamp = Timestamp(1_795_376_395_450);
+
+/// What a value is on disk, before it is sealed.
+fn stored(value: &impl Serialize) -> Value {
+    let bytes = rmp_serde::to_vec_named(value).unwrap();
+    rmp_serde::from_slice(&bytes).unwrap()
+}
+
+fn all_stored<T: Serialize>(values: impl IntoIterator<Item = T>) -> Vec<Value> {
+    values.into_iter().map(|value| stored(&value)).collect()
+}
+
+fn room() -> OwnedRoomId {
+    room_id!("!room:hs.test").to_owned()
+}
+
+fn event() -> OwnedEventId {
+    event_id!("$event").to_owned()
+}
+
+fn ghost() -> OwnedUserId {
+    user_id!("@_dm_sam:hs.test").to_owned()
+}
+
+fn person() -> OwnedUserId {
+    user_id!("@alice:hs.test").to_owned()
+}
+
+fn words() -> Words {
+    Words {
+        plain: "plain".to_owned(),
+        html: "html".to_owned(),
+    }
+}
+
+#[test]
+fn what_waits_in_an_inbox() {
+    insta::assert_json_snapshot!(all_stored([
+        Arrived::Event("{}".to_owned()),
+        Arrived::AfterGap("{}".to_owned()),
+        Arrived::Invite {
+            user: ghost(),
+            state: vec!["{}".to_owned()],
+        },
+        Arrived::Made { person: person() },
+        Arrived::Key { user: ghost() },
+        Arrived::KeyForStrict {
+            ghost: ghost(),
+            sender: person(),
+        },
+        Arrived::Answered {
+            ghost: ghost(),
+            accepted: true,
+        },
+        Arrived::Ask {
+            owner: person(),
+            number: 7,
+        },
+        Arrived::Seated {
+            conversation: "talk".to_owned(),
+            ghosts: vec![ghost()],
+        },
+        Arrived::Awaited {
+            conversation: "talk".to_owned(),
+            ghosts: vec![ghost()],
+        },
+        Arrived::Upgraded {
+            to: room(),
+            by: person(),
+        },
+        Arrived::Tell {
+            plain: "plain".to_owned(),
+            html: "html".to_owned(),
+            source: "source".to_owned(),
+        },
+    ]));
+}
+
+#[test]
+fn what_waits_in_an_outbox() {
+    let introduction = |effect| What::Introduction {
+        ghost: ghost(),
+        effect,
+    };
+    let relay = |effect| What::Relay {
+        conversation: "talk".to_owned(),
+        effect,
+    };
+    let saying = Sentence::AskingFirst;
+    let introductions = [
+        Effect::Decline {
+            reason: Some(Reason::NotNow),
+        },
+        Effect::Join,
+        Effect::Look,
+        Effect::TurnOnEncryption,
+        Effect::ShowAs,
+        Effect::AskOwner,
+        Effect::WithdrawRequest,
+        Effect::OpenConversation,
+        Effect::InviteOwner,
+        Effect::PassOn {
+            event: event(),
+            edit: Some(event()),
+        },
+        Effect::PassOnEdit {
+            event: event(),
+            of: event(),
+        },
+        Effect::TakeBack { of: event() },
+        Effect::Say {
+            saying: saying.clone(),
+        },
+        Effect::HandOver,
+        Effect::RememberPair,
+        Effect::ForgetPair,
+        Effect::Leave { reason: None },
+        Effect::LookBack,
+        Effect::Forget,
+        Effect::TellAsker { saying },
+    ];
+    let conversations = [
+        relay::Effect::Furnish { person: 1 },
+        relay::Effect::Carry {
+            event: event(),
+            from: 0,
+            to: Place::Portal(1),
+            last: true,
+        },
+        relay::Effect::TakeBack {
+            event: event(),
+            of: event(),
+            from: 0,
+            to: Place::Origin,
+        },
+        relay::Effect::Say {
+            saying: Saying::Ended,
+            cause: "cause".to_owned(),
+        },
+        relay::Effect::Call { person: 1 },
+        relay::Effect::Follow {
+            to: room(),
+            by: person(),
+        },
+        relay::Effect::Dress {
+            person: 1,
+            cause: Some(event()),
+        },
+        relay::Effect::Rename { event: event() },
+        relay::Effect::Leave {
+            person: 1,
+            sent_away: false,
+        },
+        relay::Effect::Depart,
+        relay::Effect::Retire {
+            ghosts: vec![ghost()],
+        },
+    ];
+    let (handle, name) = (ghost(), "Sam".to_owned());
+    let tasks = [
+        Task::MakeGhost {
+            ghost: handle.clone(),
+            name: name.clone(),
+            strict: false,
+        },
+        Task::ReplaceIdentity {
+            ghost: handle.clone(),
+            name: name.clone(),
+            strict: true,
+        },
+        Task::RetireGhost {
+            ghost: handle.clone(),
+            generation: 2,
+        },
+        Task::EndConversations {
+            ghost: handle.clone(),
+            blocked_only: true,
+        },
+        Task::Appear {
+            person: person(),
+            ghost: handle.clone(),
+            name,
+        },
+        Task::AnswerRequest {
+            room: room(),
+            ghost: handle,
+            accepted: true,
+        },
+        Task::Tell {
+            person: person(),
+            words: words(),
+        },
+    ];
+    let control = [
+        ControlEffect::Invite,
+        ControlEffect::Join,
+        ControlEffect::Decline {
+            inviter: person(),
+            reason: "reason".to_owned(),
+        },
+        ControlEffect::Look,
+        ControlEffect::TurnOnEncryption,
+        ControlEffect::MoveTo { room: room() },
+        ControlEffect::Leave {
+            reason: Some("reason".to_owned()),
+        },
+        ControlEffect::Say {
+            words: words(),
+            source: "source".to_owned(),
+        },
+        ControlEffect::Ask { number: 7 },
+        ControlEffect::Forget,
+    ];
+    let control = control
+        .into_iter()
+        .chain(tasks.map(ControlEffect::Task))
+        .map(What::Control);
+    let all = introductions
+        .map(introduction)
+        .into_iter()
+        .chain(conversations.map(relay))
+        .chain(control);
+    let due = all.map(|what| (what.kind(), stored(&Due { since: AT, what })));
+    insta::assert_json_snapshot!(due.collect::<Vec<_>>());
+}
+
+#[test]
+fn what_the_engine_knows_of_a_room() {
+    let introduced = Admission::Introduce {
+        owner: person(),
+        handle: "sam".to_owned(),
+        strict: false,
+        back_to: Some(room()),
+        asks_first: true,
+        masked: false,
+    };
+    let invite = |admission| Invite {
+        asker: person(),
+        admission,
+    };
+    let mut introduction = Introduction::found(&room(), &ghost(), invite(introduced), AT);
+    introduction.heard.push(Heard {
+        event: event(),
+        edit: Some(event()),
+        done: true,
+        unreadable: false,
+    });
+    introduction.said.push(Sentence::BackTo { room: room() });
+    let record = RoomRecord {
+        introductions: vec![introduction],
+        control: Some(Control {
+            person: Some(person()),
+            phase: ControlPhase::Ready,
+            waiting: vec![(event(), AT)],
+            encrypted_by_us: true,
+            answered: vec![(Remark::NotEncrypted, AT)],
+        }),
+        seat: Some(SeatHere {
+            conversation: "talk".to_owned(),
+            ghosts: vec![ghost()],
+            awaited: true,
+        }),
+    };
+    insta::assert_json_snapshot!("room_record", stored(&record));
+
+    let admissions = [
+        Admission::NotNow,
+        Admission::Unclaimed,
+        Admission::OwnHandle,
+        Admission::GhostAsking,
+        Admission::LeaveAlone,
+    ];
+    insta::assert_json_snapshot!("admissions", all_stored(admissions));
+    let waiting = |on| Phase::Waiting {
+        on,
+        until: AT,
+        retry: AT,
+    };
+    let phases = [
+        Phase::Declining { at: AT },
+        Phase::Joining,
+        Phase::Looking,
+        Phase::Listening { until: AT },
+        Phase::Asking { until: AT },
+        Phase::Inviting,
+        Phase::Opening,
+        Phase::Lingering,
+        waiting(WaitFor::Join),
+        waiting(WaitFor::SignedDevice),
+        Phase::Closing,
+        Phase::Leaving,
+        Phase::Over,
+        Phase::Declined,
+    ];
+    insta::assert_json_snapshot!("phases", all_stored(phases));
+    let phases = [
+        ControlPhase::Joining,
+        ControlPhase::Looking,
+        ControlPhase::Left,
+    ];
+    insta::assert_json_snapshot!("control_phases", all_stored(phases));
+    let remarks = [
+        Remark::Unreadable,
+        Remark::UnsignedDevice,
+        Remark::TooManyDevices,
+    ];
+    insta::assert_json_snapshot!("remarks", all_stored(remarks));
+}
+
+/// With the ids, which stand in transaction ids.
+#[test]
+fn what_ghosts_say() {
+    let sentences = [
+        Sentence::GroupFromInviteOn,
+        Sentence::BackTo { room: room() },
+        Sentence::SendAgainEncrypted,
+        Sentence::SendAgainUnreadable,
+        Sentence::SendAgainOther,
+        Sentence::OwnerNotInvitable,
+        Sentence::WaitingForJoin,
+        Sentence::WaitingForDevice,
+        Sentence::AskingFirst,
+        Sentence::AskingFirstInGroup,
+        Sentence::AskingFirstStrict,
+        Sentence::EnoughKept,
+        Sentence::NotKept,
+        Sentence::OwnerDidNotCome,
+        Sentence::StrictSendAgain,
+        Sentence::SaidAtTheLast,
+    ];
+    let with_ids = sentences.map(|sentence| (sentence.id(), stored(&sentence)));
+    insta::assert_json_snapshot!("in_introductions", with_ids.to_vec());
+    let reasons = [
+        Reason::NotNow,
+        Reason::OwnHandle,
+        Reason::OwnerIsHere,
+        Reason::NotEncrypted,
+        Reason::TooManyMembers,
+        Reason::UnsignedDevice,
+        Reason::TooManyDevices,
+        Reason::MayNotInvite,
+    ];
+    insta::assert_json_snapshot!("reasons", all_stored(reasons));
+    let sayings = [
+        Saying::Masked {
+            handle: "@sam".to_owned(),
+            shown_as: "Alice".to_owned(),
+        },
+        Saying::MaskedInGroup {
+            handle: "@sam".to_owned(),
+        },
+        Saying::InClear,
+        Saying::RoomCall,
+        Saying::NotCarried {
+            words: "words".to_owned(),
+        },
+        Saying::NobodyThere,
+        Saying::Full,
+        Saying::WentAway {
+            name: "Alice".to_owned(),
+        },
+        Saying::NotFollowed { by: person() },
+        Saying::OthersMoved,
+        Saying::Ended,
+    ];
+    insta::assert_json_snapshot!("in_conversations", all_stored(sayings));
+}
+
+#[test]
+fn a_conversation() {
+    let portal = |standing| Participant {
+        user: person(),
+        ghost: ghost(),
+        name: "@sam".to_owned(),
+        own_ghost: false,
+        seat: Seat::Portal {
+            room: Some(room()),
+            standing,
+        },
+        known_as: vec!["Sam".to_owned()],
+    };
+    let standings = [
+        Standing::Unasked,
+        Standing::Awaited,
+        Standing::Invited,
+        Standing::Joined,
+        Standing::Left,
+        Standing::Gone,
+    ];
+    let mut people = standings.map(portal).to_vec();
+    people[0].seat = Seat::Origin { here: true };
+    let conversation = Conversation {
+        id: "talk".to_owned(),
+        origin: Some(room()),
+        direct: false,
+        secret: Secret([7; 32]),
+        people,
+        begun_at: AT,
+        led_back_at: Some(AT),
+        told_of_room_calls: vec![Place::Origin, Place::Portal(1)],
+        ended: false,
+    };
+    insta::assert_json_snapshot!(stored(&conversation));
+}
+
+#[test]
+fn the_small_records() {
+    let letter = DeadLetterRecord {
+        at: AT,
+        letter: DeadLetter {
+            reason: DeadLetterReason::EventTooLarge,
+            room: Some(room()),
+            user: Some(ghost()),
+            event_type: Some("m.room.message".to_owned()),
+            size: 200_000,
+        },
+    };
+    let seen = SeenEvent {
+        at: AT,
+        handled: true,
+    };
+    let to_device = ToDeviceItem {
+        user: ghost(),
+        json: "{}".to_owned(),
+    };
+    let restore = RestoreRecord {
+        begun_at: AT,
+        made: Some(Made {
+            at: AT,
+            version: "0.1.0".to_owned(),
+        }),
+        done: false,
+        renewed: 3,
+        changed: vec![(ghost(), "why".to_owned())],
+    };
+    let source = Source {
+        room: room(),
+        event: event(),
+    };
+    let copy = Copy {
+        event: event(),
+        by: 1,
+    };
+    insta::assert_json_snapshot!([
+        ("dead letter", stored(&letter)),
+        ("seen event", stored(&seen)),
+        ("to-device message", stored(&to_device)),
+        ("restore", stored(&restore)),
+        ("source of a copy", stored(&source)),
+        ("copy", stored(&copy)),
+        ("untold", stored(&("plain", "html"))),
+    ]);
+}
