@@ -1,17 +1,52 @@
 //! Inbox, decide, outbox: the only room that runs things.
 //!
-//! * `intake` writes what the homeserver pushes to the inbox, once, and durably, before the
-//!   transaction is acknowledged; `reconcile` fetches what was lost on the way, by `/sync`.
-//! * `to_device` hands to-device messages to the machines.
-//! * `restore` and `stock` are what a service does first that came out of a backup.
-//! * Every room has an actor (`rooms`, `room`) that takes what arrived there in order, lets a pure
-//!   decider decide (`crate::introduction`, `control`), writes state, effects and "done" in one
-//!   batch, and carries the effects out one by one (`effects`, `control_effects`).
-//! * Conversations of masked handles: `converse` decides on them under one lock, `seat` hears what
-//!   happens in their rooms, `carry`, `portal`, `naming`, `follow`, `mend` and `depart` carry out
-//!   what follows, `event_map` knows which event is which, `calls` who has no relay, `continuity`
-//!   keeps the order where something may have been lost, `gather` takes many messages in at once,
-//!   `delivery` shows that they have arrived.
+//! # The folders
+//!
+//! Highest first:
+//!
+//! | folder or file | what it does |
+//! |---|---|
+//! | `maintenance` | after a restore and from time to time: reconciles every ghost, deletes what has expired |
+//! | `actors` | one actor a room, which takes what arrived there in order, has it decided and carries out what follows |
+//! | `introductions`, `control_rooms` | what a room with an introduction or with the bot hears, and how its effects are carried out |
+//! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
+//! | `notify`, `ghosts`, `room`, `retry`, `retention` | what the bot tells a person; ghosts as users; a room's record; how long something is tried; which events are kept |
+//! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
+//! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
+//! | `records`, `event`, `error`, `bells`, `history`, `places`, `keyed` | what is on disk; an event; errors; how a room is woken; a room's history; places for work that other servers can hold up; locks by key |
+//!
+//! # The path of one message
+//!
+//! Alice writes to a masked handle, and the conversation exists:
+//!
+//! 1. `inbox::accept`: [`Engine::transaction`] writes the event to the inbox and is acknowledged
+//!    when it is durable.
+//! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
+//!    `actors::actor`: `step` takes the event.
+//! 3. `conversations::batch`: `take_messages` takes what waits together (`conversations::inputs` does
+//!    so for everything that is not a message).
+//! 4. `conversations::repository`: `decide_on` lets [`crate::relay::decide`] decide, and stages the
+//!    effects in the outbox, in the write that deletes the event from the inbox.
+//! 5. `conversations::effects`: `carry_out_relay` carries each of them out.
+//! 6. `conversations::forward`: `carry` reads the event (`messaging::decrypt`), finds the room that
+//!    it goes to (`conversations::portal_repair`) and translates it ([`crate::relay::carry`]).
+//! 7. `messaging::send`: `say_there` encrypts it for the people there ([`crate::crypto`]) and sends it.
+//! 8. `conversations::event_map`: `note` writes down which event is the copy of which.
+//!
+//! A first message to an open handle takes the first two steps, and then:
+//!
+//! 1. `actors::dispatch`: `handle`; `introductions::inputs`: `ghost_invited` asks the directory
+//!    (`introductions::admission`), and [`crate::introduction::decide`] decides.
+//! 2. `introductions::effects`: the ghost joins, looks around, invites the owner.
+//! 3. `introductions::inputs`: `handle_in_introduction` hears the message; `introductions::effects`:
+//!    `pass_on` quotes it to the owner, and the ghost leaves (`messaging::membership`).
+//!
+//! A command to the bot:
+//!
+//! 1. `actors::dispatch`: `handle`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks the
+//!    bot ([`crate::bot::answer`]) and writes what it changed.
+//! 2. `control_rooms::effects`: what it says is sent; `control_rooms::tasks`: what it set going is
+//!    done.
 //!
 //! # What a crash does
 //!
@@ -19,22 +54,6 @@
 //! the outbox until it is done; carrying it out twice is harmless, because its transaction id
 //! follows from the ghost, the room and the event that caused it, and everything else is looked up
 //! before it is changed.
-
-mod actors;
-mod control_rooms;
-mod conversations;
-mod error;
-mod event;
-mod inbox;
-mod introductions;
-mod keyed;
-mod maintenance;
-mod messaging;
-mod module_api;
-mod places;
-mod records;
-mod retry;
-mod room;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -46,8 +65,40 @@ use std::{
     time::Duration,
 };
 
+use self::{keyed::KeyedLocks, places::Places};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    crypto::Machines,
+    directory::Directory,
+    introduction::Rules,
+    matrix::{Homeserver, Transaction},
+    relay::CallWatch,
+    store::{Store, StoreError},
+};
+
+mod actors;
+mod bells;
+mod control_rooms;
+mod conversations;
+mod error;
+mod event;
+mod ghosts;
+mod history;
+mod inbox;
+mod introductions;
+mod keyed;
+mod maintenance;
+mod messaging;
+mod module_api;
+mod notify;
+mod places;
+mod records;
+mod retention;
+mod retry;
+mod room;
 
 pub use control_rooms::state::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
@@ -57,17 +108,6 @@ pub use maintenance::restore::NOT_IN_BACKUPS;
 
 /// The table of control rooms in a backup, to count them by.
 pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Table>::ID;
-
-use self::{keyed::KeyedLocks, places::Places};
-use crate::{
-    clock::{Clock, Timestamp},
-    crypto::Machines,
-    directory::Directory,
-    introduction::Rules,
-    matrix::Homeserver,
-    relay::CallWatch,
-    store::{Store, StoreError},
-};
 
 /// What the configuration says to the engine.
 #[derive(Clone, Debug)]
@@ -151,7 +191,7 @@ struct Inner {
     echoes: inbox::accept::Echoes,
     to_device: inbox::to_device::Queues,
     counts: Mutex<HashMap<OwnedUserId, inbox::accept::KeyCounts>>,
-    rooms: std::sync::Mutex<HashMap<OwnedRoomId, Arc<Notify>>>,
+    bells: bells::Bells,
     /// Set once the bot is made: from then on rooms have actors.
     started: AtomicBool,
     /// Whether what the module has asked will be written in a moment.
@@ -188,7 +228,7 @@ struct Inner {
     /// How often that was so when the last event of a room was taken in.
     taken_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// What was lost is about to be asked for.
-    asking_soon: AtomicBool,
+    gap_noted: Notify,
     stop: watch::Sender<bool>,
 }
 
@@ -214,7 +254,7 @@ impl Engine {
             echoes: inbox::accept::Echoes::default(),
             to_device: inbox::to_device::Queues::default(),
             counts: Mutex::default(),
-            rooms: std::sync::Mutex::default(),
+            bells: bells::Bells::default(),
             started: AtomicBool::new(false),
             settling: AtomicBool::new(false),
             control_rooms: KeyedLocks::default(),
@@ -233,7 +273,7 @@ impl Engine {
             calls: std::sync::Mutex::default(),
             doubts: AtomicU64::new(0),
             taken_at: std::sync::Mutex::default(),
-            asking_soon: AtomicBool::new(false),
+            gap_noted: Notify::new(),
             stop: watch::Sender::new(false),
         })))
     }
@@ -250,9 +290,25 @@ impl Engine {
         self.drain_to_device().await;
         self.wake_all().await?;
         let engine = self.clone();
+        self.spawn(async move { engine.answer_bells().await });
+        let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });
         let engine = self.clone();
+        self.spawn(async move { engine.keep_closing_gaps().await });
+        let engine = self.clone();
         self.spawn(async move { engine.revisit().await });
+        Ok(())
+    }
+
+    /// Accepts a transaction: what it holds is durable when this returns. Receipts and typing are
+    /// passed on by the way; nobody waits for them.
+    pub async fn transaction(&self, mut body: Transaction) -> Result<(), EngineError> {
+        let ephemeral = std::mem::take(&mut body.ephemeral);
+        self.accept_transaction(body).await?;
+        if !ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
+            let engine = self.clone();
+            self.spawn(async move { engine.carry_ephemeral(ephemeral).await });
+        }
         Ok(())
     }
 

@@ -5,8 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use ruma::{OwnedUserId, UserId};
 use tracing::warn;
 
-use super::Engine;
-use crate::{directory::DirectoryError, handle::Handle};
+use crate::{directory::DirectoryError, engine::Engine, handle::Handle};
 
 /// How long what was counted may wait to be written.
 const SETTLE_AFTER: Duration = Duration::from_millis(250);

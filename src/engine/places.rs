@@ -18,9 +18,9 @@ use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Engine, EngineError, keyed::Keyed};
 use crate::{
     directory::host_of,
+    engine::{Engine, EngineError, keyed::Keyed},
     matrix::{Actor, MatrixError},
 };
 

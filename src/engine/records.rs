@@ -3,22 +3,19 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    control_rooms::state::{Control, ControlEffect},
-    maintenance::restore::RestoreRecord,
-};
 use crate::{
     clock::Timestamp,
+    engine::control_rooms::state::{Control, ControlEffect},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
     relay::{self, Conversation},
-    store::{Batch, Store, StoreError, Table},
+    store::{Batch, Made, Store, StoreError, Table},
 };
 
 macro_rules! table {
     ($(#[$doc:meta])* $name:ident = $id:literal, $secret:literal, $key:ty => $value:ty) => {
         $(#[$doc])*
-        pub(super) struct $name;
+        pub(in crate::engine) struct $name;
 
         impl Table for $name {
             const ID: u8 = $id;
@@ -99,7 +96,7 @@ table! {
 
 /// Something that happened in a room.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Arrived {
+pub(in crate::engine) enum Arrived {
     /// An event as the homeserver pushed it, JSON.
     Event(String),
     /// The same, the first of its room after something may have been lost: what lies before it is
@@ -177,25 +174,25 @@ pub(super) enum Arrived {
 
 /// A dead letter, and when it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DeadLetterRecord {
+pub(in crate::engine) struct DeadLetterRecord {
     pub at: Timestamp,
     pub letter: DeadLetter,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct SeenEvent {
+pub(in crate::engine) struct SeenEvent {
     pub at: Timestamp,
     pub handled: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ToDeviceItem {
+pub(in crate::engine) struct ToDeviceItem {
     pub user: OwnedUserId,
     pub json: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct RoomRecord {
+pub(in crate::engine) struct RoomRecord {
     pub introductions: Vec<Introduction>,
     pub control: Option<Control>,
     /// The room is one of a conversation's.
@@ -205,7 +202,7 @@ pub(super) struct RoomRecord {
 
 /// Which conversation a room shows, and by which ghosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SeatHere {
+pub(in crate::engine) struct SeatHere {
     pub conversation: String,
     /// The ghosts of this conversation that are in the room, or on their way in.
     pub ghosts: Vec<OwnedUserId>,
@@ -216,13 +213,13 @@ pub(super) struct SeatHere {
 
 /// An effect that has to be carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Due {
+pub(in crate::engine) struct Due {
     pub since: Timestamp,
     pub what: What,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum What {
+pub(in crate::engine) enum What {
     Introduction {
         ghost: OwnedUserId,
         effect: Effect,
@@ -234,8 +231,24 @@ pub(super) enum What {
     },
 }
 
+/// How far a restore is. Stays when it is done, to tell a handle that changed since the backup from
+/// one that somebody else has taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct RestoreRecord {
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// When the backup was made.
+    pub made: Option<Made>,
+    /// Whether it is done.
+    pub done: bool,
+    /// How many ghosts have new devices.
+    pub renewed: u32,
+    /// Ghosts that changed since the backup, and what about them.
+    pub changed: Vec<(OwnedUserId, String)>,
+}
+
 impl What {
-    pub(super) fn kind(&self) -> &'static str {
+    pub(in crate::engine) fn kind(&self) -> &'static str {
         match self {
             Self::Introduction { effect, .. } => effect.kind(),
             Self::Control(effect) => effect.kind(),
@@ -246,7 +259,7 @@ impl What {
 
 /// The first number of a new run. Numbers of a later run are higher than all of an earlier one, so
 /// that what is queued keeps its order over restarts without a write for every number.
-pub(super) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
+pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
     let run = store.get::<Run>(&0)?.unwrap_or(0) + 1;
     let mut batch = Batch::new();
     batch.put::<Run>(&0, &run)?;
@@ -295,14 +308,14 @@ table! {
 
 /// What a copy is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Source {
+pub(in crate::engine) struct Source {
     pub room: OwnedRoomId,
     pub event: OwnedEventId,
 }
 
 /// The copy of an event in another room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Copy {
+pub(in crate::engine) struct Copy {
     pub event: OwnedEventId,
     /// The place of its author among the people of the conversation.
     pub by: u32,

@@ -9,27 +9,27 @@ use crate::{
         event::RoomEvent,
         records::{Arrived, Inbox, Seen, What},
         retry::INSIST,
-        room::RoomActor,
+        room::Room,
     },
     introduction::{Input, Introduction},
     matrix::bounds::{DeadLetter, DeadLetterReason},
     store::Batch,
 };
 
-impl RoomActor {
+impl Room {
     pub(in crate::engine) async fn take(
         &mut self,
         number: u64,
         arrived: Arrived,
     ) -> Result<(), EngineError> {
         let mut batch = Batch::new();
-        batch.delete::<Inbox>(&(self.room.clone(), number));
+        batch.delete::<Inbox>(&(self.id.clone(), number));
         match arrived {
-            Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.room)) {
+            Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.id)) {
                 Some(event) => self.handle(event, &json, batch).await,
                 None => Ok(self.engine.store().apply(batch)?),
             },
-            Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.room)) {
+            Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
                 Some(event) => {
                     match self.make_sure(event.clone(), &json).await {
                         // What cannot be looked up must not cost what is here.
@@ -37,7 +37,7 @@ impl RoomActor {
                             if !error.is_transient()
                                 || self.has_insisted(number, INSIST, &error) =>
                         {
-                            let room = &self.room;
+                            let room = &self.id;
                             tracing::error!(%room, %error, "what an event follows is not looked for");
                         }
                         sure => sure?,
@@ -151,14 +151,14 @@ impl RoomActor {
         let Some(asker) = asker_of(user, &state) else {
             let letter = DeadLetter {
                 reason: DeadLetterReason::InviteWithoutAsker,
-                room: Some(self.room.clone()),
+                room: Some(self.id.clone()),
                 user: Some(user.clone()),
                 event_type: Some("m.room.member".to_owned()),
                 size: state.iter().map(|event| event.get().len() as u64).sum(),
             };
             self.engine.note_dead_letters(&[letter], batch).await?;
             // Nobody is let in here, so no key is expected.
-            return Ok(self.engine.machines().turn_away(user, &self.room).await?);
+            return Ok(self.engine.machines().turn_away(user, &self.id).await?);
         };
         if *user == self.engine.0.settings.bot {
             return self.bot_invited(&asker, &state, batch).await;

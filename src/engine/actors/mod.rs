@@ -1,4 +1,7 @@
 //! One actor a room, which takes what has arrived there in order.
 
+pub(in crate::engine) mod actor;
+pub(in crate::engine) mod backfill;
 pub(in crate::engine) mod dispatch;
+pub(in crate::engine) mod give_up;
 pub(in crate::engine) mod registry;

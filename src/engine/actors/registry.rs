@@ -1,42 +1,32 @@
 //! The actors of the rooms: at most one for each, started when something arrives, gone when
 //! nothing is left to do.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
-};
+use std::sync::Arc;
 
-use ruma::{OwnedRoomId, RoomId};
+use ruma::OwnedRoomId;
 use tokio::sync::Notify;
 
 use crate::{
     engine::{
         Engine, EngineError,
+        actors::actor::RoomActor,
         records::{Inbox, OpenWork, Outbox},
-        room::RoomActor,
     },
     store::prefix,
 };
 
 impl Engine {
-    /// Makes the room's actor look at what has arrived. Whatever it is to find must have been
-    /// written before.
-    pub(in crate::engine) async fn wake(&self, room: &RoomId) {
-        // Before the start everything waits in the inbox.
-        if self.stopping() || !self.0.started.load(Ordering::Acquire) {
-            return;
-        }
-        let notify = {
-            let mut rooms = self.actors();
-            if let Some(actor) = rooms.get(room) {
-                actor.notify_one();
+    /// Starts the actors of rooms that are rung and have none, until the service stops.
+    pub(in crate::engine) async fn answer_bells(&self) {
+        loop {
+            let rung = async { Some(self.0.bells.unanswered().await) };
+            let Ok(rung) = self.unless_stopping(rung).await else {
                 return;
+            };
+            for (room, bell) in rung {
+                self.start_actor(room, bell);
             }
-            let notify = Arc::new(Notify::new());
-            rooms.insert(room.to_owned(), notify.clone());
-            notify
-        };
-        self.start_actor(room.to_owned(), notify);
+        }
     }
 
     fn start_actor(&self, room: OwnedRoomId, notify: Arc<Notify>) {
@@ -55,21 +45,14 @@ impl Engine {
         });
     }
 
-    fn actors(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, Arc<Notify>>> {
-        self.0.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Ends an actor, unless something has arrived meanwhile.
     pub(in crate::engine) fn retire_actor(&self, room: &OwnedRoomId) -> Result<bool, EngineError> {
-        let mut rooms = self.actors();
         let (store, room_prefix) = (self.store(), prefix(room));
-        // Another room may have something done here.
-        let idle = store.scan::<Inbox>(&room_prefix, None, 1)?.is_empty()
-            && store.scan::<Outbox>(&room_prefix, None, 1)?.is_empty();
-        if idle {
-            rooms.remove(room);
-        }
-        Ok(idle)
+        self.0.bells.remove_if(room, || {
+            // Another room may have something done here.
+            Ok(store.scan::<Inbox>(&room_prefix, None, 1)?.is_empty()
+                && store.scan::<Outbox>(&room_prefix, None, 1)?.is_empty())
+        })
     }
 
     /// Wakes every room that has something left to do, as after a restart.
@@ -99,25 +82,19 @@ impl Engine {
         rooms.sort();
         rooms.dedup();
         for room in rooms {
-            self.wake(&room).await;
+            self.wake(&room);
         }
         Ok(())
     }
 }
 
-/// An actor's place in the list. Given up however the actor ends: a room with a dead actor in the
-/// list would never be woken again.
+/// An actor's bell. Taken away however the actor ends: a room with a dead actor would never be woken
+/// again.
 struct Entry<'a>(&'a Engine, &'a OwnedRoomId, &'a Arc<Notify>);
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let Entry(engine, room, notify) = self;
-        let mut rooms = engine.actors();
-        if rooms
-            .get(*room)
-            .is_some_and(|entry| Arc::ptr_eq(entry, notify))
-        {
-            rooms.remove(*room);
-        }
+        let Entry(engine, room, bell) = self;
+        engine.0.bells.remove(room, bell);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         conversations::failures::not_trusted,
         event::RoomEvent,
         records::{ControlRooms, Due, Kept, Outbox, Untold, What},
-        room::RoomActor,
+        room::Room,
     },
     introduction::{Reason, RoomView},
     store::{Batch, prefix},
@@ -20,7 +20,7 @@ use crate::{
 /// How many things may wait to be told to somebody who has not come to their control room.
 const UNTOLD_AT_MOST: usize = 20;
 
-impl RoomActor {
+impl Room {
     /// The bot was invited. Only the invite is looked at: whoever invites it into many rooms, or
     /// into one that can be no control room, makes it enter none.
     pub(in crate::engine) async fn bot_invited(
@@ -57,7 +57,7 @@ impl RoomActor {
         drop(lock);
         if left_alone {
             let bot = &engine.settings().bot;
-            engine.machines().turn_away(bot, &self.room).await?;
+            engine.machines().turn_away(bot, &self.id).await?;
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ impl RoomActor {
         json: &str,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        let key = (self.room.clone(), event.id.clone());
+        let key = (self.id.clone(), event.id.clone());
         match self.decrypt(bot, &event.id, json).await {
             Ok((kind, content)) => {
                 batch.delete::<Kept>(&key);
@@ -168,7 +168,7 @@ impl RoomActor {
                 self.remark(remark, &event.id, batch)
             }
             Err(EngineError::Decrypt(error)) => {
-                tracing::warn!(room = %self.room, %error, "a message to the bot is ignored");
+                tracing::warn!(room = %self.id, %error, "a message to the bot is ignored");
                 self.waits_no_more(&event.id);
                 self.settle(batch, [])
             }
@@ -272,10 +272,10 @@ impl RoomActor {
             let kept = self
                 .engine
                 .store()
-                .get::<Kept>(&(self.room.clone(), event.clone()))?;
+                .get::<Kept>(&(self.id.clone(), event.clone()))?;
             let parsed = kept
                 .as_deref()
-                .map(|json| RoomEvent::parse(json, Some(&self.room)));
+                .map(|json| RoomEvent::parse(json, Some(&self.id)));
             match (kept.as_deref(), parsed.flatten()) {
                 (Some(json), Some(event)) => {
                     self.hear(&bot, &person, event, json, Batch::new()).await?;
@@ -334,13 +334,13 @@ impl RoomActor {
         // Somebody's control rooms become ready one after the other: one of them stays.
         let one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
         let former = engine.store().get::<ControlRooms>(&person)?;
-        let former = former.filter(|former| *former != self.room);
-        batch.put::<ControlRooms>(&person, &self.room)?;
+        let former = former.filter(|former| *former != self.id);
+        batch.put::<ControlRooms>(&person, &self.id)?;
         if let Some(former) = &former {
             let due = Due {
                 since: engine.now(),
                 what: What::Control(ControlEffect::MoveTo {
-                    room: self.room.clone(),
+                    room: self.id.clone(),
                 }),
             };
             batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
@@ -354,7 +354,7 @@ impl RoomActor {
         self.settle(batch, effects)?;
         drop(one_at_a_time);
         if let Some(former) = former {
-            engine.wake(&former).await;
+            engine.wake(&former);
         }
         Ok(())
     }
@@ -392,7 +392,7 @@ impl RoomActor {
             effects.push(What::Control(ControlEffect::Say { words, source }));
         }
         for event in late {
-            batch.delete::<Kept>(&(self.room.clone(), event));
+            batch.delete::<Kept>(&(self.id.clone(), event));
         }
         self.settle(batch, effects)
     }

@@ -10,10 +10,10 @@ use crate::{
     directory::{ClaimedBy, Request},
     engine::{
         Engine, Words,
+        actors::actor::RoomActor,
         control_rooms::state::{Control, ControlEffect, ControlPhase},
         inbox::accept_tests,
         records::{Arrived, ControlRooms, Inbox, Outbox, What},
-        room::RoomActor,
     },
     handle::{Handle, HandleRules},
     store::{Batch, Store, prefix},
@@ -58,10 +58,10 @@ impl House {
         let mut actor = self.actor(room);
         let mut control = Control::made(samuel());
         control.phase = ControlPhase::Ready;
-        actor.record.control = Some(control);
+        actor.room.record.control = Some(control);
         let mut batch = Batch::new();
         batch.put::<ControlRooms>(&samuel(), room).unwrap();
-        actor.settle(batch, []).unwrap();
+        actor.room.settle(batch, []).unwrap();
         actor
     }
 
@@ -88,7 +88,7 @@ impl House {
         });
         let arrived = Arrived::Event(invite.to_string());
         let mut actor = self.actor(&room);
-        actor.take(self.engine.next(), arrived).await.unwrap();
+        actor.room.take(self.engine.next(), arrived).await.unwrap();
         self.due(&room)
     }
 
@@ -150,14 +150,14 @@ async fn the_bot_waits_for_a_place_like_a_ghost() {
     let _taken = house.engine.place_for(user_id!("@eve:evil.org")).await;
     let mut waiting = house.actor(&owned_room_id!("!a:evil.org"));
     let mut other = house.actor(&owned_room_id!("!b:hs.test"));
-    house.fake.add_room(&other.room, &[&samuel()]);
+    house.fake.add_room(&other.room.id, &[&samuel()]);
     tokio::select! {
         biased;
         _ = waiting.step() => panic!("it went in without a place"),
         done = other.step() => assert!(done.unwrap()),
     }
     assert_eq!(house.requests_to("!a"), 0);
-    assert_eq!(house.fake.membership(&other.room, &bot()), "join");
+    assert_eq!(house.fake.membership(&other.room.id, &bot()), "join");
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn the_bot_stays_only_with_whoever_invited_it() {
     // Eve has gone, and Samuel is in a room that he once joined for another reason.
     house.fake.add_room(&room, &[&samuel()]);
     steps(&mut actor).await;
-    assert!(actor.record.control.is_none());
+    assert!(actor.room.record.control.is_none());
     assert_eq!(house.fake.membership(&room, &bot()), "leave");
     assert_eq!(house.store.get::<ControlRooms>(&samuel()).unwrap(), None);
 }
@@ -195,7 +195,7 @@ async fn of_two_control_rooms_of_somebody_the_older_one_is_left_with_a_word() {
     assert_eq!(house.fake.sent(&old), 1, "it says where it goes on");
     assert_eq!(house.fake.membership(&old, &bot()), "leave");
     assert_eq!(house.fake.membership(&new, &bot()), "join");
-    assert!(former.record.control.is_none());
+    assert!(former.room.record.control.is_none());
     assert_eq!(
         house.store.get::<ControlRooms>(&samuel()).unwrap().as_ref(),
         Some(&new)
@@ -286,7 +286,7 @@ async fn whoever_cannot_be_invited_is_not_waited_for_by_those_who_ask() {
     let room = house.engine.control_room_of(&kim).await.unwrap();
     let mut actor = house.actor(&room);
     steps(&mut actor).await;
-    assert!(actor.record.control.is_none());
+    assert!(actor.room.record.control.is_none());
     assert_eq!(house.fake.membership(&room, &bot()), "leave");
     let answers = house
         .store
@@ -324,7 +324,7 @@ async fn clear_messages_are_answered_once_a_minute() {
                 "content": {"msgtype": "m.text", "body": "hi"},
             });
             let arrived = Arrived::Event(clear.to_string());
-            actor.take(house.engine.next(), arrived).await.unwrap();
+            actor.room.take(house.engine.next(), arrived).await.unwrap();
         }
         assert_eq!(house.due(&room).len(), answers);
         clock.advance(std::time::Duration::from_secs(60));

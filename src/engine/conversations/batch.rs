@@ -9,14 +9,14 @@ use crate::{
         conversations::inputs::heard,
         event::RoomEvent,
         records::{Arrived, Conversations, Inbox, Kept, Seen},
-        room::{Repeatable, RoomActor},
+        room::{Repeatable, Room},
     },
     introduction::Introduction,
     relay::{Heard, Input},
     store::Batch,
 };
 
-impl RoomActor {
+impl Room {
     /// Whether what is said in this room concerns a conversation and nobody else.
     pub(in crate::engine) fn takes_together(&self) -> bool {
         let seat = self.record.seat.as_ref();
@@ -38,7 +38,7 @@ impl RoomActor {
         let conversation = engine.store().known::<Conversations>(&seat.conversation)?;
         let place = conversation
             .as_ref()
-            .and_then(|known| known.place_of(&self.room));
+            .and_then(|known| known.place_of(&self.id));
         let (Some(conversation), Some(place)) = (conversation, place) else {
             return Ok(false);
         };
@@ -48,7 +48,7 @@ impl RoomActor {
         let mut since = engine.now();
         for (key, arrived) in arrived {
             let Arrived::Event(json) = arrived else { break };
-            let Some(event) = RoomEvent::parse(json, Some(&self.room)) else {
+            let Some(event) = RoomEvent::parse(json, Some(&self.id)) else {
                 break;
             };
             if event.state_key.is_some() || heard(&event) != Some(Heard::Event) {
@@ -70,7 +70,7 @@ impl RoomActor {
             if conversation.person_at(place, &event.sender).is_some()
                 && !conversation.others(place).is_empty()
             {
-                batch.put::<Kept>(&(self.room.clone(), event.id.clone()), json)?;
+                batch.put::<Kept>(&(self.id.clone(), event.id.clone()), json)?;
             }
             inputs.push(Input::Heard {
                 place,

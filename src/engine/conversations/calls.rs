@@ -7,7 +7,7 @@ use ruma::OwnedEventId;
 use serde_json::Value;
 
 use crate::{
-    engine::{Engine, EngineError, conversations::forward::Way, room::RoomActor},
+    engine::{Engine, EngineError, conversations::forward::Way, room::Room},
     relay::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
     store::Batch,
 };
@@ -18,7 +18,7 @@ impl Engine {
     }
 }
 
-impl RoomActor {
+impl Room {
     /// Takes note of an event that was carried out of this room; what follows if it is one of a
     /// call.
     pub(in crate::engine) fn watch_call(
@@ -35,7 +35,7 @@ impl RoomActor {
         let side = Side {
             conversation: conversation.id.clone(),
             place: way.place,
-            room: self.room.clone(),
+            room: self.id.clone(),
             person: way.from,
             event: event.clone(),
         };
@@ -46,7 +46,7 @@ impl RoomActor {
     /// Tells the sides of this room that have had their time and have shown no relay.
     pub(in crate::engine) async fn tick_calls(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let overdue = engine.calls().overdue(&self.room, engine.now());
+        let overdue = engine.calls().overdue(&self.id, engine.now());
         for missing in overdue {
             let mut batch = Batch::new();
             let inputs = told(&missing);

@@ -8,7 +8,7 @@ use std::{
 use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
-    engine::room::RoomActor,
+    engine::room::Room,
     matrix::{Actor, Receipt},
     relay::{Conversation, Place},
 };
@@ -64,7 +64,7 @@ impl Deliveries {
     }
 }
 
-impl RoomActor {
+impl Room {
     /// A read receipt shows that a message has reached the others. Nothing depends on it.
     pub(in crate::engine) fn show_delivery(
         &self,
@@ -81,7 +81,7 @@ impl RoomActor {
         if !self.deliveries.note(ghost.ghost.clone(), event.clone()) {
             return;
         }
-        let (engine, room) = (self.engine.clone(), self.room.clone());
+        let (engine, room) = (self.engine.clone(), self.id.clone());
         let deliveries = self.deliveries.clone();
         let mut stop = self.engine.0.stop.subscribe();
         let showing = async move {

@@ -1,18 +1,11 @@
-//! What becomes of a message that does not reach the others, or not all of them: its sender is told,
-//! and what is kept of it is forgotten.
-
-use ruma::{OwnedEventId, OwnedUserId};
+//! What becomes of a message that does not reach the others, or not all of them: its sender is told.
 
 use crate::{
     crypto::{DecryptError, Distrust},
-    engine::{
-        EngineError,
-        records::{Kept, Outbox, What},
-        room::RoomActor,
-    },
-    introduction::{Introduction, Reason},
+    engine::{EngineError, room::Room},
+    introduction::Reason,
     relay::{Conversation, Effect, Input, Saying},
-    store::{Batch, prefix},
+    store::Batch,
 };
 
 /// What its sender is told about a message whose key did not come.
@@ -33,7 +26,7 @@ pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
     }
 }
 
-impl RoomActor {
+impl Room {
     /// What becomes of an effect that will never succeed.
     pub(in crate::engine) fn not_done(
         &self,
@@ -42,7 +35,7 @@ impl RoomActor {
         error: &EngineError,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
-        let place = conversation.and_then(|known| known.place_of(&self.room));
+        let place = conversation.and_then(|known| known.place_of(&self.id));
         Ok(match (effect, place) {
             (Effect::Carry { event, from, .. }, _) if let Some(conversation) = conversation => {
                 let place = place.unwrap_or_else(|| conversation.home(*from));
@@ -83,44 +76,7 @@ impl RoomActor {
         let home = conversation.home(from);
         let said = self.say_in_conversation(conversation, home, &saying, "too late");
         if let Err(error) = said.await {
-            tracing::info!(room = %self.room, %error, "nobody is told that it was too late");
+            tracing::info!(room = %self.id, %error, "nobody is told that it was too late");
         }
-    }
-
-    /// Forgets an event once it is carried nowhere else: other portals may still be to come, and
-    /// other ghosts that are on their way in.
-    pub(in crate::engine) fn forget_kept(
-        &self,
-        conversation: &Conversation,
-        event: &OwnedEventId,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        let alone = conversation.direct && self.record.introductions.is_empty();
-        if alone || !self.is_needed(event, None)? {
-            batch.delete::<Kept>(&(self.room.clone(), event.clone()));
-        }
-        Ok(())
-    }
-
-    /// Whether somebody is still to be introduced with an event, but for one ghost, or it is still
-    /// to be carried somewhere, but for what is being carried out.
-    pub(in crate::engine) fn is_needed(
-        &self,
-        event: &OwnedEventId,
-        but_for: Option<&OwnedUserId>,
-    ) -> Result<bool, EngineError> {
-        let waits = |is: &Introduction| {
-            let mut waiting = is.heard.iter().filter(|heard| !heard.done);
-            waiting.any(|heard| heard.event == *event || heard.edit.as_ref() == Some(event))
-        };
-        let mut introductions = self.record.introductions.iter();
-        if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
-            return Ok(true);
-        }
-        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { event: of, .. }, .. } if of == event);
-        let store = self.engine.store();
-        let queued = store.scan::<Outbox>(&prefix(&self.room), None, usize::MAX)?;
-        let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);
-        Ok(others.any(|(_, due)| carries(&due.what)))
     }
 }

@@ -1,16 +1,13 @@
-//! Carrying out the effects of conversations. Each can be carried out twice without harm.
+//! Carries one event of a conversation into another of its rooms, or takes it back there.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
-    crypto::{DecryptError, EncryptError},
+    crypto::DecryptError,
     engine::{
         EngineError,
         conversations::{
@@ -18,8 +15,8 @@ use crate::{
             failures::NOT_DELIVERED,
         },
         event::RoomEvent,
-        records::{Conversations, Kept, Outbox, Seen, What},
-        room::{RoomActor, transaction_id},
+        records::{Kept, Outbox, Seen, What},
+        room::{Room, transaction_id},
     },
     introduction::Refusal,
     matrix::Actor,
@@ -27,175 +24,10 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// For how long something is tried that a conversation cannot do without.
-const INSIST: Duration = Duration::from_secs(10 * 60);
-/// For how long something is tried without which it can go on.
-const INSIST_LITTLE: Duration = Duration::from_secs(30);
-
-/// How long it is tried to get into the room that has replaced another one: clients invite at once.
-const WAIT_FOR_INVITE: Duration = Duration::from_secs(15);
-
 /// How many queued effects of another room are looked at.
 const QUEUED: usize = 100;
 
-impl RoomActor {
-    pub(in crate::engine) async fn carry_out_relay(
-        &mut self,
-        number: u64,
-        id: String,
-        effect: Effect,
-    ) -> Result<(), EngineError> {
-        let conversation = self.engine.store().known::<Conversations>(&id)?;
-        let conversation = conversation.as_deref();
-        let mut batch = self.finish(number);
-        self.carrying = number;
-        let followed = match (conversation, &effect) {
-            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
-            (_, Effect::Depart) => self.depart(&id, conversation, &mut batch).await,
-            (Some(conversation), effect) => {
-                self.perform_relay(conversation, effect, &mut batch).await
-            }
-            (None, _) => Ok(Vec::new()),
-        };
-        let inputs = match followed {
-            Ok(inputs) => inputs,
-            Err(error) if self.tries_relay_again(number, &effect, &error) => return Err(error),
-            Err(error) => {
-                tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
-                batch = self.finish(number);
-                if let Some(conversation) = conversation
-                    && let (true, Effect::Carry { from, .. }) = (conversation.ended, &effect)
-                {
-                    self.say_too_late(conversation, *from).await;
-                }
-                self.not_done(conversation, &effect, &error, &mut batch)?
-            }
-        };
-        if inputs.is_empty() {
-            // Nothing changes but what the batch says: the room's own record stays as it is.
-            return Ok(self.engine.store().apply(batch)?);
-        }
-        let engine = self.engine.clone();
-        let (lock, rooms) = engine.converse(&id, &inputs, &mut batch)?;
-        self.settle(batch, [])?;
-        drop(lock);
-        self.wake_others(rooms).await;
-        if let Effect::Follow { to, .. } = &effect {
-            engine.wake(to).await;
-        }
-        if effect == Effect::Depart {
-            engine.0.departed.notify_waiters();
-        }
-        Ok(())
-    }
-
-    fn tries_relay_again(&mut self, number: u64, effect: &Effect, error: &EngineError) -> bool {
-        let settings = self.engine.settings();
-        let cannot_read = matches!(
-            error,
-            EngineError::Encrypt(
-                EncryptError::NoSignedDevice { .. }
-                    | EncryptError::KeysUnknown { .. }
-                    | EncryptError::NoSession { .. }
-            )
-        );
-        let at_most = match (effect, error) {
-            (Effect::Depart | Effect::Retire { .. }, _) => return true,
-            (Effect::Leave { .. }, error) => return error.is_transient(),
-            (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
-                settings.relay.wait_for_key
-            }
-            // A sender whose server is silent holds up nobody else's messages.
-            (Effect::Carry { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
-                return false;
-            }
-            // Whoever has no signed device is waited for as with an introduction.
-            (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
-            (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
-            (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
-            (
-                Effect::Say { .. }
-                | Effect::Call { .. }
-                | Effect::Dress { .. }
-                | Effect::Rename { .. },
-                _,
-            ) => INSIST_LITTLE,
-        };
-        (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
-            && !self.has_insisted(number, at_most, error)
-    }
-
-    async fn perform_relay(
-        &mut self,
-        conversation: &Conversation,
-        effect: &Effect,
-        batch: &mut Batch,
-    ) -> Result<Vec<Input>, EngineError> {
-        let place = match (conversation.place_of(&self.room), effect) {
-            (Some(place), _) => place,
-            // The conversation has moved on, and what was said here before goes where it was to.
-            (None, Effect::Carry { from, .. } | Effect::TakeBack { from, .. }) => {
-                conversation.home(*from)
-            }
-            (None, _) => return Ok(Vec::new()),
-        };
-        match effect {
-            Effect::Furnish { person } => self.furnish(conversation, *person).await,
-            Effect::Carry {
-                event,
-                from,
-                to,
-                last,
-            } => {
-                let way = Way {
-                    place,
-                    from: *from,
-                    to: *to,
-                };
-                let (sent, inputs) = self.carry(conversation, event, &way, batch).await?;
-                self.forget_kept(conversation, event, batch)?;
-                if *last && sent {
-                    self.show_delivery(conversation, place, event);
-                }
-                Ok(inputs)
-            }
-            Effect::TakeBack {
-                event,
-                of,
-                from,
-                to,
-            } => {
-                let way = Way {
-                    place,
-                    from: *from,
-                    to: *to,
-                };
-                self.take_back_there(conversation, event, of, &way).await?;
-                Ok(Vec::new())
-            }
-            Effect::Say { saying, cause } => {
-                self.say_in_conversation(conversation, place, saying, cause)
-                    .await?;
-                Ok(Vec::new())
-            }
-            Effect::Follow { to, by } => self.follow(conversation, to, by, batch).await,
-            Effect::Call { person } => {
-                if let Some(person) = conversation.people.get(*person) {
-                    self.engine.call(person).await?;
-                }
-                Ok(Vec::new())
-            }
-            Effect::Dress { person, cause } => {
-                self.dress(conversation, *person, cause.as_ref()).await
-            }
-            Effect::Leave { person, sent_away } => {
-                self.leave_alone(conversation, *person, *sent_away).await
-            }
-            Effect::Rename { event } => self.rename(conversation, event, place).await,
-            Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
-        }
-    }
-
+impl Room {
     /// Reads an event of this room, by whichever of its ghosts has the key.
     async fn read_here(
         &self,
@@ -223,7 +55,7 @@ impl RoomActor {
 
     /// Carries one event into one room. Returns whether it is there now, and what follows for its
     /// sender.
-    async fn carry(
+    pub(in crate::engine) async fn carry(
         &mut self,
         conversation: &Conversation,
         event: &OwnedEventId,
@@ -233,10 +65,10 @@ impl RoomActor {
         let engine = self.engine.clone();
         let kept = engine
             .store()
-            .get::<Kept>(&(self.room.clone(), event.clone()))?;
+            .get::<Kept>(&(self.id.clone(), event.clone()))?;
         let parsed = kept
             .as_deref()
-            .and_then(|json| RoomEvent::parse(json, Some(&self.room)));
+            .and_then(|json| RoomEvent::parse(json, Some(&self.id)));
         let said = |words: &str| Input::NotCarried {
             place: way.place,
             event: event.clone(),
@@ -253,14 +85,14 @@ impl RoomActor {
         let people = people(conversation, way);
         let map = EventMap {
             store: engine.store(),
-            here: &self.room,
+            here: &self.id,
             there: &there,
         };
         let hide_addresses = engine.hides_addresses(conversation)?;
         let passage = Passage {
             sender: &sender.user,
             people: &people,
-            here: &self.room,
+            here: &self.id,
             there: &there,
             events: &map,
             secrets: &[],
@@ -343,7 +175,7 @@ impl RoomActor {
         };
         note(
             batch,
-            (&self.room, event),
+            (&self.id, event),
             (&there, &sent),
             way.from,
             engine.now(),
@@ -431,7 +263,7 @@ impl RoomActor {
         }
     }
 
-    async fn take_back_there(
+    pub(in crate::engine) async fn take_back_there(
         &self,
         conversation: &Conversation,
         redaction: &OwnedEventId,
@@ -441,7 +273,7 @@ impl RoomActor {
         let there = self.other_room(conversation, way.to)?;
         let map = EventMap {
             store: self.engine.store(),
-            here: &self.room,
+            here: &self.id,
             there: &there,
         };
         // What somebody takes out of their own portal is still the other's to keep.

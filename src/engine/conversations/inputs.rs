@@ -11,7 +11,7 @@ use crate::{
         EngineError,
         event::RoomEvent,
         records::{Conversations, Kept, SeatHere, What},
-        room::RoomActor,
+        room::Room,
     },
     introduction::{Introduction, Refusal},
     relay::{Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing},
@@ -33,7 +33,7 @@ fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conver
     }
 }
 
-impl RoomActor {
+impl Room {
     /// Whether a ghost is in this room for a conversation.
     pub(in crate::engine) fn seat_has(&self, ghost: &OwnedUserId) -> bool {
         let seat = self.record.seat.as_ref();
@@ -48,7 +48,7 @@ impl RoomActor {
         batch: Batch,
     ) -> Result<(), EngineError> {
         let known = self.engine.store().get::<Conversations>(&conversation)?;
-        let over = known.is_none_or(|known| known.ended || known.place_of(&self.room).is_none());
+        let over = known.is_none_or(|known| known.ended || known.place_of(&self.id).is_none());
         self.record.seat = Some(SeatHere {
             conversation: conversation.clone(),
             ghosts,
@@ -111,14 +111,14 @@ impl RoomActor {
             }
             // Only where the asker is the one in the origin: the owner's portal cannot move here.
             Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
-                let room = self.room.clone();
+                let room = self.id.clone();
                 (known, Input::Moved { room, heard })
             }
             _ => {
                 let now = engine.now();
                 let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
                 let direct = is.direct && people == [&is.invite.asker];
-                let mut new = new_conversation(self.room.clone(), direct, now);
+                let mut new = new_conversation(self.id.clone(), direct, now);
                 for user in people {
                     let (ghost, name, own_ghost) = match direct {
                         true => engine.shown_to_one(user, &is.ghost)?,
@@ -182,8 +182,8 @@ impl RoomActor {
     }
 
     pub(in crate::engine) async fn wake_others(&self, rooms: Vec<OwnedRoomId>) {
-        for room in rooms.into_iter().filter(|room| *room != self.room) {
-            self.engine.wake(&room).await;
+        for room in rooms.into_iter().filter(|room| *room != self.id) {
+            self.engine.wake(&room);
         }
     }
 
@@ -202,7 +202,7 @@ impl RoomActor {
         let Some(conversation) = conversation else {
             return self.settle(batch, []);
         };
-        let Some(place) = conversation.place_of(&self.room) else {
+        let Some(place) = conversation.place_of(&self.id) else {
             if seat.awaited && !conversation.ended {
                 return Err(EngineError::NotThereYet);
             }
@@ -256,7 +256,7 @@ impl RoomActor {
             if conversation.person_at(place, sender).is_some()
                 && !conversation.others(place).is_empty());
         if keep {
-            let key = (self.room.clone(), event.id.clone());
+            let key = (self.id.clone(), event.id.clone());
             batch.put::<Kept>(&key, &json.to_owned())?;
         }
         let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;

@@ -1,8 +1,10 @@
 //! Conversations of masked handles: what is decided on them, and how it is carried out.
 
+pub(in crate::engine) mod aliases;
 pub(in crate::engine) mod batch;
 pub(in crate::engine) mod calls;
 pub(in crate::engine) mod delivery_receipts;
+pub(in crate::engine) mod effects;
 pub(in crate::engine) mod ephemeral;
 pub(in crate::engine) mod event_map;
 pub(in crate::engine) mod failures;

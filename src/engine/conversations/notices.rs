@@ -4,11 +4,11 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
-    engine::{EngineError, conversations::forward::only_reader, room::RoomActor},
+    engine::{EngineError, conversations::forward::only_reader, room::Room},
     relay::{Conversation, Place, Saying},
 };
 
-impl RoomActor {
+impl Room {
     pub(in crate::engine) async fn say_in_conversation(
         &self,
         conversation: &Conversation,

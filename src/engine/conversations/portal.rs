@@ -8,7 +8,7 @@ use crate::{
         Engine, EngineError,
         conversations::portal_info::notice,
         records::{Arrived, Conversations, Inbox, OpenWork},
-        room::RoomActor,
+        room::Room,
     },
     introduction::{MEGOLM, Refusal},
     matrix::{Actor, MatrixError},
@@ -19,7 +19,7 @@ use crate::{
 /// Marks a portal, so that one that was made before a crash is found again.
 const MARK: &str = "chat.stonechat.portal";
 
-impl RoomActor {
+impl Room {
     /// Makes a portal or finds it, brings into it whoever takes part now, and invites its owner.
     pub(in crate::engine) async fn furnish(
         &mut self,
@@ -36,7 +36,7 @@ impl RoomActor {
         match self.furnish_as_it_is(conversation, person).await {
             // Somebody went meanwhile, and their ghost with them: that says nothing of the others.
             Err(error) if !error.is_transient() && who()? != before => {
-                tracing::info!(room = %self.room, %error, "somebody went meanwhile");
+                tracing::info!(room = %self.id, %error, "somebody went meanwhile");
                 Err(EngineError::NotThereYet)
             }
             furnished => furnished,
@@ -167,7 +167,7 @@ impl Engine {
         }
         batch.put::<Inbox>(&(room.clone(), self.next()), &seated)?;
         self.store().commit(batch).await?;
-        self.wake(room).await;
+        self.wake(room);
         let device = self.device_of(&host.ghost)?;
         let actor = Actor::device(&host.ghost, &device);
         let view = self.view_of(&host.ghost, room).await?;

@@ -11,7 +11,7 @@ use crate::{
             event_map::EventMap,
             forward::{Way, people},
         },
-        room::RoomActor,
+        room::Room,
     },
     introduction::{RoomView, Worded},
     matrix::Actor,
@@ -30,7 +30,7 @@ const MAY_NOT: &str = "The name of this chat was not changed: in the room of the
                        handle may not do that. Please ask somebody there to change it, or to give \
                        your handle the permission; until then the chat is called as before.";
 
-impl RoomActor {
+impl Room {
     /// Names a portal as the origin is named. Whoever did that is told if it could not be passed
     /// on.
     pub(in crate::engine) async fn dress(
@@ -71,13 +71,13 @@ impl RoomActor {
         let Some(reader) = conversation.ghosts_at(place).next() else {
             return Ok(Vec::new());
         };
-        let here = engine.view_of(&reader.ghost, &self.room).await?;
+        let here = engine.view_of(&reader.ghost, &self.id).await?;
         // Unless it is called as the others call it by now.
         let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
             return Ok(Vec::new());
         };
         let mut inputs = to_remember(conversation, place, &here.names);
-        let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.room);
+        let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.id);
         let words = match renamed.await {
             Ok(None) => {
                 inputs.push(Input::Renamed { person });
@@ -87,7 +87,7 @@ impl RoomActor {
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => MAY_NOT,
         };
-        let dressed = engine.dress_portal(conversation, person, &self.room);
+        let dressed = engine.dress_portal(conversation, person, &self.id);
         inputs.extend(dressed.await?.1);
         inputs.push(Input::NotCarried {
             place,
@@ -121,7 +121,7 @@ impl Engine {
             drop(lock);
             self.store().flush().await?;
             for room in rooms {
-                self.wake(&room).await;
+                self.wake(&room);
             }
         }
         Ok(())

@@ -4,13 +4,13 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use crate::{
-    engine::{Engine, EngineError, records::Conversations, room::RoomActor},
+    engine::{Engine, EngineError, records::Conversations, room::Room},
     introduction::Refusal,
     relay::{Conversation, Input, Place},
     store::Batch,
 };
 
-impl RoomActor {
+impl Room {
     /// The room of another place. A portal is made first if it was lost, and its owner invited
     /// again who has left it meanwhile: what is encrypted now would be for nobody.
     pub(in crate::engine) async fn room_there(
@@ -104,7 +104,7 @@ impl Engine {
         drop(lock);
         self.store().flush().await?;
         for room in rooms {
-            self.wake(&room).await;
+            self.wake(&room);
         }
         Ok(self
             .store()

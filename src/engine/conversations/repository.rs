@@ -1,4 +1,4 @@
-//! Conversations: what is decided on them, found, written down and ended.
+//! The conversations that there are: found, decided on under one lock, written, ended.
 
 use std::{
     sync::{
@@ -8,27 +8,21 @@ use std::{
     time::Duration,
 };
 
-use rand::Rng as _;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
     clock::Timestamp,
-    directory::{HandleRecord, Mode, PAIR_RETRY, forget_mask, note_mask},
+    directory::{forget_mask, note_mask},
     engine::{
         Engine, EngineError,
         records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
     },
-    introduction::Refusal,
     relay::{Conversation, Input, Participant, Seat, Standing, decide},
     store::{Batch, prefix},
 };
 
 /// For how long an ending conversation is waited for.
 const PARTING: Duration = Duration::from_secs(30);
-/// How somebody is called in other people's portals who has chosen nothing else.
-const SOMEONE: &str = "Someone";
-/// The digits of a made-up ghost's name.
-const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The lock of what is decided on conversations: held until it is written.
 pub(in crate::engine) struct Deciding<'a>(
@@ -201,128 +195,6 @@ impl Engine {
         Ok(conversation.filter(|conversation| !conversation.ended))
     }
 
-    /// The room that somebody has with a masked handle's ghost already. Whoever tries again soon
-    /// after being led back has no use for it.
-    pub(in crate::engine) async fn lead_back(
-        &self,
-        asker: &UserId,
-        ghost: &UserId,
-    ) -> Result<Option<OwnedRoomId>, EngineError> {
-        let Some(conversation) = self.conversation_with(asker, ghost)? else {
-            return Ok(None);
-        };
-        let Some((index, person)) = conversation
-            .people
-            .iter()
-            .enumerate()
-            .find(|(_, person)| person.user == asker && person.ghost != ghost)
-        else {
-            return Ok(None);
-        };
-        // Somebody whom the others cannot hear any more has no use for the room they had.
-        let mut others = conversation
-            .people
-            .iter()
-            .filter(|other| other.ghost == ghost);
-        if !others.any(|other| other.takes_part()) {
-            return Ok(None);
-        }
-        let room = conversation.room(person.place(index)).cloned();
-        let now = self.now();
-        let led_back = conversation.led_back_at;
-        let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
-        let was_there = matches!(
-            person.seat,
-            Seat::Portal {
-                standing: Standing::Left,
-                ..
-            }
-        );
-        if room.is_none() || lately || !(is_there(person) || was_there) {
-            return Ok(None);
-        }
-        let mut batch = Batch::new();
-        let inputs = [Input::LedBack {
-            at: now,
-            person: index,
-        }];
-        let (lock, rooms) = self.converse(&conversation.id, &inputs, &mut batch)?;
-        self.store().apply(batch)?;
-        drop(lock);
-        for room in rooms {
-            self.wake(&room).await;
-        }
-        Ok(room)
-    }
-
-    /// The ghost by which the other one's portal shows whoever has begun a conversation of two, how
-    /// it is called, and whether it is made up for this conversation. It is their masked handle
-    /// where they have exactly one: which of several they would like to be known by is not ours to
-    /// say.
-    pub(in crate::engine) fn shown_to_one(
-        &self,
-        person: &UserId,
-        not: &UserId,
-    ) -> Result<(OwnedUserId, String, bool), EngineError> {
-        let handles = self.directory().handles_of(person)?;
-        let mut masked = handles
-            .iter()
-            .filter(|record| record.is_active() && record.mode == Mode::Masked);
-        if let (Some(record), None) = (masked.next(), masked.next())
-            && let Some(ghost) = self.ghost_of(record)
-            && ghost != *not
-        {
-            return Ok((ghost, record.handle.to_string(), false));
-        }
-        self.shown_to_many(person)
-    }
-
-    /// The same in a group, for which it is always made up. There, somebody may be in the origin
-    /// and have a portal as well: what is said in both at the same time would tell them whose a
-    /// masked handle is.
-    pub(in crate::engine) fn shown_to_many(
-        &self,
-        person: &UserId,
-    ) -> Result<(OwnedUserId, String, bool), EngineError> {
-        let name = self.directory().appearance(person)?;
-        let ghost = self.made_up_ghost()?;
-        Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
-    }
-
-    /// Whether calls in a conversation hide where people are: as soon as one of the masked wants it.
-    pub(in crate::engine) fn hides_addresses(
-        &self,
-        conversation: &Conversation,
-    ) -> Result<bool, EngineError> {
-        for person in &conversation.people {
-            if let Seat::Portal { .. } = person.seat
-                && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
-                && !record.hide_addresses
-            {
-                continue;
-            }
-            if let Seat::Portal { .. } = person.seat {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
-        let server = &self.0.settings.server_name;
-        UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()
-    }
-
-    fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
-        let server = &self.0.settings.server_name;
-        let mut rng = rand::rng();
-        let name: String = (0..16)
-            .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
-            .collect();
-        UserId::parse(format!("@_dm_.p{name}:{server}"))
-            .map_err(|_| EngineError::Refused(Refusal::Impossible))
-    }
-
     /// The conversations that a ghost takes part in.
     pub(in crate::engine) fn conversations_of(
         &self,
@@ -400,7 +272,7 @@ impl Engine {
             drop(lock);
             self.store().flush().await?;
             for room in rooms {
-                self.wake(&room).await;
+                self.wake(&room);
             }
         }
         Ok(())
@@ -415,7 +287,7 @@ fn is_done(person: &Participant) -> bool {
     person.seat == gone
 }
 
-fn is_there(person: &Participant) -> bool {
+pub(in crate::engine) fn is_there(person: &Participant) -> bool {
     match &person.seat {
         Seat::Origin { here } => *here,
         Seat::Portal { standing, .. } => matches!(standing, Standing::Invited | Standing::Joined),

@@ -9,12 +9,12 @@ use tokio::sync::Notify;
 use crate::{
     engine::{
         Engine,
+        actors::actor::RoomActor,
         inbox::accept_tests,
         records::{
             Arrived, Conversations, CopiesOf, Copy, Due, Inbox, Kept, OpenWork, Outbox, SeatHere,
             Seen, What,
         },
-        room::RoomActor,
     },
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
@@ -88,12 +88,12 @@ impl Talk {
         store.apply(batch).unwrap();
         store.flush_blocking().unwrap();
         let mut actor = RoomActor::load(engine.clone(), room, Arc::new(Notify::new())).unwrap();
-        actor.record.seat = Some(SeatHere {
+        actor.room.record.seat = Some(SeatHere {
             conversation: ID.to_owned(),
             ghosts: vec![sam()],
             awaited: false,
         });
-        actor.settle(Batch::new(), []).unwrap();
+        actor.room.settle(Batch::new(), []).unwrap();
         Self {
             actor,
             engine,
@@ -121,7 +121,7 @@ impl Talk {
 
     /// Which events are to be carried.
     fn carries(&self) -> Vec<String> {
-        let all = self.outbox(&self.actor.room).into_iter();
+        let all = self.outbox(&self.actor.room.id).into_iter();
         all.filter_map(|(_, what)| match what {
             What::Relay {
                 effect: Effect::Carry { event, .. },
@@ -146,7 +146,7 @@ impl Talk {
     }
 
     fn is_kept(&self, event: &str) -> bool {
-        let key = (self.actor.room.clone(), event.try_into().unwrap());
+        let key = (self.actor.room.id.clone(), event.try_into().unwrap());
         self.store.contains::<Kept>(&key).unwrap()
     }
 
@@ -160,7 +160,7 @@ impl Talk {
             },
         };
         let mut batch = Batch::new();
-        let key = (self.actor.room.clone(), number);
+        let key = (self.actor.room.id.clone(), number);
         batch.put::<Outbox>(&key, &due).unwrap();
         self.store.apply(batch).unwrap();
         number
@@ -169,13 +169,13 @@ impl Talk {
     fn keep(&self, event: &Value) {
         let mut batch = Batch::new();
         let id = event["event_id"].as_str().unwrap().try_into().unwrap();
-        let key = (self.actor.room.clone(), id);
+        let key = (self.actor.room.id.clone(), id);
         batch.put::<Kept>(&key, &event.to_string()).unwrap();
         self.store.apply(batch).unwrap();
     }
 
     async fn carry_out(&mut self, number: u64) {
-        let due = self.outbox(&self.actor.room).into_iter();
+        let due = self.outbox(&self.actor.room.id).into_iter();
         let due = due.into_iter().find(|(n, _)| *n == number).unwrap();
         let What::Relay {
             conversation,
@@ -184,17 +184,26 @@ impl Talk {
         else {
             panic!("another effect");
         };
-        let done = self.actor.carry_out_relay(number, conversation, effect);
+        let done = self
+            .actor
+            .room
+            .carry_out_relay(number, conversation, effect);
         done.await.unwrap();
     }
 
     /// Takes in one message, and says whether it may be carried on before it is durable.
     async fn repeatable(&mut self, id: &str) -> bool {
-        let key = (self.actor.room.clone(), self.engine.next());
+        let key = (self.actor.room.id.clone(), self.engine.next());
         let arrived = Arrived::Event(message(id, NOW).to_string());
-        assert!(self.actor.take_messages(&[(key, arrived)]).await.unwrap());
-        let (number, what) = self.outbox(&self.actor.room).pop().unwrap();
-        self.actor.is_repeatable(number, &what).unwrap()
+        assert!(
+            self.actor
+                .room
+                .take_messages(&[(key, arrived)])
+                .await
+                .unwrap()
+        );
+        let (number, what) = self.outbox(&self.actor.room.id).pop().unwrap();
+        self.actor.room.is_repeatable(number, &what).unwrap()
     }
 
     fn change(&self) {
@@ -213,7 +222,7 @@ impl Talk {
         let event = message(id, self.engine.now().0);
         let json = event.to_string();
         let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
-        self.actor.make_sure(parsed, &json).await.unwrap();
+        self.actor.room.make_sure(parsed, &json).await.unwrap();
     }
 }
 
@@ -409,7 +418,7 @@ async fn what_cannot_be_looked_up_does_not_cost_the_message_that_is_here() {
 async fn a_message_that_is_given_up_is_not_given_up_in_silence() {
     let mut it = Talk::begun().await;
     let arrived = Arrived::Event(message("$one", NOW).to_string());
-    it.actor.give_up(1, arrived).unwrap();
+    it.actor.room.give_up(1, arrived).unwrap();
     let said = it.sayings(&origin());
     assert!(matches!(&said[..], [Saying::NotCarried { .. }]), "{said:?}");
 }
@@ -427,7 +436,11 @@ async fn what_is_for_nobody_is_not_kept() {
     let mut it = Talk::at(origin(), &alone).await;
     let key = (origin(), it.engine.next());
     let arrived = Arrived::Event(message("$one", NOW).to_string());
-    it.actor.take_messages(&[(key, arrived)]).await.unwrap();
+    it.actor
+        .room
+        .take_messages(&[(key, arrived)])
+        .await
+        .unwrap();
     assert_eq!(it.sayings(&origin()), [Saying::NobodyThere]);
     assert!(!it.is_kept("$one"));
 }
@@ -471,7 +484,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
         done: false,
         unreadable: false,
     });
-    it.actor.record.introductions.push(is);
+    it.actor.room.record.introductions.push(is);
     let third = it.put_due(carry("$one", Place::Portal(1), true));
     it.carry_out(third).await;
     assert!(it.is_kept("$one"), "Kim is to get it");
@@ -536,16 +549,16 @@ async fn without_kim() -> (Talk, OwnedUserId) {
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
     it.engine.machines().provision(&ghost, "Kim").await.unwrap();
-    let seat = it.actor.record.seat.as_mut().unwrap();
+    let seat = it.actor.room.record.seat.as_mut().unwrap();
     seat.ghosts.push(ghost.clone());
-    it.actor.settle(Batch::new(), []).unwrap();
+    it.actor.room.settle(Batch::new(), []).unwrap();
     it.fake.put_into_rooms(&ghost, &[origin().as_str()], &[]);
     (it, ghost)
 }
 
 impl Talk {
     fn works_here(&self, ghost: &OwnedUserId) -> bool {
-        let key = (ghost.clone(), self.actor.room.clone());
+        let key = (ghost.clone(), self.actor.room.id.clone());
         self.store.contains::<OpenWork>(&key).unwrap()
     }
 
@@ -576,8 +589,8 @@ async fn the_ghost_of_whoever_is_gone_leaves_a_group_alone() {
     let (mut it, ghost) = without_kim().await;
     it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
-    assert!(!it.actor.seat_has(&ghost) && !it.works_here(&ghost));
-    assert!(it.actor.seat_has(&sam()) && it.works_here(&sam()));
+    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(it.actor.room.seat_has(&sam()) && it.works_here(&sam()));
 }
 
 /// The room deals with what has arrived only after everything that is due in it.
@@ -587,7 +600,7 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     it.invite_arrives(&ghost);
     it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
-    assert!(!it.actor.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
 }
 
 /// Else it would decline the invite, and never come back.
@@ -599,7 +612,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     machines.expect_room(&ghost, &origin()).await.unwrap();
     it.leaves(true).await;
     assert!(!it.asked_to_leave(), "it is not there");
-    assert!(!it.actor.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
     assert!(!machines.expects_room(&ghost, &origin()).unwrap());
 
     // The invite has arrived, and with it perhaps a key.
@@ -610,7 +623,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     it.invite_arrives(&ghost);
     it.leaves(true).await;
     assert!(!it.asked_to_leave(), "that would decline the invite");
-    assert!(!it.actor.seat_has(&ghost));
+    assert!(!it.actor.room.seat_has(&ghost));
     assert!(machines.expects_room(&ghost, &origin()).unwrap());
 }
 
@@ -681,13 +694,18 @@ async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
         .unwrap()
         .try_into()
         .unwrap();
-    it.actor.decrypt(&sam(), &id, event.get()).await.unwrap();
+    it.actor
+        .room
+        .decrypt(&sam(), &id, event.get())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_stop_waits_for_no_receipt() {
     let it = Talk::begun().await;
     it.actor
+        .room
         .show_delivery(&talk(), Place::Origin, &owned_event_id!("$one"));
     let stopped = tokio::time::timeout(Duration::from_secs(1), it.engine.stop());
     stopped.await.expect("it waits for nobody").unwrap();
@@ -697,8 +715,12 @@ async fn a_stop_waits_for_no_receipt() {
 async fn whoever_has_left_shows_no_delivery() {
     let mut it = Talk::provisioned().await;
     let event = owned_event_id!("$one");
-    it.actor.deliveries.note(sam(), event);
+    it.actor.room.deliveries.note(sam(), event);
     let (mut batch, talk) = (Batch::new(), talk());
-    it.actor.depart(ID, Some(&talk), &mut batch).await.unwrap();
-    assert_eq!(it.actor.deliveries.take(), None);
+    it.actor
+        .room
+        .depart(ID, Some(&talk), &mut batch)
+        .await
+        .unwrap();
+    assert_eq!(it.actor.room.deliveries.take(), None);
 }

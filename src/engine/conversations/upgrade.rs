@@ -1,36 +1,32 @@
 //! Origins that were replaced (`m.room.tombstone`): a conversation goes on in the room that has
 //! taken its place, once a ghost can get in there, and only if nobody else is there.
 
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId, api::Direction};
-use serde_json::{Value, json, value::RawValue};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::{Value, json};
 
 use crate::{
     engine::{
-        Engine, EngineError, Words,
+        Engine, EngineError,
         conversations::inputs::heard,
         event::RoomEvent,
         records::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere, Seen},
-        room::RoomActor,
+        room::Room,
     },
     introduction::{MEGOLM, RoomView},
     matrix::{Actor, MatrixError},
-    relay::{Conversation, Heard, Input, Place, Saying, Seat},
+    relay::{Conversation, Heard, Input, Place, Seat},
     store::{Batch, prefix},
 };
 
 /// How many conversations of a ghost are looked at.
 const CONVERSATIONS: usize = 20;
-/// How many events are read back when a ghost comes into a room.
-const READ_BACK: u32 = 50;
-/// How often.
-const READ_BACK_PAGES: usize = 4;
 /// How many messages of the old room that come too late are looked at.
 const TOO_LATE: usize = 100;
 /// What their senders are told.
 const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
                              too late to be passed on. Please send it again here.";
 
-impl RoomActor {
+impl Room {
     /// A conversation may go on here soon.
     pub(in crate::engine) fn awaited(
         &mut self,
@@ -60,7 +56,7 @@ impl RoomActor {
             return self.settle(batch, []);
         };
         let known = engine.store().get::<Conversations>(&seat.conversation)?;
-        let Some(place) = known.and_then(|known| known.place_of(&self.room)) else {
+        let Some(place) = known.and_then(|known| known.place_of(&self.id)) else {
             return self.settle(batch, []);
         };
         let input = Input::Upgraded { place, to, by };
@@ -103,7 +99,7 @@ impl RoomActor {
         };
         let old = self.view(first).await?;
         let mut new = engine.view_of(first, to).await?;
-        if !is_successor((&self.room, &old), (to, &new), conversation) {
+        if !is_successor((&self.id, &old), (to, &new), conversation) {
             return not_followed();
         }
         if new.encryption.is_none() {
@@ -143,13 +139,13 @@ impl RoomActor {
         let waiting = self
             .engine
             .store()
-            .scan::<Inbox>(&prefix(&self.room), None, TOO_LATE)?;
+            .scan::<Inbox>(&prefix(&self.id), None, TOO_LATE)?;
         let mut inputs = Vec::new();
         for (_, arrived) in waiting {
             let (Arrived::Event(json) | Arrived::AfterGap(json)) = arrived else {
                 continue;
             };
-            let Some(event) = RoomEvent::parse(&json, Some(&self.room)) else {
+            let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
                 continue;
             };
             let mut people = conversation.people.iter();
@@ -168,22 +164,6 @@ impl RoomActor {
             }
         }
         Ok(inputs)
-    }
-
-    /// Where nobody can say anything any more, the bot says it.
-    pub(in crate::engine) async fn tell_by_bot(
-        &self,
-        person: &OwnedUserId,
-        saying: &Saying,
-        cause: &str,
-    ) -> Result<(), EngineError> {
-        let room = &self.room;
-        let plain = format!("About https://matrix.to/#/{room} : {}", saying.plain());
-        let html = plain.clone();
-        let words = Words { plain, html };
-        self.engine
-            .tell(person, words, format!("{room}{cause}"))
-            .await
     }
 }
 
@@ -293,7 +273,7 @@ impl Engine {
         }
         batch.put::<Inbox>(&(room.clone(), self.next()), &awaited)?;
         self.store().commit(batch).await?;
-        self.wake(room).await;
+        self.wake(room);
         Ok(())
     }
 
@@ -403,43 +383,6 @@ impl Engine {
             });
         }
         Ok(inputs)
-    }
-
-    /// The newest events of a room, down to the invite of the ghost that reads them, in order.
-    pub(in crate::engine) async fn read_back(
-        &self,
-        ghost: &OwnedUserId,
-        room: &OwnedRoomId,
-    ) -> Result<Vec<(RoomEvent, Box<RawValue>)>, EngineError> {
-        let device = self.device_of(ghost)?;
-        let mut from: Option<String> = None;
-        let mut newest_first = Vec::new();
-        for _ in 0..READ_BACK_PAGES {
-            let actor = Actor::device(ghost, &device);
-            let back = Direction::Backward;
-            let page = self
-                .homeserver()
-                .messages(actor, room, from.as_deref(), back, READ_BACK)
-                .await?;
-            let mut reached = page.events.is_empty();
-            for json in page.events {
-                let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
-                    continue;
-                };
-                let own = event.membership();
-                reached |= own.is_some_and(|(user, kind)| user == *ghost && kind == "invite");
-                newest_first.push((event, json));
-                if reached {
-                    break;
-                }
-            }
-            from = page.end;
-            if reached || from.is_none() {
-                break;
-            }
-        }
-        newest_first.reverse();
-        Ok(newest_first)
     }
 }
 

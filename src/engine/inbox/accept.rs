@@ -7,9 +7,7 @@ use std::{
 };
 
 use ruma::{OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, UInt};
-use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use sha2::{Digest, Sha256};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
@@ -17,6 +15,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         event::RoomEvent,
+        inbox::dedup::{SEEN_TOGETHER, ToDeviceMessage, digest},
         records::{
             Arrived, Digests, DigestsByTime, Inbox, Rooms, Seen, SeenByTime, SeenEvent, ToDevice,
             ToDeviceItem,
@@ -29,16 +28,6 @@ use crate::{
     },
     store::{Batch, StoreError},
 };
-
-/// For how long it is known what has arrived.
-const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// By so much clocks may differ. What is younger than the rest and not known has never arrived.
-const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How many records by age are looked at, and what they name forgotten, in one write.
-const AT_ONCE: usize = 100;
-/// How many events one such record names.
-const SEEN_TOGETHER: usize = 100;
 
 /// What the homeserver says it holds for a device of ours.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +96,10 @@ impl Engine {
     /// Transaction ids tell nothing: they start again after a restart of the homeserver. Events are
     /// known by their id, to-device messages by a digest; the same transaction twice, one after the
     /// other or at once, is taken in once.
-    pub async fn transaction(&self, body: Transaction) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn accept_transaction(
+        &self,
+        body: Transaction,
+    ) -> Result<(), EngineError> {
         if body.after_gap {
             self.doubt();
         }
@@ -157,10 +149,6 @@ impl Engine {
         }
         let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
         let engine = self.clone();
-        if !body.ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
-            let engine = self.clone();
-            self.spawn(async move { engine.carry_ephemeral(body.ephemeral).await });
-        }
         if body.more {
             // Its keys come with the last part, and a room's first event may need them.
             self.0.held_rooms.lock().await.extend(taken.rooms);
@@ -174,7 +162,7 @@ impl Engine {
             // Rooms first: whoever needs a key that came with them waits for it there, and the
             // others need not wait for a slow server's keys.
             for room in held.into_iter().chain(taken.rooms) {
-                engine.wake(&room).await;
+                engine.wake(&room);
             }
             if taken.to_device || counted {
                 engine.start_draining().await;
@@ -195,12 +183,6 @@ impl Engine {
     /// a second time, after a crash, need not be what came the first time.
     pub(in crate::engine) fn is_arrived(&self, number: u64) -> bool {
         number < self.0.arrived.load(Ordering::Acquire)
-    }
-
-    /// Whether an event is so old that it is not known any more whether it has arrived.
-    pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
-        let horizon = self.now() - (SEEN_FOR - CLOCKS);
-        event.sent_at.is_some_and(|at| at < horizon)
     }
 
     /// Room keys are dropped on arrival unless their room is expected, and the first one may come
@@ -289,7 +271,7 @@ impl Engine {
         taken: &mut Taken,
     ) -> Result<(), StoreError> {
         let malformed = || DeadLetter::of(DeadLetterReason::ToDeviceMalformed, json.get());
-        let Ok(message) = serde_json::from_str::<Message<'_>>(json.get()) else {
+        let Ok(message) = serde_json::from_str::<ToDeviceMessage<'_>>(json.get()) else {
             taken.dead_letters.push(malformed());
             return Ok(());
         };
@@ -319,35 +301,6 @@ impl Engine {
         Ok(())
     }
 
-    pub(in crate::engine) fn mark_seen(
-        &self,
-        event: &OwnedEventId,
-        handled: bool,
-        batch: &mut Batch,
-    ) -> Result<(), StoreError> {
-        let seen = self.store().get::<Seen>(event)?;
-        self.mark_seen_as(event, seen, handled, batch)
-    }
-
-    /// The same for whoever has looked.
-    pub(in crate::engine) fn mark_seen_as(
-        &self,
-        event: &OwnedEventId,
-        seen: Option<SeenEvent>,
-        handled: bool,
-        batch: &mut Batch,
-    ) -> Result<(), StoreError> {
-        let at = match seen {
-            Some(seen) => seen.at,
-            None => {
-                let now = self.now();
-                batch.put::<SeenByTime>(&(now, event.clone()), &None)?;
-                now
-            }
-        };
-        batch.put::<Seen>(event, &SeenEvent { at, handled })
-    }
-
     async fn note_counts(
         &self,
         one_time: crate::matrix::transaction::OtkCounts,
@@ -373,30 +326,6 @@ impl Engine {
         }
         noted
     }
-
-    /// Forgets what arrived more than a week ago: no homeserver sends it again.
-    pub(in crate::engine) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
-        let Timestamp(horizon) = self.now() - SEEN_FOR;
-        loop {
-            let mut batch = Batch::new();
-            let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;
-            let digests = self.store().scan::<DigestsByTime>(&[], None, AT_ONCE)?;
-            for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
-                for event in more.iter().flatten().chain([&key.1]) {
-                    batch.delete::<Seen>(event);
-                }
-                batch.delete::<SeenByTime>(&key);
-            }
-            for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {
-                batch.delete::<Digests>(&key.1);
-                batch.delete::<DigestsByTime>(&key);
-            }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            self.store().commit(batch).await?;
-        }
-    }
 }
 
 /// Events of a `/sync` do not say in which room they are.
@@ -410,73 +339,5 @@ fn json_with_room(json: &RawValue, room: Option<&ruma::OwnedRoomId>) -> String {
             Value::Object(fields).to_string()
         }
         _ => json.get().to_owned(),
-    }
-}
-
-/// A to-device message, as far as it is looked at before its machine reads it.
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    to_user_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sender: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-}
-
-/// Tells one to-device message from another: transactions and `/sync` shape the same one
-/// differently, but recipient, sender, type and content stay.
-fn digest(user: &OwnedUserId, message: &Message<'_>) -> [u8; 32] {
-    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes. What it cannot
-    // read is nothing that a machine can, and is told apart as it stands.
-    let canonical = |json: Option<&RawValue>| {
-        let json = json.map_or("null", RawValue::get);
-        serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |it| it.to_string())
-    };
-    let mut hash = Sha256::new();
-    hash.update(user.as_bytes());
-    for part in [message.sender, message.kind, message.content] {
-        let bytes = canonical(part);
-        hash.update([0]);
-        hash.update(bytes.len().to_be_bytes());
-        hash.update(bytes.as_bytes());
-    }
-    hash.finalize().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn digest(user: &OwnedUserId, message: &Value) -> [u8; 32] {
-        super::digest(user, &serde_json::from_str(&message.to_string()).unwrap())
-    }
-
-    #[test]
-    fn a_transaction_and_a_sync_give_the_same_digest() {
-        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
-        let content = json!({ "b": 1, "a": { "y": 2, "x": 3 } });
-        let pushed = json!({
-            "type": "m.room.encrypted", "sender": "@alice:example.org", "content": content,
-            "to_user_id": user, "to_device_id": "DEV",
-        });
-        let synced = json!({
-            "sender": "@alice:example.org", "content": content, "type": "m.room.encrypted",
-        });
-        assert_eq!(digest(&user, &pushed), digest(&user, &synced));
-        let other: OwnedUserId = "@_dm_kim:example.org".try_into().unwrap();
-        assert_ne!(digest(&user, &pushed), digest(&other, &pushed));
-    }
-
-    #[test]
-    fn fields_cannot_be_shifted_into_one_another() {
-        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
-        let one = json!({ "sender": "ab", "type": "c", "content": {} });
-        let two = json!({ "sender": "a", "type": "bc", "content": {} });
-        assert_ne!(digest(&user, &one), digest(&user, &two));
     }
 }

@@ -14,10 +14,10 @@ use crate::{
         Engine, EngineError,
         event::RoomEvent,
         inbox::{accept::Taken, gap},
-        records::{Arrived, Inbox, OpenWork, Rooms, Seen, SyncTokens},
+        records::{Arrived, Inbox, Rooms, Seen, SyncTokens},
     },
     matrix::{
-        Actor, JoinedRoom, MatrixError, SyncPage,
+        Actor, JoinedRoom, SyncPage,
         bounds::{DeadLetter, DeadLetterReason},
     },
     store::Batch,
@@ -26,8 +26,6 @@ use crate::{
 /// What a ghost wants to know: its messages, its invites, its rooms; nothing of presence, receipts
 /// and typing.
 const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
-/// How many records are deleted in one write.
-const SWEPT_AT_ONCE: usize = 500;
 /// How many pages one reconciliation reads at the most; what is left waits for the next.
 const PAGES: usize = 50;
 /// Maximum size of the gap that is read at a time, in bytes of JSON. What lies before it is set aside:
@@ -39,103 +37,6 @@ const GAP_PAGES: usize = 20;
 pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// Syncs every ghost now and then, at a set rate, until the service stops.
-    pub(in crate::engine) async fn keep_reconciling(&self) {
-        let mut stop = self.0.stop.subscribe();
-        let rate = self.0.settings.reconcile_per_second.max(1);
-        let pause = Duration::from_secs(1) / rate;
-        loop {
-            if let Err(error) = self.reconcile_all(pause).await {
-                tracing::warn!(%error, "reconciling goes on later");
-            }
-            if let Err(error) = self.forget_old_arrivals().await {
-                tracing::error!(%error, "old arrivals cannot be forgotten");
-            }
-            if let Err(error) = self.forget_old_copies().await {
-                tracing::error!(%error, "old copies cannot be forgotten");
-            }
-            if let Err(error) = self.sweep().await {
-                tracing::error!(%error, "what has expired cannot be deleted");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(self.0.settings.reconcile_every) => {}
-                _ = stop.changed() => return,
-            }
-        }
-    }
-
-    /// Deletes what the directory need not remember any more.
-    async fn sweep(&self) -> Result<(), EngineError> {
-        loop {
-            let mut change = self.directory().begin().await;
-            let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
-                + self
-                    .spokesperson()
-                    .sweep(&mut change, self.now(), SWEPT_AT_ONCE)?;
-            change.commit().await?;
-            if looked_at < SWEPT_AT_ONCE {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Ghosts with open work first, then the bot, then the others.
-    async fn reconcile_all(&self, pause: Duration) -> Result<(), EngineError> {
-        let mut first = Vec::new();
-        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
-            first.push(ghost);
-        }
-        first.push(self.0.settings.bot.clone());
-        first.dedup();
-        let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
-        others.retain(|ghost| !first.contains(ghost));
-        for ghost in first.into_iter().chain(others) {
-            if self.stopping() {
-                return Ok(());
-            }
-            let reconciled = match self.sync_until_empty(&ghost).await {
-                Ok(()) => self.leave_forgotten_rooms(&ghost).await,
-                error => error,
-            };
-            if let Err(error) = reconciled {
-                tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
-            }
-            self.drain_for(&ghost).await;
-            tokio::time::sleep(pause).await;
-        }
-        Ok(())
-    }
-
-    /// A ghost that is not needed leaves: whatever went wrong before, it stays in no room in which
-    /// it has nothing to do.
-    async fn leave_forgotten_rooms(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
-        if *ghost == self.0.settings.bot {
-            return Ok(());
-        }
-        let device = self.device_of(ghost)?;
-        let actor = Actor::device(ghost, &device);
-        let rooms = {
-            // A portal that the ghost is making is not written down yet.
-            let _nothing_is_made = self.0.creating.lock(ghost.clone()).await;
-            self.homeserver().joined_rooms(actor).await?
-        };
-        for room in rooms {
-            if self
-                .store()
-                .contains::<OpenWork>(&(ghost.clone(), room.clone()))?
-            {
-                continue;
-            }
-            tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
-            match self.homeserver().leave(actor, &room, None).await {
-                Ok(()) | Err(MatrixError::Refused { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.machines().forget_room(ghost, &room).await?;
-        }
-        Ok(())
-    }
-
     /// Fetches what is there for a ghost whose keys are missing. False when that was done a moment
     /// ago, so that nobody can make us sync by sending what we cannot read.
     pub(in crate::engine) async fn catch_up(
@@ -286,7 +187,7 @@ impl Engine {
         self.store().flush().await?;
         self.has_arrived(taken.until);
         for room in taken.rooms {
-            self.wake(&room).await;
+            self.wake(&room);
         }
         Ok(())
     }

@@ -211,7 +211,7 @@ impl Engine {
         }
         self.store().apply(batch)?;
         for room in woken {
-            self.wake(&room).await;
+            self.wake(&room);
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use crate::{
     engine::{
         Engine,
+        actors::actor::RoomActor,
         inbox::accept_tests,
         records::{OpenWork, Rooms, ToDevice},
-        room::RoomActor,
     },
     matrix::Transaction,
     store::Store,
@@ -99,7 +99,7 @@ impl House {
         let value: Value = serde_json::from_str(event.get()).unwrap();
         let id: OwnedEventId = value["event_id"].as_str().unwrap().try_into().unwrap();
         let actor = self.actor(room);
-        let reading = actor.decrypt(ghost, &id, event.get());
+        let reading = actor.room.decrypt(ghost, &id, event.get());
         let read = tokio::time::timeout(WAITS, reading).await;
         read.expect("it waits for nobody").unwrap();
     }
@@ -114,6 +114,7 @@ impl House {
         tokio::spawn(async move {
             let content = json!({"msgtype": "m.text", "body": "x"});
             let _held_back = actor
+                .room
                 .say(&bot(), "m.room.message", &content, "t1".into())
                 .await;
         });
@@ -206,7 +207,9 @@ async fn a_change_of_devices_counts_when_only_a_sync_tells_of_it() {
     let says = async |id: &str| {
         let content = json!({"msgtype": "m.text", "body": id});
         let ghost = sam();
-        let saying = actor.say(&ghost, "m.room.message", &content, id.into());
+        let saying = actor
+            .room
+            .say(&ghost, "m.room.message", &content, id.into());
         saying.await.unwrap();
         let log = house.fake.log();
         log.iter().filter(|line| line.ends_with("/query")).count()

@@ -10,7 +10,7 @@ use crate::{
     engine::{
         EngineError, Words,
         records::{Kept, Passed, What},
-        room::{RoomActor, cause},
+        room::{Room, cause},
     },
     introduction::{
         Effect, Input, Introduction, MEGOLM, Phase, Quote, Refusal, RoomView, Saying, clean_name,
@@ -34,12 +34,15 @@ enum Outcome {
     Missed,
 }
 
-impl RoomActor {
+impl Room {
+    /// Carries out an effect of an introduction. If what had to come before it has failed, the effect
+    /// has.
     pub(in crate::engine) async fn carry_out_introduction(
         &mut self,
         number: u64,
         ghost: &OwnedUserId,
         effect: Effect,
+        before: Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let Some(is) = self
             .record
@@ -56,20 +59,24 @@ impl RoomActor {
                 Ok(()) => return Ok(()),
                 Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
                 Err(error) => {
-                    tracing::info!(room = %self.room, %error, "no conversation is begun");
+                    tracing::info!(room = %self.id, %error, "no conversation is begun");
                     let input = Input::Refused(effect, error.refusal());
                     let effects = self.feed(ghost, &input);
                     return self.settle(self.finish(number), effects);
                 }
             }
         }
-        let input = match self.perform(&is, &effect, &mut batch).await {
+        let outcome = match before {
+            Ok(()) => self.perform(&is, &effect, &mut batch).await,
+            Err(error) => Err(error),
+        };
+        let input = match outcome {
             Ok(Outcome::Done) => Input::Done(effect),
             Ok(Outcome::Looked(view)) => Input::Looked(*view),
             Ok(Outcome::Missed) => Input::Missed,
             Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
             Err(error) => {
-                tracing::info!(room = %self.room, kind = effect.kind(), %error, "refused");
+                tracing::info!(room = %self.id, kind = effect.kind(), %error, "refused");
                 Input::Refused(effect, error.refusal())
             }
         };
@@ -164,7 +171,7 @@ impl RoomActor {
             Effect::TellAsker { saying } => {
                 let plain = saying.plain(is.handle());
                 let html = plain.clone();
-                let source = format!("{} {}", self.room, saying.id());
+                let source = format!("{} {}", self.id, saying.id());
                 let words = Words { plain, html };
                 self.engine.tell(&is.invite.asker, words, source).await?;
             }
@@ -185,7 +192,7 @@ impl RoomActor {
         let (asker, handle, generation) = (&is.invite.asker, &record.handle, record.generation);
         let mut change = directory.begin().await;
         if remember {
-            change.remember_pair(asker, handle, generation, &self.room, self.engine.now())?;
+            change.remember_pair(asker, handle, generation, &self.id, self.engine.now())?;
         } else {
             change.forget_pair(asker, handle, generation);
         }
@@ -209,29 +216,7 @@ impl RoomActor {
             }
         }
         self.get_out(is, reason).await?;
-        Ok(machines.turn_away(&is.ghost, &self.room).await?)
-    }
-
-    /// Leaves, or declines. Not being there any more counts as done, any other refusal does not.
-    async fn get_out(&self, is: &Introduction, reason: Option<&str>) -> Result<(), EngineError> {
-        // A ghost whose handle was released meanwhile has no device, and leaves all the same.
-        let device = self.engine.machines().device_of(&is.ghost)?;
-        let homeserver = self.engine.homeserver().clone();
-        let (ghost, room) = (is.ghost.clone(), self.room.clone());
-        let reason = reason.map(str::to_owned);
-        // To decline, the homeserver asks the server of whoever invited.
-        let leaving = async move {
-            let actor = match &device {
-                Some(device) => Actor::device(&ghost, device),
-                None => Actor::user(&ghost),
-            };
-            match homeserver.leave(actor, &room, reason.as_deref()).await {
-                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
-                other => other,
-            }
-        };
-        let inviter = is.invite.asker.server_name();
-        self.engine.ask(inviter, leaving).await
+        Ok(machines.turn_away(&is.ghost, &self.id).await?)
     }
 
     async fn join(&mut self, is: &Introduction) -> Result<(), EngineError> {
@@ -239,17 +224,13 @@ impl RoomActor {
         if self.place.is_none() {
             self.place = Some(engine.place_for(asker).await?);
         }
-        engine.machines().expect_room(&is.ghost, &self.room).await?;
-        engine.enter(&is.ghost, &self.room, asker).await
+        engine.machines().expect_room(&is.ghost, &self.id).await?;
+        engine.enter(&is.ghost, &self.id, asker).await
     }
 
-    /// Reads the state, and hears what was said since the ghost was invited: the homeserver pushes
-    /// only what comes after the joining.
+    /// Reads the state. What was said since the ghost was invited has been heard by now.
     async fn look(&mut self, is: &Introduction) -> Result<RoomView, EngineError> {
         let view = self.view(&is.ghost).await?;
-        for (event, json) in self.engine.read_back(&is.ghost, &self.room).await? {
-            self.handle(event, json.get(), Batch::new()).await?;
-        }
         self.look_for_keys(&is.ghost).await?;
         Ok(view)
     }
@@ -269,22 +250,6 @@ impl RoomActor {
         Ok(())
     }
 
-    async fn set_state(
-        &self,
-        is: &Introduction,
-        kind: &str,
-        key: &str,
-        content: &Value,
-    ) -> Result<OwnedEventId, EngineError> {
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
-        Ok(self
-            .engine
-            .homeserver()
-            .send_state(actor, &self.room, kind, key, content)
-            .await?)
-    }
-
     async fn asker_name(&self, is: &Introduction) -> Result<String, EngineError> {
         let view = self.view(&is.ghost).await?;
         let asker = &is.invite.asker;
@@ -301,7 +266,7 @@ impl RoomActor {
         let actor = Actor::device(&is.ghost, &device);
         self.engine
             .homeserver()
-            .set_name_in_room(actor, &self.room, &name)
+            .set_name_in_room(actor, &self.id, &name)
             .await?;
         Ok(())
     }
@@ -316,7 +281,7 @@ impl RoomActor {
         }
         match self
             .engine
-            .invite(&is.ghost, &self.room, owner, is.direct)
+            .invite(&is.ghost, &self.id, owner, is.direct)
             .await
         {
             // Allowed by the room, and refused all the same: by the owner, or by their server.
@@ -345,7 +310,7 @@ impl RoomActor {
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
         let sent = self.send_quote(is, &quote, "pass-on", event).await?;
-        batch.put::<Passed>(&(self.room.clone(), event.clone()), &sent)?;
+        batch.put::<Passed>(&(self.id.clone(), event.clone()), &sent)?;
         self.has_passed(is, event, batch)?;
         Ok(())
     }
@@ -360,7 +325,7 @@ impl RoomActor {
         let passed = self
             .engine
             .store()
-            .get::<Passed>(&(self.room.clone(), of.clone()))?;
+            .get::<Passed>(&(self.id.clone(), of.clone()))?;
         let passed = passed.ok_or(EngineError::Refused(Refusal::Unreadable))?;
         let (_, content) = self.read_kept(is, event).await?;
         let name = self.asker_name(is).await?;
@@ -381,7 +346,7 @@ impl RoomActor {
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         if self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))? {
-            batch.delete::<Kept>(&(self.room.clone(), event.clone()));
+            batch.delete::<Kept>(&(self.id.clone(), event.clone()));
         }
         Ok(())
     }
@@ -394,7 +359,7 @@ impl RoomActor {
         let kept = self
             .engine
             .store()
-            .get::<Kept>(&(self.room.clone(), event.clone()))?;
+            .get::<Kept>(&(self.id.clone(), event.clone()))?;
         let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
         self.decrypt(&is.ghost, event, &json).await
     }
@@ -415,14 +380,14 @@ impl RoomActor {
         let passed = self
             .engine
             .store()
-            .get::<Passed>(&(self.room.clone(), of.clone()))?;
+            .get::<Passed>(&(self.id.clone(), of.clone()))?;
         let Some(passed) = passed else { return Ok(()) };
         let device = self.engine.device_of(&is.ghost)?;
         let actor = Actor::device(&is.ghost, &device);
         let transaction = self.transaction_id(&is.ghost, "take-back", of.as_str());
         self.engine
             .homeserver()
-            .redact(actor, &self.room, &passed, None, transaction)
+            .redact(actor, &self.id, &passed, None, transaction)
             .await?;
         Ok(())
     }
@@ -477,7 +442,7 @@ impl RoomActor {
         self.engine.drain_for(&is.ghost).await;
         self.engine
             .machines()
-            .forget_room(&is.ghost, &self.room)
+            .forget_room(&is.ghost, &self.id)
             .await?;
         let others = self.record.introductions.iter();
         if others
@@ -491,13 +456,13 @@ impl RoomActor {
             for heard in &is.heard {
                 for event in std::iter::once(&heard.event).chain(&heard.edit) {
                     if !self.is_needed(event, Some(&is.ghost))? {
-                        gone.delete::<Kept>(&(self.room.clone(), event.clone()));
+                        gone.delete::<Kept>(&(self.id.clone(), event.clone()));
                     }
                 }
             }
             self.engine.store().apply(gone)?;
         }
-        let room = prefix(&self.room);
+        let room = prefix(&self.id);
         loop {
             let mut gone = Batch::new();
             // Where a conversation goes on, what is kept may wait for its turn there.

@@ -5,19 +5,18 @@ use serde_json::Value;
 
 use crate::{
     crypto::{DecryptError, Distrust},
-    directory::{Ask, PairAdvice, Verdict, WriteLock},
     engine::{
-        Engine, EngineError,
+        EngineError,
         event::RoomEvent,
+        introductions::admission::admission,
         records::{Arrived, Inbox, Kept, What},
-        room::RoomActor,
+        room::Room,
     },
-    handle::Handle,
     introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
     store::Batch,
 };
 
-impl RoomActor {
+impl Room {
     /// A ghost was invited by `asker`.
     pub(in crate::engine) async fn ghost_invited(
         &mut self,
@@ -38,15 +37,15 @@ impl RoomActor {
             return self.settle(batch, []);
         }
         if known.is_none()
-            && let Some(old) = engine.replaced_by(ghost, asker, &self.room).await?
+            && let Some(old) = engine.replaced_by(ghost, asker, &self.id).await?
         {
             let upgraded = Arrived::Upgraded {
-                to: self.room.clone(),
+                to: self.id.clone(),
                 by: asker.clone(),
             };
             batch.put::<Inbox>(&(old.clone(), engine.next()), &upgraded)?;
             self.settle(batch, [])?;
-            engine.wake(&old).await;
+            engine.wake(&old);
             return Ok(());
         }
         let (admission, lock) = match known {
@@ -69,7 +68,7 @@ impl RoomActor {
         self.settle(batch, effects)?;
         drop(lock);
         if left_alone {
-            self.engine.machines().turn_away(ghost, &self.room).await?;
+            self.engine.machines().turn_away(ghost, &self.id).await?;
         }
         Ok(())
     }
@@ -86,11 +85,11 @@ impl RoomActor {
         let at = introductions.iter().position(|is| is.ghost == *ghost);
         let state = at.map(|at| introductions.remove(at));
         let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
-        let Some(decision) = decide(state, &self.room, ghost, input, now, rules) else {
+        let Some(decision) = decide(state, &self.id, ghost, input, now, rules) else {
             return Vec::new();
         };
         let phase = &decision.state.phase;
-        tracing::debug!(room = %self.room, %ghost, ?phase, "decided");
+        tracing::debug!(room = %self.id, %ghost, ?phase, "decided");
         introductions.insert(at.unwrap_or(introductions.len()), decision.state);
         let effects = decision.effects.into_iter();
         effects
@@ -181,7 +180,7 @@ impl RoomActor {
         json: &str,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        let place = |event: &OwnedEventId| (self.room.clone(), event.clone());
+        let place = |event: &OwnedEventId| (self.id.clone(), event.clone());
         let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
         // A conversation in the same room may have to carry it.
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
@@ -236,7 +235,7 @@ impl RoomActor {
                 DecryptError::Untrusted { .. } => Some(HeardKind::Untrusted),
                 // Replayed or forged: nobody is told, nothing is passed on.
                 error => {
-                    tracing::warn!(room = %self.room, %error, "an event is ignored");
+                    tracing::warn!(room = %self.id, %error, "an event is ignored");
                     None
                 }
             },
@@ -266,20 +265,16 @@ impl RoomActor {
             .collect();
         let mut effects = Vec::new();
         for event in waiting {
-            let Some(json) = self
-                .engine
-                .store()
-                .get::<Kept>(&(self.room.clone(), event))?
-            else {
+            let Some(json) = self.engine.store().get::<Kept>(&(self.id.clone(), event))? else {
                 continue;
             };
-            let Some(event) = RoomEvent::parse(&json, Some(&self.room)) else {
+            let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
                 continue;
             };
             if let Some(kind) = self.listen(ghost, &event, &json).await?
                 && kind != HeardKind::Unreadable
             {
-                batch.put::<Kept>(&(self.room.clone(), event.id.clone()), &json)?;
+                batch.put::<Kept>(&(self.id.clone(), event.id.clone()), &json)?;
                 let input = Input::Heard {
                     event: event.id,
                     sender: event.sender,
@@ -339,88 +334,4 @@ fn heard_kind(kind: &str, content: &Value) -> Option<HeardKind> {
         kind if kind.starts_with("m.key.verification") || kind == "m.reaction" => None,
         _ => Some(HeardKind::Other),
     }
-}
-
-/// Asks the directory. What it counts stands in `batch`; the lock is held until that is written.
-pub(in crate::engine) async fn admission<'a>(
-    engine: &'a Engine,
-    ghost: &OwnedUserId,
-    asker: &OwnedUserId,
-    direct: bool,
-    batch: &mut Batch,
-) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
-    if engine.is_ours(asker) {
-        return Ok((Admission::GhostAsking, None));
-    }
-    let now = engine.now();
-    let directory = engine.directory();
-    // What is in our namespace and can be no handle's ghost belongs to nobody.
-    let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
-        return Ok((Admission::LeaveAlone, None));
-    };
-    let mut change = directory.begin().await;
-    let verdict = change.ask(&Ask {
-        asker,
-        handle: &handle,
-        now,
-    })?;
-    let asks_first = matches!(verdict, Verdict::Request { .. });
-    let admission = match verdict {
-        Verdict::Relay { owner, .. }
-        | Verdict::Request {
-            owner,
-            masked: true,
-            ..
-        } => {
-            let shown = change.lookup(&handle)?.map(|record| record.handle);
-            Admission::Introduce {
-                owner,
-                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
-                strict: false,
-                asks_first,
-                masked: true,
-                back_to: match direct {
-                    true => engine.lead_back(asker, ghost).await?,
-                    false => None,
-                },
-            }
-        }
-        Verdict::Introduce {
-            owner,
-            generation,
-            strict,
-        }
-        | Verdict::Request {
-            owner,
-            generation,
-            strict,
-            ..
-        } => {
-            let shown = change.lookup(&handle)?.map(|record| record.handle);
-            Admission::Introduce {
-                owner,
-                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
-                strict: strict || engine.settings().strict,
-                asks_first,
-                masked: false,
-                back_to: match direct && !asks_first {
-                    true => match change.pair_advice(asker, &handle, generation, now)? {
-                        PairAdvice::LeadBack { room } => Some(room),
-                        PairAdvice::Introduce => None,
-                    },
-                    false => None,
-                },
-            }
-        }
-        Verdict::NotNow(why) => {
-            tracing::info!(why = why.metric_label(), "an invite is declined");
-            Admission::NotNow
-        }
-        Verdict::Unclaimed { decline: true } => Admission::Unclaimed,
-        Verdict::Unclaimed { decline: false } => Admission::LeaveAlone,
-        Verdict::OwnHandle { .. } => Admission::OwnHandle,
-    };
-    let (changed, lock) = change.into_parts();
-    batch.merge(changed);
-    Ok((admission, Some(lock)))
 }

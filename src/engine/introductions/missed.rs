@@ -3,7 +3,7 @@
 use ruma::api::Direction;
 
 use crate::{
-    engine::{EngineError, event::RoomEvent, records::Seen, room::RoomActor},
+    engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
     introduction::{HeardKind, Introduction},
     matrix::Actor,
 };
@@ -11,7 +11,7 @@ use crate::{
 /// How many events are looked through, back from the leaving.
 const LAST: u32 = 30;
 
-impl RoomActor {
+impl Room {
     /// Whether the asker has said something before the ghost left, and after its last look. It may
     /// be anything that would have been passed on, and what the owner was given no key for as well
     /// as what they were: that cannot be told from here.
@@ -24,11 +24,11 @@ impl RoomActor {
         let back = Direction::Backward;
         let homeserver = self.engine.homeserver();
         let page = homeserver
-            .messages(actor, &self.room, None, back, LAST)
+            .messages(actor, &self.id, None, back, LAST)
             .await?;
         let mut before_leaving = false;
         for json in page.events {
-            let Some(event) = RoomEvent::parse(json.get(), Some(&self.room)) else {
+            let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
                 continue;
             };
             if let Some((user, membership)) = event.membership() {

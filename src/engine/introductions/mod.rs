@@ -1,5 +1,6 @@
 //! Introductions: what their rooms hear, and how their effects are carried out.
 
+pub(in crate::engine) mod admission;
 pub(in crate::engine) mod effects;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod missed;

@@ -15,23 +15,22 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt as _;
 use ruma::{OwnedUserId, UserId};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
     crypto::{CryptoError, Renewed},
-    directory::{FreezeReason, HandleState},
+    directory::HandleState,
     engine::{
         Engine, EngineError,
         control_rooms::state::ControlEffect,
         records::{
-            Arrived, ControlRooms, Inbox, Kept, OpenWork, Outbox, Passed, Restores, Revisits,
-            SyncTokens, ToDevice, What,
+            Arrived, ControlRooms, Inbox, Kept, OpenWork, Outbox, Passed, RestoreRecord, Restores,
+            Revisits, SyncTokens, ToDevice, What,
         },
     },
     handle::Handle,
     matrix::Actor,
-    store::{Batch, Made, Store, StoreError, Table},
+    store::{Batch, Store, StoreError, Table},
 };
 
 /// Tables that a backup does without: they say how far the service is with an earlier one.
@@ -44,23 +43,7 @@ const AT_ONCE: usize = 4;
 /// How many users are asked about in one request.
 const ASKED_AT_ONCE: usize = 100;
 /// How many changed handles are listed by name.
-const LISTED: usize = 1000;
-
-/// How far a restore is. Stays when it is done, to tell a handle that changed since the backup from
-/// one that somebody else has taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::engine) struct RestoreRecord {
-    /// When it began.
-    pub begun_at: Timestamp,
-    /// When the backup was made.
-    pub made: Option<Made>,
-    /// Whether it is done.
-    pub done: bool,
-    /// How many ghosts have new devices.
-    pub renewed: u32,
-    /// Ghosts that changed since the backup, and what about them.
-    pub changed: Vec<(OwnedUserId, String)>,
-}
+pub(in crate::engine) const LISTED: usize = 1000;
 
 /// Drops what waited for anything before the restore. Does nothing for a store that was not
 /// restored, or when it was done before.
@@ -136,10 +119,6 @@ impl Engine {
         Ok(())
     }
 
-    fn restoration(&self) -> Result<RestoreRecord, StoreError> {
-        Ok(self.store().get::<Restores>(&0)?.unwrap_or_default())
-    }
-
     async fn renew_all(&self) -> Result<(), EngineError> {
         let bot = self.settings().bot.clone();
         match self.machines().renew(&bot).await? {
@@ -189,55 +168,6 @@ impl Engine {
         let mut batch = Batch::new();
         batch.put::<Restores>(&0, &record)?;
         self.store().apply(batch)
-    }
-
-    /// A ghost is not as the backup says: its handle reaches nobody until the admin has looked at
-    /// it, and the ghost is in no room.
-    pub(in crate::engine) async fn freeze_changed(
-        &self,
-        ghost: &OwnedUserId,
-        what: &str,
-    ) -> Result<(), EngineError> {
-        tracing::warn!(%ghost, what, "changed since the backup");
-        let mut record = self.restoration()?;
-        if record.changed.len() < LISTED && !record.changed.iter().any(|(known, _)| known == ghost)
-        {
-            record.changed.push((ghost.clone(), what.to_owned()));
-        }
-        let mut change = self.directory().begin().await;
-        if let Some(handle) = Handle::of_ghost(ghost.localpart()) {
-            change.freeze_changed(&handle, ghost, self.now())?;
-        }
-        let (mut batch, lock) = change.into_parts();
-        batch.put::<Restores>(&0, &record)?;
-        self.store().commit(batch).await?;
-        drop(lock);
-        self.leave_everywhere(ghost).await
-    }
-
-    /// A name that we do not know is somebody's: after a restore it is most likely a handle that
-    /// was claimed since the backup. Says whether there was a restore.
-    pub(in crate::engine) async fn is_lost_in_restore(
-        &self,
-        ghost: &OwnedUserId,
-    ) -> Result<bool, EngineError> {
-        let Some(record) = self.store().get::<Restores>(&0)? else {
-            return Ok(false);
-        };
-        if record.changed.iter().any(|(known, _)| known == ghost) {
-            return Ok(true);
-        }
-        self.freeze_changed(ghost, "it is on the homeserver and not in the backup")
-            .await?;
-        Ok(true)
-    }
-
-    /// Why a handle whose ghost turns out to be somebody else's is frozen.
-    pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
-        Ok(match self.store().contains::<Restores>(&0)? {
-            true => FreezeReason::ChangedSinceBackup,
-            false => FreezeReason::GhostNotOurs,
-        })
     }
 
     /// Looks on the homeserver for ghosts that the backup does not know. It offers no list of a
@@ -358,7 +288,7 @@ impl Engine {
         };
         batch.put::<Inbox>(&(room.clone(), self.next()), &told)?;
         self.store().commit(batch).await?;
-        self.wake(&room).await;
+        self.wake(&room);
         Ok(true)
     }
 }

@@ -14,10 +14,10 @@ use crate::{
     engine::{
         Engine, Parts, Settings,
         control_rooms::state::{Control, ControlEffect, Task, Words},
-        maintenance::restore::{RestoreRecord, prepare},
+        maintenance::restore::prepare,
         records::{
-            Arrived, ControlRooms, Due, Inbox, OpenWork, Outbox, Restores, Revisits, RoomRecord,
-            Rooms, SyncTokens, ToDevice, ToDeviceItem, What,
+            Arrived, ControlRooms, Due, Inbox, OpenWork, Outbox, RestoreRecord, Restores, Revisits,
+            RoomRecord, Rooms, SyncTokens, ToDevice, ToDeviceItem, What,
         },
     },
     handle::{Handle, HandleRules},

@@ -11,7 +11,7 @@ use crate::{
         control_rooms::state::{Control, ControlPhase},
         event::RoomEvent,
         inbox::accept::Taken,
-        introductions::inputs::admission,
+        introductions::admission::admission,
         records::{ControlRooms, Conversations, OpenWork, Revisits, RoomRecord, Rooms, SyncTokens},
     },
     introduction::{Introduction, Invite, Reason},

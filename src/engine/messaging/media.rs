@@ -6,7 +6,7 @@ use ruma::OwnedEventId;
 use serde_json::{Value, json};
 
 use crate::{
-    engine::{EngineError, room::RoomActor},
+    engine::{EngineError, room::Room},
     matrix::Actor,
     relay::{Participant, Reload},
 };
@@ -14,7 +14,7 @@ use crate::{
 /// What was uploaded anew for the event that is being carried: the new address by the old one.
 pub(in crate::engine) type Uploaded = (Option<OwnedEventId>, HashMap<String, String>);
 
-impl RoomActor {
+impl Room {
     /// A file of another homeserver would tell which: its bytes, which are encrypted as a rule and
     /// are not looked at, are given to ours.
     ///

@@ -1,6 +1,8 @@
 //! Reading and sending in a room as one of our users.
 
+pub(in crate::engine) mod decrypt;
 pub(in crate::engine) mod media;
+pub(in crate::engine) mod membership;
 pub(in crate::engine) mod room_cache;
 pub(in crate::engine) mod send;
 #[cfg(test)]

@@ -11,8 +11,9 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 
 use crate::{
     clock::Timestamp,
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, room::Room},
     introduction::RoomView,
+    matrix::Actor,
 };
 
 /// How many rooms are remembered.
@@ -81,6 +82,28 @@ impl Engine {
         let view = Arc::new(self.view_of(user, room).await?);
         self.0.views.put(room, view.clone(), now, turn);
         Ok(view)
+    }
+
+    /// A room as one of our users sees it.
+    pub(in crate::engine) async fn view_of(
+        &self,
+        user: &OwnedUserId,
+        room: &ruma::RoomId,
+    ) -> Result<RoomView, EngineError> {
+        let device = self.device_of(user)?;
+        let actor = Actor::device(user, &device);
+        let state = self.homeserver().room_state(actor, room).await?;
+        Ok(RoomView::from_state(state.iter().map(|event| &**event)))
+    }
+}
+
+impl Room {
+    /// The room as one of our users sees it.
+    pub(in crate::engine) async fn view(
+        &self,
+        user: &OwnedUserId,
+    ) -> Result<RoomView, EngineError> {
+        self.engine.view_of(user, &self.id).await
     }
 }
 

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use crate::{
-    crypto::{CryptoError, DecryptError, EncryptError, EncryptTo},
-    engine::{Engine, EngineError, event::RoomEvent, room::RoomActor},
+    crypto::{EncryptError, EncryptTo},
+    engine::{Engine, EngineError, event::RoomEvent, room::Room},
     introduction::{Refusal, RoomView},
     matrix::Actor,
-    store::Batch,
 };
 
 /// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
@@ -33,70 +32,9 @@ impl Engine {
             .device_of(user)?
             .ok_or(EngineError::Refused(Refusal::Impossible))
     }
-
-    /// A room as one of our users sees it.
-    pub(in crate::engine) async fn view_of(
-        &self,
-        user: &OwnedUserId,
-        room: &ruma::RoomId,
-    ) -> Result<RoomView, EngineError> {
-        let device = self.device_of(user)?;
-        let actor = Actor::device(user, &device);
-        let state = self.homeserver().room_state(actor, room).await?;
-        Ok(RoomView::from_state(state.iter().map(|event| &**event)))
-    }
 }
 
-impl RoomActor {
-    /// Decrypts an event; when its key is missing, fetches what the homeserver still holds for
-    /// this ghost and tries once more.
-    pub(in crate::engine) async fn decrypt(
-        &self,
-        user: &OwnedUserId,
-        _event: &OwnedEventId,
-        json: &str,
-    ) -> Result<(String, Value), EngineError> {
-        let mut batch = Batch::new();
-        let decrypted = self.decrypt_with(user, json, &mut batch).await?;
-        self.engine.store().apply(batch)?;
-        Ok(decrypted)
-    }
-
-    /// The same; that it was heard is noted in `batch`.
-    pub(in crate::engine) async fn decrypt_with(
-        &self,
-        user: &OwnedUserId,
-        json: &str,
-        batch: &mut Batch,
-    ) -> Result<(String, Value), EngineError> {
-        let raw = RawValue::from_string(json.to_owned())?;
-        let (machines, room) = (self.engine.machines(), &self.room);
-        let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
-        if let Err(DecryptError::NoKey { .. }) = decrypted {
-            // It may have arrived together with the event, and be on its way to the machine.
-            self.engine.drain_for(user).await;
-            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
-        }
-        if let Err(DecryptError::NoKey { .. }) = decrypted
-            && self.engine.catch_up(user).await?
-        {
-            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
-        }
-        let decrypted = decrypted?;
-        Ok((
-            decrypted.event_type,
-            serde_json::from_str(decrypted.content.get())?,
-        ))
-    }
-
-    /// The room as one of our users sees it.
-    pub(in crate::engine) async fn view(
-        &self,
-        user: &OwnedUserId,
-    ) -> Result<RoomView, EngineError> {
-        self.engine.view_of(user, &self.room).await
-    }
-
+impl Room {
     /// Encrypts for everybody who is joined or invited, and sends. There is no other way to send.
     pub(in crate::engine) async fn say(
         &self,
@@ -111,7 +49,7 @@ impl RoomActor {
             .filter(|reader| *reader != user)
             .cloned()
             .collect();
-        let room = &self.room;
+        let room = &self.id;
         self.say_to(
             user,
             room,
@@ -133,7 +71,7 @@ impl RoomActor {
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
         let view = self.view(user).await?;
-        let (room, kind) = (&self.room, "m.room.message");
+        let (room, kind) = (&self.id, "m.room.message");
         self.say_to(user, room, &view, recipients, kind, content, transaction)
             .await
     }
@@ -147,7 +85,7 @@ impl RoomActor {
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
         let view = self.view(user).await?;
-        let (room, kind) = (&self.room, "m.room.message");
+        let (room, kind) = (&self.id, "m.room.message");
         self.say_where_readable(user, room, &view, must_read, kind, content, transaction)
             .await
     }
@@ -297,9 +235,4 @@ impl RoomActor {
             .send_message(actor, room, kind, &encrypted, transaction)
             .await?)
     }
-}
-
-/// Errors of machines that mean that a ghost is not ours any more.
-pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
-    matches!(error, EngineError::Crypto(CryptoError::Foreign { .. }))
 }

@@ -4,14 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use crate::{
     engine::{
         EngineError,
         inbox::accept_tests,
         records::{Conversations, What},
-        room::{Repeatable, RoomActor},
+        room::{Repeatable, Room},
     },
     introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
@@ -28,19 +27,18 @@ fn sam() -> OwnedUserId {
 }
 
 /// Sam's ghost in a room with Alice.
-async fn actor() -> (RoomActor, FakeHomeserver, Arc<TestClock>) {
+async fn actor() -> (Room, FakeHomeserver, Arc<TestClock>) {
     let clock = Arc::new(TestClock::at(1_795_376_395_450));
     let (engine, _, fake) = accept_tests::engine_at(clock.clone()).await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     alice.sign().await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
     fake.add_room(room(), &[alice.user(), &sam()]);
-    let notify = Arc::new(Notify::new());
-    let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let actor = Room::load(engine, room().to_owned()).unwrap();
     (actor, fake, clock)
 }
 
-async fn say(actor: &RoomActor, transaction: &str) -> ruma::OwnedEventId {
+async fn say(actor: &Room, transaction: &str) -> ruma::OwnedEventId {
     let content = json!({"msgtype": "m.text", "body": "hello"});
     actor
         .say(&sam(), "m.room.message", &content, transaction.into())
@@ -106,7 +104,7 @@ async fn a_ghost_tries_to_join_for_two_minutes_and_to_leave_until_it_has() {
 }
 
 /// What a room shows to a ghost that has left it, the newest first.
-async fn missed(actor: &RoomActor, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
+async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
     let events = events.iter().map(|event| (*event).clone()).collect();
     fake.put_history(room().as_str(), events);
     let invite = Invite {
@@ -130,8 +128,7 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
     let (engine, store, fake) = accept_tests::engine_at(clock).await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
-    let notify = Arc::new(Notify::new());
-    let actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let actor = Room::load(engine, room().to_owned()).unwrap();
     let read = async |text: &str| -> serde_json::Value {
         let event = alice.says(room(), &[&sam()], text).await;
         serde_json::from_str(event.get()).unwrap()
@@ -162,8 +159,7 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
 async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
     let clock = Arc::new(TestClock::at(1_795_376_395_450));
     let (engine, store, _fake) = accept_tests::engine_at(clock.clone()).await;
-    let notify = Arc::new(Notify::new());
-    let mut actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let event = ruma::owned_event_id!("$invite");
     let arrived = actor.engine.now();
     let mut batch = crate::store::Batch::new();
@@ -180,8 +176,7 @@ async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
 async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
     let clock = Arc::new(TestClock::at(1_795_376_395_450));
     let (engine, store, _fake) = accept_tests::engine_at(clock).await;
-    let notify = Arc::new(Notify::new());
-    let mut actor = RoomActor::load(engine, room().to_owned(), notify).unwrap();
+    let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let id = "conversation".to_owned();
     let mut conversation = relay::Conversation {
         id: id.clone(),

@@ -1,0 +1,242 @@
+//! A room's actor: takes what arrives in order, lets it be decided, carries out what follows.
+
+use std::{sync::Arc, time::Duration};
+
+use ruma::OwnedRoomId;
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Timestamp,
+    engine::{
+        Engine, EngineError,
+        records::{Arrived, Due, Inbox, Outbox, Rooms, What},
+        retry::INSIST,
+        room::Room,
+    },
+    store::{Batch, prefix},
+};
+
+/// For how long an empty actor stays, so that a lively room does not load it again and again.
+pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
+
+/// How much is looked at, and made sure of, at a time.
+pub(in crate::engine) const AT_ONCE: usize = 32;
+
+/// The loop of one room.
+pub(in crate::engine) struct RoomActor {
+    pub(in crate::engine) room: Room,
+    notify: Arc<Notify>,
+}
+
+impl RoomActor {
+    pub(in crate::engine) fn load(
+        engine: Engine,
+        room: OwnedRoomId,
+        notify: Arc<Notify>,
+    ) -> Result<Self, EngineError> {
+        let room = Room::load(engine, room)?;
+        let mut actor = Self { room, notify };
+        actor.take_up()?;
+        Ok(actor)
+    }
+
+    /// An introduction in the middle of something has an effect in the outbox; should that ever be
+    /// missing, nobody is left waiting for it.
+    pub(in crate::engine) fn take_up(&mut self) -> Result<(), EngineError> {
+        let store = self.room.engine.store();
+        if !store
+            .scan::<Outbox>(&prefix(&self.room.id), None, 1)?
+            .is_empty()
+        {
+            return Ok(());
+        }
+        let mut effects = Vec::new();
+        for is in &self.room.record.introductions {
+            let ghost = &is.ghost;
+            effects.extend(is.under_way().into_iter().map(|effect| What::Introduction {
+                ghost: ghost.clone(),
+                effect,
+            }));
+        }
+        if effects.is_empty() {
+            return Ok(());
+        }
+        self.room.settle(Batch::new(), effects)
+    }
+
+    pub(in crate::engine) async fn run(mut self) -> Result<(), EngineError> {
+        let mut stop = self.room.engine.0.stop.subscribe();
+        loop {
+            if *stop.borrow() {
+                return Err(EngineError::Stopping);
+            }
+            match self.step().await {
+                Ok(true) => {
+                    self.room.failures = 0;
+                    self.room.failing = None;
+                }
+                Ok(false) => {
+                    let pause = self.until_wake();
+                    let idle = pause.is_none();
+                    tokio::select! {
+                        () = self.notify.notified() => {}
+                        () = tokio::time::sleep(pause.unwrap_or(IDLE)) => {
+                            if idle && self.room.engine.retire_actor(&self.room.id)? {
+                                return Ok(());
+                            }
+                        }
+                        _ = stop.changed() => {}
+                    }
+                }
+                Err(error) => {
+                    let pause = self.room.pause_after(&error);
+                    // What was decided and not written has not happened; and whoever waits for a
+                    // slow server keeps nobody else from being introduced.
+                    self.room.record = self
+                        .room
+                        .engine
+                        .store()
+                        .get::<Rooms>(&self.room.id)?
+                        .unwrap_or_default();
+                    self.room.written = None;
+                    self.room.place = None;
+                    tracing::warn!(room = %self.room.id, %error, ?pause, "trying again");
+                    // A key may come any moment, and so may a conversation; nothing else makes
+                    // waiting shorter.
+                    let key = matches!(error, EngineError::KeyOnItsWay | EngineError::NotThereYet);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.notify.notified(), if key => {}
+                        _ = stop.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is due, what has arrived, or one deadline; false when there is nothing to do.
+    pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
+        let engine = self.room.engine.clone();
+        let store = engine.store();
+        let due = store.scan::<Outbox>(&prefix(&self.room.id), None, AT_ONCE)?;
+        if !due.is_empty() {
+            self.carry_out_all(due).await?;
+            return Ok(true);
+        }
+        let together = match self.room.takes_together() {
+            true => AT_ONCE,
+            false => 1,
+        };
+        let mut arrived = store.scan::<Inbox>(&prefix(&self.room.id), None, together)?;
+        let is_sure = |((_, number), arrived): &((OwnedRoomId, u64), Arrived)| {
+            let event = matches!(arrived, Arrived::Event(_) | Arrived::AfterGap(_));
+            !event || engine.is_arrived(*number)
+        };
+        arrived.truncate(arrived.iter().take_while(|it| is_sure(it)).count());
+        if together > 1 && self.room.take_messages(&arrived).await? {
+            return Ok(true);
+        }
+        if let Some(((_, number), arrived)) = arrived.into_iter().next() {
+            let given = arrived.clone();
+            match self.room.take(number, arrived).await {
+                Err(error)
+                    if error.is_transient() && self.room.has_insisted(number, INSIST, &error) =>
+                {
+                    tracing::error!(room = %self.room.id, %error, "an event is given up");
+                    self.room.give_up(number, given)?;
+                }
+                Err(error) if !error.is_transient() => {
+                    tracing::error!(room = %self.room.id, %error, "an event cannot be handled");
+                    self.room.give_up(number, given)?;
+                }
+                taken => taken?,
+            }
+            return Ok(true);
+        }
+        self.tick().await
+    }
+
+    /// Carries out what is due, in order. What is about to be shown to others must not be forgotten
+    /// by us; but what becomes of a message would be found out anew from the inbox, and its
+    /// transaction id with it.
+    pub(in crate::engine) async fn carry_out_all(
+        &mut self,
+        due: Vec<((OwnedRoomId, u64), Due)>,
+    ) -> Result<(), EngineError> {
+        let engine = self.room.engine.clone();
+        let store = engine.store();
+        for (at, (key, due)) in due.into_iter().enumerate() {
+            // What was carried out before may have taken back what was to follow.
+            if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
+                continue;
+            }
+            if !self.room.is_repeatable(key.1, &due.what)? {
+                store.flush().await?;
+            }
+            self.carry_out(key.1, due).await?;
+            self.room.failures = 0;
+            self.room.failing = None;
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn carry_out(
+        &mut self,
+        number: u64,
+        due: Due,
+    ) -> Result<(), EngineError> {
+        let kind = due.what.kind();
+        tracing::debug!(room = %self.room.id, kind, "carrying out");
+        self.room.due_since = due.since;
+        let before = self.room.hear_before(&due.what).await;
+        match due.what {
+            What::Introduction { ghost, effect } => {
+                self.room
+                    .carry_out_introduction(number, &ghost, effect, before)
+                    .await
+            }
+            What::Control(effect) => self.room.carry_out_control(number, effect, before).await,
+            What::Relay {
+                conversation,
+                effect,
+            } => {
+                self.room
+                    .carry_out_relay(number, conversation, effect)
+                    .await
+            }
+        }
+    }
+
+    pub(in crate::engine) async fn tick(&mut self) -> Result<bool, EngineError> {
+        let due = self.wake().is_some_and(|at| at <= self.room.engine.now());
+        if due {
+            self.room.tick_introductions()?;
+            self.room.tick_control()?;
+            self.room.tick_calls().await?;
+        }
+        Ok(due)
+    }
+
+    pub(in crate::engine) fn wake(&self) -> Option<Timestamp> {
+        let introductions = self.room.record.introductions.iter();
+        let deadlines =
+            introductions.filter_map(|is| is.deadline(&self.room.engine.0.settings.rules));
+        deadlines
+            .chain(
+                self.room
+                    .record
+                    .control
+                    .as_ref()
+                    .and_then(|control| control.wake()),
+            )
+            .chain(self.room.engine.calls().next(&self.room.id))
+            .min()
+    }
+
+    pub(in crate::engine) fn until_wake(&self) -> Option<Duration> {
+        self.wake().map(|at| {
+            at.since(self.room.engine.now())
+                .min(Duration::from_secs(3600))
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! What lies between the last event that a room has handled and the next one, read from its history.
+
+use ruma::{OwnedUserId, api::Direction};
+
+use crate::{
+    engine::{
+        EngineError,
+        control_rooms::state::ControlEffect,
+        event::RoomEvent,
+        inbox::{
+            gap::{PAGES, begins_for},
+            sync::GAP_BYTES,
+        },
+        records::{CopiesOf, Seen, What},
+        room::Room,
+    },
+    introduction::Effect,
+    matrix::{Actor, bounds::DeadLetterReason},
+    store::{Batch, StoreError, prefix},
+};
+
+/// Maximum number of events that are read back when the bot comes into a room.
+const READ_BACK: u32 = 30;
+
+impl Room {
+    /// Takes in, in the room's order, what lies between the last thing that was handled here and
+    /// this event, the event itself, and what there is behind it. What was taken in before this one
+    /// has been handled by now.
+    pub(in crate::engine) async fn make_sure(
+        &mut self,
+        this: RoomEvent,
+        json: &str,
+    ) -> Result<(), EngineError> {
+        let before = &this.id.clone();
+        let seat = self.record.seat.as_ref();
+        let Some(ghost) = seat.and_then(|seat| seat.ghosts.first()).cloned() else {
+            return Ok(());
+        };
+        let device = self.engine.device_of(&ghost)?;
+        let actor = Actor::device(&ghost, &device);
+        let engine = self.engine.clone();
+        let around = engine
+            .homeserver()
+            .context(actor, &self.id, before, 0)
+            .await;
+        let (mut from, mut on) = match around {
+            Ok(around) => (around.start, around.end),
+            // Not to be seen by the ghost: neither is what lies before it.
+            Err(error) if !error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut newest_first = Vec::new();
+        let mut bytes = 0;
+        'back: for _ in 0..PAGES {
+            let Some(token) = from.as_deref() else { break };
+            let back = Direction::Backward;
+            let page = engine.history(actor, &self.id, Some(token), back).await?;
+            if page.events.is_empty() {
+                break;
+            }
+            bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
+            if bytes > GAP_BYTES {
+                let (reason, room) = (DeadLetterReason::GapTooLarge, &self.id);
+                engine.note_gap(reason, &ghost, room, bytes).await?;
+                break;
+            }
+            for json in page.events {
+                // What was said before it came is not for it.
+                if begins_for(&ghost, &json) {
+                    break 'back;
+                }
+                let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
+                    continue;
+                };
+                // What our own users say is known, and their coming and going is not lost.
+                if self.engine.is_ours(&event.sender) || event.id == *before {
+                    continue;
+                }
+                let seen = self.engine.store().get::<Seen>(&event.id)?;
+                if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
+                    break 'back;
+                }
+                // As text only: parsed, an event takes several times as much.
+                newest_first.push(json);
+            }
+            from = page.end;
+        }
+        for json in newest_first.into_iter().rev() {
+            if let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) {
+                self.handle(event, json.get(), Batch::new()).await?;
+            }
+        }
+        self.handle(this, json, Batch::new()).await?;
+        // A transaction that failed comes again, and what was lost lay behind it.
+        for _ in 0..PAGES {
+            let Some(token) = on.as_deref() else { break };
+            let forward = Direction::Forward;
+            let page = engine
+                .history(actor, &self.id, Some(token), forward)
+                .await?;
+            if page.events.is_empty() {
+                break;
+            }
+            for json in page.events {
+                let event = RoomEvent::parse(json.get(), Some(&self.id));
+                if let Some(event) = event.filter(|event| !self.engine.is_ours(&event.sender)) {
+                    self.handle(event, json.get(), Batch::new()).await?;
+                }
+            }
+            on = page.end;
+        }
+        Ok(())
+    }
+
+    /// Whether an event was handled so long ago that only its copies tell of it, or nothing does.
+    pub(in crate::engine) fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
+        let mut copies = prefix(&self.id);
+        copies.extend(prefix(&event.id));
+        let store = self.engine.store();
+        Ok(self.engine.may_be_forgotten(event)
+            || !store.scan::<CopiesOf>(&copies, None, 1)?.is_empty())
+    }
+
+    /// Hears what an effect has to know of: what was said before one of our users came, since the
+    /// homeserver pushes only what comes after the joining.
+    pub(in crate::engine) async fn hear_before(&mut self, what: &What) -> Result<(), EngineError> {
+        match what {
+            What::Introduction {
+                ghost,
+                effect: Effect::Look,
+            } => self.hear_since_invite(ghost).await,
+            What::Control(ControlEffect::Look) => self.look_around().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn hear_since_invite(&mut self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let mut introductions = self.record.introductions.iter();
+        if !introductions.any(|is| is.ghost == *ghost) {
+            return Ok(());
+        }
+        for (event, json) in self.engine.read_back(ghost, &self.id).await? {
+            self.handle(event, json.get(), Batch::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks who is here; the person may have written before the bot came.
+    async fn look_around(&mut self) -> Result<(), EngineError> {
+        let bot = self.engine.settings().bot.clone();
+        let view = self.view(&bot).await?;
+        self.judged(&view, Batch::new()).await?;
+        if !self.is_ready() {
+            return Ok(());
+        }
+        let device = self.engine.device_of(&bot)?;
+        let actor = Actor::device(&bot, &device);
+        let homeserver = self.engine.homeserver();
+        let page = homeserver
+            .messages(actor, &self.id, None, Direction::Backward, READ_BACK)
+            .await?;
+        for json in page.events.iter().rev() {
+            let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
+                continue;
+            };
+            if event.membership().is_none() && !self.engine.is_ours(&event.sender) {
+                self.handle(event, json.get(), Batch::new()).await?;
+            }
+        }
+        Ok(())
+    }
+}

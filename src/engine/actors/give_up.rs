@@ -1,0 +1,80 @@
+//! What becomes of an arrival that cannot be dealt with.
+
+use ruma::OwnedUserId;
+
+use crate::{
+    engine::{
+        EngineError,
+        conversations::failures::NOT_DELIVERED,
+        event::RoomEvent,
+        records::{Arrived, Conversations, Inbox, Rooms},
+        room::Room,
+    },
+    introduction::{HeardKind, Input},
+    relay,
+    store::Batch,
+};
+
+impl Room {
+    /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
+    /// sender is told; nothing else may hold up the room for ever.
+    pub(in crate::engine) fn give_up(
+        &mut self,
+        number: u64,
+        arrived: Arrived,
+    ) -> Result<(), EngineError> {
+        let store = self.engine.store();
+        self.record = store.get::<Rooms>(&self.id)?.unwrap_or_default();
+        self.written = None;
+        let mut batch = Batch::new();
+        batch.delete::<Inbox>(&(self.id.clone(), number));
+        let mut effects = Vec::new();
+        if let Arrived::Event(json) | Arrived::AfterGap(json) = arrived
+            && let Some(event) = RoomEvent::parse(&json, Some(&self.id))
+            && event.kind == "m.room.encrypted"
+        {
+            self.engine.mark_seen(&event.id, true, &mut batch)?;
+            if let Some(seat) = self.record.seat.clone() {
+                return self.give_up_carrying(&seat.conversation, &event, batch);
+            }
+            let open = self.record.introductions.iter().filter(|is| is.is_open());
+            let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
+            for ghost in ghosts {
+                let input = Input::Heard {
+                    event: event.id.clone(),
+                    sender: event.sender.clone(),
+                    kind: HeardKind::Unreadable,
+                };
+                effects.extend(self.feed(&ghost, &input));
+            }
+        }
+        self.settle(batch, effects)
+    }
+
+    /// The same in a conversation: its sender is told.
+    pub(in crate::engine) fn give_up_carrying(
+        &mut self,
+        id: &str,
+        event: &RoomEvent,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let known = engine.store().known::<Conversations>(&id.to_owned())?;
+        let place = known.and_then(|known| {
+            let place = known.place_of(&self.id)?;
+            known.person_at(place, &event.sender).map(|_| place)
+        });
+        let inputs: Vec<relay::Input> = place
+            .map(|place| relay::Input::NotCarried {
+                place,
+                event: event.id.clone(),
+                words: NOT_DELIVERED.to_owned(),
+            })
+            .into_iter()
+            .collect();
+        let lock = engine.converse(id, &inputs, &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        Ok(())
+    }
+}

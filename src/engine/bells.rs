@@ -1,0 +1,92 @@
+//! Bells: what is put into a room's inbox is taken when the room is rung.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+};
+
+use ruma::{OwnedRoomId, RoomId};
+use tokio::sync::Notify;
+
+use crate::engine::Engine;
+
+/// The bells of all rooms that have an actor, or are to have one.
+#[derive(Default)]
+pub(in crate::engine) struct Bells {
+    rooms: Mutex<Rooms>,
+    /// Told when a room was rung that has no actor.
+    unanswered: Notify,
+}
+
+#[derive(Default)]
+struct Rooms {
+    bells: HashMap<OwnedRoomId, Arc<Notify>>,
+    /// Those of them that were rung and have no actor yet.
+    unanswered: Vec<(OwnedRoomId, Arc<Notify>)>,
+}
+
+impl Bells {
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self, room: &RoomId) {
+        let mut rooms = self.rooms();
+        if let Some(bell) = rooms.bells.get(room) {
+            return bell.notify_one();
+        }
+        let bell = Arc::new(Notify::new());
+        rooms.bells.insert(room.to_owned(), bell.clone());
+        rooms.unanswered.push((room.to_owned(), bell));
+        drop(rooms);
+        self.unanswered.notify_one();
+    }
+
+    /// Waits for rooms that were rung and have no actor, and returns them with their bells.
+    pub(in crate::engine) async fn unanswered(&self) -> Vec<(OwnedRoomId, Arc<Notify>)> {
+        loop {
+            let rung = std::mem::take(&mut self.rooms().unanswered);
+            if !rung.is_empty() {
+                return rung;
+            }
+            self.unanswered.notified().await;
+        }
+    }
+
+    /// Takes a room's bell away if `may_go` says so, while nobody can ring it.
+    pub(in crate::engine) fn remove_if<E>(
+        &self,
+        room: &RoomId,
+        may_go: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let mut rooms = self.rooms();
+        let goes = may_go()?;
+        if goes {
+            rooms.bells.remove(room);
+        }
+        Ok(goes)
+    }
+
+    /// Takes this bell away, unless the room has another one by now.
+    pub(in crate::engine) fn remove(&self, room: &RoomId, bell: &Arc<Notify>) {
+        let mut rooms = self.rooms();
+        if rooms
+            .bells
+            .get(room)
+            .is_some_and(|it| Arc::ptr_eq(it, bell))
+        {
+            rooms.bells.remove(room);
+        }
+    }
+}
+
+impl Engine {
+    /// Makes the room's actor look at what has arrived. Whatever it is to find must have been
+    /// written before.
+    pub(in crate::engine) fn wake(&self, room: &RoomId) {
+        // Before the start everything waits in the inbox.
+        if !self.stopping() && self.0.started.load(Ordering::Acquire) {
+            self.0.bells.ring(room);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! By which ghost, and under which name, the people of a conversation are shown to the others.
+
+use rand::Rng as _;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+
+use crate::{
+    directory::{HandleRecord, Mode, PAIR_RETRY},
+    engine::{Engine, EngineError, conversations::repository::is_there},
+    introduction::Refusal,
+    relay::{Conversation, Input, Seat, Standing},
+    store::Batch,
+};
+
+/// How somebody is called in other people's portals who has chosen nothing else.
+pub(in crate::engine) const SOMEONE: &str = "Someone";
+
+/// The digits of a made-up ghost's name.
+pub(in crate::engine) const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+impl Engine {
+    /// The room that somebody has with a masked handle's ghost already. Whoever tries again soon
+    /// after being led back has no use for it.
+    pub(in crate::engine) async fn lead_back(
+        &self,
+        asker: &UserId,
+        ghost: &UserId,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let Some(conversation) = self.conversation_with(asker, ghost)? else {
+            return Ok(None);
+        };
+        let Some((index, person)) = conversation
+            .people
+            .iter()
+            .enumerate()
+            .find(|(_, person)| person.user == asker && person.ghost != ghost)
+        else {
+            return Ok(None);
+        };
+        // Somebody whom the others cannot hear any more has no use for the room they had.
+        let mut others = conversation
+            .people
+            .iter()
+            .filter(|other| other.ghost == ghost);
+        if !others.any(|other| other.takes_part()) {
+            return Ok(None);
+        }
+        let room = conversation.room(person.place(index)).cloned();
+        let now = self.now();
+        let led_back = conversation.led_back_at;
+        let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
+        let was_there = matches!(
+            person.seat,
+            Seat::Portal {
+                standing: Standing::Left,
+                ..
+            }
+        );
+        if room.is_none() || lately || !(is_there(person) || was_there) {
+            return Ok(None);
+        }
+        let mut batch = Batch::new();
+        let inputs = [Input::LedBack {
+            at: now,
+            person: index,
+        }];
+        let (lock, rooms) = self.converse(&conversation.id, &inputs, &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        for room in rooms {
+            self.wake(&room);
+        }
+        Ok(room)
+    }
+
+    /// The ghost by which the other one's portal shows whoever has begun a conversation of two, how
+    /// it is called, and whether it is made up for this conversation. It is their masked handle
+    /// where they have exactly one: which of several they would like to be known by is not ours to
+    /// say.
+    pub(in crate::engine) fn shown_to_one(
+        &self,
+        person: &UserId,
+        not: &UserId,
+    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        let handles = self.directory().handles_of(person)?;
+        let mut masked = handles
+            .iter()
+            .filter(|record| record.is_active() && record.mode == Mode::Masked);
+        if let (Some(record), None) = (masked.next(), masked.next())
+            && let Some(ghost) = self.ghost_of(record)
+            && ghost != *not
+        {
+            return Ok((ghost, record.handle.to_string(), false));
+        }
+        self.shown_to_many(person)
+    }
+
+    /// The same in a group, for which it is always made up. There, somebody may be in the origin
+    /// and have a portal as well: what is said in both at the same time would tell them whose a
+    /// masked handle is.
+    pub(in crate::engine) fn shown_to_many(
+        &self,
+        person: &UserId,
+    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        let name = self.directory().appearance(person)?;
+        let ghost = self.made_up_ghost()?;
+        Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
+    }
+
+    /// Whether calls in a conversation hide where people are: as soon as one of the masked wants it.
+    pub(in crate::engine) fn hides_addresses(
+        &self,
+        conversation: &Conversation,
+    ) -> Result<bool, EngineError> {
+        for person in &conversation.people {
+            if let Seat::Portal { .. } = person.seat
+                && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
+                && !record.hide_addresses
+            {
+                continue;
+            }
+            if let Seat::Portal { .. } = person.seat {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(in crate::engine) fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
+        let server = &self.0.settings.server_name;
+        UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()
+    }
+
+    pub(in crate::engine) fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
+        let server = &self.0.settings.server_name;
+        let mut rng = rand::rng();
+        let name: String = (0..16)
+            .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
+            .collect();
+        UserId::parse(format!("@_dm_.p{name}:{server}"))
+            .map_err(|_| EngineError::Refused(Refusal::Impossible))
+    }
+}

@@ -1,0 +1,133 @@
+//! Ghosts as users of the homeserver: made, taken away, and whether their handles can be trusted.
+
+use ruma::OwnedUserId;
+
+use crate::{
+    crypto::CryptoError,
+    directory::FreezeReason,
+    engine::{
+        Engine, EngineError,
+        maintenance::restore::LISTED,
+        records::{RestoreRecord, Restores, SyncTokens},
+    },
+    handle::Handle,
+    matrix::{Actor, MatrixError},
+    store::StoreError,
+};
+
+/// Errors of machines that mean that a ghost is not ours any more.
+pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
+    matches!(error, EngineError::Crypto(CryptoError::Foreign { .. }))
+}
+
+impl Engine {
+    /// Makes a ghost with its keys. A name that somebody else holds freezes the handle: whoever
+    /// has the account could be taken for its owner.
+    pub(in crate::engine) async fn make_ghost(
+        &self,
+        ghost: &OwnedUserId,
+        name: &str,
+        strict: bool,
+    ) -> Result<(), EngineError> {
+        let made = if strict {
+            self.machines().provision_keyless(ghost, name).await
+        } else {
+            self.machines().provision(ghost, name).await
+        };
+        match made.map_err(EngineError::from) {
+            Err(error) if is_foreign(&error) => {
+                tracing::error!(%ghost, %error, "the handle is frozen");
+                if let Some(record) = self.directory().by_ghost(ghost)? {
+                    let mut change = self.directory().begin().await;
+                    change.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
+                    change.commit().await?;
+                }
+                Err(error)
+            }
+            Err(error) => Err(error),
+            // From here on a sync shows only what is new.
+            Ok(()) if self.store().get::<SyncTokens>(ghost)?.is_none() => {
+                self.sync_until_empty(ghost).await
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A conversation belongs to the owner, never to the name.
+    pub(in crate::engine) async fn leave_everywhere(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<(), EngineError> {
+        let actor = Actor::user(ghost);
+        let rooms = match self.homeserver().joined_rooms(actor).await {
+            Ok(rooms) => rooms,
+            // It was never made.
+            Err(MatrixError::Refused { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for room in rooms {
+            match self.homeserver().leave(actor, &room, None).await {
+                Ok(()) | Err(MatrixError::Refused { .. }) => {}
+                // One room that is broken keeps nothing else from being taken away.
+                Err(error @ MatrixError::Failing { .. }) => {
+                    tracing::warn!(%ghost, %room, %error, "a ghost cannot leave a room");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) fn restoration(&self) -> Result<RestoreRecord, StoreError> {
+        Ok(self.store().get::<Restores>(&0)?.unwrap_or_default())
+    }
+
+    /// A ghost is not as the backup says: its handle reaches nobody until the admin has looked at
+    /// it, and the ghost is in no room.
+    pub(in crate::engine) async fn freeze_changed(
+        &self,
+        ghost: &OwnedUserId,
+        what: &str,
+    ) -> Result<(), EngineError> {
+        tracing::warn!(%ghost, what, "changed since the backup");
+        let mut record = self.restoration()?;
+        if record.changed.len() < LISTED && !record.changed.iter().any(|(known, _)| known == ghost)
+        {
+            record.changed.push((ghost.clone(), what.to_owned()));
+        }
+        let mut change = self.directory().begin().await;
+        if let Some(handle) = Handle::of_ghost(ghost.localpart()) {
+            change.freeze_changed(&handle, ghost, self.now())?;
+        }
+        let (mut batch, lock) = change.into_parts();
+        batch.put::<Restores>(&0, &record)?;
+        self.store().commit(batch).await?;
+        drop(lock);
+        self.leave_everywhere(ghost).await
+    }
+
+    /// A name that we do not know is somebody's: after a restore it is most likely a handle that
+    /// was claimed since the backup. Says whether there was a restore.
+    pub(in crate::engine) async fn is_lost_in_restore(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<bool, EngineError> {
+        let Some(record) = self.store().get::<Restores>(&0)? else {
+            return Ok(false);
+        };
+        if record.changed.iter().any(|(known, _)| known == ghost) {
+            return Ok(true);
+        }
+        self.freeze_changed(ghost, "it is on the homeserver and not in the backup")
+            .await?;
+        Ok(true)
+    }
+
+    /// Why a handle whose ghost turns out to be somebody else's is frozen.
+    pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
+        Ok(match self.store().contains::<Restores>(&0)? {
+            true => FreezeReason::ChangedSinceBackup,
+            false => FreezeReason::GhostNotOurs,
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! What has arrived before, so that nothing is accepted twice; forgotten after a week.
+
+use std::time::Duration;
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    clock::Timestamp,
+    engine::{
+        Engine,
+        event::RoomEvent,
+        records::{Digests, DigestsByTime, Seen, SeenByTime, SeenEvent},
+    },
+    store::{Batch, StoreError},
+};
+
+/// For how long it is known what has arrived.
+pub(in crate::engine) const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// By so much clocks may differ. What is younger than the rest and not known has never arrived.
+pub(in crate::engine) const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many records by age are looked at, and what they name forgotten, in one write.
+pub(in crate::engine) const AT_ONCE: usize = 100;
+
+/// How many events one such record names.
+pub(in crate::engine) const SEEN_TOGETHER: usize = 100;
+
+/// A to-device message, as far as it is looked at before its machine reads it.
+#[derive(Deserialize)]
+pub(in crate::engine) struct ToDeviceMessage<'a> {
+    #[serde(borrow)]
+    pub(in crate::engine) to_user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sender: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
+/// Tells one to-device message from another: transactions and `/sync` shape the same one
+/// differently, but recipient, sender, type and content stay.
+pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_>) -> [u8; 32] {
+    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes. What it cannot
+    // read is nothing that a machine can, and is told apart as it stands.
+    let canonical = |json: Option<&RawValue>| {
+        let json = json.map_or("null", RawValue::get);
+        serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |it| it.to_string())
+    };
+    let mut hash = Sha256::new();
+    hash.update(user.as_bytes());
+    for part in [message.sender, message.kind, message.content] {
+        let bytes = canonical(part);
+        hash.update([0]);
+        hash.update(bytes.len().to_be_bytes());
+        hash.update(bytes.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+impl Engine {
+    /// Whether an event is so old that it is not known any more whether it has arrived.
+    pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
+        let horizon = self.now() - (SEEN_FOR - CLOCKS);
+        event.sent_at.is_some_and(|at| at < horizon)
+    }
+
+    pub(in crate::engine) fn mark_seen(
+        &self,
+        event: &OwnedEventId,
+        handled: bool,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let seen = self.store().get::<Seen>(event)?;
+        self.mark_seen_as(event, seen, handled, batch)
+    }
+
+    /// The same for whoever has looked.
+    pub(in crate::engine) fn mark_seen_as(
+        &self,
+        event: &OwnedEventId,
+        seen: Option<SeenEvent>,
+        handled: bool,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        let at = match seen {
+            Some(seen) => seen.at,
+            None => {
+                let now = self.now();
+                batch.put::<SeenByTime>(&(now, event.clone()), &None)?;
+                now
+            }
+        };
+        batch.put::<Seen>(event, &SeenEvent { at, handled })
+    }
+
+    /// Forgets what arrived more than a week ago: no homeserver sends it again.
+    pub(in crate::engine) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
+        let Timestamp(horizon) = self.now() - SEEN_FOR;
+        loop {
+            let mut batch = Batch::new();
+            let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;
+            let digests = self.store().scan::<DigestsByTime>(&[], None, AT_ONCE)?;
+            for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
+                for event in more.iter().flatten().chain([&key.1]) {
+                    batch.delete::<Seen>(event);
+                }
+                batch.delete::<SeenByTime>(&key);
+            }
+            for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {
+                batch.delete::<Digests>(&key.1);
+                batch.delete::<DigestsByTime>(&key);
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.store().commit(batch).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn digest(user: &OwnedUserId, message: &Value) -> [u8; 32] {
+        super::digest(user, &serde_json::from_str(&message.to_string()).unwrap())
+    }
+
+    #[test]
+    fn a_transaction_and_a_sync_give_the_same_digest() {
+        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
+        let content = json!({ "b": 1, "a": { "y": 2, "x": 3 } });
+        let pushed = json!({
+            "type": "m.room.encrypted", "sender": "@alice:example.org", "content": content,
+            "to_user_id": user, "to_device_id": "DEV",
+        });
+        let synced = json!({
+            "sender": "@alice:example.org", "content": content, "type": "m.room.encrypted",
+        });
+        assert_eq!(digest(&user, &pushed), digest(&user, &synced));
+        let other: OwnedUserId = "@_dm_kim:example.org".try_into().unwrap();
+        assert_ne!(digest(&user, &pushed), digest(&other, &pushed));
+    }
+
+    #[test]
+    fn fields_cannot_be_shifted_into_one_another() {
+        let user: OwnedUserId = "@_dm_sam:example.org".try_into().unwrap();
+        let one = json!({ "sender": "ab", "type": "c", "content": {} });
+        let two = json!({ "sender": "a", "type": "bc", "content": {} });
+        assert_ne!(digest(&user, &one), digest(&user, &two));
+    }
+}

@@ -1,0 +1,95 @@
+//! Whether somebody may reach the owner of a handle: what the directory says to an invite.
+
+use ruma::OwnedUserId;
+
+use crate::{
+    directory::{Ask, PairAdvice, Verdict, WriteLock},
+    engine::{Engine, EngineError},
+    handle::Handle,
+    introduction::Admission,
+    store::Batch,
+};
+
+/// Asks the directory. What it counts stands in `batch`; the lock is held until that is written.
+pub(in crate::engine) async fn admission<'a>(
+    engine: &'a Engine,
+    ghost: &OwnedUserId,
+    asker: &OwnedUserId,
+    direct: bool,
+    batch: &mut Batch,
+) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
+    if engine.is_ours(asker) {
+        return Ok((Admission::GhostAsking, None));
+    }
+    let now = engine.now();
+    let directory = engine.directory();
+    // What is in our namespace and can be no handle's ghost belongs to nobody.
+    let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
+        return Ok((Admission::LeaveAlone, None));
+    };
+    let mut change = directory.begin().await;
+    let verdict = change.ask(&Ask {
+        asker,
+        handle: &handle,
+        now,
+    })?;
+    let asks_first = matches!(verdict, Verdict::Request { .. });
+    let admission = match verdict {
+        Verdict::Relay { owner, .. }
+        | Verdict::Request {
+            owner,
+            masked: true,
+            ..
+        } => {
+            let shown = change.lookup(&handle)?.map(|record| record.handle);
+            Admission::Introduce {
+                owner,
+                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
+                strict: false,
+                asks_first,
+                masked: true,
+                back_to: match direct {
+                    true => engine.lead_back(asker, ghost).await?,
+                    false => None,
+                },
+            }
+        }
+        Verdict::Introduce {
+            owner,
+            generation,
+            strict,
+        }
+        | Verdict::Request {
+            owner,
+            generation,
+            strict,
+            ..
+        } => {
+            let shown = change.lookup(&handle)?.map(|record| record.handle);
+            Admission::Introduce {
+                owner,
+                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
+                strict: strict || engine.settings().strict,
+                asks_first,
+                masked: false,
+                back_to: match direct && !asks_first {
+                    true => match change.pair_advice(asker, &handle, generation, now)? {
+                        PairAdvice::LeadBack { room } => Some(room),
+                        PairAdvice::Introduce => None,
+                    },
+                    false => None,
+                },
+            }
+        }
+        Verdict::NotNow(why) => {
+            tracing::info!(why = why.metric_label(), "an invite is declined");
+            Admission::NotNow
+        }
+        Verdict::Unclaimed { decline: true } => Admission::Unclaimed,
+        Verdict::Unclaimed { decline: false } => Admission::LeaveAlone,
+        Verdict::OwnHandle { .. } => Admission::OwnHandle,
+    };
+    let (changed, lock) = change.into_parts();
+    batch.merge(changed);
+    Ok((admission, Some(lock)))
+}

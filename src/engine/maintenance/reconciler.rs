@@ -1,0 +1,156 @@
+//! Every ghost is synced now and then, whatever the homeserver has pushed.
+
+use std::time::Duration;
+
+use ruma::OwnedUserId;
+
+use crate::{
+    engine::{Engine, EngineError, records::OpenWork},
+    matrix::{Actor, MatrixError},
+};
+
+/// How many rounds those are asked who could not be reached.
+pub(in crate::engine) const ROUNDS: u32 = 6;
+
+/// How long further gaps are waited for before what was lost is asked for.
+const SETTLE: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Syncs the ghosts with something to do whenever something may have been lost, until the service
+    /// stops.
+    pub(in crate::engine) async fn keep_closing_gaps(&self) {
+        let mut stop = self.0.stop.subscribe();
+        loop {
+            tokio::select! {
+                () = self.0.gap_noted.notified() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SETTLE) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            if let Err(error) = self.reconcile_those_at_work().await {
+                tracing::warn!(%error, "what was lost is asked for later");
+            }
+        }
+    }
+
+    /// Syncs every ghost now and then, at a set rate, until the service stops.
+    pub(in crate::engine) async fn keep_reconciling(&self) {
+        let mut stop = self.0.stop.subscribe();
+        let rate = self.0.settings.reconcile_per_second.max(1);
+        let pause = Duration::from_secs(1) / rate;
+        loop {
+            if let Err(error) = self.reconcile_all(pause).await {
+                tracing::warn!(%error, "reconciling goes on later");
+            }
+            if let Err(error) = self.forget_old_arrivals().await {
+                tracing::error!(%error, "old arrivals cannot be forgotten");
+            }
+            if let Err(error) = self.forget_old_copies().await {
+                tracing::error!(%error, "old copies cannot be forgotten");
+            }
+            if let Err(error) = self.sweep().await {
+                tracing::error!(%error, "what has expired cannot be deleted");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.0.settings.reconcile_every) => {}
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// Ghosts with open work first, then the bot, then the others.
+    pub(in crate::engine) async fn reconcile_all(
+        &self,
+        pause: Duration,
+    ) -> Result<(), EngineError> {
+        let mut first = Vec::new();
+        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
+            first.push(ghost);
+        }
+        first.push(self.0.settings.bot.clone());
+        first.dedup();
+        let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
+        others.retain(|ghost| !first.contains(ghost));
+        for ghost in first.into_iter().chain(others) {
+            if self.stopping() {
+                return Ok(());
+            }
+            let reconciled = match self.sync_until_empty(&ghost).await {
+                Ok(()) => self.leave_forgotten_rooms(&ghost).await,
+                error => error,
+            };
+            if let Err(error) = reconciled {
+                tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
+            }
+            self.drain_for(&ghost).await;
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// A ghost that is not needed leaves: whatever went wrong before, it stays in no room in which
+    /// it has nothing to do.
+    pub(in crate::engine) async fn leave_forgotten_rooms(
+        &self,
+        ghost: &OwnedUserId,
+    ) -> Result<(), EngineError> {
+        if *ghost == self.0.settings.bot {
+            return Ok(());
+        }
+        let device = self.device_of(ghost)?;
+        let actor = Actor::device(ghost, &device);
+        let rooms = {
+            // A portal that the ghost is making is not written down yet.
+            let _nothing_is_made = self.0.creating.lock(ghost.clone()).await;
+            self.homeserver().joined_rooms(actor).await?
+        };
+        for room in rooms {
+            if self
+                .store()
+                .contains::<OpenWork>(&(ghost.clone(), room.clone()))?
+            {
+                continue;
+            }
+            tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
+            match self.homeserver().leave(actor, &room, None).await {
+                Ok(()) | Err(MatrixError::Refused { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.machines().forget_room(ghost, &room).await?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) async fn reconcile_those_at_work(&self) -> Result<(), EngineError> {
+        let mut ghosts = Vec::new();
+        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
+            if ghosts.last() != Some(&ghost) {
+                ghosts.push(ghost);
+            }
+        }
+        let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
+        for round in 0..ROUNDS {
+            let mut failed = Vec::new();
+            for ghost in ghosts {
+                if self.stopping() {
+                    return Ok(());
+                }
+                let synced = self.sync_until_empty(&ghost).await;
+                self.drain_for(&ghost).await;
+                if let Err(error) = synced {
+                    tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
+                    failed.push(ghost);
+                }
+                tokio::time::sleep(pause).await;
+            }
+            if failed.is_empty() {
+                break;
+            }
+            ghosts = failed;
+            tokio::time::sleep(SETTLE * 2_u32.pow(round)).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,23 @@
+//! Deletes what has expired.
+
+use crate::engine::{Engine, EngineError};
+
+/// How many records are deleted in one write.
+pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
+
+impl Engine {
+    /// Deletes what the directory need not remember any more.
+    pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
+        loop {
+            let mut change = self.directory().begin().await;
+            let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
+                + self
+                    .spokesperson()
+                    .sweep(&mut change, self.now(), SWEPT_AT_ONCE)?;
+            change.commit().await?;
+            if looked_at < SWEPT_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Reading an encrypted event by the machine of one of our users.
+
+use ruma::{OwnedEventId, OwnedUserId};
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    crypto::DecryptError,
+    engine::{EngineError, room::Room},
+    store::Batch,
+};
+
+impl Room {
+    /// Decrypts an event; when its key is missing, fetches what the homeserver still holds for
+    /// this ghost and tries once more.
+    pub(in crate::engine) async fn decrypt(
+        &self,
+        user: &OwnedUserId,
+        _event: &OwnedEventId,
+        json: &str,
+    ) -> Result<(String, Value), EngineError> {
+        let mut batch = Batch::new();
+        let decrypted = self.decrypt_with(user, json, &mut batch).await?;
+        self.engine.store().apply(batch)?;
+        Ok(decrypted)
+    }
+
+    /// The same; that it was heard is noted in `batch`.
+    pub(in crate::engine) async fn decrypt_with(
+        &self,
+        user: &OwnedUserId,
+        json: &str,
+        batch: &mut Batch,
+    ) -> Result<(String, Value), EngineError> {
+        let raw = RawValue::from_string(json.to_owned())?;
+        let (machines, room) = (self.engine.machines(), &self.id);
+        let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        if let Err(DecryptError::NoKey { .. }) = decrypted {
+            // It may have arrived together with the event, and be on its way to the machine.
+            self.engine.drain_for(user).await;
+            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        }
+        if let Err(DecryptError::NoKey { .. }) = decrypted
+            && self.engine.catch_up(user).await?
+        {
+            decrypted = machines.decrypt_with(user, room, &raw, batch).await;
+        }
+        let decrypted = decrypted?;
+        Ok((
+            decrypted.event_type,
+            serde_json::from_str(decrypted.content.get())?,
+        ))
+    }
+}

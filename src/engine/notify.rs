@@ -1,0 +1,127 @@
+//! What the bot tells a person: in their control room, or in one that is made for that.
+
+use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    engine::{
+        Engine, EngineError, Words,
+        records::{Arrived, ControlRooms, Inbox},
+        room::Room,
+    },
+    matrix::Actor,
+    relay::Saying,
+    store::Batch,
+};
+
+/// Marks a control room that the bot made: a digest of the person's Matrix ID.
+pub(in crate::engine) const MARK: &str = "chat.stonechat.for";
+
+impl Engine {
+    /// Tells somebody something in their control room, or invites them to one.
+    pub(in crate::engine) async fn tell(
+        &self,
+        person: &OwnedUserId,
+        words: Words,
+        source: String,
+    ) -> Result<(), EngineError> {
+        let room = self.control_room_of(person).await?;
+        let arrived = Arrived::Tell {
+            plain: words.plain,
+            html: words.html,
+            source,
+        };
+        let mut batch = Batch::new();
+        batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+        self.store().commit(batch).await?;
+        self.wake(&room);
+        Ok(())
+    }
+
+    /// Returns the control room of a person. If they have none, one is made, to which they are
+    /// invited. It may be left at any time, so whatever is put into its inbox may find nobody.
+    pub(in crate::engine) async fn control_room_of(
+        &self,
+        person: &OwnedUserId,
+    ) -> Result<OwnedRoomId, EngineError> {
+        if let Some(room) = self.store().get::<ControlRooms>(person)? {
+            return Ok(room);
+        }
+        let _one_at_a_time = self.0.control_rooms.lock(person.clone()).await;
+        match self.store().get::<ControlRooms>(person)? {
+            Some(room) => Ok(room),
+            None => self.make_control_room(person).await,
+        }
+    }
+
+    /// Makes a control room and writes it down. Its own actor invites the person then, which may
+    /// take as long as their server takes.
+    pub(in crate::engine) async fn make_control_room(
+        &self,
+        person: &OwnedUserId,
+    ) -> Result<OwnedRoomId, EngineError> {
+        let bot = self.settings().bot.clone();
+        let device = self.device_of(&bot)?;
+        let actor = Actor::device(&bot, &device);
+        // Creating a room has no transaction id: the mark finds one that was made for the same
+        // person before a crash, or before the answer was lost.
+        let mark = hex::encode(Sha256::digest(person.as_bytes()));
+        if let Some(room) = self.room_with_mark(actor, MARK, &mark).await? {
+            return self.take_as_control_room(&bot, person, room).await;
+        }
+        let mut request = create_room::v3::Request::new();
+        let creation = json!({ MARK: mark });
+        request.creation_content = Some(ruma::serde::Raw::from_json(
+            serde_json::value::to_raw_value(&creation)?,
+        ));
+        request.is_direct = true;
+        request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
+        let encryption = json!({
+            "type": "m.room.encryption",
+            "state_key": "",
+            "content": { "algorithm": "m.megolm.v1.aes-sha2" },
+        });
+        request.initial_state = vec![ruma::serde::Raw::from_json(
+            serde_json::value::to_raw_value(&encryption)?,
+        )];
+        let room = self.homeserver().create_room(actor, request).await?;
+        self.take_as_control_room(&bot, person, room).await
+    }
+
+    pub(in crate::engine) async fn take_as_control_room(
+        &self,
+        bot: &OwnedUserId,
+        person: &OwnedUserId,
+        room: OwnedRoomId,
+    ) -> Result<OwnedRoomId, EngineError> {
+        self.machines().expect_room(bot, &room).await?;
+        // Through the inbox, since the room's actor may have begun already.
+        let made = Arrived::Made {
+            person: person.clone(),
+        };
+        let mut batch = Batch::new();
+        batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
+        batch.put::<ControlRooms>(person, &room)?;
+        self.store().commit(batch).await?;
+        Ok(room)
+    }
+}
+
+impl Room {
+    /// Where nobody can say anything any more, the bot says it.
+    pub(in crate::engine) async fn tell_by_bot(
+        &self,
+        person: &OwnedUserId,
+        saying: &Saying,
+        cause: &str,
+    ) -> Result<(), EngineError> {
+        let room = &self.id;
+        let plain = format!("About https://matrix.to/#/{room} : {}", saying.plain());
+        let html = plain.clone();
+        let words = Words { plain, html };
+        self.engine
+            .tell(person, words, format!("{room}{cause}"))
+            .await
+    }
+}

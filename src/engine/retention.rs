@@ -1,0 +1,53 @@
+//! Which events a room keeps as ciphertext, and until when.
+
+use ruma::{OwnedEventId, OwnedUserId};
+
+use crate::{
+    engine::{
+        EngineError,
+        records::{Kept, Outbox, What},
+        room::Room,
+    },
+    introduction::Introduction,
+    relay::{Conversation, Effect},
+    store::{Batch, prefix},
+};
+
+impl Room {
+    /// Forgets an event once it is carried nowhere else: other portals may still be to come, and
+    /// other ghosts that are on their way in.
+    pub(in crate::engine) fn forget_kept(
+        &self,
+        conversation: &Conversation,
+        event: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let alone = conversation.direct && self.record.introductions.is_empty();
+        if alone || !self.is_needed(event, None)? {
+            batch.delete::<Kept>(&(self.id.clone(), event.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether somebody is still to be introduced with an event, but for one ghost, or it is still
+    /// to be carried somewhere, but for what is being carried out.
+    pub(in crate::engine) fn is_needed(
+        &self,
+        event: &OwnedEventId,
+        but_for: Option<&OwnedUserId>,
+    ) -> Result<bool, EngineError> {
+        let waits = |is: &Introduction| {
+            let mut waiting = is.heard.iter().filter(|heard| !heard.done);
+            waiting.any(|heard| heard.event == *event || heard.edit.as_ref() == Some(event))
+        };
+        let mut introductions = self.record.introductions.iter();
+        if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
+            return Ok(true);
+        }
+        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { event: of, .. }, .. } if of == event);
+        let store = self.engine.store();
+        let queued = store.scan::<Outbox>(&prefix(&self.id), None, usize::MAX)?;
+        let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);
+        Ok(others.any(|(_, due)| carries(&due.what)))
+    }
+}
