@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::{Either, select};
 use harness::{
-    PATIENCE, ServiceOptions, SynapseOptions, World, WorldOptions,
+    PATIENCE, ServiceOptions, Synapse, SynapseOptions, World, WorldOptions,
     hostile::HostileServer,
     synapse::federation::{Authority, Member},
     venv::Venv,
@@ -186,7 +186,15 @@ impl Stage {
     /// Runs an attack while the people of the place go on: one round at least, and further rounds
     /// as long as it lasts. Returns what the attack has found out.
     pub async fn under_attack<T>(&mut self, attack: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut attack = std::pin::pin!(attack);
+        self.under_attack_on(async |_| attack.await).await
+    }
+
+    /// Runs an attack that looks into the homeserver's database, as [`Stage::under_attack`] does.
+    pub async fn under_attack_on<T>(
+        &mut self,
+        attack: impl AsyncFnOnce(&Synapse) -> Result<T>,
+    ) -> Result<T> {
+        let mut attack = std::pin::pin!(attack(&self.world.synapse));
         let mut found = None;
         loop {
             let round = std::pin::pin!(self.people.go_on(&self.world));
@@ -318,28 +326,23 @@ impl Stage {
     /// Waits for something that only the homeserver's database tells: the one number that `sql`
     /// selects has to be `wanted`.
     pub async fn comes_to(&self, sql: &str, values: &[&str], wanted: u64) -> Result<()> {
-        self.comes(sql, values, |is| is == wanted).await.map(drop)
+        comes_to(&self.world.synapse, sql, values, wanted).await
     }
+}
 
-    /// Waits until the one number that `sql` selects is as `wanted` says, and returns it.
-    pub async fn comes(
-        &self,
-        sql: &str,
-        values: &[&str],
-        wanted: impl Fn(u64) -> bool,
-    ) -> Result<u64> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let rows = self.world.synapse.database_says(sql, values).await?;
-            let is = rows.first().and_then(|row| row.first()?.as_u64());
-            if let Some(is) = is.filter(|is| wanted(*is)) {
-                return Ok(is);
-            }
-            if tokio::time::Instant::now() > deadline {
-                bail!("{sql} {values:?} is {is:?} after {PATIENCE:?}");
-            }
-            // A database does not tell of changes.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+/// Waits for something that only the homeserver's database tells, as [`Stage::comes_to`] does.
+pub async fn comes_to(synapse: &Synapse, sql: &str, values: &[&str], wanted: u64) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let rows = synapse.database_says(sql, values).await?;
+        let is = rows.first().and_then(|row| row.first()?.as_u64());
+        if is == Some(wanted) {
+            return Ok(());
         }
+        if tokio::time::Instant::now() > deadline {
+            bail!("{sql} {values:?} is {is:?} after {PATIENCE:?}, not {wanted}");
+        }
+        // A database does not tell of changes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
