@@ -173,9 +173,7 @@ impl Room {
             Effect::Dress { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
-            Effect::Leave { person, sent_away } => {
-                self.leave_alone(conversation, *person, *sent_away).await
-            }
+            Effect::Leave { person, .. } => self.leave_alone(conversation, *person).await,
             Effect::Rename { event } => self.rename(conversation, event, place).await,
             Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
         }

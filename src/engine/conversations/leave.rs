@@ -66,7 +66,6 @@ impl Room {
         &mut self,
         conversation: &Conversation,
         person: usize,
-        sent_away: bool,
     ) -> Result<Vec<Input>, EngineError> {
         let gone = conversation.people.get(person).map(|gone| &gone.ghost);
         let gone = gone.filter(|ghost| !conversation.needs(ghost));
@@ -74,14 +73,16 @@ impl Room {
         let Some(ghost) = gone else {
             return Ok(Vec::new());
         };
-        let left = match self.is_joined(ghost).await? {
-            // It has come back since.
-            true if sent_away => Ok(()),
-            true => self.leave_for_good(ghost).await,
+        let left = match self.is_joined(ghost).await {
+            Ok(true) => {
+                self.ignore_invites(ghost)?;
+                self.leave_for_good(ghost).await
+            }
             // Invited again, it is to come in, and the keys that it is sent are for that. It may
             // have left before a crash, and only then have been invited.
-            false if self.is_about_to_be_invited(ghost)? => Ok(()),
-            false => self.forget_room(ghost).await,
+            Ok(false) if self.is_about_to_be_invited(ghost)? => Ok(()),
+            Ok(false) => self.forget_room(ghost).await,
+            Err(error) => Err(error),
         };
         match left {
             Err(error) if error.is_transient() => return Err(error),
@@ -95,6 +96,30 @@ impl Room {
         batch.delete::<OpenWork>(&(ghost.clone(), self.id.clone()));
         self.settle(batch, [])?;
         Ok(Vec::new())
+    }
+
+    /// Handles the invites of a ghost that wait here. It is joined, so it came by one of them; once it
+    /// has left, they would call it back.
+    fn ignore_invites(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+        let engine = &self.engine;
+        let waiting = engine
+            .store()
+            .scan::<Inbox>(&prefix(&self.id), None, WAITING)?;
+        let mut batch = Batch::new();
+        for (key, arrived) in waiting {
+            match arrived {
+                Arrived::Event(json) | Arrived::AfterGap(json) => {
+                    let event = RoomEvent::parse(&json, Some(&self.id));
+                    let invites = |event: &RoomEvent| matches!(event.membership(), Some((user, "invite")) if user == *ghost);
+                    if let Some(event) = event.filter(invites) {
+                        engine.mark_seen(&event.id, true, &mut batch)?;
+                    }
+                }
+                Arrived::Invite { user, .. } if user == *ghost => batch.delete::<Inbox>(&key),
+                _ => {}
+            }
+        }
+        Ok(engine.store().apply(batch)?)
     }
 
     /// Returns whether the last that has arrived about a ghost, and was not handled, is an invite.

@@ -598,9 +598,23 @@ async fn the_ghost_of_whoever_is_gone_leaves_a_group_alone() {
 async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet() {
     let (mut it, ghost) = without_kim().await;
     it.invite_arrives(&ghost);
+    let mut batch = Batch::new();
+    let again = Arrived::Invite {
+        user: ghost.clone(),
+        state: vec![membership(ghost.as_str(), "invite", None).to_string()],
+    };
+    let key = (origin(), it.engine.next());
+    batch.put::<Inbox>(&key, &again).unwrap();
+    it.store.apply(batch).unwrap();
     it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
     assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    // That invite does not call it back: not as it was pushed, nor as a sync shows it.
+    it.actor.room.engine.store().flush().await.unwrap();
+    it.engine.has_arrived(it.engine.next());
+    while it.actor.step().await.unwrap() {}
+    assert!(it.actor.room.record.introductions.is_empty());
+    assert!(it.fake.rooms_of(&ghost).is_empty());
 }
 
 /// Else it would decline the invite, and never come back.
