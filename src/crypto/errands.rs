@@ -33,14 +33,13 @@ impl Machines {
     /// First what goes to the homeserver alone: a new session may take as long as the slowest server
     /// of those who wrote to the ghost.
     pub(super) async fn run_errands(&self, ghost: &Pinned) -> Result<(), CryptoError> {
-        ghost.slot.errands_due.store(true, Ordering::Relaxed);
+        let number = ghost.slot.errands_due.begin();
         let round = self.run_round(ghost).await;
         match round {
-            Ok(Round::Done) => ghost.slot.errands_due.store(false, Ordering::Relaxed),
+            Ok(Round::Done) => ghost.slot.errands_due.done(number),
             // The other round says how it ended.
             Ok(Round::LeftToAnother) => {}
-            // Another round may have ended well meanwhile.
-            Err(_) => ghost.slot.errands_due.store(true, Ordering::Relaxed),
+            Err(_) => ghost.slot.errands_due.failed(number),
         }
         round.map(drop)
     }

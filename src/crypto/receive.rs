@@ -94,7 +94,7 @@ impl Machines {
         });
         let top_up = left.filter(|left| self.may_top_up(&record, *left));
         let slot = self.existing_slot(user);
-        let due = slot.is_some_and(|slot| slot.errands_due.load(Ordering::Relaxed));
+        let due = slot.is_some_and(|slot| slot.errands_due.is_due());
         // An empty round costs a machine more than decrypting ten messages does.
         if to_device.is_empty() && top_up.is_none() && !due {
             return nothing();

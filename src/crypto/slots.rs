@@ -59,8 +59,7 @@ pub(super) struct Slot {
     pub(super) olm: tokio::sync::Mutex<()>,
     /// Whether a round of errands was asked for that has not begun.
     pub(super) errands_asked: AtomicBool,
-    /// Whether the last round of errands was cut short.
-    pub(super) errands_due: AtomicBool,
+    pub(super) errands_due: ErrandsDue,
     rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
     pub(super) fresh: Fresh,
     /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
@@ -68,6 +67,39 @@ pub(super) struct Slot {
     pub(super) taken_in: AtomicU64,
     /// The rooms whose keys are kept, once they were read from the store.
     pub(super) expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
+}
+
+/// Whether a round of errands was cut short since the last one that ended well. Rounds overlap.
+#[derive(Default)]
+pub(super) struct ErrandsDue {
+    begun: AtomicU64,
+    /// The last round that is under way or was cut short; 0 when nothing is due.
+    due: AtomicU64,
+}
+
+impl ErrandsDue {
+    /// Begins a round, and returns its number.
+    pub(super) fn begin(&self) -> u64 {
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        self.due.fetch_max(number, Ordering::AcqRel);
+        number
+    }
+
+    /// Ends a round that has left nothing; one that began later speaks for itself.
+    pub(super) fn done(&self, number: u64) {
+        let _later = self
+            .due
+            .compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Ends a round that was cut short, also if a later one has ended well meanwhile.
+    pub(super) fn failed(&self, number: u64) {
+        self.due.fetch_max(number, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due.load(Ordering::Acquire) > 0
+    }
 }
 
 /// The lock of a room, and with whom its key was shared.
@@ -94,9 +126,7 @@ impl Slot {
     /// the table has, with the table locked: then nobody can come to have it meanwhile.
     fn is_blank(&self) -> bool {
         let empty = |live: &RwLock<Option<Live>>| live.try_read().is_ok_and(|live| live.is_none());
-        Arc::strong_count(&self.machine) == 1
-            && empty(&self.machine)
-            && !self.errands_due.load(Ordering::Relaxed)
+        Arc::strong_count(&self.machine) == 1 && empty(&self.machine) && !self.errands_due.is_due()
     }
 }
 
@@ -270,7 +300,7 @@ mod tests {
         let slots = Slots::default();
         let held = slots.of(&user(0));
         let due = slots.of(&user(1));
-        due.errands_due.store(true, Ordering::Relaxed);
+        due.errands_due.begin();
         drop(due);
         for n in 2..10_000 {
             slots.of(&user(n));
@@ -278,7 +308,7 @@ mod tests {
         assert!(slots.count() <= Slots::KEPT, "{}", slots.count());
         assert!(Arc::ptr_eq(&held, &slots.of(&user(0))), "one is in use");
         let due = slots.of(&user(1));
-        assert!(due.errands_due.load(Ordering::Relaxed), "work is left");
+        assert!(due.errands_due.is_due(), "work is left");
     }
 
     #[test]
@@ -293,5 +323,24 @@ mod tests {
         }
         assert_eq!(Arc::as_ptr(&slots.of(&user(0))), address);
         drop(away);
+    }
+
+    #[test]
+    fn a_round_that_failed_is_due_however_another_one_ended() {
+        let due = ErrandsDue::default();
+        let (first, second) = (due.begin(), due.begin());
+        due.done(second);
+        assert!(!due.is_due());
+        due.failed(first);
+        assert!(due.is_due(), "the other one was done before");
+        let (third, fourth) = (due.begin(), due.begin());
+        due.failed(fourth);
+        due.done(third);
+        assert!(
+            due.is_due(),
+            "the one that began before it does not speak for it"
+        );
+        due.done(due.begin());
+        assert!(!due.is_due());
     }
 }
