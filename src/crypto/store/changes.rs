@@ -154,13 +154,13 @@ impl Ghost {
                 for (key, plain) in self.list(OLM, &prefix)? {
                     if !kept.pickles.contains_key(&key) {
                         let pickle: PickledSession = decode(OLM, &plain)?;
-                        all.push((pickle.last_use_time, false, pickle.creation_time, key));
+                        all.push((false, pickle.last_use_time, pickle.creation_time, key));
                     }
                 }
                 for (key, pickle) in &kept.pickles {
                     all.push((
-                        pickle.last_use_time,
                         true,
+                        pickle.last_use_time,
                         pickle.creation_time,
                         key.clone(),
                     ));
