@@ -80,9 +80,16 @@ impl Engine {
             }
             let engine = self.clone();
             self.spawn(async move {
-                // Its turn first: a place that waits for a turn would be lost to every other ghost.
-                let _turn = queue.turn.lock().await;
-                let _few_at_a_time = engine.0.to_device.places.acquire().await;
+                let (_few_at_a_time, _turn) = loop {
+                    let place = engine.0.to_device.places.acquire().await;
+                    if let Ok(turn) = queue.turn.try_lock() {
+                        break (place, turn);
+                    }
+                    // A place that waits for a turn would be lost to every other ghost, and a turn
+                    // that waits for a place to those who need this one's messages now.
+                    drop(place);
+                    drop(queue.turn.lock().await);
+                };
                 queue.is_asked.swap(false, Ordering::AcqRel);
                 engine.hand_over_all(&ghost).await;
             });
@@ -187,14 +194,7 @@ impl Engine {
                 Ok((keys, follows)) => {
                     if follows {
                         let (engine, user) = (self.clone(), user.clone());
-                        self.spawn(async move {
-                            let sending = async {
-                                engine.machines().follow_up(&user).await;
-                                Some(())
-                            };
-                            // What a stop cuts short is due again at the next start.
-                            let _stopping = engine.unless_stopping(sending).await;
-                        });
+                        self.spawn(async move { engine.machines().follow_up(&user).await });
                     }
                     for key in keys {
                         let arrived = Arrived::Key { user: user.clone() };
