@@ -287,10 +287,10 @@ impl Engine {
             .provision(&settings.bot, &settings.bot_name)
             .await?;
         self.0.started.store(true, Ordering::Release);
-        self.drain_to_device().await;
-        self.wake_all().await?;
         let engine = self.clone();
         self.spawn(async move { engine.answer_bells().await });
+        self.drain_to_device().await;
+        self.wake_all().await?;
         let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });
         let engine = self.clone();

@@ -29,9 +29,13 @@ impl Engine {
                 () = tokio::time::sleep(SETTLE) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            if let Err(error) = self.reconcile_those_at_work().await {
-                tracing::warn!(%error, "what was lost is asked for later");
-            }
+            // The next gap does not wait until all of these were asked.
+            let engine = self.clone();
+            self.spawn(async move {
+                if let Err(error) = engine.reconcile_those_at_work().await {
+                    tracing::warn!(%error, "what was lost is asked for later");
+                }
+            });
         }
     }
 
