@@ -10,7 +10,8 @@
 //! | `actors` | one actor a room, which takes what arrived there in order, has it decided and carries out what follows |
 //! | `introductions`, `control_rooms` | what a room with an introduction or with the bot hears, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
-//! | `notify`, `ghosts`, `room`, `retry`, `retention` | what the bot tells a person; ghosts as users; a room's record; how long something is tried; which events are kept |
+//! | `notify`, `ghosts`, `room`, `retry`, `retention` | what the bot tells a person; ghosts as users; a room's record; whether something was tried long enough, and how long a room pauses; which events are kept |
+//! | `module_api` | what the homeserver's module is told while a room is created |
 //! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `records`, `event`, `error`, `bells`, `history`, `places`, `keyed` | what is on disk; an event; errors; how a room is woken; a room's history; places for work that other servers can hold up; locks by key |
@@ -19,25 +20,28 @@
 //!
 //! Alice writes to a masked handle, and the conversation exists:
 //!
-//! 1. `inbox::accept`: [`Engine::transaction`] writes the event to the inbox and is acknowledged
-//!    when it is durable.
+//! 1. [`Engine::transaction`] hands it to `inbox::accept`: `accept_transaction` writes the event to
+//!    the inbox, and the transaction is acknowledged when it is durable.
 //! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
 //!    `actors::actor`: `step` takes the event.
-//! 3. `conversations::batch`: `take_messages` takes what waits together (`conversations::inputs` does
-//!    so for everything that is not a message).
+//! 3. `conversations::batch`: `take_messages` takes the messages and reactions that wait together.
+//!    Everything else goes singly through `actors::dispatch` (`take`, `handle`), and so do messages
+//!    after a gap, beside an introduction, and where the bot is.
 //! 4. `conversations::repository`: `decide_on` lets [`crate::relay::decide`] decide, and stages the
 //!    effects in the outbox, in the write that deletes the event from the inbox.
 //! 5. `conversations::effects`: `carry_out_relay` carries each of them out.
-//! 6. `conversations::forward`: `carry` reads the event (`messaging::decrypt`), finds the room that
-//!    it goes to (`conversations::portal_repair`) and translates it ([`crate::relay::carry`]).
+//! 6. `conversations::forward`: `carry` finds the room that the event goes to
+//!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
+//!    ([`crate::relay::carry`]).
 //! 7. `messaging::send`: `say_there` encrypts it for the people there ([`crate::crypto`]) and sends it.
 //! 8. `conversations::event_map`: `note` writes down which event is the copy of which.
 //!
-//! A first message to an open handle takes the first two steps, and then:
+//! The invite of an open handle's ghost, and later each message, takes the first two steps; then:
 //!
 //! 1. `actors::dispatch`: `handle`; `introductions::inputs`: `ghost_invited` asks the directory
 //!    (`introductions::admission`), and [`crate::introduction::decide`] decides.
-//! 2. `introductions::effects`: the ghost joins, looks around, invites the owner.
+//! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `hear_before` hears what was said
+//!    since the invite; `introductions::effects`: the ghost looks, and invites the owner.
 //! 3. `introductions::inputs`: `handle_in_introduction` hears the message; `introductions::effects`:
 //!    `pass_on` quotes it to the owner, and the ghost leaves (`messaging::membership`).
 //!
@@ -45,8 +49,8 @@
 //!
 //! 1. `actors::dispatch`: `handle`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks the
 //!    bot ([`crate::bot::answer`]) and writes what it changed.
-//! 2. `control_rooms::effects`: what it says is sent; `control_rooms::tasks`: what it set going is
-//!    done.
+//! 2. `control_rooms::tasks`: what it set going is done; `control_rooms::effects`: then what it says
+//!    is sent. Other people are told last.
 //!
 //! # What a crash does
 //!
@@ -54,30 +58,6 @@
 //! the outbox until it is done; carrying it out twice is harmless, because its transaction id
 //! follows from the ghost, the room and the event that caused it, and everything else is looked up
 //! before it is changed.
-
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
-use self::{keyed::KeyedLocks, places::Places};
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
-
-use crate::{
-    clock::{Clock, Timestamp},
-    crypto::Machines,
-    directory::Directory,
-    introduction::Rules,
-    matrix::{Homeserver, Transaction},
-    relay::CallWatch,
-    store::{Store, StoreError},
-};
 
 mod actors;
 mod bells;
@@ -99,6 +79,30 @@ mod records;
 mod retention;
 mod retry;
 mod room;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+
+use self::{keyed::KeyedLocks, places::Places};
+use crate::{
+    clock::{Clock, Timestamp},
+    crypto::Machines,
+    directory::Directory,
+    introduction::Rules,
+    matrix::{Homeserver, Transaction},
+    relay::CallWatch,
+    store::{Store, StoreError},
+};
 
 pub use control_rooms::state::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;

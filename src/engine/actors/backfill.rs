@@ -1,4 +1,5 @@
-//! What lies between the last event that a room has handled and the next one, read from its history.
+//! What is read from a room's history: between the last event that was handled and the next one, and
+//! what was said before a ghost or the bot came.
 
 use ruma::{OwnedUserId, api::Direction};
 

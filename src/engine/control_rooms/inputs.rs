@@ -1,4 +1,4 @@
-//! What a room's actor does in a control room.
+//! What a room does in a control room.
 
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::value::RawValue;

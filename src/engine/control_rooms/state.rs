@@ -1,7 +1,7 @@
 //! Control rooms: the encrypted room in which a person and the bot talk. Pure.
 //!
-//! What the bot answers is decided by a [`Spokesperson`]; this module decides when a room is a
-//! control room at all, and what is done about a message whose key has not come.
+//! What the bot answers, and whether a room is a control room, is decided by a [`Spokesperson`]; this
+//! module keeps where the room stands, and what is done about a message whose key has not come.
 
 use std::{fmt, time::Duration};
 

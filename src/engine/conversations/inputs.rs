@@ -1,4 +1,4 @@
-//! What a room's actor does for the conversation that the room shows: who comes in by it, and what
+//! What a room does for the conversation that the room shows: who comes in by it, and what
 //! becomes of an event.
 
 use rand::Rng as _;

@@ -1,5 +1,4 @@
-//! What the rooms of a conversation are called. The origin's name and topic are the truth, and
-//! portals are given them: looked at and compared, so that it may be done twice and in any order.
+//! What the rooms and people of a conversation are called.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;

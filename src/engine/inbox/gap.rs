@@ -3,6 +3,9 @@
 //! What the homeserver lost, a ghost's `/sync` brings later, and for an introduction that is early
 //! enough. A conversation promises an order: so where a gap is possible, its room's history is read
 //! up to the next event before anything more is carried from there.
+//!
+//! This file says where a gap is possible; `actors::backfill` reads the history there, and
+//! `inbox::sync` that of a sync which left something out.
 
 use std::sync::{PoisonError, atomic::Ordering};
 

@@ -1,4 +1,4 @@
-//! What a room's actor does for the introductions in it.
+//! What a room does for the introductions in it.
 
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! A request: the owner is asked before somebody is introduced to them.
+//! A request, in the room where the asker waits: written down for the owner, or withdrawn.
+//! `control_rooms::requests` shows it.
 
 use ruma::{EventId, OwnedEventId};
 

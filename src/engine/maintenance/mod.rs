@@ -1,4 +1,5 @@
-//! What is done on the service's own account: after a restore, and from time to time.
+//! What is done on the service's own account: after a restore, from time to time, and when something
+//! may have been lost.
 
 pub(in crate::engine) mod reconciler;
 pub(in crate::engine) mod restore;

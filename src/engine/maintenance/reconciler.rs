@@ -1,4 +1,5 @@
-//! Every ghost is synced now and then, whatever the homeserver has pushed.
+//! Every ghost is synced now and then, and those with something to do whenever something may have
+//! been lost.
 
 use std::time::Duration;
 

@@ -5,7 +5,8 @@
 //! 2. Every machine gets a new device, signed by the same identity, and the old one is deleted
 //!    ([`crate::crypto::Machines::renew`]).
 //! 3. Every ghost looks where it is: introductions under way are taken up again, pending invites
-//!    are taken in, rooms it has left are noted; the bot finds its control rooms (`stock`).
+//!    are taken in, rooms it has left are noted; the bot finds its control rooms
+//!    (`resync`).
 //! 4. Handles that changed since the backup, as far as can be seen, are frozen.
 //!
 //! Each step can be made again, so after a crash the next start goes on. Afterwards the bot visits

@@ -1,4 +1,4 @@
-//! Deletes what has expired.
+//! Deletes what the directory and the bot need not remember.
 
 use crate::engine::{Engine, EngineError};
 

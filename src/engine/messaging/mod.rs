@@ -1,4 +1,4 @@
-//! Reading and sending in a room as one of our users.
+//! Reading, sending and leaving as one of our users, and what rooms look like.
 
 pub(in crate::engine) mod decrypt;
 pub(in crate::engine) mod media;

@@ -1,4 +1,4 @@
-//! Reading and writing as a ghost or the bot, always encrypted.
+//! Writing as a ghost or the bot, always encrypted.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const LOOK_BACK_PAGES: usize = 10;
 const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
 impl Engine {
-    /// Makes a request on the device of one of our users.
+    /// Returns the device of one of our users, as whom requests are made.
     pub(in crate::engine) fn device_of(
         &self,
         user: &OwnedUserId,
