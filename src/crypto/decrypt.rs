@@ -88,9 +88,9 @@ impl Machines {
         Ok(decrypted)
     }
 
-    /// The same, for whoever decrypts the events of this room for this user alone and one after the
-    /// other: that it was heard is noted in `batch`, to be applied together with what comes of it
-    /// and before the next one is decrypted.
+    /// Decrypts like [`Machines::decrypt`], but stages the replay record in `batch`. The caller must be
+    /// the only one that decrypts this user's events in this room, and must apply `batch` before it
+    /// decrypts the next one.
     pub async fn decrypt_with(
         &self,
         user: &UserId,

@@ -124,7 +124,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// What the admin decided.
+    /// The configuration of the directory.
     pub fn settings(&self) -> &'a DirectorySettings {
         self.directory.settings()
     }

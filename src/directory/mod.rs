@@ -102,7 +102,7 @@ impl Directory {
         }
     }
 
-    /// What the admin decided.
+    /// The configuration of the directory.
     pub fn settings(&self) -> &DirectorySettings {
         &self.inner.settings
     }

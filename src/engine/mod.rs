@@ -227,9 +227,9 @@ struct Inner {
     views: messaging::room_cache::Views,
     /// Whether calls that are being made have relays.
     calls: std::sync::Mutex<CallWatch>,
-    /// How often something may have been lost on the way here.
+    /// Gap epoch: incremented whenever events may have been lost.
     doubts: AtomicU64,
-    /// How often that was so when the last event of a room was taken in.
+    /// The gap epoch at which each room was last checked.
     taken_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// What was lost is about to be asked for.
     gap_noted: Notify,

@@ -29,8 +29,8 @@ impl Room {
         Ok(())
     }
 
-    /// Whether somebody is still to be introduced with an event, but for one ghost, or it is still
-    /// to be carried somewhere, but for what is being carried out.
+    /// Returns whether a kept event is still needed: by the introduction of another ghost than
+    /// `but_for`, or by a queued forward other than the current effect.
     pub(in crate::engine) fn is_needed(
         &self,
         event: &OwnedEventId,

@@ -34,13 +34,14 @@ pub(super) struct Room {
     pub id: OwnedRoomId,
     pub record: RoomRecord,
     pub failures: u32,
-    /// The item that cannot be dealt with at the moment, and since when.
+    /// The number of the item that fails at the moment, and when it failed first.
     pub failing: Option<(u64, Timestamp)>,
-    /// Since when the effect at hand is due.
+    /// When the current effect was queued.
     pub due_since: Timestamp,
-    /// The effect at hand.
+    /// The number of the current effect.
     pub carrying: u64,
-    /// For which effect others are waited for, and up to which of theirs.
+    /// The effect that waits for other rooms' outboxes, and the highest of their numbers that it waits
+    /// for.
     pub behind: Option<(u64, u64)>,
     /// A place among the introductions that go on at the same time.
     pub place: Option<Place>,

@@ -12,7 +12,7 @@ use super::{
     scrub::{Scrubber, is_content, is_html, is_prose},
 };
 
-/// As deep may a content be nested.
+/// Maximum nesting depth of an event's content.
 const DEPTH_AT_MOST: usize = 100;
 
 /// The longest content, in bytes of JSON. An event may have 65,536 bytes in all, and encryption

@@ -11,7 +11,7 @@ use super::{
     scrub::{Instead, STRUCK, Scrubber},
 };
 
-/// As deep as the spec allows.
+/// Maximum nesting depth of HTML elements, as in the specification.
 const DEPTH_AT_MOST: usize = 100;
 
 /// As many mentions are looked for in the plain text.

@@ -226,9 +226,8 @@ impl Store {
             .transpose()
     }
 
-    /// A record that is read much more often than it is changed: it is decoded once, and kept as long
-    /// as nobody changes it (or among the last few thousand that were read like this). The same as
-    /// [`Store::get`], in whatever order the two are used.
+    /// Returns a record like [`Store::get`], decoded once and shared, from a cache of the few thousand
+    /// records used last. A write invalidates its entry, so both always agree.
     pub fn known<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
     where
         T::Value: Send + Sync,

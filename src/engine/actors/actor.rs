@@ -16,10 +16,10 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// For how long an empty actor stays, so that a lively room does not load it again and again.
+/// How long an actor with nothing to do stays, so that a lively room does not load it repeatedly.
 pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
 
-/// How much is looked at, and made sure of, at a time.
+/// Maximum number of inbox or outbox items that are processed between two flushes.
 pub(in crate::engine) const AT_ONCE: usize = 32;
 
 /// The loop of one room.
@@ -114,7 +114,8 @@ impl RoomActor {
         }
     }
 
-    /// What is due, what has arrived, or one deadline; false when there is nothing to do.
+    /// Carries out what is due, else takes what has arrived, else acts on one deadline. Returns `false`
+    /// if there is nothing to do.
     pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.room.engine.clone();
         let store = engine.store();

@@ -95,8 +95,8 @@ impl Room {
         let numbers = from..engine.next();
         self.settle(batch, [])?;
         let after = engine.store().known::<Conversations>(&seat.conversation)?;
-        // What was taken in can be taken in again, from the inbox, and leads to the same as long as
-        // nothing else is decided.
+        // After a crash these items are taken from the inbox again, with the same result as long as
+        // nothing else is decided on this conversation in between.
         let repeatable = settled && after.as_ref() == Some(&before);
         if repeatable {
             engine.0.changes.is_seen(engine.store().applied());

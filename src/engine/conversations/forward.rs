@@ -202,8 +202,8 @@ impl Room {
         Ok(seen.map_or(self.due_since, |seen| seen.at))
     }
 
-    /// Whether what is not known yet may be known in a moment: a message can be seen in this room,
-    /// and answered, before the one that carried it here has written down that it did.
+    /// Returns whether the target event may still get a counterpart. A message can be seen here, and
+    /// answered, slightly before the actor that forwarded it has recorded which event it is.
     fn may_know_soon(
         &mut self,
         conversation: &Conversation,

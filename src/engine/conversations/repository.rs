@@ -29,14 +29,14 @@ pub(in crate::engine) struct Deciding<'a>(
     #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
 );
 
-/// When a conversation was changed last. Read and written by whoever holds the lock.
+/// Whether the latest change of a conversation is durable. Guarded by the lock on decisions.
 #[derive(Default)]
 pub(in crate::engine) struct Changes {
-    /// Whoever held the lock last has changed one, in a batch that is applied by now.
+    /// Set if the last holder of the lock changed a conversation; its batch is applied by now.
     just_now: AtomicBool,
-    /// How many batches there were at the most when it was applied.
+    /// Upper bound of that batch's number.
     applied: AtomicU64,
-    /// How many there were with the last decision that others may see before it is durable.
+    /// The number of the last batch whose decision others may see before it is durable.
     seen: AtomicU64,
 }
 
@@ -45,8 +45,8 @@ impl Changes {
         self.just_now.store(true, Ordering::Release);
     }
 
-    /// Whether no crash could bring back a conversation as it was before: with how many batches were
-    /// applied and how many are durable. To be asked before anything is decided.
+    /// Returns whether a crash could bring back no older state of a conversation, given the numbers of
+    /// the last applied and the last durable batch. Must be asked before anything is decided.
     pub(in crate::engine) fn are_durable(&self, applied: u64, durable: u64) -> bool {
         if self.just_now.swap(false, Ordering::AcqRel) {
             self.applied.store(applied, Ordering::Release);

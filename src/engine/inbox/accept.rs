@@ -36,9 +36,9 @@ pub(in crate::engine) struct KeyCounts {
     pub fallback: Option<Vec<OneTimeKeyAlgorithm>>,
 }
 
-/// From one answer to the next where there is nothing to make sure of. A homeserver sends the next
-/// transaction as soon as it has the answer, and each costs both sides more than what is in it: while
-/// much is said, more of it comes back at a time. Whoever speaks alone waits for nothing.
+/// Minimum time between two answers to transactions that hold only our own echoes. The homeserver
+/// sends the next one as soon as it has the answer, so under load a short pause lets more events share
+/// a transaction. Somebody who speaks alone waits for nothing.
 const ECHOES: Duration = Duration::from_millis(2);
 
 /// When a transaction was answered last that held nothing to make sure of: what we have said
