@@ -103,7 +103,7 @@ impl EngineError {
             Self::Refused(refusal) => refusal.clone(),
             Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
             Self::Decrypt(_) | Self::KeyOnItsWay => Refusal::Unreadable,
-            // Whoever cannot be encrypted for after some insisting is as good as without a device.
+            // After some tries, somebody for whom nothing can be encrypted counts as without a device.
             Self::Encrypt(
                 EncryptError::NoSignedDevice { users }
                 | EncryptError::KeysUnknown { users }

@@ -15,7 +15,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Errors of machines that mean that a ghost is not ours any more.
+/// Returns whether an error of a machine means that a ghost is no longer ours.
 pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
     matches!(error, EngineError::Crypto(CryptoError::Foreign { .. }))
 }

@@ -21,7 +21,7 @@ impl Engine {
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, DirectoryError> {
         let nobody = vec![None; ghosts.len()];
-        // Whoever names more handles than this is looking for something else: of so many ghosts
+        // Somebody who names more handles than this is looking for something else: of so many ghosts
         // all but the first decline.
         if self.is_ours(asker) || ghosts.len() > self.settings().handles_per_room {
             return Ok(nobody);

@@ -109,7 +109,7 @@ impl Engine {
 }
 
 impl Room {
-    /// Where nobody can say anything any more, the bot says it.
+    /// Lets the bot say what can no longer be said in a room.
     pub(in crate::engine) async fn tell_by_bot(
         &self,
         person: &OwnedUserId,

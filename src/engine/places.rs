@@ -65,7 +65,7 @@ impl Bounded {
         }
     }
 
-    /// Waits for a place. Whoever waits because of their own server holds nothing meanwhile.
+    /// Waits for a place. Who waits because of their own server holds nothing meanwhile.
     async fn acquire(&self, server: &ServerName) -> Option<Place> {
         let of_server = self
             .servers

@@ -90,7 +90,7 @@ impl RoomActor {
                 }
                 Err(error) => {
                     let pause = self.room.pause_after(&error);
-                    // What was decided and not written has not happened; and whoever waits for a
+                    // What was decided and not written has not happened; and an actor that waits for a
                     // slow server keeps nobody else from being introduced.
                     self.room.record = self
                         .room

@@ -17,7 +17,7 @@ use crate::{
 
 impl Room {
     /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
-    /// sender is told; nothing else may hold up the room for ever.
+    /// sender is told; nothing else may hold up the room forever.
     pub(in crate::engine) fn give_up(
         &mut self,
         number: u64,

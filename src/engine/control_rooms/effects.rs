@@ -206,7 +206,7 @@ impl Room {
         }
     }
 
-    /// Nobody can be asked who cannot be invited: whoever waits for their answer hears it now.
+    /// Somebody who cannot be invited cannot be asked: who waits for it is told now.
     fn not_invited(&mut self, batch: Batch) -> Result<(), EngineError> {
         let person = self.person_here()?;
         let requests = self.engine.directory().requests_of(&person)?.into_iter();
@@ -226,7 +226,7 @@ impl Room {
         self.settle(batch, effects.into_iter().map(What::Control))
     }
 
-    /// What the bot says, for the person alone, whoever else may have come in meanwhile.
+    /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
     pub(in crate::engine) async fn say_words(
         &self,
         words: &Words,

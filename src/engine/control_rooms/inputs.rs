@@ -118,7 +118,7 @@ impl Room {
             }
             return Ok(self.engine.store().apply(batch)?);
         }
-        // Whoever comes or goes: look whether this is still a room of two.
+        // Somebody came or left: look whether this is still a room of two.
         if matches!(control.phase, ControlPhase::Ready | ControlPhase::Looking) {
             self.engine
                 .machines()
@@ -204,7 +204,7 @@ impl Room {
         let answer = engine.spokesperson().answer(message, &mut change)?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
-        // Whoever asked is answered before somebody else is told.
+        // The person who asked is answered before anybody else is told.
         let (tell, before): (Vec<Task>, Vec<Task>) = answer
             .tasks
             .into_iter()

@@ -81,7 +81,7 @@ impl Room {
             return self.settle(batch, []);
         };
         let Some((name, line)) = engine.what_is_asked(&request).await? else {
-            // Nobody waits any more.
+            // Nobody is waiting.
             let mut change = engine.directory().begin().await;
             change.close_request(&person, number)?;
             change.commit().await?;
@@ -108,7 +108,7 @@ impl Room {
 }
 
 impl Engine {
-    /// Who asks, and their opening line if it can be read; `None` when nobody waits any more.
+    /// Who asks, and their opening line if it can be read; `None` if nobody is waiting.
     pub(in crate::engine) async fn what_is_asked(
         &self,
         request: &Request,

@@ -34,7 +34,7 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Answer, DirectoryError>;
     /// How it shows a request to the owner.
     fn request(&self, shown: &Shown<'_>, directory: &Directory) -> Result<Words, DirectoryError>;
-    /// Deletes what it need not remember any more; says how many records it looked at.
+    /// Deletes what has expired; returns how many records it looked at.
     fn sweep(
         &self,
         change: &mut Change<'_>,
@@ -115,7 +115,7 @@ pub enum Task {
         /// Without keys of ours.
         strict: bool,
     },
-    /// The handle has no owner any more.
+    /// The handle has lost its owner.
     RetireGhost {
         /// The ghost.
         ghost: OwnedUserId,

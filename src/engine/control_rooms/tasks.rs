@@ -42,7 +42,7 @@ impl Engine {
             }
             Task::RetireGhost { ghost, generation } => {
                 let held = self.directory().by_ghost(ghost)?;
-                // Whoever holds the handle by now has had the last one's things taken away first.
+                // The handle's present owner has had the last one's things taken away first.
                 if held.is_some_and(|it| it.is_active() && it.generation > *generation)
                     && *generation > 0
                 {

@@ -36,7 +36,7 @@ impl Engine {
         else {
             return Ok(None);
         };
-        // Somebody whom the others cannot hear any more has no use for the room they had.
+        // Somebody whom the others no longer hear has no use for the room they had.
         let mut others = conversation
             .people
             .iter()

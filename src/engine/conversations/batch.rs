@@ -83,7 +83,7 @@ impl Room {
             return Ok(false);
         }
         let lock = engine.deciding();
-        // As it is now: whoever else decided meanwhile has let go of the lock.
+        // As it is now: other deciders have released the lock.
         let Some(before) = engine.store().known::<Conversations>(&seat.conversation)? else {
             return Ok(false);
         };

@@ -1,4 +1,4 @@
-//! Calls in conversations where only relays are shown: whoever has none is told that theirs will
+//! Calls in conversations where only relays are shown: a person without one is told that theirs will
 //! not connect. What is decided on them is in [`crate::relay::CallWatch`].
 
 use std::sync::{MutexGuard, PoisonError};

@@ -94,7 +94,7 @@ impl Room {
             (Effect::Carry { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
                 return false;
             }
-            // Whoever has no signed device is waited for as with an introduction.
+            // A person without a signed device is waited for, as in an introduction.
             (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
             (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
             (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,

@@ -66,7 +66,7 @@ impl Engine {
         }
     }
 
-    /// `m.typing` names all who type: whoever is not named has stopped.
+    /// `m.typing` names all who type: the others have stopped.
     async fn carry_typing(
         &self,
         conversation: &Conversation,

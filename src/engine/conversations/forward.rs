@@ -101,7 +101,7 @@ impl Room {
             pseudonym_key: &conversation.secret.0,
         };
         // Should anything that somebody made up ever break it, their message is refused, and not
-        // tried again for ever in front of all others.
+        // tried again forever in front of all others.
         let carried = catch_unwind(AssertUnwindSafe(|| relay::carry(&kind, &content, &passage)));
         let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
             Ok(Some(carried)) => carried,

@@ -98,7 +98,7 @@ impl Room {
             (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
             (None, false) => None,
         };
-        // One in which the asker is the masked one, and nobody is there any more.
+        // One in which the asker is the masked one, and nobody is left.
         let former = known.as_ref().filter(|_| self.record.seat.is_none());
         let former =
             former.filter(|known| known.person_at(Place::Origin, &is.invite.asker).is_none());
@@ -133,7 +133,7 @@ impl Room {
                         known_as: Vec::new(),
                     });
                 }
-                // Whoever began it is the first.
+                // The person who began it comes first.
                 new.people
                     .sort_by_key(|person| person.user != is.invite.asker);
                 new.people.push(masked);
@@ -287,7 +287,7 @@ pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<Heard> {
     match kind {
         "m.room.encrypted" | "m.reaction" => Some(Heard::Event),
         "m.room.redaction" => event.redacts.clone().map(|of| Heard::TakenBack { of }),
-        // Whoever verifies a ghost does so with us; nothing of it is for the other side.
+        // Verifying a ghost is between the person and us; nothing of it is for the other side.
         kind if kind.starts_with("m.key.verification.") => None,
         _ => Some(Heard::InClear),
     }

@@ -28,7 +28,7 @@ impl Room {
         let seat = self.record.seat.as_ref();
         let place = conversation.and_then(|known| known.place_of(&self.id));
         let Some(seat) = seat.filter(|seat| seat.conversation == id).cloned() else {
-            // Not furnished yet: whoever comes in later goes at once.
+            // The portal is not complete yet: a ghost that comes in later leaves at once.
             let departed = place.map(|place| Input::Departed { place });
             return Ok(departed.into_iter().collect());
         };
@@ -69,7 +69,7 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let gone = conversation.people.get(person).map(|gone| &gone.ghost);
         let gone = gone.filter(|ghost| !conversation.needs(ghost));
-        // Whoever it stands for may be back already.
+        // The person it stands for may be back already.
         let Some(ghost) = gone else {
             return Ok(Vec::new());
         };

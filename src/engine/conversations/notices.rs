@@ -29,7 +29,7 @@ impl Room {
         let must_read = only_reader(conversation, place);
         let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
         match (said.await, saying) {
-            // Nobody speaks any more in a room that was replaced.
+            // Nobody speaks in a room that was replaced.
             (Err(error), Saying::NotFollowed { by }) if !error.is_transient() => {
                 self.tell_by_bot(by, saying, &cause).await
             }

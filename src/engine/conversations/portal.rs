@@ -20,7 +20,7 @@ use crate::{
 const MARK: &str = "chat.stonechat.portal";
 
 impl Room {
-    /// Makes a portal or finds it, brings into it whoever takes part now, and invites its owner.
+    /// Makes a portal or finds it, brings everybody's ghosts into it, and invites its owner.
     pub(in crate::engine) async fn furnish(
         &mut self,
         conversation: &Conversation,
@@ -53,13 +53,13 @@ impl Room {
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let portal = (conversation.id.clone(), person);
         let _one_at_a_time = engine.0.furnishings.lock(portal).await;
-        // Whoever was sooner may have made it, or another one in the place of one that was lost.
+        // Another task may have made it, or another one in the place of one that was lost.
         let known = engine.store().get::<Conversations>(&conversation.id)?;
         // Nobody is invited to what is over.
         let known = known.filter(|known| !known.ended);
         let conversation = &known.ok_or_else(impossible)?;
         let owner = conversation.people.get(person).ok_or_else(impossible)?;
-        // Nor is whoever has gone meanwhile.
+        // Nor is somebody who has left meanwhile.
         if !owner.takes_part() {
             return Ok(Vec::new());
         }
@@ -188,7 +188,7 @@ impl Engine {
         if !conversation.direct {
             self.share_power(host, room, ghosts).await?;
         }
-        // Whoever does not take part any more is not to be seen, nor to read.
+        // Somebody who no longer takes part must not be seen, nor read.
         let place = Place::Portal(person);
         let others = conversation.people.iter().enumerate();
         let gone = others.filter(|(index, p)| p.place(*index) != place && !p.takes_part());
@@ -218,7 +218,7 @@ impl Engine {
             levels["users"] = json!({});
         }
         for ghost in ghosts.iter().map(|ghost| &ghost.ghost) {
-            // A creator has it for ever, and must not be named.
+            // A creator always has it, and must not be named.
             if !view.creators.contains(ghost) {
                 levels["users"][ghost.as_str()] = json!(100);
             }

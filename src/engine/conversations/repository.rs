@@ -88,7 +88,8 @@ impl Engine {
         Deciding(lock.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same for whoever holds the lock. What follows is due `since` then.
+    /// Decides like [`Engine::converse`], with the lock held by the caller. What follows is due `since`
+    /// then.
     pub(in crate::engine) fn decide_on(
         &self,
         before: &Conversation,
@@ -164,7 +165,7 @@ impl Engine {
         for person in &after.people {
             let key = (person.ghost.clone(), id.clone());
             let same = after.people.iter().filter(|it| it.ghost == person.ghost);
-            // Whoever has left their portal for good has nothing to do with it any more.
+            // Somebody who has left their portal for good has nothing to do with it.
             match same.into_iter().all(is_done) {
                 true => batch.delete::<GhostsIn>(&key),
                 false => batch.put::<GhostsIn>(&key, &())?,

@@ -62,7 +62,7 @@ pub(in crate::engine) struct Taken {
     pub batch: Batch,
     pub rooms: Vec<ruma::OwnedRoomId>,
     pub to_device: bool,
-    /// Something of it was taken in before, by whoever may not have made sure of it yet.
+    /// Some of it was accepted before, by a call that may not have made it durable yet.
     pub again: bool,
     /// What this batch holds already: the store does not know of it yet.
     events: HashSet<OwnedEventId>,
@@ -159,7 +159,7 @@ impl Engine {
         // before this is durable: what comes a second time need not be what came the first time, as
         // when its sender has taken it back meanwhile.
         self.spawn(async move {
-            // Rooms first: whoever needs a key that came with them waits for it there, and the
+            // Rooms first: one that needs a key that came with them waits for it there, and the
             // others need not wait for a slow server's keys.
             for room in held.into_iter().chain(taken.rooms) {
                 engine.wake(&room);

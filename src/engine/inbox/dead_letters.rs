@@ -103,7 +103,7 @@ impl Engine {
         {
             let mut waiting = self.backfills();
             if waiting.len() >= BACKFILLS_MAX {
-                // Whoever has something to do is synced, a few at a time.
+                // Users with something to do are synced, a few at a time.
                 self.doubt();
                 return;
             }

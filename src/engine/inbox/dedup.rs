@@ -63,7 +63,7 @@ pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_
 }
 
 impl Engine {
-    /// Whether an event is so old that it is not known any more whether it has arrived.
+    /// Returns whether an event is so old that its arrival may have been forgotten.
     pub(in crate::engine) fn may_be_forgotten(&self, event: &RoomEvent) -> bool {
         let horizon = self.now() - (SEEN_FOR - CLOCKS);
         event.sent_at.is_some_and(|at| at < horizon)
@@ -79,7 +79,7 @@ impl Engine {
         self.mark_seen_as(event, seen, handled, batch)
     }
 
-    /// The same for whoever has looked.
+    /// Notes an event as handled or not, given what is noted already.
     pub(in crate::engine) fn mark_seen_as(
         &self,
         event: &OwnedEventId,

@@ -205,7 +205,7 @@ impl Engine {
                     }
                 }
                 Err(error) if error.is_transient() => return Err(error.into()),
-                // It would fail again for ever, and hold up everybody's keys.
+                // It would always fail, and hold up everybody's keys.
                 Err(error) => tracing::error!(%user, %error, "to-device messages are dropped"),
             }
         }

@@ -123,7 +123,7 @@ impl House {
     }
 }
 
-/// A writer that waits for a machine holds up whoever wants to read with it. So nobody may hold a
+/// A writer that waits for a machine holds up all who want to read with it. So nobody may hold a
 /// machine while a server elsewhere is asked, and nobody wait for another ghost's.
 #[tokio::test]
 async fn a_slow_server_keeps_nobody_waiting_but_the_message_for_it() {

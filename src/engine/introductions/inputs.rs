@@ -50,7 +50,7 @@ impl Room {
         }
         let (admission, lock) = match known {
             Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),
-            // Whoever names more handles than this in one room is looking for something else.
+            // Somebody who names more handles than this in one room is looking for something else.
             _ if self.record.introductions.len() >= engine.settings().handles_per_room => {
                 (Admission::NotNow, None)
             }

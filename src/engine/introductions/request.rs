@@ -77,7 +77,7 @@ impl Room {
         Ok(())
     }
 
-    /// Nobody is to answer it any more.
+    /// It needs no answer any longer.
     pub(in crate::engine) async fn withdraw_request(
         &self,
         is: &Introduction,

@@ -33,7 +33,7 @@ const PAGES: usize = 4;
 const AT_ONCE: usize = 500;
 
 impl Engine {
-    /// Lets every ghost and the bot look where they are. Whoever has a sync token has looked.
+    /// Lets every ghost and the bot look where they are. A user with a sync token has looked.
     pub(in crate::engine) async fn take_stock(&self) -> Result<(), EngineError> {
         let mut open: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
         let mut seated: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
@@ -72,7 +72,7 @@ impl Engine {
                 self.ghost_looks(&user, &rooms, &seated).await?;
             }
         }
-        // Ghosts that are none of ours any more are in no room.
+        // Ghosts that are no longer ours are in no room.
         for (ghost, rooms) in open {
             if self.machines().device_of(&ghost)?.is_none() {
                 let mut batch = Batch::new();

@@ -6,7 +6,7 @@ use crate::engine::{Engine, EngineError};
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 
 impl Engine {
-    /// Deletes what the directory need not remember any more.
+    /// Deletes what has expired in the directory.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
         loop {
             let mut change = self.directory().begin().await;

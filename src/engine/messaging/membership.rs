@@ -66,7 +66,7 @@ impl Room {
         Ok(())
     }
 
-    /// Leaves, or declines. Not being there any more counts as done, any other refusal does not.
+    /// Leaves, or declines. Being gone already counts as done; any other refusal does not.
     pub(in crate::engine) async fn get_out(
         &self,
         is: &Introduction,
@@ -77,7 +77,7 @@ impl Room {
         let homeserver = self.engine.homeserver().clone();
         let (ghost, room) = (is.ghost.clone(), self.id.clone());
         let reason = reason.map(str::to_owned);
-        // To decline, the homeserver asks the server of whoever invited.
+        // To decline, the homeserver asks the inviter's server.
         let leaving = async move {
             let actor = match &device {
                 Some(device) => Actor::device(&ghost, device),
