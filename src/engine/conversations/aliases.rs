@@ -18,7 +18,7 @@ pub(in crate::engine) const SOMEONE: &str = "Someone";
 pub(in crate::engine) const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 impl Engine {
-    /// The room that somebody has with a masked handle's ghost already. Whoever tries again soon
+    /// The room that somebody has with a masked handle's ghost already. A person who tries again soon
     /// after being led back has no use for it.
     pub(in crate::engine) async fn lead_back(
         &self,
@@ -72,7 +72,7 @@ impl Engine {
         Ok(room)
     }
 
-    /// The ghost by which the other one's portal shows whoever has begun a conversation of two, how
+    /// The ghost by which the other one's portal shows the person who began a conversation of two, how
     /// it is called, and whether it is made up for this conversation. It is their masked handle
     /// where they have exactly one: which of several they would like to be known by is not ours to
     /// say.
