@@ -21,7 +21,7 @@ pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
 }
 
 impl Engine {
-    /// Makes a ghost with its keys. A name that somebody else holds freezes the handle: who
+    /// Makes a ghost with its keys. A name that somebody else holds freezes the handle: anybody who
     /// has the account could be taken for its owner.
     pub(in crate::engine) async fn make_ghost(
         &self,

@@ -75,7 +75,7 @@ impl Room {
         };
         let left = match self.is_joined(ghost).await {
             Ok(true) => {
-                self.ignore_invites(ghost)?;
+                self.ignore_invites(ghost).await?;
                 self.leave_for_good(ghost).await
             }
             // Invited again, it is to come in, and the keys that it is sent are for that. It may
@@ -100,7 +100,7 @@ impl Room {
 
     /// Handles the invites of a ghost that wait here. It is joined, so it came by one of them; once it
     /// has left, they would call it back.
-    fn ignore_invites(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    async fn ignore_invites(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
         let engine = &self.engine;
         let waiting = engine
             .store()
@@ -119,7 +119,8 @@ impl Room {
                 _ => {}
             }
         }
-        Ok(engine.store().apply(batch)?)
+        // Durable before it leaves: after a crash it would be taken for one that is invited again.
+        Ok(engine.store().commit(batch).await?)
     }
 
     /// Returns whether the last that has arrived about a ghost, and was not handled, is an invite.
