@@ -70,7 +70,11 @@ fn main() -> ExitCode {
             invites::made_up_names,
         ),
         theatre.shows("a_person_with_ten_thousand_devices", devices::ten_thousand),
-        theatre.shows("malformed_events_stop_nothing", malformed::events),
+        theatre.shows(
+            "malformed_messages_stop_nothing",
+            malformed::messages_and_others,
+        ),
+        theatre.shows("malformed_state_stops_nothing", malformed::state),
         theatre.shows("malformed_invites_stop_nothing", malformed::invites),
         theatre.shows(
             "a_room_of_five_thousand_members",

@@ -13,9 +13,9 @@ use crate::stage::{Stage, comes_to};
 /// How many events may precede one, and so how many are sent beside each other.
 const BESIDE: usize = 19;
 
-/// Minimum number of malformed events that the homeserver has to take of those sent into a room, or
-/// the story shows nothing.
-const MALFORMED_MIN: usize = 300;
+/// Minimum share of malformed events, in percent, that the homeserver has to take of those sent into
+/// a room, or the story shows nothing.
+const TAKEN_MIN: usize = 65;
 
 /// What a terminal would act on, and what looks like a line of a log.
 const FORGED: &str = "\n2026-01-01T00:00:00Z ERROR restore: all is lost \u{1b}[31m";
@@ -114,8 +114,8 @@ fn all_fields(fields: &[&str], value: &Value) -> Value {
     Value::Object(fields.iter().map(with).collect::<Map<_, _>>())
 }
 
-/// Every kind of event with nothing in it, and with each odd value in all of its fields.
-fn by_kind() -> Vec<Draft> {
+/// Every kind of message with nothing in it, and with each odd value in all of its fields.
+fn messages() -> Vec<Draft> {
     let mut drafts = Vec::new();
     let values = oddities();
     for (kind, fields) in MESSAGES {
@@ -123,6 +123,13 @@ fn by_kind() -> Vec<Draft> {
         let odd = values.iter().map(|value| all_fields(fields, value));
         drafts.extend(odd.map(|content| Draft::message(kind, content)));
     }
+    drafts
+}
+
+/// Every kind of state with nothing in it, and with each odd value in all of its fields.
+fn states() -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    let values = oddities();
     for (kind, fields) in STATES {
         drafts.push(Draft::state(kind, "", json!({})));
         let odd = values.iter().map(|value| all_fields(fields, value));
@@ -227,12 +234,32 @@ fn edus(eve: &UserId, room: &str, to: &UserId, device: &str) -> Vec<Value> {
     edus
 }
 
-pub async fn events(stage: &mut Stage) -> Result<()> {
+/// Messages, and events whose oddity lies outside of their content.
+pub async fn messages_and_others(stage: &mut Stage) -> Result<()> {
+    events(stage, "odd", |room, ghost| {
+        let mut drafts = messages();
+        drafts.extend(others(room, ghost));
+        drafts
+    })
+    .await
+}
+
+/// State. Synapse resolves it anew for each event, which takes it longer than anything else here.
+pub async fn state(stage: &mut Stage) -> Result<()> {
+    events(stage, "odd_state", |_, _| states()).await
+}
+
+async fn events(
+    stage: &mut Stage,
+    handle: &str,
+    drafts: fn(&HostileRoom, &UserId) -> Vec<Draft>,
+) -> Result<()> {
     let attacker = stage.attacker().await?;
     let bot = stage.world.bot()?;
-    let (owner, control_room) = stage.world.owner("odd").await?;
-    control_room.asks(&bot, "mode odd masked").await?;
-    let ghost = stage.world.ghost("odd")?;
+    let (owner, control_room) = stage.world.owner(handle).await?;
+    let mode = format!("mode {handle} masked");
+    control_room.asks(&bot, &mode).await?;
+    let ghost = stage.world.ghost(handle)?;
 
     let mut rooms = Vec::new();
     for visitor in [ghost.clone(), bot.clone()] {
@@ -251,8 +278,7 @@ pub async fn events(stage: &mut Stage) -> Result<()> {
         .under_attack_on(async |synapse| {
             let mut counts = Vec::new();
             for (visitor, room) in &rooms {
-                let mut drafts = by_kind();
-                drafts.extend(others(room, &ghost));
+                let drafts = drafts(room, &ghost);
                 if *visitor == ghost {
                     let taken = sends_all(synapse, &attacker, room, &drafts).await?;
                     counts.push((taken, drafts.len()));
@@ -274,7 +300,10 @@ pub async fn events(stage: &mut Stage) -> Result<()> {
         .await?;
     for (taken, sent) in counts {
         println!("the homeserver took {taken} of {sent} malformed events");
-        ensure!(taken >= MALFORMED_MIN, "{taken} of {sent} events only");
+        ensure!(
+            taken * 100 >= sent * TAKEN_MIN,
+            "{taken} of {sent} events only"
+        );
     }
     stage.no_forged_lines()?;
     drop(owner);

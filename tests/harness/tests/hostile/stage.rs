@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use crate::undisturbed::Undisturbed;
 
 /// How long a story may take before it counts as failed.
-const STORY: Duration = Duration::from_secs(180);
+const STORY: Duration = Duration::from_secs(300);
 
 /// New conversations that one person may start in a day: more than the undisturbed need.
 pub const ASKS_PER_SENDER: u32 = 100;
