@@ -4,7 +4,10 @@ use matrix_sdk_crypto::{CryptoStoreError, OlmError};
 use ruma::{OwnedEventId, OwnedUserId};
 
 use super::store::GhostStoreError;
-use crate::{matrix::MatrixError, store::StoreError};
+use crate::{
+    matrix::{Fate, MatrixError},
+    store::StoreError,
+};
 
 /// Something about a ghost's keys did not work.
 #[derive(Debug, thiserror::Error)]
@@ -65,16 +68,21 @@ pub enum CryptoError {
 }
 
 impl CryptoError {
-    /// Whether trying again later makes sense.
-    pub fn is_transient(&self) -> bool {
+    /// Returns what this error says about trying again.
+    pub fn fate(&self) -> Fate {
         match self {
-            Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
+            Self::Matrix(error) => error.fate().of_work(),
             Self::Busy { .. }
             | Self::NotAsUploaded { .. }
             | Self::Store(_)
-            | Self::GhostStore(_) => true,
-            _ => false,
+            | Self::GhostStore(_) => Fate::Failing,
+            _ => Fate::Final,
         }
+    }
+
+    /// Returns `true` if trying again later makes sense.
+    pub fn is_transient(&self) -> bool {
+        self.fate() != Fate::Final
     }
 }
 
@@ -190,13 +198,27 @@ pub enum EncryptError {
 }
 
 impl EncryptError {
-    /// Whether trying again later makes sense.
-    pub fn is_transient(&self) -> bool {
+    /// Returns what this error says about trying again.
+    pub fn fate(&self) -> Fate {
         match self {
-            Self::NoSignedDevice { .. } | Self::TooManyDevices { .. } => false,
-            Self::KeysUnknown { .. } | Self::NoSession { .. } => true,
-            Self::Crypto(error) => error.is_transient(),
+            Self::NoSignedDevice { .. } | Self::TooManyDevices { .. } => Fate::Final,
+            Self::KeysUnknown { .. } | Self::NoSession { .. } => Fate::Failing,
+            Self::Crypto(error) => error.fate(),
         }
+    }
+
+    /// Returns `true` if trying again later makes sense.
+    pub fn is_transient(&self) -> bool {
+        self.fate() != Fate::Final
+    }
+
+    /// Returns `true` if it is about people who cannot read anything now, but may later. Those with
+    /// too many devices are not among them.
+    pub fn is_about_readers(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSignedDevice { .. } | Self::KeysUnknown { .. } | Self::NoSession { .. }
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     crypto::{CryptoError, DecryptError, EncryptError},
     directory::DirectoryError,
     introduction::Refusal,
-    matrix::MatrixError,
+    matrix::{Fate, MatrixError},
     store::StoreError,
 };
 
@@ -52,21 +52,26 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Whether the same may succeed later.
-    pub fn is_transient(&self) -> bool {
+    /// Returns what this error says about trying again.
+    pub fn fate(&self) -> Fate {
         match self {
-            Self::Matrix(error) => error.is_transient() || error.is_beside_the_point(),
-            Self::Crypto(error) => error.is_transient(),
-            Self::Encrypt(error) => error.is_transient(),
-            Self::Store(_)
-            | Self::KeyOnItsWay
+            Self::Matrix(error) => error.fate().of_work(),
+            Self::Crypto(error) | Self::Decrypt(DecryptError::Crypto(error)) => error.fate(),
+            Self::Encrypt(error) => error.fate(),
+            Self::Store(_) | Self::Stopping => Fate::Away,
+            Self::KeyOnItsWay
             | Self::CounterpartOnItsWay
             | Self::NotThereYet
-            | Self::Stopping => true,
-            Self::Decrypt(DecryptError::Crypto(error)) => error.is_transient(),
-            Self::Decrypt(DecryptError::SenderUnknown) => true,
-            Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => false,
+            | Self::Decrypt(DecryptError::SenderUnknown) => Fate::Failing,
+            Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => {
+                Fate::Final
+            }
         }
+    }
+
+    /// Returns `true` if the same may succeed later.
+    pub fn is_transient(&self) -> bool {
+        self.fate() != Fate::Final
     }
 
     /// How long the homeserver asked us to wait.
@@ -75,26 +80,6 @@ impl EngineError {
             Self::Matrix(error) => error.retry_after(),
             _ => None,
         }
-    }
-
-    /// Whether trying again has to end some time: somebody answered, and it was no. A homeserver
-    /// that cannot be reached, or asks for patience, comes back.
-    pub fn exhausts_patience(&self) -> bool {
-        !matches!(
-            self,
-            Self::Matrix(MatrixError::Unreachable(_) | MatrixError::RateLimited { .. })
-                | Self::Store(_)
-                | Self::Stopping
-                | Self::Crypto(CryptoError::Matrix(
-                    MatrixError::Unreachable(_) | MatrixError::RateLimited { .. }
-                ))
-                | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(
-                    MatrixError::Unreachable(_) | MatrixError::RateLimited { .. }
-                )))
-                | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(
-                    MatrixError::Unreachable(_) | MatrixError::RateLimited { .. }
-                )))
-        )
     }
 
     /// What a decider is told when an effect will never succeed.

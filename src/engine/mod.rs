@@ -10,7 +10,7 @@
 //! | `actors` | one actor a room, which takes what arrived there in order, has it decided and carries out what follows |
 //! | `introductions`, `control_rooms` | what a room with an introduction or with the bot hears, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
-//! | `notify`, `ghosts`, `room`, `retry`, `retention` | what the bot tells a person; ghosts as users; a room's record; whether something was tried long enough, and how long a room pauses; which events are kept |
+//! | `notify`, `ghosts`, `room`, `retry`, `retention` | what the bot tells a person; ghosts as users; a room's record; the retry policy; which events are kept |
 //! | `module_api` | what the homeserver's module is told while a room is created |
 //! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
@@ -29,7 +29,8 @@
 //!    after a gap, beside an introduction, and where the bot is.
 //! 4. `conversations::repository`: `decide_on` lets [`crate::relay::decide`] decide, and stages the
 //!    effects in the outbox, in the write that deletes the event from the inbox.
-//! 5. `conversations::effects`: `carry_out_relay` carries each of them out.
+//! 5. `actors::executor`: `carry_out` tries each of them until it is done or given up
+//!    (`retry`); `conversations::effects`: `perform_relay` does it.
 //! 6. `conversations::forward`: `carry` finds the room that the event goes to
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
 //!    ([`crate::relay::carry`]).

@@ -1,8 +1,29 @@
-//! How long a room tries again what fails, and how long it pauses.
+//! The retry policy: how long an item is tried, which errors count, and how long a room pauses.
+//!
+//! An item of a room is an inbox item or an effect. It is tried again while its error says that it
+//! may succeed later ([`Fate`]), for as long as [`Retry`] gives it. Time runs from its first failure
+//! with an answer, and starts again whenever the homeserver was away. Nothing in the same room
+//! overtakes it; other rooms go on. What cannot succeed is given up:
+//!
+//! | given up | who is told |
+//! |---|---|
+//! | an encrypted message in the inbox | its sender (`actors::give_up`) |
+//! | an effect of an introduction | [`crate::introduction::decide`], which decides what follows |
+//! | an effect of a conversation | the sender of the message (`conversations::failures`) |
+//! | an effect of a control room | its person, and the people who wait for them |
 
 use std::time::Duration;
 
-use crate::engine::{EngineError, room::Room};
+use crate::{
+    crypto::DecryptError,
+    engine::{
+        EngineError, RelaySettings, Task, control_rooms::state::ControlEffect, records::What,
+        room::Room,
+    },
+    introduction::{self, Rules},
+    matrix::Fate,
+    relay,
+};
 
 /// The first pause after a failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -10,33 +31,172 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause where a key is missing.
 const KEY_PAUSE: Duration = Duration::from_secs(2);
-/// For how long an event is tried that cannot be handled.
-pub(super) const INSIST: Duration = Duration::from_secs(2 * 60);
+
+/// How long a step is tried that can be left out.
+const OPTIONAL: Duration = Duration::from_secs(30);
+/// How long a step is tried that the others depend on.
+const NEEDED: Duration = Duration::from_secs(10 * 60);
+/// How long a ghost tries to join. Nobody knows of it yet but the asker.
+const JOIN: Duration = Duration::from_secs(2 * 60);
+/// How long a ghost tries to get into the room that has replaced another one. Clients invite at once.
+const UPGRADE: Duration = Duration::from_secs(15);
+/// How long an effect of a control room is tried.
+const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
+/// How long a ghost is cleared of what its owner left behind, which is nobody else's.
+const CLEARING: Duration = Duration::from_secs(60 * 60);
+
+/// How long an item is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Retry {
+    /// It is not tried again.
+    Never,
+    /// While the error says that it may succeed later.
+    WhileTransient,
+    /// While the error says that it may succeed later, but no longer than this.
+    For(Duration),
+    /// Whatever the error says, but no longer than this.
+    DespiteRefusalFor(Duration),
+    /// Whatever the error says, until it succeeds.
+    UntilDone,
+}
+
+impl Retry {
+    /// An item in the inbox.
+    pub(in crate::engine) const INBOX_ITEM: Self = Self::For(Duration::from_secs(2 * 60));
+
+    /// Returns how long an effect is tried that has failed with `error`.
+    fn of(what: &What, error: &EngineError, relay: &RelaySettings, rules: &Rules) -> Self {
+        match what {
+            What::Introduction { effect, .. } => Self::of_introduction(effect),
+            What::Relay { effect, .. } => Self::of_conversation(effect, error, relay, rules),
+            What::Control(effect) => Self::of_control_room(effect),
+        }
+    }
+
+    /// The ghost leaves and forgets whatever happens; every other effect ends some time.
+    fn of_introduction(effect: &introduction::Effect) -> Self {
+        use introduction::Effect;
+        match effect {
+            Effect::Leave { .. } | Effect::Forget => Self::UntilDone,
+            Effect::Look
+            | Effect::TurnOnEncryption
+            | Effect::AskOwner
+            | Effect::WithdrawRequest
+            | Effect::InviteOwner
+            | Effect::OpenConversation
+            | Effect::Decline { .. }
+            | Effect::RememberPair
+            | Effect::ForgetPair => Self::For(NEEDED),
+            Effect::Join => Self::For(JOIN),
+            Effect::ShowAs
+            | Effect::PassOn { .. }
+            | Effect::PassOnEdit { .. }
+            | Effect::TakeBack { .. }
+            | Effect::Say { .. }
+            | Effect::HandOver
+            | Effect::LookBack
+            | Effect::TellAsker { .. } => Self::For(OPTIONAL),
+        }
+    }
+
+    fn of_conversation(
+        effect: &relay::Effect,
+        error: &EngineError,
+        settings: &RelaySettings,
+        rules: &Rules,
+    ) -> Self {
+        use relay::Effect;
+        match effect {
+            Effect::Depart | Effect::Retire { .. } => Self::UntilDone,
+            Effect::Leave { .. } => Self::WhileTransient,
+            Effect::Carry { .. } => match error {
+                EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay => {
+                    Self::For(settings.wait_for_key)
+                }
+                // A sender whose server is silent holds up nobody else's messages.
+                EngineError::Decrypt(DecryptError::SenderUnknown) => Self::Never,
+                // A person without a signed device is waited for, as in an introduction.
+                EngineError::Encrypt(error) if error.is_about_readers() => {
+                    Self::DespiteRefusalFor(rules.wait_for_owner)
+                }
+                _ => Self::For(NEEDED),
+            },
+            Effect::Follow { .. } => Self::For(UPGRADE),
+            Effect::Furnish { .. } | Effect::TakeBack { .. } => Self::For(NEEDED),
+            Effect::Say { .. }
+            | Effect::Call { .. }
+            | Effect::Dress { .. }
+            | Effect::Rename { .. } => Self::For(OPTIONAL),
+        }
+    }
+
+    /// The bot leaves and forgets whatever happens; every other effect ends some time, so that
+    /// nobody mutes the bot in somebody's room.
+    fn of_control_room(effect: &ControlEffect) -> Self {
+        match effect {
+            ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
+            // Their server may be away.
+            ControlEffect::Invite => Self::For(NEEDED),
+            ControlEffect::Task(Task::Tell { .. }) => Self::For(OPTIONAL),
+            ControlEffect::Task(Task::RetireGhost { .. } | Task::ReplaceIdentity { .. }) => {
+                Self::For(CLEARING)
+            }
+            ControlEffect::Join
+            | ControlEffect::Decline { .. }
+            | ControlEffect::Look
+            | ControlEffect::TurnOnEncryption
+            | ControlEffect::MoveTo { .. }
+            | ControlEffect::Say { .. }
+            | ControlEffect::Ask { .. }
+            | ControlEffect::Task(_) => Self::For(CONTROL_ROOM),
+        }
+    }
+}
 
 impl Room {
-    /// Whether an item has failed for so long, with an answer, that it will not succeed. A
-    /// homeserver that was away, or that we were away from, is given its time again.
-    pub(super) fn has_insisted(
+    /// Returns whether an effect that has failed is tried again.
+    pub(in crate::engine) fn retries_effect(
         &mut self,
         number: u64,
-        at_most: Duration,
+        what: &What,
         error: &EngineError,
     ) -> bool {
-        if !error.exhausts_patience() {
+        let settings = self.engine.settings();
+        let retry = Retry::of(what, error, &settings.relay, &settings.rules);
+        self.retries(number, retry, error)
+    }
+
+    /// Returns whether the item with this number, which has failed with `error`, is tried again.
+    pub(in crate::engine) fn retries(
+        &mut self,
+        number: u64,
+        retry: Retry,
+        error: &EngineError,
+    ) -> bool {
+        let fate = error.fate();
+        let longest = match retry {
+            Retry::UntilDone => return true,
+            Retry::Never => return false,
+            Retry::WhileTransient => return fate != Fate::Final,
+            Retry::For(_) if fate == Fate::Final => return false,
+            Retry::For(longest) | Retry::DespiteRefusalFor(longest) => longest,
+        };
+        if fate == Fate::Away {
             self.failing = None;
-            return false;
+            return true;
         }
         let now = self.engine.now();
         match self.failing {
-            Some((failing, since)) if failing == number => now.since(since) > at_most,
+            Some((failing, since)) if failing == number => now.since(since) <= longest,
             _ => {
                 self.failing = Some((number, now));
-                false
+                true
             }
         }
     }
 
-    pub(super) fn pause_after(&mut self, error: &EngineError) -> Duration {
+    /// Returns how long the room pauses after this error.
+    pub(in crate::engine) fn pause_after(&mut self, error: &EngineError) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
         let longest = match error {

@@ -5,6 +5,31 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 
+/// What an error says about trying again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody answered, or the answer was to wait: the time that is given to an item does not run.
+    Away,
+    /// It may succeed later. The time that is given to an item runs.
+    Failing,
+    /// The answer says nothing about the request: a proxy without a homeserver behind it has no
+    /// errcode, and a token is refused until the admin has put it right. Work that is under way
+    /// takes it for [`Fate::Failing`].
+    Unclear,
+    /// The next try would fail as well.
+    Final,
+}
+
+impl Fate {
+    /// Returns what this means for work that is under way.
+    pub fn of_work(self) -> Self {
+        match self {
+            Self::Unclear => Self::Failing,
+            other => other,
+        }
+    }
+}
+
 /// A request to the homeserver that did not succeed.
 ///
 /// As text it names status and errcode only. What the homeserver says in its own words may quote
@@ -71,25 +96,22 @@ struct ErrorBody {
 }
 
 impl MatrixError {
-    /// Whether the same request may succeed later without anybody changing anything.
-    pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable(_) | Self::TimedOut | Self::Failing { .. } | Self::RateLimited { .. }
-        )
-    }
-
-    /// Whether the answer says nothing about the request: a proxy without a homeserver behind it
-    /// has no errcode, and a token is refused until the admin has put it right. Work that is under
-    /// way waits for that.
-    pub fn is_beside_the_point(&self) -> bool {
+    /// Returns what this error says about sending the same request again.
+    pub fn fate(&self) -> Fate {
         match self {
-            Self::Unexpected(_) => true,
+            Self::Unreachable(_) | Self::RateLimited { .. } => Fate::Away,
+            Self::TimedOut | Self::Failing { .. } => Fate::Failing,
+            Self::Unexpected(_) => Fate::Unclear,
             Self::Refused {
                 status, errcode, ..
-            } => errcode.is_none() || *status == StatusCode::UNAUTHORIZED,
-            _ => false,
+            } if errcode.is_none() || *status == StatusCode::UNAUTHORIZED => Fate::Unclear,
+            Self::Refused { .. } | Self::TooLong { .. } | Self::Request(_) => Fate::Final,
         }
+    }
+
+    /// Returns `true` if the same request may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.fate(), Fate::Away | Fate::Failing)
     }
 
     /// How long the homeserver asked us to wait before the next try.

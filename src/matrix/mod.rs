@@ -33,7 +33,7 @@ mod tests;
 
 pub use devices::ToDeviceMessages;
 pub use ephemeral::Receipt;
-pub use error::MatrixError;
+pub use error::{Fate, MatrixError};
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
 pub use rooms::JoinedMembers;
 pub use sync::{JoinedRoom, SyncPage, SyncReading};

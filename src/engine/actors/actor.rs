@@ -9,8 +9,8 @@ use crate::{
     clock::Timestamp,
     engine::{
         Engine, EngineError,
-        records::{Arrived, Due, Inbox, Outbox, Rooms, What},
-        retry::INSIST,
+        records::{Arrived, Inbox, Outbox, Rooms, What},
+        retry::Retry,
         room::Room,
     },
     store::{Batch, prefix},
@@ -121,7 +121,7 @@ impl RoomActor {
         let store = engine.store();
         let due = store.scan::<Outbox>(&prefix(&self.room.id), None, AT_ONCE)?;
         if !due.is_empty() {
-            self.carry_out_all(due).await?;
+            self.room.carry_out_all(due).await?;
             return Ok(true);
         }
         let together = match self.room.takes_together() {
@@ -140,14 +140,8 @@ impl RoomActor {
         if let Some(((_, number), arrived)) = arrived.into_iter().next() {
             let given = arrived.clone();
             match self.room.take(number, arrived).await {
-                Err(error)
-                    if error.is_transient() && self.room.has_insisted(number, INSIST, &error) =>
-                {
+                Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
                     tracing::error!(room = %self.room.id, %error, "an event is given up");
-                    self.room.give_up(number, given)?;
-                }
-                Err(error) if !error.is_transient() => {
-                    tracing::error!(room = %self.room.id, %error, "an event cannot be handled");
                     self.room.give_up(number, given)?;
                 }
                 taken => taken?,
@@ -155,57 +149,6 @@ impl RoomActor {
             return Ok(true);
         }
         self.tick().await
-    }
-
-    /// Carries out what is due, in order. What is about to be shown to others must not be forgotten
-    /// by us; but what becomes of a message would be found out anew from the inbox, and its
-    /// transaction id with it.
-    pub(in crate::engine) async fn carry_out_all(
-        &mut self,
-        due: Vec<((OwnedRoomId, u64), Due)>,
-    ) -> Result<(), EngineError> {
-        let engine = self.room.engine.clone();
-        let store = engine.store();
-        for (at, (key, due)) in due.into_iter().enumerate() {
-            // What was carried out before may have taken back what was to follow.
-            if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
-                continue;
-            }
-            if !self.room.is_repeatable(key.1, &due.what)? {
-                store.flush().await?;
-            }
-            self.carry_out(key.1, due).await?;
-            self.room.failures = 0;
-            self.room.failing = None;
-        }
-        Ok(())
-    }
-
-    pub(in crate::engine) async fn carry_out(
-        &mut self,
-        number: u64,
-        due: Due,
-    ) -> Result<(), EngineError> {
-        let kind = due.what.kind();
-        tracing::debug!(room = %self.room.id, kind, "carrying out");
-        self.room.due_since = due.since;
-        let before = self.room.hear_before(&due.what).await;
-        match due.what {
-            What::Introduction { ghost, effect } => {
-                self.room
-                    .carry_out_introduction(number, &ghost, effect, before)
-                    .await
-            }
-            What::Control(effect) => self.room.carry_out_control(number, effect, before).await,
-            What::Relay {
-                conversation,
-                effect,
-            } => {
-                self.room
-                    .carry_out_relay(number, conversation, effect)
-                    .await
-            }
-        }
     }
 
     pub(in crate::engine) async fn tick(&mut self) -> Result<bool, EngineError> {

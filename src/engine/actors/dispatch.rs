@@ -8,7 +8,7 @@ use crate::{
         control_rooms::state::{Control, ControlEffect, ControlPhase},
         event::RoomEvent,
         records::{Arrived, Inbox, Seen, What},
-        retry::INSIST,
+        retry::Retry,
         room::Room,
     },
     introduction::{Input, Introduction},
@@ -33,10 +33,7 @@ impl Room {
                 Some(event) => {
                     match self.make_sure(event.clone(), &json).await {
                         // What cannot be looked up must not cost what is here.
-                        Err(error)
-                            if !error.is_transient()
-                                || self.has_insisted(number, INSIST, &error) =>
-                        {
+                        Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
                             let room = &self.id;
                             tracing::error!(%room, %error, "what an event follows is not looked for");
                         }

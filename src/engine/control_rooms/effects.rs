@@ -1,7 +1,5 @@
 //! Carries out what is due in a control room.
 
-use std::time::Duration;
-
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
@@ -21,65 +19,14 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// For how long something is tried.
-const INSIST: Duration = Duration::from_secs(5 * 60);
-/// For how long the bot tries to invite somebody: their server may be away.
-const INSIST_ON_INVITING: Duration = Duration::from_secs(10 * 60);
-/// For how long somebody else is tried to be told something.
-const INSIST_LITTLE: Duration = Duration::from_secs(30);
-/// For how long something is tried that must not be left undone.
-const INSIST_LONG: Duration = Duration::from_secs(60 * 60);
-
 impl Room {
-    /// Carries out an effect of a control room. If what had to come before it has failed, the effect
-    /// has.
-    pub(in crate::engine) async fn carry_out_control(
+    /// Carries out an effect of a control room.
+    pub(in crate::engine) async fn perform_control(
         &mut self,
         number: u64,
-        effect: ControlEffect,
-        before: Result<(), EngineError>,
+        effect: &ControlEffect,
     ) -> Result<(), EngineError> {
         let batch = self.finish(number);
-        let outcome = match before {
-            Ok(()) => self.perform_control(&effect, batch).await,
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Err(error) if self.tries_control_again(number, &effect, &error) => Err(error),
-            Err(error) => {
-                tracing::info!(room = %self.id, kind = effect.kind(), %error, "refused");
-                self.control_refused(&effect, &error, self.finish(number))
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// The bot leaves and forgets whatever happens; everything else ends some time, so that nobody
-    /// mutes the bot in somebody's room.
-    fn tries_control_again(
-        &mut self,
-        number: u64,
-        effect: &ControlEffect,
-        error: &EngineError,
-    ) -> bool {
-        let at_most = match effect {
-            ControlEffect::Leave { .. } | ControlEffect::Forget => return true,
-            ControlEffect::Invite => INSIST_ON_INVITING,
-            ControlEffect::Task(Task::Tell { .. }) => INSIST_LITTLE,
-            // What an owner has left behind is nobody else's.
-            ControlEffect::Task(Task::RetireGhost { .. } | Task::ReplaceIdentity { .. }) => {
-                INSIST_LONG
-            }
-            _ => INSIST,
-        };
-        error.is_transient() && !self.has_insisted(number, at_most, error)
-    }
-
-    async fn perform_control(
-        &mut self,
-        effect: &ControlEffect,
-        batch: Batch,
-    ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let bot = engine.settings().bot.clone();
         let device = engine.device_of(&bot)?;
@@ -283,12 +230,14 @@ impl Room {
         settled
     }
 
-    fn control_refused(
+    /// Does what follows from an effect that is given up.
+    pub(in crate::engine) fn give_up_control(
         &mut self,
+        number: u64,
         effect: &ControlEffect,
         error: &EngineError,
-        batch: Batch,
     ) -> Result<(), EngineError> {
+        let batch = self.finish(number);
         let Some(control) = &mut self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
         };

@@ -1,116 +1,80 @@
 //! Carries out the effects of conversations. Each can be carried out twice without harm.
 
-use std::time::Duration;
-
 use crate::{
-    crypto::{DecryptError, EncryptError},
     engine::{EngineError, conversations::forward::Way, records::Conversations, room::Room},
     relay::{Conversation, Effect, Input},
     store::Batch,
 };
 
-/// For how long something is tried that a conversation cannot do without.
-pub(in crate::engine) const INSIST: Duration = Duration::from_secs(10 * 60);
-
-/// For how long something is tried without which it can go on.
-pub(in crate::engine) const INSIST_LITTLE: Duration = Duration::from_secs(30);
-
-/// How long it is tried to get into the room that has replaced another one: clients invite at once.
-pub(in crate::engine) const WAIT_FOR_INVITE: Duration = Duration::from_secs(15);
-
 impl Room {
-    pub(in crate::engine) async fn carry_out_relay(
+    /// Carries out an effect of a conversation.
+    pub(in crate::engine) async fn perform_relay(
         &mut self,
         number: u64,
-        id: String,
-        effect: Effect,
+        id: &str,
+        effect: &Effect,
     ) -> Result<(), EngineError> {
-        let conversation = self.engine.store().known::<Conversations>(&id)?;
+        let conversation = self.engine.store().known::<Conversations>(&id.to_owned())?;
         let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
-        self.carrying = number;
-        let followed = match (conversation, &effect) {
-            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
-            (_, Effect::Depart) => self.depart(&id, conversation, &mut batch).await,
+        let inputs = match (conversation, effect) {
+            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await?,
+            (_, Effect::Depart) => self.depart(id, conversation, &mut batch).await?,
             (Some(conversation), effect) => {
-                self.perform_relay(conversation, effect, &mut batch).await
+                self.perform_effect_of(conversation, effect, &mut batch)
+                    .await?
             }
-            (None, _) => Ok(Vec::new()),
+            (None, _) => Vec::new(),
         };
-        let inputs = match followed {
-            Ok(inputs) => inputs,
-            Err(error) if self.tries_relay_again(number, &effect, &error) => return Err(error),
-            Err(error) => {
-                tracing::info!(room = %self.id, kind = effect.kind(), %error, "refused");
-                batch = self.finish(number);
-                if let Some(conversation) = conversation
-                    && let (true, Effect::Carry { from, .. }) = (conversation.ended, &effect)
-                {
-                    self.say_too_late(conversation, *from).await;
-                }
-                self.not_done(conversation, &effect, &error, &mut batch)?
-            }
-        };
+        self.conversation_goes_on(id, effect, &inputs, batch).await
+    }
+
+    /// Lets the conversation decide what follows from an effect that is given up.
+    pub(in crate::engine) async fn give_up_relay(
+        &mut self,
+        number: u64,
+        id: &str,
+        effect: &Effect,
+        error: &EngineError,
+    ) -> Result<(), EngineError> {
+        let conversation = self.engine.store().known::<Conversations>(&id.to_owned())?;
+        let conversation = conversation.as_deref();
+        let mut batch = self.finish(number);
+        if let Some(conversation) = conversation.filter(|known| known.ended)
+            && let Effect::Carry { from, .. } = effect
+        {
+            self.say_too_late(conversation, *from).await;
+        }
+        let inputs = self.not_done(conversation, effect, error, &mut batch)?;
+        self.conversation_goes_on(id, effect, &inputs, batch).await
+    }
+
+    async fn conversation_goes_on(
+        &mut self,
+        id: &str,
+        effect: &Effect,
+        inputs: &[Input],
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
         if inputs.is_empty() {
             // Nothing changes but what the batch says: the room's own record stays as it is.
-            return Ok(self.engine.store().apply(batch)?);
+            return Ok(engine.store().apply(batch)?);
         }
-        let engine = self.engine.clone();
-        let (lock, rooms) = engine.converse(&id, &inputs, &mut batch)?;
+        let (lock, rooms) = engine.converse(id, inputs, &mut batch)?;
         self.settle(batch, [])?;
         drop(lock);
         self.wake_others(rooms).await;
-        if let Effect::Follow { to, .. } = &effect {
+        if let Effect::Follow { to, .. } = effect {
             engine.wake(to);
         }
-        if effect == Effect::Depart {
+        if *effect == Effect::Depart {
             engine.0.departed.notify_waiters();
         }
         Ok(())
     }
 
-    pub(in crate::engine) fn tries_relay_again(
-        &mut self,
-        number: u64,
-        effect: &Effect,
-        error: &EngineError,
-    ) -> bool {
-        let settings = self.engine.settings();
-        let cannot_read = matches!(
-            error,
-            EngineError::Encrypt(
-                EncryptError::NoSignedDevice { .. }
-                    | EncryptError::KeysUnknown { .. }
-                    | EncryptError::NoSession { .. }
-            )
-        );
-        let at_most = match (effect, error) {
-            (Effect::Depart | Effect::Retire { .. }, _) => return true,
-            (Effect::Leave { .. }, error) => return error.is_transient(),
-            (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
-                settings.relay.wait_for_key
-            }
-            // A sender whose server is silent holds up nobody else's messages.
-            (Effect::Carry { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
-                return false;
-            }
-            // A person without a signed device is waited for, as in an introduction.
-            (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
-            (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
-            (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
-            (
-                Effect::Say { .. }
-                | Effect::Call { .. }
-                | Effect::Dress { .. }
-                | Effect::Rename { .. },
-                _,
-            ) => INSIST_LITTLE,
-        };
-        (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
-            && !self.has_insisted(number, at_most, error)
-    }
-
-    pub(in crate::engine) async fn perform_relay(
+    async fn perform_effect_of(
         &mut self,
         conversation: &Conversation,
         effect: &Effect,

@@ -177,18 +177,11 @@ impl Talk {
     async fn carry_out(&mut self, number: u64) {
         let due = self.outbox(&self.actor.room.id).into_iter();
         let due = due.into_iter().find(|(n, _)| *n == number).unwrap();
-        let What::Relay {
-            conversation,
-            effect,
-        } = due.1
-        else {
-            panic!("another effect");
+        let due = Due {
+            since: self.engine.now(),
+            what: due.1,
         };
-        let done = self
-            .actor
-            .room
-            .carry_out_relay(number, conversation, effect);
-        done.await.unwrap();
+        self.actor.room.carry_out(number, due).await.unwrap();
     }
 
     /// Takes in one message, and says whether it may be carried on before it is durable.

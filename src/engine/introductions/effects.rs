@@ -1,7 +1,5 @@
 //! Carrying out the effects of introductions. Each can be carried out twice without harm.
 
-use std::time::Duration;
-
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, json};
 
@@ -20,13 +18,6 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// For how long something is tried that an introduction cannot do without.
-const INSIST: Duration = Duration::from_secs(10 * 60);
-/// For how long a ghost tries to join. Nobody knows of it yet but the asker.
-const INSIST_ON_JOINING: Duration = Duration::from_secs(2 * 60);
-/// For how long something is tried without which it can go on.
-const INSIST_LITTLE: Duration = Duration::from_secs(30);
-
 /// What an effect brought.
 enum Outcome {
     Done,
@@ -35,94 +26,57 @@ enum Outcome {
 }
 
 impl Room {
-    /// Carries out an effect of an introduction. If what had to come before it has failed, the effect
-    /// has.
-    pub(in crate::engine) async fn carry_out_introduction(
+    /// Carries out an effect of an introduction.
+    pub(in crate::engine) async fn perform_introduction(
+        &mut self,
+        number: u64,
+        ghost: &OwnedUserId,
+        effect: &Effect,
+    ) -> Result<(), EngineError> {
+        let mut batch = self.finish(number);
+        let introductions = &self.record.introductions;
+        let Some(is) = introductions.iter().find(|is| is.ghost == *ghost).cloned() else {
+            return Ok(self.engine.store().apply(batch)?);
+        };
+        if *effect == Effect::OpenConversation {
+            return self.open_conversation(&is, &mut batch).await;
+        }
+        let input = match self.perform_effect(&is, effect, &mut batch).await? {
+            Outcome::Done => Input::Done(effect.clone()),
+            Outcome::Looked(view) => Input::Looked(*view),
+            Outcome::Missed => Input::Missed,
+        };
+        self.introduction_goes_on(ghost, &input, batch)
+    }
+
+    /// Lets the introduction decide what follows from an effect that is given up.
+    pub(in crate::engine) fn give_up_introduction(
         &mut self,
         number: u64,
         ghost: &OwnedUserId,
         effect: Effect,
-        before: Result<(), EngineError>,
+        error: &EngineError,
     ) -> Result<(), EngineError> {
-        let Some(is) = self
-            .record
-            .introductions
-            .iter()
-            .find(|is| is.ghost == *ghost)
-            .cloned()
-        else {
-            return Ok(self.engine.store().apply(self.finish(number))?);
-        };
-        let mut batch = self.finish(number);
-        if effect == Effect::OpenConversation {
-            match self.open_conversation(&is, &mut batch).await {
-                Ok(()) => return Ok(()),
-                Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
-                Err(error) => {
-                    tracing::info!(room = %self.id, %error, "no conversation is begun");
-                    let input = Input::Refused(effect, error.refusal());
-                    let effects = self.feed(ghost, &input);
-                    return self.settle(self.finish(number), effects);
-                }
-            }
-        }
-        let outcome = match before {
-            Ok(()) => self.perform(&is, &effect, &mut batch).await,
-            Err(error) => Err(error),
-        };
-        let input = match outcome {
-            Ok(Outcome::Done) => Input::Done(effect),
-            Ok(Outcome::Looked(view)) => Input::Looked(*view),
-            Ok(Outcome::Missed) => Input::Missed,
-            Err(error) if self.tries_again(number, &effect, &error) => return Err(error),
-            Err(error) => {
-                tracing::info!(room = %self.id, kind = effect.kind(), %error, "refused");
-                Input::Refused(effect, error.refusal())
-            }
-        };
-        let declined = matches!(
-            input,
-            Input::Done(Effect::Decline { .. }) | Input::Refused(Effect::Decline { .. }, _)
-        );
-        let effects: Vec<What> = self.feed(ghost, &input);
-        if declined {
+        let input = Input::Refused(effect, error.refusal());
+        self.introduction_goes_on(ghost, &input, self.finish(number))
+    }
+
+    fn introduction_goes_on(
+        &mut self,
+        ghost: &OwnedUserId,
+        input: &Input,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let effects: Vec<What> = self.feed(ghost, input);
+        if let Input::Done(Effect::Decline { .. }) | Input::Refused(Effect::Decline { .. }, _) =
+            input
+        {
             self.drop_declined(ghost);
         }
         self.settle(batch, effects)
     }
 
-    /// The ghost leaves and forgets whatever happens; everything else ends some time.
-    pub(in crate::engine) fn tries_again(
-        &mut self,
-        number: u64,
-        effect: &Effect,
-        error: &EngineError,
-    ) -> bool {
-        let at_most = match effect {
-            Effect::Leave { .. } | Effect::Forget => return true,
-            Effect::Look
-            | Effect::TurnOnEncryption
-            | Effect::AskOwner
-            | Effect::WithdrawRequest
-            | Effect::InviteOwner
-            | Effect::OpenConversation
-            | Effect::Decline { .. }
-            | Effect::RememberPair
-            | Effect::ForgetPair => INSIST,
-            Effect::Join => INSIST_ON_JOINING,
-            Effect::ShowAs
-            | Effect::PassOn { .. }
-            | Effect::PassOnEdit { .. }
-            | Effect::TakeBack { .. }
-            | Effect::Say { .. }
-            | Effect::HandOver
-            | Effect::LookBack
-            | Effect::TellAsker { .. } => INSIST_LITTLE,
-        };
-        error.is_transient() && !self.has_insisted(number, at_most, error)
-    }
-
-    async fn perform(
+    async fn perform_effect(
         &mut self,
         is: &Introduction,
         effect: &Effect,

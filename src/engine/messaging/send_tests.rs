@@ -6,6 +6,7 @@ use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 
 use crate::{
+    crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
         inbox::accept_tests,
@@ -88,19 +89,64 @@ fn failing() -> EngineError {
 async fn a_ghost_tries_to_join_for_two_minutes_and_to_leave_until_it_has() {
     let (mut actor, _, clock) = actor().await;
     let second = Duration::from_secs(1);
-    assert!(actor.tries_again(1, &Effect::Join, &failing()));
+    let join = introduction(Effect::Join);
+    assert!(actor.retries_effect(1, &join, &failing()));
     clock.advance(120 * second);
-    assert!(actor.tries_again(1, &Effect::Join, &failing()));
+    assert!(actor.retries_effect(1, &join, &failing()));
     clock.advance(second);
-    assert!(!actor.tries_again(1, &Effect::Join, &failing()));
+    assert!(!actor.retries_effect(1, &join, &failing()));
 
-    let leave = Effect::Leave { reason: None };
-    assert!(actor.tries_again(2, &leave, &failing()));
+    let leave = introduction(Effect::Leave { reason: None });
+    assert!(actor.retries_effect(2, &leave, &failing()));
     clock.advance(100_000 * second);
-    assert!(actor.tries_again(2, &leave, &failing()));
+    assert!(actor.retries_effect(2, &leave, &failing()));
     // What is refused is not tried again.
     let refused = EngineError::Refused(crate::introduction::Refusal::Forbidden);
-    assert!(!actor.tries_again(3, &Effect::Join, &refused));
+    assert!(!actor.retries_effect(3, &join, &refused));
+}
+
+#[tokio::test]
+async fn while_the_homeserver_is_away_no_time_runs() {
+    let (mut actor, _, clock) = actor().await;
+    let minute = Duration::from_secs(60);
+    let join = introduction(Effect::Join);
+    let away = EngineError::Matrix(MatrixError::RateLimited { retry_after: None });
+    assert!(actor.retries_effect(1, &join, &failing()));
+    clock.advance(100 * minute);
+    assert!(actor.retries_effect(1, &join, &away));
+    // It begins anew with the first answer.
+    assert!(actor.retries_effect(1, &join, &failing()));
+    clock.advance(3 * minute);
+    assert!(!actor.retries_effect(1, &join, &failing()));
+}
+
+#[tokio::test]
+async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
+    let (mut actor, _, clock) = actor().await;
+    let carry = What::Relay {
+        conversation: "c".to_owned(),
+        effect: relay::Effect::Carry {
+            event: "$event".try_into().unwrap(),
+            from: 0,
+            to: crate::relay::Place::Origin,
+            last: true,
+        },
+    };
+    let users = vec!["@alice:hs.test".try_into().unwrap()];
+    let no_device = EngineError::Encrypt(EncryptError::NoSignedDevice { users });
+    assert!(actor.retries_effect(1, &carry, &no_device));
+    clock.advance(actor.engine.settings().rules.wait_for_owner);
+    assert!(actor.retries_effect(1, &carry, &no_device));
+    clock.advance(Duration::from_secs(1));
+    assert!(!actor.retries_effect(1, &carry, &no_device));
+    // A sender whose server is silent holds up nobody.
+    let silent = EngineError::Decrypt(DecryptError::SenderUnknown);
+    assert!(!actor.retries_effect(2, &carry, &silent));
+}
+
+fn introduction(effect: Effect) -> What {
+    let ghost = "@_dm_sam:hs.test".try_into().unwrap();
+    What::Introduction { ghost, effect }
 }
 
 /// What a room shows to a ghost that has left it, the newest first.

@@ -1,0 +1,93 @@
+//! Carries out effects: each until it is done or given up, and what was decided before one is shown
+//! to others only once it is durable.
+
+use ruma::OwnedRoomId;
+
+use crate::engine::{
+    EngineError,
+    records::{Due, Outbox, What},
+    room::Room,
+};
+
+impl Room {
+    /// Carries out effects in order. A decision is flushed before one of its effects is shown to
+    /// others, except where a crash would lead to the same decision and the same transaction id.
+    pub(in crate::engine) async fn carry_out_all(
+        &mut self,
+        due: Vec<((OwnedRoomId, u64), Due)>,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let store = engine.store();
+        for (at, (key, due)) in due.into_iter().enumerate() {
+            // An effect may have taken back the ones behind it.
+            if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
+                continue;
+            }
+            if !self.is_repeatable(key.1, &due.what)? {
+                store.flush().await?;
+            }
+            self.carry_out(key.1, due).await?;
+            self.failures = 0;
+            self.failing = None;
+        }
+        Ok(())
+    }
+
+    /// Carries out one effect. Fails if it is to be tried again.
+    pub(in crate::engine) async fn carry_out(
+        &mut self,
+        number: u64,
+        due: Due,
+    ) -> Result<(), EngineError> {
+        let Due { what, since } = due;
+        tracing::debug!(room = %self.id, kind = what.kind(), "carrying out");
+        self.due_since = since;
+        self.carrying = number;
+        let done = match self.hear_before(&what).await {
+            Ok(()) => self.perform(number, &what).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) if self.retries_effect(number, &what, &error) => Err(error),
+            Err(error) => {
+                tracing::info!(room = %self.id, kind = what.kind(), %error, "refused");
+                self.give_up_effect(number, what, &error).await
+            }
+        }
+    }
+
+    async fn perform(&mut self, number: u64, what: &What) -> Result<(), EngineError> {
+        match what {
+            What::Introduction { ghost, effect } => {
+                self.perform_introduction(number, ghost, effect).await
+            }
+            What::Control(effect) => self.perform_control(number, effect).await,
+            What::Relay {
+                conversation,
+                effect,
+            } => self.perform_relay(number, conversation, effect).await,
+        }
+    }
+
+    async fn give_up_effect(
+        &mut self,
+        number: u64,
+        what: What,
+        error: &EngineError,
+    ) -> Result<(), EngineError> {
+        match what {
+            What::Introduction { ghost, effect } => {
+                self.give_up_introduction(number, &ghost, effect, error)
+            }
+            What::Control(effect) => self.give_up_control(number, &effect, error),
+            What::Relay {
+                conversation,
+                effect,
+            } => {
+                self.give_up_relay(number, &conversation, &effect, error)
+                    .await
+            }
+        }
+    }
+}
