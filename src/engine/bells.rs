@@ -8,7 +8,13 @@ use std::{
 use ruma::{OwnedRoomId, RoomId};
 use tokio::sync::Notify;
 
-use crate::engine::Engine;
+use crate::{
+    engine::{
+        Engine,
+        records::{Arrived, Inbox},
+    },
+    store::{Batch, StoreError},
+};
 
 /// The bells of all rooms that have an actor, or are to have one.
 #[derive(Default)]
@@ -81,6 +87,30 @@ impl Bells {
 }
 
 impl Engine {
+    /// Stages an item for a room's inbox. The caller wakes the room once the batch is applied.
+    pub(in crate::engine) fn stage(
+        &self,
+        room: &OwnedRoomId,
+        item: &Arrived,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        batch.put::<Inbox>(&(room.clone(), self.next()), item)
+    }
+
+    /// Puts an item into a room's inbox together with the rest of the batch, and wakes the room once
+    /// both are durable.
+    pub(in crate::engine) async fn post(
+        &self,
+        room: &OwnedRoomId,
+        item: &Arrived,
+        mut batch: Batch,
+    ) -> Result<(), StoreError> {
+        self.stage(room, item, &mut batch)?;
+        self.store().commit(batch).await?;
+        self.wake(room);
+        Ok(())
+    }
+
     /// Makes the room's actor look at what has arrived. Whatever it is to find must have been
     /// written before.
     pub(in crate::engine) fn wake(&self, room: &RoomId) {

@@ -66,13 +66,13 @@ impl Engine {
             Err(error) => return Err(error.into()),
         };
         for room in rooms {
-            match self.homeserver().leave(actor, &room, None).await {
-                Ok(()) | Err(MatrixError::Refused { .. }) => {}
+            match self.leave(ghost, &room, None, None).await {
+                Ok(()) | Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
                 // One room that is broken keeps nothing else from being taken away.
-                Err(error @ MatrixError::Failing { .. }) => {
+                Err(EngineError::Matrix(error @ MatrixError::Failing { .. })) => {
                     tracing::warn!(%ghost, %room, %error, "a ghost cannot leave a room");
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -59,15 +59,14 @@ impl Engine {
         ghost: &OwnedUserId,
         room: &OwnedRoomId,
     ) -> Result<Vec<(RoomEvent, Box<RawValue>)>, EngineError> {
-        let device = self.device_of(ghost)?;
+        let acting = self.as_user(ghost)?;
         let mut from: Option<String> = None;
         let mut newest_first = Vec::new();
         for _ in 0..READ_BACK_PAGES {
-            let actor = Actor::device(ghost, &device);
             let back = Direction::Backward;
             let page = self
                 .homeserver()
-                .messages(actor, room, from.as_deref(), back, READ_BACK)
+                .messages(acting.actor(), room, from.as_deref(), back, READ_BACK)
                 .await?;
             let mut reached = page.events.is_empty();
             for json in page.events {

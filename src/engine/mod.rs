@@ -14,7 +14,7 @@
 //! | `module_api` | what the homeserver's module is told while a room is created |
 //! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
-//! | `records`, `event`, `error`, `bells`, `history`, `places`, `keyed` | what is on disk; an event; errors; how a room is woken; a room's history; places for work that other servers can hold up; locks by key |
+//! | `records`, `event`, `error`, `bells`, `users`, `history`, `places`, `keyed` | what is on disk; an event; errors; how an inbox is filled and its room woken; our users, as whom requests are made; a room's history; places for work that other servers can hold up; locks by key |
 //!
 //! # The path of one message
 //!
@@ -80,6 +80,7 @@ mod records;
 mod retention;
 mod retry;
 mod room;
+mod users;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -7,10 +7,9 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     engine::{
         Engine, EngineError, Words,
-        records::{Arrived, ControlRooms, Inbox},
+        records::{Arrived, ControlRooms},
         room::Room,
     },
-    matrix::Actor,
     relay::Saying,
     store::Batch,
 };
@@ -32,10 +31,8 @@ impl Engine {
             html: words.html,
             source,
         };
-        let mut batch = Batch::new();
-        batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
-        self.store().commit(batch).await?;
-        self.wake(&room);
+        let batch = Batch::new();
+        self.post(&room, &arrived, batch).await?;
         Ok(())
     }
 
@@ -62,12 +59,11 @@ impl Engine {
         person: &OwnedUserId,
     ) -> Result<OwnedRoomId, EngineError> {
         let bot = self.settings().bot.clone();
-        let device = self.device_of(&bot)?;
-        let actor = Actor::device(&bot, &device);
+        let acting = self.as_user(&bot)?;
         // Creating a room has no transaction id: the mark finds one that was made for the same
         // person before a crash, or before the answer was lost.
         let mark = hex::encode(Sha256::digest(person.as_bytes()));
-        if let Some(room) = self.room_with_mark(actor, MARK, &mark).await? {
+        if let Some(room) = self.room_with_mark(acting.actor(), MARK, &mark).await? {
             return self.take_as_control_room(&bot, person, room).await;
         }
         let mut request = create_room::v3::Request::new();
@@ -85,7 +81,10 @@ impl Engine {
         request.initial_state = vec![ruma::serde::Raw::from_json(
             serde_json::value::to_raw_value(&encryption)?,
         )];
-        let room = self.homeserver().create_room(actor, request).await?;
+        let room = self
+            .homeserver()
+            .create_room(acting.actor(), request)
+            .await?;
         self.take_as_control_room(&bot, person, room).await
     }
 
@@ -101,7 +100,7 @@ impl Engine {
             person: person.clone(),
         };
         let mut batch = Batch::new();
-        batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
+        self.stage(&room, &made, &mut batch)?;
         batch.put::<ControlRooms>(person, &room)?;
         self.store().commit(batch).await?;
         Ok(room)

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     directory::host_of,
     engine::{Engine, EngineError, keyed::Keyed},
-    matrix::{Actor, MatrixError},
+    matrix::MatrixError,
 };
 
 /// Maximum number of places that the rooms of one other server hold.
@@ -115,9 +115,9 @@ impl Engine {
         room: &RoomId,
         inviter: &UserId,
     ) -> Result<(), EngineError> {
-        let (homeserver, device) = (self.homeserver().clone(), self.device_of(user)?);
-        let (user, room) = (user.clone(), room.to_owned());
-        let joining = async move { homeserver.join(Actor::device(&user, &device), &room).await };
+        let (homeserver, acting) = (self.homeserver().clone(), self.as_user(user)?);
+        let room = room.to_owned();
+        let joining = async move { homeserver.join(acting.actor(), &room).await };
         self.ask(inviter.server_name(), joining).await
     }
 
@@ -129,10 +129,10 @@ impl Engine {
         person: &OwnedUserId,
         direct: bool,
     ) -> Result<(), EngineError> {
-        let (homeserver, device) = (self.homeserver().clone(), self.device_of(host)?);
-        let (host, room, guest) = (host.clone(), room.to_owned(), person.clone());
+        let (homeserver, acting) = (self.homeserver().clone(), self.as_user(host)?);
+        let (room, guest) = (room.to_owned(), person.clone());
         let inviting = async move {
-            let actor = Actor::device(&host, &device);
+            let actor = acting.actor();
             let invited = if direct {
                 homeserver.invite_direct(actor, &room, &guest, None).await
             } else {

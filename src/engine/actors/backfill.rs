@@ -16,7 +16,7 @@ use crate::{
         room::Room,
     },
     introduction::Effect,
-    matrix::{Actor, bounds::DeadLetterReason},
+    matrix::bounds::DeadLetterReason,
     store::{Batch, StoreError, prefix},
 };
 
@@ -37,12 +37,11 @@ impl Room {
         let Some(ghost) = seat.and_then(|seat| seat.ghosts.first()).cloned() else {
             return Ok(());
         };
-        let device = self.engine.device_of(&ghost)?;
-        let actor = Actor::device(&ghost, &device);
+        let acting = self.engine.as_user(&ghost)?;
         let engine = self.engine.clone();
         let around = engine
             .homeserver()
-            .context(actor, &self.id, before, 0)
+            .context(acting.actor(), &self.id, before, 0)
             .await;
         let (mut from, mut on) = match around {
             Ok(around) => (around.start, around.end),
@@ -55,7 +54,9 @@ impl Room {
         'back: for _ in 0..PAGES {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
-            let page = engine.history(actor, &self.id, Some(token), back).await?;
+            let page = engine
+                .history(acting.actor(), &self.id, Some(token), back)
+                .await?;
             if page.events.is_empty() {
                 break;
             }
@@ -97,7 +98,7 @@ impl Room {
             let Some(token) = on.as_deref() else { break };
             let forward = Direction::Forward;
             let page = engine
-                .history(actor, &self.id, Some(token), forward)
+                .history(acting.actor(), &self.id, Some(token), forward)
                 .await?;
             if page.events.is_empty() {
                 break;
@@ -154,11 +155,16 @@ impl Room {
         if !self.is_ready() {
             return Ok(());
         }
-        let device = self.engine.device_of(&bot)?;
-        let actor = Actor::device(&bot, &device);
+        let acting = self.engine.as_user(&bot)?;
         let homeserver = self.engine.homeserver();
         let page = homeserver
-            .messages(actor, &self.id, None, Direction::Backward, READ_BACK)
+            .messages(
+                acting.actor(),
+                &self.id,
+                None,
+                Direction::Backward,
+                READ_BACK,
+            )
             .await?;
         for json in page.events.iter().rev() {
             let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {

@@ -56,7 +56,7 @@ impl Room {
         &mut self,
         id: &str,
         event: &RoomEvent,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let known = engine.store().known::<Conversations>(&id.to_owned())?;
@@ -72,9 +72,6 @@ impl Room {
             })
             .into_iter()
             .collect();
-        let lock = engine.converse(id, &inputs, &mut batch)?;
-        self.settle(batch, [])?;
-        drop(lock);
-        Ok(())
+        self.apply(id, &inputs, batch)
     }
 }

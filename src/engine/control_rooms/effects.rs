@@ -15,7 +15,7 @@ use crate::{
         room::Room,
     },
     introduction::{Reason, Refusal},
-    matrix::{Actor, MatrixError},
+    matrix::MatrixError,
     store::{Batch, prefix},
 };
 
@@ -29,8 +29,7 @@ impl Room {
         let batch = self.finish(number);
         let engine = self.engine.clone();
         let bot = engine.settings().bot.clone();
-        let device = engine.device_of(&bot)?;
-        let actor = Actor::device(&bot, &device);
+        let acting = engine.as_user(&bot)?;
         match effect {
             ControlEffect::Invite => self.invite_person(&bot).await?,
             ControlEffect::Join => {
@@ -40,7 +39,8 @@ impl Room {
                 engine.enter(&bot, &self.id, &inviter).await?;
             }
             ControlEffect::Decline { inviter, reason } => {
-                self.go(&bot, inviter, Some(reason.clone())).await?;
+                let (reason, server) = (Some(reason.as_str()), Some(inviter.server_name()));
+                engine.leave(&bot, &self.id, reason, server).await?;
                 engine.machines().turn_away(&bot, &self.id).await?;
             }
             ControlEffect::MoveTo { room } => return self.move_to(room, batch).await,
@@ -51,12 +51,13 @@ impl Room {
                 let kind = "m.room.encryption";
                 engine
                     .homeserver()
-                    .send_state(actor, &self.id, kind, "", &content)
+                    .send_state(acting.actor(), &self.id, kind, "", &content)
                     .await?;
             }
             ControlEffect::Leave { reason } => {
                 let person = self.person_here().unwrap_or_else(|_| bot.clone());
-                self.go(&bot, &person, reason.clone()).await?;
+                let (reason, server) = (reason.as_deref(), Some(person.server_name()));
+                engine.leave(&bot, &self.id, reason, server).await?;
             }
             ControlEffect::Say { words, source } => {
                 self.say_words(words, source).await?;
@@ -82,29 +83,6 @@ impl Room {
             return Ok(());
         }
         self.engine.invite(bot, &self.id, &person, true).await
-    }
-
-    /// Leaves, or declines an invite by `inviter`, whose server the homeserver then asks. Not being
-    /// there counts as done.
-    async fn go(
-        &self,
-        bot: &OwnedUserId,
-        inviter: &OwnedUserId,
-        reason: Option<String>,
-    ) -> Result<(), EngineError> {
-        let (homeserver, device) = (
-            self.engine.homeserver().clone(),
-            self.engine.device_of(bot)?,
-        );
-        let (bot, room) = (bot.clone(), self.id.clone());
-        let leaving = async move {
-            let actor = Actor::device(&bot, &device);
-            match homeserver.leave(actor, &room, reason.as_deref()).await {
-                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
-                other => other,
-            }
-        };
-        self.engine.ask(inviter.server_name(), leaving).await
     }
 
     /// The person has another control room, and one is enough.
@@ -139,13 +117,15 @@ impl Room {
         if self.view(bot).await?.membership(&person) != "invite" {
             return Ok(());
         }
-        let device = engine.device_of(bot)?;
+        let acting = engine.as_user(bot)?;
         let (kind, content) = ("m.room.member", json!({ "membership": "leave" }));
-        let actor = Actor::device(bot, &device);
-        let withdrawn =
-            engine
-                .homeserver()
-                .send_state(actor, &self.id, kind, person.as_str(), &content);
+        let withdrawn = engine.homeserver().send_state(
+            acting.actor(),
+            &self.id,
+            kind,
+            person.as_str(),
+            &content,
+        );
         match withdrawn.await {
             // They may have come or declined in this moment.
             Ok(_) | Err(MatrixError::Refused { .. }) => Ok(()),
@@ -200,11 +180,7 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        if let Err(error) = engine.sync_until_empty(bot).await {
-            tracing::warn!(%error, "keys on their way could not be fetched");
-        }
-        engine.drain_for(bot).await;
-        engine.machines().forget_room(bot, &self.id).await?;
+        engine.forget_room(bot, &self.id).await?;
         // What a ghost keeps that waits in the same room is not the bot's to throw away.
         if !self.record.introductions.iter().any(|is| is.is_open()) {
             for (key, _) in engine.store().scan::<Kept>(&prefix(&self.id), None, 1000)? {

@@ -9,7 +9,7 @@ use crate::{
         Engine, EngineError,
         control_rooms::state::ControlEffect,
         introductions::request::Shown,
-        records::{Arrived, Inbox, Kept, Rooms, What},
+        records::{Arrived, Kept, Rooms, What},
         room::Room,
     },
     introduction::{Phase, Refusal, clean_name, gist},
@@ -48,7 +48,7 @@ impl Room {
             owner: owner.clone(),
             number,
         };
-        batch.put::<Inbox>(&(room.clone(), engine.next()), &arrived)?;
+        engine.stage(&room, &arrived, &mut batch)?;
         self.settle(batch, [])?;
         engine.wake(&room);
         Ok(())
@@ -192,10 +192,8 @@ impl Engine {
             ghost: ghost.clone(),
             accepted,
         };
-        let mut batch = Batch::new();
-        batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
-        self.store().commit(batch).await?;
-        self.wake(room);
+        let batch = Batch::new();
+        self.post(room, &arrived, batch).await?;
         Ok(())
     }
 }

@@ -58,17 +58,12 @@ impl Engine {
         if room.is_none() || lately || !(is_there(person) || was_there) {
             return Ok(None);
         }
-        let mut batch = Batch::new();
+        let batch = Batch::new();
         let inputs = [Input::LedBack {
             at: now,
             person: index,
         }];
-        let (lock, rooms) = self.converse(&conversation.id, &inputs, &mut batch)?;
-        self.store().apply(batch)?;
-        drop(lock);
-        for room in rooms {
-            self.wake(&room);
-        }
+        self.apply(&conversation.id, &inputs, batch)?;
         Ok(room)
     }
 

@@ -109,7 +109,7 @@ impl Room {
             },
             false => Repeatable::default(),
         };
-        self.wake_others(rooms).await;
+        self.wake_others(rooms);
         Ok(true)
     }
 }

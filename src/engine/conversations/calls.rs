@@ -48,13 +48,10 @@ impl Room {
         let engine = self.engine.clone();
         let overdue = engine.calls().overdue(&self.id, engine.now());
         for missing in overdue {
-            let mut batch = Batch::new();
+            let batch = Batch::new();
             let inputs = told(&missing);
             let id = &missing.side.conversation;
-            let (lock, rooms) = engine.converse(id, &inputs, &mut batch)?;
-            self.settle(batch, [])?;
-            drop(lock);
-            self.wake_others(rooms).await;
+            self.apply(id, &inputs, batch)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
     engine::room::Room,
-    matrix::{Actor, Receipt},
+    matrix::Receipt,
     relay::{Conversation, Place},
 };
 
@@ -93,12 +93,11 @@ impl Room {
                 let Some((ghost, event)) = deliveries.take() else {
                     return;
                 };
-                let Ok(device) = engine.device_of(&ghost) else {
+                let Ok(acting) = engine.as_user(&ghost) else {
                     continue;
                 };
-                let actor = Actor::device(&ghost, &device);
                 let homeserver = engine.homeserver();
-                let shown = homeserver.receipt(actor, &room, &event, Receipt::Unthreaded);
+                let shown = homeserver.receipt(acting.actor(), &room, &event, Receipt::Unthreaded);
                 match shown.await {
                     Ok(()) => failed = 0,
                     Err(error) => {

@@ -54,17 +54,14 @@ impl Room {
         id: &str,
         effect: &Effect,
         inputs: &[Input],
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         if inputs.is_empty() {
             // Nothing changes but what the batch says: the room's own record stays as it is.
             return Ok(engine.store().apply(batch)?);
         }
-        let (lock, rooms) = engine.converse(id, inputs, &mut batch)?;
-        self.settle(batch, [])?;
-        drop(lock);
-        self.wake_others(rooms).await;
+        self.apply(id, inputs, batch)?;
         if let Effect::Follow { to, .. } = effect {
             engine.wake(to);
         }

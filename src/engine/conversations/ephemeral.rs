@@ -13,7 +13,7 @@ use crate::{
         conversations::event_map::EventMap,
         records::{Conversations, Rooms},
     },
-    matrix::{Actor, Receipt},
+    matrix::Receipt,
     relay::{Conversation, Place},
 };
 
@@ -86,10 +86,9 @@ impl Engine {
                 let Some(room) = conversation.room(to) else {
                     continue;
                 };
-                let device = self.device_of(&person.ghost)?;
-                let actor = Actor::device(&person.ghost, &device);
+                let acting = self.as_user(&person.ghost)?;
                 // A ghost may be on its way in or out; the others are there.
-                if let Err(error) = self.homeserver().typing(actor, room, typing).await {
+                if let Err(error) = self.homeserver().typing(acting.actor(), room, typing).await {
                     tracing::debug!(%room, %error, "typing is not carried");
                 }
             }
@@ -109,9 +108,8 @@ impl Engine {
         let (Some(ghost), Some(room)) = (ghost, conversation.room(place)) else {
             return Ok(None);
         };
-        let device = self.device_of(&ghost.ghost)?;
-        let actor = Actor::device(&ghost.ghost, &device);
-        let Some(json) = self.homeserver().event(actor, room, event).await? else {
+        let acting = self.as_user(&ghost.ghost)?;
+        let Some(json) = self.homeserver().event(acting.actor(), room, event).await? else {
             return Ok(None);
         };
         let event: Value = serde_json::from_str(json.get())?;
@@ -178,9 +176,10 @@ impl Engine {
                         (None, Some(_)) => Receipt::Main,
                         (None, None) => Receipt::Unthreaded,
                     };
-                    let device = self.device_of(&person.ghost)?;
-                    let actor = Actor::device(&person.ghost, &device);
-                    let shown = self.homeserver().receipt(actor, there, &copy, thread);
+                    let acting = self.as_user(&person.ghost)?;
+                    let shown = self
+                        .homeserver()
+                        .receipt(acting.actor(), there, &copy, thread);
                     if let Err(error) = shown.await {
                         tracing::debug!(room = %there, %error, "a receipt is not carried");
                     }

@@ -19,7 +19,6 @@ use crate::{
         room::{Room, transaction_id},
     },
     introduction::Refusal,
-    matrix::Actor,
     relay::{self, CannotCarry, Conversation, Effect, Heard, Input, Passage, Person, Place},
     store::{Batch, prefix},
 };
@@ -241,12 +240,11 @@ impl Room {
         content: &Value,
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
-        let device = self.engine.device_of(ghost)?;
+        let acting = self.engine.as_user(ghost)?;
         let content = serde_json::value::to_raw_value(content)?;
-        let actor = Actor::device(ghost, &device);
         let homeserver = self.engine.homeserver();
         Ok(homeserver
-            .send_message(actor, there, kind, &content, transaction)
+            .send_message(acting.actor(), there, kind, &content, transaction)
             .await?)
     }
 
@@ -288,13 +286,12 @@ impl Room {
         let Some(author) = conversation.people.get(by) else {
             return Ok(());
         };
-        let device = self.engine.device_of(&author.ghost)?;
-        let actor = Actor::device(&author.ghost, &device);
+        let acting = self.engine.as_user(&author.ghost)?;
         let cause = redaction.as_str();
         let transaction = transaction_id(&author.ghost, &there, "carry-take-back", cause);
         let homeserver = self.engine.homeserver();
         homeserver
-            .redact(actor, &there, &copy.event, None, transaction)
+            .redact(acting.actor(), &there, &copy.event, None, transaction)
             .await?;
         Ok(())
     }

@@ -169,7 +169,7 @@ impl Room {
         rooms.extend(engine.decide_on(&conversation, &[input], engine.now(), &mut batch)?);
         self.settle(batch, [])?;
         drop(lock);
-        self.wake_others(rooms).await;
+        self.wake_others(rooms);
         Ok(())
     }
 
@@ -179,12 +179,6 @@ impl Room {
         heard
             .flat_map(|heard| std::iter::once(heard.event.clone()).chain(heard.edit.clone()))
             .collect()
-    }
-
-    pub(in crate::engine) async fn wake_others(&self, rooms: Vec<OwnedRoomId>) {
-        for room in rooms.into_iter().filter(|room| *room != self.id) {
-            self.engine.wake(&room);
-        }
     }
 
     /// An event in a room of a conversation.
@@ -259,11 +253,7 @@ impl Room {
             let key = (self.id.clone(), event.id.clone());
             batch.put::<Kept>(&key, &json.to_owned())?;
         }
-        let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
-        self.settle(batch, [])?;
-        drop(lock);
-        self.wake_others(rooms).await;
-        Ok(())
+        self.apply(&seat.conversation, &[input], batch)
     }
 }
 

@@ -81,7 +81,7 @@ impl Room {
             // Invited again, it is to come in, and the keys that it is sent are for that. It may
             // have left before a crash, and only then have been invited.
             Ok(false) if self.is_about_to_be_invited(ghost)? => Ok(()),
-            Ok(false) => self.forget_room(ghost).await,
+            Ok(false) => self.engine.forget_room(ghost, &self.id).await,
             Err(error) => Err(error),
         };
         match left {

@@ -7,11 +7,11 @@ use crate::{
     engine::{
         Engine, EngineError,
         conversations::portal_info::notice,
-        records::{Arrived, Conversations, Inbox, OpenWork},
+        records::{Arrived, Conversations, OpenWork},
         room::Room,
     },
     introduction::{MEGOLM, Refusal},
-    matrix::{Actor, MatrixError},
+    matrix::MatrixError,
     relay::{Conversation, Input, Participant, Place},
     store::Batch,
 };
@@ -122,15 +122,16 @@ impl Engine {
         if let Some(room) = known.as_ref().and_then(|known| known.room(place)) {
             return Ok(room.clone());
         }
-        let device = self.device_of(&host.ghost)?;
-        let actor = Actor::device(&host.ghost, &device);
+        let acting = self.as_user(&host.ghost)?;
         let mark = format!("{}.{person}", conversation.id);
-        let room = match self.room_with_mark(actor, MARK, &mark).await? {
+        let room = match self.room_with_mark(acting.actor(), MARK, &mark).await? {
             Some(room) => room,
             None => {
                 let bot = &self.settings().bot;
                 let request = portal(conversation, &mark, host, bot)?;
-                self.homeserver().create_room(actor, request).await?
+                self.homeserver()
+                    .create_room(acting.actor(), request)
+                    .await?
             }
         };
         self.machines().expect_room(&host.ghost, &room).await?;
@@ -140,9 +141,7 @@ impl Engine {
             room: room.clone(),
         };
         batch.put::<OpenWork>(&(host.ghost.clone(), room.clone()), &())?;
-        let (lock, _) = self.converse(&conversation.id, &[made], &mut batch)?;
-        self.store().apply(batch)?;
-        drop(lock);
+        self.apply(&conversation.id, &[made], batch)?;
         self.store().flush().await?;
         Ok(room)
     }
@@ -165,11 +164,8 @@ impl Engine {
         for ghost in ghosts {
             batch.put::<OpenWork>(&(ghost.ghost.clone(), room.clone()), &())?;
         }
-        batch.put::<Inbox>(&(room.clone(), self.next()), &seated)?;
-        self.store().commit(batch).await?;
-        self.wake(room);
-        let device = self.device_of(&host.ghost)?;
-        let actor = Actor::device(&host.ghost, &device);
+        self.post(room, &seated, batch).await?;
+        let acting = self.as_user(&host.ghost)?;
         let view = self.view_of(&host.ghost, room).await?;
         for ghost in ghosts.iter().filter(|ghost| ghost.ghost != host.ghost) {
             self.machines().expect_room(&ghost.ghost, room).await?;
@@ -179,11 +175,10 @@ impl Engine {
             let content = json!({ "membership": "invite" });
             let key = ghost.ghost.as_str();
             self.homeserver()
-                .send_state(actor, room, "m.room.member", key, &content)
+                .send_state(acting.actor(), room, "m.room.member", key, &content)
                 .await?;
-            let own = self.device_of(&ghost.ghost)?;
-            let own = Actor::device(&ghost.ghost, &own);
-            self.homeserver().join(own, room).await?;
+            let own = self.as_user(&ghost.ghost)?;
+            self.homeserver().join(own.actor(), room).await?;
         }
         if !conversation.direct {
             self.share_power(host, room, ghosts).await?;
@@ -224,10 +219,9 @@ impl Engine {
             }
         }
         if Some(&levels) != view.power_levels.as_ref() {
-            let device = self.device_of(&host.ghost)?;
-            let actor = Actor::device(&host.ghost, &device);
+            let acting = self.as_user(&host.ghost)?;
             self.homeserver()
-                .send_state(actor, room, kind, "", &levels)
+                .send_state(acting.actor(), room, kind, "", &levels)
                 .await?;
         }
         Ok(())
@@ -238,16 +232,7 @@ impl Engine {
         ghost: &OwnedUserId,
         room: &OwnedRoomId,
     ) -> Result<(), EngineError> {
-        let device = self.machines().device_of(ghost)?;
-        // It may have been taken away already, as that of a handle that was given up.
-        let actor = match &device {
-            Some(device) => Actor::device(ghost, device),
-            None => Actor::user(ghost),
-        };
-        match self.homeserver().leave(actor, room, None).await {
-            Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
-            left => left?,
-        }
+        self.leave(ghost, room, None, None).await?;
         self.machines().forget_room(ghost, room).await?;
         let mut batch = Batch::new();
         batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));

@@ -110,18 +110,13 @@ impl Engine {
             let Some(person) = conversation.person_at(Place::Origin, person) else {
                 continue;
             };
-            let mut batch = Batch::new();
+            let batch = Batch::new();
             let called = Input::Called {
                 person,
                 name: name.to_owned(),
             };
-            let (lock, rooms) = self.converse(&conversation.id, &[called], &mut batch)?;
-            self.store().apply(batch)?;
-            drop(lock);
+            self.apply(&conversation.id, &[called], batch)?;
             self.store().flush().await?;
-            for room in rooms {
-                self.wake(&room);
-            }
         }
         Ok(())
     }
@@ -173,11 +168,10 @@ impl Engine {
         if there.membership(ghost) != "join" || !there.may_send_state(ghost, kind) {
             return Ok(Some(MAY_NOT));
         }
-        let device = self.device_of(ghost)?;
-        let actor = Actor::device(ghost, &device);
+        let acting = self.as_user(ghost)?;
         let content = json!({ "name": text });
         self.homeserver()
-            .send_state(actor, origin, kind, "", &content)
+            .send_state(acting.actor(), origin, kind, "", &content)
             .await?;
         self.0.views.outdate(origin);
         Ok(None)
@@ -228,18 +222,17 @@ impl Engine {
         let is = |worded: &Option<Box<Worded>>, text: &str| {
             worded.as_ref().map_or("", |worded| &worded.text) == text
         };
-        let device = self.device_of(ghost)?;
-        let actor = Actor::device(ghost, &device);
+        let acting = self.as_user(ghost)?;
         if !is(&there.name, &name) {
             let (kind, content) = ("m.room.name", json!({ "name": name }));
             self.homeserver()
-                .send_state(actor, room, kind, "", &content)
+                .send_state(acting.actor(), room, kind, "", &content)
                 .await?;
         }
         if !is(&there.topic, &topic) {
             let (kind, content) = ("m.room.topic", json!({ "topic": topic }));
             self.homeserver()
-                .send_state(actor, room, kind, "", &content)
+                .send_state(acting.actor(), room, kind, "", &content)
                 .await?;
         }
         self.0.views.outdate(room);

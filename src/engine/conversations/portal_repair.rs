@@ -48,13 +48,8 @@ impl Room {
         }
         let furnished = self.furnish(conversation, owner).await?;
         // Its owner is invited: should they decline, that counts.
-        let mut batch = Batch::new();
-        let (lock, rooms) = self
-            .engine
-            .converse(&conversation.id, &furnished, &mut batch)?;
-        self.engine.store().apply(batch)?;
-        drop(lock);
-        self.wake_others(rooms).await;
+        let batch = Batch::new();
+        self.engine.apply(&conversation.id, &furnished, batch)?;
         let known = self.engine.store().get::<Conversations>(&conversation.id)?;
         let room = known.as_ref().and_then(|known| known.room(to));
         room.cloned().ok_or(EngineError::NotThereYet)
@@ -97,15 +92,10 @@ impl Engine {
         conversation: &str,
         person: usize,
     ) -> Result<Option<Conversation>, EngineError> {
-        let mut batch = Batch::new();
+        let batch = Batch::new();
         let input = Input::Lost { person };
-        let (lock, rooms) = self.converse(conversation, &[input], &mut batch)?;
-        self.store().apply(batch)?;
-        drop(lock);
+        self.apply(conversation, &[input], batch)?;
         self.store().flush().await?;
-        for room in rooms {
-            self.wake(&room);
-        }
         Ok(self
             .store()
             .get::<Conversations>(&conversation.to_owned())?)

@@ -16,6 +16,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
+        room::Room,
     },
     relay::{Conversation, Input, Participant, Seat, Standing, decide},
     store::{Batch, prefix},
@@ -81,6 +82,23 @@ impl Engine {
             None => Vec::new(),
         };
         Ok((lock, rooms))
+    }
+
+    /// Applies inputs to a conversation, writes `batch` together with what was decided, and wakes the
+    /// rooms that have something to do. Not durable yet.
+    pub(in crate::engine) fn apply(
+        &self,
+        id: &str,
+        inputs: &[Input],
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let (lock, rooms) = self.converse(id, inputs, &mut batch)?;
+        self.store().apply(batch)?;
+        drop(lock);
+        for room in rooms {
+            self.wake(&room);
+        }
+        Ok(())
     }
 
     pub(in crate::engine) fn deciding(&self) -> Deciding<'_> {
@@ -264,19 +282,39 @@ impl Engine {
             if !which(&conversation)? {
                 continue;
             }
-            let mut batch = Batch::new();
+            let batch = Batch::new();
             let closed = Input::Closed {
                 ghost: ghost.clone(),
             };
-            let (lock, rooms) = self.converse(&conversation.id, &[closed], &mut batch)?;
-            self.store().apply(batch)?;
-            drop(lock);
+            self.apply(&conversation.id, &[closed], batch)?;
             self.store().flush().await?;
-            for room in rooms {
-                self.wake(&room);
-            }
         }
         Ok(())
+    }
+}
+
+impl Room {
+    /// Applies inputs to a conversation as [`Engine::apply`] does, and writes this room's record
+    /// together with what was decided.
+    pub(in crate::engine) fn apply(
+        &mut self,
+        id: &str,
+        inputs: &[Input],
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let (lock, rooms) = engine.converse(id, inputs, &mut batch)?;
+        self.settle(batch, [])?;
+        drop(lock);
+        self.wake_others(rooms);
+        Ok(())
+    }
+
+    /// Wakes the rooms that have something to do, but for this one, which is awake.
+    pub(in crate::engine) fn wake_others(&self, rooms: Vec<OwnedRoomId>) {
+        for room in rooms.into_iter().filter(|room| *room != self.id) {
+            self.engine.wake(&room);
+        }
     }
 }
 

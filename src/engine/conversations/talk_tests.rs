@@ -678,7 +678,7 @@ async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
     let machines = it.engine.machines().clone();
     machines.expect_room(&sam(), &origin()).await.unwrap();
     let event = alice.says(&origin(), &[&sam()], "hello").await;
-    let device = it.engine.device_of(&sam()).unwrap();
+    let device = it.engine.machines().device_of(&sam()).unwrap().unwrap();
     let mut messages = Vec::new();
     for message in it.fake.take_incoming(&sam(), &device).to_device {
         let mut message: Value = serde_json::from_str(message.get()).unwrap();

@@ -13,7 +13,7 @@ use crate::{
         room::Room,
     },
     introduction::{MEGOLM, RoomView},
-    matrix::{Actor, MatrixError},
+    matrix::MatrixError,
     relay::{Conversation, Heard, Input, Place, Seat},
     store::{Batch, prefix},
 };
@@ -49,7 +49,7 @@ impl Room {
         &mut self,
         to: OwnedRoomId,
         by: OwnedUserId,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let Some(seat) = self.record.seat.clone() else {
@@ -60,11 +60,7 @@ impl Room {
             return self.settle(batch, []);
         };
         let input = Input::Upgraded { place, to, by };
-        let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
-        self.settle(batch, [])?;
-        drop(lock);
-        self.wake_others(rooms).await;
-        Ok(())
+        self.apply(&seat.conversation, &[input], batch)
     }
 
     /// Goes on in the room that has replaced this one. Everything said here before is carried by
@@ -107,11 +103,11 @@ impl Room {
             if new.foreign_encryption || !new.may_send_state(first, kind) {
                 return not_followed();
             }
-            let device = engine.device_of(first)?;
+            let acting = engine.as_user(first)?;
             let content = json!({ "algorithm": MEGOLM });
             engine
                 .homeserver()
-                .send_state(Actor::device(first, &device), to, kind, "", &content)
+                .send_state(acting.actor(), to, kind, "", &content)
                 .await?;
             new = engine.view_of(first, to).await?;
         }
@@ -126,7 +122,7 @@ impl Room {
             conversation: conversation.id.clone(),
             ghosts: inside,
         };
-        batch.put::<Inbox>(&(to.clone(), engine.next()), &seated)?;
+        engine.stage(to, &seated, batch)?;
         Ok(inputs)
     }
 
@@ -226,10 +222,13 @@ impl Engine {
             .filter_map(|known| known.origin.clone())
             .filter(|origin| origin != room);
         for origin in origins.take(CONVERSATIONS) {
-            let device = self.device_of(ghost)?;
-            let actor = Actor::device(ghost, &device);
+            let acting = self.as_user(ghost)?;
             let kind = "m.room.tombstone";
-            let content = match self.homeserver().state(actor, &origin, kind, "").await {
+            let content = match self
+                .homeserver()
+                .state(acting.actor(), &origin, kind, "")
+                .await
+            {
                 Ok(content) => content,
                 Err(error) if error.is_transient() => return Err(error.into()),
                 Err(_) => continue,
@@ -271,9 +270,7 @@ impl Engine {
         for ghost in ghosts {
             batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
         }
-        batch.put::<Inbox>(&(room.clone(), self.next()), &awaited)?;
-        self.store().commit(batch).await?;
-        self.wake(room);
+        self.post(room, &awaited, batch).await?;
         Ok(())
     }
 
@@ -301,12 +298,9 @@ impl Engine {
         let mut inside = Vec::new();
         for ghost in ghosts {
             self.machines().expect_room(ghost, room).await?;
-            let (homeserver, device) = (self.homeserver().clone(), self.device_of(ghost)?);
-            let (user, room) = (ghost.clone(), room.clone());
-            let joining = async move {
-                let actor = Actor::device(&user, &device);
-                homeserver.try_to_join(actor, &room).await
-            };
+            let (homeserver, acting) = (self.homeserver().clone(), self.as_user(ghost)?);
+            let room = room.clone();
+            let joining = async move { homeserver.try_to_join(acting.actor(), &room).await };
             match self.ask(server, joining).await {
                 Ok(()) => inside.push(ghost.clone()),
                 Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
@@ -327,13 +321,13 @@ impl Engine {
         let Some(host) = inside.first().cloned().filter(|host| view.may_invite(host)) else {
             return Ok(inside);
         };
-        let device = self.device_of(&host)?;
+        let acting = self.as_user(&host)?;
         let content = json!({ "membership": "invite" });
         for ghost in ghosts {
             if inside.contains(ghost) {
                 continue;
             }
-            let (actor, key) = (Actor::device(&host, &device), ghost.as_str());
+            let (actor, key) = (acting.actor(), ghost.as_str());
             let invited = self
                 .homeserver()
                 .send_state(actor, room, "m.room.member", key, &content);

@@ -17,7 +17,7 @@ use crate::{
         event::RoomEvent,
         inbox::dedup::{SEEN_TOGETHER, ToDeviceMessage, digest},
         records::{
-            Arrived, Digests, DigestsByTime, Inbox, Rooms, Seen, SeenByTime, SeenEvent, ToDevice,
+            Arrived, Digests, DigestsByTime, Rooms, Seen, SeenByTime, SeenEvent, ToDevice,
             ToDeviceItem,
         },
     },
@@ -255,9 +255,7 @@ impl Engine {
             true => Arrived::AfterGap(json),
             false => Arrived::Event(json),
         };
-        taken
-            .batch
-            .put::<Inbox>(&(event.room.clone(), self.next()), &arrived)?;
+        self.stage(&event.room, &arrived, &mut taken.batch)?;
         if !taken.rooms.contains(&event.room) {
             taken.rooms.push(event.room);
         }

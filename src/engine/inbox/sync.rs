@@ -14,7 +14,7 @@ use crate::{
         Engine, EngineError,
         event::RoomEvent,
         inbox::{accept::Taken, gap},
-        records::{Arrived, Inbox, Rooms, Seen, SyncTokens},
+        records::{Arrived, Rooms, Seen, SyncTokens},
     },
     matrix::{
         Actor, JoinedRoom, SyncPage,
@@ -222,9 +222,7 @@ impl Engine {
             user: ghost.clone(),
             state,
         };
-        taken
-            .batch
-            .put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+        self.stage(&room, &arrived, &mut taken.batch)?;
         taken.rooms.push(room.clone());
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::{
         Engine, EngineError,
         inbox::accept::KeyCounts,
         keyed::Keyed,
-        records::{Arrived, Inbox, OpenWork, Rooms, ToDevice},
+        records::{Arrived, OpenWork, Rooms, ToDevice},
     },
     store::{Batch, prefix},
 };
@@ -199,7 +199,7 @@ impl Engine {
                     for key in keys {
                         let arrived = Arrived::Key { user: user.clone() };
                         if self.store().contains::<Rooms>(&key.room_id)? {
-                            batch.put::<Inbox>(&(key.room_id.clone(), self.next()), &arrived)?;
+                            self.stage(&key.room_id, &arrived, &mut batch)?;
                             woken.push(key.room_id);
                         }
                     }
@@ -270,7 +270,7 @@ impl Engine {
                     ghost: ghost.clone(),
                     sender: sender.clone(),
                 };
-                batch.put::<Inbox>(&(room.clone(), self.next()), &arrived)?;
+                self.stage(room, &arrived, batch)?;
                 woken.push(room.clone());
             }
         }

@@ -78,7 +78,7 @@ impl House {
 
     /// What has come for a ghost, as a transaction shows it.
     fn messages(&self, ghost: &OwnedUserId) -> Vec<Value> {
-        let device = self.engine.device_of(ghost).unwrap();
+        let device = self.engine.machines().device_of(ghost).unwrap().unwrap();
         let incoming = self.fake.take_incoming(ghost, &device).to_device;
         let pushed = incoming.into_iter().map(|message| {
             let mut message: Value = serde_json::from_str(message.get()).unwrap();
@@ -159,7 +159,7 @@ async fn a_busy_ghost_keeps_its_own_messages_waiting_and_no_others() {
     let house = House::new().await;
     let to_bot = house.alice.says(bots_room(), &[&bot()], "to the bot").await;
     let to_sam = house.alice.says(sams_room(), &[&sam()], "to Sam").await;
-    let device = house.engine.device_of(&bot()).unwrap();
+    let device = house.engine.machines().device_of(&bot()).unwrap().unwrap();
     // More than are taken at once.
     let rubbish = (0..500).map(|n| {
         json!({

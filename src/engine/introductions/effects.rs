@@ -14,7 +14,7 @@ use crate::{
         Effect, Input, Introduction, MEGOLM, Phase, Quote, Refusal, RoomView, Saying, clean_name,
         quote, quote_edit,
     },
-    matrix::{Actor, MatrixError},
+    matrix::MatrixError,
     store::{Batch, prefix},
 };
 
@@ -216,11 +216,10 @@ impl Room {
             self.asker_name(is).await?,
             is.handle()
         );
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
+        let acting = self.engine.as_user(&is.ghost)?;
         self.engine
             .homeserver()
-            .set_name_in_room(actor, &self.id, &name)
+            .set_name_in_room(acting.actor(), &self.id, &name)
             .await?;
         Ok(())
     }
@@ -336,12 +335,11 @@ impl Room {
             .store()
             .get::<Passed>(&(self.id.clone(), of.clone()))?;
         let Some(passed) = passed else { return Ok(()) };
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
+        let acting = self.engine.as_user(&is.ghost)?;
         let transaction = self.transaction_id(&is.ghost, "take-back", of.as_str());
         self.engine
             .homeserver()
-            .redact(actor, &self.id, &passed, None, transaction)
+            .redact(acting.actor(), &self.id, &passed, None, transaction)
             .await?;
         Ok(())
     }
@@ -386,18 +384,9 @@ impl Room {
             .map(drop)
     }
 
-    /// Keys that are still on their way are fetched first, so that none comes after the others are
-    /// gone.
+    /// Forgets the room's keys, and what was kept of it for this introduction alone.
     async fn forget(&self, is: &Introduction) -> Result<(), EngineError> {
-        if let Err(error) = self.engine.sync_until_empty(&is.ghost).await {
-            // What comes later is turned away on arrival.
-            tracing::warn!(ghost = %is.ghost, %error, "keys on their way could not be fetched");
-        }
-        self.engine.drain_for(&is.ghost).await;
-        self.engine
-            .machines()
-            .forget_room(&is.ghost, &self.id)
-            .await?;
+        self.engine.forget_room(&is.ghost, &self.id).await?;
         let others = self.record.introductions.iter();
         if others
             .into_iter()

@@ -9,7 +9,7 @@ use crate::{
         EngineError,
         event::RoomEvent,
         introductions::admission::admission,
-        records::{Arrived, Inbox, Kept, What},
+        records::{Arrived, Kept, What},
         room::Room,
     },
     introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
@@ -43,7 +43,7 @@ impl Room {
                 to: self.id.clone(),
                 by: asker.clone(),
             };
-            batch.put::<Inbox>(&(old.clone(), engine.next()), &upgraded)?;
+            engine.stage(&old, &upgraded, &mut batch)?;
             self.settle(batch, [])?;
             engine.wake(&old);
             return Ok(());

@@ -5,7 +5,6 @@ use ruma::api::Direction;
 use crate::{
     engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
     introduction::{HeardKind, Introduction},
-    matrix::Actor,
 };
 
 /// How many events are looked through, back from the leaving.
@@ -19,12 +18,11 @@ impl Room {
         &self,
         is: &Introduction,
     ) -> Result<bool, EngineError> {
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
+        let acting = self.engine.as_user(&is.ghost)?;
         let back = Direction::Backward;
         let homeserver = self.engine.homeserver();
         let page = homeserver
-            .messages(actor, &self.id, None, back, LAST)
+            .messages(acting.actor(), &self.id, None, back, LAST)
             .await?;
         let mut before_leaving = false;
         for json in page.events {

@@ -6,12 +6,7 @@ use ruma::{EventId, OwnedEventId};
 use crate::{
     clock::Timestamp,
     directory::Request,
-    engine::{
-        EngineError,
-        control_rooms::requests::Nothing,
-        records::{Arrived, Inbox},
-        room::Room,
-    },
+    engine::{EngineError, control_rooms::requests::Nothing, records::Arrived, room::Room},
     introduction::{Introduction, Refusal},
     relay::Counterparts,
 };
@@ -69,7 +64,7 @@ impl Room {
             owner: owner.clone(),
             number,
         };
-        batch.put::<Inbox>(&(control_room.clone(), engine.next()), &arrived)?;
+        engine.stage(&control_room, &arrived, &mut batch)?;
         engine.store().apply(batch)?;
         drop(lock);
         engine.store().flush().await?;

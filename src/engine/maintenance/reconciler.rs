@@ -7,7 +7,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     engine::{Engine, EngineError, records::OpenWork},
-    matrix::{Actor, MatrixError},
+    matrix::MatrixError,
 };
 
 /// How many rounds those are asked who could not be reached.
@@ -104,12 +104,11 @@ impl Engine {
         if *ghost == self.0.settings.bot {
             return Ok(());
         }
-        let device = self.device_of(ghost)?;
-        let actor = Actor::device(ghost, &device);
+        let acting = self.as_user(ghost)?;
         let rooms = {
             // A portal that the ghost is making is not written down yet.
             let _nothing_is_made = self.0.creating.lock(ghost.clone()).await;
-            self.homeserver().joined_rooms(actor).await?
+            self.homeserver().joined_rooms(acting.actor()).await?
         };
         for room in rooms {
             if self
@@ -119,9 +118,9 @@ impl Engine {
                 continue;
             }
             tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
-            match self.homeserver().leave(actor, &room, None).await {
-                Ok(()) | Err(MatrixError::Refused { .. }) => {}
-                Err(error) => return Err(error.into()),
+            match self.leave(ghost, &room, None, None).await {
+                Ok(()) | Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
+                Err(error) => return Err(error),
             }
             self.machines().forget_room(ghost, &room).await?;
         }

@@ -279,7 +279,7 @@ impl Engine {
         let made = Arrived::Made {
             person: person.clone(),
         };
-        batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
+        self.stage(&room, &made, &mut batch)?;
         let at = record.made.as_ref().map(|made| made.at);
         let words = self.spokesperson().restored(at);
         let told = Arrived::Tell {
@@ -287,9 +287,7 @@ impl Engine {
             html: words.html,
             source: format!("restored {}", record.begun_at.0),
         };
-        batch.put::<Inbox>(&(room.clone(), self.next()), &told)?;
-        self.store().commit(batch).await?;
-        self.wake(&room);
+        self.post(&room, &told, batch).await?;
         Ok(true)
     }
 }

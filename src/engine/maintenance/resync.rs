@@ -90,22 +90,25 @@ impl Engine {
         bot: &OwnedUserId,
         control: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
-        let device = self.device_of(bot)?;
-        let actor = Actor::device(bot, &device);
-        let page = self.first_look(actor, FIRST_LOOK).await?;
-        let joined = self.homeserver().joined_rooms(actor).await?;
+        let acting = self.as_user(bot)?;
+        let page = self.first_look(acting.actor(), FIRST_LOOK).await?;
+        let joined = self.homeserver().joined_rooms(acting.actor()).await?;
         for room in &joined {
             self.machines().expect_room(bot, room).await?;
             let mut batch = Batch::new();
-            self.count_as_handled(actor, room, &mut batch).await?;
+            self.count_as_handled(acting.actor(), room, &mut batch)
+                .await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
             let mut person = record.control.and_then(|control| control.person);
             if person.is_none() {
-                let members = self.homeserver().joined_members(actor, room).await?;
+                let members = self
+                    .homeserver()
+                    .joined_members(acting.actor(), room)
+                    .await?;
                 person = members.into_keys().find(|member| !self.is_ours(member));
             }
             let Some(person) = person else {
-                self.get_up_and_go(actor, room).await?;
+                self.leave_unknown_room(bot, room).await?;
                 self.change_room(room, &mut batch, |record| record.control = None)?;
                 continue;
             };
@@ -140,30 +143,30 @@ impl Engine {
         open: &[OwnedRoomId],
         seated: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
-        let device = self.device_of(ghost)?;
-        let actor = Actor::device(ghost, &device);
-        let page = match self.first_look(actor, WITH_LEFT).await {
+        let acting = self.as_user(ghost)?;
+        let page = match self.first_look(acting.actor(), WITH_LEFT).await {
             Ok(page) => page,
             Err(error) => {
                 // Years of introductions may be more than the homeserver can list.
                 tracing::warn!(%ghost, %error, "the rooms that it has left cannot be listed");
-                self.first_look(actor, FIRST_LOOK).await?
+                self.first_look(acting.actor(), FIRST_LOOK).await?
             }
         };
-        let joined = self.homeserver().joined_rooms(actor).await?;
+        let joined = self.homeserver().joined_rooms(acting.actor()).await?;
         let mut batch = Batch::new();
         for room in &joined {
             self.machines().expect_room(ghost, room).await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
             if self.still_carries(ghost, &record)? {
                 batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
-                self.count_as_handled(actor, room, &mut batch).await?;
+                self.count_as_handled(acting.actor(), room, &mut batch)
+                    .await?;
                 continue;
             }
             let mut known = record.introductions.into_iter();
             let resumed = match known.find(|is| is.ghost == *ghost && is.is_open()) {
                 Some(known) => Some(known.resumed()),
-                None => self.begun_since(actor, room, &mut batch).await?,
+                None => self.begun_since(acting.actor(), room, &mut batch).await?,
             };
             match resumed {
                 Some(resumed) => {
@@ -173,7 +176,7 @@ impl Engine {
                         record.introductions.push(resumed);
                     })?;
                 }
-                None => self.get_up_and_go(actor, room).await?,
+                None => self.leave_unknown_room(ghost, room).await?,
             }
         }
         for room in seated.iter().filter(|room| !joined.contains(room)) {
@@ -348,11 +351,16 @@ impl Engine {
         Ok(self.store().commit(taken.take_batch()?).await?)
     }
 
-    async fn get_up_and_go(&self, actor: Actor<'_>, room: &OwnedRoomId) -> Result<(), EngineError> {
+    /// Leaves a room that the backup does not know. Any refusal counts as done.
+    async fn leave_unknown_room(
+        &self,
+        user: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Result<(), EngineError> {
         let reason = Some(Reason::NotNow.words());
-        match self.homeserver().leave(actor, room, reason).await {
-            Ok(()) | Err(MatrixError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        match self.leave(user, room, reason, None).await {
+            Ok(()) | Err(EngineError::Matrix(MatrixError::Refused { .. })) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{EngineError, room::Room},
-    matrix::Actor,
     relay::{Participant, Reload},
 };
 
@@ -32,11 +31,15 @@ impl Room {
         let uri = match self.uploaded.1.get(&media.uri) {
             Some(uri) => uri.clone(),
             None => {
-                let device = self.engine.device_of(&sender.ghost)?;
-                let actor = Actor::device(&sender.ghost, &device);
+                let acting = self.engine.as_user(&sender.ghost)?;
                 let homeserver = self.engine.homeserver();
-                let bytes = homeserver.media(actor, media.uri.as_str().into()).await?;
-                let uri = homeserver.give_media(actor, bytes).await?.to_string();
+                let bytes = homeserver
+                    .media(acting.actor(), media.uri.as_str().into())
+                    .await?;
+                let uri = homeserver
+                    .give_media(acting.actor(), bytes)
+                    .await?
+                    .to_string();
                 self.uploaded.1.insert(media.uri.clone(), uri.clone());
                 uri
             }

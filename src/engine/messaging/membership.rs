@@ -1,6 +1,6 @@
 //! How one of our users leaves a room and forgets it, and how a room is found that we made.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName};
 use serde_json::Value;
 
 use crate::{
@@ -36,60 +36,18 @@ impl Room {
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
-        let engine = &self.engine;
-        let device = engine.machines().device_of(ghost)?;
-        let actor = match &device {
-            Some(device) => Actor::device(ghost, device),
-            None => Actor::user(ghost),
-        };
-        match engine.homeserver().leave(actor, &self.id, None).await {
-            Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => {}
-            other => other?,
-        }
-        self.forget_room(ghost).await
+        self.engine.leave(ghost, &self.id, None, None).await?;
+        self.engine.forget_room(ghost, &self.id).await
     }
 
-    /// Keys that are still on their way are fetched first, so that none comes after the others are
-    /// gone.
-    pub(in crate::engine) async fn forget_room(
-        &self,
-        ghost: &OwnedUserId,
-    ) -> Result<(), EngineError> {
-        let engine = &self.engine;
-        if engine.machines().device_of(ghost)?.is_some()
-            && let Err(error) = engine.sync_until_empty(ghost).await
-        {
-            tracing::warn!(%ghost, %error, "keys on their way could not be fetched");
-        }
-        engine.drain_for(ghost).await;
-        engine.machines().forget_room(ghost, &self.id).await?;
-        Ok(())
-    }
-
-    /// Leaves, or declines. Being gone already counts as done; any other refusal does not.
+    /// The ghost of an introduction leaves, or declines the asker's invite.
     pub(in crate::engine) async fn get_out(
         &self,
         is: &Introduction,
         reason: Option<&str>,
     ) -> Result<(), EngineError> {
-        // A ghost whose handle was released meanwhile has no device, and leaves all the same.
-        let device = self.engine.machines().device_of(&is.ghost)?;
-        let homeserver = self.engine.homeserver().clone();
-        let (ghost, room) = (is.ghost.clone(), self.id.clone());
-        let reason = reason.map(str::to_owned);
-        // To decline, the homeserver asks the inviter's server.
-        let leaving = async move {
-            let actor = match &device {
-                Some(device) => Actor::device(&ghost, device),
-                None => Actor::user(&ghost),
-            };
-            match homeserver.leave(actor, &room, reason.as_deref()).await {
-                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
-                other => other,
-            }
-        };
-        let inviter = is.invite.asker.server_name();
-        self.engine.ask(inviter, leaving).await
+        let server = Some(is.invite.asker.server_name());
+        self.engine.leave(&is.ghost, &self.id, reason, server).await
     }
 
     pub(in crate::engine) async fn set_state(
@@ -99,17 +57,58 @@ impl Room {
         key: &str,
         content: &Value,
     ) -> Result<OwnedEventId, EngineError> {
-        let device = self.engine.device_of(&is.ghost)?;
-        let actor = Actor::device(&is.ghost, &device);
+        let acting = self.engine.as_user(&is.ghost)?;
         Ok(self
             .engine
             .homeserver()
-            .send_state(actor, &self.id, kind, key, content)
+            .send_state(acting.actor(), &self.id, kind, key, content)
             .await?)
     }
 }
 
 impl Engine {
+    /// Lets one of our users leave a room, or decline its invite, for which the homeserver asks the
+    /// `server` that invited. Being gone already counts as done; any other refusal is an error.
+    pub(in crate::engine) async fn leave(
+        &self,
+        user: &OwnedUserId,
+        room: &RoomId,
+        reason: Option<&str>,
+        server: Option<&ServerName>,
+    ) -> Result<(), EngineError> {
+        let (homeserver, user) = (self.homeserver().clone(), user.clone());
+        let (room, reason) = (room.to_owned(), reason.map(str::to_owned));
+        let leaving = async move {
+            // A ghost whose handle was released has no device, and leaves all the same.
+            let actor = Actor::user(&user);
+            match homeserver.leave(actor, &room, reason.as_deref()).await {
+                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
+                other => other,
+            }
+        };
+        match server {
+            Some(server) => self.ask(server, leaving).await,
+            None => Ok(leaving.await?),
+        }
+    }
+
+    /// Destroys the keys that one of our users has of a room. Keys that are still on their way are
+    /// fetched first, so that none comes after the others are gone.
+    pub(in crate::engine) async fn forget_room(
+        &self,
+        user: &OwnedUserId,
+        room: &RoomId,
+    ) -> Result<(), EngineError> {
+        if self.machines().device_of(user)?.is_some()
+            && let Err(error) = self.sync_until_empty(user).await
+        {
+            // A key that comes later is turned away on arrival.
+            tracing::warn!(%user, %error, "keys on their way could not be fetched");
+        }
+        self.drain_for(user).await;
+        Ok(self.machines().forget_room(user, room).await?)
+    }
+
     /// A room that was made and not written down, by what its creation says under `key`; a few are
     /// looked at.
     pub(in crate::engine) async fn room_with_mark(

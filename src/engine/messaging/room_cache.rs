@@ -13,7 +13,6 @@ use crate::{
     clock::Timestamp,
     engine::{Engine, EngineError, room::Room},
     introduction::RoomView,
-    matrix::Actor,
 };
 
 /// How many rooms are remembered.
@@ -90,9 +89,8 @@ impl Engine {
         user: &OwnedUserId,
         room: &ruma::RoomId,
     ) -> Result<RoomView, EngineError> {
-        let device = self.device_of(user)?;
-        let actor = Actor::device(user, &device);
-        let state = self.homeserver().room_state(actor, room).await?;
+        let acting = self.as_user(user)?;
+        let state = self.homeserver().room_state(acting.actor(), room).await?;
         Ok(RoomView::from_state(state.iter().map(|event| &**event)))
     }
 }

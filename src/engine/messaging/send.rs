@@ -7,9 +7,8 @@ use serde_json::Value;
 
 use crate::{
     crypto::{EncryptError, EncryptTo},
-    engine::{Engine, EngineError, event::RoomEvent, room::Room},
+    engine::{EngineError, event::RoomEvent, room::Room},
     introduction::{Refusal, RoomView},
-    matrix::Actor,
 };
 
 /// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
@@ -21,18 +20,6 @@ const LOOK_BACK: u32 = 100;
 const LOOK_BACK_PAGES: usize = 10;
 /// By how much clocks may differ.
 const CLOCKS: Duration = Duration::from_secs(10 * 60);
-
-impl Engine {
-    /// Returns the device of one of our users, as whom requests are made.
-    pub(in crate::engine) fn device_of(
-        &self,
-        user: &OwnedUserId,
-    ) -> Result<ruma::OwnedDeviceId, EngineError> {
-        self.machines()
-            .device_of(user)?
-            .ok_or(EngineError::Refused(Refusal::Impossible))
-    }
-}
 
 impl Room {
     /// Encrypts for everybody who is joined or invited, and sends. There is no other way to send.
@@ -162,14 +149,13 @@ impl Room {
         if self.engine.now().since(self.due_since) < KNOWS_TRANSACTIONS {
             return Ok(None);
         }
-        let device = self.engine.device_of(user)?;
+        let acting = self.engine.as_user(user)?;
         let mut from: Option<String> = None;
         for _ in 0..LOOK_BACK_PAGES {
-            let actor = Actor::device(user, &device);
             let back = ruma::api::Direction::Backward;
             let homeserver = self.engine.homeserver();
             let page = homeserver
-                .messages(actor, room, from.as_deref(), back, LOOK_BACK)
+                .messages(acting.actor(), room, from.as_deref(), back, LOOK_BACK)
                 .await?;
             for json in &page.events {
                 let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
@@ -215,7 +201,7 @@ impl Room {
         if let Some(sent) = self.sent_before(user, room, &transaction).await? {
             return Ok(sent);
         }
-        let device = self.engine.device_of(user)?;
+        let acting = self.engine.as_user(user)?;
         let to = EncryptTo {
             room_id: room.clone(),
             recipients,
@@ -228,11 +214,10 @@ impl Room {
             .machines()
             .encrypt(user, &to, event_type, &content)
             .await?;
-        let actor = Actor::device(user, &device);
         let homeserver = self.engine.homeserver();
         let kind = "m.room.encrypted";
         Ok(homeserver
-            .send_message(actor, room, kind, &encrypted, transaction)
+            .send_message(acting.actor(), room, kind, &encrypted, transaction)
             .await?)
     }
 }
