@@ -7,13 +7,15 @@ use crate::{
     directory::FreezeReason,
     engine::{
         Engine, EngineError,
-        maintenance::restore::LISTED,
         records::{RestoreRecord, Restores, SyncTokens},
     },
     handle::Handle,
     matrix::{Actor, MatrixError},
     store::StoreError,
 };
+
+/// Maximum number of changed ghosts that are listed by name after a restore.
+const CHANGED_MAX: usize = 1000;
 
 /// Returns whether an error of a machine means that a ghost is no longer ours.
 pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
@@ -91,7 +93,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         tracing::warn!(%ghost, what, "changed since the backup");
         let mut record = self.restoration()?;
-        if record.changed.len() < LISTED && !record.changed.iter().any(|(known, _)| known == ghost)
+        if record.changed.len() < CHANGED_MAX
+            && !record.changed.iter().any(|(known, _)| known == ghost)
         {
             record.changed.push((ghost.clone(), what.to_owned()));
         }

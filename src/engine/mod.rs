@@ -10,11 +10,14 @@
 //! | `actors` | one actor a room, which takes what arrived there in order, has it decided and carries out what follows |
 //! | `introductions`, `control_rooms` | what a room with an introduction or with the bot hears, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
-//! | `notify`, `ghosts`, `room`, `retry`, `retention` | what the bot tells a person; ghosts as users; a room's record; the retry policy; which events are kept |
+//! | `notify`, `ghosts`, `retry`, `retention` | what the bot tells a person; ghosts as users; the retry policy; which events are kept |
 //! | `module_api` | what the homeserver's module is told while a room is created |
 //! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
-//! | `records`, `event`, `error`, `bells`, `users`, `history`, `places`, `keyed` | what is on disk; an event; errors; how an inbox is filled and its room woken; our users, as whom requests are made; a room's history; places for work that other servers can hold up; locks by key |
+//! | `room` | a room: its record, what is written together with it, and what its effects need |
+//! | `history`, `places`, `bells`, `users`, `records`, `event`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users, as whom requests are made; what is on disk; an event; locks by key; errors |
+//!
+//! A folder or file uses those below it, and in its own row those behind it.
 //!
 //! # The path of one message
 //!

@@ -1,6 +1,10 @@
 //! A room of the engine: its record, what is written together with it, and what its effects need.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
@@ -8,8 +12,7 @@ use crate::{
     clock::Timestamp,
     engine::{
         Engine, EngineError,
-        conversations::delivery_receipts::Deliveries,
-        messaging::media::Uploaded,
+        control_rooms::state::ControlPhase,
         places::Place,
         records::{Conversations, Due, OpenWork, Outbox, RoomRecord, Rooms, What},
     },
@@ -55,6 +58,52 @@ pub(super) struct Room {
     pub deliveries: Deliveries,
 }
 
+/// The files that were uploaded anew for the event that is being forwarded: the new address by the
+/// old one.
+pub(super) type Uploaded = (Option<OwnedEventId>, HashMap<String, String>);
+
+/// The newest message of a room that has reached the others, for a receipt that shows so.
+#[derive(Clone, Default)]
+pub(super) struct Deliveries(Arc<Mutex<Newest>>);
+
+#[derive(Default)]
+struct Newest {
+    /// The last message that arrived, and the ghost that shows it.
+    event: Option<(OwnedUserId, OwnedEventId)>,
+    /// Whether a task is about to show it.
+    showing: bool,
+}
+
+impl Deliveries {
+    fn newest(&self) -> MutexGuard<'_, Newest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what is to be shown next. Returns `true` if no task is about to show it.
+    pub(super) fn note(&self, ghost: OwnedUserId, event: OwnedEventId) -> bool {
+        let mut newest = self.newest();
+        newest.event = Some((ghost, event));
+        !std::mem::replace(&mut newest.showing, true)
+    }
+
+    /// Puts back what could not be shown, unless there is a newer message: its receipt says the same.
+    pub(super) fn put_back(&self, ghost: OwnedUserId, event: OwnedEventId) {
+        self.newest().event.get_or_insert((ghost, event));
+    }
+
+    /// Forgets what is to be shown: the ghost leaves the room.
+    pub(super) fn forget(&self) {
+        self.newest().event = None;
+    }
+
+    /// Takes what is to be shown now. `None` ends the task that shows it.
+    pub(super) fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
+        let mut newest = self.newest();
+        newest.showing = newest.event.is_some();
+        newest.event.take()
+    }
+}
+
 pub(in crate::engine) fn is_at_work(phase: &Phase) -> bool {
     !matches!(
         phase,
@@ -84,6 +133,22 @@ impl Room {
             uploaded: Default::default(),
             deliveries: Deliveries::default(),
         })
+    }
+
+    /// Returns `true` if the bot is in this room, or on its way in.
+    pub(in crate::engine) fn bot_is_here(&self) -> bool {
+        self.record
+            .control
+            .as_ref()
+            .is_some_and(|control| control.phase != ControlPhase::Left)
+    }
+
+    /// Returns `true` if the bot can answer here.
+    pub(in crate::engine) fn is_ready(&self) -> bool {
+        self.record
+            .control
+            .as_ref()
+            .is_some_and(|c| c.phase == ControlPhase::Ready)
     }
 
     /// Whether the same would be decided again after a crash: the conversation is as it was then.
@@ -202,5 +267,35 @@ pub(super) fn cause(effect: &Effect) -> String {
         Effect::TakeBack { of } => id(of),
         Effect::Say { saying } => saying.id(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_shows_the_newest_and_nothing_is_left() {
+        let deliveries = Deliveries::default();
+        let ghost = || OwnedUserId::try_from("@_dm_sam:hs.test").unwrap();
+        let event = |n: u32| OwnedEventId::try_from(format!("${n}")).unwrap();
+        assert!(deliveries.note(ghost(), event(1)), "somebody has to");
+        assert!(!deliveries.note(ghost(), event(2)), "somebody does");
+        assert_eq!(deliveries.take(), Some((ghost(), event(2))));
+        // While that is on its way.
+        assert!(!deliveries.note(ghost(), event(3)));
+        assert_eq!(deliveries.take(), Some((ghost(), event(3))));
+        assert_eq!(deliveries.take(), None);
+        assert!(deliveries.note(ghost(), event(4)), "somebody has to again");
+        // It failed, and meanwhile nothing newer has arrived, or something has.
+        let (ghost_4, event_4) = deliveries.take().unwrap();
+        deliveries.put_back(ghost_4.clone(), event_4.clone());
+        assert_eq!(deliveries.take(), Some((ghost_4.clone(), event_4.clone())));
+        assert!(!deliveries.note(ghost(), event(5)), "somebody still does");
+        deliveries.put_back(ghost_4, event_4);
+        assert_eq!(deliveries.take(), Some((ghost(), event(5))));
+        assert!(!deliveries.note(ghost(), event(6)));
+        deliveries.forget();
+        assert_eq!(deliveries.take(), None);
     }
 }

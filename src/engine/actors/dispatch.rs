@@ -5,7 +5,7 @@ use ruma::OwnedUserId;
 use crate::{
     engine::{
         EngineError,
-        control_rooms::state::{Control, ControlEffect, ControlPhase},
+        control_rooms::state::{Control, ControlEffect},
         event::RoomEvent,
         records::{Arrived, Inbox, Seen, What},
         retry::Retry,
@@ -125,14 +125,6 @@ impl Room {
             return self.handle_in_control_room(event, json, batch).await;
         }
         self.handle_in_introduction(event, json, batch).await
-    }
-
-    /// Whether the bot is in this room, or on its way in.
-    pub(in crate::engine) fn bot_is_here(&self) -> bool {
-        self.record
-            .control
-            .as_ref()
-            .is_some_and(|control| control.phase != ControlPhase::Left)
     }
 
     async fn invite_without_event(

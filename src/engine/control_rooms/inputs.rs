@@ -62,14 +62,6 @@ impl Room {
         Ok(())
     }
 
-    /// Whether the bot can answer here.
-    pub(in crate::engine) fn is_ready(&self) -> bool {
-        self.record
-            .control
-            .as_ref()
-            .is_some_and(|c| c.phase == ControlPhase::Ready)
-    }
-
     /// An event in a room with the bot.
     pub(in crate::engine) async fn handle_in_control_room(
         &mut self,

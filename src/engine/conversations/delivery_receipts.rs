@@ -1,11 +1,8 @@
 //! Receipts that show that a message has reached the others.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::OwnedEventId;
 
 use crate::{
     engine::room::Room,
@@ -21,48 +18,6 @@ const BETWEEN: Duration = Duration::from_secs(2);
 
 /// How often one is tried.
 const TRIES: u32 = 3;
-
-/// What is to be shown in a room.
-#[derive(Clone, Default)]
-pub(in crate::engine) struct Deliveries(Arc<Mutex<Newest>>);
-
-#[derive(Default)]
-struct Newest {
-    /// The last message that arrived, and who says so.
-    event: Option<(OwnedUserId, OwnedEventId)>,
-    /// Whether somebody is about to show it.
-    showing: bool,
-}
-
-impl Deliveries {
-    fn newest(&self) -> MutexGuard<'_, Newest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes what is to be shown next. True if nobody is about to do so.
-    pub(in crate::engine) fn note(&self, ghost: OwnedUserId, event: OwnedEventId) -> bool {
-        let mut newest = self.newest();
-        newest.event = Some((ghost, event));
-        !std::mem::replace(&mut newest.showing, true)
-    }
-
-    /// It could not be shown. The next one says the same, if there is one.
-    fn put_back(&self, ghost: OwnedUserId, event: OwnedEventId) {
-        self.newest().event.get_or_insert((ghost, event));
-    }
-
-    /// Whoever would show it leaves the room.
-    pub(in crate::engine) fn forget(&self) {
-        self.newest().event = None;
-    }
-
-    /// What is to be shown now; `None` ends the showing.
-    pub(in crate::engine) fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
-        let mut newest = self.newest();
-        newest.showing = newest.event.is_some();
-        newest.event.take()
-    }
-}
 
 impl Room {
     /// A read receipt shows that a message has reached the others. Nothing depends on it.
@@ -117,35 +72,5 @@ impl Room {
                 _ = stop.wait_for(|stopping| *stopping) => {}
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_at_a_time_shows_the_newest_and_nothing_is_left() {
-        let deliveries = Deliveries::default();
-        let ghost = || OwnedUserId::try_from("@_dm_sam:hs.test").unwrap();
-        let event = |n: u32| OwnedEventId::try_from(format!("${n}")).unwrap();
-        assert!(deliveries.note(ghost(), event(1)), "somebody has to");
-        assert!(!deliveries.note(ghost(), event(2)), "somebody does");
-        assert_eq!(deliveries.take(), Some((ghost(), event(2))));
-        // While that is on its way.
-        assert!(!deliveries.note(ghost(), event(3)));
-        assert_eq!(deliveries.take(), Some((ghost(), event(3))));
-        assert_eq!(deliveries.take(), None);
-        assert!(deliveries.note(ghost(), event(4)), "somebody has to again");
-        // It failed, and meanwhile nothing newer has arrived, or something has.
-        let (ghost_4, event_4) = deliveries.take().unwrap();
-        deliveries.put_back(ghost_4.clone(), event_4.clone());
-        assert_eq!(deliveries.take(), Some((ghost_4.clone(), event_4.clone())));
-        assert!(!deliveries.note(ghost(), event(5)), "somebody still does");
-        deliveries.put_back(ghost_4, event_4);
-        assert_eq!(deliveries.take(), Some((ghost(), event(5))));
-        assert!(!deliveries.note(ghost(), event(6)));
-        deliveries.forget();
-        assert_eq!(deliveries.take(), None);
     }
 }

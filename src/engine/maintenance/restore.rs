@@ -43,8 +43,6 @@ const CLEARED_AT_ONCE: usize = 500;
 const AT_ONCE: usize = 4;
 /// How many users are asked about in one request.
 const ASKED_AT_ONCE: usize = 100;
-/// How many changed handles are listed by name.
-pub(in crate::engine) const LISTED: usize = 1000;
 
 /// Drops what waited for anything before the restore. Does nothing for a store that was not
 /// restored, or when it was done before.

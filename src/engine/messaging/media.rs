@@ -10,9 +10,6 @@ use crate::{
     relay::{Participant, Reload},
 };
 
-/// What was uploaded anew for the event that is being carried: the new address by the old one.
-pub(in crate::engine) type Uploaded = (Option<OwnedEventId>, HashMap<String, String>);
-
 impl Room {
     /// A file of another homeserver would tell which: its bytes, which are encrypted as a rule and
     /// are not looked at, are given to ours.
