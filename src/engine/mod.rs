@@ -27,7 +27,7 @@
 //! 3. `conversations::batch`: `take_messages` takes the messages and reactions that wait together.
 //!    Everything else goes singly through `actors::dispatch` (`take`, `handle`), and so do messages
 //!    after a gap, beside an introduction, and where the bot is.
-//! 4. `conversations::repository`: `decide_on` lets [`crate::relay::decide`] decide, and stages the
+//! 4. `conversations::repository`: `decide_on` lets [`crate::conversation::decide`] decide, and stages the
 //!    effects in the outbox, in the write that deletes the event from the inbox.
 //! 5. `conversations::effects`: `carry_out_relay` carries each of them out.
 //! 6. `conversations::forward`: `carry` finds the room that the event goes to
@@ -96,11 +96,11 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
     clock::{Clock, Timestamp},
+    conversation::CallWatch,
     crypto::Machines,
     directory::Directory,
     introduction::Rules,
     matrix::{Homeserver, Transaction},
-    relay::CallWatch,
     store::{Store, StoreError},
 };
 

@@ -5,13 +5,13 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    conversation::Saying,
     engine::{
         Engine, EngineError, Words,
         records::{Arrived, ControlRooms, Inbox},
         room::Room,
     },
     matrix::Actor,
-    relay::Saying,
     store::Batch,
 };
 

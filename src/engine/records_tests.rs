@@ -9,11 +9,11 @@ use super::{
     *,
 };
 use crate::{
+    conversation::{Participant, Place, Saying, Seat, Secret, Standing},
     introduction::{
         Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
     },
     matrix::bounds::DeadLetterReason,
-    relay::{Participant, Place, Saying, Seat, Secret, Standing},
     store::Made,
 };
 
@@ -139,39 +139,39 @@ fn what_waits_in_an_outbox() {
         Effect::TellAsker { saying },
     ];
     let conversations = [
-        relay::Effect::Furnish { person: 1 },
-        relay::Effect::Carry {
+        conversation::Effect::Furnish { person: 1 },
+        conversation::Effect::Carry {
             event: event(),
             from: 0,
             to: Place::Portal(1),
             last: true,
         },
-        relay::Effect::TakeBack {
+        conversation::Effect::TakeBack {
             event: event(),
             of: event(),
             from: 0,
             to: Place::Origin,
         },
-        relay::Effect::Say {
+        conversation::Effect::Say {
             saying: Saying::Ended,
             cause: "cause".to_owned(),
         },
-        relay::Effect::Call { person: 1 },
-        relay::Effect::Follow {
+        conversation::Effect::Call { person: 1 },
+        conversation::Effect::Follow {
             to: room(),
             by: person(),
         },
-        relay::Effect::Dress {
+        conversation::Effect::Dress {
             person: 1,
             cause: Some(event()),
         },
-        relay::Effect::Rename { event: event() },
-        relay::Effect::Leave {
+        conversation::Effect::Rename { event: event() },
+        conversation::Effect::Leave {
             person: 1,
             sent_away: false,
         },
-        relay::Effect::Depart,
-        relay::Effect::Retire {
+        conversation::Effect::Depart,
+        conversation::Effect::Retire {
             ghosts: vec![ghost()],
         },
     ];

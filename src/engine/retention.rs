@@ -3,13 +3,13 @@
 use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
+    conversation::{Conversation, Effect},
     engine::{
         EngineError,
         records::{Kept, Outbox, What},
         room::Room,
     },
     introduction::Introduction,
-    relay::{Conversation, Effect},
     store::{Batch, prefix},
 };
 

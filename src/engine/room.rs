@@ -6,6 +6,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     clock::Timestamp,
+    conversation::Conversation,
     engine::{
         Engine, EngineError,
         conversations::delivery_receipts::Deliveries,
@@ -14,7 +15,6 @@ use crate::{
         records::{Conversations, Due, OpenWork, Outbox, RoomRecord, Rooms, What},
     },
     introduction::{Effect, Phase},
-    relay::Conversation,
     store::Batch,
 };
 

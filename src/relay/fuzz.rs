@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 
 use super::{
     Carried, Names, Passage, TOPIC_AT_MOST, carry_text,
-    event::{CONTENT_AT_MOST, finish, translate},
-    gate::Gate,
-    html,
-    html_attributes::is_scheme,
+    final_check::Gate,
+    html::{self, attributes::is_scheme},
     oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_passage},
     scrub::Scrubber,
+    translate::{CONTENT_AT_MOST, finish, translate},
 };
 
 /// The tags of the Matrix spec and the older ones that clients still send, with their attributes.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    carried::{CannotCarry, Remark},
     html::{self, Html},
+    outcome::{CannotCarry, Remark},
     relation::{self, RELATES_TO, Without},
     scrub::{Scrubber, is_html},
 };

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    carried::{CannotCarry, Remark},
+    outcome::{CannotCarry, Remark},
     scrub::Scrubber,
 };
 

@@ -5,10 +5,9 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::{
+    context::Passage,
     html,
-    identifiers::{Identifiers, Kind},
-    link,
-    passage::Passage,
+    identifiers::{Identifiers, Kind, link},
 };
 
 /// What stands in the place of something that cannot be named there.

@@ -3,6 +3,7 @@
 use ruma::OwnedUserId;
 
 use crate::{
+    conversation,
     engine::{
         EngineError,
         conversations::failures::NOT_DELIVERED,
@@ -11,7 +12,6 @@ use crate::{
         room::Room,
     },
     introduction::{HeardKind, Input},
-    relay,
     store::Batch,
 };
 
@@ -64,8 +64,8 @@ impl Room {
             let place = known.place_of(&self.id)?;
             known.person_at(place, &event.sender).map(|_| place)
         });
-        let inputs: Vec<relay::Input> = place
-            .map(|place| relay::Input::NotCarried {
+        let inputs: Vec<conversation::Input> = place
+            .map(|place| conversation::Input::NotCarried {
                 place,
                 event: event.id.clone(),
                 words: NOT_DELIVERED.to_owned(),

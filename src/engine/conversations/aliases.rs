@@ -4,10 +4,10 @@ use rand::Rng as _;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
+    conversation::{Conversation, Input, Seat, Standing},
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
     introduction::Refusal,
-    relay::{Conversation, Input, Seat, Standing},
     store::Batch,
 };
 

@@ -4,6 +4,7 @@
 use ruma::OwnedRoomId;
 
 use crate::{
+    conversation::{Heard, Input},
     engine::{
         EngineError,
         conversations::inputs::heard,
@@ -12,7 +13,6 @@ use crate::{
         room::{Repeatable, Room},
     },
     introduction::Introduction,
-    relay::{Heard, Input},
     store::Batch,
 };
 

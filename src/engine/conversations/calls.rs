@@ -1,5 +1,5 @@
 //! Calls in conversations where only relays are shown: a person without one is told that theirs will
-//! not connect. What is decided on them is in [`crate::relay::CallWatch`].
+//! not connect. What is decided on them is in [`crate::conversation::CallWatch`].
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -7,8 +7,8 @@ use ruma::OwnedEventId;
 use serde_json::Value;
 
 use crate::{
+    conversation::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
     engine::{Engine, EngineError, conversations::forward::Way, room::Room},
-    relay::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
     store::Batch,
 };
 

@@ -8,9 +8,9 @@ use std::{
 use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
+    conversation::{Conversation, Place},
     engine::room::Room,
     matrix::{Actor, Receipt},
-    relay::{Conversation, Place},
 };
 
 /// How long the next message is waited for: a receipt for the last one says the same of all.

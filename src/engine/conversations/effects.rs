@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    conversation::{Conversation, Effect, Input},
     crypto::{DecryptError, EncryptError},
     engine::{EngineError, conversations::forward::Way, records::Conversations, room::Room},
-    relay::{Conversation, Effect, Input},
     store::Batch,
 };
 

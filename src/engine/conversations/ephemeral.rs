@@ -8,13 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    conversation::{Conversation, Place},
     engine::{
         Engine, EngineError,
         conversations::event_map::EventMap,
         records::{Conversations, Rooms},
     },
     matrix::{Actor, Receipt},
-    relay::{Conversation, Place},
 };
 
 /// How many people's typing or receipts of one event are looked at.

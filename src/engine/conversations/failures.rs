@@ -1,10 +1,10 @@
 //! What becomes of a message that does not reach the others, or not all of them: its sender is told.
 
 use crate::{
+    conversation::{Conversation, Effect, Input, Saying},
     crypto::{DecryptError, Distrust},
     engine::{EngineError, room::Room},
     introduction::Reason,
-    relay::{Conversation, Effect, Input, Saying},
     store::Batch,
 };
 

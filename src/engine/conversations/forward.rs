@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
+    conversation::{Conversation, Effect, Heard, Input, Place},
     crypto::DecryptError,
     engine::{
         EngineError,
@@ -20,7 +21,7 @@ use crate::{
     },
     introduction::Refusal,
     matrix::Actor,
-    relay::{self, CannotCarry, Conversation, Effect, Heard, Input, Passage, Person, Place},
+    relay::{self, CannotCarry, Passage, Person},
     store::{Batch, prefix},
 };
 

@@ -6,6 +6,9 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::{
     clock::Timestamp,
+    conversation::{
+        Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing,
+    },
     directory::Mode,
     engine::{
         EngineError,
@@ -14,7 +17,6 @@ use crate::{
         room::Room,
     },
     introduction::{Introduction, Refusal},
-    relay::{Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing},
     store::Batch,
 };
 

@@ -3,13 +3,13 @@
 use ruma::OwnedUserId;
 
 use crate::{
+    conversation::{Conversation, Input, Place},
     engine::{
         EngineError,
         event::RoomEvent,
         records::{Arrived, Inbox, Kept, OpenWork},
         room::Room,
     },
-    relay::{Conversation, Input, Place},
     store::{Batch, prefix},
 };
 

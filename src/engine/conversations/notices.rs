@@ -4,8 +4,8 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
+    conversation::{Conversation, Place, Saying},
     engine::{EngineError, conversations::forward::only_reader, room::Room},
-    relay::{Conversation, Place, Saying},
 };
 
 impl Room {

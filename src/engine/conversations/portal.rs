@@ -4,6 +4,7 @@ use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room, serde::Raw}
 use serde_json::{Value, json};
 
 use crate::{
+    conversation::{Conversation, Input, Participant, Place},
     engine::{
         Engine, EngineError,
         conversations::portal_info::notice,
@@ -12,7 +13,6 @@ use crate::{
     },
     introduction::{MEGOLM, Refusal},
     matrix::{Actor, MatrixError},
-    relay::{Conversation, Input, Participant, Place},
     store::Batch,
 };
 

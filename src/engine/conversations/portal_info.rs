@@ -4,6 +4,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use crate::{
+    conversation::{Conversation, Input, Participant, Place, names_at, to_remember},
     engine::{
         Engine, EngineError,
         conversations::{
@@ -14,10 +15,7 @@ use crate::{
     },
     introduction::{RoomView, Worded},
     matrix::Actor,
-    relay::{
-        Conversation, Input, NAME_AT_MOST, Names, Participant, Passage, Place, TOPIC_AT_MOST,
-        carry_text, to_remember,
-    },
+    relay::{NAME_AT_MOST, Passage, TOPIC_AT_MOST, carry_text},
     store::Batch,
 };
 
@@ -274,7 +272,7 @@ impl Engine {
             rooms: (here, there),
         } = *ways;
         let others = from.readers().filter(|user| !self.is_ours(user));
-        let names = Names::at(conversation, place, &from.names, others);
+        let names = names_at(conversation, place, &from.names, others);
         let people = people(conversation, &Way { place, from: 0, to });
         let map = EventMap {
             store: self.store(),

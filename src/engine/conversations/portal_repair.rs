@@ -4,9 +4,9 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use crate::{
+    conversation::{Conversation, Input, Place},
     engine::{Engine, EngineError, records::Conversations, room::Room},
     introduction::Refusal,
-    relay::{Conversation, Input, Place},
     store::Batch,
 };
 

@@ -12,12 +12,12 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
     clock::Timestamp,
+    conversation::{Conversation, Input, Participant, Seat, Standing, decide},
     directory::{forget_mask, note_mask},
     engine::{
         Engine, EngineError,
         records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
     },
-    relay::{Conversation, Input, Participant, Seat, Standing, decide},
     store::{Batch, prefix},
 };
 

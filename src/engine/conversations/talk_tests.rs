@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
+    conversation::{
+        Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing,
+    },
     engine::{
         Engine,
         actors::actor::RoomActor,
@@ -18,7 +21,6 @@ use crate::{
     },
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
-    relay::{Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing},
     store::{Batch, Store, prefix},
     testing::{FakeHomeserver, Person, TestClock},
 };

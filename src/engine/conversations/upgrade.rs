@@ -5,6 +5,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId
 use serde_json::{Value, json};
 
 use crate::{
+    conversation::{Conversation, Heard, Input, Place, Seat},
     engine::{
         Engine, EngineError,
         conversations::inputs::heard,
@@ -14,7 +15,6 @@ use crate::{
     },
     introduction::{MEGOLM, RoomView},
     matrix::{Actor, MatrixError},
-    relay::{Conversation, Heard, Input, Place, Seat},
     store::{Batch, prefix},
 };
 

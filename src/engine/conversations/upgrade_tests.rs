@@ -5,7 +5,7 @@ use ruma::{owned_room_id, owned_user_id};
 use super::*;
 use crate::{
     clock::Timestamp,
-    relay::{Participant, Seat, Secret, decide},
+    conversation::{Participant, Seat, Secret, decide},
 };
 
 fn old() -> OwnedRoomId {

@@ -6,6 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    conversation::{Input, Place},
     engine::{
         Engine, EngineError,
         control_rooms::state::{Control, ControlPhase},
@@ -16,7 +17,6 @@ use crate::{
     },
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, MatrixError, SyncPage},
-    relay::{Input, Place},
     store::{Batch, StoreError},
 };
 

@@ -6,9 +6,10 @@ use ruma::OwnedEventId;
 use serde_json::{Value, json};
 
 use crate::{
+    conversation::Participant,
     engine::{EngineError, room::Room},
     matrix::Actor,
-    relay::{Participant, Reload},
+    relay::Reload,
 };
 
 /// What was uploaded anew for the event that is being carried: the new address by the old one.

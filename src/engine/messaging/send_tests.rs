@@ -6,6 +6,7 @@ use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 
 use crate::{
+    conversation,
     engine::{
         EngineError,
         inbox::accept_tests,
@@ -14,7 +15,6 @@ use crate::{
     },
     introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
-    relay,
     testing::{FakeHomeserver, Person, TestClock},
 };
 
@@ -178,18 +178,18 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     let (engine, store, _fake) = accept_tests::engine_at(clock).await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let id = "conversation".to_owned();
-    let mut conversation = relay::Conversation {
+    let mut conversation = conversation::Conversation {
         id: id.clone(),
         origin: Some(room().to_owned()),
         direct: true,
-        secret: relay::Secret([7; 32]),
+        secret: conversation::Secret([7; 32]),
         people: Vec::new(),
         begun_at: actor.engine.now(),
         led_back_at: None,
         told_of_room_calls: Vec::new(),
         ended: false,
     };
-    let write = |conversation: &relay::Conversation| {
+    let write = |conversation: &conversation::Conversation| {
         let mut batch = crate::store::Batch::new();
         batch.put::<Conversations>(&id, conversation).unwrap();
         store.apply(batch).unwrap();
@@ -203,16 +203,16 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         conversation: id.clone(),
         effect,
     };
-    let carry = effect(relay::Effect::Carry {
+    let carry = effect(conversation::Effect::Carry {
         event: ruma::owned_event_id!("$event"),
         from: 0,
-        to: relay::Place::Origin,
+        to: conversation::Place::Origin,
         last: true,
     });
     assert!(actor.is_repeatable(3, &carry).unwrap());
     assert!(actor.is_repeatable(4, &carry).unwrap());
     assert!(!actor.is_repeatable(5, &carry).unwrap(), "decided later");
-    let depart = effect(relay::Effect::Depart);
+    let depart = effect(conversation::Effect::Depart);
     assert!(!actor.is_repeatable(3, &depart).unwrap());
 
     // Written again as it was.

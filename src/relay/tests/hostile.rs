@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::{ALICE, Way, with_passage};
 use crate::relay::{
     Passage, carry,
-    event::translate,
-    gate::Gate,
+    final_check::Gate,
     oracle::{leads_elsewhere, loaded, strings, tells},
+    translate::translate,
 };
 
 fn entities(text: &str) -> String {

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::{
-    call,
-    carried::{CannotCarry, Carried, Reload, Remark},
-    gate::Gate,
+    calls,
+    context::Passage,
+    final_check::Gate,
     message,
-    passage::Passage,
+    outcome::{CannotCarry, Carried, Reload, Remark},
     relation::Without,
     scrub::{Scrubber, is_content, is_html, is_prose},
 };
@@ -80,8 +80,8 @@ pub(super) fn translate(
         return Err(CannotCarry::TellingType);
     }
     let mut remarks = Vec::new();
-    let out = match call::kind(event_type) {
-        Some(kind) => call::carry(&scrub, kind, content)?,
+    let out = match calls::kind(event_type) {
+        Some(kind) => calls::carry(&scrub, kind, content)?,
         None => Some(message::carry(&scrub, content, without, &mut remarks)?),
     };
     Ok(out.map(|out| (out, remarks)))

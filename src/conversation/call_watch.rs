@@ -9,8 +9,8 @@ use std::{collections::VecDeque, time::Duration};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde_json::Value;
 
-use super::{Place, call, sdp};
-use crate::clock::Timestamp;
+use super::Place;
+use crate::{clock::Timestamp, relay::calls};
 
 /// For how long a side may look for a relay. A browser gives a relay up that has not answered for
 /// some ten seconds; one that answers takes less than a second, and clients collect what they found
@@ -90,7 +90,7 @@ impl NoRelay {
 
 /// What an event shows, as it was carried; `None` for one that is of no call between two.
 pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
-    let kind = call::kind(event_type)?;
+    let kind = calls::kind(event_type)?;
     let call = content["call_id"].as_str()?.to_owned();
     let candidates = content["candidates"].as_array().into_iter().flatten();
     let mut candidates = candidates.filter_map(|one| one["candidate"].as_str());
@@ -102,8 +102,8 @@ pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
             "answer" => Some(false),
             _ => None,
         },
-        relay: call::has_relay(content),
-        complete: candidates.any(str::is_empty) || described.any(sdp::is_complete),
+        relay: calls::has_relay(content),
+        complete: candidates.any(str::is_empty) || described.any(calls::is_complete),
         over: matches!(kind, "hangup" | "reject"),
         call,
     })

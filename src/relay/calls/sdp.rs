@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{pseudonym::digest, scrub::Scrubber};
+use super::{super::scrub::Scrubber, pseudonym::digest};
 
 /// The longest description, in bytes.
 pub(super) const LONGEST: usize = 40 * 1024;
@@ -180,7 +180,7 @@ pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
 }
 
 /// Whether a description says that it has all candidates.
-pub(super) fn is_complete(sdp: &str) -> bool {
+pub(crate) fn is_complete(sdp: &str) -> bool {
     sdp.lines()
         .any(|line| line.trim().eq_ignore_ascii_case("a=end-of-candidates"))
 }

@@ -21,7 +21,7 @@ const SCHEME: &str = "matrix:";
 const KINDS: [&str; 5] = ["u/", "user/", "r/", "room/", "roomid/"];
 
 /// Where links stand in a text, in order.
-pub(super) fn links(text: &str) -> Vec<Range<usize>> {
+pub(in crate::relay) fn links(text: &str) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
     // Nearly all text has none.
     if !text.bytes().any(|b| b == b':' || b == b'#') {
@@ -64,7 +64,7 @@ fn next_link(lower: &str, at: usize) -> Option<(usize, usize)> {
 }
 
 /// Whether a whole string is a link into Matrix, of these two kinds or of a client's own.
-pub(super) fn is_link(uri: &str) -> bool {
+pub(in crate::relay) fn is_link(uri: &str) -> bool {
     links(uri).first().is_some_and(|link| link.start == 0)
         || ["/#/user/", "/#/room/"]
             .iter()
@@ -72,7 +72,7 @@ pub(super) fn is_link(uri: &str) -> bool {
 }
 
 /// The event that a link leads to.
-pub(super) fn event_in(link: &str) -> Option<String> {
+pub(in crate::relay) fn event_in(link: &str) -> Option<String> {
     let path = link.split('?').next().unwrap_or_default();
     let path = percent_decode_str(path).decode_utf8().ok()?;
     if let Some(start) = path.find("/$") {
@@ -87,12 +87,12 @@ pub(super) fn event_in(link: &str) -> Option<String> {
 }
 
 /// A link to a person.
-pub(super) fn to_user(user: &UserId) -> String {
+pub(in crate::relay) fn to_user(user: &UserId) -> String {
     format!("https://matrix.to/#/{}", encode(user.as_str()))
 }
 
 /// A link to a room, or to an event in it.
-pub(super) fn to_room(room: &RoomId, event: Option<&EventId>) -> String {
+pub(in crate::relay) fn to_room(room: &RoomId, event: Option<&EventId>) -> String {
     let mut link = format!("https://matrix.to/#/{}", encode(room.as_str()));
     if let Some(event) = event {
         link.push('/');
@@ -106,7 +106,7 @@ fn encode(id: &str) -> String {
 }
 
 /// The link without the hint that `server` knows the room; `None` if it has none.
-pub(super) fn without_via(link: &str, server: &ServerName) -> Option<String> {
+pub(in crate::relay) fn without_via(link: &str, server: &ServerName) -> Option<String> {
     let (path, query) = link.split_once('?')?;
     let is_via = |pair: &&str| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

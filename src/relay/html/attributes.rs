@@ -1,7 +1,7 @@
 //! Which tags and attributes are carried: those of the Matrix spec ("m.room.message msgtypes",
 //! v1.19), and the older ones that clients still send.
 
-use super::scrub::{Scrubber, is_content};
+use super::super::scrub::{Scrubber, is_content};
 
 /// The tags that are carried, with their contents.
 const TAGS: [&str; 40] = [
@@ -165,7 +165,7 @@ fn language(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
 }
 
 /// Whether a link of this scheme is carried.
-pub(super) fn is_scheme(uri: &str) -> bool {
+pub(in crate::relay) fn is_scheme(uri: &str) -> bool {
     let scheme = uri.split(':').next().unwrap_or_default();
     [
         "https", "http", "ftp", "mailto", "magnet", "matrix", "geo", "tel", "xmpp",

@@ -16,7 +16,7 @@ use hkdf::Hkdf;
 use ruma::UserId;
 use sha2::Sha256;
 
-use super::passage::Passage;
+use super::super::context::Passage;
 
 /// Bytes of a nonce.
 const NONCE: usize = 12;

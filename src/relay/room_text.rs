@@ -3,12 +3,10 @@
 //! Such texts are made of people's names more often than messages are, and they stay. So here, and
 //! only here, people's own names are taken out as well as their Matrix IDs.
 
-use std::collections::BTreeMap;
-
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{Conversation, Input, Place, gate::Gate, passage::Passage, scrub::Scrubber};
+use super::{context::Passage, final_check::Gate, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
 
 /// The longest name of a room, in characters.
@@ -23,10 +21,6 @@ const SHORTEST: usize = 2;
 const SHORTEST_PART: usize = 3;
 /// What has more words than this is no name whose parts name somebody.
 const PARTS_AT_MOST: usize = 3;
-/// Longer names are not remembered, in bytes.
-const REMEMBERED: usize = 500;
-/// As many people are looked at who are in a room and not in its conversation.
-const OTHERS: usize = 200;
 
 /// Names by which people are known where a text comes from, and what they are called where it
 /// goes.
@@ -34,35 +28,6 @@ const OTHERS: usize = 200;
 pub struct Names(Vec<(Vec<char>, String)>);
 
 impl Names {
-    /// The names of those who are in the room of a place themselves, and of `others` who are there
-    /// or invited: who comes in later is somebody's ghost then, and must not have been named
-    /// before. The others of the conversation are there by their ghosts' names.
-    pub fn at<'a>(
-        conversation: &Conversation,
-        place: Place,
-        called: &BTreeMap<OwnedUserId, String>,
-        others: impl Iterator<Item = &'a OwnedUserId>,
-    ) -> Self {
-        let mut names = Self::default();
-        let people = conversation.people.iter().enumerate();
-        for (_, person) in people.filter(|(index, person)| person.place(*index) == place) {
-            let now = called.get(&person.user);
-            let mut all: Vec<Option<&str>> = vec![now.map(String::as_str)];
-            all.extend(person.known_as.iter().map(|name| Some(name.as_str())));
-            for name in all {
-                names.add(&person.user, name, &person.name);
-            }
-        }
-        let unknown = |user: &&OwnedUserId| {
-            let mut people = conversation.people.iter();
-            !people.any(|person| person.user == **user || person.ghost == **user)
-        };
-        for user in others.filter(unknown).take(OTHERS) {
-            names.add(user, called.get(user).map(String::as_str), "Someone");
-        }
-        names
-    }
-
     /// Somebody's own names: what they are called, the parts of that, and what their Matrix ID
     /// begins with.
     pub fn add(&mut self, user: &UserId, called: Option<&str>, instead: &str) {
@@ -104,7 +69,7 @@ impl Names {
     }
 
     /// The text with everybody called as they are there.
-    fn replace(&self, text: &str) -> String {
+    pub(crate) fn replace(&self, text: &str) -> String {
         let letters: Vec<(usize, char)> = text
             .char_indices()
             .filter(|(_, c)| !is_invisible(*c))
@@ -165,26 +130,6 @@ fn lower(c: char) -> char {
     }
 }
 
-/// What is to be remembered of how people are called in their own room.
-pub fn to_remember(
-    conversation: &Conversation,
-    place: Place,
-    called: &BTreeMap<OwnedUserId, String>,
-) -> Vec<Input> {
-    let people = conversation.people.iter().enumerate();
-    people
-        .filter(|(index, person)| person.place(*index) == place)
-        .filter_map(|(index, person)| {
-            let name = called.get(&person.user)?;
-            let new = name.len() <= REMEMBERED && !person.known_as.contains(name);
-            new.then(|| Input::KnownAs {
-                person: index,
-                name: name.clone(),
-            })
-        })
-        .collect()
-}
-
 /// Translates the name or the topic of a room. `None` if it cannot be told without naming anybody.
 pub fn carry_text(
     text: &str,
@@ -203,5 +148,5 @@ pub fn carry_text(
 }
 
 #[cfg(test)]
-#[path = "naming_tests.rs"]
+#[path = "room_text_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
-use super::CannotCarry;
+use crate::relay::CannotCarry;
 
 /// A sentence of the service, always encrypted, always to the people of one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

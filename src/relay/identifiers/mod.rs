@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::{
-    passage::Passage,
-    reading::{self, Reading},
-};
+mod decoded_form;
+pub(super) mod link;
+
+use super::context::Passage;
+use decoded_form::Reading;
 
 /// A secret shorter than this is found as a whole word only, or ordinary words would suffer.
 const WORDS_BELOW: usize = 8;
@@ -97,7 +98,7 @@ impl Identifiers {
     }
 
     fn add(&mut self, text: &str, kind: Kind, edges: Edges) {
-        let text = reading::folded(text);
+        let text = decoded_form::folded(text);
         if !text.is_empty() {
             self.needles.push(Needle { text, kind, edges });
         }
@@ -105,7 +106,7 @@ impl Identifiers {
 
     /// Everything in `text` that must not come out, in order and apart from each other.
     pub(super) fn find(&self, text: &str) -> Vec<Found> {
-        let read = reading::readings(text);
+        let read = decoded_form::readings(text);
         if read.twisted {
             return vec![Found {
                 range: 0..text.len(),

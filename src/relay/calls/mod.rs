@@ -2,13 +2,17 @@
 //! what people say in them goes directly from one to the other.
 //!
 //! Every content is written anew from the fields that the spec knows. With
-//! [`super::Passage::hide_addresses`] only candidates of relays pass ([`super::sdp`]).
+//! [`super::Passage::hide_addresses`] only candidates of relays pass ([`sdp`]).
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{carried::CannotCarry, pseudonym, scrub::Scrubber, sdp};
+mod pseudonym;
+mod sdp;
+
+use super::{outcome::CannotCarry, scrub::Scrubber};
+pub(crate) use sdp::is_complete;
 
 /// As many candidates are taken from one event.
 const CANDIDATES: usize = 100;
@@ -16,7 +20,7 @@ const CANDIDATES: usize = 100;
 const STREAMS: usize = 50;
 
 /// The part of an event type behind its namespace, if it is one of a call.
-pub(super) fn kind(event_type: &str) -> Option<&str> {
+pub(crate) fn kind(event_type: &str) -> Option<&str> {
     ["m.call.", "org.matrix.call."]
         .into_iter()
         .find_map(|namespace| event_type.strip_prefix(namespace))

@@ -19,7 +19,7 @@ const TAG_AT_MOST: usize = 8 * 1024;
 
 /// A piece of HTML. Comments and the like are left out.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Piece {
+pub(in crate::relay) enum Piece {
     /// Text, with its entities resolved.
     Text(String),
     /// A start tag with its attributes.
@@ -60,7 +60,7 @@ impl TokenSink for Sink {
 }
 
 /// The pieces of `html`, or `None` if it is nothing that a person could have written.
-pub(super) fn pieces(html: &str) -> Option<Vec<Piece>> {
+pub(in crate::relay) fn pieces(html: &str) -> Option<Vec<Piece>> {
     if longest_tag(html) > TAG_AT_MOST {
         return None;
     }

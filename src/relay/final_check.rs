@@ -7,8 +7,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::{
-    html_pieces::{Piece, pieces},
-    passage::Passage,
+    context::Passage,
+    html::pieces::{Piece, pieces},
     scrub::STRUCK,
 };
 use crate::text::is_invisible;

@@ -4,12 +4,15 @@
 //! attributes of a client's own included, stays behind. Text is searched across tags, so that no
 //! name gets through in parts.
 
+pub(super) mod attributes;
+pub(super) mod pieces;
+
 use super::{
-    html_attributes::{attributes, carried, is_block, is_hidden, is_scheme, is_void},
-    html_pieces::{Piece, pieces},
-    link,
+    identifiers::link,
     scrub::{Instead, STRUCK, Scrubber},
 };
+use attributes::{attributes, carried, is_block, is_hidden, is_scheme, is_void};
+use pieces::{Piece, pieces};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
 const DEPTH_AT_MOST: usize = 100;

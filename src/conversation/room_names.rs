@@ -1,0 +1,66 @@
+//! The names by which the people of a conversation are known in one of its rooms.
+
+use std::collections::BTreeMap;
+
+use ruma::OwnedUserId;
+
+use super::{Conversation, Input, Place};
+use crate::relay::Names;
+
+/// Longer names are not remembered, in bytes.
+const REMEMBERED: usize = 500;
+/// As many people are looked at who are in a room and not in its conversation.
+const OTHERS: usize = 200;
+
+/// The names of those who are in the room of a place themselves, and of `others` who are there
+/// or invited: who comes in later is somebody's ghost then, and must not have been named
+/// before. The others of the conversation are there by their ghosts' names.
+pub fn names_at<'a>(
+    conversation: &Conversation,
+    place: Place,
+    called: &BTreeMap<OwnedUserId, String>,
+    others: impl Iterator<Item = &'a OwnedUserId>,
+) -> Names {
+    let mut names = Names::default();
+    let people = conversation.people.iter().enumerate();
+    for (_, person) in people.filter(|(index, person)| person.place(*index) == place) {
+        let now = called.get(&person.user);
+        let mut all: Vec<Option<&str>> = vec![now.map(String::as_str)];
+        all.extend(person.known_as.iter().map(|name| Some(name.as_str())));
+        for name in all {
+            names.add(&person.user, name, &person.name);
+        }
+    }
+    let unknown = |user: &&OwnedUserId| {
+        let mut people = conversation.people.iter();
+        !people.any(|person| person.user == **user || person.ghost == **user)
+    };
+    for user in others.filter(unknown).take(OTHERS) {
+        names.add(user, called.get(user).map(String::as_str), "Someone");
+    }
+    names
+}
+
+/// What is to be remembered of how people are called in their own room.
+pub fn to_remember(
+    conversation: &Conversation,
+    place: Place,
+    called: &BTreeMap<OwnedUserId, String>,
+) -> Vec<Input> {
+    let people = conversation.people.iter().enumerate();
+    people
+        .filter(|(index, person)| person.place(*index) == place)
+        .filter_map(|(index, person)| {
+            let name = called.get(&person.user)?;
+            let new = name.len() <= REMEMBERED && !person.known_as.contains(name);
+            new.then(|| Input::KnownAs {
+                person: index,
+                name: name.clone(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "room_names_tests.rs"]
+mod tests;
