@@ -11,8 +11,8 @@ use crate::{
         records::{Arrived, Conversations, Inbox, OpenWork},
         room::Room,
     },
-    introduction::{MEGOLM, Refusal},
-    matrix::{Actor, MatrixError},
+    introduction::Refusal,
+    matrix::{Actor, MEGOLM, MatrixError},
     store::Batch,
 };
 

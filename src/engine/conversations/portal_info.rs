@@ -13,8 +13,7 @@ use crate::{
         },
         room::Room,
     },
-    introduction::{RoomView, Worded},
-    matrix::Actor,
+    matrix::{Actor, RoomState, RoomText},
     relay::{NAME_AT_MOST, Passage, TOPIC_AT_MOST, carry_text},
     store::Batch,
 };
@@ -146,8 +145,8 @@ impl Engine {
         conversation: &Conversation,
         owner: &Participant,
         place: Place,
-        name: &Worded,
-        here: &RoomView,
+        name: &RoomText,
+        here: &RoomState,
         portal: &OwnedRoomId,
     ) -> Result<Option<&'static str>, EngineError> {
         let Some(origin) = &conversation.origin else {
@@ -223,7 +222,7 @@ impl Engine {
         let all = name.is_some() && topic.is_some();
         let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
         let topic = notice(conversation, &topic);
-        let is = |worded: &Option<Box<Worded>>, text: &str| {
+        let is = |worded: &Option<Box<RoomText>>, text: &str| {
             worded.as_ref().map_or("", |worded| &worded.text) == text
         };
         let device = self.device_of(ghost)?;
@@ -247,8 +246,8 @@ impl Engine {
     fn worded(
         &self,
         ways: &Ways<'_>,
-        worded: Option<&Worded>,
-        from: &RoomView,
+        worded: Option<&RoomText>,
+        from: &RoomState,
         at_most: usize,
     ) -> Result<Option<String>, EngineError> {
         match worded {
@@ -261,8 +260,8 @@ impl Engine {
     fn translated(
         &self,
         ways: &Ways<'_>,
-        worded: &Worded,
-        from: &RoomView,
+        worded: &RoomText,
+        from: &RoomState,
         at_most: usize,
     ) -> Result<Option<String>, EngineError> {
         let Ways {

@@ -13,8 +13,7 @@ use crate::{
         records::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere, Seen},
         room::Room,
     },
-    introduction::{MEGOLM, RoomView},
-    matrix::{Actor, MatrixError},
+    matrix::{Actor, MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
 
@@ -176,7 +175,7 @@ fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
 
 /// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
 /// the old room and is here reads again, so that the others have to see their ghost.
-fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
+fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
     let here = |user: &&OwnedUserId| conversation.person_at(Place::Origin, user).is_some();
     let join = |user: &OwnedUserId| Input::Member {
         place: Place::Origin,
@@ -190,8 +189,8 @@ fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
 
 /// Whether `new` has replaced `old`, as both say, and nobody is or will be there who is not here.
 fn is_successor(
-    old: (&OwnedRoomId, &RoomView),
-    new: (&OwnedRoomId, &RoomView),
+    old: (&OwnedRoomId, &RoomState),
+    new: (&OwnedRoomId, &RoomState),
     conversation: &Conversation,
 ) -> bool {
     let of_it = |user: &OwnedUserId| {
@@ -322,7 +321,7 @@ impl Engine {
         ghosts: &[OwnedUserId],
         mut inside: Vec<OwnedUserId>,
         room: &OwnedRoomId,
-        view: &RoomView,
+        view: &RoomState,
     ) -> Result<Vec<OwnedUserId>, EngineError> {
         let Some(host) = inside.first().cloned().filter(|host| view.may_invite(host)) else {
             return Ok(inside);

@@ -39,13 +39,13 @@ fn conversation() -> Conversation {
     }
 }
 
-fn views(history: &str) -> (RoomView, RoomView) {
-    let room = |replaced_by: Option<OwnedRoomId>, predecessor: Option<OwnedRoomId>| RoomView {
+fn views(history: &str) -> (RoomState, RoomState) {
+    let room = |replaced_by: Option<OwnedRoomId>, predecessor: Option<OwnedRoomId>| RoomState {
         join_rule: "invite".to_owned(),
         history_visibility: "shared".to_owned(),
         replaced_by,
         predecessor,
-        ..RoomView::default()
+        ..RoomState::default()
     };
     let mut views = (room(Some(new()), None), room(None, Some(old())));
     views.1.history_visibility = history.to_owned();

@@ -13,10 +13,9 @@ use crate::{
         room::{Room, cause},
     },
     introduction::{
-        Effect, Input, Introduction, MEGOLM, Phase, Quote, Refusal, RoomView, Saying, clean_name,
-        quote, quote_edit,
+        Effect, Input, Introduction, Phase, Quote, Refusal, Saying, clean_name, quote, quote_edit,
     },
-    matrix::{Actor, MatrixError},
+    matrix::{Actor, MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
 
@@ -30,7 +29,7 @@ const INSIST_LITTLE: Duration = Duration::from_secs(30);
 /// What an effect brought.
 enum Outcome {
     Done,
-    Looked(Box<RoomView>),
+    Looked(Box<RoomState>),
     Missed,
 }
 
@@ -229,7 +228,7 @@ impl Room {
     }
 
     /// Reads the state. What was said since the ghost was invited has been heard by now.
-    async fn look(&mut self, is: &Introduction) -> Result<RoomView, EngineError> {
+    async fn look(&mut self, is: &Introduction) -> Result<RoomState, EngineError> {
         let view = self.view(&is.ghost).await?;
         self.look_for_keys(&is.ghost).await?;
         Ok(view)

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::{
     crypto::{EncryptError, EncryptTo},
     engine::{Engine, EngineError, event::RoomEvent, room::Room},
-    introduction::{Refusal, RoomView},
-    matrix::Actor,
+    introduction::Refusal,
+    matrix::{Actor, RoomState},
 };
 
 /// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
@@ -122,7 +122,7 @@ impl Room {
         &self,
         user: &OwnedUserId,
         room: &OwnedRoomId,
-        view: &RoomView,
+        view: &RoomState,
         must_read: Option<&OwnedUserId>,
         event_type: &str,
         content: &Value,
@@ -203,7 +203,7 @@ impl Room {
         &self,
         user: &OwnedUserId,
         room: &OwnedRoomId,
-        view: &RoomView,
+        view: &RoomState,
         recipients: Vec<OwnedUserId>,
         event_type: &str,
         content: &Value,

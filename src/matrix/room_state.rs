@@ -28,7 +28,7 @@ impl Default for Rotation {
 
 /// What a room looks like from inside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RoomView {
+pub struct RoomState {
     /// The room version (`m.room.create`); `1` when not given.
     pub version: String,
     /// Who has a creator's power for ever (room version 12 on).
@@ -50,9 +50,9 @@ pub struct RoomView {
     /// The content of `m.room.power_levels`, if any.
     pub power_levels: Option<Value>,
     /// What the room is called.
-    pub name: Option<Box<Worded>>,
+    pub name: Option<Box<RoomText>>,
     /// Its topic.
-    pub topic: Option<Box<Worded>>,
+    pub topic: Option<Box<RoomText>>,
     /// What it was made for (`type` of `m.room.create`), if not to talk: `m.space` and the like.
     pub room_type: Option<String>,
     /// The room that has taken its place (`m.room.tombstone`).
@@ -63,18 +63,18 @@ pub struct RoomView {
 
 /// Words that somebody gave a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worded {
+pub struct RoomText {
     /// Who.
     pub by: OwnedUserId,
     /// The words; empty if they were taken away.
     pub text: String,
 }
 
-impl RoomView {
+impl RoomState {
     /// Reads full state events, or the stripped ones of an invite. What is malformed counts as
     /// absent: every field of every event is hostile.
     pub fn from_state<'a>(events: impl IntoIterator<Item = &'a RawValue>) -> Self {
-        let mut view = Self {
+        let mut state = Self {
             version: "1".to_owned(),
             history_visibility: "shared".to_owned(),
             join_rule: "invite".to_owned(),
@@ -82,10 +82,10 @@ impl RoomView {
         };
         for event in events {
             if let Ok(event) = serde_json::from_str::<Value>(event.get()) {
-                view.add(&event);
+                state.add(&event);
             }
         }
-        view
+        state
     }
 
     fn add(&mut self, event: &Value) {
@@ -244,9 +244,9 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-fn worded(event: &Value, field: &str) -> Option<Box<Worded>> {
+fn worded(event: &Value, field: &str) -> Option<Box<RoomText>> {
     let by = event["sender"].as_str()?;
-    Some(Box::new(Worded {
+    Some(Box::new(RoomText {
         by: UserId::parse(by).ok()?,
         text: event["content"][field]
             .as_str()
