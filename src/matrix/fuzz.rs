@@ -271,14 +271,14 @@ fn bytes_in(state: &RoomState) -> usize {
     let creators = state.creators.iter().map(|user| user.as_str().len());
     let texts = [&state.name, &state.topic].into_iter().flatten();
     let texts = texts.map(|it| it.by.as_str().len() + it.text.len());
-    let admits = state.admits.iter().map(String::len);
+    let allowed_rooms = state.allowed_rooms.iter().map(String::len);
     let fields = [&state.version, &state.join_rule, &state.history_visibility];
     let fields = fields.into_iter().map(String::len);
     members
         .chain(names)
         .chain(creators)
         .chain(texts)
-        .chain(admits)
+        .chain(allowed_rooms)
         .chain(fields)
         .sum()
 }

@@ -204,7 +204,7 @@ fn is_successor(
         && new.1.replaced_by.is_none()
         // Where nobody could come in uninvited, nobody is to.
         && ((new.1.join_rule == old.1.join_rule
-            && new.1.admits.iter().all(|room| old.1.admits.contains(room)))
+            && new.1.allowed_rooms.iter().all(|room| old.1.allowed_rooms.contains(room)))
             || matches!(new.1.join_rule.as_str(), "invite" | "knock" | "private"))
         && (new.1.history_visibility != "world_readable"
             || old.1.history_visibility == "world_readable")

@@ -86,7 +86,7 @@ fn nobody_is_led_to_where_more_people_can_read() {
         let (mut before, mut after) = views("shared");
         for (view, space) in [(&mut before, "!boats:hs.test"), (&mut after, space)] {
             view.join_rule = "restricted".to_owned();
-            view.admits = vec![space.to_owned()];
+            view.allowed_rooms = vec![space.to_owned()];
         }
         let found = is_successor((&old(), &before), (&new(), &after), &conversation());
         assert_eq!(found, is, "{space}");

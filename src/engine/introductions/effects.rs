@@ -418,7 +418,7 @@ impl Room {
             levels["users"] = json!({});
         }
         levels["users"][owner.as_str()] = json!(100);
-        if !view.founders_rule()
+        if !view.has_powerful_creators()
             && let Some(users) = levels["users"].as_object_mut()
         {
             users.remove(is.ghost.as_str());
