@@ -15,6 +15,7 @@ pub mod bounds;
 mod devices;
 mod ephemeral;
 mod error;
+pub mod event_type;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod homeserver;

@@ -11,6 +11,7 @@ use super::{
     relation::Without,
     scrub::{Scrubber, is_content, is_html, is_prose},
 };
+use crate::matrix::event_type::is_matrix_rtc;
 
 /// Maximum nesting depth of an event's content.
 const DEPTH_AT_MOST: usize = 100;
@@ -102,16 +103,7 @@ fn kind(event_type: &str) -> Kind {
         | "m.beacon_info"
         | "org.matrix.msc3672.beacon"
         | "org.matrix.msc3672.beacon_info" => Kind::Refused(CannotCarry::LiveLocation),
-        "m.call.notify"
-        | "org.matrix.msc4075.call.notify"
-        | "m.rtc.notification"
-        | "org.matrix.msc4075.rtc.notification"
-        | "m.rtc.decline"
-        | "org.matrix.msc4310.rtc.decline"
-        | "m.rtc.member"
-        | "org.matrix.msc4143.rtc.member"
-        | "m.call.member"
-        | "org.matrix.msc3401.call.member" => Kind::Refused(CannotCarry::RoomCall),
+        kind if is_matrix_rtc(kind) => Kind::Refused(CannotCarry::RoomCall),
         kind if kind.starts_with("m.key.verification.") => Kind::Refused(CannotCarry::Verification),
         // Machinery of calls that were refused when they rang, keys and the like that a client sends
         // into a room by mistake, and what is no message at all.

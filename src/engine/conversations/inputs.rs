@@ -17,6 +17,7 @@ use crate::{
         room::Room,
     },
     introduction::{Introduction, Refusal},
+    matrix::event_type::is_matrix_rtc,
     store::Batch,
 };
 
@@ -276,7 +277,7 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
 /// What an event is, as far as it can be told without reading it.
 pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<Heard> {
     let kind = event.kind.as_str();
-    if is_room_call(kind) {
+    if is_matrix_rtc(kind) {
         // State that is emptied ends a call.
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
@@ -293,20 +294,4 @@ pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<Heard> {
         kind if kind.starts_with("m.key.verification.") => None,
         _ => Some(Heard::InClear),
     }
-}
-
-/// Calls that live in a room and are nothing without its members (MatrixRTC, MSC4143).
-fn is_room_call(kind: &str) -> bool {
-    matches!(
-        kind,
-        "m.call.member"
-            | "org.matrix.msc3401.call.member"
-            | "org.matrix.msc3401.call"
-            | "m.call.notify"
-            | "org.matrix.msc4075.call.notify"
-            | "m.rtc.notification"
-            | "org.matrix.msc4075.rtc.notification"
-            | "m.rtc.member"
-            | "org.matrix.msc4143.rtc.member"
-    )
 }
