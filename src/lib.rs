@@ -15,7 +15,7 @@
 //! | [`engine`] | inbox → decide → outbox; the only place that runs things | [`engine::Engine`] |
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |
 //! | [`conversation`] | how people talk through a masked handle's ghost, from one room into another: pure | [`conversation::decide`] |
-//! | [`relay`] | how an event is translated from one room into another, so that nothing in it names its sender: pure | [`relay::carry`] |
+//! | [`relay`] | how an event is translated from one room into another, so that nothing in it names its sender: pure | [`relay::translate()`] |
 //! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::Change`] |
 //! | [`crypto`] | one Olm machine per ghost, keys that nobody has, the crypto store | [`crypto::Machines`] |
 //! | [`matrix`] | the homeserver: requests made as a ghost and its device, and what it pushes | [`matrix::Homeserver`] |

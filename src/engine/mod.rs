@@ -32,7 +32,7 @@
 //! 5. `conversations::effects`: `carry_out_relay` carries each of them out.
 //! 6. `conversations::forward`: `carry` finds the room that the event goes to
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
-//!    ([`crate::relay::carry`]).
+//!    ([`crate::relay::translate()`]).
 //! 7. `messaging::send`: `say_there` encrypts it for the people there ([`crate::crypto`]) and sends it.
 //! 8. `conversations::event_map`: `note` writes down which event is the copy of which.
 //!

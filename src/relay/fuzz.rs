@@ -9,12 +9,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    Carried, Names, Passage, TOPIC_AT_MOST, carry_text,
+    Carried, Names, Passage, TOPIC_AT_MOST,
     final_check::Gate,
     html::{self, attributes::is_scheme},
     oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_passage},
     scrub::Scrubber,
-    translate::{CONTENT_AT_MOST, finish, translate},
+    translate::{CONTENT_AT_MOST, finish, translate_unchecked},
+    translate_room_text,
 };
 
 /// The tags of the Matrix spec and the older ones that clients still send, with their attributes.
@@ -42,7 +43,7 @@ pub(crate) fn html(input: &[u8]) {
     };
     with_every_passage(|passage, way| {
         let scrub = Scrubber::new(passage);
-        let Some(once) = html::carry(&scrub, text) else {
+        let Some(once) = html::translate(&scrub, text) else {
             return;
         };
         check_html(&once.html, passage);
@@ -57,19 +58,19 @@ pub(crate) fn html(input: &[u8]) {
 pub(crate) fn event(input: &[u8]) {
     let (kind, content) = event_of(input);
     with_every_passage(|passage, way| {
-        if let Ok(Some((content, remarks))) = translate(&kind, &content, passage) {
+        if let Ok(Some((content, remarks))) = translate_unchecked(&kind, &content, passage) {
             let mut last_look = Value::Object(content.clone());
             let struck = Gate::of(passage).strike(&mut last_look);
             assert_eq!(
                 struck, 0,
                 "the last look has struck something out: {last_look}"
             );
-            if let Ok(carried) = finish(&kind, content, remarks, passage) {
-                check_carried(&carried, passage, way);
+            if let Ok(translated) = finish(&kind, content, remarks, passage) {
+                check_translated(&translated, passage, way);
             }
         }
         let words = content["body"].as_str().unwrap_or_default();
-        let topic = carry_text(words, passage, &Names::default(), TOPIC_AT_MOST);
+        let topic = translate_room_text(words, passage, &Names::default(), TOPIC_AT_MOST);
         if let Some(topic) = topic {
             assert!(!tells(way, &topic), "{topic:?} names the sender");
             assert!(topic.chars().count() <= TOPIC_AT_MOST);
@@ -96,18 +97,18 @@ fn event_of(input: &[u8]) -> (String, Value) {
     })
 }
 
-fn check_carried(carried: &Carried, passage: &Passage<'_>, way: Way) {
-    let mut all = vec![carried.event_type.clone()];
-    strings(&carried.content, &mut all);
+fn check_translated(translated: &Carried, passage: &Passage<'_>, way: Way) {
+    let mut all = vec![translated.event_type.clone()];
+    strings(&translated.content, &mut all);
     for text in &all {
         assert!(!tells(way, text), "{text:?} names the sender");
     }
-    assert!(serde_json::to_vec(&carried.content).unwrap().len() <= CONTENT_AT_MOST);
-    let anew: Vec<&str> = carried.reload.iter().map(|it| &*it.pointer).collect();
+    assert!(serde_json::to_vec(&translated.content).unwrap().len() <= CONTENT_AT_MOST);
+    let anew: Vec<&str> = translated.reload.iter().map(|it| &*it.pointer).collect();
     for pointer in &anew {
-        assert!(carried.content.pointer(pointer).is_some(), "{pointer}");
+        assert!(translated.content.pointer(pointer).is_some(), "{pointer}");
     }
-    for (pointer, key, text) in loaded(&carried.content) {
+    for (pointer, key, text) in loaded(&translated.content) {
         let foreign = leads_elsewhere(&key, &text, passage.homeserver.as_str());
         assert!(
             !foreign || anew.contains(&&*pointer),

@@ -13,14 +13,14 @@ const NEW_CONTENT: &str = "m.new_content";
 const MENTIONS: &str = "m.mentions";
 
 /// The content of an event that somebody reads, relations and all.
-pub(super) fn carry(
+pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     without: Without,
     remarks: &mut Vec<Remark>,
 ) -> Result<Map<String, Value>, CannotCarry> {
     let Some(target) = relation::edited(scrub, content) else {
-        let relation = relation::carry(scrub, content, without, remarks)?;
+        let relation = relation::translate(scrub, content, without, remarks)?;
         let mut out = body(scrub, content, relation::is_reply(content));
         if let Some(relation) = relation {
             out.insert(RELATES_TO.to_owned(), relation);
@@ -60,7 +60,7 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
         .filter(|(key, value)| is_html(key) && value.is_string())
         .map(|(key, value)| {
             let html = value.as_str().unwrap_or_default();
-            (key.clone(), html::carry(scrub, html))
+            (key.clone(), html::translate(scrub, html))
         })
         .collect();
     let quoted = html

@@ -1,7 +1,7 @@
 //! How one event of a conversation is translated from one of its rooms into another, so that neither
 //! side sees the other's Matrix ID.
 //!
-//! Everything in this room is pure. [`carry`] says what an event is in the other room, or why it
+//! Everything in this room is pure. [`translate()`] says what an event is in the other room, or why it
 //! cannot be carried.
 
 pub(crate) mod calls;
@@ -26,5 +26,5 @@ mod tests;
 pub use calls::{ages, has_relay};
 pub use context::{Counterparts, Passage, Person};
 pub use outcome::{CannotCarry, Carried, Reload, Remark};
-pub use room_text::{NAME_AT_MOST, Names, TOPIC_AT_MOST, carry_text};
-pub use translate::carry;
+pub use room_text::{NAME_AT_MOST, Names, TOPIC_AT_MOST, translate_room_text};
+pub use translate::translate;

@@ -21,7 +21,7 @@ pub(super) enum Without {
 }
 
 /// What `content` refers to, as it is there.
-pub(super) fn carry(
+pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     without: Without,

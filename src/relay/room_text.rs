@@ -131,7 +131,7 @@ fn lower(c: char) -> char {
 }
 
 /// Translates the name or the topic of a room. `None` if it cannot be told without naming anybody.
-pub fn carry_text(
+pub fn translate_room_text(
     text: &str,
     passage: &Passage<'_>,
     names: &Names,

@@ -16,9 +16,9 @@ fn names() -> Names {
     names
 }
 
-fn carried(text: &str) -> Option<String> {
+fn translated(text: &str) -> Option<String> {
     with_passage(Way::ToSam, true, |passage| {
-        carry_text(text, passage, &names(), NAME_AT_MOST)
+        translate_room_text(text, passage, &names(), NAME_AT_MOST)
     })
 }
 
@@ -40,16 +40,16 @@ fn a_room_that_is_named_after_people_is_named_after_their_ghosts() {
         ("Boats and 👨‍👩‍👧", "Boats and 👨‍👩‍👧"),
         ("Malice in juniper land", "Malice in juniper land"),
     ] {
-        assert_eq!(carried(name).as_deref(), Some(there), "{name}");
+        assert_eq!(translated(name).as_deref(), Some(there), "{name}");
     }
 }
 
 #[test]
 fn what_is_too_long_is_left_out_or_cut() {
-    assert_eq!(carried(&"a".repeat(LONGEST + 1)), None);
-    assert_eq!(carried(&"é".repeat(200)), Some("é".repeat(NAME_AT_MOST)));
-    assert_eq!(carried(" \u{7}a\u{0}b ").as_deref(), Some("ab"));
-    assert_eq!(carried("").as_deref(), Some(""));
+    assert_eq!(translated(&"a".repeat(LONGEST + 1)), None);
+    assert_eq!(translated(&"é".repeat(200)), Some("é".repeat(NAME_AT_MOST)));
+    assert_eq!(translated(" \u{7}a\u{0}b ").as_deref(), Some("ab"));
+    assert_eq!(translated("").as_deref(), Some(""));
 }
 
 #[test]

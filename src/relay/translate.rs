@@ -37,18 +37,18 @@ enum Kind {
 ///
 /// `Ok(None)`: there is nothing to carry and nothing to say. Redactions and state are no business
 /// of this function.
-pub fn carry(
+pub fn translate(
     event_type: &str,
     content: &Value,
     passage: &Passage<'_>,
 ) -> Result<Option<Carried>, CannotCarry> {
-    translate(event_type, content, passage)?
+    translate_unchecked(event_type, content, passage)?
         .map(|(content, remarks)| finish(event_type, content, remarks, passage))
         .transpose()
 }
 
 /// The translation alone, before the last look at it.
-pub(super) fn translate(
+pub(super) fn translate_unchecked(
     event_type: &str,
     content: &Value,
     passage: &Passage<'_>,
@@ -82,8 +82,8 @@ pub(super) fn translate(
     }
     let mut remarks = Vec::new();
     let out = match calls::kind(event_type) {
-        Some(kind) => calls::carry(&scrub, kind, content)?,
-        None => Some(message::carry(&scrub, content, without, &mut remarks)?),
+        Some(kind) => calls::translate(&scrub, kind, content)?,
+        None => Some(message::translate(&scrub, content, without, &mut remarks)?),
     };
     Ok(out.map(|out| (out, remarks)))
 }

@@ -13,7 +13,7 @@ use crate::{
         room::Room,
     },
     introduction::{Phase, Refusal, clean_name, gist},
-    relay::{Names, Passage, carry_text},
+    relay::{Names, Passage, translate_room_text},
     store::Batch,
 };
 
@@ -178,7 +178,7 @@ impl Engine {
             hide_addresses: true,
             pseudonym_key: &[0; 32],
         };
-        carry_text(text, &passage, &Names::default(), LINE_AT_MOST)
+        translate_room_text(text, &passage, &Names::default(), LINE_AT_MOST)
     }
 
     /// The owner answered: the room in which the asker waits goes on.

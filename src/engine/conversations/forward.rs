@@ -103,9 +103,11 @@ impl Room {
         };
         // Should anything that somebody made up ever break it, their message is refused, and not
         // tried again forever in front of all others.
-        let carried = catch_unwind(AssertUnwindSafe(|| relay::carry(&kind, &content, &passage)));
-        let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
-            Ok(Some(carried)) => carried,
+        let translated = catch_unwind(AssertUnwindSafe(|| {
+            relay::translate(&kind, &content, &passage)
+        }));
+        let translated = match translated.unwrap_or(Err(CannotCarry::Malformed)) {
+            Ok(Some(translated)) => translated,
             Ok(None) => return Ok((false, Vec::new())),
             Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
                 return Err(EngineError::CounterpartOnItsWay);
@@ -133,21 +135,24 @@ impl Room {
             }
             Err(why) => return Ok((false, vec![said(why.words())])),
         };
-        if carried.remarks.iter().any(|remark| remark.is_of_a_target())
+        if translated
+            .remarks
+            .iter()
+            .any(|remark| remark.is_of_a_target())
             && self.may_know_soon(conversation, way)?
         {
             return Err(EngineError::CounterpartOnItsWay);
         }
-        let mut content = carried.content;
-        for media in &carried.reload {
+        let mut content = translated.content;
+        for media in &translated.reload {
             self.upload_again(event, sender, media, &mut content)
                 .await?;
         }
         let waited = engine
             .now()
-            .since(self.arrived_at(event, &carried.event_type)?);
+            .since(self.arrived_at(event, &translated.event_type)?);
         relay::ages(
-            &carried.event_type,
+            &translated.event_type,
             &mut content,
             parsed.age.saturating_add(waited),
         );
@@ -157,7 +162,7 @@ impl Room {
             self.react_there(
                 &sender.ghost,
                 &there,
-                &carried.event_type,
+                &translated.event_type,
                 &content,
                 transaction,
             )
@@ -168,7 +173,7 @@ impl Room {
                 &sender.ghost,
                 &there,
                 must_read,
-                &carried.event_type,
+                &translated.event_type,
                 &content,
                 transaction,
             )
@@ -181,10 +186,10 @@ impl Room {
             way.from,
             engine.now(),
         )?;
-        let remarks = carried.remarks.iter();
+        let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.words())).collect();
         if hide_addresses {
-            let kind = &carried.event_type;
+            let kind = &translated.event_type;
             inputs.extend(self.watch_call(conversation, event, way, kind, &content));
         }
         Ok((true, inputs))

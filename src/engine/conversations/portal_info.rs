@@ -14,7 +14,7 @@ use crate::{
         room::Room,
     },
     matrix::{Actor, RoomState, RoomText},
-    relay::{NAME_AT_MOST, Passage, TOPIC_AT_MOST, carry_text},
+    relay::{NAME_AT_MOST, Passage, TOPIC_AT_MOST, translate_room_text},
     store::Batch,
 };
 
@@ -289,7 +289,7 @@ impl Engine {
             hide_addresses: self.hides_addresses(conversation)?,
             pseudonym_key: &conversation.secret.0,
         };
-        Ok(carry_text(&worded.text, &passage, &names, at_most))
+        Ok(translate_room_text(&worded.text, &passage, &names, at_most))
     }
 }
 

@@ -48,7 +48,7 @@ pub fn ages(event_type: &str, content: &mut Value, by: Duration) {
 }
 
 /// The content of a call's event as the other side may see it.
-pub(super) fn carry(
+pub(super) fn translate(
     scrub: &Scrubber<'_>,
     kind: &str,
     content: &Map<String, Value>,

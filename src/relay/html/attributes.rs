@@ -79,8 +79,8 @@ const BLOCKS: [&str; 22] = [
 ];
 
 /// The tag's own name, if it is carried.
-pub(super) fn carried(tag: &str) -> Option<&'static str> {
-    TAGS.iter().find(|carried| **carried == tag).copied()
+pub(super) fn allowed_tag(tag: &str) -> Option<&'static str> {
+    TAGS.iter().find(|allowed| **allowed == tag).copied()
 }
 
 /// Whether what stands inside such a tag is dropped with it.
@@ -171,6 +171,6 @@ pub(in crate::relay) fn is_scheme(uri: &str) -> bool {
         "https", "http", "ftp", "mailto", "magnet", "matrix", "geo", "tel", "xmpp",
     ]
     .iter()
-    .any(|carried| scheme.eq_ignore_ascii_case(carried))
+    .any(|allowed| scheme.eq_ignore_ascii_case(allowed))
         && uri.contains(':')
 }

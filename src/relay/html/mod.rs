@@ -11,7 +11,7 @@ use super::{
     identifiers::link,
     scrub::{Instead, STRUCK, Scrubber},
 };
-use attributes::{attributes, carried, is_block, is_hidden, is_scheme, is_void};
+use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use pieces::{Piece, pieces};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
@@ -40,11 +40,11 @@ enum Out {
 
 /// The HTML alone.
 pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
-    carry(scrub, html).map_or_else(|| STRUCK.to_owned(), |carried| carried.html)
+    translate(scrub, html).map_or_else(|| STRUCK.to_owned(), |translated| translated.html)
 }
 
 /// Translates HTML; `None` if there is no sense in it.
-pub(super) fn carry(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
+pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
     let mut page = Page {
         scrub,
         out: Vec::new(),
@@ -75,7 +75,7 @@ impl Page<'_> {
             at += 1;
             match piece {
                 Piece::Text(text) => self.out.push(Out::Text(text.clone())),
-                Piece::Close(tag) => self.out.extend(carried(tag).map(Out::Close)),
+                Piece::Close(tag) => self.out.extend(allowed_tag(tag).map(Out::Close)),
                 Piece::Open(tag, _) if is_hidden(tag) => {
                     self.quoted |= tag == "mx-reply";
                     let end = Piece::Close(tag.clone());
@@ -93,7 +93,7 @@ impl Page<'_> {
     }
 
     fn take_tag(&mut self, tag: &str, all: &[(String, String)]) {
-        let Some(tag) = carried(tag) else { return };
+        let Some(tag) = allowed_tag(tag) else { return };
         let attributes = attributes(self.scrub, tag, all);
         let has = |name: &str| attributes.iter().any(|(it, _)| *it == name);
         if tag == "img" && !has("src") {

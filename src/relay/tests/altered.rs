@@ -12,7 +12,7 @@ use ruma::UserId;
 use serde_json::{Value, json};
 
 use super::{ALICE, SAMUEL, Way, real, with_passage};
-use crate::relay::{Names, Passage, TOPIC_AT_MOST, carry, carry_text};
+use crate::relay::{Names, Passage, TOPIC_AT_MOST, translate, translate_room_text};
 
 /// As many decodings are done one upon the other.
 const LAYERS: usize = 4;
@@ -326,7 +326,7 @@ fn check(
             },
             ..passage.clone()
         };
-        let Ok(Some(out)) = carry(kind, content, &passage) else {
+        let Ok(Some(out)) = translate(kind, content, &passage) else {
             return Ok(());
         };
         let mut all = vec![out.event_type.as_str()];
@@ -368,7 +368,7 @@ proptest! {
     #[test]
     fn a_name_of_a_room_names_nobody(text in prop::collection::vec(spelled(ALICE), 1..3)) {
         let out = with_passage(Way::ToSam, true, |passage| {
-            carry_text(&text.join(" "), passage, &Names::default(), TOPIC_AT_MOST)
+            translate_room_text(&text.join(" "), passage, &Names::default(), TOPIC_AT_MOST)
         });
         let out = out.unwrap_or_default();
         prop_assert!(!names(&out, ALICE), "{out:?} of {text:?}");

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, with_passage};
-use crate::relay::{CannotCarry, Passage, ages, carry, has_relay};
+use crate::relay::{CannotCarry, Passage, ages, has_relay, translate};
 
 /// As Chrome writes it, shortened.
 const OFFER: &str = "v=0\r\no=alice 4611731400430051336 2 IN IP4 192.168.1.20\r\ns=alice's call\r\n\
@@ -76,7 +76,7 @@ fn invite() -> Value {
 
 fn both_ways(way: Way, kind: &str, content: &Value) -> Value {
     with_passage(way, true, |passage| {
-        carry(kind, content, passage).unwrap().unwrap().content
+        translate(kind, content, passage).unwrap().unwrap().content
     })
 }
 
@@ -138,7 +138,7 @@ fn in_a_group_nobody_but_its_owner_learns_what_a_party_calls_itself() {
             people: &people,
             ..passage.clone()
         };
-        carry("m.call.select_answer", &select, &passage)
+        translate("m.call.select_answer", &select, &passage)
             .unwrap()
             .unwrap()
             .content
@@ -207,7 +207,9 @@ fn who_a_provider_says_that_somebody_is_never_passes() {
         content["offer"]["sdp"] =
             json!("v=0\r\na=identity:eyJ1c2VyIjoiYWxpY2UifQ==\r\na=mid:0\r\n");
         let shown = with_passage(Way::ToSam, hide, |passage| {
-            carry("m.call.invite", &content, passage).unwrap().unwrap()
+            translate("m.call.invite", &content, passage)
+                .unwrap()
+                .unwrap()
         });
         assert_eq!(shown.content["offer"]["sdp"], "v=0\r\na=mid:0\r\n");
     }
@@ -266,7 +268,7 @@ fn a_call_that_waited_rings_for_the_rest_of_its_time() {
 #[test]
 fn without_hiding_addresses_pass_and_names_do_not() {
     let shown = with_passage(Way::ToSam, false, |passage| {
-        carry("m.call.invite", &invite(), passage)
+        translate("m.call.invite", &invite(), passage)
             .unwrap()
             .unwrap()
             .content

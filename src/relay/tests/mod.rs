@@ -10,14 +10,17 @@ mod real;
 use serde_json::Value;
 
 use super::{
-    CannotCarry, Carried, carry,
+    CannotCarry, Carried,
     oracle::{ALICE, GHOST, SAM, SAMUEL, Way, with_passage},
+    translate,
 };
 
 pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Carried>, CannotCarry> {
-    with_passage(Way::ToSam, true, |passage| carry(kind, content, passage))
+    with_passage(Way::ToSam, true, |passage| {
+        translate(kind, content, passage)
+    })
 }
 
-pub(super) fn carried(kind: &str, content: Value) -> Value {
+pub(super) fn translated(kind: &str, content: Value) -> Value {
     to_sam(kind, &content).unwrap().unwrap().content
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SAM, SAMUEL, carried};
+use super::{SAM, SAMUEL, translated};
 
 fn file(name: &str) -> Value {
     json!({
@@ -232,6 +232,6 @@ fn what_names_nobody_passes_unchanged_but_for_who_and_which_event() {
             there = there.replace(here, counterpart);
         }
         let there: Value = serde_json::from_str(&there).unwrap();
-        assert_eq!(carried(kind, content), there, "{kind}");
+        assert_eq!(translated(kind, content), there, "{kind}");
     }
 }
