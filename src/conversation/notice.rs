@@ -4,7 +4,7 @@
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
-use crate::relay::CannotCarry;
+use crate::relay::TranslateError;
 
 /// A sentence of the service, always encrypted, always to the people of one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Saying {
             Self::InClear => "That message was not encrypted, so it was not carried on. Please \
                               send it again: this chat is encrypted."
                 .to_owned(),
-            Self::RoomCall => CannotCarry::RoomCall.words().to_owned(),
+            Self::RoomCall => TranslateError::MatrixRtc.words().to_owned(),
             Self::NotCarried { words } => words.clone(),
             Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
                                   not delivered."

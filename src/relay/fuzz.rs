@@ -9,7 +9,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Carried, Names, Passage, TOPIC_AT_MOST,
+    Names, Passage, TOPIC_AT_MOST, Translated,
     final_check::Gate,
     html::{self, attributes::is_scheme},
     oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_passage},
@@ -97,14 +97,18 @@ fn event_of(input: &[u8]) -> (String, Value) {
     })
 }
 
-fn check_translated(translated: &Carried, passage: &Passage<'_>, way: Way) {
+fn check_translated(translated: &Translated, passage: &Passage<'_>, way: Way) {
     let mut all = vec![translated.event_type.clone()];
     strings(&translated.content, &mut all);
     for text in &all {
         assert!(!tells(way, text), "{text:?} names the sender");
     }
     assert!(serde_json::to_vec(&translated.content).unwrap().len() <= CONTENT_AT_MOST);
-    let anew: Vec<&str> = translated.reload.iter().map(|it| &*it.pointer).collect();
+    let anew: Vec<&str> = translated
+        .media_to_reupload
+        .iter()
+        .map(|it| &*it.pointer)
+        .collect();
     for pointer in &anew {
         assert!(translated.content.pointer(pointer).is_some(), "{pointer}");
     }

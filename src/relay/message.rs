@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     html::{self, Html},
-    outcome::{CannotCarry, Remark},
+    outcome::{Remark, TranslateError},
     relation::{self, RELATES_TO, Without},
     scrub::{Scrubber, is_html},
 };
@@ -18,7 +18,7 @@ pub(super) fn translate(
     content: &Map<String, Value>,
     without: Without,
     remarks: &mut Vec<Remark>,
-) -> Result<Map<String, Value>, CannotCarry> {
+) -> Result<Map<String, Value>, TranslateError> {
     let Some(target) = relation::edited(scrub, content) else {
         let relation = relation::translate(scrub, content, without, remarks)?;
         let mut out = body(scrub, content, relation::is_reply(content));

@@ -25,6 +25,6 @@ mod tests;
 
 pub use calls::{ages, has_relay};
 pub use context::{Counterparts, Passage, Person};
-pub use outcome::{CannotCarry, Carried, Reload, Remark};
+pub use outcome::{MediaToReupload, Remark, TranslateError, Translated};
 pub use room_text::{NAME_AT_MOST, Names, TOPIC_AT_MOST, translate_room_text};
 pub use translate::translate;

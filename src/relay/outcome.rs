@@ -4,20 +4,20 @@ use serde_json::Value;
 
 /// An event, ready to be sent into the other room.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Carried {
+pub struct Translated {
     /// Its type.
     pub event_type: String,
     /// Its content, to be encrypted.
     pub content: Value,
     /// What has to be uploaded anew first, with the new address put in its place.
-    pub reload: Vec<Reload>,
+    pub media_to_reupload: Vec<MediaToReupload>,
     /// What the sender is to be told about it.
     pub remarks: Vec<Remark>,
 }
 
 /// Content whose address names the sender's homeserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reload {
+pub struct MediaToReupload {
     /// Where in the content the address stands (RFC 6901).
     pub pointer: String,
     /// The address, `mxc://…`.
@@ -41,7 +41,7 @@ pub enum Remark {
 
 impl Remark {
     /// Whether what it refers to was not known.
-    pub fn is_of_a_target(self) -> bool {
+    pub fn is_missing_target(self) -> bool {
         matches!(
             self,
             Self::WithoutReply | Self::WithoutThread | Self::EditAsNew | Self::WithoutReference
@@ -75,7 +75,7 @@ impl Remark {
 
 /// Why an event cannot be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum CannotCarry {
+pub enum TranslateError {
     /// A reaction to something unknown.
     #[error("the message that was reacted to is not known")]
     ReactionTarget,
@@ -87,7 +87,7 @@ pub enum CannotCarry {
     LiveLocation,
     /// MatrixRTC hangs on the state of a room.
     #[error("calls over MatrixRTC belong to one room")]
-    RoomCall,
+    MatrixRtc,
     /// A call that is handed over to somebody who is not here.
     #[error("the call is handed over to somebody outside")]
     CallTransfer,
@@ -105,12 +105,12 @@ pub enum CannotCarry {
     Malformed,
     /// The name of the event's type names the sender.
     #[error("the type of the event names somebody")]
-    TellingType,
+    IdentifyingType,
 }
 
-impl CannotCarry {
+impl TranslateError {
     /// Whether what it refers to was not known.
-    pub fn is_of_a_target(self) -> bool {
+    pub fn is_missing_target(self) -> bool {
         matches!(self, Self::ReactionTarget | Self::PollTarget)
     }
 
@@ -129,7 +129,7 @@ impl CannotCarry {
                 "Live location was not passed on: it works within one room only, and you are in \
                  two. Please share your location as a message instead."
             }
-            Self::RoomCall => {
+            Self::MatrixRtc => {
                 "Calls of this kind work within one room only, and what is written here is \
                  carried into another one. What works in a chat of two is the classic voice or \
                  video call: in Element on the web and desktop, press the call button and choose \
@@ -148,7 +148,7 @@ impl CannotCarry {
                 "Your message was not passed on: it is too long. Please send it in two parts, or \
                  as a file."
             }
-            Self::TooDeep | Self::Malformed | Self::TellingType => {
+            Self::TooDeep | Self::Malformed | Self::IdentifyingType => {
                 "Something you sent could not be passed on: your client made it in a way that is \
                  not understood here. Please send it in another way, as plain text for example."
             }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    outcome::{CannotCarry, Remark},
+    outcome::{Remark, TranslateError},
     scrub::Scrubber,
 };
 
@@ -17,7 +17,7 @@ pub(super) enum Without {
     /// It is sent by itself.
     Remark,
     /// It makes no sense by itself.
-    Refuse(CannotCarry),
+    Refuse(TranslateError),
 }
 
 /// What `content` refers to, as it is there.
@@ -26,20 +26,20 @@ pub(super) fn translate(
     content: &Map<String, Value>,
     without: Without,
     remarks: &mut Vec<Remark>,
-) -> Result<Option<Value>, CannotCarry> {
+) -> Result<Option<Value>, TranslateError> {
     let relates = match content.get(RELATES_TO) {
         Some(Value::Object(relates)) => relates,
         _ => {
             return match without {
                 Without::Remark => Ok(None),
-                Without::Refuse(_) => Err(CannotCarry::Malformed),
+                Without::Refuse(_) => Err(TranslateError::Malformed),
             };
         }
     };
     let reply = reply(scrub, relates);
     let Some(kind) = relates.get("rel_type").and_then(Value::as_str) else {
         if let Without::Refuse(_) = without {
-            return Err(CannotCarry::Malformed);
+            return Err(TranslateError::Malformed);
         }
         if reply == Reply::Unknown {
             remarks.push(Remark::WithoutReply);

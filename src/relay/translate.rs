@@ -7,7 +7,7 @@ use super::{
     context::Passage,
     final_check::Gate,
     message,
-    outcome::{CannotCarry, Carried, Reload, Remark},
+    outcome::{MediaToReupload, Remark, TranslateError, Translated},
     relation::Without,
     scrub::{Scrubber, is_content, is_html, is_prose},
 };
@@ -21,7 +21,7 @@ const DEPTH_AT_MOST: usize = 100;
 pub(super) const CONTENT_AT_MOST: usize = 47_000;
 
 /// As many addresses of content may have to be uploaded anew for one event.
-const RELOADS_AT_MOST: usize = 20;
+const REUPLOADS_MAX: usize = 20;
 
 /// What an event type asks for.
 enum Kind {
@@ -30,7 +30,7 @@ enum Kind {
     /// Not carried, and nothing to say about it: machinery between two clients.
     Silent,
     /// Not carried, and its sender is told.
-    Refused(CannotCarry),
+    Refused(TranslateError),
 }
 
 /// Translates an event that was sent in one room into what is sent in another.
@@ -41,7 +41,7 @@ pub fn translate(
     event_type: &str,
     content: &Value,
     passage: &Passage<'_>,
-) -> Result<Option<Carried>, CannotCarry> {
+) -> Result<Option<Translated>, TranslateError> {
     translate_unchecked(event_type, content, passage)?
         .map(|(content, remarks)| finish(event_type, content, remarks, passage))
         .transpose()
@@ -52,33 +52,33 @@ pub(super) fn translate_unchecked(
     event_type: &str,
     content: &Value,
     passage: &Passage<'_>,
-) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, CannotCarry> {
+) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, TranslateError> {
     let without = match kind(event_type) {
         Kind::Message(without) => without,
         Kind::Silent => return Ok(None),
         Kind::Refused(why) => return Err(why),
     };
     let Value::Object(content) = content else {
-        return Err(CannotCarry::Malformed);
+        return Err(TranslateError::Malformed);
     };
     // What is left of a redacted event.
     if content.is_empty() {
         return Ok(None);
     }
     if content.values().any(|value| !fits(value, DEPTH_AT_MOST)) {
-        return Err(CannotCarry::TooDeep);
+        return Err(TranslateError::TooDeep);
     }
     if content
         .get("msgtype")
         .is_some_and(|kind| kind == "m.key.verification.request")
     {
-        return Err(CannotCarry::Verification);
+        return Err(TranslateError::Verification);
     }
     let scrub = Scrubber::new(passage);
     // Types are names in the manner of Java packages: in anything else something could hide.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
     if event_type.len() > 255 || !event_type.chars().all(plain) || scrub.tells(event_type) {
-        return Err(CannotCarry::TellingType);
+        return Err(TranslateError::IdentifyingType);
     }
     let mut remarks = Vec::new();
     let out = match calls::kind(event_type) {
@@ -90,21 +90,23 @@ pub(super) fn translate_unchecked(
 
 fn kind(event_type: &str) -> Kind {
     match event_type {
-        "m.reaction" => Kind::Message(Without::Refuse(CannotCarry::ReactionTarget)),
+        "m.reaction" => Kind::Message(Without::Refuse(TranslateError::ReactionTarget)),
         "m.poll.response"
         | "org.matrix.msc3381.poll.response"
         | "org.matrix.msc3381.v2.poll.response"
         | "m.poll.end"
         | "org.matrix.msc3381.poll.end"
         | "org.matrix.msc3381.v2.poll.end" => {
-            Kind::Message(Without::Refuse(CannotCarry::PollTarget))
+            Kind::Message(Without::Refuse(TranslateError::PollTarget))
         }
         "m.beacon"
         | "m.beacon_info"
         | "org.matrix.msc3672.beacon"
-        | "org.matrix.msc3672.beacon_info" => Kind::Refused(CannotCarry::LiveLocation),
-        kind if is_matrix_rtc(kind) => Kind::Refused(CannotCarry::RoomCall),
-        kind if kind.starts_with("m.key.verification.") => Kind::Refused(CannotCarry::Verification),
+        | "org.matrix.msc3672.beacon_info" => Kind::Refused(TranslateError::LiveLocation),
+        kind if is_matrix_rtc(kind) => Kind::Refused(TranslateError::MatrixRtc),
+        kind if kind.starts_with("m.key.verification.") => {
+            Kind::Refused(TranslateError::Verification)
+        }
         // Machinery of calls that were refused when they rang, keys and the like that a client sends
         // into a room by mistake, and what is no message at all.
         "m.call.encryption_keys"
@@ -133,27 +135,27 @@ pub(super) fn finish(
     content: Map<String, Value>,
     mut remarks: Vec<Remark>,
     passage: &Passage<'_>,
-) -> Result<Carried, CannotCarry> {
+) -> Result<Translated, TranslateError> {
     let mut content = Value::Object(content);
     if length(&content) > CONTENT_AT_MOST {
         if !without_formatting(&mut content) || length(&content) > CONTENT_AT_MOST {
-            return Err(CannotCarry::TooLong);
+            return Err(TranslateError::TooLong);
         }
         remarks.push(Remark::WithoutFormatting);
     }
     Gate::of(passage).strike(&mut content);
-    let mut reload = Vec::new();
-    addresses("", "", &content, &mut reload);
-    reload.retain(|it| !passage.is_at_home(&it.uri));
-    if reload.len() > RELOADS_AT_MOST {
-        return Err(CannotCarry::TooLong);
+    let mut media_to_reupload = Vec::new();
+    collect_media("", "", &content, &mut media_to_reupload);
+    media_to_reupload.retain(|it| !passage.is_at_home(&it.uri));
+    if media_to_reupload.len() > REUPLOADS_MAX {
+        return Err(TranslateError::TooLong);
     }
     remarks.sort_unstable();
     remarks.dedup();
-    Ok(Carried {
+    Ok(Translated {
         event_type: event_type.to_owned(),
         content,
-        reload,
+        media_to_reupload,
         remarks,
     })
 }
@@ -185,23 +187,23 @@ fn without_formatting(content: &mut Value) -> bool {
 }
 
 /// Where addresses of content stand, outside of what people read.
-fn addresses(pointer: &str, key: &str, value: &Value, out: &mut Vec<Reload>) {
+fn collect_media(pointer: &str, key: &str, value: &Value, out: &mut Vec<MediaToReupload>) {
     match value {
         Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {
-            out.push(Reload {
+            out.push(MediaToReupload {
                 pointer: pointer.to_owned(),
                 uri: uri.clone(),
             });
         }
         Value::Array(values) => {
             for (index, value) in values.iter().enumerate() {
-                addresses(&format!("{pointer}/{index}"), key, value, out);
+                collect_media(&format!("{pointer}/{index}"), key, value, out);
             }
         }
         Value::Object(fields) => {
             for (key, value) in fields {
                 let step = key.replace('~', "~0").replace('/', "~1");
-                addresses(&format!("{pointer}/{step}"), key, value, out);
+                collect_media(&format!("{pointer}/{step}"), key, value, out);
             }
         }
         _ => {}

@@ -21,7 +21,7 @@ use crate::{
     },
     introduction::Refusal,
     matrix::Actor,
-    relay::{self, CannotCarry, Passage, Person},
+    relay::{self, Passage, Person, TranslateError},
     store::{Batch, prefix},
 };
 
@@ -106,14 +106,14 @@ impl Room {
         let translated = catch_unwind(AssertUnwindSafe(|| {
             relay::translate(&kind, &content, &passage)
         }));
-        let translated = match translated.unwrap_or(Err(CannotCarry::Malformed)) {
+        let translated = match translated.unwrap_or(Err(TranslateError::Malformed)) {
             Ok(Some(translated)) => translated,
             Ok(None) => return Ok((false, Vec::new())),
-            Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
+            Err(why) if why.is_missing_target() && self.may_know_soon(conversation, way)? => {
                 return Err(EngineError::CounterpartOnItsWay);
             }
             // As if it had come in clear: such a call begins with an event of each kind.
-            Err(CannotCarry::RoomCall) => {
+            Err(TranslateError::MatrixRtc) => {
                 let room_call = Input::Heard {
                     place: way.place,
                     sender: sender.user.clone(),
@@ -123,7 +123,7 @@ impl Room {
                 return Ok((false, vec![room_call]));
             }
             // Once for each time that somebody begins to show where they are, and not for each step.
-            Err(why @ CannotCarry::LiveLocation) => {
+            Err(why @ TranslateError::LiveLocation) => {
                 let begun = content["m.relates_to"]["event_id"].as_str();
                 let begun = begun.and_then(|event| event.try_into().ok());
                 let once = Input::NotCarried {
@@ -138,15 +138,14 @@ impl Room {
         if translated
             .remarks
             .iter()
-            .any(|remark| remark.is_of_a_target())
+            .any(|remark| remark.is_missing_target())
             && self.may_know_soon(conversation, way)?
         {
             return Err(EngineError::CounterpartOnItsWay);
         }
         let mut content = translated.content;
-        for media in &translated.reload {
-            self.upload_again(event, sender, media, &mut content)
-                .await?;
+        for media in &translated.media_to_reupload {
+            self.reupload(event, sender, media, &mut content).await?;
         }
         let waited = engine
             .now()

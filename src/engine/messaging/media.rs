@@ -9,7 +9,7 @@ use crate::{
     conversation::Participant,
     engine::{EngineError, room::Room},
     matrix::Actor,
-    relay::Reload,
+    relay::MediaToReupload,
 };
 
 /// What was uploaded anew for the event that is being carried: the new address by the old one.
@@ -20,11 +20,11 @@ impl Room {
     /// are not looked at, are given to ours.
     ///
     /// Once: a message may be tried again for days, and goes into several portals.
-    pub(in crate::engine) async fn upload_again(
+    pub(in crate::engine) async fn reupload(
         &mut self,
         event: &OwnedEventId,
         sender: &Participant,
-        media: &Reload,
+        media: &MediaToReupload,
         content: &mut Value,
     ) -> Result<(), EngineError> {
         if self.uploaded.0.as_ref() != Some(event) {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 mod pseudonym;
 mod sdp;
 
-use super::{outcome::CannotCarry, scrub::Scrubber};
+use super::{outcome::TranslateError, scrub::Scrubber};
 pub(crate) use sdp::is_complete;
 
 /// As many candidates are taken from one event.
@@ -52,10 +52,10 @@ pub(super) fn translate(
     scrub: &Scrubber<'_>,
     kind: &str,
     content: &Map<String, Value>,
-) -> Result<Option<Map<String, Value>>, CannotCarry> {
+) -> Result<Option<Map<String, Value>>, TranslateError> {
     // Whatever is in them.
     match kind {
-        "replaces" => return Err(CannotCarry::CallTransfer),
+        "replaces" => return Err(TranslateError::CallTransfer),
         // Who it is that speaks is what is not to be said.
         "asserted_identity" | "asserted_identity.v3" => return Ok(None),
         _ => {}
@@ -78,12 +78,12 @@ pub(super) fn translate(
         "select_answer" => {
             let selected = content.get("selected_party_id").and_then(Value::as_str);
             let selected = selected.and_then(|id| pseudonym::of_another(scrub.passage, id));
-            let selected = selected.ok_or(CannotCarry::Malformed)?;
+            let selected = selected.ok_or(TranslateError::Malformed)?;
             out.insert("selected_party_id".to_owned(), selected.into());
         }
         "hangup" | "reject" => {}
         "sdp_stream_metadata_changed" => {}
-        _ => return Err(CannotCarry::RoomCall),
+        _ => return Err(TranslateError::MatrixRtc),
     }
     Ok(Some(out))
 }
@@ -93,10 +93,10 @@ fn common(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     out: &mut Map<String, Value>,
-) -> Result<(), CannotCarry> {
+) -> Result<(), TranslateError> {
     let call = content.get("call_id").and_then(Value::as_str);
     let call = call.filter(|id| !id.is_empty() && id.len() <= 255);
-    let call = call.ok_or(CannotCarry::Malformed)?;
+    let call = call.ok_or(TranslateError::Malformed)?;
     out.insert("call_id".to_owned(), scrub.text(call).into());
     for name in ["version", "lifetime"] {
         match content.get(name) {
@@ -167,12 +167,12 @@ fn invitee(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     out: &mut Map<String, Value>,
-) -> Result<(), CannotCarry> {
+) -> Result<(), TranslateError> {
     let Some(invitee) = content.get("invitee").and_then(Value::as_str) else {
         return Ok(());
     };
     let person = scrub.passage.person(invitee);
-    let person = person.ok_or(CannotCarry::CallTransfer)?;
+    let person = person.ok_or(TranslateError::CallTransfer)?;
     out.insert("invitee".to_owned(), person.there.as_str().into());
     Ok(())
 }
@@ -182,15 +182,15 @@ fn description(
     content: &Map<String, Value>,
     name: &str,
     out: &mut Map<String, Value>,
-) -> Result<(), CannotCarry> {
-    let described = content.get(name).ok_or(CannotCarry::Malformed)?;
-    let sdp = described["sdp"].as_str().ok_or(CannotCarry::Malformed)?;
+) -> Result<(), TranslateError> {
+    let described = content.get(name).ok_or(TranslateError::Malformed)?;
+    let sdp = described["sdp"].as_str().ok_or(TranslateError::Malformed)?;
     if sdp.len() > sdp::LONGEST {
-        return Err(CannotCarry::TooLong);
+        return Err(TranslateError::TooLong);
     }
     let kind = match described["type"].as_str() {
         Some(kind @ ("offer" | "answer" | "pranswer" | "rollback")) => kind,
-        _ => return Err(CannotCarry::Malformed),
+        _ => return Err(TranslateError::Malformed),
     };
     let sdp = sdp::description(scrub, sdp);
     out.insert(name.to_owned(), json!({ "type": kind, "sdp": sdp }));

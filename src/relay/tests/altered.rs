@@ -339,9 +339,12 @@ fn check(
             );
         }
         // What is said to be uploaded anew is there.
-        for reload in &out.reload {
-            let there = out.content.pointer(&reload.pointer).and_then(Value::as_str);
-            prop_assert_eq!(there, Some(reload.uri.as_str()));
+        for media_to_reupload in &out.media_to_reupload {
+            let there = out
+                .content
+                .pointer(&media_to_reupload.pointer)
+                .and_then(Value::as_str);
+            prop_assert_eq!(there, Some(media_to_reupload.uri.as_str()));
         }
         Ok(())
     })

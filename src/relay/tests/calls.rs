@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, with_passage};
-use crate::relay::{CannotCarry, Passage, ages, has_relay, translate};
+use crate::relay::{Passage, TranslateError, ages, has_relay, translate};
 
 /// As Chrome writes it, shortened.
 const OFFER: &str = "v=0\r\no=alice 4611731400430051336 2 IN IP4 192.168.1.20\r\ns=alice's call\r\n\
@@ -305,28 +305,28 @@ fn what_is_no_call_between_the_two_is_refused() {
     other["invitee"] = json!("@stranger:elsewhere.example");
     assert_eq!(
         to_sam("m.call.invite", &other),
-        Err(CannotCarry::CallTransfer)
+        Err(TranslateError::CallTransfer)
     );
     let content = json!({ "call_id": "c1", "version": "1" });
     assert_eq!(
         to_sam("m.call.replaces", &content),
-        Err(CannotCarry::CallTransfer)
+        Err(TranslateError::CallTransfer)
     );
     assert_eq!(to_sam("m.call.asserted_identity", &content), Ok(None));
     // Whatever is, or is not, in them.
     let odd = json!({ "reason": "x" });
     assert_eq!(
         to_sam("m.call.replaces", &odd),
-        Err(CannotCarry::CallTransfer)
+        Err(TranslateError::CallTransfer)
     );
     assert_eq!(to_sam("org.matrix.call.asserted_identity", &odd), Ok(None));
     assert_eq!(
         to_sam("m.call.invite", &content),
-        Err(CannotCarry::Malformed)
+        Err(TranslateError::Malformed)
     );
     assert_eq!(
         to_sam("m.call.hangup", &json!({ "reason": "x" })),
-        Err(CannotCarry::Malformed)
+        Err(TranslateError::Malformed)
     );
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{ALICE, SAM, SAMUEL, Way, to_sam, translated, with_passage};
-use crate::relay::{CannotCarry, Remark, translate};
+use crate::relay::{Remark, TranslateError, translate};
 
 #[test]
 fn a_reply_of_element_web_with_a_mention() {
@@ -400,7 +400,7 @@ fn a_message_too_long_with_its_formatting_goes_without() {
     let content = json!({ "msgtype": "m.text", "body": "é".repeat(24_000) });
     assert_eq!(
         to_sam("m.room.message", &content),
-        Err(CannotCarry::TooLong)
+        Err(TranslateError::TooLong)
     );
 }
 

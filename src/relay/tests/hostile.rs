@@ -206,7 +206,7 @@ proptest! {
                 prop_assert!(!tells(Way::ToSam, text), "{text:?} of {content}");
             }
             let home = if elsewhere { "hs.test" } else { "far.example" };
-            let anew: Vec<&str> = out.reload.iter().map(|it| it.pointer.as_str()).collect();
+            let anew: Vec<&str> = out.media_to_reupload.iter().map(|it| it.pointer.as_str()).collect();
             for (pointer, key, text) in loaded(&out.content) {
                 let foreign = leads_elsewhere(&key, &text, home);
                 prop_assert!(!foreign || anew.contains(&&*pointer), "{text:?} of {content}");

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, translated, with_passage};
-use crate::relay::{CannotCarry, Names, Remark, TOPIC_AT_MOST, translate, translate_room_text};
+use crate::relay::{Names, Remark, TOPIC_AT_MOST, TranslateError, translate, translate_room_text};
 
 #[test]
 fn text_of_every_kind_passes_as_it_is() {
@@ -50,7 +50,7 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
         "file": { "url": "mxc://far.example/abc" },
         "info": { "thumbnail_file": { "url": "mxc://far.example/def" } },
     });
-    let reload = with_passage(Way::ToSam, true, |passage| {
+    let media_to_reupload = with_passage(Way::ToSam, true, |passage| {
         let passage = crate::relay::Passage {
             homeserver: ruma::server_name!("hs.test"),
             ..passage.clone()
@@ -58,9 +58,12 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
         translate("m.room.message", &content, &passage)
             .unwrap()
             .unwrap()
-            .reload
+            .media_to_reupload
     });
-    let places: Vec<&str> = reload.iter().map(|it| it.pointer.as_str()).collect();
+    let places: Vec<&str> = media_to_reupload
+        .iter()
+        .map(|it| it.pointer.as_str())
+        .collect();
     assert_eq!(places, ["/file/url", "/info/thumbnail_file/url"]);
 }
 
@@ -75,7 +78,11 @@ fn no_third_server_sees_who_looks_at_a_message() {
         "formatted_body": "a <img data-mx-emoticon src=\"mxc://third.example/x\" alt=\":duck:\">",
     });
     let out = to_sam("m.room.message", &content).unwrap().unwrap();
-    let places: Vec<&str> = out.reload.iter().map(|it| it.pointer.as_str()).collect();
+    let places: Vec<&str> = out
+        .media_to_reupload
+        .iter()
+        .map(|it| it.pointer.as_str())
+        .collect();
     assert_eq!(places, ["/url"]);
     assert_eq!(out.content["info"]["thumbnail_url"], "…");
     let html = out.content["formatted_body"].as_str().unwrap();
@@ -161,7 +168,7 @@ fn polls_pass_with_their_answers_and_their_end() {
         json!(["a1"])
     );
     let lost = to_sam("org.matrix.msc3381.poll.response", &response("$gone"));
-    assert_eq!(lost, Err(CannotCarry::PollTarget));
+    assert_eq!(lost, Err(TranslateError::PollTarget));
 }
 
 #[test]
@@ -184,7 +191,7 @@ fn what_refers_to_something_forgotten_goes_without_it_and_its_sender_is_told() {
         json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$gone", "key": "x" } });
     assert_eq!(
         to_sam("m.reaction", &reaction),
-        Err(CannotCarry::ReactionTarget)
+        Err(TranslateError::ReactionTarget)
     );
 }
 
@@ -214,31 +221,31 @@ fn people_are_named_as_they_are_known_on_the_other_side() {
 #[test]
 fn what_cannot_cross_is_refused_with_words() {
     for (kind, content, why) in [
-        ("m.beacon", json!({ "x": 1 }), CannotCarry::LiveLocation),
+        ("m.beacon", json!({ "x": 1 }), TranslateError::LiveLocation),
         (
             "org.matrix.msc4075.rtc.notification",
             json!({ "x": 1 }),
-            CannotCarry::RoomCall,
+            TranslateError::MatrixRtc,
         ),
         (
             "m.key.verification.start",
             json!({ "x": 1 }),
-            CannotCarry::Verification,
+            TranslateError::Verification,
         ),
         (
             "m.room.message",
             json!({ "msgtype": "m.key.verification.request", "body": "" }),
-            CannotCarry::Verification,
+            TranslateError::Verification,
         ),
         (
             "m.room.message",
             json!({ "msgtype": "m.text", "body": "x".repeat(70_000) }),
-            CannotCarry::TooLong,
+            TranslateError::TooLong,
         ),
         (
             "m.room.message",
             json!(["no", "object"]),
-            CannotCarry::Malformed,
+            TranslateError::Malformed,
         ),
     ] {
         assert_eq!(to_sam(kind, &content), Err(why), "{kind}");
@@ -249,7 +256,10 @@ fn what_cannot_cross_is_refused_with_words() {
         deep = json!([deep]);
     }
     let deep = json!({ "body": deep });
-    assert_eq!(to_sam("m.room.message", &deep), Err(CannotCarry::TooDeep));
+    assert_eq!(
+        to_sam("m.room.message", &deep),
+        Err(TranslateError::TooDeep)
+    );
     // Nothing is left of what was redacted.
     assert_eq!(to_sam("m.room.message", &json!({})), Ok(None));
 }

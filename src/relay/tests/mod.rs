@@ -10,12 +10,12 @@ mod real;
 use serde_json::Value;
 
 use super::{
-    CannotCarry, Carried,
+    TranslateError, Translated,
     oracle::{ALICE, GHOST, SAM, SAMUEL, Way, with_passage},
     translate,
 };
 
-pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Carried>, CannotCarry> {
+pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Translated>, TranslateError> {
     with_passage(Way::ToSam, true, |passage| {
         translate(kind, content, passage)
     })
