@@ -40,5 +40,5 @@ pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provid
 pub use room_state::{MEGOLM, RoomState, RoomText, Rotation};
 pub use rooms::JoinedMembers;
 pub use sync::{JoinedRoom, SyncPage, SyncReading};
-pub use timeline::{Context, Page};
+pub use timeline::{EventContext, Page};
 pub use transaction::{Transaction, TransactionError};
