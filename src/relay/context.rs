@@ -1,83 +1,83 @@
-//! What has to be known to carry an event.
+//! What the translator has to know to translate an event.
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
 
 use crate::text::clean;
 
-/// One person of a conversation, as two of its rooms show them.
+/// A participant of a conversation, as two of its rooms show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
-    /// Their user in the room that the event comes from: themself, or their ghost.
-    pub here: OwnedUserId,
-    /// Their user in the room that it goes to.
-    pub there: OwnedUserId,
-    /// What they are called there: a handle, or the name that they chose. With or without `@`.
-    pub name_there: String,
+pub struct Alias {
+    /// Their user in the source room: themselves or their ghost.
+    pub source: OwnedUserId,
+    /// Their user in the target room.
+    pub target: OwnedUserId,
+    /// Their name in the target room: a handle or the name that they chose, with or without `@`.
+    pub name: String,
 }
 
-impl Person {
-    /// What a text that names them says there.
+impl Alias {
+    /// Returns how a text in the target room mentions them.
     pub(super) fn mention(&self) -> String {
-        match clean(&self.name_there) {
+        match clean(&self.name) {
             name if name.is_empty() => "@Someone".to_owned(),
             name => format!("@{name}"),
         }
     }
 }
 
-/// Which event of the room it goes to says what an event of the room it comes from said.
-pub trait Counterparts: Sync {
-    /// The counterpart of `here`, unless it is not known, or not known any more.
-    fn event(&self, here: &EventId) -> Option<OwnedEventId>;
+/// Which event of the target room shows an event of the source room.
+pub trait EventMapping: Sync {
+    /// Returns the event in the target room that shows `source`, unless it was never known or its
+    /// mapping has expired.
+    fn target_of(&self, source: &EventId) -> Option<OwnedEventId>;
 }
 
 /// Where an event comes from, where it goes to, and who is who.
 #[derive(Clone)]
-pub struct Passage<'a> {
-    /// Who sent it, as in the room it comes from.
+pub struct Context<'a> {
+    /// The sender, as the source room shows them.
     pub sender: &'a UserId,
-    /// Everybody in the conversation, the sender too.
-    pub people: &'a [Person],
-    /// The room it comes from.
-    pub here: &'a RoomId,
-    /// The room it goes to.
-    pub there: &'a RoomId,
+    /// All participants of the conversation, the sender included.
+    pub aliases: &'a [Alias],
+    /// The room that the event comes from.
+    pub source: &'a RoomId,
+    /// The room that the event goes to.
+    pub target: &'a RoomId,
     /// The events of the two rooms.
-    pub events: &'a dyn Counterparts,
-    /// Further strings that must not come out: device ids, aliases of the room it comes from.
-    /// Those of fewer than 8 characters are found as whole words only, those of fewer than 3 not
-    /// at all.
+    pub events: &'a dyn EventMapping,
+    /// Further strings that must not come out: device ids, aliases of the source room. Those of
+    /// fewer than 8 characters are found as whole words only, those of fewer than 3 not at all.
     pub secrets: &'a [String],
-    /// The service's own homeserver. What has an address on another one has to be uploaded anew:
-    /// it would name the sender's, or a third one would see who of the people there looks at it.
+    /// The service's own homeserver. Media of another one has to be uploaded again: its address
+    /// would name the sender's homeserver, or show a third one who looks at it.
     pub homeserver: &'a ServerName,
     /// Whether calls show addresses of relays only.
     pub hide_addresses: bool,
     /// Makes pseudonyms of the ids that clients give themselves in calls. One key per conversation,
-    /// the same in all directions: an answer that comes back is recognised by it.
+    /// in all directions: an answer that comes back is recognised by it.
     pub pseudonym_key: &'a [u8; 32],
 }
 
-impl Passage<'_> {
-    /// The person whose user here `user` is.
-    pub(super) fn person(&self, user: &str) -> Option<&Person> {
-        self.people.iter().find(|person| person.here == user)
+impl Context<'_> {
+    /// Returns the participant whom the source room shows as `user`.
+    pub(super) fn alias_of(&self, user: &str) -> Option<&Alias> {
+        self.aliases.iter().find(|alias| alias.source == user)
     }
 
-    /// Whether the sender's homeserver may be known to the people there.
-    pub(super) fn same_homeserver(&self) -> bool {
+    /// Whether the sender's homeserver is the service's own, and so no secret.
+    pub(super) fn is_sender_local(&self) -> bool {
         self.sender.server_name() == self.homeserver
     }
 
-    /// Whether content has its address on the service's own homeserver.
-    pub(super) fn is_at_home(&self, uri: &str) -> bool {
+    /// Whether a piece of media has its address on the service's own homeserver.
+    pub(super) fn is_local_media(&self, uri: &str) -> bool {
         let server = uri.strip_prefix("mxc://").and_then(|it| it.split_once('/'));
         server.is_some_and(|(server, _)| server == self.homeserver)
     }
 
-    /// The counterpart of an event that was named by a string.
-    pub(super) fn counterpart(&self, event: &str) -> Option<OwnedEventId> {
+    /// Returns the event in the target room that shows an event named by a string.
+    pub(super) fn mapped_event(&self, event: &str) -> Option<OwnedEventId> {
         let event = <&EventId>::try_from(event).ok()?;
-        self.events.event(event)
+        self.events.target_of(event)
     }
 }

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::{
-    context::Passage,
+    context::Context,
     html::pieces::{Piece, pieces},
     scrub::STRUCK,
 };
@@ -21,13 +21,13 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn of(passage: &Passage<'_>) -> Self {
-        let room = passage.here.as_str().to_lowercase();
+    pub(super) fn of(context: &Context<'_>) -> Self {
+        let room = context.source.as_str().to_lowercase();
         let mut needles = vec![format!("roomid/{}", room.trim_start_matches('!')), room];
-        let others = passage.people.iter().filter(|p| p.here != p.there);
-        let mut users: Vec<&str> = others.map(|p| p.here.as_str()).collect();
-        if passage.person(passage.sender.as_str()).is_none() {
-            users.push(passage.sender.as_str());
+        let others = context.aliases.iter().filter(|p| p.source != p.target);
+        let mut users: Vec<&str> = others.map(|p| p.source.as_str()).collect();
+        if context.alias_of(context.sender.as_str()).is_none() {
+            users.push(context.sender.as_str());
         }
         for user in users {
             let user = user.to_lowercase();

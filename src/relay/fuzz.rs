@@ -9,10 +9,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    Names, Passage, TOPIC_AT_MOST, Translated,
+    Context, Names, TOPIC_AT_MOST, Translated,
     final_check::Gate,
     html::{self, attributes::is_scheme},
-    oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_passage},
+    oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_context},
     scrub::Scrubber,
     translate::{CONTENT_AT_MOST, finish, translate_unchecked},
     translate_room_text,
@@ -41,12 +41,12 @@ pub(crate) fn html(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    with_every_passage(|passage, way| {
-        let scrub = Scrubber::new(passage);
+    with_every_context(|context, way| {
+        let scrub = Scrubber::new(context);
         let Some(once) = html::translate(&scrub, text) else {
             return;
         };
-        check_html(&once.html, passage);
+        check_html(&once.html, context);
         assert!(!tells(way, &once.html), "{:?} names the sender", once.html);
         for (_, now) in &once.renamed {
             assert!(!tells(way, now), "{now:?} names the sender");
@@ -57,20 +57,20 @@ pub(crate) fn html(input: &[u8]) {
 /// Any event: what comes out names nobody, fits into an event, and loads nothing from elsewhere.
 pub(crate) fn event(input: &[u8]) {
     let (kind, content) = event_of(input);
-    with_every_passage(|passage, way| {
-        if let Ok(Some((content, remarks))) = translate_unchecked(&kind, &content, passage) {
+    with_every_context(|context, way| {
+        if let Ok(Some((content, remarks))) = translate_unchecked(&kind, &content, context) {
             let mut last_look = Value::Object(content.clone());
-            let struck = Gate::of(passage).strike(&mut last_look);
+            let struck = Gate::of(context).strike(&mut last_look);
             assert_eq!(
                 struck, 0,
                 "the last look has struck something out: {last_look}"
             );
-            if let Ok(translated) = finish(&kind, content, remarks, passage) {
-                check_translated(&translated, passage, way);
+            if let Ok(translated) = finish(&kind, content, remarks, context) {
+                check_translated(&translated, context, way);
             }
         }
         let words = content["body"].as_str().unwrap_or_default();
-        let topic = translate_room_text(words, passage, &Names::default(), TOPIC_AT_MOST);
+        let topic = translate_room_text(words, context, &Names::default(), TOPIC_AT_MOST);
         if let Some(topic) = topic {
             assert!(!tells(way, &topic), "{topic:?} names the sender");
             assert!(topic.chars().count() <= TOPIC_AT_MOST);
@@ -97,7 +97,7 @@ fn event_of(input: &[u8]) -> (String, Value) {
     })
 }
 
-fn check_translated(translated: &Translated, passage: &Passage<'_>, way: Way) {
+fn check_translated(translated: &Translated, context: &Context<'_>, way: Way) {
     let mut all = vec![translated.event_type.clone()];
     strings(&translated.content, &mut all);
     for text in &all {
@@ -113,7 +113,7 @@ fn check_translated(translated: &Translated, passage: &Passage<'_>, way: Way) {
         assert!(translated.content.pointer(pointer).is_some(), "{pointer}");
     }
     for (pointer, key, text) in loaded(&translated.content) {
-        let foreign = leads_elsewhere(&key, &text, passage.homeserver.as_str());
+        let foreign = leads_elsewhere(&key, &text, context.homeserver.as_str());
         assert!(
             !foreign || anew.contains(&&*pointer),
             "{text:?} is elsewhere"
@@ -123,7 +123,7 @@ fn check_translated(translated: &Translated, passage: &Passage<'_>, way: Way) {
 
 /// Checks HTML against the grammar in which this room writes it: every tag known, closed and in
 /// order, every attribute quoted, every sign that means something escaped.
-fn check_html(html: &str, passage: &Passage<'_>) {
+fn check_html(html: &str, context: &Context<'_>) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html;
     while let Some((text, after)) = rest.split_once('<') {
@@ -140,7 +140,7 @@ fn check_html(html: &str, passage: &Passage<'_>) {
         let Some((name, allowed)) = TAGS.iter().find(|(known, _)| *known == name) else {
             panic!("{name:?} is no tag of the spec");
         };
-        check_attributes(name, attributes, allowed, passage);
+        check_attributes(name, attributes, allowed, context);
         assert!(
             *name != "a" || !open.contains(&"a"),
             "a link in a link: {html:?}"
@@ -154,7 +154,7 @@ fn check_html(html: &str, passage: &Passage<'_>) {
     assert!(open.is_empty(), "{open:?} are left open in {html:?}");
 }
 
-fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], passage: &Passage<'_>) {
+fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], context: &Context<'_>) {
     while !rest.is_empty() {
         let end = rest.find([' ', '=']).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
@@ -173,7 +173,7 @@ fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], passage: &Passa
         check_text(value);
         match (tag, name) {
             ("a", "href") => assert!(is_scheme(value), "a link to {value:?}"),
-            ("img", "src") => assert!(passage.is_at_home(value), "a picture from {value:?}"),
+            ("img", "src") => assert!(context.is_local_media(value), "a picture from {value:?}"),
             _ => {}
         }
     }

@@ -102,15 +102,15 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
 fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     let mut out = Map::new();
     if let Some(users) = mentions.get("user_ids").and_then(Value::as_array) {
-        let mut there: Vec<&str> = Vec::new();
+        let mut mentioned: Vec<&str> = Vec::new();
         for user in users.iter().filter_map(Value::as_str) {
-            let person = scrub.passage.person(user);
-            if let Some(person) = person.filter(|p| !there.contains(&p.there.as_str())) {
-                there.push(person.there.as_str());
+            let alias = scrub.context.alias_of(user);
+            if let Some(alias) = alias.filter(|p| !mentioned.contains(&p.target.as_str())) {
+                mentioned.push(alias.target.as_str());
             }
         }
-        if !there.is_empty() {
-            out.insert("user_ids".to_owned(), json!(there));
+        if !mentioned.is_empty() {
+            out.insert("user_ids".to_owned(), json!(mentioned));
         }
     }
     if mentions.get("room").and_then(Value::as_bool) == Some(true) {

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use ruma::{EventId, OwnedEventId, OwnedUserId, ServerName, UserId, room_id, server_name};
 use serde_json::Value;
 
-use super::{Counterparts, Passage, Person};
+use super::{Alias, Context, EventMapping};
 
 pub(super) const ALICE: &str = "@alice.harbour:far.example";
 pub(super) const GHOST: &str = "@_dm_.p2345672345672345:hs.test";
@@ -20,7 +20,7 @@ pub(super) const SAM: &str = "@_dm_sam:hs.test";
 pub(super) const SAMUEL: &str = "@samuel:hs.test";
 
 /// The room that an event comes from.
-const HERE: &str = "!here:far.example";
+const SOURCE_ROOM: &str = "!here:far.example";
 /// A device of the sender.
 const DEVICE: &str = "ALICESDEVICE";
 /// Maximum length of what is taken for a tag in a plain text, in bytes.
@@ -28,9 +28,9 @@ const TAG_AT_MOST: usize = 2000;
 
 pub(super) struct Map(pub HashMap<OwnedEventId, OwnedEventId>);
 
-impl Counterparts for Map {
-    fn event(&self, here: &EventId) -> Option<OwnedEventId> {
-        self.0.get(here).cloned()
+impl EventMapping for Map {
+    fn target_of(&self, source: &EventId) -> Option<OwnedEventId> {
+        self.0.get(source).cloned()
     }
 }
 
@@ -44,34 +44,34 @@ pub(super) enum Way {
 }
 
 /// Alice, who is called "Kim", and Sam talk; `$one` here is `$eins` there, and so on.
-pub(super) fn with_passage<T>(way: Way, hide: bool, act: impl FnOnce(&Passage<'_>) -> T) -> T {
-    let person = |here: &str, there: &str, name: &str| Person {
-        here: OwnedUserId::try_from(here).unwrap(),
-        there: OwnedUserId::try_from(there).unwrap(),
-        name_there: name.to_owned(),
+pub(super) fn with_context<T>(way: Way, hide: bool, act: impl FnOnce(&Context<'_>) -> T) -> T {
+    let alias = |source: &str, target: &str, name: &str| Alias {
+        source: OwnedUserId::try_from(source).unwrap(),
+        target: OwnedUserId::try_from(target).unwrap(),
+        name: name.to_owned(),
     };
-    let (people, sender) = match way {
+    let (aliases, sender) = match way {
         Way::ToSam => (
-            [person(ALICE, GHOST, "Kim"), person(SAM, SAMUEL, "@sam")],
+            [alias(ALICE, GHOST, "Kim"), alias(SAM, SAMUEL, "@sam")],
             ALICE,
         ),
         Way::ToAlice => (
-            [person(GHOST, ALICE, "Kim"), person(SAMUEL, SAM, "@sam")],
+            [alias(GHOST, ALICE, "Kim"), alias(SAMUEL, SAM, "@sam")],
             SAMUEL,
         ),
     };
     let pairs = [("$one", "$eins"), ("$two", "$zwei"), ("$poll", "$umfrage")];
-    let pairs = pairs.into_iter().map(|(here, there)| {
+    let pairs = pairs.into_iter().map(|(source, target)| {
         let id = |id: &str| OwnedEventId::try_from(id).unwrap();
-        (id(here), id(there))
+        (id(source), id(target))
     });
     let events = Map(pairs.collect());
     let sender = <&UserId>::try_from(sender).unwrap();
-    act(&Passage {
+    act(&Context {
         sender,
-        people: &people,
-        here: room_id!("!here:far.example"),
-        there: room_id!("!there:hs.test"),
+        aliases: &aliases,
+        source: room_id!("!here:far.example"),
+        target: room_id!("!there:hs.test"),
         events: &events,
         secrets: &[DEVICE.to_owned()],
         homeserver: sender.server_name(),
@@ -81,17 +81,17 @@ pub(super) fn with_passage<T>(way: Way, hide: bool, act: impl FnOnce(&Passage<'_
 }
 
 /// Every kind of passage: both ways, and Alice's homeserver being the service's own or another.
-pub(super) fn with_every_passage(mut act: impl FnMut(&Passage<'_>, Way)) {
-    with_passage(Way::ToSam, true, |passage| {
-        act(passage, Way::ToSam);
+pub(super) fn with_every_context(mut act: impl FnMut(&Context<'_>, Way)) {
+    with_context(Way::ToSam, true, |context| {
+        act(context, Way::ToSam);
         let homeserver: &ServerName = server_name!("hs.test");
-        let from_elsewhere = Passage {
+        let from_elsewhere = Context {
             homeserver,
-            ..passage.clone()
+            ..context.clone()
         };
         act(&from_elsewhere, Way::ToSam);
     });
-    with_passage(Way::ToAlice, true, |passage| act(passage, Way::ToAlice));
+    with_context(Way::ToAlice, true, |context| act(context, Way::ToAlice));
 }
 
 /// Collects every string of a value, keys too.
@@ -123,7 +123,7 @@ pub(super) fn tells(way: Way, text: &str) -> bool {
     text.contains(DEVICE)
         || forms.any(|form| {
             let form = visible(&form);
-            names(&form, user, "u/") || names(&form, HERE, "roomid/")
+            names(&form, user, "u/") || names(&form, SOURCE_ROOM, "roomid/")
         })
 }
 

@@ -49,7 +49,7 @@ pub(super) fn translate(
             .map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
     };
     let target = relates.get("event_id").and_then(Value::as_str);
-    let target = target.and_then(|event| scrub.passage.counterpart(event));
+    let target = target.and_then(|event| scrub.context.mapped_event(event));
     let is_thread = matches!(kind, "m.thread" | "io.element.thread");
     let Some(target) = target else {
         let Without::Remark = without else {
@@ -102,7 +102,7 @@ pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Opti
         return None;
     }
     let target = relates.get("event_id").and_then(Value::as_str);
-    let known = target.and_then(|event| scrub.passage.counterpart(event));
+    let known = target.and_then(|event| scrub.context.mapped_event(event));
     Some(known.map(|event| event.to_string()))
 }
 
@@ -135,7 +135,7 @@ fn reply(scrub: &Scrubber<'_>, relates: &Map<String, Value>) -> Reply {
         .and_then(Value::as_str);
     match event {
         None => Reply::None,
-        Some(event) => match scrub.passage.counterpart(event) {
+        Some(event) => match scrub.context.mapped_event(event) {
             Some(event) => Reply::To(event.to_string()),
             None => Reply::Unknown,
         },

@@ -6,7 +6,7 @@
 use ruma::UserId;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{context::Passage, final_check::Gate, scrub::Scrubber};
+use super::{context::Context, final_check::Gate, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
 
 /// The longest name of a room, in characters.
@@ -97,7 +97,7 @@ impl Names {
 
 /// Whether a name stands here, as a word of its own where there are such.
 fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
-    let Some(here) = letters.get(at..at + name.len()) else {
+    let Some(found) = letters.get(at..at + name.len()) else {
         return false;
     };
     let goes_on = |one: Option<&char>, other: Option<&(usize, char)>| {
@@ -114,7 +114,8 @@ fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
         let last = next.checked_sub(1).and_then(|at| letters.get(at));
         !goes_on(last.map(|(_, c)| c), letters.get(next))
     };
-    here.iter()
+    found
+        .iter()
         .zip(name)
         .all(|((_, c), wanted)| lower(*c) == *wanted)
         && !goes_on(name.first(), before)
@@ -133,7 +134,7 @@ fn lower(c: char) -> char {
 /// Translates the name or the topic of a room. `None` if it cannot be told without naming anybody.
 pub fn translate_room_text(
     text: &str,
-    passage: &Passage<'_>,
+    context: &Context<'_>,
     names: &Names,
     at_most: usize,
 ) -> Option<String> {
@@ -142,9 +143,9 @@ pub fn translate_room_text(
     }
     let visible = |c: &char| !c.is_control() || *c == '\n';
     let text: String = text.chars().filter(visible).nfc().collect();
-    let text = names.replace(&Scrubber::new(passage).text(&text));
+    let text = names.replace(&Scrubber::new(context).text(&text));
     let text: String = text.trim().chars().take(at_most).collect();
-    (!Gate::of(passage).tells(&text)).then_some(text)
+    (!Gate::of(context).tells(&text)).then_some(text)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Names of rooms, and those of people in them.
 
 use super::*;
-use crate::relay::oracle::{ALICE, Way, with_passage};
+use crate::relay::oracle::{ALICE, Way, with_context};
 
 fn names() -> Names {
     let mut names = Names::default();
@@ -17,14 +17,14 @@ fn names() -> Names {
 }
 
 fn translated(text: &str) -> Option<String> {
-    with_passage(Way::ToSam, true, |passage| {
-        translate_room_text(text, passage, &names(), NAME_AT_MOST)
+    with_context(Way::ToSam, true, |context| {
+        translate_room_text(text, context, &names(), NAME_AT_MOST)
     })
 }
 
 #[test]
 fn a_room_that_is_named_after_people_is_named_after_their_ghosts() {
-    for (name, there) in [
+    for (name, target) in [
         ("Alice Harbour & Sam", "Kim & Sam"),
         ("Jos\u{e9} & Sam", "jo & Sam"),
         ("Jose\u{301} & Sam", "jo & Sam"),
@@ -40,7 +40,7 @@ fn a_room_that_is_named_after_people_is_named_after_their_ghosts() {
         ("Boats and 👨‍👩‍👧", "Boats and 👨‍👩‍👧"),
         ("Malice in juniper land", "Malice in juniper land"),
     ] {
-        assert_eq!(translated(name).as_deref(), Some(there), "{name}");
+        assert_eq!(translated(name).as_deref(), Some(target), "{name}");
     }
 }
 

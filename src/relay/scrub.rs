@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::{
-    context::Passage,
+    context::Context,
     html,
     identifiers::{Identifiers, Kind, link},
 };
@@ -26,17 +26,17 @@ pub(super) enum Instead {
 
 /// Replaces what must not come out.
 pub(super) struct Scrubber<'a> {
-    pub(super) passage: &'a Passage<'a>,
+    pub(super) context: &'a Context<'a>,
     identifiers: Identifiers,
     mentions: Vec<String>,
 }
 
 impl<'a> Scrubber<'a> {
-    pub(super) fn new(passage: &'a Passage<'a>) -> Self {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
         Self {
-            passage,
-            identifiers: Identifiers::of(passage),
-            mentions: passage.people.iter().map(|p| p.mention()).collect(),
+            context,
+            identifiers: Identifiers::of(context),
+            mentions: context.aliases.iter().map(|p| p.mention()).collect(),
         }
     }
 
@@ -83,7 +83,7 @@ impl<'a> Scrubber<'a> {
                     out.push((whole, instead));
                 }
                 None => {
-                    let server = self.passage.sender.server_name();
+                    let server = self.context.sender.server_name();
                     if let Some(uri) = link::without_via(uri, server) {
                         out.push((whole, Instead::Link(uri)));
                     }
@@ -109,11 +109,11 @@ impl<'a> Scrubber<'a> {
         if kind != Kind::Room {
             return self.bare(kind);
         }
-        let there = self.passage.there;
+        let target = self.context.target;
         match link::event_in(uri) {
-            None => Instead::Link(link::to_room(there, None)),
-            Some(event) => match self.passage.counterpart(&event) {
-                Some(event) => Instead::Link(link::to_room(there, Some(&event))),
+            None => Instead::Link(link::to_room(target, None)),
+            Some(event) => match self.context.mapped_event(&event) {
+                Some(event) => Instead::Link(link::to_room(target, Some(&event))),
                 None => Instead::Words("(a message that is no longer known here)"),
             },
         }
@@ -125,7 +125,7 @@ impl<'a> Scrubber<'a> {
         match self.identifiers.find(uri).first() {
             Some(found) if link::is_link(uri) => Some(self.link(found.kind, uri)),
             Some(_) => Some(Instead::Words(STRUCK)),
-            None => link::without_via(uri, self.passage.sender.server_name()).map(Instead::Link),
+            None => link::without_via(uri, self.context.sender.server_name()).map(Instead::Link),
         }
     }
 
@@ -148,14 +148,14 @@ impl<'a> Scrubber<'a> {
 
     /// A string for programs to read.
     fn token(&self, text: &str) -> String {
-        if let Some(person) = self.passage.person(text) {
-            return person.there.to_string();
+        if let Some(alias) = self.context.alias_of(text) {
+            return alias.target.to_string();
         }
-        if text == self.passage.here {
-            return self.passage.there.to_string();
+        if text == self.context.source {
+            return self.context.target.to_string();
         }
         if text.starts_with('$')
-            && let Some(event) = self.passage.counterpart(text)
+            && let Some(event) = self.context.mapped_event(text)
         {
             return event.to_string();
         }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     calls,
-    context::Passage,
+    context::Context,
     final_check::Gate,
     message,
     outcome::{MediaToReupload, Remark, TranslateError, Translated},
@@ -40,10 +40,10 @@ enum Kind {
 pub fn translate(
     event_type: &str,
     content: &Value,
-    passage: &Passage<'_>,
+    context: &Context<'_>,
 ) -> Result<Option<Translated>, TranslateError> {
-    translate_unchecked(event_type, content, passage)?
-        .map(|(content, remarks)| finish(event_type, content, remarks, passage))
+    translate_unchecked(event_type, content, context)?
+        .map(|(content, remarks)| finish(event_type, content, remarks, context))
         .transpose()
 }
 
@@ -51,7 +51,7 @@ pub fn translate(
 pub(super) fn translate_unchecked(
     event_type: &str,
     content: &Value,
-    passage: &Passage<'_>,
+    context: &Context<'_>,
 ) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, TranslateError> {
     let without = match kind(event_type) {
         Kind::Message(without) => without,
@@ -74,7 +74,7 @@ pub(super) fn translate_unchecked(
     {
         return Err(TranslateError::Verification);
     }
-    let scrub = Scrubber::new(passage);
+    let scrub = Scrubber::new(context);
     // Types are names in the manner of Java packages: in anything else something could hide.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
     if event_type.len() > 255 || !event_type.chars().all(plain) || scrub.tells(event_type) {
@@ -134,7 +134,7 @@ pub(super) fn finish(
     event_type: &str,
     content: Map<String, Value>,
     mut remarks: Vec<Remark>,
-    passage: &Passage<'_>,
+    context: &Context<'_>,
 ) -> Result<Translated, TranslateError> {
     let mut content = Value::Object(content);
     if length(&content) > CONTENT_AT_MOST {
@@ -143,10 +143,10 @@ pub(super) fn finish(
         }
         remarks.push(Remark::WithoutFormatting);
     }
-    Gate::of(passage).strike(&mut content);
+    Gate::of(context).strike(&mut content);
     let mut media_to_reupload = Vec::new();
     collect_media("", "", &content, &mut media_to_reupload);
-    media_to_reupload.retain(|it| !passage.is_at_home(&it.uri));
+    media_to_reupload.retain(|it| !context.is_local_media(&it.uri));
     if media_to_reupload.len() > REUPLOADS_MAX {
         return Err(TranslateError::TooLong);
     }

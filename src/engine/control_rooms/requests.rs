@@ -13,7 +13,7 @@ use crate::{
         room::Room,
     },
     introduction::{Phase, Refusal, clean_name, gist},
-    relay::{Names, Passage, translate_room_text},
+    relay::{Context, Names, translate_room_text},
     store::Batch,
 };
 
@@ -167,18 +167,18 @@ impl Engine {
         room: &RoomId,
         asker: &UserId,
     ) -> Option<String> {
-        let passage = Passage {
+        let context = Context {
             sender: asker,
-            people: &[],
-            here: room,
-            there: room,
+            aliases: &[],
+            source: room,
+            target: room,
             events: &Nothing,
             secrets: &[],
             homeserver: &self.settings().server_name,
             hide_addresses: true,
             pseudonym_key: &[0; 32],
         };
-        translate_room_text(text, &passage, &Names::default(), LINE_AT_MOST)
+        translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
     }
 
     /// The owner answered: the room in which the asker waits goes on.

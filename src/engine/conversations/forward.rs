@@ -21,7 +21,7 @@ use crate::{
     },
     introduction::Refusal,
     matrix::Actor,
-    relay::{self, Passage, Person, TranslateError},
+    relay::{self, Alias, Context, TranslateError},
     store::{Batch, prefix},
 };
 
@@ -83,18 +83,18 @@ impl Room {
         let (kind, content) = self
             .read_here(conversation, way.place, &parsed, json, batch)
             .await?;
-        let people = people(conversation, way);
+        let aliases = aliases(conversation, way);
         let map = EventMap {
             store: engine.store(),
             here: &self.id,
             there: &there,
         };
         let hide_addresses = engine.hides_addresses(conversation)?;
-        let passage = Passage {
+        let context = Context {
             sender: &sender.user,
-            people: &people,
-            here: &self.id,
-            there: &there,
+            aliases: &aliases,
+            source: &self.id,
+            target: &there,
             events: &map,
             secrets: &[],
             homeserver: &engine.settings().server_name,
@@ -104,7 +104,7 @@ impl Room {
         // Should anything that somebody made up ever break it, their message is refused, and not
         // tried again forever in front of all others.
         let translated = catch_unwind(AssertUnwindSafe(|| {
-            relay::translate(&kind, &content, &passage)
+            relay::translate(&kind, &content, &context)
         }));
         let translated = match translated.unwrap_or(Err(TranslateError::Malformed)) {
             Ok(Some(translated)) => translated,
@@ -329,17 +329,14 @@ pub(in crate::engine) struct Way {
 }
 
 /// Everybody, as the two rooms show them.
-pub(in crate::engine) fn people(conversation: &Conversation, way: &Way) -> Vec<Person> {
+pub(in crate::engine) fn aliases(conversation: &Conversation, way: &Way) -> Vec<Alias> {
     let indices = 0..conversation.people.len();
     indices
         .filter_map(|index| {
-            let here = conversation.shown_as(index, way.place)?.clone();
-            let there = conversation.shown_as(index, way.to)?.clone();
-            let name_there = conversation.people.get(index)?.name.clone();
-            Some(Person {
-                here,
-                there,
-                name_there,
+            Some(Alias {
+                source: conversation.shown_as(index, way.place)?.clone(),
+                target: conversation.shown_as(index, way.to)?.clone(),
+                name: conversation.people.get(index)?.name.clone(),
             })
         })
         .collect()

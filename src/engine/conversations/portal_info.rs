@@ -9,12 +9,12 @@ use crate::{
         Engine, EngineError,
         conversations::{
             event_map::EventMap,
-            forward::{Way, people},
+            forward::{Way, aliases},
         },
         room::Room,
     },
     matrix::{Actor, RoomState, RoomText},
-    relay::{NAME_AT_MOST, Passage, TOPIC_AT_MOST, translate_room_text},
+    relay::{Context, NAME_AT_MOST, TOPIC_AT_MOST, translate_room_text},
     store::Batch,
 };
 
@@ -272,24 +272,24 @@ impl Engine {
         } = *ways;
         let others = from.readers().filter(|user| !self.is_ours(user));
         let names = names_at(conversation, place, &from.names, others);
-        let people = people(conversation, &Way { place, from: 0, to });
+        let aliases = aliases(conversation, &Way { place, from: 0, to });
         let map = EventMap {
             store: self.store(),
             here,
             there,
         };
-        let passage = Passage {
+        let context = Context {
             sender: &worded.by,
-            people: &people,
-            here,
-            there,
+            aliases: &aliases,
+            source: here,
+            target: there,
             events: &map,
             secrets: &[],
             homeserver: &self.settings().server_name,
             hide_addresses: self.hides_addresses(conversation)?,
             pseudonym_key: &conversation.secret.0,
         };
-        Ok(translate_room_text(&worded.text, &passage, &names, at_most))
+        Ok(translate_room_text(&worded.text, &context, &names, at_most))
     }
 }
 

@@ -13,11 +13,11 @@ use crate::{
         room::Room,
     },
     introduction::{Introduction, Refusal},
-    relay::Counterparts,
+    relay::EventMapping,
 };
 
-impl Counterparts for Nothing {
-    fn event(&self, _: &EventId) -> Option<OwnedEventId> {
+impl EventMapping for Nothing {
+    fn target_of(&self, _: &EventId) -> Option<OwnedEventId> {
         None
     }
 }

@@ -2,7 +2,7 @@
 //! what people say in them goes directly from one to the other.
 //!
 //! Every content is written anew from the fields that the spec knows. With
-//! [`super::Passage::hide_addresses`] only candidates of relays pass ([`sdp`]).
+//! [`super::Context::hide_addresses`] only candidates of relays pass ([`sdp`]).
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ pub(super) fn translate(
         }
         "select_answer" => {
             let selected = content.get("selected_party_id").and_then(Value::as_str);
-            let selected = selected.and_then(|id| pseudonym::of_another(scrub.passage, id));
+            let selected = selected.and_then(|id| pseudonym::of_another(scrub.context, id));
             let selected = selected.ok_or(TranslateError::Malformed)?;
             out.insert("selected_party_id".to_owned(), selected.into());
         }
@@ -115,7 +115,7 @@ fn common(
         out.insert("reason".to_owned(), scrub.text(reason).into());
     }
     let party = content.get("party_id").and_then(Value::as_str);
-    if let Some(party) = party.and_then(|id| pseudonym::own(scrub.passage, id)) {
+    if let Some(party) = party.and_then(|id| pseudonym::own(scrub.context, id)) {
         out.insert("party_id".to_owned(), party.into());
     }
     if let Some(able) = content.get("capabilities").and_then(Value::as_object) {
@@ -155,8 +155,8 @@ fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
             }
         }
         let user = about["user_id"].as_str();
-        if let Some(person) = user.and_then(|user| scrub.passage.person(user)) {
-            stream.insert("user_id".to_owned(), person.there.as_str().into());
+        if let Some(alias) = user.and_then(|user| scrub.context.alias_of(user)) {
+            stream.insert("user_id".to_owned(), alias.target.as_str().into());
         }
         out.insert(id.clone(), stream.into());
     }
@@ -171,9 +171,9 @@ fn invitee(
     let Some(invitee) = content.get("invitee").and_then(Value::as_str) else {
         return Ok(());
     };
-    let person = scrub.passage.person(invitee);
-    let person = person.ok_or(TranslateError::CallTransfer)?;
-    out.insert("invitee".to_owned(), person.there.as_str().into());
+    let alias = scrub.context.alias_of(invitee);
+    let alias = alias.ok_or(TranslateError::CallTransfer)?;
+    out.insert("invitee".to_owned(), alias.target.as_str().into());
     Ok(())
 }
 

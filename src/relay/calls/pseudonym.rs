@@ -16,7 +16,7 @@ use hkdf::Hkdf;
 use ruma::UserId;
 use sha2::Sha256;
 
-use super::super::context::Passage;
+use super::super::context::Context;
 
 /// Bytes of a nonce.
 const NONCE: usize = 12;
@@ -29,21 +29,22 @@ const LONGEST_SHOWN: usize = ((NONCE + LONGEST + TAG) * 4).div_ceil(3);
 
 /// What the room that an event goes to sees of an id that its sender gave themself. `None` for what
 /// is too long, or empty.
-pub(super) fn own(passage: &Passage<'_>, id: &str) -> Option<String> {
-    fits(id, LONGEST).then(|| masked(passage.pseudonym_key, passage.sender, id))?
+pub(super) fn own(context: &Context<'_>, id: &str) -> Option<String> {
+    fits(id, LONGEST).then(|| masked(context.pseudonym_key, context.sender, id))?
 }
 
 /// What an id that somebody else goes by means in the room that an event goes to: to them their own
 /// one, to all others one that is nobody's.
-pub(super) fn of_another(passage: &Passage<'_>, id: &str) -> Option<String> {
+pub(super) fn of_another(context: &Context<'_>, id: &str) -> Option<String> {
     if !fits(id, LONGEST_SHOWN) {
         return None;
     }
-    let key = passage.pseudonym_key;
-    let mut people = passage.people.iter();
-    people
-        .find_map(|person| unmasked(key, &person.there, id))
-        .or_else(|| masked(key, passage.sender, id))
+    let key = context.pseudonym_key;
+    context
+        .aliases
+        .iter()
+        .find_map(|alias| unmasked(key, &alias.target, id))
+        .or_else(|| masked(key, context.sender, id))
 }
 
 fn fits(id: &str, longest: usize) -> bool {

@@ -15,7 +15,7 @@ const NOWHERE: &str = "IN IP4 0.0.0.0";
 
 /// A description as the other side may see it.
 pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
-    let hide = scrub.passage.hide_addresses;
+    let hide = scrub.context.hide_addresses;
     let mut out = String::with_capacity(sdp.len());
     for line in sdp.lines().map(|line| line.trim_end_matches('\r')) {
         let line = match hide {
@@ -128,7 +128,7 @@ fn begins_with_an_address(text: &str) -> bool {
 
 /// A candidate of a relay; `None` for any other, or with addresses shown, as it is.
 pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
-    if !scrub.passage.hide_addresses {
+    if !scrub.context.hide_addresses {
         return Some(scrub.text(line));
     }
     let line = line.trim();
@@ -161,7 +161,7 @@ pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
         .into_iter()
         .find(|known| known.eq_ignore_ascii_case(transport))?;
     // Made from the address behind the relay, among other things.
-    let foundation = digest(scrub.passage.pseudonym_key, foundation)?;
+    let foundation = digest(scrub.context.pseudonym_key, foundation)?;
     let mut out = format!(
         "candidate:{foundation} {component} {transport} {priority} {address} {port} typ relay \
          raddr 0.0.0.0 rport 9"

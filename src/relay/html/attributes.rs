@@ -140,7 +140,7 @@ fn attribute(
         ("img", "data-mx-emoticon") => Some(("data-mx-emoticon", String::new())),
         // Nothing is uploaded anew for it: what stands in its place is there to be read.
         ("img", "src")
-            if is_content(value) && scrub.passage.is_at_home(value) && !scrub.tells(value) =>
+            if is_content(value) && scrub.context.is_local_media(value) && !scrub.tells(value) =>
         {
             Some(("src", value.to_owned()))
         }

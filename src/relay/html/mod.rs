@@ -256,10 +256,10 @@ impl Page<'_> {
     }
 
     fn write_person(&self, html: &mut String, person: usize) {
-        let Some(there) = self.scrub.passage.people.get(person) else {
+        let Some(alias) = self.scrub.context.aliases.get(person) else {
             return;
         };
-        write_tag(html, "a", &[("href", link::to_user(&there.there))]);
+        write_tag(html, "a", &[("href", link::to_user(&alias.target))]);
         escape(html, self.scrub.mention(person));
         write_end(html, "a");
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 mod decoded_form;
 pub(super) mod link;
 
-use super::context::Passage;
+use super::context::Context;
 use decoded_form::Reading;
 
 /// A secret shorter than this is found as a whole word only, or ordinary words would suffer.
@@ -57,20 +57,20 @@ pub(super) struct Identifiers {
 }
 
 impl Identifiers {
-    pub(super) fn of(passage: &Passage<'_>) -> Self {
+    pub(super) fn of(context: &Context<'_>) -> Self {
         let mut all = Self {
             needles: Vec::new(),
         };
-        for (index, person) in passage.people.iter().enumerate() {
-            if person.here != person.there {
-                all.add_user(person.here.as_str(), Kind::Person(index));
+        for (index, alias) in context.aliases.iter().enumerate() {
+            if alias.source != alias.target {
+                all.add_user(alias.source.as_str(), Kind::Person(index));
             }
         }
-        if passage.person(passage.sender.as_str()).is_none() {
-            all.add_user(passage.sender.as_str(), Kind::Secret);
+        if context.alias_of(context.sender.as_str()).is_none() {
+            all.add_user(context.sender.as_str(), Kind::Secret);
         }
-        all.add_id(passage.here.as_str(), "roomid/", Kind::Room);
-        for secret in passage.secrets {
+        all.add_id(context.source.as_str(), "roomid/", Kind::Room);
+        for secret in context.secrets {
             let secret = secret.trim();
             match secret.chars().count() {
                 n if n < SECRETS_FROM => {}
@@ -78,8 +78,8 @@ impl Identifiers {
                 _ => all.add(secret, Kind::Secret, Edges::Any),
             }
         }
-        if !passage.same_homeserver() {
-            let content = format!("mxc://{}/", passage.sender.server_name());
+        if !context.is_sender_local() {
+            let content = format!("mxc://{}/", context.sender.server_name());
             all.add(&content, Kind::Content, Edges::Any);
         }
         all

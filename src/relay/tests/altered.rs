@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use super::{ALICE, SAMUEL, Way, real, with_passage};
-use crate::relay::{Names, Passage, TOPIC_AT_MOST, translate, translate_room_text};
+use super::{ALICE, SAMUEL, Way, real, with_context};
+use crate::relay::{Context, Names, TOPIC_AT_MOST, translate, translate_room_text};
 
 /// As many decodings are done one upon the other.
 const LAYERS: usize = 4;
@@ -316,17 +316,17 @@ fn check(
     kind: &str,
     content: &Value,
 ) -> Result<(), TestCaseError> {
-    with_passage(way, hide, |passage| {
+    with_context(way, hide, |context| {
         let sender_id = <&UserId>::try_from(sender).unwrap();
-        let passage = Passage {
+        let context = Context {
             sender: sender_id,
             homeserver: match same {
                 true => sender_id.server_name(),
                 false => ruma::server_name!("ours.test"),
             },
-            ..passage.clone()
+            ..context.clone()
         };
-        let Ok(Some(out)) = translate(kind, content, &passage) else {
+        let Ok(Some(out)) = translate(kind, content, &context) else {
             return Ok(());
         };
         let mut all = vec![out.event_type.as_str()];
@@ -340,11 +340,11 @@ fn check(
         }
         // What is said to be uploaded anew is there.
         for media_to_reupload in &out.media_to_reupload {
-            let there = out
+            let found = out
                 .content
                 .pointer(&media_to_reupload.pointer)
                 .and_then(Value::as_str);
-            prop_assert_eq!(there, Some(media_to_reupload.uri.as_str()));
+            prop_assert_eq!(found, Some(media_to_reupload.uri.as_str()));
         }
         Ok(())
     })
@@ -370,8 +370,8 @@ proptest! {
 
     #[test]
     fn a_name_of_a_room_names_nobody(text in prop::collection::vec(spelled(ALICE), 1..3)) {
-        let out = with_passage(Way::ToSam, true, |passage| {
-            translate_room_text(&text.join(" "), passage, &Names::default(), TOPIC_AT_MOST)
+        let out = with_context(Way::ToSam, true, |context| {
+            translate_room_text(&text.join(" "), context, &Names::default(), TOPIC_AT_MOST)
         });
         let out = out.unwrap_or_default();
         prop_assert!(!names(&out, ALICE), "{out:?} of {text:?}");

@@ -3,8 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, with_passage};
-use crate::relay::{Passage, TranslateError, ages, has_relay, translate};
+use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, with_context};
+use crate::relay::{Context, TranslateError, ages, has_relay, translate};
 
 /// As Chrome writes it, shortened.
 const OFFER: &str = "v=0\r\no=alice 4611731400430051336 2 IN IP4 192.168.1.20\r\ns=alice's call\r\n\
@@ -75,8 +75,8 @@ fn invite() -> Value {
 }
 
 fn both_ways(way: Way, kind: &str, content: &Value) -> Value {
-    with_passage(way, true, |passage| {
-        translate(kind, content, passage).unwrap().unwrap().content
+    with_context(way, true, |context| {
+        translate(kind, content, context).unwrap().unwrap().content
     })
 }
 
@@ -131,14 +131,14 @@ fn in_a_group_nobody_but_its_owner_learns_what_a_party_calls_itself() {
     let shown = shown["party_id"].as_str().unwrap();
     // Alice takes Sam's answer. In the portal of somebody else both of them are ghosts.
     let select = json!({ "call_id": "c1", "party_id": "ALICESDEVICE", "version": "1", "selected_party_id": shown });
-    let elsewhere = with_passage(Way::ToSam, true, |passage| {
-        let mut people = passage.people.to_vec();
-        people[1].there = people[1].here.clone();
-        let passage = Passage {
-            people: &people,
-            ..passage.clone()
+    let elsewhere = with_context(Way::ToSam, true, |context| {
+        let mut aliases = context.aliases.to_vec();
+        aliases[1].target = aliases[1].source.clone();
+        let context = Context {
+            aliases: &aliases,
+            ..context.clone()
         };
-        translate("m.call.select_answer", &select, &passage)
+        translate("m.call.select_answer", &select, &context)
             .unwrap()
             .unwrap()
             .content
@@ -206,8 +206,8 @@ fn who_a_provider_says_that_somebody_is_never_passes() {
         let mut content = invite();
         content["offer"]["sdp"] =
             json!("v=0\r\na=identity:eyJ1c2VyIjoiYWxpY2UifQ==\r\na=mid:0\r\n");
-        let shown = with_passage(Way::ToSam, hide, |passage| {
-            translate("m.call.invite", &content, passage)
+        let shown = with_context(Way::ToSam, hide, |context| {
+            translate("m.call.invite", &content, context)
                 .unwrap()
                 .unwrap()
         });
@@ -267,8 +267,8 @@ fn a_call_that_waited_rings_for_the_rest_of_its_time() {
 
 #[test]
 fn without_hiding_addresses_pass_and_names_do_not() {
-    let shown = with_passage(Way::ToSam, false, |passage| {
-        translate("m.call.invite", &invite(), passage)
+    let shown = with_context(Way::ToSam, false, |context| {
+        translate("m.call.invite", &invite(), context)
             .unwrap()
             .unwrap()
             .content

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{ALICE, SAM, SAMUEL, Way, to_sam, translated, with_passage};
+use super::{ALICE, SAM, SAMUEL, Way, to_sam, translated, with_context};
 use crate::relay::{Remark, TranslateError, translate};
 
 #[test]
@@ -257,7 +257,7 @@ fn links_lead_to_the_same_place_in_the_other_room() {
         let out = translated("m.room.message", content);
         out["formatted_body"].as_str().unwrap().to_owned()
     };
-    for (here, there) in [
+    for (source, target) in [
         (
             "<a href=\"https://matrix.to/#/!here:far.example/$one?via=far.example\">that</a>",
             "<a href=\"https://matrix.to/#/!there:hs.test/$eins\">that</a>",
@@ -299,7 +299,7 @@ fn links_lead_to_the_same_place_in_the_other_room() {
             "<a href=\"https://matrix.to/#/@_dm_.p2345672345672345:hs.test\">@Kim</a>",
         ),
     ] {
-        assert_eq!(html(here), there, "{here}");
+        assert_eq!(html(source), target, "{source}");
     }
     let text = |body: &str| {
         let out = translated(
@@ -335,7 +335,7 @@ fn html_is_what_the_spec_lists_and_nothing_else() {
         let out = translated("m.room.message", content);
         out["formatted_body"].as_str().unwrap().to_owned()
     };
-    for (here, there) in [
+    for (source, target) in [
         (
             "<h1>a</h1><ul><li>b<li>c</ul>",
             "<h1>a</h1><ul><li>b<li>c</li></li></ul>",
@@ -378,7 +378,7 @@ fn html_is_what_the_spec_lists_and_nothing_else() {
             "<a href=\"https://example.org/\">one </a><a href=\"https://matrix.to/#/@samuel:hs.test\">@sam</a> two",
         ),
     ] {
-        assert_eq!(html(here), there, "{here}");
+        assert_eq!(html(source), target, "{source}");
     }
     // However deep, it is written as deep as the spec allows and costs no stack.
     let deep = html(&"<b>".repeat(10_000));
@@ -469,9 +469,9 @@ fn nothing_is_said_of_what_clients_do_among_themselves() {
 #[test]
 fn what_is_typed_about_somebody_else_is_theirs_to_say() {
     // Sam's own name in his own words is as much a name of his as his Matrix ID is not.
-    let out = with_passage(Way::ToAlice, true, |passage| {
+    let out = with_context(Way::ToAlice, true, |context| {
         let content = json!({ "msgtype": "m.text", "body": format!("Samuel here, not {SAMUEL}") });
-        translate("m.room.message", &content, passage)
+        translate("m.room.message", &content, context)
             .unwrap()
             .unwrap()
     });

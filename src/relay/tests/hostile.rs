@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use ruma::server_name;
 use serde_json::{Map, Value, json};
 
-use super::{ALICE, Way, with_passage};
+use super::{ALICE, Way, with_context};
 use crate::relay::{
-    Passage,
+    Context,
     final_check::Gate,
     oracle::{leads_elsewhere, loaded, strings, tells},
     translate,
@@ -192,12 +192,12 @@ proptest! {
     fn nothing_that_comes_out_names_its_sender(
         kind in event_type(), content in content(), elsewhere: bool,
     ) {
-        let out = with_passage(Way::ToSam, true, |passage| {
+        let out = with_context(Way::ToSam, true, |context| {
             let homeserver = match elsewhere {
                 true => server_name!("hs.test"),
-                false => passage.homeserver,
+                false => context.homeserver,
             };
-            translate(&kind, &content, &Passage { homeserver, ..passage.clone() })
+            translate(&kind, &content, &Context { homeserver, ..context.clone() })
         });
         if let Ok(Some(out)) = out {
             let mut all = vec![out.event_type.clone()];
@@ -222,11 +222,11 @@ proptest! {
     fn the_last_look_finds_nothing_that_was_not_found_before(
         kind in event_type(), content in content(),
     ) {
-        with_passage(Way::ToSam, true, |passage| {
-            if let Ok(Some((out, _))) = translate_unchecked(&kind, &content, passage) {
+        with_context(Way::ToSam, true, |context| {
+            if let Ok(Some((out, _))) = translate_unchecked(&kind, &content, context) {
                 let mut out = Value::Object(out);
                 let before = out.clone();
-                let struck = Gate::of(passage).strike(&mut out);
+                let struck = Gate::of(context).strike(&mut out);
                 prop_assert_eq!(struck, 0, "{} of {}", before, content);
             }
             Ok(())

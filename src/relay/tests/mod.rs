@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use super::{
     TranslateError, Translated,
-    oracle::{ALICE, GHOST, SAM, SAMUEL, Way, with_passage},
+    oracle::{ALICE, GHOST, SAM, SAMUEL, Way, with_context},
     translate,
 };
 
 pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Translated>, TranslateError> {
-    with_passage(Way::ToSam, true, |passage| {
-        translate(kind, content, passage)
+    with_context(Way::ToSam, true, |context| {
+        translate(kind, content, context)
     })
 }
 
