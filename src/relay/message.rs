@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     html::{self, Html},
     outcome::{Remark, TranslateError},
-    relation::{self, RELATES_TO, Without},
+    relation::{self, OnMissingTarget, RELATES_TO},
     scrub::{Scrubber, is_html},
 };
 
@@ -16,11 +16,11 @@ const MENTIONS: &str = "m.mentions";
 pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
-    without: Without,
+    on_missing: OnMissingTarget,
     remarks: &mut Vec<Remark>,
 ) -> Result<Map<String, Value>, TranslateError> {
     let Some(target) = relation::edited(scrub, content) else {
-        let relation = relation::translate(scrub, content, without, remarks)?;
+        let relation = relation::translate(scrub, content, on_missing, remarks)?;
         let mut out = body(scrub, content, relation::is_reply(content));
         if let Some(relation) = relation {
             out.insert(RELATES_TO.to_owned(), relation);

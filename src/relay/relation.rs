@@ -11,12 +11,12 @@ use super::{
 pub(super) const RELATES_TO: &str = "m.relates_to";
 const IN_REPLY_TO: &str = "m.in_reply_to";
 
-/// What becomes of an event whose target is not known.
+/// What happens to an event that refers to an unknown event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Without {
-    /// It is sent by itself.
+pub(super) enum OnMissingTarget {
+    /// It is sent without the reference, and its sender is told.
     Remark,
-    /// It makes no sense by itself.
+    /// It makes no sense alone and is not sent.
     Refuse(TranslateError),
 }
 
@@ -24,21 +24,21 @@ pub(super) enum Without {
 pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
-    without: Without,
+    on_missing: OnMissingTarget,
     remarks: &mut Vec<Remark>,
 ) -> Result<Option<Value>, TranslateError> {
     let relates = match content.get(RELATES_TO) {
         Some(Value::Object(relates)) => relates,
         _ => {
-            return match without {
-                Without::Remark => Ok(None),
-                Without::Refuse(_) => Err(TranslateError::Malformed),
+            return match on_missing {
+                OnMissingTarget::Remark => Ok(None),
+                OnMissingTarget::Refuse(_) => Err(TranslateError::Malformed),
             };
         }
     };
     let reply = reply(scrub, relates);
     let Some(kind) = relates.get("rel_type").and_then(Value::as_str) else {
-        if let Without::Refuse(_) = without {
+        if let OnMissingTarget::Refuse(_) = on_missing {
             return Err(TranslateError::Malformed);
         }
         if reply == Reply::Unknown {
@@ -52,10 +52,10 @@ pub(super) fn translate(
     let target = target.and_then(|event| scrub.context.mapped_event(event));
     let is_thread = matches!(kind, "m.thread" | "io.element.thread");
     let Some(target) = target else {
-        let Without::Remark = without else {
-            return match without {
-                Without::Refuse(why) => Err(why),
-                Without::Remark => Ok(None),
+        let OnMissingTarget::Remark = on_missing else {
+            return match on_missing {
+                OnMissingTarget::Refuse(why) => Err(why),
+                OnMissingTarget::Remark => Ok(None),
             };
         };
         if !is_thread {

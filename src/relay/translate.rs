@@ -8,7 +8,7 @@ use super::{
     final_check::Gate,
     message,
     outcome::{MediaToReupload, Remark, TranslateError, Translated},
-    relation::Without,
+    relation::OnMissingTarget,
     scrub::{Scrubber, is_content, is_html, is_prose},
 };
 use crate::matrix::event_type::is_matrix_rtc;
@@ -24,9 +24,9 @@ pub(super) const CONTENT_AT_MOST: usize = 47_000;
 const REUPLOADS_MAX: usize = 20;
 
 /// What an event type asks for.
-enum Kind {
-    /// To be read by people; `Without` says what it is worth without its target.
-    Message(Without),
+enum Handling {
+    /// To be read by people; `OnMissingTarget` says what it is worth without its target.
+    Message(OnMissingTarget),
     /// Not carried, and nothing to say about it: machinery between two clients.
     Silent,
     /// Not carried, and its sender is told.
@@ -53,10 +53,10 @@ pub(super) fn translate_unchecked(
     content: &Value,
     context: &Context<'_>,
 ) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, TranslateError> {
-    let without = match kind(event_type) {
-        Kind::Message(without) => without,
-        Kind::Silent => return Ok(None),
-        Kind::Refused(why) => return Err(why),
+    let on_missing = match handling(event_type) {
+        Handling::Message(on_missing) => on_missing,
+        Handling::Silent => return Ok(None),
+        Handling::Refused(why) => return Err(why),
     };
     let Value::Object(content) = content else {
         return Err(TranslateError::Malformed);
@@ -83,29 +83,34 @@ pub(super) fn translate_unchecked(
     let mut remarks = Vec::new();
     let out = match calls::kind(event_type) {
         Some(kind) => calls::translate(&scrub, kind, content)?,
-        None => Some(message::translate(&scrub, content, without, &mut remarks)?),
+        None => Some(message::translate(
+            &scrub,
+            content,
+            on_missing,
+            &mut remarks,
+        )?),
     };
     Ok(out.map(|out| (out, remarks)))
 }
 
-fn kind(event_type: &str) -> Kind {
+fn handling(event_type: &str) -> Handling {
     match event_type {
-        "m.reaction" => Kind::Message(Without::Refuse(TranslateError::ReactionTarget)),
+        "m.reaction" => Handling::Message(OnMissingTarget::Refuse(TranslateError::ReactionTarget)),
         "m.poll.response"
         | "org.matrix.msc3381.poll.response"
         | "org.matrix.msc3381.v2.poll.response"
         | "m.poll.end"
         | "org.matrix.msc3381.poll.end"
         | "org.matrix.msc3381.v2.poll.end" => {
-            Kind::Message(Without::Refuse(TranslateError::PollTarget))
+            Handling::Message(OnMissingTarget::Refuse(TranslateError::PollTarget))
         }
         "m.beacon"
         | "m.beacon_info"
         | "org.matrix.msc3672.beacon"
-        | "org.matrix.msc3672.beacon_info" => Kind::Refused(TranslateError::LiveLocation),
-        kind if is_matrix_rtc(kind) => Kind::Refused(TranslateError::MatrixRtc),
+        | "org.matrix.msc3672.beacon_info" => Handling::Refused(TranslateError::LiveLocation),
+        kind if is_matrix_rtc(kind) => Handling::Refused(TranslateError::MatrixRtc),
         kind if kind.starts_with("m.key.verification.") => {
-            Kind::Refused(TranslateError::Verification)
+            Handling::Refused(TranslateError::Verification)
         }
         // Machinery of calls that were refused when they rang, keys and the like that a client sends
         // into a room by mistake, and what is no message at all.
@@ -124,8 +129,8 @@ fn kind(event_type: &str) -> Kind {
         | "m.room.member"
         | "m.typing"
         | "m.receipt"
-        | "m.presence" => Kind::Silent,
-        _ => Kind::Message(Without::Remark),
+        | "m.presence" => Handling::Silent,
+        _ => Handling::Message(OnMissingTarget::Remark),
     }
 }
 
