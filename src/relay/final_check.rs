@@ -16,11 +16,11 @@ use crate::text::is_invisible;
 /// In as many forms is a string looked at.
 const FORMS: usize = 24;
 
-pub(super) struct Gate {
+pub(super) struct FinalCheck {
     needles: Vec<String>,
 }
 
-impl Gate {
+impl FinalCheck {
     pub(super) fn of(context: &Context<'_>) -> Self {
         let room = context.source.as_str().to_lowercase();
         let mut needles = vec![format!("roomid/{}", room.trim_start_matches('!')), room];
@@ -38,32 +38,32 @@ impl Gate {
     }
 
     /// Strikes out what names somebody, and says how many strings that were.
-    pub(super) fn strike(&self, value: &mut Value) -> usize {
+    pub(super) fn redact(&self, value: &mut Value) -> usize {
         match value {
-            Value::String(text) if self.tells(text) => {
+            Value::String(text) if self.finds_identifier(text) => {
                 STRUCK.clone_into(text);
                 1
             }
-            Value::Array(values) => values.iter_mut().map(|value| self.strike(value)).sum(),
+            Value::Array(values) => values.iter_mut().map(|value| self.redact(value)).sum(),
             Value::Object(fields) => {
                 let all: Map<String, Value> = std::mem::take(fields);
-                let mut struck = 0;
+                let mut redacted = 0;
                 for (key, mut value) in all {
-                    if self.tells(&key) {
-                        struck += 1;
+                    if self.finds_identifier(&key) {
+                        redacted += 1;
                         continue;
                     }
-                    struck += self.strike(&mut value);
+                    redacted += self.redact(&mut value);
                     fields.insert(key, value);
                 }
-                struck
+                redacted
             }
             _ => 0,
         }
     }
 
     /// Whether somebody is named in `text`, as it is or decoded, in whatever order.
-    pub(super) fn tells(&self, text: &str) -> bool {
+    pub(super) fn finds_identifier(&self, text: &str) -> bool {
         let mut forms = vec![text.to_owned()];
         let mut at = 0;
         while let Some(form) = forms.get(at).cloned() {

@@ -111,7 +111,7 @@ pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
 
 /// Whether somebody who reads `text` learns who sent it: the sender's Matrix ID, the room that it
 /// comes from, or the sender's device.
-pub(super) fn tells(way: Way, text: &str) -> bool {
+pub(super) fn identifies_sender(way: Way, text: &str) -> bool {
     let user = match way {
         Way::ToSam => ALICE,
         Way::ToAlice => SAMUEL,

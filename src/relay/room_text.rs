@@ -6,7 +6,7 @@
 use ruma::UserId;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{context::Context, final_check::Gate, scrub::Scrubber};
+use super::{context::Context, final_check::FinalCheck, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
 
 /// The longest name of a room, in characters.
@@ -145,7 +145,7 @@ pub fn translate_room_text(
     let text: String = text.chars().filter(visible).nfc().collect();
     let text = names.replace(&Scrubber::new(context).text(&text));
     let text: String = text.trim().chars().take(at_most).collect();
-    (!Gate::of(context).tells(&text)).then_some(text)
+    (!FinalCheck::of(context).finds_identifier(&text)).then_some(text)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl<'a> Scrubber<'a> {
     }
 
     /// Whether anything in `text` must not come out.
-    pub(super) fn tells(&self, text: &str) -> bool {
+    pub(super) fn finds_identifier(&self, text: &str) -> bool {
         self.identifiers.any(text)
     }
 

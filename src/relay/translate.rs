@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     calls,
     context::Context,
-    final_check::Gate,
+    final_check::FinalCheck,
     message,
     outcome::{MediaToReupload, Remark, TranslateError, Translated},
     relation::OnMissingTarget,
@@ -77,7 +77,10 @@ pub(super) fn translate_unchecked(
     let scrub = Scrubber::new(context);
     // Types are names in the manner of Java packages: in anything else something could hide.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
-    if event_type.len() > 255 || !event_type.chars().all(plain) || scrub.tells(event_type) {
+    if event_type.len() > 255
+        || !event_type.chars().all(plain)
+        || scrub.finds_identifier(event_type)
+    {
         return Err(TranslateError::IdentifyingType);
     }
     let mut remarks = Vec::new();
@@ -148,7 +151,7 @@ pub(super) fn finish(
         }
         remarks.push(Remark::WithoutFormatting);
     }
-    Gate::of(context).strike(&mut content);
+    FinalCheck::of(context).redact(&mut content);
     let mut media_to_reupload = Vec::new();
     collect_media("", "", &content, &mut media_to_reupload);
     media_to_reupload.retain(|it| !context.is_local_media(&it.uri));

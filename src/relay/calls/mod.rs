@@ -120,7 +120,7 @@ fn common(
     }
     if let Some(able) = content.get("capabilities").and_then(Value::as_object) {
         let able = able.iter().filter(|(_, value)| value.is_boolean());
-        let able = able.filter(|(name, _)| name.len() <= 64 && !scrub.tells(name));
+        let able = able.filter(|(name, _)| name.len() <= 64 && !scrub.finds_identifier(name));
         let able: Map<String, Value> = able
             .take(STREAMS)
             .map(|(k, v)| (k.clone(), v.clone()))
@@ -142,7 +142,7 @@ fn common(
 fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
     let mut out = Map::new();
     for (id, about) in streams.iter().take(STREAMS) {
-        if id.len() > 255 || scrub.tells(id) {
+        if id.len() > 255 || scrub.finds_identifier(id) {
             continue;
         }
         let mut stream = Map::new();

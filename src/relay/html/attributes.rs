@@ -140,7 +140,9 @@ fn attribute(
         ("img", "data-mx-emoticon") => Some(("data-mx-emoticon", String::new())),
         // Nothing is uploaded anew for it: what stands in its place is there to be read.
         ("img", "src")
-            if is_content(value) && scrub.context.is_local_media(value) && !scrub.tells(value) =>
+            if is_content(value)
+                && scrub.context.is_local_media(value)
+                && !scrub.finds_identifier(value) =>
         {
             Some(("src", value.to_owned()))
         }
@@ -158,7 +160,7 @@ fn language(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '#' | '-' | '_' | '.');
     value
         .split_ascii_whitespace()
-        .filter(|class| class.starts_with("language-") && !scrub.tells(class))
+        .filter(|class| class.starts_with("language-") && !scrub.finds_identifier(class))
         .find_map(|class| {
             (class.len() <= 64 && class.chars().all(allowed)).then(|| class.to_owned())
         })

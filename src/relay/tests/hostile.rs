@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::{ALICE, Way, with_context};
 use crate::relay::{
     Context,
-    final_check::Gate,
-    oracle::{leads_elsewhere, loaded, strings, tells},
+    final_check::FinalCheck,
+    oracle::{identifies_sender, leads_elsewhere, loaded, strings},
     translate,
     translate::translate_unchecked,
 };
@@ -181,7 +181,10 @@ fn the_search_finds_what_it_is_to_find() {
     for _ in 0..200 {
         let tree = spelled().new_tree(&mut runner).unwrap();
         let text = proptest::strategy::ValueTree::current(&tree);
-        assert!(tells(Way::ToSam, &text) || text.contains("<!--"), "{text}");
+        assert!(
+            identifies_sender(Way::ToSam, &text) || text.contains("<!--"),
+            "{text}"
+        );
     }
 }
 
@@ -203,7 +206,7 @@ proptest! {
             let mut all = vec![out.event_type.clone()];
             strings(&out.content, &mut all);
             for text in &all {
-                prop_assert!(!tells(Way::ToSam, text), "{text:?} of {content}");
+                prop_assert!(!identifies_sender(Way::ToSam, text), "{text:?} of {content}");
             }
             let home = if elsewhere { "hs.test" } else { "far.example" };
             let anew: Vec<&str> = out.media_to_reupload.iter().map(|it| it.pointer.as_str()).collect();
@@ -226,8 +229,8 @@ proptest! {
             if let Ok(Some((out, _))) = translate_unchecked(&kind, &content, context) {
                 let mut out = Value::Object(out);
                 let before = out.clone();
-                let struck = Gate::of(context).strike(&mut out);
-                prop_assert_eq!(struck, 0, "{} of {}", before, content);
+                let redacted = FinalCheck::of(context).redact(&mut out);
+                prop_assert_eq!(redacted, 0, "{} of {}", before, content);
             }
             Ok(())
         })?;
