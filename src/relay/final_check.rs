@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     context::Context,
     html::pieces::{Piece, pieces},
-    scrub::STRUCK,
+    scrub::REDACTED,
 };
 use crate::text::is_invisible;
 
@@ -41,7 +41,7 @@ impl FinalCheck {
     pub(super) fn redact(&self, value: &mut Value) -> usize {
         match value {
             Value::String(text) if self.finds_identifier(text) => {
-                STRUCK.clone_into(text);
+                REDACTED.clone_into(text);
                 1
             }
             Value::Array(values) => values.iter_mut().map(|value| self.redact(value)).sum(),

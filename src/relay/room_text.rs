@@ -30,8 +30,8 @@ pub struct Names(Vec<(Vec<char>, String)>);
 impl Names {
     /// Somebody's own names: what they are called, the parts of that, and what their Matrix ID
     /// begins with.
-    pub fn add(&mut self, user: &UserId, called: Option<&str>, instead: &str) {
-        let instead = match clean(instead) {
+    pub fn add(&mut self, user: &UserId, called: Option<&str>, replacement: &str) {
+        let replacement = match clean(replacement) {
             name if name.is_empty() => "Someone".to_owned(),
             name => name,
         };
@@ -43,11 +43,11 @@ impl Names {
             .collect();
         let named = [called.trim(), user.localpart()];
         for name in named {
-            self.add_one(name, SHORTEST, &instead);
+            self.add_one(name, SHORTEST, &replacement);
         }
         if parts.len() <= PARTS_AT_MOST {
             for part in parts {
-                self.add_one(part, SHORTEST_PART, &instead);
+                self.add_one(part, SHORTEST_PART, &replacement);
             }
         }
         // The longest first: who has found it need not look for its parts.
@@ -55,16 +55,16 @@ impl Names {
             .sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     }
 
-    fn add_one(&mut self, name: &str, shortest: usize, instead: &str) {
+    fn add_one(&mut self, name: &str, shortest: usize, replacement: &str) {
         let name: Vec<char> = name
             .chars()
             .filter(|c| !is_invisible(*c))
             .map(lower)
             .collect();
         let known = self.0.iter().any(|(known, _)| *known == name)
-            || instead.chars().map(lower).eq(name.iter().copied());
+            || replacement.chars().map(lower).eq(name.iter().copied());
         if (shortest..=LONGEST).contains(&name.len()) && !known {
-            self.0.push((name, instead.to_owned()));
+            self.0.push((name, replacement.to_owned()));
         }
     }
 
@@ -81,12 +81,12 @@ impl Names {
                 .0
                 .iter()
                 .find(|(name, _)| stands_at(&letters, at, name));
-            let Some((name, instead)) = found else {
+            let Some((name, replacement)) = found else {
                 at += 1;
                 continue;
             };
             out.push_str(&text[copied..letters[at].0]);
-            out.push_str(instead);
+            out.push_str(replacement);
             at += name.len();
             copied = letters.get(at).map_or(text.len(), |(start, _)| *start);
         }

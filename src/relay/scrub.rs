@@ -11,11 +11,11 @@ use super::{
 };
 
 /// What stands in the place of something that cannot be named there.
-pub(super) const STRUCK: &str = "…";
+pub(super) const REDACTED: &str = "…";
 
 /// What to put in the place of something found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Instead {
+pub(super) enum Replacement {
     /// A mention of one of the passage's people, by index.
     Person(usize),
     /// A link.
@@ -42,7 +42,7 @@ impl<'a> Scrubber<'a> {
 
     /// What a text says in the place of one of the passage's people.
     pub(super) fn mention(&self, person: usize) -> &str {
-        self.mentions.get(person).map_or(STRUCK, String::as_str)
+        self.mentions.get(person).map_or(REDACTED, String::as_str)
     }
 
     /// Whether anything in `text` must not come out.
@@ -51,9 +51,9 @@ impl<'a> Scrubber<'a> {
     }
 
     /// What to replace in a text, in order and apart from each other.
-    pub(super) fn replacements(&self, text: &str) -> Vec<(Range<usize>, Instead)> {
+    pub(super) fn replacements(&self, text: &str) -> Vec<(Range<usize>, Replacement)> {
         let mut found = self.identifiers.find(text).into_iter().peekable();
-        let mut out: Vec<(Range<usize>, Instead)> = Vec::new();
+        let mut out: Vec<(Range<usize>, Replacement)> = Vec::new();
         for link in link::links(text) {
             while let Some(it) = found.next_if(|it| it.range.end <= link.start) {
                 out.push((it.range, self.bare(it.kind)));
@@ -72,20 +72,20 @@ impl<'a> Scrubber<'a> {
             let uri = &text[link];
             match first {
                 Some(kind) => {
-                    let instead = self.link(kind, uri);
-                    if matches!(instead, Instead::Person(_)) {
+                    let replacement = self.link(kind, uri);
+                    if matches!(replacement, Replacement::Person(_)) {
                         whole = with_markdown(text, whole);
                     }
                     // What was replaced in a Markdown link's text goes with it.
                     while let Some((range, _)) = out.pop_if(|(range, _)| range.end > whole.start) {
                         whole.start = whole.start.min(range.start);
                     }
-                    out.push((whole, instead));
+                    out.push((whole, replacement));
                 }
                 None => {
                     let server = self.context.sender.server_name();
                     if let Some(uri) = link::without_via(uri, server) {
-                        out.push((whole, Instead::Link(uri)));
+                        out.push((whole, Replacement::Link(uri)));
                     }
                 }
             }
@@ -95,37 +95,39 @@ impl<'a> Scrubber<'a> {
     }
 
     /// In the place of something that stands in a text by itself.
-    fn bare(&self, kind: Kind) -> Instead {
+    fn bare(&self, kind: Kind) -> Replacement {
         match kind {
-            Kind::Person(person) => Instead::Person(person),
-            Kind::Room => Instead::Words("(this chat)"),
-            Kind::Content => Instead::Words("(a file)"),
-            Kind::Secret => Instead::Words(STRUCK),
+            Kind::Person(person) => Replacement::Person(person),
+            Kind::Room => Replacement::Words("(this chat)"),
+            Kind::Content => Replacement::Words("(a file)"),
+            Kind::Secret => Replacement::Words(REDACTED),
         }
     }
 
     /// In the place of a link into Matrix.
-    pub(super) fn link(&self, kind: Kind, uri: &str) -> Instead {
+    pub(super) fn link(&self, kind: Kind, uri: &str) -> Replacement {
         if kind != Kind::Room {
             return self.bare(kind);
         }
         let target = self.context.target;
         match link::event_in(uri) {
-            None => Instead::Link(link::to_room(target, None)),
+            None => Replacement::Link(link::to_room(target, None)),
             Some(event) => match self.context.mapped_event(&event) {
-                Some(event) => Instead::Link(link::to_room(target, Some(&event))),
-                None => Instead::Words("(a message that is no longer known here)"),
+                Some(event) => Replacement::Link(link::to_room(target, Some(&event))),
+                None => Replacement::Words("(a message that is no longer known here)"),
             },
         }
     }
 
     /// What the `href` of HTML becomes; `None` if it may stay as it is.
-    pub(super) fn href(&self, uri: &str) -> Option<Instead> {
+    pub(super) fn href(&self, uri: &str) -> Option<Replacement> {
         let uri = uri.trim();
         match self.identifiers.find(uri).first() {
             Some(found) if link::is_link(uri) => Some(self.link(found.kind, uri)),
-            Some(_) => Some(Instead::Words(STRUCK)),
-            None => link::without_via(uri, self.context.sender.server_name()).map(Instead::Link),
+            Some(_) => Some(Replacement::Words(REDACTED)),
+            None => {
+                link::without_via(uri, self.context.sender.server_name()).map(Replacement::Link)
+            }
         }
     }
 
@@ -133,12 +135,12 @@ impl<'a> Scrubber<'a> {
     pub(super) fn text(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
-        for (range, instead) in self.replacements(text) {
+        for (range, replacement) in self.replacements(text) {
             out.push_str(text.get(at..range.start).unwrap_or_default());
-            out.push_str(match &instead {
-                Instead::Person(person) => self.mention(*person),
-                Instead::Link(uri) => uri,
-                Instead::Words(words) => words,
+            out.push_str(match &replacement {
+                Replacement::Person(person) => self.mention(*person),
+                Replacement::Link(uri) => uri,
+                Replacement::Words(words) => words,
             });
             at = range.end;
         }
@@ -165,7 +167,7 @@ impl<'a> Scrubber<'a> {
         // A client may make an address of it, from which nobody has taken the server's name.
         let head = text.trim_start().get(..4).unwrap_or_default();
         if head.eq_ignore_ascii_case("mxc:") {
-            return STRUCK.to_owned();
+            return REDACTED.to_owned();
         }
         self.text(text)
     }

@@ -9,7 +9,7 @@ pub(super) mod pieces;
 
 use super::{
     identifiers::link,
-    scrub::{Instead, STRUCK, Scrubber},
+    scrub::{REDACTED, Replacement, Scrubber},
 };
 use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use pieces::{Piece, pieces};
@@ -40,7 +40,7 @@ enum Out {
 
 /// The HTML alone.
 pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
-    translate(scrub, html).map_or_else(|| STRUCK.to_owned(), |translated| translated.html)
+    translate(scrub, html).map_or_else(|| REDACTED.to_owned(), |translated| translated.html)
 }
 
 /// Translates HTML; `None` if there is no sense in it.
@@ -116,9 +116,9 @@ impl Page<'_> {
         };
         let uri = match self.scrub.href(href) {
             None => href.trim().to_owned(),
-            Some(Instead::Link(uri)) => uri,
-            Some(Instead::Words(_)) => return 0,
-            Some(Instead::Person(person)) => return self.take_person(person, after),
+            Some(Replacement::Link(uri)) => uri,
+            Some(Replacement::Words(_)) => return 0,
+            Some(Replacement::Person(person)) => return self.take_person(person, after),
         };
         self.out.push(Out::Open("a", vec![("href", uri)]));
         0
@@ -183,13 +183,13 @@ impl Page<'_> {
             };
             let end = start + text.len();
             let mut at = start;
-            while let Some((range, instead)) = replacements.get(next)
+            while let Some((range, replacement)) = replacements.get(next)
                 && range.start < end
             {
                 let from = range.start.max(at);
                 out.push(Out::Text(text[at - start..from - start].to_owned()));
                 if range.start >= start {
-                    self.place(&mut out, instead, inside.is_empty());
+                    self.place(&mut out, replacement, inside.is_empty());
                 }
                 at = range.end.min(end);
                 if range.end > end {
@@ -204,21 +204,21 @@ impl Page<'_> {
         self.out = out;
     }
 
-    fn place(&self, out: &mut Vec<Out>, instead: &Instead, links: bool) {
-        match instead {
-            Instead::Person(person) if links => out.push(Out::Person(*person)),
-            Instead::Person(person) => {
+    fn place(&self, out: &mut Vec<Out>, replacement: &Replacement, links: bool) {
+        match replacement {
+            Replacement::Person(person) if links => out.push(Out::Person(*person)),
+            Replacement::Person(person) => {
                 out.push(Out::Text(self.scrub.mention(*person).to_owned()));
             }
             // Without its scheme, as people write it, it would lead to somewhere on the client's own
             // server.
-            Instead::Link(uri) if links && is_scheme(uri) => {
+            Replacement::Link(uri) if links && is_scheme(uri) => {
                 out.push(Out::Open("a", vec![("href", uri.clone())]));
                 out.push(Out::Text(uri.clone()));
                 out.push(Out::Close("a"));
             }
-            Instead::Link(uri) => out.push(Out::Text(uri.clone())),
-            Instead::Words(words) => out.push(Out::Text((*words).to_owned())),
+            Replacement::Link(uri) => out.push(Out::Text(uri.clone())),
+            Replacement::Words(words) => out.push(Out::Text((*words).to_owned())),
         }
     }
 
