@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     context::Context,
     html,
-    identifiers::{Identifiers, Kind, link},
+    identifiers::{IdentifierKind, Identifiers, link},
 };
 
 /// What stands in the place of something that cannot be named there.
@@ -95,18 +95,18 @@ impl<'a> Scrubber<'a> {
     }
 
     /// In the place of something that stands in a text by itself.
-    fn bare(&self, kind: Kind) -> Replacement {
+    fn bare(&self, kind: IdentifierKind) -> Replacement {
         match kind {
-            Kind::Person(person) => Replacement::Person(person),
-            Kind::Room => Replacement::Words("(this chat)"),
-            Kind::Content => Replacement::Words("(a file)"),
-            Kind::Secret => Replacement::Words(REDACTED),
+            IdentifierKind::Person(person) => Replacement::Person(person),
+            IdentifierKind::Room => Replacement::Words("(this chat)"),
+            IdentifierKind::Content => Replacement::Words("(a file)"),
+            IdentifierKind::Secret => Replacement::Words(REDACTED),
         }
     }
 
     /// In the place of a link into Matrix.
-    pub(super) fn link(&self, kind: Kind, uri: &str) -> Replacement {
-        if kind != Kind::Room {
+    pub(super) fn link(&self, kind: IdentifierKind, uri: &str) -> Replacement {
+        if kind != IdentifierKind::Room {
             return self.bare(kind);
         }
         let target = self.context.target;
@@ -175,7 +175,7 @@ impl<'a> Scrubber<'a> {
     /// Whether anybody is named in the address of content, besides the homeserver that has it.
     fn names(&self, uri: &str) -> bool {
         let found = self.identifiers.find(uri);
-        found.iter().any(|it| it.kind != Kind::Content)
+        found.iter().any(|it| it.kind != IdentifierKind::Content)
     }
 
     /// A value under a key.

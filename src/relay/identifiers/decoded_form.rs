@@ -1,7 +1,7 @@
 //! The ways in which a string can be read.
 //!
 //! `@alice:example.org`, `@Alice:example.org`, `%40alice%3Aexample.org` and `&#64;alice&#58;example.org`
-//! all name Alice to some client. A [`Reading`] is a string as it looks after some decoding, and
+//! all name Alice to some client. A [`DecodedForm`] is a string as it looks after some decoding, and
 //! knows for each of its bytes which part of the original it stands for.
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 use crate::text::is_invisible;
 
 /// A string that can be read in more ways than this is taken for one that hides something.
-const READINGS_AT_MOST: usize = 40;
+const FORMS_MAX: usize = 40;
 
 /// The ways of decoding. Each is tried upon each, since somebody could have encoded in any order.
 const DECODERS: [Decoder; 3] = [percent, escape, tag];
@@ -20,54 +20,52 @@ const DECODERS: [Decoder; 3] = [percent, escape, tag];
 type Decoder = fn(&str) -> Option<(Option<char>, usize)>;
 
 /// The longest HTML tag that is taken for one outside of HTML, in bytes.
-const TAG_AT_MOST: usize = 2000;
+const TAG_BYTES_MAX: usize = 2000;
 
 /// A string, lower-cased, without what is invisible, and decoded a number of times.
-pub(super) struct Reading {
+pub(super) struct DecodedForm {
     pub(super) text: String,
     /// For each byte of `text` where it comes from; `None` if from the same place.
     origin: Option<Vec<(u32, u32)>>,
 }
 
 /// All readings of a string.
-pub(super) struct Readings {
-    pub(super) readings: Vec<Reading>,
+pub(super) struct DecodedForms {
+    pub(super) forms: Vec<DecodedForm>,
     /// Whether there would be more: nobody but somebody who hides something encodes so often.
-    pub(super) twisted: bool,
+    pub(super) suspicious: bool,
 }
 
 /// Reads `text` in every way, the plain one first.
-pub(super) fn readings(text: &str) -> Readings {
-    let mut readings = vec![Reading::plain(text)];
+pub(super) fn decoded_forms(text: &str) -> DecodedForms {
+    let mut forms = vec![DecodedForm::plain(text)];
     let mut at = 0;
-    while at < readings.len() {
+    while at < forms.len() {
         for decoder in DECODERS {
-            let next = readings
-                .get(at)
-                .and_then(|reading| reading.decoded(decoder));
-            let next = next.filter(|next| readings.iter().all(|known| known.text != next.text));
-            readings.extend(next);
+            let next = forms.get(at).and_then(|form| form.decoded(decoder));
+            let next = next.filter(|next| forms.iter().all(|known| known.text != next.text));
+            forms.extend(next);
         }
         at += 1;
-        if readings.len() > READINGS_AT_MOST {
-            return Readings {
-                readings,
-                twisted: true,
+        if forms.len() > FORMS_MAX {
+            return DecodedForms {
+                forms,
+                suspicious: true,
             };
         }
     }
-    Readings {
-        readings,
-        twisted: false,
+    DecodedForms {
+        forms,
+        suspicious: false,
     }
 }
 
 /// A needle, as it looks in a plain reading.
 pub(super) fn folded(text: &str) -> String {
-    Reading::plain(text).text
+    DecodedForm::plain(text).text
 }
 
-impl Reading {
+impl DecodedForm {
     fn plain(text: &str) -> Self {
         let simple = |b: u8| (b' '..=b'~').contains(&b) || matches!(b, b'\n' | b'\t');
         if text.bytes().all(simple) {
@@ -76,7 +74,7 @@ impl Reading {
                 origin: None,
             };
         }
-        let mut out = Writer::default();
+        let mut out = FormBuilder::default();
         for (at, c) in text.char_indices() {
             out.push(c, (at as u32, (at + c.len_utf8()) as u32));
         }
@@ -104,7 +102,7 @@ impl Reading {
         {
             return None;
         }
-        let mut out = Writer::default();
+        let mut out = FormBuilder::default();
         let mut changed = false;
         let mut at = 0;
         while let Some(c) = self.text.get(at..).and_then(|rest| rest.chars().next()) {
@@ -126,12 +124,12 @@ impl Reading {
 }
 
 #[derive(Default)]
-struct Writer {
+struct FormBuilder {
     text: String,
     origin: Vec<(u32, u32)>,
 }
 
-impl Writer {
+impl FormBuilder {
     fn push(&mut self, c: char, span: (u32, u32)) {
         if c.is_ascii() {
             if !c.is_control() || matches!(c, '\n' | '\t') {
@@ -149,8 +147,8 @@ impl Writer {
         }
     }
 
-    fn finish(self) -> Reading {
-        Reading {
+    fn finish(self) -> DecodedForm {
+        DecodedForm {
             text: self.text,
             origin: Some(self.origin),
         }
@@ -289,6 +287,6 @@ fn tag(text: &str) -> Option<(Option<char>, usize)> {
     if !matches!(bytes.get(1)?, b'a'..=b'z' | b'/' | b'!' | b'?') {
         return None;
     }
-    let end = bytes.iter().take(TAG_AT_MOST).position(|b| *b == b'>')?;
+    let end = bytes.iter().take(TAG_BYTES_MAX).position(|b| *b == b'>')?;
     Some((None, end + 1))
 }

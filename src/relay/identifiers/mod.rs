@@ -6,17 +6,17 @@ mod decoded_form;
 pub(super) mod link;
 
 use super::context::Context;
-use decoded_form::Reading;
+use decoded_form::DecodedForm;
 
 /// A secret shorter than this is found as a whole word only, or ordinary words would suffer.
-const WORDS_BELOW: usize = 8;
+const WHOLE_WORD_BELOW: usize = 8;
 
 /// A secret shorter than this is not looked for.
-const SECRETS_FROM: usize = 3;
+const SECRET_CHARS_MIN: usize = 3;
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IdentifierKind {
     /// One of the passage's people, by index.
     Person(usize),
     /// The room that the event comes from.
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) range: Range<usize>,
-    pub(super) kind: Kind,
+    pub(super) kind: IdentifierKind,
 }
 
 /// How a needle has to stand in the text.
@@ -47,7 +47,7 @@ enum Edges {
 
 struct Needle {
     text: String,
-    kind: Kind,
+    kind: IdentifierKind,
     edges: Edges,
 }
 
@@ -63,41 +63,41 @@ impl Identifiers {
         };
         for (index, alias) in context.aliases.iter().enumerate() {
             if alias.source != alias.target {
-                all.add_user(alias.source.as_str(), Kind::Person(index));
+                all.add_user(alias.source.as_str(), IdentifierKind::Person(index));
             }
         }
         if context.alias_of(context.sender.as_str()).is_none() {
-            all.add_user(context.sender.as_str(), Kind::Secret);
+            all.add_user(context.sender.as_str(), IdentifierKind::Secret);
         }
-        all.add_id(context.source.as_str(), "roomid/", Kind::Room);
+        all.add_id(context.source.as_str(), "roomid/", IdentifierKind::Room);
         for secret in context.secrets {
             let secret = secret.trim();
             match secret.chars().count() {
-                n if n < SECRETS_FROM => {}
-                n if n < WORDS_BELOW => all.add(secret, Kind::Secret, Edges::Word),
-                _ => all.add(secret, Kind::Secret, Edges::Any),
+                n if n < SECRET_CHARS_MIN => {}
+                n if n < WHOLE_WORD_BELOW => all.add(secret, IdentifierKind::Secret, Edges::Word),
+                _ => all.add(secret, IdentifierKind::Secret, Edges::Any),
             }
         }
         if !context.is_sender_local() {
             let content = format!("mxc://{}/", context.sender.server_name());
-            all.add(&content, Kind::Content, Edges::Any);
+            all.add(&content, IdentifierKind::Content, Edges::Any);
         }
         all
     }
 
-    fn add_user(&mut self, user: &str, kind: Kind) {
+    fn add_user(&mut self, user: &str, kind: IdentifierKind) {
         self.add_id(user, "u/", kind);
     }
 
     /// An id, also as it stands in a `matrix:` link, and without its sign.
-    fn add_id(&mut self, id: &str, in_link: &str, kind: Kind) {
+    fn add_id(&mut self, id: &str, in_link: &str, kind: IdentifierKind) {
         let bare = id.get(1..).unwrap_or_default();
         self.add(id, kind, Edges::Any);
         self.add(&format!("{in_link}{bare}"), kind, Edges::Any);
         self.add(bare, kind, Edges::Name);
     }
 
-    fn add(&mut self, text: &str, kind: Kind, edges: Edges) {
+    fn add(&mut self, text: &str, kind: IdentifierKind, edges: Edges) {
         let text = decoded_form::folded(text);
         if !text.is_empty() {
             self.needles.push(Needle { text, kind, edges });
@@ -106,17 +106,17 @@ impl Identifiers {
 
     /// Everything in `text` that must not come out, in order and apart from each other.
     pub(super) fn find(&self, text: &str) -> Vec<Found> {
-        let read = decoded_form::readings(text);
-        if read.twisted {
+        let decoded = decoded_form::decoded_forms(text);
+        if decoded.suspicious {
             return vec![Found {
                 range: 0..text.len(),
-                kind: Kind::Secret,
+                kind: IdentifierKind::Secret,
             }];
         }
         let mut found = Vec::new();
-        for reading in &read.readings {
+        for form in &decoded.forms {
             for needle in &self.needles {
-                needle.find(reading, &mut found);
+                needle.find(form, &mut found);
             }
         }
         apart(found)
@@ -129,20 +129,20 @@ impl Identifiers {
 }
 
 impl Needle {
-    fn find(&self, reading: &Reading, found: &mut Vec<Found>) {
-        for (start, _) in reading.text.match_indices(&self.text) {
+    fn find(&self, form: &DecodedForm, found: &mut Vec<Found>) {
+        for (start, _) in form.text.match_indices(&self.text) {
             let mut end = start + self.text.len();
-            if !self.stands(&reading.text, start, end) {
+            if !self.stands(&form.text, start, end) {
                 continue;
             }
-            if self.kind == Kind::Content {
-                end += reading.text[end..]
+            if self.kind == IdentifierKind::Content {
+                end += form.text[end..]
                     .bytes()
                     .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
                     .count();
             }
             found.push(Found {
-                range: reading.origin(&(start..end)),
+                range: form.origin(&(start..end)),
                 kind: self.kind,
             });
         }
