@@ -15,13 +15,13 @@ use crate::{clock::Timestamp, relay::calls};
 /// For how long a side may look for a relay. A browser gives a relay up that has not answered for
 /// some ten seconds; one that answers takes less than a second, and clients collect what they found
 /// for two seconds at the most.
-const PATIENCE: Duration = Duration::from_secs(12);
+const RELAY_WAIT: Duration = Duration::from_secs(12);
 /// As many calls are watched.
-const CALLS: usize = 1000;
+const CALLS_MAX: usize = 1000;
 /// As many of one conversation.
-const CALLS_OF_ONE: usize = 8;
+const CALLS_PER_CONVERSATION_MAX: usize = 8;
 /// As many people of one call.
-const SIDES: usize = 8;
+const SIDES_PER_CALL_MAX: usize = 8;
 
 /// What an event says of its sender's relays.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl CallWatch {
         let known = call.sides.iter().position(|it| it.side.person == by.person);
         let index = match known {
             Some(index) => index,
-            None if call.sides.len() >= SIDES => return None,
+            None if call.sides.len() >= SIDES_PER_CALL_MAX => return None,
             None => {
                 call.sides.push(Watched {
                     side: by.clone(),
@@ -171,7 +171,7 @@ impl CallWatch {
         {
             side.side = by.clone();
             side.is_caller = is_caller;
-            side.is = Standing::Waiting(now + PATIENCE);
+            side.is = Standing::Waiting(now + RELAY_WAIT);
         }
         if signs.relay {
             side.is = Standing::Shown;
@@ -214,9 +214,9 @@ impl CallWatch {
         }
         let same = |call: &Call| call.conversation == by.conversation;
         let of_one = self.calls.iter().filter(|call| same(call)).count();
-        let oldest = match of_one >= CALLS_OF_ONE {
+        let oldest = match of_one >= CALLS_PER_CONVERSATION_MAX {
             true => self.calls.iter().position(same),
-            false => (self.calls.len() >= CALLS).then_some(0),
+            false => (self.calls.len() >= CALLS_MAX).then_some(0),
         };
         oldest.and_then(|index| self.calls.remove(index));
         self.calls.push_back(Call {

@@ -44,7 +44,7 @@ fn room((_, room): (Place, &str)) -> OwnedRoomId {
 }
 
 fn later() -> Timestamp {
-    Timestamp(0) + PATIENCE
+    Timestamp(0) + RELAY_WAIT
 }
 
 #[test]
@@ -185,14 +185,14 @@ fn who_makes_a_thousand_calls_is_forgotten_first() {
         watch.note(&signs, &side(conversation, ALICE), Timestamp(0));
     };
     note(&mut watch, "quiet", 0);
-    for call in 0..2 * CALLS {
+    for call in 0..2 * CALLS_MAX {
         note(&mut watch, "loud", call);
     }
-    assert_eq!(watch.calls.len(), 1 + CALLS_OF_ONE);
+    assert_eq!(watch.calls.len(), 1 + CALLS_PER_CONVERSATION_MAX);
     assert_eq!(watch.calls[0].conversation, "quiet");
-    for conversation in 0..2 * CALLS {
+    for conversation in 0..2 * CALLS_MAX {
         note(&mut watch, &conversation.to_string(), 0);
     }
-    assert_eq!(watch.calls.len(), CALLS);
+    assert_eq!(watch.calls.len(), CALLS_MAX);
     assert_eq!(watch.next(room_id!("!portal:hs.test")), None);
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::clock::Timestamp;
 
 /// How many people a conversation has at the most; who comes after that is not carried.
-const PEOPLE_AT_MOST: usize = 100;
+const PEOPLE_MAX: usize = 100;
 
 /// Decides what follows from `input`.
 pub fn decide(state: Conversation, input: &Input) -> Decision {
@@ -262,7 +262,7 @@ impl Case {
             return;
         };
         // Each is a ghost to be made, in every portal.
-        if self.is.people.len() >= PEOPLE_AT_MOST {
+        if self.is.people.len() >= PEOPLE_MAX {
             self.say(Place::Origin, Saying::Full, "full");
             for portal in self.is.others(Place::Origin) {
                 self.say(portal, Saying::Full, "full");

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// So many names of somebody are remembered.
-const NAMES: usize = 8;
+const FORMER_NAMES_MAX: usize = 8;
 
 impl Case {
     /// Somebody's own name, never to be shown in the rooms of the others.
@@ -17,7 +17,7 @@ impl Case {
         if let Some(it) = self.is.people.get_mut(person)
             && !it.known_as.iter().any(|known| known == name)
         {
-            if it.known_as.len() >= NAMES {
+            if it.known_as.len() >= FORMER_NAMES_MAX {
                 it.known_as.remove(0);
             }
             it.known_as.push(name.to_owned());

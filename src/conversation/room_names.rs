@@ -8,9 +8,9 @@ use super::{Conversation, Input, Place};
 use crate::relay::Names;
 
 /// Longer names are not remembered, in bytes.
-const REMEMBERED: usize = 500;
+const FORMER_NAME_BYTES_MAX: usize = 500;
 /// As many people are looked at who are in a room and not in its conversation.
-const OTHERS: usize = 200;
+const OTHERS_MAX: usize = 200;
 
 /// The names of those who are in the room of a place themselves, and of `others` who are there
 /// or invited: who comes in later is somebody's ghost then, and must not have been named
@@ -35,7 +35,7 @@ pub fn names_at<'a>(
         let mut people = conversation.people.iter();
         !people.any(|person| person.user == **user || person.ghost == **user)
     };
-    for user in others.filter(unknown).take(OTHERS) {
+    for user in others.filter(unknown).take(OTHERS_MAX) {
         names.add(user, called.get(user).map(String::as_str), "Someone");
     }
     names
@@ -52,7 +52,7 @@ pub fn to_remember(
         .filter(|(index, person)| person.place(*index) == place)
         .filter_map(|(index, person)| {
             let name = called.get(&person.user)?;
-            let new = name.len() <= REMEMBERED && !person.known_as.contains(name);
+            let new = name.len() <= FORMER_NAME_BYTES_MAX && !person.known_as.contains(name);
             new.then(|| Input::KnownAs {
                 person: index,
                 name: name.clone(),

@@ -14,7 +14,7 @@ use super::{
 use crate::text::is_invisible;
 
 /// In as many forms is a string looked at.
-const FORMS: usize = 24;
+const CHECKED_FORMS_MAX: usize = 24;
 
 pub(super) struct FinalCheck {
     needles: Vec<String>,
@@ -71,7 +71,9 @@ impl FinalCheck {
             if self.named_in(&form) {
                 return true;
             }
-            if forms.len() >= FORMS || !form.bytes().any(|b| matches!(b, b'%' | b'&' | b'<')) {
+            if forms.len() >= CHECKED_FORMS_MAX
+                || !form.bytes().any(|b| matches!(b, b'%' | b'&' | b'<'))
+            {
                 continue;
             }
             let percent = percent_decode_str(&form).decode_utf8_lossy().into_owned();

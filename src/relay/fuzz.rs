@@ -9,12 +9,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    Context, Names, TOPIC_AT_MOST, Translated,
+    Context, Names, TOPIC_CHARS_MAX, Translated,
     final_check::FinalCheck,
     html::{self, attributes::is_scheme},
-    oracle::{Way, identifies_sender, leads_elsewhere, loaded, strings, with_every_context},
+    oracle::{Direction, identifies_sender, leads_elsewhere, loaded, strings, with_every_context},
     scrub::Scrubber,
-    translate::{CONTENT_AT_MOST, finish, translate_unchecked},
+    translate::{CONTENT_BYTES_MAX, finish, translate_unchecked},
     translate_room_text,
 };
 
@@ -33,7 +33,7 @@ const TAGS: [(&str, &[&str]); 40] = [
     ("ul", &[]),
 ];
 /// Maximum number of open tags: that of the spec.
-const DEPTH_AT_MOST: usize = 100;
+const HTML_DEPTH_MAX: usize = 100;
 
 /// `formatted_body`: what comes out is well-formed, holds only what the spec allows, and names
 /// nobody.
@@ -41,19 +41,22 @@ pub(crate) fn html(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    with_every_context(|context, way| {
+    with_every_context(|context, direction| {
         let scrub = Scrubber::new(context);
         let Some(once) = html::translate(&scrub, text) else {
             return;
         };
         check_html(&once.html, context);
         assert!(
-            !identifies_sender(way, &once.html),
+            !identifies_sender(direction, &once.html),
             "{:?} names the sender",
             once.html
         );
         for (_, now) in &once.renamed {
-            assert!(!identifies_sender(way, now), "{now:?} names the sender");
+            assert!(
+                !identifies_sender(direction, now),
+                "{now:?} names the sender"
+            );
         }
     });
 }
@@ -61,7 +64,7 @@ pub(crate) fn html(input: &[u8]) {
 /// Any event: what comes out names nobody, fits into an event, and loads nothing from elsewhere.
 pub(crate) fn event(input: &[u8]) {
     let (kind, content) = event_of(input);
-    with_every_context(|context, way| {
+    with_every_context(|context, direction| {
         if let Ok(Some((content, remarks))) = translate_unchecked(&kind, &content, context) {
             let mut checked = Value::Object(content.clone());
             let redacted = FinalCheck::of(context).redact(&mut checked);
@@ -70,17 +73,17 @@ pub(crate) fn event(input: &[u8]) {
                 "the final check has redacted something: {checked}"
             );
             if let Ok(translated) = finish(&kind, content, remarks, context) {
-                check_translated(&translated, context, way);
+                check_translated(&translated, context, direction);
             }
         }
         let words = content["body"].as_str().unwrap_or_default();
-        let topic = translate_room_text(words, context, &Names::default(), TOPIC_AT_MOST);
+        let topic = translate_room_text(words, context, &Names::default(), TOPIC_CHARS_MAX);
         if let Some(topic) = topic {
             assert!(
-                !identifies_sender(way, &topic),
+                !identifies_sender(direction, &topic),
                 "{topic:?} names the sender"
             );
-            assert!(topic.chars().count() <= TOPIC_AT_MOST);
+            assert!(topic.chars().count() <= TOPIC_CHARS_MAX);
         }
     });
 }
@@ -104,13 +107,16 @@ fn event_of(input: &[u8]) -> (String, Value) {
     })
 }
 
-fn check_translated(translated: &Translated, context: &Context<'_>, way: Way) {
+fn check_translated(translated: &Translated, context: &Context<'_>, direction: Direction) {
     let mut all = vec![translated.event_type.clone()];
     strings(&translated.content, &mut all);
     for text in &all {
-        assert!(!identifies_sender(way, text), "{text:?} names the sender");
+        assert!(
+            !identifies_sender(direction, text),
+            "{text:?} names the sender"
+        );
     }
-    assert!(serde_json::to_vec(&translated.content).unwrap().len() <= CONTENT_AT_MOST);
+    assert!(serde_json::to_vec(&translated.content).unwrap().len() <= CONTENT_BYTES_MAX);
     let anew: Vec<&str> = translated
         .media_to_reupload
         .iter()
@@ -155,7 +161,7 @@ fn check_html(html: &str, context: &Context<'_>) {
         if !matches!(*name, "br" | "hr" | "img") {
             open.push(name);
         }
-        assert!(open.len() <= DEPTH_AT_MOST + 1, "{} open tags", open.len());
+        assert!(open.len() <= HTML_DEPTH_MAX + 1, "{} open tags", open.len());
     }
     check_text(rest);
     assert!(open.is_empty(), "{open:?} are left open in {html:?}");

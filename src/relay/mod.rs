@@ -26,5 +26,5 @@ mod tests;
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping};
 pub use outcome::{MediaToReupload, Remark, TranslateError, Translated};
-pub use room_text::{NAME_AT_MOST, Names, TOPIC_AT_MOST, translate_room_text};
+pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;

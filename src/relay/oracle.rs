@@ -24,7 +24,7 @@ const SOURCE_ROOM: &str = "!here:far.example";
 /// A device of the sender.
 const DEVICE: &str = "ALICESDEVICE";
 /// Maximum length of what is taken for a tag in a plain text, in bytes.
-const TAG_AT_MOST: usize = 2000;
+const ORACLE_TAG_BYTES_MAX: usize = 2000;
 
 pub(super) struct Map(pub HashMap<OwnedEventId, OwnedEventId>);
 
@@ -36,7 +36,7 @@ impl EventMapping for Map {
 
 /// Which way something goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Way {
+pub(super) enum Direction {
     /// From Alice's room into Sam's portal.
     ToSam,
     /// From Sam's portal into Alice's room.
@@ -44,18 +44,22 @@ pub(super) enum Way {
 }
 
 /// Alice, who is called "Kim", and Sam talk; `$one` here is `$eins` there, and so on.
-pub(super) fn with_context<T>(way: Way, hide: bool, act: impl FnOnce(&Context<'_>) -> T) -> T {
+pub(super) fn with_context<T>(
+    direction: Direction,
+    hide: bool,
+    act: impl FnOnce(&Context<'_>) -> T,
+) -> T {
     let alias = |source: &str, target: &str, name: &str| Alias {
         source: OwnedUserId::try_from(source).unwrap(),
         target: OwnedUserId::try_from(target).unwrap(),
         name: name.to_owned(),
     };
-    let (aliases, sender) = match way {
-        Way::ToSam => (
+    let (aliases, sender) = match direction {
+        Direction::ToSam => (
             [alias(ALICE, GHOST, "Kim"), alias(SAM, SAMUEL, "@sam")],
             ALICE,
         ),
-        Way::ToAlice => (
+        Direction::ToAlice => (
             [alias(GHOST, ALICE, "Kim"), alias(SAMUEL, SAM, "@sam")],
             SAMUEL,
         ),
@@ -81,17 +85,19 @@ pub(super) fn with_context<T>(way: Way, hide: bool, act: impl FnOnce(&Context<'_
 }
 
 /// Every kind of passage: both ways, and Alice's homeserver being the service's own or another.
-pub(super) fn with_every_context(mut act: impl FnMut(&Context<'_>, Way)) {
-    with_context(Way::ToSam, true, |context| {
-        act(context, Way::ToSam);
+pub(super) fn with_every_context(mut act: impl FnMut(&Context<'_>, Direction)) {
+    with_context(Direction::ToSam, true, |context| {
+        act(context, Direction::ToSam);
         let homeserver: &ServerName = server_name!("hs.test");
         let from_elsewhere = Context {
             homeserver,
             ..context.clone()
         };
-        act(&from_elsewhere, Way::ToSam);
+        act(&from_elsewhere, Direction::ToSam);
     });
-    with_context(Way::ToAlice, true, |context| act(context, Way::ToAlice));
+    with_context(Direction::ToAlice, true, |context| {
+        act(context, Direction::ToAlice)
+    });
 }
 
 /// Collects every string of a value, keys too.
@@ -111,10 +117,10 @@ pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
 
 /// Whether somebody who reads `text` learns who sent it: the sender's Matrix ID, the room that it
 /// comes from, or the sender's device.
-pub(super) fn identifies_sender(way: Way, text: &str) -> bool {
-    let user = match way {
-        Way::ToSam => ALICE,
-        Way::ToAlice => SAMUEL,
+pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
+    let user = match direction {
+        Direction::ToSam => ALICE,
+        Direction::ToAlice => SAMUEL,
     };
     let mut forms = readings(text).into_iter().flat_map(|reading| {
         let bare = without_tags(&reading);
@@ -209,7 +215,7 @@ fn without_tags(text: &str) -> String {
             after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?'));
         match after
             .find('>')
-            .filter(|end| is_tag && *end < TAG_AT_MOST - 2)
+            .filter(|end| is_tag && *end < ORACLE_TAG_BYTES_MAX - 2)
         {
             Some(end) => rest = &after[end + 1..],
             None => {

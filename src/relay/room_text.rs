@@ -10,17 +10,17 @@ use super::{context::Context, final_check::FinalCheck, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
 
 /// The longest name of a room, in characters.
-pub const NAME_AT_MOST: usize = 120;
+pub const NAME_CHARS_MAX: usize = 120;
 /// The longest topic of a room, in characters.
-pub const TOPIC_AT_MOST: usize = 1000;
+pub const TOPIC_CHARS_MAX: usize = 1000;
 /// Longer texts are not looked at.
-const LONGEST: usize = 5000;
+const TEXT_CHARS_MAX: usize = 5000;
 /// Shorter names are not looked for: they are found everywhere.
-const SHORTEST: usize = 2;
+const NAME_CHARS_MIN: usize = 2;
 /// Shorter parts of names are not looked for.
-const SHORTEST_PART: usize = 3;
+const NAME_PART_CHARS_MIN: usize = 3;
 /// What has more words than this is no name whose parts name somebody.
-const PARTS_AT_MOST: usize = 3;
+const NAME_PARTS_MAX: usize = 3;
 
 /// Names by which people are known where a text comes from, and what they are called where it
 /// goes.
@@ -43,11 +43,11 @@ impl Names {
             .collect();
         let named = [called.trim(), user.localpart()];
         for name in named {
-            self.add_one(name, SHORTEST, &replacement);
+            self.add_one(name, NAME_CHARS_MIN, &replacement);
         }
-        if parts.len() <= PARTS_AT_MOST {
+        if parts.len() <= NAME_PARTS_MAX {
             for part in parts {
-                self.add_one(part, SHORTEST_PART, &replacement);
+                self.add_one(part, NAME_PART_CHARS_MIN, &replacement);
             }
         }
         // The longest first: who has found it need not look for its parts.
@@ -63,7 +63,7 @@ impl Names {
             .collect();
         let known = self.0.iter().any(|(known, _)| *known == name)
             || replacement.chars().map(lower).eq(name.iter().copied());
-        if (shortest..=LONGEST).contains(&name.len()) && !known {
+        if (shortest..=TEXT_CHARS_MAX).contains(&name.len()) && !known {
             self.0.push((name, replacement.to_owned()));
         }
     }
@@ -107,7 +107,9 @@ fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
     let before = at.checked_sub(1).and_then(|at| letters.get(at));
     // Many languages say whose something is by an s and nothing before it.
     let mut behind = at + name.len();
-    if name.len() >= SHORTEST_PART && letters.get(behind).is_some_and(|(_, c)| lower(*c) == 's') {
+    if name.len() >= NAME_PART_CHARS_MIN
+        && letters.get(behind).is_some_and(|(_, c)| lower(*c) == 's')
+    {
         behind += 1;
     }
     let ends = |next: usize| {
@@ -138,7 +140,7 @@ pub fn translate_room_text(
     names: &Names,
     at_most: usize,
 ) -> Option<String> {
-    if text.chars().count() > LONGEST {
+    if text.chars().count() > TEXT_CHARS_MAX {
         return None;
     }
     let visible = |c: &char| !c.is_control() || *c == '\n';

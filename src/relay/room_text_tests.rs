@@ -1,7 +1,7 @@
 //! Names of rooms, and those of people in them.
 
 use super::*;
-use crate::relay::oracle::{ALICE, Way, with_context};
+use crate::relay::oracle::{ALICE, Direction, with_context};
 
 fn names() -> Names {
     let mut names = Names::default();
@@ -17,8 +17,8 @@ fn names() -> Names {
 }
 
 fn translated(text: &str) -> Option<String> {
-    with_context(Way::ToSam, true, |context| {
-        translate_room_text(text, context, &names(), NAME_AT_MOST)
+    with_context(Direction::ToSam, true, |context| {
+        translate_room_text(text, context, &names(), NAME_CHARS_MAX)
     })
 }
 
@@ -46,8 +46,11 @@ fn a_room_that_is_named_after_people_is_named_after_their_ghosts() {
 
 #[test]
 fn what_is_too_long_is_left_out_or_cut() {
-    assert_eq!(translated(&"a".repeat(LONGEST + 1)), None);
-    assert_eq!(translated(&"é".repeat(200)), Some("é".repeat(NAME_AT_MOST)));
+    assert_eq!(translated(&"a".repeat(TEXT_CHARS_MAX + 1)), None);
+    assert_eq!(
+        translated(&"é".repeat(200)),
+        Some("é".repeat(NAME_CHARS_MAX))
+    );
     assert_eq!(translated(" \u{7}a\u{0}b ").as_deref(), Some("ab"));
     assert_eq!(translated("").as_deref(), Some(""));
 }

@@ -14,11 +14,11 @@ use super::{
 use crate::matrix::event_type::is_matrix_rtc;
 
 /// Maximum nesting depth of an event's content.
-const DEPTH_AT_MOST: usize = 100;
+const CONTENT_DEPTH_MAX: usize = 100;
 
 /// The longest content, in bytes of JSON. An event may have 65,536 bytes in all, and encryption
 /// makes four of three.
-pub(super) const CONTENT_AT_MOST: usize = 47_000;
+pub(super) const CONTENT_BYTES_MAX: usize = 47_000;
 
 /// As many addresses of content may have to be uploaded anew for one event.
 const REUPLOADS_MAX: usize = 20;
@@ -65,7 +65,10 @@ pub(super) fn translate_unchecked(
     if content.is_empty() {
         return Ok(None);
     }
-    if content.values().any(|value| !fits(value, DEPTH_AT_MOST)) {
+    if content
+        .values()
+        .any(|value| !fits(value, CONTENT_DEPTH_MAX))
+    {
         return Err(TranslateError::TooDeep);
     }
     if content
@@ -145,8 +148,8 @@ pub(super) fn finish(
     context: &Context<'_>,
 ) -> Result<Translated, TranslateError> {
     let mut content = Value::Object(content);
-    if length(&content) > CONTENT_AT_MOST {
-        if !without_formatting(&mut content) || length(&content) > CONTENT_AT_MOST {
+    if length(&content) > CONTENT_BYTES_MAX {
+        if !without_formatting(&mut content) || length(&content) > CONTENT_BYTES_MAX {
             return Err(TranslateError::TooLong);
         }
         remarks.push(Remark::WithoutFormatting);

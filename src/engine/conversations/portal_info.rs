@@ -14,7 +14,7 @@ use crate::{
         room::Room,
     },
     matrix::{Actor, RoomState, RoomText},
-    relay::{Context, NAME_AT_MOST, TOPIC_AT_MOST, translate_room_text},
+    relay::{Context, NAME_CHARS_MAX, TOPIC_CHARS_MAX, translate_room_text},
     store::Batch,
 };
 
@@ -159,7 +159,7 @@ impl Engine {
             to: Place::Origin,
             rooms: (portal, origin),
         };
-        let Some(text) = self.translated(&ways, name, here, NAME_AT_MOST)? else {
+        let Some(text) = self.translated(&ways, name, here, NAME_CHARS_MAX)? else {
             return Ok(Some(NAMES_SOMEBODY));
         };
         let called = there.name.as_ref().map_or("", |name| &name.text);
@@ -217,8 +217,8 @@ impl Engine {
             to: place,
             rooms: (origin, room),
         };
-        let name = self.worded(&ways, from.name.as_deref(), &from, NAME_AT_MOST)?;
-        let topic = self.worded(&ways, from.topic.as_deref(), &from, TOPIC_AT_MOST)?;
+        let name = self.worded(&ways, from.name.as_deref(), &from, NAME_CHARS_MAX)?;
+        let topic = self.worded(&ways, from.topic.as_deref(), &from, TOPIC_CHARS_MAX)?;
         let all = name.is_some() && topic.is_some();
         let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
         let topic = notice(conversation, &topic);

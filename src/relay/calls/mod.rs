@@ -15,9 +15,9 @@ use super::{outcome::TranslateError, scrub::Scrubber};
 pub(crate) use sdp::is_complete;
 
 /// As many candidates are taken from one event.
-const CANDIDATES: usize = 100;
+const CANDIDATES_MAX: usize = 100;
 /// As many streams.
-const STREAMS: usize = 50;
+const STREAMS_MAX: usize = 50;
 
 /// The part of an event type behind its namespace, if it is one of a call.
 pub(crate) fn kind(event_type: &str) -> Option<&str> {
@@ -122,7 +122,7 @@ fn common(
         let able = able.iter().filter(|(_, value)| value.is_boolean());
         let able = able.filter(|(name, _)| name.len() <= 64 && !scrub.finds_identifier(name));
         let able: Map<String, Value> = able
-            .take(STREAMS)
+            .take(STREAMS_MAX)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         out.insert("capabilities".to_owned(), able.into());
@@ -141,7 +141,7 @@ fn common(
 /// What each stream is for, by the ids that browsers make up for them.
 fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
     let mut out = Map::new();
-    for (id, about) in streams.iter().take(STREAMS) {
+    for (id, about) in streams.iter().take(STREAMS_MAX) {
         if id.len() > 255 || scrub.finds_identifier(id) {
             continue;
         }
@@ -185,7 +185,7 @@ fn description(
 ) -> Result<(), TranslateError> {
     let described = content.get(name).ok_or(TranslateError::Malformed)?;
     let sdp = described["sdp"].as_str().ok_or(TranslateError::Malformed)?;
-    if sdp.len() > sdp::LONGEST {
+    if sdp.len() > sdp::SDP_BYTES_MAX {
         return Err(TranslateError::TooLong);
     }
     let kind = match described["type"].as_str() {
@@ -201,7 +201,7 @@ fn description(
 fn candidates(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Value> {
     let all = content.get("candidates").and_then(Value::as_array)?;
     let mut out = Vec::new();
-    for one in all.iter().take(CANDIDATES) {
+    for one in all.iter().take(CANDIDATES_MAX) {
         let Some(line) = one["candidate"].as_str().filter(|line| line.len() <= 1024) else {
             continue;
         };

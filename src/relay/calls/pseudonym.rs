@@ -19,24 +19,24 @@ use sha2::Sha256;
 use super::super::context::Context;
 
 /// Bytes of a nonce.
-const NONCE: usize = 12;
+const NONCE_BYTES: usize = 12;
 /// Bytes that show whether what was sealed is whole.
-const TAG: usize = 16;
+const TAG_BYTES: usize = 16;
 /// The longest id that is taken for one.
-const LONGEST: usize = 255;
+const ID_BYTES_MAX: usize = 255;
 /// The longest pseudonym: that of the longest id.
-const LONGEST_SHOWN: usize = ((NONCE + LONGEST + TAG) * 4).div_ceil(3);
+const PSEUDONYM_BYTES_MAX: usize = ((NONCE_BYTES + ID_BYTES_MAX + TAG_BYTES) * 4).div_ceil(3);
 
 /// What the room that an event goes to sees of an id that its sender gave themself. `None` for what
 /// is too long, or empty.
 pub(super) fn own(context: &Context<'_>, id: &str) -> Option<String> {
-    fits(id, LONGEST).then(|| masked(context.pseudonym_key, context.sender, id))?
+    fits(id, ID_BYTES_MAX).then(|| masked(context.pseudonym_key, context.sender, id))?
 }
 
 /// What an id that somebody else goes by means in the room that an event goes to: to them their own
 /// one, to all others one that is nobody's.
 pub(super) fn of_another(context: &Context<'_>, id: &str) -> Option<String> {
-    if !fits(id, LONGEST_SHOWN) {
+    if !fits(id, PSEUDONYM_BYTES_MAX) {
         return None;
     }
     let key = context.pseudonym_key;
@@ -59,7 +59,7 @@ pub(super) fn digest(key: &[u8; 32], of: &str) -> Option<String> {
 }
 
 fn masked(key: &[u8; 32], owner: &UserId, id: &str) -> Option<String> {
-    let mut nonce = [0; NONCE];
+    let mut nonce = [0; NONCE_BYTES];
     derived(key, b"nonce", &[owner.as_str(), id], &mut nonce)?;
     let payload = Payload {
         msg: id.as_bytes(),
@@ -73,7 +73,7 @@ fn masked(key: &[u8; 32], owner: &UserId, id: &str) -> Option<String> {
 
 fn unmasked(key: &[u8; 32], owner: &UserId, pseudonym: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(pseudonym).ok()?;
-    let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+    let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
     let payload = Payload {
         msg: sealed,
         aad: owner.as_bytes(),
@@ -127,16 +127,16 @@ mod tests {
 
     #[test]
     fn what_is_no_id_has_none() {
-        assert!(!fits("", LONGEST));
-        assert!(!fits(&"x".repeat(256), LONGEST));
-        assert!(fits(&"x".repeat(255), LONGEST));
+        assert!(!fits("", ID_BYTES_MAX));
+        assert!(!fits(&"x".repeat(256), ID_BYTES_MAX));
+        assert!(fits(&"x".repeat(255), ID_BYTES_MAX));
     }
 
     #[test]
     fn the_pseudonym_of_the_longest_id_is_not_too_long_to_come_back() {
-        let (alice, longest) = (user_id!("@alice:far.example"), "x".repeat(LONGEST));
+        let (alice, longest) = (user_id!("@alice:far.example"), "x".repeat(ID_BYTES_MAX));
         let shown = masked(&KEY, alice, &longest).unwrap();
-        assert_eq!(shown.len(), LONGEST_SHOWN);
+        assert_eq!(shown.len(), PSEUDONYM_BYTES_MAX);
         assert_eq!(unmasked(&KEY, alice, &shown).unwrap(), longest);
     }
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::{super::scrub::Scrubber, pseudonym::digest};
 
 /// The longest description, in bytes.
-pub(super) const LONGEST: usize = 40 * 1024;
+pub(super) const SDP_BYTES_MAX: usize = 40 * 1024;
 
 const NOWHERE: &str = "IN IP4 0.0.0.0";
 

@@ -15,10 +15,10 @@ use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_voi
 use pieces::{Piece, pieces};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
-const DEPTH_AT_MOST: usize = 100;
+const HTML_DEPTH_MAX: usize = 100;
 
 /// As many mentions are looked for in the plain text.
-const RENAMED_AT_MOST: usize = 50;
+const RENAMED_MENTIONS_MAX: usize = 50;
 
 /// HTML for the other room.
 #[derive(Debug, Default, PartialEq)]
@@ -134,7 +134,7 @@ impl Page<'_> {
                 Piece::Text(text) => said.push_str(text),
                 Piece::Close(tag) if tag == "a" => {
                     let mention = self.scrub.mention(person);
-                    if self.renamed.len() < RENAMED_AT_MOST && said.trim() != mention {
+                    if self.renamed.len() < RENAMED_MENTIONS_MAX && said.trim() != mention {
                         let said = said.trim().to_owned();
                         self.renamed.push((said, mention.to_owned()));
                     }
@@ -239,7 +239,7 @@ impl Page<'_> {
                     if *tag == "a" {
                         close(&mut html, &mut open, "a");
                     }
-                    if open.len() < DEPTH_AT_MOST {
+                    if open.len() < HTML_DEPTH_MAX {
                         write_tag(&mut html, tag, attributes);
                         if !is_void(tag) {
                             open.push(tag);

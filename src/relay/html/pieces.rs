@@ -15,7 +15,7 @@ use html5ever::{
 
 /// A tag longer than this, in bytes, makes all of its HTML be refused: the tokenizer compares each
 /// attribute with all before it.
-const TAG_AT_MOST: usize = 8 * 1024;
+const HTML_TAG_BYTES_MAX: usize = 8 * 1024;
 
 /// A piece of HTML. Comments and the like are left out.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +61,7 @@ impl TokenSink for Sink {
 
 /// The pieces of `html`, or `None` if it is nothing that a person could have written.
 pub(in crate::relay) fn pieces(html: &str) -> Option<Vec<Piece>> {
-    if longest_tag(html) > TAG_AT_MOST {
+    if longest_tag(html) > HTML_TAG_BYTES_MAX {
         return None;
     }
     let input = BufferQueue::default();
@@ -85,7 +85,7 @@ fn longest_tag(html: &str) -> usize {
             longest = longest.max(end - start);
         }
         at = start + 1;
-        if longest > TAG_AT_MOST {
+        if longest > HTML_TAG_BYTES_MAX {
             break;
         }
     }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use super::{ALICE, SAMUEL, Way, real, with_context};
-use crate::relay::{Context, Names, TOPIC_AT_MOST, translate, translate_room_text};
+use super::{ALICE, Direction, SAMUEL, real, with_context};
+use crate::relay::{Context, Names, TOPIC_CHARS_MAX, translate, translate_room_text};
 
 /// As many decodings are done one upon the other.
 const LAYERS: usize = 4;
@@ -309,14 +309,14 @@ fn strings<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
 }
 
 fn check(
-    way: Way,
+    direction: Direction,
     sender: &'static str,
     same: bool,
     hide: bool,
     kind: &str,
     content: &Value,
 ) -> Result<(), TestCaseError> {
-    with_context(way, hide, |context| {
+    with_context(direction, hide, |context| {
         let sender_id = <&UserId>::try_from(sender).unwrap();
         let context = Context {
             sender: sender_id,
@@ -364,14 +364,14 @@ proptest! {
         (kind, alices) in event(ALICE), (sams_kind, sams) in event(SAMUEL),
         same in any::<bool>(), hide in any::<bool>(),
     ) {
-        check(Way::ToSam, ALICE, same, hide, kind, &alices)?;
-        check(Way::ToAlice, SAMUEL, same, hide, sams_kind, &sams)?;
+        check(Direction::ToSam, ALICE, same, hide, kind, &alices)?;
+        check(Direction::ToAlice, SAMUEL, same, hide, sams_kind, &sams)?;
     }
 
     #[test]
     fn a_name_of_a_room_names_nobody(text in prop::collection::vec(spelled(ALICE), 1..3)) {
-        let out = with_context(Way::ToSam, true, |context| {
-            translate_room_text(&text.join(" "), context, &Names::default(), TOPIC_AT_MOST)
+        let out = with_context(Direction::ToSam, true, |context| {
+            translate_room_text(&text.join(" "), context, &Names::default(), TOPIC_CHARS_MAX)
         });
         let out = out.unwrap_or_default();
         prop_assert!(!names(&out, ALICE), "{out:?} of {text:?}");

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{ALICE, SAM, SAMUEL, Way, to_sam, translated, with_context};
+use super::{ALICE, Direction, SAM, SAMUEL, to_sam, translated, with_context};
 use crate::relay::{Remark, TranslateError, translate};
 
 #[test]
@@ -469,7 +469,7 @@ fn nothing_is_said_of_what_clients_do_among_themselves() {
 #[test]
 fn what_is_typed_about_somebody_else_is_theirs_to_say() {
     // Sam's own name in his own words is as much a name of his as his Matrix ID is not.
-    let out = with_context(Way::ToAlice, true, |context| {
+    let out = with_context(Direction::ToAlice, true, |context| {
         let content = json!({ "msgtype": "m.text", "body": format!("Samuel here, not {SAMUEL}") });
         translate("m.room.message", &content, context)
             .unwrap()

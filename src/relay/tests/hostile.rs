@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use ruma::server_name;
 use serde_json::{Map, Value, json};
 
-use super::{ALICE, Way, with_context};
+use super::{ALICE, Direction, with_context};
 use crate::relay::{
     Context,
     final_check::FinalCheck,
@@ -182,7 +182,7 @@ fn the_search_finds_what_it_is_to_find() {
         let tree = spelled().new_tree(&mut runner).unwrap();
         let text = proptest::strategy::ValueTree::current(&tree);
         assert!(
-            identifies_sender(Way::ToSam, &text) || text.contains("<!--"),
+            identifies_sender(Direction::ToSam, &text) || text.contains("<!--"),
             "{text}"
         );
     }
@@ -195,7 +195,7 @@ proptest! {
     fn nothing_that_comes_out_names_its_sender(
         kind in event_type(), content in content(), elsewhere: bool,
     ) {
-        let out = with_context(Way::ToSam, true, |context| {
+        let out = with_context(Direction::ToSam, true, |context| {
             let homeserver = match elsewhere {
                 true => server_name!("hs.test"),
                 false => context.homeserver,
@@ -206,7 +206,7 @@ proptest! {
             let mut all = vec![out.event_type.clone()];
             strings(&out.content, &mut all);
             for text in &all {
-                prop_assert!(!identifies_sender(Way::ToSam, text), "{text:?} of {content}");
+                prop_assert!(!identifies_sender(Direction::ToSam, text), "{text:?} of {content}");
             }
             let home = if elsewhere { "hs.test" } else { "far.example" };
             let anew: Vec<&str> = out.media_to_reupload.iter().map(|it| it.pointer.as_str()).collect();
@@ -225,7 +225,7 @@ proptest! {
     fn the_last_look_finds_nothing_that_was_not_found_before(
         kind in event_type(), content in content(),
     ) {
-        with_context(Way::ToSam, true, |context| {
+        with_context(Direction::ToSam, true, |context| {
             if let Ok(Some((out, _))) = translate_unchecked(&kind, &content, context) {
                 let mut out = Value::Object(out);
                 let before = out.clone();

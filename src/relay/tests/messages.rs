@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
-use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, translated, with_context};
-use crate::relay::{Names, Remark, TOPIC_AT_MOST, TranslateError, translate, translate_room_text};
+use super::{ALICE, Direction, GHOST, SAM, SAMUEL, to_sam, translated, with_context};
+use crate::relay::{
+    Names, Remark, TOPIC_CHARS_MAX, TranslateError, translate, translate_room_text,
+};
 
 #[test]
 fn text_of_every_kind_passes_as_it_is() {
@@ -50,7 +52,7 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
         "file": { "url": "mxc://far.example/abc" },
         "info": { "thumbnail_file": { "url": "mxc://far.example/def" } },
     });
-    let media_to_reupload = with_context(Way::ToSam, true, |context| {
+    let media_to_reupload = with_context(Direction::ToSam, true, |context| {
         let context = crate::relay::Context {
             homeserver: ruma::server_name!("hs.test"),
             ..context.clone()
@@ -266,9 +268,9 @@ fn what_cannot_cross_is_refused_with_words() {
 
 #[test]
 fn names_and_topics_of_rooms_name_nobody() {
-    let out = with_context(Way::ToSam, true, |context| {
+    let out = with_context(Direction::ToSam, true, |context| {
         let topic = format!("{ALICE} and friends");
-        translate_room_text(&topic, context, &Names::default(), TOPIC_AT_MOST)
+        translate_room_text(&topic, context, &Names::default(), TOPIC_CHARS_MAX)
     });
     assert_eq!(out.as_deref(), Some("@Kim and friends"));
 }
@@ -277,7 +279,7 @@ fn names_and_topics_of_rooms_name_nobody() {
 fn what_comes_back_is_named_the_other_way_round() {
     let content = json!({ "msgtype": "m.text", "body": format!("{SAMUEL} to {GHOST}"),
                           "m.mentions": { "user_ids": [GHOST] } });
-    let out = with_context(Way::ToAlice, true, |context| {
+    let out = with_context(Direction::ToAlice, true, |context| {
         translate("m.room.message", &content, context)
             .unwrap()
             .unwrap()

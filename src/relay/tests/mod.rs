@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::{
     TranslateError, Translated,
-    oracle::{ALICE, GHOST, SAM, SAMUEL, Way, with_context},
+    oracle::{ALICE, Direction, GHOST, SAM, SAMUEL, with_context},
     translate,
 };
 
 pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Translated>, TranslateError> {
-    with_context(Way::ToSam, true, |context| {
+    with_context(Direction::ToSam, true, |context| {
         translate(kind, content, context)
     })
 }
