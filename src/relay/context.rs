@@ -58,6 +58,60 @@ pub struct Context<'a> {
     pub pseudonym_key: &'a [u8; 32],
 }
 
+/// What the translator hides, and how.
+#[derive(Clone, Copy)]
+pub struct Masking<'a> {
+    /// The service's own homeserver.
+    pub homeserver: &'a ServerName,
+    /// Whether calls show addresses of relays only.
+    pub hide_addresses: bool,
+    /// Makes pseudonyms of the ids in calls.
+    pub pseudonym_key: &'a [u8; 32],
+}
+
+/// The mapping of a text that refers to no events.
+struct NoEvents;
+
+impl EventMapping for NoEvents {
+    fn target_of(&self, _: &EventId) -> Option<OwnedEventId> {
+        None
+    }
+}
+
+impl<'a> Context<'a> {
+    /// Returns the context of what `sender` does in one room of a conversation, for another one.
+    pub fn between(
+        (source, target): (&'a RoomId, &'a RoomId),
+        sender: &'a UserId,
+        aliases: &'a [Alias],
+        events: &'a dyn EventMapping,
+        masking: Masking<'a>,
+    ) -> Self {
+        Self {
+            sender,
+            aliases,
+            source,
+            target,
+            events,
+            secrets: &[],
+            homeserver: masking.homeserver,
+            hide_addresses: masking.hide_addresses,
+            pseudonym_key: masking.pseudonym_key,
+        }
+    }
+
+    /// Returns the context of a plain text that is quoted before there is a conversation. It has no
+    /// calls, so no pseudonym is made with its key.
+    pub fn for_quote(room: &'a RoomId, sender: &'a UserId, homeserver: &'a ServerName) -> Self {
+        let masking = Masking {
+            homeserver,
+            hide_addresses: true,
+            pseudonym_key: &[0; 32],
+        };
+        Self::between((room, room), sender, &[], &NoEvents, masking)
+    }
+}
+
 impl Context<'_> {
     /// Returns the participant whom the source room shows as `user`.
     pub(super) fn alias_of(&self, user: &str) -> Option<&Alias> {

@@ -20,9 +20,6 @@ use crate::{
 /// The longest line, in characters, before it is cut to what is shown.
 pub(in crate::engine) const LINE_AT_MOST: usize = 4000;
 
-/// No event is known elsewhere yet.
-pub(in crate::engine) struct Nothing;
-
 impl Room {
     /// In a control room: a request is to be shown, now or when the person has come. If this is no
     /// control room any more, in another one.
@@ -167,17 +164,7 @@ impl Engine {
         room: &RoomId,
         asker: &UserId,
     ) -> Option<String> {
-        let context = Context {
-            sender: asker,
-            aliases: &[],
-            source: room,
-            target: room,
-            events: &Nothing,
-            secrets: &[],
-            homeserver: &self.settings().server_name,
-            hide_addresses: true,
-            pseudonym_key: &[0; 32],
-        };
+        let context = Context::for_quote(room, asker, &self.settings().server_name);
         translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
     }
 

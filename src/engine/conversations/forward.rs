@@ -21,7 +21,7 @@ use crate::{
     },
     introduction::Refusal,
     matrix::Actor,
-    relay::{self, Alias, Context, TranslateError},
+    relay::{self, Alias, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };
 
@@ -83,24 +83,19 @@ impl Room {
         let (kind, content) = self
             .read_here(conversation, way.place, &parsed, json, batch)
             .await?;
-        let aliases = aliases(conversation, way);
+        let aliases = aliases(conversation, way.place, way.to);
         let map = EventMap {
             store: engine.store(),
             here: &self.id,
             there: &there,
         };
         let hide_addresses = engine.hides_addresses(conversation)?;
-        let context = Context {
-            sender: &sender.user,
-            aliases: &aliases,
-            source: &self.id,
-            target: &there,
-            events: &map,
-            secrets: &[],
+        let masking = Masking {
             homeserver: &engine.settings().server_name,
             hide_addresses,
             pseudonym_key: &conversation.secret.0,
         };
+        let context = Context::between((&self.id, &there), &sender.user, &aliases, &map, masking);
         // Should anything that somebody made up ever break it, their message is refused, and not
         // tried again forever in front of all others.
         let translated = catch_unwind(AssertUnwindSafe(|| {
@@ -329,13 +324,17 @@ pub(in crate::engine) struct Way {
 }
 
 /// Everybody, as the two rooms show them.
-pub(in crate::engine) fn aliases(conversation: &Conversation, way: &Way) -> Vec<Alias> {
+pub(in crate::engine) fn aliases(
+    conversation: &Conversation,
+    source: Place,
+    target: Place,
+) -> Vec<Alias> {
     let indices = 0..conversation.people.len();
     indices
         .filter_map(|index| {
             Some(Alias {
-                source: conversation.shown_as(index, way.place)?.clone(),
-                target: conversation.shown_as(index, way.to)?.clone(),
+                source: conversation.shown_as(index, source)?.clone(),
+                target: conversation.shown_as(index, target)?.clone(),
                 name: conversation.people.get(index)?.name.clone(),
             })
         })

@@ -7,14 +7,11 @@ use crate::{
     conversation::{Conversation, Input, Participant, Place, names_at, to_remember},
     engine::{
         Engine, EngineError,
-        conversations::{
-            event_map::EventMap,
-            forward::{Way, aliases},
-        },
+        conversations::{event_map::EventMap, forward::aliases},
         room::Room,
     },
     matrix::{Actor, RoomState, RoomText},
-    relay::{Context, NAME_CHARS_MAX, TOPIC_CHARS_MAX, translate_room_text},
+    relay::{Context, Masking, NAME_CHARS_MAX, TOPIC_CHARS_MAX, translate_room_text},
     store::Batch,
 };
 
@@ -272,23 +269,18 @@ impl Engine {
         } = *ways;
         let others = from.readers().filter(|user| !self.is_ours(user));
         let names = names_at(conversation, place, &from.names, others);
-        let aliases = aliases(conversation, &Way { place, from: 0, to });
+        let aliases = aliases(conversation, place, to);
         let map = EventMap {
             store: self.store(),
             here,
             there,
         };
-        let context = Context {
-            sender: &worded.by,
-            aliases: &aliases,
-            source: here,
-            target: there,
-            events: &map,
-            secrets: &[],
+        let masking = Masking {
             homeserver: &self.settings().server_name,
             hide_addresses: self.hides_addresses(conversation)?,
             pseudonym_key: &conversation.secret.0,
         };
+        let context = Context::between((here, there), &worded.by, &aliases, &map, masking);
         Ok(translate_room_text(&worded.text, &context, &names, at_most))
     }
 }

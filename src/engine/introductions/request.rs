@@ -1,26 +1,16 @@
 //! A request, in the room where the asker waits: written down for the owner, or withdrawn.
 //! `control_rooms::requests` shows it.
 
-use ruma::{EventId, OwnedEventId};
-
 use crate::{
     clock::Timestamp,
     directory::Request,
     engine::{
         EngineError,
-        control_rooms::requests::Nothing,
         records::{Arrived, Inbox},
         room::Room,
     },
     introduction::{Introduction, Refusal},
-    relay::EventMapping,
 };
-
-impl EventMapping for Nothing {
-    fn target_of(&self, _: &EventId) -> Option<OwnedEventId> {
-        None
-    }
-}
 
 /// What an owner is shown of a request.
 #[derive(Clone, Debug)]
