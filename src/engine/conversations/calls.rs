@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     conversation::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
-    engine::{Engine, EngineError, conversations::forward::Way, room::Room},
+    engine::{Engine, EngineError, conversations::forward::Route, room::Room},
     store::Batch,
 };
 
@@ -25,7 +25,7 @@ impl Room {
         &self,
         conversation: &Conversation,
         event: &OwnedEventId,
-        way: &Way,
+        route: &Route,
         kind: &str,
         content: &Value,
     ) -> Vec<Input> {
@@ -34,9 +34,9 @@ impl Room {
         };
         let side = Side {
             conversation: conversation.id.clone(),
-            place: way.place,
+            place: route.source,
             room: self.id.clone(),
-            person: way.from,
+            person: route.sender,
             event: event.clone(),
         };
         let missing = self.engine.calls().note(&signs, &side, self.engine.now());

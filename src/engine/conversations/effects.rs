@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     conversation::{Conversation, Effect, Input},
     crypto::{DecryptError, EncryptError},
-    engine::{EngineError, conversations::forward::Way, records::Conversations, room::Room},
+    engine::{EngineError, conversations::forward::Route, records::Conversations, room::Room},
     store::Batch,
 };
 
@@ -132,12 +132,12 @@ impl Room {
                 to,
                 last,
             } => {
-                let way = Way {
-                    place,
-                    from: *from,
-                    to: *to,
+                let route = Route {
+                    source: place,
+                    sender: *from,
+                    target: *to,
                 };
-                let (sent, inputs) = self.carry(conversation, event, &way, batch).await?;
+                let (sent, inputs) = self.carry(conversation, event, &route, batch).await?;
                 self.forget_kept(conversation, event, batch)?;
                 if *last && sent {
                     self.show_delivery(conversation, place, event);
@@ -150,12 +150,13 @@ impl Room {
                 from,
                 to,
             } => {
-                let way = Way {
-                    place,
-                    from: *from,
-                    to: *to,
+                let route = Route {
+                    source: place,
+                    sender: *from,
+                    target: *to,
                 };
-                self.take_back_there(conversation, event, of, &way).await?;
+                self.take_back_there(conversation, event, of, &route)
+                    .await?;
                 Ok(Vec::new())
             }
             Effect::Say { saying, cause } => {

@@ -60,7 +60,7 @@ impl Room {
         &mut self,
         conversation: &Conversation,
         event: &OwnedEventId,
-        way: &Way,
+        route: &Route,
         batch: &mut Batch,
     ) -> Result<(bool, Vec<Input>), EngineError> {
         let engine = self.engine.clone();
@@ -71,19 +71,19 @@ impl Room {
             .as_deref()
             .and_then(|json| RoomEvent::parse(json, Some(&self.id)));
         let said = |words: &str| Input::NotCarried {
-            place: way.place,
+            place: route.source,
             event: event.clone(),
             words: words.to_owned(),
         };
         let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
             return Ok((false, vec![said(NOT_DELIVERED)]));
         };
-        let sender = &conversation.people[way.from];
-        let there = self.room_there(conversation, way.to).await?;
+        let sender = &conversation.people[route.sender];
+        let there = self.room_there(conversation, route.target).await?;
         let (kind, content) = self
-            .read_here(conversation, way.place, &parsed, json, batch)
+            .read_here(conversation, route.source, &parsed, json, batch)
             .await?;
-        let aliases = aliases(conversation, way.place, way.to);
+        let aliases = aliases(conversation, route.source, route.target);
         let map = EventMap {
             store: engine.store(),
             here: &self.id,
@@ -104,13 +104,13 @@ impl Room {
         let translated = match translated.unwrap_or(Err(TranslateError::Malformed)) {
             Ok(Some(translated)) => translated,
             Ok(None) => return Ok((false, Vec::new())),
-            Err(why) if why.is_missing_target() && self.may_know_soon(conversation, way)? => {
+            Err(why) if why.is_missing_target() && self.may_know_soon(conversation, route)? => {
                 return Err(EngineError::CounterpartOnItsWay);
             }
             // As if it had come in clear: such a call begins with an event of each kind.
             Err(TranslateError::MatrixRtc) => {
                 let room_call = Input::Heard {
-                    place: way.place,
+                    place: route.source,
                     sender: sender.user.clone(),
                     event: event.clone(),
                     kind: Heard::RoomCall,
@@ -122,7 +122,7 @@ impl Room {
                 let begun = content["m.relates_to"]["event_id"].as_str();
                 let begun = begun.and_then(|event| event.try_into().ok());
                 let once = Input::NotCarried {
-                    place: way.place,
+                    place: route.source,
                     event: begun.unwrap_or_else(|| event.clone()),
                     words: why.words().to_owned(),
                 };
@@ -134,7 +134,7 @@ impl Room {
             .remarks
             .iter()
             .any(|remark| remark.is_missing_target())
-            && self.may_know_soon(conversation, way)?
+            && self.may_know_soon(conversation, route)?
         {
             return Err(EngineError::CounterpartOnItsWay);
         }
@@ -162,7 +162,7 @@ impl Room {
             )
             .await?
         } else {
-            let must_read = only_reader(conversation, way.to);
+            let must_read = only_reader(conversation, route.target);
             self.say_there(
                 &sender.ghost,
                 &there,
@@ -177,14 +177,14 @@ impl Room {
             batch,
             (&self.id, event),
             (&there, &sent),
-            way.from,
+            route.sender,
             engine.now(),
         )?;
         let remarks = translated.remarks.iter();
         let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.words())).collect();
         if hide_addresses {
             let kind = &translated.event_type;
-            inputs.extend(self.watch_call(conversation, event, way, kind, &content));
+            inputs.extend(self.watch_call(conversation, event, route, kind, &content));
         }
         Ok((true, inputs))
     }
@@ -207,7 +207,7 @@ impl Room {
     fn may_know_soon(
         &mut self,
         conversation: &Conversation,
-        way: &Way,
+        route: &Route,
     ) -> Result<bool, EngineError> {
         // What is queued from now on was not there to be answered.
         let until = match self.behind {
@@ -215,7 +215,7 @@ impl Room {
             _ => self.engine.next(),
         };
         self.behind = Some((self.carrying, until));
-        for place in conversation.others(way.place) {
+        for place in conversation.others(route.source) {
             let Some(room) = conversation.room(place) else {
                 continue;
             };
@@ -224,7 +224,7 @@ impl Room {
                 .store()
                 .scan::<Outbox>(&prefix(room), None, QUEUED)?;
             let mut queued = queued.into_iter();
-            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { to, .. }, .. } if *to == way.place);
+            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { to, .. }, .. } if *to == route.source);
             if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
                 return Ok(true);
             }
@@ -268,9 +268,9 @@ impl Room {
         conversation: &Conversation,
         redaction: &OwnedEventId,
         of: &OwnedEventId,
-        way: &Way,
+        route: &Route,
     ) -> Result<(), EngineError> {
-        let there = self.other_room(conversation, way.to)?;
+        let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
             store: self.engine.store(),
             here: &self.id,
@@ -281,8 +281,8 @@ impl Room {
             return Ok(());
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
-        let moderates = way.place == Place::Origin && !conversation.direct;
-        if by != way.from && !moderates {
+        let moderates = route.source == Place::Origin && !conversation.direct;
+        if by != route.sender && !moderates {
             return Ok(());
         }
         let Some(author) = conversation.people.get(by) else {
@@ -313,14 +313,14 @@ pub(in crate::engine) fn only_reader(
         .map(|(_, person)| &person.user)
 }
 
-/// The way of one event.
-pub(in crate::engine) struct Way {
-    /// From which room.
-    pub place: Place,
-    /// Who said it.
-    pub from: usize,
-    /// Into which room.
-    pub to: Place,
+/// The route of one event.
+pub(in crate::engine) struct Route {
+    /// The room that it comes from.
+    pub source: Place,
+    /// The index of its sender.
+    pub sender: usize,
+    /// The room that it goes to.
+    pub target: Place,
 }
 
 /// Everybody, as the two rooms show them.

@@ -150,13 +150,13 @@ impl Engine {
             return Ok(Some(MAY_NOT));
         };
         let there = self.view_of(&owner.ghost, origin).await?;
-        let ways = Ways {
+        let route = TextRoute {
             conversation,
-            place,
-            to: Place::Origin,
+            source: place,
+            target: Place::Origin,
             rooms: (portal, origin),
         };
-        let Some(text) = self.translated(&ways, name, here, NAME_CHARS_MAX)? else {
+        let Some(text) = self.translated(&route, name, here, NAME_CHARS_MAX)? else {
             return Ok(Some(NAMES_SOMEBODY));
         };
         let called = there.name.as_ref().map_or("", |name| &name.text);
@@ -208,14 +208,14 @@ impl Engine {
         let Some(ghost) = ghosts.iter().find(may) else {
             return Ok((true, Vec::new()));
         };
-        let ways = Ways {
+        let route = TextRoute {
             conversation,
-            place: Place::Origin,
-            to: place,
+            source: Place::Origin,
+            target: place,
             rooms: (origin, room),
         };
-        let name = self.worded(&ways, from.name.as_deref(), &from, NAME_CHARS_MAX)?;
-        let topic = self.worded(&ways, from.topic.as_deref(), &from, TOPIC_CHARS_MAX)?;
+        let name = self.worded(&route, from.name.as_deref(), &from, NAME_CHARS_MAX)?;
+        let topic = self.worded(&route, from.topic.as_deref(), &from, TOPIC_CHARS_MAX)?;
         let all = name.is_some() && topic.is_some();
         let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
         let topic = notice(conversation, &topic);
@@ -242,13 +242,13 @@ impl Engine {
 
     fn worded(
         &self,
-        ways: &Ways<'_>,
+        route: &TextRoute<'_>,
         worded: Option<&RoomText>,
         from: &RoomState,
         at_most: usize,
     ) -> Result<Option<String>, EngineError> {
         match worded {
-            Some(worded) => self.translated(ways, worded, from, at_most),
+            Some(worded) => self.translated(route, worded, from, at_most),
             None => Ok(Some(String::new())),
         }
     }
@@ -256,20 +256,20 @@ impl Engine {
     /// A name or topic as the other room may show it.
     fn translated(
         &self,
-        ways: &Ways<'_>,
+        route: &TextRoute<'_>,
         worded: &RoomText,
         from: &RoomState,
         at_most: usize,
     ) -> Result<Option<String>, EngineError> {
-        let Ways {
+        let TextRoute {
             conversation,
-            place,
-            to,
+            source,
+            target,
             rooms: (here, there),
-        } = *ways;
+        } = *route;
         let others = from.readers().filter(|user| !self.is_ours(user));
-        let names = names_at(conversation, place, &from.names, others);
-        let aliases = aliases(conversation, place, to);
+        let names = names_at(conversation, source, &from.names, others);
+        let aliases = aliases(conversation, source, target);
         let map = EventMap {
             store: self.store(),
             here,
@@ -285,11 +285,11 @@ impl Engine {
     }
 }
 
-/// From which room into which.
-struct Ways<'a> {
+/// The route of a name or topic.
+struct TextRoute<'a> {
     conversation: &'a Conversation,
-    place: Place,
-    to: Place,
+    source: Place,
+    target: Place,
     rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
 }
 
