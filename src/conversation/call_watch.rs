@@ -72,7 +72,7 @@ pub enum NoRelay {
 
 impl NoRelay {
     /// What is said.
-    pub fn words(self) -> &'static str {
+    pub fn notice_text(self) -> &'static str {
         match self {
             Self::Here => {
                 "This call will probably not connect: addresses that show where you are are not \

@@ -35,15 +35,19 @@ pub(super) struct Case {
 impl Case {
     fn take(&mut self, input: &Input) {
         match input {
-            Input::Departed { place } => self.departed(*place),
+            Input::RoomLeft { place } => self.departed(*place),
             // A ghost may be there already.
-            Input::NotFollowed { to, .. } if self.is.ended => self.depart_from(to),
+            Input::UpgradeFailed { to, .. } if self.is.ended => self.depart_from(to),
             // Whatever is still said while the rooms are being left reaches nobody.
             _ if self.is.ended => {}
-            Input::Opened { heard } => self.opened(heard),
-            Input::Added { person, by, heard } => self.added(person, by, heard),
-            Input::LedBack { at, person } => self.led_back(*at, *person),
-            Input::Heard {
+            Input::Started { earlier } => self.opened(earlier),
+            Input::Added {
+                person,
+                by,
+                earlier,
+            } => self.added(person, by, earlier),
+            Input::ReturnedToRoom { at, person } => self.led_back(*at, *person),
+            Input::Event {
                 place,
                 sender,
                 event,
@@ -60,37 +64,33 @@ impl Case {
                 "leave" | "ban" => self.went(*place, user, *by_others),
                 _ => {}
             },
-            Input::Made { person, room } => self.made(*person, room),
-            Input::Furnished { person } => self.furnished(*person),
-            Input::NotFurnished { person } => self.not_furnished(*person),
-            Input::Moved { room, heard } => self.moved(room, heard),
-            Input::Called { person, name } => self.called(*person, name),
-            Input::KnownAs { person, name } => self.known_as(*person, name),
-            Input::Upgraded { place, to, by } => self.upgraded(*place, to, by),
-            Input::Followed { room } => self.followed(room),
-            Input::NotFollowed { to, by } => self.not_followed(to, by),
-            Input::Lost { person } => self.lost(*person),
-            Input::Renamed { person } => self.dress_all(Place::Portal(*person), None),
-            Input::NotCarried {
-                place,
-                event,
-                words,
-            } => self.say(
+            Input::PortalCreated { person, room } => self.made(*person, room),
+            Input::PortalReady { person } => self.furnished(*person),
+            Input::PortalFailed { person } => self.not_furnished(*person),
+            Input::OriginReplaced { room, earlier } => self.moved(room, earlier),
+            Input::Renamed { person, name } => self.called(*person, name),
+            Input::NameSeen { person, name } => self.known_as(*person, name),
+            Input::RoomUpgraded { place, to, by } => self.upgraded(*place, to, by),
+            Input::UpgradeFollowed { room } => self.followed(room),
+            Input::UpgradeFailed { to, by } => self.not_followed(to, by),
+            Input::PortalLost { person } => self.lost(*person),
+            Input::OriginRenamed { person } => self.dress_all(Place::Portal(*person), None),
+            Input::NotForwarded { place, event, text } => self.say(
                 *place,
                 Saying::NotCarried {
-                    words: words.clone(),
+                    words: text.clone(),
                 },
                 // There may be more than one thing to say about it.
-                &format!("{event} {words}"),
+                &format!("{event} {text}"),
             ),
-            Input::Closed { ghost } => self.closed(ghost),
+            Input::HandleClosed { ghost } => self.closed(ghost),
             Input::End => self.end(),
         }
     }
 
-    fn opened(&mut self, heard: &[OwnedEventId]) {
+    fn opened(&mut self, earlier: &[OwnedEventId]) {
         self.greet(|_| true);
-        self.hear_all(heard);
+        self.hear_all(earlier);
     }
 
     /// Whoever writes to somebody masked is told at once who can read it.
@@ -117,7 +117,7 @@ impl Case {
         }
     }
 
-    fn added(&mut self, person: &Participant, by: &UserId, heard: &[OwnedEventId]) {
+    fn added(&mut self, person: &Participant, by: &UserId, earlier: &[OwnedEventId]) {
         let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
         let index = match self.is.people.iter().position(same) {
             Some(index) => {
@@ -140,7 +140,7 @@ impl Case {
         if let Some(from) = self.is.person_at(Place::Origin, by)
             && self.is.people[index].takes_part()
         {
-            for event in heard {
+            for event in earlier {
                 self.carry_into(Place::Origin, from, event, vec![Place::Portal(index)]);
             }
         }
@@ -160,13 +160,13 @@ impl Case {
         }
     }
 
-    fn hear_all(&mut self, heard: &[OwnedEventId]) {
+    fn hear_all(&mut self, earlier: &[OwnedEventId]) {
         let asker = self.is.people.iter();
         let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
         let Some(sender) = asker.next().map(|person| person.user.clone()) else {
             return;
         };
-        for event in heard {
+        for event in earlier {
             self.heard(Place::Origin, &sender, event, &Heard::Event);
         }
     }
@@ -417,7 +417,7 @@ impl Case {
         self.gone(person, false);
     }
 
-    fn moved(&mut self, room: &OwnedRoomId, heard: &[OwnedEventId]) {
+    fn moved(&mut self, room: &OwnedRoomId, earlier: &[OwnedEventId]) {
         if let Some(old) = self.is.origin.replace(room.clone())
             && old != *room
         {
@@ -431,7 +431,7 @@ impl Case {
         }
         self.greet(|_| true);
         self.dress_all(Place::Origin, None);
-        self.hear_all(heard);
+        self.hear_all(earlier);
     }
 
     fn departed(&mut self, place: Place) {

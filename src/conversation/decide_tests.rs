@@ -56,7 +56,7 @@ fn new() -> Conversation {
 }
 
 fn said(place: Place, name: &str, event: &OwnedEventId) -> Input {
-    Input::Heard {
+    Input::Event {
         place,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: event.clone(),
@@ -75,11 +75,11 @@ fn member(place: Place, user: OwnedUserId, membership: &str) -> Input {
 }
 
 /// Alice has invited the ghost of `@kim`, who is masked too.
-fn kim_was_added(heard: &[OwnedEventId]) -> Input {
+fn kim_was_added(earlier: &[OwnedEventId]) -> Input {
     Input::Added {
         person: Box::new(masked("kim")),
         by: owned_user_id!("@alice:hs.test"),
-        heard: heard.to_vec(),
+        earlier: earlier.to_vec(),
     }
 }
 
@@ -101,12 +101,14 @@ fn after(mut state: Conversation, inputs: &[Input]) -> Decision {
 /// Alice and Sam talk.
 fn going_on() -> Conversation {
     let inputs = [
-        Input::Opened { heard: vec![one()] },
-        Input::Made {
+        Input::Started {
+            earlier: vec![one()],
+        },
+        Input::PortalCreated {
             person: 1,
             room: portal(),
         },
-        Input::Furnished { person: 1 },
+        Input::PortalReady { person: 1 },
         member(PORTAL, owned_user_id!("@sam:hs.test"), "join"),
     ];
     after(new(), &inputs).state.unwrap()
@@ -124,7 +126,12 @@ const SAMS: &str = "!portal:hs.test";
 
 #[test]
 fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
-    let opened = decide(new(), &Input::Opened { heard: Vec::new() });
+    let opened = decide(
+        new(),
+        &Input::Started {
+            earlier: Vec::new(),
+        },
+    );
     assert_eq!(kinds(&opened), [(ORIGIN, "relay-say")]);
     let (_, Effect::Say { saying, .. }) = &opened.effects[0] else {
         panic!("{opened:?}");
@@ -140,8 +147,8 @@ fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
 #[test]
 fn what_was_heard_at_the_door_is_carried_in_order() {
     let two = event_id!("$two").to_owned();
-    let heard = vec![one(), two.clone()];
-    let opened = decide(new(), &Input::Opened { heard });
+    let earlier = vec![one(), two.clone()];
+    let opened = decide(new(), &Input::Started { earlier });
     let carried: Vec<_> = opened
         .effects
         .iter()
@@ -184,7 +191,7 @@ fn nobody_is_carried_but_the_people_of_the_room() {
 #[test]
 fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
     for kind in [Heard::InClear, Heard::RoomCall] {
-        let input = Input::Heard {
+        let input = Input::Event {
             place: PORTAL,
             sender: owned_user_id!("@sam:hs.test"),
             event: one(),
@@ -197,7 +204,7 @@ fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
 
 #[test]
 fn what_works_instead_of_a_room_call_is_said_once_in_each_room() {
-    let call = |place, name: &str| Input::Heard {
+    let call = |place, name: &str| Input::Event {
         place,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
@@ -215,9 +222,9 @@ fn what_works_instead_of_a_room_call_is_said_once_in_each_room() {
         state = decision.state.unwrap();
     }
     // Another room has not been told.
-    let moved = Input::Moved {
+    let moved = Input::OriginReplaced {
         room: owned_room_id!("!another:hs.test"),
-        heard: Vec::new(),
+        earlier: Vec::new(),
     };
     let state = after(state, &[moved]).state.unwrap();
     assert_eq!(
@@ -243,7 +250,7 @@ fn who_left_and_starts_a_chat_from_their_side_is_invited_again() {
         going_on(),
         &member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
     );
-    let back = Input::LedBack {
+    let back = Input::ReturnedToRoom {
         at: Timestamp(9),
         person: 1,
     };
@@ -258,12 +265,14 @@ fn who_left_and_starts_a_chat_from_their_side_is_invited_again() {
 #[test]
 fn who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_that() {
     let inputs = [
-        Input::Opened { heard: vec![one()] },
-        Input::Made {
+        Input::Started {
+            earlier: vec![one()],
+        },
+        Input::PortalCreated {
             person: 1,
             room: portal(),
         },
-        Input::Furnished { person: 1 },
+        Input::PortalReady { person: 1 },
         member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
     ];
     let declined = after(new(), &inputs);
@@ -278,7 +287,7 @@ fn who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_that() {
             (SAMS, "depart"),
         ]
     );
-    let cannot_be_made = decide(going_on(), &Input::NotFurnished { person: 1 });
+    let cannot_be_made = decide(going_on(), &Input::PortalFailed { person: 1 });
     assert_eq!(cannot_be_made.effects, ended.effects);
 }
 
@@ -290,12 +299,12 @@ fn ghosts_go_only_when_the_last_room_is_left_and_nothing_is_kept_then() {
     assert!(said.effects.is_empty());
     let first = decide(
         ended,
-        &Input::Departed {
+        &Input::RoomLeft {
             place: Place::Origin,
         },
     );
     assert!(first.effects.is_empty(), "{first:?}");
-    let last = decide(first.state.unwrap(), &Input::Departed { place: PORTAL });
+    let last = decide(first.state.unwrap(), &Input::RoomLeft { place: PORTAL });
     assert_eq!(last.state, None);
     let ghosts = vec![owned_user_id!("@_dm_alice:hs.test")];
     assert_eq!(last.effects, [(portal(), Effect::Retire { ghosts })]);
@@ -310,7 +319,7 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
     assert_eq!(kinds(&left), [(SAMS, "relay-say"), (ORIGIN, "depart")]);
     let gone = decide(
         left.state.unwrap(),
-        &Input::Departed {
+        &Input::RoomLeft {
             place: Place::Origin,
         },
     );
@@ -329,9 +338,9 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
     let room = room_id!("!new:hs.test").to_owned();
     let back = decide(
         gone.state.unwrap(),
-        &Input::Moved {
+        &Input::OriginReplaced {
             room: room.clone(),
-            heard: vec![one()],
+            earlier: vec![one()],
         },
     );
     assert_eq!(
@@ -350,9 +359,9 @@ fn who_moves_to_another_room_is_not_followed_in_two() {
     let room = room_id!("!new:hs.test").to_owned();
     let moved = decide(
         going_on(),
-        &Input::Moved {
+        &Input::OriginReplaced {
             room,
-            heard: Vec::new(),
+            earlier: Vec::new(),
         },
     );
     assert_eq!(
@@ -367,7 +376,7 @@ fn who_moves_to_another_room_is_not_followed_in_two() {
 
 #[test]
 fn a_name_that_somebody_chooses_is_their_ghosts_and_no_handles() {
-    let called = |person, name: &str| Input::Called {
+    let called = |person, name: &str| Input::Renamed {
         person,
         name: name.to_owned(),
     };
@@ -384,7 +393,7 @@ fn a_name_that_somebody_chooses_is_their_ghosts_and_no_handles() {
 }
 
 fn upgraded(place: Place, to: &str) -> Input {
-    Input::Upgraded {
+    Input::RoomUpgraded {
         place,
         to: OwnedRoomId::try_from(to).unwrap(),
         by: owned_user_id!("@alice:hs.test"),
@@ -398,13 +407,13 @@ fn an_origin_is_followed_behind_what_was_said_in_it_and_left() {
     let upgraded = decide(said.state.unwrap(), &upgraded(Place::Origin, to));
     assert_eq!(kinds(&upgraded), [(ORIGIN, "follow")]);
     let room = OwnedRoomId::try_from(to).unwrap();
-    let followed = decide(upgraded.state.unwrap(), &Input::Followed { room });
+    let followed = decide(upgraded.state.unwrap(), &Input::UpgradeFollowed { room });
     assert_eq!(kinds(&followed), [(ORIGIN, "depart"), (to, "dress")]);
     let state = followed.state.unwrap();
     assert_eq!(state.origin.as_deref().map(ruma::RoomId::as_str), Some(to));
     // The old room is left: that ends nothing.
     let place = Place::Portal(usize::MAX);
-    let left = decide(state, &Input::Departed { place });
+    let left = decide(state, &Input::RoomLeft { place });
     assert!(left.effects.is_empty(), "{left:?}");
     assert!(left.state.unwrap().origin.is_some());
 }
@@ -415,7 +424,7 @@ fn where_nobody_can_follow_everybody_hears_it_and_the_conversation_stays() {
         room_id!("!new:hs.test").to_owned(),
         owned_user_id!("@alice:hs.test"),
     );
-    let not = decide(going_on(), &Input::NotFollowed { to, by });
+    let not = decide(going_on(), &Input::UpgradeFailed { to, by });
     assert_eq!(
         kinds(&not),
         [
@@ -429,7 +438,7 @@ fn where_nobody_can_follow_everybody_hears_it_and_the_conversation_stays() {
     let into_portal = decide(going_on(), &upgraded(Place::Origin, SAMS));
     assert!(into_portal.effects.is_empty(), "{into_portal:?}");
     let (to, by) = (portal(), owned_user_id!("@alice:hs.test"));
-    let not = decide(going_on(), &Input::NotFollowed { to, by });
+    let not = decide(going_on(), &Input::UpgradeFailed { to, by });
     assert!(not.effects.is_empty(), "{not:?}");
 }
 
@@ -440,20 +449,20 @@ fn what_ended_on_its_way_into_another_room_leaves_that_room_too() {
         owned_user_id!("@alice:hs.test"),
     );
     let ended = decide(going_on(), &Input::End).state.unwrap();
-    let not = decide(ended, &Input::NotFollowed { to, by });
+    let not = decide(ended, &Input::UpgradeFailed { to, by });
     assert_eq!(kinds(&not), [("!new:hs.test", "depart")]);
 }
 
 #[test]
 fn in_the_room_that_has_replaced_another_one_it_is_said_again_what_calls_work() {
-    let call = |event: &str| Input::Heard {
+    let call = |event: &str| Input::Event {
         place: Place::Origin,
         sender: owned_user_id!("@alice:hs.test"),
         event: OwnedEventId::try_from(event).unwrap(),
         kind: Heard::RoomCall,
     };
     let room = OwnedRoomId::try_from("!new:hs.test").unwrap();
-    let inputs = [call("$one"), Input::Followed { room }, call("$two")];
+    let inputs = [call("$one"), Input::UpgradeFollowed { room }, call("$two")];
     let again = after(going_on(), &inputs);
     assert_eq!(kinds(&again), [("!new:hs.test", "relay-say")]);
 }
@@ -461,12 +470,12 @@ fn in_the_room_that_has_replaced_another_one_it_is_said_again_what_calls_work() 
 #[test]
 fn who_declines_a_portal_that_was_made_anew_ends_the_conversation() {
     let inputs = [
-        Input::Lost { person: 1 },
-        Input::Made {
+        Input::PortalLost { person: 1 },
+        Input::PortalCreated {
             person: 1,
             room: room_id!("!second:hs.test").to_owned(),
         },
-        Input::Furnished { person: 1 },
+        Input::PortalReady { person: 1 },
         member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
     ];
     assert!(after(going_on(), &inputs).state.unwrap().ended);
@@ -476,26 +485,26 @@ fn who_declines_a_portal_that_was_made_anew_ends_the_conversation() {
 fn a_portal_is_made_anew_and_never_followed() {
     let replaced = decide(going_on(), &upgraded(PORTAL, "!sams-own:hs.test"));
     assert_eq!(kinds(&replaced), [(SAMS, "furnish")]);
-    let lost = decide(replaced.state.unwrap(), &Input::Lost { person: 1 });
+    let lost = decide(replaced.state.unwrap(), &Input::PortalLost { person: 1 });
     assert_eq!(kinds(&lost), [(SAMS, "depart")]);
     let inputs = [
-        Input::Made {
+        Input::PortalCreated {
             person: 1,
             room: room_id!("!second:hs.test").to_owned(),
         },
-        Input::Furnished { person: 1 },
+        Input::PortalReady { person: 1 },
         said(Place::Origin, "alice", &one()),
     ];
     let said = after(lost.state.unwrap(), &inputs);
     assert_eq!(kinds(&said), [(ORIGIN, "carry")]);
     // Who is out of the conversation gets none.
-    let gone = decide(going_on(), &Input::NotFurnished { person: 1 });
-    let gone = decide(gone.state.unwrap(), &Input::Lost { person: 1 });
+    let gone = decide(going_on(), &Input::PortalFailed { person: 1 });
+    let gone = decide(gone.state.unwrap(), &Input::PortalLost { person: 1 });
     assert!(gone.effects.is_empty(), "{gone:?}");
 }
 
 fn named(place: Place, name: &str) -> Input {
-    Input::Heard {
+    Input::Event {
         place,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
@@ -519,7 +528,7 @@ fn a_name_of_the_origin_is_every_portals_in_the_order_of_what_is_said() {
 fn a_name_of_a_portal_is_first_the_origins_and_then_the_other_portals() {
     let group = [
         kim_was_added(&[]),
-        Input::Made {
+        Input::PortalCreated {
             person: 2,
             room: room_id!("!kims:hs.test").to_owned(),
         },
@@ -528,7 +537,7 @@ fn a_name_of_a_portal_is_first_the_origins_and_then_the_other_portals() {
     let renamed = decide(group.clone(), &named(PORTAL, "sam"));
     assert_eq!(kinds(&renamed), [(SAMS, "rename")]);
     // Once that is done, by whatever may be said there, it goes on, and never back.
-    let done = decide(group, &Input::Renamed { person: 1 });
+    let done = decide(group, &Input::OriginRenamed { person: 1 });
     let cause = None;
     assert_eq!(
         done.effects,
@@ -609,7 +618,7 @@ fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_i
     let added = Input::Added {
         person: Box::new(masked("kim")),
         by: owned_user_id!("@bob:hs.test"),
-        heard: vec![one()],
+        earlier: vec![one()],
     };
     let added = decide(with_bob(), &added);
     let carried: Vec<_> = added
@@ -633,7 +642,7 @@ fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_i
 
 #[test]
 fn whoever_takes_the_mask_off_leaves_a_group_to_the_others() {
-    let closed = |name: &str| Input::Closed {
+    let closed = |name: &str| Input::HandleClosed {
         ghost: OwnedUserId::try_from(format!("@_dm_{name}:hs.test")).unwrap(),
     };
     let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
@@ -652,12 +661,12 @@ fn whoever_takes_the_mask_off_leaves_a_group_to_the_others() {
 
 #[test]
 fn a_portal_that_is_made_for_somebody_who_is_gone_is_left_again() {
-    let closed = Input::Closed {
+    let closed = Input::HandleClosed {
         ghost: owned_user_id!("@_dm_kim:hs.test"),
     };
     let state = after(with_bob(), &[kim_was_added(&[one()]), closed]).state;
     let room = room_id!("!kims:hs.test").to_owned();
-    let made = Input::Made {
+    let made = Input::PortalCreated {
         person: 3,
         room: room.clone(),
     };
@@ -675,9 +684,9 @@ fn whoever_speaks_by_two_seats_of_a_handle_is_not_heard_by_it_once_it_is_given_u
     let added = Input::Added {
         person: Box::new(alice),
         by: owned_user_id!("@bob:hs.test"),
-        heard: Vec::new(),
+        earlier: Vec::new(),
     };
-    let closed = Input::Closed {
+    let closed = Input::HandleClosed {
         ghost: owned_user_id!("@_dm_alice:hs.test"),
     };
     assert!(after(with_bob(), &[added, closed]).state.unwrap().ended);
@@ -687,7 +696,7 @@ fn whoever_speaks_by_two_seats_of_a_handle_is_not_heard_by_it_once_it_is_given_u
 fn a_handle_that_another_one_holds_now_stands_for_them() {
     let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
     let ghost = owned_user_id!("@_dm_kim:hs.test");
-    let released = Input::Closed {
+    let released = Input::HandleClosed {
         ghost: ghost.clone(),
     };
     let mut lea = masked("lea");
@@ -695,7 +704,7 @@ fn a_handle_that_another_one_holds_now_stands_for_them() {
     let added = Input::Added {
         person: Box::new(lea),
         by: owned_user_id!("@alice:hs.test"),
-        heard: Vec::new(),
+        earlier: Vec::new(),
     };
     let state = after(group, &[released, added]).state.unwrap();
     assert!(!state.people[3].takes_part() && state.people[4].takes_part());
@@ -732,8 +741,8 @@ fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
     assert!(!state.ended && !state.people[3].takes_part());
     // Nothing that was on its way brings her back.
     for late in [
-        Input::Furnished { person: 3 },
-        Input::NotFurnished { person: 3 },
+        Input::PortalReady { person: 3 },
+        Input::PortalFailed { person: 3 },
         member(Place::Portal(3), owned_user_id!("@kim:hs.test"), "join"),
     ] {
         let nothing = decide(state.clone(), &late);
@@ -749,11 +758,11 @@ fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
 fn one_masked_person_fewer_does_not_end_a_group() {
     let inputs = [
         kim_was_added(&[one()]),
-        Input::Made {
+        Input::PortalCreated {
             person: 2,
             room: room_id!("!kims:hs.test").to_owned(),
         },
-        Input::Furnished { person: 2 },
+        Input::PortalReady { person: 2 },
         member(Place::Portal(2), owned_user_id!("@kim:hs.test"), "leave"),
     ];
     let declined = after(going_on(), &inputs);
@@ -786,13 +795,13 @@ fn user() -> impl Strategy<Value = OwnedUserId> {
 fn anything() -> impl Strategy<Value = Input> {
     let event = (0..9u8).prop_map(|n| OwnedEventId::try_from(format!("$e{n}")).unwrap());
     let room = (0..3u8).prop_map(|n| OwnedRoomId::try_from(format!("!r{n}:hs.test")).unwrap());
-    let heard = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Heard {
+    let heard = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Event {
         place,
         sender,
         event,
         kind: Heard::Event,
     });
-    let named = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Heard {
+    let named = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Event {
         place,
         sender,
         event,
@@ -815,31 +824,31 @@ fn anything() -> impl Strategy<Value = Input> {
         8 => heard,
         4 => member,
         1 => named,
-        1 => (0..4usize).prop_map(|person| Input::Renamed { person }),
-        1 => (0..4usize).prop_map(|person| Input::Lost { person }),
-        1 => (0..4usize, 0..3u8).prop_map(|(person, name)| Input::Called {
+        1 => (0..4usize).prop_map(|person| Input::OriginRenamed { person }),
+        1 => (0..4usize).prop_map(|person| Input::PortalLost { person }),
+        1 => (0..4usize, 0..3u8).prop_map(|(person, name)| Input::Renamed {
             person,
             name: format!("Kim {name}"),
         }),
-        1 => (0..4usize, 0..20u8).prop_map(|(person, name)| Input::KnownAs {
+        1 => (0..4usize, 0..20u8).prop_map(|(person, name)| Input::NameSeen {
             person,
             name: format!("Alice {name}"),
         }),
-        1 => (place(), room.clone(), user()).prop_map(|(place, to, by)| Input::Upgraded {
+        1 => (place(), room.clone(), user()).prop_map(|(place, to, by)| Input::RoomUpgraded {
             place, to, by,
         }),
-        1 => room.clone().prop_map(|room| Input::Followed { room }),
-        1 => (room.clone(), user()).prop_map(|(to, by)| Input::NotFollowed { to, by }),
-        1 => Just(Input::Opened { heard: Vec::new() }),
-        1 => (0..4usize).prop_map(|person| Input::Furnished { person }),
-        1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::Made { person, room }),
-        1 => (0..4usize).prop_map(|person| Input::NotFurnished { person }),
-        1 => room.prop_map(|room| Input::Moved { room, heard: Vec::new() }),
-        1 => place().prop_map(|place| Input::Departed { place }),
+        1 => room.clone().prop_map(|room| Input::UpgradeFollowed { room }),
+        1 => (room.clone(), user()).prop_map(|(to, by)| Input::UpgradeFailed { to, by }),
+        1 => Just(Input::Started { earlier: Vec::new() }),
+        1 => (0..4usize).prop_map(|person| Input::PortalReady { person }),
+        1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::PortalCreated { person, room }),
+        1 => (0..4usize).prop_map(|person| Input::PortalFailed { person }),
+        1 => room.prop_map(|room| Input::OriginReplaced { room, earlier: Vec::new() }),
+        1 => place().prop_map(|place| Input::RoomLeft { place }),
         1 => Just(kim_was_added(&[one()])),
         1 => Just(Input::End),
-        1 => event.prop_map(|event| Input::NotCarried {
-            place: Place::Origin, event, words: "no".to_owned(),
+        1 => event.prop_map(|event| Input::NotForwarded {
+            place: Place::Origin, event, text: "no".to_owned(),
         }),
     ]
 }

@@ -66,7 +66,7 @@ impl Saying {
             Self::InClear => "That message was not encrypted, so it was not carried on. Please \
                               send it again: this chat is encrypted."
                 .to_owned(),
-            Self::RoomCall => TranslateError::MatrixRtc.words().to_owned(),
+            Self::RoomCall => TranslateError::MatrixRtc.notice_text().to_owned(),
             Self::NotCarried { words } => words.clone(),
             Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
                                   not delivered."

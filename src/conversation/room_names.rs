@@ -53,7 +53,7 @@ pub fn to_remember(
         .filter_map(|(index, person)| {
             let name = called.get(&person.user)?;
             let new = name.len() <= FORMER_NAME_BYTES_MAX && !person.known_as.contains(name);
-            new.then(|| Input::KnownAs {
+            new.then(|| Input::NameSeen {
                 person: index,
                 name: name.clone(),
             })

@@ -217,141 +217,141 @@ impl Conversation {
     }
 }
 
-/// What happened.
+/// Something that happened in or to a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The handle's ghost is in the origin; these events were heard before.
-    Opened {
-        /// What was said there already, in order.
-        heard: Vec<OwnedEventId>,
+    /// The handle's ghost is in the origin, and the conversation begins.
+    Started {
+        /// The messages that were sent there before, in order.
+        earlier: Vec<OwnedEventId>,
     },
-    /// Another masked person is in it: their handle's ghost came into the origin.
+    /// Another masked person takes part: their handle's ghost has joined the origin.
     Added {
-        /// Who.
+        /// The masked person.
         person: Box<Participant>,
-        /// Who invited the ghost.
+        /// The user who invited the ghost.
         by: OwnedUserId,
-        /// What they had said there already, in order.
-        heard: Vec<OwnedEventId>,
+        /// The messages that this user sent there before, in order.
+        earlier: Vec<OwnedEventId>,
     },
-    /// Somebody was led back to the room they have.
-    LedBack {
-        /// When.
+    /// A person who started a new chat was sent back to the room that they already have.
+    ReturnedToRoom {
+        /// The time.
         at: Timestamp,
-        /// Who; if they have left their portal they are invited again.
+        /// The person. Invited again if they have left their portal.
         person: usize,
     },
-    /// Somebody said something.
-    Heard {
-        /// Where.
+    /// An event was sent.
+    Event {
+        /// The room.
         place: Place,
-        /// Who.
+        /// The sender.
         sender: OwnedUserId,
         /// The event.
         event: OwnedEventId,
-        /// What it is.
+        /// The kind of event.
         kind: Heard,
     },
-    /// Somebody's membership of one of the rooms changed.
+    /// A user's membership of one of the rooms changed.
     Member {
-        /// Where.
+        /// The room.
         place: Place,
-        /// Whose.
+        /// The user.
         user: OwnedUserId,
         /// `join`, `invite`, `leave` or `ban`.
         membership: String,
-        /// Somebody else did it.
+        /// Whether another user changed it.
         by_others: bool,
-        /// The ghost by which the others would see them, if they are new, its name, and whether it
-        /// is made for this conversation only.
+        /// If the user is new: the ghost that shows them to the others, its name, and whether it is
+        /// made for this conversation only.
         ghost: Option<(OwnedUserId, String, bool)>,
     },
-    /// A portal is there: its owner is invited, and the ghosts of the others are in it.
-    Furnished {
-        /// Whose.
+    /// A portal is complete: its owner is invited, and the ghosts of the others are in it.
+    PortalReady {
+        /// The owner.
         person: usize,
     },
-    /// A portal's room was made.
-    Made {
-        /// Whose.
+    /// The room of a portal was created.
+    PortalCreated {
+        /// The owner.
         person: usize,
         /// The room.
         room: OwnedRoomId,
     },
     /// The asker came back with another room.
-    Moved {
+    OriginReplaced {
         /// The new origin.
         room: OwnedRoomId,
-        /// What was said there already, in order.
-        heard: Vec<OwnedEventId>,
+        /// The messages that were sent there before, in order.
+        earlier: Vec<OwnedEventId>,
     },
-    /// Something could not be carried, or not whole.
-    NotCarried {
-        /// Where it was said.
+    /// An event was not forwarded, or not completely.
+    NotForwarded {
+        /// The room where it was sent.
         place: Place,
         /// The event.
         event: OwnedEventId,
         /// What its sender is told.
-        words: String,
+        text: String,
     },
-    /// Somebody chose to be called otherwise in this conversation.
-    Called {
-        /// Who.
+    /// A person has chosen another name for this conversation.
+    Renamed {
+        /// The person.
         person: usize,
-        /// How.
+        /// The name.
         name: String,
     },
-    /// Somebody is called like this in their own room.
-    KnownAs {
-        /// Who.
+    /// A person has this display name in their own room.
+    NameSeen {
+        /// The person.
         person: usize,
-        /// How.
+        /// The name.
         name: String,
     },
     /// A room was replaced by another one (`m.room.tombstone`).
-    Upgraded {
-        /// Which.
+    RoomUpgraded {
+        /// The room.
         place: Place,
-        /// The room that is to take its place.
+        /// The room that replaces it.
         to: OwnedRoomId,
-        /// Who wants that.
+        /// The user who upgraded it.
         by: OwnedUserId,
     },
     /// The conversation goes on in the room that has replaced its origin.
-    Followed {
+    UpgradeFollowed {
         /// The new origin.
         room: OwnedRoomId,
     },
-    /// It cannot go on there.
-    NotFollowed {
-        /// The room that has replaced the origin.
+    /// The conversation cannot go on in the room that has replaced its origin.
+    UpgradeFailed {
+        /// The new room.
         to: OwnedRoomId,
-        /// Who wanted that.
+        /// The user who upgraded the origin.
         by: OwnedUserId,
     },
-    /// None of our users is in this portal any more, or it was replaced by a room of somebody else.
-    Lost {
-        /// Whose portal.
+    /// A portal has none of our users left, or was replaced by a room that is not ours.
+    PortalLost {
+        /// The owner.
         person: usize,
     },
-    /// The owner of a portal has given the conversation another name: the origin has it now.
-    Renamed {
-        /// Whose portal.
+    /// The origin has the name that the owner of a portal has given to the conversation.
+    OriginRenamed {
+        /// The owner.
         person: usize,
     },
-    /// A portal cannot be made, or its owner cannot be invited.
-    NotFurnished {
-        /// Whose.
+    /// A portal cannot be created, or its owner cannot be invited.
+    PortalFailed {
+        /// The owner.
         person: usize,
     },
-    /// One of the rooms was left by all our users.
-    Departed {
-        /// Which.
+    /// All our users have left one of the rooms.
+    RoomLeft {
+        /// The room.
         place: Place,
     },
-    /// A masked handle was released or has changed its mode, or its owner blocked somebody. Others
-    /// who are masked go on without them.
-    Closed {
+    /// A masked handle was released or has changed its mode, or its owner has blocked a participant.
+    /// Other masked people go on without them.
+    HandleClosed {
         /// The handle's ghost.
         ghost: OwnedUserId,
     },

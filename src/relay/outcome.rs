@@ -49,7 +49,7 @@ impl Remark {
     }
 
     /// The words.
-    pub fn words(self) -> &'static str {
+    pub fn notice_text(self) -> &'static str {
         match self {
             Self::WithoutReply => {
                 "The message you replied to is no longer known here, so yours was passed on \
@@ -115,7 +115,7 @@ impl TranslateError {
     }
 
     /// The words for its sender: what happened, and what to do next.
-    pub fn words(self) -> &'static str {
+    pub fn notice_text(self) -> &'static str {
         match self {
             Self::ReactionTarget => {
                 "Your reaction was not passed on: the message it belongs to is no longer known \

@@ -65,10 +65,10 @@ impl Room {
             known.person_at(place, &event.sender).map(|_| place)
         });
         let inputs: Vec<conversation::Input> = place
-            .map(|place| conversation::Input::NotCarried {
+            .map(|place| conversation::Input::NotForwarded {
                 place,
                 event: event.id.clone(),
-                words: NOT_DELIVERED.to_owned(),
+                text: NOT_DELIVERED.to_owned(),
             })
             .into_iter()
             .collect();

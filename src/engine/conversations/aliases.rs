@@ -59,7 +59,7 @@ impl Engine {
             return Ok(None);
         }
         let mut batch = Batch::new();
-        let inputs = [Input::LedBack {
+        let inputs = [Input::ReturnedToRoom {
             at: now,
             person: index,
         }];

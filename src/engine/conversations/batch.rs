@@ -72,7 +72,7 @@ impl Room {
             {
                 batch.put::<Kept>(&(self.id.clone(), event.id.clone()), json)?;
             }
-            inputs.push(Input::Heard {
+            inputs.push(Input::Event {
                 place,
                 sender: event.sender,
                 event: event.id,

@@ -62,10 +62,10 @@ impl Room {
 
 /// Who is told about a side without a relay.
 fn told(missing: &Missing) -> Vec<Input> {
-    let tell = |place, why: NoRelay| Input::NotCarried {
+    let tell = |place, why: NoRelay| Input::NotForwarded {
         place,
         event: missing.side.event.clone(),
-        words: why.words().to_owned(),
+        text: why.notice_text().to_owned(),
     };
     let here = tell(missing.side.place, NoRelay::Here);
     let there = missing.caller.map(|place| tell(place, NoRelay::There));

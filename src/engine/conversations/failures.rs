@@ -40,7 +40,7 @@ impl Room {
             (Effect::Carry { event, from, .. }, _) if let Some(conversation) = conversation => {
                 let place = place.unwrap_or_else(|| conversation.home(*from));
                 self.forget_kept(conversation, event, batch)?;
-                let words = match error {
+                let text = match error {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
                         DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
@@ -52,17 +52,17 @@ impl Room {
                     EngineError::Decrypt(_) => return Ok(Vec::new()),
                     _ => NOT_DELIVERED,
                 };
-                vec![Input::NotCarried {
+                vec![Input::NotForwarded {
                     place,
                     event: event.clone(),
-                    words: words.to_owned(),
+                    text: text.to_owned(),
                 }]
             }
-            (Effect::Follow { to, by }, _) => vec![Input::NotFollowed {
+            (Effect::Follow { to, by }, _) => vec![Input::UpgradeFailed {
                 to: to.clone(),
                 by: by.clone(),
             }],
-            (Effect::Furnish { person }, _) => vec![Input::NotFurnished { person: *person }],
+            (Effect::Furnish { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })
     }

@@ -70,10 +70,10 @@ impl Room {
         let parsed = kept
             .as_deref()
             .and_then(|json| RoomEvent::parse(json, Some(&self.id)));
-        let said = |words: &str| Input::NotCarried {
+        let said = |text: &str| Input::NotForwarded {
             place: route.source,
             event: event.clone(),
-            words: words.to_owned(),
+            text: text.to_owned(),
         };
         let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
             return Ok((false, vec![said(NOT_DELIVERED)]));
@@ -109,7 +109,7 @@ impl Room {
             }
             // As if it had come in clear: such a call begins with an event of each kind.
             Err(TranslateError::MatrixRtc) => {
-                let room_call = Input::Heard {
+                let room_call = Input::Event {
                     place: route.source,
                     sender: sender.user.clone(),
                     event: event.clone(),
@@ -121,14 +121,14 @@ impl Room {
             Err(why @ TranslateError::LiveLocation) => {
                 let begun = content["m.relates_to"]["event_id"].as_str();
                 let begun = begun.and_then(|event| event.try_into().ok());
-                let once = Input::NotCarried {
+                let once = Input::NotForwarded {
                     place: route.source,
                     event: begun.unwrap_or_else(|| event.clone()),
-                    words: why.words().to_owned(),
+                    text: why.notice_text().to_owned(),
                 };
                 return Ok((false, vec![once]));
             }
-            Err(why) => return Ok((false, vec![said(why.words())])),
+            Err(why) => return Ok((false, vec![said(why.notice_text())])),
         };
         if translated
             .remarks
@@ -181,7 +181,7 @@ impl Room {
             engine.now(),
         )?;
         let remarks = translated.remarks.iter();
-        let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.words())).collect();
+        let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
         if hide_addresses {
             let kind = &translated.event_type;
             inputs.extend(self.watch_call(conversation, event, route, kind, &content));

@@ -95,7 +95,7 @@ impl Room {
             },
             known_as: Vec::new(),
         };
-        let heard = self.what_was_heard(is);
+        let earlier = self.what_was_heard(is);
         let known = match (&self.record.seat, is.direct) {
             (Some(seat), _) => engine.store().get::<Conversations>(&seat.conversation)?,
             (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
@@ -110,12 +110,19 @@ impl Room {
             Some(known) if self.record.seat.is_some() => {
                 let person = Box::new(masked);
                 let by = is.invite.asker.clone();
-                (known, Input::Added { person, by, heard })
+                (
+                    known,
+                    Input::Added {
+                        person,
+                        by,
+                        earlier,
+                    },
+                )
             }
             // Only where the asker is the one in the origin: the owner's portal cannot move here.
             Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
                 let room = self.id.clone();
-                (known, Input::Moved { room, heard })
+                (known, Input::OriginReplaced { room, earlier })
             }
             _ => {
                 let now = engine.now();
@@ -140,7 +147,7 @@ impl Room {
                 new.people
                     .sort_by_key(|person| person.user != is.invite.asker);
                 new.people.push(masked);
-                (new, Input::Opened { heard })
+                (new, Input::Started { earlier })
             }
         };
         let seat = self.record.seat.get_or_insert_with(|| SeatHere {
@@ -238,13 +245,13 @@ impl Room {
             None if is_state(&event, "m.room.tombstone") => {
                 let to = event.content["replacement_room"].as_str();
                 let to = to.and_then(|to| to.try_into().ok());
-                to.map(|to| Input::Upgraded {
+                to.map(|to| Input::RoomUpgraded {
                     place,
                     to,
                     by: event.sender.clone(),
                 })
             }
-            None => heard(&event).map(|kind| Input::Heard {
+            None => heard(&event).map(|kind| Input::Event {
                 place,
                 sender: event.sender.clone(),
                 event: event.id.clone(),
@@ -255,7 +262,7 @@ impl Room {
             return self.settle(batch, []);
         };
         // What is for nobody is not kept.
-        let keep = matches!(&input, Input::Heard { sender, kind: Heard::Event, .. }
+        let keep = matches!(&input, Input::Event { sender, kind: Heard::Event, .. }
             if conversation.person_at(place, sender).is_some()
                 && !conversation.others(place).is_empty());
         if keep {

@@ -29,7 +29,7 @@ impl Room {
         let place = conversation.and_then(|known| known.place_of(&self.id));
         let Some(seat) = seat.filter(|seat| seat.conversation == id).cloned() else {
             // The portal is not complete yet: a ghost that comes in later leaves at once.
-            let departed = place.map(|place| Input::Departed { place });
+            let departed = place.map(|place| Input::RoomLeft { place });
             return Ok(departed.into_iter().collect());
         };
         self.deliveries.forget();
@@ -48,14 +48,14 @@ impl Room {
         }
         self.record.seat = None;
         if let Some(place) = place {
-            return Ok(vec![Input::Departed { place }]);
+            return Ok(vec![Input::RoomLeft { place }]);
         }
         let mut inputs = match conversation {
             Some(conversation) if !conversation.ended => self.said_too_late(conversation)?,
             _ => Vec::new(),
         };
         // A room that was moved away from: its record is to be written all the same.
-        inputs.push(Input::Departed {
+        inputs.push(Input::RoomLeft {
             place: Place::Portal(usize::MAX),
         });
         Ok(inputs)

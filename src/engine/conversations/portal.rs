@@ -101,7 +101,7 @@ impl Room {
                 .await?;
         }
         engine.0.views.outdate(&room);
-        inputs.push(Input::Furnished { person });
+        inputs.push(Input::PortalReady { person });
         Ok(inputs)
     }
 }
@@ -135,7 +135,7 @@ impl Engine {
         };
         self.machines().expect_room(&host.ghost, &room).await?;
         let mut batch = Batch::new();
-        let made = Input::Made {
+        let made = Input::PortalCreated {
             person,
             room: room.clone(),
         };

@@ -37,10 +37,10 @@ impl Room {
         };
         let (all, mut inputs) = self.engine.dress_portal(conversation, person, room).await?;
         if let (false, Some(event)) = (all, cause) {
-            inputs.push(Input::NotCarried {
+            inputs.push(Input::NotForwarded {
                 place: Place::Origin,
                 event: event.clone(),
-                words: NAMES_SOMEBODY.to_owned(),
+                text: NAMES_SOMEBODY.to_owned(),
             });
         }
         Ok(inputs)
@@ -71,21 +71,21 @@ impl Room {
         };
         let mut inputs = to_remember(conversation, place, &here.names);
         let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.id);
-        let words = match renamed.await {
+        let text = match renamed.await {
             Ok(None) => {
-                inputs.push(Input::Renamed { person });
+                inputs.push(Input::OriginRenamed { person });
                 return Ok(inputs);
             }
-            Ok(Some(words)) => words,
+            Ok(Some(text)) => text,
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => MAY_NOT,
         };
         let dressed = engine.dress_portal(conversation, person, &self.id);
         inputs.extend(dressed.await?.1);
-        inputs.push(Input::NotCarried {
+        inputs.push(Input::NotForwarded {
             place,
             event: event.clone(),
-            words: words.to_owned(),
+            text: text.to_owned(),
         });
         Ok(inputs)
     }
@@ -105,7 +105,7 @@ impl Engine {
                 continue;
             };
             let mut batch = Batch::new();
-            let called = Input::Called {
+            let called = Input::Renamed {
                 person,
                 name: name.to_owned(),
             };

@@ -98,7 +98,7 @@ impl Engine {
         person: usize,
     ) -> Result<Option<Conversation>, EngineError> {
         let mut batch = Batch::new();
-        let input = Input::Lost { person };
+        let input = Input::PortalLost { person };
         let (lock, rooms) = self.converse(conversation, &[input], &mut batch)?;
         self.store().apply(batch)?;
         drop(lock);

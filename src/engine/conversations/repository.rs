@@ -265,7 +265,7 @@ impl Engine {
                 continue;
             }
             let mut batch = Batch::new();
-            let closed = Input::Closed {
+            let closed = Input::HandleClosed {
                 ghost: ghost.clone(),
             };
             let (lock, rooms) = self.converse(&conversation.id, &[closed], &mut batch)?;

@@ -210,7 +210,7 @@ impl Talk {
 
     fn change(&self) {
         let mut batch = Batch::new();
-        let led_back = Input::LedBack {
+        let led_back = Input::ReturnedToRoom {
             at: self.engine.now(),
             person: 0,
         };

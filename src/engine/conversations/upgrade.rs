@@ -58,7 +58,7 @@ impl Room {
         let Some(place) = known.and_then(|known| known.place_of(&self.id)) else {
             return self.settle(batch, []);
         };
-        let input = Input::Upgraded { place, to, by };
+        let input = Input::RoomUpgraded { place, to, by };
         let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
         self.settle(batch, [])?;
         drop(lock);
@@ -78,7 +78,7 @@ impl Room {
         let engine = self.engine.clone();
         let not_followed = || {
             let (to, by) = (to.clone(), by.clone());
-            Ok(vec![Input::NotFollowed { to, by }])
+            Ok(vec![Input::UpgradeFailed { to, by }])
         };
         let here = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
         let ghosts: Vec<OwnedUserId> = conversation
@@ -117,7 +117,7 @@ impl Room {
         let inside = engine
             .bring_others(&ghosts, inside.clone(), to, &new)
             .await?;
-        let mut inputs = vec![Input::Followed { room: to.clone() }];
+        let mut inputs = vec![Input::UpgradeFollowed { room: to.clone() }];
         inputs.extend(came_before(conversation, &new));
         inputs.extend(engine.said_before(conversation, first, to, batch).await?);
         inputs.extend(self.said_too_late(conversation)?);
@@ -155,10 +155,10 @@ impl Room {
                 && event.kind == "m.room.encrypted"
                 && !known
             {
-                inputs.push(Input::NotCarried {
+                inputs.push(Input::NotForwarded {
                     place: conversation.home(by),
                     event: event.id,
-                    words: SAID_TOO_LATE.to_owned(),
+                    text: SAID_TOO_LATE.to_owned(),
                 });
             }
         }
@@ -374,7 +374,7 @@ impl Engine {
                 let key = (room.clone(), event.id.clone());
                 batch.put::<Kept>(&key, &json.get().to_owned())?;
             }
-            inputs.push(Input::Heard {
+            inputs.push(Input::Event {
                 place,
                 sender: event.sender,
                 event: event.id,

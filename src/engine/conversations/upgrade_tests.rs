@@ -59,7 +59,7 @@ fn who_had_left_the_old_room_and_is_in_the_new_one_is_shown_again() {
     let (before, after) = views("shared");
     let talk = conversation();
     assert!(is_successor((&old(), &before), (&new(), &after), &talk));
-    let mut talk = decide(talk, &Input::Followed { room: new() })
+    let mut talk = decide(talk, &Input::UpgradeFollowed { room: new() })
         .state
         .unwrap();
     for input in came_before(&talk, &after) {

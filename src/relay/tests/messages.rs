@@ -251,7 +251,7 @@ fn what_cannot_cross_is_refused_with_words() {
         ),
     ] {
         assert_eq!(to_sam(kind, &content), Err(why), "{kind}");
-        assert!(why.words().len() > 40, "{why:?}");
+        assert!(why.notice_text().len() > 40, "{why:?}");
     }
     let mut deep = json!(1);
     for _ in 0..120 {
