@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 
 use super::{
-    Conversation, Decision, Effect, Heard, Input, Participant, Place, Saying, Seat, Standing,
+    Conversation, Decision, Effect, EventKind, Input, Participant, Place, Saying, Seat, Standing,
 };
 use crate::clock::Timestamp;
 
@@ -167,11 +167,11 @@ impl Case {
             return;
         };
         for event in earlier {
-            self.heard(Place::Origin, &sender, event, &Heard::Event);
+            self.heard(Place::Origin, &sender, event, &EventKind::Forwardable);
         }
     }
 
-    fn heard(&mut self, place: Place, sender: &UserId, event: &OwnedEventId, kind: &Heard) {
+    fn heard(&mut self, place: Place, sender: &UserId, event: &OwnedEventId, kind: &EventKind) {
         let Some(from) = self.is.person_at(place, sender) else {
             return;
         };
@@ -180,8 +180,8 @@ impl Case {
             return;
         }
         match kind {
-            Heard::Event => self.carry(place, from, event),
-            Heard::TakenBack { of } => {
+            EventKind::Forwardable => self.carry(place, from, event),
+            EventKind::Redaction { of } => {
                 for to in self.is.others(place) {
                     let (event, of) = (event.clone(), of.clone());
                     let effect = Effect::TakeBack {
@@ -193,14 +193,14 @@ impl Case {
                     self.at(place, effect);
                 }
             }
-            Heard::InClear => self.say(place, Saying::InClear, event.as_str()),
+            EventKind::Unencrypted => self.say(place, Saying::InClear, event.as_str()),
             // Once: every member of such a call sends state again and again.
-            Heard::RoomCall if self.is.told_of_room_calls.contains(&place) => {}
-            Heard::RoomCall => {
+            EventKind::MatrixRtc if self.is.told_of_room_calls.contains(&place) => {}
+            EventKind::MatrixRtc => {
                 self.is.told_of_room_calls.push(place);
                 self.say(place, Saying::RoomCall, "room-call");
             }
-            Heard::Named => self.named(place, event),
+            EventKind::RoomInfo => self.named(place, event),
         }
     }
 

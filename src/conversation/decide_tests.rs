@@ -6,7 +6,7 @@ use ruma::{
 };
 
 use super::{
-    Conversation, Decision, Effect, Heard, Input, Participant, Place, Saying, Seat, Secret,
+    Conversation, Decision, Effect, EventKind, Input, Participant, Place, Saying, Seat, Secret,
     Standing, decide,
 };
 use crate::clock::Timestamp;
@@ -60,7 +60,7 @@ fn said(place: Place, name: &str, event: &OwnedEventId) -> Input {
         place,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: event.clone(),
-        kind: Heard::Event,
+        kind: EventKind::Forwardable,
     }
 }
 
@@ -190,7 +190,7 @@ fn nobody_is_carried_but_the_people_of_the_room() {
 
 #[test]
 fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
-    for kind in [Heard::InClear, Heard::RoomCall] {
+    for kind in [EventKind::Unencrypted, EventKind::MatrixRtc] {
         let input = Input::Event {
             place: PORTAL,
             sender: owned_user_id!("@sam:hs.test"),
@@ -208,7 +208,7 @@ fn what_works_instead_of_a_room_call_is_said_once_in_each_room() {
         place,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
-        kind: Heard::RoomCall,
+        kind: EventKind::MatrixRtc,
     };
     let mut state = going_on();
     for (place, name, told) in [
@@ -459,7 +459,7 @@ fn in_the_room_that_has_replaced_another_one_it_is_said_again_what_calls_work() 
         place: Place::Origin,
         sender: owned_user_id!("@alice:hs.test"),
         event: OwnedEventId::try_from(event).unwrap(),
-        kind: Heard::RoomCall,
+        kind: EventKind::MatrixRtc,
     };
     let room = OwnedRoomId::try_from("!new:hs.test").unwrap();
     let inputs = [call("$one"), Input::UpgradeFollowed { room }, call("$two")];
@@ -508,7 +508,7 @@ fn named(place: Place, name: &str) -> Input {
         place,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
-        kind: Heard::Named,
+        kind: EventKind::RoomInfo,
     }
 }
 
@@ -799,13 +799,13 @@ fn anything() -> impl Strategy<Value = Input> {
         place,
         sender,
         event,
-        kind: Heard::Event,
+        kind: EventKind::Forwardable,
     });
     let named = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Event {
         place,
         sender,
         event,
-        kind: Heard::Named,
+        kind: EventKind::RoomInfo,
     });
     let memberships = ["join", "leave", "ban", "invite", "knock"];
     let member = (place(), user(), 0..memberships.len(), any::<bool>()).prop_map(

@@ -18,5 +18,5 @@ pub use decide::decide;
 pub use notice::Saying;
 pub use room_names::{names_at, to_remember};
 pub use state::{
-    Conversation, Decision, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing,
+    Conversation, Decision, Effect, EventKind, Input, Participant, Place, Seat, Secret, Standing,
 };

@@ -250,7 +250,7 @@ pub enum Input {
         /// The event.
         event: OwnedEventId,
         /// The kind of event.
-        kind: Heard,
+        kind: EventKind,
     },
     /// A user's membership of one of the rooms changed.
     Member {
@@ -359,22 +359,22 @@ pub enum Input {
     End,
 }
 
-/// What an event is, as far as it can be told without reading it.
+/// The kind of an event, as far as it shows without decryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Something to carry: encrypted, or a reaction.
-    Event,
-    /// An earlier event was taken back.
-    TakenBack {
-        /// Which.
+pub enum EventKind {
+    /// An encrypted event or a reaction.
+    Forwardable,
+    /// The redaction of an earlier event.
+    Redaction {
+        /// The redacted event.
         of: OwnedEventId,
     },
-    /// A message in clear.
-    InClear,
-    /// A call in the way that cannot cross rooms.
-    RoomCall,
-    /// The room was given another name or topic.
-    Named,
+    /// A message that is not encrypted.
+    Unencrypted,
+    /// An event of a MatrixRTC call, which cannot cross rooms.
+    MatrixRtc,
+    /// A new name or topic of the room.
+    RoomInfo,
 }
 
 /// What has to be done, by the actor of one room, in order.

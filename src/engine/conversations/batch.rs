@@ -4,7 +4,7 @@
 use ruma::OwnedRoomId;
 
 use crate::{
-    conversation::{Heard, Input},
+    conversation::{EventKind, Input},
     engine::{
         EngineError,
         conversations::inputs::heard,
@@ -51,7 +51,7 @@ impl Room {
             let Some(event) = RoomEvent::parse(json, Some(&self.id)) else {
                 break;
             };
-            if event.state_key.is_some() || heard(&event) != Some(Heard::Event) {
+            if event.state_key.is_some() || heard(&event) != Some(EventKind::Forwardable) {
                 break;
             }
             taken += 1;
@@ -76,7 +76,7 @@ impl Room {
                 place,
                 sender: event.sender,
                 event: event.id,
-                kind: Heard::Event,
+                kind: EventKind::Forwardable,
             });
         }
         if taken == 0 {

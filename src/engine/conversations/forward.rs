@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
-    conversation::{Conversation, Effect, Heard, Input, Place},
+    conversation::{Conversation, Effect, EventKind, Input, Place},
     crypto::DecryptError,
     engine::{
         EngineError,
@@ -113,7 +113,7 @@ impl Room {
                     place: route.source,
                     sender: sender.user.clone(),
                     event: event.clone(),
-                    kind: Heard::RoomCall,
+                    kind: EventKind::MatrixRtc,
                 };
                 return Ok((false, vec![room_call]));
             }

@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use crate::{
     clock::Timestamp,
     conversation::{
-        Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing,
+        Conversation, Effect, EventKind, Input, Participant, Place, Seat, Secret, Standing,
     },
     directory::Mode,
     engine::{
@@ -262,7 +262,7 @@ impl Room {
             return self.settle(batch, []);
         };
         // What is for nobody is not kept.
-        let keep = matches!(&input, Input::Event { sender, kind: Heard::Event, .. }
+        let keep = matches!(&input, Input::Event { sender, kind: EventKind::Forwardable, .. }
             if conversation.person_at(place, sender).is_some()
                 && !conversation.others(place).is_empty());
         if keep {
@@ -282,23 +282,23 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
 }
 
 /// What an event is, as far as it can be told without reading it.
-pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<Heard> {
+pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<EventKind> {
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {
         // State that is emptied ends a call.
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
-        return live.then_some(Heard::RoomCall);
+        return live.then_some(EventKind::MatrixRtc);
     }
     if event.state_key.is_some() {
         let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");
-        return named.then_some(Heard::Named);
+        return named.then_some(EventKind::RoomInfo);
     }
     match kind {
-        "m.room.encrypted" | "m.reaction" => Some(Heard::Event),
-        "m.room.redaction" => event.redacts.clone().map(|of| Heard::TakenBack { of }),
+        "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
+        "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
         // Verifying a ghost is between the person and us; nothing of it is for the other side.
         kind if kind.starts_with("m.key.verification.") => None,
-        _ => Some(Heard::InClear),
+        _ => Some(EventKind::Unencrypted),
     }
 }

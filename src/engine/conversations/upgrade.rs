@@ -5,7 +5,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId
 use serde_json::{Value, json};
 
 use crate::{
-    conversation::{Conversation, Heard, Input, Place, Seat},
+    conversation::{Conversation, EventKind, Input, Place, Seat},
     engine::{
         Engine, EngineError,
         conversations::inputs::heard,
@@ -370,7 +370,7 @@ impl Engine {
                 continue;
             };
             self.mark_seen(&event.id, true, batch)?;
-            if kind == Heard::Event {
+            if kind == EventKind::Forwardable {
                 let key = (room.clone(), event.id.clone());
                 batch.put::<Kept>(&key, &json.get().to_owned())?;
             }
