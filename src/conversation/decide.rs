@@ -106,14 +106,14 @@ impl Transition {
         let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
         for handle in handles {
             let cause = format!("{opened} {handle}");
-            let saying = match (&shown_as, self.state.direct) {
+            let notice = match (&shown_as, self.state.direct) {
                 (Some(shown_as), true) => Saying::Masked {
                     handle,
                     shown_as: shown_as.clone(),
                 },
                 _ => Saying::MaskedInGroup { handle },
             };
-            self.send_notice(Place::Origin, saying, &cause);
+            self.send_notice(Place::Origin, notice, &cause);
         }
     }
 
@@ -137,11 +137,11 @@ impl Transition {
         };
         self.announce_masked(|p| p.ghost == person.ghost);
         // The others have heard it.
-        if let Some(from) = self.state.person_at(Place::Origin, by)
+        if let Some(sender) = self.state.person_at(Place::Origin, by)
             && self.state.people[index].takes_part()
         {
             for event in earlier {
-                self.forward_to(Place::Origin, from, event, vec![Place::Portal(index)]);
+                self.forward_to(Place::Origin, sender, event, vec![Place::Portal(index)]);
             }
         }
         self.ensure_all_portals(Place::Origin);
@@ -156,7 +156,7 @@ impl Transition {
             && *standing == Standing::Left
         {
             *standing = Standing::Awaited;
-            self.emit(Place::Portal(person), Effect::Furnish { person });
+            self.emit(Place::Portal(person), Effect::EnsurePortal { person });
         }
     }
 
@@ -171,30 +171,24 @@ impl Transition {
         }
     }
 
-    fn event_sent(
-        &mut self,
-        place: Place,
-        sender: &UserId,
-        event: &OwnedEventId,
-        kind: &EventKind,
-    ) {
-        let Some(from) = self.state.person_at(place, sender) else {
+    fn event_sent(&mut self, place: Place, user: &UserId, event: &OwnedEventId, kind: &EventKind) {
+        let Some(sender) = self.state.person_at(place, user) else {
             return;
         };
         // Whoever is out of it may have a room that is being left.
-        if self.state.people[from].seat.is_closed() {
+        if self.state.people[sender].seat.is_closed() {
             return;
         }
         match kind {
-            EventKind::Forwardable => self.forward(place, from, event),
+            EventKind::Forwardable => self.forward(place, sender, event),
             EventKind::Redaction { of } => {
-                for to in self.state.others(place) {
+                for target in self.state.others(place) {
                     let (event, of) = (event.clone(), of.clone());
-                    let effect = Effect::TakeBack {
+                    let effect = Effect::RedactCopy {
                         event,
                         of,
-                        from,
-                        to,
+                        sender,
+                        target,
                     };
                     self.emit(place, effect);
                 }
@@ -210,30 +204,36 @@ impl Transition {
         }
     }
 
-    fn forward(&mut self, place: Place, from: usize, event: &OwnedEventId) {
-        self.forward_to(place, from, event, self.state.others(place));
+    fn forward(&mut self, place: Place, sender: usize, event: &OwnedEventId) {
+        self.forward_to(place, sender, event, self.state.others(place));
     }
 
-    fn forward_to(&mut self, place: Place, from: usize, event: &OwnedEventId, places: Vec<Place>) {
+    fn forward_to(
+        &mut self,
+        place: Place,
+        sender: usize,
+        event: &OwnedEventId,
+        places: Vec<Place>,
+    ) {
         if places.is_empty() {
             return self.send_notice(place, Saying::NobodyThere, event.as_str());
         }
-        for to in &places {
-            if let Place::Portal(person) = *to
+        for target in &places {
+            if let Place::Portal(person) = *target
                 && let Seat::Portal { standing, .. } = &mut self.state.people[person].seat
                 && matches!(standing, Standing::Unasked | Standing::Left)
             {
                 *standing = Standing::Awaited;
-                self.emit(place, Effect::Furnish { person });
+                self.emit(place, Effect::EnsurePortal { person });
             }
         }
         let count = places.len();
-        for (nth, to) in places.into_iter().enumerate() {
-            let effect = Effect::Carry {
+        for (nth, target) in places.into_iter().enumerate() {
+            let effect = Effect::ForwardEvent {
                 event: event.clone(),
-                from,
-                to,
-                last: nth + 1 == count,
+                sender,
+                target,
+                is_last: nth + 1 == count,
             };
             self.emit(place, effect);
         }
@@ -299,7 +299,7 @@ impl Transition {
                 }
             );
             if has_room(participant) && participant.takes_part() && !left {
-                self.emit(place, Effect::Furnish { person });
+                self.emit(place, Effect::EnsurePortal { person });
             }
         }
     }
@@ -346,7 +346,7 @@ impl Transition {
             self.send_notice(place, Saying::WentAway { name: name.clone() }, &cause);
         }
         // A ghost that is not needed leaves. Whoever comes back finds the same portals.
-        self.emit(Place::Origin, Effect::Depart);
+        self.emit(Place::Origin, Effect::LeaveRoom);
     }
 
     fn handle_closed(&mut self, ghost: &UserId) {
@@ -381,7 +381,7 @@ impl Transition {
             return self.end();
         }
         self.send_notice(Place::Portal(person), Saying::Ended, "ended");
-        self.emit(Place::Portal(person), Effect::Depart);
+        self.emit(Place::Portal(person), Effect::LeaveRoom);
         let name = self.state.people[person].name.clone();
         // Whoever comes back has another portal, and may go again.
         let (origin, portal) = (
@@ -390,7 +390,7 @@ impl Transition {
         );
         let cause = format!("gone {origin} {person} {portal}");
         self.send_notice(Place::Origin, Saying::WentAway { name }, &cause);
-        self.emit(Place::Origin, Effect::Leave { person, sent_away });
+        self.emit(Place::Origin, Effect::RemoveGhost { person, sent_away });
         self.ensure_all_portals(Place::Origin);
     }
 
@@ -403,7 +403,7 @@ impl Transition {
             *room = Some(made.clone());
             // They went while it was made.
             if *standing == Standing::Gone {
-                self.effects.push((made.clone(), Effect::Depart));
+                self.effects.push((made.clone(), Effect::LeaveRoom));
             }
         }
     }
@@ -430,7 +430,7 @@ impl Transition {
             self.state
                 .told_of_room_calls
                 .retain(|it| *it != Place::Origin);
-            self.effects.push((old, Effect::Depart));
+            self.effects.push((old, Effect::LeaveRoom));
         }
         for person in &mut self.state.people {
             if let Seat::Origin { here } = &mut person.seat {
@@ -462,7 +462,7 @@ impl Transition {
             && self.is_over()
             && !ghosts.is_empty()
         {
-            self.effects.push((room, Effect::Retire { ghosts }));
+            self.effects.push((room, Effect::DeleteGhosts { ghosts }));
         }
     }
 
@@ -475,13 +475,13 @@ impl Transition {
         let portals = (0..self.state.people.len()).map(Place::Portal);
         for place in std::iter::once(Place::Origin).chain(portals) {
             self.send_notice(place, Saying::Ended, "ended");
-            self.emit(place, Effect::Depart);
+            self.emit(place, Effect::LeaveRoom);
         }
     }
 
-    pub(super) fn send_notice(&mut self, place: Place, saying: Saying, cause: &str) {
+    pub(super) fn send_notice(&mut self, place: Place, notice: Saying, cause: &str) {
         let cause = cause.to_owned();
-        self.emit(place, Effect::Say { saying, cause });
+        self.emit(place, Effect::SendNotice { notice, cause });
     }
 
     pub(super) fn emit(&mut self, place: Place, effect: Effect) {

@@ -36,7 +36,7 @@ impl Transition {
         let Some(place) = places.find(|place| self.state.room(*place).is_some()) else {
             return;
         };
-        self.emit(place, Effect::Call { person });
+        self.emit(place, Effect::SetGhostName { person });
         // A topic may say it.
         self.sync_all_portals(place, None);
     }
@@ -47,7 +47,7 @@ impl Transition {
             // Into its own portals it is not to be led.
             Place::Origin if self.state.place_of(to).is_none() => {
                 let (to, by) = (to.clone(), by.clone());
-                self.emit(place, Effect::Follow { to, by });
+                self.emit(place, Effect::FollowUpgrade { to, by });
             }
             Place::Origin => {}
             // Portals are ours to make: in somebody else's room others could be brought in. So a
@@ -59,7 +59,7 @@ impl Transition {
                     .get(person)
                     .is_some_and(Participant::takes_part)
                 {
-                    self.emit(place, Effect::Furnish { person });
+                    self.emit(place, Effect::EnsurePortal { person });
                 }
             }
         }
@@ -72,7 +72,7 @@ impl Transition {
             self.state
                 .told_of_room_calls
                 .retain(|it| *it != Place::Origin);
-            self.effects.push((old, Effect::Depart));
+            self.effects.push((old, Effect::LeaveRoom));
         }
         self.sync_all_portals(Place::Origin, None);
     }
@@ -93,7 +93,7 @@ impl Transition {
     /// Whoever has come into a room in which the conversation does not go on leaves it.
     pub(super) fn leave_room(&mut self, room: &OwnedRoomId) {
         if self.state.place_of(room).is_none() {
-            self.effects.push((room.clone(), Effect::Depart));
+            self.effects.push((room.clone(), Effect::LeaveRoom));
         }
     }
 
@@ -107,7 +107,7 @@ impl Transition {
             && let Some(old) = room.take()
         {
             *standing = Standing::Awaited;
-            self.effects.push((old, Effect::Depart));
+            self.effects.push((old, Effect::LeaveRoom));
         }
     }
 
@@ -117,7 +117,7 @@ impl Transition {
             Place::Origin => self.sync_all_portals(place, Some(event)),
             Place::Portal(_) => {
                 let event = event.clone();
-                self.emit(place, Effect::Rename { event });
+                self.emit(place, Effect::RenameOrigin { event });
             }
         }
     }
@@ -130,7 +130,7 @@ impl Transition {
                 && participant.place(person) != place
             {
                 let cause = cause.cloned();
-                self.emit(place, Effect::Dress { person, cause });
+                self.emit(place, Effect::SyncPortalInfo { person, cause });
             }
         }
     }

@@ -133,10 +133,10 @@ fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
         },
     );
     assert_eq!(kinds(&opened), [(ORIGIN, "relay-say")]);
-    let (_, Effect::Say { saying, .. }) = &opened.effects[0] else {
+    let (_, Effect::SendNotice { notice, .. }) = &opened.effects[0] else {
         panic!("{opened:?}");
     };
-    assert!(saying.plain().contains("can read it"), "{saying:?}");
+    assert!(notice.plain().contains("can read it"), "{notice:?}");
     let first = decide(opened.state.unwrap(), &said(Place::Origin, "alice", &one()));
     assert_eq!(kinds(&first), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
     // A second message does not make it again, and waits behind the first in the same outbox.
@@ -153,7 +153,7 @@ fn what_was_heard_at_the_door_is_carried_in_order() {
         .effects
         .iter()
         .filter_map(|(_, effect)| match effect {
-            Effect::Carry { event, last, .. } => Some((event.clone(), *last)),
+            Effect::ForwardEvent { event, is_last, .. } => Some((event.clone(), *is_last)),
             _ => None,
         })
         .collect();
@@ -166,11 +166,11 @@ fn both_ways_go_into_the_outbox_of_the_room_where_it_was_said() {
     assert_eq!(kinds(&answer), [(SAMS, "carry")]);
     assert_eq!(
         answer.effects[0].1,
-        Effect::Carry {
+        Effect::ForwardEvent {
             event: one(),
-            from: 1,
-            to: Place::Origin,
-            last: true,
+            sender: 1,
+            target: Place::Origin,
+            is_last: true,
         }
     );
 }
@@ -307,7 +307,7 @@ fn ghosts_go_only_when_the_last_room_is_left_and_nothing_is_kept_then() {
     let last = decide(first.state.unwrap(), &Input::RoomLeft { place: PORTAL });
     assert_eq!(last.state, None);
     let ghosts = vec![owned_user_id!("@_dm_alice:hs.test")];
-    assert_eq!(last.effects, [(portal(), Effect::Retire { ghosts })]);
+    assert_eq!(last.effects, [(portal(), Effect::DeleteGhosts { ghosts })]);
 }
 
 #[test]
@@ -329,8 +329,8 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
         &alone.effects[..],
         [(
             _,
-            Effect::Say {
-                saying: Saying::NobodyThere,
+            Effect::SendNotice {
+                notice: Saying::NobodyThere,
                 ..
             }
         )]
@@ -541,7 +541,7 @@ fn a_name_of_a_portal_is_first_the_origins_and_then_the_other_portals() {
     let cause = None;
     assert_eq!(
         done.effects,
-        [(portal(), Effect::Dress { person: 2, cause })]
+        [(portal(), Effect::SyncPortalInfo { person: 2, cause })]
     );
     let ghost = decide(going_on(), &named(PORTAL, "_dm_alice"));
     assert!(ghost.effects.is_empty(), "{ghost:?}");
@@ -570,7 +570,9 @@ fn in_a_group_everybody_is_carried_to_everybody_once() {
         .effects
         .iter()
         .filter_map(|(_, effect)| match effect {
-            Effect::Carry { to, last, .. } => Some((*to, *last)),
+            Effect::ForwardEvent {
+                target, is_last, ..
+            } => Some((*target, *is_last)),
             _ => None,
         })
         .collect();
@@ -595,7 +597,7 @@ fn nobody_can_make_us_make_ghosts_without_end() {
         let decision = decide(state, &came);
         // Nobody comes in without a word, and may read what they are not shown to read.
         let said = decision.effects.iter().filter(|(_, effect)| {
-            matches!(effect, Effect::Say { saying: Saying::Full, cause } if cause == "full")
+            matches!(effect, Effect::SendNotice { notice: Saying::Full, cause } if cause == "full")
         });
         assert_eq!(said.count(), if number < 98 { 0 } else { 2 }, "{number}");
         state = decision.state.unwrap();
@@ -625,14 +627,19 @@ fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_i
         .effects
         .iter()
         .filter_map(|(_, effect)| match effect {
-            Effect::Carry { from, to, last, .. } => Some((*from, *to, *last)),
+            Effect::ForwardEvent {
+                sender,
+                target,
+                is_last,
+                ..
+            } => Some((*sender, *target, *is_last)),
             _ => None,
         })
         .collect();
     assert_eq!(carried, [(2, Place::Portal(3), true)]);
     // Whoever was there before is not told of the others again.
     let said = added.effects.iter().filter_map(|(_, effect)| match effect {
-        Effect::Say { saying, .. } => Some(saying.clone()),
+        Effect::SendNotice { notice, .. } => Some(notice.clone()),
         _ => None,
     });
     let handle = "@kim".to_owned();
@@ -671,7 +678,7 @@ fn a_portal_that_is_made_for_somebody_who_is_gone_is_left_again() {
         room: room.clone(),
     };
     let made = decide(state.unwrap(), &made);
-    assert_eq!(made.effects, [(room, Effect::Depart)]);
+    assert_eq!(made.effects, [(room, Effect::LeaveRoom)]);
     // Until that is done nothing is carried from there.
     let said = decide(made.state.unwrap(), &said(Place::Portal(3), "kim", &one()));
     assert!(said.effects.is_empty(), "{said:?}");
@@ -717,7 +724,7 @@ fn a_handle_that_another_one_holds_now_stands_for_them() {
         ghost: None,
     };
     let gone = decide(state, &sent_away);
-    let leave = Effect::Leave {
+    let leave = Effect::RemoveGhost {
         person: 4,
         sent_away: true,
     };
@@ -867,12 +874,12 @@ proptest! {
             let mut places = Vec::new();
             let mut lasts = 0;
             for (_, effect) in &decision.effects {
-                if let Effect::Carry { to, last, from, .. } = effect {
+                if let Effect::ForwardEvent { target, is_last, sender, .. } = effect {
                     prop_assert!(!ended);
-                    prop_assert_ne!(*to, state.people[*from].place(*from));
-                    prop_assert!(!places.contains(to));
-                    places.push(*to);
-                    lasts += usize::from(*last);
+                    prop_assert_ne!(*target, state.people[*sender].place(*sender));
+                    prop_assert!(!places.contains(target));
+                    places.push(*target);
+                    lasts += usize::from(*is_last);
                 }
             }
             prop_assert_eq!(lasts, usize::from(!places.is_empty()));

@@ -377,104 +377,105 @@ pub enum EventKind {
     RoomInfo,
 }
 
-/// What has to be done, by the actor of one room, in order.
+/// Something that the actor of one room has to do. Effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Make a portal, or find it; bring everybody's ghosts into it and invite its owner.
-    Furnish {
-        /// Whose.
+    /// Create a portal or find it, bring the ghosts of the others into it and invite its owner.
+    EnsurePortal {
+        /// The owner.
         person: usize,
     },
-    /// Carry an event of this room into another one.
-    Carry {
+    /// Forward an event of this room into another one.
+    ForwardEvent {
         /// The event.
         event: OwnedEventId,
-        /// Who said it.
-        from: usize,
-        /// Where to.
-        to: Place,
-        /// It is carried nowhere else after that.
-        last: bool,
+        /// The person who sent it.
+        sender: usize,
+        /// The room that it goes to.
+        target: Place,
+        /// Whether this is the last room that the event is forwarded to.
+        is_last: bool,
     },
-    /// Take back, in another room, what was carried there.
-    TakeBack {
+    /// Redact, in another room, the copy of an event that was redacted in this one.
+    RedactCopy {
         /// The redaction.
         event: OwnedEventId,
-        /// What was taken back in this room.
+        /// The redacted event.
         of: OwnedEventId,
-        /// Who did so.
-        from: usize,
-        /// Where to.
-        to: Place,
+        /// The person who redacted it.
+        sender: usize,
+        /// The room of the copy.
+        target: Place,
     },
-    /// Say one of our own sentences here, encrypted.
-    Say {
-        /// Which.
-        saying: Saying,
-        /// What it follows from: the same is never said twice for the same cause.
+    /// Send a notice of the service to this room, encrypted.
+    SendNotice {
+        /// The notice.
+        notice: Saying,
+        /// The cause of the notice: no notice is sent twice for one cause.
         cause: String,
     },
-    /// Give somebody's ghost the name that they have now.
-    Call {
-        /// Whose.
+    /// Give the ghost of a person the name that they have now.
+    SetGhostName {
+        /// The person.
         person: usize,
     },
     /// Go on in the room that has replaced the origin, if that is possible.
-    Follow {
-        /// The room.
+    FollowUpgrade {
+        /// The new room.
         to: OwnedRoomId,
-        /// Who wants that.
+        /// The user who upgraded the origin.
         by: OwnedUserId,
     },
-    /// Name a portal as the origin is named now.
-    Dress {
-        /// Whose.
+    /// Give a portal the name and topic of the origin.
+    SyncPortalInfo {
+        /// The owner.
         person: usize,
-        /// What this follows from, if somebody did it.
+        /// The event that changed them, if a person did.
         cause: Option<OwnedEventId>,
     },
-    /// Name the origin as the owner of this portal has named it.
-    Rename {
-        /// What this follows from.
+    /// Give the origin the name that the owner of this portal has given it.
+    RenameOrigin {
+        /// The event that changed it.
         event: OwnedEventId,
     },
-    /// The ghost of somebody who is not in the conversation any more leaves this room, and destroys
-    /// the keys that it has from there.
-    Leave {
-        /// Whose.
+    /// Let the ghost of a person who no longer takes part leave this room and destroy its keys from
+    /// there.
+    RemoveGhost {
+        /// The person.
         person: usize,
-        /// Somebody has sent it away: it is not there any more, unless it was invited again.
+        /// Whether another user sent the ghost away: then it is no longer there, unless it was
+        /// invited again.
         sent_away: bool,
     },
-    /// The ghosts of this conversation leave this room and destroy its keys.
-    Depart,
-    /// The ghosts that were made for this conversation are taken away.
-    Retire {
-        /// Which.
+    /// Let all ghosts of this conversation leave this room and destroy its keys.
+    LeaveRoom,
+    /// Delete the ghosts that were made for this conversation.
+    DeleteGhosts {
+        /// The ghosts.
         ghosts: Vec<OwnedUserId>,
     },
 }
 
 impl Effect {
-    /// Whether it does nothing but show one event in another room.
-    pub fn is_carry(&self) -> bool {
-        matches!(self, Self::Carry { .. })
+    /// Whether its only effect is that an event shows in another room.
+    pub fn is_forward(&self) -> bool {
+        matches!(self, Self::ForwardEvent { .. })
     }
 
-    /// A name without any content, for logs and transaction ids.
+    /// Returns a name without any content, for logs and transaction ids.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Furnish { .. } => "furnish",
-            Self::Carry { .. } => "carry",
-            Self::TakeBack { .. } => "carry-take-back",
-            Self::Say { .. } => "relay-say",
-            Self::Call { .. } => "call",
-            Self::Follow { .. } => "follow",
-            Self::Dress { .. } => "dress",
-            Self::Rename { .. } => "rename",
-            Self::Leave { .. } => "leave",
-            Self::Depart => "depart",
-            Self::Retire { .. } => "retire",
+            Self::EnsurePortal { .. } => "furnish",
+            Self::ForwardEvent { .. } => "carry",
+            Self::RedactCopy { .. } => "carry-take-back",
+            Self::SendNotice { .. } => "relay-say",
+            Self::SetGhostName { .. } => "call",
+            Self::FollowUpgrade { .. } => "follow",
+            Self::SyncPortalInfo { .. } => "dress",
+            Self::RenameOrigin { .. } => "rename",
+            Self::RemoveGhost { .. } => "leave",
+            Self::LeaveRoom => "depart",
+            Self::DeleteGhosts { .. } => "retire",
         }
     }
 }

@@ -139,39 +139,39 @@ fn what_waits_in_an_outbox() {
         Effect::TellAsker { saying },
     ];
     let conversations = [
-        conversation::Effect::Furnish { person: 1 },
-        conversation::Effect::Carry {
+        conversation::Effect::EnsurePortal { person: 1 },
+        conversation::Effect::ForwardEvent {
             event: event(),
-            from: 0,
-            to: Place::Portal(1),
-            last: true,
+            sender: 0,
+            target: Place::Portal(1),
+            is_last: true,
         },
-        conversation::Effect::TakeBack {
+        conversation::Effect::RedactCopy {
             event: event(),
             of: event(),
-            from: 0,
-            to: Place::Origin,
+            sender: 0,
+            target: Place::Origin,
         },
-        conversation::Effect::Say {
-            saying: Saying::Ended,
+        conversation::Effect::SendNotice {
+            notice: Saying::Ended,
             cause: "cause".to_owned(),
         },
-        conversation::Effect::Call { person: 1 },
-        conversation::Effect::Follow {
+        conversation::Effect::SetGhostName { person: 1 },
+        conversation::Effect::FollowUpgrade {
             to: room(),
             by: person(),
         },
-        conversation::Effect::Dress {
+        conversation::Effect::SyncPortalInfo {
             person: 1,
             cause: Some(event()),
         },
-        conversation::Effect::Rename { event: event() },
-        conversation::Effect::Leave {
+        conversation::Effect::RenameOrigin { event: event() },
+        conversation::Effect::RemoveGhost {
             person: 1,
             sent_away: false,
         },
-        conversation::Effect::Depart,
-        conversation::Effect::Retire {
+        conversation::Effect::LeaveRoom,
+        conversation::Effect::DeleteGhosts {
             ghosts: vec![ghost()],
         },
     ];

@@ -96,7 +96,7 @@ impl Room {
             return Ok(false);
         };
         let decided_on = &self.repeatable.decided_on;
-        if !effect.is_carry() || !self.repeatable.numbers.contains(&number) {
+        if !effect.is_forward() || !self.repeatable.numbers.contains(&number) {
             return Ok(false);
         }
         Ok(self.engine.store().known::<Conversations>(conversation)? == *decided_on)

@@ -30,8 +30,8 @@ impl Room {
         let mut batch = self.finish(number);
         self.carrying = number;
         let followed = match (conversation, &effect) {
-            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await,
-            (_, Effect::Depart) => self.depart(&id, conversation, &mut batch).await,
+            (_, Effect::DeleteGhosts { ghosts }) => self.retire_ghosts(ghosts).await,
+            (_, Effect::LeaveRoom) => self.depart(&id, conversation, &mut batch).await,
             (Some(conversation), effect) => {
                 self.perform_relay(conversation, effect, &mut batch).await
             }
@@ -44,9 +44,10 @@ impl Room {
                 tracing::info!(room = %self.id, kind = effect.kind(), %error, "refused");
                 batch = self.finish(number);
                 if let Some(conversation) = conversation
-                    && let (true, Effect::Carry { from, .. }) = (conversation.ended, &effect)
+                    && let (true, Effect::ForwardEvent { sender, .. }) =
+                        (conversation.ended, &effect)
                 {
-                    self.say_too_late(conversation, *from).await;
+                    self.say_too_late(conversation, *sender).await;
                 }
                 self.not_done(conversation, &effect, &error, &mut batch)?
             }
@@ -60,10 +61,10 @@ impl Room {
         self.settle(batch, [])?;
         drop(lock);
         self.wake_others(rooms).await;
-        if let Effect::Follow { to, .. } = &effect {
+        if let Effect::FollowUpgrade { to, .. } = &effect {
             engine.wake(to);
         }
-        if effect == Effect::Depart {
+        if effect == Effect::LeaveRoom {
             engine.0.departed.notify_waiters();
         }
         Ok(())
@@ -85,28 +86,34 @@ impl Room {
             )
         );
         let at_most = match (effect, error) {
-            (Effect::Depart | Effect::Retire { .. }, _) => return true,
-            (Effect::Leave { .. }, error) => return error.is_transient(),
-            (Effect::Carry { .. }, EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay) => {
-                settings.relay.wait_for_key
-            }
+            (Effect::LeaveRoom | Effect::DeleteGhosts { .. }, _) => return true,
+            (Effect::RemoveGhost { .. }, error) => return error.is_transient(),
+            (
+                Effect::ForwardEvent { .. },
+                EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay,
+            ) => settings.relay.wait_for_key,
             // A sender whose server is silent holds up nobody else's messages.
-            (Effect::Carry { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
+            (Effect::ForwardEvent { .. }, EngineError::Decrypt(DecryptError::SenderUnknown)) => {
                 return false;
             }
             // A person without a signed device is waited for, as in an introduction.
-            (Effect::Carry { .. }, _) if cannot_read => settings.rules.wait_for_owner,
-            (Effect::Follow { .. }, _) => WAIT_FOR_INVITE,
-            (Effect::Furnish { .. } | Effect::Carry { .. } | Effect::TakeBack { .. }, _) => INSIST,
+            (Effect::ForwardEvent { .. }, _) if cannot_read => settings.rules.wait_for_owner,
+            (Effect::FollowUpgrade { .. }, _) => WAIT_FOR_INVITE,
             (
-                Effect::Say { .. }
-                | Effect::Call { .. }
-                | Effect::Dress { .. }
-                | Effect::Rename { .. },
+                Effect::EnsurePortal { .. }
+                | Effect::ForwardEvent { .. }
+                | Effect::RedactCopy { .. },
+                _,
+            ) => INSIST,
+            (
+                Effect::SendNotice { .. }
+                | Effect::SetGhostName { .. }
+                | Effect::SyncPortalInfo { .. }
+                | Effect::RenameOrigin { .. },
                 _,
             ) => INSIST_LITTLE,
         };
-        (error.is_transient() || cannot_read && matches!(effect, Effect::Carry { .. }))
+        (error.is_transient() || cannot_read && matches!(effect, Effect::ForwardEvent { .. }))
             && !self.has_insisted(number, at_most, error)
     }
 
@@ -119,64 +126,64 @@ impl Room {
         let place = match (conversation.place_of(&self.id), effect) {
             (Some(place), _) => place,
             // The conversation has moved on, and what was said here before goes where it was to.
-            (None, Effect::Carry { from, .. } | Effect::TakeBack { from, .. }) => {
-                conversation.home(*from)
+            (None, Effect::ForwardEvent { sender, .. } | Effect::RedactCopy { sender, .. }) => {
+                conversation.home(*sender)
             }
             (None, _) => return Ok(Vec::new()),
         };
         match effect {
-            Effect::Furnish { person } => self.furnish(conversation, *person).await,
-            Effect::Carry {
+            Effect::EnsurePortal { person } => self.furnish(conversation, *person).await,
+            Effect::ForwardEvent {
                 event,
-                from,
-                to,
-                last,
+                sender,
+                target,
+                is_last,
             } => {
                 let route = Route {
                     source: place,
-                    sender: *from,
-                    target: *to,
+                    sender: *sender,
+                    target: *target,
                 };
                 let (sent, inputs) = self.carry(conversation, event, &route, batch).await?;
                 self.forget_kept(conversation, event, batch)?;
-                if *last && sent {
+                if *is_last && sent {
                     self.show_delivery(conversation, place, event);
                 }
                 Ok(inputs)
             }
-            Effect::TakeBack {
+            Effect::RedactCopy {
                 event,
                 of,
-                from,
-                to,
+                sender,
+                target,
             } => {
                 let route = Route {
                     source: place,
-                    sender: *from,
-                    target: *to,
+                    sender: *sender,
+                    target: *target,
                 };
                 self.take_back_there(conversation, event, of, &route)
                     .await?;
                 Ok(Vec::new())
             }
-            Effect::Say { saying, cause } => {
-                self.say_in_conversation(conversation, place, saying, cause)
+            Effect::SendNotice { notice, cause } => {
+                self.say_in_conversation(conversation, place, notice, cause)
                     .await?;
                 Ok(Vec::new())
             }
-            Effect::Follow { to, by } => self.follow(conversation, to, by, batch).await,
-            Effect::Call { person } => {
+            Effect::FollowUpgrade { to, by } => self.follow(conversation, to, by, batch).await,
+            Effect::SetGhostName { person } => {
                 if let Some(person) = conversation.people.get(*person) {
                     self.engine.call(person).await?;
                 }
                 Ok(Vec::new())
             }
-            Effect::Dress { person, cause } => {
+            Effect::SyncPortalInfo { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
-            Effect::Leave { person, .. } => self.leave_alone(conversation, *person).await,
-            Effect::Rename { event } => self.rename(conversation, event, place).await,
-            Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
+            Effect::RemoveGhost { person, .. } => self.leave_alone(conversation, *person).await,
+            Effect::RenameOrigin { event } => self.rename(conversation, event, place).await,
+            Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Ok(Vec::new()),
         }
     }
 }

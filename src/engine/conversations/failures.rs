@@ -37,8 +37,10 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let place = conversation.and_then(|known| known.place_of(&self.id));
         Ok(match (effect, place) {
-            (Effect::Carry { event, from, .. }, _) if let Some(conversation) = conversation => {
-                let place = place.unwrap_or_else(|| conversation.home(*from));
+            (Effect::ForwardEvent { event, sender, .. }, _)
+                if let Some(conversation) = conversation =>
+            {
+                let place = place.unwrap_or_else(|| conversation.home(*sender));
                 self.forget_kept(conversation, event, batch)?;
                 let text = match error {
                     EngineError::KeyOnItsWay
@@ -58,11 +60,11 @@ impl Room {
                     text: text.to_owned(),
                 }]
             }
-            (Effect::Follow { to, by }, _) => vec![Input::UpgradeFailed {
+            (Effect::FollowUpgrade { to, by }, _) => vec![Input::UpgradeFailed {
                 to: to.clone(),
                 by: by.clone(),
             }],
-            (Effect::Furnish { person }, _) => vec![Input::PortalFailed { person: *person }],
+            (Effect::EnsurePortal { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })
     }

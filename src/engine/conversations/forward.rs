@@ -224,7 +224,7 @@ impl Room {
                 .store()
                 .scan::<Outbox>(&prefix(room), None, QUEUED)?;
             let mut queued = queued.into_iter();
-            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { to, .. }, .. } if *to == route.source);
+            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
             if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
                 return Ok(true);
             }

@@ -58,7 +58,7 @@ impl Room {
             awaited: false,
         });
         // It ended while the ghosts were on their way in.
-        let effect = Effect::Depart;
+        let effect = Effect::LeaveRoom;
         let depart = over.then_some(What::Relay {
             conversation,
             effect,

@@ -126,7 +126,7 @@ impl Talk {
         let all = self.outbox(&self.actor.room.id).into_iter();
         all.filter_map(|(_, what)| match what {
             What::Relay {
-                effect: Effect::Carry { event, .. },
+                effect: Effect::ForwardEvent { event, .. },
                 ..
             } => Some(event.to_string()),
             _ => None,
@@ -139,9 +139,9 @@ impl Talk {
         let all = self.outbox(room).into_iter();
         all.filter_map(|(_, what)| match what {
             What::Relay {
-                effect: Effect::Say { saying, .. },
+                effect: Effect::SendNotice { notice, .. },
                 ..
-            } => Some(saying),
+            } => Some(notice),
             _ => None,
         })
         .collect()
@@ -247,12 +247,12 @@ fn membership(of: &str, membership: &str, before: Option<&str>) -> Value {
     event
 }
 
-fn carry(event: &str, to: Place, last: bool) -> Effect {
-    Effect::Carry {
+fn forward(event: &str, target: Place, is_last: bool) -> Effect {
+    Effect::ForwardEvent {
         event: event.try_into().unwrap(),
-        from: 0,
-        to,
-        last,
+        sender: 0,
+        target,
+        is_last,
     }
 }
 
@@ -302,7 +302,7 @@ async fn nobody_begins_with_what_has_arrived_and_is_not_durable() {
 async fn a_room_with_something_left_to_do_keeps_its_actor() {
     let it = Talk::begun().await;
     assert!(it.engine.retire_actor(&origin()).unwrap());
-    it.put_due(Effect::Depart);
+    it.put_due(Effect::LeaveRoom);
     assert!(!it.engine.retire_actor(&origin()).unwrap());
 }
 
@@ -465,8 +465,8 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
     let mut event = message("$one", NOW);
     event["type"] = json!("m.dummy");
     it.keep(&event);
-    let first = it.put_due(carry("$one", Place::Portal(1), true));
-    let second = it.put_due(carry("$one", Place::Portal(1), true));
+    let first = it.put_due(forward("$one", Place::Portal(1), true));
+    let second = it.put_due(forward("$one", Place::Portal(1), true));
     it.carry_out(first).await;
     assert!(it.is_kept("$one"), "another one is to get it");
     it.carry_out(second).await;
@@ -487,7 +487,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
         unreadable: false,
     });
     it.actor.room.record.introductions.push(is);
-    let third = it.put_due(carry("$one", Place::Portal(1), true));
+    let third = it.put_due(forward("$one", Place::Portal(1), true));
     it.carry_out(third).await;
     assert!(it.is_kept("$one"), "Kim is to get it");
 }
@@ -495,7 +495,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
 #[tokio::test]
 async fn what_is_not_there_any_more_is_said_to_be_lost() {
     let mut it = Talk::begun().await;
-    let number = it.put_due(carry("$gone", Place::Portal(1), true));
+    let number = it.put_due(forward("$gone", Place::Portal(1), true));
     it.carry_out(number).await;
     let said = it.sayings(&origin());
     assert!(matches!(&said[..], [Saying::NotCarried { .. }]), "{said:?}");
@@ -506,7 +506,7 @@ async fn what_is_not_there_any_more_is_said_to_be_lost() {
 async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() {
     let old = room_id!("!old:hs.test").to_owned();
     let mut it = Talk::at(old.clone(), &talk()).await;
-    let number = it.put_due(carry("$queued", Place::Portal(1), true));
+    let number = it.put_due(forward("$queued", Place::Portal(1), true));
     it.carry_out(number).await;
     assert_eq!(it.sayings(&origin()).len(), 1, "tried, and not found");
 
@@ -518,7 +518,7 @@ async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() 
     batch.put::<Inbox>(&key, &arrived).unwrap();
     it.store.apply(batch).unwrap();
     it.engine.machines().provision(&sam(), "Sam").await.unwrap();
-    let number = it.put_due(Effect::Depart);
+    let number = it.put_due(Effect::LeaveRoom);
     it.carry_out(number).await;
     assert_eq!(it.sayings(&origin()).len(), 2);
 }
@@ -533,7 +533,7 @@ async fn nobody_is_invited_to_what_is_over() {
     };
     let mut it = Talk::at(origin(), &over).await;
     it.keep(&message("$one", NOW));
-    let number = it.put_due(carry("$one", Place::Portal(1), true));
+    let number = it.put_due(forward("$one", Place::Portal(1), true));
     it.carry_out(number).await;
     let log = it.fake.log();
     let made = log.iter().find(|line| line.contains("createRoom"));
@@ -581,7 +581,7 @@ impl Talk {
 
     async fn leaves(&mut self, sent_away: bool) {
         let person = 2;
-        let number = self.put_due(Effect::Leave { person, sent_away });
+        let number = self.put_due(Effect::RemoveGhost { person, sent_away });
         self.carry_out(number).await;
     }
 }
@@ -673,7 +673,7 @@ async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
 #[tokio::test]
 async fn nobody_is_invited_again_who_is_gone() {
     let (mut it, _) = without_kim().await;
-    let number = it.put_due(Effect::Furnish { person: 2 });
+    let number = it.put_due(Effect::EnsurePortal { person: 2 });
     it.carry_out(number).await;
     let log = it.fake.log();
     let made = log.iter().find(|line| line.contains("createRoom"));

@@ -203,16 +203,16 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         conversation: id.clone(),
         effect,
     };
-    let carry = effect(conversation::Effect::Carry {
+    let carry = effect(conversation::Effect::ForwardEvent {
         event: ruma::owned_event_id!("$event"),
-        from: 0,
-        to: conversation::Place::Origin,
-        last: true,
+        sender: 0,
+        target: conversation::Place::Origin,
+        is_last: true,
     });
     assert!(actor.is_repeatable(3, &carry).unwrap());
     assert!(actor.is_repeatable(4, &carry).unwrap());
     assert!(!actor.is_repeatable(5, &carry).unwrap(), "decided later");
-    let depart = effect(conversation::Effect::Depart);
+    let depart = effect(conversation::Effect::LeaveRoom);
     assert!(!actor.is_repeatable(3, &depart).unwrap());
 
     // Written again as it was.
