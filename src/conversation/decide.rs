@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 
 use super::{
-    Conversation, Decision, Effect, EventKind, Input, Participant, Place, Saying, Seat, Standing,
+    Conversation, Decision, Effect, EventKind, Input, Notice, Participant, Place, Seat, Standing,
 };
 use crate::clock::Timestamp;
 
@@ -77,9 +77,7 @@ impl Transition {
             Input::OriginRenamed { person } => self.sync_all_portals(Place::Portal(*person), None),
             Input::NotForwarded { place, event, text } => self.send_notice(
                 *place,
-                Saying::NotCarried {
-                    words: text.clone(),
-                },
+                Notice::NotForwarded { text: text.clone() },
                 // There may be more than one thing to say about it.
                 &format!("{event} {text}"),
             ),
@@ -107,11 +105,11 @@ impl Transition {
         for handle in handles {
             let cause = format!("{opened} {handle}");
             let notice = match (&shown_as, self.state.direct) {
-                (Some(shown_as), true) => Saying::Masked {
+                (Some(shown_as), true) => Notice::Masked {
                     handle,
                     shown_as: shown_as.clone(),
                 },
-                _ => Saying::MaskedInGroup { handle },
+                _ => Notice::MaskedInGroup { handle },
             };
             self.send_notice(Place::Origin, notice, &cause);
         }
@@ -193,12 +191,12 @@ impl Transition {
                     self.emit(place, effect);
                 }
             }
-            EventKind::Unencrypted => self.send_notice(place, Saying::InClear, event.as_str()),
+            EventKind::Unencrypted => self.send_notice(place, Notice::Unencrypted, event.as_str()),
             // Once: every member of such a call sends state again and again.
             EventKind::MatrixRtc if self.state.told_of_room_calls.contains(&place) => {}
             EventKind::MatrixRtc => {
                 self.state.told_of_room_calls.push(place);
-                self.send_notice(place, Saying::RoomCall, "room-call");
+                self.send_notice(place, Notice::MatrixRtc, "room-call");
             }
             EventKind::RoomInfo => self.room_info_changed(place, event),
         }
@@ -216,7 +214,7 @@ impl Transition {
         places: Vec<Place>,
     ) {
         if places.is_empty() {
-            return self.send_notice(place, Saying::NobodyThere, event.as_str());
+            return self.send_notice(place, Notice::NobodyThere, event.as_str());
         }
         for target in &places {
             if let Place::Portal(person) = *target
@@ -269,9 +267,9 @@ impl Transition {
         };
         // Each is a ghost to be made, in every portal.
         if self.state.people.len() >= PEOPLE_MAX {
-            self.send_notice(Place::Origin, Saying::Full, "full");
+            self.send_notice(Place::Origin, Notice::Full, "full");
             for portal in self.state.others(Place::Origin) {
-                self.send_notice(portal, Saying::Full, "full");
+                self.send_notice(portal, Notice::Full, "full");
             }
             return;
         }
@@ -343,7 +341,7 @@ impl Transition {
         }
         for place in self.state.others(Place::Origin) {
             let cause = format!("went {} {person}", room_name(self.state.origin.as_ref()));
-            self.send_notice(place, Saying::WentAway { name: name.clone() }, &cause);
+            self.send_notice(place, Notice::PersonLeft { name: name.clone() }, &cause);
         }
         // A ghost that is not needed leaves. Whoever comes back finds the same portals.
         self.emit(Place::Origin, Effect::LeaveRoom);
@@ -380,7 +378,7 @@ impl Transition {
         if left.next().is_none() {
             return self.end();
         }
-        self.send_notice(Place::Portal(person), Saying::Ended, "ended");
+        self.send_notice(Place::Portal(person), Notice::Ended, "ended");
         self.emit(Place::Portal(person), Effect::LeaveRoom);
         let name = self.state.people[person].name.clone();
         // Whoever comes back has another portal, and may go again.
@@ -389,7 +387,7 @@ impl Transition {
             room_name(portal.as_ref()),
         );
         let cause = format!("gone {origin} {person} {portal}");
-        self.send_notice(Place::Origin, Saying::WentAway { name }, &cause);
+        self.send_notice(Place::Origin, Notice::PersonLeft { name }, &cause);
         self.emit(Place::Origin, Effect::RemoveGhost { person, sent_away });
         self.ensure_all_portals(Place::Origin);
     }
@@ -474,12 +472,12 @@ impl Transition {
         self.state.ended = true;
         let portals = (0..self.state.people.len()).map(Place::Portal);
         for place in std::iter::once(Place::Origin).chain(portals) {
-            self.send_notice(place, Saying::Ended, "ended");
+            self.send_notice(place, Notice::Ended, "ended");
             self.emit(place, Effect::LeaveRoom);
         }
     }
 
-    pub(super) fn send_notice(&mut self, place: Place, notice: Saying, cause: &str) {
+    pub(super) fn send_notice(&mut self, place: Place, notice: Notice, cause: &str) {
         let cause = cause.to_owned();
         self.emit(place, Effect::SendNotice { notice, cause });
     }

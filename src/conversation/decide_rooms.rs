@@ -4,7 +4,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::{
-    Effect, Participant, Place, Saying, Seat, Standing,
+    Effect, Notice, Participant, Place, Seat, Standing,
     decide::{Transition, has_room},
 };
 
@@ -84,9 +84,9 @@ impl Transition {
         }
         self.leave_room(to);
         let by = by.clone();
-        self.send_notice(Place::Origin, Saying::NotFollowed { by }, to.as_str());
+        self.send_notice(Place::Origin, Notice::UpgradeFailed { by }, to.as_str());
         for place in self.state.others(Place::Origin) {
-            self.send_notice(place, Saying::OthersMoved, to.as_str());
+            self.send_notice(place, Notice::OthersUpgraded, to.as_str());
         }
     }
 

@@ -6,7 +6,7 @@ use ruma::{
 };
 
 use super::{
-    Conversation, Decision, Effect, EventKind, Input, Participant, Place, Saying, Seat, Secret,
+    Conversation, Decision, Effect, EventKind, Input, Notice, Participant, Place, Seat, Secret,
     Standing, decide,
 };
 use crate::clock::Timestamp;
@@ -136,7 +136,7 @@ fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
     let (_, Effect::SendNotice { notice, .. }) = &opened.effects[0] else {
         panic!("{opened:?}");
     };
-    assert!(notice.plain().contains("can read it"), "{notice:?}");
+    assert!(notice.text().contains("can read it"), "{notice:?}");
     let first = decide(opened.state.unwrap(), &said(Place::Origin, "alice", &one()));
     assert_eq!(kinds(&first), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
     // A second message does not make it again, and waits behind the first in the same outbox.
@@ -330,7 +330,7 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
         [(
             _,
             Effect::SendNotice {
-                notice: Saying::NobodyThere,
+                notice: Notice::NobodyThere,
                 ..
             }
         )]
@@ -597,7 +597,7 @@ fn nobody_can_make_us_make_ghosts_without_end() {
         let decision = decide(state, &came);
         // Nobody comes in without a word, and may read what they are not shown to read.
         let said = decision.effects.iter().filter(|(_, effect)| {
-            matches!(effect, Effect::SendNotice { notice: Saying::Full, cause } if cause == "full")
+            matches!(effect, Effect::SendNotice { notice: Notice::Full, cause } if cause == "full")
         });
         assert_eq!(said.count(), if number < 98 { 0 } else { 2 }, "{number}");
         state = decision.state.unwrap();
@@ -644,7 +644,7 @@ fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_i
     });
     let handle = "@kim".to_owned();
     let said: Vec<_> = said.collect();
-    assert_eq!(said, [Saying::MaskedInGroup { handle }]);
+    assert_eq!(said, [Notice::MaskedInGroup { handle }]);
 }
 
 #[test]

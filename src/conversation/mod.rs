@@ -15,7 +15,7 @@ mod state;
 
 pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use decide::decide;
-pub use notice::Saying;
+pub use notice::Notice;
 pub use room_names::{names_at, to_remember};
 pub use state::{
     Conversation, Decision, Effect, EventKind, Input, Participant, Place, Seat, Secret, Standing,

@@ -1,58 +1,58 @@
-//! What ghosts say in the rooms of a conversation, in words. Fixed sentences only, with names that
-//! were cleaned before.
+//! The notices that ghosts send to the rooms of a conversation: fixed sentences, with names that were
+//! cleaned before.
 
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
 use crate::relay::TranslateError;
 
-/// A sentence of the service, always encrypted, always to the people of one room.
+/// A notice of the service, sent encrypted to the people of one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Saying {
-    /// In the origin, when the conversation begins.
+pub enum Notice {
+    /// To the origin of a conversation of two, when it begins.
     Masked {
         /// The handle, with `@`.
         handle: String,
-        /// How the asker is called on the other side.
+        /// The name that the masked person sees the asker by.
         shown_as: String,
     },
-    /// In the origin of a group.
+    /// To the origin of a group, when a masked person joins it.
     MaskedInGroup {
         /// The handle, with `@`.
         handle: String,
     },
-    /// A message was in clear.
-    InClear,
-    /// A call that cannot cross rooms.
-    RoomCall,
-    /// Something was not carried, or not whole.
-    NotCarried {
+    /// A message was not encrypted.
+    Unencrypted,
+    /// A MatrixRTC call cannot cross rooms.
+    MatrixRtc,
+    /// An event was not forwarded, or not completely.
+    NotForwarded {
         /// What happened, and what to do next.
-        words: String,
+        text: String,
     },
-    /// Nobody is on the other side at the moment.
+    /// Nobody is on the other side.
     NobodyThere,
-    /// More people have come than a conversation can have.
+    /// The conversation has its maximum number of people.
     Full,
-    /// Somebody is not in the conversation any more.
-    WentAway {
-        /// How they are called.
+    /// A person has left the conversation.
+    PersonLeft {
+        /// Their name.
         name: String,
     },
-    /// In the origin: it was replaced by a room in which the conversation cannot go on.
-    NotFollowed {
-        /// Who replaced it, and is told by the bot if nothing can be said there.
+    /// To the origin: it was replaced by a room in which the conversation cannot go on.
+    UpgradeFailed {
+        /// The user who replaced it. The bot tells them if the notice cannot be sent to the room.
         by: OwnedUserId,
     },
-    /// The same in a portal.
-    OthersMoved,
+    /// To a portal: the origin was replaced by a room in which the conversation cannot go on.
+    OthersUpgraded,
     /// The conversation is over.
     Ended,
 }
 
-impl Saying {
-    /// The sentence in plain text.
-    pub fn plain(&self) -> String {
+impl Notice {
+    /// Returns the notice as plain text.
+    pub fn text(&self) -> String {
         match self {
             Self::Masked { handle, shown_as } => format!(
                 "{handle} is masked: you do not see their Matrix ID, and they do not see yours. \
@@ -63,11 +63,11 @@ impl Saying {
                 "{handle} is masked and takes part through me: this service carries what is \
                  written here to them and can read it on the way; it keeps none of it."
             ),
-            Self::InClear => "That message was not encrypted, so it was not carried on. Please \
+            Self::Unencrypted => "That message was not encrypted, so it was not carried on. Please \
                               send it again: this chat is encrypted."
                 .to_owned(),
-            Self::RoomCall => TranslateError::MatrixRtc.notice_text().to_owned(),
-            Self::NotCarried { words } => words.clone(),
+            Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
+            Self::NotForwarded { text } => text.clone(),
             Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
                                   not delivered."
                 .to_owned(),
@@ -76,17 +76,17 @@ impl Saying {
                            carried; but what the masked write, they can read. Please start a new \
                            chat with fewer people if that is not wanted."
                 .to_owned(),
-            Self::WentAway { name } => format!(
+            Self::PersonLeft { name } => format!(
                 "{name} has left the conversation. What you write here does not reach them unless \
                  they come back."
             ),
-            Self::NotFollowed { .. } => "This room was replaced by another one, in which this \
+            Self::UpgradeFailed { .. } => "This room was replaced by another one, in which this \
                                          conversation cannot go on yet: I am not there, it is not \
                                          encrypted, or somebody is there or invited who is not \
                                          here. Please invite me there again once nothing of that \
                                          is so any more, or start a new chat."
                 .to_owned(),
-            Self::OthersMoved => "The room of the others was replaced by another one, in which I \
+            Self::OthersUpgraded => "The room of the others was replaced by another one, in which I \
                                   am not yet. Until they invite me there, what you write may not \
                                   reach them."
                 .to_owned(),

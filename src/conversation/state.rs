@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::Saying;
+use super::Notice;
 use crate::clock::Timestamp;
 
 /// A conversation with somebody whose handle is masked: several rooms that show the same.
@@ -410,7 +410,7 @@ pub enum Effect {
     /// Send a notice of the service to this room, encrypted.
     SendNotice {
         /// The notice.
-        notice: Saying,
+        notice: Notice,
         /// The cause of the notice: no notice is sent twice for one cause.
         cause: String,
     },

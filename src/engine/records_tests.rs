@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::{
-    conversation::{Participant, Place, Saying, Seat, Secret, Standing},
+    conversation::{Notice, Participant, Place, Seat, Secret, Standing},
     introduction::{
         Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
     },
@@ -153,7 +153,7 @@ fn what_waits_in_an_outbox() {
             target: Place::Origin,
         },
         conversation::Effect::SendNotice {
-            notice: Saying::Ended,
+            notice: Notice::Ended,
             cause: "cause".to_owned(),
         },
         conversation::Effect::SetGhostName { person: 1 },
@@ -360,29 +360,29 @@ fn what_ghosts_say() {
         Reason::MayNotInvite,
     ];
     insta::assert_json_snapshot!("reasons", all_stored(reasons));
-    let sayings = [
-        Saying::Masked {
+    let notices = [
+        Notice::Masked {
             handle: "@sam".to_owned(),
             shown_as: "Alice".to_owned(),
         },
-        Saying::MaskedInGroup {
+        Notice::MaskedInGroup {
             handle: "@sam".to_owned(),
         },
-        Saying::InClear,
-        Saying::RoomCall,
-        Saying::NotCarried {
-            words: "words".to_owned(),
+        Notice::Unencrypted,
+        Notice::MatrixRtc,
+        Notice::NotForwarded {
+            text: "text".to_owned(),
         },
-        Saying::NobodyThere,
-        Saying::Full,
-        Saying::WentAway {
+        Notice::NobodyThere,
+        Notice::Full,
+        Notice::PersonLeft {
             name: "Alice".to_owned(),
         },
-        Saying::NotFollowed { by: person() },
-        Saying::OthersMoved,
-        Saying::Ended,
+        Notice::UpgradeFailed { by: person() },
+        Notice::OthersUpgraded,
+        Notice::Ended,
     ];
-    insta::assert_json_snapshot!("in_conversations", all_stored(sayings));
+    insta::assert_json_snapshot!("in_conversations", all_stored(notices));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What becomes of a message that does not reach the others, or not all of them: its sender is told.
 
 use crate::{
-    conversation::{Conversation, Effect, Input, Saying},
+    conversation::{Conversation, Effect, Input, Notice},
     crypto::{DecryptError, Distrust},
     engine::{EngineError, room::Room},
     introduction::Reason,
@@ -72,11 +72,11 @@ impl Room {
     /// What waited when the conversation ended is not delivered in silence. Once: the cause is the
     /// same for all of it.
     pub(in crate::engine) async fn say_too_late(&self, conversation: &Conversation, from: usize) {
-        let saying = Saying::NotCarried {
-            words: TOO_LATE.to_owned(),
+        let notice = Notice::NotForwarded {
+            text: TOO_LATE.to_owned(),
         };
         let home = conversation.home(from);
-        let said = self.say_in_conversation(conversation, home, &saying, "too late");
+        let said = self.say_in_conversation(conversation, home, &notice, "too late");
         if let Err(error) = said.await {
             tracing::info!(room = %self.id, %error, "nobody is told that it was too late");
         }

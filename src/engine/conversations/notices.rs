@@ -4,7 +4,7 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
-    conversation::{Conversation, Place, Saying},
+    conversation::{Conversation, Notice, Place},
     engine::{EngineError, conversations::forward::only_reader, room::Room},
 };
 
@@ -13,7 +13,7 @@ impl Room {
         &self,
         conversation: &Conversation,
         place: Place,
-        saying: &Saying,
+        notice: &Notice,
         cause: &str,
     ) -> Result<(), EngineError> {
         let Some(ghost) = self.speaker(conversation, place) else {
@@ -21,17 +21,17 @@ impl Room {
         };
         let content = json!({
             "msgtype": "m.notice",
-            "body": saying.plain(),
+            "body": notice.text(),
             "m.mentions": {},
         });
         let cause = format!("{} {cause}", conversation.id);
         let transaction = self.transaction_id(&ghost, "relay-say", &cause);
         let must_read = only_reader(conversation, place);
         let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
-        match (said.await, saying) {
+        match (said.await, notice) {
             // Nobody speaks in a room that was replaced.
-            (Err(error), Saying::NotFollowed { by }) if !error.is_transient() => {
-                self.tell_by_bot(by, saying, &cause).await
+            (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
+                self.tell_by_bot(by, notice, &cause).await
             }
             (said, _) => said.map(drop),
         }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     conversation::{
-        Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing,
+        Conversation, Effect, Input, Notice, Participant, Place, Seat, Secret, Standing,
     },
     engine::{
         Engine,
@@ -135,7 +135,7 @@ impl Talk {
     }
 
     /// What is to be said in a room.
-    fn sayings(&self, room: &OwnedRoomId) -> Vec<Saying> {
+    fn notices(&self, room: &OwnedRoomId) -> Vec<Notice> {
         let all = self.outbox(room).into_iter();
         all.filter_map(|(_, what)| match what {
             What::Relay {
@@ -421,8 +421,11 @@ async fn a_message_that_is_given_up_is_not_given_up_in_silence() {
     let mut it = Talk::begun().await;
     let arrived = Arrived::Event(message("$one", NOW).to_string());
     it.actor.room.give_up(1, arrived).unwrap();
-    let said = it.sayings(&origin());
-    assert!(matches!(&said[..], [Saying::NotCarried { .. }]), "{said:?}");
+    let said = it.notices(&origin());
+    assert!(
+        matches!(&said[..], [Notice::NotForwarded { .. }]),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -443,7 +446,7 @@ async fn what_is_for_nobody_is_not_kept() {
         .take_messages(&[(key, arrived)])
         .await
         .unwrap();
-    assert_eq!(it.sayings(&origin()), [Saying::NobodyThere]);
+    assert_eq!(it.notices(&origin()), [Notice::NobodyThere]);
     assert!(!it.is_kept("$one"));
 }
 
@@ -497,8 +500,11 @@ async fn what_is_not_there_any_more_is_said_to_be_lost() {
     let mut it = Talk::begun().await;
     let number = it.put_due(forward("$gone", Place::Portal(1), true));
     it.carry_out(number).await;
-    let said = it.sayings(&origin());
-    assert!(matches!(&said[..], [Saying::NotCarried { .. }]), "{said:?}");
+    let said = it.notices(&origin());
+    assert!(
+        matches!(&said[..], [Notice::NotForwarded { .. }]),
+        "{said:?}"
+    );
 }
 
 /// The asker began another chat, and the conversation goes on there.
@@ -508,7 +514,7 @@ async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() 
     let mut it = Talk::at(old.clone(), &talk()).await;
     let number = it.put_due(forward("$queued", Place::Portal(1), true));
     it.carry_out(number).await;
-    assert_eq!(it.sayings(&origin()).len(), 1, "tried, and not found");
+    assert_eq!(it.notices(&origin()).len(), 1, "tried, and not found");
 
     let mut late = message("$late", NOW);
     late["room_id"] = json!(old);
@@ -520,7 +526,7 @@ async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() 
     it.engine.machines().provision(&sam(), "Sam").await.unwrap();
     let number = it.put_due(Effect::LeaveRoom);
     it.carry_out(number).await;
-    assert_eq!(it.sayings(&origin()).len(), 2);
+    assert_eq!(it.notices(&origin()).len(), 2);
 }
 
 #[tokio::test]
@@ -665,7 +671,7 @@ async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
         assert_eq!(now.ended, talk.direct);
         assert_eq!(it.works_here(&sam()), is_there);
         if !is_there {
-            assert!(matches!(it.sayings(&portal())[..], [Saying::Ended]));
+            assert!(matches!(it.notices(&portal())[..], [Notice::Ended]));
         }
     }
 }
