@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde_json::Value;
 
-use super::Place;
+use super::RoomRole;
 use crate::{clock::Timestamp, relay::calls};
 
 /// For how long a side may look for a relay. A browser gives a relay up that has not answered for
@@ -43,7 +43,7 @@ pub struct Side {
     /// The conversation.
     pub conversation: String,
     /// Where it was sent.
-    pub place: Place,
+    pub role: RoomRole,
     /// The room of that place.
     pub room: OwnedRoomId,
     /// By whom.
@@ -58,7 +58,7 @@ pub struct Missing {
     /// Which, by its offer or answer.
     pub side: Side,
     /// Where the caller is, if that is the other side and was not told of a relay of its own.
-    pub caller: Option<Place>,
+    pub caller: Option<RoomRole>,
 }
 
 /// Words for a side that has no relay, and for the caller of one.
@@ -113,17 +113,17 @@ pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
 struct Watched {
     side: Side,
     is_caller: bool,
-    is: Standing,
+    status: SideStatus,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum SideStatus {
     /// Something was shown before an offer or an answer.
-    Unheard,
+    NotStarted,
     /// No relay was shown, until now.
     Waiting(Timestamp),
     /// A relay was shown.
-    Shown,
+    RelayShown,
     /// They were told.
     Told,
 }
@@ -160,23 +160,23 @@ impl CallWatch {
                 call.sides.push(Watched {
                     side: by.clone(),
                     is_caller: false,
-                    is: Standing::Unheard,
+                    status: SideStatus::NotStarted,
                 });
                 call.sides.len() - 1
             }
         };
         let side = call.sides.get_mut(index)?;
         if let Some(is_caller) = signs.begins
-            && side.is == Standing::Unheard
+            && side.status == SideStatus::NotStarted
         {
             side.side = by.clone();
             side.is_caller = is_caller;
-            side.is = Standing::Waiting(now + RELAY_WAIT);
+            side.status = SideStatus::Waiting(now + RELAY_WAIT);
         }
         if signs.relay {
-            side.is = Standing::Shown;
+            side.status = SideStatus::RelayShown;
         }
-        let waits = matches!(side.is, Standing::Waiting(_));
+        let waits = matches!(side.status, SideStatus::Waiting(_));
         (waits && signs.complete).then(|| call.tell(index))?
     }
 
@@ -184,8 +184,8 @@ impl CallWatch {
     pub fn next(&self, room: &RoomId) -> Option<Timestamp> {
         let sides = self.calls.iter().flat_map(|call| &call.sides);
         let of_room = sides.filter(|side| side.side.room == room);
-        let until = of_room.filter_map(|side| match side.is {
-            Standing::Waiting(until) => Some(until),
+        let until = of_room.filter_map(|side| match side.status {
+            SideStatus::Waiting(until) => Some(until),
             _ => None,
         });
         until.min()
@@ -197,7 +197,7 @@ impl CallWatch {
         for call in &mut self.calls {
             for index in 0..call.sides.len() {
                 let side = &call.sides[index];
-                let is_due = matches!(side.is, Standing::Waiting(until) if until <= now);
+                let is_due = matches!(side.status, SideStatus::Waiting(until) if until <= now);
                 if is_due && side.side.room == room {
                     overdue.extend(call.tell(index));
                 }
@@ -235,14 +235,14 @@ impl Call {
 
     fn tell(&mut self, index: usize) -> Option<Missing> {
         let side = self.sides.get_mut(index)?;
-        side.is = Standing::Told;
+        side.status = SideStatus::Told;
         let (side, is_caller) = (side.side.clone(), side.is_caller);
         let mut callers = self.sides.iter_mut().filter(|it| it.is_caller);
-        let caller = callers.find(|it| it.is != Standing::Told && !is_caller);
+        let caller = callers.find(|it| it.status != SideStatus::Told && !is_caller);
         let caller = caller.map(|it| {
             // Whatever else there is to say: that it will not connect is said once.
-            it.is = Standing::Told;
-            it.side.place
+            it.status = SideStatus::Told;
+            it.side.role
         });
         Some(Missing { side, caller })
     }

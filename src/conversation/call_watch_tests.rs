@@ -6,15 +6,15 @@ use serde_json::json;
 use super::*;
 
 const RELAY: &str = "candidate:1 1 udp 1 198.51.100.9 5 typ relay raddr 0.0.0.0 rport 9";
-const ALICE: (Place, &str) = (Place::Origin, "!origin:hs.test");
-const SAM: (Place, &str) = (Place::Portal(1), "!portal:hs.test");
+const ALICE: (RoomRole, &str) = (RoomRole::Origin, "!origin:hs.test");
+const SAM: (RoomRole, &str) = (RoomRole::Portal(1), "!portal:hs.test");
 
-fn side(conversation: &str, (place, room): (Place, &str)) -> Side {
+fn side(conversation: &str, (role, room): (RoomRole, &str)) -> Side {
     Side {
         conversation: conversation.to_owned(),
-        place,
+        role,
         room: OwnedRoomId::try_from(room).unwrap(),
-        person: usize::from(place != Place::Origin),
+        person: usize::from(role != RoomRole::Origin),
         event: event_id!("$one").to_owned(),
     }
 }
@@ -30,7 +30,7 @@ fn candidates(all: &[&str]) -> Value {
 
 fn says(
     watch: &mut CallWatch,
-    who: (Place, &str),
+    who: (RoomRole, &str),
     kind: &str,
     content: &Value,
     now: u64,
@@ -39,7 +39,7 @@ fn says(
     watch.note(&signs, &side("talk", who), Timestamp(now))
 }
 
-fn room((_, room): (Place, &str)) -> OwnedRoomId {
+fn room((_, room): (RoomRole, &str)) -> OwnedRoomId {
     OwnedRoomId::try_from(room).unwrap()
 }
 
@@ -122,7 +122,7 @@ fn the_caller_learns_of_the_other_side_unless_they_were_told_already() {
         says(&mut watch, SAM, "m.call.answer", &answer, 0);
         let told = watch.overdue(&room(SAM), later());
         assert_eq!(told.len(), 1);
-        assert_eq!(told[0].side.place, SAM.0);
+        assert_eq!(told[0].side.role, SAM.0);
         assert_eq!(told[0].caller, relay_here.then_some(ALICE.0));
     }
 }

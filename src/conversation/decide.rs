@@ -3,7 +3,8 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 
 use super::{
-    Conversation, Decision, Effect, EventKind, Input, Notice, Participant, Place, Seat, Standing,
+    Conversation, Decision, Effect, EventKind, Home, Input, Notice, Participant, PortalStatus,
+    RoomRole,
 };
 use crate::clock::Timestamp;
 
@@ -24,7 +25,7 @@ pub fn decide(state: Conversation, input: &Input) -> Decision {
 }
 
 pub(super) fn has_room(person: &Participant) -> bool {
-    matches!(&person.seat, Seat::Portal { room: Some(_), .. })
+    matches!(&person.home, Home::Portal { room: Some(_), .. })
 }
 
 pub(super) struct Transition {
@@ -35,7 +36,7 @@ pub(super) struct Transition {
 impl Transition {
     fn apply(&mut self, input: &Input) {
         match input {
-            Input::RoomLeft { place } => self.room_left(*place),
+            Input::RoomLeft { role } => self.room_left(*role),
             // A ghost may be there already.
             Input::UpgradeFailed { to, .. } if self.state.ended => self.leave_room(to),
             // Whatever is still said while the rooms are being left reaches nobody.
@@ -48,20 +49,20 @@ impl Transition {
             } => self.added(person, by, earlier),
             Input::ReturnedToRoom { at, person } => self.returned_to_room(*at, *person),
             Input::Event {
-                place,
+                role,
                 sender,
                 event,
                 kind,
-            } => self.event_sent(*place, sender, event, kind),
+            } => self.event_sent(*role, sender, event, kind),
             Input::Member {
-                place,
+                role,
                 user,
                 membership,
                 by_others,
                 ghost,
             } => match membership.as_str() {
-                "join" => self.joined(*place, user, ghost.as_ref()),
-                "leave" | "ban" => self.left(*place, user, *by_others),
+                "join" => self.joined(*role, user, ghost.as_ref()),
+                "leave" | "ban" => self.left(*role, user, *by_others),
                 _ => {}
             },
             Input::PortalCreated { person, room } => self.portal_created(*person, room),
@@ -70,13 +71,15 @@ impl Transition {
             Input::OriginReplaced { room, earlier } => self.origin_replaced(room, earlier),
             Input::Renamed { person, name } => self.renamed(*person, name),
             Input::NameSeen { person, name } => self.name_seen(*person, name),
-            Input::RoomUpgraded { place, to, by } => self.room_upgraded(*place, to, by),
+            Input::RoomUpgraded { role, to, by } => self.room_upgraded(*role, to, by),
             Input::UpgradeFollowed { room } => self.upgrade_followed(room),
             Input::UpgradeFailed { to, by } => self.upgrade_failed(to, by),
             Input::PortalLost { person } => self.portal_lost(*person),
-            Input::OriginRenamed { person } => self.sync_all_portals(Place::Portal(*person), None),
-            Input::NotForwarded { place, event, text } => self.send_notice(
-                *place,
+            Input::OriginRenamed { person } => {
+                self.sync_all_portals(RoomRole::Portal(*person), None)
+            }
+            Input::NotForwarded { role, event, text } => self.send_notice(
+                *role,
                 Notice::NotForwarded { text: text.clone() },
                 // There may be more than one thing to say about it.
                 &format!("{event} {text}"),
@@ -95,11 +98,11 @@ impl Transition {
     fn announce_masked(&mut self, by: impl Fn(&Participant) -> bool) {
         let masked = self.state.people.iter();
         let masked = masked
-            .filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part())
+            .filter(|p| matches!(p.home, Home::Portal { .. }) && p.takes_part())
             .filter(|p| by(p));
         let handles: Vec<String> = masked.map(|person| person.name.clone()).collect();
         let asker = self.state.people.iter();
-        let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
+        let mut asker = asker.filter(|p| matches!(p.home, Home::Origin { is_present: true }));
         let shown_as = asker.next().map(|person| person.name.clone());
         let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
         for handle in handles {
@@ -111,7 +114,7 @@ impl Transition {
                 },
                 _ => Notice::MaskedInGroup { handle },
             };
-            self.send_notice(Place::Origin, notice, &cause);
+            self.send_notice(RoomRole::Origin, notice, &cause);
         }
     }
 
@@ -120,10 +123,10 @@ impl Transition {
         let index = match self.state.people.iter().position(same) {
             Some(index) => {
                 // Invited again after they were gone.
-                if let Seat::Portal { standing, .. } = &mut self.state.people[index].seat
-                    && *standing == Standing::Gone
+                if let Home::Portal { status, .. } = &mut self.state.people[index].home
+                    && *status == PortalStatus::Closed
                 {
-                    *standing = Standing::Unasked;
+                    *status = PortalStatus::NotInvited;
                 }
                 index
             }
@@ -135,52 +138,63 @@ impl Transition {
         };
         self.announce_masked(|p| p.ghost == person.ghost);
         // The others have heard it.
-        if let Some(sender) = self.state.person_at(Place::Origin, by)
+        if let Some(sender) = self.state.person_at(RoomRole::Origin, by)
             && self.state.people[index].takes_part()
         {
             for event in earlier {
-                self.forward_to(Place::Origin, sender, event, vec![Place::Portal(index)]);
+                self.forward_to(
+                    RoomRole::Origin,
+                    sender,
+                    event,
+                    vec![RoomRole::Portal(index)],
+                );
             }
         }
-        self.ensure_all_portals(Place::Origin);
+        self.ensure_all_portals(RoomRole::Origin);
     }
 
     fn returned_to_room(&mut self, at: Timestamp, person: usize) {
-        self.state.led_back_at = Some(at);
+        self.state.last_return_at = Some(at);
         if let Some(Participant {
-            seat: Seat::Portal { standing, .. },
+            home: Home::Portal { status, .. },
             ..
         }) = self.state.people.get_mut(person)
-            && *standing == Standing::Left
+            && *status == PortalStatus::Left
         {
-            *standing = Standing::Awaited;
-            self.emit(Place::Portal(person), Effect::EnsurePortal { person });
+            *status = PortalStatus::InvitePending;
+            self.emit(RoomRole::Portal(person), Effect::EnsurePortal { person });
         }
     }
 
     fn forward_earlier(&mut self, earlier: &[OwnedEventId]) {
         let asker = self.state.people.iter();
-        let mut asker = asker.filter(|p| matches!(p.seat, Seat::Origin { here: true }));
+        let mut asker = asker.filter(|p| matches!(p.home, Home::Origin { is_present: true }));
         let Some(sender) = asker.next().map(|person| person.user.clone()) else {
             return;
         };
         for event in earlier {
-            self.event_sent(Place::Origin, &sender, event, &EventKind::Forwardable);
+            self.event_sent(RoomRole::Origin, &sender, event, &EventKind::Forwardable);
         }
     }
 
-    fn event_sent(&mut self, place: Place, user: &UserId, event: &OwnedEventId, kind: &EventKind) {
-        let Some(sender) = self.state.person_at(place, user) else {
+    fn event_sent(
+        &mut self,
+        role: RoomRole,
+        user: &UserId,
+        event: &OwnedEventId,
+        kind: &EventKind,
+    ) {
+        let Some(sender) = self.state.person_at(role, user) else {
             return;
         };
         // Whoever is out of it may have a room that is being left.
-        if self.state.people[sender].seat.is_closed() {
+        if self.state.people[sender].home.is_closed() {
             return;
         }
         match kind {
-            EventKind::Forwardable => self.forward(place, sender, event),
+            EventKind::Forwardable => self.forward(role, sender, event),
             EventKind::Redaction { of } => {
-                for target in self.state.others(place) {
+                for target in self.state.targets_of(role) {
                     let (event, of) = (event.clone(), of.clone());
                     let effect = Effect::RedactCopy {
                         event,
@@ -188,87 +202,87 @@ impl Transition {
                         sender,
                         target,
                     };
-                    self.emit(place, effect);
+                    self.emit(role, effect);
                 }
             }
-            EventKind::Unencrypted => self.send_notice(place, Notice::Unencrypted, event.as_str()),
+            EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
             // Once: every member of such a call sends state again and again.
-            EventKind::MatrixRtc if self.state.told_of_room_calls.contains(&place) => {}
+            EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
             EventKind::MatrixRtc => {
-                self.state.told_of_room_calls.push(place);
-                self.send_notice(place, Notice::MatrixRtc, "room-call");
+                self.state.rtc_notice_sent_in.push(role);
+                self.send_notice(role, Notice::MatrixRtc, "room-call");
             }
-            EventKind::RoomInfo => self.room_info_changed(place, event),
+            EventKind::RoomInfo => self.room_info_changed(role, event),
         }
     }
 
-    fn forward(&mut self, place: Place, sender: usize, event: &OwnedEventId) {
-        self.forward_to(place, sender, event, self.state.others(place));
+    fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {
+        self.forward_to(role, sender, event, self.state.targets_of(role));
     }
 
     fn forward_to(
         &mut self,
-        place: Place,
+        role: RoomRole,
         sender: usize,
         event: &OwnedEventId,
-        places: Vec<Place>,
+        roles: Vec<RoomRole>,
     ) {
-        if places.is_empty() {
-            return self.send_notice(place, Notice::NobodyThere, event.as_str());
+        if roles.is_empty() {
+            return self.send_notice(role, Notice::NobodyThere, event.as_str());
         }
-        for target in &places {
-            if let Place::Portal(person) = *target
-                && let Seat::Portal { standing, .. } = &mut self.state.people[person].seat
-                && matches!(standing, Standing::Unasked | Standing::Left)
+        for target in &roles {
+            if let RoomRole::Portal(person) = *target
+                && let Home::Portal { status, .. } = &mut self.state.people[person].home
+                && matches!(status, PortalStatus::NotInvited | PortalStatus::Left)
             {
-                *standing = Standing::Awaited;
-                self.emit(place, Effect::EnsurePortal { person });
+                *status = PortalStatus::InvitePending;
+                self.emit(role, Effect::EnsurePortal { person });
             }
         }
-        let count = places.len();
-        for (nth, target) in places.into_iter().enumerate() {
+        let count = roles.len();
+        for (nth, target) in roles.into_iter().enumerate() {
             let effect = Effect::ForwardEvent {
                 event: event.clone(),
                 sender,
                 target,
                 is_last: nth + 1 == count,
             };
-            self.emit(place, effect);
+            self.emit(role, effect);
         }
     }
 
     fn joined(
         &mut self,
-        place: Place,
+        role: RoomRole,
         user: &OwnedUserId,
         ghost: Option<&(OwnedUserId, String, bool)>,
     ) {
-        if let Some(person) = self.state.person_at(place, user) {
-            match &mut self.state.people[person].seat {
+        if let Some(person) = self.state.person_at(role, user) {
+            match &mut self.state.people[person].home {
                 // An invite that was answered while its portal was being closed.
-                Seat::Portal {
-                    standing: Standing::Gone,
+                Home::Portal {
+                    status: PortalStatus::Closed,
                     ..
                 } => {}
-                Seat::Portal { standing, .. } => *standing = Standing::Joined,
-                Seat::Origin { here } if !*here => {
-                    *here = true;
-                    self.ensure_all_portals(place);
+                Home::Portal { status, .. } => *status = PortalStatus::Joined,
+                Home::Origin { is_present } if !*is_present => {
+                    *is_present = true;
+                    self.ensure_all_portals(role);
                 }
-                Seat::Origin { .. } => {}
+                Home::Origin { .. } => {}
             }
             return;
         }
-        if place != Place::Origin {
+        if role != RoomRole::Origin {
             return;
         }
-        let Some((ghost, name, own_ghost)) = ghost else {
+        let Some((ghost, name, is_alias)) = ghost else {
             return;
         };
         // Each is a ghost to be made, in every portal.
         if self.state.people.len() >= PEOPLE_MAX {
-            self.send_notice(Place::Origin, Notice::Full, "full");
-            for portal in self.state.others(Place::Origin) {
+            self.send_notice(RoomRole::Origin, Notice::Full, "full");
+            for portal in self.state.targets_of(RoomRole::Origin) {
                 self.send_notice(portal, Notice::Full, "full");
             }
             return;
@@ -277,78 +291,78 @@ impl Transition {
             user: user.clone(),
             ghost: ghost.clone(),
             name: name.clone(),
-            own_ghost: *own_ghost,
-            seat: Seat::Origin { here: true },
-            known_as: Vec::new(),
+            is_alias: *is_alias,
+            home: Home::Origin { is_present: true },
+            former_names: Vec::new(),
         });
         self.state.direct = false;
-        self.ensure_all_portals(place);
+        self.ensure_all_portals(role);
     }
 
     /// Every portal that exists shows who is in the conversation now.
-    fn ensure_all_portals(&mut self, place: Place) {
+    fn ensure_all_portals(&mut self, role: RoomRole) {
         for (person, participant) in self.state.people.clone().iter().enumerate() {
             // Whoever has left is invited again when somebody says something.
             let left = matches!(
-                participant.seat,
-                Seat::Portal {
-                    standing: Standing::Left,
+                participant.home,
+                Home::Portal {
+                    status: PortalStatus::Left,
                     ..
                 }
             );
             if has_room(participant) && participant.takes_part() && !left {
-                self.emit(place, Effect::EnsurePortal { person });
+                self.emit(role, Effect::EnsurePortal { person });
             }
         }
     }
 
-    fn left(&mut self, place: Place, user: &UserId, by_others: bool) {
-        if let Some(person) = self.state.person_at(place, user) {
-            return match &mut self.state.people[person].seat {
-                Seat::Origin { here } if *here => {
-                    *here = false;
+    fn left(&mut self, role: RoomRole, user: &UserId, by_others: bool) {
+        if let Some(person) = self.state.person_at(role, user) {
+            return match &mut self.state.people[person].home {
+                Home::Origin { is_present } if *is_present => {
+                    *is_present = false;
                     self.left_origin(person);
                 }
-                Seat::Origin { .. } => {}
-                Seat::Portal { standing, .. } => match *standing {
-                    Standing::Joined => *standing = Standing::Left,
-                    Standing::Invited => self.remove_masked(person, false),
+                Home::Origin { .. } => {}
+                Home::Portal { status, .. } => match *status {
+                    PortalStatus::Joined => *status = PortalStatus::Left,
+                    PortalStatus::Invited => self.remove_masked(person, false),
                     _ => {}
                 },
             };
         }
         let shown = self.state.people.iter().enumerate();
-        let shown = shown.filter(|(index, p)| p.ghost == user && p.place(*index) != place);
+        let shown = shown.filter(|(index, p)| p.ghost == user && p.room_role(*index) != role);
         // A handle may have had another owner in this conversation.
         let shown = shown.max_by_key(|(_, p)| p.takes_part());
         let Some((person, _)) = shown else { return };
         if !by_others {
             return;
         }
-        match place {
+        match role {
             // Somebody sent the ghost of a masked person away.
-            Place::Origin => self.remove_masked(person, true),
+            RoomRole::Origin => self.remove_masked(person, true),
             // Its owner does not want the others in their portal.
-            Place::Portal(owner) => self.remove_masked(owner, false),
+            RoomRole::Portal(owner) => self.remove_masked(owner, false),
         }
     }
 
     fn left_origin(&mut self, person: usize) {
         let name = self.state.people[person].name.clone();
         let mut others = self.state.people.iter();
-        if others.any(|p| matches!(p.seat, Seat::Origin { here: true })) {
-            return self.ensure_all_portals(Place::Origin);
+        if others.any(|p| matches!(p.home, Home::Origin { is_present: true })) {
+            return self.ensure_all_portals(RoomRole::Origin);
         }
-        for place in self.state.others(Place::Origin) {
+        for role in self.state.targets_of(RoomRole::Origin) {
             let cause = format!("went {} {person}", room_name(self.state.origin.as_ref()));
-            self.send_notice(place, Notice::PersonLeft { name: name.clone() }, &cause);
+            self.send_notice(role, Notice::PersonLeft { name: name.clone() }, &cause);
         }
         // A ghost that is not needed leaves. Whoever comes back finds the same portals.
-        self.emit(Place::Origin, Effect::LeaveRoom);
+        self.emit(RoomRole::Origin, Effect::LeaveRoom);
     }
 
     fn handle_closed(&mut self, ghost: &UserId) {
-        let masked = |p: &Participant| p.ghost == ghost && matches!(p.seat, Seat::Portal { .. });
+        let masked = |p: &Participant| p.ghost == ghost && matches!(p.home, Home::Portal { .. });
         let people = &self.state.people;
         // They have begun it, and are the only one whom the others hear by this ghost.
         if people.iter().any(|p| p.ghost == ghost && !masked(p)) {
@@ -363,23 +377,23 @@ impl Transition {
     /// A masked person is out of the conversation.
     fn remove_masked(&mut self, person: usize, sent_away: bool) {
         let Some(Participant {
-            seat: Seat::Portal { standing, room },
+            home: Home::Portal { status, room },
             ..
         }) = self.state.people.get_mut(person)
         else {
             return;
         };
-        if std::mem::replace(standing, Standing::Gone) == Standing::Gone {
+        if std::mem::replace(status, PortalStatus::Closed) == PortalStatus::Closed {
             return;
         }
         let portal = room.clone();
         let left = self.state.people.iter();
-        let mut left = left.filter(|p| matches!(p.seat, Seat::Portal { .. }) && p.takes_part());
+        let mut left = left.filter(|p| matches!(p.home, Home::Portal { .. }) && p.takes_part());
         if left.next().is_none() {
             return self.end();
         }
-        self.send_notice(Place::Portal(person), Notice::Ended, "ended");
-        self.emit(Place::Portal(person), Effect::LeaveRoom);
+        self.send_notice(RoomRole::Portal(person), Notice::Ended, "ended");
+        self.emit(RoomRole::Portal(person), Effect::LeaveRoom);
         let name = self.state.people[person].name.clone();
         // Whoever comes back has another portal, and may go again.
         let (origin, portal) = (
@@ -387,20 +401,20 @@ impl Transition {
             room_name(portal.as_ref()),
         );
         let cause = format!("gone {origin} {person} {portal}");
-        self.send_notice(Place::Origin, Notice::PersonLeft { name }, &cause);
-        self.emit(Place::Origin, Effect::RemoveGhost { person, sent_away });
-        self.ensure_all_portals(Place::Origin);
+        self.send_notice(RoomRole::Origin, Notice::PersonLeft { name }, &cause);
+        self.emit(RoomRole::Origin, Effect::RemoveGhost { person, sent_away });
+        self.ensure_all_portals(RoomRole::Origin);
     }
 
     fn portal_created(&mut self, person: usize, made: &OwnedRoomId) {
         if let Some(Participant {
-            seat: Seat::Portal { room, standing },
+            home: Home::Portal { room, status },
             ..
         }) = self.state.people.get_mut(person)
         {
             *room = Some(made.clone());
             // They went while it was made.
-            if *standing == Standing::Gone {
+            if *status == PortalStatus::Closed {
                 self.effects.push((made.clone(), Effect::LeaveRoom));
             }
         }
@@ -408,12 +422,12 @@ impl Transition {
 
     fn portal_ready(&mut self, person: usize) {
         if let Some(Participant {
-            seat: Seat::Portal { standing, .. },
+            home: Home::Portal { status, .. },
             ..
         }) = self.state.people.get_mut(person)
-            && matches!(*standing, Standing::Awaited | Standing::Left)
+            && matches!(*status, PortalStatus::InvitePending | PortalStatus::Left)
         {
-            *standing = Standing::Invited;
+            *status = PortalStatus::Invited;
         }
     }
 
@@ -426,27 +440,27 @@ impl Transition {
             && old != *room
         {
             self.state
-                .told_of_room_calls
-                .retain(|it| *it != Place::Origin);
+                .rtc_notice_sent_in
+                .retain(|it| *it != RoomRole::Origin);
             self.effects.push((old, Effect::LeaveRoom));
         }
         for person in &mut self.state.people {
-            if let Seat::Origin { here } = &mut person.seat {
-                *here = true;
+            if let Home::Origin { is_present } = &mut person.home {
+                *is_present = true;
             }
         }
         self.announce_masked(|_| true);
-        self.sync_all_portals(Place::Origin, None);
+        self.sync_all_portals(RoomRole::Origin, None);
         self.forward_earlier(earlier);
     }
 
-    fn room_left(&mut self, place: Place) {
-        let left = self.state.room(place).cloned();
-        match place {
-            Place::Origin => self.state.origin = None,
-            Place::Portal(person) => {
+    fn room_left(&mut self, role: RoomRole) {
+        let left = self.state.room(role).cloned();
+        match role {
+            RoomRole::Origin => self.state.origin = None,
+            RoomRole::Portal(person) => {
                 if let Some(Participant {
-                    seat: Seat::Portal { room, .. },
+                    home: Home::Portal { room, .. },
                     ..
                 }) = self.state.people.get_mut(person)
                 {
@@ -455,7 +469,7 @@ impl Transition {
             }
         }
         // Only now nobody speaks by them any more.
-        let ghosts: Vec<OwnedUserId> = self.state.own_ghosts().cloned().collect();
+        let ghosts: Vec<OwnedUserId> = self.state.alias_ghosts().cloned().collect();
         if let Some(room) = left
             && self.is_over()
             && !ghosts.is_empty()
@@ -470,20 +484,20 @@ impl Transition {
 
     fn end(&mut self) {
         self.state.ended = true;
-        let portals = (0..self.state.people.len()).map(Place::Portal);
-        for place in std::iter::once(Place::Origin).chain(portals) {
-            self.send_notice(place, Notice::Ended, "ended");
-            self.emit(place, Effect::LeaveRoom);
+        let portals = (0..self.state.people.len()).map(RoomRole::Portal);
+        for role in std::iter::once(RoomRole::Origin).chain(portals) {
+            self.send_notice(role, Notice::Ended, "ended");
+            self.emit(role, Effect::LeaveRoom);
         }
     }
 
-    pub(super) fn send_notice(&mut self, place: Place, notice: Notice, cause: &str) {
+    pub(super) fn send_notice(&mut self, role: RoomRole, notice: Notice, cause: &str) {
         let cause = cause.to_owned();
-        self.emit(place, Effect::SendNotice { notice, cause });
+        self.emit(role, Effect::SendNotice { notice, cause });
     }
 
-    pub(super) fn emit(&mut self, place: Place, effect: Effect) {
-        if let Some(room) = self.state.room(place).cloned() {
+    pub(super) fn emit(&mut self, role: RoomRole, effect: Effect) {
+        if let Some(room) = self.state.room(role).cloned() {
             self.effects.push((room, effect));
         }
     }

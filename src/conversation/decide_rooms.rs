@@ -4,7 +4,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::{
-    Effect, Notice, Participant, Place, Seat, Standing,
+    Effect, Home, Notice, Participant, PortalStatus, RoomRole,
     decide::{Transition, has_room},
 };
 
@@ -15,12 +15,12 @@ impl Transition {
     /// Somebody's own name, never to be shown in the rooms of the others.
     pub(super) fn name_seen(&mut self, person: usize, name: &str) {
         if let Some(it) = self.state.people.get_mut(person)
-            && !it.known_as.iter().any(|known| known == name)
+            && !it.former_names.iter().any(|known| known == name)
         {
-            if it.known_as.len() >= FORMER_NAMES_MAX {
-                it.known_as.remove(0);
+            if it.former_names.len() >= FORMER_NAMES_MAX {
+                it.former_names.remove(0);
             }
-            it.known_as.push(name.to_owned());
+            it.former_names.push(name.to_owned());
         }
     }
 
@@ -28,38 +28,38 @@ impl Transition {
     /// handle is a name already.
     pub(super) fn renamed(&mut self, person: usize, name: &str) {
         match self.state.people.get_mut(person) {
-            Some(it) if it.own_ghost && it.name != name => name.clone_into(&mut it.name),
+            Some(it) if it.is_alias && it.name != name => name.clone_into(&mut it.name),
             _ => return,
         }
-        let portals = (0..self.state.people.len()).map(Place::Portal);
-        let mut places = std::iter::once(Place::Origin).chain(portals);
-        let Some(place) = places.find(|place| self.state.room(*place).is_some()) else {
+        let portals = (0..self.state.people.len()).map(RoomRole::Portal);
+        let mut roles = std::iter::once(RoomRole::Origin).chain(portals);
+        let Some(role) = roles.find(|role| self.state.room(*role).is_some()) else {
             return;
         };
-        self.emit(place, Effect::SetGhostName { person });
+        self.emit(role, Effect::SetGhostName { person });
         // A topic may say it.
-        self.sync_all_portals(place, None);
+        self.sync_all_portals(role, None);
     }
 
     /// A room says that another one has taken its place.
-    pub(super) fn room_upgraded(&mut self, place: Place, to: &OwnedRoomId, by: &OwnedUserId) {
-        match place {
+    pub(super) fn room_upgraded(&mut self, role: RoomRole, to: &OwnedRoomId, by: &OwnedUserId) {
+        match role {
             // Into its own portals it is not to be led.
-            Place::Origin if self.state.place_of(to).is_none() => {
+            RoomRole::Origin if self.state.role_of(to).is_none() => {
                 let (to, by) = (to.clone(), by.clone());
-                self.emit(place, Effect::FollowUpgrade { to, by });
+                self.emit(role, Effect::FollowUpgrade { to, by });
             }
-            Place::Origin => {}
+            RoomRole::Origin => {}
             // Portals are ours to make: in somebody else's room others could be brought in. So a
             // new one is made.
-            Place::Portal(person) => {
+            RoomRole::Portal(person) => {
                 if self
                     .state
                     .people
                     .get(person)
                     .is_some_and(Participant::takes_part)
                 {
-                    self.emit(place, Effect::EnsurePortal { person });
+                    self.emit(role, Effect::EnsurePortal { person });
                 }
             }
         }
@@ -70,29 +70,29 @@ impl Transition {
             && old != *room
         {
             self.state
-                .told_of_room_calls
-                .retain(|it| *it != Place::Origin);
+                .rtc_notice_sent_in
+                .retain(|it| *it != RoomRole::Origin);
             self.effects.push((old, Effect::LeaveRoom));
         }
-        self.sync_all_portals(Place::Origin, None);
+        self.sync_all_portals(RoomRole::Origin, None);
     }
 
     /// The conversation stays where it is, and everybody hears what to do.
     pub(super) fn upgrade_failed(&mut self, to: &OwnedRoomId, by: &OwnedUserId) {
-        if self.state.place_of(to).is_some() {
+        if self.state.role_of(to).is_some() {
             return;
         }
         self.leave_room(to);
         let by = by.clone();
-        self.send_notice(Place::Origin, Notice::UpgradeFailed { by }, to.as_str());
-        for place in self.state.others(Place::Origin) {
-            self.send_notice(place, Notice::OthersUpgraded, to.as_str());
+        self.send_notice(RoomRole::Origin, Notice::UpgradeFailed { by }, to.as_str());
+        for role in self.state.targets_of(RoomRole::Origin) {
+            self.send_notice(role, Notice::OthersUpgraded, to.as_str());
         }
     }
 
     /// Whoever has come into a room in which the conversation does not go on leaves it.
     pub(super) fn leave_room(&mut self, room: &OwnedRoomId) {
-        if self.state.place_of(room).is_none() {
+        if self.state.role_of(room).is_none() {
             self.effects.push((room.clone(), Effect::LeaveRoom));
         }
     }
@@ -100,37 +100,37 @@ impl Transition {
     /// Its owner gets a new one.
     pub(super) fn portal_lost(&mut self, person: usize) {
         if let Some(Participant {
-            seat: Seat::Portal { room, standing },
+            home: Home::Portal { room, status },
             ..
         }) = self.state.people.get_mut(person)
-            && *standing != Standing::Gone
+            && *status != PortalStatus::Closed
             && let Some(old) = room.take()
         {
-            *standing = Standing::Awaited;
+            *status = PortalStatus::InvitePending;
             self.effects.push((old, Effect::LeaveRoom));
         }
     }
 
     /// A room was given another name or topic.
-    pub(super) fn room_info_changed(&mut self, place: Place, event: &OwnedEventId) {
-        match place {
-            Place::Origin => self.sync_all_portals(place, Some(event)),
-            Place::Portal(_) => {
+    pub(super) fn room_info_changed(&mut self, role: RoomRole, event: &OwnedEventId) {
+        match role {
+            RoomRole::Origin => self.sync_all_portals(role, Some(event)),
+            RoomRole::Portal(_) => {
                 let event = event.clone();
-                self.emit(place, Effect::RenameOrigin { event });
+                self.emit(role, Effect::RenameOrigin { event });
             }
         }
     }
 
     /// Every other portal that exists is called as the origin is now.
-    pub(super) fn sync_all_portals(&mut self, place: Place, cause: Option<&OwnedEventId>) {
+    pub(super) fn sync_all_portals(&mut self, role: RoomRole, cause: Option<&OwnedEventId>) {
         for (person, participant) in self.state.people.clone().iter().enumerate() {
             if has_room(participant)
                 && participant.takes_part()
-                && participant.place(person) != place
+                && participant.room_role(person) != role
             {
                 let cause = cause.cloned();
-                self.emit(place, Effect::SyncPortalInfo { person, cause });
+                self.emit(role, Effect::SyncPortalInfo { person, cause });
             }
         }
     }

@@ -6,12 +6,12 @@ use ruma::{
 };
 
 use super::{
-    Conversation, Decision, Effect, EventKind, Input, Notice, Participant, Place, Seat, Secret,
-    Standing, decide,
+    Conversation, Decision, Effect, EventKind, Home, Input, Notice, Participant, PortalStatus,
+    RoomRole, Secret, decide,
 };
 use crate::clock::Timestamp;
 
-const PORTAL: Place = Place::Portal(1);
+const PORTAL: RoomRole = RoomRole::Portal(1);
 
 fn origin() -> OwnedRoomId {
     owned_room_id!("!origin:hs.test")
@@ -21,23 +21,23 @@ fn portal() -> OwnedRoomId {
     owned_room_id!("!portal:hs.test")
 }
 
-fn person(name: &str, seat: Seat) -> Participant {
+fn person(name: &str, home: Home) -> Participant {
     Participant {
         user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         ghost: OwnedUserId::try_from(format!("@_dm_{name}:hs.test")).unwrap(),
         name: format!("@{name}"),
-        own_ghost: name == "alice",
-        seat,
-        known_as: Vec::new(),
+        is_alias: name == "alice",
+        home,
+        former_names: Vec::new(),
     }
 }
 
 fn masked(name: &str) -> Participant {
-    let seat = Seat::Portal {
+    let home = Home::Portal {
         room: None,
-        standing: Standing::Unasked,
+        status: PortalStatus::NotInvited,
     };
-    person(name, seat)
+    person(name, home)
 }
 
 /// Alice has written to `@sam`, who is masked; nothing has followed from it yet.
@@ -47,26 +47,29 @@ fn new() -> Conversation {
         origin: Some(origin()),
         direct: true,
         secret: Secret([7; 32]),
-        people: vec![person("alice", Seat::Origin { here: true }), masked("sam")],
-        begun_at: Timestamp(0),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
+        people: vec![
+            person("alice", Home::Origin { is_present: true }),
+            masked("sam"),
+        ],
+        started_at: Timestamp(0),
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
         ended: false,
     }
 }
 
-fn said(place: Place, name: &str, event: &OwnedEventId) -> Input {
+fn said(role: RoomRole, name: &str, event: &OwnedEventId) -> Input {
     Input::Event {
-        place,
+        role,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: event.clone(),
         kind: EventKind::Forwardable,
     }
 }
 
-fn member(place: Place, user: OwnedUserId, membership: &str) -> Input {
+fn member(role: RoomRole, user: OwnedUserId, membership: &str) -> Input {
     Input::Member {
-        place,
+        role,
         by_others: false,
         membership: membership.to_owned(),
         user,
@@ -137,10 +140,16 @@ fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
         panic!("{opened:?}");
     };
     assert!(notice.text().contains("can read it"), "{notice:?}");
-    let first = decide(opened.state.unwrap(), &said(Place::Origin, "alice", &one()));
+    let first = decide(
+        opened.state.unwrap(),
+        &said(RoomRole::Origin, "alice", &one()),
+    );
     assert_eq!(kinds(&first), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
     // A second message does not make it again, and waits behind the first in the same outbox.
-    let second = decide(first.state.unwrap(), &said(Place::Origin, "alice", &one()));
+    let second = decide(
+        first.state.unwrap(),
+        &said(RoomRole::Origin, "alice", &one()),
+    );
     assert_eq!(kinds(&second), [(ORIGIN, "carry")]);
 }
 
@@ -169,7 +178,7 @@ fn both_ways_go_into_the_outbox_of_the_room_where_it_was_said() {
         Effect::ForwardEvent {
             event: one(),
             sender: 1,
-            target: Place::Origin,
+            target: RoomRole::Origin,
             is_last: true,
         }
     );
@@ -177,13 +186,13 @@ fn both_ways_go_into_the_outbox_of_the_room_where_it_was_said() {
 
 #[test]
 fn nobody_is_carried_but_the_people_of_the_room() {
-    for (place, name) in [
-        (Place::Origin, "sam"),
-        (Place::Origin, "kim"),
+    for (role, name) in [
+        (RoomRole::Origin, "sam"),
+        (RoomRole::Origin, "kim"),
         (PORTAL, "alice"),
         (PORTAL, "_dm_alice"),
     ] {
-        let decision = decide(going_on(), &said(place, name, &one()));
+        let decision = decide(going_on(), &said(role, name, &one()));
         assert!(decision.effects.is_empty(), "{name}: {decision:?}");
     }
 }
@@ -192,7 +201,7 @@ fn nobody_is_carried_but_the_people_of_the_room() {
 fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
     for kind in [EventKind::Unencrypted, EventKind::MatrixRtc] {
         let input = Input::Event {
-            place: PORTAL,
+            role: PORTAL,
             sender: owned_user_id!("@sam:hs.test"),
             event: one(),
             kind,
@@ -204,20 +213,20 @@ fn a_message_in_clear_and_a_room_call_are_answered_and_not_carried() {
 
 #[test]
 fn what_works_instead_of_a_room_call_is_said_once_in_each_room() {
-    let call = |place, name: &str| Input::Event {
-        place,
+    let call = |role, name: &str| Input::Event {
+        role,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
         kind: EventKind::MatrixRtc,
     };
     let mut state = going_on();
-    for (place, name, told) in [
+    for (role, name, told) in [
         (PORTAL, "sam", true),
         (PORTAL, "sam", false),
-        (Place::Origin, "alice", true),
-        (Place::Origin, "alice", false),
+        (RoomRole::Origin, "alice", true),
+        (RoomRole::Origin, "alice", false),
     ] {
-        let decision = decide(state, &call(place, name));
+        let decision = decide(state, &call(role, name));
         assert_eq!(decision.effects.len(), usize::from(told), "{decision:?}");
         state = decision.state.unwrap();
     }
@@ -228,7 +237,9 @@ fn what_works_instead_of_a_room_call_is_said_once_in_each_room() {
     };
     let state = after(state, &[moved]).state.unwrap();
     assert_eq!(
-        decide(state, &call(Place::Origin, "alice")).effects.len(),
+        decide(state, &call(RoomRole::Origin, "alice"))
+            .effects
+            .len(),
         1
     );
 }
@@ -240,7 +251,10 @@ fn who_left_after_joining_is_invited_again_by_the_next_message_and_only_then() {
         &member(PORTAL, owned_user_id!("@sam:hs.test"), "leave"),
     );
     assert!(left.effects.is_empty(), "{left:?}");
-    let next = decide(left.state.unwrap(), &said(Place::Origin, "alice", &one()));
+    let next = decide(
+        left.state.unwrap(),
+        &said(RoomRole::Origin, "alice", &one()),
+    );
     assert_eq!(kinds(&next), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
 }
 
@@ -259,7 +273,7 @@ fn who_left_and_starts_a_chat_from_their_side_is_invited_again() {
     // Whoever is there needs nothing but the link.
     let there = decide(going_on(), &back);
     assert!(there.effects.is_empty());
-    assert_eq!(there.state.unwrap().led_back_at, Some(Timestamp(9)));
+    assert_eq!(there.state.unwrap().last_return_at, Some(Timestamp(9)));
 }
 
 #[test]
@@ -295,16 +309,16 @@ fn who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_that() {
 fn ghosts_go_only_when_the_last_room_is_left_and_nothing_is_kept_then() {
     let ended = decide(going_on(), &Input::End).state.unwrap();
     // Whatever is said meanwhile reaches nobody.
-    let said = decide(ended.clone(), &said(Place::Origin, "alice", &one()));
+    let said = decide(ended.clone(), &said(RoomRole::Origin, "alice", &one()));
     assert!(said.effects.is_empty());
     let first = decide(
         ended,
         &Input::RoomLeft {
-            place: Place::Origin,
+            role: RoomRole::Origin,
         },
     );
     assert!(first.effects.is_empty(), "{first:?}");
-    let last = decide(first.state.unwrap(), &Input::RoomLeft { place: PORTAL });
+    let last = decide(first.state.unwrap(), &Input::RoomLeft { role: PORTAL });
     assert_eq!(last.state, None);
     let ghosts = vec![owned_user_id!("@_dm_alice:hs.test")];
     assert_eq!(last.effects, [(portal(), Effect::DeleteGhosts { ghosts })]);
@@ -314,13 +328,13 @@ fn ghosts_go_only_when_the_last_room_is_left_and_nothing_is_kept_then() {
 fn an_asker_who_leaves_finds_the_same_portal_again() {
     let left = decide(
         going_on(),
-        &member(Place::Origin, owned_user_id!("@alice:hs.test"), "leave"),
+        &member(RoomRole::Origin, owned_user_id!("@alice:hs.test"), "leave"),
     );
     assert_eq!(kinds(&left), [(SAMS, "relay-say"), (ORIGIN, "depart")]);
     let gone = decide(
         left.state.unwrap(),
         &Input::RoomLeft {
-            place: Place::Origin,
+            role: RoomRole::Origin,
         },
     );
     // Meanwhile nobody is there to read.
@@ -392,9 +406,9 @@ fn a_name_that_somebody_chooses_is_their_ghosts_and_no_handles() {
     }
 }
 
-fn upgraded(place: Place, to: &str) -> Input {
+fn upgraded(role: RoomRole, to: &str) -> Input {
     Input::RoomUpgraded {
-        place,
+        role,
         to: OwnedRoomId::try_from(to).unwrap(),
         by: owned_user_id!("@alice:hs.test"),
     }
@@ -403,8 +417,8 @@ fn upgraded(place: Place, to: &str) -> Input {
 #[test]
 fn an_origin_is_followed_behind_what_was_said_in_it_and_left() {
     let to = "!new:hs.test";
-    let said = decide(going_on(), &said(Place::Origin, "alice", &one()));
-    let upgraded = decide(said.state.unwrap(), &upgraded(Place::Origin, to));
+    let said = decide(going_on(), &said(RoomRole::Origin, "alice", &one()));
+    let upgraded = decide(said.state.unwrap(), &upgraded(RoomRole::Origin, to));
     assert_eq!(kinds(&upgraded), [(ORIGIN, "follow")]);
     let room = OwnedRoomId::try_from(to).unwrap();
     let followed = decide(upgraded.state.unwrap(), &Input::UpgradeFollowed { room });
@@ -412,8 +426,8 @@ fn an_origin_is_followed_behind_what_was_said_in_it_and_left() {
     let state = followed.state.unwrap();
     assert_eq!(state.origin.as_deref().map(ruma::RoomId::as_str), Some(to));
     // The old room is left: that ends nothing.
-    let place = Place::Portal(usize::MAX);
-    let left = decide(state, &Input::RoomLeft { place });
+    let role = RoomRole::Portal(usize::MAX);
+    let left = decide(state, &Input::RoomLeft { role });
     assert!(left.effects.is_empty(), "{left:?}");
     assert!(left.state.unwrap().origin.is_some());
 }
@@ -435,7 +449,7 @@ fn where_nobody_can_follow_everybody_hears_it_and_the_conversation_stays() {
     );
     assert_eq!(not.state.unwrap().origin, Some(origin()));
     // Nor is an origin led into a portal, whatever its tombstone says.
-    let into_portal = decide(going_on(), &upgraded(Place::Origin, SAMS));
+    let into_portal = decide(going_on(), &upgraded(RoomRole::Origin, SAMS));
     assert!(into_portal.effects.is_empty(), "{into_portal:?}");
     let (to, by) = (portal(), owned_user_id!("@alice:hs.test"));
     let not = decide(going_on(), &Input::UpgradeFailed { to, by });
@@ -456,7 +470,7 @@ fn what_ended_on_its_way_into_another_room_leaves_that_room_too() {
 #[test]
 fn in_the_room_that_has_replaced_another_one_it_is_said_again_what_calls_work() {
     let call = |event: &str| Input::Event {
-        place: Place::Origin,
+        role: RoomRole::Origin,
         sender: owned_user_id!("@alice:hs.test"),
         event: OwnedEventId::try_from(event).unwrap(),
         kind: EventKind::MatrixRtc,
@@ -493,7 +507,7 @@ fn a_portal_is_made_anew_and_never_followed() {
             room: room_id!("!second:hs.test").to_owned(),
         },
         Input::PortalReady { person: 1 },
-        said(Place::Origin, "alice", &one()),
+        said(RoomRole::Origin, "alice", &one()),
     ];
     let said = after(lost.state.unwrap(), &inputs);
     assert_eq!(kinds(&said), [(ORIGIN, "carry")]);
@@ -503,9 +517,9 @@ fn a_portal_is_made_anew_and_never_followed() {
     assert!(gone.effects.is_empty(), "{gone:?}");
 }
 
-fn named(place: Place, name: &str) -> Input {
+fn named(role: RoomRole, name: &str) -> Input {
     Input::Event {
-        place,
+        role,
         sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         event: one(),
         kind: EventKind::RoomInfo,
@@ -514,13 +528,13 @@ fn named(place: Place, name: &str) -> Input {
 
 #[test]
 fn a_name_of_the_origin_is_every_portals_in_the_order_of_what_is_said() {
-    let renamed = decide(going_on(), &named(Place::Origin, "alice"));
+    let renamed = decide(going_on(), &named(RoomRole::Origin, "alice"));
     assert_eq!(kinds(&renamed), [(ORIGIN, "dress")]);
     // A portal that is still to be made is named when it is.
-    let early = decide(new(), &named(Place::Origin, "alice"));
+    let early = decide(new(), &named(RoomRole::Origin, "alice"));
     assert!(early.effects.is_empty(), "{early:?}");
     // Nobody but those whose words are carried.
-    let stranger = decide(going_on(), &named(Place::Origin, "kim"));
+    let stranger = decide(going_on(), &named(RoomRole::Origin, "kim"));
     assert!(stranger.effects.is_empty(), "{stranger:?}");
 }
 
@@ -558,7 +572,7 @@ fn in_a_group_everybody_is_carried_to_everybody_once() {
         true,
     );
     let came = Input::Member {
-        place: Place::Origin,
+        role: RoomRole::Origin,
         user: owned_user_id!("@bob:hs.test"),
         membership: "join".to_owned(),
         by_others: false,
@@ -576,7 +590,7 @@ fn in_a_group_everybody_is_carried_to_everybody_once() {
             _ => None,
         })
         .collect();
-    assert_eq!(to, [(Place::Origin, false), (Place::Portal(2), true)]);
+    assert_eq!(to, [(RoomRole::Origin, false), (RoomRole::Portal(2), true)]);
 }
 
 #[test]
@@ -584,7 +598,7 @@ fn nobody_can_make_us_make_ghosts_without_end() {
     let mut state = going_on();
     for number in 0..300 {
         let came = Input::Member {
-            place: Place::Origin,
+            role: RoomRole::Origin,
             user: OwnedUserId::try_from(format!("@guest{number}:hs.test")).unwrap(),
             membership: "join".to_owned(),
             by_others: false,
@@ -610,7 +624,7 @@ fn with_bob() -> Conversation {
     let mut state = going_on();
     state
         .people
-        .push(person("bob", Seat::Origin { here: true }));
+        .push(person("bob", Home::Origin { is_present: true }));
     state.direct = false;
     state
 }
@@ -636,7 +650,7 @@ fn what_somebody_new_has_missed_is_carried_to_them_alone_and_from_whoever_said_i
             _ => None,
         })
         .collect();
-    assert_eq!(carried, [(2, Place::Portal(3), true)]);
+    assert_eq!(carried, [(2, RoomRole::Portal(3), true)]);
     // Whoever was there before is not told of the others again.
     let said = added.effects.iter().filter_map(|(_, effect)| match effect {
         Effect::SendNotice { notice, .. } => Some(notice.clone()),
@@ -680,7 +694,10 @@ fn a_portal_that_is_made_for_somebody_who_is_gone_is_left_again() {
     let made = decide(state.unwrap(), &made);
     assert_eq!(made.effects, [(room, Effect::LeaveRoom)]);
     // Until that is done nothing is carried from there.
-    let said = decide(made.state.unwrap(), &said(Place::Portal(3), "kim", &one()));
+    let said = decide(
+        made.state.unwrap(),
+        &said(RoomRole::Portal(3), "kim", &one()),
+    );
     assert!(said.effects.is_empty(), "{said:?}");
 }
 
@@ -717,7 +734,7 @@ fn a_handle_that_another_one_holds_now_stands_for_them() {
     assert!(!state.people[3].takes_part() && state.people[4].takes_part());
     assert!(state.needs(&ghost));
     let sent_away = Input::Member {
-        place: Place::Origin,
+        role: RoomRole::Origin,
         user: ghost,
         membership: "leave".to_owned(),
         by_others: true,
@@ -735,7 +752,7 @@ fn a_handle_that_another_one_holds_now_stands_for_them() {
 #[test]
 fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
     let sent_away = Input::Member {
-        place: Place::Origin,
+        role: RoomRole::Origin,
         user: owned_user_id!("@_dm_kim:hs.test"),
         membership: "leave".to_owned(),
         by_others: true,
@@ -750,7 +767,7 @@ fn somebody_masked_who_was_sent_away_from_a_group_can_be_invited_again() {
     for late in [
         Input::PortalReady { person: 3 },
         Input::PortalFailed { person: 3 },
-        member(Place::Portal(3), owned_user_id!("@kim:hs.test"), "join"),
+        member(RoomRole::Portal(3), owned_user_id!("@kim:hs.test"), "join"),
     ] {
         let nothing = decide(state.clone(), &late);
         assert!(nothing.effects.is_empty(), "{late:?}: {nothing:?}");
@@ -770,7 +787,7 @@ fn one_masked_person_fewer_does_not_end_a_group() {
             room: room_id!("!kims:hs.test").to_owned(),
         },
         Input::PortalReady { person: 2 },
-        member(Place::Portal(2), owned_user_id!("@kim:hs.test"), "leave"),
+        member(RoomRole::Portal(2), owned_user_id!("@kim:hs.test"), "leave"),
     ];
     let declined = after(going_on(), &inputs);
     assert_eq!(
@@ -786,11 +803,14 @@ fn one_masked_person_fewer_does_not_end_a_group() {
     );
     let state = declined.state.unwrap();
     assert!(!state.ended);
-    assert_eq!(state.others(Place::Origin), [PORTAL]);
+    assert_eq!(state.targets_of(RoomRole::Origin), [PORTAL]);
 }
 
-fn place() -> impl Strategy<Value = Place> {
-    prop_oneof![Just(Place::Origin), (0..4usize).prop_map(Place::Portal)]
+fn role() -> impl Strategy<Value = RoomRole> {
+    prop_oneof![
+        Just(RoomRole::Origin),
+        (0..4usize).prop_map(RoomRole::Portal)
+    ]
 }
 
 fn user() -> impl Strategy<Value = OwnedUserId> {
@@ -802,24 +822,24 @@ fn user() -> impl Strategy<Value = OwnedUserId> {
 fn anything() -> impl Strategy<Value = Input> {
     let event = (0..9u8).prop_map(|n| OwnedEventId::try_from(format!("$e{n}")).unwrap());
     let room = (0..3u8).prop_map(|n| OwnedRoomId::try_from(format!("!r{n}:hs.test")).unwrap());
-    let heard = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Event {
-        place,
+    let heard = (role(), user(), event.clone()).prop_map(|(role, sender, event)| Input::Event {
+        role,
         sender,
         event,
         kind: EventKind::Forwardable,
     });
-    let named = (place(), user(), event.clone()).prop_map(|(place, sender, event)| Input::Event {
-        place,
+    let named = (role(), user(), event.clone()).prop_map(|(role, sender, event)| Input::Event {
+        role,
         sender,
         event,
         kind: EventKind::RoomInfo,
     });
     let memberships = ["join", "leave", "ban", "invite", "knock"];
-    let member = (place(), user(), 0..memberships.len(), any::<bool>()).prop_map(
-        move |(place, user, at, by_others)| {
+    let member = (role(), user(), 0..memberships.len(), any::<bool>()).prop_map(
+        move |(role, user, at, by_others)| {
             let name = (user.clone(), "Someone".to_owned(), true);
             Input::Member {
-                place,
+                role,
                 user,
                 by_others,
                 membership: memberships[at].to_owned(),
@@ -841,8 +861,8 @@ fn anything() -> impl Strategy<Value = Input> {
             person,
             name: format!("Alice {name}"),
         }),
-        1 => (place(), room.clone(), user()).prop_map(|(place, to, by)| Input::RoomUpgraded {
-            place, to, by,
+        1 => (role(), room.clone(), user()).prop_map(|(role, to, by)| Input::RoomUpgraded {
+            role, to, by,
         }),
         1 => room.clone().prop_map(|room| Input::UpgradeFollowed { room }),
         1 => (room.clone(), user()).prop_map(|(to, by)| Input::UpgradeFailed { to, by }),
@@ -851,11 +871,11 @@ fn anything() -> impl Strategy<Value = Input> {
         1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::PortalCreated { person, room }),
         1 => (0..4usize).prop_map(|person| Input::PortalFailed { person }),
         1 => room.prop_map(|room| Input::OriginReplaced { room, earlier: Vec::new() }),
-        1 => place().prop_map(|place| Input::RoomLeft { place }),
+        1 => role().prop_map(|role| Input::RoomLeft { role }),
         1 => Just(kim_was_added(&[one()])),
         1 => Just(Input::End),
         1 => event.prop_map(|event| Input::NotForwarded {
-            place: Place::Origin, event, text: "no".to_owned(),
+            role: RoomRole::Origin, event, text: "no".to_owned(),
         }),
     ]
 }
@@ -871,18 +891,18 @@ proptest! {
             let people: Vec<_> = state.people.iter().map(|person| person.user.clone()).collect();
             let ended = state.ended;
             let decision = decide(state.clone(), &input);
-            let mut places = Vec::new();
+            let mut roles = Vec::new();
             let mut lasts = 0;
             for (_, effect) in &decision.effects {
                 if let Effect::ForwardEvent { target, is_last, sender, .. } = effect {
                     prop_assert!(!ended);
-                    prop_assert_ne!(*target, state.people[*sender].place(*sender));
-                    prop_assert!(!places.contains(target));
-                    places.push(*target);
+                    prop_assert_ne!(*target, state.people[*sender].room_role(*sender));
+                    prop_assert!(!roles.contains(target));
+                    roles.push(*target);
                     lasts += usize::from(*is_last);
                 }
             }
-            prop_assert_eq!(lasts, usize::from(!places.is_empty()));
+            prop_assert_eq!(lasts, usize::from(!roles.is_empty()));
             let Some(next) = decision.state else { break };
             prop_assert!(next.people.iter().map(|p| &p.user).take(people.len()).eq(people.iter()));
             prop_assert!(!ended || next.ended);

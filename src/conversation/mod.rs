@@ -16,7 +16,8 @@ mod state;
 pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use decide::decide;
 pub use notice::Notice;
-pub use room_names::{names_at, to_remember};
+pub use room_names::{names_at, names_to_remember};
 pub use state::{
-    Conversation, Decision, Effect, EventKind, Input, Participant, Place, Seat, Secret, Standing,
+    Conversation, Decision, Effect, EventKind, Home, Input, Participant, PortalStatus, RoomRole,
+    Secret,
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ruma::OwnedUserId;
 
-use super::{Conversation, Input, Place};
+use super::{Conversation, Input, RoomRole};
 use crate::relay::Names;
 
 /// Longer names are not remembered, in bytes.
@@ -17,16 +17,16 @@ const OTHERS_MAX: usize = 200;
 /// before. The others of the conversation are there by their ghosts' names.
 pub fn names_at<'a>(
     conversation: &Conversation,
-    place: Place,
+    role: RoomRole,
     called: &BTreeMap<OwnedUserId, String>,
     others: impl Iterator<Item = &'a OwnedUserId>,
 ) -> Names {
     let mut names = Names::default();
     let people = conversation.people.iter().enumerate();
-    for (_, person) in people.filter(|(index, person)| person.place(*index) == place) {
+    for (_, person) in people.filter(|(index, person)| person.room_role(*index) == role) {
         let now = called.get(&person.user);
         let mut all: Vec<Option<&str>> = vec![now.map(String::as_str)];
-        all.extend(person.known_as.iter().map(|name| Some(name.as_str())));
+        all.extend(person.former_names.iter().map(|name| Some(name.as_str())));
         for name in all {
             names.add(&person.user, name, &person.name);
         }
@@ -42,17 +42,17 @@ pub fn names_at<'a>(
 }
 
 /// What is to be remembered of how people are called in their own room.
-pub fn to_remember(
+pub fn names_to_remember(
     conversation: &Conversation,
-    place: Place,
+    role: RoomRole,
     called: &BTreeMap<OwnedUserId, String>,
 ) -> Vec<Input> {
     let people = conversation.people.iter().enumerate();
     people
-        .filter(|(index, person)| person.place(*index) == place)
+        .filter(|(index, person)| person.room_role(*index) == role)
         .filter_map(|(index, person)| {
             let name = called.get(&person.user)?;
-            let new = name.len() <= FORMER_NAME_BYTES_MAX && !person.known_as.contains(name);
+            let new = name.len() <= FORMER_NAME_BYTES_MAX && !person.former_names.contains(name);
             new.then(|| Input::NameSeen {
                 person: index,
                 name: name.clone(),

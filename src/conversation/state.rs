@@ -1,4 +1,4 @@
-//! What a conversation knows, what can happen to it, and what it asks for.
+//! The state of a conversation, its inputs and its effects.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 use super::Notice;
 use crate::clock::Timestamp;
 
-/// A conversation with somebody whose handle is masked: several rooms that show the same.
+/// A conversation with a masked person: several rooms that show the same messages.
 ///
-/// The people who need no mask are in the **origin**, the room that one of them made; each masked
+/// The people without a mask are in the **origin**, a room that one of them created. Each masked
 /// person has a **portal**, in which everybody else is a ghost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// 16 random bytes in hexadecimal digits; marks the portals.
+    /// 16 random bytes in hexadecimal digits. Marks the portals.
     pub id: String,
-    /// The room that one of the people made; none while nobody is there.
+    /// The room that one of the people created; `None` while nobody is there.
     pub origin: Option<OwnedRoomId>,
-    /// Two people, one in the origin and one in a portal.
+    /// Whether it has two people, one in the origin and one in a portal.
     pub direct: bool,
-    /// From which pseudonyms are derived.
+    /// The secret that pseudonyms are derived from.
     pub secret: Secret,
-    /// Everybody who was ever in it. A place in this list never changes its person.
+    /// All present and former participants. An index into this list never changes its person.
     pub people: Vec<Participant>,
-    /// When it began.
-    pub begun_at: Timestamp,
-    /// When the asker was last led back to the room they have.
-    pub led_back_at: Option<Timestamp>,
-    /// In which rooms it was said that calls of one room cannot cross.
+    /// The time when it began.
+    pub started_at: Timestamp,
+    /// The time when the asker was last sent back to the room that they already have.
+    pub last_return_at: Option<Timestamp>,
+    /// The rooms that have been told that MatrixRTC calls cannot cross rooms.
     #[serde(default)]
-    pub told_of_room_calls: Vec<Place>,
-    /// It is over: its rooms are being left.
+    pub rtc_notice_sent_in: Vec<RoomRole>,
+    /// Whether it is over, and its rooms are being left.
     pub ended: bool,
 }
 
-/// 32 random bytes that are not shown.
+/// 32 random bytes that are never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
 pub struct Secret(pub [u8; 32]);
 
@@ -43,75 +43,75 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Somebody in a conversation.
+/// A present or former participant of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Their Matrix ID: known to the service, and shown in no room but their own.
     pub user: OwnedUserId,
-    /// The ghost by which the rooms of the others show them.
+    /// The ghost that shows them in the rooms of the others.
     pub ghost: OwnedUserId,
-    /// How they are called there.
+    /// The name of that ghost.
     pub name: String,
-    /// The ghost was made for this conversation only, and goes with it.
-    pub own_ghost: bool,
+    /// Whether the ghost was made for this conversation only and is deleted with it.
+    pub is_alias: bool,
     /// Where they are themselves.
-    pub seat: Seat,
-    /// What they were called in their own room whenever another one was named after it: who has
-    /// left has no name there any more, and what the room is called has it still.
+    pub home: Home,
+    /// The names that they had in their own room whenever another room was named after it. A person
+    /// who has left has no name there, but the room may still be called by one.
     #[serde(default)]
-    pub known_as: Vec<String>,
+    pub former_names: Vec<String>,
 }
 
-/// Where somebody is.
+/// Where a participant is themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Seat {
+pub enum Home {
     /// In the origin.
     Origin {
-        /// Whether they are still there.
-        here: bool,
+        /// Whether they are there now.
+        is_present: bool,
     },
     /// In a portal of their own.
     Portal {
-        /// The room, once there is one.
+        /// The room, once it exists.
         room: Option<OwnedRoomId>,
-        /// Where they stand with it.
-        standing: Standing,
+        /// The owner's relation to it.
+        status: PortalStatus,
     },
 }
 
-/// Where the owner of a portal stands with it.
+/// The relation of an owner to their portal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Standing {
-    /// Nothing was said yet that they would have to be invited for.
-    Unasked,
-    /// The portal is being made, or its owner invited again.
-    Awaited,
+pub enum PortalStatus {
+    /// Nothing has happened yet that they would be invited for.
+    NotInvited,
+    /// The portal is being created, or its owner is being invited again.
+    InvitePending,
     /// They are invited.
     Invited,
     /// They have joined.
     Joined,
-    /// They left it after they had joined; the next message invites them again.
+    /// They have left after joining. The next message invites them again.
     Left,
-    /// It is closed for them.
-    Gone,
+    /// They are out of the conversation.
+    Closed,
 }
 
-/// One of the rooms of a conversation.
+/// Which room of a conversation a room is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Place {
-    /// The room that one of the people made.
+pub enum RoomRole {
+    /// The room that one of the people created.
     Origin,
     /// The portal of this participant.
     Portal(usize),
 }
 
-impl Seat {
+impl Home {
     /// Whether it is a portal that is closed for its owner.
     pub fn is_closed(&self) -> bool {
         matches!(
             self,
             Self::Portal {
-                standing: Standing::Gone,
+                status: PortalStatus::Closed,
                 ..
             }
         )
@@ -119,101 +119,110 @@ impl Seat {
 }
 
 impl Participant {
-    /// The room in which they are themselves.
-    pub fn place(&self, index: usize) -> Place {
-        match self.seat {
-            Seat::Origin { .. } => Place::Origin,
-            Seat::Portal { .. } => Place::Portal(index),
+    /// Returns the room in which they are themselves.
+    pub fn room_role(&self, index: usize) -> RoomRole {
+        match self.home {
+            Home::Origin { .. } => RoomRole::Origin,
+            Home::Portal { .. } => RoomRole::Portal(index),
         }
     }
 
-    /// Whether they take part now, so that the others are to see their ghost.
+    /// Whether they take part now, so that the others have to see their ghost.
     pub fn takes_part(&self) -> bool {
-        match self.seat {
-            Seat::Origin { here } => here,
-            Seat::Portal { standing, .. } => standing != Standing::Gone,
+        match self.home {
+            Home::Origin { is_present } => is_present,
+            Home::Portal { status, .. } => status != PortalStatus::Closed,
         }
     }
 }
 
 impl Conversation {
-    /// The room of a place, if there is one.
-    pub fn room(&self, place: Place) -> Option<&OwnedRoomId> {
-        match place {
-            Place::Origin => self.origin.as_ref(),
-            Place::Portal(index) => match &self.people.get(index)?.seat {
-                Seat::Portal { room, .. } => room.as_ref(),
-                Seat::Origin { .. } => None,
+    /// Returns the room with this role, if it exists.
+    pub fn room(&self, role: RoomRole) -> Option<&OwnedRoomId> {
+        match role {
+            RoomRole::Origin => self.origin.as_ref(),
+            RoomRole::Portal(index) => match &self.people.get(index)?.home {
+                Home::Portal { room, .. } => room.as_ref(),
+                Home::Origin { .. } => None,
             },
         }
     }
 
-    /// Which of its rooms this is.
-    pub fn place_of(&self, room: &ruma::RoomId) -> Option<Place> {
-        let portals = (0..self.people.len()).map(Place::Portal);
-        std::iter::once(Place::Origin)
+    /// Returns the role of a room.
+    pub fn role_of(&self, room: &ruma::RoomId) -> Option<RoomRole> {
+        let portals = (0..self.people.len()).map(RoomRole::Portal);
+        std::iter::once(RoomRole::Origin)
             .chain(portals)
-            .find(|place| self.room(*place).is_some_and(|known| known == room))
+            .find(|role| self.room(*role).is_some_and(|known| known == room))
     }
 
-    /// Whether a ghost stands for somebody who takes part.
+    /// Whether a ghost stands for a person who takes part.
     pub fn needs(&self, ghost: &UserId) -> bool {
-        let mut people = self.people.iter();
-        people.any(|person| person.ghost == *ghost && person.takes_part())
+        self.people
+            .iter()
+            .any(|person| person.ghost == *ghost && person.takes_part())
     }
 
-    /// Where somebody is themselves.
-    pub fn home(&self, person: usize) -> Place {
-        let participant = self.people.get(person);
-        participant.map_or(Place::Portal(person), |it| it.place(person))
+    /// Returns the room in which a participant is themselves.
+    pub fn home_of(&self, person: usize) -> RoomRole {
+        self.people
+            .get(person)
+            .map_or(RoomRole::Portal(person), |it| it.room_role(person))
     }
 
-    /// The person whose own room this is and who is known there by this Matrix ID.
-    pub fn person_at(&self, place: Place, user: &UserId) -> Option<usize> {
-        let mut people = self.people.iter().enumerate();
-        people
-            .find(|(index, person)| person.user == user && person.place(*index) == place)
+    /// Returns the participant who is themselves in this room, under this Matrix ID.
+    pub fn person_at(&self, role: RoomRole, user: &UserId) -> Option<usize> {
+        self.people
+            .iter()
+            .enumerate()
+            .find(|(index, person)| person.user == user && person.room_role(*index) == role)
             .map(|(index, _)| index)
     }
 
-    /// Those whom the room of this place shows as ghosts, and who take part now.
-    pub fn ghosts_at(&self, place: Place) -> impl Iterator<Item = &Participant> {
-        let people = self.people.iter().enumerate();
-        people
-            .filter(move |(index, person)| person.place(*index) != place && person.takes_part())
+    /// Returns the participants whom this room shows as ghosts and who take part now.
+    pub fn ghosts_at(&self, role: RoomRole) -> impl Iterator<Item = &Participant> {
+        self.people
+            .iter()
+            .enumerate()
+            .filter(move |(index, person)| person.room_role(*index) != role && person.takes_part())
             .map(|(_, person)| person)
     }
 
-    /// How somebody is known in the room of this place.
-    pub fn shown_as(&self, index: usize, place: Place) -> Option<&OwnedUserId> {
+    /// Returns the user that shows a participant in this room.
+    pub fn shown_as(&self, index: usize, role: RoomRole) -> Option<&OwnedUserId> {
         let person = self.people.get(index)?;
-        Some(if person.place(index) == place {
+        Some(if person.room_role(index) == role {
             &person.user
         } else {
             &person.ghost
         })
     }
 
-    /// The rooms into which something is carried that was said in this one.
-    pub fn others(&self, from: Place) -> Vec<Place> {
-        let mut places = Vec::new();
-        let origin = |person: &Participant| matches!(person.seat, Seat::Origin { here: true });
-        if from != Place::Origin && self.origin.is_some() && self.people.iter().any(origin) {
-            places.push(Place::Origin);
+    /// Returns the rooms that an event of this room is forwarded to.
+    pub fn targets_of(&self, source: RoomRole) -> Vec<RoomRole> {
+        let mut targets = Vec::new();
+        let is_origin_inhabited = self
+            .people
+            .iter()
+            .any(|person| matches!(person.home, Home::Origin { is_present: true }));
+        if source != RoomRole::Origin && self.origin.is_some() && is_origin_inhabited {
+            targets.push(RoomRole::Origin);
         }
         for (index, person) in self.people.iter().enumerate() {
-            let place = Place::Portal(index);
-            if matches!(person.seat, Seat::Portal { .. }) && place != from && person.takes_part() {
-                places.push(place);
+            let role = RoomRole::Portal(index);
+            if matches!(person.home, Home::Portal { .. }) && role != source && person.takes_part() {
+                targets.push(role);
             }
         }
-        places
+        targets
     }
 
-    /// The ghosts of this conversation that exist for nothing else.
-    pub fn own_ghosts(&self) -> impl Iterator<Item = &OwnedUserId> {
-        let own = self.people.iter().filter(|person| person.own_ghost);
-        own.map(|person| &person.ghost)
+    /// Returns the ghosts that were made for this conversation only.
+    pub fn alias_ghosts(&self) -> impl Iterator<Item = &OwnedUserId> {
+        self.people
+            .iter()
+            .filter(|person| person.is_alias)
+            .map(|person| &person.ghost)
     }
 }
 
@@ -244,7 +253,7 @@ pub enum Input {
     /// An event was sent.
     Event {
         /// The room.
-        place: Place,
+        role: RoomRole,
         /// The sender.
         sender: OwnedUserId,
         /// The event.
@@ -255,7 +264,7 @@ pub enum Input {
     /// A user's membership of one of the rooms changed.
     Member {
         /// The room.
-        place: Place,
+        role: RoomRole,
         /// The user.
         user: OwnedUserId,
         /// `join`, `invite`, `leave` or `ban`.
@@ -288,7 +297,7 @@ pub enum Input {
     /// An event was not forwarded, or not completely.
     NotForwarded {
         /// The room where it was sent.
-        place: Place,
+        role: RoomRole,
         /// The event.
         event: OwnedEventId,
         /// What its sender is told.
@@ -311,7 +320,7 @@ pub enum Input {
     /// A room was replaced by another one (`m.room.tombstone`).
     RoomUpgraded {
         /// The room.
-        place: Place,
+        role: RoomRole,
         /// The room that replaces it.
         to: OwnedRoomId,
         /// The user who upgraded it.
@@ -347,7 +356,7 @@ pub enum Input {
     /// All our users have left one of the rooms.
     RoomLeft {
         /// The room.
-        place: Place,
+        role: RoomRole,
     },
     /// A masked handle was released or has changed its mode, or its owner has blocked a participant.
     /// Other masked people go on without them.
@@ -392,7 +401,7 @@ pub enum Effect {
         /// The person who sent it.
         sender: usize,
         /// The room that it goes to.
-        target: Place,
+        target: RoomRole,
         /// Whether this is the last room that the event is forwarded to.
         is_last: bool,
     },
@@ -405,7 +414,7 @@ pub enum Effect {
         /// The person who redacted it.
         sender: usize,
         /// The room of the copy.
-        target: Place,
+        target: RoomRole,
     },
     /// Send a notice of the service to this room, encrypted.
     SendNotice {
@@ -480,11 +489,11 @@ impl Effect {
     }
 }
 
-/// The new state, and what to do where.
+/// The outcome of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The state from now on; none when nothing of it is left.
+    /// The new state; `None` when nothing of the conversation is left.
     pub state: Option<Conversation>,
-    /// What to do, each in the room of a place, in order.
+    /// The effects with the room that each belongs to, in order.
     pub effects: Vec<(OwnedRoomId, Effect)>,
 }

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 use crate::{
-    conversation::{Notice, Participant, Place, Seat, Secret, Standing},
+    conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
         Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
     },
@@ -143,14 +143,14 @@ fn what_waits_in_an_outbox() {
         conversation::Effect::ForwardEvent {
             event: event(),
             sender: 0,
-            target: Place::Portal(1),
+            target: RoomRole::Portal(1),
             is_last: true,
         },
         conversation::Effect::RedactCopy {
             event: event(),
             of: event(),
             sender: 0,
-            target: Place::Origin,
+            target: RoomRole::Origin,
         },
         conversation::Effect::SendNotice {
             notice: Notice::Ended,
@@ -387,36 +387,36 @@ fn what_ghosts_say() {
 
 #[test]
 fn a_conversation() {
-    let portal = |standing| Participant {
+    let portal = |status| Participant {
         user: person(),
         ghost: ghost(),
         name: "@sam".to_owned(),
-        own_ghost: false,
-        seat: Seat::Portal {
+        is_alias: false,
+        home: Home::Portal {
             room: Some(room()),
-            standing,
+            status,
         },
-        known_as: vec!["Sam".to_owned()],
+        former_names: vec!["Sam".to_owned()],
     };
-    let standings = [
-        Standing::Unasked,
-        Standing::Awaited,
-        Standing::Invited,
-        Standing::Joined,
-        Standing::Left,
-        Standing::Gone,
+    let statuses = [
+        PortalStatus::NotInvited,
+        PortalStatus::InvitePending,
+        PortalStatus::Invited,
+        PortalStatus::Joined,
+        PortalStatus::Left,
+        PortalStatus::Closed,
     ];
-    let mut people = standings.map(portal).to_vec();
-    people[0].seat = Seat::Origin { here: true };
+    let mut people = statuses.map(portal).to_vec();
+    people[0].home = Home::Origin { is_present: true };
     let conversation = Conversation {
         id: "talk".to_owned(),
         origin: Some(room()),
         direct: false,
         secret: Secret([7; 32]),
         people,
-        begun_at: AT,
-        led_back_at: Some(AT),
-        told_of_room_calls: vec![Place::Origin, Place::Portal(1)],
+        started_at: AT,
+        last_return_at: Some(AT),
+        rtc_notice_sent_in: vec![RoomRole::Origin, RoomRole::Portal(1)],
         ended: false,
     };
     insta::assert_json_snapshot!(stored(&conversation));

@@ -60,13 +60,13 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let known = engine.store().known::<Conversations>(&id.to_owned())?;
-        let place = known.and_then(|known| {
-            let place = known.place_of(&self.id)?;
-            known.person_at(place, &event.sender).map(|_| place)
+        let role = known.and_then(|known| {
+            let role = known.role_of(&self.id)?;
+            known.person_at(role, &event.sender).map(|_| role)
         });
-        let inputs: Vec<conversation::Input> = place
-            .map(|place| conversation::Input::NotForwarded {
-                place,
+        let inputs: Vec<conversation::Input> = role
+            .map(|role| conversation::Input::NotForwarded {
+                role,
                 event: event.id.clone(),
                 text: NOT_DELIVERED.to_owned(),
             })

@@ -36,10 +36,10 @@ impl Room {
             return Ok(false);
         };
         let conversation = engine.store().known::<Conversations>(&seat.conversation)?;
-        let place = conversation
+        let role = conversation
             .as_ref()
-            .and_then(|known| known.place_of(&self.id));
-        let (Some(conversation), Some(place)) = (conversation, place) else {
+            .and_then(|known| known.role_of(&self.id));
+        let (Some(conversation), Some(role)) = (conversation, role) else {
             return Ok(false);
         };
         let mut batch = Batch::new();
@@ -67,13 +67,13 @@ impl Room {
                 continue;
             }
             // What is for nobody is not kept.
-            if conversation.person_at(place, &event.sender).is_some()
-                && !conversation.others(place).is_empty()
+            if conversation.person_at(role, &event.sender).is_some()
+                && !conversation.targets_of(role).is_empty()
             {
                 batch.put::<Kept>(&(self.id.clone(), event.id.clone()), json)?;
             }
             inputs.push(Input::Event {
-                place,
+                role,
                 sender: event.sender,
                 event: event.id,
                 kind: EventKind::Forwardable,

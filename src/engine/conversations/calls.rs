@@ -34,7 +34,7 @@ impl Room {
         };
         let side = Side {
             conversation: conversation.id.clone(),
-            place: route.source,
+            role: route.source,
             room: self.id.clone(),
             person: route.sender,
             event: event.clone(),
@@ -62,12 +62,12 @@ impl Room {
 
 /// Who is told about a side without a relay.
 fn told(missing: &Missing) -> Vec<Input> {
-    let tell = |place, why: NoRelay| Input::NotForwarded {
-        place,
+    let tell = |role, why: NoRelay| Input::NotForwarded {
+        role,
         event: missing.side.event.clone(),
         text: why.notice_text().to_owned(),
     };
-    let here = tell(missing.side.place, NoRelay::Here);
-    let there = missing.caller.map(|place| tell(place, NoRelay::There));
+    let here = tell(missing.side.role, NoRelay::Here);
+    let there = missing.caller.map(|role| tell(role, NoRelay::There));
     std::iter::once(here).chain(there).collect()
 }

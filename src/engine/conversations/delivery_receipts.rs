@@ -8,7 +8,7 @@ use std::{
 use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
-    conversation::{Conversation, Place},
+    conversation::{Conversation, RoomRole},
     engine::room::Room,
     matrix::{Actor, Receipt},
 };
@@ -69,13 +69,13 @@ impl Room {
     pub(in crate::engine) fn show_delivery(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         event: &OwnedEventId,
     ) {
         if !self.engine.settings().relay.delivery_receipts {
             return;
         }
-        let Some(ghost) = conversation.ghosts_at(place).next() else {
+        let Some(ghost) = conversation.ghosts_at(role).next() else {
             return;
         };
         if !self.deliveries.note(ghost.ghost.clone(), event.clone()) {

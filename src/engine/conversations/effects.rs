@@ -123,11 +123,11 @@ impl Room {
         effect: &Effect,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
-        let place = match (conversation.place_of(&self.id), effect) {
-            (Some(place), _) => place,
+        let role = match (conversation.role_of(&self.id), effect) {
+            (Some(role), _) => role,
             // The conversation has moved on, and what was said here before goes where it was to.
             (None, Effect::ForwardEvent { sender, .. } | Effect::RedactCopy { sender, .. }) => {
-                conversation.home(*sender)
+                conversation.home_of(*sender)
             }
             (None, _) => return Ok(Vec::new()),
         };
@@ -140,14 +140,14 @@ impl Room {
                 is_last,
             } => {
                 let route = Route {
-                    source: place,
+                    source: role,
                     sender: *sender,
                     target: *target,
                 };
                 let (sent, inputs) = self.carry(conversation, event, &route, batch).await?;
                 self.forget_kept(conversation, event, batch)?;
                 if *is_last && sent {
-                    self.show_delivery(conversation, place, event);
+                    self.show_delivery(conversation, role, event);
                 }
                 Ok(inputs)
             }
@@ -158,7 +158,7 @@ impl Room {
                 target,
             } => {
                 let route = Route {
-                    source: place,
+                    source: role,
                     sender: *sender,
                     target: *target,
                 };
@@ -167,7 +167,7 @@ impl Room {
                 Ok(Vec::new())
             }
             Effect::SendNotice { notice, cause } => {
-                self.say_in_conversation(conversation, place, notice, cause)
+                self.say_in_conversation(conversation, role, notice, cause)
                     .await?;
                 Ok(Vec::new())
             }
@@ -182,7 +182,7 @@ impl Room {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
             Effect::RemoveGhost { person, .. } => self.leave_alone(conversation, *person).await,
-            Effect::RenameOrigin { event } => self.rename(conversation, event, place).await,
+            Effect::RenameOrigin { event } => self.rename(conversation, event, role).await,
             Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Ok(Vec::new()),
         }
     }

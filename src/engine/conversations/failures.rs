@@ -35,12 +35,12 @@ impl Room {
         error: &EngineError,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
-        let place = conversation.and_then(|known| known.place_of(&self.id));
-        Ok(match (effect, place) {
+        let role = conversation.and_then(|known| known.role_of(&self.id));
+        Ok(match (effect, role) {
             (Effect::ForwardEvent { event, sender, .. }, _)
                 if let Some(conversation) = conversation =>
             {
-                let place = place.unwrap_or_else(|| conversation.home(*sender));
+                let role = role.unwrap_or_else(|| conversation.home_of(*sender));
                 self.forget_kept(conversation, event, batch)?;
                 let text = match error {
                     EngineError::KeyOnItsWay
@@ -55,7 +55,7 @@ impl Room {
                     _ => NOT_DELIVERED,
                 };
                 vec![Input::NotForwarded {
-                    place,
+                    role,
                     event: event.clone(),
                     text: text.to_owned(),
                 }]
@@ -75,7 +75,7 @@ impl Room {
         let notice = Notice::NotForwarded {
             text: TOO_LATE.to_owned(),
         };
-        let home = conversation.home(from);
+        let home = conversation.home_of(from);
         let said = self.say_in_conversation(conversation, home, &notice, "too late");
         if let Err(error) = said.await {
             tracing::info!(room = %self.id, %error, "nobody is told that it was too late");

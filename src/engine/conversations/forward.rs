@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
-    conversation::{Conversation, Effect, EventKind, Input, Place},
+    conversation::{Conversation, Effect, EventKind, Input, RoomRole},
     crypto::DecryptError,
     engine::{
         EngineError,
@@ -33,7 +33,7 @@ impl Room {
     async fn read_here(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         event: &RoomEvent,
         json: &str,
         batch: &mut Batch,
@@ -42,7 +42,7 @@ impl Room {
             return Ok((event.kind.clone(), event.content.clone()));
         }
         let mut missing = EngineError::KeyOnItsWay;
-        for ghost in conversation.ghosts_at(place) {
+        for ghost in conversation.ghosts_at(role) {
             match self.decrypt_with(&ghost.ghost, json, batch).await {
                 Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {}
                 Err(error @ EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
@@ -71,7 +71,7 @@ impl Room {
             .as_deref()
             .and_then(|json| RoomEvent::parse(json, Some(&self.id)));
         let said = |text: &str| Input::NotForwarded {
-            place: route.source,
+            role: route.source,
             event: event.clone(),
             text: text.to_owned(),
         };
@@ -110,7 +110,7 @@ impl Room {
             // As if it had come in clear: such a call begins with an event of each kind.
             Err(TranslateError::MatrixRtc) => {
                 let room_call = Input::Event {
-                    place: route.source,
+                    role: route.source,
                     sender: sender.user.clone(),
                     event: event.clone(),
                     kind: EventKind::MatrixRtc,
@@ -122,7 +122,7 @@ impl Room {
                 let begun = content["m.relates_to"]["event_id"].as_str();
                 let begun = begun.and_then(|event| event.try_into().ok());
                 let once = Input::NotForwarded {
-                    place: route.source,
+                    role: route.source,
                     event: begun.unwrap_or_else(|| event.clone()),
                     text: why.notice_text().to_owned(),
                 };
@@ -215,8 +215,8 @@ impl Room {
             _ => self.engine.next(),
         };
         self.behind = Some((self.carrying, until));
-        for place in conversation.others(route.source) {
-            let Some(room) = conversation.room(place) else {
+        for role in conversation.targets_of(route.source) {
+            let Some(room) = conversation.room(role) else {
                 continue;
             };
             let queued = self
@@ -254,7 +254,7 @@ impl Room {
     pub(in crate::engine) fn other_room(
         &self,
         conversation: &Conversation,
-        to: Place,
+        to: RoomRole,
     ) -> Result<OwnedRoomId, EngineError> {
         match conversation.room(to) {
             Some(room) => Ok(room.clone()),
@@ -281,7 +281,7 @@ impl Room {
             return Ok(());
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
-        let moderates = route.source == Place::Origin && !conversation.direct;
+        let moderates = route.source == RoomRole::Origin && !conversation.direct;
         if by != route.sender && !moderates {
             return Ok(());
         }
@@ -304,10 +304,10 @@ impl Room {
 /// encrypted for is waited for there, and left out among others.
 pub(in crate::engine) fn only_reader(
     conversation: &Conversation,
-    place: Place,
+    role: RoomRole,
 ) -> Option<&OwnedUserId> {
     let mut people = conversation.people.iter().enumerate();
-    let at_home = people.find(|(index, person)| person.place(*index) == place);
+    let at_home = people.find(|(index, person)| person.room_role(*index) == role);
     at_home
         .filter(|_| conversation.direct)
         .map(|(_, person)| &person.user)
@@ -316,18 +316,18 @@ pub(in crate::engine) fn only_reader(
 /// The route of one event.
 pub(in crate::engine) struct Route {
     /// The room that it comes from.
-    pub source: Place,
+    pub source: RoomRole,
     /// The index of its sender.
     pub sender: usize,
     /// The room that it goes to.
-    pub target: Place,
+    pub target: RoomRole,
 }
 
 /// Everybody, as the two rooms show them.
 pub(in crate::engine) fn aliases(
     conversation: &Conversation,
-    source: Place,
-    target: Place,
+    source: RoomRole,
+    target: RoomRole,
 ) -> Vec<Alias> {
     let indices = 0..conversation.people.len();
     indices

@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use crate::{
     clock::Timestamp,
     conversation::{
-        Conversation, Effect, EventKind, Input, Participant, Place, Seat, Secret, Standing,
+        Conversation, Effect, EventKind, Home, Input, Participant, PortalStatus, RoomRole, Secret,
     },
     directory::Mode,
     engine::{
@@ -29,9 +29,9 @@ fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conver
         direct,
         secret: Secret(rng.random()),
         people: Vec::new(),
-        begun_at: now,
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
+        started_at: now,
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
         ended: false,
     }
 }
@@ -51,7 +51,7 @@ impl Room {
         batch: Batch,
     ) -> Result<(), EngineError> {
         let known = self.engine.store().get::<Conversations>(&conversation)?;
-        let over = known.is_none_or(|known| known.ended || known.place_of(&self.id).is_none());
+        let over = known.is_none_or(|known| known.ended || known.role_of(&self.id).is_none());
         self.record.seat = Some(SeatHere {
             conversation: conversation.clone(),
             ghosts,
@@ -88,12 +88,12 @@ impl Room {
             user: owner.clone(),
             ghost: is.ghost.clone(),
             name: record.handle.to_string(),
-            own_ghost: false,
-            seat: Seat::Portal {
+            is_alias: false,
+            home: Home::Portal {
                 room: None,
-                standing: Standing::Unasked,
+                status: PortalStatus::NotInvited,
             },
-            known_as: Vec::new(),
+            former_names: Vec::new(),
         };
         let earlier = self.what_was_heard(is);
         let known = match (&self.record.seat, is.direct) {
@@ -103,8 +103,11 @@ impl Room {
         };
         // One in which the asker is the masked one, and nobody is left.
         let former = known.as_ref().filter(|_| self.record.seat.is_none());
-        let former =
-            former.filter(|known| known.person_at(Place::Origin, &is.invite.asker).is_none());
+        let former = former.filter(|known| {
+            known
+                .person_at(RoomRole::Origin, &is.invite.asker)
+                .is_none()
+        });
         let former = former.cloned();
         let (conversation, input) = match known {
             Some(known) if self.record.seat.is_some() => {
@@ -120,7 +123,11 @@ impl Room {
                 )
             }
             // Only where the asker is the one in the origin: the owner's portal cannot move here.
-            Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
+            Some(known)
+                if known
+                    .person_at(RoomRole::Origin, &is.invite.asker)
+                    .is_some() =>
+            {
                 let room = self.id.clone();
                 (known, Input::OriginReplaced { room, earlier })
             }
@@ -130,7 +137,7 @@ impl Room {
                 let direct = is.direct && people == [&is.invite.asker];
                 let mut new = new_conversation(self.id.clone(), direct, now);
                 for user in people {
-                    let (ghost, name, own_ghost) = match direct {
+                    let (ghost, name, is_alias) = match direct {
                         true => engine.shown_to_one(user, &is.ghost)?,
                         false => engine.shown_to_many(user)?,
                     };
@@ -138,9 +145,9 @@ impl Room {
                         user: user.clone(),
                         ghost,
                         name,
-                        own_ghost,
-                        seat: Seat::Origin { here: true },
-                        known_as: Vec::new(),
+                        is_alias,
+                        home: Home::Origin { is_present: true },
+                        former_names: Vec::new(),
                     });
                 }
                 // The person who began it comes first.
@@ -212,7 +219,7 @@ impl Room {
         let Some(conversation) = conversation else {
             return self.settle(batch, []);
         };
-        let Some(place) = conversation.place_of(&self.id) else {
+        let Some(role) = conversation.role_of(&self.id) else {
             if seat.awaited && !conversation.ended {
                 return Err(EngineError::NotThereYet);
             }
@@ -226,15 +233,15 @@ impl Room {
                     engine.machines().outdate(ghost, came).await;
                 }
                 let new = membership == "join"
-                    && place == Place::Origin
+                    && role == RoomRole::Origin
                     && !engine.is_ours(&user)
-                    && conversation.person_at(place, &user).is_none();
+                    && conversation.person_at(role, &user).is_none();
                 let ghost = match new {
                     true => Some(engine.shown_to_many(&user)?),
                     false => None,
                 };
                 Some(Input::Member {
-                    place,
+                    role,
                     by_others: event.sender != user,
                     membership: membership.to_owned(),
                     user,
@@ -246,13 +253,13 @@ impl Room {
                 let to = event.content["replacement_room"].as_str();
                 let to = to.and_then(|to| to.try_into().ok());
                 to.map(|to| Input::RoomUpgraded {
-                    place,
+                    role,
                     to,
                     by: event.sender.clone(),
                 })
             }
             None => heard(&event).map(|kind| Input::Event {
-                place,
+                role,
                 sender: event.sender.clone(),
                 event: event.id.clone(),
                 kind,
@@ -263,8 +270,8 @@ impl Room {
         };
         // What is for nobody is not kept.
         let keep = matches!(&input, Input::Event { sender, kind: EventKind::Forwardable, .. }
-            if conversation.person_at(place, sender).is_some()
-                && !conversation.others(place).is_empty());
+            if conversation.person_at(role, sender).is_some()
+                && !conversation.targets_of(role).is_empty());
         if keep {
             let key = (self.id.clone(), event.id.clone());
             batch.put::<Kept>(&key, &json.to_owned())?;

@@ -4,7 +4,7 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
-    conversation::{Conversation, Notice, Place},
+    conversation::{Conversation, Notice, RoomRole},
     engine::{EngineError, conversations::forward::only_reader, room::Room},
 };
 
@@ -12,11 +12,11 @@ impl Room {
     pub(in crate::engine) async fn say_in_conversation(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         notice: &Notice,
         cause: &str,
     ) -> Result<(), EngineError> {
-        let Some(ghost) = self.speaker(conversation, place) else {
+        let Some(ghost) = self.speaker(conversation, role) else {
             return Ok(());
         };
         let content = json!({
@@ -26,7 +26,7 @@ impl Room {
         });
         let cause = format!("{} {cause}", conversation.id);
         let transaction = self.transaction_id(&ghost, "relay-say", &cause);
-        let must_read = only_reader(conversation, place);
+        let must_read = only_reader(conversation, role);
         let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
         match (said.await, notice) {
             // Nobody speaks in a room that was replaced.
@@ -38,11 +38,11 @@ impl Room {
     }
 
     /// The ghost that speaks for the service in a room: one that is there.
-    fn speaker(&self, conversation: &Conversation, place: Place) -> Option<OwnedUserId> {
+    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<OwnedUserId> {
         let seat = self.record.seat.as_ref()?;
         let there = conversation.people.iter().enumerate();
         let mut there = there.filter(|(index, person)| {
-            person.place(*index) != place && seat.ghosts.contains(&person.ghost)
+            person.room_role(*index) != role && seat.ghosts.contains(&person.ghost)
         });
         // At the end nobody may be left who takes part.
         let any = there.clone().next();

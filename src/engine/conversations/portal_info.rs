@@ -4,7 +4,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use crate::{
-    conversation::{Conversation, Input, Participant, Place, names_at, to_remember},
+    conversation::{Conversation, Input, Participant, RoomRole, names_at, names_to_remember},
     engine::{
         Engine, EngineError,
         conversations::{event_map::EventMap, forward::aliases},
@@ -32,13 +32,13 @@ impl Room {
         person: usize,
         cause: Option<&OwnedEventId>,
     ) -> Result<Vec<Input>, EngineError> {
-        let Some(room) = conversation.room(Place::Portal(person)) else {
+        let Some(room) = conversation.room(RoomRole::Portal(person)) else {
             return Ok(Vec::new());
         };
         let (all, mut inputs) = self.engine.dress_portal(conversation, person, room).await?;
         if let (false, Some(event)) = (all, cause) {
             inputs.push(Input::NotForwarded {
-                place: Place::Origin,
+                role: RoomRole::Origin,
                 event: event.clone(),
                 text: NAMES_SOMEBODY.to_owned(),
             });
@@ -52,16 +52,16 @@ impl Room {
         &self,
         conversation: &Conversation,
         event: &OwnedEventId,
-        place: Place,
+        role: RoomRole,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = &self.engine;
-        let Place::Portal(person) = place else {
+        let RoomRole::Portal(person) = role else {
             return Ok(Vec::new());
         };
         let Some(owner) = conversation.people.get(person) else {
             return Ok(Vec::new());
         };
-        let Some(reader) = conversation.ghosts_at(place).next() else {
+        let Some(reader) = conversation.ghosts_at(role).next() else {
             return Ok(Vec::new());
         };
         let here = engine.view_of(&reader.ghost, &self.id).await?;
@@ -69,8 +69,8 @@ impl Room {
         let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
             return Ok(Vec::new());
         };
-        let mut inputs = to_remember(conversation, place, &here.names);
-        let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.id);
+        let mut inputs = names_to_remember(conversation, role, &here.names);
+        let renamed = engine.rename_origin(conversation, owner, role, name, &here, &self.id);
         let text = match renamed.await {
             Ok(None) => {
                 inputs.push(Input::OriginRenamed { person });
@@ -83,7 +83,7 @@ impl Room {
         let dressed = engine.dress_portal(conversation, person, &self.id);
         inputs.extend(dressed.await?.1);
         inputs.push(Input::NotForwarded {
-            place,
+            role,
             event: event.clone(),
             text: text.to_owned(),
         });
@@ -101,7 +101,7 @@ impl Engine {
         name: &str,
     ) -> Result<(), EngineError> {
         for conversation in self.conversations_of(ghost)? {
-            let Some(person) = conversation.person_at(Place::Origin, person) else {
+            let Some(person) = conversation.person_at(RoomRole::Origin, person) else {
                 continue;
             };
             let mut batch = Batch::new();
@@ -122,7 +122,7 @@ impl Engine {
 
     /// Gives a ghost that was made for this conversation the name that it has there.
     pub(in crate::engine) async fn call(&self, person: &Participant) -> Result<(), EngineError> {
-        if !person.own_ghost {
+        if !person.is_alias {
             return Ok(());
         }
         // It is made under that name otherwise.
@@ -141,7 +141,7 @@ impl Engine {
         &self,
         conversation: &Conversation,
         owner: &Participant,
-        place: Place,
+        role: RoomRole,
         name: &RoomText,
         here: &RoomState,
         portal: &OwnedRoomId,
@@ -152,8 +152,8 @@ impl Engine {
         let there = self.view_of(&owner.ghost, origin).await?;
         let route = TextRoute {
             conversation,
-            source: place,
-            target: Place::Origin,
+            source: role,
+            target: RoomRole::Origin,
             rooms: (portal, origin),
         };
         let Some(text) = self.translated(&route, name, here, NAME_CHARS_MAX)? else {
@@ -185,8 +185,8 @@ impl Engine {
         person: usize,
         room: &OwnedRoomId,
     ) -> Result<(bool, Vec<Input>), EngineError> {
-        let place = Place::Portal(person);
-        let readers: Vec<&Participant> = conversation.ghosts_at(Place::Origin).collect();
+        let role = RoomRole::Portal(person);
+        let readers: Vec<&Participant> = conversation.ghosts_at(RoomRole::Origin).collect();
         let (Some(origin), Some(reader)) = (&conversation.origin, readers.first()) else {
             return Ok((true, Vec::new()));
         };
@@ -197,7 +197,7 @@ impl Engine {
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => return Ok((true, Vec::new())),
         };
-        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(place).map(|p| &p.ghost).collect();
+        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(role).map(|p| &p.ghost).collect();
         let Some(host) = ghosts.first() else {
             return Ok((true, Vec::new()));
         };
@@ -210,8 +210,8 @@ impl Engine {
         };
         let route = TextRoute {
             conversation,
-            source: Place::Origin,
-            target: place,
+            source: RoomRole::Origin,
+            target: role,
             rooms: (origin, room),
         };
         let name = self.worded(&route, from.name.as_deref(), &from, NAME_CHARS_MAX)?;
@@ -237,7 +237,10 @@ impl Engine {
                 .await?;
         }
         self.0.views.outdate(room);
-        Ok((all, to_remember(conversation, Place::Origin, &from.names)))
+        Ok((
+            all,
+            names_to_remember(conversation, RoomRole::Origin, &from.names),
+        ))
     }
 
     fn worded(
@@ -288,15 +291,15 @@ impl Engine {
 /// The route of a name or topic.
 struct TextRoute<'a> {
     conversation: &'a Conversation,
-    source: Place,
-    target: Place,
+    source: RoomRole,
+    target: RoomRole,
     rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
 }
 
 /// The topic of a portal: what its owner has to know, and behind that the topic of the origin.
 pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> String {
     let others = conversation.people.iter().enumerate();
-    let mut others = others.filter(|(index, p)| p.place(*index) == Place::Origin);
+    let mut others = others.filter(|(index, p)| p.room_role(*index) == RoomRole::Origin);
     let other = others.next().map(|(_, person)| &person.name);
     let notice = format!(
         "You are masked here: {} your Matrix ID, and you do not see theirs. The service carries \

@@ -4,7 +4,7 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use crate::{
-    conversation::{Conversation, Input, Place},
+    conversation::{Conversation, Input, RoomRole},
     engine::{Engine, EngineError, records::Conversations, room::Room},
     introduction::Refusal,
     store::Batch,
@@ -16,9 +16,9 @@ impl Room {
     pub(in crate::engine) async fn room_there(
         &mut self,
         conversation: &Conversation,
-        to: Place,
+        to: RoomRole,
     ) -> Result<OwnedRoomId, EngineError> {
-        let Place::Portal(owner) = to else {
+        let RoomRole::Portal(owner) = to else {
             return self.other_room(conversation, to);
         };
         let (Some(person), Some(host)) = (

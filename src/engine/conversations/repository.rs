@@ -12,7 +12,7 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
     clock::Timestamp,
-    conversation::{Conversation, Input, Participant, Seat, Standing, decide},
+    conversation::{Conversation, Home, Input, Participant, PortalStatus, decide},
     directory::{forget_mask, note_mask},
     engine::{
         Engine, EngineError,
@@ -155,7 +155,7 @@ impl Engine {
         let Some(after) = after else {
             for person in &before.people {
                 batch.delete::<GhostsIn>(&(person.ghost.clone(), id.clone()));
-                if person.own_ghost {
+                if person.is_alias {
                     forget_mask(batch, &person.ghost);
                 }
             }
@@ -170,7 +170,7 @@ impl Engine {
                 true => batch.delete::<GhostsIn>(&key),
                 false => batch.put::<GhostsIn>(&key, &())?,
             }
-            if person.own_ghost {
+            if person.is_alias {
                 note_mask(batch, &person.ghost, &person.user)?;
             }
         }
@@ -281,17 +281,19 @@ impl Engine {
 }
 
 fn is_done(person: &Participant) -> bool {
-    let gone = Seat::Portal {
+    let gone = Home::Portal {
         room: None,
-        standing: Standing::Gone,
+        status: PortalStatus::Closed,
     };
-    person.seat == gone
+    person.home == gone
 }
 
 pub(in crate::engine) fn is_there(person: &Participant) -> bool {
-    match &person.seat {
-        Seat::Origin { here } => *here,
-        Seat::Portal { standing, .. } => matches!(standing, Standing::Invited | Standing::Joined),
+    match &person.home {
+        Home::Origin { is_present } => *is_present,
+        Home::Portal { status, .. } => {
+            matches!(status, PortalStatus::Invited | PortalStatus::Joined)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     conversation::{
-        Conversation, Effect, Input, Notice, Participant, Place, Seat, Secret, Standing,
+        Conversation, Effect, Home, Input, Notice, Participant, PortalStatus, RoomRole, Secret,
     },
     engine::{
         Engine,
@@ -41,33 +41,33 @@ fn sam() -> OwnedUserId {
     user_id!("@_dm_sam:hs.test").to_owned()
 }
 
-fn person(name: &str, ghost: &str, seat: Seat) -> Participant {
+fn person(name: &str, ghost: &str, home: Home) -> Participant {
     Participant {
         user: format!("@{name}:hs.test").try_into().unwrap(),
         ghost: format!("@_dm_{ghost}:hs.test").try_into().unwrap(),
         name: name.to_owned(),
-        own_ghost: false,
-        seat,
-        known_as: Vec::new(),
+        is_alias: false,
+        home,
+        former_names: Vec::new(),
     }
 }
 
 /// Alice and `@sam`, who is masked.
 fn talk() -> Conversation {
     let room = Some(portal());
-    let standing = Standing::Joined;
+    let status = PortalStatus::Joined;
     Conversation {
         id: ID.to_owned(),
         origin: Some(origin()),
         direct: true,
         secret: Secret([7; 32]),
         people: vec![
-            person("alice", ".palice", Seat::Origin { here: true }),
-            person("samuel", "sam", Seat::Portal { room, standing }),
+            person("alice", ".palice", Home::Origin { is_present: true }),
+            person("samuel", "sam", Home::Portal { room, status }),
         ],
-        begun_at: crate::clock::Timestamp(NOW),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
+        started_at: crate::clock::Timestamp(NOW),
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
         ended: false,
     }
 }
@@ -247,7 +247,7 @@ fn membership(of: &str, membership: &str, before: Option<&str>) -> Value {
     event
 }
 
-fn forward(event: &str, target: Place, is_last: bool) -> Effect {
+fn forward(event: &str, target: RoomRole, is_last: bool) -> Effect {
     Effect::ForwardEvent {
         event: event.try_into().unwrap(),
         sender: 0,
@@ -434,9 +434,9 @@ async fn what_is_for_nobody_is_not_kept() {
     it.repeatable("$one").await;
     assert!(it.is_kept("$one"), "else nothing is shown here");
     let mut alone = talk();
-    alone.people[1].seat = Seat::Portal {
+    alone.people[1].home = Home::Portal {
         room: None,
-        standing: Standing::Gone,
+        status: PortalStatus::Closed,
     };
     let mut it = Talk::at(origin(), &alone).await;
     let key = (origin(), it.engine.next());
@@ -468,8 +468,8 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
     let mut event = message("$one", NOW);
     event["type"] = json!("m.dummy");
     it.keep(&event);
-    let first = it.put_due(forward("$one", Place::Portal(1), true));
-    let second = it.put_due(forward("$one", Place::Portal(1), true));
+    let first = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    let second = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(first).await;
     assert!(it.is_kept("$one"), "another one is to get it");
     it.carry_out(second).await;
@@ -490,7 +490,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
         unreadable: false,
     });
     it.actor.room.record.introductions.push(is);
-    let third = it.put_due(forward("$one", Place::Portal(1), true));
+    let third = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(third).await;
     assert!(it.is_kept("$one"), "Kim is to get it");
 }
@@ -498,7 +498,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
 #[tokio::test]
 async fn what_is_not_there_any_more_is_said_to_be_lost() {
     let mut it = Talk::begun().await;
-    let number = it.put_due(forward("$gone", Place::Portal(1), true));
+    let number = it.put_due(forward("$gone", RoomRole::Portal(1), true));
     it.carry_out(number).await;
     let said = it.notices(&origin());
     assert!(
@@ -512,7 +512,7 @@ async fn what_is_not_there_any_more_is_said_to_be_lost() {
 async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() {
     let old = room_id!("!old:hs.test").to_owned();
     let mut it = Talk::at(old.clone(), &talk()).await;
-    let number = it.put_due(forward("$queued", Place::Portal(1), true));
+    let number = it.put_due(forward("$queued", RoomRole::Portal(1), true));
     it.carry_out(number).await;
     assert_eq!(it.notices(&origin()).len(), 1, "tried, and not found");
 
@@ -533,13 +533,13 @@ async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() 
 async fn nobody_is_invited_to_what_is_over() {
     let mut over = talk();
     over.ended = true;
-    over.people[1].seat = Seat::Portal {
+    over.people[1].home = Home::Portal {
         room: None,
-        standing: Standing::Unasked,
+        status: PortalStatus::NotInvited,
     };
     let mut it = Talk::at(origin(), &over).await;
     it.keep(&message("$one", NOW));
-    let number = it.put_due(forward("$one", Place::Portal(1), true));
+    let number = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(number).await;
     let log = it.fake.log();
     let made = log.iter().find(|line| line.contains("createRoom"));
@@ -551,8 +551,8 @@ async fn nobody_is_invited_to_what_is_over() {
 async fn without_kim() -> (Talk, OwnedUserId) {
     let mut group = talk();
     group.direct = false;
-    let (room, standing) = (None, Standing::Gone);
-    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let (room, status) = (None, PortalStatus::Closed);
+    let kim = person("kim", "kim", Home::Portal { room, status });
     let ghost = kim.ghost.clone();
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
@@ -654,9 +654,9 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
 async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
     let mut group = talk();
     group.direct = false;
-    let standing = Standing::Joined;
+    let status = PortalStatus::Joined;
     let room = Some(room_id!("!kims:hs.test").to_owned());
-    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let kim = person("kim", "kim", Home::Portal { room, status });
     group.people.push(kim);
     // In the group, and in the conversation of two.
     for (talk, is_there) in [(&group, true), (&group, false), (&talk(), false)] {
@@ -728,7 +728,7 @@ async fn a_stop_waits_for_no_receipt() {
     let it = Talk::begun().await;
     it.actor
         .room
-        .show_delivery(&talk(), Place::Origin, &owned_event_id!("$one"));
+        .show_delivery(&talk(), RoomRole::Origin, &owned_event_id!("$one"));
     let stopped = tokio::time::timeout(Duration::from_secs(1), it.engine.stop());
     stopped.await.expect("it waits for nobody").unwrap();
 }

@@ -5,7 +5,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId
 use serde_json::{Value, json};
 
 use crate::{
-    conversation::{Conversation, EventKind, Input, Place, Seat},
+    conversation::{Conversation, EventKind, Home, Input, RoomRole},
     engine::{
         Engine, EngineError,
         conversations::inputs::heard,
@@ -55,10 +55,10 @@ impl Room {
             return self.settle(batch, []);
         };
         let known = engine.store().get::<Conversations>(&seat.conversation)?;
-        let Some(place) = known.and_then(|known| known.place_of(&self.id)) else {
+        let Some(role) = known.and_then(|known| known.role_of(&self.id)) else {
             return self.settle(batch, []);
         };
-        let input = Input::RoomUpgraded { place, to, by };
+        let input = Input::RoomUpgraded { role, to, by };
         let (lock, rooms) = engine.converse(&seat.conversation, &[input], &mut batch)?;
         self.settle(batch, [])?;
         drop(lock);
@@ -82,7 +82,7 @@ impl Room {
         };
         let here = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
         let ghosts: Vec<OwnedUserId> = conversation
-            .ghosts_at(Place::Origin)
+            .ghosts_at(RoomRole::Origin)
             .map(|person| person.ghost.clone())
             .filter(|ghost| here.clone().any(|here| here == ghost))
             .collect();
@@ -156,7 +156,7 @@ impl Room {
                 && !known
             {
                 inputs.push(Input::NotForwarded {
-                    place: conversation.home(by),
+                    role: conversation.home_of(by),
                     event: event.id,
                     text: SAID_TOO_LATE.to_owned(),
                 });
@@ -176,9 +176,9 @@ fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
 /// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
 /// the old room and is here reads again, so that the others have to see their ghost.
 fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
-    let here = |user: &&OwnedUserId| conversation.person_at(Place::Origin, user).is_some();
+    let here = |user: &&OwnedUserId| conversation.person_at(RoomRole::Origin, user).is_some();
     let join = |user: &OwnedUserId| Input::Member {
-        place: Place::Origin,
+        role: RoomRole::Origin,
         user: user.clone(),
         membership: "join".to_owned(),
         by_others: false,
@@ -194,9 +194,9 @@ fn is_successor(
     conversation: &Conversation,
 ) -> bool {
     let of_it = |user: &OwnedUserId| {
-        conversation.person_at(Place::Origin, user).is_some()
+        conversation.person_at(RoomRole::Origin, user).is_some()
             || conversation
-                .ghosts_at(Place::Origin)
+                .ghosts_at(RoomRole::Origin)
                 .any(|person| person.ghost == *user)
     };
     old.1.replaced_by.as_ref() == Some(new.0)
@@ -221,7 +221,7 @@ impl Engine {
     ) -> Result<Option<OwnedRoomId>, EngineError> {
         let conversations = self.conversations_of(ghost)?.into_iter();
         let origins = conversations
-            .filter(|known| !known.ended && known.person_at(Place::Origin, asker).is_some())
+            .filter(|known| !known.ended && known.person_at(RoomRole::Origin, asker).is_some())
             .filter_map(|known| known.origin.clone())
             .filter(|origin| origin != room);
         for origin in origins.take(CONVERSATIONS) {
@@ -283,7 +283,7 @@ impl Engine {
         conversation
             .people
             .iter()
-            .filter(|person| matches!(person.seat, Seat::Origin { .. }))
+            .filter(|person| matches!(person.home, Home::Origin { .. }))
             .map(|person| person.user.server_name())
             .find(|server| *server != own)
             .unwrap_or(own)
@@ -363,9 +363,9 @@ impl Engine {
         let since = events.iter().position(|(event, _)| lets_in(event, ghost));
         let readable = since.map_or(events.len(), |at| at + 1);
         for (event, json) in events.into_iter().skip(readable) {
-            let place = Place::Origin;
+            let role = RoomRole::Origin;
             let said =
-                event.state_key.is_none() && conversation.person_at(place, &event.sender).is_some();
+                event.state_key.is_none() && conversation.person_at(role, &event.sender).is_some();
             let Some(kind) = heard(&event).filter(|_| said) else {
                 continue;
             };
@@ -375,7 +375,7 @@ impl Engine {
                 batch.put::<Kept>(&key, &json.get().to_owned())?;
             }
             inputs.push(Input::Event {
-                place,
+                role,
                 sender: event.sender,
                 event: event.id,
                 kind,

@@ -5,7 +5,7 @@ use ruma::{owned_room_id, owned_user_id};
 use super::*;
 use crate::{
     clock::Timestamp,
-    conversation::{Participant, Seat, Secret, decide},
+    conversation::{Home, Participant, Secret, decide},
 };
 
 fn old() -> OwnedRoomId {
@@ -18,13 +18,13 @@ fn new() -> OwnedRoomId {
 
 /// Alice and Bob, who has left, with somebody masked.
 fn conversation() -> Conversation {
-    let person = |name: &str, here| Participant {
+    let person = |name: &str, is_present| Participant {
         user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
         ghost: OwnedUserId::try_from(format!("@_dm_.p{name}:hs.test")).unwrap(),
         name: "Someone".to_owned(),
-        own_ghost: true,
-        seat: Seat::Origin { here },
-        known_as: Vec::new(),
+        is_alias: true,
+        home: Home::Origin { is_present },
+        former_names: Vec::new(),
     };
     Conversation {
         id: "c0ffee".to_owned(),
@@ -32,9 +32,9 @@ fn conversation() -> Conversation {
         direct: false,
         secret: Secret([7; 32]),
         people: vec![person("alice", true), person("bob", false)],
-        begun_at: Timestamp(0),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
+        started_at: Timestamp(0),
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
         ended: false,
     }
 }
@@ -66,7 +66,7 @@ fn who_had_left_the_old_room_and_is_in_the_new_one_is_shown_again() {
         talk = decide(talk, &input).state.unwrap();
     }
     let bob = owned_user_id!("@bob:hs.test");
-    let index = talk.person_at(Place::Origin, &bob).unwrap();
+    let index = talk.person_at(RoomRole::Origin, &bob).unwrap();
     assert!(talk.people[index].takes_part());
 }
 

@@ -184,9 +184,9 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         direct: true,
         secret: conversation::Secret([7; 32]),
         people: Vec::new(),
-        begun_at: actor.engine.now(),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
+        started_at: actor.engine.now(),
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
         ended: false,
     };
     let write = |conversation: &conversation::Conversation| {
@@ -206,7 +206,7 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     let carry = effect(conversation::Effect::ForwardEvent {
         event: ruma::owned_event_id!("$event"),
         sender: 0,
-        target: conversation::Place::Origin,
+        target: conversation::RoomRole::Origin,
         is_last: true,
     });
     assert!(actor.is_repeatable(3, &carry).unwrap());
