@@ -7,11 +7,12 @@
 mod call_watch;
 mod decide;
 mod decide_rooms;
-#[cfg(test)]
-mod decide_tests;
 mod notice;
 mod room_names;
 mod state;
+
+#[cfg(test)]
+mod tests;
 
 pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
 pub use decide::decide;

@@ -1,40 +1,29 @@
 //! Names of people in the rooms of a conversation.
 
 use super::*;
-use crate::conversation::{Home, Participant, PortalStatus, Secret, decide};
+use crate::{
+    conversation::{PortalStatus, decide},
+    testing::{ConversationBuilder, ParticipantBuilder},
+};
 
 fn user(name: &str) -> OwnedUserId {
     OwnedUserId::try_from(name).unwrap()
 }
 
 fn conversation() -> Conversation {
-    let person = |name: &str, home| Participant {
-        user: user(name),
-        ghost: user("@_dm_.pxyz:hs.test"),
-        name: "Kim".to_owned(),
-        is_alias: true,
-        home,
-        former_names: Vec::new(),
+    let person = |user| {
+        ParticipantBuilder::new(user, "@_dm_.pxyz:hs.test")
+            .name("Kim")
+            .alias()
     };
-    let status = PortalStatus::Joined;
-    Conversation {
-        id: "c0ffee".to_owned(),
-        origin: None,
-        direct: false,
-        secret: Secret([7; 32]),
-        people: vec![
-            person("@a1973:far.example", Home::Origin { is_present: true }),
-            person("@sam:hs.test", Home::Portal { room: None, status }),
-        ],
-        started_at: crate::clock::Timestamp(0),
-        last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
-        ended: false,
-    }
+    ConversationBuilder::new("c0ffee")
+        .person(person("@a1973:far.example"))
+        .person(person("@sam:hs.test").portal(None, PortalStatus::Joined))
+        .build()
 }
 
 #[test]
-fn who_has_left_or_changed_their_name_is_not_named_by_the_former_one() {
+fn a_person_who_has_left_or_changed_their_name_is_not_named_by_the_former_one() {
     let text = "Alice Harbour's club";
     let mut talk = conversation();
     let called = BTreeMap::from([(user("@a1973:far.example"), "Alice Harbour".to_owned())]);
@@ -48,7 +37,7 @@ fn who_has_left_or_changed_their_name_is_not_named_by_the_former_one() {
         talk = decide(talk, input).state.unwrap();
     }
     assert_eq!(names_to_remember(&talk, RoomRole::Origin, &called), []);
-    // Whoever leaves has no name in the room any more.
+    // A person who has left has no name in the room.
     for called in [
         BTreeMap::new(),
         BTreeMap::from([(user("@a1973:far.example"), "Lou".to_owned())]),
@@ -58,7 +47,7 @@ fn who_has_left_or_changed_their_name_is_not_named_by_the_former_one() {
 }
 
 #[test]
-fn who_is_only_invited_is_not_named_before_they_come() {
+fn a_person_who_is_only_invited_is_not_named_before_they_join() {
     let bob = user("@b52:far.example");
     let called = BTreeMap::from([(bob.clone(), "Bob".to_owned())]);
     let names = names_at(

@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    conversation::{
-        Conversation, Effect, Home, Input, Notice, Participant, PortalStatus, RoomRole, Secret,
-    },
+    conversation::{Conversation, Effect, Home, Input, Notice, PortalStatus, RoomRole},
     engine::{
         Engine,
         actors::actor::RoomActor,
@@ -22,7 +20,7 @@ use crate::{
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
     store::{Batch, Store, prefix},
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{ConversationBuilder, FakeHomeserver, ParticipantBuilder, Person, TestClock},
 };
 
 const ID: &str = "talk";
@@ -41,35 +39,23 @@ fn sam() -> OwnedUserId {
     user_id!("@_dm_sam:hs.test").to_owned()
 }
 
-fn person(name: &str, ghost: &str, home: Home) -> Participant {
-    Participant {
-        user: format!("@{name}:hs.test").try_into().unwrap(),
-        ghost: format!("@_dm_{ghost}:hs.test").try_into().unwrap(),
-        name: name.to_owned(),
-        is_alias: false,
-        home,
-        former_names: Vec::new(),
-    }
+fn person(name: &str, ghost: &str) -> ParticipantBuilder {
+    ParticipantBuilder::new(
+        &format!("@{name}:hs.test"),
+        &format!("@_dm_{ghost}:hs.test"),
+    )
+    .name(name)
 }
 
 /// Alice and `@sam`, who is masked.
 fn talk() -> Conversation {
-    let room = Some(portal());
-    let status = PortalStatus::Joined;
-    Conversation {
-        id: ID.to_owned(),
-        origin: Some(origin()),
-        direct: true,
-        secret: Secret([7; 32]),
-        people: vec![
-            person("alice", ".palice", Home::Origin { is_present: true }),
-            person("samuel", "sam", Home::Portal { room, status }),
-        ],
-        started_at: crate::clock::Timestamp(NOW),
-        last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
-        ended: false,
-    }
+    ConversationBuilder::new(ID)
+        .origin(&origin())
+        .direct()
+        .person(person("alice", ".palice"))
+        .person(person("samuel", "sam").portal(Some(&portal()), PortalStatus::Joined))
+        .started_at(crate::clock::Timestamp(NOW))
+        .build()
 }
 
 struct Talk {
@@ -551,8 +537,9 @@ async fn nobody_is_invited_to_what_is_over() {
 async fn without_kim() -> (Talk, OwnedUserId) {
     let mut group = talk();
     group.direct = false;
-    let (room, status) = (None, PortalStatus::Closed);
-    let kim = person("kim", "kim", Home::Portal { room, status });
+    let kim = person("kim", "kim")
+        .portal(None, PortalStatus::Closed)
+        .build();
     let ghost = kim.ghost.clone();
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
@@ -654,9 +641,10 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
 async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
     let mut group = talk();
     group.direct = false;
-    let status = PortalStatus::Joined;
     let room = Some(room_id!("!kims:hs.test").to_owned());
-    let kim = person("kim", "kim", Home::Portal { room, status });
+    let kim = person("kim", "kim")
+        .portal(room.as_deref(), PortalStatus::Joined)
+        .build();
     group.people.push(kim);
     // In the group, and in the conversation of two.
     for (talk, is_there) in [(&group, true), (&group, false), (&talk(), false)] {

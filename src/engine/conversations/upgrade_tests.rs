@@ -4,8 +4,8 @@ use ruma::{owned_room_id, owned_user_id};
 
 use super::*;
 use crate::{
-    clock::Timestamp,
-    conversation::{Home, Participant, Secret, decide},
+    conversation::{Home, decide},
+    testing::{ConversationBuilder, ParticipantBuilder},
 };
 
 fn old() -> OwnedRoomId {
@@ -18,25 +18,19 @@ fn new() -> OwnedRoomId {
 
 /// Alice and Bob, who has left, with somebody masked.
 fn conversation() -> Conversation {
-    let person = |name: &str, is_present| Participant {
-        user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
-        ghost: OwnedUserId::try_from(format!("@_dm_.p{name}:hs.test")).unwrap(),
-        name: "Someone".to_owned(),
-        is_alias: true,
-        home: Home::Origin { is_present },
-        former_names: Vec::new(),
+    let person = |name: &str, is_present| {
+        ParticipantBuilder::new(
+            &format!("@{name}:hs.test"),
+            &format!("@_dm_.p{name}:hs.test"),
+        )
+        .alias()
+        .home(Home::Origin { is_present })
     };
-    Conversation {
-        id: "c0ffee".to_owned(),
-        origin: Some(old()),
-        direct: false,
-        secret: Secret([7; 32]),
-        people: vec![person("alice", true), person("bob", false)],
-        started_at: Timestamp(0),
-        last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
-        ended: false,
-    }
+    ConversationBuilder::new("c0ffee")
+        .origin(&old())
+        .person(person("alice", true))
+        .person(person("bob", false))
+        .build()
 }
 
 fn views(history: &str) -> (RoomState, RoomState) {

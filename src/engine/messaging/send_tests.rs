@@ -15,7 +15,7 @@ use crate::{
     },
     introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{ConversationBuilder, FakeHomeserver, Person, TestClock},
 };
 
 fn room() -> &'static RoomId {
@@ -178,17 +178,11 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     let (engine, store, _fake) = accept_tests::engine_at(clock).await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let id = "conversation".to_owned();
-    let mut conversation = conversation::Conversation {
-        id: id.clone(),
-        origin: Some(room().to_owned()),
-        direct: true,
-        secret: conversation::Secret([7; 32]),
-        people: Vec::new(),
-        started_at: actor.engine.now(),
-        last_return_at: None,
-        rtc_notice_sent_in: Vec::new(),
-        ended: false,
-    };
+    let mut conversation = ConversationBuilder::new(&id)
+        .origin(room())
+        .direct()
+        .started_at(actor.engine.now())
+        .build();
     let write = |conversation: &conversation::Conversation| {
         let mut batch = crate::store::Batch::new();
         batch.put::<Conversations>(&id, conversation).unwrap();
