@@ -77,12 +77,12 @@ impl NoRelay {
             Self::Here => {
                 "This call will probably not connect: addresses that show where you are are not \
                  passed on, and your client has found no relay (TURN server) for calls. Ask the \
-                 admin of your homeserver for one, or write instead."
+                 admin of your homeserver for one, or send a message instead."
             }
             Self::There => {
-                "This call will probably not connect: addresses that show where somebody is are \
+                "This call will probably not connect: addresses that show where people are are \
                  not passed on, and the other side has no relay (TURN server) for calls. Please \
-                 write instead."
+                 send a message instead."
             }
         }
     }

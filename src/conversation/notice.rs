@@ -63,35 +63,33 @@ impl Notice {
                 "{handle} is masked and takes part through me: this service carries what is \
                  written here to them and can read it on the way; it keeps none of it."
             ),
-            Self::Unencrypted => "That message was not encrypted, so it was not carried on. Please \
-                              send it again: this chat is encrypted."
+            Self::Unencrypted => "That message was not encrypted, so it was not passed on. Please \
+                                  send it again: this chat is encrypted."
                 .to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
             Self::NotForwarded { text } => text.clone(),
-            Self::NobodyThere => "Nobody is there on the other side at the moment, so that was \
-                                  not delivered."
+            Self::NobodyThere => "Nobody is on the other side at the moment, so that was not \
+                                  delivered."
                 .to_owned(),
-            Self::Full => "More people have come into the room of this conversation than it can have. \
-                           Whoever came last is not shown to the masked, and what they write is not \
-                           carried; but what the masked write, they can read. Please start a new \
-                           chat with fewer people if that is not wanted."
+            Self::Full => "This chat has reached its limit of 100 people. Newcomers can read what \
+                           masked members write, but their own messages are not passed on. To \
+                           avoid that, start a new chat with fewer people."
                 .to_owned(),
             Self::PersonLeft { name } => format!(
-                "{name} has left the conversation. What you write here does not reach them unless \
+                "{name} has left the conversation. What you write here doesn't reach them unless \
                  they come back."
             ),
-            Self::UpgradeFailed { .. } => "This room was replaced by another one, in which this \
-                                         conversation cannot go on yet: I am not there, it is not \
-                                         encrypted, or somebody is there or invited who is not \
-                                         here. Please invite me there again once nothing of that \
-                                         is so any more, or start a new chat."
+            Self::UpgradeFailed { .. } => "This room was upgraded, but I can't move the \
+                                           conversation yet: the new room is unencrypted, I am \
+                                           not in it, or someone is in it who isn't here. Fix \
+                                           that and invite me again, or start a new chat."
                 .to_owned(),
-            Self::OthersUpgraded => "The room of the others was replaced by another one, in which I \
-                                  am not yet. Until they invite me there, what you write may not \
-                                  reach them."
+            Self::OthersUpgraded => "The room of the others was upgraded, and I am not in the new \
+                                     one yet. Until they invite me there, what you write may not \
+                                     reach them."
                 .to_owned(),
-            Self::Ended => "This conversation has ended: what is written here is not delivered \
-                            any more, and I leave."
+            Self::Ended => "This conversation has ended. What you write here is no longer \
+                            delivered, and I am leaving."
                 .to_owned(),
         }
     }

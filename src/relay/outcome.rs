@@ -60,11 +60,12 @@ impl Remark {
                  outside of it."
             }
             Self::EditAsNew => {
-                "The message you changed is no longer known here, so the new words were passed on \
-                 as a new message."
+                "The message you edited is no longer known here, so the new text was passed on as \
+                 a new message."
             }
             Self::WithoutReference => {
-                "What your message refers to is no longer known here, so it was passed on by itself."
+                "The message that yours refers to is no longer known here, so yours was passed on \
+                 without the reference."
             }
             Self::WithoutFormatting => {
                 "Your message was too long with its formatting, so its plain text was passed on."
@@ -130,19 +131,18 @@ impl TranslateError {
                  two. Please share your location as a message instead."
             }
             Self::MatrixRtc => {
-                "Calls of this kind work within one room only, and what is written here is \
-                 carried into another one. What works in a chat of two is the classic voice or \
-                 video call: in Element on the web and desktop, press the call button and choose \
-                 \"Legacy call\"."
+                "Calls of this kind work within one room only, and this conversation spans several. \
+                 What works in a chat of two is the classic voice or video call: in Element \
+                 on the web and desktop, press the call button and choose \"Legacy call\"."
             }
             Self::CallTransfer => {
                 "The call was not handed over: that works only to somebody in this chat."
             }
             Self::Verification => {
-                "The verification was not passed on. Whom you see here is a ghost of this \
-                 service, and its keys are the service's; the keys of the person behind it you \
-                 cannot verify as long as they are masked. To be sure who they are, ask \
-                 them something that only they can know."
+                "The verification was not passed on. The user you see here is a ghost of this \
+                 service, with keys of the service; you can't verify the keys of the person \
+                 behind it as long as they are masked. To be sure who they are, ask them \
+                 something that only they can know."
             }
             Self::TooLong => {
                 "Your message was not passed on: it is too long. Please send it in two parts, or \
