@@ -8,7 +8,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// How many people a conversation has at the most; who comes after that is not carried.
+/// Maximum number of people in a conversation. Messages of later ones are not forwarded.
 const PEOPLE_MAX: usize = 100;
 
 /// Decides what follows from `input`.
@@ -24,10 +24,12 @@ pub fn decide(state: Conversation, input: &Input) -> Decision {
     }
 }
 
+/// Whether this person has a portal that exists.
 pub(super) fn has_room(person: &Participant) -> bool {
     matches!(&person.home, Home::Portal { room: Some(_), .. })
 }
 
+/// A decision in the making.
 pub(super) struct Transition {
     pub(super) state: Conversation,
     pub(super) effects: Vec<(OwnedRoomId, Effect)>,
@@ -37,9 +39,9 @@ impl Transition {
     fn apply(&mut self, input: &Input) {
         match input {
             Input::RoomLeft { role } => self.room_left(*role),
-            // A ghost may be there already.
+            // A ghost may already be in the new room.
             Input::UpgradeFailed { to, .. } if self.state.ended => self.leave_room(to),
-            // Whatever is still said while the rooms are being left reaches nobody.
+            // What is sent while the rooms are being left reaches nobody.
             _ if self.state.ended => {}
             Input::Started { earlier } => self.started(earlier),
             Input::Added {
@@ -81,7 +83,7 @@ impl Transition {
             Input::NotForwarded { role, event, text } => self.send_notice(
                 *role,
                 Notice::NotForwarded { text: text.clone() },
-                // There may be more than one thing to say about it.
+                // One event can have several remarks.
                 &format!("{event} {text}"),
             ),
             Input::HandleClosed { ghost } => self.handle_closed(ghost),
@@ -94,16 +96,16 @@ impl Transition {
         self.forward_earlier(earlier);
     }
 
-    /// Whoever writes to somebody masked is told at once who can read it.
-    fn announce_masked(&mut self, by: impl Fn(&Participant) -> bool) {
-        let masked = self.state.people.iter();
-        let masked = masked
-            .filter(|p| matches!(p.home, Home::Portal { .. }) && p.takes_part())
-            .filter(|p| by(p));
-        let handles: Vec<String> = masked.map(|person| person.name.clone()).collect();
-        let asker = self.state.people.iter();
-        let mut asker = asker.filter(|p| matches!(p.home, Home::Origin { is_present: true }));
-        let shown_as = asker.next().map(|person| person.name.clone());
+    /// Tells the origin at once who is masked, and that the service can read along.
+    fn announce_masked(&mut self, is_announced: impl Fn(&Participant) -> bool) {
+        let handles: Vec<String> = self
+            .state
+            .people
+            .iter()
+            .filter(|person| person.is_masked() && is_announced(person))
+            .map(|person| person.name.clone())
+            .collect();
+        let shown_as = self.asker().map(|asker| asker.name.clone());
         let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
         for handle in handles {
             let cause = format!("{opened} {handle}");
@@ -118,11 +120,19 @@ impl Transition {
         }
     }
 
+    /// Returns the person who began the conversation: the first one in the origin.
+    fn asker(&self) -> Option<&Participant> {
+        self.state
+            .people
+            .iter()
+            .find(|person| person.is_in_origin())
+    }
+
     fn added(&mut self, person: &Participant, by: &UserId, earlier: &[OwnedEventId]) {
         let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
         let index = match self.state.people.iter().position(same) {
             Some(index) => {
-                // Invited again after they were gone.
+                // They were out of the conversation and are invited again.
                 if let Home::Portal { status, .. } = &mut self.state.people[index].home
                     && *status == PortalStatus::Closed
                 {
@@ -137,7 +147,7 @@ impl Transition {
             }
         };
         self.announce_masked(|p| p.ghost == person.ghost);
-        // The others have heard it.
+        // The other portals have these events already.
         if let Some(sender) = self.state.person_at(RoomRole::Origin, by)
             && self.state.people[index].takes_part()
         {
@@ -155,10 +165,7 @@ impl Transition {
 
     fn returned_to_room(&mut self, at: Timestamp, person: usize) {
         self.state.last_return_at = Some(at);
-        if let Some(Participant {
-            home: Home::Portal { status, .. },
-            ..
-        }) = self.state.people.get_mut(person)
+        if let Some((_, status)) = self.state.portal_mut(person)
             && *status == PortalStatus::Left
         {
             *status = PortalStatus::InvitePending;
@@ -167,9 +174,7 @@ impl Transition {
     }
 
     fn forward_earlier(&mut self, earlier: &[OwnedEventId]) {
-        let asker = self.state.people.iter();
-        let mut asker = asker.filter(|p| matches!(p.home, Home::Origin { is_present: true }));
-        let Some(sender) = asker.next().map(|person| person.user.clone()) else {
+        let Some(sender) = self.asker().map(|asker| asker.user.clone()) else {
             return;
         };
         for event in earlier {
@@ -187,7 +192,7 @@ impl Transition {
         let Some(sender) = self.state.person_at(role, user) else {
             return;
         };
-        // Whoever is out of it may have a room that is being left.
+        // A person who is out of the conversation may still be in a portal that is being left.
         if self.state.people[sender].home.is_closed() {
             return;
         }
@@ -206,7 +211,7 @@ impl Transition {
                 }
             }
             EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
-            // Once: every member of such a call sends state again and again.
+            // Once a room: every member of such a call sends state again and again.
             EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
             EventKind::MatrixRtc => {
                 self.state.rtc_notice_sent_in.push(role);
@@ -259,7 +264,7 @@ impl Transition {
     ) {
         if let Some(person) = self.state.person_at(role, user) {
             match &mut self.state.people[person].home {
-                // An invite that was answered while its portal was being closed.
+                // They accepted the invite while the portal was being closed.
                 Home::Portal {
                     status: PortalStatus::Closed,
                     ..
@@ -279,7 +284,7 @@ impl Transition {
         let Some((ghost, name, is_alias)) = ghost else {
             return;
         };
-        // Each is a ghost to be made, in every portal.
+        // Each newcomer costs a ghost, in every portal.
         if self.state.people.len() >= PEOPLE_MAX {
             self.send_notice(RoomRole::Origin, Notice::Full, "full");
             for portal in self.state.targets_of(RoomRole::Origin) {
@@ -299,10 +304,10 @@ impl Transition {
         self.ensure_all_portals(role);
     }
 
-    /// Every portal that exists shows who is in the conversation now.
+    /// Brings the ghosts in every existing portal up to date.
     fn ensure_all_portals(&mut self, role: RoomRole) {
         for (person, participant) in self.state.people.clone().iter().enumerate() {
-            // Whoever has left is invited again when somebody says something.
+            // An owner who has left is invited again by the next message.
             let left = matches!(
                 participant.home,
                 Home::Portal {
@@ -331,71 +336,68 @@ impl Transition {
                 },
             };
         }
-        let shown = self.state.people.iter().enumerate();
-        let shown = shown.filter(|(index, p)| p.ghost == user && p.room_role(*index) != role);
-        // A handle may have had another owner in this conversation.
-        let shown = shown.max_by_key(|(_, p)| p.takes_part());
+        // A handle may have had another owner in this conversation: the present one counts.
+        let shown = self
+            .state
+            .people
+            .iter()
+            .enumerate()
+            .filter(|(index, person)| person.ghost == user && person.room_role(*index) != role)
+            .max_by_key(|(_, person)| person.takes_part());
         let Some((person, _)) = shown else { return };
         if !by_others {
             return;
         }
         match role {
-            // Somebody sent the ghost of a masked person away.
+            // Another user sent the ghost of a masked person away.
             RoomRole::Origin => self.remove_masked(person, true),
-            // Its owner does not want the others in their portal.
+            // The owner sent a ghost out of their portal: they do not want the others there.
             RoomRole::Portal(owner) => self.remove_masked(owner, false),
         }
     }
 
     fn left_origin(&mut self, person: usize) {
         let name = self.state.people[person].name.clone();
-        let mut others = self.state.people.iter();
-        if others.any(|p| matches!(p.home, Home::Origin { is_present: true })) {
+        if self.asker().is_some() {
             return self.ensure_all_portals(RoomRole::Origin);
         }
         for role in self.state.targets_of(RoomRole::Origin) {
             let cause = format!("went {} {person}", room_name(self.state.origin.as_ref()));
             self.send_notice(role, Notice::PersonLeft { name: name.clone() }, &cause);
         }
-        // A ghost that is not needed leaves. Whoever comes back finds the same portals.
+        // Ghosts that are not needed leave. A person who comes back finds the same portals.
         self.emit(RoomRole::Origin, Effect::LeaveRoom);
     }
 
     fn handle_closed(&mut self, ghost: &UserId) {
         let masked = |p: &Participant| p.ghost == ghost && matches!(p.home, Home::Portal { .. });
         let people = &self.state.people;
-        // They have begun it, and are the only one whom the others hear by this ghost.
+        // This ghost shows a person in the origin, whom the others would no longer hear.
         if people.iter().any(|p| p.ghost == ghost && !masked(p)) {
             return self.end();
         }
-        // They may be gone already.
+        // They may be out of the conversation already.
         if let Some(person) = people.iter().position(|p| masked(p) && p.takes_part()) {
             self.remove_masked(person, false);
         }
     }
 
-    /// A masked person is out of the conversation.
+    /// Takes a masked person out of the conversation.
     fn remove_masked(&mut self, person: usize, sent_away: bool) {
-        let Some(Participant {
-            home: Home::Portal { status, room },
-            ..
-        }) = self.state.people.get_mut(person)
-        else {
+        let Some((room, status)) = self.state.portal_mut(person) else {
             return;
         };
         if std::mem::replace(status, PortalStatus::Closed) == PortalStatus::Closed {
             return;
         }
         let portal = room.clone();
-        let left = self.state.people.iter();
-        let mut left = left.filter(|p| matches!(p.home, Home::Portal { .. }) && p.takes_part());
-        if left.next().is_none() {
+        if !self.state.people.iter().any(Participant::is_masked) {
             return self.end();
         }
         self.send_notice(RoomRole::Portal(person), Notice::Ended, "ended");
         self.emit(RoomRole::Portal(person), Effect::LeaveRoom);
         let name = self.state.people[person].name.clone();
-        // Whoever comes back has another portal, and may go again.
+        // A person who comes back has another portal, and may leave again.
         let (origin, portal) = (
             room_name(self.state.origin.as_ref()),
             room_name(portal.as_ref()),
@@ -406,25 +408,18 @@ impl Transition {
         self.ensure_all_portals(RoomRole::Origin);
     }
 
-    fn portal_created(&mut self, person: usize, made: &OwnedRoomId) {
-        if let Some(Participant {
-            home: Home::Portal { room, status },
-            ..
-        }) = self.state.people.get_mut(person)
-        {
-            *room = Some(made.clone());
-            // They went while it was made.
+    fn portal_created(&mut self, person: usize, created: &OwnedRoomId) {
+        if let Some((room, status)) = self.state.portal_mut(person) {
+            *room = Some(created.clone());
+            // The owner left the conversation while it was created.
             if *status == PortalStatus::Closed {
-                self.effects.push((made.clone(), Effect::LeaveRoom));
+                self.effects.push((created.clone(), Effect::LeaveRoom));
             }
         }
     }
 
     fn portal_ready(&mut self, person: usize) {
-        if let Some(Participant {
-            home: Home::Portal { status, .. },
-            ..
-        }) = self.state.people.get_mut(person)
+        if let Some((_, status)) = self.state.portal_mut(person)
             && matches!(*status, PortalStatus::InvitePending | PortalStatus::Left)
         {
             *status = PortalStatus::Invited;
@@ -459,16 +454,12 @@ impl Transition {
         match role {
             RoomRole::Origin => self.state.origin = None,
             RoomRole::Portal(person) => {
-                if let Some(Participant {
-                    home: Home::Portal { room, .. },
-                    ..
-                }) = self.state.people.get_mut(person)
-                {
+                if let Some((room, _)) = self.state.portal_mut(person) {
                     *room = None;
                 }
             }
         }
-        // Only now nobody speaks by them any more.
+        // Only now no room needs them.
         let ghosts: Vec<OwnedUserId> = self.state.alias_ghosts().cloned().collect();
         if let Some(room) = left
             && self.is_over()
@@ -491,11 +482,13 @@ impl Transition {
         }
     }
 
+    /// Sends a notice to a room, once for each cause.
     pub(super) fn send_notice(&mut self, role: RoomRole, notice: Notice, cause: &str) {
         let cause = cause.to_owned();
         self.emit(role, Effect::SendNotice { notice, cause });
     }
 
+    /// Adds an effect for the actor of a room, if the room exists.
     pub(super) fn emit(&mut self, role: RoomRole, effect: Effect) {
         if let Some(room) = self.state.room(role).cloned() {
             self.effects.push((room, effect));
@@ -503,7 +496,7 @@ impl Transition {
     }
 }
 
-/// Returns a room as it stands in the cause of a sentence, which goes into a transaction id.
+/// Returns the name of a room in the cause of a notice, which goes into a transaction id.
 fn room_name(room: Option<&OwnedRoomId>) -> &str {
     room.map_or("none", |room| room.as_str())
 }

@@ -1,18 +1,18 @@
-//! What becomes of the rooms of a conversation: what they are called, and what follows when one is
-//! replaced or lost.
+//! The rules about the rooms of a conversation: their names, and what follows when one is replaced
+//! or lost.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::{
-    Effect, Home, Notice, Participant, PortalStatus, RoomRole,
+    Effect, Notice, Participant, PortalStatus, RoomRole,
     decide::{Transition, has_room},
 };
 
-/// So many names of somebody are remembered.
+/// Maximum number of former names that are remembered of a person.
 const FORMER_NAMES_MAX: usize = 8;
 
 impl Transition {
-    /// Somebody's own name, never to be shown in the rooms of the others.
+    /// Remembers a person's own name, which must never show in the rooms of the others.
     pub(super) fn name_seen(&mut self, person: usize, name: &str) {
         if let Some(it) = self.state.people.get_mut(person)
             && !it.former_names.iter().any(|known| known == name)
@@ -24,8 +24,8 @@ impl Transition {
         }
     }
 
-    /// Somebody is called otherwise from now on. Only whose ghost exists for this conversation: a
-    /// handle is a name already.
+    /// Gives a person another name, if their ghost was made for this conversation: a handle is a
+    /// name already.
     pub(super) fn renamed(&mut self, person: usize, name: &str) {
         match self.state.people.get_mut(person) {
             Some(it) if it.is_alias && it.name != name => name.clone_into(&mut it.name),
@@ -37,21 +37,20 @@ impl Transition {
             return;
         };
         self.emit(role, Effect::SetGhostName { person });
-        // A topic may say it.
+        // Their name may be in a topic.
         self.sync_all_portals(role, None);
     }
 
-    /// A room says that another one has taken its place.
+    /// Follows the upgrade of the origin, or replaces a portal that was upgraded.
     pub(super) fn room_upgraded(&mut self, role: RoomRole, to: &OwnedRoomId, by: &OwnedUserId) {
         match role {
-            // Into its own portals it is not to be led.
+            // A tombstone must not lead the origin into one of its own portals.
             RoomRole::Origin if self.state.role_of(to).is_none() => {
                 let (to, by) = (to.clone(), by.clone());
                 self.emit(role, Effect::FollowUpgrade { to, by });
             }
             RoomRole::Origin => {}
-            // Portals are ours to make: in somebody else's room others could be brought in. So a
-            // new one is made.
+            // The service creates portals itself: the owner of any other room could bring others in.
             RoomRole::Portal(person) => {
                 if self
                     .state
@@ -77,7 +76,7 @@ impl Transition {
         self.sync_all_portals(RoomRole::Origin, None);
     }
 
-    /// The conversation stays where it is, and everybody hears what to do.
+    /// Stays in the present origin and tells everybody what to do.
     pub(super) fn upgrade_failed(&mut self, to: &OwnedRoomId, by: &OwnedUserId) {
         if self.state.role_of(to).is_some() {
             return;
@@ -90,19 +89,16 @@ impl Transition {
         }
     }
 
-    /// Whoever has come into a room in which the conversation does not go on leaves it.
+    /// Lets ghosts leave a room that is not one of the conversation.
     pub(super) fn leave_room(&mut self, room: &OwnedRoomId) {
         if self.state.role_of(room).is_none() {
             self.effects.push((room.clone(), Effect::LeaveRoom));
         }
     }
 
-    /// Its owner gets a new one.
+    /// Forgets a portal that was lost: its owner gets a new one.
     pub(super) fn portal_lost(&mut self, person: usize) {
-        if let Some(Participant {
-            home: Home::Portal { room, status },
-            ..
-        }) = self.state.people.get_mut(person)
+        if let Some((room, status)) = self.state.portal_mut(person)
             && *status != PortalStatus::Closed
             && let Some(old) = room.take()
         {
@@ -111,7 +107,7 @@ impl Transition {
         }
     }
 
-    /// A room was given another name or topic.
+    /// Passes a new name or topic on to the other rooms.
     pub(super) fn room_info_changed(&mut self, role: RoomRole, event: &OwnedEventId) {
         match role {
             RoomRole::Origin => self.sync_all_portals(role, Some(event)),
@@ -122,7 +118,7 @@ impl Transition {
         }
     }
 
-    /// Every other portal that exists is called as the origin is now.
+    /// Gives every other existing portal the name and topic of the origin.
     pub(super) fn sync_all_portals(&mut self, role: RoomRole, cause: Option<&OwnedEventId>) {
         for (person, participant) in self.state.people.clone().iter().enumerate() {
             if has_room(participant)

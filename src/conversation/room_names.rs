@@ -7,14 +7,15 @@ use ruma::OwnedUserId;
 use super::{Conversation, Input, RoomRole};
 use crate::relay::Names;
 
-/// Longer names are not remembered, in bytes.
+/// Maximum size of a name that is remembered, in bytes.
 const FORMER_NAME_BYTES_MAX: usize = 500;
-/// As many people are looked at who are in a room and not in its conversation.
+/// Maximum number of people whose names are taken who are in a room and not in its conversation.
 const OTHERS_MAX: usize = 200;
 
-/// The names of those who are in the room of a place themselves, and of `others` who are there
-/// or invited: who comes in later is somebody's ghost then, and must not have been named
-/// before. The others of the conversation are there by their ghosts' names.
+/// Returns the names that a text of this room must not show elsewhere: those of the participants who
+/// are themselves in the room, and those of `others` who are there or invited. A person who joins
+/// later is shown as a ghost, and must not have been named before. The other participants are in
+/// this room as ghosts, and known by their ghosts' names.
 pub fn names_at<'a>(
     conversation: &Conversation,
     role: RoomRole,
@@ -41,14 +42,16 @@ pub fn names_at<'a>(
     names
 }
 
-/// What is to be remembered of how people are called in their own room.
+/// Returns the names of people in their own room that are not yet remembered.
 pub fn names_to_remember(
     conversation: &Conversation,
     role: RoomRole,
     called: &BTreeMap<OwnedUserId, String>,
 ) -> Vec<Input> {
-    let people = conversation.people.iter().enumerate();
-    people
+    conversation
+        .people
+        .iter()
+        .enumerate()
         .filter(|(index, person)| person.room_role(*index) == role)
         .filter_map(|(index, person)| {
             let name = called.get(&person.user)?;

@@ -127,6 +127,16 @@ impl Participant {
         }
     }
 
+    /// Whether they are in the origin now.
+    pub fn is_in_origin(&self) -> bool {
+        matches!(self.home, Home::Origin { is_present: true })
+    }
+
+    /// Whether they are masked and take part now.
+    pub fn is_masked(&self) -> bool {
+        matches!(self.home, Home::Portal { .. }) && self.takes_part()
+    }
+
     /// Whether they take part now, so that the others have to see their ghost.
     pub fn takes_part(&self) -> bool {
         match self.home {
@@ -137,6 +147,17 @@ impl Participant {
 }
 
 impl Conversation {
+    /// Returns the portal of a participant who has one, and its status.
+    pub(super) fn portal_mut(
+        &mut self,
+        person: usize,
+    ) -> Option<(&mut Option<OwnedRoomId>, &mut PortalStatus)> {
+        match &mut self.people.get_mut(person)?.home {
+            Home::Portal { room, status } => Some((room, status)),
+            Home::Origin { .. } => None,
+        }
+    }
+
     /// Returns the room with this role, if it exists.
     pub fn room(&self, role: RoomRole) -> Option<&OwnedRoomId> {
         match role {
@@ -201,16 +222,13 @@ impl Conversation {
     /// Returns the rooms that an event of this room is forwarded to.
     pub fn targets_of(&self, source: RoomRole) -> Vec<RoomRole> {
         let mut targets = Vec::new();
-        let is_origin_inhabited = self
-            .people
-            .iter()
-            .any(|person| matches!(person.home, Home::Origin { is_present: true }));
-        if source != RoomRole::Origin && self.origin.is_some() && is_origin_inhabited {
+        let is_inhabited = self.people.iter().any(Participant::is_in_origin);
+        if source != RoomRole::Origin && self.origin.is_some() && is_inhabited {
             targets.push(RoomRole::Origin);
         }
         for (index, person) in self.people.iter().enumerate() {
             let role = RoomRole::Portal(index);
-            if matches!(person.home, Home::Portal { .. }) && role != source && person.takes_part() {
+            if person.is_masked() && role != source {
                 targets.push(role);
             }
         }
