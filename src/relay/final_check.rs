@@ -1,7 +1,7 @@
-//! The last look at what is about to leave.
+//! The final check of what is about to be sent.
 //!
-//! Everything was searched before; this decodes once more what goes out, by other code, and strikes
-//! out whole strings. It has nothing to do unless something before it failed.
+//! Everything was searched before. This decodes it once more, with other code, and redacts whole
+//! strings. It finds nothing unless something before it failed.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -13,9 +13,10 @@ use super::{
 };
 use crate::text::is_invisible;
 
-/// In as many forms is a string looked at.
+/// Maximum number of decoded forms of a string that are searched.
 const CHECKED_FORMS_MAX: usize = 24;
 
+/// Searches for the identifiers of one translation.
 pub(super) struct FinalCheck {
     needles: Vec<String>,
 }
@@ -37,7 +38,7 @@ impl FinalCheck {
         Self { needles }
     }
 
-    /// Strikes out what names somebody, and says how many strings that were.
+    /// Redacts strings with an identifier in them. Returns how many there were.
     pub(super) fn redact(&self, value: &mut Value) -> usize {
         match value {
             Value::String(text) if self.finds_identifier(text) => {
@@ -62,7 +63,7 @@ impl FinalCheck {
         }
     }
 
-    /// Whether somebody is named in `text`, as it is or decoded, in whatever order.
+    /// Whether `text` has an identifier, as it is or decoded, in any order.
     pub(super) fn finds_identifier(&self, text: &str) -> bool {
         let mut forms = vec![text.to_owned()];
         let mut at = 0;
@@ -77,7 +78,7 @@ impl FinalCheck {
                 continue;
             }
             let percent = percent_decode_str(&form).decode_utf8_lossy().into_owned();
-            // With a tag longer than anybody writes it is no HTML, but text with a sign in it.
+            // An overlong tag is not HTML but a text with a < in it.
             let (html, entities) = (in_html(&form), in_html(&form.replace(['<', '>'], " ")));
             for next in [Some(percent), html, entities].into_iter().flatten() {
                 if !forms.contains(&next) {
@@ -101,7 +102,7 @@ impl FinalCheck {
     }
 }
 
-/// What a reader of HTML would find in the text, in its text and its attributes.
+/// Returns what a text says when it is read as HTML: its text and the values of its attributes.
 fn in_html(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut attributes = String::new();

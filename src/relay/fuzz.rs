@@ -1,4 +1,4 @@
-//! The fuzz targets of this room: whatever comes in, nothing that goes out names its sender.
+//! The fuzz targets of this room: whatever comes in, nothing that goes out identifies its sender.
 
 #![expect(
     clippy::panic,
@@ -35,8 +35,8 @@ const TAGS: [(&str, &[&str]); 40] = [
 /// Maximum number of open tags: that of the spec.
 const HTML_DEPTH_MAX: usize = 100;
 
-/// `formatted_body`: what comes out is well-formed, holds only what the spec allows, and names
-/// nobody.
+/// Checks `formatted_body`: what comes out is well-formed, holds only what the spec allows, and
+/// identifies nobody.
 pub(crate) fn html(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -61,7 +61,8 @@ pub(crate) fn html(input: &[u8]) {
     });
 }
 
-/// Any event: what comes out names nobody, fits into an event, and loads nothing from elsewhere.
+/// Checks any event: what comes out identifies nobody, fits into an event, and loads nothing from
+/// elsewhere.
 pub(crate) fn event(input: &[u8]) {
     let (kind, content) = event_of(input);
     with_every_context(|context, direction| {
@@ -88,7 +89,8 @@ pub(crate) fn event(input: &[u8]) {
     });
 }
 
-/// An event's type and content: `{"type": …, "content": …}`, or else a message of this text.
+/// Returns the type and content of an event: `{"type": …, "content": …}`, or else a message with this
+/// text.
 fn event_of(input: &[u8]) -> (String, Value) {
     let event: Option<Value> = serde_json::from_slice(input).ok();
     let parts = event.and_then(|event| {
@@ -135,7 +137,7 @@ fn check_translated(translated: &Translated, context: &Context<'_>, direction: D
 }
 
 /// Checks HTML against the grammar in which this room writes it: every tag known, closed and in
-/// order, every attribute quoted, every sign that means something escaped.
+/// order, every attribute quoted, every special character escaped.
 fn check_html(html: &str, context: &Context<'_>) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html;

@@ -1,4 +1,4 @@
-//! Messages, and whatever else has a body: text, formatting, mentions, edits.
+//! Messages and other events with a body: text, formatting, mentions, edits.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use super::{
 const NEW_CONTENT: &str = "m.new_content";
 const MENTIONS: &str = "m.mentions";
 
-/// The content of an event that somebody reads, relations and all.
+/// Translates the content of an event that people read, with its relations.
 pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
@@ -27,7 +27,7 @@ pub(super) fn translate(
         }
         return Ok(out);
     };
-    // What it looks like now, in the eyes of clients that know edits, and of those that do not.
+    // The edited text, for clients that know edits and for those that do not.
     let new = content.get(NEW_CONTENT).and_then(Value::as_object);
     match target {
         Some(target) => {
@@ -48,7 +48,8 @@ pub(super) fn translate(
     }
 }
 
-/// Everything but what it refers to. `may_quote`: it may begin with the message it replies to.
+/// Translates everything but the relations. If `may_quote`, the body may begin with a quote of the
+/// message that it replies to.
 fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> Map<String, Value> {
     let mut own = content.clone();
     for key in [RELATES_TO, NEW_CONTENT] {
@@ -98,7 +99,7 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
     out
 }
 
-/// Whom a message mentions, as they are there.
+/// Translates the mentions of a message.
 fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     let mut out = Map::new();
     if let Some(users) = mentions.get("user_ids").and_then(Value::as_array) {
@@ -119,7 +120,7 @@ fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     Value::Object(out)
 }
 
-/// The text without the lines in which clients of old repeat what they reply to.
+/// Returns the text without the lines in which older clients quote what they reply to.
 fn without_quote(text: &str) -> &str {
     let starts = |text: &str| {
         let quote = text.trim_start_matches("* ").strip_prefix("> ");
@@ -139,7 +140,7 @@ fn without_quote(text: &str) -> &str {
     rest.trim_start_matches('\n')
 }
 
-/// The text with what links to people said in the place of what they say now.
+/// Returns the text with the former names of mentioned people replaced by those of the links.
 fn with_new_names(text: &str, renamed: &[(String, String)]) -> String {
     let mut out = text.to_owned();
     let mut done: Vec<&str> = Vec::new();
@@ -163,7 +164,7 @@ fn replace_words(text: &str, word: &str, with: &str) -> String {
         if before.is_some_and(char::is_alphanumeric) || after.is_some_and(char::is_alphanumeric) {
             continue;
         }
-        // The sign that some clients put before the name.
+        // Some clients put an @ before the name.
         let from = if before == Some('@') {
             start - 1
         } else {

@@ -1,5 +1,5 @@
-//! What the tests and the fuzz targets of this room judge by: two people, and whether an output
-//! names one of them. It decodes by other means than the code that it judges.
+//! The oracle of the tests and the fuzz targets of this room: two people, and whether an output
+//! identifies one of them. It decodes by other means than the code under test.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ pub(super) const SAMUEL: &str = "@samuel:hs.test";
 const SOURCE_ROOM: &str = "!here:far.example";
 /// A device of the sender.
 const DEVICE: &str = "ALICESDEVICE";
-/// Maximum length of what is taken for a tag in a plain text, in bytes.
+/// Maximum length of a tag in a plain text, in bytes.
 const ORACLE_TAG_BYTES_MAX: usize = 2000;
 
 pub(super) struct Map(pub HashMap<OwnedEventId, OwnedEventId>);
@@ -34,7 +34,7 @@ impl EventMapping for Map {
     }
 }
 
-/// Which way something goes.
+/// The direction of a translation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Direction {
     /// From Alice's room into Sam's portal.
@@ -43,7 +43,8 @@ pub(super) enum Direction {
     ToAlice,
 }
 
-/// Alice, who is called "Kim", and Sam talk; `$one` here is `$eins` there, and so on.
+/// Calls `act` with the context of a chat of Alice, who is called "Kim", and Sam. `$one` of the source
+/// room is `$eins` in the target room, and so on.
 pub(super) fn with_context<T>(
     direction: Direction,
     hide: bool,
@@ -84,7 +85,8 @@ pub(super) fn with_context<T>(
     })
 }
 
-/// Every kind of passage: both ways, and Alice's homeserver being the service's own or another.
+/// Calls `act` with every kind of context: both directions, with Alice's homeserver being the
+/// service's own and another one.
 pub(super) fn with_every_context(mut act: impl FnMut(&Context<'_>, Direction)) {
     with_context(Direction::ToSam, true, |context| {
         act(context, Direction::ToSam);
@@ -115,8 +117,7 @@ pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Whether somebody who reads `text` learns who sent it: the sender's Matrix ID, the room that it
-/// comes from, or the sender's device.
+/// Whether `text` shows who sent it: the sender's Matrix ID, the source room, or the sender's device.
 pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
     let user = match direction {
         Direction::ToSam => ALICE,
@@ -133,7 +134,7 @@ pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
         })
 }
 
-/// Whether an identifier stands in a text: with its sign, as in a link, or alone as a word.
+/// Whether a text has an identifier: with its sigil, as in a link, or alone as a word.
 fn names(text: &str, id: &str, in_link: &str) -> bool {
     let (sign, bare) = id.split_at(1);
     let in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
@@ -150,7 +151,7 @@ fn visible(text: &str) -> String {
     text.chars().filter(seen).collect::<String>().to_lowercase()
 }
 
-/// What a person could read in a text, with entities and percent signs resolved.
+/// Returns what a person could read in a text, with entities and percent-encoding decoded.
 fn readings(text: &str) -> Vec<String> {
     let mut readings = vec![text.to_owned()];
     for _ in 0..3 {
@@ -187,7 +188,7 @@ fn without_entities(text: &str) -> String {
     out + rest
 }
 
-/// The character that an entity stands for.
+/// Returns the character of an entity.
 fn character(name: &str) -> Option<char> {
     let Some(code) = name.strip_prefix('#') else {
         return match name {
@@ -227,7 +228,7 @@ fn without_tags(text: &str) -> String {
     out + rest
 }
 
-/// Returns every string with its place and its key.
+/// Returns every string with its JSON pointer and its key.
 pub(super) fn loaded(value: &Value) -> Vec<(String, String, String)> {
     let mut out = Vec::new();
     let mut left = vec![(String::new(), String::new(), value)];

@@ -1,46 +1,46 @@
-//! What comes of carrying an event, and what its sender is told.
+//! The outcome of a translation, and what the sender is told about it.
 
 use serde_json::Value;
 
-/// An event, ready to be sent into the other room.
+/// A translated event, ready to be sent to the other room.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Translated {
-    /// Its type.
+    /// The type.
     pub event_type: String,
-    /// Its content, to be encrypted.
+    /// The content, not yet encrypted.
     pub content: Value,
-    /// What has to be uploaded anew first, with the new address put in its place.
+    /// The media to upload again first. Each address is then replaced by the new one.
     pub media_to_reupload: Vec<MediaToReupload>,
-    /// What the sender is to be told about it.
+    /// What the sender is told about it.
     pub remarks: Vec<Remark>,
 }
 
-/// Content whose address names the sender's homeserver.
+/// Media whose address names another homeserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaToReupload {
-    /// Where in the content the address stands (RFC 6901).
+    /// The JSON pointer of the address in the content (RFC 6901).
     pub pointer: String,
-    /// The address, `mxc://…`.
+    /// The address (`mxc://…`).
     pub uri: String,
 }
 
-/// Something that the sender of an event that was carried is told.
+/// Something that the sender of a forwarded event is told about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Remark {
-    /// Sent without being a reply.
+    /// It was sent without being a reply.
     WithoutReply,
-    /// Sent outside of its thread.
+    /// It was sent outside of its thread.
     WithoutThread,
-    /// An edit, sent as a new message.
+    /// An edit was sent as a new message.
     EditAsNew,
-    /// Sent without what it refers to.
+    /// It was sent without a reference.
     WithoutReference,
-    /// Too long with its formatting.
+    /// It was sent without its formatting, because it was too long with it.
     WithoutFormatting,
 }
 
 impl Remark {
-    /// Whether what it refers to was not known.
+    /// Whether the reason is that the target of a relation is unknown.
     pub fn is_missing_target(self) -> bool {
         matches!(
             self,
@@ -48,7 +48,7 @@ impl Remark {
         )
     }
 
-    /// The words.
+    /// Returns the text of the notice.
     pub fn notice_text(self) -> &'static str {
         match self {
             Self::WithoutReply => {
@@ -74,48 +74,48 @@ impl Remark {
     }
 }
 
-/// Why an event cannot be carried.
+/// Why an event cannot be translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TranslateError {
-    /// A reaction to something unknown.
+    /// A reaction to an unknown message.
     #[error("the message that was reacted to is not known")]
     ReactionTarget,
-    /// A vote in, or the end of, an unknown poll.
+    /// A vote in an unknown poll, or its end.
     #[error("the poll is not known")]
     PollTarget,
-    /// Live location hangs on the state of a room.
-    #[error("live location hangs on the state of the room")]
+    /// Live location depends on the state of a room.
+    #[error("live location depends on the state of the room")]
     LiveLocation,
-    /// MatrixRTC hangs on the state of a room.
+    /// MatrixRTC depends on the state of a room.
     #[error("calls over MatrixRTC belong to one room")]
     MatrixRtc,
-    /// A call that is handed over to somebody who is not here.
-    #[error("the call is handed over to somebody outside")]
+    /// The transfer of a call to a person outside of the conversation.
+    #[error("the call is transferred to a person outside")]
     CallTransfer,
-    /// Keys are verified between the two who hold them.
+    /// Keys can only be verified between their owners.
     #[error("keys cannot be verified across a mask")]
     Verification,
-    /// It would not fit into an event.
+    /// The content does not fit into an event.
     #[error("the content is too long")]
     TooLong,
-    /// Nested beyond reason.
+    /// The content is nested too deeply.
     #[error("the content is nested too deeply")]
     TooDeep,
-    /// Not what its type says.
+    /// The content is not what its type says.
     #[error("the content is malformed")]
     Malformed,
-    /// The name of the event's type names the sender.
-    #[error("the type of the event names somebody")]
+    /// The event type identifies the sender.
+    #[error("the type of the event identifies a person")]
     IdentifyingType,
 }
 
 impl TranslateError {
-    /// Whether what it refers to was not known.
+    /// Whether the reason is that the target of a relation is unknown.
     pub fn is_missing_target(self) -> bool {
         matches!(self, Self::ReactionTarget | Self::PollTarget)
     }
 
-    /// The words for its sender: what happened, and what to do next.
+    /// Returns the text of the notice to the sender: what happened, and what to do next.
     pub fn notice_text(self) -> &'static str {
         match self {
             Self::ReactionTarget => {

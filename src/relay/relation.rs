@@ -1,4 +1,4 @@
-//! What an event refers to: replies, threads, edits, reactions, votes.
+//! Relations of events: replies, threads, edits, reactions, votes.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use super::{
     scrub::Scrubber,
 };
 
-/// Where an event puts what it refers to.
+/// The field of an event with its relation.
 pub(super) const RELATES_TO: &str = "m.relates_to";
 const IN_REPLY_TO: &str = "m.in_reply_to";
 
@@ -20,7 +20,7 @@ pub(super) enum OnMissingTarget {
     Refuse(TranslateError),
 }
 
-/// What `content` refers to, as it is there.
+/// Translates the relation of `content`.
 pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
@@ -63,7 +63,7 @@ pub(super) fn translate(
             return Ok(None);
         }
         remarks.push(Remark::WithoutThread);
-        // What it only falls back to says nothing outside of the thread.
+        // A fallback reply means nothing outside of the thread.
         let falls_back = relates.get("is_falling_back").and_then(Value::as_bool) == Some(true);
         let reply = reply.known().filter(|_| !falls_back);
         return Ok(reply.map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
@@ -79,7 +79,7 @@ pub(super) fn translate(
         Reply::To(event) => {
             out.insert(IN_REPLY_TO.to_owned(), json!({ "event_id": event }));
         }
-        // To clients without threads the message then follows the first of its thread.
+        // Clients without threads then show it as a reply to the first message of the thread.
         Reply::Unknown if is_thread => {
             out.insert(
                 IN_REPLY_TO.to_owned(),
@@ -95,7 +95,8 @@ pub(super) fn translate(
     Ok(Some(Value::Object(out)))
 }
 
-/// The event that `content` changes, and whether it is known there: `Some(None)` if it is not.
+/// Returns the translated event that `content` edits; `Some(None)` if that is unknown, `None` if it
+/// is no edit.
 pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Option<String>> {
     let relates = content.get(RELATES_TO)?.as_object()?;
     if relates.get("rel_type").and_then(Value::as_str) != Some("m.replace") {
@@ -106,7 +107,7 @@ pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Opti
     Some(known.map(|event| event.to_string()))
 }
 
-/// Whether `content` is a reply in the eyes of its client.
+/// Whether `content` says that it is a reply.
 pub(super) fn is_reply(content: &Map<String, Value>) -> bool {
     let relates = content.get(RELATES_TO).and_then(Value::as_object);
     relates.is_some_and(|relates| relates.contains_key(IN_REPLY_TO))

@@ -1,7 +1,7 @@
-//! What a room is called, so that another room of the conversation can be called the same.
+//! Names and topics of rooms, translated for another room of the conversation.
 //!
-//! Such texts are made of people's names more often than messages are, and they stay. So here, and
-//! only here, people's own names are taken out as well as their Matrix IDs.
+//! Such texts hold people's names more often than messages do, and they stay. So here, and only here,
+//! people's own names are replaced as well as their Matrix IDs.
 
 use ruma::UserId;
 use unicode_normalization::UnicodeNormalization as _;
@@ -9,27 +9,27 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{context::Context, final_check::FinalCheck, scrub::Scrubber};
 use crate::text::{clean, is_invisible};
 
-/// The longest name of a room, in characters.
+/// Maximum length of a room's name, in characters.
 pub const NAME_CHARS_MAX: usize = 120;
-/// The longest topic of a room, in characters.
+/// Maximum length of a room's topic, in characters.
 pub const TOPIC_CHARS_MAX: usize = 1000;
-/// Longer texts are not looked at.
+/// Maximum length of a text that is translated, in characters.
 const TEXT_CHARS_MAX: usize = 5000;
-/// Shorter names are not looked for: they are found everywhere.
+/// Minimum length of a name that is looked for, in characters: shorter ones are found everywhere.
 const NAME_CHARS_MIN: usize = 2;
-/// Shorter parts of names are not looked for.
+/// Minimum length of a part of a name that is looked for, in characters.
 const NAME_PART_CHARS_MIN: usize = 3;
-/// What has more words than this is no name whose parts name somebody.
+/// Maximum number of words of a name whose parts are looked for.
 const NAME_PARTS_MAX: usize = 3;
 
-/// Names by which people are known where a text comes from, and what they are called where it
-/// goes.
+/// The names of people in the room that a text comes from, with their names in the room that it goes
+/// to.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Vec<(Vec<char>, String)>);
 
 impl Names {
-    /// Somebody's own names: what they are called, the parts of that, and what their Matrix ID
-    /// begins with.
+    /// Adds a person's own names: their display name, its parts, and the localpart of their Matrix
+    /// ID.
     pub fn add(&mut self, user: &UserId, called: Option<&str>, replacement: &str) {
         let replacement = match clean(replacement) {
             name if name.is_empty() => "Someone".to_owned(),
@@ -50,7 +50,7 @@ impl Names {
                 self.add_one(part, NAME_PART_CHARS_MIN, &replacement);
             }
         }
-        // The longest first: who has found it need not look for its parts.
+        // The longest first, so that a name is found before its parts.
         self.0
             .sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     }
@@ -68,7 +68,7 @@ impl Names {
         }
     }
 
-    /// The text with everybody called as they are there.
+    /// Returns the text with all names replaced.
     pub(crate) fn replace(&self, text: &str) -> String {
         let letters: Vec<(usize, char)> = text
             .char_indices()
@@ -95,7 +95,7 @@ impl Names {
     }
 }
 
-/// Whether a name stands here, as a word of its own where there are such.
+/// Whether a name begins at `at`, as a word of its own in scripts that have words.
 fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
     let Some(found) = letters.get(at..at + name.len()) else {
         return false;
@@ -105,7 +105,7 @@ fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
         one.is_some_and(|c| of_a_word(*c)) && other.is_some_and(|(_, c)| of_a_word(*c))
     };
     let before = at.checked_sub(1).and_then(|at| letters.get(at));
-    // Many languages say whose something is by an s and nothing before it.
+    // Many languages form the genitive with a bare s.
     let mut behind = at + name.len();
     if name.len() >= NAME_PART_CHARS_MIN
         && letters.get(behind).is_some_and(|(_, c)| lower(*c) == 's')
@@ -124,7 +124,7 @@ fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
         && (ends(at + name.len()) || ends(behind))
 }
 
-/// One letter for each letter, so that places stay what they are.
+/// Returns one lower-case letter for each letter, so that positions do not change.
 fn lower(c: char) -> char {
     let mut lower = c.to_lowercase();
     match (lower.next(), lower.next()) {
@@ -133,7 +133,7 @@ fn lower(c: char) -> char {
     }
 }
 
-/// Translates the name or the topic of a room. `None` if it cannot be told without naming anybody.
+/// Translates the name or topic of a room. Returns `None` if it would still identify a person.
 pub fn translate_room_text(
     text: &str,
     context: &Context<'_>,

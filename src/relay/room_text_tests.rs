@@ -1,4 +1,4 @@
-//! Names of rooms, and those of people in them.
+//! Names of rooms, with people's names in them.
 
 use super::*;
 use crate::relay::oracle::{ALICE, Direction, with_context};

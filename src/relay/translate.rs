@@ -1,4 +1,4 @@
-//! Which events are carried, and how.
+//! Which events are translated, and how.
 
 use serde_json::{Map, Value};
 
@@ -16,27 +16,27 @@ use crate::matrix::event_type::is_matrix_rtc;
 /// Maximum nesting depth of an event's content.
 const CONTENT_DEPTH_MAX: usize = 100;
 
-/// The longest content, in bytes of JSON. An event may have 65,536 bytes in all, and encryption
-/// makes four of three.
+/// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and encryption
+/// makes four bytes of three.
 pub(super) const CONTENT_BYTES_MAX: usize = 47_000;
 
-/// As many addresses of content may have to be uploaded anew for one event.
+/// Maximum number of media that are uploaded again for one event.
 const REUPLOADS_MAX: usize = 20;
 
-/// What an event type asks for.
+/// What is done with events of a type.
 enum Handling {
-    /// To be read by people; `OnMissingTarget` says what it is worth without its target.
+    /// Translated. `OnMissingTarget` says what happens if the event that it refers to is unknown.
     Message(OnMissingTarget),
-    /// Not carried, and nothing to say about it: machinery between two clients.
+    /// Dropped without a notice: technical events between two clients.
     Silent,
-    /// Not carried, and its sender is told.
+    /// Refused, and the sender is told.
     Refused(TranslateError),
 }
 
-/// Translates an event that was sent in one room into what is sent in another.
+/// Translates an event of one room into what is sent to another.
 ///
-/// `Ok(None)`: there is nothing to carry and nothing to say. Redactions and state are no business
-/// of this function.
+/// Returns `Ok(None)` if nothing is sent and nobody is told. Redactions and state events are not for
+/// this function.
 pub fn translate(
     event_type: &str,
     content: &Value,
@@ -47,7 +47,7 @@ pub fn translate(
         .transpose()
 }
 
-/// The translation alone, before the last look at it.
+/// Translates an event without the final check.
 pub(super) fn translate_unchecked(
     event_type: &str,
     content: &Value,
@@ -61,7 +61,7 @@ pub(super) fn translate_unchecked(
     let Value::Object(content) = content else {
         return Err(TranslateError::Malformed);
     };
-    // What is left of a redacted event.
+    // The rest of a redacted event.
     if content.is_empty() {
         return Ok(None);
     }
@@ -78,7 +78,7 @@ pub(super) fn translate_unchecked(
         return Err(TranslateError::Verification);
     }
     let scrub = Scrubber::new(context);
-    // Types are names in the manner of Java packages: in anything else something could hide.
+    // Types are named like Java packages: anything else could hide an identifier.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
     if event_type.len() > 255
         || !event_type.chars().all(plain)
@@ -118,8 +118,8 @@ fn handling(event_type: &str) -> Handling {
         kind if kind.starts_with("m.key.verification.") => {
             Handling::Refused(TranslateError::Verification)
         }
-        // Machinery of calls that were refused when they rang, keys and the like that a client sends
-        // into a room by mistake, and what is no message at all.
+        // Technical events of calls that were refused when they rang, keys that a client sends to a
+        // room by mistake, and events that are no messages.
         "m.call.encryption_keys"
         | "io.element.call.encryption_keys"
         | "io.element.call.reaction"
@@ -140,7 +140,7 @@ fn handling(event_type: &str) -> Handling {
     }
 }
 
-/// Puts the finishing touches to a content that was carried.
+/// Checks a translated content and finds the media to upload again.
 pub(super) fn finish(
     event_type: &str,
     content: Map<String, Value>,
@@ -184,7 +184,7 @@ fn fits(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// Takes the HTML out, and says whether there was any.
+/// Removes HTML. Returns whether there was any.
 fn without_formatting(content: &mut Value) -> bool {
     let Some(fields) = content.as_object_mut() else {
         return false;
@@ -197,7 +197,7 @@ fn without_formatting(content: &mut Value) -> bool {
     new || before != content.as_object().map_or(0, Map::len)
 }
 
-/// Where addresses of content stand, outside of what people read.
+/// Collects the addresses of media, outside of what people read.
 fn collect_media(pointer: &str, key: &str, value: &Value, out: &mut Vec<MediaToReupload>) {
     match value {
         Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {

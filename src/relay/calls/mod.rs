@@ -1,8 +1,9 @@
-//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"): their events are carried,
-//! what people say in them goes directly from one to the other.
+//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"). Their events are forwarded; what
+//! people say goes directly from one to the other.
 //!
-//! Every content is written anew from the fields that the spec knows. With
-//! [`super::Context::hide_addresses`] only candidates of relays pass ([`sdp`]).
+//! Every content is built from the fields that the spec knows. With
+//! [`super::Context::hide_addresses`] only
+//! candidates of relays pass ([`sdp`]).
 
 use std::time::Duration;
 
@@ -14,19 +15,19 @@ mod sdp;
 use super::{outcome::TranslateError, scrub::Scrubber};
 pub(crate) use sdp::is_complete;
 
-/// As many candidates are taken from one event.
+/// Maximum number of candidates in one event.
 const CANDIDATES_MAX: usize = 100;
-/// As many streams.
+/// Maximum number of streams in one event.
 const STREAMS_MAX: usize = 50;
 
-/// The part of an event type behind its namespace, if it is one of a call.
+/// Returns the event type without its namespace, if it is one of a call.
 pub(crate) fn kind(event_type: &str) -> Option<&str> {
     ["m.call.", "org.matrix.call."]
         .into_iter()
         .find_map(|namespace| event_type.strip_prefix(namespace))
 }
 
-/// Whether candidates of a relay are in a call's event.
+/// Whether a call event has candidates of a relay.
 pub fn has_relay(content: &Value) -> bool {
     let descriptions = ["offer", "answer", "description"];
     let mut descriptions = descriptions
@@ -37,8 +38,8 @@ pub fn has_relay(content: &Value) -> bool {
         || candidates.any(|it| it["candidate"].as_str().is_some_and(sdp::has_relay))
 }
 
-/// Lets an offer count from when it was made: what rings only after it has waited somewhere does so
-/// for as long as the caller waits, or not at all.
+/// Shortens the lifetime of an offer by its age, so that a call that was delayed rings only as long
+/// as the caller waits, or not at all.
 pub fn ages(event_type: &str, content: &mut Value, by: Duration) {
     let offers = matches!(kind(event_type), Some("invite" | "negotiate"));
     if let Some(lifetime) = content["lifetime"].as_u64().filter(|_| offers) {
@@ -47,16 +48,16 @@ pub fn ages(event_type: &str, content: &mut Value, by: Duration) {
     }
 }
 
-/// The content of a call's event as the other side may see it.
+/// Translates the content of a call event.
 pub(super) fn translate(
     scrub: &Scrubber<'_>,
     kind: &str,
     content: &Map<String, Value>,
 ) -> Result<Option<Map<String, Value>>, TranslateError> {
-    // Whatever is in them.
+    // These are not translated, whatever is in them.
     match kind {
         "replaces" => return Err(TranslateError::CallTransfer),
-        // Who it is that speaks is what is not to be said.
+        // It says who the caller is, which is the secret.
         "asserted_identity" | "asserted_identity.v3" => return Ok(None),
         _ => {}
     }
@@ -88,7 +89,7 @@ pub(super) fn translate(
     Ok(Some(out))
 }
 
-/// What most of them have.
+/// Translates the fields that most call events have.
 fn common(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
@@ -138,7 +139,7 @@ fn common(
     Ok(())
 }
 
-/// What each stream is for, by the ids that browsers make up for them.
+/// Translates the metadata of streams, by the ids that browsers generate for them.
 fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
     let mut out = Map::new();
     for (id, about) in streams.iter().take(STREAMS_MAX) {
@@ -197,7 +198,7 @@ fn description(
     Ok(())
 }
 
-/// The candidates that pass; `None` when nothing is left to say.
+/// Translates candidates; `None` if none passes.
 fn candidates(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Value> {
     let all = content.get("candidates").and_then(Value::as_array)?;
     let mut out = Vec::new();
@@ -205,7 +206,7 @@ fn candidates(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Valu
         let Some(line) = one["candidate"].as_str().filter(|line| line.len() <= 1024) else {
             continue;
         };
-        // An empty one says that no more come.
+        // An empty candidate marks the end.
         let line = match line.is_empty() {
             true => Some(String::new()),
             false => sdp::candidate(scrub, line),

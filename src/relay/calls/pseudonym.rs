@@ -1,11 +1,11 @@
-//! Names in the place of those that clients give themselves in calls.
+//! Pseudonyms for the ids that clients give themselves in calls.
 //!
-//! A client tells its calls from those of another by a `party_id`, and some take their device id
-//! for it. The other side has to see one that is always the same, and what it says of it has to be
-//! understood when it comes back: the caller names the party that answered, as it was shown to the
-//! caller, and the client that answered looks for its own. So a pseudonym is the id itself,
-//! encrypted under a key of the conversation, bound to whose it is, with a nonce that follows from
-//! both. It is decrypted for nobody but its owner: in a group the rooms of all others see it too.
+//! A client tells its own calls from those of other clients by a `party_id`, and some use their device
+//! id for it. The other side has to see a stable id, and the client has to recognise it when it comes
+//! back: the caller names the party that answered, by the id that the caller was shown, and the
+//! client that answered looks for its own. So a pseudonym is the id itself, encrypted under a key of
+//! the conversation and bound to its owner, with a nonce derived from both. It is decrypted only for
+//! its owner: in a group the rooms of all others see it too.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -18,23 +18,22 @@ use sha2::Sha256;
 
 use super::super::context::Context;
 
-/// Bytes of a nonce.
+/// Size of a nonce, in bytes.
 const NONCE_BYTES: usize = 12;
-/// Bytes that show whether what was sealed is whole.
+/// Size of an authentication tag, in bytes.
 const TAG_BYTES: usize = 16;
-/// The longest id that is taken for one.
+/// Maximum length of an id, in bytes.
 const ID_BYTES_MAX: usize = 255;
-/// The longest pseudonym: that of the longest id.
+/// Maximum length of a pseudonym, in bytes: that of the longest id.
 const PSEUDONYM_BYTES_MAX: usize = ((NONCE_BYTES + ID_BYTES_MAX + TAG_BYTES) * 4).div_ceil(3);
 
-/// What the room that an event goes to sees of an id that its sender gave themself. `None` for what
-/// is too long, or empty.
+/// Returns the pseudonym of an id of the sender's client; `None` if the id is empty or too long.
 pub(super) fn own(context: &Context<'_>, id: &str) -> Option<String> {
     fits(id, ID_BYTES_MAX).then(|| masked(context.pseudonym_key, context.sender, id))?
 }
 
-/// What an id that somebody else goes by means in the room that an event goes to: to them their own
-/// one, to all others one that is nobody's.
+/// Returns what a pseudonym of another client is in the target room: in the room of its owner the id
+/// itself, in all others one that belongs to nobody.
 pub(super) fn of_another(context: &Context<'_>, id: &str) -> Option<String> {
     if !fits(id, PSEUDONYM_BYTES_MAX) {
         return None;
@@ -51,7 +50,7 @@ fn fits(id: &str, longest: usize) -> bool {
     !id.is_empty() && id.len() <= longest
 }
 
-/// A short word that follows from another one and does not show it.
+/// Returns a short string that is derived from another one and does not show it.
 pub(super) fn digest(key: &[u8; 32], of: &str) -> Option<String> {
     let mut out = [0; 8];
     derived(key, b"digest", &[of], &mut out)?;
@@ -94,7 +93,7 @@ fn derived(key: &[u8; 32], what: &[u8], of: &[&str], out: &mut [u8]) -> Option<(
     let kdf = Hkdf::<Sha256>::new(Some(b"stonechat pseudonym"), key);
     let mut info = vec![what];
     for part in of {
-        // No Matrix ID and no id of a client has this in it: where one part ends shows.
+        // No Matrix ID and no id of a client contains this separator.
         info.push(b"\0");
         info.push(part.as_bytes());
     }
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_has_none() {
+    fn an_empty_or_overlong_id_has_no_pseudonym() {
         assert!(!fits("", ID_BYTES_MAX));
         assert!(!fits(&"x".repeat(256), ID_BYTES_MAX));
         assert!(fits(&"x".repeat(255), ID_BYTES_MAX));

@@ -1,8 +1,7 @@
 //! `formatted_body` and its like.
 //!
-//! What is written is only what the Matrix spec lists; whatever else stood there, comments and
-//! attributes of a client's own included, stays behind. Text is searched across tags, so that no
-//! name gets through in parts.
+//! Only tags and attributes that the Matrix spec lists are written; comments and a client's own
+//! attributes are dropped. Text is searched across tags, so that no identifier gets through in parts.
 
 pub(super) mod attributes;
 pub(super) mod pieces;
@@ -17,7 +16,7 @@ use pieces::{Piece, pieces};
 /// Maximum nesting depth of HTML elements, as in the specification.
 const HTML_DEPTH_MAX: usize = 100;
 
-/// As many mentions are looked for in the plain text.
+/// Maximum number of mentions that are looked for in the plain text.
 const RENAMED_MENTIONS_MAX: usize = 50;
 
 /// HTML for the other room.
@@ -25,9 +24,9 @@ const RENAMED_MENTIONS_MAX: usize = 50;
 pub(super) struct Html {
     /// The HTML.
     pub(super) html: String,
-    /// What the links to people said, and what they say now: the plain text says it too.
+    /// The former and the new texts of links to people, which the plain text repeats.
     pub(super) renamed: Vec<(String, String)>,
-    /// Whether the message that it replies to stood in it.
+    /// Whether it quoted the message that it replies to.
     pub(super) quoted: bool,
 }
 
@@ -38,12 +37,12 @@ enum Out {
     Person(usize),
 }
 
-/// The HTML alone.
+/// Translates HTML and returns only the HTML.
 pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
     translate(scrub, html).map_or_else(|| REDACTED.to_owned(), |translated| translated.html)
 }
 
-/// Translates HTML; `None` if there is no sense in it.
+/// Translates HTML. Returns `None` if no person could have written it.
 pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
     let mut page = Page {
         scrub,
@@ -68,7 +67,7 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Takes from the pieces what is carried.
+    /// Takes the allowed tags and the text from the pieces.
     fn take(&mut self, pieces: &[Piece]) {
         let mut at = 0;
         while let Some(piece) = pieces.get(at) {
@@ -97,7 +96,7 @@ impl Page<'_> {
         let attributes = attributes(self.scrub, tag, all);
         let has = |name: &str| attributes.iter().any(|(it, _)| *it == name);
         if tag == "img" && !has("src") {
-            // What stands for a picture that cannot be shown.
+            // The text in place of a picture that cannot be shown.
             let words = ["alt", "title"].into_iter().find_map(|name| {
                 let (_, value) = attributes.iter().find(|(it, _)| *it == name)?;
                 Some(value.clone())
@@ -108,7 +107,7 @@ impl Page<'_> {
         self.out.push(Out::Open(tag, attributes));
     }
 
-    /// Takes a link, and says how many of the pieces after it are done with.
+    /// Takes a link. Returns how many of the pieces after it were taken too.
     fn take_link(&mut self, attributes: &[(String, String)], after: &[Piece]) -> usize {
         let href = attributes.iter().find(|(name, _)| name == "href");
         let Some((_, href)) = href.filter(|(_, href)| is_scheme(href.trim())) else {
@@ -124,8 +123,8 @@ impl Page<'_> {
         0
     }
 
-    /// Takes a link to a person. What the link said goes: it may be a name that they have only in
-    /// the room it comes from.
+    /// Takes a link to a person, without its text: that may be a name which they have only in the
+    /// source room.
     fn take_person(&mut self, person: usize, after: &[Piece]) -> usize {
         self.out.push(Out::Person(person));
         let mut said = String::new();
@@ -148,7 +147,7 @@ impl Page<'_> {
         0
     }
 
-    /// Replaces what the text says, read without its tags.
+    /// Replaces identifiers in the text, read without its tags.
     fn scrub_text(&mut self) {
         let all: String = self
             .out
@@ -164,7 +163,7 @@ impl Page<'_> {
         }
         let mut next = 0;
         let mut out = Vec::with_capacity(self.out.len());
-        // The link and the code that a piece stands in: there is no place for a link in them.
+        // The open links and code blocks: no link can be put into them.
         let mut inside: Vec<&'static str> = Vec::new();
         let mut start = 0;
         for piece in std::mem::take(&mut self.out) {
@@ -193,7 +192,7 @@ impl Page<'_> {
                 }
                 at = range.end.min(end);
                 if range.end > end {
-                    // The rest of it stands in the next piece.
+                    // The rest of it is in the next piece.
                     break;
                 }
                 next += 1;
@@ -210,8 +209,7 @@ impl Page<'_> {
             Replacement::Person(person) => {
                 out.push(Out::Text(self.scrub.mention(*person).to_owned()));
             }
-            // Without its scheme, as people write it, it would lead to somewhere on the client's own
-            // server.
+            // Without a scheme, as people write it, it would lead to the client's own server.
             Replacement::Link(uri) if links && is_scheme(uri) => {
                 out.push(Out::Open("a", vec![("href", uri.clone())]));
                 out.push(Out::Text(uri.clone()));
@@ -222,7 +220,7 @@ impl Page<'_> {
         }
     }
 
-    /// Writes it, well-formed.
+    /// Writes well-formed HTML.
     fn write(&self) -> String {
         let mut html = String::new();
         let mut open: Vec<&'static str> = Vec::new();
@@ -230,7 +228,7 @@ impl Page<'_> {
             match piece {
                 Out::Text(text) => escape(&mut html, text),
                 Out::Person(person) => {
-                    // As does a mention, which is a link.
+                    // A mention is a link too.
                     close(&mut html, &mut open, "a");
                     self.write_person(&mut html, *person);
                 }
@@ -265,7 +263,7 @@ impl Page<'_> {
     }
 }
 
-/// Ends the innermost such tag, and all that were left open in it.
+/// Closes the innermost such tag, and all tags that are open in it.
 fn close(html: &mut String, open: &mut Vec<&'static str>, tag: &str) {
     let Some(at) = open.iter().rposition(|it| *it == tag) else {
         return;

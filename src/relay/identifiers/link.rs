@@ -5,7 +5,7 @@ use std::ops::Range;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ruma::{EventId, RoomId, ServerName, UserId};
 
-/// What stays as it is within an identifier in a link.
+/// The characters that are not percent-encoded in an identifier in a link.
 const IN_LINK: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -20,10 +20,10 @@ const TO: &str = "matrix.to/#/";
 const SCHEME: &str = "matrix:";
 const KINDS: [&str; 5] = ["u/", "user/", "r/", "room/", "roomid/"];
 
-/// Where links stand in a text, in order.
+/// Returns the links in a text, in order.
 pub(in crate::relay) fn links(text: &str) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
-    // Nearly all text has none.
+    // Most texts have none.
     if !text.bytes().any(|b| b == b':' || b == b'#') {
         return out;
     }
@@ -42,7 +42,7 @@ pub(in crate::relay) fn links(text: &str) -> Vec<Range<usize>> {
     out
 }
 
-/// The next link at or after `at`: where it starts, and where its target starts.
+/// Returns the next link at or after `at`: its start, and the start of its target.
 fn next_link(lower: &str, at: usize) -> Option<(usize, usize)> {
     let to = lower[at..].find(TO).map(|found| {
         let before = &lower[at..at + found];
@@ -63,7 +63,7 @@ fn next_link(lower: &str, at: usize) -> Option<(usize, usize)> {
     [to, scheme].into_iter().flatten().min()
 }
 
-/// Whether a whole string is a link into Matrix, of these two kinds or of a client's own.
+/// Whether a whole string is a link into Matrix, of these two kinds or a client's own.
 pub(in crate::relay) fn is_link(uri: &str) -> bool {
     links(uri).first().is_some_and(|link| link.start == 0)
         || ["/#/user/", "/#/room/"]
@@ -71,7 +71,7 @@ pub(in crate::relay) fn is_link(uri: &str) -> bool {
             .any(|path| uri.contains(path))
 }
 
-/// The event that a link leads to.
+/// Returns the event that a link leads to.
 pub(in crate::relay) fn event_in(link: &str) -> Option<String> {
     let path = link.split('?').next().unwrap_or_default();
     let path = percent_decode_str(path).decode_utf8().ok()?;
@@ -86,12 +86,12 @@ pub(in crate::relay) fn event_in(link: &str) -> Option<String> {
     None
 }
 
-/// A link to a person.
+/// Returns a link to a user.
 pub(in crate::relay) fn to_user(user: &UserId) -> String {
     format!("https://matrix.to/#/{}", encode(user.as_str()))
 }
 
-/// A link to a room, or to an event in it.
+/// Returns a link to a room, or to an event in it.
 pub(in crate::relay) fn to_room(room: &RoomId, event: Option<&EventId>) -> String {
     let mut link = format!("https://matrix.to/#/{}", encode(room.as_str()));
     if let Some(event) = event {
@@ -105,7 +105,7 @@ fn encode(id: &str) -> String {
     utf8_percent_encode(id, IN_LINK).to_string()
 }
 
-/// The link without the hint that `server` knows the room; `None` if it has none.
+/// Returns the link without the hint (`via`) that `server` is in the room; `None` if it has none.
 pub(in crate::relay) fn without_via(link: &str, server: &ServerName) -> Option<String> {
     let (path, query) = link.split_once('?')?;
     let is_via = |pair: &&str| {

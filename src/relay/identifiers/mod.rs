@@ -1,4 +1,4 @@
-//! What must not come out, and where in a string it stands.
+//! The identifiers that must not come out, and how they are found in a string.
 
 use std::ops::Range;
 
@@ -8,40 +8,41 @@ pub(super) mod link;
 use super::context::Context;
 use decoded_form::DecodedForm;
 
-/// A secret shorter than this is found as a whole word only, or ordinary words would suffer.
+/// A secret shorter than this many characters is found as a whole word only, or ordinary words would
+/// be replaced.
 const WHOLE_WORD_BELOW: usize = 8;
 
-/// A secret shorter than this is not looked for.
+/// Minimum length of a secret that is looked for, in characters.
 const SECRET_CHARS_MIN: usize = 3;
 
-/// What was found.
+/// A kind of identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdentifierKind {
-    /// One of the passage's people, by index.
+    /// A participant, by the index of their alias.
     Person(usize),
-    /// The room that the event comes from.
+    /// The source room.
     Room,
-    /// The address of content on the sender's homeserver.
+    /// The address of media on the sender's homeserver.
     Content,
     /// Any other secret.
     Secret,
 }
 
-/// Where.
+/// An identifier in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) range: Range<usize>,
     pub(super) kind: IdentifierKind,
 }
 
-/// How a needle has to stand in the text.
+/// What may surround a needle in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edges {
-    /// Anywhere.
+    /// Anything.
     Any,
-    /// Not in the middle of a longer Matrix ID.
+    /// Nothing that makes it part of a longer Matrix ID.
     Name,
-    /// As a whole word.
+    /// Nothing that makes it part of a longer word.
     Word,
 }
 
@@ -51,7 +52,7 @@ struct Needle {
     edges: Edges,
 }
 
-/// All that must not come out of a room.
+/// All identifiers that must not come out of the source room.
 pub(super) struct Identifiers {
     needles: Vec<Needle>,
 }
@@ -89,7 +90,7 @@ impl Identifiers {
         self.add_id(user, "u/", kind);
     }
 
-    /// An id, also as it stands in a `matrix:` link, and without its sign.
+    /// Adds an id, also in the form of a `matrix:` link and without its sigil.
     fn add_id(&mut self, id: &str, in_link: &str, kind: IdentifierKind) {
         let bare = id.get(1..).unwrap_or_default();
         self.add(id, kind, Edges::Any);
@@ -104,7 +105,7 @@ impl Identifiers {
         }
     }
 
-    /// Everything in `text` that must not come out, in order and apart from each other.
+    /// Returns all identifiers in `text`, in order and without overlaps.
     pub(super) fn find(&self, text: &str) -> Vec<Found> {
         let decoded = decoded_form::decoded_forms(text);
         if decoded.suspicious {
@@ -122,7 +123,7 @@ impl Identifiers {
         apart(found)
     }
 
-    /// Whether anything in `text` must not come out.
+    /// Whether `text` has an identifier.
     pub(super) fn any(&self, text: &str) -> bool {
         !self.find(text).is_empty()
     }
@@ -160,7 +161,7 @@ impl Needle {
                 !before.is_some_and(name) && !letter(after)
             }
             Edges::Word => {
-                // A word that begins or ends with a sign needs no edge there.
+                // A word that begins or ends with a punctuation mark needs no edge there.
                 let first = text[start..].chars().next();
                 let last = text[..end].chars().next_back();
                 !(letter(first) && letter(before) || letter(last) && letter(after))
@@ -169,7 +170,8 @@ impl Needle {
     }
 }
 
-/// In order, with what overlaps as one. The first one's kind counts, of those the longest one's.
+/// Sorts findings and merges those that overlap. The kind of the first one counts, and of several that
+/// begin together that of the longest.
 fn apart(mut found: Vec<Found>) -> Vec<Found> {
     found.sort_by_key(|it| (it.range.start, std::cmp::Reverse(it.range.end)));
     let mut out: Vec<Found> = Vec::with_capacity(found.len());
