@@ -48,16 +48,15 @@ pub(super) fn translate(
             .known()
             .map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
     };
-    let target = relates.get("event_id").and_then(Value::as_str);
-    let target = target.and_then(|event| scrub.context.mapped_event(event));
+    let target = relates
+        .get("event_id")
+        .and_then(Value::as_str)
+        .and_then(|event| scrub.context.mapped_event(event));
     let is_thread = matches!(kind, "m.thread" | "io.element.thread");
     let Some(target) = target else {
-        let OnMissingTarget::Remark = on_missing else {
-            return match on_missing {
-                OnMissingTarget::Refuse(why) => Err(why),
-                OnMissingTarget::Remark => Ok(None),
-            };
-        };
+        if let OnMissingTarget::Refuse(why) = on_missing {
+            return Err(why);
+        }
         if !is_thread {
             remarks.push(Remark::WithoutReference);
             return Ok(None);

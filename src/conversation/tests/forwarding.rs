@@ -1,4 +1,4 @@
-//! Messages: into which rooms they are forwarded, and what is said about others.
+//! Messages: the rooms that they are forwarded to, and the notices about others.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
         &said(RoomRole::Origin, "alice", &one()),
     );
     assert_eq!(kinds(&first), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
-    // A second message does not make it again, and waits behind the first in the same outbox.
+    // A second message does not create it again, and waits behind the first in the same outbox.
     let second = decide(
         first.state.unwrap(),
         &said(RoomRole::Origin, "alice", &one()),

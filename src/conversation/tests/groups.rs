@@ -58,7 +58,7 @@ fn the_number_of_ghosts_is_bounded_and_newcomers_beyond_it_are_told() {
             )),
         };
         let decision = decide(state, &came);
-        // Nobody comes in without a word, and may read what they are not shown to read.
+        // Nobody joins without a notice: they can read messages, but are not shown to their senders.
         let said = decision.effects.iter().filter(|(_, effect)| {
             matches!(effect, Effect::SendNotice { notice: Notice::Full, cause } if cause == "full")
         });
@@ -90,7 +90,7 @@ fn messages_that_a_new_person_has_missed_are_forwarded_to_them_alone_and_from_th
         })
         .collect();
     assert_eq!(forwarded, [(2, RoomRole::Portal(3), true)]);
-    // Whoever was there before is not told of the others again.
+    // The masked people who were there before are not announced again.
     let said = added.effects.iter().filter_map(|(_, effect)| match effect {
         Effect::SendNotice { notice, .. } => Some(notice.clone()),
         _ => None,
@@ -115,7 +115,7 @@ fn a_person_who_takes_the_mask_off_leaves_a_group_to_the_others() {
     assert_eq!(again.state, Some(state.clone()));
     assert!(decide(state, &closed("sam")).state.unwrap().ended);
     assert!(decide(going_on(), &closed("sam")).state.unwrap().ended);
-    // By whom the asker is seen.
+    // This ghost shows the asker.
     assert!(decide(going_on(), &closed("alice")).state.unwrap().ended);
 }
 
@@ -202,7 +202,7 @@ fn a_masked_person_who_was_sent_away_from_a_group_can_be_invited_again() {
     assert!(said.contains(&(ORIGIN, "leave")), "{said:?}");
     let state = gone.state.unwrap();
     assert!(!state.ended && !state.people[3].takes_part());
-    // Nothing that was on its way brings her back.
+    // No late input brings her back.
     for late in [
         Input::PortalReady { person: 3 },
         Input::PortalFailed { person: 3 },
@@ -236,7 +236,7 @@ fn one_masked_person_fewer_does_not_end_a_group() {
             ("!kims:hs.test", "depart"),
             (ORIGIN, "relay-say"),
             (ORIGIN, "leave"),
-            // Sam's portal shows that Kim is not there any more.
+            // Sam's portal shows that Kim is no longer there.
             (ORIGIN, "furnish"),
         ]
     );

@@ -28,7 +28,7 @@ fn an_owner_who_left_and_starts_a_chat_is_invited_again() {
     };
     let led = decide(left.state.unwrap(), &back);
     assert_eq!(kinds(&led), [(SAMS, "furnish")]);
-    // Whoever is there needs nothing but the link.
+    // A person who is still there needs nothing but the link.
     let there = decide(going_on(), &back);
     assert!(there.effects.is_empty());
     assert_eq!(there.state.unwrap().last_return_at, Some(Timestamp(9)));
@@ -66,7 +66,7 @@ fn an_owner_who_declines_ends_the_conversation_and_the_asker_hears_no_more_than_
 #[test]
 fn ghosts_are_deleted_when_the_last_room_is_left_and_nothing_is_kept_then() {
     let ended = decide(going_on(), &Input::End).state.unwrap();
-    // Whatever is said meanwhile reaches nobody.
+    // What is sent meanwhile reaches nobody.
     let said = decide(ended.clone(), &said(RoomRole::Origin, "alice", &one()));
     assert!(said.effects.is_empty());
     let first = decide(

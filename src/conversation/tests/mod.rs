@@ -40,7 +40,7 @@ fn masked(name: &str) -> ParticipantBuilder {
     person(name).portal(None, PortalStatus::NotInvited)
 }
 
-/// Alice has written to `@sam`, who is masked; nothing has followed from it yet.
+/// Alice has written to `@sam`, who is masked. Nothing is decided yet.
 fn new() -> Conversation {
     ConversationBuilder::new("c0ffee")
         .origin(&origin())
@@ -82,7 +82,7 @@ fn one() -> OwnedEventId {
     event_id!("$one").to_owned()
 }
 
-/// Lets a row of things happen; the last one's decision is returned.
+/// Applies inputs in order and returns the last decision.
 fn after(mut state: Conversation, inputs: &[Input]) -> Decision {
     let mut last = None;
     for input in inputs {

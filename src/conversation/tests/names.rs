@@ -12,7 +12,7 @@ fn a_chosen_name_is_given_to_an_alias_and_never_to_a_handle() {
     assert_eq!(kinds(&kim), [(ORIGIN, "call"), (ORIGIN, "dress")]);
     let state = kim.state.unwrap();
     assert_eq!(state.people[0].name, "Kim");
-    // The same again is nothing new, and a masked handle stays what it is.
+    // The present name changes nothing, and a masked handle keeps its name.
     for again in [called(0, "Kim"), called(1, "Sammy"), called(9, "Lou")] {
         let nothing = decide(state.clone(), &again);
         assert!(nothing.effects.is_empty(), "{again:?}");
@@ -33,7 +33,7 @@ fn named(role: RoomRole, name: &str) -> Input {
 fn a_name_of_the_origin_is_given_to_every_portal_in_the_order_of_messages() {
     let renamed = decide(going_on(), &named(RoomRole::Origin, "alice"));
     assert_eq!(kinds(&renamed), [(ORIGIN, "dress")]);
-    // A portal that is still to be made is named when it is.
+    // A portal that does not exist yet is named when it is created.
     let early = decide(new(), &named(RoomRole::Origin, "alice"));
     assert!(early.effects.is_empty(), "{early:?}");
     // Only people whose messages are forwarded can rename it.
@@ -53,7 +53,7 @@ fn a_name_of_a_portal_is_given_to_the_origin_first_and_then_to_the_other_portals
     let group = after(going_on(), &group).state.unwrap();
     let renamed = decide(group.clone(), &named(PORTAL, "sam"));
     assert_eq!(kinds(&renamed), [(SAMS, "rename")]);
-    // Once that is done, by whatever may be said there, it goes on, and never back.
+    // Once the origin has the name, the other portals get it, and never the one it came from.
     let done = decide(group, &Input::OriginRenamed { person: 1 });
     let cause = None;
     assert_eq!(

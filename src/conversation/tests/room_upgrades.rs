@@ -44,7 +44,7 @@ fn if_an_upgrade_cannot_be_followed_everybody_hears_it_and_the_conversation_stay
         ]
     );
     assert_eq!(not.state.unwrap().origin, Some(origin()));
-    // Nor is an origin led into a portal, whatever its tombstone says.
+    // A tombstone never leads an origin into a portal.
     let into_portal = decide(going_on(), &upgraded(RoomRole::Origin, SAMS));
     assert!(into_portal.effects.is_empty(), "{into_portal:?}");
     let (to, by) = (portal(), owned_user_id!("@alice:hs.test"));
@@ -107,7 +107,7 @@ fn a_portal_is_created_again_and_its_upgrade_never_followed() {
     ];
     let said = after(lost.state.unwrap(), &inputs);
     assert_eq!(kinds(&said), [(ORIGIN, "carry")]);
-    // Who is out of the conversation gets none.
+    // A person who is out of the conversation gets none.
     let gone = decide(going_on(), &Input::PortalFailed { person: 1 });
     let gone = decide(gone.state.unwrap(), &Input::PortalLost { person: 1 });
     assert!(gone.effects.is_empty(), "{gone:?}");

@@ -77,9 +77,11 @@ pub(super) fn translate(
             out.insert("candidates".to_owned(), candidates);
         }
         "select_answer" => {
-            let selected = content.get("selected_party_id").and_then(Value::as_str);
-            let selected = selected.and_then(|id| pseudonym::of_another(scrub.context, id));
-            let selected = selected.ok_or(TranslateError::Malformed)?;
+            let selected = content
+                .get("selected_party_id")
+                .and_then(Value::as_str)
+                .and_then(|id| pseudonym::of_another(scrub.context, id))
+                .ok_or(TranslateError::Malformed)?;
             out.insert("selected_party_id".to_owned(), selected.into());
         }
         "hangup" | "reject" => {}
@@ -95,9 +97,11 @@ fn common(
     content: &Map<String, Value>,
     out: &mut Map<String, Value>,
 ) -> Result<(), TranslateError> {
-    let call = content.get("call_id").and_then(Value::as_str);
-    let call = call.filter(|id| !id.is_empty() && id.len() <= 255);
-    let call = call.ok_or(TranslateError::Malformed)?;
+    let call = content
+        .get("call_id")
+        .and_then(Value::as_str)
+        .filter(|id| !id.is_empty() && id.len() <= 255)
+        .ok_or(TranslateError::Malformed)?;
     out.insert("call_id".to_owned(), scrub.text(call).into());
     for name in ["version", "lifetime"] {
         match content.get(name) {
@@ -120,9 +124,10 @@ fn common(
         out.insert("party_id".to_owned(), party.into());
     }
     if let Some(able) = content.get("capabilities").and_then(Value::as_object) {
-        let able = able.iter().filter(|(_, value)| value.is_boolean());
-        let able = able.filter(|(name, _)| name.len() <= 64 && !scrub.finds_identifier(name));
         let able: Map<String, Value> = able
+            .iter()
+            .filter(|(_, value)| value.is_boolean())
+            .filter(|(name, _)| name.len() <= 64 && !scrub.finds_identifier(name))
             .take(STREAMS_MAX)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
@@ -172,8 +177,10 @@ fn invitee(
     let Some(invitee) = content.get("invitee").and_then(Value::as_str) else {
         return Ok(());
     };
-    let alias = scrub.context.alias_of(invitee);
-    let alias = alias.ok_or(TranslateError::CallTransfer)?;
+    let alias = scrub
+        .context
+        .alias_of(invitee)
+        .ok_or(TranslateError::CallTransfer)?;
     out.insert("invitee".to_owned(), alias.target.as_str().into());
     Ok(())
 }
@@ -207,9 +214,10 @@ fn candidates(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Valu
             continue;
         };
         // An empty candidate marks the end.
-        let line = match line.is_empty() {
-            true => Some(String::new()),
-            false => sdp::candidate(scrub, line),
+        let line = if line.is_empty() {
+            Some(String::new())
+        } else {
+            sdp::candidate(scrub, line)
         };
         let Some(line) = line else { continue };
         let mut candidate = Map::new();

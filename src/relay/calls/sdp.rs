@@ -18,9 +18,10 @@ pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
     let hide = scrub.context.hide_addresses;
     let mut out = String::with_capacity(sdp.len());
     for line in sdp.lines().map(|line| line.trim_end_matches('\r')) {
-        let line = match hide {
-            true => hidden(scrub, line),
-            false => (!asserts_who(line)).then(|| scrub.text(line)),
+        let line = if hide {
+            hidden(scrub, line)
+        } else {
+            (!asserts_who(line)).then(|| scrub.text(line))
         };
         if let Some(line) = line {
             out.push_str(&line);

@@ -118,8 +118,9 @@ pub(in crate::relay) fn without_via(link: &str, server: &ServerName) -> Option<S
     if kept.len() == pairs.len() {
         return None;
     }
-    Some(match kept.is_empty() {
-        true => path.to_owned(),
-        false => format!("{path}?{}", kept.join("&")),
+    Some(if kept.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", kept.join("&"))
     })
 }

@@ -1,8 +1,8 @@
-//! Contents that clients send, altered at random: nothing panics, and nobody is named.
+//! Contents that clients send, altered at random: nothing panics, and nobody is identified.
 //!
-//! `hostile` makes trees up, which seldom look like an event; this takes events and makes them odd.
-//! What is looked for is looked for by other means than the code has: every decoding that a client
-//! could do, upon every other, some layers deep.
+//! `hostile` generates random trees, which seldom look like an event; this takes events and makes them
+//! odd. It searches by other means than the code does: every decoding that a client could do, in
+//! every order, some layers deep.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{ALICE, Direction, SAMUEL, real, with_context};
 use crate::relay::{Context, Names, TOPIC_CHARS_MAX, translate, translate_room_text};
 
-/// As many decodings are done one upon the other.
+/// Maximum number of decodings that are applied one after another.
 const LAYERS: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +41,12 @@ impl Encoder {
         };
         match self {
             Self::Percent => each(&percent),
-            Self::SomePercent => each(&|c| match c.is_ascii_punctuation() {
-                true => percent(c),
-                false => c.to_string(),
+            Self::SomePercent => each(&|c| {
+                if c.is_ascii_punctuation() {
+                    percent(c)
+                } else {
+                    c.to_string()
+                }
             }),
             Self::Entities => each(&|c| format!("&#{};", u32::from(c))),
             Self::HexEntities => each(&|c| format!("&#x{:x}", u32::from(c)) + ";"),
@@ -320,9 +323,10 @@ fn check(
         let sender_id = <&UserId>::try_from(sender).unwrap();
         let context = Context {
             sender: sender_id,
-            homeserver: match same {
-                true => sender_id.server_name(),
-                false => ruma::server_name!("ours.test"),
+            homeserver: if same {
+                sender_id.server_name()
+            } else {
+                ruma::server_name!("ours.test")
             },
             ..context.clone()
         };
@@ -338,7 +342,7 @@ fn check(
                 "{text:?} of {kind} {content}"
             );
         }
-        // What is said to be uploaded anew is there.
+        // The media to upload again are where the translation says.
         for media_to_reupload in &out.media_to_reupload {
             let found = out
                 .content
@@ -350,7 +354,7 @@ fn check(
     })
 }
 
-/// At least so many; `PROPTEST_CASES` can ask for more.
+/// Returns a configuration with at least this many cases; `PROPTEST_CASES` can ask for more.
 fn cases(at_least: u32) -> ProptestConfig {
     let asked = ProptestConfig::default().cases;
     ProptestConfig::with_cases(asked.max(at_least))
@@ -379,7 +383,7 @@ proptest! {
 }
 
 #[test]
-fn the_search_finds_what_it_is_to_find() {
+fn the_search_finds_identifiers() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut found = 0;
     for _ in 0..200 {
@@ -387,6 +391,6 @@ fn the_search_finds_what_it_is_to_find() {
         let text = proptest::strategy::ValueTree::current(&tree);
         found += usize::from(names(&text, ALICE));
     }
-    // Nobody but the code looks behind backslashes.
+    // Only the code looks behind backslashes.
     assert!(found > 140, "{found} of 200");
 }

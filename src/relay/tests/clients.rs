@@ -380,7 +380,7 @@ fn html_is_what_the_spec_lists_and_nothing_else() {
     ] {
         assert_eq!(html(source), target, "{source}");
     }
-    // However deep, it is written as deep as the spec allows and costs no stack.
+    // Any depth is cut to that of the spec and costs no stack.
     let deep = html(&"<b>".repeat(10_000));
     assert_eq!(deep.matches("<b>").count(), 100);
     assert_eq!(deep.matches("</b>").count(), 100);

@@ -1,4 +1,4 @@
-//! Whatever somebody makes up, nothing that names its sender comes out.
+//! Random contents: nothing that comes out identifies its sender.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn hex_entities(text: &str) -> String {
         .collect()
 }
 
-/// The sender's Matrix ID in one of the ways in which a client could be made to show it.
+/// The sender's Matrix ID in one of the spellings that a client could show.
 fn spelled() -> impl Strategy<Value = String> {
     let bare = ALICE.trim_start_matches('@');
     let percent = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
@@ -169,14 +169,14 @@ fn event_type() -> impl Strategy<Value = String> {
     ]
 }
 
-/// At least so many; `PROPTEST_CASES` can ask for more.
+/// Returns a configuration with at least this many cases; `PROPTEST_CASES` can ask for more.
 fn cases(at_least: u32) -> ProptestConfig {
     let asked = ProptestConfig::default().cases;
     ProptestConfig::with_cases(asked.max(at_least))
 }
 
 #[test]
-fn the_search_finds_what_it_is_to_find() {
+fn the_search_finds_identifiers() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..200 {
         let tree = spelled().new_tree(&mut runner).unwrap();
@@ -196,9 +196,10 @@ proptest! {
         kind in event_type(), content in content(), elsewhere: bool,
     ) {
         let out = with_context(Direction::ToSam, true, |context| {
-            let homeserver = match elsewhere {
-                true => server_name!("hs.test"),
-                false => context.homeserver,
+            let homeserver = if elsewhere {
+                server_name!("hs.test")
+            } else {
+                context.homeserver
             };
             translate(&kind, &content, &Context { homeserver, ..context.clone() })
         });
@@ -222,7 +223,7 @@ proptest! {
     #![proptest_config(cases(500))]
 
     #[test]
-    fn the_last_look_finds_nothing_that_was_not_found_before(
+    fn the_final_check_finds_nothing_that_was_not_found_before(
         kind in event_type(), content in content(),
     ) {
         with_context(Direction::ToSam, true, |context| {

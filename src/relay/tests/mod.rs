@@ -1,4 +1,4 @@
-//! What is carried, how, and what never comes out.
+//! What is translated, how, and what never comes out.
 
 mod altered;
 mod calls;
