@@ -141,8 +141,8 @@ pub struct CallWatch {
 }
 
 impl CallWatch {
-    /// Notes an event that was forwarded. Returns its side if that has sent all its candidates and no
-    /// relay among them.
+    /// Notes an event that was forwarded. Returns its side if that has sent all its candidates and
+    /// no relay among them.
     pub fn note(&mut self, signs: &Signs, by: &Side, now: Timestamp) -> Option<Missing> {
         if signs.over {
             self.calls.retain(|call| !call.is(signs, by));

@@ -50,7 +50,8 @@ impl Transition {
                 self.emit(role, Effect::FollowUpgrade { to, by });
             }
             RoomRole::Origin => {}
-            // The service creates portals itself: the owner of any other room could bring others in.
+            // The service creates portals itself: the owner of any other room could bring others
+            // in.
             RoomRole::Portal(person) => {
                 if self
                     .state

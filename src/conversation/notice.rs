@@ -1,5 +1,5 @@
-//! The notices that ghosts send to the rooms of a conversation: fixed sentences, with names that were
-//! cleaned before.
+//! The notices that ghosts send to the rooms of a conversation: fixed sentences, with names that
+//! were cleaned before.
 
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};

@@ -12,10 +12,10 @@ const FORMER_NAME_BYTES_MAX: usize = 500;
 /// Maximum number of people whose names are taken who are in a room and not in its conversation.
 const OTHERS_MAX: usize = 200;
 
-/// Returns the names that a text of this room must not show elsewhere: those of the participants who
-/// are themselves in the room, and those of `others` who are there or invited. A person who joins
-/// later is shown as a ghost, and must not have been named before. The other participants are in
-/// this room as ghosts, and known by their ghosts' names.
+/// Returns the names that a text of this room must not show elsewhere: those of the participants
+/// who are themselves in the room, and those of `others` who are there or invited. A person who
+/// joins later is shown as a ghost, and must not have been named before. The other participants are
+/// in this room as ghosts, and known by their ghosts' names.
 pub fn names_at<'a>(
     conversation: &Conversation,
     role: RoomRole,

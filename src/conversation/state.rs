@@ -376,8 +376,8 @@ pub enum Input {
         /// The room.
         role: RoomRole,
     },
-    /// A masked handle was released or has changed its mode, or its owner has blocked a participant.
-    /// Other masked people go on without them.
+    /// A masked handle was released or has changed its mode, or its owner has blocked a
+    /// participant. Other masked people go on without them.
     HandleClosed {
         /// The handle's ghost.
         ghost: OwnedUserId,

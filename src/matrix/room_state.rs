@@ -71,8 +71,8 @@ pub struct RoomText {
 }
 
 impl RoomState {
-    /// Reads full state events, or the stripped ones of an invite. Malformed fields count as absent:
-    /// every field of every event is hostile.
+    /// Reads full state events, or the stripped ones of an invite. Malformed fields count as
+    /// absent: every field of every event is hostile.
     pub fn from_state<'a>(events: impl IntoIterator<Item = &'a RawValue>) -> Self {
         let mut state = Self {
             version: "1".to_owned(),

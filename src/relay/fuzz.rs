@@ -89,8 +89,8 @@ pub(crate) fn event(input: &[u8]) {
     });
 }
 
-/// Returns the type and content of an event: `{"type": …, "content": …}`, or else a message with this
-/// text.
+/// Returns the type and content of an event: `{"type": …, "content": …}`, or else a message with
+/// this text.
 fn event_of(input: &[u8]) -> (String, Value) {
     let event: Option<Value> = serde_json::from_slice(input).ok();
     let parts = event.and_then(|event| {

@@ -43,8 +43,8 @@ pub(super) enum Direction {
     ToAlice,
 }
 
-/// Calls `act` with the context of a chat of Alice, who is called "Kim", and Sam. `$one` of the source
-/// room is `$eins` in the target room, and so on.
+/// Calls `act` with the context of a chat of Alice, who is called "Kim", and Sam. `$one` of the
+/// source room is `$eins` in the target room, and so on.
 pub(super) fn with_context<T>(
     direction: Direction,
     hide: bool,
@@ -117,7 +117,8 @@ pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Whether `text` shows who sent it: the sender's Matrix ID, the source room, or the sender's device.
+/// Whether `text` shows who sent it: the sender's Matrix ID, the source room, or the sender's
+/// device.
 pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
     let user = match direction {
         Direction::ToSam => ALICE,

@@ -1,7 +1,7 @@
 //! Names and topics of rooms, translated for another room of the conversation.
 //!
-//! Such texts hold people's names more often than messages do, and they stay. So here, and only here,
-//! people's own names are replaced as well as their Matrix IDs.
+//! Such texts hold people's names more often than messages do, and they stay. So here, and only
+//! here, people's own names are replaced as well as their Matrix IDs.
 
 use ruma::UserId;
 use unicode_normalization::UnicodeNormalization as _;
@@ -22,8 +22,8 @@ const NAME_PART_CHARS_MIN: usize = 3;
 /// Maximum number of words of a name whose parts are looked for.
 const NAME_PARTS_MAX: usize = 3;
 
-/// The names of people in the room that a text comes from, with their names in the room that it goes
-/// to.
+/// The names of people in the room that a text comes from, with their names in the room that it
+/// goes to.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Vec<(Vec<char>, String)>);
 

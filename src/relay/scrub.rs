@@ -210,8 +210,8 @@ impl<'a> Scrubber<'a> {
     }
 }
 
-/// Returns the range of the whole Markdown link `[Alice](https://matrix.to/#/@alice:example.org)`, if
-/// `link` is the target of one.
+/// Returns the range of the whole Markdown link `[Alice](https://matrix.to/#/@alice:example.org)`,
+/// if `link` is the target of one.
 fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
     let before = &text[..link.start];
     if !before.ends_with("](") || !text[link.end..].starts_with(')') {

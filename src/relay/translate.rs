@@ -16,8 +16,8 @@ use crate::matrix::event_type::is_matrix_rtc;
 /// Maximum nesting depth of an event's content.
 const CONTENT_DEPTH_MAX: usize = 100;
 
-/// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and encryption
-/// makes four bytes of three.
+/// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and
+/// encryption makes four bytes of three.
 pub(super) const CONTENT_BYTES_MAX: usize = 47_000;
 
 /// Maximum number of media that are uploaded again for one event.
@@ -35,8 +35,8 @@ enum Handling {
 
 /// Translates an event of one room into what is sent to another.
 ///
-/// Returns `Ok(None)` if nothing is sent and nobody is told. Redactions and state events are not for
-/// this function.
+/// Returns `Ok(None)` if nothing is sent and nobody is told. Redactions and state events are not
+/// for this function.
 pub fn translate(
     event_type: &str,
     content: &Value,

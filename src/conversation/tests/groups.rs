@@ -58,7 +58,8 @@ fn the_number_of_ghosts_is_bounded_and_newcomers_beyond_it_are_told() {
             )),
         };
         let decision = decide(state, &came);
-        // Nobody joins without a notice: they can read messages, but are not shown to their senders.
+        // Nobody joins without a notice: they can read messages, but are not shown to their
+        // senders.
         let said = decision.effects.iter().filter(|(_, effect)| {
             matches!(effect, Effect::SendNotice { notice: Notice::Full, cause } if cause == "full")
         });

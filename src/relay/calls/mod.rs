@@ -1,5 +1,5 @@
-//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"). Their events are forwarded; what
-//! people say goes directly from one to the other.
+//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"). Their events are forwarded;
+//! what people say goes directly from one to the other.
 //!
 //! Every content is built from the fields that the spec knows. With
 //! [`super::Context::hide_addresses`] only

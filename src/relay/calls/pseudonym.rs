@@ -1,11 +1,11 @@
 //! Pseudonyms for the ids that clients give themselves in calls.
 //!
-//! A client tells its own calls from those of other clients by a `party_id`, and some use their device
-//! id for it. The other side has to see a stable id, and the client has to recognise it when it comes
-//! back: the caller names the party that answered, by the id that the caller was shown, and the
-//! client that answered looks for its own. So a pseudonym is the id itself, encrypted under a key of
-//! the conversation and bound to its owner, with a nonce derived from both. It is decrypted only for
-//! its owner: in a group the rooms of all others see it too.
+//! A client tells its own calls from those of other clients by a `party_id`, and some use their
+//! device id for it. The other side has to see a stable id, and the client has to recognise it when
+//! it comes back: the caller names the party that answered, by the id that the caller was shown,
+//! and the client that answered looks for its own. So a pseudonym is the id itself, encrypted under
+//! a key of the conversation and bound to its owner, with a nonce derived from both. It is
+//! decrypted only for its owner: in a group the rooms of all others see it too.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -32,8 +32,8 @@ pub(super) fn own(context: &Context<'_>, id: &str) -> Option<String> {
     fits(id, ID_BYTES_MAX).then(|| masked(context.pseudonym_key, context.sender, id))?
 }
 
-/// Returns what a pseudonym of another client is in the target room: in the room of its owner the id
-/// itself, in all others one that belongs to nobody.
+/// Returns what a pseudonym of another client is in the target room: in the room of its owner the
+/// id itself, in all others one that belongs to nobody.
 pub(super) fn of_another(context: &Context<'_>, id: &str) -> Option<String> {
     if !fits(id, PSEUDONYM_BYTES_MAX) {
         return None;

@@ -1,5 +1,5 @@
-//! The tags and attributes that are translated: those of the Matrix spec ("m.room.message msgtypes",
-//! v1.19), and the older ones that clients still send.
+//! The tags and attributes that are translated: those of the Matrix spec ("m.room.message
+//! msgtypes", v1.19), and the older ones that clients still send.
 
 use super::super::scrub::{Scrubber, is_content};
 

@@ -1,7 +1,8 @@
 //! `formatted_body` and its like.
 //!
 //! Only tags and attributes that the Matrix spec lists are written; comments and a client's own
-//! attributes are dropped. Text is searched across tags, so that no identifier gets through in parts.
+//! attributes are dropped. Text is searched across tags, so that no identifier gets through in
+//! parts.
 
 pub(super) mod attributes;
 pub(super) mod pieces;

@@ -1,7 +1,8 @@
 //! HTML, cut into pieces.
 //!
 //! Only the tokenizer of html5ever is used, not its tree. The output is written from the pieces, so
-//! every client reads it in one way whatever the input was, and no nesting costs more than its length.
+//! every client reads it in one way whatever the input was, and no nesting costs more than its
+//! length.
 
 use std::cell::RefCell;
 
@@ -12,8 +13,8 @@ use html5ever::{
     },
 };
 
-/// Maximum length of a tag, in bytes. HTML with a longer one is refused: the tokenizer compares each
-/// attribute with all before it.
+/// Maximum length of a tag, in bytes. HTML with a longer one is refused: the tokenizer compares
+/// each attribute with all before it.
 const HTML_TAG_BYTES_MAX: usize = 8 * 1024;
 
 /// A piece of HTML. Comments and the like are left out.

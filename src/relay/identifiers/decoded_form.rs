@@ -1,8 +1,8 @@
 //! The decoded forms of a string.
 //!
-//! `@alice:example.org`, `@Alice:example.org`, `%40alice%3Aexample.org` and `&#64;alice&#58;example.org`
-//! all identify Alice to some client. A [`DecodedForm`] is a string after some decoding. It knows which
-//! part of the original each of its bytes comes from.
+//! `@alice:example.org`, `@Alice:example.org`, `%40alice%3Aexample.org` and
+//! `&#64;alice&#58;example.org` all identify Alice to some client. A [`DecodedForm`] is a string
+//! after some decoding. It knows which part of the original each of its bytes comes from.
 
 use std::ops::Range;
 

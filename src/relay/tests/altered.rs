@@ -1,8 +1,8 @@
 //! Contents that clients send, altered at random: nothing panics, and nobody is identified.
 //!
-//! `hostile` generates random trees, which seldom look like an event; this takes events and makes them
-//! odd. It searches by other means than the code does: every decoding that a client could do, in
-//! every order, some layers deep.
+//! `hostile` generates random trees, which seldom look like an event; this takes events and makes
+//! them odd. It searches by other means than the code does: every decoding that a client could do,
+//! in every order, some layers deep.
 
 use std::collections::HashSet;
 
