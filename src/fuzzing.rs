@@ -46,7 +46,7 @@ pub(crate) const TARGETS: [Target; 8] = [
     },
     Target {
         name: "room_state",
-        run: introduction::fuzz::room_state,
+        run: matrix::fuzz::room_state,
         memory: 200,
     },
     Target {

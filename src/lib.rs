@@ -14,7 +14,8 @@
 //! | [`bot`] | what people type in their control room, and what they are told; one file per command | [`bot::answer`] |
 //! | [`engine`] | inbox → decide → outbox; the only place that runs things | [`engine::Engine`] |
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |
-//! | [`relay`] | what a masked handle's ghost carries, and how nothing in it names its sender: pure | [`relay::decide`], [`relay::carry`] |
+//! | [`conversation`] | how people talk through a masked handle's ghost, from one room into another: pure | [`conversation::decide`] |
+//! | [`relay`] | how an event is translated from one room into another, so that nothing in it names its sender: pure | [`relay::translate()`] |
 //! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::Change`] |
 //! | [`crypto`] | one Olm machine per ghost, keys that nobody has, the crypto store | [`crypto::Machines`] |
 //! | [`matrix`] | the homeserver: requests made as a ghost and its device, and what it pushes | [`matrix::Homeserver`] |
@@ -26,7 +27,7 @@
 //! The homeserver pushes a transaction to [`server`]; [`engine`] writes it to the inbox and answers
 //! 200 when it is durable. Each room has an actor that takes what arrived in order, decrypts it with
 //! the machine of the ghost addressed ([`crypto`]), asks a decider what to do ([`introduction`],
-//! [`relay`], [`bot`]), writes the new state, the effects and "event done" in one batch ([`store`]), and
+//! [`conversation`], [`bot`]), writes the new state, the effects and "event done" in one batch ([`store`]), and
 //! carries the effects out one by one through [`matrix`]. An effect that is done, or refused for
 //! good, is the decider's next input.
 //!
@@ -52,6 +53,7 @@ pub mod bot;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod conversation;
 pub mod crypto;
 pub mod directory;
 pub mod engine;

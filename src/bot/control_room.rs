@@ -5,7 +5,7 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use crate::introduction::{self, MEGOLM};
+use crate::matrix::{self, MEGOLM};
 
 /// What is known of a room that the bot is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ fn is_open(join_rule: Option<&str>, history_visibility: Option<&str>) -> Option<
 /// Returns why a room can be no control room of `inviter`, from what an invite shows of it. What
 /// is not shown is not held against it: the bot looks again when it is inside.
 pub(super) fn look_from_outside(
-    view: &introduction::RoomView,
+    view: &matrix::RoomState,
     inviter: &UserId,
     bot: &UserId,
 ) -> Option<NoControlRoom> {
@@ -345,7 +345,7 @@ mod tests {
                 serde_json::value::to_raw_value(&event).unwrap()
             })
             .collect();
-        let view = introduction::RoomView::from_state(state.iter().map(AsRef::as_ref));
+        let view = matrix::RoomState::from_state(state.iter().map(AsRef::as_ref));
         look_from_outside(&view, sam, bot)
     }
 

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     directory::{Change, Counted, DAY, DirectoryError, Limit, host_of},
     engine::Invited,
-    introduction::RoomView,
+    matrix::RoomState,
 };
 
 /// How often within a day a person, or a whole other server, is told that this is too often.
@@ -20,7 +20,7 @@ const REFUSALS: Limit = Limit {
 /// whatever becomes of it.
 pub(super) fn invited(
     person: &UserId,
-    view: &RoomView,
+    view: &RoomState,
     bot: &UserId,
     change: &mut Change<'_>,
     now: Timestamp,

@@ -13,7 +13,7 @@ use crate::{
     directory::{Change, Directory, DirectoryError},
     engine::{Answer, Invited, Judgement, Message, Shown, Spokesperson, Task, Words},
     handle::Handle,
-    introduction::{MEGOLM, RoomView},
+    matrix::{MEGOLM, RoomState},
 };
 
 /// The bot, speaking.
@@ -210,7 +210,7 @@ impl Spokesperson for Bot {
     fn invited(
         &self,
         person: &UserId,
-        view: &RoomView,
+        view: &RoomState,
         change: &mut Change<'_>,
         now: Timestamp,
     ) -> Result<Invited, DirectoryError> {
@@ -225,7 +225,7 @@ impl Spokesperson for Bot {
         }
     }
 
-    fn judge(&self, view: &RoomView, bot: &UserId, expected: Option<&UserId>) -> Judgement {
+    fn judge(&self, view: &RoomState, bot: &UserId, expected: Option<&UserId>) -> Judgement {
         let algorithm = match view.encryption {
             Some(_) => Some(MEGOLM),
             None if view.foreign_encryption => Some(""),

@@ -30,13 +30,13 @@
 //! 3. `conversations::batch`: `take_messages` takes the messages and reactions that wait together.
 //!    Everything else goes singly through `actors::dispatch` (`take`, `handle`), and so do messages
 //!    after a gap, beside an introduction, and where the bot is.
-//! 4. `conversations::repository`: `decide_on` lets [`crate::relay::decide`] decide, and stages the
+//! 4. `conversations::repository`: `decide_on` lets [`crate::conversation::decide`] decide, and stages the
 //!    effects in the outbox, in the write that deletes the event from the inbox.
 //! 5. `actors::executor`: `carry_out` tries each of them until it is done or given up
 //!    (`retry`); `conversations::effects`: `perform_relay` does it.
 //! 6. `conversations::forward`: `carry` finds the room that the event goes to
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
-//!    ([`crate::relay::carry`]).
+//!    ([`crate::relay::translate()`]).
 //! 7. `messaging::send`: `say_there` encrypts it for the people there ([`crate::crypto`]) and sends it.
 //! 8. `conversations::event_map`: `note` writes down which event is the copy of which.
 //!
@@ -101,11 +101,11 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
     clock::{Clock, Timestamp},
+    conversation::CallWatch,
     crypto::Machines,
     directory::Directory,
     introduction::Rules,
     matrix::{Homeserver, Transaction},
-    relay::CallWatch,
     store::{Store, StoreError},
 };
 

@@ -5,12 +5,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    conversation::Notice,
     engine::{
         Engine, EngineError, Words,
         records::{Arrived, ControlRooms},
         room::Room,
     },
-    relay::Saying,
     store::Batch,
 };
 
@@ -112,11 +112,11 @@ impl Room {
     pub(in crate::engine) async fn tell_by_bot(
         &self,
         person: &OwnedUserId,
-        saying: &Saying,
+        notice: &Notice,
         cause: &str,
     ) -> Result<(), EngineError> {
         let room = &self.id;
-        let plain = format!("About https://matrix.to/#/{room} : {}", saying.plain());
+        let plain = format!("About https://matrix.to/#/{room} : {}", notice.text());
         let html = plain.clone();
         let words = Words { plain, html };
         self.engine

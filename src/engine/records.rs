@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
+    conversation::{self, Conversation},
     engine::control_rooms::state::{Control, ControlEffect},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
-    relay::{self, Conversation},
     store::{Batch, Made, Store, StoreError, Table},
 };
 
@@ -227,7 +227,7 @@ pub(in crate::engine) enum What {
     Control(ControlEffect),
     Relay {
         conversation: String,
-        effect: relay::Effect,
+        effect: conversation::Effect,
     },
 }
 

@@ -9,11 +9,11 @@ use super::{
     *,
 };
 use crate::{
+    conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
         Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
     },
     matrix::bounds::DeadLetterReason,
-    relay::{Participant, Place, Saying, Seat, Secret, Standing},
     store::Made,
 };
 
@@ -139,39 +139,39 @@ fn what_waits_in_an_outbox() {
         Effect::TellAsker { saying },
     ];
     let conversations = [
-        relay::Effect::Furnish { person: 1 },
-        relay::Effect::Carry {
+        conversation::Effect::EnsurePortal { person: 1 },
+        conversation::Effect::ForwardEvent {
             event: event(),
-            from: 0,
-            to: Place::Portal(1),
-            last: true,
+            sender: 0,
+            target: RoomRole::Portal(1),
+            is_last: true,
         },
-        relay::Effect::TakeBack {
+        conversation::Effect::RedactCopy {
             event: event(),
             of: event(),
-            from: 0,
-            to: Place::Origin,
+            sender: 0,
+            target: RoomRole::Origin,
         },
-        relay::Effect::Say {
-            saying: Saying::Ended,
+        conversation::Effect::SendNotice {
+            notice: Notice::Ended,
             cause: "cause".to_owned(),
         },
-        relay::Effect::Call { person: 1 },
-        relay::Effect::Follow {
+        conversation::Effect::SetGhostName { person: 1 },
+        conversation::Effect::FollowUpgrade {
             to: room(),
             by: person(),
         },
-        relay::Effect::Dress {
+        conversation::Effect::SyncPortalInfo {
             person: 1,
             cause: Some(event()),
         },
-        relay::Effect::Rename { event: event() },
-        relay::Effect::Leave {
+        conversation::Effect::RenameOrigin { event: event() },
+        conversation::Effect::RemoveGhost {
             person: 1,
             sent_away: false,
         },
-        relay::Effect::Depart,
-        relay::Effect::Retire {
+        conversation::Effect::LeaveRoom,
+        conversation::Effect::DeleteGhosts {
             ghosts: vec![ghost()],
         },
     ];
@@ -360,63 +360,63 @@ fn what_ghosts_say() {
         Reason::MayNotInvite,
     ];
     insta::assert_json_snapshot!("reasons", all_stored(reasons));
-    let sayings = [
-        Saying::Masked {
+    let notices = [
+        Notice::Masked {
             handle: "@sam".to_owned(),
             shown_as: "Alice".to_owned(),
         },
-        Saying::MaskedInGroup {
+        Notice::MaskedInGroup {
             handle: "@sam".to_owned(),
         },
-        Saying::InClear,
-        Saying::RoomCall,
-        Saying::NotCarried {
-            words: "words".to_owned(),
+        Notice::Unencrypted,
+        Notice::MatrixRtc,
+        Notice::NotForwarded {
+            text: "text".to_owned(),
         },
-        Saying::NobodyThere,
-        Saying::Full,
-        Saying::WentAway {
+        Notice::NobodyThere,
+        Notice::Full,
+        Notice::PersonLeft {
             name: "Alice".to_owned(),
         },
-        Saying::NotFollowed { by: person() },
-        Saying::OthersMoved,
-        Saying::Ended,
+        Notice::UpgradeFailed { by: person() },
+        Notice::OthersUpgraded,
+        Notice::Ended,
     ];
-    insta::assert_json_snapshot!("in_conversations", all_stored(sayings));
+    insta::assert_json_snapshot!("in_conversations", all_stored(notices));
 }
 
 #[test]
 fn a_conversation() {
-    let portal = |standing| Participant {
+    let portal = |status| Participant {
         user: person(),
         ghost: ghost(),
         name: "@sam".to_owned(),
-        own_ghost: false,
-        seat: Seat::Portal {
+        is_alias: false,
+        home: Home::Portal {
             room: Some(room()),
-            standing,
+            status,
         },
-        known_as: vec!["Sam".to_owned()],
+        former_names: vec!["Sam".to_owned()],
     };
-    let standings = [
-        Standing::Unasked,
-        Standing::Awaited,
-        Standing::Invited,
-        Standing::Joined,
-        Standing::Left,
-        Standing::Gone,
+    let statuses = [
+        PortalStatus::NotInvited,
+        PortalStatus::InvitePending,
+        PortalStatus::Invited,
+        PortalStatus::Joined,
+        PortalStatus::Left,
+        PortalStatus::Closed,
     ];
-    let mut people = standings.map(portal).to_vec();
-    people[0].seat = Seat::Origin { here: true };
+    let mut people = statuses.map(portal).to_vec();
+    people[0].home = Home::Origin { is_present: true };
     let conversation = Conversation {
         id: "talk".to_owned(),
         origin: Some(room()),
         direct: false,
         secret: Secret([7; 32]),
         people,
-        begun_at: AT,
-        led_back_at: Some(AT),
-        told_of_room_calls: vec![Place::Origin, Place::Portal(1)],
+        started_at: AT,
+        last_return_at: Some(AT),
+        rtc_notice_sent_in: vec![RoomRole::Origin, RoomRole::Portal(1)],
         ended: false,
     };
     insta::assert_json_snapshot!(stored(&conversation));

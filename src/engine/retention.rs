@@ -3,13 +3,13 @@
 use ruma::{OwnedEventId, OwnedUserId};
 
 use crate::{
+    conversation::{Conversation, Effect},
     engine::{
         EngineError,
         records::{Kept, Outbox, What},
         room::Room,
     },
     introduction::Introduction,
-    relay::{Conversation, Effect},
     store::{Batch, prefix},
 };
 
@@ -44,7 +44,7 @@ impl Room {
         if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
             return Ok(true);
         }
-        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { event: of, .. }, .. } if of == event);
+        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
         let store = self.engine.store();
         let queued = store.scan::<Outbox>(&prefix(&self.id), None, usize::MAX)?;
         let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);

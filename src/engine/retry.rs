@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use crate::{
+    conversation,
     crypto::DecryptError,
     engine::{
         EngineError, RelaySettings, Task, control_rooms::state::ControlEffect, records::What,
@@ -22,7 +23,6 @@ use crate::{
     },
     introduction::{self, Rules},
     matrix::Fate,
-    relay,
 };
 
 /// The first pause after a failure; it doubles with each further one.
@@ -100,16 +100,16 @@ impl Retry {
     }
 
     fn of_conversation(
-        effect: &relay::Effect,
+        effect: &conversation::Effect,
         error: &EngineError,
         settings: &RelaySettings,
         rules: &Rules,
     ) -> Self {
-        use relay::Effect;
+        use conversation::Effect;
         match effect {
-            Effect::Depart | Effect::Retire { .. } => Self::UntilDone,
-            Effect::Leave { .. } => Self::WhileTransient,
-            Effect::Carry { .. } => match error {
+            Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Self::UntilDone,
+            Effect::RemoveGhost { .. } => Self::WhileTransient,
+            Effect::ForwardEvent { .. } => match error {
                 EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
@@ -121,12 +121,12 @@ impl Retry {
                 }
                 _ => Self::For(NEEDED),
             },
-            Effect::Follow { .. } => Self::For(UPGRADE),
-            Effect::Furnish { .. } | Effect::TakeBack { .. } => Self::For(NEEDED),
-            Effect::Say { .. }
-            | Effect::Call { .. }
-            | Effect::Dress { .. }
-            | Effect::Rename { .. } => Self::For(OPTIONAL),
+            Effect::FollowUpgrade { .. } => Self::For(UPGRADE),
+            Effect::EnsurePortal { .. } | Effect::RedactCopy { .. } => Self::For(NEEDED),
+            Effect::SendNotice { .. }
+            | Effect::SetGhostName { .. }
+            | Effect::SyncPortalInfo { .. }
+            | Effect::RenameOrigin { .. } => Self::For(OPTIONAL),
         }
     }
 

@@ -10,6 +10,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     clock::Timestamp,
+    conversation::Conversation,
     engine::{
         Engine, EngineError,
         control_rooms::state::ControlPhase,
@@ -17,7 +18,6 @@ use crate::{
         records::{Conversations, Due, OpenWork, Outbox, RoomRecord, Rooms, What},
     },
     introduction::{Effect, Phase},
-    relay::Conversation,
     store::Batch,
 };
 
@@ -161,7 +161,7 @@ impl Room {
             return Ok(false);
         };
         let decided_on = &self.repeatable.decided_on;
-        if !effect.is_carry() || !self.repeatable.numbers.contains(&number) {
+        if !effect.is_forward() || !self.repeatable.numbers.contains(&number) {
             return Ok(false);
         }
         Ok(self.engine.store().known::<Conversations>(conversation)? == *decided_on)

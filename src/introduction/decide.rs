@@ -4,9 +4,9 @@ use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use super::{
     Admission, Decision, Effect, Heard, HeardKind, Input, Introduction, Invite, Phase, Reason,
-    Refusal, RoomView, Rules, Saying, WaitFor,
+    Refusal, Rules, Saying, WaitFor,
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, matrix::RoomState};
 
 /// Decides what follows from `input` at the time `now`.
 ///
@@ -90,7 +90,7 @@ impl Case<'_> {
         };
     }
 
-    fn looked(&mut self, view: &RoomView) {
+    fn looked(&mut self, view: &RoomState) {
         let first = self.is.phase == Phase::Looking;
         if !first && self.is.phase != Phase::Closing {
             return;

@@ -1,15 +1,14 @@
-//! The fuzz targets of this room: whatever is quoted fits into an event, and whatever a room's
-//! state says is read or left out.
+//! The fuzz target of this room: whatever is quoted fits into an event.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a panic is how a fuzz target reports a fault"
 )]
 
-use ruma::{UserId, user_id};
-use serde_json::{Value, json, value::RawValue};
+use ruma::user_id;
+use serde_json::{Value, json};
 
-use super::{RoomView, clean_name, gist, quote, quote_edit};
+use super::{clean_name, gist, quote, quote_edit};
 
 /// Maximum size of a content that a client can send encrypted, in bytes of JSON.
 const CONTENT_AT_MOST: usize = 47_000;
@@ -80,67 +79,4 @@ fn check_html(content: &Value) {
         !quoted.replace("<br>", "").contains(['<', '>', '"']),
         "{html:?}"
     );
-}
-
-/// The state of a room, whole or stripped, as an array of events.
-pub(crate) fn room_state(input: &[u8]) {
-    let Ok(events) = serde_json::from_slice::<Vec<Box<RawValue>>>(input) else {
-        return;
-    };
-    let view = RoomView::from_state(events.iter().map(AsRef::as_ref));
-    assert!(view.members.len() <= events.len());
-    assert!(
-        view.names
-            .keys()
-            .all(|user| view.members.contains_key(user))
-    );
-    assert!(
-        bytes_in(&view) <= input.len() + 100,
-        "more came out than went in"
-    );
-    assert!(view.creators.is_empty() || !events.is_empty());
-    for user in view.readers() {
-        let membership = view.membership(user);
-        assert!(matches!(membership, "join" | "invite"), "{membership}");
-    }
-    for user in view.members.keys().chain(&view.creators) {
-        check_power(&view, user);
-    }
-    check_power(&view, user_id!("@nobody:far.example"));
-    // What is no state event changes nothing, wherever it stands.
-    let noise = RawValue::from_string(r#"{"type":"m.room.member","state_key":7}"#.to_owned());
-    let noise = noise.unwrap();
-    let noisy = events.iter().flat_map(|event| [&*noise, &**event]);
-    assert_eq!(RoomView::from_state(noisy), view);
-}
-
-/// Checks that whoever has a creator's power has every power.
-fn check_power(view: &RoomView, user: &UserId) {
-    let all = [
-        view.may_invite(user),
-        view.may_send_state(user, "m.room.encryption"),
-    ];
-    let is_creator = view.creators.iter().any(|creator| creator == user);
-    assert!(!is_creator || all == [true, true]);
-}
-
-fn bytes_in(view: &RoomView) -> usize {
-    let members = view
-        .members
-        .iter()
-        .map(|(user, is)| user.as_str().len() + is.len());
-    let names = view.names.values().map(String::len);
-    let creators = view.creators.iter().map(|user| user.as_str().len());
-    let worded = [&view.name, &view.topic].into_iter().flatten();
-    let worded = worded.map(|it| it.by.as_str().len() + it.text.len());
-    let admits = view.admits.iter().map(String::len);
-    let fields = [&view.version, &view.join_rule, &view.history_visibility];
-    let fields = fields.into_iter().map(String::len);
-    members
-        .chain(names)
-        .chain(creators)
-        .chain(worded)
-        .chain(admits)
-        .chain(fields)
-        .sum()
 }

@@ -24,7 +24,6 @@ mod decide;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod quote;
-mod room_view;
 mod state;
 mod text;
 
@@ -33,7 +32,6 @@ mod tests;
 
 pub use decide::decide;
 pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
-pub use room_view::{MEGOLM, RoomView, Rotation, Worded};
 pub use state::{
     Admission, Decision, Effect, EffectKind, Heard, HeardKind, Input, Introduction, Invite, Phase,
     Refusal, Rules, WaitFor,

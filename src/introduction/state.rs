@@ -5,8 +5,8 @@ use std::time::Duration;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, RoomView, Saying};
-use crate::clock::Timestamp;
+use super::{Reason, Saying};
+use crate::{clock::Timestamp, matrix::RoomState};
 
 /// What the directory says to an invite, before the ghost does anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -404,7 +404,7 @@ pub enum Input {
     /// The ghost was invited (again).
     Invited(Invite),
     /// What the room looks like, and the events of the time before, have been read.
-    Looked(RoomView),
+    Looked(RoomState),
     /// An effect was carried out.
     Done(Effect),
     /// An effect was refused for good.

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use ruma::{OwnedEventId, OwnedUserId, event_id, owned_event_id, owned_user_id, room_id, user_id};
 
 use super::*;
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    matrix::{RoomState, Rotation},
+};
 
 const START: Timestamp = Timestamp(1_000_000);
 
@@ -30,13 +33,13 @@ fn second() -> OwnedEventId {
     owned_event_id!("$second")
 }
 
-fn view(others: &[(&str, &str)]) -> RoomView {
-    let mut view = RoomView {
+fn view(others: &[(&str, &str)]) -> RoomState {
+    let mut view = RoomState {
         version: "12".to_owned(),
         encryption: Some(Rotation::default()),
         history_visibility: "invited".to_owned(),
         join_rule: "invite".to_owned(),
-        ..RoomView::default()
+        ..RoomState::default()
     };
     for (user, membership) in [
         ("@alice:example.org", "join"),
@@ -103,7 +106,7 @@ impl Play {
     }
 
     /// Carries out everything that is due; looking shows `view`.
-    fn carry_out(&mut self, view: &RoomView) -> Vec<Effect> {
+    fn carry_out(&mut self, view: &RoomState) -> Vec<Effect> {
         let mut done = Vec::new();
         while !self.effects.is_empty() {
             let effect = self.effects.remove(0);

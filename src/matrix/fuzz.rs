@@ -1,5 +1,5 @@
 //! The fuzz targets of this room: what the homeserver sends is read item by item, whatever its size
-//! and however it is cut on its way.
+//! and however it is cut on its way, and whatever a room's state says is read or left out.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use ruma::user_id;
+use ruma::{UserId, user_id};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -17,6 +17,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
+    RoomState,
     bounds::{DeadLetter, ITEM_MAX, STRIPPED_EVENT_MAX, STRIPPED_STATE_MAX, bounded_event},
     sync::{SyncPage, SyncReader},
     transaction::{TO_DEVICE_BYTES, Transaction, TransactionReader},
@@ -216,4 +217,68 @@ fn check_event(large: &Large) {
             Err(letter) => assert_eq!(letter.size, event.len() as u64),
         }
     }
+}
+
+/// The state of a room, whole or stripped, as an array of events.
+pub(crate) fn room_state(input: &[u8]) {
+    let Ok(events) = serde_json::from_slice::<Vec<Box<RawValue>>>(input) else {
+        return;
+    };
+    let state = RoomState::from_state(events.iter().map(AsRef::as_ref));
+    assert!(state.members.len() <= events.len());
+    assert!(
+        state
+            .names
+            .keys()
+            .all(|user| state.members.contains_key(user))
+    );
+    assert!(
+        bytes_in(&state) <= input.len() + 100,
+        "more came out than went in"
+    );
+    assert!(state.creators.is_empty() || !events.is_empty());
+    for user in state.readers() {
+        let membership = state.membership(user);
+        assert!(matches!(membership, "join" | "invite"), "{membership}");
+    }
+    for user in state.members.keys().chain(&state.creators) {
+        check_power(&state, user);
+    }
+    check_power(&state, user_id!("@nobody:far.example"));
+    // What is no state event changes nothing, wherever it stands.
+    let noise = RawValue::from_string(r#"{"type":"m.room.member","state_key":7}"#.to_owned());
+    let noise = noise.unwrap();
+    let noisy = events.iter().flat_map(|event| [&*noise, &**event]);
+    assert_eq!(RoomState::from_state(noisy), state);
+}
+
+/// Checks that whoever has a creator's power has every power.
+fn check_power(state: &RoomState, user: &UserId) {
+    let all = [
+        state.may_invite(user),
+        state.may_send_state(user, "m.room.encryption"),
+    ];
+    let is_creator = state.creators.iter().any(|creator| creator == user);
+    assert!(!is_creator || all == [true, true]);
+}
+
+fn bytes_in(state: &RoomState) -> usize {
+    let members = state
+        .members
+        .iter()
+        .map(|(user, is)| user.as_str().len() + is.len());
+    let names = state.names.values().map(String::len);
+    let creators = state.creators.iter().map(|user| user.as_str().len());
+    let texts = [&state.name, &state.topic].into_iter().flatten();
+    let texts = texts.map(|it| it.by.as_str().len() + it.text.len());
+    let allowed_rooms = state.allowed_rooms.iter().map(String::len);
+    let fields = [&state.version, &state.join_rule, &state.history_visibility];
+    let fields = fields.into_iter().map(String::len);
+    members
+        .chain(names)
+        .chain(creators)
+        .chain(texts)
+        .chain(allowed_rooms)
+        .chain(fields)
+        .sum()
 }

@@ -32,7 +32,7 @@ pub struct Page {
 
 /// An event and what surrounds it.
 #[derive(Debug)]
-pub struct Context {
+pub struct EventContext {
     /// The event itself, if `who` may see it.
     pub event: Option<Box<RawValue>>,
     /// What came before, the nearest first.
@@ -204,7 +204,7 @@ impl Homeserver {
         room: &RoomId,
         event: &EventId,
         limit: u32,
-    ) -> Result<Context, MatrixError> {
+    ) -> Result<EventContext, MatrixError> {
         let limit = limit.to_string();
         let path = [
             "_matrix",
@@ -223,7 +223,7 @@ impl Homeserver {
         reading.fits()?;
         let [event, _, _, before, after] = reading.lists;
         let [_, start, end, ..] = reading.tokens;
-        Ok(Context {
+        Ok(EventContext {
             event: event.into_iter().next(),
             before,
             after,

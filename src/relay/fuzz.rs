@@ -1,4 +1,4 @@
-//! The fuzz targets of this room: whatever comes in, nothing that goes out names its sender.
+//! The fuzz targets of this room: whatever comes in, nothing that goes out identifies its sender.
 
 #![expect(
     clippy::panic,
@@ -9,13 +9,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    Carried, Names, Passage, TOPIC_AT_MOST, carry_text,
-    event::{CONTENT_AT_MOST, finish, translate},
-    gate::Gate,
-    html,
-    html_attributes::is_scheme,
-    oracle::{Way, leads_elsewhere, loaded, strings, tells, with_every_passage},
+    Context, Names, TOPIC_CHARS_MAX, Translated,
+    final_check::FinalCheck,
+    html::{self, attributes::is_scheme},
+    oracle::{Direction, identifies_sender, leads_elsewhere, loaded, strings, with_every_context},
     scrub::Scrubber,
+    translate::{CONTENT_BYTES_MAX, finish, translate_unchecked},
+    translate_room_text,
 };
 
 /// The tags of the Matrix spec and the older ones that clients still send, with their attributes.
@@ -33,52 +33,64 @@ const TAGS: [(&str, &[&str]); 40] = [
     ("ul", &[]),
 ];
 /// Maximum number of open tags: that of the spec.
-const DEPTH_AT_MOST: usize = 100;
+const HTML_DEPTH_MAX: usize = 100;
 
-/// `formatted_body`: what comes out is well-formed, holds only what the spec allows, and names
-/// nobody.
+/// Checks `formatted_body`: what comes out is well-formed, holds only what the spec allows, and
+/// identifies nobody.
 pub(crate) fn html(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    with_every_passage(|passage, way| {
-        let scrub = Scrubber::new(passage);
-        let Some(once) = html::carry(&scrub, text) else {
+    with_every_context(|context, direction| {
+        let scrub = Scrubber::new(context);
+        let Some(once) = html::translate(&scrub, text) else {
             return;
         };
-        check_html(&once.html, passage);
-        assert!(!tells(way, &once.html), "{:?} names the sender", once.html);
+        check_html(&once.html, context);
+        assert!(
+            !identifies_sender(direction, &once.html),
+            "{:?} names the sender",
+            once.html
+        );
         for (_, now) in &once.renamed {
-            assert!(!tells(way, now), "{now:?} names the sender");
+            assert!(
+                !identifies_sender(direction, now),
+                "{now:?} names the sender"
+            );
         }
     });
 }
 
-/// Any event: what comes out names nobody, fits into an event, and loads nothing from elsewhere.
+/// Checks any event: what comes out identifies nobody, fits into an event, and loads nothing from
+/// elsewhere.
 pub(crate) fn event(input: &[u8]) {
     let (kind, content) = event_of(input);
-    with_every_passage(|passage, way| {
-        if let Ok(Some((content, remarks))) = translate(&kind, &content, passage) {
-            let mut last_look = Value::Object(content.clone());
-            let struck = Gate::of(passage).strike(&mut last_look);
+    with_every_context(|context, direction| {
+        if let Ok(Some((content, remarks))) = translate_unchecked(&kind, &content, context) {
+            let mut checked = Value::Object(content.clone());
+            let redacted = FinalCheck::of(context).redact(&mut checked);
             assert_eq!(
-                struck, 0,
-                "the last look has struck something out: {last_look}"
+                redacted, 0,
+                "the final check has redacted something: {checked}"
             );
-            if let Ok(carried) = finish(&kind, content, remarks, passage) {
-                check_carried(&carried, passage, way);
+            if let Ok(translated) = finish(&kind, content, remarks, context) {
+                check_translated(&translated, context, direction);
             }
         }
         let words = content["body"].as_str().unwrap_or_default();
-        let topic = carry_text(words, passage, &Names::default(), TOPIC_AT_MOST);
+        let topic = translate_room_text(words, context, &Names::default(), TOPIC_CHARS_MAX);
         if let Some(topic) = topic {
-            assert!(!tells(way, &topic), "{topic:?} names the sender");
-            assert!(topic.chars().count() <= TOPIC_AT_MOST);
+            assert!(
+                !identifies_sender(direction, &topic),
+                "{topic:?} names the sender"
+            );
+            assert!(topic.chars().count() <= TOPIC_CHARS_MAX);
         }
     });
 }
 
-/// An event's type and content: `{"type": …, "content": …}`, or else a message of this text.
+/// Returns the type and content of an event: `{"type": …, "content": …}`, or else a message with
+/// this text.
 fn event_of(input: &[u8]) -> (String, Value) {
     let event: Option<Value> = serde_json::from_slice(input).ok();
     let parts = event.and_then(|event| {
@@ -97,19 +109,26 @@ fn event_of(input: &[u8]) -> (String, Value) {
     })
 }
 
-fn check_carried(carried: &Carried, passage: &Passage<'_>, way: Way) {
-    let mut all = vec![carried.event_type.clone()];
-    strings(&carried.content, &mut all);
+fn check_translated(translated: &Translated, context: &Context<'_>, direction: Direction) {
+    let mut all = vec![translated.event_type.clone()];
+    strings(&translated.content, &mut all);
     for text in &all {
-        assert!(!tells(way, text), "{text:?} names the sender");
+        assert!(
+            !identifies_sender(direction, text),
+            "{text:?} names the sender"
+        );
     }
-    assert!(serde_json::to_vec(&carried.content).unwrap().len() <= CONTENT_AT_MOST);
-    let anew: Vec<&str> = carried.reload.iter().map(|it| &*it.pointer).collect();
+    assert!(serde_json::to_vec(&translated.content).unwrap().len() <= CONTENT_BYTES_MAX);
+    let anew: Vec<&str> = translated
+        .media_to_reupload
+        .iter()
+        .map(|it| &*it.pointer)
+        .collect();
     for pointer in &anew {
-        assert!(carried.content.pointer(pointer).is_some(), "{pointer}");
+        assert!(translated.content.pointer(pointer).is_some(), "{pointer}");
     }
-    for (pointer, key, text) in loaded(&carried.content) {
-        let foreign = leads_elsewhere(&key, &text, passage.homeserver.as_str());
+    for (pointer, key, text) in loaded(&translated.content) {
+        let foreign = leads_elsewhere(&key, &text, context.homeserver.as_str());
         assert!(
             !foreign || anew.contains(&&*pointer),
             "{text:?} is elsewhere"
@@ -118,8 +137,8 @@ fn check_carried(carried: &Carried, passage: &Passage<'_>, way: Way) {
 }
 
 /// Checks HTML against the grammar in which this room writes it: every tag known, closed and in
-/// order, every attribute quoted, every sign that means something escaped.
-fn check_html(html: &str, passage: &Passage<'_>) {
+/// order, every attribute quoted, every special character escaped.
+fn check_html(html: &str, context: &Context<'_>) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html;
     while let Some((text, after)) = rest.split_once('<') {
@@ -136,7 +155,7 @@ fn check_html(html: &str, passage: &Passage<'_>) {
         let Some((name, allowed)) = TAGS.iter().find(|(known, _)| *known == name) else {
             panic!("{name:?} is no tag of the spec");
         };
-        check_attributes(name, attributes, allowed, passage);
+        check_attributes(name, attributes, allowed, context);
         assert!(
             *name != "a" || !open.contains(&"a"),
             "a link in a link: {html:?}"
@@ -144,13 +163,13 @@ fn check_html(html: &str, passage: &Passage<'_>) {
         if !matches!(*name, "br" | "hr" | "img") {
             open.push(name);
         }
-        assert!(open.len() <= DEPTH_AT_MOST + 1, "{} open tags", open.len());
+        assert!(open.len() <= HTML_DEPTH_MAX + 1, "{} open tags", open.len());
     }
     check_text(rest);
     assert!(open.is_empty(), "{open:?} are left open in {html:?}");
 }
 
-fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], passage: &Passage<'_>) {
+fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], context: &Context<'_>) {
     while !rest.is_empty() {
         let end = rest.find([' ', '=']).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
@@ -169,7 +188,7 @@ fn check_attributes(tag: &str, mut rest: &str, allowed: &[&str], passage: &Passa
         check_text(value);
         match (tag, name) {
             ("a", "href") => assert!(is_scheme(value), "a link to {value:?}"),
-            ("img", "src") => assert!(passage.is_at_home(value), "a picture from {value:?}"),
+            ("img", "src") => assert!(context.is_local_media(value), "a picture from {value:?}"),
             _ => {}
         }
     }

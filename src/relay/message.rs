@@ -1,33 +1,33 @@
-//! Messages, and whatever else has a body: text, formatting, mentions, edits.
+//! Messages and other events with a body: text, formatting, mentions, edits.
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    carried::{CannotCarry, Remark},
     html::{self, Html},
-    relation::{self, RELATES_TO, Without},
+    outcome::{Remark, TranslateError},
+    relation::{self, OnMissingTarget, RELATES_TO},
     scrub::{Scrubber, is_html},
 };
 
 const NEW_CONTENT: &str = "m.new_content";
 const MENTIONS: &str = "m.mentions";
 
-/// The content of an event that somebody reads, relations and all.
-pub(super) fn carry(
+/// Translates the content of an event that people read, with its relations.
+pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
-    without: Without,
+    on_missing: OnMissingTarget,
     remarks: &mut Vec<Remark>,
-) -> Result<Map<String, Value>, CannotCarry> {
+) -> Result<Map<String, Value>, TranslateError> {
     let Some(target) = relation::edited(scrub, content) else {
-        let relation = relation::carry(scrub, content, without, remarks)?;
+        let relation = relation::translate(scrub, content, on_missing, remarks)?;
         let mut out = body(scrub, content, relation::is_reply(content));
         if let Some(relation) = relation {
             out.insert(RELATES_TO.to_owned(), relation);
         }
         return Ok(out);
     };
-    // What it looks like now, in the eyes of clients that know edits, and of those that do not.
+    // The edited text, for clients that know edits and for those that do not.
     let new = content.get(NEW_CONTENT).and_then(Value::as_object);
     match target {
         Some(target) => {
@@ -48,7 +48,8 @@ pub(super) fn carry(
     }
 }
 
-/// Everything but what it refers to. `may_quote`: it may begin with the message it replies to.
+/// Translates everything but the relations. If `may_quote`, the body may begin with a quote of the
+/// message that it replies to.
 fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> Map<String, Value> {
     let mut own = content.clone();
     for key in [RELATES_TO, NEW_CONTENT] {
@@ -60,7 +61,7 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
         .filter(|(key, value)| is_html(key) && value.is_string())
         .map(|(key, value)| {
             let html = value.as_str().unwrap_or_default();
-            (key.clone(), html::carry(scrub, html))
+            (key.clone(), html::translate(scrub, html))
         })
         .collect();
     let quoted = html
@@ -98,19 +99,19 @@ fn body(scrub: &Scrubber<'_>, content: &Map<String, Value>, may_quote: bool) -> 
     out
 }
 
-/// Whom a message mentions, as they are there.
+/// Translates the mentions of a message.
 fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     let mut out = Map::new();
     if let Some(users) = mentions.get("user_ids").and_then(Value::as_array) {
-        let mut there: Vec<&str> = Vec::new();
+        let mut mentioned: Vec<&str> = Vec::new();
         for user in users.iter().filter_map(Value::as_str) {
-            let person = scrub.passage.person(user);
-            if let Some(person) = person.filter(|p| !there.contains(&p.there.as_str())) {
-                there.push(person.there.as_str());
+            let alias = scrub.context.alias_of(user);
+            if let Some(alias) = alias.filter(|p| !mentioned.contains(&p.target.as_str())) {
+                mentioned.push(alias.target.as_str());
             }
         }
-        if !there.is_empty() {
-            out.insert("user_ids".to_owned(), json!(there));
+        if !mentioned.is_empty() {
+            out.insert("user_ids".to_owned(), json!(mentioned));
         }
     }
     if mentions.get("room").and_then(Value::as_bool) == Some(true) {
@@ -119,7 +120,7 @@ fn mentioned(scrub: &Scrubber<'_>, mentions: &Value) -> Value {
     Value::Object(out)
 }
 
-/// The text without the lines in which clients of old repeat what they reply to.
+/// Returns the text without the lines in which older clients quote what they reply to.
 fn without_quote(text: &str) -> &str {
     let starts = |text: &str| {
         let quote = text.trim_start_matches("* ").strip_prefix("> ");
@@ -139,7 +140,7 @@ fn without_quote(text: &str) -> &str {
     rest.trim_start_matches('\n')
 }
 
-/// The text with what links to people said in the place of what they say now.
+/// Returns the text with the former names of mentioned people replaced by those of the links.
 fn with_new_names(text: &str, renamed: &[(String, String)]) -> String {
     let mut out = text.to_owned();
     let mut done: Vec<&str> = Vec::new();
@@ -163,7 +164,7 @@ fn replace_words(text: &str, word: &str, with: &str) -> String {
         if before.is_some_and(char::is_alphanumeric) || after.is_some_and(char::is_alphanumeric) {
             continue;
         }
-        // The sign that some clients put before the name.
+        // Some clients put an @ before the name.
         let from = if before == Some('@') {
             start - 1
         } else {

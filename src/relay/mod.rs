@@ -1,49 +1,30 @@
-//! How a masked handle's ghost carries a conversation between rooms, so that neither side sees the
-//! other's Matrix ID.
+//! How one event of a conversation is translated from one of its rooms into another, so that
+//! neither side sees the other's Matrix ID.
 //!
-//! Everything in this room is pure. [`decide`] says what follows from what happened in one of a
-//! conversation's rooms; the engine carries the [`Effect`]s out.
+//! Everything in this room is pure. [`translate()`] returns what an event is in the other room, or
+//! why it cannot be translated.
 
-mod call;
-mod call_watch;
-mod carried;
-mod decide;
-mod decide_rooms;
-#[cfg(test)]
-mod decide_tests;
-mod event;
+pub(crate) mod calls;
+mod context;
+mod final_check;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod gate;
 mod html;
-mod html_attributes;
-mod html_pieces;
 mod identifiers;
-mod link;
 mod message;
-mod naming;
 #[cfg(any(test, fuzzing))]
 mod oracle;
-mod passage;
-mod pseudonym;
-mod reading;
+mod outcome;
 mod relation;
-mod saying;
+mod room_text;
 mod scrub;
-mod sdp;
-mod state;
+mod translate;
 
 #[cfg(test)]
 mod tests;
 
-pub use call::{ages, has_relay};
-pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
-pub use carried::{CannotCarry, Carried, Reload, Remark};
-pub use decide::decide;
-pub use event::carry;
-pub use naming::{NAME_AT_MOST, Names, TOPIC_AT_MOST, carry_text, to_remember};
-pub use passage::{Counterparts, Passage, Person};
-pub use saying::Saying;
-pub use state::{
-    Conversation, Decision, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing,
-};
+pub use calls::{ages, has_relay};
+pub use context::{Alias, Context, EventMapping, Masking};
+pub use outcome::{MediaToReupload, Remark, TranslateError, Translated};
+pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
+pub use translate::translate;

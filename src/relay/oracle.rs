@@ -1,5 +1,5 @@
-//! What the tests and the fuzz targets of this room judge by: two people, and whether an output
-//! names one of them. It decodes by other means than the code that it judges.
+//! The oracle of the tests and the fuzz targets of this room: two people, and whether an output
+//! identifies one of them. It decodes by other means than the code under test.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use ruma::{EventId, OwnedEventId, OwnedUserId, ServerName, UserId, room_id, server_name};
 use serde_json::Value;
 
-use super::{Counterparts, Passage, Person};
+use super::{Alias, Context, EventMapping};
 
 pub(super) const ALICE: &str = "@alice.harbour:far.example";
 pub(super) const GHOST: &str = "@_dm_.p2345672345672345:hs.test";
@@ -20,58 +20,63 @@ pub(super) const SAM: &str = "@_dm_sam:hs.test";
 pub(super) const SAMUEL: &str = "@samuel:hs.test";
 
 /// The room that an event comes from.
-const HERE: &str = "!here:far.example";
+const SOURCE_ROOM: &str = "!here:far.example";
 /// A device of the sender.
 const DEVICE: &str = "ALICESDEVICE";
-/// Maximum length of what is taken for a tag in a plain text, in bytes.
-const TAG_AT_MOST: usize = 2000;
+/// Maximum length of a tag in a plain text, in bytes.
+const ORACLE_TAG_BYTES_MAX: usize = 2000;
 
 pub(super) struct Map(pub HashMap<OwnedEventId, OwnedEventId>);
 
-impl Counterparts for Map {
-    fn event(&self, here: &EventId) -> Option<OwnedEventId> {
-        self.0.get(here).cloned()
+impl EventMapping for Map {
+    fn target_of(&self, source: &EventId) -> Option<OwnedEventId> {
+        self.0.get(source).cloned()
     }
 }
 
-/// Which way something goes.
+/// The direction of a translation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Way {
+pub(super) enum Direction {
     /// From Alice's room into Sam's portal.
     ToSam,
     /// From Sam's portal into Alice's room.
     ToAlice,
 }
 
-/// Alice, who is called "Kim", and Sam talk; `$one` here is `$eins` there, and so on.
-pub(super) fn with_passage<T>(way: Way, hide: bool, act: impl FnOnce(&Passage<'_>) -> T) -> T {
-    let person = |here: &str, there: &str, name: &str| Person {
-        here: OwnedUserId::try_from(here).unwrap(),
-        there: OwnedUserId::try_from(there).unwrap(),
-        name_there: name.to_owned(),
+/// Calls `act` with the context of a chat of Alice, who is called "Kim", and Sam. `$one` of the
+/// source room is `$eins` in the target room, and so on.
+pub(super) fn with_context<T>(
+    direction: Direction,
+    hide: bool,
+    act: impl FnOnce(&Context<'_>) -> T,
+) -> T {
+    let alias = |source: &str, target: &str, name: &str| Alias {
+        source: OwnedUserId::try_from(source).unwrap(),
+        target: OwnedUserId::try_from(target).unwrap(),
+        name: name.to_owned(),
     };
-    let (people, sender) = match way {
-        Way::ToSam => (
-            [person(ALICE, GHOST, "Kim"), person(SAM, SAMUEL, "@sam")],
+    let (aliases, sender) = match direction {
+        Direction::ToSam => (
+            [alias(ALICE, GHOST, "Kim"), alias(SAM, SAMUEL, "@sam")],
             ALICE,
         ),
-        Way::ToAlice => (
-            [person(GHOST, ALICE, "Kim"), person(SAMUEL, SAM, "@sam")],
+        Direction::ToAlice => (
+            [alias(GHOST, ALICE, "Kim"), alias(SAMUEL, SAM, "@sam")],
             SAMUEL,
         ),
     };
     let pairs = [("$one", "$eins"), ("$two", "$zwei"), ("$poll", "$umfrage")];
-    let pairs = pairs.into_iter().map(|(here, there)| {
+    let pairs = pairs.into_iter().map(|(source, target)| {
         let id = |id: &str| OwnedEventId::try_from(id).unwrap();
-        (id(here), id(there))
+        (id(source), id(target))
     });
     let events = Map(pairs.collect());
     let sender = <&UserId>::try_from(sender).unwrap();
-    act(&Passage {
+    act(&Context {
         sender,
-        people: &people,
-        here: room_id!("!here:far.example"),
-        there: room_id!("!there:hs.test"),
+        aliases: &aliases,
+        source: room_id!("!here:far.example"),
+        target: room_id!("!there:hs.test"),
         events: &events,
         secrets: &[DEVICE.to_owned()],
         homeserver: sender.server_name(),
@@ -80,18 +85,21 @@ pub(super) fn with_passage<T>(way: Way, hide: bool, act: impl FnOnce(&Passage<'_
     })
 }
 
-/// Every kind of passage: both ways, and Alice's homeserver being the service's own or another.
-pub(super) fn with_every_passage(mut act: impl FnMut(&Passage<'_>, Way)) {
-    with_passage(Way::ToSam, true, |passage| {
-        act(passage, Way::ToSam);
+/// Calls `act` with every kind of context: both directions, with Alice's homeserver being the
+/// service's own and another one.
+pub(super) fn with_every_context(mut act: impl FnMut(&Context<'_>, Direction)) {
+    with_context(Direction::ToSam, true, |context| {
+        act(context, Direction::ToSam);
         let homeserver: &ServerName = server_name!("hs.test");
-        let from_elsewhere = Passage {
+        let from_elsewhere = Context {
             homeserver,
-            ..passage.clone()
+            ..context.clone()
         };
-        act(&from_elsewhere, Way::ToSam);
+        act(&from_elsewhere, Direction::ToSam);
     });
-    with_passage(Way::ToAlice, true, |passage| act(passage, Way::ToAlice));
+    with_context(Direction::ToAlice, true, |context| {
+        act(context, Direction::ToAlice)
+    });
 }
 
 /// Collects every string of a value, keys too.
@@ -109,12 +117,12 @@ pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Whether somebody who reads `text` learns who sent it: the sender's Matrix ID, the room that it
-/// comes from, or the sender's device.
-pub(super) fn tells(way: Way, text: &str) -> bool {
-    let user = match way {
-        Way::ToSam => ALICE,
-        Way::ToAlice => SAMUEL,
+/// Whether `text` shows who sent it: the sender's Matrix ID, the source room, or the sender's
+/// device.
+pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
+    let user = match direction {
+        Direction::ToSam => ALICE,
+        Direction::ToAlice => SAMUEL,
     };
     let mut forms = readings(text).into_iter().flat_map(|reading| {
         let bare = without_tags(&reading);
@@ -123,11 +131,11 @@ pub(super) fn tells(way: Way, text: &str) -> bool {
     text.contains(DEVICE)
         || forms.any(|form| {
             let form = visible(&form);
-            names(&form, user, "u/") || names(&form, HERE, "roomid/")
+            names(&form, user, "u/") || names(&form, SOURCE_ROOM, "roomid/")
         })
 }
 
-/// Whether an identifier stands in a text: with its sign, as in a link, or alone as a word.
+/// Whether a text has an identifier: with its sigil, as in a link, or alone as a word.
 fn names(text: &str, id: &str, in_link: &str) -> bool {
     let (sign, bare) = id.split_at(1);
     let in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
@@ -144,7 +152,7 @@ fn visible(text: &str) -> String {
     text.chars().filter(seen).collect::<String>().to_lowercase()
 }
 
-/// What a person could read in a text, with entities and percent signs resolved.
+/// Returns what a person could read in a text, with entities and percent-encoding decoded.
 fn readings(text: &str) -> Vec<String> {
     let mut readings = vec![text.to_owned()];
     for _ in 0..3 {
@@ -181,7 +189,7 @@ fn without_entities(text: &str) -> String {
     out + rest
 }
 
-/// The character that an entity stands for.
+/// Returns the character of an entity.
 fn character(name: &str) -> Option<char> {
     let Some(code) = name.strip_prefix('#') else {
         return match name {
@@ -209,7 +217,7 @@ fn without_tags(text: &str) -> String {
             after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?'));
         match after
             .find('>')
-            .filter(|end| is_tag && *end < TAG_AT_MOST - 2)
+            .filter(|end| is_tag && *end < ORACLE_TAG_BYTES_MAX - 2)
         {
             Some(end) => rest = &after[end + 1..],
             None => {
@@ -221,7 +229,7 @@ fn without_tags(text: &str) -> String {
     out + rest
 }
 
-/// Returns every string with its place and its key.
+/// Returns every string with its JSON pointer and its key.
 pub(super) fn loaded(value: &Value) -> Vec<(String, String, String)> {
     let mut out = Vec::new();
     let mut left = vec![(String::new(), String::new(), value)];

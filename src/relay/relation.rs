@@ -1,45 +1,45 @@
-//! What an event refers to: replies, threads, edits, reactions, votes.
+//! Relations of events: replies, threads, edits, reactions, votes.
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    carried::{CannotCarry, Remark},
+    outcome::{Remark, TranslateError},
     scrub::Scrubber,
 };
 
-/// Where an event puts what it refers to.
+/// The field of an event with its relation.
 pub(super) const RELATES_TO: &str = "m.relates_to";
 const IN_REPLY_TO: &str = "m.in_reply_to";
 
-/// What becomes of an event whose target is not known.
+/// What happens to an event that refers to an unknown event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Without {
-    /// It is sent by itself.
+pub(super) enum OnMissingTarget {
+    /// It is sent without the reference, and its sender is told.
     Remark,
-    /// It makes no sense by itself.
-    Refuse(CannotCarry),
+    /// It makes no sense alone and is not sent.
+    Refuse(TranslateError),
 }
 
-/// What `content` refers to, as it is there.
-pub(super) fn carry(
+/// Translates the relation of `content`.
+pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
-    without: Without,
+    on_missing: OnMissingTarget,
     remarks: &mut Vec<Remark>,
-) -> Result<Option<Value>, CannotCarry> {
+) -> Result<Option<Value>, TranslateError> {
     let relates = match content.get(RELATES_TO) {
         Some(Value::Object(relates)) => relates,
         _ => {
-            return match without {
-                Without::Remark => Ok(None),
-                Without::Refuse(_) => Err(CannotCarry::Malformed),
+            return match on_missing {
+                OnMissingTarget::Remark => Ok(None),
+                OnMissingTarget::Refuse(_) => Err(TranslateError::Malformed),
             };
         }
     };
     let reply = reply(scrub, relates);
     let Some(kind) = relates.get("rel_type").and_then(Value::as_str) else {
-        if let Without::Refuse(_) = without {
-            return Err(CannotCarry::Malformed);
+        if let OnMissingTarget::Refuse(_) = on_missing {
+            return Err(TranslateError::Malformed);
         }
         if reply == Reply::Unknown {
             remarks.push(Remark::WithoutReply);
@@ -48,22 +48,21 @@ pub(super) fn carry(
             .known()
             .map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
     };
-    let target = relates.get("event_id").and_then(Value::as_str);
-    let target = target.and_then(|event| scrub.passage.counterpart(event));
+    let target = relates
+        .get("event_id")
+        .and_then(Value::as_str)
+        .and_then(|event| scrub.context.mapped_event(event));
     let is_thread = matches!(kind, "m.thread" | "io.element.thread");
     let Some(target) = target else {
-        let Without::Remark = without else {
-            return match without {
-                Without::Refuse(why) => Err(why),
-                Without::Remark => Ok(None),
-            };
-        };
+        if let OnMissingTarget::Refuse(why) = on_missing {
+            return Err(why);
+        }
         if !is_thread {
             remarks.push(Remark::WithoutReference);
             return Ok(None);
         }
         remarks.push(Remark::WithoutThread);
-        // What it only falls back to says nothing outside of the thread.
+        // A fallback reply means nothing outside of the thread.
         let falls_back = relates.get("is_falling_back").and_then(Value::as_bool) == Some(true);
         let reply = reply.known().filter(|_| !falls_back);
         return Ok(reply.map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
@@ -79,7 +78,7 @@ pub(super) fn carry(
         Reply::To(event) => {
             out.insert(IN_REPLY_TO.to_owned(), json!({ "event_id": event }));
         }
-        // To clients without threads the message then follows the first of its thread.
+        // Clients without threads then show it as a reply to the first message of the thread.
         Reply::Unknown if is_thread => {
             out.insert(
                 IN_REPLY_TO.to_owned(),
@@ -95,18 +94,19 @@ pub(super) fn carry(
     Ok(Some(Value::Object(out)))
 }
 
-/// The event that `content` changes, and whether it is known there: `Some(None)` if it is not.
+/// Returns the translated event that `content` edits; `Some(None)` if that is unknown, `None` if it
+/// is no edit.
 pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Option<String>> {
     let relates = content.get(RELATES_TO)?.as_object()?;
     if relates.get("rel_type").and_then(Value::as_str) != Some("m.replace") {
         return None;
     }
     let target = relates.get("event_id").and_then(Value::as_str);
-    let known = target.and_then(|event| scrub.passage.counterpart(event));
+    let known = target.and_then(|event| scrub.context.mapped_event(event));
     Some(known.map(|event| event.to_string()))
 }
 
-/// Whether `content` is a reply in the eyes of its client.
+/// Whether `content` says that it is a reply.
 pub(super) fn is_reply(content: &Map<String, Value>) -> bool {
     let relates = content.get(RELATES_TO).and_then(Value::as_object);
     relates.is_some_and(|relates| relates.contains_key(IN_REPLY_TO))
@@ -135,7 +135,7 @@ fn reply(scrub: &Scrubber<'_>, relates: &Map<String, Value>) -> Reply {
         .and_then(Value::as_str);
     match event {
         None => Reply::None,
-        Some(event) => match scrub.passage.counterpart(event) {
+        Some(event) => match scrub.context.mapped_event(event) {
             Some(event) => Reply::To(event.to_string()),
             None => Reply::Unknown,
         },

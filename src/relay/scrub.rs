@@ -1,65 +1,64 @@
-//! Text, keys and values with everything replaced that names anybody.
+//! Replaces every identifier in texts, keys and values.
 
 use std::ops::Range;
 
 use serde_json::{Map, Value};
 
 use super::{
+    context::Context,
     html,
-    identifiers::{Identifiers, Kind},
-    link,
-    passage::Passage,
+    identifiers::{IdentifierKind, Identifiers, link},
 };
 
-/// What stands in the place of something that cannot be named there.
-pub(super) const STRUCK: &str = "…";
+/// The mark of something that was redacted.
+pub(super) const REDACTED: &str = "…";
 
-/// What to put in the place of something found.
+/// The replacement of an identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Instead {
-    /// A mention of one of the passage's people, by index.
+pub(super) enum Replacement {
+    /// A mention of a participant, by the index of their alias.
     Person(usize),
     /// A link.
     Link(String),
-    /// Words.
+    /// A fixed text.
     Words(&'static str),
 }
 
-/// Replaces what must not come out.
+/// Replaces identifiers that must not come out.
 pub(super) struct Scrubber<'a> {
-    pub(super) passage: &'a Passage<'a>,
+    pub(super) context: &'a Context<'a>,
     identifiers: Identifiers,
     mentions: Vec<String>,
 }
 
 impl<'a> Scrubber<'a> {
-    pub(super) fn new(passage: &'a Passage<'a>) -> Self {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
         Self {
-            passage,
-            identifiers: Identifiers::of(passage),
-            mentions: passage.people.iter().map(|p| p.mention()).collect(),
+            context,
+            identifiers: Identifiers::of(context),
+            mentions: context.aliases.iter().map(|p| p.mention()).collect(),
         }
     }
 
-    /// What a text says in the place of one of the passage's people.
+    /// Returns how a text mentions a participant.
     pub(super) fn mention(&self, person: usize) -> &str {
-        self.mentions.get(person).map_or(STRUCK, String::as_str)
+        self.mentions.get(person).map_or(REDACTED, String::as_str)
     }
 
-    /// Whether anything in `text` must not come out.
-    pub(super) fn tells(&self, text: &str) -> bool {
+    /// Whether `text` has an identifier that must not come out.
+    pub(super) fn finds_identifier(&self, text: &str) -> bool {
         self.identifiers.any(text)
     }
 
-    /// What to replace in a text, in order and apart from each other.
-    pub(super) fn replacements(&self, text: &str) -> Vec<(Range<usize>, Instead)> {
+    /// Returns what to replace in a text, in order and without overlaps.
+    pub(super) fn replacements(&self, text: &str) -> Vec<(Range<usize>, Replacement)> {
         let mut found = self.identifiers.find(text).into_iter().peekable();
-        let mut out: Vec<(Range<usize>, Instead)> = Vec::new();
+        let mut out: Vec<(Range<usize>, Replacement)> = Vec::new();
         for link in link::links(text) {
             while let Some(it) = found.next_if(|it| it.range.end <= link.start) {
                 out.push((it.range, self.bare(it.kind)));
             }
-            // Something that was found may reach beyond the link before, and over this one.
+            // An identifier that began in an earlier link may reach over this one.
             if out.last().is_some_and(|(range, _)| link.start < range.end) {
                 continue;
             }
@@ -73,20 +72,20 @@ impl<'a> Scrubber<'a> {
             let uri = &text[link];
             match first {
                 Some(kind) => {
-                    let instead = self.link(kind, uri);
-                    if matches!(instead, Instead::Person(_)) {
+                    let replacement = self.link(kind, uri);
+                    if matches!(replacement, Replacement::Person(_)) {
                         whole = with_markdown(text, whole);
                     }
-                    // What was replaced in a Markdown link's text goes with it.
+                    // The whole Markdown link is replaced, with what was found in its text.
                     while let Some((range, _)) = out.pop_if(|(range, _)| range.end > whole.start) {
                         whole.start = whole.start.min(range.start);
                     }
-                    out.push((whole, instead));
+                    out.push((whole, replacement));
                 }
                 None => {
-                    let server = self.passage.sender.server_name();
+                    let server = self.context.sender.server_name();
                     if let Some(uri) = link::without_via(uri, server) {
-                        out.push((whole, Instead::Link(uri)));
+                        out.push((whole, Replacement::Link(uri)));
                     }
                 }
             }
@@ -95,51 +94,53 @@ impl<'a> Scrubber<'a> {
         out
     }
 
-    /// In the place of something that stands in a text by itself.
-    fn bare(&self, kind: Kind) -> Instead {
+    /// Returns the replacement of an identifier outside of a link.
+    fn bare(&self, kind: IdentifierKind) -> Replacement {
         match kind {
-            Kind::Person(person) => Instead::Person(person),
-            Kind::Room => Instead::Words("(this chat)"),
-            Kind::Content => Instead::Words("(a file)"),
-            Kind::Secret => Instead::Words(STRUCK),
+            IdentifierKind::Person(person) => Replacement::Person(person),
+            IdentifierKind::Room => Replacement::Words("(this chat)"),
+            IdentifierKind::Content => Replacement::Words("(a file)"),
+            IdentifierKind::Secret => Replacement::Words(REDACTED),
         }
     }
 
-    /// In the place of a link into Matrix.
-    pub(super) fn link(&self, kind: Kind, uri: &str) -> Instead {
-        if kind != Kind::Room {
+    /// Returns the replacement of a link into Matrix.
+    pub(super) fn link(&self, kind: IdentifierKind, uri: &str) -> Replacement {
+        if kind != IdentifierKind::Room {
             return self.bare(kind);
         }
-        let there = self.passage.there;
+        let target = self.context.target;
         match link::event_in(uri) {
-            None => Instead::Link(link::to_room(there, None)),
-            Some(event) => match self.passage.counterpart(&event) {
-                Some(event) => Instead::Link(link::to_room(there, Some(&event))),
-                None => Instead::Words("(a message that is no longer known here)"),
+            None => Replacement::Link(link::to_room(target, None)),
+            Some(event) => match self.context.mapped_event(&event) {
+                Some(event) => Replacement::Link(link::to_room(target, Some(&event))),
+                None => Replacement::Words("(a message that is no longer known here)"),
             },
         }
     }
 
-    /// What the `href` of HTML becomes; `None` if it may stay as it is.
-    pub(super) fn href(&self, uri: &str) -> Option<Instead> {
+    /// Returns the replacement of an `href` in HTML; `None` if it may stay.
+    pub(super) fn href(&self, uri: &str) -> Option<Replacement> {
         let uri = uri.trim();
         match self.identifiers.find(uri).first() {
             Some(found) if link::is_link(uri) => Some(self.link(found.kind, uri)),
-            Some(_) => Some(Instead::Words(STRUCK)),
-            None => link::without_via(uri, self.passage.sender.server_name()).map(Instead::Link),
+            Some(_) => Some(Replacement::Words(REDACTED)),
+            None => {
+                link::without_via(uri, self.context.sender.server_name()).map(Replacement::Link)
+            }
         }
     }
 
-    /// A text for people to read.
+    /// Translates a text for people.
     pub(super) fn text(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
-        for (range, instead) in self.replacements(text) {
+        for (range, replacement) in self.replacements(text) {
             out.push_str(text.get(at..range.start).unwrap_or_default());
-            out.push_str(match &instead {
-                Instead::Person(person) => self.mention(*person),
-                Instead::Link(uri) => uri,
-                Instead::Words(words) => words,
+            out.push_str(match &replacement {
+                Replacement::Person(person) => self.mention(*person),
+                Replacement::Link(uri) => uri,
+                Replacement::Words(words) => words,
             });
             at = range.end;
         }
@@ -147,37 +148,37 @@ impl<'a> Scrubber<'a> {
         out
     }
 
-    /// A string for programs to read.
+    /// Translates a string for programs.
     fn token(&self, text: &str) -> String {
-        if let Some(person) = self.passage.person(text) {
-            return person.there.to_string();
+        if let Some(alias) = self.context.alias_of(text) {
+            return alias.target.to_string();
         }
-        if text == self.passage.here {
-            return self.passage.there.to_string();
+        if text == self.context.source {
+            return self.context.target.to_string();
         }
         if text.starts_with('$')
-            && let Some(event) = self.passage.counterpart(text)
+            && let Some(event) = self.context.mapped_event(text)
         {
             return event.to_string();
         }
         if is_content(text) && !self.names(text) {
             return text.to_owned();
         }
-        // A client may make an address of it, from which nobody has taken the server's name.
+        // A client may read it as an address, with the name of the server still in it.
         let head = text.trim_start().get(..4).unwrap_or_default();
         if head.eq_ignore_ascii_case("mxc:") {
-            return STRUCK.to_owned();
+            return REDACTED.to_owned();
         }
         self.text(text)
     }
 
-    /// Whether anybody is named in the address of content, besides the homeserver that has it.
+    /// Whether the address of media has an identifier besides its homeserver.
     fn names(&self, uri: &str) -> bool {
         let found = self.identifiers.find(uri);
-        found.iter().any(|it| it.kind != Kind::Content)
+        found.iter().any(|it| it.kind != IdentifierKind::Content)
     }
 
-    /// A value under a key.
+    /// Translates the value of a key.
     pub(super) fn value(&self, key: &str, value: &Value) -> Value {
         match value {
             Value::String(text) if is_html(key) => Value::String(html::plainly(self, text)),
@@ -189,7 +190,7 @@ impl<'a> Scrubber<'a> {
         }
     }
 
-    /// All fields of an object but those that tell about their sender.
+    /// Translates all fields of an object except those about the sender.
     pub(super) fn fields(&self, fields: &Map<String, Value>) -> Map<String, Value> {
         let html = fields.get("mimetype").and_then(Value::as_str) == Some("text/html");
         let mut out = Map::new();
@@ -209,7 +210,8 @@ impl<'a> Scrubber<'a> {
     }
 }
 
-/// `[Alice](https://matrix.to/#/@alice:example.org)`, if the link stands so.
+/// Returns the range of the whole Markdown link `[Alice](https://matrix.to/#/@alice:example.org)`,
+/// if `link` is the target of one.
 fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
     let before = &text[..link.start];
     if !before.ends_with("](") || !text[link.end..].starts_with(')') {
@@ -221,7 +223,7 @@ fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Whether a whole string is the address of content.
+/// Whether a whole string is the address of media.
 pub(super) fn is_content(text: &str) -> bool {
     let Some((server, media)) = text
         .strip_prefix("mxc://")
@@ -238,12 +240,12 @@ pub(super) fn is_content(text: &str) -> bool {
         && media.bytes().all(name)
 }
 
-/// Keys whose value is HTML.
+/// Whether the value of this key is HTML.
 pub(super) fn is_html(key: &str) -> bool {
     matches!(key, "formatted_body" | "org.matrix.msc1767.html" | "m.html")
 }
 
-/// Keys whose value is for people to read, whatever it looks like.
+/// Whether the value of this key is a text for people, whatever it looks like.
 pub(super) fn is_prose(key: &str) -> bool {
     matches!(
         key,
@@ -257,7 +259,7 @@ pub(super) fn is_prose(key: &str) -> bool {
     )
 }
 
-/// Keys under which clients put who they are.
+/// Whether clients identify themselves under this key.
 fn is_personal(key: &str) -> bool {
     matches!(
         key,

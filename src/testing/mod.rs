@@ -1,9 +1,12 @@
-//! What tests of several rooms share: a homeserver of a few hundred lines, and people with clients.
+//! What tests of several rooms share: a homeserver of a few hundred lines, people with clients, and
+//! builders.
 
+mod conversation;
 mod crowd;
 mod homeserver;
 mod person;
 
+pub(crate) use conversation::{ConversationBuilder, ParticipantBuilder};
 pub(crate) use crowd::{claimed_devices, device_keys};
 pub(crate) use homeserver::{FakeHomeserver, Held, When};
 pub(crate) use person::{Person, encrypted_event};

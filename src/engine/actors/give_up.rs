@@ -3,6 +3,7 @@
 use ruma::OwnedUserId;
 
 use crate::{
+    conversation,
     engine::{
         EngineError,
         conversations::failures::NOT_DELIVERED,
@@ -11,7 +12,6 @@ use crate::{
         room::Room,
     },
     introduction::{HeardKind, Input},
-    relay,
     store::Batch,
 };
 
@@ -60,15 +60,15 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let known = engine.store().known::<Conversations>(&id.to_owned())?;
-        let place = known.and_then(|known| {
-            let place = known.place_of(&self.id)?;
-            known.person_at(place, &event.sender).map(|_| place)
+        let role = known.and_then(|known| {
+            let role = known.role_of(&self.id)?;
+            known.person_at(role, &event.sender).map(|_| role)
         });
-        let inputs: Vec<relay::Input> = place
-            .map(|place| relay::Input::NotCarried {
-                place,
+        let inputs: Vec<conversation::Input> = role
+            .map(|role| conversation::Input::NotForwarded {
+                role,
                 event: event.id.clone(),
-                words: NOT_DELIVERED.to_owned(),
+                text: NOT_DELIVERED.to_owned(),
             })
             .into_iter()
             .collect();

@@ -13,7 +13,8 @@ use crate::{
         records::{ControlRooms, Due, Kept, Outbox, Untold, What},
         room::Room,
     },
-    introduction::{Reason, RoomView},
+    introduction::Reason,
+    matrix::RoomState,
     store::{Batch, prefix},
 };
 
@@ -33,7 +34,7 @@ impl Room {
             return Ok(self.engine.store().apply(batch)?);
         }
         let engine = self.engine.clone();
-        let view = RoomView::from_state(state.iter().map(AsRef::as_ref));
+        let view = RoomState::from_state(state.iter().map(AsRef::as_ref));
         let mut change = engine.directory().begin().await;
         let invited = engine
             .spokesperson()
@@ -307,7 +308,7 @@ impl Room {
     /// The room was looked at.
     pub(in crate::engine) async fn judged(
         &mut self,
-        view: &RoomView,
+        view: &RoomState,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();

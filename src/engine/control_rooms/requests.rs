@@ -13,15 +13,12 @@ use crate::{
         room::Room,
     },
     introduction::{Phase, Refusal, clean_name, gist},
-    relay::{Names, Passage, carry_text},
+    relay::{Context, Names, translate_room_text},
     store::Batch,
 };
 
 /// The longest line, in characters, before it is cut to what is shown.
 pub(in crate::engine) const LINE_AT_MOST: usize = 4000;
-
-/// No event is known elsewhere yet.
-pub(in crate::engine) struct Nothing;
 
 impl Room {
     /// In a control room: a request is to be shown, now or when the person has come. If this is no
@@ -167,18 +164,8 @@ impl Engine {
         room: &RoomId,
         asker: &UserId,
     ) -> Option<String> {
-        let passage = Passage {
-            sender: asker,
-            people: &[],
-            here: room,
-            there: room,
-            events: &Nothing,
-            secrets: &[],
-            homeserver: &self.settings().server_name,
-            hide_addresses: true,
-            pseudonym_key: &[0; 32],
-        };
-        carry_text(text, &passage, &Names::default(), LINE_AT_MOST)
+        let context = Context::for_quote(room, asker, &self.settings().server_name);
+        translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
     }
 
     /// The owner answered: the room in which the asker waits goes on.

@@ -12,7 +12,7 @@ use crate::{
     clock::Timestamp,
     directory::{Change, Directory, DirectoryError},
     engine::introductions::request::Shown,
-    introduction::RoomView,
+    matrix::RoomState,
 };
 
 /// How long a message in a control room may wait for its key.
@@ -51,14 +51,14 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
     fn invited(
         &self,
         person: &UserId,
-        view: &RoomView,
+        view: &RoomState,
         change: &mut Change<'_>,
         now: Timestamp,
     ) -> Result<Invited, DirectoryError>;
     /// What it says in a control room when its person has another one now.
     fn moved(&self, room: &RoomId) -> Words;
     /// Whether a room with these properties is a control room, of `expected` if that is given.
-    fn judge(&self, view: &RoomView, bot: &UserId, expected: Option<&UserId>) -> Judgement;
+    fn judge(&self, view: &RoomState, bot: &UserId, expected: Option<&UserId>) -> Judgement;
 }
 
 /// A message to the bot.

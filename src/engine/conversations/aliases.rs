@@ -4,10 +4,10 @@ use rand::Rng as _;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
+    conversation::{Conversation, Home, Input, PortalStatus},
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
     introduction::Refusal,
-    relay::{Conversation, Input, Seat, Standing},
     store::Batch,
 };
 
@@ -44,14 +44,14 @@ impl Engine {
         if !others.any(|other| other.takes_part()) {
             return Ok(None);
         }
-        let room = conversation.room(person.place(index)).cloned();
+        let room = conversation.room(person.room_role(index)).cloned();
         let now = self.now();
-        let led_back = conversation.led_back_at;
+        let led_back = conversation.last_return_at;
         let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
         let was_there = matches!(
-            person.seat,
-            Seat::Portal {
-                standing: Standing::Left,
+            person.home,
+            Home::Portal {
+                status: PortalStatus::Left,
                 ..
             }
         );
@@ -59,7 +59,7 @@ impl Engine {
             return Ok(None);
         }
         let batch = Batch::new();
-        let inputs = [Input::LedBack {
+        let inputs = [Input::ReturnedToRoom {
             at: now,
             person: index,
         }];
@@ -107,13 +107,13 @@ impl Engine {
         conversation: &Conversation,
     ) -> Result<bool, EngineError> {
         for person in &conversation.people {
-            if let Seat::Portal { .. } = person.seat
+            if let Home::Portal { .. } = person.home
                 && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
                 && !record.hide_addresses
             {
                 continue;
             }
-            if let Seat::Portal { .. } = person.seat {
+            if let Home::Portal { .. } = person.home {
                 return Ok(true);
             }
         }

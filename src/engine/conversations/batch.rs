@@ -4,6 +4,7 @@
 use ruma::OwnedRoomId;
 
 use crate::{
+    conversation::{EventKind, Input},
     engine::{
         EngineError,
         conversations::inputs::heard,
@@ -12,7 +13,6 @@ use crate::{
         room::{Repeatable, Room},
     },
     introduction::Introduction,
-    relay::{Heard, Input},
     store::Batch,
 };
 
@@ -36,10 +36,10 @@ impl Room {
             return Ok(false);
         };
         let conversation = engine.store().known::<Conversations>(&seat.conversation)?;
-        let place = conversation
+        let role = conversation
             .as_ref()
-            .and_then(|known| known.place_of(&self.id));
-        let (Some(conversation), Some(place)) = (conversation, place) else {
+            .and_then(|known| known.role_of(&self.id));
+        let (Some(conversation), Some(role)) = (conversation, role) else {
             return Ok(false);
         };
         let mut batch = Batch::new();
@@ -51,7 +51,7 @@ impl Room {
             let Some(event) = RoomEvent::parse(json, Some(&self.id)) else {
                 break;
             };
-            if event.state_key.is_some() || heard(&event) != Some(Heard::Event) {
+            if event.state_key.is_some() || heard(&event) != Some(EventKind::Forwardable) {
                 break;
             }
             taken += 1;
@@ -67,16 +67,16 @@ impl Room {
                 continue;
             }
             // What is for nobody is not kept.
-            if conversation.person_at(place, &event.sender).is_some()
-                && !conversation.others(place).is_empty()
+            if conversation.person_at(role, &event.sender).is_some()
+                && !conversation.targets_of(role).is_empty()
             {
                 batch.put::<Kept>(&(self.id.clone(), event.id.clone()), json)?;
             }
-            inputs.push(Input::Heard {
-                place,
+            inputs.push(Input::Event {
+                role,
                 sender: event.sender,
                 event: event.id,
-                kind: Heard::Event,
+                kind: EventKind::Forwardable,
             });
         }
         if taken == 0 {

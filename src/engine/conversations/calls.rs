@@ -1,5 +1,5 @@
 //! Calls in conversations where only relays are shown: a person without one is told that theirs will
-//! not connect. What is decided on them is in [`crate::relay::CallWatch`].
+//! not connect. What is decided on them is in [`crate::conversation::CallWatch`].
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -7,8 +7,8 @@ use ruma::OwnedEventId;
 use serde_json::Value;
 
 use crate::{
-    engine::{Engine, EngineError, conversations::forward::Way, room::Room},
-    relay::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
+    conversation::{CallWatch, Conversation, Input, Missing, NoRelay, Side, signs},
+    engine::{Engine, EngineError, conversations::forward::Route, room::Room},
     store::Batch,
 };
 
@@ -25,7 +25,7 @@ impl Room {
         &self,
         conversation: &Conversation,
         event: &OwnedEventId,
-        way: &Way,
+        route: &Route,
         kind: &str,
         content: &Value,
     ) -> Vec<Input> {
@@ -34,9 +34,9 @@ impl Room {
         };
         let side = Side {
             conversation: conversation.id.clone(),
-            place: way.place,
+            role: route.source,
             room: self.id.clone(),
-            person: way.from,
+            person: route.sender,
             event: event.clone(),
         };
         let missing = self.engine.calls().note(&signs, &side, self.engine.now());
@@ -59,12 +59,12 @@ impl Room {
 
 /// Who is told about a side without a relay.
 fn told(missing: &Missing) -> Vec<Input> {
-    let tell = |place, why: NoRelay| Input::NotCarried {
-        place,
+    let tell = |role, why: NoRelay| Input::NotForwarded {
+        role,
         event: missing.side.event.clone(),
-        words: why.words().to_owned(),
+        text: why.notice_text().to_owned(),
     };
-    let here = tell(missing.side.place, NoRelay::Here);
-    let there = missing.caller.map(|place| tell(place, NoRelay::There));
+    let here = tell(missing.side.role, NoRelay::Here);
+    let there = missing.caller.map(|role| tell(role, NoRelay::There));
     std::iter::once(here).chain(there).collect()
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use ruma::OwnedEventId;
 
 use crate::{
+    conversation::{Conversation, RoomRole},
     engine::room::Room,
     matrix::Receipt,
-    relay::{Conversation, Place},
 };
 
 /// How long the next message is waited for: a receipt for the last one says the same of all.
@@ -24,13 +24,13 @@ impl Room {
     pub(in crate::engine) fn show_delivery(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         event: &OwnedEventId,
     ) {
         if !self.engine.settings().relay.delivery_receipts {
             return;
         }
-        let Some(ghost) = conversation.ghosts_at(place).next() else {
+        let Some(ghost) = conversation.ghosts_at(role).next() else {
             return;
         };
         if !self.deliveries.note(ghost.ghost.clone(), event.clone()) {

@@ -1,8 +1,8 @@
 //! Carries out the effects of conversations. Each can be carried out twice without harm.
 
 use crate::{
-    engine::{EngineError, conversations::forward::Way, records::Conversations, room::Room},
-    relay::{Conversation, Effect, Input},
+    conversation::{Conversation, Effect, Input},
+    engine::{EngineError, conversations::forward::Route, records::Conversations, room::Room},
     store::Batch,
 };
 
@@ -18,8 +18,8 @@ impl Room {
         let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
         let inputs = match (conversation, effect) {
-            (_, Effect::Retire { ghosts }) => self.retire_ghosts(ghosts).await?,
-            (_, Effect::Depart) => self.depart(id, conversation, &mut batch).await?,
+            (_, Effect::DeleteGhosts { ghosts }) => self.retire_ghosts(ghosts).await?,
+            (_, Effect::LeaveRoom) => self.depart(id, conversation, &mut batch).await?,
             (Some(conversation), effect) => {
                 self.perform_effect_of(conversation, effect, &mut batch)
                     .await?
@@ -41,9 +41,9 @@ impl Room {
         let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
         if let Some(conversation) = conversation.filter(|known| known.ended)
-            && let Effect::Carry { from, .. } = effect
+            && let Effect::ForwardEvent { sender, .. } = effect
         {
-            self.say_too_late(conversation, *from).await;
+            self.say_too_late(conversation, *sender).await;
         }
         let inputs = self.not_done(conversation, effect, error, &mut batch)?;
         self.conversation_goes_on(id, effect, &inputs, batch).await
@@ -62,10 +62,10 @@ impl Room {
             return Ok(engine.store().apply(batch)?);
         }
         self.apply(id, inputs, batch)?;
-        if let Effect::Follow { to, .. } = effect {
+        if let Effect::FollowUpgrade { to, .. } = effect {
             engine.wake(to);
         }
-        if *effect == Effect::Depart {
+        if *effect == Effect::LeaveRoom {
             engine.0.departed.notify_waiters();
         }
         Ok(())
@@ -77,66 +77,67 @@ impl Room {
         effect: &Effect,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
-        let place = match (conversation.place_of(&self.id), effect) {
-            (Some(place), _) => place,
+        let role = match (conversation.role_of(&self.id), effect) {
+            (Some(role), _) => role,
             // The conversation has moved on, and what was said here before goes where it was to.
-            (None, Effect::Carry { from, .. } | Effect::TakeBack { from, .. }) => {
-                conversation.home(*from)
+            (None, Effect::ForwardEvent { sender, .. } | Effect::RedactCopy { sender, .. }) => {
+                conversation.home_of(*sender)
             }
             (None, _) => return Ok(Vec::new()),
         };
         match effect {
-            Effect::Furnish { person } => self.furnish(conversation, *person).await,
-            Effect::Carry {
+            Effect::EnsurePortal { person } => self.furnish(conversation, *person).await,
+            Effect::ForwardEvent {
                 event,
-                from,
-                to,
-                last,
+                sender,
+                target,
+                is_last,
             } => {
-                let way = Way {
-                    place,
-                    from: *from,
-                    to: *to,
+                let route = Route {
+                    source: role,
+                    sender: *sender,
+                    target: *target,
                 };
-                let (sent, inputs) = self.carry(conversation, event, &way, batch).await?;
+                let (sent, inputs) = self.carry(conversation, event, &route, batch).await?;
                 self.forget_kept(conversation, event, batch)?;
-                if *last && sent {
-                    self.show_delivery(conversation, place, event);
+                if *is_last && sent {
+                    self.show_delivery(conversation, role, event);
                 }
                 Ok(inputs)
             }
-            Effect::TakeBack {
+            Effect::RedactCopy {
                 event,
                 of,
-                from,
-                to,
+                sender,
+                target,
             } => {
-                let way = Way {
-                    place,
-                    from: *from,
-                    to: *to,
+                let route = Route {
+                    source: role,
+                    sender: *sender,
+                    target: *target,
                 };
-                self.take_back_there(conversation, event, of, &way).await?;
-                Ok(Vec::new())
-            }
-            Effect::Say { saying, cause } => {
-                self.say_in_conversation(conversation, place, saying, cause)
+                self.take_back_there(conversation, event, of, &route)
                     .await?;
                 Ok(Vec::new())
             }
-            Effect::Follow { to, by } => self.follow(conversation, to, by, batch).await,
-            Effect::Call { person } => {
+            Effect::SendNotice { notice, cause } => {
+                self.say_in_conversation(conversation, role, notice, cause)
+                    .await?;
+                Ok(Vec::new())
+            }
+            Effect::FollowUpgrade { to, by } => self.follow(conversation, to, by, batch).await,
+            Effect::SetGhostName { person } => {
                 if let Some(person) = conversation.people.get(*person) {
                     self.engine.call(person).await?;
                 }
                 Ok(Vec::new())
             }
-            Effect::Dress { person, cause } => {
+            Effect::SyncPortalInfo { person, cause } => {
                 self.dress(conversation, *person, cause.as_ref()).await
             }
-            Effect::Leave { person, .. } => self.leave_alone(conversation, *person).await,
-            Effect::Rename { event } => self.rename(conversation, event, place).await,
-            Effect::Depart | Effect::Retire { .. } => Ok(Vec::new()),
+            Effect::RemoveGhost { person, .. } => self.leave_alone(conversation, *person).await,
+            Effect::RenameOrigin { event } => self.rename(conversation, event, role).await,
+            Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Ok(Vec::new()),
         }
     }
 }

@@ -8,13 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    conversation::{Conversation, RoomRole},
     engine::{
         Engine, EngineError,
         conversations::event_map::EventMap,
         records::{Conversations, Rooms},
     },
     matrix::Receipt,
-    relay::{Conversation, Place},
 };
 
 /// How many people's typing or receipts of one event are looked at.
@@ -53,15 +53,12 @@ impl Engine {
         let Some(conversation) = conversation.filter(|conversation| !conversation.ended) else {
             return Ok(());
         };
-        let Some(place) = conversation.place_of(here) else {
+        let Some(role) = conversation.role_of(here) else {
             return Ok(());
         };
         match event.kind.as_str() {
-            "m.typing" => {
-                self.carry_typing(&conversation, place, &event.content)
-                    .await
-            }
-            "m.receipt" => self.carry_receipts(&conversation, place, event).await,
+            "m.typing" => self.carry_typing(&conversation, role, &event.content).await,
+            "m.receipt" => self.carry_receipts(&conversation, role, event).await,
             _ => Ok(()),
         }
     }
@@ -70,7 +67,7 @@ impl Engine {
     async fn carry_typing(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         content: &Value,
     ) -> Result<(), EngineError> {
         let named = content["user_ids"].as_array();
@@ -78,11 +75,11 @@ impl Engine {
             named.is_some_and(|named| named.iter().any(|it| it == user.as_str()))
         };
         let people = conversation.people.iter().enumerate();
-        let people =
-            people.filter(|(index, person)| person.place(*index) == place && person.takes_part());
+        let people = people
+            .filter(|(index, person)| person.room_role(*index) == role && person.takes_part());
         for (_, person) in people {
             let typing = types(&person.user).then_some(TYPES_FOR);
-            for to in conversation.others(place) {
+            for to in conversation.targets_of(role) {
                 let Some(room) = conversation.room(to) else {
                     continue;
                 };
@@ -101,11 +98,11 @@ impl Engine {
     async fn root_of(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         event: &EventId,
     ) -> Result<Option<OwnedEventId>, EngineError> {
-        let ghost = conversation.ghosts_at(place).next();
-        let (Some(ghost), Some(room)) = (ghost, conversation.room(place)) else {
+        let ghost = conversation.ghosts_at(role).next();
+        let (Some(ghost), Some(room)) = (ghost, conversation.room(role)) else {
             return Ok(None);
         };
         let acting = self.as_user(&ghost.ghost)?;
@@ -122,7 +119,7 @@ impl Engine {
     async fn carry_receipts(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         event: &Wire,
     ) -> Result<(), EngineError> {
         let Some(content) = event.content.as_object() else {
@@ -138,11 +135,11 @@ impl Engine {
             let mut root = None;
             for (user, receipt) in receipts.iter().take(AT_ONCE) {
                 let person = OwnedUserId::try_from(user.as_str()).ok();
-                let person = person.and_then(|user| conversation.person_at(place, &user));
+                let person = person.and_then(|user| conversation.person_at(role, &user));
                 let Some(person) = person.and_then(|index| conversation.people.get(index)) else {
                     continue;
                 };
-                for to in conversation.others(place) {
+                for to in conversation.targets_of(role) {
                     let Some(there) = conversation.room(to) else {
                         continue;
                     };
@@ -156,7 +153,7 @@ impl Engine {
                     };
                     let named = receipt["thread_id"].as_str();
                     if named.is_none() && root.is_none() {
-                        root = Some(self.root_of(conversation, place, &read).await?);
+                        root = Some(self.root_of(conversation, role, &read).await?);
                     }
                     let root = match named {
                         None => root.clone().flatten(),

@@ -8,7 +8,7 @@ use crate::{
         Engine,
         records::{Copies, CopiesByTime, CopiesOf, Copy, Source},
     },
-    relay::Counterparts,
+    relay::EventMapping,
     store::{Batch, Store, StoreError},
 };
 
@@ -60,8 +60,8 @@ impl EventMap<'_> {
     }
 }
 
-impl Counterparts for EventMap<'_> {
-    fn event(&self, here: &EventId) -> Option<OwnedEventId> {
+impl EventMapping for EventMap<'_> {
+    fn target_of(&self, here: &EventId) -> Option<OwnedEventId> {
         // A store that fails stops the service; until then it knows of nothing.
         self.find(here).ok().flatten()
     }

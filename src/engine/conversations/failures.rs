@@ -1,10 +1,10 @@
 //! What becomes of a message that does not reach the others, or not all of them: its sender is told.
 
 use crate::{
+    conversation::{Conversation, Effect, Input, Notice},
     crypto::{DecryptError, Distrust},
     engine::{EngineError, room::Room},
     introduction::Reason,
-    relay::{Conversation, Effect, Input, Saying},
     store::Batch,
 };
 
@@ -35,12 +35,14 @@ impl Room {
         error: &EngineError,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
-        let place = conversation.and_then(|known| known.place_of(&self.id));
-        Ok(match (effect, place) {
-            (Effect::Carry { event, from, .. }, _) if let Some(conversation) = conversation => {
-                let place = place.unwrap_or_else(|| conversation.home(*from));
+        let role = conversation.and_then(|known| known.role_of(&self.id));
+        Ok(match (effect, role) {
+            (Effect::ForwardEvent { event, sender, .. }, _)
+                if let Some(conversation) = conversation =>
+            {
+                let role = role.unwrap_or_else(|| conversation.home_of(*sender));
                 self.forget_kept(conversation, event, batch)?;
-                let words = match error {
+                let text = match error {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
                         DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. },
@@ -52,17 +54,17 @@ impl Room {
                     EngineError::Decrypt(_) => return Ok(Vec::new()),
                     _ => NOT_DELIVERED,
                 };
-                vec![Input::NotCarried {
-                    place,
+                vec![Input::NotForwarded {
+                    role,
                     event: event.clone(),
-                    words: words.to_owned(),
+                    text: text.to_owned(),
                 }]
             }
-            (Effect::Follow { to, by }, _) => vec![Input::NotFollowed {
+            (Effect::FollowUpgrade { to, by }, _) => vec![Input::UpgradeFailed {
                 to: to.clone(),
                 by: by.clone(),
             }],
-            (Effect::Furnish { person }, _) => vec![Input::NotFurnished { person: *person }],
+            (Effect::EnsurePortal { person }, _) => vec![Input::PortalFailed { person: *person }],
             _ => Vec::new(),
         })
     }
@@ -70,11 +72,11 @@ impl Room {
     /// What waited when the conversation ended is not delivered in silence. Once: the cause is the
     /// same for all of it.
     pub(in crate::engine) async fn say_too_late(&self, conversation: &Conversation, from: usize) {
-        let saying = Saying::NotCarried {
-            words: TOO_LATE.to_owned(),
+        let notice = Notice::NotForwarded {
+            text: TOO_LATE.to_owned(),
         };
-        let home = conversation.home(from);
-        let said = self.say_in_conversation(conversation, home, &saying, "too late");
+        let home = conversation.home_of(from);
+        let said = self.say_in_conversation(conversation, home, &notice, "too late");
         if let Err(error) = said.await {
             tracing::info!(room = %self.id, %error, "nobody is told that it was too late");
         }

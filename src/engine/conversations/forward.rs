@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
+    conversation::{Conversation, Effect, EventKind, Input, RoomRole},
     crypto::DecryptError,
     engine::{
         EngineError,
@@ -19,7 +20,7 @@ use crate::{
         room::{Room, transaction_id},
     },
     introduction::Refusal,
-    relay::{self, CannotCarry, Conversation, Effect, Heard, Input, Passage, Person, Place},
+    relay::{self, Alias, Context, Masking, TranslateError},
     store::{Batch, prefix},
 };
 
@@ -31,7 +32,7 @@ impl Room {
     async fn read_here(
         &self,
         conversation: &Conversation,
-        place: Place,
+        role: RoomRole,
         event: &RoomEvent,
         json: &str,
         batch: &mut Batch,
@@ -40,7 +41,7 @@ impl Room {
             return Ok((event.kind.clone(), event.content.clone()));
         }
         let mut missing = EngineError::KeyOnItsWay;
-        for ghost in conversation.ghosts_at(place) {
+        for ghost in conversation.ghosts_at(role) {
             match self.decrypt_with(&ghost.ghost, json, batch).await {
                 Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {}
                 Err(error @ EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
@@ -58,7 +59,7 @@ impl Room {
         &mut self,
         conversation: &Conversation,
         event: &OwnedEventId,
-        way: &Way,
+        route: &Route,
         batch: &mut Batch,
     ) -> Result<(bool, Vec<Input>), EngineError> {
         let engine = self.engine.clone();
@@ -68,84 +69,83 @@ impl Room {
         let parsed = kept
             .as_deref()
             .and_then(|json| RoomEvent::parse(json, Some(&self.id)));
-        let said = |words: &str| Input::NotCarried {
-            place: way.place,
+        let said = |text: &str| Input::NotForwarded {
+            role: route.source,
             event: event.clone(),
-            words: words.to_owned(),
+            text: text.to_owned(),
         };
         let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
             return Ok((false, vec![said(NOT_DELIVERED)]));
         };
-        let sender = &conversation.people[way.from];
-        let there = self.room_there(conversation, way.to).await?;
+        let sender = &conversation.people[route.sender];
+        let there = self.room_there(conversation, route.target).await?;
         let (kind, content) = self
-            .read_here(conversation, way.place, &parsed, json, batch)
+            .read_here(conversation, route.source, &parsed, json, batch)
             .await?;
-        let people = people(conversation, way);
+        let aliases = aliases(conversation, route.source, route.target);
         let map = EventMap {
             store: engine.store(),
             here: &self.id,
             there: &there,
         };
         let hide_addresses = engine.hides_addresses(conversation)?;
-        let passage = Passage {
-            sender: &sender.user,
-            people: &people,
-            here: &self.id,
-            there: &there,
-            events: &map,
-            secrets: &[],
+        let masking = Masking {
             homeserver: &engine.settings().server_name,
             hide_addresses,
             pseudonym_key: &conversation.secret.0,
         };
+        let context = Context::between((&self.id, &there), &sender.user, &aliases, &map, masking);
         // Should anything that somebody made up ever break it, their message is refused, and not
         // tried again forever in front of all others.
-        let carried = catch_unwind(AssertUnwindSafe(|| relay::carry(&kind, &content, &passage)));
-        let carried = match carried.unwrap_or(Err(CannotCarry::Malformed)) {
-            Ok(Some(carried)) => carried,
+        let translated = catch_unwind(AssertUnwindSafe(|| {
+            relay::translate(&kind, &content, &context)
+        }));
+        let translated = match translated.unwrap_or(Err(TranslateError::Malformed)) {
+            Ok(Some(translated)) => translated,
             Ok(None) => return Ok((false, Vec::new())),
-            Err(why) if why.is_of_a_target() && self.may_know_soon(conversation, way)? => {
+            Err(why) if why.is_missing_target() && self.may_know_soon(conversation, route)? => {
                 return Err(EngineError::CounterpartOnItsWay);
             }
             // As if it had come in clear: such a call begins with an event of each kind.
-            Err(CannotCarry::RoomCall) => {
-                let room_call = Input::Heard {
-                    place: way.place,
+            Err(TranslateError::MatrixRtc) => {
+                let room_call = Input::Event {
+                    role: route.source,
                     sender: sender.user.clone(),
                     event: event.clone(),
-                    kind: Heard::RoomCall,
+                    kind: EventKind::MatrixRtc,
                 };
                 return Ok((false, vec![room_call]));
             }
             // Once for each time that somebody begins to show where they are, and not for each step.
-            Err(why @ CannotCarry::LiveLocation) => {
+            Err(why @ TranslateError::LiveLocation) => {
                 let begun = content["m.relates_to"]["event_id"].as_str();
                 let begun = begun.and_then(|event| event.try_into().ok());
-                let once = Input::NotCarried {
-                    place: way.place,
+                let once = Input::NotForwarded {
+                    role: route.source,
                     event: begun.unwrap_or_else(|| event.clone()),
-                    words: why.words().to_owned(),
+                    text: why.notice_text().to_owned(),
                 };
                 return Ok((false, vec![once]));
             }
-            Err(why) => return Ok((false, vec![said(why.words())])),
+            Err(why) => return Ok((false, vec![said(why.notice_text())])),
         };
-        if carried.remarks.iter().any(|remark| remark.is_of_a_target())
-            && self.may_know_soon(conversation, way)?
+        if translated
+            .remarks
+            .iter()
+            .any(|remark| remark.is_missing_target())
+            && self.may_know_soon(conversation, route)?
         {
             return Err(EngineError::CounterpartOnItsWay);
         }
-        let mut content = carried.content;
-        for media in &carried.reload {
-            self.upload_again(event, sender, media, &mut content)
-                .await?;
+        let mut content = translated.content;
+        for media in &translated.media_to_reupload {
+            self.reupload(event, sender, media, &mut content).await?;
         }
         let waited = engine
             .now()
-            .since(self.arrived_at(event, &carried.event_type)?);
+            .since(self.arrived_at(event, &translated.event_type)?);
         relay::ages(
-            &carried.event_type,
+            &translated.event_type,
             &mut content,
             parsed.age.saturating_add(waited),
         );
@@ -155,18 +155,18 @@ impl Room {
             self.react_there(
                 &sender.ghost,
                 &there,
-                &carried.event_type,
+                &translated.event_type,
                 &content,
                 transaction,
             )
             .await?
         } else {
-            let must_read = only_reader(conversation, way.to);
+            let must_read = only_reader(conversation, route.target);
             self.say_there(
                 &sender.ghost,
                 &there,
                 must_read,
-                &carried.event_type,
+                &translated.event_type,
                 &content,
                 transaction,
             )
@@ -176,14 +176,14 @@ impl Room {
             batch,
             (&self.id, event),
             (&there, &sent),
-            way.from,
+            route.sender,
             engine.now(),
         )?;
-        let remarks = carried.remarks.iter();
-        let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.words())).collect();
+        let remarks = translated.remarks.iter();
+        let mut inputs: Vec<Input> = remarks.map(|remark| said(remark.notice_text())).collect();
         if hide_addresses {
-            let kind = &carried.event_type;
-            inputs.extend(self.watch_call(conversation, event, way, kind, &content));
+            let kind = &translated.event_type;
+            inputs.extend(self.watch_call(conversation, event, route, kind, &content));
         }
         Ok((true, inputs))
     }
@@ -206,7 +206,7 @@ impl Room {
     fn may_know_soon(
         &mut self,
         conversation: &Conversation,
-        way: &Way,
+        route: &Route,
     ) -> Result<bool, EngineError> {
         // What is queued from now on was not there to be answered.
         let until = match self.behind {
@@ -214,8 +214,8 @@ impl Room {
             _ => self.engine.next(),
         };
         self.behind = Some((self.carrying, until));
-        for place in conversation.others(way.place) {
-            let Some(room) = conversation.room(place) else {
+        for role in conversation.targets_of(route.source) {
+            let Some(room) = conversation.room(role) else {
                 continue;
             };
             let queued = self
@@ -223,7 +223,7 @@ impl Room {
                 .store()
                 .scan::<Outbox>(&prefix(room), None, QUEUED)?;
             let mut queued = queued.into_iter();
-            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::Carry { to, .. }, .. } if *to == way.place);
+            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
             if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
                 return Ok(true);
             }
@@ -252,7 +252,7 @@ impl Room {
     pub(in crate::engine) fn other_room(
         &self,
         conversation: &Conversation,
-        to: Place,
+        to: RoomRole,
     ) -> Result<OwnedRoomId, EngineError> {
         match conversation.room(to) {
             Some(room) => Ok(room.clone()),
@@ -266,9 +266,9 @@ impl Room {
         conversation: &Conversation,
         redaction: &OwnedEventId,
         of: &OwnedEventId,
-        way: &Way,
+        route: &Route,
     ) -> Result<(), EngineError> {
-        let there = self.other_room(conversation, way.to)?;
+        let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
             store: self.engine.store(),
             here: &self.id,
@@ -279,8 +279,8 @@ impl Room {
             return Ok(());
         };
         let by = usize::try_from(copy.by).unwrap_or(usize::MAX);
-        let moderates = way.place == Place::Origin && !conversation.direct;
-        if by != way.from && !moderates {
+        let moderates = route.source == RoomRole::Origin && !conversation.direct;
+        if by != route.sender && !moderates {
             return Ok(());
         }
         let Some(author) = conversation.people.get(by) else {
@@ -301,37 +301,38 @@ impl Room {
 /// encrypted for is waited for there, and left out among others.
 pub(in crate::engine) fn only_reader(
     conversation: &Conversation,
-    place: Place,
+    role: RoomRole,
 ) -> Option<&OwnedUserId> {
     let mut people = conversation.people.iter().enumerate();
-    let at_home = people.find(|(index, person)| person.place(*index) == place);
+    let at_home = people.find(|(index, person)| person.room_role(*index) == role);
     at_home
         .filter(|_| conversation.direct)
         .map(|(_, person)| &person.user)
 }
 
-/// The way of one event.
-pub(in crate::engine) struct Way {
-    /// From which room.
-    pub place: Place,
-    /// Who said it.
-    pub from: usize,
-    /// Into which room.
-    pub to: Place,
+/// The route of one event.
+pub(in crate::engine) struct Route {
+    /// The room that it comes from.
+    pub source: RoomRole,
+    /// The index of its sender.
+    pub sender: usize,
+    /// The room that it goes to.
+    pub target: RoomRole,
 }
 
 /// Everybody, as the two rooms show them.
-pub(in crate::engine) fn people(conversation: &Conversation, way: &Way) -> Vec<Person> {
+pub(in crate::engine) fn aliases(
+    conversation: &Conversation,
+    source: RoomRole,
+    target: RoomRole,
+) -> Vec<Alias> {
     let indices = 0..conversation.people.len();
     indices
         .filter_map(|index| {
-            let here = conversation.shown_as(index, way.place)?.clone();
-            let there = conversation.shown_as(index, way.to)?.clone();
-            let name_there = conversation.people.get(index)?.name.clone();
-            Some(Person {
-                here,
-                there,
-                name_there,
+            Some(Alias {
+                source: conversation.shown_as(index, source)?.clone(),
+                target: conversation.shown_as(index, target)?.clone(),
+                name: conversation.people.get(index)?.name.clone(),
             })
         })
         .collect()

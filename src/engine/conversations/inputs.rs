@@ -6,6 +6,9 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::{
     clock::Timestamp,
+    conversation::{
+        Conversation, Effect, EventKind, Home, Input, Participant, PortalStatus, RoomRole, Secret,
+    },
     directory::Mode,
     engine::{
         EngineError,
@@ -14,7 +17,7 @@ use crate::{
         room::Room,
     },
     introduction::{Introduction, Refusal},
-    relay::{Conversation, Effect, Heard, Input, Participant, Place, Seat, Secret, Standing},
+    matrix::event_type::is_matrix_rtc,
     store::Batch,
 };
 
@@ -26,9 +29,9 @@ fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conver
         direct,
         secret: Secret(rng.random()),
         people: Vec::new(),
-        begun_at: now,
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
+        started_at: now,
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
         ended: false,
     }
 }
@@ -48,14 +51,14 @@ impl Room {
         batch: Batch,
     ) -> Result<(), EngineError> {
         let known = self.engine.store().get::<Conversations>(&conversation)?;
-        let over = known.is_none_or(|known| known.ended || known.place_of(&self.id).is_none());
+        let over = known.is_none_or(|known| known.ended || known.role_of(&self.id).is_none());
         self.record.seat = Some(SeatHere {
             conversation: conversation.clone(),
             ghosts,
             awaited: false,
         });
         // It ended while the ghosts were on their way in.
-        let effect = Effect::Depart;
+        let effect = Effect::LeaveRoom;
         let depart = over.then_some(What::Relay {
             conversation,
             effect,
@@ -85,14 +88,14 @@ impl Room {
             user: owner.clone(),
             ghost: is.ghost.clone(),
             name: record.handle.to_string(),
-            own_ghost: false,
-            seat: Seat::Portal {
+            is_alias: false,
+            home: Home::Portal {
                 room: None,
-                standing: Standing::Unasked,
+                status: PortalStatus::NotInvited,
             },
-            known_as: Vec::new(),
+            former_names: Vec::new(),
         };
-        let heard = self.what_was_heard(is);
+        let earlier = self.what_was_heard(is);
         let known = match (&self.record.seat, is.direct) {
             (Some(seat), _) => engine.store().get::<Conversations>(&seat.conversation)?,
             (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
@@ -100,19 +103,33 @@ impl Room {
         };
         // One in which the asker is the masked one, and nobody is left.
         let former = known.as_ref().filter(|_| self.record.seat.is_none());
-        let former =
-            former.filter(|known| known.person_at(Place::Origin, &is.invite.asker).is_none());
+        let former = former.filter(|known| {
+            known
+                .person_at(RoomRole::Origin, &is.invite.asker)
+                .is_none()
+        });
         let former = former.cloned();
         let (conversation, input) = match known {
             Some(known) if self.record.seat.is_some() => {
                 let person = Box::new(masked);
                 let by = is.invite.asker.clone();
-                (known, Input::Added { person, by, heard })
+                (
+                    known,
+                    Input::Added {
+                        person,
+                        by,
+                        earlier,
+                    },
+                )
             }
             // Only where the asker is the one in the origin: the owner's portal cannot move here.
-            Some(known) if known.person_at(Place::Origin, &is.invite.asker).is_some() => {
+            Some(known)
+                if known
+                    .person_at(RoomRole::Origin, &is.invite.asker)
+                    .is_some() =>
+            {
                 let room = self.id.clone();
-                (known, Input::Moved { room, heard })
+                (known, Input::OriginReplaced { room, earlier })
             }
             _ => {
                 let now = engine.now();
@@ -120,7 +137,7 @@ impl Room {
                 let direct = is.direct && people == [&is.invite.asker];
                 let mut new = new_conversation(self.id.clone(), direct, now);
                 for user in people {
-                    let (ghost, name, own_ghost) = match direct {
+                    let (ghost, name, is_alias) = match direct {
                         true => engine.shown_to_one(user, &is.ghost)?,
                         false => engine.shown_to_many(user)?,
                     };
@@ -128,16 +145,16 @@ impl Room {
                         user: user.clone(),
                         ghost,
                         name,
-                        own_ghost,
-                        seat: Seat::Origin { here: true },
-                        known_as: Vec::new(),
+                        is_alias,
+                        home: Home::Origin { is_present: true },
+                        former_names: Vec::new(),
                     });
                 }
                 // The person who began it comes first.
                 new.people
                     .sort_by_key(|person| person.user != is.invite.asker);
                 new.people.push(masked);
-                (new, Input::Opened { heard })
+                (new, Input::Started { earlier })
             }
         };
         let seat = self.record.seat.get_or_insert_with(|| SeatHere {
@@ -196,7 +213,7 @@ impl Room {
         let Some(conversation) = conversation else {
             return self.settle(batch, []);
         };
-        let Some(place) = conversation.place_of(&self.id) else {
+        let Some(role) = conversation.role_of(&self.id) else {
             if seat.awaited && !conversation.ended {
                 return Err(EngineError::NotThereYet);
             }
@@ -210,15 +227,15 @@ impl Room {
                     engine.machines().outdate(ghost, came).await;
                 }
                 let new = membership == "join"
-                    && place == Place::Origin
+                    && role == RoomRole::Origin
                     && !engine.is_ours(&user)
-                    && conversation.person_at(place, &user).is_none();
+                    && conversation.person_at(role, &user).is_none();
                 let ghost = match new {
                     true => Some(engine.shown_to_many(&user)?),
                     false => None,
                 };
                 Some(Input::Member {
-                    place,
+                    role,
                     by_others: event.sender != user,
                     membership: membership.to_owned(),
                     user,
@@ -229,14 +246,14 @@ impl Room {
             None if is_state(&event, "m.room.tombstone") => {
                 let to = event.content["replacement_room"].as_str();
                 let to = to.and_then(|to| to.try_into().ok());
-                to.map(|to| Input::Upgraded {
-                    place,
+                to.map(|to| Input::RoomUpgraded {
+                    role,
                     to,
                     by: event.sender.clone(),
                 })
             }
-            None => heard(&event).map(|kind| Input::Heard {
-                place,
+            None => heard(&event).map(|kind| Input::Event {
+                role,
                 sender: event.sender.clone(),
                 event: event.id.clone(),
                 kind,
@@ -246,9 +263,9 @@ impl Room {
             return self.settle(batch, []);
         };
         // What is for nobody is not kept.
-        let keep = matches!(&input, Input::Heard { sender, kind: Heard::Event, .. }
-            if conversation.person_at(place, sender).is_some()
-                && !conversation.others(place).is_empty());
+        let keep = matches!(&input, Input::Event { sender, kind: EventKind::Forwardable, .. }
+            if conversation.person_at(role, sender).is_some()
+                && !conversation.targets_of(role).is_empty());
         if keep {
             let key = (self.id.clone(), event.id.clone());
             batch.put::<Kept>(&key, &json.to_owned())?;
@@ -262,39 +279,23 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
 }
 
 /// What an event is, as far as it can be told without reading it.
-pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<Heard> {
+pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<EventKind> {
     let kind = event.kind.as_str();
-    if is_room_call(kind) {
+    if is_matrix_rtc(kind) {
         // State that is emptied ends a call.
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
-        return live.then_some(Heard::RoomCall);
+        return live.then_some(EventKind::MatrixRtc);
     }
     if event.state_key.is_some() {
         let named = is_state(event, "m.room.name") || is_state(event, "m.room.topic");
-        return named.then_some(Heard::Named);
+        return named.then_some(EventKind::RoomInfo);
     }
     match kind {
-        "m.room.encrypted" | "m.reaction" => Some(Heard::Event),
-        "m.room.redaction" => event.redacts.clone().map(|of| Heard::TakenBack { of }),
+        "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
+        "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
         // Verifying a ghost is between the person and us; nothing of it is for the other side.
         kind if kind.starts_with("m.key.verification.") => None,
-        _ => Some(Heard::InClear),
+        _ => Some(EventKind::Unencrypted),
     }
-}
-
-/// Calls that live in a room and are nothing without its members (MatrixRTC, MSC4143).
-fn is_room_call(kind: &str) -> bool {
-    matches!(
-        kind,
-        "m.call.member"
-            | "org.matrix.msc3401.call.member"
-            | "org.matrix.msc3401.call"
-            | "m.call.notify"
-            | "org.matrix.msc4075.call.notify"
-            | "m.rtc.notification"
-            | "org.matrix.msc4075.rtc.notification"
-            | "m.rtc.member"
-            | "org.matrix.msc4143.rtc.member"
-    )
 }

@@ -3,13 +3,13 @@
 use ruma::OwnedUserId;
 
 use crate::{
+    conversation::{Conversation, Input, RoomRole},
     engine::{
         EngineError,
         event::RoomEvent,
         records::{Arrived, Inbox, Kept, OpenWork},
         room::Room,
     },
-    relay::{Conversation, Input, Place},
     store::{Batch, prefix},
 };
 
@@ -26,10 +26,10 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let seat = self.record.seat.as_ref();
-        let place = conversation.and_then(|known| known.place_of(&self.id));
+        let role = conversation.and_then(|known| known.role_of(&self.id));
         let Some(seat) = seat.filter(|seat| seat.conversation == id).cloned() else {
             // The portal is not complete yet: a ghost that comes in later leaves at once.
-            let departed = place.map(|place| Input::Departed { place });
+            let departed = role.map(|role| Input::RoomLeft { role });
             return Ok(departed.into_iter().collect());
         };
         self.deliveries.forget();
@@ -47,16 +47,16 @@ impl Room {
             }
         }
         self.record.seat = None;
-        if let Some(place) = place {
-            return Ok(vec![Input::Departed { place }]);
+        if let Some(role) = role {
+            return Ok(vec![Input::RoomLeft { role }]);
         }
         let mut inputs = match conversation {
             Some(conversation) if !conversation.ended => self.said_too_late(conversation)?,
             _ => Vec::new(),
         };
         // A room that was moved away from: its record is to be written all the same.
-        inputs.push(Input::Departed {
-            place: Place::Portal(usize::MAX),
+        inputs.push(Input::RoomLeft {
+            role: RoomRole::Portal(usize::MAX),
         });
         Ok(inputs)
     }

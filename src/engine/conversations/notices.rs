@@ -4,45 +4,45 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
+    conversation::{Conversation, Notice, RoomRole},
     engine::{EngineError, conversations::forward::only_reader, room::Room},
-    relay::{Conversation, Place, Saying},
 };
 
 impl Room {
     pub(in crate::engine) async fn say_in_conversation(
         &self,
         conversation: &Conversation,
-        place: Place,
-        saying: &Saying,
+        role: RoomRole,
+        notice: &Notice,
         cause: &str,
     ) -> Result<(), EngineError> {
-        let Some(ghost) = self.speaker(conversation, place) else {
+        let Some(ghost) = self.speaker(conversation, role) else {
             return Ok(());
         };
         let content = json!({
             "msgtype": "m.notice",
-            "body": saying.plain(),
+            "body": notice.text(),
             "m.mentions": {},
         });
         let cause = format!("{} {cause}", conversation.id);
         let transaction = self.transaction_id(&ghost, "relay-say", &cause);
-        let must_read = only_reader(conversation, place);
+        let must_read = only_reader(conversation, role);
         let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
-        match (said.await, saying) {
+        match (said.await, notice) {
             // Nobody speaks in a room that was replaced.
-            (Err(error), Saying::NotFollowed { by }) if !error.is_transient() => {
-                self.tell_by_bot(by, saying, &cause).await
+            (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
+                self.tell_by_bot(by, notice, &cause).await
             }
             (said, _) => said.map(drop),
         }
     }
 
     /// The ghost that speaks for the service in a room: one that is there.
-    fn speaker(&self, conversation: &Conversation, place: Place) -> Option<OwnedUserId> {
+    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<OwnedUserId> {
         let seat = self.record.seat.as_ref()?;
         let there = conversation.people.iter().enumerate();
         let mut there = there.filter(|(index, person)| {
-            person.place(*index) != place && seat.ghosts.contains(&person.ghost)
+            person.room_role(*index) != role && seat.ghosts.contains(&person.ghost)
         });
         // At the end nobody may be left who takes part.
         let any = there.clone().next();

@@ -4,15 +4,15 @@ use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room, serde::Raw}
 use serde_json::{Value, json};
 
 use crate::{
+    conversation::{Conversation, Input, Participant, RoomRole},
     engine::{
         Engine, EngineError,
         conversations::portal_info::notice,
         records::{Arrived, Conversations, OpenWork},
         room::Room,
     },
-    introduction::{MEGOLM, Refusal},
-    matrix::MatrixError,
-    relay::{Conversation, Input, Participant, Place},
+    introduction::Refusal,
+    matrix::{MEGOLM, MatrixError},
     store::Batch,
 };
 
@@ -49,7 +49,7 @@ impl Room {
         person: usize,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
-        let place = Place::Portal(person);
+        let role = RoomRole::Portal(person);
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let portal = (conversation.id.clone(), person);
         let _one_at_a_time = engine.0.furnishings.lock(portal).await;
@@ -63,7 +63,7 @@ impl Room {
         if !owner.takes_part() {
             return Ok(Vec::new());
         }
-        let ghosts: Vec<Participant> = conversation.ghosts_at(place).cloned().collect();
+        let ghosts: Vec<Participant> = conversation.ghosts_at(role).cloned().collect();
         let first = ghosts.first().ok_or_else(impossible)?;
         for ghost in &ghosts {
             engine
@@ -74,7 +74,7 @@ impl Room {
         let known: Vec<OwnedUserId> = ghosts.iter().map(|ghost| ghost.ghost.clone()).collect();
         let mut now = None;
         let mut host = None;
-        if let Some(room) = conversation.room(place) {
+        if let Some(room) = conversation.room(role) {
             host = engine.host_of(&known, room).await?;
             if host.is_none() {
                 now = engine.portal_is_lost(&conversation.id, person).await?;
@@ -85,7 +85,7 @@ impl Room {
             .iter()
             .find(|ghost| Some(&ghost.ghost) == host.as_ref());
         let host = host.unwrap_or(first);
-        let room = match conversation.room(place) {
+        let room = match conversation.room(role) {
             Some(room) => room.clone(),
             None => engine.make_portal(conversation, person, host).await?,
         };
@@ -101,7 +101,7 @@ impl Room {
                 .await?;
         }
         engine.0.views.outdate(&room);
-        inputs.push(Input::Furnished { person });
+        inputs.push(Input::PortalReady { person });
         Ok(inputs)
     }
 }
@@ -116,10 +116,10 @@ impl Engine {
         host: &Participant,
     ) -> Result<OwnedRoomId, EngineError> {
         let _nothing_is_left = self.0.creating.lock(host.ghost.clone()).await;
-        let place = Place::Portal(person);
+        let role = RoomRole::Portal(person);
         // Another room's actor may have been sooner.
         let known = self.store().get::<Conversations>(&conversation.id)?;
-        if let Some(room) = known.as_ref().and_then(|known| known.room(place)) {
+        if let Some(room) = known.as_ref().and_then(|known| known.room(role)) {
             return Ok(room.clone());
         }
         let acting = self.as_user(&host.ghost)?;
@@ -136,7 +136,7 @@ impl Engine {
         };
         self.machines().expect_room(&host.ghost, &room).await?;
         let mut batch = Batch::new();
-        let made = Input::Made {
+        let made = Input::PortalCreated {
             person,
             room: room.clone(),
         };
@@ -184,9 +184,9 @@ impl Engine {
             self.share_power(host, room, ghosts).await?;
         }
         // Somebody who no longer takes part must not be seen, nor read.
-        let place = Place::Portal(person);
+        let role = RoomRole::Portal(person);
         let others = conversation.people.iter().enumerate();
-        let gone = others.filter(|(index, p)| p.place(*index) != place && !p.takes_part());
+        let gone = others.filter(|(index, p)| p.room_role(*index) != role && !p.takes_part());
         for (_, gone) in gone.filter(|(_, gone)| !conversation.needs(&gone.ghost)) {
             if view.membership(&gone.ghost) == "join" {
                 self.leave_portal(&gone.ghost, room).await?;

@@ -4,20 +4,14 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use crate::{
+    conversation::{Conversation, Input, Participant, RoomRole, names_at, names_to_remember},
     engine::{
         Engine, EngineError,
-        conversations::{
-            event_map::EventMap,
-            forward::{Way, people},
-        },
+        conversations::{event_map::EventMap, forward::aliases},
         room::Room,
     },
-    introduction::{RoomView, Worded},
-    matrix::Actor,
-    relay::{
-        Conversation, Input, NAME_AT_MOST, Names, Participant, Passage, Place, TOPIC_AT_MOST,
-        carry_text, to_remember,
-    },
+    matrix::{Actor, RoomState, RoomText},
+    relay::{Context, Masking, NAME_CHARS_MAX, TOPIC_CHARS_MAX, translate_room_text},
     store::Batch,
 };
 
@@ -38,15 +32,15 @@ impl Room {
         person: usize,
         cause: Option<&OwnedEventId>,
     ) -> Result<Vec<Input>, EngineError> {
-        let Some(room) = conversation.room(Place::Portal(person)) else {
+        let Some(room) = conversation.room(RoomRole::Portal(person)) else {
             return Ok(Vec::new());
         };
         let (all, mut inputs) = self.engine.dress_portal(conversation, person, room).await?;
         if let (false, Some(event)) = (all, cause) {
-            inputs.push(Input::NotCarried {
-                place: Place::Origin,
+            inputs.push(Input::NotForwarded {
+                role: RoomRole::Origin,
                 event: event.clone(),
-                words: NAMES_SOMEBODY.to_owned(),
+                text: NAMES_SOMEBODY.to_owned(),
             });
         }
         Ok(inputs)
@@ -58,16 +52,16 @@ impl Room {
         &self,
         conversation: &Conversation,
         event: &OwnedEventId,
-        place: Place,
+        role: RoomRole,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = &self.engine;
-        let Place::Portal(person) = place else {
+        let RoomRole::Portal(person) = role else {
             return Ok(Vec::new());
         };
         let Some(owner) = conversation.people.get(person) else {
             return Ok(Vec::new());
         };
-        let Some(reader) = conversation.ghosts_at(place).next() else {
+        let Some(reader) = conversation.ghosts_at(role).next() else {
             return Ok(Vec::new());
         };
         let here = engine.view_of(&reader.ghost, &self.id).await?;
@@ -75,23 +69,23 @@ impl Room {
         let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
             return Ok(Vec::new());
         };
-        let mut inputs = to_remember(conversation, place, &here.names);
-        let renamed = engine.rename_origin(conversation, owner, place, name, &here, &self.id);
-        let words = match renamed.await {
+        let mut inputs = names_to_remember(conversation, role, &here.names);
+        let renamed = engine.rename_origin(conversation, owner, role, name, &here, &self.id);
+        let text = match renamed.await {
             Ok(None) => {
-                inputs.push(Input::Renamed { person });
+                inputs.push(Input::OriginRenamed { person });
                 return Ok(inputs);
             }
-            Ok(Some(words)) => words,
+            Ok(Some(text)) => text,
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => MAY_NOT,
         };
         let dressed = engine.dress_portal(conversation, person, &self.id);
         inputs.extend(dressed.await?.1);
-        inputs.push(Input::NotCarried {
-            place,
+        inputs.push(Input::NotForwarded {
+            role,
             event: event.clone(),
-            words: words.to_owned(),
+            text: text.to_owned(),
         });
         Ok(inputs)
     }
@@ -107,11 +101,11 @@ impl Engine {
         name: &str,
     ) -> Result<(), EngineError> {
         for conversation in self.conversations_of(ghost)? {
-            let Some(person) = conversation.person_at(Place::Origin, person) else {
+            let Some(person) = conversation.person_at(RoomRole::Origin, person) else {
                 continue;
             };
             let batch = Batch::new();
-            let called = Input::Called {
+            let called = Input::Renamed {
                 person,
                 name: name.to_owned(),
             };
@@ -123,7 +117,7 @@ impl Engine {
 
     /// Gives a ghost that was made for this conversation the name that it has there.
     pub(in crate::engine) async fn call(&self, person: &Participant) -> Result<(), EngineError> {
-        if !person.own_ghost {
+        if !person.is_alias {
             return Ok(());
         }
         // It is made under that name otherwise.
@@ -142,22 +136,22 @@ impl Engine {
         &self,
         conversation: &Conversation,
         owner: &Participant,
-        place: Place,
-        name: &Worded,
-        here: &RoomView,
+        role: RoomRole,
+        name: &RoomText,
+        here: &RoomState,
         portal: &OwnedRoomId,
     ) -> Result<Option<&'static str>, EngineError> {
         let Some(origin) = &conversation.origin else {
             return Ok(Some(MAY_NOT));
         };
         let there = self.view_of(&owner.ghost, origin).await?;
-        let ways = Ways {
+        let route = TextRoute {
             conversation,
-            place,
-            to: Place::Origin,
+            source: role,
+            target: RoomRole::Origin,
             rooms: (portal, origin),
         };
-        let Some(text) = self.translated(&ways, name, here, NAME_AT_MOST)? else {
+        let Some(text) = self.translated(&route, name, here, NAME_CHARS_MAX)? else {
             return Ok(Some(NAMES_SOMEBODY));
         };
         let called = there.name.as_ref().map_or("", |name| &name.text);
@@ -185,8 +179,8 @@ impl Engine {
         person: usize,
         room: &OwnedRoomId,
     ) -> Result<(bool, Vec<Input>), EngineError> {
-        let place = Place::Portal(person);
-        let readers: Vec<&Participant> = conversation.ghosts_at(Place::Origin).collect();
+        let role = RoomRole::Portal(person);
+        let readers: Vec<&Participant> = conversation.ghosts_at(RoomRole::Origin).collect();
         let (Some(origin), Some(reader)) = (&conversation.origin, readers.first()) else {
             return Ok((true, Vec::new()));
         };
@@ -197,7 +191,7 @@ impl Engine {
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => return Ok((true, Vec::new())),
         };
-        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(place).map(|p| &p.ghost).collect();
+        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(role).map(|p| &p.ghost).collect();
         let Some(host) = ghosts.first() else {
             return Ok((true, Vec::new()));
         };
@@ -208,18 +202,18 @@ impl Engine {
         let Some(ghost) = ghosts.iter().find(may) else {
             return Ok((true, Vec::new()));
         };
-        let ways = Ways {
+        let route = TextRoute {
             conversation,
-            place: Place::Origin,
-            to: place,
+            source: RoomRole::Origin,
+            target: role,
             rooms: (origin, room),
         };
-        let name = self.worded(&ways, from.name.as_deref(), &from, NAME_AT_MOST)?;
-        let topic = self.worded(&ways, from.topic.as_deref(), &from, TOPIC_AT_MOST)?;
+        let name = self.worded(&route, from.name.as_deref(), &from, NAME_CHARS_MAX)?;
+        let topic = self.worded(&route, from.topic.as_deref(), &from, TOPIC_CHARS_MAX)?;
         let all = name.is_some() && topic.is_some();
         let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
         let topic = notice(conversation, &topic);
-        let is = |worded: &Option<Box<Worded>>, text: &str| {
+        let is = |worded: &Option<Box<RoomText>>, text: &str| {
             worded.as_ref().map_or("", |worded| &worded.text) == text
         };
         let acting = self.as_user(ghost)?;
@@ -236,18 +230,21 @@ impl Engine {
                 .await?;
         }
         self.0.views.outdate(room);
-        Ok((all, to_remember(conversation, Place::Origin, &from.names)))
+        Ok((
+            all,
+            names_to_remember(conversation, RoomRole::Origin, &from.names),
+        ))
     }
 
     fn worded(
         &self,
-        ways: &Ways<'_>,
-        worded: Option<&Worded>,
-        from: &RoomView,
+        route: &TextRoute<'_>,
+        worded: Option<&RoomText>,
+        from: &RoomState,
         at_most: usize,
     ) -> Result<Option<String>, EngineError> {
         match worded {
-            Some(worded) => self.translated(ways, worded, from, at_most),
+            Some(worded) => self.translated(route, worded, from, at_most),
             None => Ok(Some(String::new())),
         }
     }
@@ -255,52 +252,47 @@ impl Engine {
     /// A name or topic as the other room may show it.
     fn translated(
         &self,
-        ways: &Ways<'_>,
-        worded: &Worded,
-        from: &RoomView,
+        route: &TextRoute<'_>,
+        worded: &RoomText,
+        from: &RoomState,
         at_most: usize,
     ) -> Result<Option<String>, EngineError> {
-        let Ways {
+        let TextRoute {
             conversation,
-            place,
-            to,
+            source,
+            target,
             rooms: (here, there),
-        } = *ways;
+        } = *route;
         let others = from.readers().filter(|user| !self.is_ours(user));
-        let names = Names::at(conversation, place, &from.names, others);
-        let people = people(conversation, &Way { place, from: 0, to });
+        let names = names_at(conversation, source, &from.names, others);
+        let aliases = aliases(conversation, source, target);
         let map = EventMap {
             store: self.store(),
             here,
             there,
         };
-        let passage = Passage {
-            sender: &worded.by,
-            people: &people,
-            here,
-            there,
-            events: &map,
-            secrets: &[],
+        let masking = Masking {
             homeserver: &self.settings().server_name,
             hide_addresses: self.hides_addresses(conversation)?,
             pseudonym_key: &conversation.secret.0,
         };
-        Ok(carry_text(&worded.text, &passage, &names, at_most))
+        let context = Context::between((here, there), &worded.by, &aliases, &map, masking);
+        Ok(translate_room_text(&worded.text, &context, &names, at_most))
     }
 }
 
-/// From which room into which.
-struct Ways<'a> {
+/// The route of a name or topic.
+struct TextRoute<'a> {
     conversation: &'a Conversation,
-    place: Place,
-    to: Place,
+    source: RoomRole,
+    target: RoomRole,
     rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
 }
 
 /// The topic of a portal: what its owner has to know, and behind that the topic of the origin.
 pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> String {
     let others = conversation.people.iter().enumerate();
-    let mut others = others.filter(|(index, p)| p.place(*index) == Place::Origin);
+    let mut others = others.filter(|(index, p)| p.room_role(*index) == RoomRole::Origin);
     let other = others.next().map(|(_, person)| &person.name);
     let notice = format!(
         "You are masked here: {} your Matrix ID, and you do not see theirs. The service carries \

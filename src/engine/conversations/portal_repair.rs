@@ -4,9 +4,9 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 
 use crate::{
+    conversation::{Conversation, Input, RoomRole},
     engine::{Engine, EngineError, records::Conversations, room::Room},
     introduction::Refusal,
-    relay::{Conversation, Input, Place},
     store::Batch,
 };
 
@@ -16,9 +16,9 @@ impl Room {
     pub(in crate::engine) async fn room_there(
         &mut self,
         conversation: &Conversation,
-        to: Place,
+        to: RoomRole,
     ) -> Result<OwnedRoomId, EngineError> {
-        let Place::Portal(owner) = to else {
+        let RoomRole::Portal(owner) = to else {
             return self.other_room(conversation, to);
         };
         let (Some(person), Some(host)) = (
@@ -93,7 +93,7 @@ impl Engine {
         person: usize,
     ) -> Result<Option<Conversation>, EngineError> {
         let batch = Batch::new();
-        let input = Input::Lost { person };
+        let input = Input::PortalLost { person };
         self.apply(conversation, &[input], batch)?;
         self.store().flush().await?;
         Ok(self

@@ -12,13 +12,13 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use crate::{
     clock::Timestamp,
+    conversation::{Conversation, Home, Input, Participant, PortalStatus, decide},
     directory::{forget_mask, note_mask},
     engine::{
         Engine, EngineError,
         records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
         room::Room,
     },
-    relay::{Conversation, Input, Participant, Seat, Standing, decide},
     store::{Batch, prefix},
 };
 
@@ -173,7 +173,7 @@ impl Engine {
         let Some(after) = after else {
             for person in &before.people {
                 batch.delete::<GhostsIn>(&(person.ghost.clone(), id.clone()));
-                if person.own_ghost {
+                if person.is_alias {
                     forget_mask(batch, &person.ghost);
                 }
             }
@@ -188,7 +188,7 @@ impl Engine {
                 true => batch.delete::<GhostsIn>(&key),
                 false => batch.put::<GhostsIn>(&key, &())?,
             }
-            if person.own_ghost {
+            if person.is_alias {
                 note_mask(batch, &person.ghost, &person.user)?;
             }
         }
@@ -283,7 +283,7 @@ impl Engine {
                 continue;
             }
             let batch = Batch::new();
-            let closed = Input::Closed {
+            let closed = Input::HandleClosed {
                 ghost: ghost.clone(),
             };
             self.apply(&conversation.id, &[closed], batch)?;
@@ -319,17 +319,19 @@ impl Room {
 }
 
 fn is_done(person: &Participant) -> bool {
-    let gone = Seat::Portal {
+    let gone = Home::Portal {
         room: None,
-        standing: Standing::Gone,
+        status: PortalStatus::Closed,
     };
-    person.seat == gone
+    person.home == gone
 }
 
 pub(in crate::engine) fn is_there(person: &Participant) -> bool {
-    match &person.seat {
-        Seat::Origin { here } => *here,
-        Seat::Portal { standing, .. } => matches!(standing, Standing::Invited | Standing::Joined),
+    match &person.home {
+        Home::Origin { is_present } => *is_present,
+        Home::Portal { status, .. } => {
+            matches!(status, PortalStatus::Invited | PortalStatus::Joined)
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
+    conversation::{Conversation, Effect, Home, Input, Notice, PortalStatus, RoomRole},
     engine::{
         Engine,
         actors::actor::RoomActor,
@@ -18,9 +19,8 @@ use crate::{
     },
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
-    relay::{Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing},
     store::{Batch, Store, prefix},
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{ConversationBuilder, FakeHomeserver, ParticipantBuilder, Person, TestClock},
 };
 
 const ID: &str = "talk";
@@ -39,35 +39,23 @@ fn sam() -> OwnedUserId {
     user_id!("@_dm_sam:hs.test").to_owned()
 }
 
-fn person(name: &str, ghost: &str, seat: Seat) -> Participant {
-    Participant {
-        user: format!("@{name}:hs.test").try_into().unwrap(),
-        ghost: format!("@_dm_{ghost}:hs.test").try_into().unwrap(),
-        name: name.to_owned(),
-        own_ghost: false,
-        seat,
-        known_as: Vec::new(),
-    }
+fn person(name: &str, ghost: &str) -> ParticipantBuilder {
+    ParticipantBuilder::new(
+        &format!("@{name}:hs.test"),
+        &format!("@_dm_{ghost}:hs.test"),
+    )
+    .name(name)
 }
 
 /// Alice and `@sam`, who is masked.
 fn talk() -> Conversation {
-    let room = Some(portal());
-    let standing = Standing::Joined;
-    Conversation {
-        id: ID.to_owned(),
-        origin: Some(origin()),
-        direct: true,
-        secret: Secret([7; 32]),
-        people: vec![
-            person("alice", ".palice", Seat::Origin { here: true }),
-            person("samuel", "sam", Seat::Portal { room, standing }),
-        ],
-        begun_at: crate::clock::Timestamp(NOW),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
-        ended: false,
-    }
+    ConversationBuilder::new(ID)
+        .origin(&origin())
+        .direct()
+        .person(person("alice", ".palice"))
+        .person(person("samuel", "sam").portal(Some(&portal()), PortalStatus::Joined))
+        .started_at(crate::clock::Timestamp(NOW))
+        .build()
 }
 
 struct Talk {
@@ -124,7 +112,7 @@ impl Talk {
         let all = self.outbox(&self.actor.room.id).into_iter();
         all.filter_map(|(_, what)| match what {
             What::Relay {
-                effect: Effect::Carry { event, .. },
+                effect: Effect::ForwardEvent { event, .. },
                 ..
             } => Some(event.to_string()),
             _ => None,
@@ -133,13 +121,13 @@ impl Talk {
     }
 
     /// What is to be said in a room.
-    fn sayings(&self, room: &OwnedRoomId) -> Vec<Saying> {
+    fn notices(&self, room: &OwnedRoomId) -> Vec<Notice> {
         let all = self.outbox(room).into_iter();
         all.filter_map(|(_, what)| match what {
             What::Relay {
-                effect: Effect::Say { saying, .. },
+                effect: Effect::SendNotice { notice, .. },
                 ..
-            } => Some(saying),
+            } => Some(notice),
             _ => None,
         })
         .collect()
@@ -201,7 +189,7 @@ impl Talk {
 
     fn change(&self) {
         let mut batch = Batch::new();
-        let led_back = Input::LedBack {
+        let led_back = Input::ReturnedToRoom {
             at: self.engine.now(),
             person: 0,
         };
@@ -238,12 +226,12 @@ fn membership(of: &str, membership: &str, before: Option<&str>) -> Value {
     event
 }
 
-fn carry(event: &str, to: Place, last: bool) -> Effect {
-    Effect::Carry {
+fn forward(event: &str, target: RoomRole, is_last: bool) -> Effect {
+    Effect::ForwardEvent {
         event: event.try_into().unwrap(),
-        from: 0,
-        to,
-        last,
+        sender: 0,
+        target,
+        is_last,
     }
 }
 
@@ -293,7 +281,7 @@ async fn nobody_begins_with_what_has_arrived_and_is_not_durable() {
 async fn a_room_with_something_left_to_do_keeps_its_actor() {
     let it = Talk::begun().await;
     assert!(it.engine.retire_actor(&origin()).unwrap());
-    it.put_due(Effect::Depart);
+    it.put_due(Effect::LeaveRoom);
     assert!(!it.engine.retire_actor(&origin()).unwrap());
 }
 
@@ -412,8 +400,11 @@ async fn a_message_that_is_given_up_is_not_given_up_in_silence() {
     let mut it = Talk::begun().await;
     let arrived = Arrived::Event(message("$one", NOW).to_string());
     it.actor.room.give_up(1, arrived).unwrap();
-    let said = it.sayings(&origin());
-    assert!(matches!(&said[..], [Saying::NotCarried { .. }]), "{said:?}");
+    let said = it.notices(&origin());
+    assert!(
+        matches!(&said[..], [Notice::NotForwarded { .. }]),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -422,9 +413,9 @@ async fn what_is_for_nobody_is_not_kept() {
     it.repeatable("$one").await;
     assert!(it.is_kept("$one"), "else nothing is shown here");
     let mut alone = talk();
-    alone.people[1].seat = Seat::Portal {
+    alone.people[1].home = Home::Portal {
         room: None,
-        standing: Standing::Gone,
+        status: PortalStatus::Closed,
     };
     let mut it = Talk::at(origin(), &alone).await;
     let key = (origin(), it.engine.next());
@@ -434,7 +425,7 @@ async fn what_is_for_nobody_is_not_kept() {
         .take_messages(&[(key, arrived)])
         .await
         .unwrap();
-    assert_eq!(it.sayings(&origin()), [Saying::NobodyThere]);
+    assert_eq!(it.notices(&origin()), [Notice::NobodyThere]);
     assert!(!it.is_kept("$one"));
 }
 
@@ -456,8 +447,8 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
     let mut event = message("$one", NOW);
     event["type"] = json!("m.dummy");
     it.keep(&event);
-    let first = it.put_due(carry("$one", Place::Portal(1), true));
-    let second = it.put_due(carry("$one", Place::Portal(1), true));
+    let first = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    let second = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(first).await;
     assert!(it.is_kept("$one"), "another one is to get it");
     it.carry_out(second).await;
@@ -478,7 +469,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
         unreadable: false,
     });
     it.actor.room.record.introductions.push(is);
-    let third = it.put_due(carry("$one", Place::Portal(1), true));
+    let third = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(third).await;
     assert!(it.is_kept("$one"), "Kim is to get it");
 }
@@ -486,10 +477,13 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
 #[tokio::test]
 async fn what_is_not_there_any_more_is_said_to_be_lost() {
     let mut it = Talk::begun().await;
-    let number = it.put_due(carry("$gone", Place::Portal(1), true));
+    let number = it.put_due(forward("$gone", RoomRole::Portal(1), true));
     it.carry_out(number).await;
-    let said = it.sayings(&origin());
-    assert!(matches!(&said[..], [Saying::NotCarried { .. }]), "{said:?}");
+    let said = it.notices(&origin());
+    assert!(
+        matches!(&said[..], [Notice::NotForwarded { .. }]),
+        "{said:?}"
+    );
 }
 
 /// The asker began another chat, and the conversation goes on there.
@@ -497,9 +491,9 @@ async fn what_is_not_there_any_more_is_said_to_be_lost() {
 async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() {
     let old = room_id!("!old:hs.test").to_owned();
     let mut it = Talk::at(old.clone(), &talk()).await;
-    let number = it.put_due(carry("$queued", Place::Portal(1), true));
+    let number = it.put_due(forward("$queued", RoomRole::Portal(1), true));
     it.carry_out(number).await;
-    assert_eq!(it.sayings(&origin()).len(), 1, "tried, and not found");
+    assert_eq!(it.notices(&origin()).len(), 1, "tried, and not found");
 
     let mut late = message("$late", NOW);
     late["room_id"] = json!(old);
@@ -509,22 +503,22 @@ async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() 
     batch.put::<Inbox>(&key, &arrived).unwrap();
     it.store.apply(batch).unwrap();
     it.engine.machines().provision(&sam(), "Sam").await.unwrap();
-    let number = it.put_due(Effect::Depart);
+    let number = it.put_due(Effect::LeaveRoom);
     it.carry_out(number).await;
-    assert_eq!(it.sayings(&origin()).len(), 2);
+    assert_eq!(it.notices(&origin()).len(), 2);
 }
 
 #[tokio::test]
 async fn nobody_is_invited_to_what_is_over() {
     let mut over = talk();
     over.ended = true;
-    over.people[1].seat = Seat::Portal {
+    over.people[1].home = Home::Portal {
         room: None,
-        standing: Standing::Unasked,
+        status: PortalStatus::NotInvited,
     };
     let mut it = Talk::at(origin(), &over).await;
     it.keep(&message("$one", NOW));
-    let number = it.put_due(carry("$one", Place::Portal(1), true));
+    let number = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(number).await;
     let log = it.fake.log();
     let made = log.iter().find(|line| line.contains("createRoom"));
@@ -536,8 +530,9 @@ async fn nobody_is_invited_to_what_is_over() {
 async fn without_kim() -> (Talk, OwnedUserId) {
     let mut group = talk();
     group.direct = false;
-    let (room, standing) = (None, Standing::Gone);
-    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let kim = person("kim", "kim")
+        .portal(None, PortalStatus::Closed)
+        .build();
     let ghost = kim.ghost.clone();
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
@@ -572,7 +567,7 @@ impl Talk {
 
     async fn leaves(&mut self, sent_away: bool) {
         let person = 2;
-        let number = self.put_due(Effect::Leave { person, sent_away });
+        let number = self.put_due(Effect::RemoveGhost { person, sent_away });
         self.carry_out(number).await;
     }
 }
@@ -639,9 +634,10 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
 async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
     let mut group = talk();
     group.direct = false;
-    let standing = Standing::Joined;
     let room = Some(room_id!("!kims:hs.test").to_owned());
-    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let kim = person("kim", "kim")
+        .portal(room.as_deref(), PortalStatus::Joined)
+        .build();
     group.people.push(kim);
     // In the group, and in the conversation of two.
     for (talk, is_there) in [(&group, true), (&group, false), (&talk(), false)] {
@@ -656,7 +652,7 @@ async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
         assert_eq!(now.ended, talk.direct);
         assert_eq!(it.works_here(&sam()), is_there);
         if !is_there {
-            assert!(matches!(it.sayings(&portal())[..], [Saying::Ended]));
+            assert!(matches!(it.notices(&portal())[..], [Notice::Ended]));
         }
     }
 }
@@ -664,7 +660,7 @@ async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
 #[tokio::test]
 async fn nobody_is_invited_again_who_is_gone() {
     let (mut it, _) = without_kim().await;
-    let number = it.put_due(Effect::Furnish { person: 2 });
+    let number = it.put_due(Effect::EnsurePortal { person: 2 });
     it.carry_out(number).await;
     let log = it.fake.log();
     let made = log.iter().find(|line| line.contains("createRoom"));
@@ -713,7 +709,7 @@ async fn a_stop_waits_for_no_receipt() {
     let it = Talk::begun().await;
     it.actor
         .room
-        .show_delivery(&talk(), Place::Origin, &owned_event_id!("$one"));
+        .show_delivery(&talk(), RoomRole::Origin, &owned_event_id!("$one"));
     let stopped = tokio::time::timeout(Duration::from_secs(1), it.engine.stop());
     stopped.await.expect("it waits for nobody").unwrap();
 }

@@ -5,6 +5,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId
 use serde_json::{Value, json};
 
 use crate::{
+    conversation::{Conversation, EventKind, Home, Input, RoomRole},
     engine::{
         Engine, EngineError,
         conversations::inputs::heard,
@@ -12,9 +13,7 @@ use crate::{
         records::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere, Seen},
         room::Room,
     },
-    introduction::{MEGOLM, RoomView},
-    matrix::MatrixError,
-    relay::{Conversation, Heard, Input, Place, Seat},
+    matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
 
@@ -56,10 +55,10 @@ impl Room {
             return self.settle(batch, []);
         };
         let known = engine.store().get::<Conversations>(&seat.conversation)?;
-        let Some(place) = known.and_then(|known| known.place_of(&self.id)) else {
+        let Some(role) = known.and_then(|known| known.role_of(&self.id)) else {
             return self.settle(batch, []);
         };
-        let input = Input::Upgraded { place, to, by };
+        let input = Input::RoomUpgraded { role, to, by };
         self.apply(&seat.conversation, &[input], batch)
     }
 
@@ -75,11 +74,11 @@ impl Room {
         let engine = self.engine.clone();
         let not_followed = || {
             let (to, by) = (to.clone(), by.clone());
-            Ok(vec![Input::NotFollowed { to, by }])
+            Ok(vec![Input::UpgradeFailed { to, by }])
         };
         let here = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
         let ghosts: Vec<OwnedUserId> = conversation
-            .ghosts_at(Place::Origin)
+            .ghosts_at(RoomRole::Origin)
             .map(|person| person.ghost.clone())
             .filter(|ghost| here.clone().any(|here| here == ghost))
             .collect();
@@ -114,7 +113,7 @@ impl Room {
         let inside = engine
             .bring_others(&ghosts, inside.clone(), to, &new)
             .await?;
-        let mut inputs = vec![Input::Followed { room: to.clone() }];
+        let mut inputs = vec![Input::UpgradeFollowed { room: to.clone() }];
         inputs.extend(came_before(conversation, &new));
         inputs.extend(engine.said_before(conversation, first, to, batch).await?);
         inputs.extend(self.said_too_late(conversation)?);
@@ -152,10 +151,10 @@ impl Room {
                 && event.kind == "m.room.encrypted"
                 && !known
             {
-                inputs.push(Input::NotCarried {
-                    place: conversation.home(by),
+                inputs.push(Input::NotForwarded {
+                    role: conversation.home_of(by),
                     event: event.id,
-                    words: SAID_TOO_LATE.to_owned(),
+                    text: SAID_TOO_LATE.to_owned(),
                 });
             }
         }
@@ -172,10 +171,10 @@ fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
 
 /// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
 /// the old room and is here reads again, so that the others have to see their ghost.
-fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
-    let here = |user: &&OwnedUserId| conversation.person_at(Place::Origin, user).is_some();
+fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
+    let here = |user: &&OwnedUserId| conversation.person_at(RoomRole::Origin, user).is_some();
     let join = |user: &OwnedUserId| Input::Member {
-        place: Place::Origin,
+        role: RoomRole::Origin,
         user: user.clone(),
         membership: "join".to_owned(),
         by_others: false,
@@ -186,14 +185,14 @@ fn came_before(conversation: &Conversation, new: &RoomView) -> Vec<Input> {
 
 /// Whether `new` has replaced `old`, as both say, and nobody is or will be there who is not here.
 fn is_successor(
-    old: (&OwnedRoomId, &RoomView),
-    new: (&OwnedRoomId, &RoomView),
+    old: (&OwnedRoomId, &RoomState),
+    new: (&OwnedRoomId, &RoomState),
     conversation: &Conversation,
 ) -> bool {
     let of_it = |user: &OwnedUserId| {
-        conversation.person_at(Place::Origin, user).is_some()
+        conversation.person_at(RoomRole::Origin, user).is_some()
             || conversation
-                .ghosts_at(Place::Origin)
+                .ghosts_at(RoomRole::Origin)
                 .any(|person| person.ghost == *user)
     };
     old.1.replaced_by.as_ref() == Some(new.0)
@@ -201,7 +200,7 @@ fn is_successor(
         && new.1.replaced_by.is_none()
         // Where nobody could come in uninvited, nobody is to.
         && ((new.1.join_rule == old.1.join_rule
-            && new.1.admits.iter().all(|room| old.1.admits.contains(room)))
+            && new.1.allowed_rooms.iter().all(|room| old.1.allowed_rooms.contains(room)))
             || matches!(new.1.join_rule.as_str(), "invite" | "knock" | "private"))
         && (new.1.history_visibility != "world_readable"
             || old.1.history_visibility == "world_readable")
@@ -218,7 +217,7 @@ impl Engine {
     ) -> Result<Option<OwnedRoomId>, EngineError> {
         let conversations = self.conversations_of(ghost)?.into_iter();
         let origins = conversations
-            .filter(|known| !known.ended && known.person_at(Place::Origin, asker).is_some())
+            .filter(|known| !known.ended && known.person_at(RoomRole::Origin, asker).is_some())
             .filter_map(|known| known.origin.clone())
             .filter(|origin| origin != room);
         for origin in origins.take(CONVERSATIONS) {
@@ -281,7 +280,7 @@ impl Engine {
         conversation
             .people
             .iter()
-            .filter(|person| matches!(person.seat, Seat::Origin { .. }))
+            .filter(|person| matches!(person.home, Home::Origin { .. }))
             .map(|person| person.user.server_name())
             .find(|server| *server != own)
             .unwrap_or(own)
@@ -316,7 +315,7 @@ impl Engine {
         ghosts: &[OwnedUserId],
         mut inside: Vec<OwnedUserId>,
         room: &OwnedRoomId,
-        view: &RoomView,
+        view: &RoomState,
     ) -> Result<Vec<OwnedUserId>, EngineError> {
         let Some(host) = inside.first().cloned().filter(|host| view.may_invite(host)) else {
             return Ok(inside);
@@ -358,19 +357,19 @@ impl Engine {
         let since = events.iter().position(|(event, _)| lets_in(event, ghost));
         let readable = since.map_or(events.len(), |at| at + 1);
         for (event, json) in events.into_iter().skip(readable) {
-            let place = Place::Origin;
+            let role = RoomRole::Origin;
             let said =
-                event.state_key.is_none() && conversation.person_at(place, &event.sender).is_some();
+                event.state_key.is_none() && conversation.person_at(role, &event.sender).is_some();
             let Some(kind) = heard(&event).filter(|_| said) else {
                 continue;
             };
             self.mark_seen(&event.id, true, batch)?;
-            if kind == Heard::Event {
+            if kind == EventKind::Forwardable {
                 let key = (room.clone(), event.id.clone());
                 batch.put::<Kept>(&key, &json.get().to_owned())?;
             }
-            inputs.push(Input::Heard {
-                place,
+            inputs.push(Input::Event {
+                role,
                 sender: event.sender,
                 event: event.id,
                 kind,

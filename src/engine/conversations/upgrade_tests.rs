@@ -4,8 +4,8 @@ use ruma::{owned_room_id, owned_user_id};
 
 use super::*;
 use crate::{
-    clock::Timestamp,
-    relay::{Participant, Seat, Secret, decide},
+    conversation::{Home, decide},
+    testing::{ConversationBuilder, ParticipantBuilder},
 };
 
 fn old() -> OwnedRoomId {
@@ -18,34 +18,28 @@ fn new() -> OwnedRoomId {
 
 /// Alice and Bob, who has left, with somebody masked.
 fn conversation() -> Conversation {
-    let person = |name: &str, here| Participant {
-        user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
-        ghost: OwnedUserId::try_from(format!("@_dm_.p{name}:hs.test")).unwrap(),
-        name: "Someone".to_owned(),
-        own_ghost: true,
-        seat: Seat::Origin { here },
-        known_as: Vec::new(),
+    let person = |name: &str, is_present| {
+        ParticipantBuilder::new(
+            &format!("@{name}:hs.test"),
+            &format!("@_dm_.p{name}:hs.test"),
+        )
+        .alias()
+        .home(Home::Origin { is_present })
     };
-    Conversation {
-        id: "c0ffee".to_owned(),
-        origin: Some(old()),
-        direct: false,
-        secret: Secret([7; 32]),
-        people: vec![person("alice", true), person("bob", false)],
-        begun_at: Timestamp(0),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
-        ended: false,
-    }
+    ConversationBuilder::new("c0ffee")
+        .origin(&old())
+        .person(person("alice", true))
+        .person(person("bob", false))
+        .build()
 }
 
-fn views(history: &str) -> (RoomView, RoomView) {
-    let room = |replaced_by: Option<OwnedRoomId>, predecessor: Option<OwnedRoomId>| RoomView {
+fn views(history: &str) -> (RoomState, RoomState) {
+    let room = |replaced_by: Option<OwnedRoomId>, predecessor: Option<OwnedRoomId>| RoomState {
         join_rule: "invite".to_owned(),
         history_visibility: "shared".to_owned(),
         replaced_by,
         predecessor,
-        ..RoomView::default()
+        ..RoomState::default()
     };
     let mut views = (room(Some(new()), None), room(None, Some(old())));
     views.1.history_visibility = history.to_owned();
@@ -59,14 +53,14 @@ fn who_had_left_the_old_room_and_is_in_the_new_one_is_shown_again() {
     let (before, after) = views("shared");
     let talk = conversation();
     assert!(is_successor((&old(), &before), (&new(), &after), &talk));
-    let mut talk = decide(talk, &Input::Followed { room: new() })
+    let mut talk = decide(talk, &Input::UpgradeFollowed { room: new() })
         .state
         .unwrap();
     for input in came_before(&talk, &after) {
         talk = decide(talk, &input).state.unwrap();
     }
     let bob = owned_user_id!("@bob:hs.test");
-    let index = talk.person_at(Place::Origin, &bob).unwrap();
+    let index = talk.person_at(RoomRole::Origin, &bob).unwrap();
     assert!(talk.people[index].takes_part());
 }
 
@@ -86,7 +80,7 @@ fn nobody_is_led_to_where_more_people_can_read() {
         let (mut before, mut after) = views("shared");
         for (view, space) in [(&mut before, "!boats:hs.test"), (&mut after, space)] {
             view.join_rule = "restricted".to_owned();
-            view.admits = vec![space.to_owned()];
+            view.allowed_rooms = vec![space.to_owned()];
         }
         let found = is_successor((&old(), &before), (&new(), &after), &conversation());
         assert_eq!(found, is, "{space}");

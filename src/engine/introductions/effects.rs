@@ -11,17 +11,16 @@ use crate::{
         room::{Room, cause},
     },
     introduction::{
-        Effect, Input, Introduction, MEGOLM, Phase, Quote, Refusal, RoomView, Saying, clean_name,
-        quote, quote_edit,
+        Effect, Input, Introduction, Phase, Quote, Refusal, Saying, clean_name, quote, quote_edit,
     },
-    matrix::MatrixError,
+    matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
 
 /// What an effect brought.
 enum Outcome {
     Done,
-    Looked(Box<RoomView>),
+    Looked(Box<RoomState>),
     Missed,
 }
 
@@ -183,7 +182,7 @@ impl Room {
     }
 
     /// Reads the state. What was said since the ghost was invited has been heard by now.
-    async fn look(&mut self, is: &Introduction) -> Result<RoomView, EngineError> {
+    async fn look(&mut self, is: &Introduction) -> Result<RoomState, EngineError> {
         let view = self.view(&is.ghost).await?;
         self.look_for_keys(&is.ghost).await?;
         Ok(view)
@@ -371,7 +370,7 @@ impl Room {
             levels["users"] = json!({});
         }
         levels["users"][owner.as_str()] = json!(100);
-        if !view.founders_rule()
+        if !view.has_powerful_creators()
             && let Some(users) = levels["users"].as_object_mut()
         {
             users.remove(is.ghost.as_str());

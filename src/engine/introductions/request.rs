@@ -1,21 +1,12 @@
 //! A request, in the room where the asker waits: written down for the owner, or withdrawn.
 //! `control_rooms::requests` shows it.
 
-use ruma::{EventId, OwnedEventId};
-
 use crate::{
     clock::Timestamp,
     directory::Request,
-    engine::{EngineError, control_rooms::requests::Nothing, records::Arrived, room::Room},
+    engine::{EngineError, records::Arrived, room::Room},
     introduction::{Introduction, Refusal},
-    relay::Counterparts,
 };
-
-impl Counterparts for Nothing {
-    fn event(&self, _: &EventId) -> Option<OwnedEventId> {
-        None
-    }
-}
 
 /// What an owner is shown of a request.
 #[derive(Clone, Debug)]

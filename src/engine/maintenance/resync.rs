@@ -6,6 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    conversation::{Input, RoomRole},
     engine::{
         Engine, EngineError,
         control_rooms::state::{Control, ControlPhase},
@@ -16,7 +17,6 @@ use crate::{
     },
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, MatrixError, SyncPage},
-    relay::{Input, Place},
     store::{Batch, StoreError},
 };
 
@@ -211,13 +211,13 @@ impl Engine {
         };
         let id = seat.conversation.clone();
         let known = self.store().known::<Conversations>(&id)?;
-        let place = known.and_then(|known| known.place_of(room));
+        let role = known.and_then(|known| known.role_of(room));
         // A portal that was lost is found to be when it is needed.
-        if place != Some(Place::Origin) {
+        if role != Some(RoomRole::Origin) {
             return Ok(());
         }
         let left = Input::Member {
-            place: Place::Origin,
+            role: RoomRole::Origin,
             user: ghost.clone(),
             membership: "leave".to_owned(),
             by_others: true,

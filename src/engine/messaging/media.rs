@@ -6,8 +6,9 @@ use ruma::OwnedEventId;
 use serde_json::{Value, json};
 
 use crate::{
+    conversation::Participant,
     engine::{EngineError, room::Room},
-    relay::{Participant, Reload},
+    relay::MediaToReupload,
 };
 
 impl Room {
@@ -15,11 +16,11 @@ impl Room {
     /// are not looked at, are given to ours.
     ///
     /// Once: a message may be tried again for days, and goes into several portals.
-    pub(in crate::engine) async fn upload_again(
+    pub(in crate::engine) async fn reupload(
         &mut self,
         event: &OwnedEventId,
         sender: &Participant,
-        media: &Reload,
+        media: &MediaToReupload,
         content: &mut Value,
     ) -> Result<(), EngineError> {
         if self.uploaded.0.as_ref() != Some(event) {

@@ -12,7 +12,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use crate::{
     clock::Timestamp,
     engine::{Engine, EngineError, room::Room},
-    introduction::RoomView,
+    matrix::RoomState,
 };
 
 /// How many rooms are remembered.
@@ -29,7 +29,7 @@ pub(in crate::engine) struct Views(Mutex<Known>);
 struct Known {
     /// Counts what was outdated: a view that was asked for before is not kept.
     turn: u64,
-    rooms: HashMap<OwnedRoomId, (Timestamp, Arc<RoomView>)>,
+    rooms: HashMap<OwnedRoomId, (Timestamp, Arc<RoomState>)>,
 }
 
 impl Views {
@@ -44,7 +44,7 @@ impl Views {
         known.rooms.remove(room);
     }
 
-    fn get(&self, room: &RoomId, now: Timestamp) -> Result<Arc<RoomView>, u64> {
+    fn get(&self, room: &RoomId, now: Timestamp) -> Result<Arc<RoomState>, u64> {
         let known = self.known();
         match known.rooms.get(room) {
             Some((at, view)) if now.since(*at) < GOOD_FOR => Ok(view.clone()),
@@ -52,7 +52,7 @@ impl Views {
         }
     }
 
-    fn put(&self, room: &RoomId, view: Arc<RoomView>, now: Timestamp, turn: u64) {
+    fn put(&self, room: &RoomId, view: Arc<RoomState>, now: Timestamp, turn: u64) {
         let mut known = self.known();
         if known.turn != turn {
             return;
@@ -72,7 +72,7 @@ impl Engine {
         &self,
         user: &OwnedUserId,
         room: &RoomId,
-    ) -> Result<Arc<RoomView>, EngineError> {
+    ) -> Result<Arc<RoomState>, EngineError> {
         let now = self.now();
         let turn = match self.0.views.get(room, now) {
             Ok(view) => return Ok(view),
@@ -88,10 +88,10 @@ impl Engine {
         &self,
         user: &OwnedUserId,
         room: &ruma::RoomId,
-    ) -> Result<RoomView, EngineError> {
+    ) -> Result<RoomState, EngineError> {
         let acting = self.as_user(user)?;
         let state = self.homeserver().room_state(acting.actor(), room).await?;
-        Ok(RoomView::from_state(state.iter().map(|event| &**event)))
+        Ok(RoomState::from_state(state.iter().map(|event| &**event)))
     }
 }
 
@@ -100,7 +100,7 @@ impl Room {
     pub(in crate::engine) async fn view(
         &self,
         user: &OwnedUserId,
-    ) -> Result<RoomView, EngineError> {
+    ) -> Result<RoomState, EngineError> {
         self.engine.view_of(user, &self.id).await
     }
 }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::{
     crypto::{EncryptError, EncryptTo},
     engine::{EngineError, event::RoomEvent, room::Room},
-    introduction::{Refusal, RoomView},
+    introduction::Refusal,
+    matrix::RoomState,
 };
 
 /// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
@@ -109,7 +110,7 @@ impl Room {
         &self,
         user: &OwnedUserId,
         room: &OwnedRoomId,
-        view: &RoomView,
+        view: &RoomState,
         must_read: Option<&OwnedUserId>,
         event_type: &str,
         content: &Value,
@@ -189,7 +190,7 @@ impl Room {
         &self,
         user: &OwnedUserId,
         room: &OwnedRoomId,
-        view: &RoomView,
+        view: &RoomState,
         recipients: Vec<OwnedUserId>,
         event_type: &str,
         content: &Value,

@@ -6,6 +6,7 @@ use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 
 use crate::{
+    conversation,
     crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
@@ -15,8 +16,7 @@ use crate::{
     },
     introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
-    relay,
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{ConversationBuilder, FakeHomeserver, Person, TestClock},
 };
 
 fn room() -> &'static RoomId {
@@ -125,11 +125,11 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     let (mut actor, _, clock) = actor().await;
     let carry = What::Relay {
         conversation: "c".to_owned(),
-        effect: relay::Effect::Carry {
+        effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
-            from: 0,
-            to: crate::relay::Place::Origin,
-            last: true,
+            sender: 0,
+            target: conversation::RoomRole::Origin,
+            is_last: true,
         },
     };
     let users = vec!["@alice:hs.test".try_into().unwrap()];
@@ -224,18 +224,12 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     let (engine, store, _fake) = accept_tests::engine_at(clock).await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let id = "conversation".to_owned();
-    let mut conversation = relay::Conversation {
-        id: id.clone(),
-        origin: Some(room().to_owned()),
-        direct: true,
-        secret: relay::Secret([7; 32]),
-        people: Vec::new(),
-        begun_at: actor.engine.now(),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
-        ended: false,
-    };
-    let write = |conversation: &relay::Conversation| {
+    let mut conversation = ConversationBuilder::new(&id)
+        .origin(room())
+        .direct()
+        .started_at(actor.engine.now())
+        .build();
+    let write = |conversation: &conversation::Conversation| {
         let mut batch = crate::store::Batch::new();
         batch.put::<Conversations>(&id, conversation).unwrap();
         store.apply(batch).unwrap();
@@ -249,16 +243,16 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         conversation: id.clone(),
         effect,
     };
-    let carry = effect(relay::Effect::Carry {
+    let carry = effect(conversation::Effect::ForwardEvent {
         event: ruma::owned_event_id!("$event"),
-        from: 0,
-        to: relay::Place::Origin,
-        last: true,
+        sender: 0,
+        target: conversation::RoomRole::Origin,
+        is_last: true,
     });
     assert!(actor.is_repeatable(3, &carry).unwrap());
     assert!(actor.is_repeatable(4, &carry).unwrap());
     assert!(!actor.is_repeatable(5, &carry).unwrap(), "decided later");
-    let depart = effect(relay::Effect::Depart);
+    let depart = effect(conversation::Effect::LeaveRoom);
     assert!(!actor.is_repeatable(3, &depart).unwrap());
 
     // Written again as it was.

@@ -1,8 +1,8 @@
-//! Contents that clients send, altered at random: nothing panics, and nobody is named.
+//! Contents that clients send, altered at random: nothing panics, and nobody is identified.
 //!
-//! `hostile` makes trees up, which seldom look like an event; this takes events and makes them odd.
-//! What is looked for is looked for by other means than the code has: every decoding that a client
-//! could do, upon every other, some layers deep.
+//! `hostile` generates random trees, which seldom look like an event; this takes events and makes
+//! them odd. It searches by other means than the code does: every decoding that a client could do,
+//! in every order, some layers deep.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use super::{ALICE, SAMUEL, Way, real, with_passage};
-use crate::relay::{Names, Passage, TOPIC_AT_MOST, carry, carry_text};
+use super::{ALICE, Direction, SAMUEL, real, with_context};
+use crate::relay::{Context, Names, TOPIC_CHARS_MAX, translate, translate_room_text};
 
-/// As many decodings are done one upon the other.
+/// Maximum number of decodings that are applied one after another.
 const LAYERS: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +41,12 @@ impl Encoder {
         };
         match self {
             Self::Percent => each(&percent),
-            Self::SomePercent => each(&|c| match c.is_ascii_punctuation() {
-                true => percent(c),
-                false => c.to_string(),
+            Self::SomePercent => each(&|c| {
+                if c.is_ascii_punctuation() {
+                    percent(c)
+                } else {
+                    c.to_string()
+                }
             }),
             Self::Entities => each(&|c| format!("&#{};", u32::from(c))),
             Self::HexEntities => each(&|c| format!("&#x{:x}", u32::from(c)) + ";"),
@@ -309,24 +312,25 @@ fn strings<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
 }
 
 fn check(
-    way: Way,
+    direction: Direction,
     sender: &'static str,
     same: bool,
     hide: bool,
     kind: &str,
     content: &Value,
 ) -> Result<(), TestCaseError> {
-    with_passage(way, hide, |passage| {
+    with_context(direction, hide, |context| {
         let sender_id = <&UserId>::try_from(sender).unwrap();
-        let passage = Passage {
+        let context = Context {
             sender: sender_id,
-            homeserver: match same {
-                true => sender_id.server_name(),
-                false => ruma::server_name!("ours.test"),
+            homeserver: if same {
+                sender_id.server_name()
+            } else {
+                ruma::server_name!("ours.test")
             },
-            ..passage.clone()
+            ..context.clone()
         };
-        let Ok(Some(out)) = carry(kind, content, &passage) else {
+        let Ok(Some(out)) = translate(kind, content, &context) else {
             return Ok(());
         };
         let mut all = vec![out.event_type.as_str()];
@@ -338,16 +342,19 @@ fn check(
                 "{text:?} of {kind} {content}"
             );
         }
-        // What is said to be uploaded anew is there.
-        for reload in &out.reload {
-            let there = out.content.pointer(&reload.pointer).and_then(Value::as_str);
-            prop_assert_eq!(there, Some(reload.uri.as_str()));
+        // The media to upload again are where the translation says.
+        for media_to_reupload in &out.media_to_reupload {
+            let found = out
+                .content
+                .pointer(&media_to_reupload.pointer)
+                .and_then(Value::as_str);
+            prop_assert_eq!(found, Some(media_to_reupload.uri.as_str()));
         }
         Ok(())
     })
 }
 
-/// At least so many; `PROPTEST_CASES` can ask for more.
+/// Returns a configuration with at least this many cases; `PROPTEST_CASES` can ask for more.
 fn cases(at_least: u32) -> ProptestConfig {
     let asked = ProptestConfig::default().cases;
     ProptestConfig::with_cases(asked.max(at_least))
@@ -361,14 +368,14 @@ proptest! {
         (kind, alices) in event(ALICE), (sams_kind, sams) in event(SAMUEL),
         same in any::<bool>(), hide in any::<bool>(),
     ) {
-        check(Way::ToSam, ALICE, same, hide, kind, &alices)?;
-        check(Way::ToAlice, SAMUEL, same, hide, sams_kind, &sams)?;
+        check(Direction::ToSam, ALICE, same, hide, kind, &alices)?;
+        check(Direction::ToAlice, SAMUEL, same, hide, sams_kind, &sams)?;
     }
 
     #[test]
     fn a_name_of_a_room_names_nobody(text in prop::collection::vec(spelled(ALICE), 1..3)) {
-        let out = with_passage(Way::ToSam, true, |passage| {
-            carry_text(&text.join(" "), passage, &Names::default(), TOPIC_AT_MOST)
+        let out = with_context(Direction::ToSam, true, |context| {
+            translate_room_text(&text.join(" "), context, &Names::default(), TOPIC_CHARS_MAX)
         });
         let out = out.unwrap_or_default();
         prop_assert!(!names(&out, ALICE), "{out:?} of {text:?}");
@@ -376,7 +383,7 @@ proptest! {
 }
 
 #[test]
-fn the_search_finds_what_it_is_to_find() {
+fn the_search_finds_identifiers() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut found = 0;
     for _ in 0..200 {
@@ -384,6 +391,6 @@ fn the_search_finds_what_it_is_to_find() {
         let text = proptest::strategy::ValueTree::current(&tree);
         found += usize::from(names(&text, ALICE));
     }
-    // Nobody but the code looks behind backslashes.
+    // Only the code looks behind backslashes.
     assert!(found > 140, "{found} of 200");
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{ALICE, GHOST, SAM, SAMUEL, Way, to_sam, with_passage};
-use crate::relay::{CannotCarry, Passage, ages, carry, has_relay};
+use super::{ALICE, Direction, GHOST, SAM, SAMUEL, to_sam, with_context};
+use crate::relay::{Context, TranslateError, ages, has_relay, translate};
 
 /// As Chrome writes it, shortened.
 const OFFER: &str = "v=0\r\no=alice 4611731400430051336 2 IN IP4 192.168.1.20\r\ns=alice's call\r\n\
@@ -74,15 +74,15 @@ fn invite() -> Value {
     })
 }
 
-fn both_ways(way: Way, kind: &str, content: &Value) -> Value {
-    with_passage(way, true, |passage| {
-        carry(kind, content, passage).unwrap().unwrap().content
+fn translated_to(direction: Direction, kind: &str, content: &Value) -> Value {
+    with_context(direction, true, |context| {
+        translate(kind, content, context).unwrap().unwrap().content
     })
 }
 
 #[test]
 fn a_whole_call_is_understood_on_both_sides_and_names_nobodys_device() {
-    let shown = both_ways(Way::ToSam, "m.call.invite", &invite());
+    let shown = translated_to(Direction::ToSam, "m.call.invite", &invite());
     let alices = shown["party_id"].as_str().unwrap().to_owned();
     assert_ne!(alices, "ALICESDEVICE");
     assert_eq!(shown["invitee"], SAMUEL);
@@ -93,14 +93,14 @@ fn a_whole_call_is_understood_on_both_sides_and_names_nobodys_device() {
 
     let answer = json!({ "call_id": "c1", "party_id": "SAMSDEVICE", "version": "1",
                          "answer": { "type": "answer", "sdp": "v=0\r\n" } });
-    let answer = both_ways(Way::ToAlice, "m.call.answer", &answer);
+    let answer = translated_to(Direction::ToAlice, "m.call.answer", &answer);
     let sams = answer["party_id"].as_str().unwrap().to_owned();
     assert_ne!(sams, "SAMSDEVICE");
 
     // Alice says which answer she takes, as it was shown to her: Sam's client finds its own.
     let select = json!({ "call_id": "c1", "party_id": "ALICESDEVICE", "version": "1",
                          "selected_party_id": sams });
-    let select = both_ways(Way::ToSam, "m.call.select_answer", &select);
+    let select = translated_to(Direction::ToSam, "m.call.select_answer", &select);
     assert_eq!(select["selected_party_id"], "SAMSDEVICE");
     assert_eq!(select["party_id"], alices.as_str());
     let relay = "candidate:1 1 udp 1 198.51.100.9 60000 typ relay raddr 192.168.1.20 rport 5";
@@ -108,17 +108,17 @@ fn a_whole_call_is_understood_on_both_sides_and_names_nobodys_device() {
         json!({ "call_id": "c1", "party_id": party, "version": "1",
                                      "candidates": [{ "candidate": relay, "sdpMid": "0", "sdpMLineIndex": 0 }] })
     };
-    for (way, device, party) in [
-        (Way::ToSam, "ALICESDEVICE", &alices),
-        (Way::ToAlice, "SAMSDEVICE", &sams),
+    for (direction, device, party) in [
+        (Direction::ToSam, "ALICESDEVICE", &alices),
+        (Direction::ToAlice, "SAMSDEVICE", &sams),
     ] {
-        let shown = both_ways(way, "m.call.candidates", &batch(device));
+        let shown = translated_to(direction, "m.call.candidates", &batch(device));
         assert_eq!(shown["party_id"], party.as_str());
         assert_eq!(shown["candidates"][0]["sdpMid"], "0");
         assert!(!shown.to_string().contains(device), "{shown}");
     }
     let hangup = json!({ "call_id": "c1", "party_id": "ALICESDEVICE", "version": "1", "reason": "user_hangup" });
-    let hangup = both_ways(Way::ToSam, "m.call.hangup", &hangup);
+    let hangup = translated_to(Direction::ToSam, "m.call.hangup", &hangup);
     assert_eq!(hangup["party_id"], alices.as_str());
     assert_eq!(hangup["reason"], "user_hangup");
 }
@@ -127,28 +127,28 @@ fn a_whole_call_is_understood_on_both_sides_and_names_nobodys_device() {
 fn in_a_group_nobody_but_its_owner_learns_what_a_party_calls_itself() {
     let content = json!({ "call_id": "c1", "party_id": "SAMSDEVICE", "version": "1",
                           "answer": { "type": "answer", "sdp": "v=0\r\n" } });
-    let shown = both_ways(Way::ToAlice, "m.call.answer", &content);
+    let shown = translated_to(Direction::ToAlice, "m.call.answer", &content);
     let shown = shown["party_id"].as_str().unwrap();
     // Alice takes Sam's answer. In the portal of somebody else both of them are ghosts.
     let select = json!({ "call_id": "c1", "party_id": "ALICESDEVICE", "version": "1", "selected_party_id": shown });
-    let elsewhere = with_passage(Way::ToSam, true, |passage| {
-        let mut people = passage.people.to_vec();
-        people[1].there = people[1].here.clone();
-        let passage = Passage {
-            people: &people,
-            ..passage.clone()
+    let elsewhere = with_context(Direction::ToSam, true, |context| {
+        let mut aliases = context.aliases.to_vec();
+        aliases[1].target = aliases[1].source.clone();
+        let context = Context {
+            aliases: &aliases,
+            ..context.clone()
         };
-        carry("m.call.select_answer", &select, &passage)
+        translate("m.call.select_answer", &select, &context)
             .unwrap()
             .unwrap()
             .content
     });
     assert!(!elsewhere.to_string().contains("SAMSDEVICE"), "{elsewhere}");
-    let home = both_ways(Way::ToSam, "m.call.select_answer", &select);
+    let home = translated_to(Direction::ToSam, "m.call.select_answer", &select);
     assert_eq!(home["selected_party_id"], "SAMSDEVICE");
     // Nor does it come out when somebody says that it is theirs.
     let stolen = json!({ "call_id": "c1", "party_id": shown, "version": "1" });
-    let stolen = both_ways(Way::ToSam, "m.call.hangup", &stolen);
+    let stolen = translated_to(Direction::ToSam, "m.call.hangup", &stolen);
     assert!(!stolen.to_string().contains("SAMSDEVICE"), "{stolen}");
 }
 
@@ -157,23 +157,26 @@ fn an_answer_of_a_party_with_a_long_name_is_found_again() {
     let device = "d".repeat(255);
     let answer = json!({ "call_id": "c1", "party_id": device, "version": "1",
                          "answer": { "type": "answer", "sdp": "v=0\r\n" } });
-    let shown = both_ways(Way::ToAlice, "m.call.answer", &answer)["party_id"].clone();
+    let shown = translated_to(Direction::ToAlice, "m.call.answer", &answer)["party_id"].clone();
     let select =
         json!({ "call_id": "c1", "party_id": "a", "version": "1", "selected_party_id": shown });
-    let select = both_ways(Way::ToSam, "m.call.select_answer", &select);
+    let select = translated_to(Direction::ToSam, "m.call.select_answer", &select);
     assert_eq!(select["selected_party_id"], device);
 }
 
 #[test]
 fn the_first_calls_of_clients_have_a_number_for_a_version_and_no_party() {
     let content = json!({ "call_id": "c1", "version": 0, "reason": "user_hangup" });
-    assert_eq!(both_ways(Way::ToSam, "m.call.hangup", &content), content);
+    assert_eq!(
+        translated_to(Direction::ToSam, "m.call.hangup", &content),
+        content
+    );
     let stream = json!({ "stream": { "purpose": "m.usermedia", "video_muted": true,
                                      "user_id": ALICE, "device_id": "ALICESDEVICE" } });
     let content = json!({ "call_id": "c1", "version": "1",
                           "org.matrix.msc3077.sdp_stream_metadata": stream });
     let kind = "org.matrix.call.sdp_stream_metadata_changed";
-    let shown = both_ways(Way::ToSam, kind, &content);
+    let shown = translated_to(Direction::ToSam, kind, &content);
     let stream =
         json!({ "stream": { "purpose": "m.usermedia", "video_muted": true, "user_id": GHOST } });
     assert_eq!(shown["org.matrix.msc3077.sdp_stream_metadata"], stream);
@@ -184,7 +187,7 @@ fn an_offer_of_chrome_with_sound_and_picture_keeps_all_but_its_addresses() {
     let sdp = CHROME.join("\r\n") + "\r\n";
     let mut content = invite();
     content["offer"]["sdp"] = json!(sdp);
-    let shown = both_ways(Way::ToSam, "m.call.invite", &content);
+    let shown = translated_to(Direction::ToSam, "m.call.invite", &content);
     let shown: Vec<&str> = shown["offer"]["sdp"].as_str().unwrap().lines().collect();
     let moved = |line: &str| {
         let changed = ["o=", "m=", "c=", "a=rtcp:", "a=candidate:"];
@@ -206,8 +209,10 @@ fn who_a_provider_says_that_somebody_is_never_passes() {
         let mut content = invite();
         content["offer"]["sdp"] =
             json!("v=0\r\na=identity:eyJ1c2VyIjoiYWxpY2UifQ==\r\na=mid:0\r\n");
-        let shown = with_passage(Way::ToSam, hide, |passage| {
-            carry("m.call.invite", &content, passage).unwrap().unwrap()
+        let shown = with_context(Direction::ToSam, hide, |context| {
+            translate("m.call.invite", &content, context)
+                .unwrap()
+                .unwrap()
         });
         assert_eq!(shown.content["offer"]["sdp"], "v=0\r\na=mid:0\r\n");
     }
@@ -215,7 +220,7 @@ fn who_a_provider_says_that_somebody_is_never_passes() {
 
 #[test]
 fn a_description_shows_the_relay_and_no_other_address() {
-    let shown = both_ways(Way::ToSam, "m.call.invite", &invite());
+    let shown = translated_to(Direction::ToSam, "m.call.invite", &invite());
     let sdp = shown["offer"]["sdp"].as_str().unwrap();
     for address in [
         "192.168.1.20",
@@ -265,8 +270,8 @@ fn a_call_that_waited_rings_for_the_rest_of_its_time() {
 
 #[test]
 fn without_hiding_addresses_pass_and_names_do_not() {
-    let shown = with_passage(Way::ToSam, false, |passage| {
-        carry("m.call.invite", &invite(), passage)
+    let shown = with_context(Direction::ToSam, false, |context| {
+        translate("m.call.invite", &invite(), context)
             .unwrap()
             .unwrap()
             .content
@@ -303,28 +308,28 @@ fn what_is_no_call_between_the_two_is_refused() {
     other["invitee"] = json!("@stranger:elsewhere.example");
     assert_eq!(
         to_sam("m.call.invite", &other),
-        Err(CannotCarry::CallTransfer)
+        Err(TranslateError::CallTransfer)
     );
     let content = json!({ "call_id": "c1", "version": "1" });
     assert_eq!(
         to_sam("m.call.replaces", &content),
-        Err(CannotCarry::CallTransfer)
+        Err(TranslateError::CallTransfer)
     );
     assert_eq!(to_sam("m.call.asserted_identity", &content), Ok(None));
     // Whatever is, or is not, in them.
     let odd = json!({ "reason": "x" });
     assert_eq!(
         to_sam("m.call.replaces", &odd),
-        Err(CannotCarry::CallTransfer)
+        Err(TranslateError::CallTransfer)
     );
     assert_eq!(to_sam("org.matrix.call.asserted_identity", &odd), Ok(None));
     assert_eq!(
         to_sam("m.call.invite", &content),
-        Err(CannotCarry::Malformed)
+        Err(TranslateError::Malformed)
     );
     assert_eq!(
         to_sam("m.call.hangup", &json!({ "reason": "x" })),
-        Err(CannotCarry::Malformed)
+        Err(TranslateError::Malformed)
     );
 }
 
@@ -341,7 +346,7 @@ proptest! {
         let sdp = format!("v=0\r\n{line}\r\na=x-custom:{address}\r\na={address}\r\na=x:({address})\r\na=y:IP6:{address}\r\nb={address}\r\na=remote-candidates:1 {address} 5\r\nc=IN IP6 {address}\r\no=- 1 1 IN IP6 {address}\r\n");
         let mut content = invite();
         content["offer"]["sdp"] = json!(sdp);
-        let out = both_ways(Way::ToSam, "m.call.invite", &content);
+        let out = translated_to(Direction::ToSam, "m.call.invite", &content);
         let sdp = out["offer"]["sdp"].as_str().unwrap();
         prop_assert!(!sdp.contains(&address), "{sdp}");
     }
@@ -378,7 +383,7 @@ proptest! {
         let sdp = sdp.join(end).replace("AT", &address);
         let mut content = invite();
         content["offer"]["sdp"] = json!(sdp);
-        let out = both_ways(Way::ToSam, "m.call.invite", &content);
+        let out = translated_to(Direction::ToSam, "m.call.invite", &content);
         let shown = out["offer"]["sdp"].as_str().unwrap();
         prop_assert!(!shown.contains(&address), "{address} of {sdp:?} in {shown:?}");
         for line in sdp.lines().map(|line| line.trim_start_matches(" a=")) {

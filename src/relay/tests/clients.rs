@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{ALICE, SAM, SAMUEL, Way, carried, to_sam, with_passage};
-use crate::relay::{CannotCarry, Remark, carry};
+use super::{ALICE, Direction, SAM, SAMUEL, to_sam, translated, with_context};
+use crate::relay::{Remark, TranslateError, translate};
 
 #[test]
 fn a_reply_of_element_web_with_a_mention() {
@@ -19,7 +19,7 @@ fn a_reply_of_element_web_with_a_mention() {
         "m.mentions": { "user_ids": [SAM] },
         "m.relates_to": { "m.in_reply_to": { "event_id": "$one" } },
     });
-    insta::assert_json_snapshot!(carried("m.room.message", content), @r#"
+    insta::assert_json_snapshot!(translated("m.room.message", content), @r#"
     {
       "body": "@Kim thinks so, @sam",
       "format": "org.matrix.custom.html",
@@ -50,7 +50,7 @@ fn a_first_message_in_a_thread_of_element_x() {
         "m.relates_to": { "rel_type": "m.thread", "event_id": "$one", "is_falling_back": true,
                           "m.in_reply_to": { "event_id": "$one" } },
     });
-    insta::assert_json_snapshot!(carried("m.room.message", content), @r#"
+    insta::assert_json_snapshot!(translated("m.room.message", content), @r#"
     {
       "body": "@sam look at **this**",
       "format": "org.matrix.custom.html",
@@ -88,7 +88,7 @@ fn an_edit_of_a_caption_in_an_encrypted_chat() {
     content["body"] = json!("* the lock");
     content["m.new_content"] = caption;
     content["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": "$two" });
-    insta::assert_json_snapshot!(carried("m.room.message", content), @r#"
+    insta::assert_json_snapshot!(translated("m.room.message", content), @r#"
     {
       "body": "* the lock",
       "file": {
@@ -175,7 +175,7 @@ fn a_poll_and_a_place_in_the_newer_form() {
         "m.text": [{ "mimetype": "text/html", "body": "Shall <a href='matrix:u/alice.harbour:far.example'>Al</a> come?" },
                    { "body": "Shall @alice.harbour:far.example come?" }],
     });
-    insta::assert_json_snapshot!(carried("m.poll.start", poll), @r#"
+    insta::assert_json_snapshot!(translated("m.poll.start", poll), @r#"
     {
       "m.poll": {
         "answers": [
@@ -224,12 +224,12 @@ fn a_poll_and_a_place_in_the_newer_form() {
         "org.matrix.msc3488.location": { "description": "me", "uri": "geo:51.5,-0.1;u=12" },
         "org.matrix.msc3488.ts": 1_795_000_000_000_u64,
     });
-    assert_eq!(carried("m.room.message", place.clone()), place);
+    assert_eq!(translated("m.room.message", place.clone()), place);
 }
 
 #[test]
 fn profiles_that_clients_put_into_messages_stay_behind() {
-    let out = carried(
+    let out = translated(
         "m.room.message",
         json!({
             "msgtype": "m.text", "body": "hi",
@@ -254,10 +254,10 @@ fn profiles_that_clients_put_into_messages_stay_behind() {
 fn links_lead_to_the_same_place_in_the_other_room() {
     let html = |html: &str| {
         let content = json!({ "msgtype": "m.text", "body": "x", "format": "org.matrix.custom.html", "formatted_body": html });
-        let out = carried("m.room.message", content);
+        let out = translated("m.room.message", content);
         out["formatted_body"].as_str().unwrap().to_owned()
     };
-    for (here, there) in [
+    for (source, target) in [
         (
             "<a href=\"https://matrix.to/#/!here:far.example/$one?via=far.example\">that</a>",
             "<a href=\"https://matrix.to/#/!there:hs.test/$eins\">that</a>",
@@ -299,10 +299,10 @@ fn links_lead_to_the_same_place_in_the_other_room() {
             "<a href=\"https://matrix.to/#/@_dm_.p2345672345672345:hs.test\">@Kim</a>",
         ),
     ] {
-        assert_eq!(html(here), there, "{here}");
+        assert_eq!(html(source), target, "{source}");
     }
     let text = |body: &str| {
-        let out = carried(
+        let out = translated(
             "m.room.message",
             json!({ "msgtype": "m.text", "body": body }),
         );
@@ -332,10 +332,10 @@ fn links_lead_to_the_same_place_in_the_other_room() {
 fn html_is_what_the_spec_lists_and_nothing_else() {
     let html = |html: &str| {
         let content = json!({ "msgtype": "m.text", "body": "x", "formatted_body": html });
-        let out = carried("m.room.message", content);
+        let out = translated("m.room.message", content);
         out["formatted_body"].as_str().unwrap().to_owned()
     };
-    for (here, there) in [
+    for (source, target) in [
         (
             "<h1>a</h1><ul><li>b<li>c</ul>",
             "<h1>a</h1><ul><li>b<li>c</li></li></ul>",
@@ -378,9 +378,9 @@ fn html_is_what_the_spec_lists_and_nothing_else() {
             "<a href=\"https://example.org/\">one </a><a href=\"https://matrix.to/#/@samuel:hs.test\">@sam</a> two",
         ),
     ] {
-        assert_eq!(html(here), there, "{here}");
+        assert_eq!(html(source), target, "{source}");
     }
-    // However deep, it is written as deep as the spec allows and costs no stack.
+    // Any depth is cut to that of the spec and costs no stack.
     let deep = html(&"<b>".repeat(10_000));
     assert_eq!(deep.matches("<b>").count(), 100);
     assert_eq!(deep.matches("</b>").count(), 100);
@@ -400,14 +400,14 @@ fn a_message_too_long_with_its_formatting_goes_without() {
     let content = json!({ "msgtype": "m.text", "body": "é".repeat(24_000) });
     assert_eq!(
         to_sam("m.room.message", &content),
-        Err(CannotCarry::TooLong)
+        Err(TranslateError::TooLong)
     );
 }
 
 #[test]
 fn a_long_text_with_an_open_bracket_is_no_html() {
     let body = format!("for i <n; {}", "do something & so on ".repeat(900));
-    let out = carried(
+    let out = translated(
         "m.room.message",
         json!({ "msgtype": "m.text", "body": body }),
     );
@@ -418,7 +418,7 @@ fn a_long_text_with_an_open_bracket_is_no_html() {
 fn what_reaches_over_several_links_goes_as_a_whole() {
     let text = |body: String| {
         let content = json!({ "msgtype": "m.text", "body": body });
-        carried("m.room.message", content)["body"].clone()
+        translated("m.room.message", content)["body"].clone()
     };
     // Encoded so often that nobody can say what it says.
     let twisted = format!(
@@ -431,7 +431,7 @@ fn what_reaches_over_several_links_goes_as_a_whole() {
     // An address of content is left alone, unless it is none.
     let url = |url: &str| {
         let content = json!({ "msgtype": "m.file", "body": "a", "url": url });
-        carried("m.room.message", content)["url"].clone()
+        translated("m.room.message", content)["url"].clone()
     };
     assert_eq!(url("mxc://far.example/abc"), "mxc://far.example/abc");
     assert_eq!(url("mxc://alice.harbour:far.example/abc"), "…");
@@ -469,9 +469,11 @@ fn nothing_is_said_of_what_clients_do_among_themselves() {
 #[test]
 fn what_is_typed_about_somebody_else_is_theirs_to_say() {
     // Sam's own name in his own words is as much a name of his as his Matrix ID is not.
-    let out = with_passage(Way::ToAlice, true, |passage| {
+    let out = with_context(Direction::ToAlice, true, |context| {
         let content = json!({ "msgtype": "m.text", "body": format!("Samuel here, not {SAMUEL}") });
-        carry("m.room.message", &content, passage).unwrap().unwrap()
+        translate("m.room.message", &content, context)
+            .unwrap()
+            .unwrap()
     });
     assert_eq!(out.content["body"], "Samuel here, not @sam");
 }

@@ -1,16 +1,17 @@
-//! Whatever somebody makes up, nothing that names its sender comes out.
+//! Random contents: nothing that comes out identifies its sender.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use ruma::server_name;
 use serde_json::{Map, Value, json};
 
-use super::{ALICE, Way, with_passage};
+use super::{ALICE, Direction, with_context};
 use crate::relay::{
-    Passage, carry,
-    event::translate,
-    gate::Gate,
-    oracle::{leads_elsewhere, loaded, strings, tells},
+    Context,
+    final_check::FinalCheck,
+    oracle::{identifies_sender, leads_elsewhere, loaded, strings},
+    translate,
+    translate::translate_unchecked,
 };
 
 fn entities(text: &str) -> String {
@@ -25,7 +26,7 @@ fn hex_entities(text: &str) -> String {
         .collect()
 }
 
-/// The sender's Matrix ID in one of the ways in which a client could be made to show it.
+/// The sender's Matrix ID in one of the spellings that a client could show.
 fn spelled() -> impl Strategy<Value = String> {
     let bare = ALICE.trim_start_matches('@');
     let percent = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
@@ -168,19 +169,22 @@ fn event_type() -> impl Strategy<Value = String> {
     ]
 }
 
-/// At least so many; `PROPTEST_CASES` can ask for more.
+/// Returns a configuration with at least this many cases; `PROPTEST_CASES` can ask for more.
 fn cases(at_least: u32) -> ProptestConfig {
     let asked = ProptestConfig::default().cases;
     ProptestConfig::with_cases(asked.max(at_least))
 }
 
 #[test]
-fn the_search_finds_what_it_is_to_find() {
+fn the_search_finds_identifiers() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..200 {
         let tree = spelled().new_tree(&mut runner).unwrap();
         let text = proptest::strategy::ValueTree::current(&tree);
-        assert!(tells(Way::ToSam, &text) || text.contains("<!--"), "{text}");
+        assert!(
+            identifies_sender(Direction::ToSam, &text) || text.contains("<!--"),
+            "{text}"
+        );
     }
 }
 
@@ -191,21 +195,22 @@ proptest! {
     fn nothing_that_comes_out_names_its_sender(
         kind in event_type(), content in content(), elsewhere: bool,
     ) {
-        let out = with_passage(Way::ToSam, true, |passage| {
-            let homeserver = match elsewhere {
-                true => server_name!("hs.test"),
-                false => passage.homeserver,
+        let out = with_context(Direction::ToSam, true, |context| {
+            let homeserver = if elsewhere {
+                server_name!("hs.test")
+            } else {
+                context.homeserver
             };
-            carry(&kind, &content, &Passage { homeserver, ..passage.clone() })
+            translate(&kind, &content, &Context { homeserver, ..context.clone() })
         });
         if let Ok(Some(out)) = out {
             let mut all = vec![out.event_type.clone()];
             strings(&out.content, &mut all);
             for text in &all {
-                prop_assert!(!tells(Way::ToSam, text), "{text:?} of {content}");
+                prop_assert!(!identifies_sender(Direction::ToSam, text), "{text:?} of {content}");
             }
             let home = if elsewhere { "hs.test" } else { "far.example" };
-            let anew: Vec<&str> = out.reload.iter().map(|it| it.pointer.as_str()).collect();
+            let anew: Vec<&str> = out.media_to_reupload.iter().map(|it| it.pointer.as_str()).collect();
             for (pointer, key, text) in loaded(&out.content) {
                 let foreign = leads_elsewhere(&key, &text, home);
                 prop_assert!(!foreign || anew.contains(&&*pointer), "{text:?} of {content}");
@@ -218,15 +223,15 @@ proptest! {
     #![proptest_config(cases(500))]
 
     #[test]
-    fn the_last_look_finds_nothing_that_was_not_found_before(
+    fn the_final_check_finds_nothing_that_was_not_found_before(
         kind in event_type(), content in content(),
     ) {
-        with_passage(Way::ToSam, true, |passage| {
-            if let Ok(Some((out, _))) = translate(&kind, &content, passage) {
+        with_context(Direction::ToSam, true, |context| {
+            if let Ok(Some((out, _))) = translate_unchecked(&kind, &content, context) {
                 let mut out = Value::Object(out);
                 let before = out.clone();
-                let struck = Gate::of(passage).strike(&mut out);
-                prop_assert_eq!(struck, 0, "{} of {}", before, content);
+                let redacted = FinalCheck::of(context).redact(&mut out);
+                prop_assert_eq!(redacted, 0, "{} of {}", before, content);
             }
             Ok(())
         })?;

@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
-use super::{ALICE, GHOST, SAM, SAMUEL, Way, carried, to_sam, with_passage};
-use crate::relay::{CannotCarry, Names, Remark, TOPIC_AT_MOST, carry, carry_text};
+use super::{ALICE, Direction, GHOST, SAM, SAMUEL, to_sam, translated, with_context};
+use crate::relay::{
+    Names, Remark, TOPIC_CHARS_MAX, TranslateError, translate, translate_room_text,
+};
 
 #[test]
 fn text_of_every_kind_passes_as_it_is() {
@@ -14,10 +16,10 @@ fn text_of_every_kind_passes_as_it_is() {
         json!({ "msgtype": "m.location", "body": "here", "geo_uri": "geo:51.5,0.1" }),
         json!({ "msgtype": "m.new.kind", "body": "who knows", "number": 7 }),
     ] {
-        assert_eq!(carried("m.room.message", content.clone()), content);
+        assert_eq!(translated("m.room.message", content.clone()), content);
     }
     let unknown = json!({ "value": [1, "two", { "three": null }] });
-    assert_eq!(carried("org.example.unknown", unknown.clone()), unknown);
+    assert_eq!(translated("org.example.unknown", unknown.clone()), unknown);
 }
 
 #[test]
@@ -33,14 +35,14 @@ fn files_pass_by_their_reference_and_voice_keeps_its_waveform() {
         "org.matrix.msc1767.audio": { "duration": 3000, "waveform": [0, 512, 1024] },
         "org.matrix.msc3245.voice": {},
     });
-    assert_eq!(carried("m.room.message", voice.clone()), voice);
+    assert_eq!(translated("m.room.message", voice.clone()), voice);
     let picture = json!({
         "msgtype": "m.image", "body": "harbour.png", "filename": "harbour.png", "file": file,
         "info": { "w": 2, "h": 2, "thumbnail_file": file, "xyz.amorgan.blurhash": "LEHV6n" },
     });
-    assert_eq!(carried("m.room.message", picture.clone()), picture);
+    assert_eq!(translated("m.room.message", picture.clone()), picture);
     let sticker = json!({ "body": "duck", "info": {}, "url": "mxc://far.example/duck" });
-    assert_eq!(carried("m.sticker", sticker.clone()), sticker);
+    assert_eq!(translated("m.sticker", sticker.clone()), sticker);
 }
 
 #[test]
@@ -50,17 +52,20 @@ fn what_names_another_homeserver_is_to_be_uploaded_again() {
         "file": { "url": "mxc://far.example/abc" },
         "info": { "thumbnail_file": { "url": "mxc://far.example/def" } },
     });
-    let reload = with_passage(Way::ToSam, true, |passage| {
-        let passage = crate::relay::Passage {
+    let media_to_reupload = with_context(Direction::ToSam, true, |context| {
+        let context = crate::relay::Context {
             homeserver: ruma::server_name!("hs.test"),
-            ..passage.clone()
+            ..context.clone()
         };
-        carry("m.room.message", &content, &passage)
+        translate("m.room.message", &content, &context)
             .unwrap()
             .unwrap()
-            .reload
+            .media_to_reupload
     });
-    let places: Vec<&str> = reload.iter().map(|it| it.pointer.as_str()).collect();
+    let places: Vec<&str> = media_to_reupload
+        .iter()
+        .map(|it| it.pointer.as_str())
+        .collect();
     assert_eq!(places, ["/file/url", "/info/thumbnail_file/url"]);
 }
 
@@ -75,7 +80,11 @@ fn no_third_server_sees_who_looks_at_a_message() {
         "formatted_body": "a <img data-mx-emoticon src=\"mxc://third.example/x\" alt=\":duck:\">",
     });
     let out = to_sam("m.room.message", &content).unwrap().unwrap();
-    let places: Vec<&str> = out.reload.iter().map(|it| it.pointer.as_str()).collect();
+    let places: Vec<&str> = out
+        .media_to_reupload
+        .iter()
+        .map(|it| it.pointer.as_str())
+        .collect();
     assert_eq!(places, ["/url"]);
     assert_eq!(out.content["info"]["thumbnail_url"], "…");
     let html = out.content["formatted_body"].as_str().unwrap();
@@ -88,7 +97,7 @@ fn no_third_server_sees_who_looks_at_a_message() {
 
 #[test]
 fn replies_threads_edits_and_reactions_find_their_counterparts() {
-    let reply = carried(
+    let reply = translated(
         "m.room.message",
         json!({
             "msgtype": "m.text",
@@ -102,7 +111,7 @@ fn replies_threads_edits_and_reactions_find_their_counterparts() {
     assert_eq!(reply["formatted_body"], "so it is");
     assert_eq!(reply["m.relates_to"]["m.in_reply_to"]["event_id"], "$eins");
 
-    let thread = carried(
+    let thread = translated(
         "m.room.message",
         json!({ "msgtype": "m.text", "body": "in a thread", "m.relates_to": {
             "rel_type": "m.thread", "event_id": "$one", "is_falling_back": true,
@@ -115,7 +124,7 @@ fn replies_threads_edits_and_reactions_find_their_counterparts() {
                 "m.in_reply_to": { "event_id": "$zwei" } })
     );
 
-    let edit = carried(
+    let edit = translated(
         "m.room.message",
         json!({ "msgtype": "m.text", "body": "* new", "m.new_content": { "msgtype": "m.text", "body": "new" },
                 "m.relates_to": { "rel_type": "m.replace", "event_id": "$two" } }),
@@ -128,7 +137,7 @@ fn replies_threads_edits_and_reactions_find_their_counterparts() {
 
     let reaction =
         json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$one", "key": "🦆" } });
-    let out = carried("m.reaction", reaction);
+    let out = translated("m.reaction", reaction);
     assert_eq!(out["m.relates_to"]["event_id"], "$eins");
     assert_eq!(out["m.relates_to"]["key"], "🦆");
 }
@@ -147,21 +156,21 @@ fn polls_pass_with_their_answers_and_their_end() {
         },
     });
     assert_eq!(
-        carried("org.matrix.msc3381.poll.start", start.clone()),
+        translated("org.matrix.msc3381.poll.start", start.clone()),
         start
     );
     let response = |event: &str| {
         json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": event },
                 "org.matrix.msc3381.poll.response": { "answers": ["a1"] } })
     };
-    let out = carried("org.matrix.msc3381.poll.response", response("$poll"));
+    let out = translated("org.matrix.msc3381.poll.response", response("$poll"));
     assert_eq!(out["m.relates_to"]["event_id"], "$umfrage");
     assert_eq!(
         out["org.matrix.msc3381.poll.response"]["answers"],
         json!(["a1"])
     );
     let lost = to_sam("org.matrix.msc3381.poll.response", &response("$gone"));
-    assert_eq!(lost, Err(CannotCarry::PollTarget));
+    assert_eq!(lost, Err(TranslateError::PollTarget));
 }
 
 #[test]
@@ -184,13 +193,13 @@ fn what_refers_to_something_forgotten_goes_without_it_and_its_sender_is_told() {
         json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$gone", "key": "x" } });
     assert_eq!(
         to_sam("m.reaction", &reaction),
-        Err(CannotCarry::ReactionTarget)
+        Err(TranslateError::ReactionTarget)
     );
 }
 
 #[test]
 fn people_are_named_as_they_are_known_on_the_other_side() {
-    let out = carried(
+    let out = translated(
         "m.room.message",
         json!({
             "msgtype": "m.text",
@@ -214,51 +223,54 @@ fn people_are_named_as_they_are_known_on_the_other_side() {
 #[test]
 fn what_cannot_cross_is_refused_with_words() {
     for (kind, content, why) in [
-        ("m.beacon", json!({ "x": 1 }), CannotCarry::LiveLocation),
+        ("m.beacon", json!({ "x": 1 }), TranslateError::LiveLocation),
         (
             "org.matrix.msc4075.rtc.notification",
             json!({ "x": 1 }),
-            CannotCarry::RoomCall,
+            TranslateError::MatrixRtc,
         ),
         (
             "m.key.verification.start",
             json!({ "x": 1 }),
-            CannotCarry::Verification,
+            TranslateError::Verification,
         ),
         (
             "m.room.message",
             json!({ "msgtype": "m.key.verification.request", "body": "" }),
-            CannotCarry::Verification,
+            TranslateError::Verification,
         ),
         (
             "m.room.message",
             json!({ "msgtype": "m.text", "body": "x".repeat(70_000) }),
-            CannotCarry::TooLong,
+            TranslateError::TooLong,
         ),
         (
             "m.room.message",
             json!(["no", "object"]),
-            CannotCarry::Malformed,
+            TranslateError::Malformed,
         ),
     ] {
         assert_eq!(to_sam(kind, &content), Err(why), "{kind}");
-        assert!(why.words().len() > 40, "{why:?}");
+        assert!(why.notice_text().len() > 40, "{why:?}");
     }
     let mut deep = json!(1);
     for _ in 0..120 {
         deep = json!([deep]);
     }
     let deep = json!({ "body": deep });
-    assert_eq!(to_sam("m.room.message", &deep), Err(CannotCarry::TooDeep));
+    assert_eq!(
+        to_sam("m.room.message", &deep),
+        Err(TranslateError::TooDeep)
+    );
     // Nothing is left of what was redacted.
     assert_eq!(to_sam("m.room.message", &json!({})), Ok(None));
 }
 
 #[test]
 fn names_and_topics_of_rooms_name_nobody() {
-    let out = with_passage(Way::ToSam, true, |passage| {
+    let out = with_context(Direction::ToSam, true, |context| {
         let topic = format!("{ALICE} and friends");
-        carry_text(&topic, passage, &Names::default(), TOPIC_AT_MOST)
+        translate_room_text(&topic, context, &Names::default(), TOPIC_CHARS_MAX)
     });
     assert_eq!(out.as_deref(), Some("@Kim and friends"));
 }
@@ -267,8 +279,8 @@ fn names_and_topics_of_rooms_name_nobody() {
 fn what_comes_back_is_named_the_other_way_round() {
     let content = json!({ "msgtype": "m.text", "body": format!("{SAMUEL} to {GHOST}"),
                           "m.mentions": { "user_ids": [GHOST] } });
-    let out = with_passage(Way::ToAlice, true, |passage| {
-        carry("m.room.message", &content, passage)
+    let out = with_context(Direction::ToAlice, true, |context| {
+        translate("m.room.message", &content, context)
             .unwrap()
             .unwrap()
             .content

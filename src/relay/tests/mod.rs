@@ -1,4 +1,4 @@
-//! What is carried, how, and what never comes out.
+//! What is translated, how, and what never comes out.
 
 mod altered;
 mod calls;
@@ -10,14 +10,17 @@ mod real;
 use serde_json::Value;
 
 use super::{
-    CannotCarry, Carried, carry,
-    oracle::{ALICE, GHOST, SAM, SAMUEL, Way, with_passage},
+    TranslateError, Translated,
+    oracle::{ALICE, Direction, GHOST, SAM, SAMUEL, with_context},
+    translate,
 };
 
-pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Carried>, CannotCarry> {
-    with_passage(Way::ToSam, true, |passage| carry(kind, content, passage))
+pub(super) fn to_sam(kind: &str, content: &Value) -> Result<Option<Translated>, TranslateError> {
+    with_context(Direction::ToSam, true, |context| {
+        translate(kind, content, context)
+    })
 }
 
-pub(super) fn carried(kind: &str, content: Value) -> Value {
+pub(super) fn translated(kind: &str, content: Value) -> Value {
     to_sam(kind, &content).unwrap().unwrap().content
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SAM, SAMUEL, carried};
+use super::{SAM, SAMUEL, translated};
 
 fn file(name: &str) -> Value {
     json!({
@@ -227,11 +227,11 @@ pub(super) fn calls() -> Vec<(&'static str, Value)> {
 #[test]
 fn what_names_nobody_passes_unchanged_but_for_who_and_which_event() {
     for (kind, content) in messages() {
-        let mut there = content.to_string().replace(SAM, SAMUEL);
-        for (here, counterpart) in [("$one", "$eins"), ("$two", "$zwei"), ("$poll", "$umfrage")] {
-            there = there.replace(here, counterpart);
+        let mut expected = content.to_string().replace(SAM, SAMUEL);
+        for (source, target) in [("$one", "$eins"), ("$two", "$zwei"), ("$poll", "$umfrage")] {
+            expected = expected.replace(source, target);
         }
-        let there: Value = serde_json::from_str(&there).unwrap();
-        assert_eq!(carried(kind, content), there, "{kind}");
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        assert_eq!(translated(kind, content), expected, "{kind}");
     }
 }

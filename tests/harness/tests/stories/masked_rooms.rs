@@ -293,8 +293,8 @@ async fn a_conversation_is_not_led_to_where_others_are() -> Result<()> {
     trap.invites(&story.ghost).await?;
     trap.sees_join(&story.ghost).await?;
     trap.sees_leave(&story.ghost).await?;
-    chat.sees_part("was replaced by another one").await?;
-    sams.sees_part("was replaced by another one").await?;
+    chat.sees_part("was upgraded").await?;
+    sams.sees_part("was upgraded").await?;
     chat.says("we are still alone").await?;
     sams.sees("we are still alone").await?;
     sams.says("so we are").await?;
@@ -320,10 +320,8 @@ async fn whoever_forgets_to_invite_a_ghost_is_told_and_can_do_so_later() -> Resu
     let control_room = story.world.control_room(&story.alice).await?;
     let new = upgrades(&story.alice, &chat).await?;
     // Nobody can say anything in the old room.
-    control_room
-        .sees_part("was replaced by another one")
-        .await?;
-    sams.sees_part("was replaced by another one").await?;
+    control_room.sees_part("was upgraded").await?;
+    sams.sees_part("was upgraded").await?;
     new.invites(&story.ghost).await?;
     new.sees_join(&story.ghost).await?;
     // Who is in brings the others.

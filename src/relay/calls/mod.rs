@@ -1,28 +1,33 @@
-//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"): their events are carried,
-//! what people say in them goes directly from one to the other.
+//! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"). Their events are forwarded;
+//! what people say goes directly from one to the other.
 //!
-//! Every content is written anew from the fields that the spec knows. With
-//! [`super::Passage::hide_addresses`] only candidates of relays pass ([`super::sdp`]).
+//! Every content is built from the fields that the spec knows. With
+//! [`super::Context::hide_addresses`] only
+//! candidates of relays pass ([`sdp`]).
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{carried::CannotCarry, pseudonym, scrub::Scrubber, sdp};
+mod pseudonym;
+mod sdp;
 
-/// As many candidates are taken from one event.
-const CANDIDATES: usize = 100;
-/// As many streams.
-const STREAMS: usize = 50;
+use super::{outcome::TranslateError, scrub::Scrubber};
+pub(crate) use sdp::is_complete;
 
-/// The part of an event type behind its namespace, if it is one of a call.
-pub(super) fn kind(event_type: &str) -> Option<&str> {
+/// Maximum number of candidates in one event.
+const CANDIDATES_MAX: usize = 100;
+/// Maximum number of streams in one event.
+const STREAMS_MAX: usize = 50;
+
+/// Returns the event type without its namespace, if it is one of a call.
+pub(crate) fn kind(event_type: &str) -> Option<&str> {
     ["m.call.", "org.matrix.call."]
         .into_iter()
         .find_map(|namespace| event_type.strip_prefix(namespace))
 }
 
-/// Whether candidates of a relay are in a call's event.
+/// Whether a call event has candidates of a relay.
 pub fn has_relay(content: &Value) -> bool {
     let descriptions = ["offer", "answer", "description"];
     let mut descriptions = descriptions
@@ -33,8 +38,8 @@ pub fn has_relay(content: &Value) -> bool {
         || candidates.any(|it| it["candidate"].as_str().is_some_and(sdp::has_relay))
 }
 
-/// Lets an offer count from when it was made: what rings only after it has waited somewhere does so
-/// for as long as the caller waits, or not at all.
+/// Shortens the lifetime of an offer by its age, so that a call that was delayed rings only as long
+/// as the caller waits, or not at all.
 pub fn ages(event_type: &str, content: &mut Value, by: Duration) {
     let offers = matches!(kind(event_type), Some("invite" | "negotiate"));
     if let Some(lifetime) = content["lifetime"].as_u64().filter(|_| offers) {
@@ -43,16 +48,16 @@ pub fn ages(event_type: &str, content: &mut Value, by: Duration) {
     }
 }
 
-/// The content of a call's event as the other side may see it.
-pub(super) fn carry(
+/// Translates the content of a call event.
+pub(super) fn translate(
     scrub: &Scrubber<'_>,
     kind: &str,
     content: &Map<String, Value>,
-) -> Result<Option<Map<String, Value>>, CannotCarry> {
-    // Whatever is in them.
+) -> Result<Option<Map<String, Value>>, TranslateError> {
+    // These are not translated, whatever is in them.
     match kind {
-        "replaces" => return Err(CannotCarry::CallTransfer),
-        // Who it is that speaks is what is not to be said.
+        "replaces" => return Err(TranslateError::CallTransfer),
+        // It says who the caller is, which is the secret.
         "asserted_identity" | "asserted_identity.v3" => return Ok(None),
         _ => {}
     }
@@ -72,27 +77,31 @@ pub(super) fn carry(
             out.insert("candidates".to_owned(), candidates);
         }
         "select_answer" => {
-            let selected = content.get("selected_party_id").and_then(Value::as_str);
-            let selected = selected.and_then(|id| pseudonym::of_another(scrub.passage, id));
-            let selected = selected.ok_or(CannotCarry::Malformed)?;
+            let selected = content
+                .get("selected_party_id")
+                .and_then(Value::as_str)
+                .and_then(|id| pseudonym::of_another(scrub.context, id))
+                .ok_or(TranslateError::Malformed)?;
             out.insert("selected_party_id".to_owned(), selected.into());
         }
         "hangup" | "reject" => {}
         "sdp_stream_metadata_changed" => {}
-        _ => return Err(CannotCarry::RoomCall),
+        _ => return Err(TranslateError::MatrixRtc),
     }
     Ok(Some(out))
 }
 
-/// What most of them have.
+/// Translates the fields that most call events have.
 fn common(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     out: &mut Map<String, Value>,
-) -> Result<(), CannotCarry> {
-    let call = content.get("call_id").and_then(Value::as_str);
-    let call = call.filter(|id| !id.is_empty() && id.len() <= 255);
-    let call = call.ok_or(CannotCarry::Malformed)?;
+) -> Result<(), TranslateError> {
+    let call = content
+        .get("call_id")
+        .and_then(Value::as_str)
+        .filter(|id| !id.is_empty() && id.len() <= 255)
+        .ok_or(TranslateError::Malformed)?;
     out.insert("call_id".to_owned(), scrub.text(call).into());
     for name in ["version", "lifetime"] {
         match content.get(name) {
@@ -111,14 +120,15 @@ fn common(
         out.insert("reason".to_owned(), scrub.text(reason).into());
     }
     let party = content.get("party_id").and_then(Value::as_str);
-    if let Some(party) = party.and_then(|id| pseudonym::own(scrub.passage, id)) {
+    if let Some(party) = party.and_then(|id| pseudonym::own(scrub.context, id)) {
         out.insert("party_id".to_owned(), party.into());
     }
     if let Some(able) = content.get("capabilities").and_then(Value::as_object) {
-        let able = able.iter().filter(|(_, value)| value.is_boolean());
-        let able = able.filter(|(name, _)| name.len() <= 64 && !scrub.tells(name));
         let able: Map<String, Value> = able
-            .take(STREAMS)
+            .iter()
+            .filter(|(_, value)| value.is_boolean())
+            .filter(|(name, _)| name.len() <= 64 && !scrub.finds_identifier(name))
+            .take(STREAMS_MAX)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         out.insert("capabilities".to_owned(), able.into());
@@ -134,11 +144,11 @@ fn common(
     Ok(())
 }
 
-/// What each stream is for, by the ids that browsers make up for them.
+/// Translates the metadata of streams, by the ids that browsers generate for them.
 fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
     let mut out = Map::new();
-    for (id, about) in streams.iter().take(STREAMS) {
-        if id.len() > 255 || scrub.tells(id) {
+    for (id, about) in streams.iter().take(STREAMS_MAX) {
+        if id.len() > 255 || scrub.finds_identifier(id) {
             continue;
         }
         let mut stream = Map::new();
@@ -151,8 +161,8 @@ fn streams(scrub: &Scrubber<'_>, streams: &Map<String, Value>) -> Value {
             }
         }
         let user = about["user_id"].as_str();
-        if let Some(person) = user.and_then(|user| scrub.passage.person(user)) {
-            stream.insert("user_id".to_owned(), person.there.as_str().into());
+        if let Some(alias) = user.and_then(|user| scrub.context.alias_of(user)) {
+            stream.insert("user_id".to_owned(), alias.target.as_str().into());
         }
         out.insert(id.clone(), stream.into());
     }
@@ -163,13 +173,15 @@ fn invitee(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     out: &mut Map<String, Value>,
-) -> Result<(), CannotCarry> {
+) -> Result<(), TranslateError> {
     let Some(invitee) = content.get("invitee").and_then(Value::as_str) else {
         return Ok(());
     };
-    let person = scrub.passage.person(invitee);
-    let person = person.ok_or(CannotCarry::CallTransfer)?;
-    out.insert("invitee".to_owned(), person.there.as_str().into());
+    let alias = scrub
+        .context
+        .alias_of(invitee)
+        .ok_or(TranslateError::CallTransfer)?;
+    out.insert("invitee".to_owned(), alias.target.as_str().into());
     Ok(())
 }
 
@@ -178,33 +190,34 @@ fn description(
     content: &Map<String, Value>,
     name: &str,
     out: &mut Map<String, Value>,
-) -> Result<(), CannotCarry> {
-    let described = content.get(name).ok_or(CannotCarry::Malformed)?;
-    let sdp = described["sdp"].as_str().ok_or(CannotCarry::Malformed)?;
-    if sdp.len() > sdp::LONGEST {
-        return Err(CannotCarry::TooLong);
+) -> Result<(), TranslateError> {
+    let described = content.get(name).ok_or(TranslateError::Malformed)?;
+    let sdp = described["sdp"].as_str().ok_or(TranslateError::Malformed)?;
+    if sdp.len() > sdp::SDP_BYTES_MAX {
+        return Err(TranslateError::TooLong);
     }
     let kind = match described["type"].as_str() {
         Some(kind @ ("offer" | "answer" | "pranswer" | "rollback")) => kind,
-        _ => return Err(CannotCarry::Malformed),
+        _ => return Err(TranslateError::Malformed),
     };
     let sdp = sdp::description(scrub, sdp);
     out.insert(name.to_owned(), json!({ "type": kind, "sdp": sdp }));
     Ok(())
 }
 
-/// The candidates that pass; `None` when nothing is left to say.
+/// Translates candidates; `None` if none passes.
 fn candidates(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Value> {
     let all = content.get("candidates").and_then(Value::as_array)?;
     let mut out = Vec::new();
-    for one in all.iter().take(CANDIDATES) {
+    for one in all.iter().take(CANDIDATES_MAX) {
         let Some(line) = one["candidate"].as_str().filter(|line| line.len() <= 1024) else {
             continue;
         };
-        // An empty one says that no more come.
-        let line = match line.is_empty() {
-            true => Some(String::new()),
-            false => sdp::candidate(scrub, line),
+        // An empty candidate marks the end.
+        let line = if line.is_empty() {
+            Some(String::new())
+        } else {
+            sdp::candidate(scrub, line)
         };
         let Some(line) = line else { continue };
         let mut candidate = Map::new();

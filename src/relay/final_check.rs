@@ -1,33 +1,34 @@
-//! The last look at what is about to leave.
+//! The final check of what is about to be sent.
 //!
-//! Everything was searched before; this decodes once more what goes out, by other code, and strikes
-//! out whole strings. It has nothing to do unless something before it failed.
+//! Everything was searched before. This decodes it once more, with other code, and redacts whole
+//! strings. It finds nothing unless something before it failed.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::{
-    html_pieces::{Piece, pieces},
-    passage::Passage,
-    scrub::STRUCK,
+    context::Context,
+    html::pieces::{Piece, pieces},
+    scrub::REDACTED,
 };
 use crate::text::is_invisible;
 
-/// In as many forms is a string looked at.
-const FORMS: usize = 24;
+/// Maximum number of decoded forms of a string that are searched.
+const CHECKED_FORMS_MAX: usize = 24;
 
-pub(super) struct Gate {
+/// Searches for the identifiers of one translation.
+pub(super) struct FinalCheck {
     needles: Vec<String>,
 }
 
-impl Gate {
-    pub(super) fn of(passage: &Passage<'_>) -> Self {
-        let room = passage.here.as_str().to_lowercase();
+impl FinalCheck {
+    pub(super) fn of(context: &Context<'_>) -> Self {
+        let room = context.source.as_str().to_lowercase();
         let mut needles = vec![format!("roomid/{}", room.trim_start_matches('!')), room];
-        let others = passage.people.iter().filter(|p| p.here != p.there);
-        let mut users: Vec<&str> = others.map(|p| p.here.as_str()).collect();
-        if passage.person(passage.sender.as_str()).is_none() {
-            users.push(passage.sender.as_str());
+        let others = context.aliases.iter().filter(|p| p.source != p.target);
+        let mut users: Vec<&str> = others.map(|p| p.source.as_str()).collect();
+        if context.alias_of(context.sender.as_str()).is_none() {
+            users.push(context.sender.as_str());
         }
         for user in users {
             let user = user.to_lowercase();
@@ -37,33 +38,33 @@ impl Gate {
         Self { needles }
     }
 
-    /// Strikes out what names somebody, and says how many strings that were.
-    pub(super) fn strike(&self, value: &mut Value) -> usize {
+    /// Redacts strings with an identifier in them. Returns how many there were.
+    pub(super) fn redact(&self, value: &mut Value) -> usize {
         match value {
-            Value::String(text) if self.tells(text) => {
-                STRUCK.clone_into(text);
+            Value::String(text) if self.finds_identifier(text) => {
+                REDACTED.clone_into(text);
                 1
             }
-            Value::Array(values) => values.iter_mut().map(|value| self.strike(value)).sum(),
+            Value::Array(values) => values.iter_mut().map(|value| self.redact(value)).sum(),
             Value::Object(fields) => {
                 let all: Map<String, Value> = std::mem::take(fields);
-                let mut struck = 0;
+                let mut redacted = 0;
                 for (key, mut value) in all {
-                    if self.tells(&key) {
-                        struck += 1;
+                    if self.finds_identifier(&key) {
+                        redacted += 1;
                         continue;
                     }
-                    struck += self.strike(&mut value);
+                    redacted += self.redact(&mut value);
                     fields.insert(key, value);
                 }
-                struck
+                redacted
             }
             _ => 0,
         }
     }
 
-    /// Whether somebody is named in `text`, as it is or decoded, in whatever order.
-    pub(super) fn tells(&self, text: &str) -> bool {
+    /// Whether `text` has an identifier, as it is or decoded, in any order.
+    pub(super) fn finds_identifier(&self, text: &str) -> bool {
         let mut forms = vec![text.to_owned()];
         let mut at = 0;
         while let Some(form) = forms.get(at).cloned() {
@@ -71,11 +72,13 @@ impl Gate {
             if self.named_in(&form) {
                 return true;
             }
-            if forms.len() >= FORMS || !form.bytes().any(|b| matches!(b, b'%' | b'&' | b'<')) {
+            if forms.len() >= CHECKED_FORMS_MAX
+                || !form.bytes().any(|b| matches!(b, b'%' | b'&' | b'<'))
+            {
                 continue;
             }
             let percent = percent_decode_str(&form).decode_utf8_lossy().into_owned();
-            // With a tag longer than anybody writes it is no HTML, but text with a sign in it.
+            // An overlong tag is not HTML but a text with a < in it.
             let (html, entities) = (in_html(&form), in_html(&form.replace(['<', '>'], " ")));
             for next in [Some(percent), html, entities].into_iter().flatten() {
                 if !forms.contains(&next) {
@@ -99,7 +102,7 @@ impl Gate {
     }
 }
 
-/// What a reader of HTML would find in the text, in its text and its attributes.
+/// Returns what a text says when it is read as HTML: its text and the values of its attributes.
 fn in_html(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut attributes = String::new();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ruma::{EventId, RoomId, ServerName, UserId};
 
-/// What stays as it is within an identifier in a link.
+/// The characters that are not percent-encoded in an identifier in a link.
 const IN_LINK: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -20,10 +20,10 @@ const TO: &str = "matrix.to/#/";
 const SCHEME: &str = "matrix:";
 const KINDS: [&str; 5] = ["u/", "user/", "r/", "room/", "roomid/"];
 
-/// Where links stand in a text, in order.
-pub(super) fn links(text: &str) -> Vec<Range<usize>> {
+/// Returns the links in a text, in order.
+pub(in crate::relay) fn links(text: &str) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
-    // Nearly all text has none.
+    // Most texts have none.
     if !text.bytes().any(|b| b == b':' || b == b'#') {
         return out;
     }
@@ -42,7 +42,7 @@ pub(super) fn links(text: &str) -> Vec<Range<usize>> {
     out
 }
 
-/// The next link at or after `at`: where it starts, and where its target starts.
+/// Returns the next link at or after `at`: its start, and the start of its target.
 fn next_link(lower: &str, at: usize) -> Option<(usize, usize)> {
     let to = lower[at..].find(TO).map(|found| {
         let before = &lower[at..at + found];
@@ -63,16 +63,16 @@ fn next_link(lower: &str, at: usize) -> Option<(usize, usize)> {
     [to, scheme].into_iter().flatten().min()
 }
 
-/// Whether a whole string is a link into Matrix, of these two kinds or of a client's own.
-pub(super) fn is_link(uri: &str) -> bool {
+/// Whether a whole string is a link into Matrix, of these two kinds or a client's own.
+pub(in crate::relay) fn is_link(uri: &str) -> bool {
     links(uri).first().is_some_and(|link| link.start == 0)
         || ["/#/user/", "/#/room/"]
             .iter()
             .any(|path| uri.contains(path))
 }
 
-/// The event that a link leads to.
-pub(super) fn event_in(link: &str) -> Option<String> {
+/// Returns the event that a link leads to.
+pub(in crate::relay) fn event_in(link: &str) -> Option<String> {
     let path = link.split('?').next().unwrap_or_default();
     let path = percent_decode_str(path).decode_utf8().ok()?;
     if let Some(start) = path.find("/$") {
@@ -86,13 +86,13 @@ pub(super) fn event_in(link: &str) -> Option<String> {
     None
 }
 
-/// A link to a person.
-pub(super) fn to_user(user: &UserId) -> String {
+/// Returns a link to a user.
+pub(in crate::relay) fn to_user(user: &UserId) -> String {
     format!("https://matrix.to/#/{}", encode(user.as_str()))
 }
 
-/// A link to a room, or to an event in it.
-pub(super) fn to_room(room: &RoomId, event: Option<&EventId>) -> String {
+/// Returns a link to a room, or to an event in it.
+pub(in crate::relay) fn to_room(room: &RoomId, event: Option<&EventId>) -> String {
     let mut link = format!("https://matrix.to/#/{}", encode(room.as_str()));
     if let Some(event) = event {
         link.push('/');
@@ -105,8 +105,8 @@ fn encode(id: &str) -> String {
     utf8_percent_encode(id, IN_LINK).to_string()
 }
 
-/// The link without the hint that `server` knows the room; `None` if it has none.
-pub(super) fn without_via(link: &str, server: &ServerName) -> Option<String> {
+/// Returns the link without the hint (`via`) that `server` is in the room; `None` if it has none.
+pub(in crate::relay) fn without_via(link: &str, server: &ServerName) -> Option<String> {
     let (path, query) = link.split_once('?')?;
     let is_via = |pair: &&str| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -118,8 +118,9 @@ pub(super) fn without_via(link: &str, server: &ServerName) -> Option<String> {
     if kept.len() == pairs.len() {
         return None;
     }
-    Some(match kept.is_empty() {
-        true => path.to_owned(),
-        false => format!("{path}?{}", kept.join("&")),
+    Some(if kept.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", kept.join("&"))
     })
 }

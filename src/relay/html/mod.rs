@@ -1,30 +1,33 @@
 //! `formatted_body` and its like.
 //!
-//! What is written is only what the Matrix spec lists; whatever else stood there, comments and
-//! attributes of a client's own included, stays behind. Text is searched across tags, so that no
-//! name gets through in parts.
+//! Only tags and attributes that the Matrix spec lists are written; comments and a client's own
+//! attributes are dropped. Text is searched across tags, so that no identifier gets through in
+//! parts.
+
+pub(super) mod attributes;
+pub(super) mod pieces;
 
 use super::{
-    html_attributes::{attributes, carried, is_block, is_hidden, is_scheme, is_void},
-    html_pieces::{Piece, pieces},
-    link,
-    scrub::{Instead, STRUCK, Scrubber},
+    identifiers::link,
+    scrub::{REDACTED, Replacement, Scrubber},
 };
+use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
+use pieces::{Piece, pieces};
 
 /// Maximum nesting depth of HTML elements, as in the specification.
-const DEPTH_AT_MOST: usize = 100;
+const HTML_DEPTH_MAX: usize = 100;
 
-/// As many mentions are looked for in the plain text.
-const RENAMED_AT_MOST: usize = 50;
+/// Maximum number of mentions that are looked for in the plain text.
+const RENAMED_MENTIONS_MAX: usize = 50;
 
 /// HTML for the other room.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Html {
     /// The HTML.
     pub(super) html: String,
-    /// What the links to people said, and what they say now: the plain text says it too.
+    /// The former and the new texts of links to people, which the plain text repeats.
     pub(super) renamed: Vec<(String, String)>,
-    /// Whether the message that it replies to stood in it.
+    /// Whether it quoted the message that it replies to.
     pub(super) quoted: bool,
 }
 
@@ -35,13 +38,13 @@ enum Out {
     Person(usize),
 }
 
-/// The HTML alone.
+/// Translates HTML and returns only the HTML.
 pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
-    carry(scrub, html).map_or_else(|| STRUCK.to_owned(), |carried| carried.html)
+    translate(scrub, html).map_or_else(|| REDACTED.to_owned(), |translated| translated.html)
 }
 
-/// Translates HTML; `None` if there is no sense in it.
-pub(super) fn carry(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
+/// Translates HTML. Returns `None` if no person could have written it.
+pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
     let mut page = Page {
         scrub,
         out: Vec::new(),
@@ -65,14 +68,14 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Takes from the pieces what is carried.
+    /// Takes the allowed tags and the text from the pieces.
     fn take(&mut self, pieces: &[Piece]) {
         let mut at = 0;
         while let Some(piece) = pieces.get(at) {
             at += 1;
             match piece {
                 Piece::Text(text) => self.out.push(Out::Text(text.clone())),
-                Piece::Close(tag) => self.out.extend(carried(tag).map(Out::Close)),
+                Piece::Close(tag) => self.out.extend(allowed_tag(tag).map(Out::Close)),
                 Piece::Open(tag, _) if is_hidden(tag) => {
                     self.quoted |= tag == "mx-reply";
                     let end = Piece::Close(tag.clone());
@@ -90,11 +93,11 @@ impl Page<'_> {
     }
 
     fn take_tag(&mut self, tag: &str, all: &[(String, String)]) {
-        let Some(tag) = carried(tag) else { return };
+        let Some(tag) = allowed_tag(tag) else { return };
         let attributes = attributes(self.scrub, tag, all);
         let has = |name: &str| attributes.iter().any(|(it, _)| *it == name);
         if tag == "img" && !has("src") {
-            // What stands for a picture that cannot be shown.
+            // The text in place of a picture that cannot be shown.
             let words = ["alt", "title"].into_iter().find_map(|name| {
                 let (_, value) = attributes.iter().find(|(it, _)| *it == name)?;
                 Some(value.clone())
@@ -105,7 +108,7 @@ impl Page<'_> {
         self.out.push(Out::Open(tag, attributes));
     }
 
-    /// Takes a link, and says how many of the pieces after it are done with.
+    /// Takes a link. Returns how many of the pieces after it were taken too.
     fn take_link(&mut self, attributes: &[(String, String)], after: &[Piece]) -> usize {
         let href = attributes.iter().find(|(name, _)| name == "href");
         let Some((_, href)) = href.filter(|(_, href)| is_scheme(href.trim())) else {
@@ -113,16 +116,16 @@ impl Page<'_> {
         };
         let uri = match self.scrub.href(href) {
             None => href.trim().to_owned(),
-            Some(Instead::Link(uri)) => uri,
-            Some(Instead::Words(_)) => return 0,
-            Some(Instead::Person(person)) => return self.take_person(person, after),
+            Some(Replacement::Link(uri)) => uri,
+            Some(Replacement::Words(_)) => return 0,
+            Some(Replacement::Person(person)) => return self.take_person(person, after),
         };
         self.out.push(Out::Open("a", vec![("href", uri)]));
         0
     }
 
-    /// Takes a link to a person. What the link said goes: it may be a name that they have only in
-    /// the room it comes from.
+    /// Takes a link to a person, without its text: that may be a name which they have only in the
+    /// source room.
     fn take_person(&mut self, person: usize, after: &[Piece]) -> usize {
         self.out.push(Out::Person(person));
         let mut said = String::new();
@@ -131,7 +134,7 @@ impl Page<'_> {
                 Piece::Text(text) => said.push_str(text),
                 Piece::Close(tag) if tag == "a" => {
                     let mention = self.scrub.mention(person);
-                    if self.renamed.len() < RENAMED_AT_MOST && said.trim() != mention {
+                    if self.renamed.len() < RENAMED_MENTIONS_MAX && said.trim() != mention {
                         let said = said.trim().to_owned();
                         self.renamed.push((said, mention.to_owned()));
                     }
@@ -145,7 +148,7 @@ impl Page<'_> {
         0
     }
 
-    /// Replaces what the text says, read without its tags.
+    /// Replaces identifiers in the text, read without its tags.
     fn scrub_text(&mut self) {
         let all: String = self
             .out
@@ -161,7 +164,7 @@ impl Page<'_> {
         }
         let mut next = 0;
         let mut out = Vec::with_capacity(self.out.len());
-        // The link and the code that a piece stands in: there is no place for a link in them.
+        // The open links and code blocks: no link can be put into them.
         let mut inside: Vec<&'static str> = Vec::new();
         let mut start = 0;
         for piece in std::mem::take(&mut self.out) {
@@ -180,17 +183,17 @@ impl Page<'_> {
             };
             let end = start + text.len();
             let mut at = start;
-            while let Some((range, instead)) = replacements.get(next)
+            while let Some((range, replacement)) = replacements.get(next)
                 && range.start < end
             {
                 let from = range.start.max(at);
                 out.push(Out::Text(text[at - start..from - start].to_owned()));
                 if range.start >= start {
-                    self.place(&mut out, instead, inside.is_empty());
+                    self.place(&mut out, replacement, inside.is_empty());
                 }
                 at = range.end.min(end);
                 if range.end > end {
-                    // The rest of it stands in the next piece.
+                    // The rest of it is in the next piece.
                     break;
                 }
                 next += 1;
@@ -201,25 +204,24 @@ impl Page<'_> {
         self.out = out;
     }
 
-    fn place(&self, out: &mut Vec<Out>, instead: &Instead, links: bool) {
-        match instead {
-            Instead::Person(person) if links => out.push(Out::Person(*person)),
-            Instead::Person(person) => {
+    fn place(&self, out: &mut Vec<Out>, replacement: &Replacement, links: bool) {
+        match replacement {
+            Replacement::Person(person) if links => out.push(Out::Person(*person)),
+            Replacement::Person(person) => {
                 out.push(Out::Text(self.scrub.mention(*person).to_owned()));
             }
-            // Without its scheme, as people write it, it would lead to somewhere on the client's own
-            // server.
-            Instead::Link(uri) if links && is_scheme(uri) => {
+            // Without a scheme, as people write it, it would lead to the client's own server.
+            Replacement::Link(uri) if links && is_scheme(uri) => {
                 out.push(Out::Open("a", vec![("href", uri.clone())]));
                 out.push(Out::Text(uri.clone()));
                 out.push(Out::Close("a"));
             }
-            Instead::Link(uri) => out.push(Out::Text(uri.clone())),
-            Instead::Words(words) => out.push(Out::Text((*words).to_owned())),
+            Replacement::Link(uri) => out.push(Out::Text(uri.clone())),
+            Replacement::Words(words) => out.push(Out::Text((*words).to_owned())),
         }
     }
 
-    /// Writes it, well-formed.
+    /// Writes well-formed HTML.
     fn write(&self) -> String {
         let mut html = String::new();
         let mut open: Vec<&'static str> = Vec::new();
@@ -227,7 +229,7 @@ impl Page<'_> {
             match piece {
                 Out::Text(text) => escape(&mut html, text),
                 Out::Person(person) => {
-                    // As does a mention, which is a link.
+                    // A mention is a link too.
                     close(&mut html, &mut open, "a");
                     self.write_person(&mut html, *person);
                 }
@@ -236,7 +238,7 @@ impl Page<'_> {
                     if *tag == "a" {
                         close(&mut html, &mut open, "a");
                     }
-                    if open.len() < DEPTH_AT_MOST {
+                    if open.len() < HTML_DEPTH_MAX {
                         write_tag(&mut html, tag, attributes);
                         if !is_void(tag) {
                             open.push(tag);
@@ -253,16 +255,16 @@ impl Page<'_> {
     }
 
     fn write_person(&self, html: &mut String, person: usize) {
-        let Some(there) = self.scrub.passage.people.get(person) else {
+        let Some(alias) = self.scrub.context.aliases.get(person) else {
             return;
         };
-        write_tag(html, "a", &[("href", link::to_user(&there.there))]);
+        write_tag(html, "a", &[("href", link::to_user(&alias.target))]);
         escape(html, self.scrub.mention(person));
         write_end(html, "a");
     }
 }
 
-/// Ends the innermost such tag, and all that were left open in it.
+/// Closes the innermost such tag, and all tags that are open in it.
 fn close(html: &mut String, open: &mut Vec<&'static str>, tag: &str) {
     let Some(at) = open.iter().rposition(|it| *it == tag) else {
         return;

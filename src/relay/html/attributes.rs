@@ -1,9 +1,9 @@
-//! Which tags and attributes are carried: those of the Matrix spec ("m.room.message msgtypes",
-//! v1.19), and the older ones that clients still send.
+//! The tags and attributes that are translated: those of the Matrix spec ("m.room.message
+//! msgtypes", v1.19), and the older ones that clients still send.
 
-use super::scrub::{Scrubber, is_content};
+use super::super::scrub::{Scrubber, is_content};
 
-/// The tags that are carried, with their contents.
+/// The tags that are written, with their contents.
 const TAGS: [&str; 40] = [
     "a",
     "b",
@@ -78,12 +78,12 @@ const BLOCKS: [&str; 22] = [
     "ul",
 ];
 
-/// The tag's own name, if it is carried.
-pub(super) fn carried(tag: &str) -> Option<&'static str> {
-    TAGS.iter().find(|carried| **carried == tag).copied()
+/// Returns the name of a tag, if it is allowed.
+pub(super) fn allowed_tag(tag: &str) -> Option<&'static str> {
+    TAGS.iter().find(|allowed| **allowed == tag).copied()
 }
 
-/// Whether what stands inside such a tag is dropped with it.
+/// Whether the contents of such a tag are dropped with it.
 pub(super) fn is_hidden(tag: &str) -> bool {
     HIDDEN.contains(&tag)
 }
@@ -98,7 +98,7 @@ pub(super) fn is_void(tag: &str) -> bool {
     matches!(tag, "br" | "hr" | "img")
 }
 
-/// The attributes of a tag that are carried. Links are looked at elsewhere.
+/// Returns the allowed attributes of a tag, translated. Links are translated elsewhere.
 pub(super) fn attributes(
     scrub: &Scrubber<'_>,
     tag: &str,
@@ -138,9 +138,11 @@ fn attribute(
         ("img", "alt") => Some(("alt", scrub.text(value))),
         ("img", "title") => Some(("title", scrub.text(value))),
         ("img", "data-mx-emoticon") => Some(("data-mx-emoticon", String::new())),
-        // Nothing is uploaded anew for it: what stands in its place is there to be read.
+        // No picture is uploaded again: its text takes its place.
         ("img", "src")
-            if is_content(value) && scrub.passage.is_at_home(value) && !scrub.tells(value) =>
+            if is_content(value)
+                && scrub.context.is_local_media(value)
+                && !scrub.finds_identifier(value) =>
         {
             Some(("src", value.to_owned()))
         }
@@ -158,19 +160,19 @@ fn language(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '#' | '-' | '_' | '.');
     value
         .split_ascii_whitespace()
-        .filter(|class| class.starts_with("language-") && !scrub.tells(class))
+        .filter(|class| class.starts_with("language-") && !scrub.finds_identifier(class))
         .find_map(|class| {
             (class.len() <= 64 && class.chars().all(allowed)).then(|| class.to_owned())
         })
 }
 
-/// Whether a link of this scheme is carried.
-pub(super) fn is_scheme(uri: &str) -> bool {
+/// Whether links of this scheme are allowed.
+pub(in crate::relay) fn is_scheme(uri: &str) -> bool {
     let scheme = uri.split(':').next().unwrap_or_default();
     [
         "https", "http", "ftp", "mailto", "magnet", "matrix", "geo", "tel", "xmpp",
     ]
     .iter()
-    .any(|carried| scheme.eq_ignore_ascii_case(carried))
+    .any(|allowed| scheme.eq_ignore_ascii_case(allowed))
         && uri.contains(':')
 }

@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Value, value::RawValue};
 
-/// The one way of encryption that we speak.
+/// The only encryption algorithm that we support.
 pub const MEGOLM: &str = "m.megolm.v1.aes-sha2";
 
-/// How often a room wants its Megolm session replaced (`m.room.encryption`).
+/// How often the Megolm sessions of a room are to be replaced (`m.room.encryption`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// After how long.
+    /// How long a session is used.
     pub period: Duration,
-    /// After how many messages.
+    /// Maximum number of messages in a session.
     pub messages: u64,
 }
 
@@ -26,55 +26,55 @@ impl Default for Rotation {
     }
 }
 
-/// What a room looks like from inside.
+/// The state of a room, as one of its members sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RoomView {
+pub struct RoomState {
     /// The room version (`m.room.create`); `1` when not given.
     pub version: String,
-    /// Who has a creator's power for ever (room version 12 on).
+    /// The users with a creator's unlimited power (room version 12 and later).
     pub creators: Vec<OwnedUserId>,
-    /// Whether messages must be encrypted, and how often keys change.
+    /// How often sessions are replaced, if messages must be encrypted.
     pub encryption: Option<Rotation>,
-    /// Messages are to be encrypted in a way that we do not know.
+    /// Whether messages must be encrypted with an algorithm that we do not support.
     pub foreign_encryption: bool,
     /// `m.room.history_visibility`; `shared` when not given.
     pub history_visibility: String,
     /// `m.room.join_rules`; `invite` when not given.
     pub join_rule: String,
-    /// The rooms whose members may come in uninvited, where the rule is `restricted`.
-    pub admits: Vec<String>,
-    /// Everybody's membership.
+    /// The rooms whose members may join uninvited if the join rule is `restricted`.
+    pub allowed_rooms: Vec<String>,
+    /// The membership of each user.
     pub members: BTreeMap<OwnedUserId, String>,
     /// Display names in this room.
     pub names: BTreeMap<OwnedUserId, String>,
-    /// The content of `m.room.power_levels`, if any.
+    /// The content of `m.room.power_levels`.
     pub power_levels: Option<Value>,
-    /// What the room is called.
-    pub name: Option<Box<Worded>>,
-    /// Its topic.
-    pub topic: Option<Box<Worded>>,
-    /// What it was made for (`type` of `m.room.create`), if not to talk: `m.space` and the like.
+    /// The name of the room.
+    pub name: Option<Box<RoomText>>,
+    /// The topic of the room.
+    pub topic: Option<Box<RoomText>>,
+    /// The `type` of `m.room.create`, which chats do not have: `m.space` and the like.
     pub room_type: Option<String>,
-    /// The room that has taken its place (`m.room.tombstone`).
+    /// The room that has replaced this one (`m.room.tombstone`).
     pub replaced_by: Option<OwnedRoomId>,
-    /// The room whose place it has taken (`m.room.create`).
+    /// The room that this one has replaced (`m.room.create`).
     pub predecessor: Option<OwnedRoomId>,
 }
 
-/// Words that somebody gave a room.
+/// A name or topic of a room, with its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worded {
-    /// Who.
+pub struct RoomText {
+    /// The author.
     pub by: OwnedUserId,
-    /// The words; empty if they were taken away.
+    /// The text; empty if it was removed.
     pub text: String,
 }
 
-impl RoomView {
-    /// Reads full state events, or the stripped ones of an invite. What is malformed counts as
+impl RoomState {
+    /// Reads full state events, or the stripped ones of an invite. Malformed fields count as
     /// absent: every field of every event is hostile.
     pub fn from_state<'a>(events: impl IntoIterator<Item = &'a RawValue>) -> Self {
-        let mut view = Self {
+        let mut state = Self {
             version: "1".to_owned(),
             history_visibility: "shared".to_owned(),
             join_rule: "invite".to_owned(),
@@ -82,10 +82,10 @@ impl RoomView {
         };
         for event in events {
             if let Ok(event) = serde_json::from_str::<Value>(event.get()) {
-                view.add(&event);
+                state.add(&event);
             }
         }
-        view
+        state
     }
 
     fn add(&mut self, event: &Value) {
@@ -132,11 +132,11 @@ impl RoomView {
                 }
                 let allow = content["allow"].as_array().into_iter().flatten();
                 let rooms = allow.filter_map(|one| one["room_id"].as_str());
-                self.admits = rooms.map(str::to_owned).collect();
+                self.allowed_rooms = rooms.map(str::to_owned).collect();
             }
             "m.room.power_levels" => self.power_levels = Some(content.clone()),
-            "m.room.name" => self.name = worded(event, "name"),
-            "m.room.topic" => self.topic = worded(event, "topic"),
+            "m.room.name" => self.name = room_text(event, "name"),
+            "m.room.topic" => self.topic = room_text(event, "topic"),
             "m.room.tombstone" => {
                 self.replaced_by = text("replacement_room").and_then(|room| room.try_into().ok());
             }
@@ -152,7 +152,7 @@ impl RoomView {
         self.room_type = content["type"].as_str().map(ToOwned::to_owned);
         let predecessor = content["predecessor"]["room_id"].as_str();
         self.predecessor = predecessor.and_then(|room| room.try_into().ok());
-        if !self.founders_rule() {
+        if !self.has_powerful_creators() {
             return;
         }
         let additional = content["additional_creators"].as_array();
@@ -164,20 +164,20 @@ impl RoomView {
         }
     }
 
-    /// Whether this room version gives its creators power for ever (MSC4289).
-    pub fn founders_rule(&self) -> bool {
+    /// Whether this room version gives its creators unlimited power (MSC4289).
+    pub fn has_powerful_creators(&self) -> bool {
         !matches!(
             self.version.as_str(),
             "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "10" | "11"
         )
     }
 
-    /// Whether this person has the power to invite others.
+    /// Whether this user has the power to invite others.
     pub fn may_invite(&self, user: &UserId) -> bool {
         self.power(user) >= self.level("invite", 0)
     }
 
-    /// Whether this person may send state of this type.
+    /// Whether this user may send state of this type.
     pub fn may_send_state(&self, user: &UserId, event_type: &str) -> bool {
         let default = self.level(
             "state_default",
@@ -206,22 +206,22 @@ impl RoomView {
             .unwrap_or(default)
     }
 
-    /// Who is joined.
+    /// Returns the users who have joined.
     pub fn joined(&self) -> impl Iterator<Item = &OwnedUserId> {
         self.with("join")
     }
 
-    /// Who is invited.
+    /// Returns the users who are invited.
     pub fn invited(&self) -> impl Iterator<Item = &OwnedUserId> {
         self.with("invite")
     }
 
-    /// Who can be meant by a message: joined or invited.
+    /// Returns the users who can read messages now or after accepting their invite.
     pub fn readers(&self) -> impl Iterator<Item = &OwnedUserId> {
         self.joined().chain(self.invited())
     }
 
-    /// Somebody's membership; `leave` when they were never here.
+    /// Returns the membership of a user; `leave` if they were never here.
     pub fn membership(&self, user: &UserId) -> &str {
         self.members.get(user).map_or("leave", String::as_str)
     }
@@ -244,9 +244,9 @@ fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-fn worded(event: &Value, field: &str) -> Option<Box<Worded>> {
+fn room_text(event: &Value, field: &str) -> Option<Box<RoomText>> {
     let by = event["sender"].as_str()?;
-    Some(Box::new(Worded {
+    Some(Box::new(RoomText {
         by: UserId::parse(by).ok()?,
         text: event["content"][field]
             .as_str()

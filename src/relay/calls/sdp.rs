@@ -1,26 +1,27 @@
-//! Session descriptions and candidates of calls (RFC 8866, RFC 8839), without what shows where
-//! somebody is.
+//! Session descriptions and candidates of calls (RFC 8866, RFC 8839), without network addresses of
+//! people.
 //!
-//! Only candidates of relays pass (`typ relay`): their address is the TURN server's. Each is written
-//! anew from the parts that are known, so that odd spacing and unknown extensions carry nothing.
+//! Only candidates of relays pass (`typ relay`): their address is the TURN server's. Each is built
+//! from its known parts, so that odd spacing and unknown extensions leak nothing.
 
 use std::net::IpAddr;
 
-use super::{pseudonym::digest, scrub::Scrubber};
+use super::{super::scrub::Scrubber, pseudonym::digest};
 
-/// The longest description, in bytes.
-pub(super) const LONGEST: usize = 40 * 1024;
+/// Maximum size of a description, in bytes.
+pub(super) const SDP_BYTES_MAX: usize = 40 * 1024;
 
 const NOWHERE: &str = "IN IP4 0.0.0.0";
 
-/// A description as the other side may see it.
+/// Translates a description.
 pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
-    let hide = scrub.passage.hide_addresses;
+    let hide = scrub.context.hide_addresses;
     let mut out = String::with_capacity(sdp.len());
     for line in sdp.lines().map(|line| line.trim_end_matches('\r')) {
-        let line = match hide {
-            true => hidden(scrub, line),
-            false => (!asserts_who(line)).then(|| scrub.text(line)),
+        let line = if hide {
+            hidden(scrub, line)
+        } else {
+            (!asserts_who(line)).then(|| scrub.text(line))
         };
         if let Some(line) = line {
             out.push_str(&line);
@@ -30,13 +31,13 @@ pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
     out
 }
 
-/// Whether a line has a provider's word on who somebody is (RFC 8827), which no search reads.
+/// Whether a line is an identity assertion of a provider (RFC 8827), which no search can read.
 fn asserts_who(line: &str) -> bool {
     let name = line.trim().get(..10).unwrap_or_default();
     name.eq_ignore_ascii_case("a=identity")
 }
 
-/// One line without addresses; `None` for one that has nothing else to say.
+/// Translates a line without its addresses; `None` if nothing else is in it.
 fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     let line = line.trim();
     let (kind, value) = line.split_once('=')?;
@@ -56,7 +57,7 @@ fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
         }
         "c" => Some(format!("c={NOWHERE}")),
         "s" => Some("s=-".to_owned()),
-        // What an attribute is, is told by its name; all but these are about codecs and streams.
+        // All attributes but the ones handled there are about codecs and streams.
         "a" => attribute(scrub, value),
         "v" | "t" | "b" if !names_an_address(value) => Some(scrub.text(line)),
         "m" if !names_an_address(value) => Some(media(scrub, value)),
@@ -64,10 +65,10 @@ fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     }
 }
 
-/// The port in a media line is that of an address that is not shown.
+/// Translates a media line. Its port belongs to an address that is not shown.
 fn media(scrub: &Scrubber<'_>, value: &str) -> String {
     let mut parts: Vec<&str> = value.split_whitespace().collect();
-    // Port 0 turns a stream down.
+    // Port 0 means that a stream is declined.
     if let Some(port) = parts.get_mut(1).filter(|port| **port != "0") {
         *port = "9";
     }
@@ -80,14 +81,14 @@ fn attribute(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
         "candidate" => candidate(scrub, value).map(|candidate| format!("a={candidate}")),
         "rtcp" => Some(format!("a=rtcp:9 {NOWHERE}")),
         "remote-candidates" | "tool" | "source-filter" | "alt" | "altc" => None,
-        // The hash of a certificate looks like a long address, and is none.
+        // The hash of a certificate looks like an IPv6 address.
         "fingerprint" if is_fingerprint(rest) => Some(scrub.text(&format!("a={value}"))),
         _ if names_an_address(value) => None,
         _ => Some(scrub.text(&format!("a={value}"))),
     }
 }
 
-/// The name of a hash, and at least the 16 bytes of the shortest one.
+/// Whether a text is the name of a hash and at least 16 bytes, the size of the shortest one.
 fn is_fingerprint(text: &str) -> bool {
     let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let byte = |b: &str| b.len() == 2 && b.bytes().all(|b| b.is_ascii_hexdigit());
@@ -97,14 +98,14 @@ fn is_fingerprint(text: &str) -> bool {
     hash.chars().all(name) && bytes.split(':').count() >= 16 && bytes.split(':').all(byte)
 }
 
-/// Whether anything in it can be read as an address of the network.
+/// Whether a part of `text` can be read as a network address.
 fn names_an_address(text: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '%');
     let mut words = text.split(|c: char| !part(c));
     dotted(text)
         || words.any(|word| {
             let word = word.trim_end_matches('.').to_ascii_lowercase();
-            // An attribute's name or a port may stand before or behind it.
+            // The name of an attribute may precede it, and a port may follow.
             let starts = word.match_indices(':').map(|(at, _)| &word[at + 1..]);
             let mut tails = std::iter::once(word.as_str()).chain(starts);
             let mut between = word.split([':', '%']).map(|it| it.trim_end_matches('.'));
@@ -112,7 +113,7 @@ fn names_an_address(text: &str) -> bool {
         })
 }
 
-/// Four numbers with dots between them, whatever stands around them and however they are written.
+/// Whether a text has four numbers with dots between them, whatever surrounds them.
 fn dotted(text: &str) -> bool {
     let mut runs = text.split(|c: char| !c.is_ascii_digit() && c != '.');
     runs.any(|run| run.split('.').filter(|number| !number.is_empty()).count() >= 4)
@@ -126,9 +127,9 @@ fn begins_with_an_address(text: &str) -> bool {
         .any(|host| host.parse::<IpAddr>().is_ok())
 }
 
-/// A candidate of a relay; `None` for any other, or with addresses shown, as it is.
+/// Translates a candidate. If addresses are hidden, only those of relays pass.
 pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
-    if !scrub.passage.hide_addresses {
+    if !scrub.context.hide_addresses {
         return Some(scrub.text(line));
     }
     let line = line.trim();
@@ -160,8 +161,8 @@ pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     let transport = ["udp", "tcp"]
         .into_iter()
         .find(|known| known.eq_ignore_ascii_case(transport))?;
-    // Made from the address behind the relay, among other things.
-    let foundation = digest(scrub.passage.pseudonym_key, foundation)?;
+    // Clients derive it from the address behind the relay, among other things.
+    let foundation = digest(scrub.context.pseudonym_key, foundation)?;
     let mut out = format!(
         "candidate:{foundation} {component} {transport} {priority} {address} {port} typ relay \
          raddr 0.0.0.0 rport 9"
@@ -179,13 +180,13 @@ pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     Some(out)
 }
 
-/// Whether a description says that it has all candidates.
-pub(super) fn is_complete(sdp: &str) -> bool {
+/// Whether a description says that no more candidates follow.
+pub(crate) fn is_complete(sdp: &str) -> bool {
     sdp.lines()
         .any(|line| line.trim().eq_ignore_ascii_case("a=end-of-candidates"))
 }
 
-/// Whether a description or a candidate has a relay in it.
+/// Whether a description or a candidate is of a relay.
 pub(super) fn has_relay(text: &str) -> bool {
     text.lines().any(|line| {
         let words: Vec<String> = line

@@ -1,11 +1,11 @@
-//! Names in the place of those that clients give themselves in calls.
+//! Pseudonyms for the ids that clients give themselves in calls.
 //!
-//! A client tells its calls from those of another by a `party_id`, and some take their device id
-//! for it. The other side has to see one that is always the same, and what it says of it has to be
-//! understood when it comes back: the caller names the party that answered, as it was shown to the
-//! caller, and the client that answered looks for its own. So a pseudonym is the id itself,
-//! encrypted under a key of the conversation, bound to whose it is, with a nonce that follows from
-//! both. It is decrypted for nobody but its owner: in a group the rooms of all others see it too.
+//! A client tells its own calls from those of other clients by a `party_id`, and some use their
+//! device id for it. The other side has to see a stable id, and the client has to recognise it when
+//! it comes back: the caller names the party that answered, by the id that the caller was shown,
+//! and the client that answered looks for its own. So a pseudonym is the id itself, encrypted under
+//! a key of the conversation and bound to its owner, with a nonce derived from both. It is
+//! decrypted only for its owner: in a group the rooms of all others see it too.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -16,41 +16,41 @@ use hkdf::Hkdf;
 use ruma::UserId;
 use sha2::Sha256;
 
-use super::passage::Passage;
+use super::super::context::Context;
 
-/// Bytes of a nonce.
-const NONCE: usize = 12;
-/// Bytes that show whether what was sealed is whole.
-const TAG: usize = 16;
-/// The longest id that is taken for one.
-const LONGEST: usize = 255;
-/// The longest pseudonym: that of the longest id.
-const LONGEST_SHOWN: usize = ((NONCE + LONGEST + TAG) * 4).div_ceil(3);
+/// Size of a nonce, in bytes.
+const NONCE_BYTES: usize = 12;
+/// Size of an authentication tag, in bytes.
+const TAG_BYTES: usize = 16;
+/// Maximum length of an id, in bytes.
+const ID_BYTES_MAX: usize = 255;
+/// Maximum length of a pseudonym, in bytes: that of the longest id.
+const PSEUDONYM_BYTES_MAX: usize = ((NONCE_BYTES + ID_BYTES_MAX + TAG_BYTES) * 4).div_ceil(3);
 
-/// What the room that an event goes to sees of an id that its sender gave themself. `None` for what
-/// is too long, or empty.
-pub(super) fn own(passage: &Passage<'_>, id: &str) -> Option<String> {
-    fits(id, LONGEST).then(|| masked(passage.pseudonym_key, passage.sender, id))?
+/// Returns the pseudonym of an id of the sender's client; `None` if the id is empty or too long.
+pub(super) fn own(context: &Context<'_>, id: &str) -> Option<String> {
+    fits(id, ID_BYTES_MAX).then(|| masked(context.pseudonym_key, context.sender, id))?
 }
 
-/// What an id that somebody else goes by means in the room that an event goes to: to them their own
-/// one, to all others one that is nobody's.
-pub(super) fn of_another(passage: &Passage<'_>, id: &str) -> Option<String> {
-    if !fits(id, LONGEST_SHOWN) {
+/// Returns what a pseudonym of another client is in the target room: in the room of its owner the
+/// id itself, in all others one that belongs to nobody.
+pub(super) fn of_another(context: &Context<'_>, id: &str) -> Option<String> {
+    if !fits(id, PSEUDONYM_BYTES_MAX) {
         return None;
     }
-    let key = passage.pseudonym_key;
-    let mut people = passage.people.iter();
-    people
-        .find_map(|person| unmasked(key, &person.there, id))
-        .or_else(|| masked(key, passage.sender, id))
+    let key = context.pseudonym_key;
+    context
+        .aliases
+        .iter()
+        .find_map(|alias| unmasked(key, &alias.target, id))
+        .or_else(|| masked(key, context.sender, id))
 }
 
 fn fits(id: &str, longest: usize) -> bool {
     !id.is_empty() && id.len() <= longest
 }
 
-/// A short word that follows from another one and does not show it.
+/// Returns a short string that is derived from another one and does not show it.
 pub(super) fn digest(key: &[u8; 32], of: &str) -> Option<String> {
     let mut out = [0; 8];
     derived(key, b"digest", &[of], &mut out)?;
@@ -58,7 +58,7 @@ pub(super) fn digest(key: &[u8; 32], of: &str) -> Option<String> {
 }
 
 fn masked(key: &[u8; 32], owner: &UserId, id: &str) -> Option<String> {
-    let mut nonce = [0; NONCE];
+    let mut nonce = [0; NONCE_BYTES];
     derived(key, b"nonce", &[owner.as_str(), id], &mut nonce)?;
     let payload = Payload {
         msg: id.as_bytes(),
@@ -72,7 +72,7 @@ fn masked(key: &[u8; 32], owner: &UserId, id: &str) -> Option<String> {
 
 fn unmasked(key: &[u8; 32], owner: &UserId, pseudonym: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(pseudonym).ok()?;
-    let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+    let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
     let payload = Payload {
         msg: sealed,
         aad: owner.as_bytes(),
@@ -93,7 +93,7 @@ fn derived(key: &[u8; 32], what: &[u8], of: &[&str], out: &mut [u8]) -> Option<(
     let kdf = Hkdf::<Sha256>::new(Some(b"stonechat pseudonym"), key);
     let mut info = vec![what];
     for part in of {
-        // No Matrix ID and no id of a client has this in it: where one part ends shows.
+        // No Matrix ID and no id of a client contains this separator.
         info.push(b"\0");
         info.push(part.as_bytes());
     }
@@ -125,17 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_has_none() {
-        assert!(!fits("", LONGEST));
-        assert!(!fits(&"x".repeat(256), LONGEST));
-        assert!(fits(&"x".repeat(255), LONGEST));
+    fn an_empty_or_overlong_id_has_no_pseudonym() {
+        assert!(!fits("", ID_BYTES_MAX));
+        assert!(!fits(&"x".repeat(256), ID_BYTES_MAX));
+        assert!(fits(&"x".repeat(255), ID_BYTES_MAX));
     }
 
     #[test]
     fn the_pseudonym_of_the_longest_id_is_not_too_long_to_come_back() {
-        let (alice, longest) = (user_id!("@alice:far.example"), "x".repeat(LONGEST));
+        let (alice, longest) = (user_id!("@alice:far.example"), "x".repeat(ID_BYTES_MAX));
         let shown = masked(&KEY, alice, &longest).unwrap();
-        assert_eq!(shown.len(), LONGEST_SHOWN);
+        assert_eq!(shown.len(), PSEUDONYM_BYTES_MAX);
         assert_eq!(unmasked(&KEY, alice, &shown).unwrap(), longest);
     }
 }

@@ -1,96 +1,95 @@
-//! Which calls cannot connect, since only relays are shown and a side has none.
+//! Finds calls that cannot connect because only relays are shown and one side has none.
 //!
-//! Clients say in different ways, and many not at all, that they have found all addresses there
-//! are: matrix-js-sdk puts the end only behind candidates that it still has to send. So each side is
-//! given some time from its offer or answer, unless it says earlier that there is nothing more.
+//! Clients signal the end of their candidates in different ways, and many not at all: matrix-js-sdk
+//! does so only after candidates that it still has to send. So each side has some time from its
+//! offer or answer, unless it signals the end earlier.
 
 use std::{collections::VecDeque, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde_json::Value;
 
-use super::{Place, call, sdp};
-use crate::clock::Timestamp;
+use super::RoomRole;
+use crate::{clock::Timestamp, relay::calls};
 
-/// For how long a side may look for a relay. A browser gives a relay up that has not answered for
-/// some ten seconds; one that answers takes less than a second, and clients collect what they found
-/// for two seconds at the most.
-const PATIENCE: Duration = Duration::from_secs(12);
-/// As many calls are watched.
-const CALLS: usize = 1000;
-/// As many of one conversation.
-const CALLS_OF_ONE: usize = 8;
-/// As many people of one call.
-const SIDES: usize = 8;
+/// How long a side may look for a relay. A relay that answers does so within a second, and clients
+/// collect candidates for at most two; browsers give up on a relay after some ten seconds.
+const RELAY_WAIT: Duration = Duration::from_secs(12);
+/// Maximum number of watched calls.
+const CALLS_MAX: usize = 1000;
+/// Maximum number of watched calls in one conversation.
+const CALLS_PER_CONVERSATION_MAX: usize = 8;
+/// Maximum number of sides of one call.
+const SIDES_PER_CALL_MAX: usize = 8;
 
-/// What an event says of its sender's relays.
+/// What a call event shows of its sender's relays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signs {
     call: String,
-    /// An offer or an answer; whether it is the caller's.
+    /// Whether the sender is the caller; `None` if it is neither an offer nor an answer.
     begins: Option<bool>,
-    /// A relay is shown.
+    /// Whether it shows a relay.
     relay: bool,
-    /// There is nothing more to come.
+    /// Whether no more candidates follow.
     complete: bool,
-    /// The call is over.
+    /// Whether the call is over.
     over: bool,
 }
 
-/// Whose event it is.
+/// One side of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
     /// The conversation.
     pub conversation: String,
-    /// Where it was sent.
-    pub place: Place,
-    /// The room of that place.
+    /// The room of this side.
+    pub role: RoomRole,
+    /// The id of that room.
     pub room: OwnedRoomId,
-    /// By whom.
+    /// The person.
     pub person: usize,
-    /// The event.
+    /// Its offer, answer or first event.
     pub event: OwnedEventId,
 }
 
-/// A side that has no relay, told once in a call.
+/// A side that has no relay. Reported once in a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Which, by its offer or answer.
+    /// The side.
     pub side: Side,
-    /// Where the caller is, if that is the other side and was not told of a relay of its own.
-    pub caller: Option<Place>,
+    /// The room of the caller, if the caller is the other side and was not told yet.
+    pub caller: Option<RoomRole>,
 }
 
-/// Words for a side that has no relay, and for the caller of one.
+/// The notice to a side without a relay, or to the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRelay {
-    /// Theirs.
+    /// This side has no relay.
     Here,
-    /// The other's.
+    /// The other side has no relay.
     There,
 }
 
 impl NoRelay {
-    /// What is said.
-    pub fn words(self) -> &'static str {
+    /// Returns the text of the notice.
+    pub fn notice_text(self) -> &'static str {
         match self {
             Self::Here => {
                 "This call will probably not connect: addresses that show where you are are not \
                  passed on, and your client has found no relay (TURN server) for calls. Ask the \
-                 admin of your homeserver for one, or write instead."
+                 admin of your homeserver for one, or send a message instead."
             }
             Self::There => {
-                "This call will probably not connect: addresses that show where somebody is are \
+                "This call will probably not connect: addresses that show where people are are \
                  not passed on, and the other side has no relay (TURN server) for calls. Please \
-                 write instead."
+                 send a message instead."
             }
         }
     }
 }
 
-/// What an event shows, as it was carried; `None` for one that is of no call between two.
+/// Returns what a translated event shows of relays; `None` if it belongs to no call of two.
 pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
-    let kind = call::kind(event_type)?;
+    let kind = calls::kind(event_type)?;
     let call = content["call_id"].as_str()?.to_owned();
     let candidates = content["candidates"].as_array().into_iter().flatten();
     let mut candidates = candidates.filter_map(|one| one["candidate"].as_str());
@@ -102,8 +101,8 @@ pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
             "answer" => Some(false),
             _ => None,
         },
-        relay: call::has_relay(content),
-        complete: candidates.any(str::is_empty) || described.any(sdp::is_complete),
+        relay: calls::has_relay(content),
+        complete: candidates.any(str::is_empty) || described.any(calls::is_complete),
         over: matches!(kind, "hangup" | "reject"),
         call,
     })
@@ -113,18 +112,18 @@ pub fn signs(event_type: &str, content: &Value) -> Option<Signs> {
 struct Watched {
     side: Side,
     is_caller: bool,
-    is: Standing,
+    status: SideStatus,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Something was shown before an offer or an answer.
-    Unheard,
-    /// No relay was shown, until now.
+enum SideStatus {
+    /// Candidates arrived before an offer or an answer.
+    NotStarted,
+    /// No relay was shown yet. The wait ends at this time.
     Waiting(Timestamp),
     /// A relay was shown.
-    Shown,
-    /// They were told.
+    RelayShown,
+    /// The person was told.
     Told,
 }
 
@@ -135,14 +134,15 @@ struct Call {
     sides: Vec<Watched>,
 }
 
-/// The calls that are being made. In memory alone: after a restart it is silent about them.
+/// The calls that are being set up. In memory only: after a restart nobody is told about them.
 #[derive(Debug, Default)]
 pub struct CallWatch {
     calls: VecDeque<Call>,
 }
 
 impl CallWatch {
-    /// Takes note of an event that was carried. Returns its side if that has told all, and no relay.
+    /// Notes an event that was forwarded. Returns its side if that has sent all its candidates and
+    /// no relay among them.
     pub fn note(&mut self, signs: &Signs, by: &Side, now: Timestamp) -> Option<Missing> {
         if signs.over {
             self.calls.retain(|call| !call.is(signs, by));
@@ -155,49 +155,51 @@ impl CallWatch {
         let known = call.sides.iter().position(|it| it.side.person == by.person);
         let index = match known {
             Some(index) => index,
-            None if call.sides.len() >= SIDES => return None,
+            None if call.sides.len() >= SIDES_PER_CALL_MAX => return None,
             None => {
                 call.sides.push(Watched {
                     side: by.clone(),
                     is_caller: false,
-                    is: Standing::Unheard,
+                    status: SideStatus::NotStarted,
                 });
                 call.sides.len() - 1
             }
         };
         let side = call.sides.get_mut(index)?;
         if let Some(is_caller) = signs.begins
-            && side.is == Standing::Unheard
+            && side.status == SideStatus::NotStarted
         {
             side.side = by.clone();
             side.is_caller = is_caller;
-            side.is = Standing::Waiting(now + PATIENCE);
+            side.status = SideStatus::Waiting(now + RELAY_WAIT);
         }
         if signs.relay {
-            side.is = Standing::Shown;
+            side.status = SideStatus::RelayShown;
         }
-        let waits = matches!(side.is, Standing::Waiting(_));
+        let waits = matches!(side.status, SideStatus::Waiting(_));
         (waits && signs.complete).then(|| call.tell(index))?
     }
 
-    /// When the next side of a room has had its time.
+    /// Returns when the wait of the next side in a room ends.
     pub fn next(&self, room: &RoomId) -> Option<Timestamp> {
-        let sides = self.calls.iter().flat_map(|call| &call.sides);
-        let of_room = sides.filter(|side| side.side.room == room);
-        let until = of_room.filter_map(|side| match side.is {
-            Standing::Waiting(until) => Some(until),
-            _ => None,
-        });
-        until.min()
+        self.calls
+            .iter()
+            .flat_map(|call| &call.sides)
+            .filter(|side| side.side.room == room)
+            .filter_map(|side| match side.status {
+                SideStatus::Waiting(until) => Some(until),
+                _ => None,
+            })
+            .min()
     }
 
-    /// The sides of a room that have had their time, and have shown no relay.
+    /// Returns the sides in a room whose wait is over without a relay.
     pub fn overdue(&mut self, room: &RoomId, now: Timestamp) -> Vec<Missing> {
         let mut overdue = Vec::new();
         for call in &mut self.calls {
             for index in 0..call.sides.len() {
                 let side = &call.sides[index];
-                let is_due = matches!(side.is, Standing::Waiting(until) if until <= now);
+                let is_due = matches!(side.status, SideStatus::Waiting(until) if until <= now);
                 if is_due && side.side.room == room {
                     overdue.extend(call.tell(index));
                 }
@@ -206,7 +208,7 @@ impl CallWatch {
         overdue
     }
 
-    /// The call, made room for if it is new.
+    /// Returns the call, which replaces the oldest one if it is new and there is no room for it.
     fn call(&mut self, signs: &Signs, by: &Side) -> Option<&mut Call> {
         let known = self.calls.iter().position(|call| call.is(signs, by));
         if let Some(index) = known {
@@ -214,9 +216,10 @@ impl CallWatch {
         }
         let same = |call: &Call| call.conversation == by.conversation;
         let of_one = self.calls.iter().filter(|call| same(call)).count();
-        let oldest = match of_one >= CALLS_OF_ONE {
-            true => self.calls.iter().position(same),
-            false => (self.calls.len() >= CALLS).then_some(0),
+        let oldest = if of_one >= CALLS_PER_CONVERSATION_MAX {
+            self.calls.iter().position(same)
+        } else {
+            (self.calls.len() >= CALLS_MAX).then_some(0)
         };
         oldest.and_then(|index| self.calls.remove(index));
         self.calls.push_back(Call {
@@ -235,14 +238,14 @@ impl Call {
 
     fn tell(&mut self, index: usize) -> Option<Missing> {
         let side = self.sides.get_mut(index)?;
-        side.is = Standing::Told;
+        side.status = SideStatus::Told;
         let (side, is_caller) = (side.side.clone(), side.is_caller);
         let mut callers = self.sides.iter_mut().filter(|it| it.is_caller);
-        let caller = callers.find(|it| it.is != Standing::Told && !is_caller);
+        let caller = callers.find(|it| it.status != SideStatus::Told && !is_caller);
         let caller = caller.map(|it| {
-            // Whatever else there is to say: that it will not connect is said once.
-            it.is = Standing::Told;
-            it.side.place
+            // The caller learns once that the call will not connect, whatever the reasons.
+            it.status = SideStatus::Told;
+            it.side.role
         });
         Some(Missing { side, caller })
     }

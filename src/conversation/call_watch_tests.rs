@@ -1,4 +1,4 @@
-//! Calls with and without relays, told as little stories.
+//! Calls with and without relays, told as short stories.
 
 use ruma::{event_id, room_id};
 use serde_json::json;
@@ -6,15 +6,15 @@ use serde_json::json;
 use super::*;
 
 const RELAY: &str = "candidate:1 1 udp 1 198.51.100.9 5 typ relay raddr 0.0.0.0 rport 9";
-const ALICE: (Place, &str) = (Place::Origin, "!origin:hs.test");
-const SAM: (Place, &str) = (Place::Portal(1), "!portal:hs.test");
+const ALICE: (RoomRole, &str) = (RoomRole::Origin, "!origin:hs.test");
+const SAM: (RoomRole, &str) = (RoomRole::Portal(1), "!portal:hs.test");
 
-fn side(conversation: &str, (place, room): (Place, &str)) -> Side {
+fn side(conversation: &str, (role, room): (RoomRole, &str)) -> Side {
     Side {
         conversation: conversation.to_owned(),
-        place,
+        role,
         room: OwnedRoomId::try_from(room).unwrap(),
-        person: usize::from(place != Place::Origin),
+        person: usize::from(role != RoomRole::Origin),
         event: event_id!("$one").to_owned(),
     }
 }
@@ -30,7 +30,7 @@ fn candidates(all: &[&str]) -> Value {
 
 fn says(
     watch: &mut CallWatch,
-    who: (Place, &str),
+    who: (RoomRole, &str),
     kind: &str,
     content: &Value,
     now: u64,
@@ -39,16 +39,16 @@ fn says(
     watch.note(&signs, &side("talk", who), Timestamp(now))
 }
 
-fn room((_, room): (Place, &str)) -> OwnedRoomId {
+fn room((_, room): (RoomRole, &str)) -> OwnedRoomId {
     OwnedRoomId::try_from(room).unwrap()
 }
 
 fn later() -> Timestamp {
-    Timestamp(0) + PATIENCE
+    Timestamp(0) + RELAY_WAIT
 }
 
 #[test]
-fn who_offers_and_shows_no_relay_is_told_once_when_the_time_is_over() {
+fn a_caller_who_shows_no_relay_is_told_once_when_the_wait_is_over() {
     let mut watch = CallWatch::default();
     let offer = description("offer", "");
     assert_eq!(says(&mut watch, ALICE, "m.call.invite", &offer, 0), None);
@@ -63,7 +63,7 @@ fn who_offers_and_shows_no_relay_is_told_once_when_the_time_is_over() {
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].side.person, told[0].caller), (0, None));
     assert_eq!(watch.next(&room(ALICE)), None);
-    // Whatever comes then.
+    // Nothing that comes later is reported.
     let end = candidates(&[""]);
     assert_eq!(says(&mut watch, ALICE, "m.call.candidates", &end, 1), None);
     assert_eq!(says(&mut watch, ALICE, "m.call.invite", &offer, 2), None);
@@ -77,9 +77,10 @@ fn a_relay_counts_whenever_it_came() {
     for early in [true, false] {
         let mut watch = CallWatch::default();
         let offer = description("offer", "");
-        let order = match early {
-            true => [("m.call.candidates", &relay), ("m.call.invite", &offer)],
-            false => [("m.call.invite", &offer), ("m.call.candidates", &relay)],
+        let order = if early {
+            [("m.call.candidates", &relay), ("m.call.invite", &offer)]
+        } else {
+            [("m.call.invite", &offer), ("m.call.candidates", &relay)]
         };
         for (kind, content) in order {
             assert_eq!(says(&mut watch, ALICE, kind, content, 0), None);
@@ -96,7 +97,7 @@ fn a_relay_counts_whenever_it_came() {
 }
 
 #[test]
-fn who_says_that_nothing_more_comes_is_told_at_once() {
+fn a_side_that_signals_the_end_of_its_candidates_is_told_at_once() {
     let mut watch = CallWatch::default();
     let offer = description("offer", "a=end-of-candidates\r\n");
     assert!(says(&mut watch, ALICE, "m.call.invite", &offer, 0).is_some());
@@ -122,7 +123,7 @@ fn the_caller_learns_of_the_other_side_unless_they_were_told_already() {
         says(&mut watch, SAM, "m.call.answer", &answer, 0);
         let told = watch.overdue(&room(SAM), later());
         assert_eq!(told.len(), 1);
-        assert_eq!(told[0].side.place, SAM.0);
+        assert_eq!(told[0].side.role, SAM.0);
         assert_eq!(told[0].caller, relay_here.then_some(ALICE.0));
     }
 }
@@ -142,7 +143,7 @@ fn a_caller_without_a_relay_who_was_told_of_the_other_side_is_not_told_again() {
 }
 
 #[test]
-fn of_a_call_that_is_over_nothing_is_said() {
+fn nothing_is_reported_of_a_call_that_is_over() {
     for (who, kind) in [(ALICE, "m.call.hangup"), (SAM, "m.call.reject")] {
         let mut watch = CallWatch::default();
         says(
@@ -160,7 +161,7 @@ fn of_a_call_that_is_over_nothing_is_said() {
 }
 
 #[test]
-fn what_says_nothing_of_relays_is_not_remembered() {
+fn events_without_a_sign_of_relays_are_not_remembered() {
     let mut watch = CallWatch::default();
     let host = candidates(&["candidate:1 1 udp 1 192.168.1.20 5 typ host"]);
     says(&mut watch, ALICE, "m.call.candidates", &host, 0);
@@ -177,7 +178,7 @@ fn what_says_nothing_of_relays_is_not_remembered() {
 }
 
 #[test]
-fn who_makes_a_thousand_calls_is_forgotten_first() {
+fn the_calls_of_a_conversation_with_many_calls_are_forgotten_first() {
     let mut watch = CallWatch::default();
     let note = |watch: &mut CallWatch, conversation: &str, call: usize| {
         let content = json!({ "call_id": format!("{call}"), "offer": { "sdp": "v=0" } });
@@ -185,14 +186,14 @@ fn who_makes_a_thousand_calls_is_forgotten_first() {
         watch.note(&signs, &side(conversation, ALICE), Timestamp(0));
     };
     note(&mut watch, "quiet", 0);
-    for call in 0..2 * CALLS {
+    for call in 0..2 * CALLS_MAX {
         note(&mut watch, "loud", call);
     }
-    assert_eq!(watch.calls.len(), 1 + CALLS_OF_ONE);
+    assert_eq!(watch.calls.len(), 1 + CALLS_PER_CONVERSATION_MAX);
     assert_eq!(watch.calls[0].conversation, "quiet");
-    for conversation in 0..2 * CALLS {
+    for conversation in 0..2 * CALLS_MAX {
         note(&mut watch, &conversation.to_string(), 0);
     }
-    assert_eq!(watch.calls.len(), CALLS);
+    assert_eq!(watch.calls.len(), CALLS_MAX);
     assert_eq!(watch.next(room_id!("!portal:hs.test")), None);
 }

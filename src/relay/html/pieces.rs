@@ -1,8 +1,8 @@
 //! HTML, cut into pieces.
 //!
-//! Only the tokenizer of html5ever is used, not its tree: what comes out is written anew from the
-//! pieces, so it is read the same way by everybody whatever the input was, and no nesting, however
-//! deep, can cost more than its length.
+//! Only the tokenizer of html5ever is used, not its tree. The output is written from the pieces, so
+//! every client reads it in one way whatever the input was, and no nesting costs more than its
+//! length.
 
 use std::cell::RefCell;
 
@@ -13,13 +13,13 @@ use html5ever::{
     },
 };
 
-/// A tag longer than this, in bytes, makes all of its HTML be refused: the tokenizer compares each
-/// attribute with all before it.
-const TAG_AT_MOST: usize = 8 * 1024;
+/// Maximum length of a tag, in bytes. HTML with a longer one is refused: the tokenizer compares
+/// each attribute with all before it.
+const HTML_TAG_BYTES_MAX: usize = 8 * 1024;
 
 /// A piece of HTML. Comments and the like are left out.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Piece {
+pub(in crate::relay) enum Piece {
     /// Text, with its entities resolved.
     Text(String),
     /// A start tag with its attributes.
@@ -59,9 +59,9 @@ impl TokenSink for Sink {
     }
 }
 
-/// The pieces of `html`, or `None` if it is nothing that a person could have written.
-pub(super) fn pieces(html: &str) -> Option<Vec<Piece>> {
-    if longest_tag(html) > TAG_AT_MOST {
+/// Returns the pieces of `html`, or `None` if no person could have written it.
+pub(in crate::relay) fn pieces(html: &str) -> Option<Vec<Piece>> {
+    if longest_tag(html) > HTML_TAG_BYTES_MAX {
         return None;
     }
     let input = BufferQueue::default();
@@ -85,7 +85,7 @@ fn longest_tag(html: &str) -> usize {
             longest = longest.max(end - start);
         }
         at = start + 1;
-        if longest > TAG_AT_MOST {
+        if longest > HTML_TAG_BYTES_MAX {
             break;
         }
     }

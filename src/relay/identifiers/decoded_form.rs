@@ -1,8 +1,8 @@
-//! The ways in which a string can be read.
+//! The decoded forms of a string.
 //!
-//! `@alice:example.org`, `@Alice:example.org`, `%40alice%3Aexample.org` and `&#64;alice&#58;example.org`
-//! all name Alice to some client. A [`Reading`] is a string as it looks after some decoding, and
-//! knows for each of its bytes which part of the original it stands for.
+//! `@alice:example.org`, `@Alice:example.org`, `%40alice%3Aexample.org` and
+//! `&#64;alice&#58;example.org` all identify Alice to some client. A [`DecodedForm`] is a string
+//! after some decoding. It knows which part of the original each of its bytes comes from.
 
 use std::ops::Range;
 
@@ -10,64 +10,63 @@ use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use crate::text::is_invisible;
 
-/// A string that can be read in more ways than this is taken for one that hides something.
-const READINGS_AT_MOST: usize = 40;
+/// Maximum number of decoded forms. A string with more of them is suspicious.
+const FORMS_MAX: usize = 40;
 
-/// The ways of decoding. Each is tried upon each, since somebody could have encoded in any order.
+/// The decoders. Each is applied to each form, since a sender can encode in any order.
 const DECODERS: [Decoder; 3] = [percent, escape, tag];
 
-/// What the beginning of a lower-cased text stands for, if it is encoded, and how long it is.
+/// Returns the character that the beginning of a lower-cased text encodes, and the length of its
+/// encoding. A `None` character stands for nothing visible.
 type Decoder = fn(&str) -> Option<(Option<char>, usize)>;
 
-/// The longest HTML tag that is taken for one outside of HTML, in bytes.
-const TAG_AT_MOST: usize = 2000;
+/// Maximum length of an HTML tag outside of HTML, in bytes.
+const TAG_BYTES_MAX: usize = 2000;
 
-/// A string, lower-cased, without what is invisible, and decoded a number of times.
-pub(super) struct Reading {
+/// A string in lower case, without invisible characters, decoded zero or more times.
+pub(super) struct DecodedForm {
     pub(super) text: String,
-    /// For each byte of `text` where it comes from; `None` if from the same place.
+    /// The origin of each byte of `text`; `None` if all are at their original positions.
     origin: Option<Vec<(u32, u32)>>,
 }
 
-/// All readings of a string.
-pub(super) struct Readings {
-    pub(super) readings: Vec<Reading>,
-    /// Whether there would be more: nobody but somebody who hides something encodes so often.
-    pub(super) twisted: bool,
+/// All decoded forms of a string.
+pub(super) struct DecodedForms {
+    pub(super) forms: Vec<DecodedForm>,
+    /// Whether there were too many: only a sender with something to hide encodes that often.
+    pub(super) suspicious: bool,
 }
 
-/// Reads `text` in every way, the plain one first.
-pub(super) fn readings(text: &str) -> Readings {
-    let mut readings = vec![Reading::plain(text)];
+/// Returns all decoded forms of `text`, the plain one first.
+pub(super) fn decoded_forms(text: &str) -> DecodedForms {
+    let mut forms = vec![DecodedForm::plain(text)];
     let mut at = 0;
-    while at < readings.len() {
+    while at < forms.len() {
         for decoder in DECODERS {
-            let next = readings
-                .get(at)
-                .and_then(|reading| reading.decoded(decoder));
-            let next = next.filter(|next| readings.iter().all(|known| known.text != next.text));
-            readings.extend(next);
+            let next = forms.get(at).and_then(|form| form.decoded(decoder));
+            let next = next.filter(|next| forms.iter().all(|known| known.text != next.text));
+            forms.extend(next);
         }
         at += 1;
-        if readings.len() > READINGS_AT_MOST {
-            return Readings {
-                readings,
-                twisted: true,
+        if forms.len() > FORMS_MAX {
+            return DecodedForms {
+                forms,
+                suspicious: true,
             };
         }
     }
-    Readings {
-        readings,
-        twisted: false,
+    DecodedForms {
+        forms,
+        suspicious: false,
     }
 }
 
-/// A needle, as it looks in a plain reading.
+/// Returns the plain form of a needle.
 pub(super) fn folded(text: &str) -> String {
-    Reading::plain(text).text
+    DecodedForm::plain(text).text
 }
 
-impl Reading {
+impl DecodedForm {
     fn plain(text: &str) -> Self {
         let simple = |b: u8| (b' '..=b'~').contains(&b) || matches!(b, b'\n' | b'\t');
         if text.bytes().all(simple) {
@@ -76,14 +75,14 @@ impl Reading {
                 origin: None,
             };
         }
-        let mut out = Writer::default();
+        let mut out = FormBuilder::default();
         for (at, c) in text.char_indices() {
             out.push(c, (at as u32, (at + c.len_utf8()) as u32));
         }
         out.finish()
     }
 
-    /// What of the original stands behind a part of this reading.
+    /// Returns the part of the original that a part of this form comes from.
     pub(super) fn origin(&self, part: &Range<usize>) -> Range<usize> {
         match &self.origin {
             None => part.clone(),
@@ -95,7 +94,7 @@ impl Reading {
         }
     }
 
-    /// The reading after one more decoding of everything in it, unless there is nothing to decode.
+    /// Returns the form after one more decoding, unless there is nothing to decode.
     fn decoded(&self, decoder: Decoder) -> Option<Self> {
         if !self
             .text
@@ -104,7 +103,7 @@ impl Reading {
         {
             return None;
         }
-        let mut out = Writer::default();
+        let mut out = FormBuilder::default();
         let mut changed = false;
         let mut at = 0;
         while let Some(c) = self.text.get(at..).and_then(|rest| rest.chars().next()) {
@@ -126,12 +125,12 @@ impl Reading {
 }
 
 #[derive(Default)]
-struct Writer {
+struct FormBuilder {
     text: String,
     origin: Vec<(u32, u32)>,
 }
 
-impl Writer {
+impl FormBuilder {
     fn push(&mut self, c: char, span: (u32, u32)) {
         if c.is_ascii() {
             if !c.is_control() || matches!(c, '\n' | '\t') {
@@ -140,7 +139,7 @@ impl Writer {
             }
             return;
         }
-        // Full-width and other compatible forms read like the plain ones.
+        // Full-width and other compatibility characters count as the plain ones.
         for c in std::iter::once(c).nfkc().flat_map(char::to_lowercase) {
             if !c.is_control() && !is_invisible(c) && !is_combining_mark(c) {
                 self.text.push(c);
@@ -149,8 +148,8 @@ impl Writer {
         }
     }
 
-    fn finish(self) -> Reading {
-        Reading {
+    fn finish(self) -> DecodedForm {
+        DecodedForm {
             text: self.text,
             origin: Some(self.origin),
         }
@@ -184,7 +183,7 @@ fn hex_value(hex: &str) -> Option<u32> {
     u32::from_str_radix(hex, 16).ok()
 }
 
-/// Entities that stand for something an identifier is made of, or for nothing that is seen.
+/// Entities for characters of identifiers, and for invisible characters.
 const ENTITIES: [(&str, Option<char>); 34] = [
     ("amp", Some('&')),
     ("lt", Some('<')),
@@ -237,7 +236,7 @@ fn entity(text: &str) -> Option<(Option<char>, usize)> {
         if closed {
             return *entity == &name[..length];
         }
-        // The oldest ones need no semicolon.
+        // The oldest entities need no semicolon.
         matches!(*entity, "amp" | "lt" | "gt" | "quot" | "nbsp" | "shy") && name.starts_with(entity)
     })?;
     Some((*c, 1 + entity.len() + usize::from(closed)))
@@ -261,7 +260,7 @@ fn numeric(number: &str) -> Option<(char, usize)> {
     Some((c, before + length + closed))
 }
 
-/// Entities of HTML, `\u0040` of JSON and JavaScript, `\@` of Markdown.
+/// Decodes entities of HTML, `\u0040` of JSON and JavaScript, and `\@` of Markdown.
 fn escape(text: &str) -> Option<(Option<char>, usize)> {
     match text.as_bytes().first()? {
         b'&' => entity(text),
@@ -283,12 +282,12 @@ fn backslash(text: &str) -> Option<(Option<char>, usize)> {
     Some((Some(c), length))
 }
 
-/// What stands for nothing that is seen.
+/// Decodes an HTML tag, which is invisible.
 fn tag(text: &str) -> Option<(Option<char>, usize)> {
     let bytes = text.strip_prefix('<').map(|_| text.as_bytes())?;
     if !matches!(bytes.get(1)?, b'a'..=b'z' | b'/' | b'!' | b'?') {
         return None;
     }
-    let end = bytes.iter().take(TAG_AT_MOST).position(|b| *b == b'>')?;
+    let end = bytes.iter().take(TAG_BYTES_MAX).position(|b| *b == b'>')?;
     Some((None, end + 1))
 }

@@ -1,0 +1,502 @@
+//! The rules of a conversation. Pure: the same state, input and time give the same decision.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+
+use super::{
+    Conversation, Decision, Effect, EventKind, Home, Input, Notice, Participant, PortalStatus,
+    RoomRole,
+};
+use crate::clock::Timestamp;
+
+/// Maximum number of people in a conversation. Messages of later ones are not forwarded.
+const PEOPLE_MAX: usize = 100;
+
+/// Decides what follows from `input`.
+pub fn decide(state: Conversation, input: &Input) -> Decision {
+    let mut transition = Transition {
+        state,
+        effects: Vec::new(),
+    };
+    transition.apply(input);
+    Decision {
+        state: (!transition.is_over()).then_some(transition.state),
+        effects: transition.effects,
+    }
+}
+
+/// Whether this person has a portal that exists.
+pub(super) fn has_room(person: &Participant) -> bool {
+    matches!(&person.home, Home::Portal { room: Some(_), .. })
+}
+
+/// A decision in the making.
+pub(super) struct Transition {
+    pub(super) state: Conversation,
+    pub(super) effects: Vec<(OwnedRoomId, Effect)>,
+}
+
+impl Transition {
+    fn apply(&mut self, input: &Input) {
+        match input {
+            Input::RoomLeft { role } => self.room_left(*role),
+            // A ghost may already be in the new room.
+            Input::UpgradeFailed { to, .. } if self.state.ended => self.leave_room(to),
+            // What is sent while the rooms are being left reaches nobody.
+            _ if self.state.ended => {}
+            Input::Started { earlier } => self.started(earlier),
+            Input::Added {
+                person,
+                by,
+                earlier,
+            } => self.added(person, by, earlier),
+            Input::ReturnedToRoom { at, person } => self.returned_to_room(*at, *person),
+            Input::Event {
+                role,
+                sender,
+                event,
+                kind,
+            } => self.event_sent(*role, sender, event, kind),
+            Input::Member {
+                role,
+                user,
+                membership,
+                by_others,
+                ghost,
+            } => match membership.as_str() {
+                "join" => self.joined(*role, user, ghost.as_ref()),
+                "leave" | "ban" => self.left(*role, user, *by_others),
+                _ => {}
+            },
+            Input::PortalCreated { person, room } => self.portal_created(*person, room),
+            Input::PortalReady { person } => self.portal_ready(*person),
+            Input::PortalFailed { person } => self.portal_failed(*person),
+            Input::OriginReplaced { room, earlier } => self.origin_replaced(room, earlier),
+            Input::Renamed { person, name } => self.renamed(*person, name),
+            Input::NameSeen { person, name } => self.name_seen(*person, name),
+            Input::RoomUpgraded { role, to, by } => self.room_upgraded(*role, to, by),
+            Input::UpgradeFollowed { room } => self.upgrade_followed(room),
+            Input::UpgradeFailed { to, by } => self.upgrade_failed(to, by),
+            Input::PortalLost { person } => self.portal_lost(*person),
+            Input::OriginRenamed { person } => {
+                self.sync_all_portals(RoomRole::Portal(*person), None)
+            }
+            Input::NotForwarded { role, event, text } => self.send_notice(
+                *role,
+                Notice::NotForwarded { text: text.clone() },
+                // One event can have several remarks.
+                &format!("{event} {text}"),
+            ),
+            Input::HandleClosed { ghost } => self.handle_closed(ghost),
+            Input::End => self.end(),
+        }
+    }
+
+    fn started(&mut self, earlier: &[OwnedEventId]) {
+        self.announce_masked(|_| true);
+        self.forward_earlier(earlier);
+    }
+
+    /// Tells the origin at once who is masked, and that the service can read along.
+    fn announce_masked(&mut self, is_announced: impl Fn(&Participant) -> bool) {
+        let handles: Vec<String> = self
+            .state
+            .people
+            .iter()
+            .filter(|person| person.is_masked() && is_announced(person))
+            .map(|person| person.name.clone())
+            .collect();
+        let shown_as = self.asker().map(|asker| asker.name.clone());
+        let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
+        for handle in handles {
+            let cause = format!("{opened} {handle}");
+            let notice = match (&shown_as, self.state.direct) {
+                (Some(shown_as), true) => Notice::Masked {
+                    handle,
+                    shown_as: shown_as.clone(),
+                },
+                _ => Notice::MaskedInGroup { handle },
+            };
+            self.send_notice(RoomRole::Origin, notice, &cause);
+        }
+    }
+
+    /// Returns the person who began the conversation: the first one in the origin.
+    fn asker(&self) -> Option<&Participant> {
+        self.state
+            .people
+            .iter()
+            .find(|person| person.is_in_origin())
+    }
+
+    fn added(&mut self, person: &Participant, by: &UserId, earlier: &[OwnedEventId]) {
+        let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
+        let index = match self.state.people.iter().position(same) {
+            Some(index) => {
+                // They were out of the conversation and are invited again.
+                if let Home::Portal { status, .. } = &mut self.state.people[index].home
+                    && *status == PortalStatus::Closed
+                {
+                    *status = PortalStatus::NotInvited;
+                }
+                index
+            }
+            None => {
+                self.state.people.push(person.clone());
+                self.state.direct = false;
+                self.state.people.len() - 1
+            }
+        };
+        self.announce_masked(|p| p.ghost == person.ghost);
+        // The other portals have these events already.
+        if let Some(sender) = self.state.person_at(RoomRole::Origin, by)
+            && self.state.people[index].takes_part()
+        {
+            for event in earlier {
+                self.forward_to(
+                    RoomRole::Origin,
+                    sender,
+                    event,
+                    vec![RoomRole::Portal(index)],
+                );
+            }
+        }
+        self.ensure_all_portals(RoomRole::Origin);
+    }
+
+    fn returned_to_room(&mut self, at: Timestamp, person: usize) {
+        self.state.last_return_at = Some(at);
+        if let Some((_, status)) = self.state.portal_mut(person)
+            && *status == PortalStatus::Left
+        {
+            *status = PortalStatus::InvitePending;
+            self.emit(RoomRole::Portal(person), Effect::EnsurePortal { person });
+        }
+    }
+
+    fn forward_earlier(&mut self, earlier: &[OwnedEventId]) {
+        let Some(sender) = self.asker().map(|asker| asker.user.clone()) else {
+            return;
+        };
+        for event in earlier {
+            self.event_sent(RoomRole::Origin, &sender, event, &EventKind::Forwardable);
+        }
+    }
+
+    fn event_sent(
+        &mut self,
+        role: RoomRole,
+        user: &UserId,
+        event: &OwnedEventId,
+        kind: &EventKind,
+    ) {
+        let Some(sender) = self.state.person_at(role, user) else {
+            return;
+        };
+        // A person who is out of the conversation may still be in a portal that is being left.
+        if self.state.people[sender].home.is_closed() {
+            return;
+        }
+        match kind {
+            EventKind::Forwardable => self.forward(role, sender, event),
+            EventKind::Redaction { of } => {
+                for target in self.state.targets_of(role) {
+                    let (event, of) = (event.clone(), of.clone());
+                    let effect = Effect::RedactCopy {
+                        event,
+                        of,
+                        sender,
+                        target,
+                    };
+                    self.emit(role, effect);
+                }
+            }
+            EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
+            // Once a room: every member of such a call sends state again and again.
+            EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
+            EventKind::MatrixRtc => {
+                self.state.rtc_notice_sent_in.push(role);
+                self.send_notice(role, Notice::MatrixRtc, "room-call");
+            }
+            EventKind::RoomInfo => self.room_info_changed(role, event),
+        }
+    }
+
+    fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {
+        self.forward_to(role, sender, event, self.state.targets_of(role));
+    }
+
+    fn forward_to(
+        &mut self,
+        role: RoomRole,
+        sender: usize,
+        event: &OwnedEventId,
+        roles: Vec<RoomRole>,
+    ) {
+        if roles.is_empty() {
+            return self.send_notice(role, Notice::NobodyThere, event.as_str());
+        }
+        for target in &roles {
+            if let RoomRole::Portal(person) = *target
+                && let Home::Portal { status, .. } = &mut self.state.people[person].home
+                && matches!(status, PortalStatus::NotInvited | PortalStatus::Left)
+            {
+                *status = PortalStatus::InvitePending;
+                self.emit(role, Effect::EnsurePortal { person });
+            }
+        }
+        let count = roles.len();
+        for (nth, target) in roles.into_iter().enumerate() {
+            let effect = Effect::ForwardEvent {
+                event: event.clone(),
+                sender,
+                target,
+                is_last: nth + 1 == count,
+            };
+            self.emit(role, effect);
+        }
+    }
+
+    fn joined(
+        &mut self,
+        role: RoomRole,
+        user: &OwnedUserId,
+        ghost: Option<&(OwnedUserId, String, bool)>,
+    ) {
+        if let Some(person) = self.state.person_at(role, user) {
+            match &mut self.state.people[person].home {
+                // They accepted the invite while the portal was being closed.
+                Home::Portal {
+                    status: PortalStatus::Closed,
+                    ..
+                } => {}
+                Home::Portal { status, .. } => *status = PortalStatus::Joined,
+                Home::Origin { is_present } if !*is_present => {
+                    *is_present = true;
+                    self.ensure_all_portals(role);
+                }
+                Home::Origin { .. } => {}
+            }
+            return;
+        }
+        if role != RoomRole::Origin {
+            return;
+        }
+        let Some((ghost, name, is_alias)) = ghost else {
+            return;
+        };
+        // Each newcomer costs a ghost, in every portal.
+        if self.state.people.len() >= PEOPLE_MAX {
+            self.send_notice(RoomRole::Origin, Notice::Full, "full");
+            for portal in self.state.targets_of(RoomRole::Origin) {
+                self.send_notice(portal, Notice::Full, "full");
+            }
+            return;
+        }
+        self.state.people.push(Participant {
+            user: user.clone(),
+            ghost: ghost.clone(),
+            name: name.clone(),
+            is_alias: *is_alias,
+            home: Home::Origin { is_present: true },
+            former_names: Vec::new(),
+        });
+        self.state.direct = false;
+        self.ensure_all_portals(role);
+    }
+
+    /// Brings the ghosts in every existing portal up to date.
+    fn ensure_all_portals(&mut self, role: RoomRole) {
+        for (person, participant) in self.state.people.clone().iter().enumerate() {
+            // An owner who has left is invited again by the next message.
+            let left = matches!(
+                participant.home,
+                Home::Portal {
+                    status: PortalStatus::Left,
+                    ..
+                }
+            );
+            if has_room(participant) && participant.takes_part() && !left {
+                self.emit(role, Effect::EnsurePortal { person });
+            }
+        }
+    }
+
+    fn left(&mut self, role: RoomRole, user: &UserId, by_others: bool) {
+        if let Some(person) = self.state.person_at(role, user) {
+            return match &mut self.state.people[person].home {
+                Home::Origin { is_present } if *is_present => {
+                    *is_present = false;
+                    self.left_origin(person);
+                }
+                Home::Origin { .. } => {}
+                Home::Portal { status, .. } => match *status {
+                    PortalStatus::Joined => *status = PortalStatus::Left,
+                    PortalStatus::Invited => self.remove_masked(person, false),
+                    _ => {}
+                },
+            };
+        }
+        // A handle may have had another owner in this conversation: the present one counts.
+        let shown = self
+            .state
+            .people
+            .iter()
+            .enumerate()
+            .filter(|(index, person)| person.ghost == user && person.room_role(*index) != role)
+            .max_by_key(|(_, person)| person.takes_part());
+        let Some((person, _)) = shown else { return };
+        if !by_others {
+            return;
+        }
+        match role {
+            // Another user sent the ghost of a masked person away.
+            RoomRole::Origin => self.remove_masked(person, true),
+            // The owner sent a ghost out of their portal: they do not want the others there.
+            RoomRole::Portal(owner) => self.remove_masked(owner, false),
+        }
+    }
+
+    fn left_origin(&mut self, person: usize) {
+        let name = self.state.people[person].name.clone();
+        if self.asker().is_some() {
+            return self.ensure_all_portals(RoomRole::Origin);
+        }
+        for role in self.state.targets_of(RoomRole::Origin) {
+            let cause = format!("went {} {person}", room_name(self.state.origin.as_ref()));
+            self.send_notice(role, Notice::PersonLeft { name: name.clone() }, &cause);
+        }
+        // Ghosts that are not needed leave. A person who comes back finds the same portals.
+        self.emit(RoomRole::Origin, Effect::LeaveRoom);
+    }
+
+    fn handle_closed(&mut self, ghost: &UserId) {
+        let masked = |p: &Participant| p.ghost == ghost && matches!(p.home, Home::Portal { .. });
+        let people = &self.state.people;
+        // This ghost shows a person in the origin, whom the others would no longer hear.
+        if people.iter().any(|p| p.ghost == ghost && !masked(p)) {
+            return self.end();
+        }
+        // They may be out of the conversation already.
+        if let Some(person) = people.iter().position(|p| masked(p) && p.takes_part()) {
+            self.remove_masked(person, false);
+        }
+    }
+
+    /// Takes a masked person out of the conversation.
+    fn remove_masked(&mut self, person: usize, sent_away: bool) {
+        let Some((room, status)) = self.state.portal_mut(person) else {
+            return;
+        };
+        if std::mem::replace(status, PortalStatus::Closed) == PortalStatus::Closed {
+            return;
+        }
+        let portal = room.clone();
+        if !self.state.people.iter().any(Participant::is_masked) {
+            return self.end();
+        }
+        self.send_notice(RoomRole::Portal(person), Notice::Ended, "ended");
+        self.emit(RoomRole::Portal(person), Effect::LeaveRoom);
+        let name = self.state.people[person].name.clone();
+        // A person who comes back has another portal, and may leave again.
+        let (origin, portal) = (
+            room_name(self.state.origin.as_ref()),
+            room_name(portal.as_ref()),
+        );
+        let cause = format!("gone {origin} {person} {portal}");
+        self.send_notice(RoomRole::Origin, Notice::PersonLeft { name }, &cause);
+        self.emit(RoomRole::Origin, Effect::RemoveGhost { person, sent_away });
+        self.ensure_all_portals(RoomRole::Origin);
+    }
+
+    fn portal_created(&mut self, person: usize, created: &OwnedRoomId) {
+        if let Some((room, status)) = self.state.portal_mut(person) {
+            *room = Some(created.clone());
+            // The owner left the conversation while it was created.
+            if *status == PortalStatus::Closed {
+                self.effects.push((created.clone(), Effect::LeaveRoom));
+            }
+        }
+    }
+
+    fn portal_ready(&mut self, person: usize) {
+        if let Some((_, status)) = self.state.portal_mut(person)
+            && matches!(*status, PortalStatus::InvitePending | PortalStatus::Left)
+        {
+            *status = PortalStatus::Invited;
+        }
+    }
+
+    fn portal_failed(&mut self, person: usize) {
+        self.remove_masked(person, false);
+    }
+
+    fn origin_replaced(&mut self, room: &OwnedRoomId, earlier: &[OwnedEventId]) {
+        if let Some(old) = self.state.origin.replace(room.clone())
+            && old != *room
+        {
+            self.state
+                .rtc_notice_sent_in
+                .retain(|it| *it != RoomRole::Origin);
+            self.effects.push((old, Effect::LeaveRoom));
+        }
+        for person in &mut self.state.people {
+            if let Home::Origin { is_present } = &mut person.home {
+                *is_present = true;
+            }
+        }
+        self.announce_masked(|_| true);
+        self.sync_all_portals(RoomRole::Origin, None);
+        self.forward_earlier(earlier);
+    }
+
+    fn room_left(&mut self, role: RoomRole) {
+        let left = self.state.room(role).cloned();
+        match role {
+            RoomRole::Origin => self.state.origin = None,
+            RoomRole::Portal(person) => {
+                if let Some((room, _)) = self.state.portal_mut(person) {
+                    *room = None;
+                }
+            }
+        }
+        // Only now no room needs them.
+        let ghosts: Vec<OwnedUserId> = self.state.alias_ghosts().cloned().collect();
+        if let Some(room) = left
+            && self.is_over()
+            && !ghosts.is_empty()
+        {
+            self.effects.push((room, Effect::DeleteGhosts { ghosts }));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.ended && self.state.origin.is_none() && !self.state.people.iter().any(has_room)
+    }
+
+    fn end(&mut self) {
+        self.state.ended = true;
+        let portals = (0..self.state.people.len()).map(RoomRole::Portal);
+        for role in std::iter::once(RoomRole::Origin).chain(portals) {
+            self.send_notice(role, Notice::Ended, "ended");
+            self.emit(role, Effect::LeaveRoom);
+        }
+    }
+
+    /// Sends a notice to a room, once for each cause.
+    pub(super) fn send_notice(&mut self, role: RoomRole, notice: Notice, cause: &str) {
+        let cause = cause.to_owned();
+        self.emit(role, Effect::SendNotice { notice, cause });
+    }
+
+    /// Adds an effect for the actor of a room, if the room exists.
+    pub(super) fn emit(&mut self, role: RoomRole, effect: Effect) {
+        if let Some(room) = self.state.room(role).cloned() {
+            self.effects.push((room, effect));
+        }
+    }
+}
+
+/// Returns the name of a room in the cause of a notice, which goes into a transaction id.
+fn room_name(room: Option<&OwnedRoomId>) -> &str {
+    room.map_or("none", |room| room.as_str())
+}

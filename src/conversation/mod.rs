@@ -1,0 +1,24 @@
+//! How a masked handle's ghost keeps a conversation going between rooms.
+//!
+//! Everything in this room is pure. [`decide`] says what follows from what happened in one of a
+//! conversation's rooms; the engine carries the [`Effect`]s out. How a single event is translated
+//! from one room into another is [`crate::relay`]'s business.
+
+mod call_watch;
+mod decide;
+mod decide_rooms;
+mod notice;
+mod room_names;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
+pub use decide::decide;
+pub use notice::Notice;
+pub use room_names::{names_at, names_to_remember};
+pub use state::{
+    Conversation, Decision, Effect, EventKind, Home, Input, Participant, PortalStatus, RoomRole,
+    Secret,
+};

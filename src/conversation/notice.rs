@@ -1,0 +1,96 @@
+//! The notices that ghosts send to the rooms of a conversation: fixed sentences, with names that
+//! were cleaned before.
+
+use ruma::OwnedUserId;
+use serde::{Deserialize, Serialize};
+
+use crate::relay::TranslateError;
+
+/// A notice of the service, sent encrypted to the people of one room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// To the origin of a conversation of two, when it begins.
+    Masked {
+        /// The handle, with `@`.
+        handle: String,
+        /// The name that the masked person sees the asker by.
+        shown_as: String,
+    },
+    /// To the origin of a group, when a masked person joins it.
+    MaskedInGroup {
+        /// The handle, with `@`.
+        handle: String,
+    },
+    /// A message was not encrypted.
+    Unencrypted,
+    /// A MatrixRTC call cannot cross rooms.
+    MatrixRtc,
+    /// An event was not forwarded, or not completely.
+    NotForwarded {
+        /// What happened, and what to do next.
+        text: String,
+    },
+    /// Nobody is on the other side.
+    NobodyThere,
+    /// The conversation has its maximum number of people.
+    Full,
+    /// A person has left the conversation.
+    PersonLeft {
+        /// Their name.
+        name: String,
+    },
+    /// To the origin: it was replaced by a room in which the conversation cannot go on.
+    UpgradeFailed {
+        /// The user who replaced it. The bot tells them if the notice cannot be sent to the room.
+        by: OwnedUserId,
+    },
+    /// To a portal: the origin was replaced by a room in which the conversation cannot go on.
+    OthersUpgraded,
+    /// The conversation is over.
+    Ended,
+}
+
+impl Notice {
+    /// Returns the notice as plain text.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Masked { handle, shown_as } => format!(
+                "{handle} is masked: you do not see their Matrix ID, and they do not see yours. \
+                 They see you as {shown_as}. This service carries what you write to each other and \
+                 can read it on the way; it keeps none of it."
+            ),
+            Self::MaskedInGroup { handle } => format!(
+                "{handle} is masked and takes part through me: this service carries what is \
+                 written here to them and can read it on the way; it keeps none of it."
+            ),
+            Self::Unencrypted => "That message was not encrypted, so it was not passed on. Please \
+                                  send it again: this chat is encrypted."
+                .to_owned(),
+            Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
+            Self::NotForwarded { text } => text.clone(),
+            Self::NobodyThere => "Nobody is on the other side at the moment, so that was not \
+                                  delivered."
+                .to_owned(),
+            Self::Full => "This chat has reached its limit of 100 people. Newcomers can read what \
+                           masked members write, but their own messages are not passed on. To \
+                           avoid that, start a new chat with fewer people."
+                .to_owned(),
+            Self::PersonLeft { name } => format!(
+                "{name} has left the conversation. What you write here doesn't reach them unless \
+                 they come back."
+            ),
+            Self::UpgradeFailed { .. } => "This room was upgraded, but I can't move the \
+                                           conversation yet: the new room is unencrypted, I am \
+                                           not in it, or someone is in it who isn't here. Fix \
+                                           that and invite me again, or start a new chat."
+                .to_owned(),
+            Self::OthersUpgraded => "The room of the others was upgraded, and I am not in the new \
+                                     one yet. Until they invite me there, what you write may not \
+                                     reach them."
+                .to_owned(),
+            Self::Ended => "This conversation has ended. What you write here is no longer \
+                            delivered, and I am leaving."
+                .to_owned(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Messages: the rooms that they are forwarded to, and the notices about others.
+
+use super::*;
+
+#[test]
+fn the_asker_is_told_at_once_and_the_portal_is_made_for_the_first_message() {
+    let opened = decide(
+        new(),
+        &Input::Started {
+            earlier: Vec::new(),
+        },
+    );
+    assert_eq!(kinds(&opened), [(ORIGIN, "relay-say")]);
+    let (_, Effect::SendNotice { notice, .. }) = &opened.effects[0] else {
+        panic!("{opened:?}");
+    };
+    assert!(notice.text().contains("can read it"), "{notice:?}");
+    let first = decide(
+        opened.state.unwrap(),
+        &said(RoomRole::Origin, "alice", &one()),
+    );
+    assert_eq!(kinds(&first), [(ORIGIN, "furnish"), (ORIGIN, "carry")]);
+    // A second message does not create it again, and waits behind the first in the same outbox.
+    let second = decide(
+        first.state.unwrap(),
+        &said(RoomRole::Origin, "alice", &one()),
+    );
+    assert_eq!(kinds(&second), [(ORIGIN, "carry")]);
+}
+
+#[test]
+fn messages_from_before_the_start_are_forwarded_in_order() {
+    let two = event_id!("$two").to_owned();
+    let earlier = vec![one(), two.clone()];
+    let opened = decide(new(), &Input::Started { earlier });
+    let forwarded: Vec<_> = opened
+        .effects
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::ForwardEvent { event, is_last, .. } => Some((event.clone(), *is_last)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(forwarded, [(one(), true), (two, true)]);
+}
+
+#[test]
+fn a_forward_goes_into_the_outbox_of_the_room_where_it_was_sent() {
+    let answer = decide(going_on(), &said(PORTAL, "sam", &one()));
+    assert_eq!(kinds(&answer), [(SAMS, "carry")]);
+    assert_eq!(
+        answer.effects[0].1,
+        Effect::ForwardEvent {
+            event: one(),
+            sender: 1,
+            target: RoomRole::Origin,
+            is_last: true,
+        }
+    );
+}
+
+#[test]
+fn only_messages_of_the_people_of_a_room_are_forwarded() {
+    for (role, name) in [
+        (RoomRole::Origin, "sam"),
+        (RoomRole::Origin, "kim"),
+        (PORTAL, "alice"),
+        (PORTAL, "_dm_alice"),
+    ] {
+        let decision = decide(going_on(), &said(role, name, &one()));
+        assert!(decision.effects.is_empty(), "{name}: {decision:?}");
+    }
+}
+
+#[test]
+fn an_unencrypted_message_and_a_matrix_rtc_call_are_answered_and_not_forwarded() {
+    for kind in [EventKind::Unencrypted, EventKind::MatrixRtc] {
+        let input = Input::Event {
+            role: PORTAL,
+            sender: owned_user_id!("@sam:hs.test"),
+            event: one(),
+            kind,
+        };
+        let decision = decide(going_on(), &input);
+        assert_eq!(kinds(&decision), [(SAMS, "relay-say")]);
+    }
+}
+
+#[test]
+fn the_notice_about_matrix_rtc_calls_is_sent_once_in_each_room() {
+    let call = |role, name: &str| Input::Event {
+        role,
+        sender: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
+        event: one(),
+        kind: EventKind::MatrixRtc,
+    };
+    let mut state = going_on();
+    for (role, name, told) in [
+        (PORTAL, "sam", true),
+        (PORTAL, "sam", false),
+        (RoomRole::Origin, "alice", true),
+        (RoomRole::Origin, "alice", false),
+    ] {
+        let decision = decide(state, &call(role, name));
+        assert_eq!(decision.effects.len(), usize::from(told), "{decision:?}");
+        state = decision.state.unwrap();
+    }
+    // Another room has not been told.
+    let moved = Input::OriginReplaced {
+        room: owned_room_id!("!another:hs.test"),
+        earlier: Vec::new(),
+    };
+    let state = after(state, &[moved]).state.unwrap();
+    assert_eq!(
+        decide(state, &call(RoomRole::Origin, "alice"))
+            .effects
+            .len(),
+        1
+    );
+}

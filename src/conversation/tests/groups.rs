@@ -1,0 +1,247 @@
+//! Groups: several people in the origin, several portals.
+
+use super::*;
+
+/// The people of the origin are Alice and Bob, who came later.
+fn with_bob() -> Conversation {
+    let mut state = going_on();
+    state.people.push(person("bob").build());
+    state.direct = false;
+    state
+}
+
+#[test]
+fn a_message_in_a_group_is_forwarded_once_to_every_other_room() {
+    let added = decide(going_on(), &kim_was_added(&[]));
+    let state = added.state.unwrap();
+    assert!(!state.direct);
+    let bob = (
+        owned_user_id!("@_dm_.pbob:hs.test"),
+        "Someone".to_owned(),
+        true,
+    );
+    let came = Input::Member {
+        role: RoomRole::Origin,
+        user: owned_user_id!("@bob:hs.test"),
+        membership: "join".to_owned(),
+        by_others: false,
+        ghost: Some(bob),
+    };
+    let state = decide(state, &came).state.unwrap();
+    let said = decide(state, &said(PORTAL, "sam", &one()));
+    let to: Vec<_> = said
+        .effects
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::ForwardEvent {
+                target, is_last, ..
+            } => Some((*target, *is_last)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(to, [(RoomRole::Origin, false), (RoomRole::Portal(2), true)]);
+}
+
+#[test]
+fn the_number_of_ghosts_is_bounded_and_newcomers_beyond_it_are_told() {
+    let mut state = going_on();
+    for number in 0..300 {
+        let came = Input::Member {
+            role: RoomRole::Origin,
+            user: OwnedUserId::try_from(format!("@guest{number}:hs.test")).unwrap(),
+            membership: "join".to_owned(),
+            by_others: false,
+            ghost: Some((
+                OwnedUserId::try_from(format!("@_dm_.p{number}:hs.test")).unwrap(),
+                "Someone".to_owned(),
+                true,
+            )),
+        };
+        let decision = decide(state, &came);
+        // Nobody joins without a notice: they can read messages, but are not shown to their
+        // senders.
+        let said = decision.effects.iter().filter(|(_, effect)| {
+            matches!(effect, Effect::SendNotice { notice: Notice::Full, cause } if cause == "full")
+        });
+        assert_eq!(said.count(), if number < 98 { 0 } else { 2 }, "{number}");
+        state = decision.state.unwrap();
+    }
+    assert_eq!(state.people.len(), 100);
+}
+
+#[test]
+fn messages_that_a_new_person_has_missed_are_forwarded_to_them_alone_and_from_their_sender() {
+    let added = Input::Added {
+        person: Box::new(masked("kim").build()),
+        by: owned_user_id!("@bob:hs.test"),
+        earlier: vec![one()],
+    };
+    let added = decide(with_bob(), &added);
+    let forwarded: Vec<_> = added
+        .effects
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::ForwardEvent {
+                sender,
+                target,
+                is_last,
+                ..
+            } => Some((*sender, *target, *is_last)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(forwarded, [(2, RoomRole::Portal(3), true)]);
+    // The masked people who were there before are not announced again.
+    let said = added.effects.iter().filter_map(|(_, effect)| match effect {
+        Effect::SendNotice { notice, .. } => Some(notice.clone()),
+        _ => None,
+    });
+    let handle = "@kim".to_owned();
+    let said: Vec<_> = said.collect();
+    assert_eq!(said, [Notice::MaskedInGroup { handle }]);
+}
+
+#[test]
+fn a_person_who_takes_the_mask_off_leaves_a_group_to_the_others() {
+    let closed = |name: &str| Input::HandleClosed {
+        ghost: OwnedUserId::try_from(format!("@_dm_{name}:hs.test")).unwrap(),
+    };
+    let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
+    let one = decide(group, &closed("kim"));
+    let state = one.state.unwrap();
+    assert!(!state.ended && !state.people[3].takes_part());
+    assert!(state.people[1].takes_part());
+    let again = decide(state.clone(), &closed("kim"));
+    assert!(again.effects.is_empty(), "{again:?}");
+    assert_eq!(again.state, Some(state.clone()));
+    assert!(decide(state, &closed("sam")).state.unwrap().ended);
+    assert!(decide(going_on(), &closed("sam")).state.unwrap().ended);
+    // This ghost shows the asker.
+    assert!(decide(going_on(), &closed("alice")).state.unwrap().ended);
+}
+
+#[test]
+fn a_portal_that_is_created_for_a_person_who_has_left_is_left_again() {
+    let closed = Input::HandleClosed {
+        ghost: owned_user_id!("@_dm_kim:hs.test"),
+    };
+    let state = after(with_bob(), &[kim_was_added(&[one()]), closed]).state;
+    let room = room_id!("!kims:hs.test").to_owned();
+    let made = Input::PortalCreated {
+        person: 3,
+        room: room.clone(),
+    };
+    let made = decide(state.unwrap(), &made);
+    assert_eq!(made.effects, [(room, Effect::LeaveRoom)]);
+    // Until that is done nothing is forwarded from there.
+    let said = decide(
+        made.state.unwrap(),
+        &said(RoomRole::Portal(3), "kim", &one()),
+    );
+    assert!(said.effects.is_empty(), "{said:?}");
+}
+
+#[test]
+fn a_person_shown_by_one_handle_in_two_rooms_ends_the_conversation_by_giving_it_up() {
+    let mut alice = masked("alice").alias().build();
+    alice.ghost = owned_user_id!("@_dm_alice:hs.test");
+    let added = Input::Added {
+        person: Box::new(alice),
+        by: owned_user_id!("@bob:hs.test"),
+        earlier: Vec::new(),
+    };
+    let closed = Input::HandleClosed {
+        ghost: owned_user_id!("@_dm_alice:hs.test"),
+    };
+    assert!(after(with_bob(), &[added, closed]).state.unwrap().ended);
+}
+
+#[test]
+fn a_handle_stands_for_its_new_owner() {
+    let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
+    let ghost = owned_user_id!("@_dm_kim:hs.test");
+    let released = Input::HandleClosed {
+        ghost: ghost.clone(),
+    };
+    let mut lea = masked("lea").build();
+    lea.ghost = ghost.clone();
+    let added = Input::Added {
+        person: Box::new(lea),
+        by: owned_user_id!("@alice:hs.test"),
+        earlier: Vec::new(),
+    };
+    let state = after(group, &[released, added]).state.unwrap();
+    assert!(!state.people[3].takes_part() && state.people[4].takes_part());
+    assert!(state.needs(&ghost));
+    let sent_away = Input::Member {
+        role: RoomRole::Origin,
+        user: ghost,
+        membership: "leave".to_owned(),
+        by_others: true,
+        ghost: None,
+    };
+    let gone = decide(state, &sent_away);
+    let leave = Effect::RemoveGhost {
+        person: 4,
+        sent_away: true,
+    };
+    assert!(gone.effects.contains(&(origin(), leave)), "{gone:?}");
+    assert!(!gone.state.unwrap().people[4].takes_part());
+}
+
+#[test]
+fn a_masked_person_who_was_sent_away_from_a_group_can_be_invited_again() {
+    let sent_away = Input::Member {
+        role: RoomRole::Origin,
+        user: owned_user_id!("@_dm_kim:hs.test"),
+        membership: "leave".to_owned(),
+        by_others: true,
+        ghost: None,
+    };
+    let gone = after(with_bob(), &[kim_was_added(&[]), sent_away]);
+    let said: Vec<_> = kinds(&gone);
+    assert!(said.contains(&(ORIGIN, "leave")), "{said:?}");
+    let state = gone.state.unwrap();
+    assert!(!state.ended && !state.people[3].takes_part());
+    // No late input brings her back.
+    for late in [
+        Input::PortalReady { person: 3 },
+        Input::PortalFailed { person: 3 },
+        member(RoomRole::Portal(3), owned_user_id!("@kim:hs.test"), "join"),
+    ] {
+        let nothing = decide(state.clone(), &late);
+        assert!(nothing.effects.is_empty(), "{late:?}: {nothing:?}");
+        assert_eq!(nothing.state, Some(state.clone()), "{late:?}");
+    }
+    let back = decide(state, &kim_was_added(&[one()]));
+    assert!(kinds(&back).contains(&(ORIGIN, "carry")), "{back:?}");
+    assert_eq!(back.state.unwrap().people.len(), 4);
+}
+
+#[test]
+fn one_masked_person_fewer_does_not_end_a_group() {
+    let inputs = [
+        kim_was_added(&[one()]),
+        Input::PortalCreated {
+            person: 2,
+            room: room_id!("!kims:hs.test").to_owned(),
+        },
+        Input::PortalReady { person: 2 },
+        member(RoomRole::Portal(2), owned_user_id!("@kim:hs.test"), "leave"),
+    ];
+    let declined = after(going_on(), &inputs);
+    assert_eq!(
+        kinds(&declined),
+        [
+            ("!kims:hs.test", "relay-say"),
+            ("!kims:hs.test", "depart"),
+            (ORIGIN, "relay-say"),
+            (ORIGIN, "leave"),
+            // Sam's portal shows that Kim is no longer there.
+            (ORIGIN, "furnish"),
+        ]
+    );
+    let state = declined.state.unwrap();
+    assert!(!state.ended);
+    assert_eq!(state.targets_of(RoomRole::Origin), [PORTAL]);
+}

@@ -1,0 +1,110 @@
+//! Properties that hold for any inputs in any order.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn role() -> impl Strategy<Value = RoomRole> {
+    prop_oneof![
+        Just(RoomRole::Origin),
+        (0..4usize).prop_map(RoomRole::Portal)
+    ]
+}
+
+fn user() -> impl Strategy<Value = OwnedUserId> {
+    let names = ["alice", "sam", "kim", "_dm_alice", "_dm_sam"];
+    (0..names.len())
+        .prop_map(move |at| OwnedUserId::try_from(format!("@{}:hs.test", names[at])).unwrap())
+}
+
+fn anything() -> impl Strategy<Value = Input> {
+    let event = (0..9u8).prop_map(|n| OwnedEventId::try_from(format!("$e{n}")).unwrap());
+    let room = (0..3u8).prop_map(|n| OwnedRoomId::try_from(format!("!r{n}:hs.test")).unwrap());
+    let heard = (role(), user(), event.clone()).prop_map(|(role, sender, event)| Input::Event {
+        role,
+        sender,
+        event,
+        kind: EventKind::Forwardable,
+    });
+    let named = (role(), user(), event.clone()).prop_map(|(role, sender, event)| Input::Event {
+        role,
+        sender,
+        event,
+        kind: EventKind::RoomInfo,
+    });
+    let memberships = ["join", "leave", "ban", "invite", "knock"];
+    let member = (role(), user(), 0..memberships.len(), any::<bool>()).prop_map(
+        move |(role, user, at, by_others)| {
+            let name = (user.clone(), "Someone".to_owned(), true);
+            Input::Member {
+                role,
+                user,
+                by_others,
+                membership: memberships[at].to_owned(),
+                ghost: Some(name),
+            }
+        },
+    );
+    prop_oneof![
+        8 => heard,
+        4 => member,
+        1 => named,
+        1 => (0..4usize).prop_map(|person| Input::OriginRenamed { person }),
+        1 => (0..4usize).prop_map(|person| Input::PortalLost { person }),
+        1 => (0..4usize, 0..3u8).prop_map(|(person, name)| Input::Renamed {
+            person,
+            name: format!("Kim {name}"),
+        }),
+        1 => (0..4usize, 0..20u8).prop_map(|(person, name)| Input::NameSeen {
+            person,
+            name: format!("Alice {name}"),
+        }),
+        1 => (role(), room.clone(), user()).prop_map(|(role, to, by)| Input::RoomUpgraded {
+            role, to, by,
+        }),
+        1 => room.clone().prop_map(|room| Input::UpgradeFollowed { room }),
+        1 => (room.clone(), user()).prop_map(|(to, by)| Input::UpgradeFailed { to, by }),
+        1 => Just(Input::Started { earlier: Vec::new() }),
+        1 => (0..4usize).prop_map(|person| Input::PortalReady { person }),
+        1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::PortalCreated { person, room }),
+        1 => (0..4usize).prop_map(|person| Input::PortalFailed { person }),
+        1 => room.prop_map(|room| Input::OriginReplaced { room, earlier: Vec::new() }),
+        1 => role().prop_map(|role| Input::RoomLeft { role }),
+        1 => Just(kim_was_added(&[one()])),
+        1 => Just(Input::End),
+        1 => event.prop_map(|event| Input::NotForwarded {
+            role: RoomRole::Origin, event, text: "no".to_owned(),
+        }),
+    ]
+}
+
+proptest! {
+    /// No event is forwarded to the room where it was sent, or twice to one room; one forward of
+    /// each event is the last; after the end rooms are only left; and the index of a person never
+    /// changes.
+    #[test]
+    fn no_event_is_forwarded_twice_or_back(inputs in prop::collection::vec(anything(), 1..60)) {
+        let mut state = going_on();
+        for input in inputs {
+            let people: Vec<_> = state.people.iter().map(|person| person.user.clone()).collect();
+            let ended = state.ended;
+            let decision = decide(state.clone(), &input);
+            let mut roles = Vec::new();
+            let mut lasts = 0;
+            for (_, effect) in &decision.effects {
+                if let Effect::ForwardEvent { target, is_last, sender, .. } = effect {
+                    prop_assert!(!ended);
+                    prop_assert_ne!(*target, state.people[*sender].room_role(*sender));
+                    prop_assert!(!roles.contains(target));
+                    roles.push(*target);
+                    lasts += usize::from(*is_last);
+                }
+            }
+            prop_assert_eq!(lasts, usize::from(!roles.is_empty()));
+            let Some(next) = decision.state else { break };
+            prop_assert!(next.people.iter().map(|p| &p.user).take(people.len()).eq(people.iter()));
+            prop_assert!(!ended || next.ended);
+            state = next;
+        }
+    }
+}

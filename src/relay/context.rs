@@ -1,0 +1,137 @@
+//! What the translator has to know to translate an event.
+
+use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
+
+use crate::text::clean;
+
+/// A participant of a conversation, as two of its rooms show them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Their user in the source room: themselves or their ghost.
+    pub source: OwnedUserId,
+    /// Their user in the target room.
+    pub target: OwnedUserId,
+    /// Their name in the target room: a handle or the name that they chose, with or without `@`.
+    pub name: String,
+}
+
+impl Alias {
+    /// Returns how a text in the target room mentions them.
+    pub(super) fn mention(&self) -> String {
+        match clean(&self.name) {
+            name if name.is_empty() => "@Someone".to_owned(),
+            name => format!("@{name}"),
+        }
+    }
+}
+
+/// Which event of the target room shows an event of the source room.
+pub trait EventMapping: Sync {
+    /// Returns the event in the target room that shows `source`, unless it was never known or its
+    /// mapping has expired.
+    fn target_of(&self, source: &EventId) -> Option<OwnedEventId>;
+}
+
+/// Where an event comes from, where it goes to, and who is who.
+#[derive(Clone)]
+pub struct Context<'a> {
+    /// The sender, as the source room shows them.
+    pub sender: &'a UserId,
+    /// All participants of the conversation, the sender included.
+    pub aliases: &'a [Alias],
+    /// The room that the event comes from.
+    pub source: &'a RoomId,
+    /// The room that the event goes to.
+    pub target: &'a RoomId,
+    /// The events of the two rooms.
+    pub events: &'a dyn EventMapping,
+    /// Further strings that must not come out: device ids, aliases of the source room. Those of
+    /// fewer than 8 characters are found as whole words only, those of fewer than 3 not at all.
+    pub secrets: &'a [String],
+    /// The service's own homeserver. Media of another one has to be uploaded again: its address
+    /// would name the sender's homeserver, or show a third one who looks at it.
+    pub homeserver: &'a ServerName,
+    /// Whether calls show addresses of relays only.
+    pub hide_addresses: bool,
+    /// Makes pseudonyms of the ids that clients give themselves in calls. One key per conversation,
+    /// in all directions: an answer that comes back is recognised by it.
+    pub pseudonym_key: &'a [u8; 32],
+}
+
+/// What the translator hides, and how.
+#[derive(Clone, Copy)]
+pub struct Masking<'a> {
+    /// The service's own homeserver.
+    pub homeserver: &'a ServerName,
+    /// Whether calls show addresses of relays only.
+    pub hide_addresses: bool,
+    /// Makes pseudonyms of the ids in calls.
+    pub pseudonym_key: &'a [u8; 32],
+}
+
+/// The mapping of a text that refers to no events.
+struct NoEvents;
+
+impl EventMapping for NoEvents {
+    fn target_of(&self, _: &EventId) -> Option<OwnedEventId> {
+        None
+    }
+}
+
+impl<'a> Context<'a> {
+    /// Returns the context of what `sender` does in one room of a conversation, for another one.
+    pub fn between(
+        (source, target): (&'a RoomId, &'a RoomId),
+        sender: &'a UserId,
+        aliases: &'a [Alias],
+        events: &'a dyn EventMapping,
+        masking: Masking<'a>,
+    ) -> Self {
+        Self {
+            sender,
+            aliases,
+            source,
+            target,
+            events,
+            secrets: &[],
+            homeserver: masking.homeserver,
+            hide_addresses: masking.hide_addresses,
+            pseudonym_key: masking.pseudonym_key,
+        }
+    }
+
+    /// Returns the context of a plain text that is quoted before there is a conversation. It has no
+    /// calls, so no pseudonym is made with its key.
+    pub fn for_quote(room: &'a RoomId, sender: &'a UserId, homeserver: &'a ServerName) -> Self {
+        let masking = Masking {
+            homeserver,
+            hide_addresses: true,
+            pseudonym_key: &[0; 32],
+        };
+        Self::between((room, room), sender, &[], &NoEvents, masking)
+    }
+}
+
+impl Context<'_> {
+    /// Returns the participant whom the source room shows as `user`.
+    pub(super) fn alias_of(&self, user: &str) -> Option<&Alias> {
+        self.aliases.iter().find(|alias| alias.source == user)
+    }
+
+    /// Whether the sender's homeserver is the service's own, and so no secret.
+    pub(super) fn is_sender_local(&self) -> bool {
+        self.sender.server_name() == self.homeserver
+    }
+
+    /// Whether a piece of media has its address on the service's own homeserver.
+    pub(super) fn is_local_media(&self, uri: &str) -> bool {
+        let server = uri.strip_prefix("mxc://").and_then(|it| it.split_once('/'));
+        server.is_some_and(|(server, _)| server == self.homeserver)
+    }
+
+    /// Returns the event in the target room that shows an event named by a string.
+    pub(super) fn mapped_event(&self, event: &str) -> Option<OwnedEventId> {
+        let event = <&EventId>::try_from(event).ok()?;
+        self.events.target_of(event)
+    }
+}

@@ -1,0 +1,157 @@
+//! The outcome of a translation, and what the sender is told about it.
+
+use serde_json::Value;
+
+/// A translated event, ready to be sent to the other room.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Translated {
+    /// The type.
+    pub event_type: String,
+    /// The content, not yet encrypted.
+    pub content: Value,
+    /// The media to upload again first. Each address is then replaced by the new one.
+    pub media_to_reupload: Vec<MediaToReupload>,
+    /// What the sender is told about it.
+    pub remarks: Vec<Remark>,
+}
+
+/// Media whose address names another homeserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaToReupload {
+    /// The JSON pointer of the address in the content (RFC 6901).
+    pub pointer: String,
+    /// The address (`mxc://…`).
+    pub uri: String,
+}
+
+/// Something that the sender of a forwarded event is told about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Remark {
+    /// It was sent without being a reply.
+    WithoutReply,
+    /// It was sent outside of its thread.
+    WithoutThread,
+    /// An edit was sent as a new message.
+    EditAsNew,
+    /// It was sent without a reference.
+    WithoutReference,
+    /// It was sent without its formatting, because it was too long with it.
+    WithoutFormatting,
+}
+
+impl Remark {
+    /// Whether the reason is that the target of a relation is unknown.
+    pub fn is_missing_target(self) -> bool {
+        matches!(
+            self,
+            Self::WithoutReply | Self::WithoutThread | Self::EditAsNew | Self::WithoutReference
+        )
+    }
+
+    /// Returns the text of the notice.
+    pub fn notice_text(self) -> &'static str {
+        match self {
+            Self::WithoutReply => {
+                "The message you replied to is no longer known here, so yours was passed on \
+                 without being a reply."
+            }
+            Self::WithoutThread => {
+                "The thread you wrote in is no longer known here, so your message was passed on \
+                 outside of it."
+            }
+            Self::EditAsNew => {
+                "The message you edited is no longer known here, so the new text was passed on as \
+                 a new message."
+            }
+            Self::WithoutReference => {
+                "The message that yours refers to is no longer known here, so yours was passed on \
+                 without the reference."
+            }
+            Self::WithoutFormatting => {
+                "Your message was too long with its formatting, so its plain text was passed on."
+            }
+        }
+    }
+}
+
+/// Why an event cannot be translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum TranslateError {
+    /// A reaction to an unknown message.
+    #[error("the message that was reacted to is not known")]
+    ReactionTarget,
+    /// A vote in an unknown poll, or its end.
+    #[error("the poll is not known")]
+    PollTarget,
+    /// Live location depends on the state of a room.
+    #[error("live location depends on the state of the room")]
+    LiveLocation,
+    /// MatrixRTC depends on the state of a room.
+    #[error("calls over MatrixRTC belong to one room")]
+    MatrixRtc,
+    /// The transfer of a call to a person outside of the conversation.
+    #[error("the call is transferred to a person outside")]
+    CallTransfer,
+    /// Keys can only be verified between their owners.
+    #[error("keys cannot be verified across a mask")]
+    Verification,
+    /// The content does not fit into an event.
+    #[error("the content is too long")]
+    TooLong,
+    /// The content is nested too deeply.
+    #[error("the content is nested too deeply")]
+    TooDeep,
+    /// The content is not what its type says.
+    #[error("the content is malformed")]
+    Malformed,
+    /// The event type identifies the sender.
+    #[error("the type of the event identifies a person")]
+    IdentifyingType,
+}
+
+impl TranslateError {
+    /// Whether the reason is that the target of a relation is unknown.
+    pub fn is_missing_target(self) -> bool {
+        matches!(self, Self::ReactionTarget | Self::PollTarget)
+    }
+
+    /// Returns the text of the notice to the sender: what happened, and what to do next.
+    pub fn notice_text(self) -> &'static str {
+        match self {
+            Self::ReactionTarget => {
+                "Your reaction was not passed on: the message it belongs to is no longer known \
+                 here. Please say it in words."
+            }
+            Self::PollTarget => {
+                "That was not passed on: the poll it belongs to is no longer known here. Please \
+                 start a new one."
+            }
+            Self::LiveLocation => {
+                "Live location was not passed on: it works within one room only, and you are in \
+                 two. Please share your location as a message instead."
+            }
+            Self::MatrixRtc => {
+                "Calls of this kind work within one room only, and this conversation spans several. \
+                 What works in a chat of two is the classic voice or video call: in Element \
+                 on the web and desktop, press the call button and choose \"Legacy call\"."
+            }
+            Self::CallTransfer => {
+                "The call was not handed over: that works only to somebody in this chat."
+            }
+            Self::Verification => {
+                "The verification was not passed on. The user you see here is a ghost of this \
+                 service, with keys of the service; you can't verify the keys of the person \
+                 behind it as long as they are masked. To be sure who they are, ask them \
+                 something that only they can know."
+            }
+            Self::TooLong => {
+                "Your message was not passed on: it is too long. Please send it in two parts, or \
+                 as a file."
+            }
+            Self::TooDeep | Self::Malformed | Self::IdentifyingType => {
+                "Something you sent could not be passed on: your client made it in a way that is \
+                 not understood here. Please send it in another way, as plain text for example."
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Which events are translated, and how.
+
+use serde_json::{Map, Value};
+
+use super::{
+    calls,
+    context::Context,
+    final_check::FinalCheck,
+    message,
+    outcome::{MediaToReupload, Remark, TranslateError, Translated},
+    relation::OnMissingTarget,
+    scrub::{Scrubber, is_content, is_html, is_prose},
+};
+use crate::matrix::event_type::is_matrix_rtc;
+
+/// Maximum nesting depth of an event's content.
+const CONTENT_DEPTH_MAX: usize = 100;
+
+/// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and
+/// encryption makes four bytes of three.
+pub(super) const CONTENT_BYTES_MAX: usize = 47_000;
+
+/// Maximum number of media that are uploaded again for one event.
+const REUPLOADS_MAX: usize = 20;
+
+/// What is done with events of a type.
+enum Handling {
+    /// Translated. `OnMissingTarget` says what happens if the event that it refers to is unknown.
+    Message(OnMissingTarget),
+    /// Dropped without a notice: technical events between two clients.
+    Silent,
+    /// Refused, and the sender is told.
+    Refused(TranslateError),
+}
+
+/// Translates an event of one room into what is sent to another.
+///
+/// Returns `Ok(None)` if nothing is sent and nobody is told. Redactions and state events are not
+/// for this function.
+pub fn translate(
+    event_type: &str,
+    content: &Value,
+    context: &Context<'_>,
+) -> Result<Option<Translated>, TranslateError> {
+    translate_unchecked(event_type, content, context)?
+        .map(|(content, remarks)| finish(event_type, content, remarks, context))
+        .transpose()
+}
+
+/// Translates an event without the final check.
+pub(super) fn translate_unchecked(
+    event_type: &str,
+    content: &Value,
+    context: &Context<'_>,
+) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, TranslateError> {
+    let on_missing = match handling(event_type) {
+        Handling::Message(on_missing) => on_missing,
+        Handling::Silent => return Ok(None),
+        Handling::Refused(why) => return Err(why),
+    };
+    let Value::Object(content) = content else {
+        return Err(TranslateError::Malformed);
+    };
+    // The rest of a redacted event.
+    if content.is_empty() {
+        return Ok(None);
+    }
+    if content
+        .values()
+        .any(|value| !fits(value, CONTENT_DEPTH_MAX))
+    {
+        return Err(TranslateError::TooDeep);
+    }
+    if content
+        .get("msgtype")
+        .is_some_and(|kind| kind == "m.key.verification.request")
+    {
+        return Err(TranslateError::Verification);
+    }
+    let scrub = Scrubber::new(context);
+    // Types are named like Java packages: anything else could hide an identifier.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
+    if event_type.len() > 255
+        || !event_type.chars().all(plain)
+        || scrub.finds_identifier(event_type)
+    {
+        return Err(TranslateError::IdentifyingType);
+    }
+    let mut remarks = Vec::new();
+    let out = match calls::kind(event_type) {
+        Some(kind) => calls::translate(&scrub, kind, content)?,
+        None => Some(message::translate(
+            &scrub,
+            content,
+            on_missing,
+            &mut remarks,
+        )?),
+    };
+    Ok(out.map(|out| (out, remarks)))
+}
+
+fn handling(event_type: &str) -> Handling {
+    match event_type {
+        "m.reaction" => Handling::Message(OnMissingTarget::Refuse(TranslateError::ReactionTarget)),
+        "m.poll.response"
+        | "org.matrix.msc3381.poll.response"
+        | "org.matrix.msc3381.v2.poll.response"
+        | "m.poll.end"
+        | "org.matrix.msc3381.poll.end"
+        | "org.matrix.msc3381.v2.poll.end" => {
+            Handling::Message(OnMissingTarget::Refuse(TranslateError::PollTarget))
+        }
+        "m.beacon"
+        | "m.beacon_info"
+        | "org.matrix.msc3672.beacon"
+        | "org.matrix.msc3672.beacon_info" => Handling::Refused(TranslateError::LiveLocation),
+        kind if is_matrix_rtc(kind) => Handling::Refused(TranslateError::MatrixRtc),
+        kind if kind.starts_with("m.key.verification.") => {
+            Handling::Refused(TranslateError::Verification)
+        }
+        // Technical events of calls that were refused when they rang, keys that a client sends to a
+        // room by mistake, and events that are no messages.
+        "m.call.encryption_keys"
+        | "io.element.call.encryption_keys"
+        | "io.element.call.reaction"
+        | "m.dummy"
+        | "m.room_key"
+        | "m.room_key_request"
+        | "m.room_key.withheld"
+        | "m.forwarded_room_key"
+        | "m.secret.request"
+        | "m.secret.send"
+        | "m.room.encrypted"
+        | "m.room.redaction"
+        | "m.room.member"
+        | "m.typing"
+        | "m.receipt"
+        | "m.presence" => Handling::Silent,
+        _ => Handling::Message(OnMissingTarget::Remark),
+    }
+}
+
+/// Checks a translated content and finds the media to upload again.
+pub(super) fn finish(
+    event_type: &str,
+    content: Map<String, Value>,
+    mut remarks: Vec<Remark>,
+    context: &Context<'_>,
+) -> Result<Translated, TranslateError> {
+    let mut content = Value::Object(content);
+    if length(&content) > CONTENT_BYTES_MAX {
+        if !without_formatting(&mut content) || length(&content) > CONTENT_BYTES_MAX {
+            return Err(TranslateError::TooLong);
+        }
+        remarks.push(Remark::WithoutFormatting);
+    }
+    FinalCheck::of(context).redact(&mut content);
+    let mut media_to_reupload = Vec::new();
+    collect_media("", "", &content, &mut media_to_reupload);
+    media_to_reupload.retain(|it| !context.is_local_media(&it.uri));
+    if media_to_reupload.len() > REUPLOADS_MAX {
+        return Err(TranslateError::TooLong);
+    }
+    remarks.sort_unstable();
+    remarks.dedup();
+    Ok(Translated {
+        event_type: event_type.to_owned(),
+        content,
+        media_to_reupload,
+        remarks,
+    })
+}
+
+fn length(content: &Value) -> usize {
+    serde_json::to_vec(content).map_or(usize::MAX, |json| json.len())
+}
+
+fn fits(value: &Value, depth: usize) -> bool {
+    match (value, depth.checked_sub(1)) {
+        (Value::Array(_) | Value::Object(_), None) => false,
+        (Value::Array(values), Some(depth)) => values.iter().all(|value| fits(value, depth)),
+        (Value::Object(fields), Some(depth)) => fields.values().all(|value| fits(value, depth)),
+        _ => true,
+    }
+}
+
+/// Removes HTML. Returns whether there was any.
+fn without_formatting(content: &mut Value) -> bool {
+    let Some(fields) = content.as_object_mut() else {
+        return false;
+    };
+    let before = fields.len();
+    fields.retain(|key, _| !is_html(key) && key != "format");
+    let new = fields
+        .get_mut("m.new_content")
+        .is_some_and(without_formatting);
+    new || before != content.as_object().map_or(0, Map::len)
+}
+
+/// Collects the addresses of media, outside of what people read.
+fn collect_media(pointer: &str, key: &str, value: &Value, out: &mut Vec<MediaToReupload>) {
+    match value {
+        Value::String(uri) if !is_prose(key) && !is_html(key) && is_content(uri) => {
+            out.push(MediaToReupload {
+                pointer: pointer.to_owned(),
+                uri: uri.clone(),
+            });
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                collect_media(&format!("{pointer}/{index}"), key, value, out);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let step = key.replace('~', "~0").replace('/', "~1");
+                collect_media(&format!("{pointer}/{step}"), key, value, out);
+            }
+        }
+        _ => {}
+    }
+}
