@@ -32,8 +32,8 @@ use stonechat::{
     handle::{Handle, HandleRules, Typed},
     matrix::{self, transaction::Transaction},
     server::{
-        Health, Intake, IntakeError, Limits, Listener, Options, SelfTest, ThirdPartyUser, Token,
-        router,
+        Appservice, AppserviceError, Health, Limits, Listener, Options, SelfTest, ThirdPartyUser,
+        Token, router,
     },
     shutdown,
     store::{Store, StoreKey, StoreOptions},
@@ -203,8 +203,8 @@ async fn answer(
 struct Doors(Directory);
 
 #[async_trait]
-impl Intake for Doors {
-    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), IntakeError> {
+impl Appservice for Doors {
+    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
         Ok(())
     }
     async fn ping(&self, _: Option<&str>) {}
@@ -221,14 +221,14 @@ impl Intake for Doors {
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         Ok(answer(&self.0, asker, ghosts, &[]).await.0)
     }
     async fn blocked(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
+    ) -> Result<Vec<bool>, AppserviceError> {
         Ok(answer(&self.0, inviter, &[], people).await.1)
     }
 }

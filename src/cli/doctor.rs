@@ -296,7 +296,7 @@ impl Local {
         let self_test = SelfTest::default();
         let options = server_options(setup, self_test.clone(), Health::default());
         let (trigger, shutdown) = shutdown::channel();
-        let router = server::router(service.intake(), options);
+        let router = server::router(service.appservice(), options);
         let server = tokio::spawn(listener.serve(router, shutdown));
         Ok(Self {
             witness: Witness::Here(self_test),

@@ -69,7 +69,7 @@ async fn serve(
     let health = Health::of(service.failure());
     let commands = server::admin_router(service.admin(health.clone(), self_test.clone()));
     let options = server_options(setup, self_test, health.clone());
-    let router = server::router(service.intake(), options);
+    let router = server::router(service.appservice(), options);
     let front = Front::up(listener, router, socket, commands);
 
     let checker = match find(setup, &shutdown).await {

@@ -13,7 +13,7 @@ use crate::{
     crypto::store::GhostStores,
     engine::Engine,
     matrix::{Homeserver, transaction::Transaction},
-    server::{Admin, Health, Intake, IntakeError, SelfTest, ThirdPartyUser},
+    server::{Admin, Appservice, AppserviceError, Health, SelfTest, ThirdPartyUser},
     shutdown::Shutdown,
     store::{Store, StoreFailure},
 };
@@ -67,7 +67,7 @@ impl Service {
     }
 
     /// What the server hands things to.
-    pub fn intake(&self) -> Arc<dyn Intake> {
+    pub fn appservice(&self) -> Arc<dyn Appservice> {
         Arc::new(Waiting(self.engine.subscribe()))
     }
 
@@ -147,15 +147,15 @@ impl Waiting {
 }
 
 #[async_trait]
-impl Intake for Waiting {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), IntakeError> {
+impl Appservice for Waiting {
+    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
         // Nothing but what was for the checks: there is nothing to lose.
         if body.events.is_empty() && body.to_device.is_empty() && self.now().is_none() {
             return Ok(());
         }
         match self.engine().await {
-            Some(engine) => Intake::transaction(&engine, txn_id, body).await,
-            None => Err(IntakeError::ShuttingDown),
+            Some(engine) => Appservice::transaction(&engine, txn_id, body).await,
+            None => Err(AppserviceError::ShuttingDown),
         }
     }
 
@@ -186,10 +186,10 @@ impl Intake for Waiting {
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         match self.now() {
             Some(engine) => engine.introduce(asker, ghosts).await,
-            None => Err(IntakeError::ShuttingDown),
+            None => Err(AppserviceError::ShuttingDown),
         }
     }
 
@@ -197,10 +197,10 @@ impl Intake for Waiting {
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
+    ) -> Result<Vec<bool>, AppserviceError> {
         match self.now() {
             Some(engine) => engine.blocked(inviter, people).await,
-            None => Err(IntakeError::ShuttingDown),
+            None => Err(AppserviceError::ShuttingDown),
         }
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 
-use super::{Intake, IntakeError, ThirdPartyUser};
+use super::{Appservice, AppserviceError, ThirdPartyUser};
 use crate::{
     directory::HandleRecord,
     engine::{Engine, EngineError},
@@ -35,13 +35,13 @@ impl Engine {
 }
 
 #[async_trait]
-impl Intake for Engine {
-    async fn transaction(&self, _txn_id: &str, body: Transaction) -> Result<(), IntakeError> {
+impl Appservice for Engine {
+    async fn transaction(&self, _txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
         Engine::transaction(self, body)
             .await
             .map_err(|error| match error {
-                EngineError::Stopping => IntakeError::ShuttingDown,
-                error => IntakeError::Store(error.to_string()),
+                EngineError::Stopping => AppserviceError::ShuttingDown,
+                error => AppserviceError::Store(error.to_string()),
             })
     }
 
@@ -75,17 +75,17 @@ impl Intake for Engine {
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         let owners = Engine::owners_to_invite(self, asker, ghosts).await;
-        owners.map_err(|error| IntakeError::Store(error.to_string()))
+        owners.map_err(|error| AppserviceError::Store(error.to_string()))
     }
 
     async fn blocked(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
+    ) -> Result<Vec<bool>, AppserviceError> {
         let blocked = self.directory().who_blocked(inviter, people);
-        blocked.map_err(|error| IntakeError::Store(error.to_string()))
+        blocked.map_err(|error| AppserviceError::Store(error.to_string()))
     }
 }

@@ -1,6 +1,6 @@
 //! The application service API: what the homeserver asks of us.
 //!
-//! [`router`] is the API as an axum router over an [`Intake`], which the engine implements;
+//! [`router`] is the API as an axum router over an [`Appservice`], which the engine implements;
 //! [`Listener`] serves it on a socket with the limits a public port needs. [`AdminSocket`] serves
 //! [`admin_router`], what the admin's commands ask of a running service, on a socket in its folder.
 //!
@@ -17,12 +17,12 @@
 mod admin;
 #[cfg(test)]
 mod admin_tests;
+mod appservice;
 mod auth;
 mod continuity;
 mod engine;
 mod error;
 mod health;
-mod intake;
 mod listen;
 mod module;
 mod peer;
@@ -43,10 +43,10 @@ use governor::DefaultDirectRateLimiter;
 use tokio::sync::Semaphore;
 
 pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
+pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
 pub use error::{ApiError, ServerError};
 pub use health::{Health, Part};
-pub use intake::{Intake, IntakeError, ThirdPartyUser};
 pub use listen::{Limits, Listener};
 pub use module::{Report, Seen, Sightings};
 pub use self_test::{Pushed, SelfTest};
@@ -76,8 +76,8 @@ pub struct Options {
     pub health: Health,
 }
 
-struct Shared<I> {
-    intake: I,
+struct Shared<A> {
+    appservice: A,
     options: Options,
     lookups: DefaultDirectRateLimiter,
     continuity: continuity::Continuity,
@@ -85,10 +85,10 @@ struct Shared<I> {
     bodies: Semaphore,
 }
 
-type App<I> = Arc<Shared<I>>;
+type App<A> = Arc<Shared<A>>;
 
 /// The application service API.
-pub fn router<I: Intake>(intake: I, options: Options) -> Router {
+pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
     let lookups =
         DefaultDirectRateLimiter::direct(governor::Quota::per_second(options.lookups_per_second));
     let token = options.token.clone();
@@ -97,8 +97,8 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
         let health = options.health.clone();
         async move || health.answer()
     };
-    let app: App<I> = Arc::new(Shared {
-        intake,
+    let app: App<A> = Arc::new(Shared {
+        appservice,
         options,
         lookups,
         continuity: continuity::Continuity::default(),
@@ -109,19 +109,19 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
     // The token is looked at before the body and everything else that a request can say. Which paths
     // and methods there are is in the spec, so who asks for another is told so with and without it.
     let api = Router::new()
-        .route("/transactions/{txn}", put(transactions::push::<I>))
-        .route("/ping", post(transactions::ping::<I>))
-        .route("/users/{user}", get(queries::user::<I>))
+        .route("/transactions/{txn}", put(transactions::push::<A>))
+        .route("/ping", post(transactions::ping::<A>))
+        .route("/users/{user}", get(queries::user::<A>))
         .route("/rooms/{alias}", get(queries::room))
         .route(
             "/thirdparty/protocol/{protocol}",
-            get(thirdparty::protocol::<I>),
+            get(thirdparty::protocol::<A>),
         )
         .route(
             "/thirdparty/user/{protocol}",
-            get(thirdparty::find_user::<I>),
+            get(thirdparty::find_user::<A>),
         )
-        .route("/thirdparty/user", get(thirdparty::reverse_user::<I>))
+        .route("/thirdparty/user", get(thirdparty::reverse_user::<A>))
         .route(
             "/thirdparty/location/{protocol}",
             get(thirdparty::find_location),
@@ -148,11 +148,11 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
 }
 
 /// What the module may ask, and nobody else.
-fn for_module<I: Intake>(app: App<I>, token: Token) -> Router {
+fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
     Router::new()
-        .route("/introduce", post(module::introduce::<I>))
-        .route("/blocked", post(module::blocked::<I>))
-        .route("/module", post(module::report::<I>))
+        .route("/introduce", post(module::introduce::<A>))
+        .route("/blocked", post(module::blocked::<A>))
+        .route("/module", post(module::report::<A>))
         .route_layer(middleware::from_fn_with_state(token, auth::require))
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(module::MAX_BODY))

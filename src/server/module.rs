@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{ApiError, App, Intake, transactions::read};
+use super::{ApiError, App, Appservice, transactions::read};
 use crate::directory::HANDLES_PER_ROOM;
 
 /// The largest body that is read: a thousand Matrix IDs, and every character of them escaped.
@@ -53,8 +53,8 @@ struct Invite {
 }
 
 /// `POST /_stonechat/v1/introduce`
-pub(super) async fn introduce<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn introduce<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: Introduce = body(request).await?;
@@ -75,7 +75,11 @@ pub(super) async fn introduce<I: Intake>(
     };
     let owners = match ghosts.is_empty() {
         true => Vec::new(),
-        false => app.intake.introduce(&asker, &ghosts).await.map_err(later)?,
+        false => app
+            .appservice
+            .introduce(&asker, &ghosts)
+            .await
+            .map_err(later)?,
     };
     let put = owners.iter().flatten().count();
     debug!(
@@ -93,8 +97,8 @@ pub(super) async fn introduce<I: Intake>(
 }
 
 /// `POST /_stonechat/v1/blocked`
-pub(super) async fn blocked<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn blocked<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let invite: Invite = body(request).await?;
@@ -108,8 +112,8 @@ pub(super) async fn blocked<I: Intake>(
     Ok(Json(json!({ "blocked": blocked })))
 }
 
-async fn who_blocked<I: Intake>(
-    app: &App<I>,
+async fn who_blocked<A: Appservice>(
+    app: &App<A>,
     inviter: &UserId,
     people: &[String],
 ) -> Result<Vec<OwnedUserId>, ApiError> {
@@ -117,7 +121,11 @@ async fn who_blocked<I: Intake>(
     if people.is_empty() {
         return Ok(people);
     }
-    let blocked = app.intake.blocked(inviter, &people).await.map_err(later)?;
+    let blocked = app
+        .appservice
+        .blocked(inviter, &people)
+        .await
+        .map_err(later)?;
     let of = people.into_iter().zip(blocked);
     Ok(of.filter_map(|(person, is)| is.then_some(person)).collect())
 }
@@ -126,7 +134,7 @@ fn read_ids(ids: &[String]) -> Vec<OwnedUserId> {
     ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
 }
 
-fn later(error: super::IntakeError) -> ApiError {
+fn later(error: super::AppserviceError) -> ApiError {
     warn!(%error, "the module is not answered");
     ApiError::NotNow
 }
@@ -200,8 +208,8 @@ impl Sightings {
 }
 
 /// `POST /_stonechat/v1/module`
-pub(super) async fn report<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn report<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let report: Report = body(request).await?;

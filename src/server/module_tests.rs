@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Intake, IntakeError, Options, SelfTest, ThirdPartyUser, Token, router, tests};
+use super::{Appservice, AppserviceError, Options, SelfTest, ThirdPartyUser, Token, router, tests};
 use crate::{
     clock::Timestamp,
     directory::{ClaimedBy, Directory, DirectorySettings},
@@ -33,8 +33,8 @@ struct Doors {
 }
 
 #[async_trait]
-impl Intake for Doors {
-    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), IntakeError> {
+impl Appservice for Doors {
+    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
         Ok(())
     }
     async fn ping(&self, _: Option<&str>) {}
@@ -51,9 +51,9 @@ impl Intake for Doors {
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         if *self.failing.lock().unwrap() {
-            return Err(IntakeError::Store("the disk is full".to_owned()));
+            return Err(AppserviceError::Store("the disk is full".to_owned()));
         }
         let seen = (asker.to_owned(), ghosts.len());
         self.asked.lock().unwrap().push(seen);
@@ -65,13 +65,13 @@ impl Intake for Doors {
             .directory
             .introduce(asker, &handles, Timestamp(5))
             .await;
-        owners.map_err(|error| IntakeError::Store(error.to_string()))
+        owners.map_err(|error| AppserviceError::Store(error.to_string()))
     }
     async fn blocked(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
+    ) -> Result<Vec<bool>, AppserviceError> {
         Ok(self.directory.who_blocked(inviter, people).unwrap())
     }
 }

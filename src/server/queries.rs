@@ -7,17 +7,17 @@ use axum::{
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use super::{ApiError, App, Intake};
+use super::{ApiError, App, Appservice};
 
 /// `GET /_matrix/app/v1/users/{userId}`: asked when somebody invites a user the homeserver does not
 /// know. Ghosts are made when a handle is claimed and never here.
-pub(super) async fn user<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn user<A: Appservice>(
+    State(app): State<App<A>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(user) = user.map_err(|_| ApiError::BadPath)?;
     let user = UserId::parse(&user).map_err(|_| ApiError::NotFound)?;
-    if app.options.is_ours(&user) && app.intake.user_exists(&user).await {
+    if app.options.is_ours(&user) && app.appservice.user_exists(&user).await {
         Ok(Json(json!({})))
     } else {
         Err(ApiError::NotFound)

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Intake, IntakeError, MAX_BODY, Options, ThirdPartyUser, Token, router};
+use super::{Appservice, AppserviceError, MAX_BODY, Options, ThirdPartyUser, Token, router};
 use crate::matrix::transaction::Transaction;
 
 pub(super) const TOKEN: &str = "hs_0123456789abcdef0123456789abcdef";
@@ -35,13 +35,13 @@ pub(super) struct Recorded {
 }
 
 #[async_trait]
-impl Intake for Recorder {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), IntakeError> {
+impl Appservice for Recorder {
+    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
         if let Some(gate) = &self.0.gate {
             gate.acquire().await.unwrap().forget();
         }
         if *self.0.failing.lock().unwrap() {
-            return Err(IntakeError::Store("the disk is full".to_owned()));
+            return Err(AppserviceError::Store("the disk is full".to_owned()));
         }
         let seen = (txn_id.to_owned(), body.events.len(), body.to_device.len());
         self.0.transactions.lock().unwrap().push(seen);
@@ -82,12 +82,12 @@ impl Intake for Recorder {
         &self,
         _: &UserId,
         _: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
-        Err(IntakeError::ShuttingDown)
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
+        Err(AppserviceError::ShuttingDown)
     }
 
-    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, IntakeError> {
-        Err(IntakeError::ShuttingDown)
+    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, AppserviceError> {
+        Err(AppserviceError::ShuttingDown)
     }
 }
 

@@ -12,7 +12,7 @@ use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, App, Intake, ThirdPartyUser};
+use super::{ApiError, App, Appservice, ThirdPartyUser};
 use crate::config::PROTOCOL;
 
 /// The longest thing that is looked up at all: a handle with its server.
@@ -31,8 +31,8 @@ pub(super) struct ByUser {
 }
 
 /// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`: what clients need to ask for a handle.
-pub(super) async fn protocol<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn protocol<A: Appservice>(
+    State(app): State<App<A>>,
     protocol: PathResult,
 ) -> Result<Json<Value>, ApiError> {
     ours(protocol)?;
@@ -58,8 +58,8 @@ pub(super) async fn protocol<I: Intake>(
 }
 
 /// `GET /_matrix/app/v1/thirdparty/user/{protocol}?handle=sam`
-pub(super) async fn find_user<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn find_user<A: Appservice>(
+    State(app): State<App<A>>,
     protocol: PathResult,
     query: Result<Query<ByHandle>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -68,7 +68,7 @@ pub(super) async fn find_user<I: Intake>(
     let found = match asked {
         Some(handle) if handle.len() <= MAX_QUERY && app.lookups.check().is_ok() => {
             let handle = handle.trim();
-            app.intake
+            app.appservice
                 .lookup_handle(handle.strip_prefix('@').unwrap_or(handle))
                 .await
         }
@@ -78,15 +78,15 @@ pub(super) async fn find_user<I: Intake>(
 }
 
 /// `GET /_matrix/app/v1/thirdparty/user?userid=@_dm_sam:example.org`
-pub(super) async fn reverse_user<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn reverse_user<A: Appservice>(
+    State(app): State<App<A>>,
     query: Result<Query<ByUser>, QueryRejection>,
 ) -> Json<Value> {
     let asked = query.ok().and_then(|Query(query)| query.userid);
     let user = asked.and_then(|user| UserId::parse(user).ok());
     let found = match user {
         Some(user) if app.options.is_ours(&user) && app.lookups.check().is_ok() => {
-            app.intake.lookup_user(&user).await
+            app.appservice.lookup_user(&user).await
         }
         _ => Vec::new(),
     };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ApiError, App, Intake, continuity::Connection};
+use super::{ApiError, App, Appservice, continuity::Connection};
 use crate::matrix::transaction::{Transaction, TransactionError, TransactionReader};
 
 /// How long a body may take to come. Synapse gives up after 60 s.
@@ -51,8 +51,8 @@ impl Refusals {
 /// `PUT /_matrix/app/v1/transactions/{txnId}`
 ///
 /// The body is read as it arrives and accepted in parts, so that its size costs no memory.
-pub(super) async fn push<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn push<A: Appservice>(
+    State(app): State<App<A>>,
     txn: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
@@ -87,15 +87,15 @@ pub(super) async fn push<I: Intake>(
 }
 
 /// A transaction that is being read and accepted.
-struct Delivery<'a, I> {
-    app: &'a App<I>,
+struct Delivery<'a, A> {
+    app: &'a App<A>,
     txn: &'a str,
     connection: Option<Connection>,
     /// Whether a part of it was accepted.
     begun: bool,
 }
 
-impl<I: Intake> Delivery<'_, I> {
+impl<A: Appservice> Delivery<'_, A> {
     /// Reads the body, accepts all parts of it but the last, and returns that.
     async fn read(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
         let deadline = Instant::now() + BODY_TIMEOUT;
@@ -152,7 +152,8 @@ impl<I: Intake> Delivery<'_, I> {
         // The homeserver may give up waiting and close the connection, which drops this future. What
         // has begun to be stored is stored all the same, on a task of its own.
         let (app, txn) = (Arc::clone(self.app), self.txn.to_owned());
-        let accepted = tokio::spawn(async move { app.intake.transaction(&txn, part).await }).await;
+        let accepted =
+            tokio::spawn(async move { app.appservice.transaction(&txn, part).await }).await;
         match accepted {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
@@ -173,8 +174,8 @@ struct Ping {
 }
 
 /// `POST /_matrix/app/v1/ping`
-pub(super) async fn ping<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn ping<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(request).await?;
@@ -191,7 +192,7 @@ pub(super) async fn ping<I: Intake>(
     if let Some(txn) = &ping.transaction_id {
         app.options.self_test.saw(txn);
     }
-    app.intake.ping(ping.transaction_id.as_deref()).await;
+    app.appservice.ping(ping.transaction_id.as_deref()).await;
     Ok(Json(json!({})))
 }
 

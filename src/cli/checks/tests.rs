@@ -18,7 +18,8 @@ use super::*;
 use crate::{
     cli::{admin::Running, run::server_options, tests::Home},
     server::{
-        Admin, AdminSocket, Health, Intake, IntakeError, Limits, Listener, SelfTest, ThirdPartyUser,
+        Admin, AdminSocket, Appservice, AppserviceError, Health, Limits, Listener, SelfTest,
+        ThirdPartyUser,
     },
     shutdown,
 };
@@ -167,12 +168,12 @@ async fn homeserver(fake: Arc<Fake>) -> String {
 struct Taker;
 
 #[async_trait::async_trait]
-impl Intake for Taker {
+impl Appservice for Taker {
     async fn transaction(
         &self,
         _: &str,
         body: crate::matrix::transaction::Transaction,
-    ) -> Result<(), IntakeError> {
+    ) -> Result<(), AppserviceError> {
         assert!(
             body.to_device.is_empty(),
             "messages of the checks go no further"
@@ -193,11 +194,11 @@ impl Intake for Taker {
         &self,
         _: &UserId,
         _: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
-        Err(IntakeError::ShuttingDown)
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
+        Err(AppserviceError::ShuttingDown)
     }
-    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, IntakeError> {
-        Err(IntakeError::ShuttingDown)
+    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, AppserviceError> {
+        Err(AppserviceError::ShuttingDown)
     }
 }
 

@@ -10,11 +10,11 @@ use crate::matrix::transaction::Transaction;
 
 /// The engine as the server sees it.
 #[async_trait]
-pub trait Intake: Send + Sync + 'static {
+pub trait Appservice: Send + Sync + 'static {
     /// Takes a transaction. Returns when all of it is durable and no sooner: what is acknowledged
     /// never comes again. May be called twice at the same time with the same transaction, and the
     /// id says nothing about the content: Synapse on SQLite counts from 1 again after a restart.
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), IntakeError>;
+    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError>;
 
     /// The homeserver answers a ping, whose transaction id we chose.
     async fn ping(&self, txn_id: Option<&str>);
@@ -27,7 +27,7 @@ pub trait Intake: Send + Sync + 'static {
     /// owner does not want it found.
     async fn lookup_handle(&self, handle: &str) -> Vec<ThirdPartyUser>;
 
-    /// Which handle a ghost stands for, by the rules of [`Intake::lookup_handle`].
+    /// Which handle a ghost stands for, by the rules of [`Appservice::lookup_handle`].
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser>;
 
     /// Somebody is creating a room: for each of these ghosts, whom to invite in its place.
@@ -35,19 +35,19 @@ pub trait Intake: Send + Sync + 'static {
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError>;
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError>;
 
     /// For each of these people, whether they have blocked the one who invites them.
     async fn blocked(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError>;
+    ) -> Result<Vec<bool>, AppserviceError>;
 }
 
 #[async_trait]
-impl<I: Intake + ?Sized> Intake for Arc<I> {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), IntakeError> {
+impl<A: Appservice + ?Sized> Appservice for Arc<A> {
+    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
         (**self).transaction(txn_id, body).await
     }
 
@@ -71,7 +71,7 @@ impl<I: Intake + ?Sized> Intake for Arc<I> {
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         (**self).introduce(asker, ghosts).await
     }
 
@@ -79,7 +79,7 @@ impl<I: Intake + ?Sized> Intake for Arc<I> {
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
+    ) -> Result<Vec<bool>, AppserviceError> {
         (**self).blocked(inviter, people).await
     }
 }
@@ -96,7 +96,7 @@ pub struct ThirdPartyUser {
 /// Why a transaction could not be taken, or a question not answered. The homeserver sends a
 /// transaction again after a while.
 #[derive(Debug, Error)]
-pub enum IntakeError {
+pub enum AppserviceError {
     /// The store failed.
     #[error("the store failed: {0}")]
     Store(String),
