@@ -173,7 +173,7 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
                 Ok(format!("answers at {}", setup.config.homeserver.url)),
             );
             let ready = match &local {
-                Ok(local) => local.take_in(&checker).await,
+                Ok(local) => local.accept_only(&checker).await,
                 Err(_) => Ok(()),
             };
             if let Err(error) = ready {
@@ -305,9 +305,9 @@ impl Local {
         })
     }
 
-    async fn take_in(&self, checker: &Checker<'_>) -> Result<(), CliError> {
+    async fn accept_only(&self, checker: &Checker<'_>) -> Result<(), CliError> {
         match &self.server {
-            Some((service, ..)) => service.only_take_in(checker.homeserver()).await,
+            Some((service, ..)) => service.accept_only(checker.homeserver()).await,
             None => Ok(()),
         }
     }

@@ -82,8 +82,8 @@ async fn serve(
         }
     };
     let (halt, halted) = shutdown::channel();
-    let mut begun = service.begun();
-    let mut working = tokio::spawn(service.work(checker.homeserver(), halted));
+    let mut started = service.started();
+    let mut working = tokio::spawn(service.run(checker.homeserver(), halted));
     let mut failed = None;
     let ended = tokio::select! {
         biased;
@@ -100,7 +100,7 @@ async fn serve(
                     biased;
                     () = shutdown.asked() => None,
                     ended = &mut working => Some(ended),
-                    Ok(_) = begun.wait_for(|begun| *begun) => {
+                    Ok(_) = started.wait_for(|started| *started) => {
                         if setup.module_token.is_some() {
                             call_module(&checker, &witness, &shutdown).await;
                         }

@@ -20,7 +20,7 @@ use crate::{
 
 /// How long a transaction waits for the engine. The homeserver gives up after a minute, and sends
 /// it again.
-const PATIENCE: Duration = Duration::from_secs(45);
+const ENGINE_WAIT: Duration = Duration::from_secs(45);
 
 /// Stonechat itself, without the server in front of it.
 pub struct Service {
@@ -28,19 +28,19 @@ pub struct Service {
     store: Store,
     stores: GhostStores,
     engine: watch::Sender<Option<Engine>>,
-    begun: watch::Sender<bool>,
+    started: watch::Sender<bool>,
 }
 
 impl Service {
     /// A service on this store, without a homeserver yet.
     pub fn open(setup: Setup, store: Store) -> Result<Self, CliError> {
-        let stores = GhostStores::open(&store).map_err(|error| failed(&error))?;
+        let stores = GhostStores::open(&store).map_err(|error| engine_error(&error))?;
         Ok(Self {
             setup,
             store,
             stores,
             engine: watch::Sender::new(None),
-            begun: watch::Sender::new(false),
+            started: watch::Sender::new(false),
         })
     }
 
@@ -62,38 +62,38 @@ impl Service {
 
     /// Becomes true when everything is done that has to be before the service works: what follows
     /// from a restore, and the bot.
-    pub fn begun(&self) -> watch::Receiver<bool> {
-        self.begun.subscribe()
+    pub fn started(&self) -> watch::Receiver<bool> {
+        self.started.subscribe()
     }
 
     /// What the server hands things to.
     pub fn appservice(&self) -> Arc<dyn Appservice> {
-        Arc::new(Waiting(self.engine.subscribe()))
+        Arc::new(DeferredAppservice(self.engine.subscribe()))
     }
 
     /// Takes in what comes and does nothing about it, for a Stonechat that only looks around: it
     /// is written down for the next `run`.
-    pub async fn only_take_in(&self, homeserver: Homeserver) -> Result<(), CliError> {
+    pub async fn accept_only(&self, homeserver: Homeserver) -> Result<(), CliError> {
         let stores = self.stores.clone();
         let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
-        // Stopped before it has begun, so that nothing begins when something comes.
-        engine.stop().await.map_err(|error| failed(&error))?;
+        // Stopped before it has started, so that nothing begins when something comes.
+        engine.stop().await.map_err(|error| engine_error(&error))?;
         self.engine.send_replace(Some(engine));
         Ok(())
     }
 
-    /// Ends what [`Service::only_take_in`] began.
+    /// Ends what [`Service::accept_only`] began.
     pub async fn close(self) -> Result<(), CliError> {
         let engine = self.engine.borrow().clone();
         if let Some(engine) = engine {
-            engine.stop().await.map_err(|error| failed(&error))?;
+            engine.stop().await.map_err(|error| engine_error(&error))?;
         }
         Ok(self.store.shut_down().await?)
     }
 
     /// Deals with what comes in, until asked to end. Returns when nothing is under way that a
     /// crash would not bring back, and all of the store is durable.
-    pub async fn work(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
+    pub async fn run(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
         let stores = self.stores.clone();
         let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
         self.engine.send_replace(Some(engine.clone()));
@@ -102,7 +102,7 @@ impl Service {
             match shutdown.or(engine.start()).await {
                 None => break,
                 Some(Ok(())) => {
-                    self.begun.send_replace(true);
+                    self.started.send_replace(true);
                     shutdown.asked().await;
                     break;
                 }
@@ -117,43 +117,43 @@ impl Service {
                     }
                     tries += 1;
                 }
-                Some(Err(error)) => return Err(failed(&error)),
+                Some(Err(error)) => return Err(engine_error(&error)),
             }
         }
-        engine.stop().await.map_err(|error| failed(&error))?;
+        engine.stop().await.map_err(|error| engine_error(&error))?;
         Ok(self.store.shut_down().await?)
     }
 }
 
-fn failed(error: &impl ToString) -> CliError {
+fn engine_error(error: &impl ToString) -> CliError {
     CliError::Engine(error.to_string())
 }
 
 /// The engine as soon as there is one. What the homeserver pushes in the moment before that waits
 /// with its answer, and is not lost: unanswered is not acknowledged.
-struct Waiting(watch::Receiver<Option<Engine>>);
+struct DeferredAppservice(watch::Receiver<Option<Engine>>);
 
-impl Waiting {
-    async fn engine(&self) -> Option<Engine> {
+impl DeferredAppservice {
+    async fn wait_for_engine(&self) -> Option<Engine> {
         let mut engine = self.0.clone();
         let there = engine.wait_for(Option::is_some);
-        let there = tokio::time::timeout(PATIENCE, there).await.ok()?.ok()?;
+        let there = tokio::time::timeout(ENGINE_WAIT, there).await.ok()?.ok()?;
         (*there).clone()
     }
 
-    fn now(&self) -> Option<Engine> {
+    fn engine_if_ready(&self) -> Option<Engine> {
         self.0.borrow().clone()
     }
 }
 
 #[async_trait]
-impl Appservice for Waiting {
+impl Appservice for DeferredAppservice {
     async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
         // Nothing but what was for the checks: there is nothing to lose.
-        if body.events.is_empty() && body.to_device.is_empty() && self.now().is_none() {
+        if body.events.is_empty() && body.to_device.is_empty() && self.engine_if_ready().is_none() {
             return Ok(());
         }
-        match self.engine().await {
+        match self.wait_for_engine().await {
             Some(engine) => Appservice::transaction(&engine, txn_id, body).await,
             None => Err(AppserviceError::ShuttingDown),
         }
@@ -162,21 +162,21 @@ impl Appservice for Waiting {
     async fn ping(&self, _: Option<&str>) {}
 
     async fn user_exists(&self, user: &UserId) -> bool {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.user_exists(user).await,
             None => false,
         }
     }
 
     async fn lookup_handle(&self, handle: &str) -> Vec<ThirdPartyUser> {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.lookup_handle(handle).await,
             None => Vec::new(),
         }
     }
 
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser> {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.lookup_user(user).await,
             None => Vec::new(),
         }
@@ -187,7 +187,7 @@ impl Appservice for Waiting {
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.introduce(asker, ghosts).await,
             None => Err(AppserviceError::ShuttingDown),
         }
@@ -198,7 +198,7 @@ impl Appservice for Waiting {
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, AppserviceError> {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.blocked(inviter, people).await,
             None => Err(AppserviceError::ShuttingDown),
         }
