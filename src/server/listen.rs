@@ -28,7 +28,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{ServerError, continuity::Connection, peer::Peer};
+use super::{ServerError, peer::Peer, transaction_order::ConnectionId};
 use crate::shutdown::Shutdown;
 
 /// What those who can reach the port may take up.
@@ -176,7 +176,7 @@ pub(super) async fn connection<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-    let this = Connection(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
+    let this = ConnectionId(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
     let service = service_fn({
         let (peer, router) = (peer.clone(), TowerToHyperService::new(router));
         move |mut request: http::Request<hyper::body::Incoming>| {

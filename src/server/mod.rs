@@ -19,7 +19,6 @@ mod admin;
 mod admin_tests;
 mod appservice;
 mod auth;
-mod continuity;
 mod engine;
 mod error;
 mod health;
@@ -29,6 +28,7 @@ mod peer;
 mod queries;
 mod self_test;
 mod thirdparty;
+mod transaction_order;
 mod transactions;
 
 use std::sync::Arc;
@@ -80,7 +80,7 @@ struct Shared<A> {
     appservice: A,
     options: Options,
     lookups: DefaultDirectRateLimiter,
-    continuity: continuity::Continuity,
+    transaction_order: transaction_order::TransactionOrder,
     refusals: transactions::Refusals,
     bodies: Semaphore,
 }
@@ -101,7 +101,7 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
         appservice,
         options,
         lookups,
-        continuity: continuity::Continuity::default(),
+        transaction_order: transaction_order::TransactionOrder::default(),
         refusals: transactions::Refusals::default(),
         bodies: Semaphore::new(BODIES),
     });

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ApiError, App, Appservice, continuity::Connection};
+use super::{ApiError, App, Appservice, transaction_order::ConnectionId};
 use crate::matrix::transaction::{Transaction, TransactionError, TransactionReader};
 
 /// How long a body may take to come. Synapse gives up after 60 s.
@@ -63,7 +63,7 @@ pub(super) async fn push<A: Appservice>(
     let Ok(_place) = app.bodies.acquire().await else {
         return Err(ApiError::NotNow);
     };
-    let connection = request.extensions().get::<Connection>().copied();
+    let connection = request.extensions().get::<ConnectionId>().copied();
     let mut delivery = Delivery {
         app: &app,
         txn: &txn,
@@ -90,7 +90,7 @@ pub(super) async fn push<A: Appservice>(
 struct Delivery<'a, A> {
     app: &'a App<A>,
     txn: &'a str,
-    connection: Option<Connection>,
+    connection: Option<ConnectionId>,
     /// Whether a part of it was accepted.
     begun: bool,
 }
@@ -140,7 +140,10 @@ impl<A: Appservice> Delivery<'_, A> {
     async fn accept(&mut self, mut part: Transaction) -> Result<(), ApiError> {
         if !self.begun {
             self.begun = true;
-            part.after_gap |= !self.app.continuity.follows(self.connection, self.txn);
+            part.after_gap |= !self
+                .app
+                .transaction_order
+                .follows(self.connection, self.txn);
         }
         self.app.options.self_test.take_out(&mut part);
         if part.dropped > 0 {

@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which connection a request came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Connection(pub u64);
+pub(super) struct ConnectionId(pub u64);
 
 /// Where the last transaction came from, and its number. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Continuity(Arc<Mutex<Option<(Option<Connection>, u64)>>>);
+pub(super) struct TransactionOrder(Arc<Mutex<Option<(Option<ConnectionId>, u64)>>>);
 
-impl Continuity {
+impl TransactionOrder {
     /// Whether this transaction follows the last one with nothing lost between.
-    pub(super) fn follows(&self, connection: Option<Connection>, txn: &str) -> bool {
+    pub(super) fn follows(&self, connection: Option<ConnectionId>, txn: &str) -> bool {
         let number = txn.parse::<u64>().ok();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = number.map(|number| (connection, number));
@@ -39,8 +39,8 @@ mod tests {
 
     #[test]
     fn only_the_next_number_on_the_same_connection_follows() {
-        let (one, two) = (Some(Connection(1)), Some(Connection(2)));
-        let known = Continuity::default();
+        let (one, two) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
+        let known = TransactionOrder::default();
         for (connection, txn, follows) in [
             (one, "7", false),
             (one, "8", true),
