@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use super::{
     CliError, Service,
     admin::Running,
-    checks::{Checker, Found, Problem, Witness},
+    checks::{Checker, Found, Observer, Problem},
     open_store,
     printable::Printable,
     run::server_options,
@@ -155,10 +155,10 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
     };
 
     let local = Local::open(&setup, environment).await;
-    let witness = match &local {
+    let observer = match &local {
         Ok(local) => {
             report.add("store", Ok(local.store.clone()));
-            Ok(local.witness.clone())
+            Ok(local.observer.clone())
         }
         Err(problem) => {
             report.add("store", Err(problem.clone()));
@@ -179,9 +179,9 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
             if let Err(error) = ready {
                 report.add("engine", Err(split(&error.to_string())));
             }
-            asked(report, &checker, witness.as_ref().ok()).await;
+            asked(report, &checker, observer.as_ref().ok()).await;
             report.note("invites", INVITES);
-            module(report, &setup, &checker, witness.as_ref().ok()).await;
+            module(report, &setup, &checker, observer.as_ref().ok()).await;
             checker.clean_up().await;
         }
         Err(problem) => {
@@ -197,7 +197,7 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
     }
 }
 
-async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witness>) {
+async fn asked(report: &mut Report, checker: &Checker<'_>, observer: Option<&Observer>) {
     let token = report.add("token", checker.token().await);
     let device = if token {
         report.add("device", checker.device().await)
@@ -206,11 +206,11 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witn
         false
     };
     report.add("namespace", checker.namespace().await);
-    match witness {
-        Some(witness) if token => {
-            let ping = report.add("ping", checker.ping(witness).await);
+    match observer {
+        Some(observer) if token => {
+            let ping = report.add("ping", checker.ping(observer).await);
             if ping && device {
-                report.add("to-device", checker.to_device(witness).await);
+                report.add("to-device", checker.to_device(observer).await);
             } else {
                 report.skip(&["to-device"]);
             }
@@ -233,16 +233,16 @@ async fn module(
     report: &mut Report,
     setup: &Setup,
     checker: &Checker<'_>,
-    witness: Option<&Witness>,
+    observer: Option<&Observer>,
 ) {
-    let found = match (&setup.module_token, witness) {
+    let found = match (&setup.module_token, observer) {
         (None, _) => Err(Problem::new(
             "there is no module in the homeserver: a ghost is in every new room for some seconds, \
              and the one of an open handle hears the opening line",
             "with the module no ghost enters, and the first message is encrypted for its owner \
              alone; `stonechat registration --with-module` prints what to add",
         )),
-        (Some(_), Some(witness)) => checker.module(witness).await,
+        (Some(_), Some(observer)) => checker.module(observer).await,
         (Some(_), None) => return report.skip(&["module"]),
     };
     report.0.push(Line {
@@ -255,7 +255,7 @@ async fn module(
 /// This side: the Stonechat that runs already, or else a server for as long as the checks take.
 /// What the homeserver pushes meanwhile is taken as ever and waits for the next `run`.
 struct Local {
-    witness: Witness,
+    observer: Observer,
     store: String,
     server: Option<(Service, shutdown::Trigger, tokio::task::JoinHandle<()>)>,
 }
@@ -266,7 +266,7 @@ impl Local {
         let running = Running::find(&setup.data).await;
         if let Some(running) = running.map_err(|error| of(error.to_string()))? {
             return Ok(Self {
-                witness: Witness::Running(running),
+                observer: Observer::Running(running),
                 store: "open in the Stonechat that runs".to_owned(),
                 server: None,
             });
@@ -299,7 +299,7 @@ impl Local {
         let router = server::router(service.appservice(), options);
         let server = tokio::spawn(listener.serve(router, shutdown));
         Ok(Self {
-            witness: Witness::Here(self_test),
+            observer: Observer::Local(self_test),
             store: format!("{} can be opened", setup.data.display()),
             server: Some((service, trigger, server)),
         })

@@ -6,7 +6,7 @@ use std::{convert::Infallible, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::checks::{Checker, Witness};
+use super::checks::{Checker, Observer};
 use crate::{
     matrix::MatrixError,
     server::{Health, Part},
@@ -80,8 +80,8 @@ fn judge(error: &MatrixError) -> Finding {
     }
 }
 
-async fn look(checker: &Checker<'_>, witness: &Witness, patience: Duration) -> Finding {
-    match timeout(patience, checker.ping_once(witness)).await {
+async fn look(checker: &Checker<'_>, observer: &Observer, patience: Duration) -> Finding {
+    match timeout(patience, checker.ping_once(observer)).await {
         Ok(Ok(true)) => Finding::WELL,
         Ok(Ok(false)) => Finding::transactions(ANOTHER_REACHED),
         Ok(Err(error)) => judge(&error),
@@ -97,13 +97,13 @@ async fn look(checker: &Checker<'_>, witness: &Witness, patience: Duration) -> F
 /// second in a row counts.
 pub(super) async fn keep_on(
     checker: &Checker<'_>,
-    witness: &Witness,
+    observer: &Observer,
     health: &Health,
 ) -> Infallible {
     let mut failed_before = false;
     loop {
         sleep(if failed_before { AGAIN } else { EVERY }).await;
-        let finding = look(checker, witness, PATIENCE).await;
+        let finding = look(checker, observer, PATIENCE).await;
         report(health, finding, failed_before);
         failed_before = !finding.is_well();
     }

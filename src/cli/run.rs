@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{
     CliError, Service,
-    checks::{Checker, Found, Problem, Witness, pause},
+    checks::{Checker, Found, Observer, Problem, pause},
     logging, open_store, pings, watchdog,
 };
 use crate::{
@@ -65,7 +65,7 @@ async fn serve(
     shutdown: Shutdown,
 ) -> Result<(), CliError> {
     let self_test = SelfTest::default();
-    let witness = Witness::Here(self_test.clone());
+    let observer = Observer::Local(self_test.clone());
     let health = Health::of(service.failure());
     let commands = server::admin_router(service.admin(health.clone(), self_test.clone()));
     let options = server_options(setup, self_test, health.clone());
@@ -89,7 +89,7 @@ async fn serve(
         biased;
         () = shutdown.asked() => None,
         ended = &mut working => Some(ended),
-        checked = delivery(&checker, &witness, &shutdown) => {
+        checked = delivery(&checker, &observer, &shutdown) => {
             checker.clean_up().await;
             match checked {
                 Err(problem) => {
@@ -102,14 +102,14 @@ async fn serve(
                     ended = &mut working => Some(ended),
                     Ok(_) = started.wait_for(|started| *started) => {
                         if setup.module_token.is_some() {
-                            call_module(&checker, &witness, &shutdown).await;
+                            call_module(&checker, &observer, &shutdown).await;
                         }
                         health.ready();
                         info!("ready");
                         tokio::select! {
                             () = shutdown.asked() => None,
                             ended = &mut working => Some(ended),
-                            never = pings::keep_on(&checker, &witness, &health) => match never {},
+                            never = pings::keep_on(&checker, &observer, &health) => match never {},
                         }
                     }
                 },
@@ -189,14 +189,14 @@ async fn find<'a>(setup: &'a Setup, shutdown: &Shutdown) -> Result<Option<Checke
 /// The checks that need both sides.
 async fn delivery(
     checker: &Checker<'_>,
-    witness: &Witness,
+    observer: &Observer,
     shutdown: &Shutdown,
 ) -> Result<(), CliError> {
-    if let Some(found) = until_it_passes("ping", shutdown, || ping(checker, witness)).await? {
+    if let Some(found) = until_it_passes("ping", shutdown, || ping(checker, observer)).await? {
         info!("ping: {found}");
     }
     if let Some(found) =
-        until_it_passes("to-device", shutdown, || checker.to_device(witness)).await?
+        until_it_passes("to-device", shutdown, || checker.to_device(observer)).await?
     {
         info!("to-device: {found}");
     }
@@ -206,8 +206,8 @@ async fn delivery(
 /// Lets the module in the homeserver report itself. While we were away it stopped asking us, and
 /// would go on so for up to a minute; now it knows that we are back. Nothing depends on it: without
 /// it ghosts introduce.
-async fn call_module(checker: &Checker<'_>, witness: &Witness, shutdown: &Shutdown) {
-    match shutdown.or(checker.module(witness)).await {
+async fn call_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shutdown) {
+    match shutdown.or(checker.module(observer)).await {
         Some(Ok(found)) => info!("module: {found}"),
         Some(Err(problem)) => warn!("module: {problem}"),
         None => {}
@@ -215,9 +215,9 @@ async fn call_module(checker: &Checker<'_>, witness: &Witness, shutdown: &Shutdo
 }
 
 /// One ping that fails may be a hiccup of a homeserver under load, three are an answer.
-async fn ping(checker: &Checker<'_>, witness: &Witness) -> Found {
+async fn ping(checker: &Checker<'_>, observer: &Observer) -> Found {
     for _ in 0..2 {
-        match checker.ping(witness).await {
+        match checker.ping(observer).await {
             Err(problem) if !problem.passing => {
                 info!("ping: {problem}; once more");
                 tokio::time::sleep(PING_AGAIN).await;
@@ -225,7 +225,7 @@ async fn ping(checker: &Checker<'_>, witness: &Witness) -> Found {
             other => return other,
         }
     }
-    checker.ping(witness).await
+    checker.ping(observer).await
 }
 
 fn finish(ended: Result<Result<(), CliError>, tokio::task::JoinError>) -> Result<(), CliError> {

@@ -6,7 +6,7 @@ use ruma::{TransactionId, api::client::room::create_room, serde::Raw};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Checker, Found, Problem, Witness};
+use super::{Checker, Found, Observer, Problem};
 use crate::{
     matrix::{Actor, MatrixError},
     server::SelfTest,
@@ -30,17 +30,19 @@ const BACKLOG: Duration = Duration::from_secs(120);
 impl Checker<'_> {
     /// Lets the homeserver call us once. Returns whether the call has come, and so whether it is us
     /// that the homeserver reaches.
-    pub async fn ping_once(&self, witness: &Witness) -> Result<bool, MatrixError> {
+    pub async fn ping_once(&self, observer: &Observer) -> Result<bool, MatrixError> {
         let mark = TransactionId::new();
         let id = &self.setup.config.appservice.id;
         self.homeserver.ping(id, mark.clone()).await?;
-        // A witness in this process cannot fail.
-        let seen = witness.saw(mark.as_str(), ONE_PING / self.hurry).await;
+        // A observer in this process cannot fail.
+        let seen = observer
+            .wait_for_mark(mark.as_str(), ONE_PING / self.hurry)
+            .await;
         Ok(seen.is_ok_and(|(seen, _)| seen))
     }
 
     /// Whether the homeserver reaches us, with the right token.
-    pub async fn ping(&self, witness: &Witness) -> Found {
+    pub async fn ping(&self, observer: &Observer) -> Found {
         let mark = TransactionId::new();
         let id = &self.setup.config.appservice.id;
         let url = &self.setup.config.appservice.url;
@@ -48,7 +50,10 @@ impl Checker<'_> {
             Ok(took) => took,
             Err(error) => return Err(self.no_ping(&error)),
         };
-        match witness.saw(mark.as_str(), ONE_PING / self.hurry).await? {
+        match observer
+            .wait_for_mark(mark.as_str(), ONE_PING / self.hurry)
+            .await?
+        {
             (true, _) => Ok(format!("{url} is reached in {} ms", took.as_millis())),
             (false, _) => Err(Problem::new(
                 format!("the homeserver reached something at {url}, but not this Stonechat"),
@@ -105,7 +110,7 @@ impl Checker<'_> {
     /// A homeserver that has marked us as down pushes none before it has pushed what it saved up.
     /// So while much comes this waits, and when little does it makes an event in a room, without
     /// which Synapse does not even begin after a restart.
-    pub async fn to_device(&self, witness: &Witness) -> Found {
+    pub async fn to_device(&self, observer: &Observer) -> Found {
         let started = Instant::now();
         let mut transactions = None;
         let mut quiet = 0;
@@ -133,7 +138,9 @@ impl Checker<'_> {
                 )
                 .await
                 .map_err(|error| Problem::of(&error, "see the homeserver's log"))?;
-            let (seen, now) = witness.saw(mark.as_str(), *patience / self.hurry).await?;
+            let (seen, now) = observer
+                .wait_for_mark(mark.as_str(), *patience / self.hurry)
+                .await?;
             if seen {
                 return Ok("a message to ourselves came back".to_owned());
             }
@@ -146,7 +153,7 @@ impl Checker<'_> {
                 self.make_an_event().await;
             }
             // Ends the pause that the homeserver makes before it tries again.
-            if let Err(problem) = self.ping(witness).await {
+            if let Err(problem) = self.ping(observer).await {
                 tracing::debug!(%problem, "a ping does not come any more");
             }
         }

@@ -4,13 +4,13 @@
 mod delivery;
 mod homeserver;
 mod module;
-mod witness;
+mod observer;
 
 use std::{error::Error, time::Duration};
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
-pub use witness::Witness;
+pub use observer::Observer;
 
 use crate::{
     config::{CHECK_LOCALPART, Setup},

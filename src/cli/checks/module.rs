@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ruma::api::client::room::create_room;
 
-use super::{Checker, Found, Problem, Witness};
+use super::{Checker, Found, Observer, Problem};
 use crate::matrix::Actor;
 
 /// How long the module may take to report itself when it has been called.
@@ -13,8 +13,8 @@ const REPORT: Duration = Duration::from_secs(6);
 impl Checker<'_> {
     /// Whether the module is loaded and can reach us. It reports itself when it is called for a
     /// room that our user makes.
-    pub async fn module(&self, witness: &Witness) -> Found {
-        let before = match witness.module(0, Duration::ZERO).await {
+    pub async fn module(&self, observer: &Observer) -> Found {
+        let before = match observer.wait_for_report(0, Duration::ZERO).await {
             Ok(seen) => seen.reports,
             Err(problem) => return Err(problem),
         };
@@ -26,7 +26,9 @@ impl Checker<'_> {
         if let Err(error) = self.homeserver.leave(who, &made.room_id, None).await {
             tracing::debug!(%error, "the room of the checks stays behind");
         }
-        let seen = witness.module(before, REPORT / self.hurry).await?;
+        let seen = observer
+            .wait_for_report(before, REPORT / self.hurry)
+            .await?;
         let ours = env!("CARGO_PKG_VERSION");
         match seen.last {
             Some(report) if seen.reports > before && report.version == ours => Ok(format!(

@@ -206,8 +206,8 @@ impl Appservice for Taker {
 struct Both {
     setup: Setup,
     fake: Arc<Fake>,
-    here: Witness,
-    running: Witness,
+    here: Observer,
+    running: Observer,
     folder: tempfile::TempDir,
     _trigger: shutdown::Trigger,
 }
@@ -224,7 +224,7 @@ impl Both {
             .unwrap();
         setup.config.appservice.listen = listener.address();
         let self_test = SelfTest::default();
-        let here = Witness::Here(self_test.clone());
+        let here = Observer::Local(self_test.clone());
         let folder = tempfile::tempdir().unwrap();
         let store = crate::store::Store::in_memory();
         let admin = Admin {
@@ -243,7 +243,7 @@ impl Both {
         let token = setup.registration.hs_token.expose_secret().to_owned();
         *fake.push.lock().unwrap() = Some((url, token));
         let running = Running::find(folder.path()).await.unwrap().unwrap();
-        let running = Witness::Running(running);
+        let running = Observer::Running(running);
         Self {
             setup,
             fake,
@@ -292,9 +292,9 @@ async fn a_right_homeserver_passes() {
     checker.device().await.unwrap();
     checker.namespace().await.unwrap();
     checker.encryption_by_default().await.unwrap();
-    for witness in [&both.here, &both.running] {
-        checker.ping(witness).await.unwrap();
-        checker.to_device(witness).await.unwrap();
+    for observer in [&both.here, &both.running] {
+        checker.ping(observer).await.unwrap();
+        checker.to_device(observer).await.unwrap();
     }
     checker.clean_up().await;
 }
@@ -442,10 +442,13 @@ async fn something_else_at_our_address_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_stonechat_that_ends_meanwhile_is_no_witness() {
+async fn a_stonechat_that_ends_meanwhile_is_no_observer() {
     let both = Both::new(right()).await;
     std::fs::remove_file(both.folder.path().join(crate::server::SOCKET)).unwrap();
-    let saw = both.running.saw("mark", std::time::Duration::ZERO).await;
+    let saw = both
+        .running
+        .wait_for_mark("mark", std::time::Duration::ZERO)
+        .await;
     let problem = saw.unwrap_err();
     assert!(problem.remedy.contains("try again"), "{problem}");
 }

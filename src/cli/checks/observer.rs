@@ -12,19 +12,23 @@ use crate::{
 
 /// Sees what the homeserver pushes.
 #[derive(Clone)]
-pub enum Witness {
+pub enum Observer {
     /// The server of this process.
-    Here(SelfTest),
+    Local(SelfTest),
     /// The Stonechat that has the data folder open. It is asked on its admin socket: whatever
     /// listens on the port of a Stonechat that is down must not be shown a token.
     Running(Running),
 }
 
-impl Witness {
+impl Observer {
     /// Whether a mark comes, and how many transactions have come so far.
-    pub async fn saw(&self, mark: &str, at_most: Duration) -> Result<(bool, u64), Problem> {
+    pub async fn wait_for_mark(
+        &self,
+        mark: &str,
+        at_most: Duration,
+    ) -> Result<(bool, u64), Problem> {
         match self {
-            Self::Here(test) => {
+            Self::Local(test) => {
                 let seen = test.wait(mark, at_most).await;
                 Ok((seen, test.transactions()))
             }
@@ -42,9 +46,13 @@ impl Witness {
 
     /// What the module in the homeserver has reported, as soon as there were more than `after`
     /// reports, or else after some seconds.
-    pub async fn module(&self, after: u64, at_most: Duration) -> Result<server::Seen, Problem> {
+    pub async fn wait_for_report(
+        &self,
+        after: u64,
+        at_most: Duration,
+    ) -> Result<server::Seen, Problem> {
         match self {
-            Self::Here(test) => Ok(test.module().wait(after, at_most).await),
+            Self::Local(test) => Ok(test.module().wait(after, at_most).await),
             Self::Running(running) => {
                 let until = Instant::now() + at_most;
                 loop {
