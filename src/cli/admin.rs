@@ -9,16 +9,16 @@ use serde::de::DeserializeOwned;
 use super::CliError;
 use crate::{
     matrix::install_crypto_provider,
-    server::{LastBackup, Pushed, SOCKET, Seen, Status},
+    server::{LastBackup, MarkStatus, ModuleStatus, SOCKET, Status},
 };
 
 /// A service that runs.
 #[derive(Clone, Debug)]
-pub struct Running {
+pub struct RunningService {
     http: reqwest::Client,
 }
 
-impl Running {
+impl RunningService {
     /// The service that has this data folder open; `None` if nobody listens there.
     pub async fn find(data: &Path) -> Result<Option<Self>, CliError> {
         let path = data.join(SOCKET);
@@ -43,7 +43,7 @@ impl Running {
         let http = reqwest::Client::builder()
             .unix_socket(path)
             .build()
-            .map_err(|error| lost(&error))?;
+            .map_err(|error| connection_lost(&error))?;
         Ok(Some(Self { http }))
     }
 
@@ -53,24 +53,27 @@ impl Running {
     }
 
     /// Asks whether the homeserver pushed a mark. The answer may take some seconds.
-    pub async fn pushed(&self, mark: &str) -> Result<Pushed, CliError> {
+    pub async fn mark_status(&self, mark: &str) -> Result<MarkStatus, CliError> {
         self.get(&format!("pushed/{mark}")).await
     }
 
     /// Asks what the module reported, if possible after this many reports. The answer may take some
     /// seconds.
-    pub async fn reports(&self, after: u64) -> Result<Seen, CliError> {
+    pub async fn module_status(&self, after: u64) -> Result<ModuleStatus, CliError> {
         self.get(&format!("reports/{after}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, CliError> {
         let asked = self.http.get(format!("http://stonechat/v1/{what}"));
-        let answer = asked.send().await.map_err(|error| lost(&error))?;
+        let answer = asked
+            .send()
+            .await
+            .map_err(|error| connection_lost(&error))?;
         if !answer.status().is_success() {
             let words = answer.text().await.unwrap_or_default();
             return Err(CliError::Check(words));
         }
-        answer.json().await.map_err(|error| lost(&error))
+        answer.json().await.map_err(|error| connection_lost(&error))
     }
 
     /// Lets it write a backup; each piece is given to `take`.
@@ -79,7 +82,7 @@ impl Running {
         mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let asked = self.http.post("http://stonechat/v1/backup").send();
-        let mut answer = asked.await.map_err(|error| lost(&error))?;
+        let mut answer = asked.await.map_err(|error| connection_lost(&error))?;
         if !answer.status().is_success() {
             let words = answer.text().await.unwrap_or_default();
             return Err(CliError::Check(words));
@@ -88,12 +91,12 @@ impl Running {
             match answer.chunk().await {
                 Ok(Some(chunk)) => take(&chunk)?,
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(self.why_it_broke(&error).await),
+                Err(error) => return Err(self.explain_break(&error).await),
             }
         }
     }
 
-    async fn why_it_broke(&self, error: &reqwest::Error) -> CliError {
+    async fn explain_break(&self, error: &reqwest::Error) -> CliError {
         let asked = self.http.get("http://stonechat/v1/backup").send().await;
         let last: Option<LastBackup> = match asked {
             Ok(answer) => answer.json().await.ok(),
@@ -101,12 +104,12 @@ impl Running {
         };
         match last.and_then(|last| last.failed) {
             Some(words) => CliError::Check(words),
-            None => lost(error),
+            None => connection_lost(error),
         }
     }
 }
 
-fn lost(error: &dyn std::error::Error) -> CliError {
+fn connection_lost(error: &dyn std::error::Error) -> CliError {
     let mut words = error.to_string();
     let mut deeper = error.source();
     while let Some(reason) = deeper {

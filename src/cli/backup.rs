@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 
-use super::{CliError, admin::Running, open_store, store_key};
+use super::{CliError, admin::RunningService, open_store, store_key};
 use crate::{
     clock::{Clock, SystemClock},
     config::{ConfigError, Setup, secrets::Environment},
@@ -78,7 +78,7 @@ async fn write(
 ) -> Result<(), CliError> {
     let mut tries = 0;
     loop {
-        if let Some(running) = Running::find(&setup.data).await? {
+        if let Some(running) = RunningService::find(&setup.data).await? {
             eprintln!("asking the Stonechat that runs …");
             return running.backup(|bytes| draft.take(bytes)).await;
         }

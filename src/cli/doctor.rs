@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{
     CliError, Service,
-    admin::Running,
+    admin::RunningService,
     checks::{Checker, Found, Observer, Problem},
     open_store,
     printable::Printable,
@@ -263,7 +263,7 @@ struct Local {
 impl Local {
     async fn open(setup: &Setup, environment: Environment<'_>) -> Result<Self, Problem> {
         let of = |error: String| split(&error);
-        let running = Running::find(&setup.data).await;
+        let running = RunningService::find(&setup.data).await;
         if let Some(running) = running.map_err(|error| of(error.to_string()))? {
             return Ok(Self {
                 observer: Observer::Running(running),

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use ruma::UserId;
 
-use super::{CliError, admin::Running, backup::COUNTED, store_key, store_options};
+use super::{CliError, admin::RunningService, backup::COUNTED, store_key, store_options};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Setup, secrets::Environment},
@@ -33,7 +33,7 @@ impl Restore {
     pub async fn run(self, config: &Path, environment: Environment<'_>) -> Result<(), CliError> {
         let setup = Setup::load(config, environment)?;
         let key = store_key(&setup, environment)?;
-        if let Some(running) = Running::find(&setup.data).await? {
+        if let Some(running) = RunningService::find(&setup.data).await? {
             let version = running.status().await.map(|status| status.version);
             return Err(CliError::Check(format!(
                 "Stonechat {}runs on {}; stop it first. Nothing was changed",

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 
-use super::{CliError, admin::Running};
+use super::{CliError, admin::RunningService};
 use crate::{
     config::{Setup, secrets::Environment},
     server::Status,
@@ -27,7 +27,7 @@ impl ShowStatus {
         environment: Environment<'_>,
     ) -> Result<ExitCode, CliError> {
         let setup = Setup::load(config, environment)?;
-        let running = Running::find(&setup.data).await?.ok_or_else(|| {
+        let running = RunningService::find(&setup.data).await?.ok_or_else(|| {
             CliError::Check("Stonechat does not run; start it, or look at its log".to_owned())
         })?;
         let status = running.status().await?;

@@ -7,8 +7,8 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `POST /v1/backup` | the stream of a backup; it breaks off if that fails; 409 while another is written |
 //! | `GET /v1/backup` | [`LastBackup`], for those who saw a stream break off |
-//! | `GET /v1/pushed/{mark}` | [`Pushed`]: whether the homeserver pushed a mark of `doctor`'s |
-//! | `GET /v1/reports/{after}` | [`Seen`]: what the module in the homeserver reported |
+//! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor`'s |
+//! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
 //! A further command is a further route of [`admin_router`].
 
@@ -38,7 +38,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Health, Limits, Pushed, Seen, SelfTest, ServerError, listen::connection, peer::Peer};
+use super::{
+    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, listen::connection, peer::Peer,
+};
 use crate::{
     clock::Clock,
     crypto::store::GhostStores,
@@ -50,14 +52,14 @@ use crate::{
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
 /// How many commands may be connected at the same time.
-const CONNECTIONS: usize = 8;
+const CONNECTIONS_MAX: usize = 8;
 /// How large a request may be. None has a body yet.
-const MAX_REQUEST: usize = 64 << 10;
+const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// How much of a backup is sent at once.
-const CHUNK: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 /// How long whoever takes a backup may take for one chunk. What is written to the store meanwhile
 /// is kept in memory.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A socket that listens, and nobody served yet.
 #[derive(Debug)]
@@ -102,7 +104,7 @@ impl AdminSocket {
     /// Serves until `stop` asks to end, and removes the socket.
     pub async fn serve(self, router: Router, stop: Shutdown) {
         let limits = Limits {
-            connections: CONNECTIONS,
+            connections: CONNECTIONS_MAX,
             idle: Duration::from_secs(30),
             farewell: Duration::from_secs(5),
             ..Limits::default()
@@ -183,32 +185,30 @@ pub struct LastBackup {
     pub failed: Option<String>,
 }
 
-struct Shared {
+struct AdminState {
     admin: Admin,
-    one: Arc<Semaphore>,
-    last: Mutex<LastBackup>,
+    backup_slot: Arc<Semaphore>,
+    last_backup: Mutex<LastBackup>,
 }
-
-type App = Arc<Shared>;
 
 /// What is served on the admin socket.
 pub fn admin_router(admin: Admin) -> Router {
-    let app = Arc::new(Shared {
+    let state = Arc::new(AdminState {
         admin,
-        one: Arc::new(Semaphore::new(1)),
-        last: Mutex::default(),
+        backup_slot: Arc::new(Semaphore::new(1)),
+        last_backup: Mutex::default(),
     });
     Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/backup", get(last_backup).post(backup))
-        .route("/v1/pushed/{mark}", get(pushed))
-        .route("/v1/reports/{after}", get(reports))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST))
-        .with_state(app)
+        .route("/v1/status", get(get_status))
+        .route("/v1/backup", get(get_last_backup).post(post_backup))
+        .route("/v1/pushed/{mark}", get(get_mark_status))
+        .route("/v1/reports/{after}", get(get_module_status))
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .with_state(state)
 }
 
-async fn status(State(app): State<App>) -> Response {
-    match read_status(&app.admin) {
+async fn get_status(State(state): State<Arc<AdminState>>) -> Response {
+    match read_status(&state.admin) {
         Ok(status) => Json(status).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -223,21 +223,30 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
     })
 }
 
-async fn pushed(State(app): State<App>, PathPart(mark): PathPart<String>) -> Json<Pushed> {
-    Json(app.admin.self_test.pushed(&mark).await)
+async fn get_mark_status(
+    State(state): State<Arc<AdminState>>,
+    PathPart(mark): PathPart<String>,
+) -> Json<MarkStatus> {
+    Json(state.admin.self_test.mark_status(&mark).await)
 }
 
-async fn reports(State(app): State<App>, PathPart(after): PathPart<u64>) -> Json<Seen> {
-    Json(app.admin.self_test.module().wait_for_next(after).await)
+async fn get_module_status(
+    State(state): State<Arc<AdminState>>,
+    PathPart(after): PathPart<u64>,
+) -> Json<ModuleStatus> {
+    Json(state.admin.self_test.module().next_status(after).await)
 }
 
-async fn last_backup(State(app): State<App>) -> Json<LastBackup> {
-    let last = app.last.lock().unwrap_or_else(PoisonError::into_inner);
+async fn get_last_backup(State(state): State<Arc<AdminState>>) -> Json<LastBackup> {
+    let last = state
+        .last_backup
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     Json(last.clone())
 }
 
-async fn backup(State(app): State<App>) -> Response {
-    let Ok(permit) = Arc::clone(&app.one).try_acquire_owned() else {
+async fn post_backup(State(state): State<Arc<AdminState>>) -> Response {
+    let Ok(permit) = Arc::clone(&state.backup_slot).try_acquire_owned() else {
         let words = "another backup is being written; wait for it";
         return (StatusCode::CONFLICT, words).into_response();
     };
@@ -245,22 +254,28 @@ async fn backup(State(app): State<App>) -> Response {
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let mut chunks = Chunks {
+        let mut chunks = ChunkSender {
             sender,
             runtime,
-            chunk: Vec::with_capacity(CHUNK),
+            chunk: Vec::with_capacity(CHUNK_BYTES),
         };
         let made = Made {
-            at: app.admin.clock.now(),
+            at: state.admin.clock.now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let exported = app.admin.stores.export(&mut chunks, &NOT_IN_BACKUPS, &made);
+        let exported = state
+            .admin
+            .stores
+            .export(&mut chunks, &NOT_IN_BACKUPS, &made);
         let failed = exported.err().map(|error| error.to_string());
         match &failed {
             None => info!("a backup was written"),
             Some(error) => warn!(%error, "a backup failed"),
         }
-        *app.last.lock().unwrap_or_else(PoisonError::into_inner) = LastBackup {
+        *state
+            .last_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = LastBackup {
             failed: failed.clone(),
         };
         if let Some(error) = failed {
@@ -274,22 +289,22 @@ async fn backup(State(app): State<App>) -> Response {
 }
 
 /// Hands what is written to whoever reads the answer.
-struct Chunks {
+struct ChunkSender {
     sender: mpsc::Sender<io::Result<Bytes>>,
     runtime: tokio::runtime::Handle,
     chunk: Vec<u8>,
 }
 
-impl Chunks {
+impl ChunkSender {
     fn send(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES));
         let sending = self.sender.send(Ok(chunk.into()));
         let sent = self
             .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, sending).await });
+            .block_on(async { tokio::time::timeout(CHUNK_TIMEOUT, sending).await });
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -298,10 +313,10 @@ impl Chunks {
     }
 }
 
-impl Write for Chunks {
+impl Write for ChunkSender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.chunk.extend_from_slice(bytes);
-        if self.chunk.len() >= CHUNK {
+        if self.chunk.len() >= CHUNK_BYTES {
             self.send()?;
         }
         Ok(bytes.len())

@@ -48,14 +48,14 @@ pub use auth::Token;
 pub use error::{ApiError, ServerError};
 pub use health::{Health, Part};
 pub use listen::{Limits, Listener};
-pub use module::{Report, Seen, Sightings};
-pub use self_test::{Pushed, SelfTest};
+pub use module::{ModuleMonitor, ModuleReport, ModuleStatus};
+pub use self_test::{MarkStatus, SelfTest};
 
 /// The largest body that is read as a whole, in bytes: of a ping. The body of a transaction is read
 /// as it arrives, and has no limit: one that is refused would come again.
-pub const MAX_BODY: usize = 1 << 20;
+pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of transactions that are read at the same time. The homeserver sends one.
-const BODIES: usize = 4;
+const TRANSACTION_READS_MAX: usize = 4;
 
 /// What the router needs to know besides the engine.
 #[derive(Clone, Debug)]
@@ -76,16 +76,16 @@ pub struct Options {
     pub health: Health,
 }
 
-struct Shared<A> {
+struct AppState<A> {
     appservice: A,
     options: Options,
     lookups: DefaultDirectRateLimiter,
     transaction_order: transaction_order::TransactionOrder,
     refusals: transactions::Refusals,
-    bodies: Semaphore,
+    transaction_reads: Semaphore,
 }
 
-type App<A> = Arc<Shared<A>>;
+type App<A> = Arc<AppState<A>>;
 
 /// The application service API.
 pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
@@ -97,13 +97,13 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
         let health = options.health.clone();
         async move || health.answer()
     };
-    let app: App<A> = Arc::new(Shared {
+    let app: App<A> = Arc::new(AppState {
         appservice,
         options,
         lookups,
         transaction_order: transaction_order::TransactionOrder::default(),
         refusals: transactions::Refusals::default(),
-        bodies: Semaphore::new(BODIES),
+        transaction_reads: Semaphore::new(TRANSACTION_READS_MAX),
     });
 
     // The token is looked at before the body and everything else that a request can say. Which paths
@@ -111,25 +111,28 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
     let api = Router::new()
         .route("/transactions/{txn}", put(transactions::push::<A>))
         .route("/ping", post(transactions::ping::<A>))
-        .route("/users/{user}", get(queries::user::<A>))
-        .route("/rooms/{alias}", get(queries::room))
+        .route("/users/{user}", get(queries::query_user::<A>))
+        .route("/rooms/{alias}", get(queries::query_room))
         .route(
             "/thirdparty/protocol/{protocol}",
-            get(thirdparty::protocol::<A>),
+            get(thirdparty::describe_protocol::<A>),
         )
         .route(
             "/thirdparty/user/{protocol}",
-            get(thirdparty::find_user::<A>),
+            get(thirdparty::find_users_by_handle::<A>),
         )
-        .route("/thirdparty/user", get(thirdparty::reverse_user::<A>))
+        .route("/thirdparty/user", get(thirdparty::find_users_by_id::<A>))
         .route(
             "/thirdparty/location/{protocol}",
-            get(thirdparty::find_location),
+            get(thirdparty::find_locations_by_protocol),
         )
-        .route("/thirdparty/location", get(thirdparty::reverse_location))
+        .route(
+            "/thirdparty/location",
+            get(thirdparty::find_locations_by_alias),
+        )
         .route_layer(middleware::from_fn_with_state(token, auth::require))
         .method_not_allowed_fallback(error::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(app.clone());
 
     let ours = match module_token {
@@ -155,7 +158,7 @@ fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
         .route("/module", post(module::report::<A>))
         .route_layer(middleware::from_fn_with_state(token, auth::require))
         .method_not_allowed_fallback(error::wrong_method)
-        .layer(DefaultBodyLimit::max(module::MAX_BODY))
+        .layer(DefaultBodyLimit::max(module::MODULE_BODY_BYTES_MAX))
         .with_state(app)
 }
 

@@ -24,20 +24,20 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{ApiError, App, Appservice, transactions::read};
+use super::{ApiError, App, Appservice, transactions::read_body};
 use crate::directory::HANDLES_PER_ROOM;
 
 /// The largest body that is read: a thousand Matrix IDs, and every character of them escaped.
-pub(super) const MAX_BODY: usize = 2 << 20;
+pub(super) const MODULE_BODY_BYTES_MAX: usize = 2 << 20;
 /// How many people are looked at for one room.
-const MOST_PEOPLE: usize = 1000;
+const PEOPLE_MAX: usize = 1000;
 /// The longest version that is remembered.
-const MAX_VERSION: usize = 40;
+const VERSION_CHARS_MAX: usize = 40;
 /// How long `doctor` is kept waiting for the next report.
-const WAIT: Duration = Duration::from_secs(5);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
-struct Introduce {
+struct IntroduceRequest {
     asker: String,
     handles: Vec<String>,
     #[serde(default)]
@@ -47,7 +47,7 @@ struct Introduce {
 }
 
 #[derive(Deserialize)]
-struct Invite {
+struct BlockedRequest {
     inviter: String,
     people: Vec<String>,
 }
@@ -57,8 +57,8 @@ pub(super) async fn introduce<A: Appservice>(
     State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let asked: Introduce = body(request).await?;
-    if asked.handles.len() > HANDLES_PER_ROOM || asked.people.len() > MOST_PEOPLE {
+    let asked: IntroduceRequest = read_json(request).await?;
+    if asked.handles.len() > HANDLES_PER_ROOM || asked.people.len() > PEOPLE_MAX {
         return Err(ApiError::BadJson);
     }
     let mut handles: Map<String, Value> = Map::new();
@@ -79,7 +79,7 @@ pub(super) async fn introduce<A: Appservice>(
             .appservice
             .introduce(&asker, &ghosts)
             .await
-            .map_err(later)?,
+            .map_err(unavailable)?,
     };
     let put = owners.iter().flatten().count();
     debug!(
@@ -92,7 +92,7 @@ pub(super) async fn introduce<A: Appservice>(
     for (ghost, owner) in ghosts.into_iter().zip(owners) {
         handles.insert(ghost.into(), json!({ "owner": owner }));
     }
-    let blocked = who_blocked(&app, &asker, &asked.people).await?;
+    let blocked = find_blockers(&app, &asker, &asked.people).await?;
     Ok(Json(json!({ "handles": handles, "blocked": blocked })))
 }
 
@@ -101,18 +101,18 @@ pub(super) async fn blocked<A: Appservice>(
     State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let invite: Invite = body(request).await?;
-    if invite.people.len() > MOST_PEOPLE {
+    let invite: BlockedRequest = read_json(request).await?;
+    if invite.people.len() > PEOPLE_MAX {
         return Err(ApiError::BadJson);
     }
     let Ok(inviter) = UserId::parse(&invite.inviter) else {
         return Ok(Json(json!({ "blocked": [] })));
     };
-    let blocked = who_blocked(&app, &inviter, &invite.people).await?;
+    let blocked = find_blockers(&app, &inviter, &invite.people).await?;
     Ok(Json(json!({ "blocked": blocked })))
 }
 
-async fn who_blocked<A: Appservice>(
+async fn find_blockers<A: Appservice>(
     app: &App<A>,
     inviter: &UserId,
     people: &[String],
@@ -125,7 +125,7 @@ async fn who_blocked<A: Appservice>(
         .appservice
         .blocked(inviter, &people)
         .await
-        .map_err(later)?;
+        .map_err(unavailable)?;
     let of = people.into_iter().zip(blocked);
     Ok(of.filter_map(|(person, is)| is.then_some(person)).collect())
 }
@@ -134,14 +134,14 @@ fn read_ids(ids: &[String]) -> Vec<OwnedUserId> {
     ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
 }
 
-fn later(error: super::AppserviceError) -> ApiError {
+fn unavailable(error: super::AppserviceError) -> ApiError {
     warn!(%error, "the module is not answered");
     ApiError::NotNow
 }
 
 /// A small JSON body.
-async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
-    let bytes = read(request).await?;
+async fn read_json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+    let bytes = read_body(request).await?;
     serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::BadJson,
         _ => ApiError::NotJson,
@@ -150,7 +150,7 @@ async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError
 
 /// What the module says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ModuleReport {
     /// The module's version.
     pub version: String,
     /// Its homeserver's.
@@ -159,28 +159,28 @@ pub struct Report {
 
 /// Whether the module has reported itself since we started. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Sightings(Arc<watch::Sender<Seen>>);
+pub struct ModuleMonitor(Arc<watch::Sender<ModuleStatus>>);
 
 /// How often the module has reported itself, and what it said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ModuleStatus {
     /// How often.
     pub reports: u64,
     /// The last report.
-    pub last: Option<Report>,
+    pub last: Option<ModuleReport>,
 }
 
-impl Default for Sightings {
+impl Default for ModuleMonitor {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Seen::default())))
+        Self(Arc::new(watch::Sender::new(ModuleStatus::default())))
     }
 }
 
-impl Sightings {
-    fn saw(&self, mut report: Report) {
+impl ModuleMonitor {
+    fn record(&self, mut report: ModuleReport) {
         for text in [&mut report.version, &mut report.synapse] {
             text.retain(|c| c.is_ascii_graphic());
-            text.truncate(MAX_VERSION);
+            text.truncate(VERSION_CHARS_MAX);
         }
         self.0.send_modify(|seen| {
             if seen.last.as_ref() != Some(&report) {
@@ -193,12 +193,12 @@ impl Sightings {
 
     /// What has been seen, for a `doctor` in another process, as soon as there were more than `after`
     /// reports or after some seconds.
-    pub(super) async fn wait_for_next(&self, after: u64) -> Seen {
-        self.wait(after, WAIT).await
+    pub(super) async fn next_status(&self, after: u64) -> ModuleStatus {
+        self.wait_for_report(after, REPORT_TIMEOUT).await
     }
 
     /// What has been seen, as soon as there were more than `after` reports, or else after so long.
-    pub async fn wait(&self, after: u64, at_most: Duration) -> Seen {
+    pub async fn wait_for_report(&self, after: u64, at_most: Duration) -> ModuleStatus {
         let mut news = self.0.subscribe();
         let more = news.wait_for(|seen| seen.reports > after);
         // Too late or not: what there is is told.
@@ -212,7 +212,7 @@ pub(super) async fn report<A: Appservice>(
     State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let report: Report = body(request).await?;
-    app.options.self_test.module().saw(report);
+    let report: ModuleReport = read_json(request).await?;
+    app.options.self_test.module().record(report);
     Ok(Json(json!({})))
 }

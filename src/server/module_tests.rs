@@ -311,10 +311,17 @@ async fn a_report_is_remembered_for_whoever_waits_for_it() {
         ..options()
     };
     let app = Doors::new().await.app(options);
-    assert_eq!(self_test.module().wait(0, Duration::ZERO).await.last, None);
+    assert_eq!(
+        self_test
+            .module()
+            .wait_for_report(0, Duration::ZERO)
+            .await
+            .last,
+        None
+    );
     let waiting = tokio::spawn({
         let self_test = self_test.clone();
-        async move { self_test.module().wait_for_next(0).await }
+        async move { self_test.module().next_status(0).await }
     });
     let long = format!("1.163.2\n{}", "x".repeat(100));
     let body = json!({"version": "0.1.0", "synapse": long});

@@ -11,7 +11,7 @@ use super::{ApiError, App, Appservice};
 
 /// `GET /_matrix/app/v1/users/{userId}`: asked when somebody invites a user the homeserver does not
 /// know. Ghosts are made when a handle is claimed and never here.
-pub(super) async fn user<A: Appservice>(
+pub(super) async fn query_user<A: Appservice>(
     State(app): State<App<A>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -25,7 +25,7 @@ pub(super) async fn user<A: Appservice>(
 }
 
 /// `GET /_matrix/app/v1/rooms/{alias}`: no alias is ours.
-pub(super) async fn room() -> ApiError {
+pub(super) async fn query_room() -> ApiError {
     ApiError::NotFound
 }
 

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Appservice, AppserviceError, MAX_BODY, Options, ThirdPartyUser, Token, router};
+use super::{Appservice, AppserviceError, BODY_BYTES_MAX, Options, ThirdPartyUser, Token, router};
 use crate::matrix::transaction::Transaction;
 
 pub(super) const TOKEN: &str = "hs_0123456789abcdef0123456789abcdef";
@@ -391,7 +391,7 @@ async fn a_transaction_of_100_mib_is_accepted_and_what_is_well_formed_in_it_arri
     );
     let shown = answer(
         &app,
-        request(Method::POST, "/ping", vec![b' '; MAX_BODY + 1]),
+        request(Method::POST, "/ping", vec![b' '; BODY_BYTES_MAX + 1]),
     )
     .await;
     refused(413, "M_TOO_LARGE")(shown, "ping");

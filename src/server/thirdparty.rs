@@ -16,7 +16,7 @@ use super::{ApiError, App, Appservice, ThirdPartyUser};
 use crate::config::PROTOCOL;
 
 /// The longest thing that is looked up at all: a handle with its server.
-const MAX_QUERY: usize = 300;
+const QUERY_BYTES_MAX: usize = 300;
 
 type PathResult = Result<Path<String>, PathRejection>;
 
@@ -31,11 +31,11 @@ pub(super) struct ByUser {
 }
 
 /// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`: what clients need to ask for a handle.
-pub(super) async fn protocol<A: Appservice>(
+pub(super) async fn describe_protocol<A: Appservice>(
     State(app): State<App<A>>,
     protocol: PathResult,
 ) -> Result<Json<Value>, ApiError> {
-    ours(protocol)?;
+    check_protocol(protocol)?;
     let longest = app.options.max_handle;
     let server = &app.options.server_name;
     Ok(Json(json!({
@@ -58,15 +58,15 @@ pub(super) async fn protocol<A: Appservice>(
 }
 
 /// `GET /_matrix/app/v1/thirdparty/user/{protocol}?handle=sam`
-pub(super) async fn find_user<A: Appservice>(
+pub(super) async fn find_users_by_handle<A: Appservice>(
     State(app): State<App<A>>,
     protocol: PathResult,
     query: Result<Query<ByHandle>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    ours(protocol)?;
+    check_protocol(protocol)?;
     let asked = query.ok().and_then(|Query(query)| query.handle);
     let found = match asked {
-        Some(handle) if handle.len() <= MAX_QUERY && app.lookups.check().is_ok() => {
+        Some(handle) if handle.len() <= QUERY_BYTES_MAX && app.lookups.check().is_ok() => {
             let handle = handle.trim();
             app.appservice
                 .lookup_handle(handle.strip_prefix('@').unwrap_or(handle))
@@ -74,11 +74,11 @@ pub(super) async fn find_user<A: Appservice>(
         }
         _ => Vec::new(),
     };
-    Ok(shown(found))
+    Ok(users_json(found))
 }
 
 /// `GET /_matrix/app/v1/thirdparty/user?userid=@_dm_sam:example.org`
-pub(super) async fn reverse_user<A: Appservice>(
+pub(super) async fn find_users_by_id<A: Appservice>(
     State(app): State<App<A>>,
     query: Result<Query<ByUser>, QueryRejection>,
 ) -> Json<Value> {
@@ -90,21 +90,23 @@ pub(super) async fn reverse_user<A: Appservice>(
         }
         _ => Vec::new(),
     };
-    shown(found)
+    users_json(found)
 }
 
 /// `GET /_matrix/app/v1/thirdparty/location/{protocol}`: a handle is no place.
-pub(super) async fn find_location(protocol: PathResult) -> Result<Json<Value>, ApiError> {
-    ours(protocol)?;
+pub(super) async fn find_locations_by_protocol(
+    protocol: PathResult,
+) -> Result<Json<Value>, ApiError> {
+    check_protocol(protocol)?;
     Ok(Json(json!([])))
 }
 
 /// `GET /_matrix/app/v1/thirdparty/location`
-pub(super) async fn reverse_location() -> Json<Value> {
+pub(super) async fn find_locations_by_alias() -> Json<Value> {
     Json(json!([]))
 }
 
-fn ours(protocol: PathResult) -> Result<(), ApiError> {
+fn check_protocol(protocol: PathResult) -> Result<(), ApiError> {
     match protocol {
         Ok(Path(protocol)) if protocol == PROTOCOL => Ok(()),
         Ok(_) => Err(ApiError::NotFound),
@@ -112,7 +114,7 @@ fn ours(protocol: PathResult) -> Result<(), ApiError> {
     }
 }
 
-fn shown(found: Vec<ThirdPartyUser>) -> Json<Value> {
+fn users_json(found: Vec<ThirdPartyUser>) -> Json<Value> {
     let users = found.into_iter().map(|user| {
         json!({
             "userid": user.ghost,

@@ -23,14 +23,14 @@ use crate::matrix::transaction::{Transaction, TransactionError, TransactionReade
 const BODY_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How many bytes of a body are read at a time.
-const PIECE: usize = 64 << 10;
+const PIECE_BYTES: usize = 64 << 10;
 
 /// A transaction id is opaque; nobody needs a long one.
-const MAX_TXN: usize = 255;
+const TXN_ID_BYTES_MAX: usize = 255;
 
 /// How often a transaction whose body cannot be read is refused. Then it is acknowledged, since it
 /// would come again until it is, and what it held is fetched by the ghosts' syncs.
-const REFUSALS_MAX: u32 = 3;
+const TRANSACTION_REFUSALS_MAX: u32 = 3;
 
 /// Which transaction was refused last because its body could not be read, and how often.
 #[derive(Debug, Default)]
@@ -38,13 +38,13 @@ pub(super) struct Refusals(Mutex<(String, u32)>);
 
 impl Refusals {
     /// Notes one more refusal; returns whether it is to be acknowledged instead.
-    fn is_enough(&self, txn: &str) -> bool {
+    fn note_refusal(&self, txn: &str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0 != txn {
             *last = (txn.to_owned(), 0);
         }
         last.1 += 1;
-        last.1 > REFUSALS_MAX
+        last.1 > TRANSACTION_REFUSALS_MAX
     }
 }
 
@@ -57,10 +57,10 @@ pub(super) async fn push<A: Appservice>(
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(txn) = txn.map_err(|_| ApiError::BadPath)?;
-    if txn.len() > MAX_TXN {
+    if txn.len() > TXN_ID_BYTES_MAX {
         return Err(ApiError::BadPath);
     }
-    let Ok(_place) = app.bodies.acquire().await else {
+    let Ok(_permit) = app.transaction_reads.acquire().await else {
         return Err(ApiError::NotNow);
     };
     let connection = request.extensions().get::<ConnectionId>().copied();
@@ -68,12 +68,12 @@ pub(super) async fn push<A: Appservice>(
         app: &app,
         txn: &txn,
         connection,
-        begun: false,
+        has_accepted_part: false,
     };
-    let last = match delivery.read(request.into_body()).await {
+    let last = match delivery.read_parts(request.into_body()).await {
         Ok(last) => last,
         Err(ApiError::NotNow) => return Err(ApiError::NotNow),
-        Err(error) if app.refusals.is_enough(&txn) => {
+        Err(error) if app.refusals.note_refusal(&txn) => {
             warn!(%error, "the body was unreadable four times; it is acknowledged, and its content will come by /sync");
             Transaction {
                 after_gap: true,
@@ -92,12 +92,12 @@ struct Delivery<'a, A> {
     txn: &'a str,
     connection: Option<ConnectionId>,
     /// Whether a part of it was accepted.
-    begun: bool,
+    has_accepted_part: bool,
 }
 
 impl<A: Appservice> Delivery<'_, A> {
     /// Reads the body, accepts all parts of it but the last, and returns that.
-    async fn read(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
+    async fn read_parts(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
         let deadline = Instant::now() + BODY_TIMEOUT;
         let mut reader = TransactionReader::default();
         let mut bytes = 0;
@@ -114,7 +114,7 @@ impl<A: Appservice> Delivery<'_, A> {
             };
             bytes += data.len();
             // In small pieces, so that a part is handed on before the next one is read.
-            for piece in data.chunks(PIECE) {
+            for piece in data.chunks(PIECE_BYTES) {
                 reader.feed(piece);
                 if let Some(part) = reader.take_part() {
                     self.accept(part).await?;
@@ -138,14 +138,14 @@ impl<A: Appservice> Delivery<'_, A> {
 
     /// Hands a part on; returns when it is durable.
     async fn accept(&mut self, mut part: Transaction) -> Result<(), ApiError> {
-        if !self.begun {
-            self.begun = true;
+        if !self.has_accepted_part {
+            self.has_accepted_part = true;
             part.after_gap |= !self
                 .app
                 .transaction_order
                 .follows(self.connection, self.txn);
         }
-        self.app.options.self_test.take_out(&mut part);
+        self.app.options.self_test.extract_marks(&mut part);
         if part.dropped > 0 {
             warn!(
                 dropped = part.dropped,
@@ -181,28 +181,28 @@ pub(super) async fn ping<A: Appservice>(
     State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let body = read(request).await?;
+    let body = read_body(request).await?;
     let value: Value = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
     let ping = Ping::deserialize(value).map_err(|_| ApiError::BadJson)?;
     if ping
         .transaction_id
         .as_ref()
-        .is_some_and(|txn| txn.len() > MAX_TXN)
+        .is_some_and(|txn| txn.len() > TXN_ID_BYTES_MAX)
     {
         return Err(ApiError::BadJson);
     }
     debug!("the homeserver answered a ping");
     if let Some(txn) = &ping.transaction_id {
-        app.options.self_test.saw(txn);
+        app.options.self_test.record_mark(txn);
     }
     app.appservice.ping(ping.transaction_id.as_deref()).await;
     Ok(Json(json!({})))
 }
 
 /// The whole body, within the limits of size and time.
-pub(super) async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
+pub(super) async fn read_body(request: Request<Body>) -> Result<Bytes, ApiError> {
     // What is announced as too large need not come.
-    if request.body().size_hint().lower() > super::MAX_BODY as u64 {
+    if request.body().size_hint().lower() > super::BODY_BYTES_MAX as u64 {
         return Err(ApiError::TooLarge);
     }
     let read = Bytes::from_request(request, &());

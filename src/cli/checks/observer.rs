@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Problem;
 use crate::{
-    cli::{CliError, admin::Running},
+    cli::{CliError, admin::RunningService},
     server::{self, SelfTest},
 };
 
@@ -17,7 +17,7 @@ pub enum Observer {
     Local(SelfTest),
     /// The Stonechat that has the data folder open. It is asked on its admin socket: whatever
     /// listens on the port of a Stonechat that is down must not be shown a token.
-    Running(Running),
+    Running(RunningService),
 }
 
 impl Observer {
@@ -29,13 +29,16 @@ impl Observer {
     ) -> Result<(bool, u64), Problem> {
         match self {
             Self::Local(test) => {
-                let seen = test.wait(mark, at_most).await;
-                Ok((seen, test.transactions()))
+                let seen = test.wait_for_mark(mark, at_most).await;
+                Ok((seen, test.transaction_count()))
             }
             Self::Running(running) => {
                 let until = Instant::now() + at_most;
                 loop {
-                    let pushed = running.pushed(mark).await.map_err(|error| lost(&error))?;
+                    let pushed = running
+                        .mark_status(mark)
+                        .await
+                        .map_err(|error| cannot_ask(&error))?;
                     if pushed.seen || Instant::now() >= until {
                         return Ok((pushed.seen, pushed.transactions));
                     }
@@ -50,13 +53,16 @@ impl Observer {
         &self,
         after: u64,
         at_most: Duration,
-    ) -> Result<server::Seen, Problem> {
+    ) -> Result<server::ModuleStatus, Problem> {
         match self {
-            Self::Local(test) => Ok(test.module().wait(after, at_most).await),
+            Self::Local(test) => Ok(test.module().wait_for_report(after, at_most).await),
             Self::Running(running) => {
                 let until = Instant::now() + at_most;
                 loop {
-                    let seen = running.reports(after).await.map_err(|error| lost(&error))?;
+                    let seen = running
+                        .module_status(after)
+                        .await
+                        .map_err(|error| cannot_ask(&error))?;
                     if seen.reports > after || Instant::now() >= until {
                         return Ok(seen);
                     }
@@ -66,7 +72,7 @@ impl Observer {
     }
 }
 
-fn lost(error: &CliError) -> Problem {
+fn cannot_ask(error: &CliError) -> Problem {
     Problem::new(
         format!("the Stonechat that runs cannot be asked: {error}"),
         "restart it if it is of another version, and try again",

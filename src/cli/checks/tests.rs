@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    cli::{admin::Running, run::server_options, tests::Home},
+    cli::{admin::RunningService, run::server_options, tests::Home},
     server::{
         Admin, AdminSocket, Appservice, AppserviceError, Health, Limits, Listener, SelfTest,
         ThirdPartyUser,
@@ -242,7 +242,7 @@ impl Both {
         tokio::spawn(listener.serve(crate::server::router(Taker, options), shutdown));
         let token = setup.registration.hs_token.expose_secret().to_owned();
         *fake.push.lock().unwrap() = Some((url, token));
-        let running = Running::find(folder.path()).await.unwrap().unwrap();
+        let running = RunningService::find(folder.path()).await.unwrap().unwrap();
         let running = Observer::Running(running);
         Self {
             setup,
