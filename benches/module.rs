@@ -204,10 +204,10 @@ struct Doors(Directory);
 
 #[async_trait]
 impl Appservice for Doors {
-    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
+    async fn accept_transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
         Ok(())
     }
-    async fn ping(&self, _: Option<&str>) {}
+    async fn note_ping(&self, _: Option<&str>) {}
     async fn user_exists(&self, _: &UserId) -> bool {
         false
     }
@@ -217,14 +217,14 @@ impl Appservice for Doors {
     async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
         Vec::new()
     }
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         Ok(answer(&self.0, asker, ghosts, &[]).await.0)
     }
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],

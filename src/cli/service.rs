@@ -148,18 +148,22 @@ impl DeferredAppservice {
 
 #[async_trait]
 impl Appservice for DeferredAppservice {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
+    async fn accept_transaction(
+        &self,
+        txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError> {
         // Nothing but what was for the checks: there is nothing to lose.
         if body.events.is_empty() && body.to_device.is_empty() && self.engine_if_ready().is_none() {
             return Ok(());
         }
         match self.wait_for_engine().await {
-            Some(engine) => Appservice::transaction(&engine, txn_id, body).await,
+            Some(engine) => Appservice::accept_transaction(&engine, txn_id, body).await,
             None => Err(AppserviceError::ShuttingDown),
         }
     }
 
-    async fn ping(&self, _: Option<&str>) {}
+    async fn note_ping(&self, _: Option<&str>) {}
 
     async fn user_exists(&self, user: &UserId) -> bool {
         match self.engine_if_ready() {
@@ -182,24 +186,24 @@ impl Appservice for DeferredAppservice {
         }
     }
 
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         match self.engine_if_ready() {
-            Some(engine) => engine.introduce(asker, ghosts).await,
+            Some(engine) => engine.find_owners(asker, ghosts).await,
             None => Err(AppserviceError::ShuttingDown),
         }
     }
 
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, AppserviceError> {
         match self.engine_if_ready() {
-            Some(engine) => engine.blocked(inviter, people).await,
+            Some(engine) => engine.check_blocks(inviter, people).await,
             None => Err(AppserviceError::ShuttingDown),
         }
     }

@@ -14,10 +14,14 @@ pub trait Appservice: Send + Sync + 'static {
     /// Takes a transaction. Returns when all of it is durable and no sooner: what is acknowledged
     /// never comes again. May be called twice at the same time with the same transaction, and the
     /// id says nothing about the content: Synapse on SQLite counts from 1 again after a restart.
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError>;
+    async fn accept_transaction(
+        &self,
+        txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError>;
 
     /// The homeserver answers a ping, whose transaction id we chose.
-    async fn ping(&self, txn_id: Option<&str>);
+    async fn note_ping(&self, txn_id: Option<&str>);
 
     /// Whether a user of ours exists. Must not make one: anybody can make the homeserver ask.
     async fn user_exists(&self, user: &UserId) -> bool;
@@ -31,14 +35,14 @@ pub trait Appservice: Send + Sync + 'static {
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser>;
 
     /// Somebody is creating a room: for each of these ghosts, whom to invite in its place.
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError>;
 
     /// For each of these people, whether they have blocked the one who invites them.
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
@@ -47,12 +51,16 @@ pub trait Appservice: Send + Sync + 'static {
 
 #[async_trait]
 impl<A: Appservice + ?Sized> Appservice for Arc<A> {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
-        (**self).transaction(txn_id, body).await
+    async fn accept_transaction(
+        &self,
+        txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError> {
+        (**self).accept_transaction(txn_id, body).await
     }
 
-    async fn ping(&self, txn_id: Option<&str>) {
-        (**self).ping(txn_id).await;
+    async fn note_ping(&self, txn_id: Option<&str>) {
+        (**self).note_ping(txn_id).await;
     }
 
     async fn user_exists(&self, user: &UserId) -> bool {
@@ -67,20 +75,20 @@ impl<A: Appservice + ?Sized> Appservice for Arc<A> {
         (**self).lookup_user(user).await
     }
 
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
-        (**self).introduce(asker, ghosts).await
+        (**self).find_owners(asker, ghosts).await
     }
 
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, AppserviceError> {
-        (**self).blocked(inviter, people).await
+        (**self).check_blocks(inviter, people).await
     }
 }
 

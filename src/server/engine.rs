@@ -36,7 +36,11 @@ impl Engine {
 
 #[async_trait]
 impl Appservice for Engine {
-    async fn transaction(&self, _txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
+    async fn accept_transaction(
+        &self,
+        _txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError> {
         Engine::transaction(self, body)
             .await
             .map_err(|error| match error {
@@ -45,7 +49,7 @@ impl Appservice for Engine {
             })
     }
 
-    async fn ping(&self, _txn_id: Option<&str>) {}
+    async fn note_ping(&self, _txn_id: Option<&str>) {}
 
     async fn user_exists(&self, user: &UserId) -> bool {
         self.knows(user)
@@ -71,7 +75,7 @@ impl Appservice for Engine {
         }
     }
 
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
@@ -80,7 +84,7 @@ impl Appservice for Engine {
         owners.map_err(|error| AppserviceError::Store(error.to_string()))
     }
 
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],

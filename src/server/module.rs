@@ -77,7 +77,7 @@ pub(super) async fn introduce<A: Appservice>(
         true => Vec::new(),
         false => app
             .appservice
-            .introduce(&asker, &ghosts)
+            .find_owners(&asker, &ghosts)
             .await
             .map_err(unavailable)?,
     };
@@ -123,7 +123,7 @@ async fn find_blockers<A: Appservice>(
     }
     let blocked = app
         .appservice
-        .blocked(inviter, &people)
+        .check_blocks(inviter, &people)
         .await
         .map_err(unavailable)?;
     let of = people.into_iter().zip(blocked);

@@ -34,10 +34,10 @@ struct Doors {
 
 #[async_trait]
 impl Appservice for Doors {
-    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
+    async fn accept_transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
         Ok(())
     }
-    async fn ping(&self, _: Option<&str>) {}
+    async fn note_ping(&self, _: Option<&str>) {}
     async fn user_exists(&self, _: &UserId) -> bool {
         false
     }
@@ -47,7 +47,7 @@ impl Appservice for Doors {
     async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
         Vec::new()
     }
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
@@ -67,7 +67,7 @@ impl Appservice for Doors {
             .await;
         owners.map_err(|error| AppserviceError::Store(error.to_string()))
     }
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],

@@ -36,7 +36,11 @@ pub(super) struct Recorded {
 
 #[async_trait]
 impl Appservice for Recorder {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), AppserviceError> {
+    async fn accept_transaction(
+        &self,
+        txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError> {
         if let Some(gate) = &self.0.gate {
             gate.acquire().await.unwrap().forget();
         }
@@ -48,7 +52,7 @@ impl Appservice for Recorder {
         Ok(())
     }
 
-    async fn ping(&self, txn_id: Option<&str>) {
+    async fn note_ping(&self, txn_id: Option<&str>) {
         self.0
             .pings
             .lock()
@@ -78,7 +82,7 @@ impl Appservice for Recorder {
         }
     }
 
-    async fn introduce(
+    async fn find_owners(
         &self,
         _: &UserId,
         _: &[OwnedUserId],
@@ -86,7 +90,11 @@ impl Appservice for Recorder {
         Err(AppserviceError::ShuttingDown)
     }
 
-    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, AppserviceError> {
+    async fn check_blocks(
+        &self,
+        _: &UserId,
+        _: &[OwnedUserId],
+    ) -> Result<Vec<bool>, AppserviceError> {
         Err(AppserviceError::ShuttingDown)
     }
 }

@@ -156,7 +156,7 @@ impl<A: Appservice> Delivery<'_, A> {
         // has begun to be stored is stored all the same, on a task of its own.
         let (app, txn) = (Arc::clone(self.app), self.txn.to_owned());
         let accepted =
-            tokio::spawn(async move { app.appservice.transaction(&txn, part).await }).await;
+            tokio::spawn(async move { app.appservice.accept_transaction(&txn, part).await }).await;
         match accepted {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
@@ -195,7 +195,9 @@ pub(super) async fn ping<A: Appservice>(
     if let Some(txn) = &ping.transaction_id {
         app.options.self_test.record_mark(txn);
     }
-    app.appservice.ping(ping.transaction_id.as_deref()).await;
+    app.appservice
+        .note_ping(ping.transaction_id.as_deref())
+        .await;
     Ok(Json(json!({})))
 }
 

@@ -169,7 +169,7 @@ struct Taker;
 
 #[async_trait::async_trait]
 impl Appservice for Taker {
-    async fn transaction(
+    async fn accept_transaction(
         &self,
         _: &str,
         body: crate::matrix::transaction::Transaction,
@@ -180,7 +180,7 @@ impl Appservice for Taker {
         );
         Ok(())
     }
-    async fn ping(&self, _: Option<&str>) {}
+    async fn note_ping(&self, _: Option<&str>) {}
     async fn user_exists(&self, _: &UserId) -> bool {
         false
     }
@@ -190,14 +190,18 @@ impl Appservice for Taker {
     async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
         Vec::new()
     }
-    async fn introduce(
+    async fn find_owners(
         &self,
         _: &UserId,
         _: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         Err(AppserviceError::ShuttingDown)
     }
-    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, AppserviceError> {
+    async fn check_blocks(
+        &self,
+        _: &UserId,
+        _: &[OwnedUserId],
+    ) -> Result<Vec<bool>, AppserviceError> {
         Err(AppserviceError::ShuttingDown)
     }
 }
