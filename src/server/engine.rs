@@ -11,27 +11,27 @@ use crate::{
     matrix::transaction::Transaction,
 };
 
-impl Engine {
-    fn shown(&self, record: HandleRecord) -> Option<ThirdPartyUser> {
-        let server = &self.settings().server_name;
-        let ghost = UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()?;
-        // A handle is found once its ghost can be invited, with keys that clients can encrypt for.
-        self.knows(&ghost).then(|| ThirdPartyUser {
-            ghost,
-            handle: record.handle.as_shown().to_owned(),
-        })
-    }
+/// Returns the ghost of a handle whose owner lets it be found, or nothing.
+fn find_by_handle(engine: &Engine, handle: &Handle) -> Vec<ThirdPartyUser> {
+    let record = engine.directory().discover(handle).unwrap_or_else(|error| {
+        tracing::error!(%error, "a handle could not be looked up");
+        None
+    });
+    record
+        .and_then(|record| to_third_party_user(engine, &record))
+        .into_iter()
+        .collect()
+}
 
-    fn found(&self, handle: &Handle) -> Vec<ThirdPartyUser> {
-        let found = self.directory().discover(handle).unwrap_or_else(|error| {
-            tracing::error!(%error, "a handle could not be looked up");
-            None
-        });
-        found
-            .and_then(|record| self.shown(record))
-            .into_iter()
-            .collect()
-    }
+/// Returns a handle as a lookup shows it; `None` until its ghost can be invited and has keys that
+/// clients can encrypt for.
+fn to_third_party_user(engine: &Engine, record: &HandleRecord) -> Option<ThirdPartyUser> {
+    let server = &engine.settings().server_name;
+    let ghost = UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()?;
+    engine.knows(&ghost).then(|| ThirdPartyUser {
+        ghost,
+        handle: record.handle.as_shown().to_owned(),
+    })
 }
 
 #[async_trait]
@@ -60,7 +60,7 @@ impl Appservice for Engine {
             handle.trim().trim_start_matches('@'),
             &self.directory().settings().rules,
         ) {
-            Ok(handle) => self.found(&handle),
+            Ok(handle) => find_by_handle(self, &handle),
             Err(_) => Vec::new(),
         }
     }
@@ -70,7 +70,7 @@ impl Appservice for Engine {
             return Vec::new();
         }
         match Handle::of_ghost(user.localpart()) {
-            Some(handle) => self.found(&handle),
+            Some(handle) => find_by_handle(self, &handle),
             None => Vec::new(),
         }
     }
