@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::checks::{Checker, Observer};
 use crate::{
     matrix::MatrixError,
-    server::{Health, Part},
+    server::{Health, HealthPart},
 };
 
 /// How long to wait between two pings while all is well.
@@ -111,12 +111,12 @@ pub(super) async fn keep_on(
 
 fn report(health: &Health, finding: Finding, failed_before: bool) {
     for (part, state) in [
-        (Part::Homeserver, finding.homeserver),
-        (Part::Transactions, finding.transactions),
+        (HealthPart::Homeserver, finding.homeserver),
+        (HealthPart::Transactions, finding.transactions),
     ] {
         match state {
-            Some(Ok(())) => health.note(part, Ok(())),
-            Some(Err(why)) if failed_before => health.note(part, Err(why)),
+            Some(Ok(())) => health.set_part(part, Ok(())),
+            Some(Err(why)) if failed_before => health.set_part(part, Err(why)),
             _ => {}
         }
     }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_second_failure_in_a_row_counts_and_the_first_success() {
         let health = Health::default();
-        health.ready();
+        health.mark_started();
         for bad in [
             Finding::homeserver(NO_ANSWER),
             Finding::transactions(NOT_REACHED),

@@ -66,7 +66,7 @@ async fn serve(
 ) -> Result<(), CliError> {
     let self_test = SelfTest::default();
     let observer = Observer::Local(self_test.clone());
-    let health = Health::of(service.failure());
+    let health = Health::new(service.failure());
     let commands = server::admin_router(service.admin(health.clone(), self_test.clone()));
     let options = server_options(setup, self_test, health.clone());
     let router = server::router(service.appservice(), options);
@@ -104,7 +104,7 @@ async fn serve(
                         if setup.module_token.is_some() {
                             call_module(&checker, &observer, &shutdown).await;
                         }
-                        health.ready();
+                        health.mark_started();
                         info!("ready");
                         tokio::select! {
                             () = shutdown.asked() => None,

@@ -33,13 +33,12 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    sync::{Semaphore, mpsc},
 };
 use tracing::{info, warn};
 
 use super::{
-    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, listen::connection, peer::Peer,
+    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, connections::Connections,
 };
 use crate::{
     clock::Clock,
@@ -103,50 +102,17 @@ impl AdminSocket {
 
     /// Serves until `stop` asks to end, and removes the socket.
     pub async fn serve(self, router: Router, stop: Shutdown) {
-        let limits = Limits {
-            connections: CONNECTIONS_MAX,
-            idle: Duration::from_secs(30),
-            farewell: Duration::from_secs(5),
+        let mut connections = Connections::new(Limits {
+            connections_max: CONNECTIONS_MAX,
+            idle_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(5),
             ..Limits::default()
-        };
-        let room = Arc::new(Semaphore::new(limits.connections));
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.asked() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = accept(&self.socket, &room) => accepted,
-            };
-            if let Some((stream, permit)) = accepted {
-                // Only the admin can open the socket.
-                let peer = Peer::known();
-                let serving = connection(stream, router.clone(), limits, peer, stop.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-        }
+        });
+        connections.accept_from(&self.socket, &router, &stop).await;
+        // Before the last requests end: from then on the path may be another process's.
         let _ = fs::remove_file(&self.path);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(limits.farewell, all).await.is_err() {
-            warn!("an admin's command did not end in time");
-        }
-    }
-}
-
-async fn accept(
-    socket: &UnixListener,
-    room: &Arc<Semaphore>,
-) -> Option<(UnixStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    match socket.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
-        Err(error) => {
-            warn!(%error, "an admin's command could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
+        drop(self.socket);
+        connections.finish().await;
     }
 }
 

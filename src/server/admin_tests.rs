@@ -53,7 +53,7 @@ async fn a_running_service_gives_a_backup_of_itself() {
         answer.json().await.unwrap()
     };
     assert!(!status().await.ready);
-    health.ready();
+    health.mark_started();
     let found = status().await;
     assert!(found.ready && !found.restoring);
     let answer = http.post("http://admin/v1/backup").send().await.unwrap();

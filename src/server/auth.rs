@@ -23,7 +23,7 @@ impl Token {
         Self(Sha256::digest(token.expose_secret()).into())
     }
 
-    fn is(&self, shown: &[u8]) -> bool {
+    fn matches(&self, shown: &[u8]) -> bool {
         let shown: [u8; 32] = Sha256::digest(shown).into();
         self.0.ct_eq(&shown).into()
     }
@@ -37,13 +37,17 @@ impl std::fmt::Debug for Token {
 
 /// Lets a request pass that shows the token, in the header and nowhere else: what stands in a URL
 /// stands in logs.
-pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
+pub(super) async fn require_token(
+    State(token): State<Token>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match bearer_token(request.headers()) {
         Err(error) => error.into_response(),
-        Ok(shown) if token.is(shown) => {
+        Ok(shown) if token.matches(shown) => {
             // Absent only where a router is called without a connection.
             if let Some(peer) = request.extensions().get::<Peer>() {
-                peer.recognise();
+                peer.authenticate();
             }
             next.run(request).await
         }
@@ -53,7 +57,7 @@ pub(super) async fn require(State(token): State<Token>, request: Request, next: 
 
 /// The token of the one `Authorization` header. Two of them are refused even if one is right:
 /// whatever stands between us and the homeserver might have looked at the other.
-fn bearer(headers: &HeaderMap) -> Result<&[u8], ApiError> {
+fn bearer_token(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let value = all.next().ok_or(ApiError::MissingToken)?.as_bytes();
     if all.next().is_some() {

@@ -19,10 +19,11 @@ mod admin;
 mod admin_tests;
 mod appservice;
 mod auth;
+mod connections;
 mod engine;
 mod error;
 mod health;
-mod listen;
+mod listener;
 mod module;
 mod peer;
 mod queries;
@@ -45,9 +46,10 @@ use tokio::sync::Semaphore;
 pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
 pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
+pub use connections::Limits;
 pub use error::{ApiError, ServerError};
-pub use health::{Health, Part};
-pub use listen::{Limits, Listener};
+pub use health::{Health, HealthPart};
+pub use listener::Listener;
 pub use module::{ModuleMonitor, ModuleReport, ModuleStatus};
 pub use self_test::{MarkStatus, SelfTest};
 
@@ -95,7 +97,7 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
     let module_token = options.module_token.clone();
     let ready = {
         let health = options.health.clone();
-        async move || health.answer()
+        async move || health.respond()
     };
     let app: App<A> = Arc::new(AppState {
         appservice,
@@ -130,7 +132,7 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
             "/thirdparty/location",
             get(thirdparty::find_locations_by_alias),
         )
-        .route_layer(middleware::from_fn_with_state(token, auth::require))
+        .route_layer(middleware::from_fn_with_state(token, auth::require_token))
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(app.clone());
@@ -145,7 +147,7 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
         .nest("/_stonechat/v1", ours)
         .route("/health", get(ready.clone()))
         .route("/health/ready", get(ready))
-        .route("/health/live", get(async || health::live()))
+        .route("/health/live", get(async || health::respond_live()))
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::unknown_path)
 }
@@ -156,7 +158,7 @@ fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
         .route("/introduce", post(module::introduce::<A>))
         .route("/blocked", post(module::blocked::<A>))
         .route("/module", post(module::report::<A>))
-        .route_layer(middleware::from_fn_with_state(token, auth::require))
+        .route_layer(middleware::from_fn_with_state(token, auth::require_token))
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(module::MODULE_BODY_BYTES_MAX))
         .with_state(app)

@@ -216,7 +216,7 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing() {
 async fn garbage_and_endless_heads_are_refused() {
     let running = start(
         Limits {
-            head_size: 16 << 10,
+            head_bytes_max: 16 << 10,
             ..Limits::default()
         },
         Recorder::default(),
@@ -256,7 +256,7 @@ async fn garbage_and_endless_heads_are_refused() {
 #[tokio::test]
 async fn a_connection_without_a_valid_token_is_closed_and_one_with_it_may_be_idle() {
     let limits = Limits {
-        stranger: Duration::from_millis(300),
+        authentication_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
     let running = start(limits, Recorder::default()).await;
@@ -295,7 +295,7 @@ async fn a_connection_without_a_valid_token_is_closed_and_one_with_it_may_be_idl
 #[tokio::test]
 async fn heads_in_drips_do_not_lengthen_the_life_of_a_connection() {
     let limits = Limits {
-        stranger: Duration::from_millis(300),
+        authentication_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
     let running = start(limits, Recorder::default()).await;
@@ -320,7 +320,7 @@ async fn heads_in_drips_do_not_lengthen_the_life_of_a_connection() {
 #[tokio::test]
 async fn idle_connections_do_not_keep_the_homeserver_out() {
     const IDLE: usize = 300;
-    assert!(IDLE > Limits::default().connections);
+    assert!(IDLE > Limits::default().connections_max);
     let running = start(Limits::default(), Recorder::default()).await;
     let mut idle = Vec::new();
     for n in 0..IDLE {
@@ -374,7 +374,7 @@ async fn a_probe_is_answered_and_its_connection_closed() {
 async fn above_the_number_of_connections_one_waits_for_another_to_go() {
     let running = start(
         Limits {
-            connections: 2,
+            connections_max: 2,
             ..Limits::default()
         },
         Recorder::default(),

@@ -689,7 +689,7 @@ async fn above_the_limit_a_lookup_finds_nothing() {
 
 #[tokio::test]
 async fn readiness_needs_no_token_and_names_the_part_that_is_not_well() {
-    use super::Part::{Homeserver, Transactions};
+    use super::HealthPart::{Homeserver, Transactions};
     let options = options();
     let health = options.health.clone();
     let app = router(Recorder::default(), options);
@@ -705,11 +705,11 @@ async fn readiness_needs_no_token_and_names_the_part_that_is_not_well() {
     let (status, body) = ready().await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(body["status"], "starting");
-    health.ready();
+    health.mark_started();
     let (status, body) = ready().await;
     assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("ok")));
     for (part, name) in [(Homeserver, "homeserver"), (Transactions, "transactions")] {
-        health.note(part, Err("it is away"));
+        health.set_part(part, Err("it is away"));
         let (status, body) = ready().await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
         assert_eq!(body["status"], "not ready");
@@ -718,7 +718,7 @@ async fn readiness_needs_no_token_and_names_the_part_that_is_not_well() {
             assert_eq!(state, right, "{other} while {name} is away");
         }
         assert!(!health.is_ready());
-        health.note(part, Ok(()));
+        health.set_part(part, Ok(()));
         assert_eq!(ready().await.0, StatusCode::OK);
     }
 }
@@ -726,8 +726,8 @@ async fn readiness_needs_no_token_and_names_the_part_that_is_not_well() {
 #[tokio::test]
 async fn a_store_that_has_failed_is_not_ready_and_still_alive() {
     let failure = crate::store::StoreFailure::default();
-    let health = super::Health::of(failure.clone());
-    health.ready();
+    let health = super::Health::new(failure.clone());
+    health.mark_started();
     let options = Options {
         health,
         ..options()
