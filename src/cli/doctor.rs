@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use super::{
     CliError, Service,
     admin::RunningService,
-    checks::{Checker, Found, Observer, Problem},
+    checks::{CheckResult, Checker, Observer, Problem},
     open_store,
     printable::Printable,
     run::server_options,
@@ -22,7 +22,7 @@ use crate::{
 /// One line of the table.
 struct Line {
     name: &'static str,
-    found: Option<Found>,
+    found: Option<CheckResult>,
     /// Whether it is only recommended.
     advice: bool,
 }
@@ -42,7 +42,7 @@ struct Report(Vec<Line>);
 
 impl Report {
     /// Notes a check and says whether it passed.
-    fn add(&mut self, name: &'static str, found: Found) -> bool {
+    fn add(&mut self, name: &'static str, found: CheckResult) -> bool {
         let passed = found.is_ok();
         self.0.push(Line {
             name,
@@ -99,7 +99,7 @@ impl Report {
 
 /// A problem in the words of a table, with nothing in it that could control the terminal.
 fn explained(problem: &Problem) -> String {
-    let said = problem.said.as_deref().map(Printable::whole);
+    let said = problem.server_message.as_deref().map(Printable::whole);
     let said = said.map_or_else(String::new, |said| format!("\nit says: {said}"));
     format!(
         "{}{said}\n→ {}",
@@ -198,19 +198,19 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
 }
 
 async fn asked(report: &mut Report, checker: &Checker<'_>, observer: Option<&Observer>) {
-    let token = report.add("token", checker.token().await);
+    let token = report.add("token", checker.check_token().await);
     let device = if token {
-        report.add("device", checker.device().await)
+        report.add("device", checker.check_device().await)
     } else {
         report.skip(&["device"]);
         false
     };
-    report.add("namespace", checker.namespace().await);
+    report.add("namespace", checker.check_namespace().await);
     match observer {
         Some(observer) if token => {
-            let ping = report.add("ping", checker.ping(observer).await);
+            let ping = report.add("ping", checker.check_ping(observer).await);
             if ping && device {
-                report.add("to-device", checker.to_device(observer).await);
+                report.add("to-device", checker.check_to_device(observer).await);
             } else {
                 report.skip(&["to-device"]);
             }
@@ -218,7 +218,7 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, observer: Option<&Obs
         _ => report.skip(&["ping", "to-device"]),
     }
     if token {
-        let found = checker.encryption_by_default().await;
+        let found = checker.check_encryption_by_default().await;
         report.0.push(Line {
             name: "encryption",
             found: Some(found),
@@ -242,7 +242,7 @@ async fn module(
             "with the module no ghost enters, and the first message is encrypted for its owner \
              alone; `stonechat registration --with-module` prints what to add",
         )),
-        (Some(_), Some(observer)) => checker.module(observer).await,
+        (Some(_), Some(observer)) => checker.check_module(observer).await,
         (Some(_), None) => return report.skip(&["module"]),
     };
     report.0.push(Line {

@@ -86,7 +86,7 @@ async fn look(checker: &Checker<'_>, observer: &Observer, patience: Duration) ->
         Ok(Ok(false)) => Finding::transactions(ANOTHER_REACHED),
         Ok(Err(error)) => judge(&error),
         // It may be waiting for us: then it answers other requests.
-        Err(_) => match timeout(patience, checker.token()).await {
+        Err(_) => match timeout(patience, checker.check_token()).await {
             Ok(Ok(_)) => Finding::transactions(NOT_REACHED),
             _ => Finding::homeserver(NO_ANSWER),
         },

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{
     CliError, Service,
-    checks::{Checker, Found, Observer, Problem, pause},
+    checks::{CheckResult, Checker, Observer, Problem, retry_pause},
     logging, open_store, pings, watchdog,
 };
 use crate::{
@@ -170,9 +170,9 @@ async fn find<'a>(setup: &'a Setup, shutdown: &Shutdown) -> Result<Option<Checke
     let Some(checker) = found else {
         return Ok(None);
     };
-    let token = until_it_passes("token", shutdown, || checker.token()).await?;
-    let device = until_it_passes("device", shutdown, || checker.device()).await?;
-    let namespace = until_it_passes("namespace", shutdown, || checker.namespace()).await?;
+    let token = until_it_passes("token", shutdown, || checker.check_token()).await?;
+    let device = until_it_passes("device", shutdown, || checker.check_device()).await?;
+    let namespace = until_it_passes("namespace", shutdown, || checker.check_namespace()).await?;
     for (name, found) in [
         ("token", token),
         ("device", device),
@@ -196,7 +196,7 @@ async fn delivery(
         info!("ping: {found}");
     }
     if let Some(found) =
-        until_it_passes("to-device", shutdown, || checker.to_device(observer)).await?
+        until_it_passes("to-device", shutdown, || checker.check_to_device(observer)).await?
     {
         info!("to-device: {found}");
     }
@@ -207,7 +207,7 @@ async fn delivery(
 /// would go on so for up to a minute; now it knows that we are back. Nothing depends on it: without
 /// it ghosts introduce.
 async fn call_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shutdown) {
-    match shutdown.or(checker.module(observer)).await {
+    match shutdown.or(checker.check_module(observer)).await {
         Some(Ok(found)) => info!("module: {found}"),
         Some(Err(problem)) => warn!("module: {problem}"),
         None => {}
@@ -215,17 +215,17 @@ async fn call_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shut
 }
 
 /// One ping that fails may be a hiccup of a homeserver under load, three are an answer.
-async fn ping(checker: &Checker<'_>, observer: &Observer) -> Found {
+async fn ping(checker: &Checker<'_>, observer: &Observer) -> CheckResult {
     for _ in 0..2 {
-        match checker.ping(observer).await {
-            Err(problem) if !problem.passing => {
+        match checker.check_ping(observer).await {
+            Err(problem) if !problem.is_transient => {
                 info!("ping: {problem}; once more");
                 tokio::time::sleep(PING_AGAIN).await;
             }
             other => return other,
         }
     }
-    checker.ping(observer).await
+    checker.check_ping(observer).await
 }
 
 fn finish(ended: Result<Result<(), CliError>, tokio::task::JoinError>) -> Result<(), CliError> {
@@ -257,8 +257,8 @@ async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
         match shutdown.or(check()).await {
             None => return Ok(None),
             Some(Ok(found)) => return Ok(Some(found)),
-            Some(Err(problem)) if problem.passing => {
-                let wait = pause(tries);
+            Some(Err(problem)) if problem.is_transient => {
+                let wait = retry_pause(tries);
                 warn!("{name}: {problem}; trying again in {} s", wait.as_secs());
                 if shutdown.or(tokio::time::sleep(wait)).await.is_none() {
                     return Ok(None);

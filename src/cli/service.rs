@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 
-use super::{CliError, assemble, checks::pause};
+use super::{CliError, assemble, checks::retry_pause};
 use crate::{
     clock::SystemClock,
     config::Setup,
@@ -109,7 +109,7 @@ impl Service {
                 Some(Err(error)) if error.is_transient() => {
                     tracing::warn!(%error, "it cannot begin yet");
                     if shutdown
-                        .or(tokio::time::sleep(pause(tries)))
+                        .or(tokio::time::sleep(retry_pause(tries)))
                         .await
                         .is_none()
                     {

@@ -6,26 +6,26 @@ use ruma::{TransactionId, api::client::room::create_room, serde::Raw};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Checker, Found, Observer, Problem};
+use super::{CheckResult, Checker, Observer, Problem};
 use crate::{
     matrix::{Actor, MatrixError},
     server::SelfTest,
 };
 
 /// How long a ping may take from the homeserver's answer to us.
-const ONE_PING: Duration = Duration::from_secs(6);
+const PING_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long each message may take, sent again and again while little else comes. Synapse takes
 /// some 20 ms, unless it has marked us as down: then the first is lost.
-const TRIES: [Duration; 4] = [
+const TRY_TIMEOUTS: [Duration; 4] = [
     Duration::from_millis(1500),
     Duration::from_secs(3),
     Duration::from_secs(6),
     Duration::from_secs(6),
 ];
 /// More transactions than this during one try, and the homeserver is pushing what it saved up.
-const BUSY: u64 = 5;
+const BACKLOG_TRANSACTIONS: u64 = 5;
 /// How long that may take.
-const BACKLOG: Duration = Duration::from_secs(120);
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Checker<'_> {
     /// Lets the homeserver call us once. Returns whether the call has come, and so whether it is us
@@ -36,22 +36,22 @@ impl Checker<'_> {
         self.homeserver.ping(id, mark.clone()).await?;
         // A observer in this process cannot fail.
         let seen = observer
-            .wait_for_mark(mark.as_str(), ONE_PING / self.hurry)
+            .wait_for_mark(mark.as_str(), PING_TIMEOUT / self.speedup)
             .await;
         Ok(seen.is_ok_and(|(seen, _)| seen))
     }
 
     /// Whether the homeserver reaches us, with the right token.
-    pub async fn ping(&self, observer: &Observer) -> Found {
+    pub async fn check_ping(&self, observer: &Observer) -> CheckResult {
         let mark = TransactionId::new();
         let id = &self.setup.config.appservice.id;
         let url = &self.setup.config.appservice.url;
         let took = match self.homeserver.ping(id, mark.clone()).await {
             Ok(took) => took,
-            Err(error) => return Err(self.no_ping(&error)),
+            Err(error) => return Err(self.explain_ping_error(&error)),
         };
         match observer
-            .wait_for_mark(mark.as_str(), ONE_PING / self.hurry)
+            .wait_for_mark(mark.as_str(), PING_TIMEOUT / self.speedup)
             .await?
         {
             (true, _) => Ok(format!("{url} is reached in {} ms", took.as_millis())),
@@ -63,12 +63,12 @@ impl Checker<'_> {
         }
     }
 
-    fn no_ping(&self, error: &MatrixError) -> Problem {
+    fn explain_ping_error(&self, error: &MatrixError) -> Problem {
         let url = &self.setup.config.appservice.url;
         let again = "run `stonechat registration` and restart the homeserver";
         // What the homeserver met is in its message; the code says which kind of thing it was.
         let Some(met) = error.message() else {
-            return Problem::of(error, "see the homeserver's log");
+            return Problem::from_error(error, "see the homeserver's log");
         };
         let problem = match error.errcode() {
             Some("M_CONNECTION_FAILED") => Problem::new(
@@ -99,9 +99,9 @@ impl Checker<'_> {
                     super::LOWEST_SYNAPSE
                 ),
             ),
-            _ => return Problem::of(error, "see the homeserver's log"),
+            _ => return Problem::from_error(error, "see the homeserver's log"),
         };
-        problem.saying(met)
+        problem.with_server_message(met)
     }
 
     /// Whether to-device messages are pushed: a message to ourselves has to come back. Nothing else
@@ -110,17 +110,17 @@ impl Checker<'_> {
     /// A homeserver that has marked us as down pushes none before it has pushed what it saved up.
     /// So while much comes this waits, and when little does it makes an event in a room, without
     /// which Synapse does not even begin after a restart.
-    pub async fn to_device(&self, observer: &Observer) -> Found {
+    pub async fn check_to_device(&self, observer: &Observer) -> CheckResult {
         let started = Instant::now();
         let mut transactions = None;
         let mut quiet = 0;
-        while let Some(patience) = TRIES.get(quiet) {
-            if started.elapsed() > BACKLOG {
+        while let Some(timeout) = TRY_TIMEOUTS.get(quiet) {
+            if started.elapsed() > BACKLOG_TIMEOUT {
                 return Err(Problem {
                     wrong: "the homeserver pushes much, but no to-device message yet".to_owned(),
                     remedy: "wait until it has pushed what it saved up".to_owned(),
-                    said: None,
-                    passing: true,
+                    server_message: None,
+                    is_transient: true,
                 });
             }
             let mark = TransactionId::new();
@@ -137,23 +137,23 @@ impl Checker<'_> {
                     TransactionId::new(),
                 )
                 .await
-                .map_err(|error| Problem::of(&error, "see the homeserver's log"))?;
+                .map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
             let (seen, now) = observer
-                .wait_for_mark(mark.as_str(), *patience / self.hurry)
+                .wait_for_mark(mark.as_str(), *timeout / self.speedup)
                 .await?;
             if seen {
                 return Ok("a message to ourselves came back".to_owned());
             }
             let before = transactions.replace(now);
-            if before.is_some_and(|before| now.saturating_sub(before) > BUSY) {
+            if before.is_some_and(|before| now.saturating_sub(before) > BACKLOG_TRANSACTIONS) {
                 continue;
             }
             quiet += 1;
             if quiet == 1 {
-                self.make_an_event().await;
+                self.create_event().await;
             }
             // Ends the pause that the homeserver makes before it tries again.
-            if let Err(problem) = self.ping(observer).await {
+            if let Err(problem) = self.check_ping(observer).await {
                 tracing::debug!(%problem, "a ping does not come any more");
             }
         }
@@ -165,7 +165,7 @@ impl Checker<'_> {
         ))
     }
 
-    async fn make_an_event(&self) {
+    async fn create_event(&self) {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());

@@ -6,7 +6,7 @@ use ruma::api::client::{
     room::create_room,
 };
 
-use super::{Checker, Found, LOWEST_SYNAPSE, Problem};
+use super::{CheckResult, Checker, LOWEST_SYNAPSE, Problem};
 use crate::{
     config::{CHECK_LOCALPART, GHOST_PREFIX, Setup},
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
@@ -32,13 +32,13 @@ pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
                     wanted.url
                 )
             };
-            Problem::of(&error, remedy)
+            Problem::from_error(&error, remedy)
         })
 }
 
 impl Checker<'_> {
     /// Whether the homeserver knows our token and our namespace.
-    pub async fn token(&self) -> Found {
+    pub async fn check_token(&self) -> CheckResult {
         let registration = self.setup.registration_path.display();
         let add = format!(
             "add {registration} to app_service_config_files in homeserver.yaml and restart the \
@@ -55,7 +55,7 @@ impl Checker<'_> {
                     "run `stonechat registration` and restart the homeserver",
                 ));
             }
-            Err(error) => return Err(Problem::of(&error, add)),
+            Err(error) => return Err(Problem::from_error(&error, add)),
         }
         let server = &self.setup.config.homeserver.server_name;
         match self.homeserver.whoami(Actor::user(&self.user)).await {
@@ -71,12 +71,12 @@ impl Checker<'_> {
                      correction run `stonechat registration` and restart the homeserver"
                 ),
             )),
-            Err(error) => Err(Problem::of(&error, "see the homeserver's log")),
+            Err(error) => Err(Problem::from_error(&error, "see the homeserver's log")),
         }
     }
 
     /// Whether we can make devices without a login and act as them (MSC4190, MSC4326).
-    pub async fn device(&self) -> Found {
+    pub async fn check_device(&self) -> CheckResult {
         let newer =
             format!("update the homeserver: Synapse {LOWEST_SYNAPSE} is the lowest that is tested");
         let name = "Stonechat's self-test";
@@ -85,7 +85,7 @@ impl Checker<'_> {
             .put_device(&self.user, &self.device, name)
             .await
         {
-            return Err(Problem::of(&error, newer));
+            return Err(Problem::from_error(&error, newer));
         }
         match self
             .homeserver
@@ -99,13 +99,13 @@ impl Checker<'_> {
                 "the homeserver ignores the device we act as",
                 newer,
             )),
-            Err(error) => Err(Problem::of(&error, newer)),
+            Err(error) => Err(Problem::from_error(&error, newer)),
         }
     }
 
     /// Whether people can register names that look like ours. The namespace is not exclusive, so
     /// nothing but the homeserver's own rules keeps them from it.
-    pub async fn namespace(&self) -> Found {
+    pub async fn check_namespace(&self) -> CheckResult {
         let random = Alphanumeric
             .sample_string(&mut rand::rng(), 12)
             .to_ascii_lowercase();
@@ -134,7 +134,7 @@ impl Checker<'_> {
                     _ => Err(open()),
                 };
             }
-            Err(error) => return Err(Problem::of(&error, "see the homeserver's log")),
+            Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
         }
         // The first step of a registration, which makes no user: it tells what would be asked next.
         let mut first = register::v3::Request::new();
@@ -148,7 +148,7 @@ impl Checker<'_> {
                 Ok(format!("people cannot register {GHOST_PREFIX}… names"))
             }
             Err(error) if error.is_transient() => {
-                Err(Problem::of(&error, "see the homeserver's log"))
+                Err(Problem::from_error(&error, "see the homeserver's log"))
             }
             _ => Err(open()),
         }
@@ -156,12 +156,12 @@ impl Checker<'_> {
 
     /// Whether rooms are encrypted from their first moment. It is only recommended: a ghost turns
     /// encryption on, but what was written before stays in clear.
-    pub async fn encryption_by_default(&self) -> Found {
+    pub async fn check_encryption_by_default(&self) -> CheckResult {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
         request.name = Some("Stonechat's self-test".to_owned());
-        let trouble = |error: MatrixError| Problem::of(&error, "see the homeserver's log");
+        let trouble = |error: MatrixError| Problem::from_error(&error, "see the homeserver's log");
         let room = self
             .homeserver
             .send(who, request)

@@ -28,9 +28,9 @@ pub struct Problem {
     /// What to change.
     pub remedy: String,
     /// What the homeserver said in its own words, for a person who asks. It is not logged.
-    pub said: Option<String>,
+    pub server_message: Option<String>,
     /// Whether it may pass by itself: `run` waits then.
-    pub passing: bool,
+    pub is_transient: bool,
 }
 
 impl Problem {
@@ -39,19 +39,19 @@ impl Problem {
         Self {
             wrong: wrong.into(),
             remedy: remedy.into(),
-            said: None,
-            passing: false,
+            server_message: None,
+            is_transient: false,
         }
     }
 
     /// Adds what the homeserver said in its own words.
-    fn saying(mut self, said: &str) -> Self {
-        self.said = Some(said.to_owned());
+    fn with_server_message(mut self, said: &str) -> Self {
+        self.server_message = Some(said.to_owned());
         self
     }
 
     /// Of an error that has no better explanation.
-    fn of(error: &MatrixError, remedy: impl Into<String>) -> Self {
+    fn from_error(error: &MatrixError, remedy: impl Into<String>) -> Self {
         // The reason of the reason says most: "Connection refused" and not only "no answer".
         let mut wrong = error.to_string();
         let mut deeper = error.source();
@@ -64,8 +64,8 @@ impl Problem {
         Self {
             wrong,
             remedy: remedy.into(),
-            said: error.message().map(str::to_owned),
-            passing: error.is_transient(),
+            server_message: error.message().map(str::to_owned),
+            is_transient: error.is_transient(),
         }
     }
 }
@@ -77,7 +77,7 @@ impl std::fmt::Display for Problem {
 }
 
 /// What was found, or what is wrong.
-pub type Found = Result<String, Problem>;
+pub type CheckResult = Result<String, Problem>;
 
 /// The homeserver and the user that the checks act as: one of our own, and never the bot, whose
 /// devices and rooms are the engine's business.
@@ -87,7 +87,7 @@ pub struct Checker<'a> {
     user: OwnedUserId,
     device: OwnedDeviceId,
     /// What every patience is divided by: tests cannot wait.
-    hurry: u32,
+    speedup: u32,
 }
 
 impl<'a> Checker<'a> {
@@ -104,7 +104,7 @@ impl<'a> Checker<'a> {
             homeserver,
             user,
             device,
-            hurry: 1,
+            speedup: 1,
         })
     }
 
@@ -127,7 +127,7 @@ impl<'a> Checker<'a> {
 }
 
 /// How long to wait before the `n`th try again.
-pub fn pause(n: u32) -> Duration {
+pub fn retry_pause(n: u32) -> Duration {
     Duration::from_secs(1 << n.min(5))
 }
 

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use ruma::api::client::room::create_room;
 
-use super::{Checker, Found, Observer, Problem};
+use super::{CheckResult, Checker, Observer, Problem};
 use crate::matrix::Actor;
 
 /// How long the module may take to report itself when it has been called.
-const REPORT: Duration = Duration::from_secs(6);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(6);
 
 impl Checker<'_> {
     /// Whether the module is loaded and can reach us. It reports itself when it is called for a
     /// room that our user makes.
-    pub async fn module(&self, observer: &Observer) -> Found {
+    pub async fn check_module(&self, observer: &Observer) -> CheckResult {
         let before = match observer.wait_for_report(0, Duration::ZERO).await {
             Ok(seen) => seen.reports,
             Err(problem) => return Err(problem),
@@ -22,12 +22,12 @@ impl Checker<'_> {
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());
         let made = self.homeserver.send(who, request).await;
-        let made = made.map_err(|error| Problem::of(&error, "see the homeserver's log"))?;
+        let made = made.map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
         if let Err(error) = self.homeserver.leave(who, &made.room_id, None).await {
             tracing::debug!(%error, "the room of the checks stays behind");
         }
         let seen = observer
-            .wait_for_report(before, REPORT / self.hurry)
+            .wait_for_report(before, REPORT_TIMEOUT / self.speedup)
             .await?;
         let ours = env!("CARGO_PKG_VERSION");
         match seen.last {

@@ -260,7 +260,7 @@ impl Both {
 
     async fn checker(&self) -> Checker<'_> {
         Checker {
-            hurry: 30,
+            speedup: 30,
             ..Checker::connect(&self.setup).await.unwrap()
         }
     }
@@ -292,13 +292,13 @@ async fn a_right_homeserver_passes() {
     fake.wrong = Some(("available", 400, code("M_INVALID_USERNAME")));
     let both = Both::new(fake).await;
     let checker = both.checker().await;
-    checker.token().await.unwrap();
-    checker.device().await.unwrap();
-    checker.namespace().await.unwrap();
-    checker.encryption_by_default().await.unwrap();
+    checker.check_token().await.unwrap();
+    checker.check_device().await.unwrap();
+    checker.check_namespace().await.unwrap();
+    checker.check_encryption_by_default().await.unwrap();
     for observer in [&both.here, &both.running] {
-        checker.ping(observer).await.unwrap();
-        checker.to_device(observer).await.unwrap();
+        checker.check_ping(observer).await.unwrap();
+        checker.check_to_device(observer).await.unwrap();
     }
     checker.clean_up().await;
 }
@@ -315,17 +315,17 @@ async fn a_homeserver_that_is_not_there_may_come_and_another_service_may_not() {
         .unwrap();
     setup.config.homeserver.url = format!("http://{free}").parse().unwrap();
     let problem = Checker::connect(&setup).await.err().unwrap();
-    assert!(problem.passing);
+    assert!(problem.is_transient);
     assert!(problem.to_string().contains("refused") && problem.remedy.contains("homeserver.url"));
 
-    for (status, body, passing) in [
+    for (status, body, is_transient) in [
         (404, json!("no"), false),
         (200, json!({"hello": 1}), false),
         (502, json!({}), true),
     ] {
         let both = Both::new(wrong("versions", status, body)).await;
         let problem = Checker::connect(&both.setup).await.err().unwrap();
-        assert_eq!(problem.passing, passing, "{problem}");
+        assert_eq!(problem.is_transient, is_transient, "{problem}");
         assert!(problem.remedy.contains("homeserver.url"), "{problem}");
     }
 }
@@ -354,14 +354,14 @@ async fn a_token_that_is_not_known_is_told_from_a_wrong_server_name() {
         ),
     ] {
         let both = Both::new(wrong(name, status, body)).await;
-        let problem = both.checker().await.token().await.unwrap_err();
+        let problem = both.checker().await.check_token().await.unwrap_err();
         assert!(problem.remedy.contains(remedy), "{name}: {problem}");
-        assert!(!problem.passing);
+        assert!(!problem.is_transient);
     }
     let both = Both::new(wrong("register", 400, code("M_USER_IN_USE"))).await;
     both.checker()
         .await
-        .token()
+        .check_token()
         .await
         .expect("it is there since the last time");
 }
@@ -378,7 +378,7 @@ async fn a_homeserver_that_ignores_devices_is_too_old() {
         ("whoami with device", 400, code("M_UNKNOWN_DEVICE")),
     ] {
         let both = Both::new(wrong(name, status, body)).await;
-        let problem = both.checker().await.device().await.unwrap_err();
+        let problem = both.checker().await.check_device().await.unwrap_err();
         assert!(problem.remedy.contains(LOWEST_SYNAPSE), "{name}: {problem}");
     }
 }
@@ -392,7 +392,7 @@ async fn names_like_ours_must_be_refused_to_people() {
         "M_UNRECOGNIZED",
     ] {
         let both = Both::new(wrong("available", 400, code(errcode))).await;
-        both.checker().await.namespace().await.unwrap();
+        both.checker().await.check_namespace().await.unwrap();
     }
     // Synapse says "available" of every name when it is told not to say which are in use.
     let both = Both::new(wrong(
@@ -401,7 +401,7 @@ async fn names_like_ours_must_be_refused_to_people() {
         code("M_INVALID_USERNAME"),
     ))
     .await;
-    both.checker().await.namespace().await.unwrap();
+    both.checker().await.check_namespace().await.unwrap();
     for fake in [
         wrong(
             "register as anybody",
@@ -411,11 +411,18 @@ async fn names_like_ours_must_be_refused_to_people() {
         wrong("available", 400, code("M_USER_IN_USE")),
     ] {
         let both = Both::new(fake).await;
-        let problem = both.checker().await.namespace().await.unwrap_err();
+        let problem = both.checker().await.check_namespace().await.unwrap_err();
         assert!(problem.remedy.contains("exclusive: true"), "{problem}");
     }
     let both = Both::new(wrong("available", 429, code("M_LIMIT_EXCEEDED"))).await;
-    assert!(both.checker().await.namespace().await.unwrap_err().passing);
+    assert!(
+        both.checker()
+            .await
+            .check_namespace()
+            .await
+            .unwrap_err()
+            .is_transient
+    );
 }
 
 #[tokio::test]
@@ -429,9 +436,14 @@ async fn a_ping_that_fails_says_on_which_side() {
         (404, "M_UNRECOGNIZED", "cannot ping"),
     ] {
         let both = Both::new(wrong("ping", status, code(errcode))).await;
-        let problem = both.checker().await.ping(&both.here).await.unwrap_err();
+        let problem = both
+            .checker()
+            .await
+            .check_ping(&both.here)
+            .await
+            .unwrap_err();
         assert!(problem.wrong.contains(wrong_word), "{errcode}: {problem}");
-        assert!(!problem.passing, "{errcode}");
+        assert!(!problem.is_transient, "{errcode}");
     }
 }
 
@@ -441,7 +453,12 @@ async fn something_else_at_our_address_is_found_out() {
     let elsewhere = Both::new(right()).await;
     let there = elsewhere.fake.push.lock().unwrap().clone();
     *both.fake.push.lock().unwrap() = there;
-    let problem = both.checker().await.ping(&both.here).await.unwrap_err();
+    let problem = both
+        .checker()
+        .await
+        .check_ping(&both.here)
+        .await
+        .unwrap_err();
     assert!(problem.wrong.contains("not this Stonechat"), "{problem}");
 }
 
@@ -467,7 +484,7 @@ async fn an_empty_list_of_to_device_messages_proves_nothing() {
     let problem = both
         .checker()
         .await
-        .to_device(&both.here)
+        .check_to_device(&both.here)
         .await
         .unwrap_err();
     for flag in [
@@ -488,7 +505,7 @@ async fn rooms_without_encryption_are_worth_an_advice() {
     let problem = both
         .checker()
         .await
-        .encryption_by_default()
+        .check_encryption_by_default()
         .await
         .unwrap_err();
     assert!(
