@@ -9,10 +9,10 @@
 )]
 
 mod admin;
-mod assemble;
 mod backup;
 mod checks;
 mod doctor;
+mod engine_setup;
 mod error;
 mod init;
 mod logging;

@@ -13,11 +13,11 @@ use crate::{
 };
 
 /// How long to wait between two pings while all is well.
-const EVERY: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to wait after a ping that failed.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a ping may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 const NO_ANSWER: &str = "it does not answer; look whether it runs";
 const ANSWERS_WITH_ERRORS: &str =
@@ -29,25 +29,25 @@ const ANOTHER_REACHED: &str =
 
 /// What a ping shows of both parts. `None` says nothing about the part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Finding {
+struct PingResult {
     homeserver: Option<Result<(), &'static str>>,
     transactions: Option<Result<(), &'static str>>,
 }
 
-impl Finding {
+impl PingResult {
     const WELL: Self = Self {
         homeserver: Some(Ok(())),
         transactions: Some(Ok(())),
     };
 
-    fn homeserver(why: &'static str) -> Self {
+    fn homeserver_failed(why: &'static str) -> Self {
         Self {
             homeserver: Some(Err(why)),
             transactions: None,
         }
     }
 
-    fn transactions(why: &'static str) -> Self {
+    fn transactions_failed(why: &'static str) -> Self {
         Self {
             homeserver: Some(Ok(())),
             transactions: Some(Err(why)),
@@ -60,7 +60,7 @@ impl Finding {
 }
 
 /// What a ping that failed says.
-fn judge(error: &MatrixError) -> Finding {
+fn classify_error(error: &MatrixError) -> PingResult {
     match error.errcode() {
         Some(
             "M_CONNECTION_FAILED"
@@ -68,51 +68,56 @@ fn judge(error: &MatrixError) -> Finding {
             | "M_BAD_STATUS"
             | "M_URL_NOT_SET"
             | "M_FORBIDDEN",
-        ) => Finding::transactions(NOT_REACHED),
-        Some("M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => Finding::homeserver(TOKEN_REFUSED),
+        ) => PingResult::transactions_failed(NOT_REACHED),
+        Some("M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => PingResult::homeserver_failed(TOKEN_REFUSED),
         // It answers, and says nothing about the way back.
-        Some("M_LIMIT_EXCEEDED" | "M_UNRECOGNIZED") => Finding {
+        Some("M_LIMIT_EXCEEDED" | "M_UNRECOGNIZED") => PingResult {
             homeserver: Some(Ok(())),
             transactions: None,
         },
-        _ if error.status().is_some() => Finding::homeserver(ANSWERS_WITH_ERRORS),
-        _ => Finding::homeserver(NO_ANSWER),
+        _ if error.status().is_some() => PingResult::homeserver_failed(ANSWERS_WITH_ERRORS),
+        _ => PingResult::homeserver_failed(NO_ANSWER),
     }
 }
 
-async fn look(checker: &Checker<'_>, observer: &Observer, patience: Duration) -> Finding {
-    match timeout(patience, checker.ping_once(observer)).await {
-        Ok(Ok(true)) => Finding::WELL,
-        Ok(Ok(false)) => Finding::transactions(ANOTHER_REACHED),
-        Ok(Err(error)) => judge(&error),
+async fn ping_once(checker: &Checker<'_>, observer: &Observer, time_limit: Duration) -> PingResult {
+    match timeout(time_limit, checker.ping_once(observer)).await {
+        Ok(Ok(true)) => PingResult::WELL,
+        Ok(Ok(false)) => PingResult::transactions_failed(ANOTHER_REACHED),
+        Ok(Err(error)) => classify_error(&error),
         // It may be waiting for us: then it answers other requests.
-        Err(_) => match timeout(patience, checker.check_token()).await {
-            Ok(Ok(_)) => Finding::transactions(NOT_REACHED),
-            _ => Finding::homeserver(NO_ANSWER),
+        Err(_) => match timeout(time_limit, checker.check_token()).await {
+            Ok(Ok(_)) => PingResult::transactions_failed(NOT_REACHED),
+            _ => PingResult::homeserver_failed(NO_ANSWER),
         },
     }
 }
 
 /// Pings for as long as it is polled, and reports to `health`. One failure may be a hiccup; the
 /// second in a row counts.
-pub(super) async fn keep_on(
+pub(super) async fn ping_forever(
     checker: &Checker<'_>,
     observer: &Observer,
     health: &Health,
 ) -> Infallible {
     let mut failed_before = false;
     loop {
-        sleep(if failed_before { AGAIN } else { EVERY }).await;
-        let finding = look(checker, observer, PATIENCE).await;
-        report(health, finding, failed_before);
-        failed_before = !finding.is_well();
+        sleep(if failed_before {
+            RETRY_INTERVAL
+        } else {
+            PING_INTERVAL
+        })
+        .await;
+        let result = ping_once(checker, observer, PING_TIMEOUT).await;
+        update_health(health, result, failed_before);
+        failed_before = !result.is_well();
     }
 }
 
-fn report(health: &Health, finding: Finding, failed_before: bool) {
+fn update_health(health: &Health, result: PingResult, failed_before: bool) {
     for (part, state) in [
-        (HealthPart::Homeserver, finding.homeserver),
-        (HealthPart::Transactions, finding.transactions),
+        (HealthPart::Homeserver, result.homeserver),
+        (HealthPart::Transactions, result.transactions),
     ] {
         match state {
             Some(Ok(())) => health.set_part(part, Ok(())),
@@ -139,20 +144,24 @@ mod tests {
     #[test]
     fn a_ping_that_failed_names_the_side_that_is_to_blame() {
         for code in ["M_CONNECTION_FAILED", "M_BAD_STATUS", "M_URL_NOT_SET"] {
-            let finding = judge(&refused(502, Some(code)));
-            assert_eq!(finding, Finding::transactions(NOT_REACHED), "{code}");
+            let result = classify_error(&refused(502, Some(code)));
+            assert_eq!(
+                result,
+                PingResult::transactions_failed(NOT_REACHED),
+                "{code}"
+            );
         }
-        let finding = judge(&refused(401, Some("M_UNKNOWN_TOKEN")));
-        assert_eq!(finding, Finding::homeserver(TOKEN_REFUSED));
+        let result = classify_error(&refused(401, Some("M_UNKNOWN_TOKEN")));
+        assert_eq!(result, PingResult::homeserver_failed(TOKEN_REFUSED));
         assert_eq!(
-            judge(&MatrixError::TimedOut),
-            Finding::homeserver(NO_ANSWER)
+            classify_error(&MatrixError::TimedOut),
+            PingResult::homeserver_failed(NO_ANSWER)
         );
-        let finding = judge(&refused(502, None));
-        assert_eq!(finding, Finding::homeserver(ANSWERS_WITH_ERRORS));
+        let result = classify_error(&refused(502, None));
+        assert_eq!(result, PingResult::homeserver_failed(ANSWERS_WITH_ERRORS));
         let busy = MatrixError::RateLimited { retry_after: None };
-        assert_eq!(judge(&busy).homeserver, Some(Ok(())));
-        assert_eq!(judge(&busy).transactions, None);
+        assert_eq!(classify_error(&busy).homeserver, Some(Ok(())));
+        assert_eq!(classify_error(&busy).transactions, None);
     }
 
     #[test]
@@ -160,14 +169,14 @@ mod tests {
         let health = Health::default();
         health.mark_started();
         for bad in [
-            Finding::homeserver(NO_ANSWER),
-            Finding::transactions(NOT_REACHED),
+            PingResult::homeserver_failed(NO_ANSWER),
+            PingResult::transactions_failed(NOT_REACHED),
         ] {
-            report(&health, bad, false);
+            update_health(&health, bad, false);
             assert!(health.is_ready(), "one hiccup");
-            report(&health, bad, true);
+            update_health(&health, bad, true);
             assert!(!health.is_ready(), "{bad:?}");
-            report(&health, Finding::WELL, true);
+            update_health(&health, PingResult::WELL, true);
             assert!(health.is_ready());
         }
     }

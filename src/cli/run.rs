@@ -109,7 +109,7 @@ async fn serve(
                         tokio::select! {
                             () = shutdown.asked() => None,
                             ended = &mut working => Some(ended),
-                            never = pings::keep_on(&checker, &observer, &health) => match never {},
+                            never = pings::ping_forever(&checker, &observer, &health) => match never {},
                         }
                     }
                 },

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 
-use super::{CliError, assemble, checks::retry_pause};
+use super::{CliError, checks::retry_pause, engine_setup};
 use crate::{
     clock::SystemClock,
     config::Setup,
@@ -75,7 +75,8 @@ impl Service {
     /// is written down for the next `run`.
     pub async fn accept_only(&self, homeserver: Homeserver) -> Result<(), CliError> {
         let stores = self.stores.clone();
-        let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
+        let engine =
+            engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
         // Stopped before it has started, so that nothing begins when something comes.
         engine.stop().await.map_err(|error| engine_error(&error))?;
         self.engine.send_replace(Some(engine));
@@ -95,7 +96,8 @@ impl Service {
     /// crash would not bring back, and all of the store is durable.
     pub async fn run(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
         let stores = self.stores.clone();
-        let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
+        let engine =
+            engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
         self.engine.send_replace(Some(engine.clone()));
         let mut tries = 0;
         loop {
