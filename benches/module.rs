@@ -12,6 +12,12 @@
     reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
 )]
 
+#[path = "../src/testing/appservice.rs"]
+#[allow(
+    dead_code,
+    reason = "the tests need all of it, this benchmark does not"
+)]
+mod fake_appservice;
 #[allow(dead_code, reason = "not every benchmark needs all of it")]
 mod support;
 
@@ -21,25 +27,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use mimalloc::MiMalloc;
 use ruma::{OwnedUserId, UserId, server_name};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use stonechat::{
-    clock::Timestamp,
-    directory::{BlockScope, ClaimedBy, Directory, DirectorySettings},
-    handle::{Handle, HandleRules, Typed},
-    matrix::{self, transaction::Transaction},
-    server::{
-        Appservice, AppserviceError, Health, Limits, Listener, Options, SelfTest, ThirdPartyUser,
-        Token, router,
-    },
+    clock::{self, Timestamp},
+    directory::{self, BlockScope, ClaimedBy, Directory, DirectorySettings},
+    handle::{self, Handle, HandleRules, Typed},
+    matrix,
+    server::{self, Health, Limits, Listener, Options, SelfTest, Token, router},
     shutdown,
     store::{Store, StoreKey, StoreOptions},
 };
 use tokio::task::JoinSet;
 
+use fake_appservice::FakeAppservice;
 use support::cpu;
 
 /// As the `stonechat` command has it.
@@ -199,40 +202,6 @@ async fn answer(
     (owners, directory.who_blocked(asker, people).unwrap())
 }
 
-/// A directory behind the API, without an engine.
-struct Doors(Directory);
-
-#[async_trait]
-impl Appservice for Doors {
-    async fn accept_transaction(&self, _: &str, _: Transaction) -> Result<(), AppserviceError> {
-        Ok(())
-    }
-    async fn note_ping(&self, _: Option<&str>) {}
-    async fn user_exists(&self, _: &UserId) -> bool {
-        false
-    }
-    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn find_owners(
-        &self,
-        asker: &UserId,
-        ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
-        Ok(answer(&self.0, asker, ghosts, &[]).await.0)
-    }
-    async fn check_blocks(
-        &self,
-        inviter: &UserId,
-        people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, AppserviceError> {
-        Ok(answer(&self.0, inviter, &[], people).await.1)
-    }
-}
-
 /// The served API.
 struct Asked {
     url: String,
@@ -266,7 +235,7 @@ impl Asked {
                 settling.settle().await.unwrap();
             }
         });
-        let router = router(Doors(directory), options);
+        let router = router(FakeAppservice::new().with_directory(directory), options);
         let server = tokio::spawn(listener.serve(router, stop));
         matrix::install_crypto_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -15,8 +15,6 @@
 //! | `GET /health/live` | ours: 200 as long as the process runs |
 
 mod admin;
-#[cfg(test)]
-mod admin_tests;
 mod appservice;
 mod auth;
 mod connections;
@@ -164,9 +162,5 @@ fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
         .with_state(app)
 }
 
-#[cfg(test)]
-mod module_tests;
-#[cfg(test)]
-mod socket_tests;
 #[cfg(test)]
 mod tests;

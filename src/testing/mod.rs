@@ -1,16 +1,22 @@
-//! What tests of several rooms share: a homeserver of a few hundred lines, and people with clients.
+//! What tests of several rooms share: a homeserver of a few hundred lines, people with clients, and
+//! an application service without an engine.
 
+mod appservice;
 mod crowd;
 mod homeserver;
 mod person;
 
+pub(crate) use appservice::{FakeAppservice, RecordedTransaction};
 pub(crate) use crowd::{claimed_devices, device_keys};
 pub(crate) use homeserver::{FakeHomeserver, Held, When};
 pub(crate) use person::{Person, encrypted_event};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    clock::{self, Clock, Timestamp},
+    directory, handle, matrix, server,
+};
 
 /// A clock that a test sets.
 #[derive(Debug, Default)]

@@ -17,11 +17,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     cli::{admin::RunningService, run::server_options, tests::Home},
-    server::{
-        Admin, AdminSocket, Appservice, AppserviceError, Health, Limits, Listener, SelfTest,
-        ThirdPartyUser,
-    },
+    server::{Admin, AdminSocket, Health, Limits, Listener, SelfTest},
     shutdown,
+    testing::FakeAppservice,
 };
 
 /// What a homeserver answers instead of what it should.
@@ -164,52 +162,11 @@ async fn homeserver(fake: Arc<Fake>) -> String {
     url
 }
 
-/// Takes everything.
-struct Taker;
-
-#[async_trait::async_trait]
-impl Appservice for Taker {
-    async fn accept_transaction(
-        &self,
-        _: &str,
-        body: crate::matrix::transaction::Transaction,
-    ) -> Result<(), AppserviceError> {
-        assert!(
-            body.to_device.is_empty(),
-            "messages of the checks go no further"
-        );
-        Ok(())
-    }
-    async fn note_ping(&self, _: Option<&str>) {}
-    async fn user_exists(&self, _: &UserId) -> bool {
-        false
-    }
-    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn find_owners(
-        &self,
-        _: &UserId,
-        _: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
-        Err(AppserviceError::ShuttingDown)
-    }
-    async fn check_blocks(
-        &self,
-        _: &UserId,
-        _: &[OwnedUserId],
-    ) -> Result<Vec<bool>, AppserviceError> {
-        Err(AppserviceError::ShuttingDown)
-    }
-}
-
 /// A homeserver, us, and the two ways to see what it pushes.
 struct Both {
     setup: Setup,
     fake: Arc<Fake>,
+    appservice: FakeAppservice,
     here: Observer,
     running: Observer,
     folder: tempfile::TempDir,
@@ -240,10 +197,11 @@ impl Both {
         };
         let socket = AdminSocket::bind(folder.path()).await.unwrap();
         let options = server_options(&setup, self_test, Health::default());
+        let appservice = FakeAppservice::new();
         let (trigger, shutdown) = shutdown::channel();
         tokio::spawn(socket.serve(crate::server::admin_router(admin), shutdown.clone()));
         let url = format!("http://{}", listener.address());
-        tokio::spawn(listener.serve(crate::server::router(Taker, options), shutdown));
+        tokio::spawn(listener.serve(crate::server::router(appservice.clone(), options), shutdown));
         let token = setup.registration.hs_token.expose_secret().to_owned();
         *fake.push.lock().unwrap() = Some((url, token));
         let running = RunningService::find(folder.path()).await.unwrap().unwrap();
@@ -251,6 +209,7 @@ impl Both {
         Self {
             setup,
             fake,
+            appservice,
             here,
             running,
             folder,
@@ -301,6 +260,13 @@ async fn a_right_homeserver_passes() {
         checker.check_to_device(observer).await.unwrap();
     }
     checker.clean_up().await;
+    let accepted = both.appservice.transactions();
+    assert!(
+        accepted
+            .iter()
+            .all(|transaction| transaction.to_device == 0),
+        "messages of the checks go no further: {accepted:?}"
+    );
 }
 
 #[tokio::test]

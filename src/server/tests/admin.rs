@@ -6,11 +6,13 @@ use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use assert_matches::assert_matches;
 use tokio::net::UnixListener;
 
-use super::{Admin, AdminSocket, Health, LastBackup, SOCKET, ServerError, Status, admin_router};
 use crate::{
     clock::Timestamp,
     crypto::store::GhostStores,
     matrix::install_crypto_provider,
+    server::{
+        Admin, AdminSocket, Health, LastBackup, SOCKET, SelfTest, ServerError, Status, admin_router,
+    },
     shutdown,
     store::{Store, StoreKey, StoreOptions},
     testing::TestClock,
@@ -29,7 +31,7 @@ fn admin(store: &Store) -> Admin {
         store: store.clone(),
         stores: GhostStores::open(store).unwrap(),
         health: Health::default(),
-        self_test: super::SelfTest::default(),
+        self_test: SelfTest::default(),
         clock: Arc::new(TestClock::at(1_795_376_395_000)),
     }
 }
