@@ -134,7 +134,7 @@ impl DeadLetter {
         // Something nested too deeply is malformed for a parser, but its outermost members are not.
         let mut stream = super::json_stream::JsonStream::new(&WHOLE);
         stream.feed(json.as_bytes(), &mut |found| {
-            if let super::json_stream::Captured::TooLarge(known) = found.value {
+            if let super::json_stream::MatchValue::TooLarge(known) = found.value {
                 head.members = known.members.clone();
             }
         });

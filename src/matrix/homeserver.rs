@@ -24,7 +24,7 @@ use url::Url;
 use super::{
     MatrixError,
     bounds::DeadLetter,
-    json_stream::{Found, JsonStream, Selector},
+    json_stream::{JsonStream, Match, Selector},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -326,7 +326,7 @@ impl Homeserver {
         path: &[&str],
         query: &[(&str, &str)],
         selectors: &'static [Selector],
-        mut found: impl FnMut(Found<'_>),
+        mut found: impl FnMut(Match<'_>),
     ) -> Result<(), MatrixError> {
         let mut answer = self.stream(who, path, query, Duration::ZERO).await?;
         let mut json = JsonStream::new(selectors);

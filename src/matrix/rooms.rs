@@ -18,7 +18,7 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
     json_stream::{
-        Captured, Selector,
+        MatchValue, Selector,
         Step::{AnyKey, Each, Key},
     },
 };
@@ -247,8 +247,8 @@ impl Homeserver {
         let mut state = Vec::new();
         let mut members = 0;
         self.select(who, &path, &[], &STATE, |found| match found.value {
-            Captured::Whole(json) => state.extend(used_state(json, &mut members)),
-            Captured::TooLarge(head) => {
+            MatchValue::Whole(json) => state.extend(used_state(json, &mut members)),
+            MatchValue::TooLarge(head) => {
                 let mut letter = DeadLetter::too_large(DeadLetterReason::StateTooLarge, head);
                 letter.room = Some(room.to_owned());
                 self.set_aside(letter);
@@ -274,10 +274,10 @@ impl Homeserver {
                 return;
             };
             let name = match found.value {
-                Captured::Whole(json) => serde_json::from_str::<Value>(json)
+                MatchValue::Whole(json) => serde_json::from_str::<Value>(json)
                     .ok()
                     .and_then(|member| Some(member["display_name"].as_str()?.to_owned())),
-                Captured::TooLarge(_) => None,
+                MatchValue::TooLarge(_) => None,
             };
             members.insert(
                 user,

@@ -17,7 +17,7 @@ use super::{
     },
     homeserver::AnswerStream,
     json_stream::{
-        Captured, Found, Head, JsonStream, Selector,
+        Head, JsonStream, Match, MatchValue, Selector,
         Step::{self, AnyKey, Each, Key},
     },
     transaction::{algorithms, counts},
@@ -348,7 +348,7 @@ impl SyncReader {
 }
 
 impl Taken {
-    fn take(&mut self, found: Found<'_>) {
+    fn take(&mut self, found: Match<'_>) {
         let Some(section) = SECTIONS.get(found.selector) else {
             return;
         };
@@ -356,8 +356,8 @@ impl Taken {
             self.to_device_count += 1;
         }
         let json = match found.value {
-            Captured::Whole(json) => json,
-            Captured::TooLarge(head) => {
+            MatchValue::Whole(json) => json,
+            MatchValue::TooLarge(head) => {
                 if *section == Section::Stripped
                     && let Some(room) = self.room(Kind::Invite, found.names)
                 {

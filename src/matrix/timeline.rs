@@ -14,7 +14,7 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
     json_stream::{
-        Captured, Found, Selector,
+        Match, MatchValue, Selector,
         Step::{Each, Key},
     },
 };
@@ -98,9 +98,9 @@ struct Reading {
 }
 
 impl Reading {
-    fn take(&mut self, homeserver: &Homeserver, room: &RoomId, found: Found<'_>) {
+    fn take(&mut self, homeserver: &Homeserver, room: &RoomId, found: Match<'_>) {
         match found.value {
-            Captured::Whole(json) => {
+            MatchValue::Whole(json) => {
                 self.bytes += json.len();
                 if self.bytes > HISTORY_BYTES {
                     self.lists = Default::default();
@@ -114,7 +114,7 @@ impl Reading {
                     *token = serde_json::from_str(json).ok();
                 }
             }
-            Captured::TooLarge(head) => {
+            MatchValue::TooLarge(head) => {
                 let mut letter = DeadLetter::too_large(DeadLetterReason::EventTooLarge, head);
                 letter.room = Some(room.to_owned());
                 homeserver.set_aside(letter);

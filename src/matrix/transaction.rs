@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX, UNREDUCED_ITEM_MAX, bounded_event},
     json_stream::{
-        Captured, Found, Head, JsonStream, NotJson, Selector,
+        Head, JsonStream, Match, MatchValue, NotJson, Selector,
         Step::{self, AnyKey, Each, Key},
     },
 };
@@ -242,31 +242,31 @@ impl TransactionReader {
         last.to_device = self.taken.to_device;
         last.device_lists_changed.sort();
         last.device_lists_changed.dedup();
-        last.dropped = last.dropped.saturating_add(self.stream.misfits());
+        last.dropped = last.dropped.saturating_add(self.stream.mismatches());
         Ok(last)
     }
 }
 
 impl Taken {
-    fn take(&mut self, found: Found<'_>) {
+    fn take(&mut self, found: Match<'_>) {
         let Some((section, _)) = SECTIONS.get(found.selector) else {
             return;
         };
         match (section, found.value) {
-            (_, Captured::TooLarge(head)) => self.too_large(*section, head),
-            (Section::Event, Captured::Whole(json)) => self.event(json),
-            (Section::Ephemeral, Captured::Whole(json)) => {
+            (_, MatchValue::TooLarge(head)) => self.too_large(*section, head),
+            (Section::Event, MatchValue::Whole(json)) => self.event(json),
+            (Section::Ephemeral, MatchValue::Whole(json)) => {
                 if let Some(item) = self.object(json) {
                     self.part_bytes += item.get().len() + OVERHEAD;
                     self.part.ephemeral.push(item);
                 }
             }
-            (Section::ToDevice, Captured::Whole(json)) => self.device_message(json),
-            (Section::Changed, Captured::Whole(json)) => self.changed(json),
-            (Section::OtkCount, Captured::Whole(json)) => {
+            (Section::ToDevice, MatchValue::Whole(json)) => self.device_message(json),
+            (Section::Changed, MatchValue::Whole(json)) => self.changed(json),
+            (Section::OtkCount, MatchValue::Whole(json)) => {
                 self.listed(found.names, counts(json), |part| &mut part.otk_counts);
             }
-            (Section::FallbackType, Captured::Whole(json)) => {
+            (Section::FallbackType, MatchValue::Whole(json)) => {
                 self.listed(found.names, algorithms(json), |part| {
                     &mut part.fallback_types
                 });
