@@ -36,6 +36,6 @@ pub use ephemeral::Receipt;
 pub use error::{Fate, MatrixError};
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
 pub use rooms::JoinedMembers;
-pub use sync::{JoinedRoom, SyncPage, SyncReading};
+pub use sync::{JoinedRoom, SyncPage, SyncStream};
 pub use timeline::{Context, Page};
 pub use transaction::{Transaction, TransactionError};

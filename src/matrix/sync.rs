@@ -80,21 +80,21 @@ pub struct JoinedRoom {
 
 /// What a selector of [`SELECTORS`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
+enum Item {
     NextBatch,
     ToDevice,
     OtkCounts,
     FallbackTypes,
     Changed,
-    Event(Kind),
-    Limited(Kind),
-    PrevBatch(Kind),
+    Event(RoomSection),
+    Limited(RoomSection),
+    PrevBatch(RoomSection),
     Stripped,
 }
 
 /// Under which heading a room stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum RoomSection {
     Join,
     Leave,
     Invite,
@@ -138,19 +138,19 @@ static SELECTORS: [Selector; 12] = [
     select(&INVITE_EVENTS, STRIPPED_EVENT_MAX),
 ];
 
-const SECTIONS: [Section; SELECTORS.len()] = [
-    Section::NextBatch,
-    Section::ToDevice,
-    Section::OtkCounts,
-    Section::FallbackTypes,
-    Section::Changed,
-    Section::Event(Kind::Join),
-    Section::Event(Kind::Leave),
-    Section::Limited(Kind::Join),
-    Section::Limited(Kind::Leave),
-    Section::PrevBatch(Kind::Join),
-    Section::PrevBatch(Kind::Leave),
-    Section::Stripped,
+const ITEMS: [Item; SELECTORS.len()] = [
+    Item::NextBatch,
+    Item::ToDevice,
+    Item::OtkCounts,
+    Item::FallbackTypes,
+    Item::Changed,
+    Item::Event(RoomSection::Join),
+    Item::Event(RoomSection::Leave),
+    Item::Limited(RoomSection::Join),
+    Item::Limited(RoomSection::Leave),
+    Item::PrevBatch(RoomSection::Join),
+    Item::PrevBatch(RoomSection::Leave),
+    Item::Stripped,
 ];
 
 const fn select(path: &'static [Step], limit: usize) -> Selector {
@@ -169,14 +169,14 @@ impl Homeserver {
         since: Option<&str>,
         filter: Option<&str>,
         timeout: Duration,
-    ) -> Result<SyncReading, MatrixError> {
+    ) -> Result<SyncStream, MatrixError> {
         let waiting = timeout.as_millis().to_string();
         let mut query = vec![("timeout", waiting.as_str()), ("set_presence", "offline")];
         query.extend(since.map(|since| ("since", since)));
         query.extend(filter.map(|filter| ("filter", filter)));
         let path = ["_matrix", "client", "v3", "sync"];
         let answer = self.stream(who, &path, &query, timeout).await?;
-        Ok(SyncReading {
+        Ok(SyncStream {
             homeserver: self.clone(),
             reader: Some(SyncReader::new(who.user)),
             answer,
@@ -186,13 +186,13 @@ impl Homeserver {
 
 /// An answer to a sync that is being read.
 #[derive(Debug)]
-pub struct SyncReading {
+pub struct SyncStream {
     homeserver: Homeserver,
     answer: AnswerStream,
     reader: Option<SyncReader>,
 }
 
-impl SyncReading {
+impl SyncStream {
     /// Returns the next page; `None` after the last one, which has the token for the next sync.
     pub async fn next_page(&mut self) -> Result<Option<SyncPage>, MatrixError> {
         loop {
@@ -225,7 +225,7 @@ impl SyncReading {
     /// # Errors
     ///
     /// [`MatrixError::TooLong`] over 32 MiB.
-    pub async fn whole(mut self) -> Result<SyncPage, MatrixError> {
+    pub async fn read_whole(mut self) -> Result<SyncPage, MatrixError> {
         let mut whole = SyncPage::default();
         let mut size = 0;
         while let Some(page) = self.next_page().await? {
@@ -253,16 +253,16 @@ impl SyncReading {
 #[derive(Debug)]
 pub struct SyncReader {
     stream: JsonStream,
-    taken: Taken,
+    partial: PartialSync,
 }
 
 #[derive(Debug)]
-struct Taken {
+struct PartialSync {
     user: OwnedUserId,
     page: SyncPage,
     page_bytes: usize,
     /// The room whose part is being read.
-    current: Option<Current>,
+    open_room: Option<OpenRoom>,
     to_device: Vec<Box<RawValue>>,
     to_device_count: usize,
     to_device_bytes: usize,
@@ -274,8 +274,8 @@ struct Taken {
 }
 
 #[derive(Debug)]
-struct Current {
-    kind: Kind,
+struct OpenRoom {
+    section: RoomSection,
     name: String,
     bytes: usize,
     room: JoinedRoom,
@@ -288,11 +288,11 @@ impl SyncReader {
     pub fn new(user: &UserId) -> Self {
         Self {
             stream: JsonStream::new(&SELECTORS),
-            taken: Taken {
+            partial: PartialSync {
                 user: user.to_owned(),
                 page: SyncPage::default(),
                 page_bytes: 0,
-                current: None,
+                open_room: None,
                 to_device: Vec::new(),
                 to_device_count: 0,
                 to_device_bytes: 0,
@@ -307,65 +307,65 @@ impl SyncReader {
 
     /// Reads the next bytes of the answer.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let taken = &mut self.taken;
-        self.stream.feed(bytes, &mut |found| taken.take(found));
+        let partial = &mut self.partial;
+        self.stream.feed(bytes, &mut |found| partial.add(found));
     }
 
     /// Returns the rooms that have been read once they are enough for a page.
     pub fn take_page(&mut self) -> Option<SyncPage> {
-        if self.taken.page_bytes < PAGE_BYTES {
+        if self.partial.page_bytes < PAGE_BYTES {
             return None;
         }
-        self.taken.page_bytes = 0;
-        Some(std::mem::take(&mut self.taken.page))
+        self.partial.page_bytes = 0;
+        Some(std::mem::take(&mut self.partial.page))
     }
 
     /// Returns what was set aside since this was asked last.
     pub fn take_dead_letters(&mut self) -> Vec<DeadLetter> {
-        std::mem::take(&mut self.taken.dead_letters)
+        std::mem::take(&mut self.partial.dead_letters)
     }
 
     /// Ends the answer and returns the last page, and what was set aside at its end.
     pub fn finish(mut self) -> Result<(SyncPage, Vec<DeadLetter>), MatrixError> {
-        let taken = &mut self.taken;
+        let partial = &mut self.partial;
         self.stream
-            .finish(&mut |found| taken.take(found))
+            .finish(&mut |found| partial.add(found))
             .map_err(|error| MatrixError::Unexpected(error.to_string()))?;
-        self.taken.room_ends();
-        let mut page = self.taken.page;
-        page.to_device = self.taken.to_device;
-        page.to_device_count = self.taken.to_device_count;
-        page.otk_counts = self.taken.otk_counts;
-        page.fallback_types = self.taken.fallback_types;
-        page.device_lists_changed = self.taken.changed;
+        self.partial.close_room();
+        let mut page = self.partial.page;
+        page.to_device = self.partial.to_device;
+        page.to_device_count = self.partial.to_device_count;
+        page.otk_counts = self.partial.otk_counts;
+        page.fallback_types = self.partial.fallback_types;
+        page.device_lists_changed = self.partial.changed;
         page.device_lists_changed.sort();
         page.device_lists_changed.dedup();
-        let token = self.taken.next_batch;
+        let token = self.partial.next_batch;
         let token = token.ok_or_else(|| MatrixError::Unexpected("no next_batch".to_owned()))?;
         page.next_batch = Some(token);
-        Ok((page, self.taken.dead_letters))
+        Ok((page, self.partial.dead_letters))
     }
 }
 
-impl Taken {
-    fn take(&mut self, found: Match<'_>) {
-        let Some(section) = SECTIONS.get(found.selector) else {
+impl PartialSync {
+    fn add(&mut self, found: Match<'_>) {
+        let Some(item) = ITEMS.get(found.selector) else {
             return;
         };
-        if *section == Section::ToDevice {
+        if *item == Item::ToDevice {
             self.to_device_count += 1;
         }
         let json = match found.value {
             MatchValue::Whole(json) => json,
             MatchValue::TooLarge(head) => {
-                if *section == Section::Stripped
-                    && let Some(room) = self.room(Kind::Invite, found.names)
+                if *item == Item::Stripped
+                    && let Some(room) = self.room(RoomSection::Invite, found.names)
                 {
-                    room.large_stripped(head);
+                    room.add_large_stripped(head);
                 }
-                let reason = match section {
-                    Section::Event(_) => DeadLetterReason::EventTooLarge,
-                    Section::ToDevice => DeadLetterReason::ToDeviceTooLarge,
+                let reason = match item {
+                    Item::Event(_) => DeadLetterReason::EventTooLarge,
+                    Item::ToDevice => DeadLetterReason::ToDeviceTooLarge,
                     _ => return,
                 };
                 let mut letter = DeadLetter::too_large(reason, head);
@@ -375,36 +375,36 @@ impl Taken {
                 return;
             }
         };
-        match *section {
-            Section::NextBatch => self.next_batch = serde_json::from_str(json).ok(),
-            Section::OtkCounts => self.otk_counts = counts(json).unwrap_or_default(),
-            Section::FallbackTypes => self.fallback_types = algorithms(json),
-            Section::Changed => self.changed(json),
-            Section::ToDevice => self.device_message(json),
-            Section::Event(kind) => {
+        match *item {
+            Item::NextBatch => self.next_batch = serde_json::from_str(json).ok(),
+            Item::OtkCounts => self.otk_counts = counts(json).unwrap_or_default(),
+            Item::FallbackTypes => self.fallback_types = algorithms(json),
+            Item::Changed => self.add_changed_user(json),
+            Item::ToDevice => self.add_to_device(json),
+            Item::Event(kind) => {
                 if let Some(room) = self.room(kind, found.names) {
-                    room.event(json);
+                    room.add_event(json);
                 }
             }
-            Section::Limited(kind) => {
+            Item::Limited(kind) => {
                 if let Some(room) = self.room(kind, found.names) {
                     room.room.limited |= json == "true";
                 }
             }
-            Section::PrevBatch(kind) => {
+            Item::PrevBatch(kind) => {
                 if let Some(room) = self.room(kind, found.names) {
                     room.room.prev_batch = serde_json::from_str(json).ok();
                 }
             }
-            Section::Stripped => {
-                if let Some(room) = self.room(Kind::Invite, found.names) {
-                    room.stripped(json);
+            Item::Stripped => {
+                if let Some(room) = self.room(RoomSection::Invite, found.names) {
+                    room.add_stripped(json);
                 }
             }
         }
     }
 
-    fn changed(&mut self, json: &str) {
+    fn add_changed_user(&mut self, json: &str) {
         let id = serde_json::from_str::<String>(json).ok();
         if let Some(user) = id.and_then(|id| UserId::parse(id).ok())
             && self.changed.len() < CHANGED_MAX
@@ -413,7 +413,7 @@ impl Taken {
         }
     }
 
-    fn device_message(&mut self, json: &str) {
+    fn add_to_device(&mut self, json: &str) {
         if self.to_device_bytes + json.len() > TO_DEVICE_BYTES {
             let mut letter = DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json);
             letter.user = Some(self.user.clone());
@@ -425,13 +425,13 @@ impl Taken {
     }
 
     /// Returns the room that is being read; a room that was being read before is complete.
-    fn room(&mut self, kind: Kind, names: &[String]) -> Option<&mut Current> {
+    fn room(&mut self, section: RoomSection, names: &[String]) -> Option<&mut OpenRoom> {
         let name = names.first()?;
-        let same = |it: &Current| it.kind == kind && it.name == *name;
-        if !self.current.as_ref().is_some_and(same) {
-            self.room_ends();
-            self.current = Some(Current {
-                kind,
+        let same = |it: &OpenRoom| it.section == section && it.name == *name;
+        if !self.open_room.as_ref().is_some_and(same) {
+            self.close_room();
+            self.open_room = Some(OpenRoom {
+                section,
                 name: name.clone(),
                 bytes: OVERHEAD + name.len(),
                 room: JoinedRoom::default(),
@@ -439,11 +439,11 @@ impl Taken {
                 too_large: false,
             });
         }
-        self.current.as_mut()
+        self.open_room.as_mut()
     }
 
-    fn room_ends(&mut self) {
-        let Some(mut current) = self.current.take() else {
+    fn close_room(&mut self) {
+        let Some(mut current) = self.open_room.take() else {
             return;
         };
         let Ok(id) = RoomId::parse(&current.name) else {
@@ -464,18 +464,18 @@ impl Taken {
                 size: current.bytes as u64,
             });
         }
-        match current.kind {
-            Kind::Join => _ = self.page.joined.insert(id, current.room),
-            Kind::Leave => _ = self.page.left.insert(id, current.room),
-            Kind::Invite => {
+        match current.section {
+            RoomSection::Join => _ = self.page.joined.insert(id, current.room),
+            RoomSection::Leave => _ = self.page.left.insert(id, current.room),
+            RoomSection::Invite => {
                 self.page.invited.insert(id, current.invite_state);
             }
         }
     }
 }
 
-impl Current {
-    fn event(&mut self, json: &str) {
+impl OpenRoom {
+    fn add_event(&mut self, json: &str) {
         self.bytes += json.len() + OVERHEAD;
         if self.bytes > ROOM_BYTES {
             self.too_large = true;
@@ -487,7 +487,7 @@ impl Current {
 
     /// Keeps who sent a membership event that is too large: were the invite itself left out, a forged
     /// one before it would be taken for it.
-    fn large_stripped(&mut self, head: &Head) {
+    fn add_large_stripped(&mut self, head: &Head) {
         if head.get("type") == Some("m.room.member") {
             let stub = json!({
                 "type": "m.room.member",
@@ -495,13 +495,13 @@ impl Current {
                 "sender": head.get("sender"),
                 "content": { "membership": "invite" },
             });
-            self.stripped(&stub.to_string());
+            self.add_stripped(&stub.to_string());
         }
     }
 
     /// Keeps an event if it is used. With as many as may be, the last one makes room: the invite
     /// comes last, and each event is looked at once, however many there are.
-    fn stripped(&mut self, json: &str) {
+    fn add_stripped(&mut self, json: &str) {
         if !is_used_in_invite(json) {
             return;
         }

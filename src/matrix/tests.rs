@@ -246,7 +246,7 @@ async fn a_sync_survives_whatever_strangers_put_into_it() {
         Some(r#"{"room":{"rooms":[]}}"#),
         Duration::ZERO,
     );
-    let page = sync.await.unwrap().whole().await.unwrap();
+    let page = sync.await.unwrap().read_whole().await.unwrap();
     assert_eq!(page.next_batch.as_deref(), Some("s2"));
     assert_eq!(page.to_device.len(), 2);
     assert_eq!(page.device_lists_changed, [user_id!("@a:x")]);

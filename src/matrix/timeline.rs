@@ -1,4 +1,4 @@
-//! What is said in rooms: reading it, adding to it, taking it back.
+//! Events in rooms: reading, sending and redacting them.
 
 use ruma::{
     EventId, OwnedEventId, OwnedTransactionId, RoomId,
@@ -91,14 +91,14 @@ static CONTEXT: [Selector; 5] = [
 
 /// What of a room's history is being read: lists of events, and tokens.
 #[derive(Debug, Default)]
-struct Reading {
+struct HistoryReader {
     lists: [Vec<Box<RawValue>>; 5],
     tokens: [Option<String>; 5],
     bytes: usize,
 }
 
-impl Reading {
-    fn take(&mut self, homeserver: &Homeserver, room: &RoomId, found: Match<'_>) {
+impl HistoryReader {
+    fn add(&mut self, homeserver: &Homeserver, room: &RoomId, found: Match<'_>) {
         match found.value {
             MatchValue::Whole(json) => {
                 self.bytes += json.len();
@@ -122,7 +122,7 @@ impl Reading {
         }
     }
 
-    fn fits(&self) -> Result<(), MatrixError> {
+    fn check_size(&self) -> Result<(), MatrixError> {
         if self.bytes > HISTORY_BYTES {
             return Err(MatrixError::TooLong {
                 limit: HISTORY_BYTES,
@@ -149,17 +149,14 @@ impl Homeserver {
     ) -> Result<Page, MatrixError> {
         let mut limit = limit;
         loop {
-            match self
-                .messages_at_most(who, room, from, direction, limit)
-                .await
-            {
+            match self.fetch_messages(who, room, from, direction, limit).await {
                 Err(MatrixError::TooLong { .. }) if limit > 1 => limit = (limit / 4).max(1),
                 page => return page,
             }
         }
     }
 
-    async fn messages_at_most(
+    async fn fetch_messages(
         &self,
         who: Actor<'_>,
         room: &RoomId,
@@ -182,14 +179,14 @@ impl Homeserver {
             room.as_str(),
             "messages",
         ];
-        let mut reading = Reading::default();
+        let mut reader = HistoryReader::default();
         self.select(who, &path, &query, &MESSAGES, |found| {
-            reading.take(self, room, found);
+            reader.add(self, room, found);
         })
         .await?;
-        reading.fits()?;
-        let [events, ..] = reading.lists;
-        let [_, start, end, ..] = reading.tokens;
+        reader.check_size()?;
+        let [events, ..] = reader.lists;
+        let [_, start, end, ..] = reader.tokens;
         Ok(Page {
             events,
             start: start.unwrap_or_default(),
@@ -215,14 +212,14 @@ impl Homeserver {
             "context",
             event.as_str(),
         ];
-        let mut reading = Reading::default();
+        let mut reader = HistoryReader::default();
         self.select(who, &path, &[("limit", &limit)], &CONTEXT, |found| {
-            reading.take(self, room, found);
+            reader.add(self, room, found);
         })
         .await?;
-        reading.fits()?;
-        let [event, _, _, before, after] = reading.lists;
-        let [_, start, end, ..] = reading.tokens;
+        reader.check_size()?;
+        let [event, _, _, before, after] = reader.lists;
+        let [_, start, end, ..] = reader.tokens;
         Ok(Context {
             event: event.into_iter().next(),
             before,

@@ -89,7 +89,7 @@ pub enum TransactionError {
 
 /// What a selector of [`SELECTORS`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
+enum Item {
     Event,
     Ephemeral,
     ToDevice,
@@ -101,33 +101,33 @@ enum Section {
 const STABLE_TO_DEVICE: &[Step] = &[Key("to_device"), Each];
 const TO_DEVICE: &[Step] = &[Key("de.sorunome.msc2409.to_device"), Each];
 
-const SECTIONS: [(Section, Selector); 12] = [
-    select(Section::Event, &[Key("events"), Each], UNREDUCED_ITEM_MAX),
-    select(Section::Ephemeral, &[Key("ephemeral"), Each], ITEM_MAX),
+const ITEMS: [(Item, Selector); 12] = [
+    select(Item::Event, &[Key("events"), Each], UNREDUCED_ITEM_MAX),
+    select(Item::Ephemeral, &[Key("ephemeral"), Each], ITEM_MAX),
     select(
-        Section::Ephemeral,
+        Item::Ephemeral,
         &[Key("de.sorunome.msc2409.ephemeral"), Each],
         ITEM_MAX,
     ),
-    select(Section::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
-    select(Section::ToDevice, TO_DEVICE, ITEM_MAX),
+    select(Item::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
+    select(Item::ToDevice, TO_DEVICE, ITEM_MAX),
     select(
-        Section::Changed,
+        Item::Changed,
         &[Key("device_lists"), Key("changed"), Each],
         COUNT_MAX,
     ),
     select(
-        Section::Changed,
+        Item::Changed,
         &[Key("org.matrix.msc3202.device_lists"), Key("changed"), Each],
         COUNT_MAX,
     ),
     select(
-        Section::OtkCount,
+        Item::OtkCount,
         &[Key("device_one_time_keys_count"), AnyKey, AnyKey],
         COUNT_MAX,
     ),
     select(
-        Section::OtkCount,
+        Item::OtkCount,
         &[
             Key("org.matrix.msc3202.device_one_time_keys_count"),
             AnyKey,
@@ -137,7 +137,7 @@ const SECTIONS: [(Section, Selector); 12] = [
     ),
     // Synapse sends the same under this spelling too.
     select(
-        Section::OtkCount,
+        Item::OtkCount,
         &[
             Key("org.matrix.msc3202.device_one_time_key_counts"),
             AnyKey,
@@ -146,12 +146,12 @@ const SECTIONS: [(Section, Selector); 12] = [
         COUNT_MAX,
     ),
     select(
-        Section::FallbackType,
+        Item::FallbackType,
         &[Key("device_unused_fallback_key_types"), AnyKey, AnyKey],
         COUNT_MAX,
     ),
     select(
-        Section::FallbackType,
+        Item::FallbackType,
         &[
             Key("org.matrix.msc3202.device_unused_fallback_key_types"),
             AnyKey,
@@ -161,30 +161,30 @@ const SECTIONS: [(Section, Selector); 12] = [
     ),
 ];
 
-static SELECTORS: [Selector; SECTIONS.len()] = {
-    let mut selectors = [SECTIONS[0].1; SECTIONS.len()];
+static SELECTORS: [Selector; ITEMS.len()] = {
+    let mut selectors = [ITEMS[0].1; ITEMS.len()];
     let mut at = 0;
-    while at < SECTIONS.len() {
-        selectors[at] = SECTIONS[at].1;
+    while at < ITEMS.len() {
+        selectors[at] = ITEMS[at].1;
         at += 1;
     }
     selectors
 };
 
-const fn select(section: Section, path: &'static [Step], limit: usize) -> (Section, Selector) {
-    (section, Selector { path, limit })
+const fn select(item: Item, path: &'static [Step], limit: usize) -> (Item, Selector) {
+    (item, Selector { path, limit })
 }
 
 /// A transaction's body that is being read. Holds at most some 15 MiB, whatever the size of the body.
 #[derive(Debug)]
 pub struct TransactionReader {
     stream: JsonStream,
-    taken: Taken,
+    partial: PartialTransaction,
 }
 
 /// What was read and not handed on yet.
 #[derive(Debug, Default)]
-struct Taken {
+struct PartialTransaction {
     part: Transaction,
     part_bytes: usize,
     to_device: Vec<Box<RawValue>>,
@@ -197,7 +197,7 @@ impl Default for TransactionReader {
     fn default() -> Self {
         Self {
             stream: JsonStream::new(&SELECTORS),
-            taken: Taken::default(),
+            partial: PartialTransaction::default(),
         }
     }
 }
@@ -205,17 +205,17 @@ impl Default for TransactionReader {
 impl TransactionReader {
     /// Reads the next bytes of the body. [`TransactionReader::take_part`] is to be called after each.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let taken = &mut self.taken;
-        self.stream.feed(bytes, &mut |found| taken.take(found));
+        let partial = &mut self.partial;
+        self.stream.feed(bytes, &mut |found| partial.add(found));
     }
 
     /// Returns a part of the transaction once enough of it has been read.
     pub fn take_part(&mut self) -> Option<Transaction> {
-        if self.taken.part_bytes < PART_BYTES {
+        if self.partial.part_bytes < PART_BYTES {
             return None;
         }
-        self.taken.part_bytes = 0;
-        let mut part = std::mem::take(&mut self.taken.part);
+        self.partial.part_bytes = 0;
+        let mut part = std::mem::take(&mut self.partial.part);
         part.more = true;
         Some(part)
     }
@@ -223,8 +223,8 @@ impl TransactionReader {
     /// Returns how many bytes are held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        let dead_letters = self.taken.part.dead_letters.len() * size_of::<DeadLetter>();
-        self.taken.part_bytes + self.taken.to_device_bytes + self.stream.held() + dead_letters
+        let dead_letters = self.partial.part.dead_letters.len() * size_of::<DeadLetter>();
+        self.partial.part_bytes + self.partial.to_device_bytes + self.stream.held() + dead_letters
     }
 
     /// Ends the body and returns the last part.
@@ -233,13 +233,13 @@ impl TransactionReader {
     ///
     /// When the body is not a JSON object. What was handed on in parts was read all the same.
     pub fn finish(mut self) -> Result<Transaction, TransactionError> {
-        let taken = &mut self.taken;
-        self.stream.finish(&mut |found| taken.take(found))?;
+        let partial = &mut self.partial;
+        self.stream.finish(&mut |found| partial.add(found))?;
         if !self.stream.is_object() {
             return Err(TransactionError::NotAnObject);
         }
-        let mut last = self.taken.part;
-        last.to_device = self.taken.to_device;
+        let mut last = self.partial.part;
+        last.to_device = self.partial.to_device;
         last.device_lists_changed.sort();
         last.device_lists_changed.dedup();
         last.dropped = last.dropped.saturating_add(self.stream.mismatches());
@@ -247,36 +247,36 @@ impl TransactionReader {
     }
 }
 
-impl Taken {
-    fn take(&mut self, found: Match<'_>) {
-        let Some((section, _)) = SECTIONS.get(found.selector) else {
+impl PartialTransaction {
+    fn add(&mut self, found: Match<'_>) {
+        let Some((item, _)) = ITEMS.get(found.selector) else {
             return;
         };
-        match (section, found.value) {
-            (_, MatchValue::TooLarge(head)) => self.too_large(*section, head),
-            (Section::Event, MatchValue::Whole(json)) => self.event(json),
-            (Section::Ephemeral, MatchValue::Whole(json)) => {
-                if let Some(item) = self.object(json) {
+        match (item, found.value) {
+            (_, MatchValue::TooLarge(head)) => self.add_too_large(*item, head),
+            (Item::Event, MatchValue::Whole(json)) => self.add_event(json),
+            (Item::Ephemeral, MatchValue::Whole(json)) => {
+                if let Some(item) = self.parse_object(json) {
                     self.part_bytes += item.get().len() + OVERHEAD;
                     self.part.ephemeral.push(item);
                 }
             }
-            (Section::ToDevice, MatchValue::Whole(json)) => self.device_message(json),
-            (Section::Changed, MatchValue::Whole(json)) => self.changed(json),
-            (Section::OtkCount, MatchValue::Whole(json)) => {
-                self.listed(found.names, counts(json), |part| &mut part.otk_counts);
+            (Item::ToDevice, MatchValue::Whole(json)) => self.add_to_device(json),
+            (Item::Changed, MatchValue::Whole(json)) => self.add_changed_user(json),
+            (Item::OtkCount, MatchValue::Whole(json)) => {
+                self.add_listed(found.names, counts(json), |part| &mut part.otk_counts);
             }
-            (Section::FallbackType, MatchValue::Whole(json)) => {
-                self.listed(found.names, algorithms(json), |part| {
+            (Item::FallbackType, MatchValue::Whole(json)) => {
+                self.add_listed(found.names, algorithms(json), |part| {
                     &mut part.fallback_types
                 });
             }
         }
     }
 
-    fn event(&mut self, json: &str) {
+    fn add_event(&mut self, json: &str) {
         if !json.starts_with('{') {
-            self.dropped();
+            self.note_dropped();
             return;
         }
         match bounded_event(json) {
@@ -284,23 +284,23 @@ impl Taken {
                 self.part_bytes += event.get().len() + OVERHEAD;
                 self.part.events.push(event);
             }
-            Err(letter) => self.dead_letter(letter),
+            Err(letter) => self.add_dead_letter(letter),
         }
     }
 
-    fn device_message(&mut self, json: &str) {
+    fn add_to_device(&mut self, json: &str) {
         if self.to_device_bytes + json.len() + OVERHEAD > TO_DEVICE_BYTES {
-            self.dead_letter(DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json));
-        } else if let Some(message) = self.object(json) {
+            self.add_dead_letter(DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json));
+        } else if let Some(message) = self.parse_object(json) {
             self.to_device_bytes += json.len() + OVERHEAD;
             self.to_device.push(message);
         }
     }
 
-    fn changed(&mut self, json: &str) {
+    fn add_changed_user(&mut self, json: &str) {
         let id = serde_json::from_str::<String>(json).ok();
         match id.and_then(|id| UserId::parse(id).ok()) {
-            None => self.dropped(),
+            None => self.note_dropped(),
             Some(_) if self.listed >= LISTED_MAX => self.part.all_device_lists_changed = true,
             Some(user) => {
                 self.listed += 1;
@@ -311,7 +311,7 @@ impl Taken {
 
     /// Notes a value that belongs to a device. Beyond the limit nothing is noted: the next
     /// transaction or sync says it again.
-    fn listed<T>(
+    fn add_listed<T>(
         &mut self,
         names: &[String],
         value: Option<T>,
@@ -319,7 +319,7 @@ impl Taken {
     ) {
         let [user, device] = names else { return };
         let (Ok(user), Some(value)) = (UserId::parse(user), value) else {
-            self.dropped();
+            self.note_dropped();
             return;
         };
         if self.listed < LISTED_MAX {
@@ -330,39 +330,39 @@ impl Taken {
         }
     }
 
-    fn object(&mut self, json: &str) -> Option<Box<RawValue>> {
+    fn parse_object(&mut self, json: &str) -> Option<Box<RawValue>> {
         let object = json.starts_with('{');
         let object = object.then(|| RawValue::from_string(json.to_owned()).ok());
         let object = object.flatten();
         if object.is_none() {
-            self.dropped();
+            self.note_dropped();
         }
         object
     }
 
-    fn too_large(&mut self, section: Section, head: &Head) {
-        let reason = match section {
-            Section::Event => DeadLetterReason::EventTooLarge,
-            Section::ToDevice => DeadLetterReason::ToDeviceTooLarge,
-            Section::Ephemeral => DeadLetterReason::EphemeralTooLarge,
+    fn add_too_large(&mut self, item: Item, head: &Head) {
+        let reason = match item {
+            Item::Event => DeadLetterReason::EventTooLarge,
+            Item::ToDevice => DeadLetterReason::ToDeviceTooLarge,
+            Item::Ephemeral => DeadLetterReason::EphemeralTooLarge,
             // What a user's devices are is asked for when it is needed.
-            Section::Changed | Section::OtkCount | Section::FallbackType => {
-                self.dropped();
+            Item::Changed | Item::OtkCount | Item::FallbackType => {
+                self.note_dropped();
                 return;
             }
         };
-        self.dead_letter(DeadLetter::too_large(reason, head));
+        self.add_dead_letter(DeadLetter::too_large(reason, head));
     }
 
-    fn dead_letter(&mut self, letter: DeadLetter) {
+    fn add_dead_letter(&mut self, letter: DeadLetter) {
         if self.part.dead_letters.len() < DEAD_LETTERS_MAX {
             self.part.dead_letters.push(letter);
         } else {
-            self.dropped();
+            self.note_dropped();
         }
     }
 
-    fn dropped(&mut self) {
+    fn note_dropped(&mut self) {
         self.part.dropped = self.part.dropped.saturating_add(1);
     }
 }
