@@ -26,7 +26,7 @@ pub enum Receipt {
 
 impl Homeserver {
     /// Shows that `who` has read up to an event.
-    pub async fn receipt(
+    pub async fn send_receipt(
         &self,
         who: Actor<'_>,
         room: &RoomId,
@@ -44,7 +44,7 @@ impl Homeserver {
     }
 
     /// Shows that `who` types, for so long at the most, or does not any more.
-    pub async fn typing(
+    pub async fn send_typing(
         &self,
         who: Actor<'_>,
         room: &RoomId,

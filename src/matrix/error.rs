@@ -149,7 +149,7 @@ impl MatrixError {
     }
 
     /// Whether this is a refusal with this errcode.
-    pub fn is(&self, wanted: &str) -> bool {
+    pub fn has_errcode(&self, wanted: &str) -> bool {
         matches!(self, Self::Refused { errcode: Some(code), .. } if code == wanted)
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let body = br#"{"errcode":"M_FORBIDDEN","error":"no\nentry"}"#;
         let error = MatrixError::from_answer(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
         assert!(!error.is_transient());
-        assert!(error.is("M_FORBIDDEN"));
+        assert!(error.has_errcode("M_FORBIDDEN"));
         assert_eq!(
             error.to_string(),
             "the homeserver refused (HTTP 403 Forbidden, M_FORBIDDEN)"

@@ -225,7 +225,10 @@ impl Homeserver {
     }
 
     /// Makes a request that needs no token without one, as any stranger would.
-    pub async fn send_as_stranger<R>(&self, request: R) -> Result<R::IncomingResponse, MatrixError>
+    pub async fn send_unauthenticated<R>(
+        &self,
+        request: R,
+    ) -> Result<R::IncomingResponse, MatrixError>
     where
         R: OutgoingRequest<PathBuilder = VersionHistory>,
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,

@@ -122,7 +122,7 @@ impl Homeserver {
         let mut pauses = JOIN_AGAIN.into_iter();
         loop {
             match (self.try_to_join(who, room).await, pauses.next()) {
-                (Err(error), Some(pause)) if error.is("M_FORBIDDEN") => {
+                (Err(error), Some(pause)) if error.has_errcode("M_FORBIDDEN") => {
                     tokio::time::sleep(pause).await;
                 }
                 (answer, _) => return answer,
@@ -227,7 +227,7 @@ impl Homeserver {
         );
         match self.send(who, request).await {
             Ok(answer) => Ok(Some(answer.event_or_content)),
-            Err(error) if error.is("M_NOT_FOUND") => Ok(None),
+            Err(error) if error.has_errcode("M_NOT_FOUND") => Ok(None),
             Err(error) => Err(error),
         }
     }

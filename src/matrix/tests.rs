@@ -128,7 +128,7 @@ async fn a_name_that_is_taken_is_no_error() {
 }
 
 #[tokio::test]
-async fn whether_strangers_may_register_a_name_is_asked_as_a_stranger() {
+async fn whether_strangers_may_register_a_name_is_asked_without_a_token() {
     let refused = r#"{"errcode":"M_INVALID_USERNAME","error":"no"}"#;
     let (hs, script) = homeserver(vec![("/available", 400, refused.into())]).await;
     assert!(!hs.username_available("_dm_x1").await.unwrap());

@@ -239,7 +239,7 @@ impl Homeserver {
         let request = get_room_event::v3::Request::new(room.to_owned(), event.to_owned());
         match self.send(who, request).await {
             Ok(answer) => Ok(Some(answer.event.into_json())),
-            Err(error) if error.is("M_NOT_FOUND") => Ok(None),
+            Err(error) if error.has_errcode("M_NOT_FOUND") => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -26,7 +26,7 @@ impl Homeserver {
         request.inhibit_login = true;
         match self.send_as_service(request).await {
             Ok(_) => Ok(true),
-            Err(error) if error.is("M_USER_IN_USE") => Ok(false),
+            Err(error) if error.has_errcode("M_USER_IN_USE") => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -35,7 +35,7 @@ impl Homeserver {
     /// a refusal (`M_USER_IN_USE`, `M_EXCLUSIVE`, `M_INVALID_USERNAME`) is `Ok(false)`.
     pub async fn username_available(&self, localpart: &str) -> Result<bool, MatrixError> {
         let request = get_username_availability::v3::Request::new(localpart.to_owned());
-        match self.send_as_stranger(request).await {
+        match self.send_unauthenticated(request).await {
             Ok(answer) => Ok(answer.available),
             Err(MatrixError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -85,11 +85,11 @@ impl Homeserver {
         if self.display_name(who, who.user).await?.as_deref() == Some(name) {
             return Ok(());
         }
-        self.give_display_name(who, name).await
+        self.write_display_name(who, name).await
     }
 
     /// Gives one of our users a name without looking at the one it has.
-    pub async fn give_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
+    pub async fn write_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
         let value = ProfileFieldValue::DisplayName(name.to_owned());
         let request = set_profile_field::v3::Request::new(who.user.to_owned(), value);
         self.send(who, request).await.map(drop)

@@ -46,10 +46,12 @@ impl Checker<'_> {
         );
         match self.homeserver.register(CHECK_LOCALPART).await {
             Ok(_) => {}
-            Err(error) if error.is("M_UNKNOWN_TOKEN") || error.is("M_MISSING_TOKEN") => {
+            Err(error)
+                if error.has_errcode("M_UNKNOWN_TOKEN") || error.has_errcode("M_MISSING_TOKEN") =>
+            {
                 return Err(Problem::new("the homeserver does not know as_token", add));
             }
-            Err(error) if error.is("M_EXCLUSIVE") => {
+            Err(error) if error.has_errcode("M_EXCLUSIVE") => {
                 return Err(Problem::new(
                     "the homeserver knows the token but not our namespace",
                     "run `stonechat registration` and restart the homeserver",
@@ -64,13 +66,15 @@ impl Checker<'_> {
                 format!("the homeserver takes us for {user}"),
                 format!("correct homeserver.server_name ({server})"),
             )),
-            Err(error) if error.is("M_FORBIDDEN") || error.is("M_EXCLUSIVE") => Err(Problem::new(
-                format!("we cannot act as {}", self.user),
-                format!(
-                    "is homeserver.server_name ({server}) the homeserver's own? After a \
+            Err(error) if error.has_errcode("M_FORBIDDEN") || error.has_errcode("M_EXCLUSIVE") => {
+                Err(Problem::new(
+                    format!("we cannot act as {}", self.user),
+                    format!(
+                        "is homeserver.server_name ({server}) the homeserver's own? After a \
                      correction run `stonechat registration` and restart the homeserver"
-                ),
-            )),
+                    ),
+                ))
+            }
             Err(error) => Err(Problem::from_error(&error, "see the homeserver's log")),
         }
     }
@@ -118,7 +122,7 @@ impl Checker<'_> {
             )
         };
         let ask = get_username_availability::v3::Request::new(name.clone());
-        match self.homeserver.send_as_stranger(ask).await {
+        match self.homeserver.send_unauthenticated(ask).await {
             // With `inhibit_user_in_use_error` Synapse says this of every name, so look further.
             Ok(_) => {}
             Err(MatrixError::Refused { errcode, .. }) => {
@@ -139,11 +143,11 @@ impl Checker<'_> {
         // The first step of a registration, which makes no user: it tells what would be asked next.
         let mut first = register::v3::Request::new();
         first.username = Some(name);
-        match self.homeserver.send_as_stranger(first).await {
+        match self.homeserver.send_unauthenticated(first).await {
             Err(error)
                 if ["M_EXCLUSIVE", "M_INVALID_USERNAME", "M_FORBIDDEN"]
                     .iter()
-                    .any(|code| error.is(code)) =>
+                    .any(|code| error.has_errcode(code)) =>
             {
                 Ok(format!("people cannot register {GHOST_PREFIX}… names"))
             }
