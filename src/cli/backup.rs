@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// For how long a store that is in use may belong to a Stonechat that has no admin socket yet.
-const STARTING: u32 = 40;
+const OPEN_TRIES_MAX: u32 = 40;
 
 /// What is counted to say what is in a backup.
-pub(super) const COUNTED: [u8; 3] = [HANDLES_TABLE, SAVED_IDENTITIES, CONTROL_ROOMS_TABLE];
+pub(super) const COUNTED_TABLES: [u8; 3] = [HANDLES_TABLE, SAVED_IDENTITIES, CONTROL_ROOMS_TABLE];
 
 /// Where to write a backup.
 #[derive(Debug, Args)]
@@ -63,10 +63,10 @@ impl Backup {
         // What cannot be brought back is no backup.
         let key = store_key(&setup, environment)?;
         let file = File::open(&draft.path).map_err(|e| draft.failed("read", &e))?;
-        let contents = Store::read_backup(&mut BufReader::new(file), &key, &COUNTED)?;
+        let contents = Store::read_backup(&mut BufReader::new(file), &key, &COUNTED_TABLES)?;
         let bytes = draft.bytes;
-        draft.name(&self.file, self.force)?;
-        say(&self.file, bytes, &contents, &setup);
+        draft.publish(&self.file, self.force)?;
+        print_summary(&self.file, bytes, &contents, &setup);
         Ok(())
     }
 }
@@ -80,7 +80,7 @@ async fn write(
     loop {
         if let Some(running) = RunningService::find(&setup.data).await? {
             eprintln!("asking the Stonechat that runs …");
-            return running.backup(|bytes| draft.take(bytes)).await;
+            return running.backup(|bytes| draft.write_chunk(bytes)).await;
         }
         if !Store::is_in(&setup.data) {
             return Err(CliError::Check(format!(
@@ -90,18 +90,18 @@ async fn write(
         }
         match open_store(setup, environment) {
             // It may have been started a moment ago.
-            Err(CliError::Store(StoreError::InUse { .. })) if tries < STARTING => {
+            Err(CliError::Store(StoreError::InUse { .. })) if tries < OPEN_TRIES_MAX => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
             Err(error) => return Err(error),
-            Ok(store) => return export(store, draft).await,
+            Ok(store) => return export_stopped(store, draft).await,
         }
     }
 }
 
 /// The service is stopped: its store is opened here.
-async fn export(store: Store, draft: &mut Draft) -> Result<(), CliError> {
+async fn export_stopped(store: Store, draft: &mut Draft) -> Result<(), CliError> {
     let stores = GhostStores::open(&store).map_err(|e| CliError::Check(e.to_string()))?;
     let made = Made {
         at: SystemClock.now(),
@@ -114,12 +114,12 @@ async fn export(store: Store, draft: &mut Draft) -> Result<(), CliError> {
     Ok(())
 }
 
-fn say(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
-    let [handles, ghosts, rooms] = COUNTED.map(|table| contents.count(table));
+fn print_summary(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
+    let [handles, ghosts, rooms] = COUNTED_TABLES.map(|table| contents.count(table));
     println!(
         "{} is written ({}) and was read back whole.",
         path.display(),
-        size(bytes)
+        format_size(bytes)
     );
     println!();
     println!("In it:");
@@ -142,7 +142,7 @@ fn say(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
 }
 
 /// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+pub(super) fn format_size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -156,7 +156,7 @@ struct Draft {
     file: BufWriter<File>,
     bytes: u64,
     shown: u64,
-    named: bool,
+    is_published: bool,
 }
 
 impl Draft {
@@ -174,7 +174,7 @@ impl Draft {
             file: BufWriter::new(file),
             bytes: 0,
             shown: 0,
-            named: false,
+            is_published: false,
         })
     }
 
@@ -182,7 +182,7 @@ impl Draft {
         StoreError::io(doing, &self.path, error).into()
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+    fn write_chunk(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.write_all(bytes).map_err(|e| self.failed("write", &e))
     }
 
@@ -195,7 +195,7 @@ impl Draft {
     }
 
     /// Gives it its name, when everything is on disk.
-    fn name(mut self, target: &Path, replace: bool) -> Result<(), CliError> {
+    fn publish(mut self, target: &Path, replace: bool) -> Result<(), CliError> {
         let named = if replace {
             fs::rename(&self.path, target)
         } else {
@@ -210,7 +210,7 @@ impl Draft {
             Err(e) => return Err(self.failed("rename", &e)),
             Ok(()) => {}
         }
-        self.named = true;
+        self.is_published = true;
         crate::store::files::sync_parent(target)?;
         Ok(())
     }
@@ -228,7 +228,7 @@ impl Write for Draft {
         self.bytes += written as u64;
         // Every so often, and only where somebody looks.
         if self.bytes - self.shown > 1 << 20 && io::stderr().is_terminal() {
-            eprint!("\r{}", size(self.bytes));
+            eprint!("\r{}", format_size(self.bytes));
             self.shown = self.bytes;
         }
         Ok(written)
@@ -241,7 +241,7 @@ impl Write for Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.named {
+        if !self.is_published {
             // It may be gone already.
             let _ = fs::remove_file(&self.path);
         }

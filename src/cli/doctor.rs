@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// One line of the table.
-struct Line {
+struct Row {
     name: &'static str,
     found: Option<CheckResult>,
     /// Whether it is only recommended.
@@ -28,7 +28,7 @@ struct Line {
 }
 
 /// What nobody can see from outside of `homeserver.yaml`: wrong unless set, and what to set.
-const INVITES: (&str, &str) = (
+const INVITES_ADVICE: (&str, &str) = (
     "cannot be seen from here: rc_invites in homeserver.yaml. By default Synapse lets each ghost, and \
      the bot, be invited from other servers 5 times and then once in 333 seconds, whoever invites \
      (per_user: 0.003 a second, burst 5), so one server can keep the others out",
@@ -38,13 +38,13 @@ const INVITES: (&str, &str) = (
 
 /// The checks so far.
 #[derive(Default)]
-struct Report(Vec<Line>);
+struct Report(Vec<Row>);
 
 impl Report {
     /// Notes a check and says whether it passed.
     fn add(&mut self, name: &'static str, found: CheckResult) -> bool {
         let passed = found.is_ok();
-        self.0.push(Line {
+        self.0.push(Row {
             name,
             found: Some(found),
             advice: false,
@@ -53,8 +53,8 @@ impl Report {
     }
 
     /// Notes a piece of advice about what cannot be checked.
-    fn note(&mut self, name: &'static str, (wrong, remedy): (&str, &str)) {
-        self.0.push(Line {
+    fn add_advice(&mut self, name: &'static str, (wrong, remedy): (&str, &str)) {
+        self.0.push(Row {
             name,
             found: Some(Err(Problem::new(wrong, remedy))),
             advice: true,
@@ -63,7 +63,7 @@ impl Report {
 
     /// Notes checks that others have to pass first.
     fn skip(&mut self, names: &[&'static str]) {
-        self.0.extend(names.iter().map(|name| Line {
+        self.0.extend(names.iter().map(|name| Row {
             name,
             found: None,
             advice: false,
@@ -71,7 +71,7 @@ impl Report {
     }
 
     fn failed(&self) -> usize {
-        let failed = |line: &&Line| !line.advice && matches!(line.found, Some(Err(_)));
+        let failed = |row: &&Row| !row.advice && matches!(row.found, Some(Err(_)));
         self.0.iter().filter(failed).count()
     }
 
@@ -82,23 +82,23 @@ impl Report {
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(100)
             .set_header(["check", "result", "what was found, and what to change"]);
-        for line in &self.0 {
-            let (result, text) = match &line.found {
+        for row in &self.0 {
+            let (result, text) = match &row.found {
                 Some(Ok(found)) => ("ok", Printable::whole(found).to_string()),
                 Some(Err(problem)) => {
-                    let result = if line.advice { "advice" } else { "FAILED" };
-                    (result, explained(problem))
+                    let result = if row.advice { "advice" } else { "FAILED" };
+                    (result, format_problem(problem))
                 }
                 None => ("not made", "what is above has to pass first".to_owned()),
             };
-            table.add_row([line.name, result, &text]);
+            table.add_row([row.name, result, &text]);
         }
         table
     }
 }
 
 /// A problem in the words of a table, with nothing in it that could control the terminal.
-fn explained(problem: &Problem) -> String {
+fn format_problem(problem: &Problem) -> String {
     let said = problem.server_message.as_deref().map(Printable::whole);
     let said = said.map_or_else(String::new, |said| format!("\nit says: {said}"));
     format!(
@@ -111,7 +111,7 @@ fn explained(problem: &Problem) -> String {
 /// Makes all checks, prints them, and exits with 0 if none failed.
 pub async fn run(config: &Path, environment: Environment<'_>) -> Result<ExitCode, CliError> {
     let mut report = Report::default();
-    check(&mut report, config, environment).await;
+    run_checks(&mut report, config, environment).await;
     println!("{}", report.table());
     Ok(match report.failed() {
         0 => {
@@ -129,9 +129,9 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<ExitCode
     })
 }
 
-async fn check(report: &mut Report, config: &Path, environment: Environment<'_>) {
-    const BOTH: [&str; 2] = ["ping", "to-device"];
-    const ASKED: [&str; 4] = ["homeserver", "token", "device", "namespace"];
+async fn run_checks(report: &mut Report, config: &Path, environment: Environment<'_>) {
+    const DELIVERY_CHECKS: [&str; 2] = ["ping", "to-device"];
+    const HOMESERVER_CHECKS: [&str; 4] = ["homeserver", "token", "device", "namespace"];
 
     let setup = match Setup::load(config, environment) {
         Ok(setup) => {
@@ -146,15 +146,15 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
             setup
         }
         Err(error) => {
-            report.add("configuration", Err(split(&error.to_string())));
+            report.add("configuration", Err(split_remedy(&error.to_string())));
             report.skip(&["store"]);
-            report.skip(&ASKED);
-            report.skip(&BOTH);
+            report.skip(&HOMESERVER_CHECKS);
+            report.skip(&DELIVERY_CHECKS);
             return;
         }
     };
 
-    let local = Local::open(&setup, environment).await;
+    let local = LocalService::open(&setup, environment).await;
     let observer = match &local {
         Ok(local) => {
             report.add("store", Ok(local.store.clone()));
@@ -177,27 +177,27 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
                 Err(_) => Ok(()),
             };
             if let Err(error) = ready {
-                report.add("engine", Err(split(&error.to_string())));
+                report.add("engine", Err(split_remedy(&error.to_string())));
             }
-            asked(report, &checker, observer.as_ref().ok()).await;
-            report.note("invites", INVITES);
-            module(report, &setup, &checker, observer.as_ref().ok()).await;
+            check_homeserver(report, &checker, observer.as_ref().ok()).await;
+            report.add_advice("invites", INVITES_ADVICE);
+            check_module(report, &setup, &checker, observer.as_ref().ok()).await;
             checker.clean_up().await;
         }
         Err(problem) => {
             report.add("homeserver", Err(problem));
-            report.skip(&ASKED[1..]);
-            report.skip(&BOTH);
+            report.skip(&HOMESERVER_CHECKS[1..]);
+            report.skip(&DELIVERY_CHECKS);
         }
     }
     if let Ok(local) = local
         && let Err(error) = local.close().await
     {
-        report.add("end", Err(split(&error.to_string())));
+        report.add("end", Err(split_remedy(&error.to_string())));
     }
 }
 
-async fn asked(report: &mut Report, checker: &Checker<'_>, observer: Option<&Observer>) {
+async fn check_homeserver(report: &mut Report, checker: &Checker<'_>, observer: Option<&Observer>) {
     let token = report.add("token", checker.check_token().await);
     let device = if token {
         report.add("device", checker.check_device().await)
@@ -219,7 +219,7 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, observer: Option<&Obs
     }
     if token {
         let found = checker.check_encryption_by_default().await;
-        report.0.push(Line {
+        report.0.push(Row {
             name: "encryption",
             found: Some(found),
             advice: true,
@@ -229,7 +229,7 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, observer: Option<&Obs
 
 /// Whether the homeserver has our module. It is recommended; who asked for it is told if it is not
 /// there.
-async fn module(
+async fn check_module(
     report: &mut Report,
     setup: &Setup,
     checker: &Checker<'_>,
@@ -245,7 +245,7 @@ async fn module(
         (Some(_), Some(observer)) => checker.check_module(observer).await,
         (Some(_), None) => return report.skip(&["module"]),
     };
-    report.0.push(Line {
+    report.0.push(Row {
         name: "module",
         found: Some(found),
         advice: setup.module_token.is_none(),
@@ -254,15 +254,15 @@ async fn module(
 
 /// This side: the Stonechat that runs already, or else a server for as long as the checks take.
 /// What the homeserver pushes meanwhile is taken as ever and waits for the next `run`.
-struct Local {
+struct LocalService {
     observer: Observer,
     store: String,
     server: Option<(Service, shutdown::Trigger, tokio::task::JoinHandle<()>)>,
 }
 
-impl Local {
+impl LocalService {
     async fn open(setup: &Setup, environment: Environment<'_>) -> Result<Self, Problem> {
-        let of = |error: String| split(&error);
+        let of = |error: String| split_remedy(&error);
         let running = RunningService::find(&setup.data).await;
         if let Some(running) = running.map_err(|error| of(error.to_string()))? {
             return Ok(Self {
@@ -325,7 +325,7 @@ impl Local {
 }
 
 /// What is wrong and what to do, of a message that says both.
-fn split(message: &str) -> Problem {
+fn split_remedy(message: &str) -> Problem {
     let (wrong, remedy) = message
         .split_once("; ")
         .unwrap_or((message, "put it right"));

@@ -23,16 +23,16 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Init {
     /// Where the homeserver is reached, for example http://127.0.0.1:8008.
-    #[arg(long, value_name = "URL", value_parser = read::<Url>)]
+    #[arg(long, value_name = "URL", value_parser = parse_argument::<Url>)]
     homeserver: Url,
     /// The homeserver's name: the part of its users' ids after the colon.
-    #[arg(long, value_name = "NAME", value_parser = read::<OwnedServerName>)]
+    #[arg(long, value_name = "NAME", value_parser = parse_argument::<OwnedServerName>)]
     server_name: OwnedServerName,
     /// The address to listen on; 127.0.0.1:29331 if none is given.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = read::<SocketAddr>)]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_argument::<SocketAddr>)]
     listen: Option<SocketAddr>,
     /// The same address as the homeserver sees it, if that is another one.
-    #[arg(long, value_name = "URL", value_parser = read::<Url>)]
+    #[arg(long, value_name = "URL", value_parser = parse_argument::<Url>)]
     url: Option<Url>,
     /// Where to write the registration.
     #[arg(long, value_name = "FILE", default_value = "registration.yaml")]
@@ -50,7 +50,7 @@ pub struct Init {
 }
 
 /// Reads an argument, or says what to write instead.
-fn read<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+fn parse_argument<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     T::from_str(text).map_err(|error| with_remedy(&error.to_string()))
 }
 
@@ -121,9 +121,9 @@ impl Init {
             println!("{}", module_yaml(&config, &module));
         }
         println!("Then restart the homeserver and start Stonechat:");
-        println!("  stonechat{} run", option(config_path));
+        println!("  stonechat{} run", config_option(config_path));
         println!("and see whether all is well:");
-        println!("  stonechat{} doctor", option(config_path));
+        println!("  stonechat{} doctor", config_option(config_path));
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Init {
         }
         config.appservice.url = match &self.url {
             Some(url) => url.clone(),
-            None => seen_from_here(config.appservice.listen)?,
+            None => local_url(config.appservice.listen)?,
         };
         config.registration = relative_to(path, &self.registration);
         config.data = relative_to(path, &self.data);
@@ -145,7 +145,7 @@ impl Init {
 }
 
 /// The URL of an address we listen on, for a homeserver on the same machine.
-fn seen_from_here(listen: SocketAddr) -> Result<Url, CliError> {
+fn local_url(listen: SocketAddr) -> Result<Url, CliError> {
     let mut seen = listen;
     if listen.ip().is_unspecified() {
         seen.set_ip(match listen {
@@ -158,7 +158,7 @@ fn seen_from_here(listen: SocketAddr) -> Result<Url, CliError> {
 }
 
 /// How a configuration elsewhere is named on the command line.
-fn option(config_path: &Path) -> String {
+fn config_option(config_path: &Path) -> String {
     if config_path == Path::new("config/stonechat.yaml") {
         String::new()
     } else {

@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
 }
 
 /// How long threads may take to end that are still busy when the work is done.
-const LAST_THREADS: Duration = Duration::from_secs(2);
+const THREADS_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -121,7 +121,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
         .build()
         .map_err(CliError::Runtime)?;
     let done = runtime.block_on(work);
-    runtime.shutdown_timeout(LAST_THREADS);
+    runtime.shutdown_timeout(THREADS_END_TIMEOUT);
     done
 }
 

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use ruma::UserId;
 
-use super::{CliError, admin::RunningService, backup::COUNTED, store_key, store_options};
+use super::{CliError, admin::RunningService, backup::COUNTED_TABLES, store_key, store_options};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Setup, secrets::Environment},
@@ -45,8 +45,8 @@ impl Restore {
         let file = File::open(&self.file).map_err(failed)?;
         let mut reader = BufReader::new(file);
         // All of it, before anything is touched.
-        let contents = Store::read_backup(&mut reader, &key, &COUNTED)?;
-        of_this_homeserver(&contents, &setup)?;
+        let contents = Store::read_backup(&mut reader, &key, &COUNTED_TABLES)?;
+        check_server_name(&contents, &setup)?;
         let now = SystemClock.now();
         let aside = format!("replaced-{}", folder_name(now));
         if Store::is_in(&setup.data) && !self.force {
@@ -64,14 +64,14 @@ impl Restore {
             &store_options(&setup),
             self.force.then_some(aside.as_str()),
         )?;
-        say(&contents, &replaced, &setup);
+        print_summary(&contents, &replaced, &setup);
         Ok(())
     }
 }
 
 /// A backup of one homeserver's handles is of no use to another, and could not be told from a
 /// service all of whose ghosts were taken.
-fn of_this_homeserver(contents: &Contents, setup: &Setup) -> Result<(), CliError> {
+fn check_server_name(contents: &Contents, setup: &Setup) -> Result<(), CliError> {
     let ours = &setup.config.homeserver.server_name;
     let users = contents.keys.get(&SAVED_IDENTITIES).into_iter().flatten();
     for user in users.filter_map(|key| String::decode(key)) {
@@ -94,8 +94,8 @@ fn folder_name(now: Timestamp) -> String {
     text.trim_end_matches(" UTC").chars().map(digits).collect()
 }
 
-fn say(contents: &Contents, replaced: &Replaced, setup: &Setup) {
-    let [handles, ghosts, rooms] = COUNTED.map(|table| contents.count(table));
+fn print_summary(contents: &Contents, replaced: &Replaced, setup: &Setup) {
+    let [handles, ghosts, rooms] = COUNTED_TABLES.map(|table| contents.count(table));
     let of = match &contents.made {
         Some(made) => format!("of {}, by version {}", made.at, made.version),
         None => "of an unknown time".to_owned(),
