@@ -1,16 +1,16 @@
-//! What the admin's commands ask of a running service: HTTP on a Unix socket in the data folder.
+//! The admin socket: HTTP on a Unix socket in the data folder, for the admin's commands.
 //!
-//! Whoever may write to the folder is the admin, so there is no token: the socket has mode 0600.
+//! There is no token: only the user that runs the service can open the socket, which has mode 0600.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
-//! | `POST /v1/backup` | the stream of a backup; it breaks off if that fails; 409 while another is written |
-//! | `GET /v1/backup` | [`LastBackup`], for those who saw a stream break off |
-//! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor`'s |
+//! | `POST /v1/backup` | the stream of a backup, which breaks off if it fails; 409 while another is written |
+//! | `GET /v1/backup` | [`LastBackup`], for a client whose stream broke off |
+//! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
 //! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
-//! A further command is a further route of [`admin_router`].
+//! A new command gets a new route in [`admin_router`].
 
 use std::{
     collections::BTreeMap,
@@ -50,17 +50,17 @@ use crate::{
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
-/// How many commands may be connected at the same time.
+/// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 8;
-/// How large a request may be. None has a body yet.
+/// Maximum size of a request's body, in bytes. No request has one yet.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
-/// How much of a backup is sent at once.
+/// Size of the chunks in which a backup is sent, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
-/// How long whoever takes a backup may take for one chunk. What is written to the store meanwhile
-/// is kept in memory.
+/// How long the client of a backup may take for one chunk. Until the backup ends, what is written
+/// to the store stays in memory.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A socket that listens, and nobody served yet.
+/// An admin socket that is bound and not served yet.
 #[derive(Debug)]
 pub struct AdminSocket {
     socket: UnixListener,
@@ -68,7 +68,7 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// Makes the socket in a folder. One that a dead process left is replaced.
+    /// Binds the socket in a folder, and replaces one that a dead process left.
     pub async fn bind(folder: &Path) -> Result<Self, ServerError> {
         let path = folder.join(SOCKET);
         let failed = |reason| ServerError::Admin {
@@ -78,7 +78,7 @@ impl AdminSocket {
         match UnixStream::connect(&path).await {
             Ok(_) => return Err(ServerError::AdminInUse(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Nobody listens there any more. What is no socket is not ours to remove.
+            // No process listens there. A file that is not a socket is not ours to remove.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 use std::os::unix::fs::FileTypeExt as _;
                 let kind = fs::symlink_metadata(&path).map_err(failed)?.file_type();
@@ -88,7 +88,7 @@ impl AdminSocket {
             }
             Err(error) => return Err(failed(error)),
         }
-        // Under its name only when nobody else can open it.
+        // It gets its name once no other user can open it.
         let draft = folder.join(format!(".admin.{:08x}", rand::random::<u32>()));
         let socket = UnixListener::bind(&draft).map_err(failed)?;
         let named = fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
@@ -116,35 +116,35 @@ impl AdminSocket {
     }
 }
 
-/// What the admin's commands work on.
+/// The parts of the service that the admin's commands work on.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// The store.
     pub store: Store,
     /// The crypto stores in it.
     pub stores: GhostStores,
-    /// Whether all is up.
+    /// The state of the service's parts.
     pub health: Health,
-    /// What the homeserver has pushed lately.
+    /// The marks that the homeserver pushed.
     pub self_test: SelfTest,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
-/// How the service is.
+/// The state of the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Its version.
+    /// The version of Stonechat.
     pub version: String,
-    /// Whether all is up.
+    /// Whether all parts work.
     pub ready: bool,
-    /// Whether what follows from a restore is not done yet.
+    /// Whether the work after a restore is unfinished.
     pub restoring: bool,
-    /// How many things from the homeserver were set aside, by reason, since the database was made.
+    /// How many items from the homeserver were set aside since the database was created, by reason.
     pub dead_letters: BTreeMap<String, u64>,
 }
 
-/// What became of the last backup.
+/// The result of the last backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastBackup {
     /// Why it failed, if it did.
@@ -157,7 +157,7 @@ struct AdminState {
     last_backup: Mutex<LastBackup>,
 }
 
-/// What is served on the admin socket.
+/// Returns the API of the admin socket.
 pub fn admin_router(admin: Admin) -> Router {
     let state = Arc::new(AdminState {
         admin,
@@ -245,7 +245,7 @@ async fn post_backup(State(state): State<Arc<AdminState>>) -> Response {
             failed: failed.clone(),
         };
         if let Some(error) = failed {
-            // Breaks the stream off, so that nobody takes it for whole.
+            // Breaks the stream off, so that it cannot be taken for complete.
             let error = Err(io::Error::other(error));
             let _ = chunks.runtime.block_on(chunks.sender.send(error));
         }
@@ -254,7 +254,7 @@ async fn post_backup(State(state): State<Arc<AdminState>>) -> Response {
     Body::from_stream(body).into_response()
 }
 
-/// Hands what is written to whoever reads the answer.
+/// A writer that sends what is written to it as chunks of a response.
 struct ChunkSender {
     sender: mpsc::Sender<io::Result<Bytes>>,
     runtime: tokio::runtime::Handle,

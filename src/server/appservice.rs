@@ -1,4 +1,4 @@
-//! What the server asks of whoever runs things.
+//! What the server asks of the engine.
 
 use std::sync::Arc;
 
@@ -11,37 +11,38 @@ use crate::matrix::transaction::Transaction;
 /// The engine as the server sees it.
 #[async_trait]
 pub trait Appservice: Send + Sync + 'static {
-    /// Takes a transaction. Returns when all of it is durable and no sooner: what is acknowledged
-    /// never comes again. May be called twice at the same time with the same transaction, and the
-    /// id says nothing about the content: Synapse on SQLite counts from 1 again after a restart.
+    /// Accepts a transaction. Returns once all of it is durable and no sooner: an acknowledged
+    /// transaction is never sent again. May be called twice at once with the same transaction. The
+    /// id does not identify the content: Synapse on SQLite counts from 1 again after a restart.
     async fn accept_transaction(
         &self,
         txn_id: &str,
         body: Transaction,
     ) -> Result<(), AppserviceError>;
 
-    /// The homeserver answers a ping, whose transaction id we chose.
+    /// Notes that the homeserver answered a ping, whose transaction id we chose.
     async fn note_ping(&self, txn_id: Option<&str>);
 
-    /// Whether a user of ours exists. Must not make one: anybody can make the homeserver ask.
+    /// Returns whether one of our users exists. Must not create it: anybody can make the homeserver
+    /// ask.
     async fn user_exists(&self, user: &UserId) -> bool;
 
-    /// Who is reached by a handle. The homeserver does not say who asks, so this answers the same
-    /// to everybody, and the same empty list for a handle that is not there and for one whose
-    /// owner does not want it found.
+    /// Returns the ghost of a handle. The homeserver does not say who asks, so everybody gets the
+    /// same answer. The list is empty both for a handle that does not exist and for one whose owner
+    /// does not want it found.
     async fn lookup_handle(&self, handle: &str) -> Vec<ThirdPartyUser>;
 
-    /// Which handle a ghost stands for, by the rules of [`Appservice::lookup_handle`].
+    /// Returns the handle of a ghost, by the rules of [`Appservice::lookup_handle`].
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser>;
 
-    /// Somebody is creating a room: for each of these ghosts, whom to invite in its place.
+    /// Returns whom to invite in place of each ghost into a room that `asker` is creating.
     async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError>;
 
-    /// For each of these people, whether they have blocked the one who invites them.
+    /// Returns for each person whether they have blocked `inviter`.
     async fn check_blocks(
         &self,
         inviter: &UserId,
@@ -92,23 +93,23 @@ impl<A: Appservice + ?Sized> Appservice for Arc<A> {
     }
 }
 
-/// A handle as a third-party lookup shows it.
+/// A handle in the answer to a third-party lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThirdPartyUser {
     /// The ghost to invite.
     pub ghost: OwnedUserId,
-    /// The handle as its owner writes it.
+    /// The handle, spelled as its owner spells it.
     pub handle: String,
 }
 
-/// Why a transaction could not be taken, or a question not answered. The homeserver sends a
-/// transaction again after a while.
+/// Why a transaction was not accepted, or a question not answered. The homeserver sends a refused
+/// transaction again.
 #[derive(Debug, Error)]
 pub enum AppserviceError {
     /// The store failed.
     #[error("the store failed: {0}")]
     Store(String),
-    /// We are going down.
+    /// The service is shutting down.
     #[error("shutting down")]
     ShuttingDown,
 }

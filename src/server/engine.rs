@@ -1,4 +1,4 @@
-//! The engine, as the API sees it.
+//! The engine as an application service.
 
 use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};

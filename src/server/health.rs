@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::store::StoreFailure;
 
-/// What is told of a part that is well.
+/// The state of a part that works.
 const OK: &str = "ok";
 
 /// A part of readiness that can come and go while the service runs.
@@ -30,7 +30,7 @@ const OK: &str = "ok";
 pub enum HealthPart {
     /// The homeserver answers our requests.
     Homeserver,
-    /// The homeserver reaches us with what it pushes.
+    /// The homeserver's transactions reach us.
     Transactions,
 }
 
@@ -51,12 +51,12 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     started: AtomicBool,
     store: StoreFailure,
-    /// Why the homeserver and the transactions are not well, in this order.
+    /// Why the homeserver and the transactions do not work, in this order.
     failures: Mutex<[Option<&'static str>; 2]>,
 }
 
 impl Health {
-    /// A service that starts, on a store with this failure.
+    /// Returns the health of a service that is starting, on a store with this failure.
     pub fn new(store: StoreFailure) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -64,7 +64,7 @@ impl Health {
         }))
     }
 
-    /// Returns `true` if every part is well.
+    /// Returns `true` if every part works.
     pub fn is_ready(&self) -> bool {
         self.parts().iter().all(|(_, state)| *state == OK)
     }
@@ -74,13 +74,13 @@ impl Health {
         self.0.started.store(true, Ordering::Relaxed);
     }
 
-    /// Notes how a part is: well, or why not. The words are shown to everybody who can reach the
-    /// port, so they name nobody.
+    /// Sets the state of a part: working, or why not. The reason is shown to everybody who can
+    /// reach the port, so it names no user.
     pub fn set_part(&self, part: HealthPart, state: Result<(), &'static str>) {
         let mut failures = self.failures();
         let known = &mut failures[part as usize];
         match (*known, state) {
-            (Some(_), Ok(())) => info!("{part}: well again"),
+            (Some(_), Ok(())) => info!("{part}: works again"),
             (before, Err(why)) if before != Some(why) => warn!("not ready: {part}: {why}"),
             _ => {}
         }

@@ -1,8 +1,9 @@
-//! The application service API: what the homeserver asks of us.
+//! The application service API: the requests of the homeserver to us.
 //!
-//! [`router`] is the API as an axum router over an [`Appservice`], which the engine implements;
-//! [`Listener`] serves it on a socket with the limits a public port needs. [`AdminSocket`] serves
-//! [`admin_router`], what the admin's commands ask of a running service, on a socket in its folder.
+//! [`router`] is the API as an axum router over an [`Appservice`], which the engine implements.
+//! [`Listener`] serves the router on a TCP port, with the limits that a public port needs.
+//! [`AdminSocket`] serves [`admin_router`], for the admin's commands, on a Unix socket in the data
+//! folder.
 //!
 //! | path | spec |
 //! |---|---|
@@ -51,28 +52,29 @@ pub use listener::Listener;
 pub use module::{ModuleMonitor, ModuleReport, ModuleStatus};
 pub use self_test::{MarkStatus, SelfTest};
 
-/// The largest body that is read as a whole, in bytes: of a ping. The body of a transaction is read
-/// as it arrives, and has no limit: one that is refused would come again.
+/// Maximum size of a body that is read as a whole, such as a ping's, in bytes. The body of a
+/// transaction is read as it arrives and has no limit: the homeserver would send a refused one
+/// again.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of transactions that are read at the same time. The homeserver sends one.
 const TRANSACTION_READS_MAX: usize = 4;
 
-/// What the router needs to know besides the engine.
+/// The settings of the router.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The token the homeserver shows us.
+    /// The homeserver's token (`hs_token`).
     pub token: Token,
-    /// The token that the module in the homeserver shows us, if there is to be one.
+    /// The token of the module in the homeserver; without it the module's paths do not exist.
     pub module_token: Option<Token>,
-    /// Third-party lookups answered in a second, for everybody together.
+    /// Maximum number of third-party lookups per second, for all users together.
     pub lookups_per_second: std::num::NonZeroU32,
-    /// The longest handle, for the pattern that clients are told.
+    /// Maximum length of a handle in characters, for the pattern that clients are given.
     pub max_handle: usize,
     /// The name of our homeserver, shown to clients beside "handle".
     pub server_name: ruma::OwnedServerName,
-    /// Where the checks of `run` and `doctor` learn what the homeserver pushed.
+    /// Where the checks of `run` and `doctor` see what the homeserver pushed.
     pub self_test: SelfTest,
-    /// What `/health/ready` answers.
+    /// The state that `/health/ready` reports.
     pub health: Health,
 }
 
@@ -87,7 +89,7 @@ struct AppState<A> {
 
 type App<A> = Arc<AppState<A>>;
 
-/// The application service API.
+/// Returns the application service API.
 pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
     let lookups =
         DefaultDirectRateLimiter::direct(governor::Quota::per_second(options.lookups_per_second));
@@ -106,8 +108,8 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
         transaction_reads: Semaphore::new(TRANSACTION_READS_MAX),
     });
 
-    // The token is looked at before the body and everything else that a request can say. Which paths
-    // and methods there are is in the spec, so who asks for another is told so with and without it.
+    // The token is checked before the body and everything else in a request. The paths and methods
+    // are public in the specification, so an unknown one is reported with and without a token.
     let api = Router::new()
         .route("/transactions/{txn}", put(transactions::push::<A>))
         .route("/ping", post(transactions::ping::<A>))
@@ -150,7 +152,7 @@ pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
         .fallback(error::unknown_path)
 }
 
-/// What the module may ask, and nobody else.
+/// Returns the paths that are for the module alone.
 fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
     Router::new()
         .route("/introduce", post(module::introduce::<A>))

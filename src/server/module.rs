@@ -1,15 +1,15 @@
-//! What the module in the homeserver asks: see `synapse-module/`.
+//! The API of the module in the homeserver: see `synapse-module/`.
 //!
 //! | path | |
 //! |---|---|
-//! | `POST /_stonechat/v1/introduce` | a room is being created: whom to invite instead of ghosts |
-//! | `POST /_stonechat/v1/blocked` | somebody is being invited: whether they blocked the inviter |
-//! | `POST /_stonechat/v1/module` | the module is loaded |
+//! | `POST /_stonechat/v1/introduce` | whom to invite instead of ghosts into a room that is being created |
+//! | `POST /_stonechat/v1/blocked` | which of the invited people have blocked the inviter |
+//! | `POST /_stonechat/v1/module` | the module reports that it is loaded |
 //!
-//! These have a token of their own, which opens nothing else; the homeserver's does not open them.
-//! Nothing is said about why a ghost is left where it is. What cannot be read as a Matrix ID is
-//! passed over: people can write anything into an invite list, and their mistakes are not to
-//! cost others their answers.
+//! These paths have a token of their own, which is valid for nothing else; the homeserver's token
+//! is not valid here. The answer never says why a ghost stays invited. A text that is not a Matrix
+//! ID is ignored: people can write anything into an invite list, and one mistake must not cost the
+//! others their answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,13 +27,13 @@ use tracing::{debug, info, warn};
 use super::{ApiError, App, Appservice, transactions::read_body};
 use crate::directory::HANDLES_PER_ROOM;
 
-/// The largest body that is read: a thousand Matrix IDs, and every character of them escaped.
+/// Maximum size of a body, in bytes: a thousand Matrix IDs with every character escaped.
 pub(super) const MODULE_BODY_BYTES_MAX: usize = 2 << 20;
-/// How many people are looked at for one room.
+/// Maximum number of people in one request.
 const PEOPLE_MAX: usize = 1000;
-/// The longest version that is remembered.
+/// Maximum length of a version that is remembered, in characters.
 const VERSION_CHARS_MAX: usize = 40;
-/// How long `doctor` is kept waiting for the next report.
+/// How long `doctor` waits for the next report in one request.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -68,23 +68,22 @@ pub(super) async fn introduce<A: Appservice>(
     let Ok(asker) = UserId::parse(&asked.asker) else {
         return Ok(Json(json!({ "handles": handles, "blocked": [] })));
     };
-    // Nobody is brought together in the clear: a ghost turns encryption on first, or goes.
-    let ghosts = match asked.encrypted {
-        true => read_ids(&asked.handles),
-        false => Vec::new(),
+    // Nobody is introduced in the clear: a ghost turns encryption on first, or leaves.
+    let ghosts = if asked.encrypted {
+        read_ids(&asked.handles)
+    } else {
+        Vec::new()
     };
-    let owners = match ghosts.is_empty() {
-        true => Vec::new(),
-        false => app
-            .appservice
-            .find_owners(&asker, &ghosts)
-            .await
-            .map_err(unavailable)?,
+    let owners = if ghosts.is_empty() {
+        Vec::new()
+    } else {
+        let owners = app.appservice.find_owners(&asker, &ghosts).await;
+        owners.map_err(unavailable)?
     };
-    let put = owners.iter().flatten().count();
+    let replaced = owners.iter().flatten().count();
     debug!(
         ghosts = asked.handles.len(),
-        put,
+        replaced,
         direct = asked.direct,
         encrypted = asked.encrypted,
         "a room is being created"
@@ -126,8 +125,11 @@ async fn find_blockers<A: Appservice>(
         .check_blocks(inviter, &people)
         .await
         .map_err(unavailable)?;
-    let of = people.into_iter().zip(blocked);
-    Ok(of.filter_map(|(person, is)| is.then_some(person)).collect())
+    let blockers = people
+        .into_iter()
+        .zip(blocked)
+        .filter_map(|(person, has_blocked)| has_blocked.then_some(person));
+    Ok(blockers.collect())
 }
 
 fn read_ids(ids: &[String]) -> Vec<OwnedUserId> {
@@ -135,11 +137,11 @@ fn read_ids(ids: &[String]) -> Vec<OwnedUserId> {
 }
 
 fn unavailable(error: super::AppserviceError) -> ApiError {
-    warn!(%error, "the module is not answered");
+    warn!(%error, "a question of the module was not answered");
     ApiError::NotNow
 }
 
-/// A small JSON body.
+/// Reads a small JSON body.
 async fn read_json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
     let bytes = read_body(request).await?;
     serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
@@ -148,23 +150,23 @@ async fn read_json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Api
     })
 }
 
-/// What the module says about itself.
+/// What the module reports about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleReport {
     /// The module's version.
     pub version: String,
-    /// Its homeserver's.
+    /// The homeserver's version.
     pub synapse: String,
 }
 
-/// Whether the module has reported itself since we started. Cheap to clone.
+/// Receives the module's reports, and lets others wait for one. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ModuleMonitor(Arc<watch::Sender<ModuleStatus>>);
 
-/// How often the module has reported itself, and what it said last.
+/// The module's reports since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleStatus {
-    /// How often.
+    /// The number of reports.
     pub reports: u64,
     /// The last report.
     pub last: Option<ModuleReport>,
@@ -191,18 +193,17 @@ impl ModuleMonitor {
         });
     }
 
-    /// What has been seen, for a `doctor` in another process, as soon as there were more than `after`
-    /// reports or after some seconds.
+    /// Waits like [`ModuleMonitor::wait_for_report`], as long as a request of `doctor` may take.
     pub(super) async fn next_status(&self, after: u64) -> ModuleStatus {
         self.wait_for_report(after, REPORT_TIMEOUT).await
     }
 
-    /// What has been seen, as soon as there were more than `after` reports, or else after so long.
-    pub async fn wait_for_report(&self, after: u64, at_most: Duration) -> ModuleStatus {
+    /// Returns the reports once there are more than `after` of them, or after `timeout`.
+    pub async fn wait_for_report(&self, after: u64, timeout: Duration) -> ModuleStatus {
         let mut news = self.0.subscribe();
         let more = news.wait_for(|seen| seen.reports > after);
-        // Too late or not: what there is is told.
-        let _ = tokio::time::timeout(at_most, more).await;
+        // The answer after a timeout is the status as it is.
+        let _ = tokio::time::timeout(timeout, more).await;
         self.0.borrow().clone()
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the other end of a connection has shown a valid token.
+//! The other end of a connection, and whether it has shown a valid token.
 
 use std::sync::{
     Arc,
@@ -12,8 +12,8 @@ const AUTHENTICATED: u8 = 1;
 const EVICTED: u8 = 2;
 const CLOSED: u8 = 3;
 
-/// The other end of a connection: a stranger until it shows a valid token. Cheap to clone; every
-/// request carries it as an extension.
+/// The other end of a connection, unauthenticated until it shows a valid token. Cheap to clone;
+/// every request carries it as an extension.
 #[derive(Clone, Debug)]
 pub(super) struct Peer(Arc<Inner>);
 
@@ -24,12 +24,12 @@ struct Inner {
 }
 
 impl Peer {
-    /// A peer that has shown nothing yet.
+    /// Returns a peer that has shown no token yet.
     pub(super) fn unauthenticated() -> Self {
         Self::new(UNAUTHENTICATED)
     }
 
-    /// A peer that needs no token.
+    /// Returns a peer that needs no token.
     pub(super) fn trusted() -> Self {
         Self::new(AUTHENTICATED)
     }
@@ -54,12 +54,12 @@ impl Peer {
         self.transition(UNAUTHENTICATED, AUTHENTICATED);
     }
 
-    /// Returns `true` while no valid token was shown on a connection that is open.
+    /// Returns `true` for an open connection on which no valid token was shown.
     pub(super) fn is_unauthenticated(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == UNAUTHENTICATED
     }
 
-    /// Tells the connection of a stranger to end. Returns `false` if it is none.
+    /// Tells an unauthenticated connection to end. Returns `false` for any other.
     pub(super) fn evict(&self) -> bool {
         let evicted = self.transition(UNAUTHENTICATED, EVICTED);
         if evicted {

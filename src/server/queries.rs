@@ -1,4 +1,4 @@
-//! Whether a user or a room of ours exists.
+//! Queries for our users and rooms.
 
 use axum::{
     Json,
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{ApiError, App, Appservice};
 
-/// `GET /_matrix/app/v1/users/{userId}`: asked when somebody invites a user the homeserver does not
-/// know. Ghosts are made when a handle is claimed and never here.
+/// `GET /_matrix/app/v1/users/{userId}`, sent when a user is invited that the homeserver does not
+/// know. Ghosts are created when a handle is claimed and never here.
 pub(super) async fn query_user<A: Appservice>(
     State(app): State<App<A>>,
     user: Result<Path<String>, PathRejection>,
@@ -24,13 +24,13 @@ pub(super) async fn query_user<A: Appservice>(
     }
 }
 
-/// `GET /_matrix/app/v1/rooms/{alias}`: no alias is ours.
+/// `GET /_matrix/app/v1/rooms/{alias}`. We have no aliases.
 pub(super) async fn query_room() -> ApiError {
     ApiError::NotFound
 }
 
 impl super::Options {
-    /// Whether a user id is in our namespace and on our server.
+    /// Returns whether a user id is in our namespace and on our server.
     pub(super) fn is_ours(&self, user: &UserId) -> bool {
         user.server_name() == self.server_name
             && user.localpart().starts_with(crate::config::GHOST_PREFIX)

@@ -1,9 +1,9 @@
-//! Whether what the homeserver should push really comes.
+//! Shows whether the homeserver really pushes what it should.
 //!
 //! Nothing that the homeserver says about itself proves it: with Synapse's experimental flags off,
-//! transactions contain an empty list of to-device messages all the same. So the checks send a mark
-//! and wait for it here. A `stonechat doctor` beside a running service asks that one on its admin
-//! socket.
+//! transactions still contain a list of to-device messages, which is empty. So the checks send a
+//! mark and wait for it here. A `stonechat doctor` beside a running service asks the service on its
+//! admin socket.
 
 use std::{
     collections::VecDeque,
@@ -18,21 +18,21 @@ use tokio::sync::watch;
 use super::module::ModuleMonitor;
 use crate::{config::CHECK_LOCALPART, matrix::transaction::Transaction};
 
-/// Marks remembered at a time. More are under way only if somebody plays with it.
+/// Maximum number of marks that are remembered. The checks send one at a time.
 const MARKS_MAX: usize = 64;
-/// The longest mark that is remembered.
+/// Maximum length of a mark, in bytes.
 const MARK_BYTES_MAX: usize = 255;
-/// How long a `doctor` in another process waits for a mark.
+/// How long `doctor` waits for a mark in one request.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What has been pushed to us lately. Cheap to clone.
+/// The marks that were pushed to us lately. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SelfTest(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     marks: Mutex<VecDeque<String>>,
-    /// How many transactions have come, and a bell for whoever waits for a mark.
+    /// How many transactions have come. Also notified when a mark comes.
     news: watch::Sender<u64>,
     module: ModuleMonitor,
 }
@@ -78,7 +78,7 @@ impl SelfTest {
         self.0.news.send_modify(|_| {});
     }
 
-    /// Takes our own messages out of a transaction: they are for nobody else.
+    /// Removes the messages of the checks from a transaction and remembers their marks.
     pub(super) fn extract_marks(&self, transaction: &mut Transaction) {
         self.0.news.send_modify(|n| *n = n.wrapping_add(1));
         transaction.to_device.retain(|raw| {
@@ -99,28 +99,28 @@ impl SelfTest {
         });
     }
 
-    /// Whether the module in the homeserver has reported itself.
+    /// Returns the monitor of the module in the homeserver.
     pub fn module(&self) -> &ModuleMonitor {
         &self.0.module
     }
 
-    /// How many transactions have come since the start.
+    /// Returns how many transactions have come since the start.
     pub fn transaction_count(&self) -> u64 {
         *self.0.news.borrow()
     }
 
-    /// Waits until a mark has come, for so long.
-    pub async fn wait_for_mark(&self, mark: &str, at_most: Duration) -> bool {
+    /// Waits for a mark, at most `timeout`. Returns whether it came.
+    pub async fn wait_for_mark(&self, mark: &str, timeout: Duration) -> bool {
         let mut news = self.0.news.subscribe();
         let come = news.wait_for(|_| {
             let marks = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
             marks.iter().any(|known| known == mark)
         });
-        matches!(tokio::time::timeout(at_most, come).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(timeout, come).await, Ok(Ok(_)))
     }
 }
 
-/// What has been pushed, for a `doctor` in another process.
+/// Whether a mark was pushed, for a `doctor` in another process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MarkStatus {
     /// Whether the mark has come.
@@ -130,7 +130,7 @@ pub struct MarkStatus {
 }
 
 impl SelfTest {
-    /// What has been pushed, as soon as the mark has come or after some seconds.
+    /// Waits for a mark, as long as a request of `doctor` may take.
     pub(super) async fn mark_status(&self, mark: &str) -> MarkStatus {
         MarkStatus {
             seen: self.wait_for_mark(mark, MARK_TIMEOUT).await,

@@ -1,8 +1,7 @@
-//! Handles as a third-party network: how a client finds the ghost of a handle.
+//! Handles as a third-party network, in which a client finds the ghost of a handle.
 //!
-//! The homeserver does not say who asks. So the answer is the same for everybody, and one limit
-//! holds for all of them together; above it the answer is the empty list, as for a handle that
-//! nobody has.
+//! The homeserver does not say who asks. So everybody gets the same answer, and all share one rate
+//! limit; above the limit the answer is an empty list, as for a handle that does not exist.
 
 use axum::{
     Json,
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use super::{ApiError, App, Appservice, ThirdPartyUser};
 use crate::config::PROTOCOL;
 
-/// The longest thing that is looked up at all: a handle with its server.
+/// Maximum length of a text that is looked up, in bytes: a handle with its server.
 const QUERY_BYTES_MAX: usize = 300;
 
 type PathResult = Result<Path<String>, PathRejection>;
@@ -30,7 +29,8 @@ pub(super) struct ByUser {
     userid: Option<String>,
 }
 
-/// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`: what clients need to ask for a handle.
+/// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`, from which clients learn how to ask for a
+/// handle.
 pub(super) async fn describe_protocol<A: Appservice>(
     State(app): State<App<A>>,
     protocol: PathResult,
@@ -93,7 +93,7 @@ pub(super) async fn find_users_by_id<A: Appservice>(
     users_json(found)
 }
 
-/// `GET /_matrix/app/v1/thirdparty/location/{protocol}`: a handle is no place.
+/// `GET /_matrix/app/v1/thirdparty/location/{protocol}`. Handles have no locations.
 pub(super) async fn find_locations_by_protocol(
     protocol: PathResult,
 ) -> Result<Json<Value>, ApiError> {

@@ -1,4 +1,4 @@
-//! What the homeserver pushes.
+//! Transactions and pings, which the homeserver pushes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,25 +19,25 @@ use tracing::{debug, warn};
 use super::{ApiError, App, Appservice, transaction_order::ConnectionId};
 use crate::matrix::transaction::{Transaction, TransactionError, TransactionReader};
 
-/// How long a body may take to come. Synapse gives up after 60 s.
+/// How long a body may take to arrive. Synapse gives up after 60 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How many bytes of a body are read at a time.
+/// Size of the pieces in which a body is read, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A transaction id is opaque; nobody needs a long one.
+/// Maximum length of a transaction id, in bytes.
 const TXN_ID_BYTES_MAX: usize = 255;
 
-/// How often a transaction whose body cannot be read is refused. Then it is acknowledged, since it
-/// would come again until it is, and what it held is fetched by the ghosts' syncs.
+/// Maximum number of times that an unreadable transaction is refused. Then it is acknowledged,
+/// since the homeserver would send it again for good; the ghosts' syncs fetch what it held.
 const TRANSACTION_REFUSALS_MAX: u32 = 3;
 
-/// Which transaction was refused last because its body could not be read, and how often.
+/// The transaction that was refused last because its body could not be read, and how often.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<(String, u32)>);
 
 impl Refusals {
-    /// Notes one more refusal; returns whether it is to be acknowledged instead.
+    /// Notes one more refusal. Returns whether to acknowledge the transaction instead.
     fn note_refusal(&self, txn: &str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0 != txn {
@@ -91,12 +91,12 @@ struct Delivery<'a, A> {
     app: &'a App<A>,
     txn: &'a str,
     connection: Option<ConnectionId>,
-    /// Whether a part of it was accepted.
+    /// Whether a part of the transaction was accepted.
     has_accepted_part: bool,
 }
 
 impl<A: Appservice> Delivery<'_, A> {
-    /// Reads the body, accepts all parts of it but the last, and returns that.
+    /// Reads the body, accepts all parts but the last, and returns the last.
     async fn read_parts(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
         let deadline = Instant::now() + BODY_TIMEOUT;
         let mut reader = TransactionReader::default();
@@ -123,12 +123,12 @@ impl<A: Appservice> Delivery<'_, A> {
         }
         match reader.finish() {
             Ok(last) => Ok(last),
-            // JSON of another form is accepted, and there is nothing in it.
+            // JSON of another form is accepted as an empty transaction.
             Err(error @ TransactionError::NotAnObject) => {
                 warn!(%error, bytes, "a transaction holds nothing that can be read");
                 Ok(Transaction::default())
             }
-            // What is not JSON was cut short on its way.
+            // A body that is not JSON was cut short on its way.
             Err(error) => {
                 warn!(%error, bytes, "a transaction is not JSON");
                 Err(ApiError::NotJson)
@@ -136,7 +136,7 @@ impl<A: Appservice> Delivery<'_, A> {
         }
     }
 
-    /// Hands a part on; returns when it is durable.
+    /// Hands a part on to the engine. Returns once it is durable.
     async fn accept(&mut self, mut part: Transaction) -> Result<(), ApiError> {
         if !self.has_accepted_part {
             self.has_accepted_part = true;
@@ -152,19 +152,19 @@ impl<A: Appservice> Delivery<'_, A> {
                 "parts of a transaction could not be read"
             );
         }
-        // The homeserver may give up waiting and close the connection, which drops this future. What
-        // has begun to be stored is stored all the same, on a task of its own.
+        // If the homeserver gives up and closes the connection, this future is dropped. A task of
+        // its own still stores the part.
         let (app, txn) = (Arc::clone(self.app), self.txn.to_owned());
         let accepted =
             tokio::spawn(async move { app.appservice.accept_transaction(&txn, part).await }).await;
         match accepted {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                warn!(%error, "a transaction was not taken");
+                warn!(%error, "a transaction was not accepted");
                 Err(ApiError::NotNow)
             }
             Err(error) => {
-                warn!(%error, "a transaction was not taken");
+                warn!(%error, "a transaction was not accepted");
                 Err(ApiError::NotNow)
             }
         }
@@ -201,9 +201,9 @@ pub(super) async fn ping<A: Appservice>(
     Ok(Json(json!({})))
 }
 
-/// The whole body, within the limits of size and time.
+/// Reads a whole body, within the limits of size and time.
 pub(super) async fn read_body(request: Request<Body>) -> Result<Bytes, ApiError> {
-    // What is announced as too large need not come.
+    // A body announced as too large is not waited for.
     if request.body().size_hint().lower() > super::BODY_BYTES_MAX as u64 {
         return Err(ApiError::TooLarge);
     }

@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, delete, get, post, put},
 };
-use ruma::OwnedUserId;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
