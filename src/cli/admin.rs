@@ -1,4 +1,4 @@
-//! The way to a service that runs: its admin socket.
+//! The client of the admin socket of a running service.
 
 use std::{io, path::Path};
 
@@ -12,14 +12,14 @@ use crate::{
     server::{LastBackup, MarkStatus, ModuleStatus, SOCKET, Status},
 };
 
-/// A service that runs.
+/// A running service, reached over its admin socket.
 #[derive(Clone, Debug)]
 pub struct RunningService {
     http: reqwest::Client,
 }
 
 impl RunningService {
-    /// The service that has this data folder open; `None` if nobody listens there.
+    /// Connects to the service that has this data folder open. Returns `None` if none is running.
     pub async fn find(data: &Path) -> Result<Option<Self>, CliError> {
         let path = data.join(SOCKET);
         match UnixStream::connect(&path).await {
@@ -47,17 +47,17 @@ impl RunningService {
         Ok(Some(Self { http }))
     }
 
-    /// How it is.
+    /// Returns the state of the service.
     pub async fn status(&self) -> Result<Status, CliError> {
         self.get("status").await
     }
 
-    /// Asks whether the homeserver pushed a mark. The answer may take some seconds.
+    /// Returns whether the homeserver pushed a mark. The answer may take some seconds.
     pub async fn mark_status(&self, mark: &str) -> Result<MarkStatus, CliError> {
         self.get(&format!("pushed/{mark}")).await
     }
 
-    /// Asks what the module reported, if possible after this many reports. The answer may take some
+    /// Returns the module's reports once there are more than `after` of them, or after some
     /// seconds.
     pub async fn module_status(&self, after: u64) -> Result<ModuleStatus, CliError> {
         self.get(&format!("reports/{after}")).await
@@ -76,10 +76,10 @@ impl RunningService {
         answer.json().await.map_err(|error| connection_lost(&error))
     }
 
-    /// Lets it write a backup; each piece is given to `take`.
+    /// Requests a backup and hands each chunk of it to `write`.
     pub async fn backup(
         &self,
-        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+        mut write: impl FnMut(&[u8]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let asked = self.http.post("http://stonechat/v1/backup").send();
         let mut answer = asked.await.map_err(|error| connection_lost(&error))?;
@@ -89,7 +89,7 @@ impl RunningService {
         }
         loop {
             match answer.chunk().await {
-                Ok(Some(chunk)) => take(&chunk)?,
+                Ok(Some(chunk)) => write(&chunk)?,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.explain_break(&error).await),
             }
@@ -117,6 +117,6 @@ fn connection_lost(error: &dyn std::error::Error) -> CliError {
         deeper = reason.source();
     }
     CliError::Check(format!(
-        "the running Stonechat broke off ({words}); look at its log and try again"
+        "the running Stonechat closed the connection ({words}); look at its log and try again"
     ))
 }

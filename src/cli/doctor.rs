@@ -19,15 +19,16 @@ use crate::{
     store::StoreError,
 };
 
-/// One line of the table.
+/// One row of the table.
 struct Row {
     name: &'static str,
     found: Option<CheckResult>,
-    /// Whether it is only recommended.
+    /// Whether the check is only a recommendation.
     advice: bool,
 }
 
-/// What nobody can see from outside of `homeserver.yaml`: wrong unless set, and what to set.
+/// Advice about a setting that cannot be seen from outside `homeserver.yaml`: the problem unless it
+/// is set, and what to set.
 const INVITES_ADVICE: (&str, &str) = (
     "cannot be seen from here: rc_invites in homeserver.yaml. By default Synapse lets each ghost, and \
      the bot, be invited from other servers 5 times and then once in 333 seconds, whoever invites \
@@ -36,12 +37,12 @@ const INVITES_ADVICE: (&str, &str) = (
      all people of the homeserver",
 );
 
-/// The checks so far.
+/// The results of the checks so far.
 #[derive(Default)]
 struct Report(Vec<Row>);
 
 impl Report {
-    /// Notes a check and says whether it passed.
+    /// Adds a check. Returns whether it passed.
     fn add(&mut self, name: &'static str, found: CheckResult) -> bool {
         let passed = found.is_ok();
         self.0.push(Row {
@@ -52,7 +53,7 @@ impl Report {
         passed
     }
 
-    /// Notes a piece of advice about what cannot be checked.
+    /// Adds advice about a setting that cannot be checked.
     fn add_advice(&mut self, name: &'static str, (wrong, remedy): (&str, &str)) {
         self.0.push(Row {
             name,
@@ -61,7 +62,7 @@ impl Report {
         });
     }
 
-    /// Notes checks that others have to pass first.
+    /// Adds checks that are not made because others failed.
     fn skip(&mut self, names: &[&'static str]) {
         self.0.extend(names.iter().map(|name| Row {
             name,
@@ -89,7 +90,7 @@ impl Report {
                     let result = if row.advice { "advice" } else { "FAILED" };
                     (result, format_problem(problem))
                 }
-                None => ("not made", "what is above has to pass first".to_owned()),
+                None => ("not made", "the checks above have to pass first".to_owned()),
             };
             table.add_row([row.name, result, &text]);
         }
@@ -97,10 +98,10 @@ impl Report {
     }
 }
 
-/// A problem in the words of a table, with nothing in it that could control the terminal.
+/// Returns a problem as the text of a cell, without characters that could control the terminal.
 fn format_problem(problem: &Problem) -> String {
     let said = problem.server_message.as_deref().map(Printable::whole);
-    let said = said.map_or_else(String::new, |said| format!("\nit says: {said}"));
+    let said = said.map_or_else(String::new, |said| format!("\nthe homeserver says: {said}"));
     format!(
         "{}{said}\n→ {}",
         Printable::whole(&problem.wrong),
@@ -139,10 +140,7 @@ async fn run_checks(report: &mut Report, config: &Path, environment: Environment
                 setup.config_path.display(),
                 setup.registration_path.display(),
             );
-            report.add(
-                "configuration",
-                Ok(format!("{} and {} fit together", of.0, of.1)),
-            );
+            report.add("configuration", Ok(format!("{} and {} agree", of.0, of.1)));
             setup
         }
         Err(error) => {
@@ -227,8 +225,7 @@ async fn check_homeserver(report: &mut Report, checker: &Checker<'_>, observer: 
     }
 }
 
-/// Whether the homeserver has our module. It is recommended; who asked for it is told if it is not
-/// there.
+/// Checks that the homeserver has our module. Without a token of the module this is only advice.
 async fn check_module(
     report: &mut Report,
     setup: &Setup,
@@ -238,7 +235,7 @@ async fn check_module(
     let found = match (&setup.module_token, observer) {
         (None, _) => Err(Problem::new(
             "there is no module in the homeserver: a ghost is in every new room for some seconds, \
-             and the one of an open handle hears the opening line",
+             and the ghost of an open handle can read the opening line",
             "with the module no ghost enters, and the first message is encrypted for its owner \
              alone; `stonechat registration --with-module` prints what to add",
         )),
@@ -252,8 +249,8 @@ async fn check_module(
     });
 }
 
-/// This side: the Stonechat that runs already, or else a server for as long as the checks take.
-/// What the homeserver pushes meanwhile is taken as ever and waits for the next `run`.
+/// The Stonechat that is running, or a server that runs during the checks. The transactions that
+/// this server accepts wait for the next `run`.
 struct LocalService {
     observer: Observer,
     store: String,
@@ -267,7 +264,7 @@ impl LocalService {
         if let Some(running) = running.map_err(|error| of(error.to_string()))? {
             return Ok(Self {
                 observer: Observer::Running(running),
-                store: "open in the Stonechat that runs".to_owned(),
+                store: "open in the running Stonechat".to_owned(),
                 server: None,
             });
         }
@@ -288,7 +285,7 @@ impl LocalService {
         let store = open_store(setup, environment).map_err(|error| match error {
             CliError::Store(StoreError::InUse { .. }) => Problem::new(
                 error.to_string(),
-                format!("it runs with another configuration: nobody listens on {address}"),
+                format!("it runs with another configuration: nothing listens on {address}"),
             ),
             error => of(error.to_string()),
         })?;
@@ -324,10 +321,8 @@ impl LocalService {
     }
 }
 
-/// What is wrong and what to do, of a message that says both.
+/// Splits a message into what is wrong and what to do.
 fn split_remedy(message: &str) -> Problem {
-    let (wrong, remedy) = message
-        .split_once("; ")
-        .unwrap_or((message, "put it right"));
+    let (wrong, remedy) = message.split_once("; ").unwrap_or((message, "correct it"));
     Problem::new(wrong, remedy)
 }

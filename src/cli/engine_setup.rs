@@ -1,4 +1,4 @@
-//! From the configuration to an engine that is ready to take things in.
+//! Builds an engine from the configuration.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
 /// The bot's display name.
 const BOT_NAME: &str = "Stonechat";
 
-/// Puts the engine together. It takes in transactions from now on; [`Engine::start`] lets it work.
+/// Builds the engine. It accepts transactions at once; [`Engine::start`] makes it process them.
 pub(super) fn build_engine(
     setup: &Setup,
     store: Store,

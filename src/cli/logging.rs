@@ -1,8 +1,8 @@
-//! What is logged goes to standard error.
+//! The log, which goes to standard error.
 //!
-//! Room ids, Matrix IDs and error texts come from people and servers that we do not know. This is
-//! the one place that all of them pass: no value breaks a line, controls a terminal or is endless,
-//! whatever is logged by whom.
+//! Room ids, Matrix IDs and error texts come from people and servers that we do not know. All of
+//! them pass through here, so that no logged value breaks a line, controls a terminal or is
+//! endless.
 
 use std::{
     fmt::{self, Debug},
@@ -30,9 +30,9 @@ use tracing_subscriber::{
 use super::printable::{Printable, SENTENCE_CHARS_MAX, VALUE_CHARS_MAX};
 use crate::config::{Log, LogFormat};
 
-/// What these libraries log names sessions, devices and keys; sled's shows parts of records. What
-/// the encryption library warns of comes to us as an error, and is often only a reason to look
-/// again: that is told where it is decided.
+/// The highest levels of libraries whose logs show secrets: sessions, devices and keys, or parts of
+/// records. The warnings of the encryption library also come to us as errors, which are often only
+/// a reason to try again, and are logged where that is decided.
 const LIBRARY_LEVELS: [(&str, &str); 5] = [
     ("matrix_sdk_common", "error"),
     ("matrix_sdk_crypto", "error"),
@@ -61,11 +61,14 @@ pub fn start(log: &Log) {
     std::panic::set_hook(Box::new(log_panic));
 }
 
-/// Logs a panic by its place. Its words may quote what somebody wrote, raw and over several lines.
+/// Logs the place of a panic. Its message may quote what people wrote, raw and over several lines.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let at = panic.location().map(ToString::to_string);
     tracing::error!(at, "a part of Stonechat has panicked; please report it");
-    tracing::debug!(words = panic.payload_as_str(), "what the panic says");
+    tracing::debug!(
+        message_of_panic = panic.payload_as_str(),
+        "the message of the panic"
+    );
 }
 
 /// Writes every entry to `writer`, as text or as JSON.
@@ -89,7 +92,7 @@ where
     }
 }
 
-/// Shows a value as it may stand in the log.
+/// Returns a value as the log may show it.
 fn display_value(field: &Field, value: &dyn Debug) -> Printable<impl fmt::Display> {
     let chars_max = if field.name() == MESSAGE {
         SENTENCE_CHARS_MAX
@@ -141,7 +144,7 @@ impl Visit for TextVisitor<'_> {
     }
 }
 
-/// The name to show a field by. `None` for what the `log` crate's records say about themselves.
+/// Returns the name to show a field by; `None` for the metadata of the `log` crate.
 fn display_name(field: &Field) -> Option<&'static str> {
     let name = field.name();
     (!name.starts_with("log.")).then(|| name.trim_start_matches("r#"))
@@ -210,8 +213,8 @@ impl Visit for JsonFields<'_> {
     }
 }
 
-/// The libraries below us are held at warnings, and those that know keys at errors. A
-/// `RUST_LOG=debug` does not change that for the latter: one has to name them.
+/// Returns the filter: warnings of libraries, and only errors of those that know keys.
+/// `RUST_LOG=debug` does not change the latter, which have to be named.
 fn filter_directives(asked: Option<&str>, log: &Log) -> String {
     let asked = asked.filter(|asked| !asked.trim().is_empty());
     let mut directives = match asked {

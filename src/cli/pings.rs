@@ -1,6 +1,6 @@
-//! Pings while the service runs: whether the homeserver answers, and whether it reaches us.
+//! Regular pings, which show whether the homeserver answers and whether it reaches us.
 //!
-//! A ping also ends the pause that a homeserver makes when we did not answer.
+//! A ping also ends the pause that the homeserver makes after we did not answer.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -19,7 +19,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-const NO_ANSWER: &str = "it does not answer; look whether it runs";
+const NO_ANSWER: &str = "it does not answer; check that it is running";
 const ANSWERS_WITH_ERRORS: &str =
     "it answers with errors; look at its log, and run `stonechat doctor`";
 const TOKEN_REFUSED: &str = "it refuses as_token; run `stonechat doctor`";
@@ -27,7 +27,7 @@ const NOT_REACHED: &str = "the homeserver does not reach this Stonechat; run `st
 const ANOTHER_REACHED: &str =
     "the homeserver reaches something else at appservice.url; run `stonechat doctor`";
 
-/// What a ping shows of both parts. `None` says nothing about the part.
+/// What a ping shows of both parts; `None` for a part of which it shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PingResult {
     homeserver: Option<Result<(), &'static str>>,
@@ -59,7 +59,7 @@ impl PingResult {
     }
 }
 
-/// What a ping that failed says.
+/// Returns what a failed ping shows.
 fn classify_error(error: &MatrixError) -> PingResult {
     match error.errcode() {
         Some(
@@ -70,7 +70,7 @@ fn classify_error(error: &MatrixError) -> PingResult {
             | "M_FORBIDDEN",
         ) => PingResult::transactions_failed(NOT_REACHED),
         Some("M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => PingResult::homeserver_failed(TOKEN_REFUSED),
-        // It answers, and says nothing about the way back.
+        // The homeserver answers, and says nothing about the way back.
         Some("M_LIMIT_EXCEEDED" | "M_UNRECOGNIZED") => PingResult {
             homeserver: Some(Ok(())),
             transactions: None,
@@ -85,7 +85,7 @@ async fn ping_once(checker: &Checker<'_>, observer: &Observer, time_limit: Durat
         Ok(Ok(true)) => PingResult::WELL,
         Ok(Ok(false)) => PingResult::transactions_failed(ANOTHER_REACHED),
         Ok(Err(error)) => classify_error(&error),
-        // It may be waiting for us: then it answers other requests.
+        // The homeserver may be waiting for us. Then it answers other requests.
         Err(_) => match timeout(time_limit, checker.check_token()).await {
             Ok(Ok(_)) => PingResult::transactions_failed(NOT_REACHED),
             _ => PingResult::homeserver_failed(NO_ANSWER),
@@ -93,8 +93,8 @@ async fn ping_once(checker: &Checker<'_>, observer: &Observer, time_limit: Durat
     }
 }
 
-/// Pings for as long as it is polled, and reports to `health`. One failure may be a hiccup; the
-/// second in a row counts.
+/// Pings until it is dropped, and reports to `health`. One failure may be a hiccup; the second in a
+/// row counts.
 pub(super) async fn ping_forever(
     checker: &Checker<'_>,
     observer: &Observer,

@@ -1,4 +1,4 @@
-//! Text from outside, made fit for a log or a terminal.
+//! Text from outside, made safe for a log or a terminal.
 
 use std::fmt::{self, Write};
 
@@ -7,8 +7,8 @@ pub(super) const VALUE_CHARS_MAX: usize = 255;
 /// Maximum length of a sentence of our own in the log, in characters. It may quote a value or two.
 pub(super) const SENTENCE_CHARS_MAX: usize = 2048;
 
-/// Shows a text with everything escaped that is not to be seen as what it is: characters that
-/// control a terminal, begin a line, or change the direction of what follows.
+/// A text that is shown with misleading characters escaped: those that control a terminal, begin a
+/// line, or change the direction of the text after them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Printable<T> {
     text: T,
@@ -16,12 +16,12 @@ pub(super) struct Printable<T> {
 }
 
 impl<T: fmt::Display> Printable<T> {
-    /// The whole text.
+    /// Returns the whole text.
     pub(super) fn whole(text: T) -> Self {
         Self::cut(text, usize::MAX)
     }
 
-    /// The first `chars_max` characters, and an ellipsis where there are more.
+    /// Returns the first `chars_max` characters, and an ellipsis where there are more.
     pub(super) fn cut(text: T, chars_max: usize) -> Self {
         Self { text, chars_max }
     }
@@ -49,7 +49,7 @@ impl Write for Escaper<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             if self.left == 0 {
-                // The rest is still written by the one who formats, and dropped here.
+                // The formatter still writes the rest, which is dropped here.
                 if !std::mem::replace(&mut self.cut, true) {
                     self.out.write_char('…')?;
                 }

@@ -1,4 +1,4 @@
-//! Where the engine is put between the server and the homeserver.
+//! The service: a store, and an engine once the homeserver is found.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,11 +18,11 @@ use crate::{
     store::{Store, StoreFailure},
 };
 
-/// How long a transaction waits for the engine. The homeserver gives up after a minute, and sends
-/// it again.
+/// How long a transaction waits for the engine. The homeserver gives up after a minute and sends it
+/// again.
 const ENGINE_WAIT: Duration = Duration::from_secs(45);
 
-/// Stonechat itself, without the server in front of it.
+/// Stonechat without the servers in front of it.
 pub struct Service {
     setup: Setup,
     store: Store,
@@ -32,7 +32,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service on this store, without a homeserver yet.
+    /// Opens a service on a store, without a homeserver yet.
     pub fn open(setup: Setup, store: Store) -> Result<Self, CliError> {
         let stores = GhostStores::open(&store).map_err(|error| engine_error(&error))?;
         Ok(Self {
@@ -44,12 +44,12 @@ impl Service {
         })
     }
 
-    /// The failure of the store, for those who have to act on it.
+    /// Returns the failure of the store, for those who have to act on it.
     pub fn failure(&self) -> StoreFailure {
         self.store.failure()
     }
 
-    /// What the admin's commands work on.
+    /// Returns the parts that the admin's commands work on.
     pub fn admin(&self, health: Health, self_test: SelfTest) -> Admin {
         Admin {
             store: self.store.clone(),
@@ -60,30 +60,30 @@ impl Service {
         }
     }
 
-    /// Becomes true when everything is done that has to be before the service works: what follows
-    /// from a restore, and the bot.
+    /// Becomes `true` once the engine has started: the work after a restore is done, and the bot is
+    /// ready.
     pub fn started(&self) -> watch::Receiver<bool> {
         self.started.subscribe()
     }
 
-    /// What the server hands things to.
+    /// Returns the application service behind the server, which waits for the engine.
     pub fn appservice(&self) -> Arc<dyn Appservice> {
         Arc::new(DeferredAppservice(self.engine.subscribe()))
     }
 
-    /// Takes in what comes and does nothing about it, for a Stonechat that only looks around: it
-    /// is written down for the next `run`.
+    /// Accepts transactions without processing them, for `doctor`: they wait in the store for the
+    /// next `run`.
     pub async fn accept_only(&self, homeserver: Homeserver) -> Result<(), CliError> {
         let stores = self.stores.clone();
         let engine =
             engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
-        // Stopped before it has started, so that nothing begins when something comes.
+        // Stopped before it has started, so that no transaction makes it work.
         engine.stop().await.map_err(|error| engine_error(&error))?;
         self.engine.send_replace(Some(engine));
         Ok(())
     }
 
-    /// Ends what [`Service::accept_only`] began.
+    /// Stops after [`Service::accept_only`].
     pub async fn close(self) -> Result<(), CliError> {
         let engine = self.engine.borrow().clone();
         if let Some(engine) = engine {
@@ -92,8 +92,8 @@ impl Service {
         Ok(self.store.shut_down().await?)
     }
 
-    /// Deals with what comes in, until asked to end. Returns when nothing is under way that a
-    /// crash would not bring back, and all of the store is durable.
+    /// Processes transactions until asked to stop. Returns once all work under way can be resumed
+    /// from the store, and the store is durable.
     pub async fn run(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
         let stores = self.stores.clone();
         let engine =
@@ -109,7 +109,7 @@ impl Service {
                     break;
                 }
                 Some(Err(error)) if error.is_transient() => {
-                    tracing::warn!(%error, "it cannot begin yet");
+                    tracing::warn!(%error, "the engine cannot start yet");
                     if shutdown
                         .or(tokio::time::sleep(retry_pause(tries)))
                         .await
@@ -131,8 +131,8 @@ fn engine_error(error: &impl ToString) -> CliError {
     CliError::Engine(error.to_string())
 }
 
-/// The engine as soon as there is one. What the homeserver pushes in the moment before that waits
-/// with its answer, and is not lost: unanswered is not acknowledged.
+/// The engine, once there is one. A transaction that comes before waits for it, and is not lost:
+/// until it is answered, it is not acknowledged.
 struct DeferredAppservice(watch::Receiver<Option<Engine>>);
 
 impl DeferredAppservice {
@@ -155,7 +155,7 @@ impl Appservice for DeferredAppservice {
         txn_id: &str,
         body: Transaction,
     ) -> Result<(), AppserviceError> {
-        // Nothing but what was for the checks: there is nothing to lose.
+        // Without an event or a to-device message there is nothing to lose.
         if body.events.is_empty() && body.to_device.is_empty() && self.engine_if_ready().is_none() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! What the homeserver says when we ask it.
+//! Checks that only ask the homeserver.
 
 use rand::distr::{Alphanumeric, SampleString};
 use ruma::api::client::{
@@ -6,13 +6,13 @@ use ruma::api::client::{
     room::create_room,
 };
 
-use super::{CheckResult, Checker, LOWEST_SYNAPSE, Problem};
+use super::{CheckResult, Checker, OLDEST_SYNAPSE, Problem};
 use crate::{
     config::{CHECK_LOCALPART, GHOST_PREFIX, Setup},
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
 };
 
-/// Reaches the homeserver.
+/// Connects to the homeserver.
 pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
     let wanted = &setup.config.homeserver;
     let options = HomeserverOptions {
@@ -37,7 +37,7 @@ pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
 }
 
 impl Checker<'_> {
-    /// Whether the homeserver knows our token and our namespace.
+    /// Checks that the homeserver knows our token and our namespace.
     pub async fn check_token(&self) -> CheckResult {
         let registration = self.setup.registration_path.display();
         let add = format!(
@@ -79,10 +79,10 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether we can make devices without a login and act as them (MSC4190, MSC4326).
+    /// Checks that we can create devices without a login and act as them (MSC4190, MSC4326).
     pub async fn check_device(&self) -> CheckResult {
         let newer =
-            format!("update the homeserver: Synapse {LOWEST_SYNAPSE} is the lowest that is tested");
+            format!("update the homeserver: Synapse {OLDEST_SYNAPSE} is the oldest tested version");
         let name = "Stonechat's self-test";
         if let Err(error) = self
             .homeserver
@@ -97,7 +97,7 @@ impl Checker<'_> {
             .await
         {
             Ok((_, Some(device))) if device == self.device => {
-                Ok("a device can be made and acted as".to_owned())
+                Ok("we can create a device and act as it".to_owned())
             }
             Ok(_) => Err(Problem::new(
                 "the homeserver ignores the device we act as",
@@ -107,8 +107,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether people can register names that look like ours. The namespace is not exclusive, so
-    /// nothing but the homeserver's own rules keeps them from it.
+    /// Checks that people cannot register names like ours. The namespace is not exclusive, so only
+    /// the homeserver's own rules prevent it.
     pub async fn check_namespace(&self) -> CheckResult {
         let random = Alphanumeric
             .sample_string(&mut rand::rng(), 12)
@@ -123,24 +123,25 @@ impl Checker<'_> {
         };
         let ask = get_username_availability::v3::Request::new(name.clone());
         match self.homeserver.send_unauthenticated(ask).await {
-            // With `inhibit_user_in_use_error` Synapse says this of every name, so look further.
+            // With `inhibit_user_in_use_error` Synapse says this of every name, so ask further.
             Ok(_) => {}
             Err(MatrixError::Refused { errcode, .. }) => {
                 return match errcode.as_deref() {
                     Some("M_EXCLUSIVE" | "M_INVALID_USERNAME") => {
                         Ok(format!("people cannot register {GHOST_PREFIX}… names"))
                     }
-                    Some("M_FORBIDDEN") => Ok("nobody can register by themselves here".to_owned()),
+                    Some("M_FORBIDDEN") => {
+                        Ok("people cannot register by themselves here".to_owned())
+                    }
                     Some("M_UNRECOGNIZED") => Ok(format!(
-                        "registration is not the homeserver's business here; whatever does it has \
-                         to refuse {GHOST_PREFIX}… names"
+                        "another service registers users here; it has to refuse {GHOST_PREFIX}… names"
                     )),
                     _ => Err(open()),
                 };
             }
             Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
         }
-        // The first step of a registration, which makes no user: it tells what would be asked next.
+        // The first step of a registration creates no user: it returns what would be asked next.
         let mut first = register::v3::Request::new();
         first.username = Some(name);
         match self.homeserver.send_unauthenticated(first).await {
@@ -158,8 +159,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether rooms are encrypted from their first moment. It is only recommended: a ghost turns
-    /// encryption on, but what was written before stays in clear.
+    /// Checks that rooms are encrypted from their first moment. This is only recommended: a ghost
+    /// turns encryption on, but messages from before stay in clear.
     pub async fn check_encryption_by_default(&self) -> CheckResult {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
@@ -184,7 +185,7 @@ impl Checker<'_> {
             Ok("rooms with invites are encrypted from their first moment".to_owned())
         } else {
             Err(Problem::new(
-                "rooms are encrypted only when the client that makes them asks for it",
+                "rooms are encrypted only if the client that creates them asks for it",
                 "recommended in homeserver.yaml: \
                  encryption_enabled_by_default_for_room_type: invite",
             ))

@@ -1,5 +1,5 @@
-//! What Stonechat needs of its homeserver, looked at from both sides. `run` makes these checks when
-//! it starts, `doctor` makes them and some more.
+//! Checks of what Stonechat needs from its homeserver. `run` makes them when it starts; `doctor`
+//! makes these and some more.
 
 mod delivery;
 mod homeserver;
@@ -17,8 +17,8 @@ use crate::{
     matrix::{Homeserver, MatrixError},
 };
 
-/// The lowest version of Synapse that the tests run against.
-pub const LOWEST_SYNAPSE: &str = "1.163";
+/// The oldest version of Synapse that the tests run against.
+pub const OLDEST_SYNAPSE: &str = "1.163";
 
 /// A check that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +27,14 @@ pub struct Problem {
     pub wrong: String,
     /// What to change.
     pub remedy: String,
-    /// What the homeserver said in its own words, for a person who asks. It is not logged.
+    /// The homeserver's own message. Shown to the admin and not logged.
     pub server_message: Option<String>,
-    /// Whether it may pass by itself: `run` waits then.
+    /// Whether the problem may pass by itself, so that `run` waits.
     pub is_transient: bool,
 }
 
 impl Problem {
-    /// What waiting does not help.
+    /// Returns a problem that does not pass by itself.
     pub fn new(wrong: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             wrong: wrong.into(),
@@ -44,15 +44,15 @@ impl Problem {
         }
     }
 
-    /// Adds what the homeserver said in its own words.
-    fn with_server_message(mut self, said: &str) -> Self {
-        self.server_message = Some(said.to_owned());
+    /// Adds the homeserver's own message.
+    fn with_server_message(mut self, message: &str) -> Self {
+        self.server_message = Some(message.to_owned());
         self
     }
 
-    /// Of an error that has no better explanation.
+    /// Returns the problem of an error that has no better explanation.
     fn from_error(error: &MatrixError, remedy: impl Into<String>) -> Self {
-        // The reason of the reason says most: "Connection refused" and not only "no answer".
+        // The innermost reason says most: "Connection refused" and not only "no answer".
         let mut wrong = error.to_string();
         let mut deeper = error.source();
         while let Some(reason) = deeper {
@@ -76,28 +76,28 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// What was found, or what is wrong.
+/// What a check found, or what is wrong.
 pub type CheckResult = Result<String, Problem>;
 
-/// The homeserver and the user that the checks act as: one of our own, and never the bot, whose
-/// devices and rooms are the engine's business.
+/// The homeserver, and the user that the checks act as: never the bot, whose devices and rooms
+/// belong to the engine.
 pub struct Checker<'a> {
     setup: &'a Setup,
     homeserver: Homeserver,
     user: OwnedUserId,
     device: OwnedDeviceId,
-    /// What every patience is divided by: tests cannot wait.
+    /// What every timeout is divided by, for tests.
     speedup: u32,
 }
 
 impl<'a> Checker<'a> {
-    /// Reaches the homeserver.
+    /// Connects to the homeserver.
     pub async fn connect(setup: &'a Setup) -> Result<Self, Problem> {
         let homeserver = homeserver::connect(setup).await?;
         let server = &setup.config.homeserver.server_name;
         let user = UserId::parse(format!("@{CHECK_LOCALPART}:{server}"))
             .map_err(|error| Problem::new(error.to_string(), "correct homeserver.server_name"))?;
-        // A fresh one for each time: two who check at once must not take away each other's.
+        // A new device each time: two processes that check at once must not delete each other's.
         let device = format!("CHECK{:08X}", rand::random::<u32>()).into();
         Ok(Self {
             setup,
@@ -108,13 +108,13 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// The homeserver, for whoever goes on with it.
+    /// Returns the homeserver.
     pub fn homeserver(&self) -> Homeserver {
         self.homeserver.clone()
     }
 
-    /// Puts away what the checks have made. Best effort: what stays is a device of a user that
-    /// nobody talks to.
+    /// Deletes the device of the checks. If that fails, a device is left of a user that nobody
+    /// talks to.
     pub async fn clean_up(&self) {
         let removed = self
             .homeserver
@@ -126,7 +126,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// How long to wait before the `n`th try again.
+/// Returns how long to wait before the `n`th retry.
 pub fn retry_pause(n: u32) -> Duration {
     Duration::from_secs(1 << n.min(5))
 }

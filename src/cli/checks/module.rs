@@ -1,4 +1,4 @@
-//! Whether the homeserver calls our module.
+//! Checks that the homeserver calls our module.
 
 use std::time::Duration;
 
@@ -7,17 +7,14 @@ use ruma::api::client::room::create_room;
 use super::{CheckResult, Checker, Observer, Problem};
 use crate::matrix::Actor;
 
-/// How long the module may take to report itself when it has been called.
+/// How long the module may take to report itself after it was called.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(6);
 
 impl Checker<'_> {
-    /// Whether the module is loaded and can reach us. It reports itself when it is called for a
-    /// room that our user makes.
+    /// Checks that the module is loaded and reaches us. The module reports itself when it is called
+    /// for a room that our user creates.
     pub async fn check_module(&self, observer: &Observer) -> CheckResult {
-        let before = match observer.wait_for_report(0, Duration::ZERO).await {
-            Ok(seen) => seen.reports,
-            Err(problem) => return Err(problem),
-        };
+        let before = observer.wait_for_report(0, Duration::ZERO).await?.reports;
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());
@@ -37,7 +34,7 @@ impl Checker<'_> {
             )),
             Some(report) if seen.reports > before => Err(Problem::new(
                 format!(
-                    "the module is of version {}, Stonechat of version {ours}",
+                    "the module has version {}, Stonechat has version {ours}",
                     report.version
                 ),
                 "install the module that belongs to this Stonechat, and restart the homeserver",
@@ -46,7 +43,7 @@ impl Checker<'_> {
                 "the homeserver does not call the module, or the module does not reach us",
                 "install the module into Synapse's Python environment, add what `stonechat \
                  registration --with-module` prints to homeserver.yaml, and restart the homeserver; \
-                 if that is done, its log tells why",
+                 if that is done, its log says why",
             )),
         }
     }

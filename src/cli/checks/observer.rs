@@ -1,4 +1,4 @@
-//! Who sees what the homeserver pushes: this process, or the Stonechat that runs already.
+//! The process that receives the homeserver's pushes: this one, or a Stonechat that is running.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use crate::{
     server::{self, SelfTest},
 };
 
-/// Sees what the homeserver pushes.
+/// Receives what the homeserver pushes.
 #[derive(Clone)]
 pub enum Observer {
     /// The server of this process.
     Local(SelfTest),
-    /// The Stonechat that has the data folder open. It is asked on its admin socket: whatever
-    /// listens on the port of a Stonechat that is down must not be shown a token.
+    /// The Stonechat that has the data folder open. It is asked on its admin socket: if it is down,
+    /// another program may listen on its port, which must not be shown a token.
     Running(RunningService),
 }
 
 impl Observer {
-    /// Whether a mark comes, and how many transactions have come so far.
+    /// Waits for a mark. Returns whether it came, and how many transactions have come so far.
     pub async fn wait_for_mark(
         &self,
         mark: &str,
-        at_most: Duration,
+        timeout: Duration,
     ) -> Result<(bool, u64), Problem> {
         match self {
             Self::Local(test) => {
-                let seen = test.wait_for_mark(mark, at_most).await;
+                let seen = test.wait_for_mark(mark, timeout).await;
                 Ok((seen, test.transaction_count()))
             }
             Self::Running(running) => {
-                let until = Instant::now() + at_most;
+                let until = Instant::now() + timeout;
                 loop {
                     let pushed = running
                         .mark_status(mark)
@@ -47,17 +47,16 @@ impl Observer {
         }
     }
 
-    /// What the module in the homeserver has reported, as soon as there were more than `after`
-    /// reports, or else after some seconds.
+    /// Returns the module's reports once there are more than `after` of them, or after the timeout.
     pub async fn wait_for_report(
         &self,
         after: u64,
-        at_most: Duration,
+        timeout: Duration,
     ) -> Result<server::ModuleStatus, Problem> {
         match self {
-            Self::Local(test) => Ok(test.module().wait_for_report(after, at_most).await),
+            Self::Local(test) => Ok(test.module().wait_for_report(after, timeout).await),
             Self::Running(running) => {
-                let until = Instant::now() + at_most;
+                let until = Instant::now() + timeout;
                 loop {
                     let seen = running
                         .module_status(after)
@@ -74,7 +73,7 @@ impl Observer {
 
 fn cannot_ask(error: &CliError) -> Problem {
     Problem::new(
-        format!("the Stonechat that runs cannot be asked: {error}"),
+        format!("the running Stonechat cannot be asked: {error}"),
         "restart it if it is of another version, and try again",
     )
 }

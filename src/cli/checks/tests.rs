@@ -344,7 +344,7 @@ async fn a_homeserver_that_ignores_devices_is_too_old() {
     ] {
         let both = Both::new(wrong(name, status, body)).await;
         let problem = both.checker().await.check_device().await.unwrap_err();
-        assert!(problem.remedy.contains(LOWEST_SYNAPSE), "{name}: {problem}");
+        assert!(problem.remedy.contains(OLDEST_SYNAPSE), "{name}: {problem}");
     }
 }
 
