@@ -221,7 +221,7 @@ impl Asked {
             token: Token::new(&SecretString::from("hs_0123456789abcdef0123456789abcdef")),
             module_token: Some(Token::new(&SecretString::from(TOKEN))),
             lookups_per_second: NonZeroU32::MIN,
-            max_handle: 15,
+            handle_chars_max: 15,
             server_name: server_name!("example.org").to_owned(),
             self_test: SelfTest::default(),
             health: Health::default(),

@@ -290,7 +290,7 @@ pub fn server_options(setup: &Setup, self_test: SelfTest, health: Health) -> ser
         module_token: setup.module_token.as_ref().map(Token::new),
         lookups_per_second: NonZeroU32::new(setup.config.limits.lookups_per_second)
             .unwrap_or(NonZeroU32::MIN),
-        max_handle: setup.config.handles.max_length,
+        handle_chars_max: setup.config.handles.max_length,
         server_name: setup.config.homeserver.server_name.clone(),
         self_test,
         health,

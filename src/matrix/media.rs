@@ -1,4 +1,4 @@
-//! Media: fetched from, and given to, the homeserver as they are.
+//! Media, downloaded from and uploaded to the homeserver unchanged.
 
 use ruma::{
     MxcUri, OwnedMxcUri,
@@ -7,11 +7,11 @@ use ruma::{
 
 use super::{Actor, Homeserver, MatrixError};
 
-/// The largest file that is fetched, in bytes.
+/// Maximum size of a file that is downloaded, in bytes.
 pub const MEDIA_BYTES_MAX: usize = 100 << 20;
 
 impl Homeserver {
-    /// The bytes of a file.
+    /// Downloads a file.
     pub async fn download_media(
         &self,
         who: Actor<'_>,
@@ -26,7 +26,7 @@ impl Homeserver {
         Ok(answer.file)
     }
 
-    /// Gives a file to the homeserver, without a name and of no particular type.
+    /// Uploads a file, without a name and of no particular type.
     pub async fn upload_media(
         &self,
         who: Actor<'_>,

@@ -1,8 +1,8 @@
-//! A ghost's own `/sync`: the truth where transactions are only a hint.
+//! A ghost's own `/sync`, which is reliable where transactions are only a hint.
 //!
-//! An answer can be as large as strangers make it, so it is read as it arrives and handed on in
-//! pages of whole rooms. What exceeds a bound is set aside (see [`super::bounds`]), and the page goes
-//! on: nothing that strangers put into rooms and messages makes a sync unreadable.
+//! Strangers can make an answer as large as they like, so it is read as it arrives and handed on in
+//! pages of whole rooms. An item that exceeds a bound is set aside (see [`super::bounds`]), and the page
+//! continues: no content of rooms and messages makes a sync unreadable.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,9 +29,9 @@ const PAGE_BYTES: usize = 2 << 20;
 /// history is read instead.
 const ROOM_BYTES: usize = 4 << 20;
 /// Maximum size of the to-device messages of a sync, in bytes: the 100 that Synapse sends at a time,
-/// each as large as may be.
+/// each of the maximum size.
 const TO_DEVICE_BYTES: usize = 100 * ITEM_MAX;
-/// Maximum number of users whose devices changed that are told apart.
+/// Maximum number of users whose devices changed.
 const CHANGED_MAX: usize = 20_000;
 /// Maximum size of a sync that is read as a whole, in bytes.
 const WHOLE_MAX: usize = 32 << 20;
@@ -40,12 +40,12 @@ const TOKEN_MAX: usize = 4 << 10;
 /// What a room or an event costs in memory besides its text, in bytes.
 const OVERHEAD: usize = 64;
 
-/// What a `/sync` returned, or some of its rooms.
+/// The answer to a `/sync`, or some of its rooms.
 #[derive(Debug, Default)]
 pub struct SyncPage {
     /// To-device messages, 100 at most; more may be waiting. All of them come with the last page.
     pub to_device: Vec<Box<RawValue>>,
-    /// How many to-device messages there were, those that were set aside among them.
+    /// How many to-device messages there were, including those that were set aside.
     pub to_device_count: usize,
     /// How many one-time keys the homeserver holds for this device, with an explicit 0 for none.
     pub otk_counts: BTreeMap<OneTimeKeyAlgorithm, UInt>,
@@ -60,9 +60,9 @@ pub struct SyncPage {
     pub invited: BTreeMap<OwnedRoomId, Vec<Box<RawValue>>>,
     /// Rooms the user has left, with what happened before.
     pub left: BTreeMap<OwnedRoomId, JoinedRoom>,
-    /// The token for the next sync; on the last page only. Asking with it deletes what came up to
-    /// here from the homeserver's inbox of this device, so it is stored after, or together with, what
-    /// came.
+    /// The token for the next sync; on the last page only. A sync with this token deletes the messages up
+    /// to here from the homeserver's inbox of the device, so the token is stored after them or together
+    /// with them.
     pub next_batch: Option<String>,
 }
 
@@ -71,14 +71,14 @@ pub struct SyncPage {
 pub struct JoinedRoom {
     /// The newest events, in order.
     pub timeline: Vec<Box<RawValue>>,
-    /// Whether there are more between the last sync and [`JoinedRoom::prev_batch`].
+    /// Whether there are more events between the last sync and [`JoinedRoom::prev_batch`].
     pub limited: bool,
-    /// The token from which `/messages` reads back into the gap; where there is none, it reads back
-    /// from the room's newest event.
+    /// The token from which `/messages` reads back into the gap. Without one, it reads back from the
+    /// room's newest event.
     pub prev_batch: Option<String>,
 }
 
-/// What a selector of [`SELECTORS`] finds.
+/// What a selector of [`SELECTORS`] matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
     NextBatch,
@@ -92,7 +92,7 @@ enum Item {
     Stripped,
 }
 
-/// Under which heading a room stands.
+/// The section of `rooms` that a room is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RoomSection {
     Join,
@@ -158,8 +158,8 @@ const fn select(path: &'static [Step], limit: usize) -> Selector {
 }
 
 impl Homeserver {
-    /// Syncs one of our users on its device. `filter` is the JSON of a filter; `timeout` how long
-    /// the homeserver may wait for something to happen.
+    /// Syncs one of our users on its device. `filter` is the JSON of a filter; `timeout` is how long the
+    /// homeserver may wait for news.
     ///
     /// Implements `GET /_matrix/client/v3/sync` of the
     /// [client-server API](https://spec.matrix.org/v1.19/client-server-api/#syncing).
@@ -220,7 +220,7 @@ impl SyncStream {
         Ok(Some(page))
     }
 
-    /// Returns all of it as one page.
+    /// Returns the whole answer as one page.
     ///
     /// # Errors
     ///
@@ -311,7 +311,7 @@ impl SyncReader {
         self.stream.feed(bytes, &mut |found| partial.add(found));
     }
 
-    /// Returns the rooms that have been read once they are enough for a page.
+    /// Returns a page of rooms, once enough have been read.
     pub fn take_page(&mut self) -> Option<SyncPage> {
         if self.partial.page_bytes < PAGE_BYTES {
             return None;
@@ -320,12 +320,12 @@ impl SyncReader {
         Some(std::mem::take(&mut self.partial.page))
     }
 
-    /// Returns what was set aside since this was asked last.
+    /// Returns the items that were set aside since the last call.
     pub fn take_dead_letters(&mut self) -> Vec<DeadLetter> {
         std::mem::take(&mut self.partial.dead_letters)
     }
 
-    /// Ends the answer and returns the last page, and what was set aside at its end.
+    /// Ends the answer. Returns the last page, and the items that were set aside at its end.
     pub fn finish(mut self) -> Result<(SyncPage, Vec<DeadLetter>), MatrixError> {
         let partial = &mut self.partial;
         self.stream
@@ -485,8 +485,8 @@ impl OpenRoom {
         }
     }
 
-    /// Keeps who sent a membership event that is too large: were the invite itself left out, a forged
-    /// one before it would be taken for it.
+    /// Adds a membership event that is too large without its content. If the invite itself were left
+    /// out, a forged event before it would be taken for the invite.
     fn add_large_stripped(&mut self, head: &Head) {
         if head.get("type") == Some("m.room.member") {
             let stub = json!({
@@ -499,8 +499,8 @@ impl OpenRoom {
         }
     }
 
-    /// Keeps an event if it is used. With as many as may be, the last one makes room: the invite
-    /// comes last, and each event is looked at once, however many there are.
+    /// Adds an event if it is used. Above the maximum the event replaces the last one: the invite itself
+    /// comes last, and each event is parsed only once.
     fn add_stripped(&mut self, json: &str) {
         if !is_used_in_invite(json) {
             return;

@@ -72,7 +72,7 @@ async fn homeserver(answers: Vec<(&'static str, u16, String)>) -> (Homeserver, A
     tokio::spawn(async move { axum::serve(listener, app).await });
     let options = HomeserverOptions {
         request_timeout: Duration::from_millis(500),
-        max_answer: 1024,
+        answer_bytes_max: 1024,
         ..Default::default()
     };
     let url = format!("http://{address}/base").parse().unwrap();

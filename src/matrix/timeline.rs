@@ -19,25 +19,25 @@ use super::{
     },
 };
 
-/// A stretch of a room's history, in the order it was asked for.
+/// A page of a room's history, in the requested order.
 #[derive(Debug)]
 pub struct Page {
     /// The events, as they came.
     pub events: Vec<Box<RawValue>>,
-    /// The token where this stretch begins.
+    /// The token where this page begins.
     pub start: String,
-    /// The token where the next one begins; `None` at the end of history.
+    /// The token where the next page begins; `None` at the end of history.
     pub end: Option<String>,
 }
 
-/// An event and what surrounds it.
+/// An event and the events around it.
 #[derive(Debug)]
 pub struct Context {
     /// The event itself, if `who` may see it.
     pub event: Option<Box<RawValue>>,
-    /// What came before, the nearest first.
+    /// The events before it, the nearest first.
     pub before: Vec<Box<RawValue>>,
-    /// What came after, in order.
+    /// The events after it, in order.
     pub after: Vec<Box<RawValue>>,
     /// The token from which to read further back.
     pub start: Option<String>,
@@ -45,8 +45,8 @@ pub struct Context {
     pub end: Option<String>,
 }
 
-/// Maximum size of a stretch of history that is kept in memory, in bytes: the 100 events that are asked
-/// for at most, each as large as may be.
+/// Maximum size of a page of history, in bytes: at most 100 events are requested, each of the
+/// maximum size.
 const HISTORY_BYTES: usize = 100 * ITEM_MAX;
 /// Maximum length of a token, in bytes of JSON.
 const TOKEN_MAX: usize = 4 << 10;
@@ -89,7 +89,7 @@ static CONTEXT: [Selector; 5] = [
     },
 ];
 
-/// What of a room's history is being read: lists of events, and tokens.
+/// The lists of events and the tokens of an answer that is being read, by selector.
 #[derive(Debug, Default)]
 struct HistoryReader {
     lists: [Vec<Box<RawValue>>; 5],
@@ -133,9 +133,9 @@ impl HistoryReader {
 }
 
 impl Homeserver {
-    /// Returns a stretch of history from a token on; from the end that `direction` starts at without
-    /// one. An event that is too large is left out, and a stretch that is too large is asked for
-    /// again in smaller ones.
+    /// Returns a page of history from a token on, or from the end where `direction` starts. An
+    /// event that is too large is left out. If a page is too large, a smaller one is requested
+    /// instead.
     ///
     /// Implements `GET /_matrix/client/v3/rooms/{roomId}/messages` of the
     /// [client-server API](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages).
@@ -229,7 +229,7 @@ impl Homeserver {
         })
     }
 
-    /// One event; `None` when there is none that `who` may see.
+    /// Returns one event; `None` if `who` may not see it or it does not exist.
     pub async fn event(
         &self,
         who: Actor<'_>,
@@ -246,7 +246,7 @@ impl Homeserver {
 
     /// Sends a message event.
     ///
-    /// The transaction id has to be unique over all our users: the homeserver answers the second
+    /// The transaction id has to be unique among all our users: the homeserver answers the second
     /// use of one in a room with the first event's id and sends nothing.
     pub async fn send_message(
         &self,
@@ -265,7 +265,7 @@ impl Homeserver {
         self.send(who, request).await.map(|answer| answer.event_id)
     }
 
-    /// Takes an event back.
+    /// Redacts an event.
     pub async fn redact(
         &self,
         who: Actor<'_>,

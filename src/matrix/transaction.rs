@@ -1,12 +1,12 @@
-//! What the homeserver pushes: `PUT /_matrix/app/v1/transactions/{txnId}`.
+//! The transactions that the homeserver pushes: `PUT /_matrix/app/v1/transactions/{txnId}`.
 //!
-//! A transaction that is not acknowledged is sent again, unchanged, until it is, and everything
-//! behind it waits. So nothing that a stranger can put into one may make it unreadable: a
-//! [`TransactionReader`] reads the body as it arrives, whatever its size, takes each item as it is or
-//! sets it aside as a [`DeadLetter`], and only a body that is not JSON at all is an error.
+//! The homeserver sends a transaction again, unchanged, until it is acknowledged, and nothing else
+//! before. So no content from strangers may make one unreadable. A [`TransactionReader`] reads a
+//! body of any size as it arrives, and accepts each item or sets it aside as a [`DeadLetter`]. Only
+//! a body that is not JSON is an error.
 //!
-//! To-device messages, key counts and device lists exist under the names of open proposals (MSC3202,
-//! MSC4203) and under the names they will have; both are read.
+//! To-device messages, key counts and device lists exist under the names of open proposals
+//! (MSC3202, MSC4203) and under the names they will have; both are read.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,8 @@ use super::{
 /// How many bytes of events are read before a part of the transaction is handed on.
 const PART_BYTES: usize = 2 << 20;
 /// Maximum size of the to-device messages that one transaction brings, in bytes. They are kept to
-/// the end of the body, since a room key may come before the invite that it belongs to. Synapse sends
-/// at most 100 messages at a time, and the homeserver keeps each for the ghost's next sync.
+/// the end of the body, since a room key may come before the invite that it belongs to. Synapse
+/// sends at most 100 messages at a time, and the homeserver keeps each for the ghost's next sync.
 pub(super) const TO_DEVICE_BYTES: usize = 8 << 20;
 /// What an item costs in memory besides its text, in bytes.
 const OVERHEAD: usize = 64;
@@ -33,8 +33,7 @@ const OVERHEAD: usize = 64;
 const LISTED_MAX: usize = 20_000;
 /// Maximum size of one key count, or of one list of key types, in bytes.
 const COUNT_MAX: usize = 4 << 10;
-/// Maximum number of dead letters of one transaction that are told apart; the others are only counted
-/// as dropped.
+/// Maximum number of dead letters of one transaction; further ones are only counted as dropped.
 const DEAD_LETTERS_MAX: usize = 1000;
 
 /// Key counts: user, device, algorithm, number.
@@ -44,7 +43,7 @@ pub type OtkCounts =
 /// Unused fallback keys: user, device, algorithms.
 pub type FallbackTypes = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Vec<OneTimeKeyAlgorithm>>>;
 
-/// What a transaction carries, or a part of it: a large one is handed on in parts.
+/// The content of a transaction, or of a part of a large one.
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// Room events, in order. Each has at most [`ITEM_MAX`] bytes.
@@ -64,30 +63,30 @@ pub struct Transaction {
     /// Synapse also lists a user's cross-signing keys as if they were devices, so look up the
     /// device you know and ignore the rest.
     pub otk_counts: OtkCounts,
-    /// For which algorithms it holds a fallback key that nobody has used.
+    /// The algorithms for which the homeserver holds an unused fallback key.
     pub fallback_types: FallbackTypes,
     /// Something may have been lost between this transaction and the one before.
     pub after_gap: bool,
     /// Whether this is not the last part of the transaction.
     pub more: bool,
-    /// What was set aside.
+    /// The items that were set aside.
     pub dead_letters: Vec<DeadLetter>,
     /// How many items were dropped because they were malformed.
     pub dropped: u32,
 }
 
-/// A body that is no transaction.
+/// Why a body is not a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransactionError {
     /// The body is not JSON, or was cut short on its way.
     #[error(transparent)]
     NotJson(#[from] NotJson),
-    /// The body is JSON of another form: there is nothing in it.
+    /// The body is JSON of another form, without items.
     #[error("the body is not a JSON object")]
     NotAnObject,
 }
 
-/// What a selector of [`SELECTORS`] finds.
+/// What a selector of [`SELECTORS`] matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Item {
     Event,
@@ -135,7 +134,7 @@ const ITEMS: [(Item, Selector); 12] = [
         ],
         COUNT_MAX,
     ),
-    // Synapse sends the same under this spelling too.
+    // Synapse also sends the counts under this spelling.
     select(
         Item::OtkCount,
         &[
@@ -175,14 +174,15 @@ const fn select(item: Item, path: &'static [Step], limit: usize) -> (Item, Selec
     (item, Selector { path, limit })
 }
 
-/// A transaction's body that is being read. Holds at most some 15 MiB, whatever the size of the body.
+/// A transaction's body that is being read. Holds at most some 15 MiB, whatever the size of the
+/// body.
 #[derive(Debug)]
 pub struct TransactionReader {
     stream: JsonStream,
     partial: PartialTransaction,
 }
 
-/// What was read and not handed on yet.
+/// The items that were read and not handed on yet.
 #[derive(Debug, Default)]
 struct PartialTransaction {
     part: Transaction,
@@ -203,7 +203,7 @@ impl Default for TransactionReader {
 }
 
 impl TransactionReader {
-    /// Reads the next bytes of the body. [`TransactionReader::take_part`] is to be called after each.
+    /// Reads the next bytes of the body. Call [`TransactionReader::take_part`] after each piece.
     pub fn feed(&mut self, bytes: &[u8]) {
         let partial = &mut self.partial;
         self.stream.feed(bytes, &mut |found| partial.add(found));
@@ -231,7 +231,7 @@ impl TransactionReader {
     ///
     /// # Errors
     ///
-    /// When the body is not a JSON object. What was handed on in parts was read all the same.
+    /// If the body is not a JSON object. The parts that were handed on before are still valid.
     pub fn finish(mut self) -> Result<Transaction, TransactionError> {
         let partial = &mut self.partial;
         self.stream.finish(&mut |found| partial.add(found))?;
@@ -309,8 +309,8 @@ impl PartialTransaction {
         }
     }
 
-    /// Notes a value that belongs to a device. Beyond the limit nothing is noted: the next
-    /// transaction or sync says it again.
+    /// Adds a value that belongs to a device. Beyond the limit nothing is added: the next
+    /// transaction or sync repeats it.
     fn add_listed<T>(
         &mut self,
         names: &[String],
@@ -331,9 +331,11 @@ impl PartialTransaction {
     }
 
     fn parse_object(&mut self, json: &str) -> Option<Box<RawValue>> {
-        let object = json.starts_with('{');
-        let object = object.then(|| RawValue::from_string(json.to_owned()).ok());
-        let object = object.flatten();
+        let object = if json.starts_with('{') {
+            RawValue::from_string(json.to_owned()).ok()
+        } else {
+            None
+        };
         if object.is_none() {
             self.note_dropped();
         }
@@ -345,7 +347,7 @@ impl PartialTransaction {
             Item::Event => DeadLetterReason::EventTooLarge,
             Item::ToDevice => DeadLetterReason::ToDeviceTooLarge,
             Item::Ephemeral => DeadLetterReason::EphemeralTooLarge,
-            // What a user's devices are is asked for when it is needed.
+            // These are asked for when they are needed.
             Item::Changed | Item::OtkCount | Item::FallbackType => {
                 self.note_dropped();
                 return;
@@ -368,7 +370,7 @@ impl PartialTransaction {
 }
 
 impl Transaction {
-    /// Reads a body that is there as a whole.
+    /// Reads a whole body.
     pub fn parse(body: &[u8]) -> Result<Self, TransactionError> {
         let mut reader = TransactionReader::default();
         reader.feed(body);
@@ -379,7 +381,7 @@ impl Transaction {
 /// Returns the key counts of one device.
 ///
 /// A device that is listed without a number has no keys left: Synapse leaves the algorithm out
-/// then. Read as "no change", that would keep new keys from ever being uploaded.
+/// then. Read as "no change", this would keep new keys from ever being uploaded.
 pub(super) fn counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
     let mut counts: BTreeMap<OneTimeKeyAlgorithm, UInt> =
         serde_json::from_str::<BTreeMap<String, UInt>>(json)

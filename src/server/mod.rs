@@ -69,7 +69,7 @@ pub struct Options {
     /// Maximum number of third-party lookups per second, for all users together.
     pub lookups_per_second: std::num::NonZeroU32,
     /// Maximum length of a handle in characters, for the pattern that clients are given.
-    pub max_handle: usize,
+    pub handle_chars_max: usize,
     /// The name of our homeserver, shown to clients beside "handle".
     pub server_name: ruma::OwnedServerName,
     /// Where the checks of `run` and `doctor` see what the homeserver pushed.

@@ -36,7 +36,7 @@ pub(super) async fn describe_protocol<A: Appservice>(
     protocol: PathResult,
 ) -> Result<Json<Value>, ApiError> {
     check_protocol(protocol)?;
-    let longest = app.options.max_handle;
+    let longest = app.options.handle_chars_max;
     let server = &app.options.server_name;
     Ok(Json(json!({
         "user_fields": ["handle"],

@@ -1,13 +1,13 @@
 //! Reads a JSON document of any size in bounded memory, piece by piece.
 //!
-//! A document from the homeserver holds what strangers wrote, so its size is theirs to choose. A
-//! [`JsonStream`] is fed the bytes as they arrive and hands out the values that a [`Selector`] names,
-//! each as it completes. A value over its limit is not kept: only its [`Head`], a few short members
-//! that say what it was, and its size. Everything that no selector names is passed over without
-//! being stored. So memory is bounded by the largest limit, whatever the document holds.
+//! A document from the homeserver contains what strangers wrote, so they decide its size. A
+//! [`JsonStream`] is fed the bytes as they arrive and hands out each value that a [`Selector`]
+//! names as soon as it is complete. Of a value over its limit only the [`Head`] is kept: its size,
+//! and a few short members that say what it was. Values that no selector names are skipped and
+//! never stored. So the largest limit bounds the memory, whatever the document contains.
 //!
-//! This is no validator: it follows the brackets, strings and separators on the way to the selected
-//! values, and leaves it to the reader of a value to parse it. It does not recurse, so no depth of
+//! This is not a validator: it follows the brackets, strings and separators on the way to the
+//! selected values, and leaves parsing a value to its reader. It does not recurse, so no depth of
 //! nesting exhausts the stack.
 
 mod stream;
@@ -28,16 +28,16 @@ pub enum Step {
     Each,
 }
 
-/// The values at a path, and how large each may be.
+/// Selects the values at a path, up to a size.
 #[derive(Clone, Copy, Debug)]
 pub struct Selector {
-    /// The way from the root.
+    /// The path from the root.
     pub path: &'static [Step],
     /// Maximum length of one value, in bytes of JSON text.
     pub limit: usize,
 }
 
-/// A selected value.
+/// A value that a selector names.
 #[derive(Debug)]
 pub struct Match<'a> {
     /// The index of the selector that names it.
@@ -48,7 +48,7 @@ pub struct Match<'a> {
     pub value: MatchValue<'a>,
 }
 
-/// A selected value, or what is left of one over its limit.
+/// The text of a value, or the head of one over its limit.
 #[derive(Debug)]
 pub enum MatchValue<'a> {
     /// The JSON text of the value. Bytes that are not UTF-8 are replaced by U+FFFD.
@@ -57,13 +57,13 @@ pub enum MatchValue<'a> {
     TooLarge(&'a Head),
 }
 
-/// What is known of a value over its limit.
+/// The size and a few members of a value over its limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The length of the value, in bytes of JSON text.
     pub size: u64,
     /// The strings among its outermost members that say what it was, such as `room_id` and `type`.
-    /// Short by construction, but as hostile as everything else.
+    /// They are short, but as untrusted as the rest.
     pub members: BTreeMap<&'static str, String>,
 }
 
@@ -74,7 +74,7 @@ impl Head {
     }
 }
 
-/// A document that is not JSON, or ends too early.
+/// The error of a document that is not JSON, or ends too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the text is not a complete JSON document (byte {at})")]
 pub struct NotJson {

@@ -135,7 +135,8 @@ impl JsonStream {
         self.mismatches
     }
 
-    /// Reads one byte between values. Returns how many bytes it used: none if the value begins there.
+    /// Reads one byte between values. Returns how many bytes it used: none if the value begins
+    /// there.
     fn read_structure(&mut self, byte: u8) -> usize {
         match (self.state, byte) {
             (State::Value { or_end: true }, b']') | (State::Name { or_end: true }, b'}') => {

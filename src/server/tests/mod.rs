@@ -28,7 +28,7 @@ fn options() -> Options {
         token: Token::new(&SecretString::from(TOKEN)),
         module_token: None,
         lookups_per_second: NonZeroU32::new(1000).unwrap(),
-        max_handle: 15,
+        handle_chars_max: 15,
         server_name: ruma::server_name!("example.org").to_owned(),
         self_test: SelfTest::default(),
         health: Health::default(),
