@@ -1,5 +1,5 @@
-//! The checks against a homeserver that is wrong in one way at a time. That they pass on a right
-//! one is shown on a real Synapse.
+//! The checks against a homeserver that is wrong in one way at a time. The stories show that they
+//! pass on a real Synapse.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,12 +21,12 @@ use crate::{
     testing::FakeAppservice,
 };
 
-/// What a homeserver answers instead of what it should.
+/// The name of a request, and the wrong status and body of its answer.
 type Wrong = (&'static str, u16, Value);
 
 struct Fake {
     wrong: Option<Wrong>,
-    /// Where it pushes to, with which token.
+    /// The URL that it pushes to, and the token.
     push: Mutex<Option<(String, String)>>,
     pushes_to_device: bool,
     encrypts: bool,
@@ -161,7 +161,7 @@ async fn homeserver(fake: Arc<Fake>) -> String {
     url
 }
 
-/// A homeserver, us, and the two ways to see what it pushes.
+/// A homeserver, Stonechat, and the two observers of the homeserver's pushes.
 struct Both {
     setup: Setup,
     fake: Arc<Fake>,

@@ -1,4 +1,4 @@
-//! Which requests pass without the right token, and what the others are told.
+//! Requests without the right token, and with an unknown path or method.
 
 use axum::body::Body;
 use http::{Method, Request, StatusCode, header};

@@ -16,7 +16,7 @@ use crate::{
     testing::FakeAppservice,
 };
 
-/// Longer than anything here takes, on a busy machine too.
+/// Longer than any step takes, even on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 /// How long a test looks for an answer that must not come.
 const NOT_AT_ONCE: Duration = Duration::from_millis(200);
@@ -65,7 +65,7 @@ impl Running {
     }
 }
 
-/// The status of the next answer, whose body is read too.
+/// Reads the next answer and returns its status.
 async fn status(stream: &mut TcpStream) -> u16 {
     let read = async {
         let mut head = Vec::new();
@@ -83,7 +83,7 @@ async fn status(stream: &mut TcpStream) -> u16 {
     timeout(SOON, read).await.expect("an answer comes")
 }
 
-/// What comes until the other side closes.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     // A reset is a way of closing too.
@@ -235,7 +235,7 @@ async fn garbage_and_endless_heads_are_refused() {
         &smuggled,
     ] {
         let mut stream = running.connect().await;
-        // It may be refused while it is still being written.
+        // The server may refuse it before all is written.
         let _ = stream.write_all(garbage.as_bytes()).await;
         let answer = rest(&mut stream).await;
         let answer = String::from_utf8_lossy(&answer);
@@ -433,7 +433,7 @@ async fn what_is_being_stored_is_stored_though_the_homeserver_hangs_up() {
         .unwrap();
     running.appservice.wait_for_arrivals(1).await;
     drop(stream);
-    // The same again, as Synapse does after 60 s, while the first is still running.
+    // Synapse sends the transaction again after 60 s, while the first one is still running.
     let mut again = running.connect().await;
     again
         .write_all(format!("{}{{}}", head("1", 2)).as_bytes())

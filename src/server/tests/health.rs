@@ -1,4 +1,4 @@
-//! What probes are told.
+//! The answers to probes.
 
 use axum::body::Body;
 use http::{Request, StatusCode, header};

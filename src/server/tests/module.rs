@@ -1,4 +1,4 @@
-//! What the module asks, as requests to the router.
+//! Requests of the module in the homeserver.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ fn room(asker: &str, handles: &[&str], people: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn owners_are_named_and_whoever_stays_a_ghost_stays_without_a_reason() {
+async fn owners_are_named_and_no_reason_is_given_for_other_ghosts() {
     let app = router(appservice_with_sam().await, options());
     let (sam, nobody) = ("@_dm_sam:example.org", "@_dm_nobody:example.org");
     let body = room(
@@ -118,7 +118,7 @@ async fn owners_are_named_and_whoever_stays_a_ghost_stays_without_a_reason() {
 }
 
 #[tokio::test]
-async fn in_a_room_in_clear_every_ghost_is_left_and_nothing_is_counted() {
+async fn in_an_unencrypted_room_every_ghost_stays_and_nothing_is_counted() {
     let appservice = appservice_with_sam().await;
     let app = router(appservice.clone(), options());
     let mut body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]);
@@ -133,7 +133,7 @@ async fn in_a_room_in_clear_every_ghost_is_left_and_nothing_is_counted() {
 }
 
 #[tokio::test]
-async fn the_modules_token_opens_its_own_doors_and_no_others() {
+async fn the_modules_token_is_valid_for_its_own_paths_alone() {
     let appservice = appservice_with_sam().await;
     let app = router(appservice.clone(), options());
     let body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]).to_string();
@@ -160,7 +160,7 @@ async fn the_modules_token_opens_its_own_doors_and_no_others() {
     }
     assert_eq!(appservice.owner_queries(), 0);
 
-    // Where there is to be no module there are no doors for one.
+    // Without a token for the module its paths do not exist.
     let closed = router(appservice.clone(), super::options());
     for token in [MODULE, TOKEN, ""] {
         let path = "/_stonechat/v1/introduce";
@@ -170,7 +170,7 @@ async fn the_modules_token_opens_its_own_doors_and_no_others() {
 }
 
 #[tokio::test]
-async fn what_is_malformed_or_too_much_is_refused_and_what_can_be_nobody_is_passed_over() {
+async fn malformed_or_large_requests_are_refused_and_invalid_user_ids_ignored() {
     let appservice = appservice_with_sam().await;
     let app = router(appservice.clone(), options());
     let alice = "@alice:example.org";
@@ -224,7 +224,7 @@ async fn what_is_malformed_or_too_much_is_refused_and_what_can_be_nobody_is_pass
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_no_answer_and_says_nothing_about_itself() {
+async fn a_failed_store_is_answered_by_503_without_its_reason() {
     let appservice = appservice_with_sam().await;
     appservice.set_failing(true);
     let app = router(appservice.clone(), options());
@@ -235,7 +235,7 @@ async fn a_store_that_fails_is_no_answer_and_says_nothing_about_itself() {
 }
 
 #[tokio::test]
-async fn a_report_is_remembered_for_whoever_waits_for_it() {
+async fn a_report_is_remembered_for_those_who_wait_for_it() {
     let self_test = SelfTest::default();
     let options = Options {
         self_test: self_test.clone(),

@@ -1,4 +1,4 @@
-//! Whether users and rooms exist, and third-party lookups.
+//! Queries for users and rooms, and third-party lookups.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +9,7 @@ use super::{app, fake_appservice, get, options, refused};
 use crate::server::router;
 
 #[tokio::test]
-async fn only_users_that_exist_exist_and_no_room_does() {
+async fn only_known_users_exist_and_no_room_does() {
     let (app, _) = app();
     for path in [
         "/users/@_dm_sam:example.org",
@@ -36,7 +36,7 @@ async fn only_users_that_exist_exist_and_no_room_does() {
 }
 
 #[tokio::test]
-async fn a_handle_is_found_and_what_is_not_found_looks_the_same() {
+async fn a_handle_is_found_and_all_others_get_the_same_empty_answer() {
     let (app, appservice) = app();
     let found = json!([{
         "userid": "@_dm_sam:example.org", "protocol": "stonechat", "fields": {"handle": "Sam"},

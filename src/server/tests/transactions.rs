@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_transaction_is_taken_with_what_is_in_it() {
+async fn a_transaction_is_accepted_with_its_events_and_to_device_messages() {
     let (app, appservice) = app();
     let (status, body) = answer(&app, request(Method::PUT, "/transactions/17", SOME)).await;
     assert_eq!((status, body), (StatusCode::OK, json!({})));
@@ -33,14 +33,14 @@ async fn a_transaction_that_is_not_durable_is_not_acknowledged() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(
         !body.to_string().contains("disk"),
-        "what ails us is for our log: {body}"
+        "the reason is for our log alone: {body}"
     );
     appservice.set_failing(false);
     let (status, _) = answer(&app, request(Method::PUT, "/transactions/1", SOME)).await;
     assert_eq!(status, StatusCode::OK);
 }
 
-/// A body that is made while it is read: `head`, so many chunks, `tail`.
+/// Returns a body that is produced while it is read: `head`, `chunk` repeated, and `tail`.
 fn streamed(head: &'static str, chunk: Vec<u8>, chunks: usize, tail: &'static str) -> Body {
     let chunk = bytes::Bytes::from(chunk);
     let pieces = std::iter::once(bytes::Bytes::from_static(head.as_bytes()))
@@ -52,7 +52,7 @@ fn streamed(head: &'static str, chunk: Vec<u8>, chunks: usize, tail: &'static st
 }
 
 #[tokio::test]
-async fn a_transaction_of_100_mib_is_accepted_and_what_is_well_formed_in_it_arrives() {
+async fn a_transaction_of_100_mib_is_accepted_and_its_well_formed_items_arrive() {
     const MIB: usize = 1 << 20;
     let (app, appservice) = app();
     let junk = || vec![b'x'; MIB];
@@ -90,7 +90,7 @@ async fn a_transaction_of_100_mib_is_accepted_and_what_is_well_formed_in_it_arri
         let accepted = appservice.take_transactions().pop().unwrap();
         assert_eq!(accepted.events, events, "{head}");
     }
-    // A body that is large because there is much in it comes in parts.
+    // A body that is large because it holds many events comes in parts.
     let event = format!("{{\"body\":\"{}\"}},", "x".repeat(60_000));
     let body = streamed("{\"events\":[", event.into_bytes(), 1700, "{\"a\":1}]}");
     let shown = answer(&app, request(Method::PUT, "/transactions/9", body)).await;
@@ -107,7 +107,7 @@ async fn a_transaction_of_100_mib_is_accepted_and_what_is_well_formed_in_it_arri
 }
 
 #[tokio::test]
-async fn a_transaction_that_can_never_be_read_does_not_come_for_good() {
+async fn a_transaction_that_stays_unreadable_is_acknowledged_in_the_end() {
     let (app, appservice) = app();
     for _ in 0..3 {
         let shown = answer(
@@ -134,7 +134,7 @@ async fn a_transaction_that_can_never_be_read_does_not_come_for_good() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_refused_and_json_of_any_form_is_taken() {
+async fn a_body_that_is_not_json_is_refused_and_json_of_any_form_accepted() {
     let (app, appservice) = app();
     let not_json: [&[u8]; 7] = [
         b"",
