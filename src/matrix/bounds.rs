@@ -159,7 +159,7 @@ pub fn bounded_event(json: &str) -> Result<Box<RawValue>, DeadLetter> {
     if json.len() <= ITEM_MAX {
         return RawValue::from_string(json.to_owned()).map_err(|_| malformed());
     }
-    let reduced = reduced(json).ok_or_else(malformed)?;
+    let reduced = reduce_stripped_state(json).ok_or_else(malformed)?;
     if reduced.len() > ITEM_MAX {
         let mut letter = DeadLetter::of(DeadLetterReason::EventTooLarge, json);
         letter.size = json.len() as u64;
@@ -170,7 +170,7 @@ pub fn bounded_event(json: &str) -> Result<Box<RawValue>, DeadLetter> {
 
 /// Returns an event with its stripped state reduced. Its other members are not parsed, since they
 /// may be nested more deeply than a parser goes.
-fn reduced(json: &str) -> Option<String> {
+fn reduce_stripped_state(json: &str) -> Option<String> {
     type Fields = BTreeMap<String, Box<RawValue>>;
     let mut event: Fields = serde_json::from_str(json).ok()?;
     // Synapse sends the stripped state twice.

@@ -264,10 +264,12 @@ impl PartialTransaction {
             (Item::ToDevice, MatchValue::Whole(json)) => self.add_to_device(json),
             (Item::Changed, MatchValue::Whole(json)) => self.add_changed_user(json),
             (Item::OtkCount, MatchValue::Whole(json)) => {
-                self.add_listed(found.names, counts(json), |part| &mut part.otk_counts);
+                self.add_listed(found.names, parse_key_counts(json), |part| {
+                    &mut part.otk_counts
+                });
             }
             (Item::FallbackType, MatchValue::Whole(json)) => {
-                self.add_listed(found.names, algorithms(json), |part| {
+                self.add_listed(found.names, parse_algorithms(json), |part| {
                     &mut part.fallback_types
                 });
             }
@@ -382,7 +384,7 @@ impl Transaction {
 ///
 /// A device that is listed without a number has no keys left: Synapse leaves the algorithm out
 /// then. Read as "no change", this would keep new keys from ever being uploaded.
-pub(super) fn counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
+pub(super) fn parse_key_counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
     let mut counts: BTreeMap<OneTimeKeyAlgorithm, UInt> =
         serde_json::from_str::<BTreeMap<String, UInt>>(json)
             .ok()?
@@ -396,7 +398,7 @@ pub(super) fn counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> 
 }
 
 /// Returns the algorithms of one device's unused fallback keys.
-pub(super) fn algorithms(json: &str) -> Option<Vec<OneTimeKeyAlgorithm>> {
+pub(super) fn parse_algorithms(json: &str) -> Option<Vec<OneTimeKeyAlgorithm>> {
     let names: Vec<String> = serde_json::from_str(json).ok()?;
     Some(names.into_iter().map(Into::into).collect())
 }

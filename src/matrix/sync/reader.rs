@@ -16,7 +16,7 @@ use crate::matrix::{
         Head, JsonStream, Match, MatchValue, Selector,
         Step::{self, AnyKey, Each, Key},
     },
-    transaction::{algorithms, counts},
+    transaction::{parse_algorithms, parse_key_counts},
 };
 
 /// Maximum size of one room's part of a sync, in bytes. Beyond it the room counts as limited, and its
@@ -239,8 +239,8 @@ impl PartialSync {
         };
         match *item {
             Item::NextBatch => self.next_batch = serde_json::from_str(json).ok(),
-            Item::OtkCounts => self.otk_counts = counts(json).unwrap_or_default(),
-            Item::FallbackTypes => self.fallback_types = algorithms(json),
+            Item::OtkCounts => self.otk_counts = parse_key_counts(json).unwrap_or_default(),
+            Item::FallbackTypes => self.fallback_types = parse_algorithms(json),
             Item::Changed => self.add_changed_user(json),
             Item::ToDevice => self.add_to_device(json),
             Item::Event(kind) => {
