@@ -12,6 +12,12 @@
     reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
 )]
 
+#[path = "../src/testing/appservice.rs"]
+#[allow(
+    dead_code,
+    reason = "the tests need all of it, this benchmark does not"
+)]
+mod fake_appservice;
 #[allow(dead_code, reason = "not every benchmark needs all of it")]
 mod support;
 
@@ -21,25 +27,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use mimalloc::MiMalloc;
 use ruma::{OwnedUserId, UserId, server_name};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use stonechat::{
-    clock::Timestamp,
-    directory::{BlockScope, ClaimedBy, Directory, DirectorySettings},
-    handle::{Handle, HandleRules, Typed},
-    matrix::{self, transaction::Transaction},
-    server::{
-        Health, Intake, IntakeError, Limits, Listener, Options, SelfTest, ThirdPartyUser, Token,
-        router,
-    },
+    clock::{self, Timestamp},
+    directory::{self, BlockScope, ClaimedBy, Directory, DirectorySettings},
+    handle::{self, Handle, HandleRules, Typed},
+    matrix,
+    server::{self, Health, Limits, Listener, Options, SelfTest, Token, router},
     shutdown,
     store::{Store, StoreKey, StoreOptions},
 };
 use tokio::task::JoinSet;
 
+use fake_appservice::FakeAppservice;
 use support::cpu;
 
 /// As the `stonechat` command has it.
@@ -199,40 +202,6 @@ async fn answer(
     (owners, directory.who_blocked(asker, people).unwrap())
 }
 
-/// A directory behind the API, without an engine.
-struct Doors(Directory);
-
-#[async_trait]
-impl Intake for Doors {
-    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), IntakeError> {
-        Ok(())
-    }
-    async fn ping(&self, _: Option<&str>) {}
-    async fn user_exists(&self, _: &UserId) -> bool {
-        false
-    }
-    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn introduce(
-        &self,
-        asker: &UserId,
-        ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
-        Ok(answer(&self.0, asker, ghosts, &[]).await.0)
-    }
-    async fn blocked(
-        &self,
-        inviter: &UserId,
-        people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
-        Ok(answer(&self.0, inviter, &[], people).await.1)
-    }
-}
-
 /// The served API.
 struct Asked {
     url: String,
@@ -252,7 +221,7 @@ impl Asked {
             token: Token::new(&SecretString::from("hs_0123456789abcdef0123456789abcdef")),
             module_token: Some(Token::new(&SecretString::from(TOKEN))),
             lookups_per_second: NonZeroU32::MIN,
-            max_handle: 15,
+            handle_chars_max: 15,
             server_name: server_name!("example.org").to_owned(),
             self_test: SelfTest::default(),
             health: Health::default(),
@@ -266,7 +235,7 @@ impl Asked {
                 settling.settle().await.unwrap();
             }
         });
-        let router = router(Doors(directory), options);
+        let router = router(FakeAppservice::new().with_directory(directory), options);
         let server = tokio::spawn(listener.serve(router, stop));
         matrix::install_crypto_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -1,4 +1,4 @@
-//! The way to a service that runs: its admin socket.
+//! The client of the admin socket of a running service.
 
 use std::{io, path::Path};
 
@@ -9,17 +9,17 @@ use serde::de::DeserializeOwned;
 use super::CliError;
 use crate::{
     matrix::install_crypto_provider,
-    server::{LastBackup, Pushed, SOCKET, Seen, Status},
+    server::{LastBackup, MarkStatus, ModuleStatus, SOCKET, Status},
 };
 
-/// A service that runs.
+/// A running service, reached over its admin socket.
 #[derive(Clone, Debug)]
-pub struct Running {
+pub struct RunningService {
     http: reqwest::Client,
 }
 
-impl Running {
-    /// The service that has this data folder open; `None` if nobody listens there.
+impl RunningService {
+    /// Connects to the service that has this data folder open. Returns `None` if none is running.
     pub async fn find(data: &Path) -> Result<Option<Self>, CliError> {
         let path = data.join(SOCKET);
         match UnixStream::connect(&path).await {
@@ -43,57 +43,60 @@ impl Running {
         let http = reqwest::Client::builder()
             .unix_socket(path)
             .build()
-            .map_err(|error| lost(&error))?;
+            .map_err(|error| connection_lost(&error))?;
         Ok(Some(Self { http }))
     }
 
-    /// How it is.
+    /// Returns the state of the service.
     pub async fn status(&self) -> Result<Status, CliError> {
         self.get("status").await
     }
 
-    /// Asks whether the homeserver pushed a mark. The answer may take some seconds.
-    pub async fn pushed(&self, mark: &str) -> Result<Pushed, CliError> {
+    /// Returns whether the homeserver pushed a mark. The answer may take some seconds.
+    pub async fn mark_status(&self, mark: &str) -> Result<MarkStatus, CliError> {
         self.get(&format!("pushed/{mark}")).await
     }
 
-    /// Asks what the module reported, if possible after this many reports. The answer may take some
+    /// Returns the module's reports once there are more than `after` of them, or after some
     /// seconds.
-    pub async fn reports(&self, after: u64) -> Result<Seen, CliError> {
+    pub async fn module_status(&self, after: u64) -> Result<ModuleStatus, CliError> {
         self.get(&format!("reports/{after}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, what: &str) -> Result<T, CliError> {
         let asked = self.http.get(format!("http://stonechat/v1/{what}"));
-        let answer = asked.send().await.map_err(|error| lost(&error))?;
+        let answer = asked
+            .send()
+            .await
+            .map_err(|error| connection_lost(&error))?;
         if !answer.status().is_success() {
             let words = answer.text().await.unwrap_or_default();
             return Err(CliError::Check(words));
         }
-        answer.json().await.map_err(|error| lost(&error))
+        answer.json().await.map_err(|error| connection_lost(&error))
     }
 
-    /// Lets it write a backup; each piece is given to `take`.
+    /// Requests a backup and hands each chunk of it to `write`.
     pub async fn backup(
         &self,
-        mut take: impl FnMut(&[u8]) -> Result<(), CliError>,
+        mut write: impl FnMut(&[u8]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let asked = self.http.post("http://stonechat/v1/backup").send();
-        let mut answer = asked.await.map_err(|error| lost(&error))?;
+        let mut answer = asked.await.map_err(|error| connection_lost(&error))?;
         if !answer.status().is_success() {
             let words = answer.text().await.unwrap_or_default();
             return Err(CliError::Check(words));
         }
         loop {
             match answer.chunk().await {
-                Ok(Some(chunk)) => take(&chunk)?,
+                Ok(Some(chunk)) => write(&chunk)?,
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(self.why_it_broke(&error).await),
+                Err(error) => return Err(self.explain_break(&error).await),
             }
         }
     }
 
-    async fn why_it_broke(&self, error: &reqwest::Error) -> CliError {
+    async fn explain_break(&self, error: &reqwest::Error) -> CliError {
         let asked = self.http.get("http://stonechat/v1/backup").send().await;
         let last: Option<LastBackup> = match asked {
             Ok(answer) => answer.json().await.ok(),
@@ -101,12 +104,12 @@ impl Running {
         };
         match last.and_then(|last| last.failed) {
             Some(words) => CliError::Check(words),
-            None => lost(error),
+            None => connection_lost(error),
         }
     }
 }
 
-fn lost(error: &dyn std::error::Error) -> CliError {
+fn connection_lost(error: &dyn std::error::Error) -> CliError {
     let mut words = error.to_string();
     let mut deeper = error.source();
     while let Some(reason) = deeper {
@@ -114,6 +117,6 @@ fn lost(error: &dyn std::error::Error) -> CliError {
         deeper = reason.source();
     }
     CliError::Check(format!(
-        "the running Stonechat broke off ({words}); look at its log and try again"
+        "the running Stonechat closed the connection ({words}); look at its log and try again"
     ))
 }

@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 
-use super::{CliError, admin::Running, open_store, store_key};
+use super::{CliError, admin::RunningService, open_store, store_key};
 use crate::{
     clock::{Clock, SystemClock},
     config::{ConfigError, Setup, secrets::Environment},
@@ -20,25 +20,26 @@ use crate::{
     store::{Contents, Made, Store, StoreError},
 };
 
-/// For how long a store that is in use may belong to a Stonechat that has no admin socket yet.
-const STARTING: u32 = 40;
+/// Maximum number of tries to open a store that is in use: a Stonechat that is starting has no
+/// admin socket yet.
+const OPEN_TRIES_MAX: u32 = 40;
 
-/// What is counted to say what is in a backup.
-pub(super) const COUNTED: [u8; 3] = [HANDLES_TABLE, SAVED_IDENTITIES, CONTROL_ROOMS_TABLE];
+/// The tables whose records are counted to show what is in a backup.
+pub(super) const COUNTED_TABLES: [u8; 3] = [HANDLES_TABLE, SAVED_IDENTITIES, CONTROL_ROOMS_TABLE];
 
-/// Where to write a backup.
+/// The arguments of `backup`.
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// The file to write. It appears when it is whole and was read back.
+    /// The file to write. It appears once it is complete and was read back.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Replace a file that is there already.
+    /// Replace an existing file.
     #[arg(long)]
     force: bool,
 }
 
 impl Backup {
-    /// Writes a backup, whether the service runs or not.
+    /// Writes a backup, whether the service is running or not.
     pub async fn run(self, config: &Path, environment: Environment<'_>) -> Result<(), CliError> {
         let setup = Setup::load(config, environment)?;
         if self.file.symlink_metadata().is_ok() {
@@ -60,13 +61,13 @@ impl Backup {
         draft.end_line();
         written?;
         draft.sync()?;
-        // What cannot be brought back is no backup.
+        // A file that cannot be read back is not a backup.
         let key = store_key(&setup, environment)?;
         let file = File::open(&draft.path).map_err(|e| draft.failed("read", &e))?;
-        let contents = Store::read_backup(&mut BufReader::new(file), &key, &COUNTED)?;
+        let contents = Store::read_backup(&mut BufReader::new(file), &key, &COUNTED_TABLES)?;
         let bytes = draft.bytes;
-        draft.name(&self.file, self.force)?;
-        say(&self.file, bytes, &contents, &setup);
+        draft.publish(&self.file, self.force)?;
+        print_summary(&self.file, bytes, &contents, &setup);
         Ok(())
     }
 }
@@ -78,9 +79,9 @@ async fn write(
 ) -> Result<(), CliError> {
     let mut tries = 0;
     loop {
-        if let Some(running) = Running::find(&setup.data).await? {
-            eprintln!("asking the Stonechat that runs …");
-            return running.backup(|bytes| draft.take(bytes)).await;
+        if let Some(running) = RunningService::find(&setup.data).await? {
+            eprintln!("asking the running Stonechat …");
+            return running.backup(|bytes| draft.write_chunk(bytes)).await;
         }
         if !Store::is_in(&setup.data) {
             return Err(CliError::Check(format!(
@@ -89,60 +90,60 @@ async fn write(
             )));
         }
         match open_store(setup, environment) {
-            // It may have been started a moment ago.
-            Err(CliError::Store(StoreError::InUse { .. })) if tries < STARTING => {
+            // The service may have started a moment ago.
+            Err(CliError::Store(StoreError::InUse { .. })) if tries < OPEN_TRIES_MAX => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }
             Err(error) => return Err(error),
-            Ok(store) => return export(store, draft).await,
+            Ok(store) => return export_stopped(store, draft).await,
         }
     }
 }
 
-/// The service is stopped: its store is opened here.
-async fn export(store: Store, draft: &mut Draft) -> Result<(), CliError> {
+/// Writes a backup of the store of a stopped service.
+async fn export_stopped(store: Store, draft: &mut Draft) -> Result<(), CliError> {
     let stores = GhostStores::open(&store).map_err(|e| CliError::Check(e.to_string()))?;
     let made = Made {
         at: SystemClock.now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    // Nothing else is going on in this process that could be held up.
+    // This blocks the thread, which has nothing else to do.
     let exported = stores.export(draft, &NOT_IN_BACKUPS, &made);
     store.shut_down().await?;
     exported.map_err(|e| CliError::Check(e.to_string()))?;
     Ok(())
 }
 
-fn say(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
-    let [handles, ghosts, rooms] = COUNTED.map(|table| contents.count(table));
+fn print_summary(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
+    let [handles, ghosts, rooms] = COUNTED_TABLES.map(|table| contents.count(table));
     println!(
-        "{} is written ({}) and was read back whole.",
+        "{} was written ({}) and read back completely.",
         path.display(),
-        size(bytes)
+        format_size(bytes)
     );
     println!();
-    println!("In it:");
-    println!("  handles: {handles}, held or kept for who had them; policies and blocks");
+    println!("It contains:");
+    println!("  handles: {handles}, owned or in quarantine; policies and blocks");
     println!("  identities of ghosts and the bot: {ghosts}, sealed");
     println!("  control rooms: {rooms}");
-    println!("Not in it, and needed to bring it back; keep copies apart from it:");
+    println!(
+        "It does not contain these files, which a restore needs; keep copies in another place:"
+    );
     println!(
         "  {}   the key of the database (unless it comes from STONECHAT_STORE_KEY)",
         setup.key_file.display()
     );
     println!(
-        "  {}   the tokens that homeserver and Stonechat show each other",
+        "  {}   the tokens of the homeserver and Stonechat",
         setup.registration_path.display()
     );
     println!("  {}   the configuration", setup.config_path.display());
-    println!(
-        "Not in it on purpose: sessions and one-time keys. A restored service makes new ones."
-    );
+    println!("It leaves out sessions and one-time keys. A restored service makes new ones.");
 }
 
-/// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+/// Returns a number of bytes in a readable unit.
+pub(super) fn format_size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -150,13 +151,13 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// A file without its name yet. Dropping it removes it.
+/// A file under a temporary name. Removed when dropped before it is published.
 struct Draft {
     path: PathBuf,
     file: BufWriter<File>,
     bytes: u64,
     shown: u64,
-    named: bool,
+    is_published: bool,
 }
 
 impl Draft {
@@ -174,7 +175,7 @@ impl Draft {
             file: BufWriter::new(file),
             bytes: 0,
             shown: 0,
-            named: false,
+            is_published: false,
         })
     }
 
@@ -182,7 +183,7 @@ impl Draft {
         StoreError::io(doing, &self.path, error).into()
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+    fn write_chunk(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.write_all(bytes).map_err(|e| self.failed("write", &e))
     }
 
@@ -194,12 +195,12 @@ impl Draft {
         synced.map_err(|e| self.failed("write", &e))
     }
 
-    /// Gives it its name, when everything is on disk.
-    fn name(mut self, target: &Path, replace: bool) -> Result<(), CliError> {
+    /// Gives the file its name, once everything is on disk.
+    fn publish(mut self, target: &Path, replace: bool) -> Result<(), CliError> {
         let named = if replace {
             fs::rename(&self.path, target)
         } else {
-            // Unlike a rename, a link refuses a name that is taken since we looked.
+            // Unlike a rename, a link fails if the name was taken in the meantime.
             fs::hard_link(&self.path, target).and_then(|()| fs::remove_file(&self.path))
         };
         match named {
@@ -210,7 +211,7 @@ impl Draft {
             Err(e) => return Err(self.failed("rename", &e)),
             Ok(()) => {}
         }
-        self.named = true;
+        self.is_published = true;
         crate::store::files::sync_parent(target)?;
         Ok(())
     }
@@ -226,9 +227,9 @@ impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.bytes += written as u64;
-        // Every so often, and only where somebody looks.
+        // Once a MiB, and only on a terminal.
         if self.bytes - self.shown > 1 << 20 && io::stderr().is_terminal() {
-            eprint!("\r{}", size(self.bytes));
+            eprint!("\r{}", format_size(self.bytes));
             self.shown = self.bytes;
         }
         Ok(written)
@@ -241,8 +242,8 @@ impl Write for Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.named {
-            // It may be gone already.
+        if !self.is_published {
+            // The file may be gone already.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::{open_store, tests::Home};
 
-/// A home whose database was used, so that there is something to back up.
+/// Returns a home with a database to back up.
 fn used() -> Home {
     let home = Home::new();
     home.init(&[]).unwrap();

@@ -6,8 +6,8 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 use super::{
     CliError, Service,
-    admin::Running,
-    checks::{Checker, Found, Problem, Witness},
+    admin::RunningService,
+    checks::{CheckResult, Checker, Observer, Problem},
     open_store,
     printable::Printable,
     run::server_options,
@@ -19,16 +19,17 @@ use crate::{
     store::StoreError,
 };
 
-/// One line of the table.
-struct Line {
+/// One row of the table.
+struct Row {
     name: &'static str,
-    found: Option<Found>,
-    /// Whether it is only recommended.
+    found: Option<CheckResult>,
+    /// Whether the check is only a recommendation.
     advice: bool,
 }
 
-/// What nobody can see from outside of `homeserver.yaml`: wrong unless set, and what to set.
-const INVITES: (&str, &str) = (
+/// Advice about a setting that cannot be seen from outside `homeserver.yaml`: the problem unless it
+/// is set, and what to set.
+const INVITES_ADVICE: (&str, &str) = (
     "cannot be seen from here: rc_invites in homeserver.yaml. By default Synapse lets each ghost, and \
      the bot, be invited from other servers 5 times and then once in 333 seconds, whoever invites \
      (per_user: 0.003 a second, burst 5), so one server can keep the others out",
@@ -36,15 +37,15 @@ const INVITES: (&str, &str) = (
      all people of the homeserver",
 );
 
-/// The checks so far.
+/// The results of the checks so far.
 #[derive(Default)]
-struct Report(Vec<Line>);
+struct Report(Vec<Row>);
 
 impl Report {
-    /// Notes a check and says whether it passed.
-    fn add(&mut self, name: &'static str, found: Found) -> bool {
+    /// Adds a check. Returns whether it passed.
+    fn add(&mut self, name: &'static str, found: CheckResult) -> bool {
         let passed = found.is_ok();
-        self.0.push(Line {
+        self.0.push(Row {
             name,
             found: Some(found),
             advice: false,
@@ -52,18 +53,18 @@ impl Report {
         passed
     }
 
-    /// Notes a piece of advice about what cannot be checked.
-    fn note(&mut self, name: &'static str, (wrong, remedy): (&str, &str)) {
-        self.0.push(Line {
+    /// Adds advice about a setting that cannot be checked.
+    fn add_advice(&mut self, name: &'static str, (wrong, remedy): (&str, &str)) {
+        self.0.push(Row {
             name,
             found: Some(Err(Problem::new(wrong, remedy))),
             advice: true,
         });
     }
 
-    /// Notes checks that others have to pass first.
+    /// Adds checks that are not made because others failed.
     fn skip(&mut self, names: &[&'static str]) {
-        self.0.extend(names.iter().map(|name| Line {
+        self.0.extend(names.iter().map(|name| Row {
             name,
             found: None,
             advice: false,
@@ -71,7 +72,7 @@ impl Report {
     }
 
     fn failed(&self) -> usize {
-        let failed = |line: &&Line| !line.advice && matches!(line.found, Some(Err(_)));
+        let failed = |row: &&Row| !row.advice && matches!(row.found, Some(Err(_)));
         self.0.iter().filter(failed).count()
     }
 
@@ -82,25 +83,25 @@ impl Report {
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(100)
             .set_header(["check", "result", "what was found, and what to change"]);
-        for line in &self.0 {
-            let (result, text) = match &line.found {
+        for row in &self.0 {
+            let (result, text) = match &row.found {
                 Some(Ok(found)) => ("ok", Printable::whole(found).to_string()),
                 Some(Err(problem)) => {
-                    let result = if line.advice { "advice" } else { "FAILED" };
-                    (result, explained(problem))
+                    let result = if row.advice { "advice" } else { "FAILED" };
+                    (result, format_problem(problem))
                 }
-                None => ("not made", "what is above has to pass first".to_owned()),
+                None => ("not made", "the checks above have to pass first".to_owned()),
             };
-            table.add_row([line.name, result, &text]);
+            table.add_row([row.name, result, &text]);
         }
         table
     }
 }
 
-/// A problem in the words of a table, with nothing in it that could control the terminal.
-fn explained(problem: &Problem) -> String {
-    let said = problem.said.as_deref().map(Printable::whole);
-    let said = said.map_or_else(String::new, |said| format!("\nit says: {said}"));
+/// Returns a problem as the text of a cell, without characters that could control the terminal.
+fn format_problem(problem: &Problem) -> String {
+    let said = problem.server_message.as_deref().map(Printable::whole);
+    let said = said.map_or_else(String::new, |said| format!("\nthe homeserver says: {said}"));
     format!(
         "{}{said}\n→ {}",
         Printable::whole(&problem.wrong),
@@ -111,7 +112,7 @@ fn explained(problem: &Problem) -> String {
 /// Makes all checks, prints them, and exits with 0 if none failed.
 pub async fn run(config: &Path, environment: Environment<'_>) -> Result<ExitCode, CliError> {
     let mut report = Report::default();
-    check(&mut report, config, environment).await;
+    run_checks(&mut report, config, environment).await;
     println!("{}", report.table());
     Ok(match report.failed() {
         0 => {
@@ -129,9 +130,9 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<ExitCode
     })
 }
 
-async fn check(report: &mut Report, config: &Path, environment: Environment<'_>) {
-    const BOTH: [&str; 2] = ["ping", "to-device"];
-    const ASKED: [&str; 4] = ["homeserver", "token", "device", "namespace"];
+async fn run_checks(report: &mut Report, config: &Path, environment: Environment<'_>) {
+    const DELIVERY_CHECKS: [&str; 2] = ["ping", "to-device"];
+    const HOMESERVER_CHECKS: [&str; 4] = ["homeserver", "token", "device", "namespace"];
 
     let setup = match Setup::load(config, environment) {
         Ok(setup) => {
@@ -139,26 +140,23 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
                 setup.config_path.display(),
                 setup.registration_path.display(),
             );
-            report.add(
-                "configuration",
-                Ok(format!("{} and {} fit together", of.0, of.1)),
-            );
+            report.add("configuration", Ok(format!("{} and {} agree", of.0, of.1)));
             setup
         }
         Err(error) => {
-            report.add("configuration", Err(split(&error.to_string())));
+            report.add("configuration", Err(split_remedy(&error.to_string())));
             report.skip(&["store"]);
-            report.skip(&ASKED);
-            report.skip(&BOTH);
+            report.skip(&HOMESERVER_CHECKS);
+            report.skip(&DELIVERY_CHECKS);
             return;
         }
     };
 
-    let local = Local::open(&setup, environment).await;
-    let witness = match &local {
+    let local = LocalService::open(&setup, environment).await;
+    let observer = match &local {
         Ok(local) => {
             report.add("store", Ok(local.store.clone()));
-            Ok(local.witness.clone())
+            Ok(local.observer.clone())
         }
         Err(problem) => {
             report.add("store", Err(problem.clone()));
@@ -173,44 +171,44 @@ async fn check(report: &mut Report, config: &Path, environment: Environment<'_>)
                 Ok(format!("answers at {}", setup.config.homeserver.url)),
             );
             let ready = match &local {
-                Ok(local) => local.take_in(&checker).await,
+                Ok(local) => local.accept_only(&checker).await,
                 Err(_) => Ok(()),
             };
             if let Err(error) = ready {
-                report.add("engine", Err(split(&error.to_string())));
+                report.add("engine", Err(split_remedy(&error.to_string())));
             }
-            asked(report, &checker, witness.as_ref().ok()).await;
-            report.note("invites", INVITES);
-            module(report, &setup, &checker, witness.as_ref().ok()).await;
+            check_homeserver(report, &checker, observer.as_ref().ok()).await;
+            report.add_advice("invites", INVITES_ADVICE);
+            check_module(report, &setup, &checker, observer.as_ref().ok()).await;
             checker.clean_up().await;
         }
         Err(problem) => {
             report.add("homeserver", Err(problem));
-            report.skip(&ASKED[1..]);
-            report.skip(&BOTH);
+            report.skip(&HOMESERVER_CHECKS[1..]);
+            report.skip(&DELIVERY_CHECKS);
         }
     }
     if let Ok(local) = local
         && let Err(error) = local.close().await
     {
-        report.add("end", Err(split(&error.to_string())));
+        report.add("end", Err(split_remedy(&error.to_string())));
     }
 }
 
-async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witness>) {
-    let token = report.add("token", checker.token().await);
+async fn check_homeserver(report: &mut Report, checker: &Checker<'_>, observer: Option<&Observer>) {
+    let token = report.add("token", checker.check_token().await);
     let device = if token {
-        report.add("device", checker.device().await)
+        report.add("device", checker.check_device().await)
     } else {
         report.skip(&["device"]);
         false
     };
-    report.add("namespace", checker.namespace().await);
-    match witness {
-        Some(witness) if token => {
-            let ping = report.add("ping", checker.ping(witness).await);
+    report.add("namespace", checker.check_namespace().await);
+    match observer {
+        Some(observer) if token => {
+            let ping = report.add("ping", checker.check_ping(observer).await);
             if ping && device {
-                report.add("to-device", checker.to_device(witness).await);
+                report.add("to-device", checker.check_to_device(observer).await);
             } else {
                 report.skip(&["to-device"]);
             }
@@ -218,8 +216,8 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witn
         _ => report.skip(&["ping", "to-device"]),
     }
     if token {
-        let found = checker.encryption_by_default().await;
-        report.0.push(Line {
+        let found = checker.check_encryption_by_default().await;
+        report.0.push(Row {
             name: "encryption",
             found: Some(found),
             advice: true,
@@ -227,47 +225,46 @@ async fn asked(report: &mut Report, checker: &Checker<'_>, witness: Option<&Witn
     }
 }
 
-/// Whether the homeserver has our module. It is recommended; who asked for it is told if it is not
-/// there.
-async fn module(
+/// Checks that the homeserver has our module. Without a token of the module this is only advice.
+async fn check_module(
     report: &mut Report,
     setup: &Setup,
     checker: &Checker<'_>,
-    witness: Option<&Witness>,
+    observer: Option<&Observer>,
 ) {
-    let found = match (&setup.module_token, witness) {
+    let found = match (&setup.module_token, observer) {
         (None, _) => Err(Problem::new(
             "there is no module in the homeserver: a ghost is in every new room for some seconds, \
-             and the one of an open handle hears the opening line",
+             and the ghost of an open handle can read the opening line",
             "with the module no ghost enters, and the first message is encrypted for its owner \
              alone; `stonechat registration --with-module` prints what to add",
         )),
-        (Some(_), Some(witness)) => checker.module(witness).await,
+        (Some(_), Some(observer)) => checker.check_module(observer).await,
         (Some(_), None) => return report.skip(&["module"]),
     };
-    report.0.push(Line {
+    report.0.push(Row {
         name: "module",
         found: Some(found),
         advice: setup.module_token.is_none(),
     });
 }
 
-/// This side: the Stonechat that runs already, or else a server for as long as the checks take.
-/// What the homeserver pushes meanwhile is taken as ever and waits for the next `run`.
-struct Local {
-    witness: Witness,
+/// The Stonechat that is running, or a server that runs during the checks. The transactions that
+/// this server accepts wait for the next `run`.
+struct LocalService {
+    observer: Observer,
     store: String,
     server: Option<(Service, shutdown::Trigger, tokio::task::JoinHandle<()>)>,
 }
 
-impl Local {
+impl LocalService {
     async fn open(setup: &Setup, environment: Environment<'_>) -> Result<Self, Problem> {
-        let of = |error: String| split(&error);
-        let running = Running::find(&setup.data).await;
+        let of = |error: String| split_remedy(&error);
+        let running = RunningService::find(&setup.data).await;
         if let Some(running) = running.map_err(|error| of(error.to_string()))? {
             return Ok(Self {
-                witness: Witness::Running(running),
-                store: "open in the Stonechat that runs".to_owned(),
+                observer: Observer::Running(running),
+                store: "open in the running Stonechat".to_owned(),
                 server: None,
             });
         }
@@ -288,7 +285,7 @@ impl Local {
         let store = open_store(setup, environment).map_err(|error| match error {
             CliError::Store(StoreError::InUse { .. }) => Problem::new(
                 error.to_string(),
-                format!("it runs with another configuration: nobody listens on {address}"),
+                format!("it runs with another configuration: nothing listens on {address}"),
             ),
             error => of(error.to_string()),
         })?;
@@ -296,18 +293,18 @@ impl Local {
         let self_test = SelfTest::default();
         let options = server_options(setup, self_test.clone(), Health::default());
         let (trigger, shutdown) = shutdown::channel();
-        let router = server::router(service.intake(), options);
+        let router = server::router(service.appservice(), options);
         let server = tokio::spawn(listener.serve(router, shutdown));
         Ok(Self {
-            witness: Witness::Here(self_test),
+            observer: Observer::Local(self_test),
             store: format!("{} can be opened", setup.data.display()),
             server: Some((service, trigger, server)),
         })
     }
 
-    async fn take_in(&self, checker: &Checker<'_>) -> Result<(), CliError> {
+    async fn accept_only(&self, checker: &Checker<'_>) -> Result<(), CliError> {
         match &self.server {
-            Some((service, ..)) => service.only_take_in(checker.homeserver()).await,
+            Some((service, ..)) => service.accept_only(checker.homeserver()).await,
             None => Ok(()),
         }
     }
@@ -324,10 +321,8 @@ impl Local {
     }
 }
 
-/// What is wrong and what to do, of a message that says both.
-fn split(message: &str) -> Problem {
-    let (wrong, remedy) = message
-        .split_once("; ")
-        .unwrap_or((message, "put it right"));
+/// Splits a message into what is wrong and what to do.
+fn split_remedy(message: &str) -> Problem {
+    let (wrong, remedy) = message.split_once("; ").unwrap_or((message, "correct it"));
     Problem::new(wrong, remedy)
 }

@@ -1,4 +1,4 @@
-//! Why a subcommand did not do what it was asked.
+//! Errors of the subcommands.
 
 use std::io;
 
@@ -6,16 +6,16 @@ use thiserror::Error;
 
 use crate::{config::ConfigError, server::ServerError, store::StoreError};
 
-/// What a subcommand says before it exits with 1.
+/// Why a subcommand failed. It prints this and exits with 1.
 #[derive(Debug, Error)]
 pub enum CliError {
-    /// Configuration, registration or a secret.
+    /// The configuration, the registration or a secret is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The database.
+    /// The database failed or could not be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The port.
+    /// A server could not start.
     #[error(transparent)]
     Server(#[from] ServerError),
     /// A check failed in a way that waiting does not help.
@@ -24,10 +24,10 @@ pub enum CliError {
     /// The engine stopped by itself.
     #[error("stopped: {0}")]
     Engine(String),
-    /// The system gave no threads or no signals.
+    /// The system provided no threads or no signals.
     #[error("the system refused what every program needs: {0}")]
     Runtime(io::Error),
-    /// A word of the command line that fits no option.
+    /// An argument on the command line is wrong.
     #[error("{0}")]
     Usage(String),
 }

@@ -19,20 +19,20 @@ use crate::{
     store::StoreKey,
 };
 
-/// What an admin has to say once.
+/// The arguments of `init`.
 #[derive(Debug, Args)]
 pub struct Init {
     /// Where the homeserver is reached, for example http://127.0.0.1:8008.
-    #[arg(long, value_name = "URL", value_parser = read::<Url>)]
+    #[arg(long, value_name = "URL", value_parser = parse_argument::<Url>)]
     homeserver: Url,
     /// The homeserver's name: the part of its users' ids after the colon.
-    #[arg(long, value_name = "NAME", value_parser = read::<OwnedServerName>)]
+    #[arg(long, value_name = "NAME", value_parser = parse_argument::<OwnedServerName>)]
     server_name: OwnedServerName,
     /// The address to listen on; 127.0.0.1:29331 if none is given.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = read::<SocketAddr>)]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_argument::<SocketAddr>)]
     listen: Option<SocketAddr>,
-    /// The same address as the homeserver sees it, if that is another one.
-    #[arg(long, value_name = "URL", value_parser = read::<Url>)]
+    /// The URL of that address as the homeserver sees it, if it differs.
+    #[arg(long, value_name = "URL", value_parser = parse_argument::<Url>)]
     url: Option<Url>,
     /// Where to write the registration.
     #[arg(long, value_name = "FILE", default_value = "registration.yaml")]
@@ -40,26 +40,25 @@ pub struct Init {
     /// The folder of the database.
     #[arg(long, value_name = "FOLDER", default_value = "data")]
     data: PathBuf,
-    /// Make a token for Stonechat's module in Synapse too, and print what turns the module on.
+    /// Also make a token for Stonechat's module in Synapse, and print how to enable the module.
     #[arg(long)]
     with_module: bool,
-    /// Replace configuration and registration that are there already. The key of a database is
-    /// never replaced.
+    /// Replace an existing configuration and registration. The key of a database is never replaced.
     #[arg(long)]
     force: bool,
 }
 
-/// Reads an argument, or says what to write instead.
-fn read<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+/// Parses an argument, or says what to write instead.
+fn parse_argument<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     T::from_str(text).map_err(|error| with_remedy(&error.to_string()))
 }
 
 impl Init {
-    /// Writes the files and says what comes next.
+    /// Writes the files and prints the next steps.
     pub fn run(self, config_path: &Path) -> Result<(), CliError> {
         let config = self.config(config_path)?;
         let text = sample_file(&config)?;
-        // What would be refused at the start is not written in the first place.
+        // A configuration that `run` would refuse is not written.
         Config::parse(config_path, &text)?;
         if !self.force {
             for path in [config_path, &self.registration] {
@@ -74,7 +73,7 @@ impl Init {
         let module = ModuleToken::of(config_path, &config);
         let new_module = self.with_module && !module.is_there();
         let registration = Registration::of(&config, Tokens::generate(&mut rand::rng()));
-        // Everything that can be refused is refused before the first file changes.
+        // Every file is checked before the first one changes.
         let mut files = vec![
             PrivateFile::prepare(config_path, &text, self.force)?,
             registration.prepare(&self.registration, self.force)?,
@@ -99,21 +98,24 @@ impl Init {
             (&self.registration, "the registration, for the homeserver"),
         ];
         if new_key {
-            written.push((&key_file, "the key of the database; keep a copy apart"));
+            written.push((
+                &key_file,
+                "the key of the database; keep a copy in another place",
+            ));
         }
         if new_module {
             written.push((module.path(), "the token of the module, for the homeserver"));
         }
         let paths = written.iter().map(|(path, _)| path.display().to_string());
         let width = paths.map(|path| path.chars().count()).max();
-        println!("Written, readable by you alone:");
+        println!("Written, readable only by you:");
         for (path, what) in written {
             let path = path.display().to_string();
             println!("  {path:width$}   {what}", width = width.unwrap_or(0));
         }
         if !new_key {
             let key_file = key_file.display();
-            println!("The key of the database, {key_file}, was there and stays.");
+            println!("The key of the database, {key_file}, existed and was kept.");
         }
         println!();
         println!("{}", homeserver_yaml(&self.registration));
@@ -121,9 +123,9 @@ impl Init {
             println!("{}", module_yaml(&config, &module));
         }
         println!("Then restart the homeserver and start Stonechat:");
-        println!("  stonechat{} run", option(config_path));
-        println!("and see whether all is well:");
-        println!("  stonechat{} doctor", option(config_path));
+        println!("  stonechat{} run", config_option(config_path));
+        println!("and check that all is well:");
+        println!("  stonechat{} doctor", config_option(config_path));
         Ok(())
     }
 
@@ -136,7 +138,7 @@ impl Init {
         }
         config.appservice.url = match &self.url {
             Some(url) => url.clone(),
-            None => seen_from_here(config.appservice.listen)?,
+            None => local_url(config.appservice.listen)?,
         };
         config.registration = relative_to(path, &self.registration);
         config.data = relative_to(path, &self.data);
@@ -144,8 +146,8 @@ impl Init {
     }
 }
 
-/// The URL of an address we listen on, for a homeserver on the same machine.
-fn seen_from_here(listen: SocketAddr) -> Result<Url, CliError> {
+/// Returns the URL of an address we listen on, for a homeserver on the same machine.
+fn local_url(listen: SocketAddr) -> Result<Url, CliError> {
     let mut seen = listen;
     if listen.ip().is_unspecified() {
         seen.set_ip(match listen {
@@ -157,8 +159,8 @@ fn seen_from_here(listen: SocketAddr) -> Result<Url, CliError> {
         .map_err(|error| CliError::Usage(format!("--listen {listen} makes no URL: {error}")))
 }
 
-/// How a configuration elsewhere is named on the command line.
-fn option(config_path: &Path) -> String {
+/// Returns the option that names a configuration in another place.
+fn config_option(config_path: &Path) -> String {
     if config_path == Path::new("config/stonechat.yaml") {
         String::new()
     } else {
@@ -166,37 +168,37 @@ fn option(config_path: &Path) -> String {
     }
 }
 
-/// What the homeserver has to be told.
+/// Returns what to add to the homeserver's configuration.
 pub(super) fn homeserver_yaml(registration: &Path) -> String {
     let path = std::path::absolute(registration).unwrap_or_else(|_| registration.to_owned());
     let path = path.display();
     format!(
         "\
-Add to the homeserver's homeserver.yaml (to a key that is there already, add what is below it):
+Add to the homeserver's homeserver.yaml (if a key exists already, add what is below it):
 
 app_service_config_files:
   - {quoted}
 experimental_features:
   msc2409_to_device_messages_enabled: true
   msc3202_transaction_extensions: true
-# Recommended: rooms that people are invited to are encrypted from their first moment.
+# Recommended: encrypt rooms with invited people from their first moment.
 encryption_enabled_by_default_for_room_type: invite
 
-The homeserver must be able to read the registration. If it runs as another user, let its group:
+The homeserver must be able to read the registration. If it runs as another user, allow its group:
   chgrp matrix-synapse {path} && chmod 640 {path}
 ",
         quoted = serde_json::Value::from(path.to_string()),
     )
 }
 
-/// What the homeserver has to be told about the module.
+/// Returns how to install and enable the module.
 pub(super) fn module_yaml(config: &Config, token: &ModuleToken) -> String {
     let path = std::path::absolute(token.path()).unwrap_or_else(|_| token.path().to_owned());
     let path = path.display();
     format!(
         "\
-With the module in Synapse no ghost enters the rooms that are made for open handles. Install it from
-the folder synapse-module of Stonechat's source into a folder of its own:
+With the module in Synapse, no ghost enters the rooms that are created for open handles. Install it
+from the folder synapse-module of Stonechat's source into a folder of its own:
   /opt/venvs/matrix-synapse/bin/pip install --no-deps --upgrade \\
       --target /usr/local/lib/stonechat-synapse ./synapse-module
 
@@ -204,8 +206,8 @@ let Synapse find it there (systemctl edit matrix-synapse):
   [Service]
   Environment=PYTHONPATH=/usr/local/lib/stonechat-synapse
 
-and add to homeserver.yaml (to a list `modules` that is there already, add the entry) what stands
-in {file} as well:
+and add this to homeserver.yaml (to a list `modules` that exists already, add the entry). It is also
+in {file}:
 
 {snippet}
 Synapse must be able to read the token too:

@@ -1,8 +1,8 @@
-//! What is logged goes to standard error.
+//! The log, which goes to standard error.
 //!
-//! Room ids, Matrix IDs and error texts come from people and servers that we do not know. This is
-//! the one place that all of them pass: no value breaks a line, controls a terminal or is endless,
-//! whatever is logged by whom.
+//! Room ids, Matrix IDs and error texts come from people and servers that we do not know. All of
+//! them pass through here, so that no logged value breaks a line, controls a terminal or is
+//! endless.
 
 use std::{
     fmt::{self, Debug},
@@ -27,13 +27,13 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::printable::{Printable, SENTENCE, VALUE};
+use super::printable::{Printable, SENTENCE_CHARS_MAX, VALUE_CHARS_MAX};
 use crate::config::{Log, LogFormat};
 
-/// What these libraries log names sessions, devices and keys; sled's shows parts of records. What
-/// the encryption library warns of comes to us as an error, and is often only a reason to look
-/// again: that is told where it is decided.
-const DISCREET: [(&str, &str); 5] = [
+/// The highest levels of libraries whose logs show secrets: sessions, devices and keys, or parts of
+/// records. The warnings of the encryption library also come to us as errors, which are often only
+/// a reason to try again, and are logged where that is decided.
+const LIBRARY_LEVELS: [(&str, &str); 5] = [
     ("matrix_sdk_common", "error"),
     ("matrix_sdk_crypto", "error"),
     ("matrix_sdk_store_encryption", "error"),
@@ -47,29 +47,32 @@ const MESSAGE: &str = "message";
 /// Starts logging; the second call in a process does nothing. `RUST_LOG` overrides the level.
 pub fn start(log: &Log) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
-    let filter = EnvFilter::try_new(directives(asked.as_deref(), log))
-        .unwrap_or_else(|_| EnvFilter::new(directives(None, log)));
+    let filter = EnvFilter::try_new(filter_directives(asked.as_deref(), log))
+        .unwrap_or_else(|_| EnvFilter::new(filter_directives(None, log)));
     let colour =
         io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let started = tracing_subscriber::registry()
         .with(filter)
-        .with(layer(log.format, colour, io::stderr))
+        .with(output_layer(log.format, colour, io::stderr))
         .try_init();
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
-    std::panic::set_hook(Box::new(report));
+    std::panic::set_hook(Box::new(log_panic));
 }
 
-/// Logs a panic by its place. Its words may quote what somebody wrote, raw and over several lines.
-fn report(panic: &std::panic::PanicHookInfo<'_>) {
+/// Logs the place of a panic. Its message may quote what people wrote, raw and over several lines.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let at = panic.location().map(ToString::to_string);
     tracing::error!(at, "a part of Stonechat has panicked; please report it");
-    tracing::debug!(words = panic.payload_as_str(), "what the panic says");
+    tracing::debug!(
+        message_of_panic = panic.payload_as_str(),
+        "the message of the panic"
+    );
 }
 
 /// Writes every entry to `writer`, as text or as JSON.
-fn layer<S, W>(format: LogFormat, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn output_layer<S, W>(format: LogFormat, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -89,14 +92,14 @@ where
     }
 }
 
-/// Shows a value as it may stand in the log.
-fn shown(field: &Field, value: &dyn Debug) -> Printable<impl fmt::Display> {
-    let at_most = if field.name() == MESSAGE {
-        SENTENCE
+/// Returns a value as the log may show it.
+fn display_value(field: &Field, value: &dyn Debug) -> Printable<impl fmt::Display> {
+    let chars_max = if field.name() == MESSAGE {
+        SENTENCE_CHARS_MAX
     } else {
-        VALUE
+        VALUE_CHARS_MAX
     };
-    Printable::cut(fmt::from_fn(move |f| value.fmt(f)), at_most)
+    Printable::cut(fmt::from_fn(move |f| value.fmt(f)), chars_max)
 }
 
 /// Fields as `name=value`, the sentence first and without a name.
@@ -122,7 +125,9 @@ struct TextVisitor<'writer> {
 
 impl Visit for TextVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let Some(name) = name(field) else { return };
+        let Some(name) = display_name(field) else {
+            return;
+        };
         if self.result.is_err() {
             return;
         }
@@ -131,7 +136,7 @@ impl Visit for TextVisitor<'_> {
         } else {
             " "
         };
-        let value = shown(field, value);
+        let value = display_value(field, value);
         self.result = match name {
             MESSAGE => write!(self.writer, "{space}{value}"),
             name => write!(self.writer, "{space}{name}={value}"),
@@ -139,8 +144,8 @@ impl Visit for TextVisitor<'_> {
     }
 }
 
-/// The name to show a field by. `None` for what the `log` crate's records say about themselves.
-fn name(field: &Field) -> Option<&'static str> {
+/// Returns the name to show a field by; `None` for the metadata of the `log` crate.
+fn display_name(field: &Field) -> Option<&'static str> {
     let name = field.name();
     (!name.starts_with("log.")).then(|| name.trim_start_matches("r#"))
 }
@@ -175,7 +180,7 @@ struct JsonFields<'a>(&'a mut Map<String, Value>);
 
 impl JsonFields<'_> {
     fn put(&mut self, field: &Field, value: Value) {
-        if let Some(name) = name(field) {
+        if let Some(name) = display_name(field) {
             self.0.insert(name.to_owned(), value);
         }
     }
@@ -183,7 +188,7 @@ impl JsonFields<'_> {
 
 impl Visit for JsonFields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let shown = shown(field, value).to_string();
+        let shown = display_value(field, value).to_string();
         self.put(field, shown.into());
     }
 
@@ -208,15 +213,15 @@ impl Visit for JsonFields<'_> {
     }
 }
 
-/// The libraries below us are held at warnings, and those that know keys at errors. A
-/// `RUST_LOG=debug` does not change that for the latter: one has to name them.
-fn directives(asked: Option<&str>, log: &Log) -> String {
+/// Returns the filter: warnings of libraries, and only errors of those that know keys.
+/// `RUST_LOG=debug` does not change the latter, which have to be named.
+fn filter_directives(asked: Option<&str>, log: &Log) -> String {
     let asked = asked.filter(|asked| !asked.trim().is_empty());
     let mut directives = match asked {
         Some(asked) => asked.to_owned(),
         None => format!("warn,stonechat={}", log.level.as_str()),
     };
-    for (library, level) in DISCREET {
+    for (library, level) in LIBRARY_LEVELS {
         if asked.is_none_or(|asked| !asked.contains(library)) {
             directives.push_str(&format!(",{library}={level}"));
         }
@@ -252,7 +257,8 @@ mod tests {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber =
-            tracing_subscriber::registry().with(layer(format, false, move || writer.clone()));
+            tracing_subscriber::registry()
+                .with(output_layer(format, false, move || writer.clone()));
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
     }
@@ -311,7 +317,7 @@ mod tests {
         let (long, sentence) = ("x".repeat(300), "y".repeat(300));
         for format in [LogFormat::Text, LogFormat::Json] {
             let text = logged(format, || info!(error = %long, "{sentence}"));
-            assert_eq!(text.matches('x').count(), VALUE, "{text}");
+            assert_eq!(text.matches('x').count(), VALUE_CHARS_MAX, "{text}");
             assert_eq!(text.matches('y').count(), 300, "{text}");
             assert!(text.contains('…'));
         }
@@ -337,13 +343,13 @@ mod tests {
     fn libraries_that_know_keys_are_heard_only_when_they_are_named() {
         let log = Log::default();
         for none in [None, Some(" ")] {
-            let usual = directives(none, &log);
+            let usual = filter_directives(none, &log);
             assert!(usual.starts_with("warn,stonechat=info,"), "{usual}");
             assert!(usual.contains(",matrix_sdk_crypto=error"), "{usual}");
         }
-        let all = directives(Some("debug"), &log);
+        let all = filter_directives(Some("debug"), &log);
         assert!(all.starts_with("debug,") && all.contains(",matrix_sdk_crypto=error"));
-        let named = directives(Some("info,matrix_sdk_crypto=trace"), &log);
+        let named = filter_directives(Some("info,matrix_sdk_crypto=trace"), &log);
         assert!(!named.contains("matrix_sdk_crypto=error") && named.contains(",vodozemac=error"));
         for text in [all, named] {
             assert!(EnvFilter::try_new(&text).is_ok(), "{text}");

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand.
 //!
-//! This is the only room that prints. What a subcommand has to show goes to standard output; what
-//! went wrong goes to standard error, in a line or two that say what to do.
+//! This is the only module that prints. Results go to standard output. Errors go to standard error,
+//! in a line or two that say what to do.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -9,10 +9,10 @@
 )]
 
 mod admin;
-mod assemble;
 mod backup;
 mod checks;
 mod doctor;
+mod engine_setup;
 mod error;
 mod init;
 mod logging;
@@ -57,24 +57,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write the configuration, the registration and the key of the database, and tell what to add
+    /// Write the configuration, the registration and the key of the database, and show what to add
     /// to the homeserver's configuration.
     Init(Box<init::Init>),
-    /// Write the registration again from the configuration, with the tokens it has.
+    /// Write the registration again from the configuration, with its current tokens.
     Registration(registration::Write),
-    /// Check everything that Stonechat needs, and say what is wrong and what to change.
+    /// Check everything that Stonechat needs, and show what is wrong and what to change.
     Doctor,
-    /// Serve.
+    /// Run the service.
     Run,
-    /// Show how the running Stonechat is: whether it is ready, and what it has set aside.
+    /// Show whether the running Stonechat is ready, and how much it has set aside.
     Status(status::ShowStatus),
-    /// Write a backup of the database to a file, also while Stonechat runs.
+    /// Write a backup of the database to a file, also while Stonechat is running.
     Backup(backup::Backup),
-    /// Put a backup in the place of the database, while Stonechat is stopped.
+    /// Replace the database by a backup, while Stonechat is stopped.
     Restore(restore::Restore),
 }
 
-/// Set for a process whose memory a debugger of the same user may read.
+/// The environment variable that lets a debugger of the same user read our memory.
 const DEBUGGABLE: &str = "STONECHAT_DEBUGGABLE";
 
 /// Keeps the keys in our memory from core dumps and from other processes of the same user.
@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment: Environment<'_> = &secrets::process_environment;
     if let Err(error) = guard_memory(environment) {
-        eprintln!("stonechat: keys could get into core dumps: {error}");
+        eprintln!("stonechat: core dumps could contain keys: {error}");
     }
     let done = match cli.command {
         Command::Init(init) => init.run(&cli.config).map(|()| ExitCode::SUCCESS),
@@ -112,8 +112,8 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// How long threads may take to end that are still busy when the work is done.
-const LAST_THREADS: Duration = Duration::from_secs(2);
+/// How long busy threads may take to end after the work is done.
+const THREADS_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -121,7 +121,7 @@ fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
         .build()
         .map_err(CliError::Runtime)?;
     let done = runtime.block_on(work);
-    runtime.shutdown_timeout(LAST_THREADS);
+    runtime.shutdown_timeout(THREADS_END_TIMEOUT);
     done
 }
 
@@ -131,7 +131,7 @@ fn open_store(setup: &Setup, environment: Environment<'_>) -> Result<Store, CliE
     Ok(Store::open(&setup.data, &key, &store_options(setup))?)
 }
 
-/// The key of the database, from the environment or its file.
+/// Returns the key of the database, from the environment or its file.
 fn store_key(setup: &Setup, environment: Environment<'_>) -> Result<StoreKey, CliError> {
     Ok(match environment(secrets::STORE_KEY) {
         Some(value) => StoreKey::from_env(secrets::STORE_KEY, &value.into())?,

@@ -1,6 +1,6 @@
-//! Files that the homeserver reads stay readable for it, whoever runs the command.
+//! Files that the homeserver reads stay readable for it, no matter who runs the command.
 //!
-//! Other users are needed to show it, so these tests do nothing, and say so, unless root runs them.
+//! This needs other users, so these tests are skipped, and say so, unless root runs them.
 
 use std::{
     fs, io,
@@ -21,11 +21,11 @@ const STONECHAT: u32 = 65_534;
 /// The group of the homeserver, of which that user is no member.
 const HOMESERVER: u32 = 60_001;
 
-/// Tells the child which folder to work in, and with which words.
+/// The environment variables that tell the child its folder and its arguments.
 const FOLDER: &str = "STONECHAT_TEST_FOLDER_OF_CHILD";
 const WORDS: &str = "STONECHAT_TEST_WORDS_OF_CHILD";
 
-/// What can be lost of a file.
+/// The content and the permissions of a file.
 #[derive(Debug, PartialEq, Eq)]
 struct File {
     content: String,
@@ -44,7 +44,7 @@ fn file(path: &Path) -> File {
     }
 }
 
-/// What a folder has after `init` and the `chgrp` and `chmod` of the guide; `None` if we are not
+/// Returns a folder after `init` and the `chgrp` and `chmod` of the guide; `None` if we are not
 /// root.
 fn installed() -> Option<Home> {
     let home = Home::new();

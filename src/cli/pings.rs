@@ -1,25 +1,25 @@
-//! Pings while the service runs: whether the homeserver answers, and whether it reaches us.
+//! Regular pings, which show whether the homeserver answers and whether it reaches us.
 //!
-//! A ping also ends the pause that a homeserver makes when we did not answer.
+//! A ping also ends the pause that the homeserver makes after we did not answer.
 
 use std::{convert::Infallible, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::checks::{Checker, Witness};
+use super::checks::{Checker, Observer};
 use crate::{
     matrix::MatrixError,
-    server::{Health, Part},
+    server::{Health, HealthPart},
 };
 
 /// How long to wait between two pings while all is well.
-const EVERY: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to wait after a ping that failed.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a ping may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-const NO_ANSWER: &str = "it does not answer; look whether it runs";
+const NO_ANSWER: &str = "it does not answer; check that it is running";
 const ANSWERS_WITH_ERRORS: &str =
     "it answers with errors; look at its log, and run `stonechat doctor`";
 const TOKEN_REFUSED: &str = "it refuses as_token; run `stonechat doctor`";
@@ -27,27 +27,27 @@ const NOT_REACHED: &str = "the homeserver does not reach this Stonechat; run `st
 const ANOTHER_REACHED: &str =
     "the homeserver reaches something else at appservice.url; run `stonechat doctor`";
 
-/// What a ping shows of both parts. `None` says nothing about the part.
+/// What a ping shows of both parts; `None` for a part of which it shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Finding {
+struct PingResult {
     homeserver: Option<Result<(), &'static str>>,
     transactions: Option<Result<(), &'static str>>,
 }
 
-impl Finding {
+impl PingResult {
     const WELL: Self = Self {
         homeserver: Some(Ok(())),
         transactions: Some(Ok(())),
     };
 
-    fn homeserver(why: &'static str) -> Self {
+    fn homeserver_failed(why: &'static str) -> Self {
         Self {
             homeserver: Some(Err(why)),
             transactions: None,
         }
     }
 
-    fn transactions(why: &'static str) -> Self {
+    fn transactions_failed(why: &'static str) -> Self {
         Self {
             homeserver: Some(Ok(())),
             transactions: Some(Err(why)),
@@ -59,8 +59,8 @@ impl Finding {
     }
 }
 
-/// What a ping that failed says.
-fn judge(error: &MatrixError) -> Finding {
+/// Returns what a failed ping shows.
+fn classify_error(error: &MatrixError) -> PingResult {
     match error.errcode() {
         Some(
             "M_CONNECTION_FAILED"
@@ -68,55 +68,60 @@ fn judge(error: &MatrixError) -> Finding {
             | "M_BAD_STATUS"
             | "M_URL_NOT_SET"
             | "M_FORBIDDEN",
-        ) => Finding::transactions(NOT_REACHED),
-        Some("M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => Finding::homeserver(TOKEN_REFUSED),
-        // It answers, and says nothing about the way back.
-        Some("M_LIMIT_EXCEEDED" | "M_UNRECOGNIZED") => Finding {
+        ) => PingResult::transactions_failed(NOT_REACHED),
+        Some("M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => PingResult::homeserver_failed(TOKEN_REFUSED),
+        // The homeserver answers, and says nothing about the way back.
+        Some("M_LIMIT_EXCEEDED" | "M_UNRECOGNIZED") => PingResult {
             homeserver: Some(Ok(())),
             transactions: None,
         },
-        _ if error.status().is_some() => Finding::homeserver(ANSWERS_WITH_ERRORS),
-        _ => Finding::homeserver(NO_ANSWER),
+        _ if error.status().is_some() => PingResult::homeserver_failed(ANSWERS_WITH_ERRORS),
+        _ => PingResult::homeserver_failed(NO_ANSWER),
     }
 }
 
-async fn look(checker: &Checker<'_>, witness: &Witness, patience: Duration) -> Finding {
-    match timeout(patience, checker.ping_once(witness)).await {
-        Ok(Ok(true)) => Finding::WELL,
-        Ok(Ok(false)) => Finding::transactions(ANOTHER_REACHED),
-        Ok(Err(error)) => judge(&error),
-        // It may be waiting for us: then it answers other requests.
-        Err(_) => match timeout(patience, checker.token()).await {
-            Ok(Ok(_)) => Finding::transactions(NOT_REACHED),
-            _ => Finding::homeserver(NO_ANSWER),
+async fn ping_once(checker: &Checker<'_>, observer: &Observer, time_limit: Duration) -> PingResult {
+    match timeout(time_limit, checker.ping_once(observer)).await {
+        Ok(Ok(true)) => PingResult::WELL,
+        Ok(Ok(false)) => PingResult::transactions_failed(ANOTHER_REACHED),
+        Ok(Err(error)) => classify_error(&error),
+        // The homeserver may be waiting for us. Then it answers other requests.
+        Err(_) => match timeout(time_limit, checker.check_token()).await {
+            Ok(Ok(_)) => PingResult::transactions_failed(NOT_REACHED),
+            _ => PingResult::homeserver_failed(NO_ANSWER),
         },
     }
 }
 
-/// Pings for as long as it is polled, and reports to `health`. One failure may be a hiccup; the
-/// second in a row counts.
-pub(super) async fn keep_on(
+/// Pings until it is dropped, and reports to `health`. One failure may be a hiccup; the second in a
+/// row counts.
+pub(super) async fn ping_forever(
     checker: &Checker<'_>,
-    witness: &Witness,
+    observer: &Observer,
     health: &Health,
 ) -> Infallible {
     let mut failed_before = false;
     loop {
-        sleep(if failed_before { AGAIN } else { EVERY }).await;
-        let finding = look(checker, witness, PATIENCE).await;
-        report(health, finding, failed_before);
-        failed_before = !finding.is_well();
+        sleep(if failed_before {
+            RETRY_INTERVAL
+        } else {
+            PING_INTERVAL
+        })
+        .await;
+        let result = ping_once(checker, observer, PING_TIMEOUT).await;
+        update_health(health, result, failed_before);
+        failed_before = !result.is_well();
     }
 }
 
-fn report(health: &Health, finding: Finding, failed_before: bool) {
+fn update_health(health: &Health, result: PingResult, failed_before: bool) {
     for (part, state) in [
-        (Part::Homeserver, finding.homeserver),
-        (Part::Transactions, finding.transactions),
+        (HealthPart::Homeserver, result.homeserver),
+        (HealthPart::Transactions, result.transactions),
     ] {
         match state {
-            Some(Ok(())) => health.note(part, Ok(())),
-            Some(Err(why)) if failed_before => health.note(part, Err(why)),
+            Some(Ok(())) => health.set_part(part, Ok(())),
+            Some(Err(why)) if failed_before => health.set_part(part, Err(why)),
             _ => {}
         }
     }
@@ -139,35 +144,39 @@ mod tests {
     #[test]
     fn a_ping_that_failed_names_the_side_that_is_to_blame() {
         for code in ["M_CONNECTION_FAILED", "M_BAD_STATUS", "M_URL_NOT_SET"] {
-            let finding = judge(&refused(502, Some(code)));
-            assert_eq!(finding, Finding::transactions(NOT_REACHED), "{code}");
+            let result = classify_error(&refused(502, Some(code)));
+            assert_eq!(
+                result,
+                PingResult::transactions_failed(NOT_REACHED),
+                "{code}"
+            );
         }
-        let finding = judge(&refused(401, Some("M_UNKNOWN_TOKEN")));
-        assert_eq!(finding, Finding::homeserver(TOKEN_REFUSED));
+        let result = classify_error(&refused(401, Some("M_UNKNOWN_TOKEN")));
+        assert_eq!(result, PingResult::homeserver_failed(TOKEN_REFUSED));
         assert_eq!(
-            judge(&MatrixError::TimedOut),
-            Finding::homeserver(NO_ANSWER)
+            classify_error(&MatrixError::TimedOut),
+            PingResult::homeserver_failed(NO_ANSWER)
         );
-        let finding = judge(&refused(502, None));
-        assert_eq!(finding, Finding::homeserver(ANSWERS_WITH_ERRORS));
+        let result = classify_error(&refused(502, None));
+        assert_eq!(result, PingResult::homeserver_failed(ANSWERS_WITH_ERRORS));
         let busy = MatrixError::RateLimited { retry_after: None };
-        assert_eq!(judge(&busy).homeserver, Some(Ok(())));
-        assert_eq!(judge(&busy).transactions, None);
+        assert_eq!(classify_error(&busy).homeserver, Some(Ok(())));
+        assert_eq!(classify_error(&busy).transactions, None);
     }
 
     #[test]
     fn the_second_failure_in_a_row_counts_and_the_first_success() {
         let health = Health::default();
-        health.ready();
+        health.mark_started();
         for bad in [
-            Finding::homeserver(NO_ANSWER),
-            Finding::transactions(NOT_REACHED),
+            PingResult::homeserver_failed(NO_ANSWER),
+            PingResult::transactions_failed(NOT_REACHED),
         ] {
-            report(&health, bad, false);
+            update_health(&health, bad, false);
             assert!(health.is_ready(), "one hiccup");
-            report(&health, bad, true);
+            update_health(&health, bad, true);
             assert!(!health.is_ready(), "{bad:?}");
-            report(&health, Finding::WELL, true);
+            update_health(&health, PingResult::WELL, true);
             assert!(health.is_ready());
         }
     }

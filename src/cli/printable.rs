@@ -1,29 +1,29 @@
-//! Text from outside, made fit for a log or a terminal.
+//! Text from outside, made safe for a log or a terminal.
 
 use std::fmt::{self, Write};
 
 /// Maximum length of a value in the log, in characters.
-pub(super) const VALUE: usize = 255;
+pub(super) const VALUE_CHARS_MAX: usize = 255;
 /// Maximum length of a sentence of our own in the log, in characters. It may quote a value or two.
-pub(super) const SENTENCE: usize = 2048;
+pub(super) const SENTENCE_CHARS_MAX: usize = 2048;
 
-/// Shows a text with everything escaped that is not to be seen as what it is: characters that
-/// control a terminal, begin a line, or change the direction of what follows.
+/// A text that is shown with misleading characters escaped: those that control a terminal, begin a
+/// line, or change the direction of the text after them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Printable<T> {
     text: T,
-    at_most: usize,
+    chars_max: usize,
 }
 
 impl<T: fmt::Display> Printable<T> {
-    /// The whole text.
+    /// Returns the whole text.
     pub(super) fn whole(text: T) -> Self {
         Self::cut(text, usize::MAX)
     }
 
-    /// The first `at_most` characters, and an ellipsis where there are more.
-    pub(super) fn cut(text: T, at_most: usize) -> Self {
-        Self { text, at_most }
+    /// Returns the first `chars_max` characters, and an ellipsis where there are more.
+    pub(super) fn cut(text: T, chars_max: usize) -> Self {
+        Self { text, chars_max }
     }
 }
 
@@ -31,7 +31,7 @@ impl<T: fmt::Display> fmt::Display for Printable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut escaper = Escaper {
             out: f,
-            left: self.at_most,
+            left: self.chars_max,
             cut: false,
         };
         write!(escaper, "{}", self.text)
@@ -49,7 +49,7 @@ impl Write for Escaper<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             if self.left == 0 {
-                // The rest is still written by the one who formats, and dropped here.
+                // The formatter still writes the rest, which is dropped here.
                 if !std::mem::replace(&mut self.cut, true) {
                     self.out.write_char('…')?;
                 }
@@ -60,7 +60,7 @@ impl Write for Escaper<'_, '_> {
                 '\n' => self.out.write_str("\\n")?,
                 '\r' => self.out.write_str("\\r")?,
                 '\t' => self.out.write_str("\\t")?,
-                c if misleads(c) => write!(self.out, "{}", c.escape_unicode())?,
+                c if is_misleading(c) => write!(self.out, "{}", c.escape_unicode())?,
                 c => self.out.write_char(c)?,
             }
         }
@@ -70,7 +70,7 @@ impl Write for Escaper<'_, '_> {
 
 /// Returns `true` for control characters (C0, DEL, C1), line and paragraph separators, direction
 /// marks and overrides, and other characters without a shape of their own.
-fn misleads(c: char) -> bool {
+fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{00AD}' | '\u{061C}' | '\u{180E}' | '\u{200B}'..='\u{200F}'

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::config::{Config, ModuleToken, Registration, Tokens, absolute_beside};
 
-/// How to write the registration again.
+/// The arguments of `registration`.
 #[derive(Debug, Args)]
 pub struct Write {
-    /// Make new tokens. Until the homeserver is restarted it cannot talk to Stonechat then.
+    /// Make new tokens. The homeserver cannot talk to Stonechat until it is restarted.
     #[arg(long)]
     new_tokens: bool,
-    /// Make a token for Stonechat's module in Synapse too, if there is none, and print what turns
-    /// the module on.
+    /// Also make a token for Stonechat's module in Synapse, if there is none, and print how to
+    /// enable the module.
     #[arg(long)]
     with_module: bool,
 }
@@ -45,7 +45,7 @@ impl Write {
         }
         let module = ModuleToken::of(config_path, &config);
         let there = module.is_there();
-        // Everything that can be refused is refused before the first file changes.
+        // Every file is checked before the first one changes.
         let file = registration.prepare(&path, true)?;
         let mut others = Vec::new();
         if (there && self.new_tokens) || (!there && self.with_module) {
@@ -60,13 +60,13 @@ impl Write {
         }
         if changed {
             println!(
-                "{} written, with {} tokens. Restart the homeserver{} to put it to use.",
+                "{} written, with {} tokens. Restart the homeserver{} to apply it.",
                 path.display(),
                 if kept { "the same" } else { "new" },
                 if kept { "" } else { " and then Stonechat" },
             );
         } else {
-            println!("{} is as it should be and was not written.", path.display());
+            println!("{} is up to date and was not written.", path.display());
         }
         println!();
         println!("{}", homeserver_yaml(&path).trim_end());

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use ruma::UserId;
 
-use super::{CliError, admin::Running, backup::COUNTED, store_key, store_options};
+use super::{CliError, admin::RunningService, backup::COUNTED_TABLES, store_key, store_options};
 use crate::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Setup, secrets::Environment},
@@ -17,26 +17,26 @@ use crate::{
     store::{Contents, Replaced, Store, StoreError, TableKey},
 };
 
-/// Which backup to bring back.
+/// The arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct Restore {
     /// The backup.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Move a database that is there already aside. It is never deleted.
+    /// Move an existing database aside. It is never deleted.
     #[arg(long)]
     force: bool,
 }
 
 impl Restore {
-    /// Puts the backup in the place of the database. The rest is done by the next `run`.
+    /// Replaces the database by the backup. The next `run` does the rest.
     pub async fn run(self, config: &Path, environment: Environment<'_>) -> Result<(), CliError> {
         let setup = Setup::load(config, environment)?;
         let key = store_key(&setup, environment)?;
-        if let Some(running) = Running::find(&setup.data).await? {
+        if let Some(running) = RunningService::find(&setup.data).await? {
             let version = running.status().await.map(|status| status.version);
             return Err(CliError::Check(format!(
-                "Stonechat {}runs on {}; stop it first. Nothing was changed",
+                "Stonechat {}is running on {}; stop it first. Nothing was changed",
                 version.map(|version| version + " ").unwrap_or_default(),
                 setup.data.display()
             )));
@@ -44,9 +44,9 @@ impl Restore {
         let failed = |e| CliError::from(StoreError::io("read", &self.file, &e));
         let file = File::open(&self.file).map_err(failed)?;
         let mut reader = BufReader::new(file);
-        // All of it, before anything is touched.
-        let contents = Store::read_backup(&mut reader, &key, &COUNTED)?;
-        of_this_homeserver(&contents, &setup)?;
+        // The whole file is read before anything changes.
+        let contents = Store::read_backup(&mut reader, &key, &COUNTED_TABLES)?;
+        check_server_name(&contents, &setup)?;
         let now = SystemClock.now();
         let aside = format!("replaced-{}", folder_name(now));
         if Store::is_in(&setup.data) && !self.force {
@@ -64,14 +64,14 @@ impl Restore {
             &store_options(&setup),
             self.force.then_some(aside.as_str()),
         )?;
-        say(&contents, &replaced, &setup);
+        print_summary(&contents, &replaced, &setup);
         Ok(())
     }
 }
 
-/// A backup of one homeserver's handles is of no use to another, and could not be told from a
-/// service all of whose ghosts were taken.
-fn of_this_homeserver(contents: &Contents, setup: &Setup) -> Result<(), CliError> {
+/// Refuses a backup of another homeserver. Restored, it would look like a service all of whose
+/// ghosts were taken over.
+fn check_server_name(contents: &Contents, setup: &Setup) -> Result<(), CliError> {
     let ours = &setup.config.homeserver.server_name;
     let users = contents.keys.get(&SAVED_IDENTITIES).into_iter().flatten();
     for user in users.filter_map(|key| String::decode(key)) {
@@ -87,15 +87,15 @@ fn of_this_homeserver(contents: &Contents, setup: &Setup) -> Result<(), CliError
     Ok(())
 }
 
-/// A time as the name of a folder.
+/// Returns a time as the name of a folder.
 fn folder_name(now: Timestamp) -> String {
     let digits = |c: char| if c == ' ' { 'T' } else { c };
     let text = now.to_string().replace([':', '-'], "");
     text.trim_end_matches(" UTC").chars().map(digits).collect()
 }
 
-fn say(contents: &Contents, replaced: &Replaced, setup: &Setup) {
-    let [handles, ghosts, rooms] = COUNTED.map(|table| contents.count(table));
+fn print_summary(contents: &Contents, replaced: &Replaced, setup: &Setup) {
+    let [handles, ghosts, rooms] = COUNTED_TABLES.map(|table| contents.count(table));
     let of = match &contents.made {
         Some(made) => format!("of {}, by version {}", made.at, made.version),
         None => "of an unknown time".to_owned(),
@@ -103,25 +103,25 @@ fn say(contents: &Contents, replaced: &Replaced, setup: &Setup) {
     println!("Restored into {}: a backup {of}.", setup.data.display());
     if let Some(aside) = &replaced.aside {
         println!(
-            "The database that was there lies in {}. Never start Stonechat on it again; delete it \
-             when all is well.",
+            "The previous database is in {}. Never start Stonechat on it again; delete it when all is \
+             well.",
             aside.display()
         );
     }
     println!();
-    println!("At the next `stonechat run`, before it says that it is ready:");
+    println!("The next `stonechat run`, before it reports that it is ready:");
     println!(
-        "  {ghosts} users (ghosts and the bot) get new devices, signed by the identities they have;"
+        "  gives {ghosts} users (ghosts and the bot) new devices, signed by their identities;"
     );
-    println!("    the old devices are deleted, and no key of them is used again");
-    println!("  introductions that were under way are taken up again, or closed with a word");
-    println!("  of {handles} handles those that changed since, as far as can be seen, are frozen;");
-    println!("    the log says which, and why");
-    println!("and after that the bot tells {rooms} people that what they changed since is undone.");
-    println!("What was sent before and not answered cannot be read any more.");
+    println!("    it deletes the old devices, and no key of theirs is used again");
+    println!("  resumes introductions under way, or closes them with a message");
+    println!("  freezes those of {handles} handles that have visibly changed since;");
+    println!("    the log says which and why");
+    println!("Then the bot tells {rooms} people that their later changes are undone.");
+    println!("Messages that were sent before and not processed can no longer be read.");
     println!();
-    println!("What cannot be known:");
+    println!("What Stonechat cannot know:");
     println!("  handles claimed since the backup, until somebody asks for one: then it is frozen");
-    println!("  handles released since: they are their owners' again");
-    println!("  blocks, policies and modes changed since: they are as the backup has them");
+    println!("  handles released since: they belong to their owners again");
+    println!("  blocks, policies and modes changed since: they are as in the backup");
 }

@@ -3,12 +3,16 @@
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use axum::Router;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
 use tracing::{error, info, warn};
 
 use super::{
     CliError, Service,
-    checks::{Checker, Found, Problem, Witness, pause},
+    checks::{CheckResult, Checker, Observer, Problem, retry_pause},
     logging, open_store, pings, watchdog,
 };
 use crate::{
@@ -17,10 +21,10 @@ use crate::{
     shutdown::{self, Shutdown, Trigger},
 };
 
-/// How long after a ping that failed there is another.
-const PING_AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait after a ping that failed.
+const PING_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Loads, opens and serves until a signal comes.
+/// Loads the configuration, opens the store and serves until a signal comes.
 pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliError> {
     let setup = Setup::load(config, environment)?;
     logging::start(&setup.config.log);
@@ -35,8 +39,9 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
     start(&setup, service, listener, socket, shutdown).await
 }
 
-/// Serves, finds the homeserver, checks it, and works until asked to end or until the store fails.
-/// After that nothing can be finished: what is under way is not acknowledged and comes again.
+/// Serves, connects to the homeserver, checks it, and works until asked to stop or until the store
+/// fails. After a failure of the store nothing can be finished: transactions under way are not
+/// acknowledged, and the homeserver sends them again.
 pub async fn start(
     setup: &Setup,
     service: Service,
@@ -48,15 +53,14 @@ pub async fn start(
     tokio::select! {
         biased;
         error = failure.happened() => Err(CliError::Store(error)),
-        ended = serve(setup, service, listener, socket, shutdown) => ended,
+        result = serve(setup, service, listener, socket, shutdown) => result,
     }
 }
 
-/// Serves, finds the homeserver, checks it, and works until asked to end.
+/// Serves, connects to the homeserver, checks it, and works until asked to stop.
 ///
-/// The server is up first: what the homeserver pushes while the rest begins is not refused. It is
-/// down first as well, with its last transaction durable and acknowledged, while the engine can
-/// still write it down.
+/// The servers start first, so that what the homeserver pushes meanwhile is not refused. They also
+/// stop first: the engine can still write down the last transaction before it is acknowledged.
 async fn serve(
     setup: &Setup,
     service: Service,
@@ -65,114 +69,161 @@ async fn serve(
     shutdown: Shutdown,
 ) -> Result<(), CliError> {
     let self_test = SelfTest::default();
-    let witness = Witness::Here(self_test.clone());
-    let health = Health::of(service.failure());
-    let commands = server::admin_router(service.admin(health.clone(), self_test.clone()));
+    let observer = Observer::Local(self_test.clone());
+    let health = Health::new(service.failure());
+    let admin_router = server::admin_router(service.admin(health.clone(), self_test.clone()));
     let options = server_options(setup, self_test, health.clone());
-    let router = server::router(service.intake(), options);
-    let front = Front::up(listener, router, socket, commands);
+    let router = server::router(service.appservice(), options);
+    let servers = Servers::start(listener, router, socket, admin_router);
 
-    let checker = match find(setup, &shutdown).await {
+    let checker = match connect_and_check(setup, &shutdown).await {
         Ok(Some(checker)) => checker,
-        // Without an engine there is nothing to wait for: what is under way is not acknowledged.
+        // Without an engine there is nothing to wait for: no transaction is acknowledged.
         other => {
             drop(service);
-            front.down().await;
+            servers.stop().await;
             return other.map(drop);
         }
     };
-    let (halt, halted) = shutdown::channel();
-    let mut begun = service.begun();
-    let mut working = tokio::spawn(service.work(checker.homeserver(), halted));
-    let mut failed = None;
-    let ended = tokio::select! {
+    let (stop_engine, engine_stopped) = shutdown::channel();
+    let started = service.started();
+    let mut engine = tokio::spawn(service.run(checker.homeserver(), engine_stopped));
+    let reason = tokio::select! {
         biased;
-        () = shutdown.asked() => None,
-        ended = &mut working => Some(ended),
-        checked = delivery(&checker, &witness, &shutdown) => {
+        () = shutdown.asked() => StopReason::Requested,
+        result = &mut engine => StopReason::EngineEnded(result),
+        checked = check_delivery(&checker, &observer, &shutdown) => {
             checker.clean_up().await;
             match checked {
-                Err(problem) => {
-                    failed = Some(problem);
-                    None
+                Err(error) => StopReason::CheckFailed(error),
+                Ok(()) => {
+                    let operation = Operation {
+                        checker: &checker,
+                        observer: &observer,
+                        health: &health,
+                        has_module: setup.module_token.is_some(),
+                        shutdown: &shutdown,
+                    };
+                    operation.run(started, &mut engine).await
                 }
-                Ok(()) => tokio::select! {
-                    biased;
-                    () = shutdown.asked() => None,
-                    ended = &mut working => Some(ended),
-                    Ok(_) = begun.wait_for(|begun| *begun) => {
-                        if setup.module_token.is_some() {
-                            call_module(&checker, &witness, &shutdown).await;
-                        }
-                        health.ready();
-                        info!("ready");
-                        tokio::select! {
-                            () = shutdown.asked() => None,
-                            ended = &mut working => Some(ended),
-                            never = pings::keep_on(&checker, &witness, &health) => match never {},
-                        }
-                    }
-                },
             }
         }
     };
-    if let Some(ended) = ended {
-        front.down().await;
-        finish(ended)?;
-        let problem = "the engine ended without being asked".to_owned();
-        return Err(CliError::Engine(problem));
-    }
+    let result = match reason {
+        StopReason::EngineEnded(result) => {
+            servers.stop().await;
+            engine_result(result)?;
+            let problem = "the engine ended without being asked".to_owned();
+            return Err(CliError::Engine(problem));
+        }
+        StopReason::CheckFailed(error) => Err(error),
+        StopReason::Requested => Ok(()),
+    };
     info!("going down");
-    front.down().await;
-    halt.pull();
-    finish(working.await)?;
+    servers.stop().await;
+    stop_engine.pull();
+    engine_result(engine.await)?;
     info!("down");
-    failed.map_or(Ok(()), Err)
+    result
 }
 
-/// The server while it runs.
-struct Front {
-    close: Trigger,
-    serving: tokio::task::JoinHandle<()>,
+/// What a task of the engine ended with.
+type EngineResult = Result<Result<(), CliError>, tokio::task::JoinError>;
+
+/// Why the service stops.
+enum StopReason {
+    /// It was asked to stop.
+    Requested,
+    /// A check failed in a way that waiting does not help.
+    CheckFailed(CliError),
+    /// The engine ended by itself.
+    EngineEnded(EngineResult),
 }
 
-impl Front {
-    /// Serves on the port and on the admin socket.
-    fn up(listener: Listener, router: Router, socket: AdminSocket, commands: Router) -> Self {
+/// A service that has passed the checks of both sides.
+struct Operation<'a> {
+    checker: &'a Checker<'a>,
+    observer: &'a Observer,
+    health: &'a Health,
+    has_module: bool,
+    shutdown: &'a Shutdown,
+}
+
+impl Operation<'_> {
+    /// Waits until the engine has started, reports the service as ready, and pings the homeserver
+    /// until the service has to stop.
+    async fn run(
+        self,
+        mut started: watch::Receiver<bool>,
+        engine: &mut JoinHandle<Result<(), CliError>>,
+    ) -> StopReason {
+        tokio::select! {
+            biased;
+            () = self.shutdown.asked() => return StopReason::Requested,
+            result = &mut *engine => return StopReason::EngineEnded(result),
+            Ok(_) = started.wait_for(|started| *started) => {}
+        }
+        if self.has_module {
+            check_module(self.checker, self.observer, self.shutdown).await;
+        }
+        self.health.mark_started();
+        info!("ready");
+        tokio::select! {
+            () = self.shutdown.asked() => StopReason::Requested,
+            result = engine => StopReason::EngineEnded(result),
+            never = pings::ping_forever(self.checker, self.observer, self.health) => match never {},
+        }
+    }
+}
+
+/// The servers on the port and on the admin socket, while they run.
+struct Servers {
+    trigger: Trigger,
+    task: JoinHandle<()>,
+}
+
+impl Servers {
+    /// Starts to serve on both.
+    fn start(
+        listener: Listener,
+        router: Router,
+        socket: AdminSocket,
+        admin_router: Router,
+    ) -> Self {
         let address = listener.address();
-        let (close, closing) = shutdown::channel();
-        let serving = tokio::spawn({
-            let (public, admin) = (closing.clone(), closing);
-            async move {
-                tokio::join!(
-                    listener.serve(router, public),
-                    socket.serve(commands, admin)
-                );
-            }
+        let (trigger, stop) = shutdown::channel();
+        let task = tokio::spawn(async move {
+            tokio::join!(
+                listener.serve(router, stop.clone()),
+                socket.serve(admin_router, stop)
+            );
         });
         info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
-        Self { close, serving }
+        Self { trigger, task }
     }
 
-    /// Lets nobody new in and waits for the last answer.
-    async fn down(self) {
-        self.close.pull();
-        if let Err(error) = self.serving.await {
+    /// Accepts no further connection and waits for the last answer.
+    async fn stop(self) {
+        self.trigger.pull();
+        if let Err(error) = self.task.await {
             error!(%error, "the server broke");
         }
     }
 }
 
-/// Finds the homeserver and makes the checks that need nothing of us. `None` when it is time to
-/// end.
-async fn find<'a>(setup: &'a Setup, shutdown: &Shutdown) -> Result<Option<Checker<'a>>, CliError> {
-    let found = until_it_passes("homeserver", shutdown, || Checker::connect(setup)).await?;
-    let Some(checker) = found else {
+/// Connects to the homeserver and makes the checks for which it need not reach us. Returns `None`
+/// if the service is asked to stop.
+async fn connect_and_check<'a>(
+    setup: &'a Setup,
+    shutdown: &Shutdown,
+) -> Result<Option<Checker<'a>>, CliError> {
+    let connected = until_it_passes("homeserver", shutdown, || Checker::connect(setup)).await?;
+    let Some(checker) = connected else {
         return Ok(None);
     };
-    let token = until_it_passes("token", shutdown, || checker.token()).await?;
-    let device = until_it_passes("device", shutdown, || checker.device()).await?;
-    let namespace = until_it_passes("namespace", shutdown, || checker.namespace()).await?;
+    let token = until_it_passes("token", shutdown, || checker.check_token()).await?;
+    let device = until_it_passes("device", shutdown, || checker.check_device()).await?;
+    let namespace = until_it_passes("namespace", shutdown, || checker.check_namespace()).await?;
     for (name, found) in [
         ("token", token),
         ("device", device),
@@ -186,68 +237,68 @@ async fn find<'a>(setup: &'a Setup, shutdown: &Shutdown) -> Result<Option<Checke
     Ok(Some(checker))
 }
 
-/// The checks that need both sides.
-async fn delivery(
+/// Makes the checks for which the homeserver has to reach us.
+async fn check_delivery(
     checker: &Checker<'_>,
-    witness: &Witness,
+    observer: &Observer,
     shutdown: &Shutdown,
 ) -> Result<(), CliError> {
-    if let Some(found) = until_it_passes("ping", shutdown, || ping(checker, witness)).await? {
+    let ping = until_it_passes("ping", shutdown, || check_ping(checker, observer)).await?;
+    if let Some(found) = ping {
         info!("ping: {found}");
     }
-    if let Some(found) =
-        until_it_passes("to-device", shutdown, || checker.to_device(witness)).await?
-    {
+    let to_device = until_it_passes("to-device", shutdown, || checker.check_to_device(observer));
+    if let Some(found) = to_device.await? {
         info!("to-device: {found}");
     }
     Ok(())
 }
 
-/// Lets the module in the homeserver report itself. While we were away it stopped asking us, and
-/// would go on so for up to a minute; now it knows that we are back. Nothing depends on it: without
-/// it ghosts introduce.
-async fn call_module(checker: &Checker<'_>, witness: &Witness, shutdown: &Shutdown) {
-    match shutdown.or(checker.module(witness)).await {
+/// Makes the module in the homeserver report itself. While we were away the module stopped asking
+/// us, and would not ask again for up to a minute; its report shows it that we are back. Nothing
+/// depends on it: without the module, ghosts introduce.
+async fn check_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shutdown) {
+    match shutdown.or(checker.check_module(observer)).await {
         Some(Ok(found)) => info!("module: {found}"),
         Some(Err(problem)) => warn!("module: {problem}"),
         None => {}
     }
 }
 
-/// One ping that fails may be a hiccup of a homeserver under load, three are an answer.
-async fn ping(checker: &Checker<'_>, witness: &Witness) -> Found {
+/// Checks the ping up to three times: one that fails may be a hiccup of a homeserver under load.
+async fn check_ping(checker: &Checker<'_>, observer: &Observer) -> CheckResult {
     for _ in 0..2 {
-        match checker.ping(witness).await {
-            Err(problem) if !problem.passing => {
+        match checker.check_ping(observer).await {
+            Err(problem) if !problem.is_transient => {
                 info!("ping: {problem}; once more");
-                tokio::time::sleep(PING_AGAIN).await;
+                tokio::time::sleep(PING_RETRY_PAUSE).await;
             }
             other => return other,
         }
     }
-    checker.ping(witness).await
+    checker.check_ping(observer).await
 }
 
-fn finish(ended: Result<Result<(), CliError>, tokio::task::JoinError>) -> Result<(), CliError> {
-    ended.unwrap_or_else(|error| Err(CliError::Engine(error.to_string())))
+fn engine_result(result: EngineResult) -> Result<(), CliError> {
+    result.unwrap_or_else(|error| Err(CliError::Engine(error.to_string())))
 }
 
-/// What the server needs to know.
+/// Returns the options of the router.
 pub fn server_options(setup: &Setup, self_test: SelfTest, health: Health) -> server::Options {
     server::Options {
         token: Token::new(&setup.registration.hs_token),
         module_token: setup.module_token.as_ref().map(Token::new),
         lookups_per_second: NonZeroU32::new(setup.config.limits.lookups_per_second)
             .unwrap_or(NonZeroU32::MIN),
-        max_handle: setup.config.handles.max_length,
+        handle_chars_max: setup.config.handles.max_length,
         server_name: setup.config.homeserver.server_name.clone(),
         self_test,
         health,
     }
 }
 
-/// Makes a check until it passes, as long as what is wrong may pass by itself. `None` when it is
-/// time to end.
+/// Repeats a check until it passes, as long as the problem is transient. Returns `None` if the
+/// service is asked to stop.
 async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
     name: &str,
     shutdown: &Shutdown,
@@ -257,8 +308,8 @@ async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
         match shutdown.or(check()).await {
             None => return Ok(None),
             Some(Ok(found)) => return Ok(Some(found)),
-            Some(Err(problem)) if problem.passing => {
-                let wait = pause(tries);
+            Some(Err(problem)) if problem.is_transient => {
+                let wait = retry_pause(tries);
                 warn!("{name}: {problem}; trying again in {} s", wait.as_secs());
                 if shutdown.or(tokio::time::sleep(wait)).await.is_none() {
                     return Ok(None);
@@ -270,7 +321,7 @@ async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
     Ok(None)
 }
 
-/// SIGTERM and SIGINT end us in order; a second one at once.
+/// Stops the service in order on SIGTERM or SIGINT, and at once on a second one.
 fn stop_on_signals(trigger: Trigger) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

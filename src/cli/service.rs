@@ -1,4 +1,4 @@
-//! Where the engine is put between the server and the homeserver.
+//! The service: a store, and an engine once the homeserver is found.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,50 +6,50 @@ use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::watch;
 
-use super::{CliError, assemble, checks::pause};
+use super::{CliError, checks::retry_pause, engine_setup};
 use crate::{
     clock::SystemClock,
     config::Setup,
     crypto::store::GhostStores,
     engine::Engine,
     matrix::{Homeserver, transaction::Transaction},
-    server::{Admin, Health, Intake, IntakeError, SelfTest, ThirdPartyUser},
+    server::{Admin, Appservice, AppserviceError, Health, SelfTest, ThirdPartyUser},
     shutdown::Shutdown,
     store::{Store, StoreFailure},
 };
 
-/// How long a transaction waits for the engine. The homeserver gives up after a minute, and sends
-/// it again.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// How long a transaction waits for the engine. The homeserver gives up after a minute and sends it
+/// again.
+const ENGINE_WAIT: Duration = Duration::from_secs(45);
 
-/// Stonechat itself, without the server in front of it.
+/// Stonechat without the servers in front of it.
 pub struct Service {
     setup: Setup,
     store: Store,
     stores: GhostStores,
     engine: watch::Sender<Option<Engine>>,
-    begun: watch::Sender<bool>,
+    started: watch::Sender<bool>,
 }
 
 impl Service {
-    /// A service on this store, without a homeserver yet.
+    /// Opens a service on a store, without a homeserver yet.
     pub fn open(setup: Setup, store: Store) -> Result<Self, CliError> {
-        let stores = GhostStores::open(&store).map_err(|error| failed(&error))?;
+        let stores = GhostStores::open(&store).map_err(|error| engine_error(&error))?;
         Ok(Self {
             setup,
             store,
             stores,
             engine: watch::Sender::new(None),
-            begun: watch::Sender::new(false),
+            started: watch::Sender::new(false),
         })
     }
 
-    /// The failure of the store, for those who have to act on it.
+    /// Returns the failure of the store, for those who have to act on it.
     pub fn failure(&self) -> StoreFailure {
         self.store.failure()
     }
 
-    /// What the admin's commands work on.
+    /// Returns the parts that the admin's commands work on.
     pub fn admin(&self, health: Health, self_test: SelfTest) -> Admin {
         Admin {
             store: self.store.clone(),
@@ -60,56 +60,58 @@ impl Service {
         }
     }
 
-    /// Becomes true when everything is done that has to be before the service works: what follows
-    /// from a restore, and the bot.
-    pub fn begun(&self) -> watch::Receiver<bool> {
-        self.begun.subscribe()
+    /// Becomes `true` once the engine has started: the work after a restore is done, and the bot is
+    /// ready.
+    pub fn started(&self) -> watch::Receiver<bool> {
+        self.started.subscribe()
     }
 
-    /// What the server hands things to.
-    pub fn intake(&self) -> Arc<dyn Intake> {
-        Arc::new(Waiting(self.engine.subscribe()))
+    /// Returns the application service behind the server, which waits for the engine.
+    pub fn appservice(&self) -> Arc<dyn Appservice> {
+        Arc::new(DeferredAppservice(self.engine.subscribe()))
     }
 
-    /// Takes in what comes and does nothing about it, for a Stonechat that only looks around: it
-    /// is written down for the next `run`.
-    pub async fn only_take_in(&self, homeserver: Homeserver) -> Result<(), CliError> {
+    /// Accepts transactions without processing them, for `doctor`: they wait in the store for the
+    /// next `run`.
+    pub async fn accept_only(&self, homeserver: Homeserver) -> Result<(), CliError> {
         let stores = self.stores.clone();
-        let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
-        // Stopped before it has begun, so that nothing begins when something comes.
-        engine.stop().await.map_err(|error| failed(&error))?;
+        let engine =
+            engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
+        // Stopped before it has started, so that no transaction makes it work.
+        engine.stop().await.map_err(|error| engine_error(&error))?;
         self.engine.send_replace(Some(engine));
         Ok(())
     }
 
-    /// Ends what [`Service::only_take_in`] began.
+    /// Stops after [`Service::accept_only`].
     pub async fn close(self) -> Result<(), CliError> {
         let engine = self.engine.borrow().clone();
         if let Some(engine) = engine {
-            engine.stop().await.map_err(|error| failed(&error))?;
+            engine.stop().await.map_err(|error| engine_error(&error))?;
         }
         Ok(self.store.shut_down().await?)
     }
 
-    /// Deals with what comes in, until asked to end. Returns when nothing is under way that a
-    /// crash would not bring back, and all of the store is durable.
-    pub async fn work(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
+    /// Processes transactions until asked to stop. Returns once all work under way can be resumed
+    /// from the store, and the store is durable.
+    pub async fn run(self, homeserver: Homeserver, shutdown: Shutdown) -> Result<(), CliError> {
         let stores = self.stores.clone();
-        let engine = assemble::engine(&self.setup, self.store.clone(), stores, homeserver)?;
+        let engine =
+            engine_setup::build_engine(&self.setup, self.store.clone(), stores, homeserver)?;
         self.engine.send_replace(Some(engine.clone()));
         let mut tries = 0;
         loop {
             match shutdown.or(engine.start()).await {
                 None => break,
                 Some(Ok(())) => {
-                    self.begun.send_replace(true);
+                    self.started.send_replace(true);
                     shutdown.asked().await;
                     break;
                 }
                 Some(Err(error)) if error.is_transient() => {
-                    tracing::warn!(%error, "it cannot begin yet");
+                    tracing::warn!(%error, "the engine cannot start yet");
                     if shutdown
-                        .or(tokio::time::sleep(pause(tries)))
+                        .or(tokio::time::sleep(retry_pause(tries)))
                         .await
                         .is_none()
                     {
@@ -117,90 +119,94 @@ impl Service {
                     }
                     tries += 1;
                 }
-                Some(Err(error)) => return Err(failed(&error)),
+                Some(Err(error)) => return Err(engine_error(&error)),
             }
         }
-        engine.stop().await.map_err(|error| failed(&error))?;
+        engine.stop().await.map_err(|error| engine_error(&error))?;
         Ok(self.store.shut_down().await?)
     }
 }
 
-fn failed(error: &impl ToString) -> CliError {
+fn engine_error(error: &impl ToString) -> CliError {
     CliError::Engine(error.to_string())
 }
 
-/// The engine as soon as there is one. What the homeserver pushes in the moment before that waits
-/// with its answer, and is not lost: unanswered is not acknowledged.
-struct Waiting(watch::Receiver<Option<Engine>>);
+/// The engine, once there is one. A transaction that comes before waits for it, and is not lost:
+/// until it is answered, it is not acknowledged.
+struct DeferredAppservice(watch::Receiver<Option<Engine>>);
 
-impl Waiting {
-    async fn engine(&self) -> Option<Engine> {
+impl DeferredAppservice {
+    async fn wait_for_engine(&self) -> Option<Engine> {
         let mut engine = self.0.clone();
         let there = engine.wait_for(Option::is_some);
-        let there = tokio::time::timeout(PATIENCE, there).await.ok()?.ok()?;
+        let there = tokio::time::timeout(ENGINE_WAIT, there).await.ok()?.ok()?;
         (*there).clone()
     }
 
-    fn now(&self) -> Option<Engine> {
+    fn engine_if_ready(&self) -> Option<Engine> {
         self.0.borrow().clone()
     }
 }
 
 #[async_trait]
-impl Intake for Waiting {
-    async fn transaction(&self, txn_id: &str, body: Transaction) -> Result<(), IntakeError> {
-        // Nothing but what was for the checks: there is nothing to lose.
-        if body.events.is_empty() && body.to_device.is_empty() && self.now().is_none() {
+impl Appservice for DeferredAppservice {
+    async fn accept_transaction(
+        &self,
+        txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError> {
+        // Without an event or a to-device message there is nothing to lose.
+        if body.events.is_empty() && body.to_device.is_empty() && self.engine_if_ready().is_none() {
             return Ok(());
         }
-        match self.engine().await {
-            Some(engine) => Intake::transaction(&engine, txn_id, body).await,
-            None => Err(IntakeError::ShuttingDown),
+        match self.wait_for_engine().await {
+            Some(engine) => Appservice::accept_transaction(&engine, txn_id, body).await,
+            None => Err(AppserviceError::ShuttingDown),
         }
     }
 
-    async fn ping(&self, _: Option<&str>) {}
+    async fn note_ping(&self, _: Option<&str>) {}
 
     async fn user_exists(&self, user: &UserId) -> bool {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.user_exists(user).await,
             None => false,
         }
     }
 
     async fn lookup_handle(&self, handle: &str) -> Vec<ThirdPartyUser> {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.lookup_handle(handle).await,
             None => Vec::new(),
         }
     }
 
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser> {
-        match self.now() {
+        match self.engine_if_ready() {
             Some(engine) => engine.lookup_user(user).await,
             None => Vec::new(),
         }
     }
 
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
-        match self.now() {
-            Some(engine) => engine.introduce(asker, ghosts).await,
-            None => Err(IntakeError::ShuttingDown),
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
+        match self.engine_if_ready() {
+            Some(engine) => engine.find_owners(asker, ghosts).await,
+            None => Err(AppserviceError::ShuttingDown),
         }
     }
 
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
-        match self.now() {
-            Some(engine) => engine.blocked(inviter, people).await,
-            None => Err(IntakeError::ShuttingDown),
+    ) -> Result<Vec<bool>, AppserviceError> {
+        match self.engine_if_ready() {
+            Some(engine) => engine.check_blocks(inviter, people).await,
+            None => Err(AppserviceError::ShuttingDown),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::{path::Path, process::ExitCode};
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
 
-use super::{CliError, admin::Running};
+use super::{CliError, admin::RunningService};
 use crate::{
     config::{Setup, secrets::Environment},
     server::Status,
 };
 
-/// Shows how the running Stonechat is. The exit code is 0 when it is ready and 1 when it is not.
+/// Shows the state of the running Stonechat. The exit code is 0 when it is ready and 1 when it is
+/// not.
 #[derive(Debug, Args)]
 pub struct ShowStatus {
     /// Print JSON instead of text.
@@ -27,8 +28,8 @@ impl ShowStatus {
         environment: Environment<'_>,
     ) -> Result<ExitCode, CliError> {
         let setup = Setup::load(config, environment)?;
-        let running = Running::find(&setup.data).await?.ok_or_else(|| {
-            CliError::Check("Stonechat does not run; start it, or look at its log".to_owned())
+        let running = RunningService::find(&setup.data).await?.ok_or_else(|| {
+            CliError::Check("Stonechat is not running; start it, or look at its log".to_owned())
         })?;
         let status = running.status().await?;
         if self.json {
@@ -38,7 +39,7 @@ impl ShowStatus {
                 json.map_err(|error| CliError::Check(error.to_string()))?
             );
         } else {
-            println!("{}", as_text(&status));
+            println!("{}", format_status(&status));
         }
         Ok(if status.ready {
             ExitCode::SUCCESS
@@ -48,7 +49,7 @@ impl ShowStatus {
     }
 }
 
-fn as_text(status: &Status) -> String {
+fn format_status(status: &Status) -> String {
     let state = match (status.ready, status.restoring) {
         (_, true) => "is finishing a restore",
         (true, false) => "is ready",
@@ -56,7 +57,7 @@ fn as_text(status: &Status) -> String {
     };
     let mut text = format!("Stonechat {} {state}.\n\n", status.version);
     if status.dead_letters.is_empty() {
-        text.push_str("Nothing from the homeserver was ever set aside.");
+        text.push_str("Nothing from the homeserver has been set aside.");
         return text;
     }
     text.push_str("Set aside, because it was too large or could not be read:\n");
@@ -81,17 +82,17 @@ mod tests {
             restoring: false,
             dead_letters: Default::default(),
         };
-        insta::assert_snapshot!(as_text(&status), @r"
+        insta::assert_snapshot!(format_status(&status), @r"
         Stonechat 0.1.0 is ready.
 
-        Nothing from the homeserver was ever set aside.
+        Nothing from the homeserver has been set aside.
         ");
         status.ready = false;
         status.dead_letters.insert("event_too_large".to_owned(), 12);
         status
             .dead_letters
             .insert("to_device_too_large".to_owned(), 3);
-        insta::assert_snapshot!(as_text(&status), @r"
+        insta::assert_snapshot!(format_status(&status), @r"
         Stonechat 0.1.0 is not ready.
 
         Set aside, because it was too large or could not be read:

@@ -1,14 +1,14 @@
-//! Ends the process when the store has failed and the orderly end hangs.
+//! Ends the process when the store has failed and the orderly shutdown hangs.
 
 use std::{io, thread, time::Duration};
 
 use crate::store::StoreFailure;
 
-/// How long the orderly end may take after the store has failed.
+/// How long the orderly shutdown may take after the store has failed.
 pub(super) const GRACE: Duration = Duration::from_secs(8);
 
-/// Calls `end` when the store failed and `grace` has passed. A thread of its own waits for that:
-/// the runtime's may all be waiting for the disk.
+/// Calls `end` once the store has failed and `grace` has passed. Waits on a thread of its own,
+/// since all threads of the runtime may be waiting for the disk.
 pub(super) fn start(
     failure: StoreFailure,
     grace: Duration,

@@ -304,7 +304,7 @@ impl Machines {
             device: record.device.as_deref(),
         };
         if fresh {
-            self.0.hs.give_display_name(who, name).await?;
+            self.0.hs.write_display_name(who, name).await?;
         } else {
             self.0.hs.set_display_name(who, name).await?;
         }

@@ -1,10 +1,10 @@
-//! How large a thing from outside may be, and what becomes of what is larger.
+//! The maximum size of each kind of item from outside, and what happens to larger ones.
 //!
-//! These bounds hold at every door: what the homeserver pushes, and what it answers to `/sync`,
-//! `/messages`, `/context` and `/state`. A Matrix event has at most 65,536 bytes, but what a remote
-//! server adds to an invite (its stripped state) and a federated to-device message have no limit of
-//! their own. What exceeds a bound becomes a [`DeadLetter`]: it is counted, never an error that stops
-//! what is behind it.
+//! These bounds hold for transactions and for the answers to `/sync`, `/messages`, `/context` and
+//! `/state`. A Matrix event has at most 65,536 bytes, but the stripped state that a remote server
+//! adds to an invite and a federated to-device message have no limit of their own. An item that
+//! exceeds its bound becomes a [`DeadLetter`]. It is counted, and is never an error that stops the
+//! items behind it.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -40,7 +40,7 @@ const STRIPPED_TYPES: [&str; 6] = [
     "m.room.tombstone",
 ];
 
-/// Why something was set aside.
+/// Why an item was set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadLetterReason {
@@ -59,7 +59,7 @@ pub enum DeadLetterReason {
     EphemeralTooLarge,
     /// A state event that is too large to be kept in a room's state.
     StateTooLarge,
-    /// An invite that does not say, or says in two ways, who invites.
+    /// An invite that names no inviter, or two.
     InviteWithoutAsker,
     /// A gap in a room's history that the homeserver did not show.
     GapUnreadable,
@@ -70,7 +70,7 @@ pub enum DeadLetterReason {
 }
 
 impl DeadLetterReason {
-    /// Returns the name under which it is stored and shown.
+    /// Returns the name under which the reason is stored and shown.
     pub fn name(self) -> &'static str {
         match self {
             Self::EventTooLarge => "event_too_large",
@@ -94,14 +94,14 @@ impl fmt::Display for DeadLetterReason {
     }
 }
 
-/// Something from the homeserver that was set aside: what it was, and nothing of what it said.
+/// An item from the homeserver that was set aside, without its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Why.
+    /// Why it was set aside.
     pub reason: DeadLetterReason,
     /// The room that it belongs to, if that could be read.
     pub room: Option<OwnedRoomId>,
-    /// Our user whom it was for: the recipient of a to-device message, or who was invited.
+    /// Our user that it was for: the recipient of a to-device message, or the invited user.
     pub user: Option<OwnedUserId>,
     /// The event type, cut.
     pub event_type: Option<String>,
@@ -110,10 +110,10 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Returns the dead letter of something over its limit.
+    /// Returns the dead letter of an item over its limit.
     pub fn too_large(reason: DeadLetterReason, head: &Head) -> Self {
         let user = |name: &str| head.get(name).and_then(|id| UserId::parse(id).ok());
-        // The state key of a membership event is whose membership it is.
+        // The state key of a membership event names its user.
         let member = head.get("type") == Some("m.room.member");
         let invited = member.then(|| user("state_key")).flatten();
         Self {
@@ -125,16 +125,16 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the dead letter of something that was read, or could not be.
+    /// Returns the dead letter of an item whose JSON is at hand, valid or not.
     pub fn of(reason: DeadLetterReason, json: &str) -> Self {
         let mut head = Head {
             size: json.len() as u64,
             ..Head::default()
         };
-        // Something nested too deeply is malformed for a parser, but its outermost members are not.
+        // A parser fails at deep nesting, but the outermost members can still be read.
         let mut stream = super::json_stream::JsonStream::new(&WHOLE);
         stream.feed(json.as_bytes(), &mut |found| {
-            if let super::json_stream::Captured::TooLarge(known) = found.value {
+            if let super::json_stream::MatchValue::TooLarge(known) = found.value {
                 head.members = known.members.clone();
             }
         });
@@ -152,14 +152,14 @@ fn cut(text: &str) -> String {
     text.chars().take(TYPE_CHARS_MAX).collect()
 }
 
-/// Returns an event of at most [`ITEM_MAX`] bytes: as it came, or with its stripped state reduced to
-/// what is used. An event that stays too large is a dead letter.
+/// Returns an event of at most [`ITEM_MAX`] bytes: as it came, or with its stripped state reduced
+/// to the events that are used. An event that stays too large is a dead letter.
 pub fn bounded_event(json: &str) -> Result<Box<RawValue>, DeadLetter> {
     let malformed = || DeadLetter::of(DeadLetterReason::EventMalformed, json);
     if json.len() <= ITEM_MAX {
         return RawValue::from_string(json.to_owned()).map_err(|_| malformed());
     }
-    let reduced = reduced(json).ok_or_else(malformed)?;
+    let reduced = reduce_stripped_state(json).ok_or_else(malformed)?;
     if reduced.len() > ITEM_MAX {
         let mut letter = DeadLetter::of(DeadLetterReason::EventTooLarge, json);
         letter.size = json.len() as u64;
@@ -168,9 +168,9 @@ pub fn bounded_event(json: &str) -> Result<Box<RawValue>, DeadLetter> {
     RawValue::from_string(reduced).map_err(|_| malformed())
 }
 
-/// Returns an event with its stripped state reduced. Nothing else of it is looked into, since it may be
-/// nested more deeply than a parser goes.
-fn reduced(json: &str) -> Option<String> {
+/// Returns an event with its stripped state reduced. Its other members are not parsed, since they
+/// may be nested more deeply than a parser goes.
+fn reduce_stripped_state(json: &str) -> Option<String> {
     type Fields = BTreeMap<String, Box<RawValue>>;
     let mut event: Fields = serde_json::from_str(json).ok()?;
     // Synapse sends the stripped state twice.
@@ -189,11 +189,11 @@ fn reduced(json: &str) -> Option<String> {
     serde_json::to_string(&event).ok()
 }
 
-/// What is used of the stripped state of an invite: at most [`STRIPPED_STATE_MAX`] events of the types
-/// that are used, each of at most [`STRIPPED_EVENT_MAX`] bytes. The last one always stays: the
-/// homeserver puts the invite itself there, behind what the inviting server sent.
+/// The part of an invite's stripped state that is used: at most [`STRIPPED_STATE_MAX`] events of
+/// the used types, each of at most [`STRIPPED_EVENT_MAX`] bytes. The last one always stays: the
+/// homeserver puts the invite itself there, after the events of the inviting server.
 ///
-/// Read from JSON, an entry that is not kept costs no memory, however many there are.
+/// Entries that are not kept cost no memory while the list is read.
 #[derive(Debug, Default)]
 pub struct StrippedState(pub Vec<Box<RawValue>>);
 

@@ -1,4 +1,4 @@
-//! Devices of our users, the keys of everybody, and messages from device to device.
+//! Devices of our users, device keys of all users, and to-device messages.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ use super::{Actor, Homeserver, MatrixError};
 pub type ToDeviceMessages = send_event_to_device::v3::Messages;
 
 impl Homeserver {
-    /// Makes a device for one of our users, or names it again when it exists.
+    /// Creates a device of one of our users, or renames an existing one.
     ///
-    /// `name` is visible to everybody who asks for the user's keys.
+    /// `name` is visible to everybody who queries the user's keys.
     pub async fn put_device(
         &self,
         user: &UserId,
@@ -33,7 +33,7 @@ impl Homeserver {
         self.send(Actor::user(user), request).await.map(drop)
     }
 
-    /// Whether one of our users has this device.
+    /// Returns whether one of our users has this device.
     pub async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, MatrixError> {
         let request = get_device::v3::Request::new(device.to_owned());
         match self.send(Actor::user(user), request).await {
@@ -43,7 +43,7 @@ impl Homeserver {
         }
     }
 
-    /// Whether one of our users has any device.
+    /// Returns whether one of our users has any device.
     pub async fn has_devices(&self, user: &UserId) -> Result<bool, MatrixError> {
         let answer = self
             .send(Actor::user(user), get_devices::v3::Request::new())
@@ -51,7 +51,7 @@ impl Homeserver {
         Ok(!answer.devices.is_empty())
     }
 
-    /// Removes a device and its keys. A device that is not there counts as removed.
+    /// Deletes a device and its keys. A device that does not exist counts as deleted.
     pub async fn delete_device(&self, user: &UserId, device: &DeviceId) -> Result<(), MatrixError> {
         let request = delete_device::v3::Request::new(device.to_owned());
         match self.send(Actor::user(user), request).await {
@@ -61,7 +61,7 @@ impl Homeserver {
         }
     }
 
-    /// The devices and cross-signing keys of these users, as the homeserver has them now.
+    /// Returns the devices and cross-signing keys of these users, as the homeserver has them now.
     pub async fn query_keys(
         &self,
         who: Actor<'_>,
@@ -74,8 +74,8 @@ impl Homeserver {
 
     /// Sends one unencrypted message to one device.
     ///
-    /// Transaction ids are shared by all users of the service: the second request with the same
-    /// one is swallowed with a success, whoever makes it.
+    /// All users of the service share their transaction ids: the homeserver ignores a second
+    /// request with the same id, from any of them, and answers it with a success.
     pub async fn send_to_device<C>(
         &self,
         who: Actor<'_>,

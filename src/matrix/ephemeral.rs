@@ -13,20 +13,20 @@ use ruma::{
 
 use super::{Actor, Homeserver, MatrixError};
 
-/// Which messages a read receipt speaks of.
+/// The messages that a read receipt covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// All of the room.
+    /// All messages of the room.
     Unthreaded,
-    /// Those in no thread.
+    /// The messages that are in no thread.
     Main,
-    /// Those in the thread of this event.
+    /// The messages in the thread of this event.
     Thread(OwnedEventId),
 }
 
 impl Homeserver {
-    /// Shows that `who` has read up to an event.
-    pub async fn receipt(
+    /// Sends a read receipt of `who` for an event.
+    pub async fn send_receipt(
         &self,
         who: Actor<'_>,
         room: &RoomId,
@@ -43,15 +43,15 @@ impl Homeserver {
         self.send(who, request).await.map(drop)
     }
 
-    /// Shows that `who` types, for so long at the most, or does not any more.
-    pub async fn typing(
+    /// Shows `who` as typing for at most this long; `None` ends it.
+    pub async fn send_typing(
         &self,
         who: Actor<'_>,
         room: &RoomId,
         typing: Option<Duration>,
     ) -> Result<(), MatrixError> {
         let state = match typing {
-            Some(at_most) => Typing::Yes(create_typing_event::v3::TypingInfo::new(at_most)),
+            Some(duration) => Typing::Yes(create_typing_event::v3::TypingInfo::new(duration)),
             None => Typing::No,
         };
         let request =

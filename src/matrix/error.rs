@@ -1,4 +1,4 @@
-//! What can go wrong between us and the homeserver, and whether it may go right later.
+//! Errors of requests to the homeserver, and whether a retry may succeed.
 
 use std::time::Duration;
 
@@ -30,56 +30,56 @@ impl Fate {
     }
 }
 
-/// A request to the homeserver that did not succeed.
+/// Why a request to the homeserver failed.
 ///
-/// As text it names status and errcode only. What the homeserver says in its own words may quote
+/// As text it names only the status and the errcode. The homeserver's own message may quote
 /// anybody: see [`MatrixError::message`].
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
     /// No answer: refused connection, broken connection, name not found, TLS.
     #[error("the homeserver cannot be reached: {0}")]
     Unreachable(#[source] reqwest::Error),
-    /// No answer in time. The request may have been carried out all the same.
+    /// No answer in time. The homeserver may still have processed the request.
     #[error("the homeserver did not answer in time")]
     TimedOut,
-    /// The homeserver, or a proxy before it, has trouble of its own.
+    /// The homeserver, or a proxy in front of it, failed.
     #[error("the homeserver is failing (HTTP {status}, {})", code(errcode))]
     Failing {
         /// The HTTP status, 408 or 5xx.
         status: StatusCode,
         /// The errcode of the answer, if it had one.
         errcode: Option<String>,
-        /// What it said, shortened.
+        /// The homeserver's message, shortened.
         message: String,
-        /// How long it asked us to wait.
+        /// How long the homeserver asked us to wait.
         retry_after: Option<Duration>,
     },
     /// Too many requests.
     #[error("the homeserver limits our rate; set `rate_limited: false` in the registration")]
     RateLimited {
-        /// How long it asked us to wait.
+        /// How long the homeserver asked us to wait.
         retry_after: Option<Duration>,
     },
-    /// The homeserver understood and said no.
+    /// The homeserver understood the request and refused it.
     #[error("the homeserver refused (HTTP {status}, {})", code(errcode))]
     Refused {
         /// The HTTP status, below 500.
         status: StatusCode,
         /// The errcode of the answer, such as `M_FORBIDDEN`.
         errcode: Option<String>,
-        /// What it said, shortened.
+        /// The homeserver's message, shortened.
         message: String,
     },
-    /// The answer was longer than we are willing to read.
+    /// The answer was longer than the limit.
     #[error("the homeserver's answer is longer than {limit} bytes")]
     TooLong {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The answer is not what the specification says it is.
+    /// The answer does not follow the specification.
     #[error("the homeserver's answer cannot be understood: {0}")]
     Unexpected(String),
-    /// The request could not be made from what was given.
+    /// The request could not be built from its arguments.
     #[error("the request cannot be made: {0}")]
     Request(String),
 }
@@ -114,7 +114,7 @@ impl MatrixError {
         matches!(self.fate(), Fate::Away | Fate::Failing)
     }
 
-    /// How long the homeserver asked us to wait before the next try.
+    /// Returns how long the homeserver asked us to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } | Self::Failing { retry_after, .. } => *retry_after,
@@ -122,7 +122,7 @@ impl MatrixError {
         }
     }
 
-    /// The errcode of the answer, such as `M_FORBIDDEN`.
+    /// Returns the errcode of the answer, such as `M_FORBIDDEN`.
     pub fn errcode(&self) -> Option<&str> {
         match self {
             Self::Refused { errcode, .. } | Self::Failing { errcode, .. } => errcode.as_deref(),
@@ -131,7 +131,7 @@ impl MatrixError {
         }
     }
 
-    /// What the homeserver said in its own words, for a person who asks and for the log at `debug`.
+    /// Returns the homeserver's own message, for the admin and for the log at `debug`.
     pub fn message(&self) -> Option<&str> {
         match self {
             Self::Refused { message, .. } | Self::Failing { message, .. } => Some(message),
@@ -139,7 +139,7 @@ impl MatrixError {
         }
     }
 
-    /// The HTTP status of the answer, if there was one.
+    /// Returns the HTTP status of the answer, if there was one.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } | Self::Failing { status, .. } => Some(status.as_u16()),
@@ -148,14 +148,14 @@ impl MatrixError {
         }
     }
 
-    /// Whether this is a refusal with this errcode.
-    pub fn is(&self, wanted: &str) -> bool {
+    /// Returns whether this is a refusal with this errcode.
+    pub fn has_errcode(&self, wanted: &str) -> bool {
         matches!(self, Self::Refused { errcode: Some(code), .. } if code == wanted)
     }
 
-    /// Classifies what the HTTP client reported.
+    /// Classifies an error of the HTTP client.
     pub(super) fn from_transport(error: reqwest::Error) -> Self {
-        // The address carries user ids and sync tokens, which have no place in a log.
+        // The address contains user ids and sync tokens, which do not belong in a log.
         let error = error.without_url();
         if error.is_timeout() {
             Self::TimedOut
@@ -201,7 +201,7 @@ fn code(errcode: &Option<String>) -> &str {
     errcode.as_deref().unwrap_or("no errcode")
 }
 
-/// The first `limit` characters without control characters: the text goes into our logs.
+/// Returns the first `limit` characters without control characters: the text goes into our logs.
 fn clean(text: &str, limit: usize) -> String {
     text.chars()
         .filter(|c| !c.is_control())
@@ -231,7 +231,7 @@ mod tests {
         let body = br#"{"errcode":"M_FORBIDDEN","error":"no\nentry"}"#;
         let error = MatrixError::from_answer(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
         assert!(!error.is_transient());
-        assert!(error.is("M_FORBIDDEN"));
+        assert!(error.has_errcode("M_FORBIDDEN"));
         assert_eq!(
             error.to_string(),
             "the homeserver refused (HTTP 403 Forbidden, M_FORBIDDEN)"

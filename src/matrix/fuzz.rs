@@ -1,5 +1,5 @@
-//! The fuzz targets of this room: what the homeserver sends is read item by item, whatever its size
-//! and however it is cut on its way, and whatever a room's state says is read or left out.
+//! Fuzz targets of this module: items from the homeserver are read whatever the size of the
+//! document and wherever it is cut on its way, and a room's state whatever it says.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use super::{
 
 /// Inputs of at most this length are cut at every byte.
 const CUT_EVERYWHERE: usize = 200;
-/// Size of what is made of one input by repeating it, in bytes.
+/// Minimum size of a repeated input, in bytes.
 const LARGE: usize = 3 * ITEM_MAX;
 /// One input in this many is also repeated: that takes a hundred times as long.
 const ONE_IN: usize = 64;
@@ -120,7 +120,7 @@ fn read_sync<'a>(
     Ok((pages, letters))
 }
 
-/// Checks that an input gives the same wherever it is cut, by what `Debug` shows of it: everything.
+/// Checks that an input gives the same result wherever it is cut. `Debug` shows all of the result.
 fn check_cuts<T: fmt::Debug>(input: &[u8], whole: &T, read: impl Fn(&[&[u8]]) -> T) {
     let whole = format!("{whole:?}");
     let check = |pieces: &[&[u8]]| assert_eq!(format!("{:?}", read(pieces)), whole);
@@ -134,7 +134,7 @@ fn check_cuts<T: fmt::Debug>(input: &[u8], whole: &T, read: impl Fn(&[&[u8]]) ->
     }
 }
 
-/// The members of a JSON object, each as often as it stands there.
+/// The members of a JSON object, with duplicates.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -157,7 +157,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// The objects in the arrays under these names, in order, as they stand there, without those that
+/// Returns the text of the objects in the arrays under these names, in order, without those that
 /// are too large.
 fn items<'a>(members: &[(String, &'a RawValue)], names: &[&str]) -> Vec<&'a str> {
     let named = members.iter().filter(|(name, _)| names.contains(&&**name));

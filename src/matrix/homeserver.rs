@@ -1,4 +1,4 @@
-//! One HTTP client, one token, and every request made as somebody.
+//! The HTTP client, with the token and the actor of each request.
 
 use std::{
     borrow::Cow,
@@ -24,22 +24,22 @@ use url::Url;
 use super::{
     MatrixError,
     bounds::DeadLetter,
-    json_stream::{Found, JsonStream, Selector},
+    json_stream::{JsonStream, Match, Selector},
 };
 
 const MIB: usize = 1024 * 1024;
 
 /// Chooses ring as the process's TLS implementation. Calling it again does nothing.
 pub fn install_crypto_provider() {
-    // An error only says that one has been chosen already, which is what we want.
+    // An error only says that one was chosen before, which is what we want.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// As whom a request is made: one of the users of our namespace, and its device where one matters.
+/// The user of our namespace that makes a request, and its device where that matters.
 ///
-/// Requests that name a device keep their transaction ids in Synapse's database for a day, so
-/// everything that must not happen twice names one. A device without its user cannot be expressed:
-/// Synapse answers such a request with an internal error.
+/// Synapse keeps the transaction ids of requests that name a device in its database for a day, so
+/// every request that must not be repeated names one. A device without its user cannot be
+/// expressed: Synapse answers such a request with an internal error.
 #[derive(Clone, Copy, Debug)]
 pub struct Actor<'a> {
     /// The user in our namespace.
@@ -49,12 +49,12 @@ pub struct Actor<'a> {
 }
 
 impl<'a> Actor<'a> {
-    /// A user of ours, on no device in particular.
+    /// Returns a user, on no device in particular.
     pub fn user(user: &'a UserId) -> Self {
         Self { user, device: None }
     }
 
-    /// A user of ours on its device.
+    /// Returns a user on its device.
     pub fn device(user: &'a UserId, device: &'a DeviceId) -> Self {
         Self {
             user,
@@ -69,18 +69,18 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// The way to the homeserver, how long to wait and how much to read.
+/// How the homeserver is reached, how long to wait and how much to read.
 #[derive(Clone, Debug)]
 pub struct HomeserverOptions {
     /// The proxy that requests go through, if any.
     pub proxy: Option<Url>,
-    /// Until a connection stands.
+    /// How long a connection may take to be established.
     pub connect_timeout: Duration,
-    /// Until an answer is complete. A long poll adds its own waiting to this.
+    /// How long a complete answer may take. A long poll adds its own timeout.
     pub request_timeout: Duration,
-    /// The longest answer to a request that is read as a whole, in bytes.
-    pub max_answer: usize,
-    /// How long an answer may take that is read as it arrives, whatever its size.
+    /// Maximum size of an answer that is read as a whole, in bytes.
+    pub answer_bytes_max: usize,
+    /// How long an answer of any size may take that is read as it arrives.
     pub stream_timeout: Duration,
 }
 
@@ -90,7 +90,7 @@ impl Default for HomeserverOptions {
             proxy: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
-            max_answer: 8 * MIB,
+            answer_bytes_max: 8 * MIB,
             stream_timeout: Duration::from_secs(10 * 60),
         }
     }
@@ -121,20 +121,19 @@ impl std::fmt::Debug for Inner {
 }
 
 #[derive(Deserialize)]
-struct VersionsAnswer {
+struct VersionsResponse {
     versions: Vec<String>,
     #[serde(default)]
     unstable_features: std::collections::BTreeMap<String, bool>,
 }
 
 impl Homeserver {
-    /// Asks the homeserver at `url` for the versions it speaks, and remembers the token for
-    /// everything after.
+    /// Asks the homeserver at `url` for its versions, and keeps the token for all later requests.
     ///
     /// # Errors
     ///
-    /// A transient error when it is not up yet; [`MatrixError::Unexpected`] when something else
-    /// answers there.
+    /// A transient error if the homeserver is not up yet; [`MatrixError::Unexpected`] if something
+    /// else answers there.
     pub async fn connect(
         url: &Url,
         as_token: SecretString,
@@ -179,7 +178,7 @@ impl Homeserver {
             .map_err(MatrixError::from_transport)?;
         let timeout = inner.options.request_timeout;
         let answer = inner.execute(request, timeout, MIB).await?;
-        let answer: VersionsAnswer = parse(answer.body())?;
+        let answer: VersionsResponse = parse_json(answer.body())?;
         inner.versions = SupportedVersions::from_parts(&answer.versions, &answer.unstable_features);
         if inner.versions.versions.is_empty() {
             return Err(MatrixError::Unexpected(
@@ -189,12 +188,12 @@ impl Homeserver {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Where the homeserver is.
+    /// Returns the homeserver's URL.
     pub fn url(&self) -> &Url {
         &self.0.base
     }
 
-    /// The versions and features it announced when we connected.
+    /// Returns the versions and features that the homeserver announced when we connected.
     pub fn versions(&self) -> &SupportedVersions {
         &self.0.versions
     }
@@ -224,8 +223,11 @@ impl Homeserver {
             .await
     }
 
-    /// Makes a request that needs no token without one, as any stranger would.
-    pub async fn send_as_stranger<R>(&self, request: R) -> Result<R::IncomingResponse, MatrixError>
+    /// Makes a request without a token, as anybody could.
+    pub async fn send_unauthenticated<R>(
+        &self,
+        request: R,
+    ) -> Result<R::IncomingResponse, MatrixError>
     where
         R: OutgoingRequest<PathBuilder = VersionHistory>,
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
@@ -263,10 +265,10 @@ impl Homeserver {
         let request = reqwest::Request::try_from(request).map_err(MatrixError::from_transport)?;
         let options = &inner.options;
         let answer = inner
-            .execute(request, options.request_timeout, options.max_answer)
+            .execute(request, options.request_timeout, options.answer_bytes_max)
             .await?;
         R::IncomingResponse::try_from_http_response(answer)
-            // The parser's own words may quote what somebody wrote, so they are not kept.
+            // The parser's message may quote what people wrote, so it is not kept.
             .map_err(|_| {
                 MatrixError::Unexpected(format!(
                     "not a {}",
@@ -276,7 +278,7 @@ impl Homeserver {
     }
 
     /// Makes a `GET` whose answer is read as it arrives. `waiting` is how long the homeserver was
-    /// asked to wait for something to happen, on top of the ordinary timeout.
+    /// asked to wait for news, in addition to the ordinary timeout.
     pub(super) async fn stream(
         &self,
         who: Actor<'_>,
@@ -313,31 +315,31 @@ impl Homeserver {
         let status = answer.response.status();
         if status != StatusCode::OK {
             let headers = answer.response.headers().clone();
-            let body = answer.whole(options.max_answer).await?;
-            return Err(refused(status, &headers, &body));
+            let body = answer.read_rest(options.answer_bytes_max).await?;
+            return Err(error_of(status, &headers, &body));
         }
         Ok(answer)
     }
 
-    /// Makes a `GET` and hands `found` what `selectors` name in the answer, as it arrives.
+    /// Makes a `GET` and hands the values that `selectors` name to `on_match`, as they arrive.
     pub(super) async fn select(
         &self,
         who: Actor<'_>,
         path: &[&str],
         query: &[(&str, &str)],
         selectors: &'static [Selector],
-        mut found: impl FnMut(Found<'_>),
+        mut on_match: impl FnMut(Match<'_>),
     ) -> Result<(), MatrixError> {
         let mut answer = self.stream(who, path, query, Duration::ZERO).await?;
         let mut json = JsonStream::new(selectors);
         while let Some(chunk) = answer.chunk().await? {
-            json.feed(&chunk, &mut found);
+            json.feed(&chunk, &mut on_match);
         }
-        json.finish(&mut found)
+        json.finish(&mut on_match)
             .map_err(|error| MatrixError::Unexpected(error.to_string()))
     }
 
-    /// Notes something that was set aside while an answer was read.
+    /// Adds an item that was set aside while an answer was read.
     pub(super) fn set_aside(&self, letter: DeadLetter) {
         let letters = self.0.dead_letters.lock();
         let mut letters = letters.unwrap_or_else(PoisonError::into_inner);
@@ -346,7 +348,7 @@ impl Homeserver {
         }
     }
 
-    /// Returns what was set aside since this was asked last, at most a thousand.
+    /// Returns the items that were set aside since the last call, at most a thousand.
     pub fn take_dead_letters(&self) -> Vec<DeadLetter> {
         let letters = self.0.dead_letters.lock();
         std::mem::take(&mut *letters.unwrap_or_else(PoisonError::into_inner))
@@ -357,14 +359,14 @@ impl Homeserver {
 #[derive(Debug)]
 pub(super) struct AnswerStream {
     response: reqwest::Response,
-    /// How long the next piece may take.
+    /// How long the next chunk may take.
     pause: Duration,
-    /// When all of it has to be there.
+    /// When the whole answer has to be there.
     deadline: Instant,
 }
 
 impl AnswerStream {
-    /// Returns the next piece; `None` at the end.
+    /// Returns the next chunk; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, MatrixError> {
         let latest = self.deadline.min(Instant::now() + self.pause);
         match timeout_at(latest, self.response.chunk()).await {
@@ -373,8 +375,8 @@ impl AnswerStream {
         }
     }
 
-    /// Returns what is left as one piece.
-    async fn whole(&mut self, limit: usize) -> Result<Vec<u8>, MatrixError> {
+    /// Returns the rest of the answer.
+    async fn read_rest(&mut self, limit: usize) -> Result<Vec<u8>, MatrixError> {
         let mut body = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if body.len() + chunk.len() > limit {
@@ -419,9 +421,9 @@ impl Inner {
             pause: timeout,
             deadline,
         };
-        let body = answer.whole(limit).await?;
+        let body = answer.read_rest(limit).await?;
         if !status.is_success() || status == StatusCode::NO_CONTENT {
-            return Err(refused(status, &headers, &body));
+            return Err(error_of(status, &headers, &body));
         }
         let mut answer = http::Response::new(body);
         *answer.status_mut() = status;
@@ -431,7 +433,7 @@ impl Inner {
 }
 
 /// Returns the error of an answer whose status is not a success.
-fn refused(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> MatrixError {
+fn error_of(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> MatrixError {
     if status.is_redirection() {
         return MatrixError::Unexpected(format!(
             "it redirects (HTTP {status}); give the address it redirects to"
@@ -440,9 +442,9 @@ fn refused(status: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> Matrix
     MatrixError::from_answer(status, headers, body)
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, MatrixError> {
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, MatrixError> {
     serde_json::from_slice(body).map_err(|error| {
-        // The error's own words may quote the body, so only its place is kept.
+        // The error's message may quote the body, so only its place is kept.
         MatrixError::Unexpected(format!("line {}, column {}", error.line(), error.column()))
     })
 }

@@ -1,4 +1,4 @@
-//! Media: fetched from, and given to, the homeserver as they are.
+//! Media, downloaded from and uploaded to the homeserver unchanged.
 
 use ruma::{
     MxcUri, OwnedMxcUri,
@@ -7,23 +7,27 @@ use ruma::{
 
 use super::{Actor, Homeserver, MatrixError};
 
-/// The largest file that is fetched, in bytes.
-pub const MEDIA_AT_MOST: usize = 100 << 20;
+/// Maximum size of a file that is downloaded, in bytes.
+pub const MEDIA_BYTES_MAX: usize = 100 << 20;
 
 impl Homeserver {
-    /// The bytes of a file.
-    pub async fn media(&self, who: Actor<'_>, uri: &MxcUri) -> Result<Vec<u8>, MatrixError> {
+    /// Downloads a file.
+    pub async fn download_media(
+        &self,
+        who: Actor<'_>,
+        uri: &MxcUri,
+    ) -> Result<Vec<u8>, MatrixError> {
         let request = get_content::v1::Request::from_uri(uri)
             .map_err(|error| MatrixError::Request(error.to_string()))?;
         let answer = self.send(who, request).await?;
-        if answer.file.len() > MEDIA_AT_MOST {
+        if answer.file.len() > MEDIA_BYTES_MAX {
             return Err(MatrixError::Request("the file is too large".to_owned()));
         }
         Ok(answer.file)
     }
 
-    /// Gives a file to the homeserver, without a name and of no particular type.
-    pub async fn give_media(
+    /// Uploads a file, without a name and of no particular type.
+    pub async fn upload_media(
         &self,
         who: Actor<'_>,
         bytes: Vec<u8>,

@@ -1,15 +1,16 @@
-//! The homeserver: requests made as one of our users and its device, and what it pushes to us.
+//! The homeserver: our requests to it, and the transactions that it pushes.
 //!
-//! * [`Homeserver`] carries the application service's token. [`Homeserver::send`] makes any request
-//!   of the client-server API as an [`Actor`]; the other methods are thin, typed names for the
-//!   requests Stonechat needs.
-//! * [`MatrixError`] knows whether trying again later makes sense, and how much later.
-//! * [`transaction`] reads what the homeserver pushes. It is lenient per item, because a transaction
-//!   that is refused comes back until it is accepted and holds up everything behind it.
-//! * [`json_stream`] reads what strangers can make as large as they like, in bounded memory; [`bounds`]
-//!   says how large each thing may be, and what becomes of what is larger.
+//! * [`Homeserver`] holds the application service's token. [`Homeserver::send`] makes any request
+//!   of the client-server API as an [`Actor`]; the other methods are typed wrappers of the requests
+//!   that Stonechat needs.
+//! * [`MatrixError`] says whether a request may succeed later, and when to try again.
+//! * [`transaction`] reads transactions. It skips single items that it cannot read, because the
+//!   homeserver sends a refused transaction again until it is accepted, and nothing else before.
+//! * [`json_stream`] reads JSON that strangers can make as large as they like, in bounded memory.
+//!   [`bounds`] defines how large each item may be, and what happens to larger ones.
 //!
-//! Nothing in here retries: whoever asks knows how long the answer is worth waiting for.
+//! Nothing here retries, apart from joins that come too early: the caller knows how long an answer
+//! is worth waiting for.
 
 pub mod bounds;
 mod devices;
@@ -39,6 +40,6 @@ pub use error::{Fate, MatrixError};
 pub use homeserver::{Actor, Homeserver, HomeserverOptions, install_crypto_provider};
 pub use room_state::{MEGOLM, RoomState, RoomText, Rotation};
 pub use rooms::JoinedMembers;
-pub use sync::{JoinedRoom, SyncPage, SyncReading};
+pub use sync::{JoinedRoom, SyncPage, SyncStream};
 pub use timeline::{EventContext, Page};
 pub use transaction::{Transaction, TransactionError};

@@ -1,4 +1,4 @@
-//! The proxies that requests go through, and do not.
+//! The proxies that requests use and do not use.
 
 use std::{
     io::{Read, Write},
@@ -12,10 +12,11 @@ use std::{
 
 use super::{Homeserver, HomeserverOptions};
 
-/// Tells the child where the homeserver is.
+/// The environment variable that tells the child the homeserver's URL.
 const HOMESERVER: &str = "STONECHAT_TEST_HOMESERVER_OF_CHILD";
 
-/// Answers every connection with the versions, and counts them. What it is asked must begin so.
+/// Starts a server that answers every connection with the versions, and counts them. Every request
+/// must begin with `asked`.
 fn answering(asked: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Rooms: making them, coming and going, inviting, and their state.
+//! Rooms: creating, joining and leaving them, inviting, and room state.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -18,15 +18,15 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
     json_stream::{
-        Captured, Selector,
+        MatchValue, Selector,
         Step::{AnyKey, Each, Key},
     },
 };
 
-/// Who is joined, and under which name.
+/// The joined members of a room, and their display names.
 pub type JoinedMembers = BTreeMap<OwnedUserId, Option<String>>;
 
-/// When we try again to join where we were refused.
+/// The pauses before we try again to join a room that refused us.
 const JOIN_AGAIN: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -46,8 +46,8 @@ pub const STATE_TYPES: [&str; 8] = [
     "m.room.tombstone",
     "m.room.topic",
 ];
-/// Maximum number of members of a room that are told apart: far more than the largest room that a
-/// ghost stays in has.
+/// Maximum number of members of a room that are kept: far more than any room has that a ghost stays
+/// in.
 const MEMBERS_MAX: usize = 10_000;
 /// Maximum length of a member's display name, in characters. What is shown is shorter.
 const NAME_CHARS_MAX: usize = 256;
@@ -73,7 +73,7 @@ fn used_state(json: &str, members: &mut usize) -> Option<Box<RawValue>> {
     }
     let kind: Kind<'_> = serde_json::from_str(json).ok()?;
     if kind.kind == "m.room.member" {
-        // Who has left, or was never here, is nobody's reader.
+        // Former members and people who were never in the room cannot read it.
         let event: Value = serde_json::from_str(json).ok()?;
         let membership = event["content"]["membership"].as_str()?;
         if membership == "leave" || *members >= MEMBERS_MAX {
@@ -114,15 +114,15 @@ impl Homeserver {
         self.send(who, request).await.map(|answer| answer.room_id)
     }
 
-    /// Joins a room one was invited to. Joining again does nothing.
+    /// Joins a room that `who` was invited to. Joining again does nothing.
     ///
-    /// A refusal is final only after a few seconds: a homeserver hands an invite to the server of
-    /// the invited before it writes it down itself, and refuses whoever comes sooner than that.
+    /// A refusal is final only after a few seconds: a homeserver sends an invite to the server of
+    /// the invited user before it stores the invite, and refuses a join that comes in between.
     pub async fn join(&self, who: Actor<'_>, room: &RoomId) -> Result<(), MatrixError> {
         let mut pauses = JOIN_AGAIN.into_iter();
         loop {
             match (self.try_to_join(who, room).await, pauses.next()) {
-                (Err(error), Some(pause)) if error.is("M_FORBIDDEN") => {
+                (Err(error), Some(pause)) if error.has_errcode("M_FORBIDDEN") => {
                     tokio::time::sleep(pause).await;
                 }
                 (answer, _) => return answer,
@@ -130,13 +130,13 @@ impl Homeserver {
         }
     }
 
-    /// Joins a room, or is refused at once.
+    /// Tries once to join a room.
     pub async fn try_to_join(&self, who: Actor<'_>, room: &RoomId) -> Result<(), MatrixError> {
         let request = join_room_by_id::v3::Request::new(room.to_owned());
         self.send(who, request).await.map(drop)
     }
 
-    /// Leaves a room, or declines its invite. Not being there counts as having left.
+    /// Leaves a room, or declines its invite. A room that `who` is not in counts as left.
     pub async fn leave(
         &self,
         who: Actor<'_>,
@@ -153,8 +153,8 @@ impl Homeserver {
         }
     }
 
-    /// Invites a user so that their client files the room under direct chats: the plain invite
-    /// request has no word for that, so the member event is written itself.
+    /// Invites a user so that their client lists the room under direct chats. The invite request
+    /// has no field for that, so the member event itself is sent.
     pub async fn invite_direct(
         &self,
         who: Actor<'_>,
@@ -172,7 +172,7 @@ impl Homeserver {
             .await
     }
 
-    /// Names oneself in one room only, leaving the profile alone.
+    /// Sets the display name of `who` in one room, and leaves the profile unchanged.
     pub async fn set_name_in_room(
         &self,
         who: Actor<'_>,
@@ -192,7 +192,7 @@ impl Homeserver {
             .await
     }
 
-    /// Sets one piece of state, of any type.
+    /// Sends a state event of any type.
     pub async fn send_state(
         &self,
         who: Actor<'_>,
@@ -212,7 +212,7 @@ impl Homeserver {
         self.send(who, request).await.map(|answer| answer.event_id)
     }
 
-    /// The content of one piece of state; `None` when the room has none.
+    /// Returns the content of a state event; `None` if the room has none.
     pub async fn state(
         &self,
         who: Actor<'_>,
@@ -227,14 +227,14 @@ impl Homeserver {
         );
         match self.send(who, request).await {
             Ok(answer) => Ok(Some(answer.event_or_content)),
-            Err(error) if error.is("M_NOT_FOUND") => Ok(None),
+            Err(error) if error.has_errcode("M_NOT_FOUND") => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Returns what is used of a room's state as `who` may see it: of the types in [`STATE_TYPES`], and
-    /// of members who and what they are. Whatever else is in the room's state, and however large,
-    /// costs no memory.
+    /// Returns the used part of a room's state, as `who` may see it: events of [`STATE_TYPES`], and
+    /// the memberships and names of members. The rest of the state costs no memory, whatever its
+    /// size.
     ///
     /// Implements `GET /_matrix/client/v3/rooms/{roomId}/state` of the
     /// [client-server API](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidstate).
@@ -247,8 +247,8 @@ impl Homeserver {
         let mut state = Vec::new();
         let mut members = 0;
         self.select(who, &path, &[], &STATE, |found| match found.value {
-            Captured::Whole(json) => state.extend(used_state(json, &mut members)),
-            Captured::TooLarge(head) => {
+            MatchValue::Whole(json) => state.extend(used_state(json, &mut members)),
+            MatchValue::TooLarge(head) => {
                 let mut letter = DeadLetter::too_large(DeadLetterReason::StateTooLarge, head);
                 letter.room = Some(room.to_owned());
                 self.set_aside(letter);
@@ -258,8 +258,8 @@ impl Homeserver {
         Ok(state)
     }
 
-    /// Returns who is joined, at most 10,000 of them. Allowed for any room that has one of our users
-    /// in it.
+    /// Returns the joined members, at most 10,000. Allowed for any room that one of our users is
+    /// in.
     pub async fn joined_members(
         &self,
         who: Actor<'_>,
@@ -274,10 +274,10 @@ impl Homeserver {
                 return;
             };
             let name = match found.value {
-                Captured::Whole(json) => serde_json::from_str::<Value>(json)
+                MatchValue::Whole(json) => serde_json::from_str::<Value>(json)
                     .ok()
                     .and_then(|member| Some(member["display_name"].as_str()?.to_owned())),
-                Captured::TooLarge(_) => None,
+                MatchValue::TooLarge(_) => None,
             };
             members.insert(
                 user,
@@ -288,7 +288,7 @@ impl Homeserver {
         Ok(members)
     }
 
-    /// The rooms one of our users is joined to.
+    /// Returns the rooms that one of our users is joined to.
     pub async fn joined_rooms(&self, who: Actor<'_>) -> Result<Vec<OwnedRoomId>, MatrixError> {
         self.send(who, joined_rooms::v3::Request::new())
             .await

@@ -72,7 +72,7 @@ async fn homeserver(answers: Vec<(&'static str, u16, String)>) -> (Homeserver, A
     tokio::spawn(async move { axum::serve(listener, app).await });
     let options = HomeserverOptions {
         request_timeout: Duration::from_millis(500),
-        max_answer: 1024,
+        answer_bytes_max: 1024,
         ..Default::default()
     };
     let url = format!("http://{address}/base").parse().unwrap();
@@ -128,7 +128,7 @@ async fn a_name_that_is_taken_is_no_error() {
 }
 
 #[tokio::test]
-async fn whether_strangers_may_register_a_name_is_asked_as_a_stranger() {
+async fn whether_strangers_may_register_a_name_is_asked_without_a_token() {
     let refused = r#"{"errcode":"M_INVALID_USERNAME","error":"no"}"#;
     let (hs, script) = homeserver(vec![("/available", 400, refused.into())]).await;
     assert!(!hs.username_available("_dm_x1").await.unwrap());
@@ -246,7 +246,7 @@ async fn a_sync_survives_whatever_strangers_put_into_it() {
         Some(r#"{"room":{"rooms":[]}}"#),
         Duration::ZERO,
     );
-    let page = sync.await.unwrap().whole().await.unwrap();
+    let page = sync.await.unwrap().read_whole().await.unwrap();
     assert_eq!(page.next_batch.as_deref(), Some("s2"));
     assert_eq!(page.to_device.len(), 2);
     assert_eq!(page.device_lists_changed, [user_id!("@a:x")]);

@@ -1,4 +1,4 @@
-//! What is said in rooms: reading it, adding to it, taking it back.
+//! Events in rooms: reading, sending and redacting them.
 
 use ruma::{
     EventId, OwnedEventId, OwnedTransactionId, RoomId,
@@ -14,30 +14,30 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
     json_stream::{
-        Captured, Found, Selector,
+        Match, MatchValue, Selector,
         Step::{Each, Key},
     },
 };
 
-/// A stretch of a room's history, in the order it was asked for.
+/// A page of a room's history, in the requested order.
 #[derive(Debug)]
 pub struct Page {
     /// The events, as they came.
     pub events: Vec<Box<RawValue>>,
-    /// The token where this stretch begins.
+    /// The token where this page begins.
     pub start: String,
-    /// The token where the next one begins; `None` at the end of history.
+    /// The token where the next page begins; `None` at the end of history.
     pub end: Option<String>,
 }
 
-/// An event and what surrounds it.
+/// An event and the events around it.
 #[derive(Debug)]
 pub struct EventContext {
     /// The event itself, if `who` may see it.
     pub event: Option<Box<RawValue>>,
-    /// What came before, the nearest first.
+    /// The events before it, the nearest first.
     pub before: Vec<Box<RawValue>>,
-    /// What came after, in order.
+    /// The events after it, in order.
     pub after: Vec<Box<RawValue>>,
     /// The token from which to read further back.
     pub start: Option<String>,
@@ -45,8 +45,8 @@ pub struct EventContext {
     pub end: Option<String>,
 }
 
-/// Maximum size of a stretch of history that is kept in memory, in bytes: the 100 events that are asked
-/// for at most, each as large as may be.
+/// Maximum size of a page of history, in bytes: at most 100 events are requested, each of the
+/// maximum size.
 const HISTORY_BYTES: usize = 100 * ITEM_MAX;
 /// Maximum length of a token, in bytes of JSON.
 const TOKEN_MAX: usize = 4 << 10;
@@ -89,18 +89,18 @@ static CONTEXT: [Selector; 5] = [
     },
 ];
 
-/// What of a room's history is being read: lists of events, and tokens.
+/// The lists of events and the tokens of an answer that is being read, by selector.
 #[derive(Debug, Default)]
-struct Reading {
+struct HistoryReader {
     lists: [Vec<Box<RawValue>>; 5],
     tokens: [Option<String>; 5],
     bytes: usize,
 }
 
-impl Reading {
-    fn take(&mut self, homeserver: &Homeserver, room: &RoomId, found: Found<'_>) {
+impl HistoryReader {
+    fn add(&mut self, homeserver: &Homeserver, room: &RoomId, found: Match<'_>) {
         match found.value {
-            Captured::Whole(json) => {
+            MatchValue::Whole(json) => {
                 self.bytes += json.len();
                 if self.bytes > HISTORY_BYTES {
                     self.lists = Default::default();
@@ -114,7 +114,7 @@ impl Reading {
                     *token = serde_json::from_str(json).ok();
                 }
             }
-            Captured::TooLarge(head) => {
+            MatchValue::TooLarge(head) => {
                 let mut letter = DeadLetter::too_large(DeadLetterReason::EventTooLarge, head);
                 letter.room = Some(room.to_owned());
                 homeserver.set_aside(letter);
@@ -122,7 +122,7 @@ impl Reading {
         }
     }
 
-    fn fits(&self) -> Result<(), MatrixError> {
+    fn check_size(&self) -> Result<(), MatrixError> {
         if self.bytes > HISTORY_BYTES {
             return Err(MatrixError::TooLong {
                 limit: HISTORY_BYTES,
@@ -133,9 +133,9 @@ impl Reading {
 }
 
 impl Homeserver {
-    /// Returns a stretch of history from a token on; from the end that `direction` starts at without
-    /// one. An event that is too large is left out, and a stretch that is too large is asked for
-    /// again in smaller ones.
+    /// Returns a page of history from a token on, or from the end where `direction` starts. An
+    /// event that is too large is left out. If a page is too large, a smaller one is requested
+    /// instead.
     ///
     /// Implements `GET /_matrix/client/v3/rooms/{roomId}/messages` of the
     /// [client-server API](https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv3roomsroomidmessages).
@@ -149,17 +149,14 @@ impl Homeserver {
     ) -> Result<Page, MatrixError> {
         let mut limit = limit;
         loop {
-            match self
-                .messages_at_most(who, room, from, direction, limit)
-                .await
-            {
+            match self.fetch_messages(who, room, from, direction, limit).await {
                 Err(MatrixError::TooLong { .. }) if limit > 1 => limit = (limit / 4).max(1),
                 page => return page,
             }
         }
     }
 
-    async fn messages_at_most(
+    async fn fetch_messages(
         &self,
         who: Actor<'_>,
         room: &RoomId,
@@ -182,14 +179,14 @@ impl Homeserver {
             room.as_str(),
             "messages",
         ];
-        let mut reading = Reading::default();
+        let mut reader = HistoryReader::default();
         self.select(who, &path, &query, &MESSAGES, |found| {
-            reading.take(self, room, found);
+            reader.add(self, room, found);
         })
         .await?;
-        reading.fits()?;
-        let [events, ..] = reading.lists;
-        let [_, start, end, ..] = reading.tokens;
+        reader.check_size()?;
+        let [events, ..] = reader.lists;
+        let [_, start, end, ..] = reader.tokens;
         Ok(Page {
             events,
             start: start.unwrap_or_default(),
@@ -215,14 +212,14 @@ impl Homeserver {
             "context",
             event.as_str(),
         ];
-        let mut reading = Reading::default();
+        let mut reader = HistoryReader::default();
         self.select(who, &path, &[("limit", &limit)], &CONTEXT, |found| {
-            reading.take(self, room, found);
+            reader.add(self, room, found);
         })
         .await?;
-        reading.fits()?;
-        let [event, _, _, before, after] = reading.lists;
-        let [_, start, end, ..] = reading.tokens;
+        reader.check_size()?;
+        let [event, _, _, before, after] = reader.lists;
+        let [_, start, end, ..] = reader.tokens;
         Ok(EventContext {
             event: event.into_iter().next(),
             before,
@@ -232,7 +229,7 @@ impl Homeserver {
         })
     }
 
-    /// One event; `None` when there is none that `who` may see.
+    /// Returns one event; `None` if `who` may not see it or it does not exist.
     pub async fn event(
         &self,
         who: Actor<'_>,
@@ -242,14 +239,14 @@ impl Homeserver {
         let request = get_room_event::v3::Request::new(room.to_owned(), event.to_owned());
         match self.send(who, request).await {
             Ok(answer) => Ok(Some(answer.event.into_json())),
-            Err(error) if error.is("M_NOT_FOUND") => Ok(None),
+            Err(error) if error.has_errcode("M_NOT_FOUND") => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Sends a message event.
     ///
-    /// The transaction id has to be unique over all our users: the homeserver answers the second
+    /// The transaction id has to be unique among all our users: the homeserver answers the second
     /// use of one in a room with the first event's id and sends nothing.
     pub async fn send_message(
         &self,
@@ -268,7 +265,7 @@ impl Homeserver {
         self.send(who, request).await.map(|answer| answer.event_id)
     }
 
-    /// Takes an event back.
+    /// Redacts an event.
     pub async fn redact(
         &self,
         who: Actor<'_>,

@@ -1,12 +1,12 @@
-//! What the homeserver pushes: `PUT /_matrix/app/v1/transactions/{txnId}`.
+//! The transactions that the homeserver pushes: `PUT /_matrix/app/v1/transactions/{txnId}`.
 //!
-//! A transaction that is not acknowledged is sent again, unchanged, until it is, and everything
-//! behind it waits. So nothing that a stranger can put into one may make it unreadable: a
-//! [`TransactionReader`] reads the body as it arrives, whatever its size, takes each item as it is or
-//! sets it aside as a [`DeadLetter`], and only a body that is not JSON at all is an error.
+//! The homeserver sends a transaction again, unchanged, until it is acknowledged, and nothing else
+//! before. So no content from strangers may make one unreadable. A [`TransactionReader`] reads a
+//! body of any size as it arrives, and accepts each item or sets it aside as a [`DeadLetter`]. Only
+//! a body that is not JSON is an error.
 //!
-//! To-device messages, key counts and device lists exist under the names of open proposals (MSC3202,
-//! MSC4203) and under the names they will have; both are read.
+//! To-device messages, key counts and device lists exist under the names of open proposals
+//! (MSC3202, MSC4203) and under the names they will have; both are read.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX, UNREDUCED_ITEM_MAX, bounded_event},
     json_stream::{
-        Captured, Found, Head, JsonStream, NotJson, Selector,
+        Head, JsonStream, Match, MatchValue, NotJson, Selector,
         Step::{self, AnyKey, Each, Key},
     },
 };
@@ -24,8 +24,8 @@ use super::{
 /// How many bytes of events are read before a part of the transaction is handed on.
 const PART_BYTES: usize = 2 << 20;
 /// Maximum size of the to-device messages that one transaction brings, in bytes. They are kept to
-/// the end of the body, since a room key may come before the invite that it belongs to. Synapse sends
-/// at most 100 messages at a time, and the homeserver keeps each for the ghost's next sync.
+/// the end of the body, since a room key may come before the invite that it belongs to. Synapse
+/// sends at most 100 messages at a time, and the homeserver keeps each for the ghost's next sync.
 pub(super) const TO_DEVICE_BYTES: usize = 8 << 20;
 /// What an item costs in memory besides its text, in bytes.
 const OVERHEAD: usize = 64;
@@ -33,8 +33,7 @@ const OVERHEAD: usize = 64;
 const LISTED_MAX: usize = 20_000;
 /// Maximum size of one key count, or of one list of key types, in bytes.
 const COUNT_MAX: usize = 4 << 10;
-/// Maximum number of dead letters of one transaction that are told apart; the others are only counted
-/// as dropped.
+/// Maximum number of dead letters of one transaction; further ones are only counted as dropped.
 const DEAD_LETTERS_MAX: usize = 1000;
 
 /// Key counts: user, device, algorithm, number.
@@ -44,7 +43,7 @@ pub type OtkCounts =
 /// Unused fallback keys: user, device, algorithms.
 pub type FallbackTypes = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Vec<OneTimeKeyAlgorithm>>>;
 
-/// What a transaction carries, or a part of it: a large one is handed on in parts.
+/// The content of a transaction, or of a part of a large one.
 #[derive(Debug, Default)]
 pub struct Transaction {
     /// Room events, in order. Each has at most [`ITEM_MAX`] bytes.
@@ -64,32 +63,32 @@ pub struct Transaction {
     /// Synapse also lists a user's cross-signing keys as if they were devices, so look up the
     /// device you know and ignore the rest.
     pub otk_counts: OtkCounts,
-    /// For which algorithms it holds a fallback key that nobody has used.
+    /// The algorithms for which the homeserver holds an unused fallback key.
     pub fallback_types: FallbackTypes,
     /// Something may have been lost between this transaction and the one before.
     pub after_gap: bool,
     /// Whether this is not the last part of the transaction.
     pub more: bool,
-    /// What was set aside.
+    /// The items that were set aside.
     pub dead_letters: Vec<DeadLetter>,
     /// How many items were dropped because they were malformed.
     pub dropped: u32,
 }
 
-/// A body that is no transaction.
+/// Why a body is not a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransactionError {
     /// The body is not JSON, or was cut short on its way.
     #[error(transparent)]
     NotJson(#[from] NotJson),
-    /// The body is JSON of another form: there is nothing in it.
+    /// The body is JSON of another form, without items.
     #[error("the body is not a JSON object")]
     NotAnObject,
 }
 
-/// What a selector of [`SELECTORS`] finds.
+/// What a selector of [`SELECTORS`] matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Section {
+enum Item {
     Event,
     Ephemeral,
     ToDevice,
@@ -101,33 +100,33 @@ enum Section {
 const STABLE_TO_DEVICE: &[Step] = &[Key("to_device"), Each];
 const TO_DEVICE: &[Step] = &[Key("de.sorunome.msc2409.to_device"), Each];
 
-const SECTIONS: [(Section, Selector); 12] = [
-    select(Section::Event, &[Key("events"), Each], UNREDUCED_ITEM_MAX),
-    select(Section::Ephemeral, &[Key("ephemeral"), Each], ITEM_MAX),
+const ITEMS: [(Item, Selector); 12] = [
+    select(Item::Event, &[Key("events"), Each], UNREDUCED_ITEM_MAX),
+    select(Item::Ephemeral, &[Key("ephemeral"), Each], ITEM_MAX),
     select(
-        Section::Ephemeral,
+        Item::Ephemeral,
         &[Key("de.sorunome.msc2409.ephemeral"), Each],
         ITEM_MAX,
     ),
-    select(Section::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
-    select(Section::ToDevice, TO_DEVICE, ITEM_MAX),
+    select(Item::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
+    select(Item::ToDevice, TO_DEVICE, ITEM_MAX),
     select(
-        Section::Changed,
+        Item::Changed,
         &[Key("device_lists"), Key("changed"), Each],
         COUNT_MAX,
     ),
     select(
-        Section::Changed,
+        Item::Changed,
         &[Key("org.matrix.msc3202.device_lists"), Key("changed"), Each],
         COUNT_MAX,
     ),
     select(
-        Section::OtkCount,
+        Item::OtkCount,
         &[Key("device_one_time_keys_count"), AnyKey, AnyKey],
         COUNT_MAX,
     ),
     select(
-        Section::OtkCount,
+        Item::OtkCount,
         &[
             Key("org.matrix.msc3202.device_one_time_keys_count"),
             AnyKey,
@@ -135,9 +134,9 @@ const SECTIONS: [(Section, Selector); 12] = [
         ],
         COUNT_MAX,
     ),
-    // Synapse sends the same under this spelling too.
+    // Synapse also sends the counts under this spelling.
     select(
-        Section::OtkCount,
+        Item::OtkCount,
         &[
             Key("org.matrix.msc3202.device_one_time_key_counts"),
             AnyKey,
@@ -146,12 +145,12 @@ const SECTIONS: [(Section, Selector); 12] = [
         COUNT_MAX,
     ),
     select(
-        Section::FallbackType,
+        Item::FallbackType,
         &[Key("device_unused_fallback_key_types"), AnyKey, AnyKey],
         COUNT_MAX,
     ),
     select(
-        Section::FallbackType,
+        Item::FallbackType,
         &[
             Key("org.matrix.msc3202.device_unused_fallback_key_types"),
             AnyKey,
@@ -161,30 +160,31 @@ const SECTIONS: [(Section, Selector); 12] = [
     ),
 ];
 
-static SELECTORS: [Selector; SECTIONS.len()] = {
-    let mut selectors = [SECTIONS[0].1; SECTIONS.len()];
+static SELECTORS: [Selector; ITEMS.len()] = {
+    let mut selectors = [ITEMS[0].1; ITEMS.len()];
     let mut at = 0;
-    while at < SECTIONS.len() {
-        selectors[at] = SECTIONS[at].1;
+    while at < ITEMS.len() {
+        selectors[at] = ITEMS[at].1;
         at += 1;
     }
     selectors
 };
 
-const fn select(section: Section, path: &'static [Step], limit: usize) -> (Section, Selector) {
-    (section, Selector { path, limit })
+const fn select(item: Item, path: &'static [Step], limit: usize) -> (Item, Selector) {
+    (item, Selector { path, limit })
 }
 
-/// A transaction's body that is being read. Holds at most some 15 MiB, whatever the size of the body.
+/// A transaction's body that is being read. Holds at most some 15 MiB, whatever the size of the
+/// body.
 #[derive(Debug)]
 pub struct TransactionReader {
     stream: JsonStream,
-    taken: Taken,
+    partial: PartialTransaction,
 }
 
-/// What was read and not handed on yet.
+/// The items that were read and not handed on yet.
 #[derive(Debug, Default)]
-struct Taken {
+struct PartialTransaction {
     part: Transaction,
     part_bytes: usize,
     to_device: Vec<Box<RawValue>>,
@@ -197,25 +197,25 @@ impl Default for TransactionReader {
     fn default() -> Self {
         Self {
             stream: JsonStream::new(&SELECTORS),
-            taken: Taken::default(),
+            partial: PartialTransaction::default(),
         }
     }
 }
 
 impl TransactionReader {
-    /// Reads the next bytes of the body. [`TransactionReader::take_part`] is to be called after each.
+    /// Reads the next bytes of the body. Call [`TransactionReader::take_part`] after each piece.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let taken = &mut self.taken;
-        self.stream.feed(bytes, &mut |found| taken.take(found));
+        let partial = &mut self.partial;
+        self.stream.feed(bytes, &mut |found| partial.add(found));
     }
 
     /// Returns a part of the transaction once enough of it has been read.
     pub fn take_part(&mut self) -> Option<Transaction> {
-        if self.taken.part_bytes < PART_BYTES {
+        if self.partial.part_bytes < PART_BYTES {
             return None;
         }
-        self.taken.part_bytes = 0;
-        let mut part = std::mem::take(&mut self.taken.part);
+        self.partial.part_bytes = 0;
+        let mut part = std::mem::take(&mut self.partial.part);
         part.more = true;
         Some(part)
     }
@@ -223,60 +223,62 @@ impl TransactionReader {
     /// Returns how many bytes are held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        let dead_letters = self.taken.part.dead_letters.len() * size_of::<DeadLetter>();
-        self.taken.part_bytes + self.taken.to_device_bytes + self.stream.held() + dead_letters
+        let dead_letters = self.partial.part.dead_letters.len() * size_of::<DeadLetter>();
+        self.partial.part_bytes + self.partial.to_device_bytes + self.stream.held() + dead_letters
     }
 
     /// Ends the body and returns the last part.
     ///
     /// # Errors
     ///
-    /// When the body is not a JSON object. What was handed on in parts was read all the same.
+    /// If the body is not a JSON object. The parts that were handed on before are still valid.
     pub fn finish(mut self) -> Result<Transaction, TransactionError> {
-        let taken = &mut self.taken;
-        self.stream.finish(&mut |found| taken.take(found))?;
+        let partial = &mut self.partial;
+        self.stream.finish(&mut |found| partial.add(found))?;
         if !self.stream.is_object() {
             return Err(TransactionError::NotAnObject);
         }
-        let mut last = self.taken.part;
-        last.to_device = self.taken.to_device;
+        let mut last = self.partial.part;
+        last.to_device = self.partial.to_device;
         last.device_lists_changed.sort();
         last.device_lists_changed.dedup();
-        last.dropped = last.dropped.saturating_add(self.stream.misfits());
+        last.dropped = last.dropped.saturating_add(self.stream.mismatches());
         Ok(last)
     }
 }
 
-impl Taken {
-    fn take(&mut self, found: Found<'_>) {
-        let Some((section, _)) = SECTIONS.get(found.selector) else {
+impl PartialTransaction {
+    fn add(&mut self, found: Match<'_>) {
+        let Some((item, _)) = ITEMS.get(found.selector) else {
             return;
         };
-        match (section, found.value) {
-            (_, Captured::TooLarge(head)) => self.too_large(*section, head),
-            (Section::Event, Captured::Whole(json)) => self.event(json),
-            (Section::Ephemeral, Captured::Whole(json)) => {
-                if let Some(item) = self.object(json) {
+        match (item, found.value) {
+            (_, MatchValue::TooLarge(head)) => self.add_too_large(*item, head),
+            (Item::Event, MatchValue::Whole(json)) => self.add_event(json),
+            (Item::Ephemeral, MatchValue::Whole(json)) => {
+                if let Some(item) = self.parse_object(json) {
                     self.part_bytes += item.get().len() + OVERHEAD;
                     self.part.ephemeral.push(item);
                 }
             }
-            (Section::ToDevice, Captured::Whole(json)) => self.device_message(json),
-            (Section::Changed, Captured::Whole(json)) => self.changed(json),
-            (Section::OtkCount, Captured::Whole(json)) => {
-                self.listed(found.names, counts(json), |part| &mut part.otk_counts);
+            (Item::ToDevice, MatchValue::Whole(json)) => self.add_to_device(json),
+            (Item::Changed, MatchValue::Whole(json)) => self.add_changed_user(json),
+            (Item::OtkCount, MatchValue::Whole(json)) => {
+                self.add_listed(found.names, parse_key_counts(json), |part| {
+                    &mut part.otk_counts
+                });
             }
-            (Section::FallbackType, Captured::Whole(json)) => {
-                self.listed(found.names, algorithms(json), |part| {
+            (Item::FallbackType, MatchValue::Whole(json)) => {
+                self.add_listed(found.names, parse_algorithms(json), |part| {
                     &mut part.fallback_types
                 });
             }
         }
     }
 
-    fn event(&mut self, json: &str) {
+    fn add_event(&mut self, json: &str) {
         if !json.starts_with('{') {
-            self.dropped();
+            self.note_dropped();
             return;
         }
         match bounded_event(json) {
@@ -284,23 +286,23 @@ impl Taken {
                 self.part_bytes += event.get().len() + OVERHEAD;
                 self.part.events.push(event);
             }
-            Err(letter) => self.dead_letter(letter),
+            Err(letter) => self.add_dead_letter(letter),
         }
     }
 
-    fn device_message(&mut self, json: &str) {
+    fn add_to_device(&mut self, json: &str) {
         if self.to_device_bytes + json.len() + OVERHEAD > TO_DEVICE_BYTES {
-            self.dead_letter(DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json));
-        } else if let Some(message) = self.object(json) {
+            self.add_dead_letter(DeadLetter::of(DeadLetterReason::ToDeviceOverflow, json));
+        } else if let Some(message) = self.parse_object(json) {
             self.to_device_bytes += json.len() + OVERHEAD;
             self.to_device.push(message);
         }
     }
 
-    fn changed(&mut self, json: &str) {
+    fn add_changed_user(&mut self, json: &str) {
         let id = serde_json::from_str::<String>(json).ok();
         match id.and_then(|id| UserId::parse(id).ok()) {
-            None => self.dropped(),
+            None => self.note_dropped(),
             Some(_) if self.listed >= LISTED_MAX => self.part.all_device_lists_changed = true,
             Some(user) => {
                 self.listed += 1;
@@ -309,9 +311,9 @@ impl Taken {
         }
     }
 
-    /// Notes a value that belongs to a device. Beyond the limit nothing is noted: the next
-    /// transaction or sync says it again.
-    fn listed<T>(
+    /// Adds a value that belongs to a device. Beyond the limit nothing is added: the next
+    /// transaction or sync repeats it.
+    fn add_listed<T>(
         &mut self,
         names: &[String],
         value: Option<T>,
@@ -319,7 +321,7 @@ impl Taken {
     ) {
         let [user, device] = names else { return };
         let (Ok(user), Some(value)) = (UserId::parse(user), value) else {
-            self.dropped();
+            self.note_dropped();
             return;
         };
         if self.listed < LISTED_MAX {
@@ -330,45 +332,47 @@ impl Taken {
         }
     }
 
-    fn object(&mut self, json: &str) -> Option<Box<RawValue>> {
-        let object = json.starts_with('{');
-        let object = object.then(|| RawValue::from_string(json.to_owned()).ok());
-        let object = object.flatten();
+    fn parse_object(&mut self, json: &str) -> Option<Box<RawValue>> {
+        let object = if json.starts_with('{') {
+            RawValue::from_string(json.to_owned()).ok()
+        } else {
+            None
+        };
         if object.is_none() {
-            self.dropped();
+            self.note_dropped();
         }
         object
     }
 
-    fn too_large(&mut self, section: Section, head: &Head) {
-        let reason = match section {
-            Section::Event => DeadLetterReason::EventTooLarge,
-            Section::ToDevice => DeadLetterReason::ToDeviceTooLarge,
-            Section::Ephemeral => DeadLetterReason::EphemeralTooLarge,
-            // What a user's devices are is asked for when it is needed.
-            Section::Changed | Section::OtkCount | Section::FallbackType => {
-                self.dropped();
+    fn add_too_large(&mut self, item: Item, head: &Head) {
+        let reason = match item {
+            Item::Event => DeadLetterReason::EventTooLarge,
+            Item::ToDevice => DeadLetterReason::ToDeviceTooLarge,
+            Item::Ephemeral => DeadLetterReason::EphemeralTooLarge,
+            // These are asked for when they are needed.
+            Item::Changed | Item::OtkCount | Item::FallbackType => {
+                self.note_dropped();
                 return;
             }
         };
-        self.dead_letter(DeadLetter::too_large(reason, head));
+        self.add_dead_letter(DeadLetter::too_large(reason, head));
     }
 
-    fn dead_letter(&mut self, letter: DeadLetter) {
+    fn add_dead_letter(&mut self, letter: DeadLetter) {
         if self.part.dead_letters.len() < DEAD_LETTERS_MAX {
             self.part.dead_letters.push(letter);
         } else {
-            self.dropped();
+            self.note_dropped();
         }
     }
 
-    fn dropped(&mut self) {
+    fn note_dropped(&mut self) {
         self.part.dropped = self.part.dropped.saturating_add(1);
     }
 }
 
 impl Transaction {
-    /// Reads a body that is there as a whole.
+    /// Reads a whole body.
     pub fn parse(body: &[u8]) -> Result<Self, TransactionError> {
         let mut reader = TransactionReader::default();
         reader.feed(body);
@@ -379,8 +383,8 @@ impl Transaction {
 /// Returns the key counts of one device.
 ///
 /// A device that is listed without a number has no keys left: Synapse leaves the algorithm out
-/// then. Read as "no change", that would keep new keys from ever being uploaded.
-pub(super) fn counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
+/// then. Read as "no change", this would keep new keys from ever being uploaded.
+pub(super) fn parse_key_counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> {
     let mut counts: BTreeMap<OneTimeKeyAlgorithm, UInt> =
         serde_json::from_str::<BTreeMap<String, UInt>>(json)
             .ok()?
@@ -394,7 +398,7 @@ pub(super) fn counts(json: &str) -> Option<BTreeMap<OneTimeKeyAlgorithm, UInt>> 
 }
 
 /// Returns the algorithms of one device's unused fallback keys.
-pub(super) fn algorithms(json: &str) -> Option<Vec<OneTimeKeyAlgorithm>> {
+pub(super) fn parse_algorithms(json: &str) -> Option<Vec<OneTimeKeyAlgorithm>> {
     let names: Vec<String> = serde_json::from_str(json).ok()?;
     Some(names.into_iter().map(Into::into).collect())
 }

@@ -1,4 +1,4 @@
-//! Our users: registering them, what they are called, and proving that the token works.
+//! Our users: registering them, their profiles, and pings, which prove that the token works.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use ruma::{
 use super::{Actor, Homeserver, MatrixError};
 
 impl Homeserver {
-    /// Registers a user in our namespace. `Ok(false)` when the name is taken, by us or by somebody
-    /// else: only our store can tell.
+    /// Registers a user in our namespace. Returns `false` if the name is taken, by us or by
+    /// somebody else: only our store can tell.
     ///
-    /// The answer carries no access token and no device: ghosts act through the service's token.
+    /// The answer contains no access token and no device: ghosts act with the service's token.
     pub async fn register(&self, localpart: &str) -> Result<bool, MatrixError> {
         let mut request = register::v3::Request::new();
         request.username = Some(localpart.to_owned());
@@ -26,23 +26,23 @@ impl Homeserver {
         request.inhibit_login = true;
         match self.send_as_service(request).await {
             Ok(_) => Ok(true),
-            Err(error) if error.is("M_USER_IN_USE") => Ok(false),
+            Err(error) if error.has_errcode("M_USER_IN_USE") => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Whether somebody without a token could register this name, asked without a token;
-    /// a refusal (`M_USER_IN_USE`, `M_EXCLUSIVE`, `M_INVALID_USERNAME`) is `Ok(false)`.
+    /// Returns whether anybody could register this name. Asked without a token; a refusal
+    /// (`M_USER_IN_USE`, `M_EXCLUSIVE`, `M_INVALID_USERNAME`) is `false`.
     pub async fn username_available(&self, localpart: &str) -> Result<bool, MatrixError> {
         let request = get_username_availability::v3::Request::new(localpart.to_owned());
-        match self.send_as_stranger(request).await {
+        match self.send_unauthenticated(request).await {
             Ok(answer) => Ok(answer.available),
             Err(MatrixError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// As whom the homeserver takes us, and on which device.
+    /// Returns the user and the device that the homeserver sees in our requests.
     pub async fn whoami(
         &self,
         who: Actor<'_>,
@@ -51,7 +51,7 @@ impl Homeserver {
         Ok((answer.user_id, answer.device_id))
     }
 
-    /// The whole profile, as JSON; `None` when there is no such user.
+    /// Returns a profile; `None` if the user does not exist.
     pub async fn profile(
         &self,
         who: Actor<'_>,
@@ -67,7 +67,7 @@ impl Homeserver {
         }
     }
 
-    /// What a user is called; `None` when there is no such user or it has no name.
+    /// Returns the display name of a user; `None` if the user does not exist or has none.
     pub async fn display_name(
         &self,
         who: Actor<'_>,
@@ -79,25 +79,25 @@ impl Homeserver {
         Ok(name)
     }
 
-    /// Gives one of our users a name, unless it has it: every change is an event in each of its
-    /// rooms.
+    /// Sets the display name of one of our users, unless it is set already: every change is an
+    /// event in each of the user's rooms.
     pub async fn set_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
         if self.display_name(who, who.user).await?.as_deref() == Some(name) {
             return Ok(());
         }
-        self.give_display_name(who, name).await
+        self.write_display_name(who, name).await
     }
 
-    /// Gives one of our users a name without looking at the one it has.
-    pub async fn give_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
+    /// Sets the display name of one of our users without reading the current one.
+    pub async fn write_display_name(&self, who: Actor<'_>, name: &str) -> Result<(), MatrixError> {
         let value = ProfileFieldValue::DisplayName(name.to_owned());
         let request = set_profile_field::v3::Request::new(who.user.to_owned(), value);
         self.send(who, request).await.map(drop)
     }
 
-    /// Asks the homeserver to call us back, which proves address and token from its side.
+    /// Asks the homeserver to ping us, which proves that its URL and token for us are right.
     ///
-    /// Returns how long the call took as the homeserver saw it.
+    /// Returns how long the ping took as the homeserver saw it.
     pub async fn ping(
         &self,
         appservice_id: &str,

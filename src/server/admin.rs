@@ -1,16 +1,16 @@
-//! What the admin's commands ask of a running service: HTTP on a Unix socket in the data folder.
+//! The admin socket: HTTP on a Unix socket in the data folder, for the admin's commands.
 //!
-//! Whoever may write to the folder is the admin, so there is no token: the socket has mode 0600.
+//! There is no token: only the user that runs the service can open the socket, which has mode 0600.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
-//! | `POST /v1/backup` | the stream of a backup; it breaks off if that fails; 409 while another is written |
-//! | `GET /v1/backup` | [`LastBackup`], for those who saw a stream break off |
-//! | `GET /v1/pushed/{mark}` | [`Pushed`]: whether the homeserver pushed a mark of `doctor`'s |
-//! | `GET /v1/reports/{after}` | [`Seen`]: what the module in the homeserver reported |
+//! | `POST /v1/backup` | the stream of a backup, which breaks off if it fails; 409 while another is written |
+//! | `GET /v1/backup` | [`LastBackup`], for a client whose stream broke off |
+//! | `GET /v1/pushed/{mark}` | [`MarkStatus`]: whether the homeserver pushed a mark of `doctor` |
+//! | `GET /v1/reports/{after}` | [`ModuleStatus`]: what the module in the homeserver reported |
 //!
-//! A further command is a further route of [`admin_router`].
+//! A new command gets a new route in [`admin_router`].
 
 use std::{
     collections::BTreeMap,
@@ -33,12 +33,13 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    sync::{Semaphore, mpsc},
 };
 use tracing::{info, warn};
 
-use super::{Health, Limits, Pushed, Seen, SelfTest, ServerError, listen::connection, peer::Peer};
+use super::{
+    Health, Limits, MarkStatus, ModuleStatus, SelfTest, ServerError, connections::Connections,
+};
 use crate::{
     clock::Clock,
     crypto::store::GhostStores,
@@ -49,17 +50,17 @@ use crate::{
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
-/// How many commands may be connected at the same time.
-const CONNECTIONS: usize = 8;
-/// How large a request may be. None has a body yet.
-const MAX_REQUEST: usize = 64 << 10;
-/// How much of a backup is sent at once.
-const CHUNK: usize = 64 << 10;
-/// How long whoever takes a backup may take for one chunk. What is written to the store meanwhile
-/// is kept in memory.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum number of connections.
+const CONNECTIONS_MAX: usize = 8;
+/// Maximum size of a request's body, in bytes. No request has one yet.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Size of the chunks in which a backup is sent, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+/// How long the client of a backup may take for one chunk. Until the backup ends, what is written
+/// to the store stays in memory.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A socket that listens, and nobody served yet.
+/// An admin socket that is bound and not served yet.
 #[derive(Debug)]
 pub struct AdminSocket {
     socket: UnixListener,
@@ -67,7 +68,7 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// Makes the socket in a folder. One that a dead process left is replaced.
+    /// Binds the socket in a folder, and replaces one that a dead process left.
     pub async fn bind(folder: &Path) -> Result<Self, ServerError> {
         let path = folder.join(SOCKET);
         let failed = |reason| ServerError::Admin {
@@ -77,7 +78,7 @@ impl AdminSocket {
         match UnixStream::connect(&path).await {
             Ok(_) => return Err(ServerError::AdminInUse(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Nobody listens there any more. What is no socket is not ours to remove.
+            // No process listens there. A file that is not a socket is not ours to remove.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 use std::os::unix::fs::FileTypeExt as _;
                 let kind = fs::symlink_metadata(&path).map_err(failed)?.file_type();
@@ -87,7 +88,7 @@ impl AdminSocket {
             }
             Err(error) => return Err(failed(error)),
         }
-        // Under its name only when nobody else can open it.
+        // It gets its name once no other user can open it.
         let draft = folder.join(format!(".admin.{:08x}", rand::random::<u32>()));
         let socket = UnixListener::bind(&draft).map_err(failed)?;
         let named = fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
@@ -101,114 +102,79 @@ impl AdminSocket {
 
     /// Serves until `stop` asks to end, and removes the socket.
     pub async fn serve(self, router: Router, stop: Shutdown) {
-        let limits = Limits {
-            connections: CONNECTIONS,
-            idle: Duration::from_secs(30),
-            farewell: Duration::from_secs(5),
+        let mut connections = Connections::new(Limits {
+            connections_max: CONNECTIONS_MAX,
+            idle_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(5),
             ..Limits::default()
-        };
-        let room = Arc::new(Semaphore::new(limits.connections));
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                () = stop.asked() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = accept(&self.socket, &room) => accepted,
-            };
-            if let Some((stream, permit)) = accepted {
-                // Only the admin can open the socket.
-                let peer = Peer::known();
-                let serving = connection(stream, router.clone(), limits, peer, stop.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-        }
+        });
+        connections.accept_from(&self.socket, &router, &stop).await;
+        // Before the last requests end: from then on the path may be another process's.
         let _ = fs::remove_file(&self.path);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(limits.farewell, all).await.is_err() {
-            warn!("an admin's command did not end in time");
-        }
+        drop(self.socket);
+        connections.finish().await;
     }
 }
 
-async fn accept(
-    socket: &UnixListener,
-    room: &Arc<Semaphore>,
-) -> Option<(UnixStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    match socket.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
-        Err(error) => {
-            warn!(%error, "an admin's command could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
-    }
-}
-
-/// What the admin's commands work on.
+/// The parts of the service that the admin's commands work on.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// The store.
     pub store: Store,
     /// The crypto stores in it.
     pub stores: GhostStores,
-    /// Whether all is up.
+    /// The state of the service's parts.
     pub health: Health,
-    /// What the homeserver has pushed lately.
+    /// The marks that the homeserver pushed.
     pub self_test: SelfTest,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
 
-/// How the service is.
+/// The state of the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Its version.
+    /// The version of Stonechat.
     pub version: String,
-    /// Whether all is up.
+    /// Whether all parts work.
     pub ready: bool,
-    /// Whether what follows from a restore is not done yet.
+    /// Whether the work after a restore is unfinished.
     pub restoring: bool,
-    /// How many things from the homeserver were set aside, by reason, since the database was made.
+    /// How many items from the homeserver were set aside since the database was created, by reason.
     pub dead_letters: BTreeMap<String, u64>,
 }
 
-/// What became of the last backup.
+/// The result of the last backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastBackup {
     /// Why it failed, if it did.
     pub failed: Option<String>,
 }
 
-struct Shared {
+struct AdminState {
     admin: Admin,
-    one: Arc<Semaphore>,
-    last: Mutex<LastBackup>,
+    backup_slot: Arc<Semaphore>,
+    last_backup: Mutex<LastBackup>,
 }
 
-type App = Arc<Shared>;
-
-/// What is served on the admin socket.
+/// Returns the API of the admin socket.
 pub fn admin_router(admin: Admin) -> Router {
-    let app = Arc::new(Shared {
+    let state = Arc::new(AdminState {
         admin,
-        one: Arc::new(Semaphore::new(1)),
-        last: Mutex::default(),
+        backup_slot: Arc::new(Semaphore::new(1)),
+        last_backup: Mutex::default(),
     });
     Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/backup", get(last_backup).post(backup))
-        .route("/v1/pushed/{mark}", get(pushed))
-        .route("/v1/reports/{after}", get(reports))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST))
-        .with_state(app)
+        .route("/v1/status", get(get_status))
+        .route("/v1/backup", get(get_last_backup).post(post_backup))
+        .route("/v1/pushed/{mark}", get(get_mark_status))
+        .route("/v1/reports/{after}", get(get_module_status))
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .with_state(state)
 }
 
-async fn status(State(app): State<App>) -> Response {
-    match read_status(&app.admin) {
+async fn get_status(State(state): State<Arc<AdminState>>) -> Response {
+    match read_status(&state.admin) {
         Ok(status) => Json(status).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -223,21 +189,30 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
     })
 }
 
-async fn pushed(State(app): State<App>, PathPart(mark): PathPart<String>) -> Json<Pushed> {
-    Json(app.admin.self_test.pushed(&mark).await)
+async fn get_mark_status(
+    State(state): State<Arc<AdminState>>,
+    PathPart(mark): PathPart<String>,
+) -> Json<MarkStatus> {
+    Json(state.admin.self_test.mark_status(&mark).await)
 }
 
-async fn reports(State(app): State<App>, PathPart(after): PathPart<u64>) -> Json<Seen> {
-    Json(app.admin.self_test.module().wait_for_next(after).await)
+async fn get_module_status(
+    State(state): State<Arc<AdminState>>,
+    PathPart(after): PathPart<u64>,
+) -> Json<ModuleStatus> {
+    Json(state.admin.self_test.module().next_status(after).await)
 }
 
-async fn last_backup(State(app): State<App>) -> Json<LastBackup> {
-    let last = app.last.lock().unwrap_or_else(PoisonError::into_inner);
+async fn get_last_backup(State(state): State<Arc<AdminState>>) -> Json<LastBackup> {
+    let last = state
+        .last_backup
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     Json(last.clone())
 }
 
-async fn backup(State(app): State<App>) -> Response {
-    let Ok(permit) = Arc::clone(&app.one).try_acquire_owned() else {
+async fn post_backup(State(state): State<Arc<AdminState>>) -> Response {
+    let Ok(permit) = Arc::clone(&state.backup_slot).try_acquire_owned() else {
         let words = "another backup is being written; wait for it";
         return (StatusCode::CONFLICT, words).into_response();
     };
@@ -245,26 +220,32 @@ async fn backup(State(app): State<App>) -> Response {
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let mut chunks = Chunks {
+        let mut chunks = ChunkSender {
             sender,
             runtime,
-            chunk: Vec::with_capacity(CHUNK),
+            chunk: Vec::with_capacity(CHUNK_BYTES),
         };
         let made = Made {
-            at: app.admin.clock.now(),
+            at: state.admin.clock.now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let exported = app.admin.stores.export(&mut chunks, &NOT_IN_BACKUPS, &made);
+        let exported = state
+            .admin
+            .stores
+            .export(&mut chunks, &NOT_IN_BACKUPS, &made);
         let failed = exported.err().map(|error| error.to_string());
         match &failed {
             None => info!("a backup was written"),
             Some(error) => warn!(%error, "a backup failed"),
         }
-        *app.last.lock().unwrap_or_else(PoisonError::into_inner) = LastBackup {
+        *state
+            .last_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = LastBackup {
             failed: failed.clone(),
         };
         if let Some(error) = failed {
-            // Breaks the stream off, so that nobody takes it for whole.
+            // Breaks the stream off, so that it cannot be taken for complete.
             let error = Err(io::Error::other(error));
             let _ = chunks.runtime.block_on(chunks.sender.send(error));
         }
@@ -273,23 +254,23 @@ async fn backup(State(app): State<App>) -> Response {
     Body::from_stream(body).into_response()
 }
 
-/// Hands what is written to whoever reads the answer.
-struct Chunks {
+/// A writer that sends what is written to it as chunks of a response.
+struct ChunkSender {
     sender: mpsc::Sender<io::Result<Bytes>>,
     runtime: tokio::runtime::Handle,
     chunk: Vec<u8>,
 }
 
-impl Chunks {
+impl ChunkSender {
     fn send(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES));
         let sending = self.sender.send(Ok(chunk.into()));
         let sent = self
             .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, sending).await });
+            .block_on(async { tokio::time::timeout(CHUNK_TIMEOUT, sending).await });
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -298,10 +279,10 @@ impl Chunks {
     }
 }
 
-impl Write for Chunks {
+impl Write for ChunkSender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.chunk.extend_from_slice(bytes);
-        if self.chunk.len() >= CHUNK {
+        if self.chunk.len() >= CHUNK_BYTES {
             self.send()?;
         }
         Ok(bytes.len())

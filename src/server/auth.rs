@@ -1,4 +1,4 @@
-//! Whether a request comes from our homeserver, or from the module in it.
+//! Checks that a request comes from our homeserver, or from the module in it.
 
 use axum::{
     extract::{Request, State},
@@ -12,18 +12,18 @@ use subtle::ConstantTimeEq;
 
 use super::{ApiError, peer::Peer};
 
-/// A token that we are shown, as a digest: comparing digests in constant time tells neither how much
-/// of a guess was right nor how long the token is.
+/// An expected token, as a digest. Comparing digests in constant time reveals neither how much of a
+/// guess was right nor how long the token is.
 #[derive(Clone)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// What has to be shown.
+    /// Returns the digest of a token.
     pub fn new(token: &SecretString) -> Self {
         Self(Sha256::digest(token.expose_secret()).into())
     }
 
-    fn is(&self, shown: &[u8]) -> bool {
+    fn matches(&self, shown: &[u8]) -> bool {
         let shown: [u8; 32] = Sha256::digest(shown).into();
         self.0.ct_eq(&shown).into()
     }
@@ -35,15 +35,19 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Lets a request pass that shows the token, in the header and nowhere else: what stands in a URL
-/// stands in logs.
-pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
+/// Passes on requests that show the token in the `Authorization` header. A token in the URL does
+/// not count, since URLs are logged.
+pub(super) async fn require_token(
+    State(token): State<Token>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match bearer_token(request.headers()) {
         Err(error) => error.into_response(),
-        Ok(shown) if token.is(shown) => {
+        Ok(shown) if token.matches(shown) => {
             // Absent only where a router is called without a connection.
             if let Some(peer) = request.extensions().get::<Peer>() {
-                peer.recognise();
+                peer.authenticate();
             }
             next.run(request).await
         }
@@ -51,9 +55,9 @@ pub(super) async fn require(State(token): State<Token>, request: Request, next: 
     }
 }
 
-/// The token of the one `Authorization` header. Two of them are refused even if one is right:
-/// whatever stands between us and the homeserver might have looked at the other.
-fn bearer(headers: &HeaderMap) -> Result<&[u8], ApiError> {
+/// Returns the token of the only `Authorization` header. Two headers are refused even if one is
+/// right: a proxy between us and the homeserver might have checked the other.
+fn bearer_token(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let value = all.next().ok_or(ApiError::MissingToken)?.as_bytes();
     if all.next().is_some() {
@@ -64,7 +68,7 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], ApiError> {
         None => return Err(ApiError::MissingToken),
     };
     let token = token.trim_ascii();
-    // RFC 9110 section 11.1: the name of a scheme has no case.
+    // The name of a scheme is case-insensitive (RFC 9110, section 11.1).
     if !scheme.eq_ignore_ascii_case(b"bearer") || token.is_empty() {
         return Err(ApiError::MissingToken);
     }

@@ -1,9 +1,9 @@
-//! The engine, as the API sees it.
+//! The engine as an application service.
 
 use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 
-use super::{Intake, IntakeError, ThirdPartyUser};
+use super::{Appservice, AppserviceError, ThirdPartyUser};
 use crate::{
     directory::HandleRecord,
     engine::{Engine, EngineError},
@@ -11,41 +11,45 @@ use crate::{
     matrix::transaction::Transaction,
 };
 
-impl Engine {
-    fn shown(&self, record: HandleRecord) -> Option<ThirdPartyUser> {
-        let server = &self.settings().server_name;
-        let ghost = UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()?;
-        // A handle is found once its ghost can be invited, with keys that clients can encrypt for.
-        self.knows(&ghost).then(|| ThirdPartyUser {
-            ghost,
-            handle: record.handle.as_shown().to_owned(),
-        })
-    }
+/// Returns the ghost of a handle whose owner lets it be found, or nothing.
+fn find_by_handle(engine: &Engine, handle: &Handle) -> Vec<ThirdPartyUser> {
+    let record = engine.directory().discover(handle).unwrap_or_else(|error| {
+        tracing::error!(%error, "a handle could not be looked up");
+        None
+    });
+    record
+        .and_then(|record| to_third_party_user(engine, &record))
+        .into_iter()
+        .collect()
+}
 
-    fn found(&self, handle: &Handle) -> Vec<ThirdPartyUser> {
-        let found = self.directory().discover(handle).unwrap_or_else(|error| {
-            tracing::error!(%error, "a handle could not be looked up");
-            None
-        });
-        found
-            .and_then(|record| self.shown(record))
-            .into_iter()
-            .collect()
-    }
+/// Returns a handle as a lookup shows it; `None` until its ghost can be invited and has keys that
+/// clients can encrypt for.
+fn to_third_party_user(engine: &Engine, record: &HandleRecord) -> Option<ThirdPartyUser> {
+    let server = &engine.settings().server_name;
+    let ghost = UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()?;
+    engine.knows(&ghost).then(|| ThirdPartyUser {
+        ghost,
+        handle: record.handle.as_shown().to_owned(),
+    })
 }
 
 #[async_trait]
-impl Intake for Engine {
-    async fn transaction(&self, _txn_id: &str, body: Transaction) -> Result<(), IntakeError> {
+impl Appservice for Engine {
+    async fn accept_transaction(
+        &self,
+        _txn_id: &str,
+        body: Transaction,
+    ) -> Result<(), AppserviceError> {
         Engine::transaction(self, body)
             .await
             .map_err(|error| match error {
-                EngineError::Stopping => IntakeError::ShuttingDown,
-                error => IntakeError::Store(error.to_string()),
+                EngineError::Stopping => AppserviceError::ShuttingDown,
+                error => AppserviceError::Store(error.to_string()),
             })
     }
 
-    async fn ping(&self, _txn_id: Option<&str>) {}
+    async fn note_ping(&self, _txn_id: Option<&str>) {}
 
     async fn user_exists(&self, user: &UserId) -> bool {
         self.knows(user)
@@ -56,7 +60,7 @@ impl Intake for Engine {
             handle.trim().trim_start_matches('@'),
             &self.directory().settings().rules,
         ) {
-            Ok(handle) => self.found(&handle),
+            Ok(handle) => find_by_handle(self, &handle),
             Err(_) => Vec::new(),
         }
     }
@@ -66,26 +70,26 @@ impl Intake for Engine {
             return Vec::new();
         }
         match Handle::of_ghost(user.localpart()) {
-            Some(handle) => self.found(&handle),
+            Some(handle) => find_by_handle(self, &handle),
             None => Vec::new(),
         }
     }
 
-    async fn introduce(
+    async fn find_owners(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
+    ) -> Result<Vec<Option<OwnedUserId>>, AppserviceError> {
         let owners = Engine::owners_to_invite(self, asker, ghosts).await;
-        owners.map_err(|error| IntakeError::Store(error.to_string()))
+        owners.map_err(|error| AppserviceError::Store(error.to_string()))
     }
 
-    async fn blocked(
+    async fn check_blocks(
         &self,
         inviter: &UserId,
         people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
+    ) -> Result<Vec<bool>, AppserviceError> {
         let blocked = self.directory().who_blocked(inviter, people);
-        blocked.map_err(|error| IntakeError::Store(error.to_string()))
+        blocked.map_err(|error| AppserviceError::Store(error.to_string()))
     }
 }

@@ -1,4 +1,4 @@
-//! Errors in the form of the Matrix spec, and those of the server itself.
+//! Errors in the form of the Matrix specification, and those of the server itself.
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
@@ -10,41 +10,41 @@ use axum::{
 use serde_json::json;
 use thiserror::Error;
 
-/// What a request that cannot be answered is told.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ApiError {
-    /// There is no token.
+    /// The request has no token.
     #[error("missing access token")]
     MissingToken,
-    /// It is not the homeserver's token.
+    /// The token is not the expected one.
     #[error("wrong access token")]
     WrongToken,
-    /// There is no such path.
+    /// The path does not exist.
     #[error("unknown path")]
     UnknownPath,
     /// The path is not for this method.
     #[error("wrong method")]
     WrongMethod,
-    /// There is no such user, room or protocol.
+    /// The user, room or protocol does not exist.
     #[error("not found")]
     NotFound,
-    /// The body is no JSON.
+    /// The body is not JSON.
     #[error("the body is not JSON")]
     NotJson,
     /// The body is JSON of another form.
     #[error("the body has the wrong form")]
     BadJson,
-    /// The path is no UTF-8, or a part of it is too long.
+    /// The path is not UTF-8, or a part of it is too long.
     #[error("a part of the path cannot be read")]
     BadPath,
     /// The body is too large.
     #[error("the body is too large")]
     TooLarge,
-    /// The body did not come in time.
-    #[error("the body did not come in time")]
+    /// The body did not arrive in time.
+    #[error("the body did not arrive in time")]
     TooSlow,
-    /// It could not be made durable; to be sent again.
-    #[error("cannot be taken now, send it again")]
+    /// The request cannot be processed now and should be sent again.
+    #[error("cannot be processed now, send it again")]
     NotNow,
 }
 
@@ -71,7 +71,7 @@ impl IntoResponse for ApiError {
         let (status, code) = self.parts();
         let body = Json(json!({"errcode": code, "error": self.to_string()}));
         match self {
-            // What is left of such a body is not read, so the connection cannot be used again.
+            // The rest of such a body is not read, so the connection cannot be used again.
             Self::TooLarge | Self::TooSlow => {
                 (status, [(header::CONNECTION, "close")], body).into_response()
             }
@@ -91,27 +91,27 @@ pub(super) async fn unknown_path() -> ApiError {
 /// Why the server does not run.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    /// Somebody serves on the admin socket already.
+    /// Another process serves the admin socket.
     #[error("{} is served by another process; stop that one first", .0.display())]
     AdminInUse(PathBuf),
-    /// The admin socket cannot be made.
+    /// The admin socket cannot be created.
     #[error(
-        "the admin socket {} cannot be made: {reason}; see what is there, and whether the folder \
-         can be written and has a path of less than 90 characters", path.display()
+        "the admin socket {} cannot be created: {reason}; check what is there, that the folder is \
+         writable, and that its path has less than 90 characters", path.display()
     )]
     Admin {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
         /// What the system said.
         reason: io::Error,
     },
-    /// Somebody else has the port.
+    /// The port is in use.
     #[error(
         "appservice.listen: {0} is in use; stop what listens there (another Stonechat?) or choose \
          another port"
     )]
     InUse(SocketAddr),
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error(
         "appservice.listen: {address} cannot be listened on: {reason}; choose an address of this machine"
     )]

@@ -22,19 +22,19 @@ use tracing::{info, warn};
 
 use crate::store::StoreFailure;
 
-/// What is told of a part that is well.
+/// The state of a part that works.
 const OK: &str = "ok";
 
 /// A part of readiness that can come and go while the service runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum HealthPart {
     /// The homeserver answers our requests.
     Homeserver,
-    /// The homeserver reaches us with what it pushes.
+    /// The homeserver's transactions reach us.
     Transactions,
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for HealthPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Homeserver => "homeserver",
@@ -51,49 +51,52 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     started: AtomicBool,
     store: StoreFailure,
-    /// Why the homeserver and the transactions are not well, in this order.
-    ailing: Mutex<[Option<&'static str>; 2]>,
+    /// Why the homeserver and the transactions do not work, in this order.
+    failures: Mutex<[Option<&'static str>; 2]>,
 }
 
 impl Health {
-    /// A service that starts, on a store with this failure.
-    pub fn of(store: StoreFailure) -> Self {
+    /// Returns the health of a service that is starting, on a store with this failure.
+    pub fn new(store: StoreFailure) -> Self {
         Self(Arc::new(Inner {
             store,
             ..Inner::default()
         }))
     }
 
-    /// Returns `true` if every part is well.
+    /// Returns `true` if every part works.
     pub fn is_ready(&self) -> bool {
         self.parts().iter().all(|(_, state)| *state == OK)
     }
 
     /// Notes that the start is over.
-    pub fn ready(&self) {
+    pub fn mark_started(&self) {
         self.0.started.store(true, Ordering::Relaxed);
     }
 
-    /// Notes how a part is: well, or why not. The words are shown to everybody who can reach the
-    /// port, so they name nobody.
-    pub fn note(&self, part: Part, state: Result<(), &'static str>) {
-        let mut ailing = self.ailing();
-        let known = &mut ailing[part as usize];
+    /// Sets the state of a part: working, or why not. The reason is shown to everybody who can
+    /// reach the port, so it names no user.
+    pub fn set_part(&self, part: HealthPart, state: Result<(), &'static str>) {
+        let mut failures = self.failures();
+        let known = &mut failures[part as usize];
         match (*known, state) {
-            (Some(_), Ok(())) => info!("{part}: well again"),
+            (Some(_), Ok(())) => info!("{part}: works again"),
             (before, Err(why)) if before != Some(why) => warn!("not ready: {part}: {why}"),
             _ => {}
         }
         *known = state.err();
     }
 
-    fn ailing(&self) -> std::sync::MutexGuard<'_, [Option<&'static str>; 2]> {
-        self.0.ailing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> std::sync::MutexGuard<'_, [Option<&'static str>; 2]> {
+        self.0
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn parts(&self) -> [(&'static str, &'static str); 4] {
         let started = self.0.started.load(Ordering::Relaxed);
-        let [homeserver, transactions] = *self.ailing();
+        let [homeserver, transactions] = *self.failures();
         let store = self.0.store.get().map(|_| "it has failed; see the log");
         [
             ("start", if started { OK } else { "starting" }),
@@ -104,7 +107,7 @@ impl Health {
     }
 
     /// Answers `GET /health/ready`.
-    pub(super) fn answer(&self) -> Response {
+    pub(super) fn respond(&self) -> Response {
         let parts = self.parts();
         let status = if self.0.store.get().is_some() {
             "not ready"
@@ -124,16 +127,16 @@ impl Health {
             .into_iter()
             .map(|(part, state)| (part.to_owned(), state.into()))
             .collect();
-        answer(code, &json!({ "status": status, "parts": parts }))
+        respond(code, &json!({ "status": status, "parts": parts }))
     }
 }
 
 /// Answers `GET /health/live`.
-pub(super) fn live() -> Response {
-    answer(StatusCode::OK, &json!({ "status": OK }))
+pub(super) fn respond_live() -> Response {
+    respond(StatusCode::OK, &json!({ "status": OK }))
 }
 
 /// A probe shows no token, so its connection would be closed soon anyway.
-fn answer(code: StatusCode, body: &serde_json::Value) -> Response {
+fn respond(code: StatusCode, body: &serde_json::Value) -> Response {
     (code, [(header::CONNECTION, "close")], Json(body)).into_response()
 }

@@ -1,8 +1,9 @@
-//! The application service API: what the homeserver asks of us.
+//! The application service API: the requests of the homeserver to us.
 //!
-//! [`router`] is the API as an axum router over an [`Intake`], which the engine implements;
-//! [`Listener`] serves it on a socket with the limits a public port needs. [`AdminSocket`] serves
-//! [`admin_router`], what the admin's commands ask of a running service, on a socket in its folder.
+//! [`router`] is the API as an axum router over an [`Appservice`], which the engine implements.
+//! [`Listener`] serves the router on a TCP port, with the limits that a public port needs.
+//! [`AdminSocket`] serves [`admin_router`], for the admin's commands, on a Unix socket in the data
+//! folder.
 //!
 //! | path | spec |
 //! |---|---|
@@ -15,20 +16,19 @@
 //! | `GET /health/live` | ours: 200 as long as the process runs |
 
 mod admin;
-#[cfg(test)]
-mod admin_tests;
+mod appservice;
 mod auth;
-mod continuity;
+mod connections;
 mod engine;
 mod error;
 mod health;
-mod intake;
-mod listen;
+mod listener;
 mod module;
 mod peer;
 mod queries;
 mod self_test;
 mod thirdparty;
+mod transaction_order;
 mod transactions;
 
 use std::sync::Arc;
@@ -43,93 +43,98 @@ use governor::DefaultDirectRateLimiter;
 use tokio::sync::Semaphore;
 
 pub use admin::{Admin, AdminSocket, LastBackup, SOCKET, Status, admin_router};
+pub use appservice::{Appservice, AppserviceError, ThirdPartyUser};
 pub use auth::Token;
+pub use connections::Limits;
 pub use error::{ApiError, ServerError};
-pub use health::{Health, Part};
-pub use intake::{Intake, IntakeError, ThirdPartyUser};
-pub use listen::{Limits, Listener};
-pub use module::{Report, Seen, Sightings};
-pub use self_test::{Pushed, SelfTest};
+pub use health::{Health, HealthPart};
+pub use listener::Listener;
+pub use module::{ModuleMonitor, ModuleReport, ModuleStatus};
+pub use self_test::{MarkStatus, SelfTest};
 
-/// The largest body that is read as a whole, in bytes: of a ping. The body of a transaction is read
-/// as it arrives, and has no limit: one that is refused would come again.
-pub const MAX_BODY: usize = 1 << 20;
+/// Maximum size of a body that is read as a whole, such as a ping's, in bytes. The body of a
+/// transaction is read as it arrives and has no limit: the homeserver would send a refused one
+/// again.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of transactions that are read at the same time. The homeserver sends one.
-const BODIES: usize = 4;
+const TRANSACTION_READS_MAX: usize = 4;
 
-/// What the router needs to know besides the engine.
+/// The settings of the router.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The token the homeserver shows us.
+    /// The homeserver's token (`hs_token`).
     pub token: Token,
-    /// The token that the module in the homeserver shows us, if there is to be one.
+    /// The token of the module in the homeserver; without it the module's paths do not exist.
     pub module_token: Option<Token>,
-    /// Third-party lookups answered in a second, for everybody together.
+    /// Maximum number of third-party lookups per second, for all users together.
     pub lookups_per_second: std::num::NonZeroU32,
-    /// The longest handle, for the pattern that clients are told.
-    pub max_handle: usize,
+    /// Maximum length of a handle in characters, for the pattern that clients are given.
+    pub handle_chars_max: usize,
     /// The name of our homeserver, shown to clients beside "handle".
     pub server_name: ruma::OwnedServerName,
-    /// Where the checks of `run` and `doctor` learn what the homeserver pushed.
+    /// Where the checks of `run` and `doctor` see what the homeserver pushed.
     pub self_test: SelfTest,
-    /// What `/health/ready` answers.
+    /// The state that `/health/ready` reports.
     pub health: Health,
 }
 
-struct Shared<I> {
-    intake: I,
+struct AppState<A> {
+    appservice: A,
     options: Options,
     lookups: DefaultDirectRateLimiter,
-    continuity: continuity::Continuity,
+    transaction_order: transaction_order::TransactionOrder,
     refusals: transactions::Refusals,
-    bodies: Semaphore,
+    transaction_reads: Semaphore,
 }
 
-type App<I> = Arc<Shared<I>>;
+type App<A> = Arc<AppState<A>>;
 
-/// The application service API.
-pub fn router<I: Intake>(intake: I, options: Options) -> Router {
+/// Returns the application service API.
+pub fn router<A: Appservice>(appservice: A, options: Options) -> Router {
     let lookups =
         DefaultDirectRateLimiter::direct(governor::Quota::per_second(options.lookups_per_second));
     let token = options.token.clone();
     let module_token = options.module_token.clone();
     let ready = {
         let health = options.health.clone();
-        async move || health.answer()
+        async move || health.respond()
     };
-    let app: App<I> = Arc::new(Shared {
-        intake,
+    let app: App<A> = Arc::new(AppState {
+        appservice,
         options,
         lookups,
-        continuity: continuity::Continuity::default(),
+        transaction_order: transaction_order::TransactionOrder::default(),
         refusals: transactions::Refusals::default(),
-        bodies: Semaphore::new(BODIES),
+        transaction_reads: Semaphore::new(TRANSACTION_READS_MAX),
     });
 
-    // The token is looked at before the body and everything else that a request can say. Which paths
-    // and methods there are is in the spec, so who asks for another is told so with and without it.
+    // The token is checked before the body and everything else in a request. The paths and methods
+    // are public in the specification, so an unknown one is reported with and without a token.
     let api = Router::new()
-        .route("/transactions/{txn}", put(transactions::push::<I>))
-        .route("/ping", post(transactions::ping::<I>))
-        .route("/users/{user}", get(queries::user::<I>))
-        .route("/rooms/{alias}", get(queries::room))
+        .route("/transactions/{txn}", put(transactions::push::<A>))
+        .route("/ping", post(transactions::ping::<A>))
+        .route("/users/{user}", get(queries::query_user::<A>))
+        .route("/rooms/{alias}", get(queries::query_room))
         .route(
             "/thirdparty/protocol/{protocol}",
-            get(thirdparty::protocol::<I>),
+            get(thirdparty::describe_protocol::<A>),
         )
         .route(
             "/thirdparty/user/{protocol}",
-            get(thirdparty::find_user::<I>),
+            get(thirdparty::find_users_by_handle::<A>),
         )
-        .route("/thirdparty/user", get(thirdparty::reverse_user::<I>))
+        .route("/thirdparty/user", get(thirdparty::find_users_by_id::<A>))
         .route(
             "/thirdparty/location/{protocol}",
-            get(thirdparty::find_location),
+            get(thirdparty::find_locations_by_protocol),
         )
-        .route("/thirdparty/location", get(thirdparty::reverse_location))
-        .route_layer(middleware::from_fn_with_state(token, auth::require))
+        .route(
+            "/thirdparty/location",
+            get(thirdparty::find_locations_by_alias),
+        )
+        .route_layer(middleware::from_fn_with_state(token, auth::require_token))
         .method_not_allowed_fallback(error::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(app.clone());
 
     let ours = match module_token {
@@ -142,26 +147,22 @@ pub fn router<I: Intake>(intake: I, options: Options) -> Router {
         .nest("/_stonechat/v1", ours)
         .route("/health", get(ready.clone()))
         .route("/health/ready", get(ready))
-        .route("/health/live", get(async || health::live()))
+        .route("/health/live", get(async || health::respond_live()))
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::unknown_path)
 }
 
-/// What the module may ask, and nobody else.
-fn for_module<I: Intake>(app: App<I>, token: Token) -> Router {
+/// Returns the paths that are for the module alone.
+fn for_module<A: Appservice>(app: App<A>, token: Token) -> Router {
     Router::new()
-        .route("/introduce", post(module::introduce::<I>))
-        .route("/blocked", post(module::blocked::<I>))
-        .route("/module", post(module::report::<I>))
-        .route_layer(middleware::from_fn_with_state(token, auth::require))
+        .route("/introduce", post(module::introduce::<A>))
+        .route("/blocked", post(module::blocked::<A>))
+        .route("/module", post(module::report::<A>))
+        .route_layer(middleware::from_fn_with_state(token, auth::require_token))
         .method_not_allowed_fallback(error::wrong_method)
-        .layer(DefaultBodyLimit::max(module::MAX_BODY))
+        .layer(DefaultBodyLimit::max(module::MODULE_BODY_BYTES_MAX))
         .with_state(app)
 }
 
-#[cfg(test)]
-mod module_tests;
-#[cfg(test)]
-mod socket_tests;
 #[cfg(test)]
 mod tests;

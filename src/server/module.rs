@@ -1,15 +1,15 @@
-//! What the module in the homeserver asks: see `synapse-module/`.
+//! The API of the module in the homeserver: see `synapse-module/`.
 //!
 //! | path | |
 //! |---|---|
-//! | `POST /_stonechat/v1/introduce` | a room is being created: whom to invite instead of ghosts |
-//! | `POST /_stonechat/v1/blocked` | somebody is being invited: whether they blocked the inviter |
-//! | `POST /_stonechat/v1/module` | the module is loaded |
+//! | `POST /_stonechat/v1/introduce` | whom to invite instead of ghosts into a room that is being created |
+//! | `POST /_stonechat/v1/blocked` | which of the invited people have blocked the inviter |
+//! | `POST /_stonechat/v1/module` | the module reports that it is loaded |
 //!
-//! These have a token of their own, which opens nothing else; the homeserver's does not open them.
-//! Nothing is said about why a ghost is left where it is. What cannot be read as a Matrix ID is
-//! passed over: people can write anything into an invite list, and their mistakes are not to
-//! cost others their answers.
+//! These paths have a token of their own, which is valid for nothing else; the homeserver's token
+//! is not valid here. The answer never says why a ghost stays invited. A text that is not a Matrix
+//! ID is ignored: people can write anything into an invite list, and one mistake must not cost the
+//! others their answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,20 +24,20 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::{ApiError, App, Intake, transactions::read};
+use super::{ApiError, App, Appservice, transactions::read_body};
 use crate::directory::HANDLES_PER_ROOM;
 
-/// The largest body that is read: a thousand Matrix IDs, and every character of them escaped.
-pub(super) const MAX_BODY: usize = 2 << 20;
-/// How many people are looked at for one room.
-const MOST_PEOPLE: usize = 1000;
-/// The longest version that is remembered.
-const MAX_VERSION: usize = 40;
-/// How long `doctor` is kept waiting for the next report.
-const WAIT: Duration = Duration::from_secs(5);
+/// Maximum size of a body, in bytes: a thousand Matrix IDs with every character escaped.
+pub(super) const MODULE_BODY_BYTES_MAX: usize = 2 << 20;
+/// Maximum number of people in one request.
+const PEOPLE_MAX: usize = 1000;
+/// Maximum length of a version that is remembered, in characters.
+const VERSION_CHARS_MAX: usize = 40;
+/// How long `doctor` waits for the next report in one request.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
-struct Introduce {
+struct IntroduceRequest {
     asker: String,
     handles: Vec<String>,
     #[serde(default)]
@@ -47,18 +47,18 @@ struct Introduce {
 }
 
 #[derive(Deserialize)]
-struct Invite {
+struct BlockedRequest {
     inviter: String,
     people: Vec<String>,
 }
 
 /// `POST /_stonechat/v1/introduce`
-pub(super) async fn introduce<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn introduce<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let asked: Introduce = body(request).await?;
-    if asked.handles.len() > HANDLES_PER_ROOM || asked.people.len() > MOST_PEOPLE {
+    let asked: IntroduceRequest = read_json(request).await?;
+    if asked.handles.len() > HANDLES_PER_ROOM || asked.people.len() > PEOPLE_MAX {
         return Err(ApiError::BadJson);
     }
     let mut handles: Map<String, Value> = Map::new();
@@ -68,19 +68,22 @@ pub(super) async fn introduce<I: Intake>(
     let Ok(asker) = UserId::parse(&asked.asker) else {
         return Ok(Json(json!({ "handles": handles, "blocked": [] })));
     };
-    // Nobody is brought together in the clear: a ghost turns encryption on first, or goes.
-    let ghosts = match asked.encrypted {
-        true => read_ids(&asked.handles),
-        false => Vec::new(),
+    // Nobody is introduced in the clear: a ghost turns encryption on first, or leaves.
+    let ghosts = if asked.encrypted {
+        read_ids(&asked.handles)
+    } else {
+        Vec::new()
     };
-    let owners = match ghosts.is_empty() {
-        true => Vec::new(),
-        false => app.intake.introduce(&asker, &ghosts).await.map_err(later)?,
+    let owners = if ghosts.is_empty() {
+        Vec::new()
+    } else {
+        let owners = app.appservice.find_owners(&asker, &ghosts).await;
+        owners.map_err(unavailable)?
     };
-    let put = owners.iter().flatten().count();
+    let replaced = owners.iter().flatten().count();
     debug!(
         ghosts = asked.handles.len(),
-        put,
+        replaced,
         direct = asked.direct,
         encrypted = asked.encrypted,
         "a room is being created"
@@ -88,28 +91,28 @@ pub(super) async fn introduce<I: Intake>(
     for (ghost, owner) in ghosts.into_iter().zip(owners) {
         handles.insert(ghost.into(), json!({ "owner": owner }));
     }
-    let blocked = who_blocked(&app, &asker, &asked.people).await?;
+    let blocked = find_blockers(&app, &asker, &asked.people).await?;
     Ok(Json(json!({ "handles": handles, "blocked": blocked })))
 }
 
 /// `POST /_stonechat/v1/blocked`
-pub(super) async fn blocked<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn blocked<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let invite: Invite = body(request).await?;
-    if invite.people.len() > MOST_PEOPLE {
+    let invite: BlockedRequest = read_json(request).await?;
+    if invite.people.len() > PEOPLE_MAX {
         return Err(ApiError::BadJson);
     }
     let Ok(inviter) = UserId::parse(&invite.inviter) else {
         return Ok(Json(json!({ "blocked": [] })));
     };
-    let blocked = who_blocked(&app, &inviter, &invite.people).await?;
+    let blocked = find_blockers(&app, &inviter, &invite.people).await?;
     Ok(Json(json!({ "blocked": blocked })))
 }
 
-async fn who_blocked<I: Intake>(
-    app: &App<I>,
+async fn find_blockers<A: Appservice>(
+    app: &App<A>,
     inviter: &UserId,
     people: &[String],
 ) -> Result<Vec<OwnedUserId>, ApiError> {
@@ -117,62 +120,69 @@ async fn who_blocked<I: Intake>(
     if people.is_empty() {
         return Ok(people);
     }
-    let blocked = app.intake.blocked(inviter, &people).await.map_err(later)?;
-    let of = people.into_iter().zip(blocked);
-    Ok(of.filter_map(|(person, is)| is.then_some(person)).collect())
+    let blocked = app
+        .appservice
+        .check_blocks(inviter, &people)
+        .await
+        .map_err(unavailable)?;
+    let blockers = people
+        .into_iter()
+        .zip(blocked)
+        .filter_map(|(person, has_blocked)| has_blocked.then_some(person));
+    Ok(blockers.collect())
 }
 
 fn read_ids(ids: &[String]) -> Vec<OwnedUserId> {
     ids.iter().filter_map(|id| UserId::parse(id).ok()).collect()
 }
 
-fn later(error: super::IntakeError) -> ApiError {
-    warn!(%error, "the module is not answered");
+fn unavailable(error: super::AppserviceError) -> ApiError {
+    warn!(%error, "a question of the module was not answered");
     ApiError::NotNow
 }
 
-/// A small JSON body.
-async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
-    let bytes = read(request).await?;
+/// Reads a small JSON body.
+async fn read_json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+    let bytes = read_body(request).await?;
     serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::BadJson,
         _ => ApiError::NotJson,
     })
 }
 
-/// What the module says about itself.
+/// What the module reports about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ModuleReport {
     /// The module's version.
     pub version: String,
-    /// Its homeserver's.
+    /// The homeserver's version.
     pub synapse: String,
 }
 
-/// Whether the module has reported itself since we started. Cheap to clone.
+/// Receives the module's reports, and lets others wait for one. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Sightings(Arc<watch::Sender<Seen>>);
+pub struct ModuleMonitor(Arc<watch::Sender<ModuleStatus>>);
 
-/// How often the module has reported itself, and what it said last.
+/// The module's reports since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// How often.
+pub struct ModuleStatus {
+    /// The number of reports.
     pub reports: u64,
     /// The last report.
-    pub last: Option<Report>,
+    pub last: Option<ModuleReport>,
 }
 
-impl Default for Sightings {
+impl Default for ModuleMonitor {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Seen::default())))
+        Self(Arc::new(watch::Sender::new(ModuleStatus::default())))
     }
 }
 
-impl Sightings {
-    fn saw(&self, mut report: Report) {
+impl ModuleMonitor {
+    fn record(&self, mut report: ModuleReport) {
         for text in [&mut report.version, &mut report.synapse] {
             text.retain(|c| c.is_ascii_graphic());
-            text.truncate(MAX_VERSION);
+            text.truncate(VERSION_CHARS_MAX);
         }
         self.0.send_modify(|seen| {
             if seen.last.as_ref() != Some(&report) {
@@ -183,28 +193,27 @@ impl Sightings {
         });
     }
 
-    /// What has been seen, for a `doctor` in another process, as soon as there were more than `after`
-    /// reports or after some seconds.
-    pub(super) async fn wait_for_next(&self, after: u64) -> Seen {
-        self.wait(after, WAIT).await
+    /// Waits like [`ModuleMonitor::wait_for_report`], as long as a request of `doctor` may take.
+    pub(super) async fn next_status(&self, after: u64) -> ModuleStatus {
+        self.wait_for_report(after, REPORT_TIMEOUT).await
     }
 
-    /// What has been seen, as soon as there were more than `after` reports, or else after so long.
-    pub async fn wait(&self, after: u64, at_most: Duration) -> Seen {
+    /// Returns the reports once there are more than `after` of them, or after `timeout`.
+    pub async fn wait_for_report(&self, after: u64, timeout: Duration) -> ModuleStatus {
         let mut news = self.0.subscribe();
         let more = news.wait_for(|seen| seen.reports > after);
-        // Too late or not: what there is is told.
-        let _ = tokio::time::timeout(at_most, more).await;
+        // The answer after a timeout is the status as it is.
+        let _ = tokio::time::timeout(timeout, more).await;
         self.0.borrow().clone()
     }
 }
 
 /// `POST /_stonechat/v1/module`
-pub(super) async fn report<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn report<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let report: Report = body(request).await?;
-    app.options.self_test.module().saw(report);
+    let report: ModuleReport = read_json(request).await?;
+    app.options.self_test.module().record(report);
     Ok(Json(json!({})))
 }

@@ -1,4 +1,4 @@
-//! Whether the other end of a connection has shown a valid token.
+//! The other end of a connection, and whether it has shown a valid token.
 
 use std::sync::{
     Arc,
@@ -7,13 +7,13 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-const STRANGER: u8 = 0;
-const KNOWN: u8 = 1;
+const UNAUTHENTICATED: u8 = 0;
+const AUTHENTICATED: u8 = 1;
 const EVICTED: u8 = 2;
-const GONE: u8 = 3;
+const CLOSED: u8 = 3;
 
-/// The other end of a connection: a stranger until it shows a valid token. Cheap to clone; every
-/// request carries it as an extension.
+/// The other end of a connection, unauthenticated until it shows a valid token. Cheap to clone;
+/// every request carries it as an extension.
 #[derive(Clone, Debug)]
 pub(super) struct Peer(Arc<Inner>);
 
@@ -24,24 +24,24 @@ struct Inner {
 }
 
 impl Peer {
-    /// A peer that has shown nothing yet.
-    pub(super) fn stranger() -> Self {
-        Self::with(STRANGER)
+    /// Returns a peer that has shown no token yet.
+    pub(super) fn unauthenticated() -> Self {
+        Self::new(UNAUTHENTICATED)
     }
 
-    /// A peer that needs no token.
-    pub(super) fn known() -> Self {
-        Self::with(KNOWN)
+    /// Returns a peer that needs no token.
+    pub(super) fn trusted() -> Self {
+        Self::new(AUTHENTICATED)
     }
 
-    fn with(state: u8) -> Self {
+    fn new(state: u8) -> Self {
         Self(Arc::new(Inner {
             state: AtomicU8::new(state),
             evicted: Notify::new(),
         }))
     }
 
-    fn change(&self, from: u8, to: u8) -> bool {
+    fn transition(&self, from: u8, to: u8) -> bool {
         let changed = self
             .0
             .state
@@ -50,18 +50,18 @@ impl Peer {
     }
 
     /// Notes that a valid token was shown.
-    pub(super) fn recognise(&self) {
-        self.change(STRANGER, KNOWN);
+    pub(super) fn authenticate(&self) {
+        self.transition(UNAUTHENTICATED, AUTHENTICATED);
     }
 
-    /// Returns `true` while no valid token was shown on a connection that is open.
-    pub(super) fn is_stranger(&self) -> bool {
-        self.0.state.load(Ordering::Acquire) == STRANGER
+    /// Returns `true` for an open connection on which no valid token was shown.
+    pub(super) fn is_unauthenticated(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == UNAUTHENTICATED
     }
 
-    /// Tells the connection of a stranger to end. Returns `false` if it is none.
+    /// Tells an unauthenticated connection to end. Returns `false` for any other.
     pub(super) fn evict(&self) -> bool {
-        let evicted = self.change(STRANGER, EVICTED);
+        let evicted = self.transition(UNAUTHENTICATED, EVICTED);
         if evicted {
             self.0.evicted.notify_one();
         }
@@ -69,13 +69,13 @@ impl Peer {
     }
 
     /// Waits until the connection is told to end.
-    pub(super) async fn evicted(&self) {
+    pub(super) async fn wait_for_eviction(&self) {
         self.0.evicted.notified().await;
     }
 
     /// Notes that the connection has ended.
-    pub(super) fn leave(&self) {
-        self.0.state.store(GONE, Ordering::Release);
+    pub(super) fn close(&self) {
+        self.0.state.store(CLOSED, Ordering::Release);
     }
 }
 
@@ -84,20 +84,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_a_stranger_is_evicted() {
-        let peer = Peer::stranger();
-        assert!(peer.is_stranger() && peer.evict() && !peer.evict());
-        peer.evicted().await;
-        peer.recognise();
-        assert!(!peer.is_stranger());
+    async fn only_an_unauthenticated_peer_is_evicted() {
+        let peer = Peer::unauthenticated();
+        assert!(peer.is_unauthenticated() && peer.evict() && !peer.evict());
+        peer.wait_for_eviction().await;
+        peer.authenticate();
+        assert!(!peer.is_unauthenticated());
 
-        let peer = Peer::stranger();
-        peer.recognise();
-        assert!(!peer.is_stranger() && !peer.evict());
-        assert!(!Peer::known().evict());
+        let peer = Peer::unauthenticated();
+        peer.authenticate();
+        assert!(!peer.is_unauthenticated() && !peer.evict());
+        assert!(!Peer::trusted().evict());
 
-        let peer = Peer::stranger();
-        peer.leave();
-        assert!(!peer.is_stranger() && !peer.evict());
+        let peer = Peer::unauthenticated();
+        peer.close();
+        assert!(!peer.is_unauthenticated() && !peer.evict());
     }
 }

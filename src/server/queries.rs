@@ -1,4 +1,4 @@
-//! Whether a user or a room of ours exists.
+//! Queries for our users and rooms.
 
 use axum::{
     Json,
@@ -7,30 +7,30 @@ use axum::{
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use super::{ApiError, App, Intake};
+use super::{ApiError, App, Appservice};
 
-/// `GET /_matrix/app/v1/users/{userId}`: asked when somebody invites a user the homeserver does not
-/// know. Ghosts are made when a handle is claimed and never here.
-pub(super) async fn user<I: Intake>(
-    State(app): State<App<I>>,
+/// `GET /_matrix/app/v1/users/{userId}`, sent when a user is invited that the homeserver does not
+/// know. Ghosts are created when a handle is claimed and never here.
+pub(super) async fn query_user<A: Appservice>(
+    State(app): State<App<A>>,
     user: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(user) = user.map_err(|_| ApiError::BadPath)?;
     let user = UserId::parse(&user).map_err(|_| ApiError::NotFound)?;
-    if app.options.is_ours(&user) && app.intake.user_exists(&user).await {
+    if app.options.is_ours(&user) && app.appservice.user_exists(&user).await {
         Ok(Json(json!({})))
     } else {
         Err(ApiError::NotFound)
     }
 }
 
-/// `GET /_matrix/app/v1/rooms/{alias}`: no alias is ours.
-pub(super) async fn room() -> ApiError {
+/// `GET /_matrix/app/v1/rooms/{alias}`. We have no aliases.
+pub(super) async fn query_room() -> ApiError {
     ApiError::NotFound
 }
 
 impl super::Options {
-    /// Whether a user id is in our namespace and on our server.
+    /// Returns whether a user id is in our namespace and on our server.
     pub(super) fn is_ours(&self, user: &UserId) -> bool {
         user.server_name() == self.server_name
             && user.localpart().starts_with(crate::config::GHOST_PREFIX)

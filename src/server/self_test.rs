@@ -1,9 +1,9 @@
-//! Whether what the homeserver should push really comes.
+//! Shows whether the homeserver really pushes what it should.
 //!
 //! Nothing that the homeserver says about itself proves it: with Synapse's experimental flags off,
-//! transactions contain an empty list of to-device messages all the same. So the checks send a mark
-//! and wait for it here. A `stonechat doctor` beside a running service asks that one on its admin
-//! socket.
+//! transactions still contain a list of to-device messages, which is empty. So the checks send a
+//! mark and wait for it here. A `stonechat doctor` beside a running service asks the service on its
+//! admin socket.
 
 use std::{
     collections::VecDeque,
@@ -15,26 +15,26 @@ use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::module::Sightings;
+use super::module::ModuleMonitor;
 use crate::{config::CHECK_LOCALPART, matrix::transaction::Transaction};
 
-/// Marks remembered at a time. More are under way only if somebody plays with it.
-const REMEMBERED: usize = 64;
-/// The longest mark that is remembered.
-const MAX_MARK: usize = 255;
-/// How long a `doctor` in another process waits for a mark.
-const WAIT: Duration = Duration::from_secs(5);
+/// Maximum number of marks that are remembered. The checks send one at a time.
+const MARKS_MAX: usize = 64;
+/// Maximum length of a mark, in bytes.
+const MARK_BYTES_MAX: usize = 255;
+/// How long `doctor` waits for a mark in one request.
+const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What has been pushed to us lately. Cheap to clone.
+/// The marks that were pushed to us lately. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SelfTest(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     marks: Mutex<VecDeque<String>>,
-    /// How many transactions have come, and a bell for whoever waits for a mark.
+    /// How many transactions have come. Also notified when a mark comes.
     news: watch::Sender<u64>,
-    module: Sightings,
+    module: ModuleMonitor,
 }
 
 impl Default for SelfTest {
@@ -42,7 +42,7 @@ impl Default for SelfTest {
         Self(Arc::new(Inner {
             marks: Mutex::default(),
             news: watch::Sender::new(0),
-            module: Sightings::default(),
+            module: ModuleMonitor::default(),
         }))
     }
 }
@@ -65,12 +65,12 @@ impl SelfTest {
     pub const EVENT_TYPE: &str = "chat.stonechat.self_test";
 
     /// Remembers a mark.
-    pub(super) fn saw(&self, mark: &str) {
-        if mark.len() > MAX_MARK {
+    pub(super) fn record_mark(&self, mark: &str) {
+        if mark.len() > MARK_BYTES_MAX {
             return;
         }
         let mut marks = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.len() >= REMEMBERED {
+        if marks.len() >= MARKS_MAX {
             marks.pop_front();
         }
         marks.push_back(mark.to_owned());
@@ -78,8 +78,8 @@ impl SelfTest {
         self.0.news.send_modify(|_| {});
     }
 
-    /// Takes our own messages out of a transaction: they are for nobody else.
-    pub(super) fn take_out(&self, transaction: &mut Transaction) {
+    /// Removes the messages of the checks from a transaction and remembers their marks.
+    pub(super) fn extract_marks(&self, transaction: &mut Transaction) {
         self.0.news.send_modify(|n| *n = n.wrapping_add(1));
         transaction.to_device.retain(|raw| {
             // Few messages contain the word, and only those are read.
@@ -91,7 +91,7 @@ impl SelfTest {
                     if message.kind == Self::EVENT_TYPE
                         && message.sender.localpart() == CHECK_LOCALPART =>
                 {
-                    self.saw(&message.content.mark);
+                    self.record_mark(&message.content.mark);
                     false
                 }
                 _ => true,
@@ -99,30 +99,30 @@ impl SelfTest {
         });
     }
 
-    /// Whether the module in the homeserver has reported itself.
-    pub fn module(&self) -> &Sightings {
+    /// Returns the monitor of the module in the homeserver.
+    pub fn module(&self) -> &ModuleMonitor {
         &self.0.module
     }
 
-    /// How many transactions have come since the start.
-    pub fn transactions(&self) -> u64 {
+    /// Returns how many transactions have come since the start.
+    pub fn transaction_count(&self) -> u64 {
         *self.0.news.borrow()
     }
 
-    /// Waits until a mark has come, for so long.
-    pub async fn wait(&self, mark: &str, at_most: Duration) -> bool {
+    /// Waits for a mark, at most `timeout`. Returns whether it came.
+    pub async fn wait_for_mark(&self, mark: &str, timeout: Duration) -> bool {
         let mut news = self.0.news.subscribe();
         let come = news.wait_for(|_| {
             let marks = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
             marks.iter().any(|known| known == mark)
         });
-        matches!(tokio::time::timeout(at_most, come).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(timeout, come).await, Ok(Ok(_)))
     }
 }
 
-/// What has been pushed, for a `doctor` in another process.
+/// Whether a mark was pushed, for a `doctor` in another process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pushed {
+pub struct MarkStatus {
     /// Whether the mark has come.
     pub seen: bool,
     /// How many transactions have come since the start.
@@ -130,11 +130,11 @@ pub struct Pushed {
 }
 
 impl SelfTest {
-    /// What has been pushed, as soon as the mark has come or after some seconds.
-    pub(super) async fn pushed(&self, mark: &str) -> Pushed {
-        Pushed {
-            seen: self.wait(mark, WAIT).await,
-            transactions: self.transactions(),
+    /// Waits for a mark, as long as a request of `doctor` may take.
+    pub(super) async fn mark_status(&self, mark: &str) -> MarkStatus {
+        MarkStatus {
+            seen: self.wait_for_mark(mark, MARK_TIMEOUT).await,
+            transactions: self.transaction_count(),
         }
     }
 }
@@ -158,17 +158,17 @@ mod tests {
         let test = SelfTest::default();
         let me = format!("@{CHECK_LOCALPART}:a");
         let mut early = transaction(&me, SelfTest::EVENT_TYPE, "early");
-        test.take_out(&mut early);
+        test.extract_marks(&mut early);
         assert!(early.to_device.is_empty());
-        assert!(test.wait("early", Duration::ZERO).await);
-        assert!(!test.wait("late", Duration::ZERO).await);
+        assert!(test.wait_for_mark("early", Duration::ZERO).await);
+        assert!(!test.wait_for_mark("late", Duration::ZERO).await);
         let waiting = tokio::spawn({
             let test = test.clone();
-            async move { test.wait("late", Duration::from_secs(20)).await }
+            async move { test.wait_for_mark("late", Duration::from_secs(20)).await }
         });
-        test.take_out(&mut transaction(&me, SelfTest::EVENT_TYPE, "late"));
+        test.extract_marks(&mut transaction(&me, SelfTest::EVENT_TYPE, "late"));
         assert!(waiting.await.unwrap());
-        assert_eq!(test.transactions(), 2);
+        assert_eq!(test.transaction_count(), 2);
     }
 
     #[tokio::test]
@@ -180,21 +180,21 @@ mod tests {
             (&*me, "m.room.encrypted"),
         ] {
             let mut other = transaction(sender, kind, "mark");
-            test.take_out(&mut other);
+            test.extract_marks(&mut other);
             assert_eq!(other.to_device.len(), 1, "{sender} {kind}");
         }
-        assert!(!test.wait("mark", Duration::ZERO).await);
+        assert!(!test.wait_for_mark("mark", Duration::ZERO).await);
     }
 
     #[tokio::test]
     async fn old_marks_make_room_for_new_ones() {
         let test = SelfTest::default();
-        for n in 0..=REMEMBERED {
-            test.saw(&n.to_string());
+        for n in 0..=MARKS_MAX {
+            test.record_mark(&n.to_string());
         }
-        test.saw(&"x".repeat(MAX_MARK + 1));
-        assert!(!test.wait("0", Duration::ZERO).await);
-        assert!(test.wait("1", Duration::ZERO).await);
-        assert_eq!(test.0.marks.lock().unwrap().len(), REMEMBERED);
+        test.record_mark(&"x".repeat(MARK_BYTES_MAX + 1));
+        assert!(!test.wait_for_mark("0", Duration::ZERO).await);
+        assert!(test.wait_for_mark("1", Duration::ZERO).await);
+        assert_eq!(test.0.marks.lock().unwrap().len(), MARKS_MAX);
     }
 }

@@ -1,8 +1,7 @@
-//! Handles as a third-party network: how a client finds the ghost of a handle.
+//! Handles as a third-party network, in which a client finds the ghost of a handle.
 //!
-//! The homeserver does not say who asks. So the answer is the same for everybody, and one limit
-//! holds for all of them together; above it the answer is the empty list, as for a handle that
-//! nobody has.
+//! The homeserver does not say who asks. So everybody gets the same answer, and all share one rate
+//! limit; above the limit the answer is an empty list, as for a handle that does not exist.
 
 use axum::{
     Json,
@@ -12,11 +11,11 @@ use ruma::UserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ApiError, App, Intake, ThirdPartyUser};
+use super::{ApiError, App, Appservice, ThirdPartyUser};
 use crate::config::PROTOCOL;
 
-/// The longest thing that is looked up at all: a handle with its server.
-const MAX_QUERY: usize = 300;
+/// Maximum length of a text that is looked up, in bytes: a handle with its server.
+const QUERY_BYTES_MAX: usize = 300;
 
 type PathResult = Result<Path<String>, PathRejection>;
 
@@ -30,13 +29,14 @@ pub(super) struct ByUser {
     userid: Option<String>,
 }
 
-/// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`: what clients need to ask for a handle.
-pub(super) async fn protocol<I: Intake>(
-    State(app): State<App<I>>,
+/// `GET /_matrix/app/v1/thirdparty/protocol/{protocol}`, from which clients learn how to ask for a
+/// handle.
+pub(super) async fn describe_protocol<A: Appservice>(
+    State(app): State<App<A>>,
     protocol: PathResult,
 ) -> Result<Json<Value>, ApiError> {
-    ours(protocol)?;
-    let longest = app.options.max_handle;
+    check_protocol(protocol)?;
+    let longest = app.options.handle_chars_max;
     let server = &app.options.server_name;
     Ok(Json(json!({
         "user_fields": ["handle"],
@@ -58,53 +58,55 @@ pub(super) async fn protocol<I: Intake>(
 }
 
 /// `GET /_matrix/app/v1/thirdparty/user/{protocol}?handle=sam`
-pub(super) async fn find_user<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn find_users_by_handle<A: Appservice>(
+    State(app): State<App<A>>,
     protocol: PathResult,
     query: Result<Query<ByHandle>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    ours(protocol)?;
+    check_protocol(protocol)?;
     let asked = query.ok().and_then(|Query(query)| query.handle);
     let found = match asked {
-        Some(handle) if handle.len() <= MAX_QUERY && app.lookups.check().is_ok() => {
+        Some(handle) if handle.len() <= QUERY_BYTES_MAX && app.lookups.check().is_ok() => {
             let handle = handle.trim();
-            app.intake
+            app.appservice
                 .lookup_handle(handle.strip_prefix('@').unwrap_or(handle))
                 .await
         }
         _ => Vec::new(),
     };
-    Ok(shown(found))
+    Ok(users_json(found))
 }
 
 /// `GET /_matrix/app/v1/thirdparty/user?userid=@_dm_sam:example.org`
-pub(super) async fn reverse_user<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn find_users_by_id<A: Appservice>(
+    State(app): State<App<A>>,
     query: Result<Query<ByUser>, QueryRejection>,
 ) -> Json<Value> {
     let asked = query.ok().and_then(|Query(query)| query.userid);
     let user = asked.and_then(|user| UserId::parse(user).ok());
     let found = match user {
         Some(user) if app.options.is_ours(&user) && app.lookups.check().is_ok() => {
-            app.intake.lookup_user(&user).await
+            app.appservice.lookup_user(&user).await
         }
         _ => Vec::new(),
     };
-    shown(found)
+    users_json(found)
 }
 
-/// `GET /_matrix/app/v1/thirdparty/location/{protocol}`: a handle is no place.
-pub(super) async fn find_location(protocol: PathResult) -> Result<Json<Value>, ApiError> {
-    ours(protocol)?;
+/// `GET /_matrix/app/v1/thirdparty/location/{protocol}`. Handles have no locations.
+pub(super) async fn find_locations_by_protocol(
+    protocol: PathResult,
+) -> Result<Json<Value>, ApiError> {
+    check_protocol(protocol)?;
     Ok(Json(json!([])))
 }
 
 /// `GET /_matrix/app/v1/thirdparty/location`
-pub(super) async fn reverse_location() -> Json<Value> {
+pub(super) async fn find_locations_by_alias() -> Json<Value> {
     Json(json!([]))
 }
 
-fn ours(protocol: PathResult) -> Result<(), ApiError> {
+fn check_protocol(protocol: PathResult) -> Result<(), ApiError> {
     match protocol {
         Ok(Path(protocol)) if protocol == PROTOCOL => Ok(()),
         Ok(_) => Err(ApiError::NotFound),
@@ -112,7 +114,7 @@ fn ours(protocol: PathResult) -> Result<(), ApiError> {
     }
 }
 
-fn shown(found: Vec<ThirdPartyUser>) -> Json<Value> {
+fn users_json(found: Vec<ThirdPartyUser>) -> Json<Value> {
     let users = found.into_iter().map(|user| {
         json!({
             "userid": user.ghost,

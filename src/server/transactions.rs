@@ -1,4 +1,4 @@
-//! What the homeserver pushes.
+//! Transactions and pings, which the homeserver pushes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,64 +16,64 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ApiError, App, Intake, continuity::Connection};
+use super::{ApiError, App, Appservice, transaction_order::ConnectionId};
 use crate::matrix::transaction::{Transaction, TransactionError, TransactionReader};
 
-/// How long a body may take to come. Synapse gives up after 60 s.
+/// How long a body may take to arrive. Synapse gives up after 60 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How many bytes of a body are read at a time.
-const PIECE: usize = 64 << 10;
+/// Size of the pieces in which a body is read, in bytes.
+const PIECE_BYTES: usize = 64 << 10;
 
-/// A transaction id is opaque; nobody needs a long one.
-const MAX_TXN: usize = 255;
+/// Maximum length of a transaction id, in bytes.
+const TXN_ID_BYTES_MAX: usize = 255;
 
-/// How often a transaction whose body cannot be read is refused. Then it is acknowledged, since it
-/// would come again until it is, and what it held is fetched by the ghosts' syncs.
-const REFUSALS_MAX: u32 = 3;
+/// Maximum number of times that an unreadable transaction is refused. Then it is acknowledged,
+/// since the homeserver would send it again for good; the ghosts' syncs fetch what it held.
+const TRANSACTION_REFUSALS_MAX: u32 = 3;
 
-/// Which transaction was refused last because its body could not be read, and how often.
+/// The transaction that was refused last because its body could not be read, and how often.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<(String, u32)>);
 
 impl Refusals {
-    /// Notes one more refusal; returns whether it is to be acknowledged instead.
-    fn is_enough(&self, txn: &str) -> bool {
+    /// Notes one more refusal. Returns whether to acknowledge the transaction instead.
+    fn note_refusal(&self, txn: &str) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0 != txn {
             *last = (txn.to_owned(), 0);
         }
         last.1 += 1;
-        last.1 > REFUSALS_MAX
+        last.1 > TRANSACTION_REFUSALS_MAX
     }
 }
 
 /// `PUT /_matrix/app/v1/transactions/{txnId}`
 ///
 /// The body is read as it arrives and accepted in parts, so that its size costs no memory.
-pub(super) async fn push<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn push<A: Appservice>(
+    State(app): State<App<A>>,
     txn: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(txn) = txn.map_err(|_| ApiError::BadPath)?;
-    if txn.len() > MAX_TXN {
+    if txn.len() > TXN_ID_BYTES_MAX {
         return Err(ApiError::BadPath);
     }
-    let Ok(_place) = app.bodies.acquire().await else {
+    let Ok(_permit) = app.transaction_reads.acquire().await else {
         return Err(ApiError::NotNow);
     };
-    let connection = request.extensions().get::<Connection>().copied();
+    let connection = request.extensions().get::<ConnectionId>().copied();
     let mut delivery = Delivery {
         app: &app,
         txn: &txn,
         connection,
-        begun: false,
+        has_accepted_part: false,
     };
-    let last = match delivery.read(request.into_body()).await {
+    let last = match delivery.read_parts(request.into_body()).await {
         Ok(last) => last,
         Err(ApiError::NotNow) => return Err(ApiError::NotNow),
-        Err(error) if app.refusals.is_enough(&txn) => {
+        Err(error) if app.refusals.note_refusal(&txn) => {
             warn!(%error, "the body was unreadable four times; it is acknowledged, and its content will come by /sync");
             Transaction {
                 after_gap: true,
@@ -87,17 +87,17 @@ pub(super) async fn push<I: Intake>(
 }
 
 /// A transaction that is being read and accepted.
-struct Delivery<'a, I> {
-    app: &'a App<I>,
+struct Delivery<'a, A> {
+    app: &'a App<A>,
     txn: &'a str,
-    connection: Option<Connection>,
-    /// Whether a part of it was accepted.
-    begun: bool,
+    connection: Option<ConnectionId>,
+    /// Whether a part of the transaction was accepted.
+    has_accepted_part: bool,
 }
 
-impl<I: Intake> Delivery<'_, I> {
-    /// Reads the body, accepts all parts of it but the last, and returns that.
-    async fn read(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
+impl<A: Appservice> Delivery<'_, A> {
+    /// Reads the body, accepts all parts but the last, and returns the last.
+    async fn read_parts(&mut self, mut body: Body) -> Result<Transaction, ApiError> {
         let deadline = Instant::now() + BODY_TIMEOUT;
         let mut reader = TransactionReader::default();
         let mut bytes = 0;
@@ -114,7 +114,7 @@ impl<I: Intake> Delivery<'_, I> {
             };
             bytes += data.len();
             // In small pieces, so that a part is handed on before the next one is read.
-            for piece in data.chunks(PIECE) {
+            for piece in data.chunks(PIECE_BYTES) {
                 reader.feed(piece);
                 if let Some(part) = reader.take_part() {
                     self.accept(part).await?;
@@ -123,12 +123,12 @@ impl<I: Intake> Delivery<'_, I> {
         }
         match reader.finish() {
             Ok(last) => Ok(last),
-            // JSON of another form is accepted, and there is nothing in it.
+            // JSON of another form is accepted as an empty transaction.
             Err(error @ TransactionError::NotAnObject) => {
                 warn!(%error, bytes, "a transaction holds nothing that can be read");
                 Ok(Transaction::default())
             }
-            // What is not JSON was cut short on its way.
+            // A body that is not JSON was cut short on its way.
             Err(error) => {
                 warn!(%error, bytes, "a transaction is not JSON");
                 Err(ApiError::NotJson)
@@ -136,31 +136,35 @@ impl<I: Intake> Delivery<'_, I> {
         }
     }
 
-    /// Hands a part on; returns when it is durable.
+    /// Hands a part on to the engine. Returns once it is durable.
     async fn accept(&mut self, mut part: Transaction) -> Result<(), ApiError> {
-        if !self.begun {
-            self.begun = true;
-            part.after_gap |= !self.app.continuity.follows(self.connection, self.txn);
+        if !self.has_accepted_part {
+            self.has_accepted_part = true;
+            part.after_gap |= !self
+                .app
+                .transaction_order
+                .follows(self.connection, self.txn);
         }
-        self.app.options.self_test.take_out(&mut part);
+        self.app.options.self_test.extract_marks(&mut part);
         if part.dropped > 0 {
             warn!(
                 dropped = part.dropped,
                 "parts of a transaction could not be read"
             );
         }
-        // The homeserver may give up waiting and close the connection, which drops this future. What
-        // has begun to be stored is stored all the same, on a task of its own.
+        // If the homeserver gives up and closes the connection, this future is dropped. A task of
+        // its own still stores the part.
         let (app, txn) = (Arc::clone(self.app), self.txn.to_owned());
-        let accepted = tokio::spawn(async move { app.intake.transaction(&txn, part).await }).await;
+        let accepted =
+            tokio::spawn(async move { app.appservice.accept_transaction(&txn, part).await }).await;
         match accepted {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                warn!(%error, "a transaction was not taken");
+                warn!(%error, "a transaction was not accepted");
                 Err(ApiError::NotNow)
             }
             Err(error) => {
-                warn!(%error, "a transaction was not taken");
+                warn!(%error, "a transaction was not accepted");
                 Err(ApiError::NotNow)
             }
         }
@@ -173,32 +177,34 @@ struct Ping {
 }
 
 /// `POST /_matrix/app/v1/ping`
-pub(super) async fn ping<I: Intake>(
-    State(app): State<App<I>>,
+pub(super) async fn ping<A: Appservice>(
+    State(app): State<App<A>>,
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
-    let body = read(request).await?;
+    let body = read_body(request).await?;
     let value: Value = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
     let ping = Ping::deserialize(value).map_err(|_| ApiError::BadJson)?;
     if ping
         .transaction_id
         .as_ref()
-        .is_some_and(|txn| txn.len() > MAX_TXN)
+        .is_some_and(|txn| txn.len() > TXN_ID_BYTES_MAX)
     {
         return Err(ApiError::BadJson);
     }
     debug!("the homeserver answered a ping");
     if let Some(txn) = &ping.transaction_id {
-        app.options.self_test.saw(txn);
+        app.options.self_test.record_mark(txn);
     }
-    app.intake.ping(ping.transaction_id.as_deref()).await;
+    app.appservice
+        .note_ping(ping.transaction_id.as_deref())
+        .await;
     Ok(Json(json!({})))
 }
 
-/// The whole body, within the limits of size and time.
-pub(super) async fn read(request: Request<Body>) -> Result<Bytes, ApiError> {
-    // What is announced as too large need not come.
-    if request.body().size_hint().lower() > super::MAX_BODY as u64 {
+/// Reads a whole body, within the limits of size and time.
+pub(super) async fn read_body(request: Request<Body>) -> Result<Bytes, ApiError> {
+    // A body announced as too large is not waited for.
+    if request.body().size_hint().lower() > super::BODY_BYTES_MAX as u64 {
         return Err(ApiError::TooLarge);
     }
     let read = Bytes::from_request(request, &());

@@ -1,11 +1,13 @@
 //! What tests of several rooms share: a homeserver of a few hundred lines, people with clients, and
-//! builders.
+//! builders, and an application service without an engine.
 
+mod appservice;
 mod conversation;
 mod crowd;
 mod homeserver;
 mod person;
 
+pub(crate) use appservice::{FakeAppservice, RecordedTransaction};
 pub(crate) use conversation::{ConversationBuilder, ParticipantBuilder};
 pub(crate) use crowd::{claimed_devices, device_keys};
 pub(crate) use homeserver::{FakeHomeserver, Held, When};
@@ -13,7 +15,10 @@ pub(crate) use person::{Person, encrypted_event};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    clock::{self, Clock, Timestamp},
+    directory, handle, matrix, server,
+};
 
 /// A clock that a test sets.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Whether what the homeserver should push arrives.
+//! Checks that the homeserver's pushes arrive.
 
 use std::time::Duration;
 
@@ -6,49 +6,55 @@ use ruma::{TransactionId, api::client::room::create_room, serde::Raw};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Checker, Found, Problem, Witness};
+use super::{CheckResult, Checker, Observer, Problem};
 use crate::{
     matrix::{Actor, MatrixError},
     server::SelfTest,
 };
 
 /// How long a ping may take from the homeserver's answer to us.
-const ONE_PING: Duration = Duration::from_secs(6);
-/// How long each message may take, sent again and again while little else comes. Synapse takes
-/// some 20 ms, unless it has marked us as down: then the first is lost.
-const TRIES: [Duration; 4] = [
+const PING_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long each try of the to-device check may take. Synapse takes some 20 ms, unless it has
+/// marked us as down: then the first message is lost.
+const TRY_TIMEOUTS: [Duration; 4] = [
     Duration::from_millis(1500),
     Duration::from_secs(3),
     Duration::from_secs(6),
     Duration::from_secs(6),
 ];
-/// More transactions than this during one try, and the homeserver is pushing what it saved up.
-const BUSY: u64 = 5;
-/// How long that may take.
-const BACKLOG: Duration = Duration::from_secs(120);
+/// Maximum number of transactions during one try. More mean that the homeserver is pushing a
+/// backlog, and the try does not count.
+const BACKLOG_TRANSACTIONS: u64 = 5;
+/// How long the homeserver may push a backlog.
+const BACKLOG_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Checker<'_> {
-    /// Lets the homeserver call us once. Returns whether the call has come, and so whether it is us
-    /// that the homeserver reaches.
-    pub async fn ping_once(&self, witness: &Witness) -> Result<bool, MatrixError> {
+    /// Makes the homeserver call us once. Returns whether the call came, and so whether the
+    /// homeserver reaches this Stonechat.
+    pub async fn ping_once(&self, observer: &Observer) -> Result<bool, MatrixError> {
         let mark = TransactionId::new();
         let id = &self.setup.config.appservice.id;
         self.homeserver.ping(id, mark.clone()).await?;
-        // A witness in this process cannot fail.
-        let seen = witness.saw(mark.as_str(), ONE_PING / self.hurry).await;
+        // An observer in this process cannot fail.
+        let seen = observer
+            .wait_for_mark(mark.as_str(), PING_TIMEOUT / self.speedup)
+            .await;
         Ok(seen.is_ok_and(|(seen, _)| seen))
     }
 
-    /// Whether the homeserver reaches us, with the right token.
-    pub async fn ping(&self, witness: &Witness) -> Found {
+    /// Checks that the homeserver reaches us, with the right token.
+    pub async fn check_ping(&self, observer: &Observer) -> CheckResult {
         let mark = TransactionId::new();
         let id = &self.setup.config.appservice.id;
         let url = &self.setup.config.appservice.url;
         let took = match self.homeserver.ping(id, mark.clone()).await {
             Ok(took) => took,
-            Err(error) => return Err(self.no_ping(&error)),
+            Err(error) => return Err(self.explain_ping_error(&error)),
         };
-        match witness.saw(mark.as_str(), ONE_PING / self.hurry).await? {
+        match observer
+            .wait_for_mark(mark.as_str(), PING_TIMEOUT / self.speedup)
+            .await?
+        {
             (true, _) => Ok(format!("{url} is reached in {} ms", took.as_millis())),
             (false, _) => Err(Problem::new(
                 format!("the homeserver reached something at {url}, but not this Stonechat"),
@@ -58,12 +64,12 @@ impl Checker<'_> {
         }
     }
 
-    fn no_ping(&self, error: &MatrixError) -> Problem {
+    fn explain_ping_error(&self, error: &MatrixError) -> Problem {
         let url = &self.setup.config.appservice.url;
         let again = "run `stonechat registration` and restart the homeserver";
-        // What the homeserver met is in its message; the code says which kind of thing it was.
+        // The code says what kind of failure the homeserver met; its message names the HTTP status.
         let Some(met) = error.message() else {
-            return Problem::of(error, "see the homeserver's log");
+            return Problem::from_error(error, "see the homeserver's log");
         };
         let problem = match error.errcode() {
             Some("M_CONNECTION_FAILED") => Problem::new(
@@ -72,7 +78,7 @@ impl Checker<'_> {
             ),
             Some("M_CONNECTION_TIMEOUT") => Problem::new(
                 format!("the homeserver gets no answer from {url}"),
-                "look for a firewall or a proxy between the two",
+                "check firewalls and proxies between the two",
             ),
             Some("M_BAD_STATUS") if met.contains("401") || met.contains("403") => Problem::new(
                 format!("the homeserver reaches {url} with another hs_token"),
@@ -90,32 +96,33 @@ impl Checker<'_> {
             Some("M_UNRECOGNIZED") => Problem::new(
                 "the homeserver cannot ping",
                 format!(
-                    "update it: Synapse {} is the lowest that is tested",
-                    super::LOWEST_SYNAPSE
+                    "update it: Synapse {} is the oldest tested version",
+                    super::OLDEST_SYNAPSE
                 ),
             ),
-            _ => return Problem::of(error, "see the homeserver's log"),
+            _ => return Problem::from_error(error, "see the homeserver's log"),
         };
-        problem.saying(met)
+        problem.with_server_message(met)
     }
 
-    /// Whether to-device messages are pushed: a message to ourselves has to come back. Nothing else
-    /// proves it, since the list is there and empty when the homeserver does not push them.
+    /// Checks that to-device messages are pushed: a message to ourselves has to come back. Nothing
+    /// else proves it, since a homeserver that does not push them still sends an empty list.
     ///
-    /// A homeserver that has marked us as down pushes none before it has pushed what it saved up.
-    /// So while much comes this waits, and when little does it makes an event in a room, without
-    /// which Synapse does not even begin after a restart.
-    pub async fn to_device(&self, witness: &Witness) -> Found {
+    /// A homeserver that has marked us as down pushes its backlog first. So this waits while many
+    /// transactions come. Otherwise it creates an event in a room, without which Synapse does not
+    /// start to push after a restart.
+    pub async fn check_to_device(&self, observer: &Observer) -> CheckResult {
         let started = Instant::now();
         let mut transactions = None;
         let mut quiet = 0;
-        while let Some(patience) = TRIES.get(quiet) {
-            if started.elapsed() > BACKLOG {
+        while let Some(timeout) = TRY_TIMEOUTS.get(quiet) {
+            if started.elapsed() > BACKLOG_TIMEOUT {
                 return Err(Problem {
-                    wrong: "the homeserver pushes much, but no to-device message yet".to_owned(),
-                    remedy: "wait until it has pushed what it saved up".to_owned(),
-                    said: None,
-                    passing: true,
+                    wrong: "the homeserver pushes a backlog, and no to-device message yet"
+                        .to_owned(),
+                    remedy: "wait until it has pushed the backlog".to_owned(),
+                    server_message: None,
+                    is_transient: true,
                 });
             }
             let mark = TransactionId::new();
@@ -132,33 +139,35 @@ impl Checker<'_> {
                     TransactionId::new(),
                 )
                 .await
-                .map_err(|error| Problem::of(&error, "see the homeserver's log"))?;
-            let (seen, now) = witness.saw(mark.as_str(), *patience / self.hurry).await?;
+                .map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
+            let (seen, now) = observer
+                .wait_for_mark(mark.as_str(), *timeout / self.speedup)
+                .await?;
             if seen {
                 return Ok("a message to ourselves came back".to_owned());
             }
             let before = transactions.replace(now);
-            if before.is_some_and(|before| now.saturating_sub(before) > BUSY) {
+            if before.is_some_and(|before| now.saturating_sub(before) > BACKLOG_TRANSACTIONS) {
                 continue;
             }
             quiet += 1;
             if quiet == 1 {
-                self.make_an_event().await;
+                self.create_event().await;
             }
-            // Ends the pause that the homeserver makes before it tries again.
-            if let Err(problem) = self.ping(witness).await {
-                tracing::debug!(%problem, "a ping does not come any more");
+            // Ends the pause before the homeserver's next try.
+            if let Err(problem) = self.check_ping(observer).await {
+                tracing::debug!(%problem, "a ping no longer arrives");
             }
         }
         Err(Problem::new(
             "the homeserver pushes no to-device messages",
             "set msc2409_to_device_messages_enabled and msc3202_transaction_extensions to true \
              under experimental_features in homeserver.yaml and restart the homeserver; if they \
-             are set, its log tells why",
+             are set, its log says why",
         ))
     }
 
-    async fn make_an_event(&self) {
+    async fn create_event(&self) {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());
@@ -166,7 +175,7 @@ impl Checker<'_> {
             Ok(made) => {
                 let _ = self.homeserver.leave(who, &made.room_id, None).await;
             }
-            Err(error) => tracing::debug!(%error, "no room for the checks"),
+            Err(error) => tracing::debug!(%error, "a room for the checks could not be created"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the homeserver says when we ask it.
+//! Checks that only ask the homeserver.
 
 use rand::distr::{Alphanumeric, SampleString};
 use ruma::api::client::{
@@ -6,13 +6,13 @@ use ruma::api::client::{
     room::create_room,
 };
 
-use super::{Checker, Found, LOWEST_SYNAPSE, Problem};
+use super::{CheckResult, Checker, OLDEST_SYNAPSE, Problem};
 use crate::{
     config::{CHECK_LOCALPART, GHOST_PREFIX, Setup},
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
 };
 
-/// Reaches the homeserver.
+/// Connects to the homeserver.
 pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
     let wanted = &setup.config.homeserver;
     let options = HomeserverOptions {
@@ -32,13 +32,13 @@ pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
                     wanted.url
                 )
             };
-            Problem::of(&error, remedy)
+            Problem::from_error(&error, remedy)
         })
 }
 
 impl Checker<'_> {
-    /// Whether the homeserver knows our token and our namespace.
-    pub async fn token(&self) -> Found {
+    /// Checks that the homeserver knows our token and our namespace.
+    pub async fn check_token(&self) -> CheckResult {
         let registration = self.setup.registration_path.display();
         let add = format!(
             "add {registration} to app_service_config_files in homeserver.yaml and restart the \
@@ -46,16 +46,18 @@ impl Checker<'_> {
         );
         match self.homeserver.register(CHECK_LOCALPART).await {
             Ok(_) => {}
-            Err(error) if error.is("M_UNKNOWN_TOKEN") || error.is("M_MISSING_TOKEN") => {
+            Err(error)
+                if error.has_errcode("M_UNKNOWN_TOKEN") || error.has_errcode("M_MISSING_TOKEN") =>
+            {
                 return Err(Problem::new("the homeserver does not know as_token", add));
             }
-            Err(error) if error.is("M_EXCLUSIVE") => {
+            Err(error) if error.has_errcode("M_EXCLUSIVE") => {
                 return Err(Problem::new(
                     "the homeserver knows the token but not our namespace",
                     "run `stonechat registration` and restart the homeserver",
                 ));
             }
-            Err(error) => return Err(Problem::of(&error, add)),
+            Err(error) => return Err(Problem::from_error(&error, add)),
         }
         let server = &self.setup.config.homeserver.server_name;
         match self.homeserver.whoami(Actor::user(&self.user)).await {
@@ -64,28 +66,30 @@ impl Checker<'_> {
                 format!("the homeserver takes us for {user}"),
                 format!("correct homeserver.server_name ({server})"),
             )),
-            Err(error) if error.is("M_FORBIDDEN") || error.is("M_EXCLUSIVE") => Err(Problem::new(
-                format!("we cannot act as {}", self.user),
-                format!(
-                    "is homeserver.server_name ({server}) the homeserver's own? After a \
+            Err(error) if error.has_errcode("M_FORBIDDEN") || error.has_errcode("M_EXCLUSIVE") => {
+                Err(Problem::new(
+                    format!("we cannot act as {}", self.user),
+                    format!(
+                        "is homeserver.server_name ({server}) the homeserver's own? After a \
                      correction run `stonechat registration` and restart the homeserver"
-                ),
-            )),
-            Err(error) => Err(Problem::of(&error, "see the homeserver's log")),
+                    ),
+                ))
+            }
+            Err(error) => Err(Problem::from_error(&error, "see the homeserver's log")),
         }
     }
 
-    /// Whether we can make devices without a login and act as them (MSC4190, MSC4326).
-    pub async fn device(&self) -> Found {
+    /// Checks that we can create devices without a login and act as them (MSC4190, MSC4326).
+    pub async fn check_device(&self) -> CheckResult {
         let newer =
-            format!("update the homeserver: Synapse {LOWEST_SYNAPSE} is the lowest that is tested");
+            format!("update the homeserver: Synapse {OLDEST_SYNAPSE} is the oldest tested version");
         let name = "Stonechat's self-test";
         if let Err(error) = self
             .homeserver
             .put_device(&self.user, &self.device, name)
             .await
         {
-            return Err(Problem::of(&error, newer));
+            return Err(Problem::from_error(&error, newer));
         }
         match self
             .homeserver
@@ -93,19 +97,19 @@ impl Checker<'_> {
             .await
         {
             Ok((_, Some(device))) if device == self.device => {
-                Ok("a device can be made and acted as".to_owned())
+                Ok("we can create a device and act as it".to_owned())
             }
             Ok(_) => Err(Problem::new(
                 "the homeserver ignores the device we act as",
                 newer,
             )),
-            Err(error) => Err(Problem::of(&error, newer)),
+            Err(error) => Err(Problem::from_error(&error, newer)),
         }
     }
 
-    /// Whether people can register names that look like ours. The namespace is not exclusive, so
-    /// nothing but the homeserver's own rules keeps them from it.
-    pub async fn namespace(&self) -> Found {
+    /// Checks that people cannot register names like ours. The namespace is not exclusive, so only
+    /// the homeserver's own rules prevent it.
+    pub async fn check_namespace(&self) -> CheckResult {
         let random = Alphanumeric
             .sample_string(&mut rand::rng(), 12)
             .to_ascii_lowercase();
@@ -118,50 +122,51 @@ impl Checker<'_> {
             )
         };
         let ask = get_username_availability::v3::Request::new(name.clone());
-        match self.homeserver.send_as_stranger(ask).await {
-            // With `inhibit_user_in_use_error` Synapse says this of every name, so look further.
+        match self.homeserver.send_unauthenticated(ask).await {
+            // With `inhibit_user_in_use_error` Synapse says this of every name, so ask further.
             Ok(_) => {}
             Err(MatrixError::Refused { errcode, .. }) => {
                 return match errcode.as_deref() {
                     Some("M_EXCLUSIVE" | "M_INVALID_USERNAME") => {
                         Ok(format!("people cannot register {GHOST_PREFIX}… names"))
                     }
-                    Some("M_FORBIDDEN") => Ok("nobody can register by themselves here".to_owned()),
+                    Some("M_FORBIDDEN") => {
+                        Ok("people cannot register by themselves here".to_owned())
+                    }
                     Some("M_UNRECOGNIZED") => Ok(format!(
-                        "registration is not the homeserver's business here; whatever does it has \
-                         to refuse {GHOST_PREFIX}… names"
+                        "another service registers users here; it has to refuse {GHOST_PREFIX}… names"
                     )),
                     _ => Err(open()),
                 };
             }
-            Err(error) => return Err(Problem::of(&error, "see the homeserver's log")),
+            Err(error) => return Err(Problem::from_error(&error, "see the homeserver's log")),
         }
-        // The first step of a registration, which makes no user: it tells what would be asked next.
+        // The first step of a registration creates no user: it returns what would be asked next.
         let mut first = register::v3::Request::new();
         first.username = Some(name);
-        match self.homeserver.send_as_stranger(first).await {
+        match self.homeserver.send_unauthenticated(first).await {
             Err(error)
                 if ["M_EXCLUSIVE", "M_INVALID_USERNAME", "M_FORBIDDEN"]
                     .iter()
-                    .any(|code| error.is(code)) =>
+                    .any(|code| error.has_errcode(code)) =>
             {
                 Ok(format!("people cannot register {GHOST_PREFIX}… names"))
             }
             Err(error) if error.is_transient() => {
-                Err(Problem::of(&error, "see the homeserver's log"))
+                Err(Problem::from_error(&error, "see the homeserver's log"))
             }
             _ => Err(open()),
         }
     }
 
-    /// Whether rooms are encrypted from their first moment. It is only recommended: a ghost turns
-    /// encryption on, but what was written before stays in clear.
-    pub async fn encryption_by_default(&self) -> Found {
+    /// Checks that rooms are encrypted from their first moment. This is only recommended: a ghost
+    /// turns encryption on, but messages from before stay in clear.
+    pub async fn check_encryption_by_default(&self) -> CheckResult {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
         request.name = Some("Stonechat's self-test".to_owned());
-        let trouble = |error: MatrixError| Problem::of(&error, "see the homeserver's log");
+        let trouble = |error: MatrixError| Problem::from_error(&error, "see the homeserver's log");
         let room = self
             .homeserver
             .send(who, request)
@@ -180,7 +185,7 @@ impl Checker<'_> {
             Ok("rooms with invites are encrypted from their first moment".to_owned())
         } else {
             Err(Problem::new(
-                "rooms are encrypted only when the client that makes them asks for it",
+                "rooms are encrypted only if the client that creates them asks for it",
                 "recommended in homeserver.yaml: \
                  encryption_enabled_by_default_for_room_type: invite",
             ))

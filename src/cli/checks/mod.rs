@@ -1,24 +1,24 @@
-//! What Stonechat needs of its homeserver, looked at from both sides. `run` makes these checks when
-//! it starts, `doctor` makes them and some more.
+//! Checks of what Stonechat needs from its homeserver. `run` makes them when it starts; `doctor`
+//! makes these and some more.
 
 mod delivery;
 mod homeserver;
 mod module;
-mod witness;
+mod observer;
 
 use std::{error::Error, time::Duration};
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 
-pub use witness::Witness;
+pub use observer::Observer;
 
 use crate::{
     config::{CHECK_LOCALPART, Setup},
     matrix::{Homeserver, MatrixError},
 };
 
-/// The lowest version of Synapse that the tests run against.
-pub const LOWEST_SYNAPSE: &str = "1.163";
+/// The oldest version of Synapse that the tests run against.
+pub const OLDEST_SYNAPSE: &str = "1.163";
 
 /// A check that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,32 +27,32 @@ pub struct Problem {
     pub wrong: String,
     /// What to change.
     pub remedy: String,
-    /// What the homeserver said in its own words, for a person who asks. It is not logged.
-    pub said: Option<String>,
-    /// Whether it may pass by itself: `run` waits then.
-    pub passing: bool,
+    /// The homeserver's own message. Shown to the admin and not logged.
+    pub server_message: Option<String>,
+    /// Whether the problem may pass by itself, so that `run` waits.
+    pub is_transient: bool,
 }
 
 impl Problem {
-    /// What waiting does not help.
+    /// Returns a problem that does not pass by itself.
     pub fn new(wrong: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             wrong: wrong.into(),
             remedy: remedy.into(),
-            said: None,
-            passing: false,
+            server_message: None,
+            is_transient: false,
         }
     }
 
-    /// Adds what the homeserver said in its own words.
-    fn saying(mut self, said: &str) -> Self {
-        self.said = Some(said.to_owned());
+    /// Adds the homeserver's own message.
+    fn with_server_message(mut self, message: &str) -> Self {
+        self.server_message = Some(message.to_owned());
         self
     }
 
-    /// Of an error that has no better explanation.
-    fn of(error: &MatrixError, remedy: impl Into<String>) -> Self {
-        // The reason of the reason says most: "Connection refused" and not only "no answer".
+    /// Returns the problem of an error that has no better explanation.
+    fn from_error(error: &MatrixError, remedy: impl Into<String>) -> Self {
+        // The innermost reason says most: "Connection refused" and not only "no answer".
         let mut wrong = error.to_string();
         let mut deeper = error.source();
         while let Some(reason) = deeper {
@@ -64,8 +64,8 @@ impl Problem {
         Self {
             wrong,
             remedy: remedy.into(),
-            said: error.message().map(str::to_owned),
-            passing: error.is_transient(),
+            server_message: error.message().map(str::to_owned),
+            is_transient: error.is_transient(),
         }
     }
 }
@@ -76,45 +76,45 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// What was found, or what is wrong.
-pub type Found = Result<String, Problem>;
+/// What a check found, or what is wrong.
+pub type CheckResult = Result<String, Problem>;
 
-/// The homeserver and the user that the checks act as: one of our own, and never the bot, whose
-/// devices and rooms are the engine's business.
+/// The homeserver, and the user that the checks act as: never the bot, whose devices and rooms
+/// belong to the engine.
 pub struct Checker<'a> {
     setup: &'a Setup,
     homeserver: Homeserver,
     user: OwnedUserId,
     device: OwnedDeviceId,
-    /// What every patience is divided by: tests cannot wait.
-    hurry: u32,
+    /// What every timeout is divided by, for tests.
+    speedup: u32,
 }
 
 impl<'a> Checker<'a> {
-    /// Reaches the homeserver.
+    /// Connects to the homeserver.
     pub async fn connect(setup: &'a Setup) -> Result<Self, Problem> {
         let homeserver = homeserver::connect(setup).await?;
         let server = &setup.config.homeserver.server_name;
         let user = UserId::parse(format!("@{CHECK_LOCALPART}:{server}"))
             .map_err(|error| Problem::new(error.to_string(), "correct homeserver.server_name"))?;
-        // A fresh one for each time: two who check at once must not take away each other's.
+        // A new device each time: two processes that check at once must not delete each other's.
         let device = format!("CHECK{:08X}", rand::random::<u32>()).into();
         Ok(Self {
             setup,
             homeserver,
             user,
             device,
-            hurry: 1,
+            speedup: 1,
         })
     }
 
-    /// The homeserver, for whoever goes on with it.
+    /// Returns the homeserver.
     pub fn homeserver(&self) -> Homeserver {
         self.homeserver.clone()
     }
 
-    /// Puts away what the checks have made. Best effort: what stays is a device of a user that
-    /// nobody talks to.
+    /// Deletes the device of the checks. If that fails, a device is left of a user that nobody
+    /// talks to.
     pub async fn clean_up(&self) {
         let removed = self
             .homeserver
@@ -126,8 +126,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// How long to wait before the `n`th try again.
-pub fn pause(n: u32) -> Duration {
+/// Returns how long to wait before the `n`th retry.
+pub fn retry_pause(n: u32) -> Duration {
     Duration::from_secs(1 << n.min(5))
 }
 

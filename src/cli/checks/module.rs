@@ -1,32 +1,31 @@
-//! Whether the homeserver calls our module.
+//! Checks that the homeserver calls our module.
 
 use std::time::Duration;
 
 use ruma::api::client::room::create_room;
 
-use super::{Checker, Found, Problem, Witness};
+use super::{CheckResult, Checker, Observer, Problem};
 use crate::matrix::Actor;
 
-/// How long the module may take to report itself when it has been called.
-const REPORT: Duration = Duration::from_secs(6);
+/// How long the module may take to report itself after it was called.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(6);
 
 impl Checker<'_> {
-    /// Whether the module is loaded and can reach us. It reports itself when it is called for a
-    /// room that our user makes.
-    pub async fn module(&self, witness: &Witness) -> Found {
-        let before = match witness.module(0, Duration::ZERO).await {
-            Ok(seen) => seen.reports,
-            Err(problem) => return Err(problem),
-        };
+    /// Checks that the module is loaded and reaches us. The module reports itself when it is called
+    /// for a room that our user creates.
+    pub async fn check_module(&self, observer: &Observer) -> CheckResult {
+        let before = observer.wait_for_report(0, Duration::ZERO).await?.reports;
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();
         request.name = Some("Stonechat's self-test".to_owned());
         let made = self.homeserver.send(who, request).await;
-        let made = made.map_err(|error| Problem::of(&error, "see the homeserver's log"))?;
+        let made = made.map_err(|error| Problem::from_error(&error, "see the homeserver's log"))?;
         if let Err(error) = self.homeserver.leave(who, &made.room_id, None).await {
             tracing::debug!(%error, "the room of the checks stays behind");
         }
-        let seen = witness.module(before, REPORT / self.hurry).await?;
+        let seen = observer
+            .wait_for_report(before, REPORT_TIMEOUT / self.speedup)
+            .await?;
         let ours = env!("CARGO_PKG_VERSION");
         match seen.last {
             Some(report) if seen.reports > before && report.version == ours => Ok(format!(
@@ -35,7 +34,7 @@ impl Checker<'_> {
             )),
             Some(report) if seen.reports > before => Err(Problem::new(
                 format!(
-                    "the module is of version {}, Stonechat of version {ours}",
+                    "the module has version {}, Stonechat has version {ours}",
                     report.version
                 ),
                 "install the module that belongs to this Stonechat, and restart the homeserver",
@@ -44,7 +43,7 @@ impl Checker<'_> {
                 "the homeserver does not call the module, or the module does not reach us",
                 "install the module into Synapse's Python environment, add what `stonechat \
                  registration --with-module` prints to homeserver.yaml, and restart the homeserver; \
-                 if that is done, its log tells why",
+                 if that is done, its log says why",
             )),
         }
     }

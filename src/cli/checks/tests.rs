@@ -1,5 +1,5 @@
-//! The checks against a homeserver that is wrong in one way at a time. That they pass on a right
-//! one is shown on a real Synapse.
+//! The checks against a homeserver that is wrong in one way at a time. The stories show that they
+//! pass on a real Synapse.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,25 +10,23 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, delete, get, post, put},
 };
-use ruma::OwnedUserId;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    cli::{admin::Running, run::server_options, tests::Home},
-    server::{
-        Admin, AdminSocket, Health, Intake, IntakeError, Limits, Listener, SelfTest, ThirdPartyUser,
-    },
+    cli::{admin::RunningService, run::server_options, tests::Home},
+    server::{Admin, AdminSocket, Health, Limits, Listener, SelfTest},
     shutdown,
+    testing::FakeAppservice,
 };
 
-/// What a homeserver answers instead of what it should.
+/// The name of a request, and the wrong status and body of its answer.
 type Wrong = (&'static str, u16, Value);
 
 struct Fake {
     wrong: Option<Wrong>,
-    /// Where it pushes to, with which token.
+    /// The URL that it pushes to, and the token.
     push: Mutex<Option<(String, String)>>,
     pushes_to_device: bool,
     encrypts: bool,
@@ -163,50 +161,13 @@ async fn homeserver(fake: Arc<Fake>) -> String {
     url
 }
 
-/// Takes everything.
-struct Taker;
-
-#[async_trait::async_trait]
-impl Intake for Taker {
-    async fn transaction(
-        &self,
-        _: &str,
-        body: crate::matrix::transaction::Transaction,
-    ) -> Result<(), IntakeError> {
-        assert!(
-            body.to_device.is_empty(),
-            "messages of the checks go no further"
-        );
-        Ok(())
-    }
-    async fn ping(&self, _: Option<&str>) {}
-    async fn user_exists(&self, _: &UserId) -> bool {
-        false
-    }
-    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn introduce(
-        &self,
-        _: &UserId,
-        _: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
-        Err(IntakeError::ShuttingDown)
-    }
-    async fn blocked(&self, _: &UserId, _: &[OwnedUserId]) -> Result<Vec<bool>, IntakeError> {
-        Err(IntakeError::ShuttingDown)
-    }
-}
-
-/// A homeserver, us, and the two ways to see what it pushes.
+/// A homeserver, Stonechat, and the two observers of the homeserver's pushes.
 struct Both {
     setup: Setup,
     fake: Arc<Fake>,
-    here: Witness,
-    running: Witness,
+    appservice: FakeAppservice,
+    here: Observer,
+    running: Observer,
     folder: tempfile::TempDir,
     _trigger: shutdown::Trigger,
 }
@@ -223,7 +184,7 @@ impl Both {
             .unwrap();
         setup.config.appservice.listen = listener.address();
         let self_test = SelfTest::default();
-        let here = Witness::Here(self_test.clone());
+        let here = Observer::Local(self_test.clone());
         let folder = tempfile::tempdir().unwrap();
         let store = crate::store::Store::in_memory();
         let admin = Admin {
@@ -235,17 +196,19 @@ impl Both {
         };
         let socket = AdminSocket::bind(folder.path()).await.unwrap();
         let options = server_options(&setup, self_test, Health::default());
+        let appservice = FakeAppservice::new();
         let (trigger, shutdown) = shutdown::channel();
         tokio::spawn(socket.serve(crate::server::admin_router(admin), shutdown.clone()));
         let url = format!("http://{}", listener.address());
-        tokio::spawn(listener.serve(crate::server::router(Taker, options), shutdown));
+        tokio::spawn(listener.serve(crate::server::router(appservice.clone(), options), shutdown));
         let token = setup.registration.hs_token.expose_secret().to_owned();
         *fake.push.lock().unwrap() = Some((url, token));
-        let running = Running::find(folder.path()).await.unwrap().unwrap();
-        let running = Witness::Running(running);
+        let running = RunningService::find(folder.path()).await.unwrap().unwrap();
+        let running = Observer::Running(running);
         Self {
             setup,
             fake,
+            appservice,
             here,
             running,
             folder,
@@ -255,7 +218,7 @@ impl Both {
 
     async fn checker(&self) -> Checker<'_> {
         Checker {
-            hurry: 30,
+            speedup: 30,
             ..Checker::connect(&self.setup).await.unwrap()
         }
     }
@@ -287,15 +250,22 @@ async fn a_right_homeserver_passes() {
     fake.wrong = Some(("available", 400, code("M_INVALID_USERNAME")));
     let both = Both::new(fake).await;
     let checker = both.checker().await;
-    checker.token().await.unwrap();
-    checker.device().await.unwrap();
-    checker.namespace().await.unwrap();
-    checker.encryption_by_default().await.unwrap();
-    for witness in [&both.here, &both.running] {
-        checker.ping(witness).await.unwrap();
-        checker.to_device(witness).await.unwrap();
+    checker.check_token().await.unwrap();
+    checker.check_device().await.unwrap();
+    checker.check_namespace().await.unwrap();
+    checker.check_encryption_by_default().await.unwrap();
+    for observer in [&both.here, &both.running] {
+        checker.check_ping(observer).await.unwrap();
+        checker.check_to_device(observer).await.unwrap();
     }
     checker.clean_up().await;
+    let accepted = both.appservice.transactions();
+    assert!(
+        accepted
+            .iter()
+            .all(|transaction| transaction.to_device == 0),
+        "messages of the checks go no further: {accepted:?}"
+    );
 }
 
 #[tokio::test]
@@ -310,17 +280,17 @@ async fn a_homeserver_that_is_not_there_may_come_and_another_service_may_not() {
         .unwrap();
     setup.config.homeserver.url = format!("http://{free}").parse().unwrap();
     let problem = Checker::connect(&setup).await.err().unwrap();
-    assert!(problem.passing);
+    assert!(problem.is_transient);
     assert!(problem.to_string().contains("refused") && problem.remedy.contains("homeserver.url"));
 
-    for (status, body, passing) in [
+    for (status, body, is_transient) in [
         (404, json!("no"), false),
         (200, json!({"hello": 1}), false),
         (502, json!({}), true),
     ] {
         let both = Both::new(wrong("versions", status, body)).await;
         let problem = Checker::connect(&both.setup).await.err().unwrap();
-        assert_eq!(problem.passing, passing, "{problem}");
+        assert_eq!(problem.is_transient, is_transient, "{problem}");
         assert!(problem.remedy.contains("homeserver.url"), "{problem}");
     }
 }
@@ -349,14 +319,14 @@ async fn a_token_that_is_not_known_is_told_from_a_wrong_server_name() {
         ),
     ] {
         let both = Both::new(wrong(name, status, body)).await;
-        let problem = both.checker().await.token().await.unwrap_err();
+        let problem = both.checker().await.check_token().await.unwrap_err();
         assert!(problem.remedy.contains(remedy), "{name}: {problem}");
-        assert!(!problem.passing);
+        assert!(!problem.is_transient);
     }
     let both = Both::new(wrong("register", 400, code("M_USER_IN_USE"))).await;
     both.checker()
         .await
-        .token()
+        .check_token()
         .await
         .expect("it is there since the last time");
 }
@@ -373,8 +343,8 @@ async fn a_homeserver_that_ignores_devices_is_too_old() {
         ("whoami with device", 400, code("M_UNKNOWN_DEVICE")),
     ] {
         let both = Both::new(wrong(name, status, body)).await;
-        let problem = both.checker().await.device().await.unwrap_err();
-        assert!(problem.remedy.contains(LOWEST_SYNAPSE), "{name}: {problem}");
+        let problem = both.checker().await.check_device().await.unwrap_err();
+        assert!(problem.remedy.contains(OLDEST_SYNAPSE), "{name}: {problem}");
     }
 }
 
@@ -387,7 +357,7 @@ async fn names_like_ours_must_be_refused_to_people() {
         "M_UNRECOGNIZED",
     ] {
         let both = Both::new(wrong("available", 400, code(errcode))).await;
-        both.checker().await.namespace().await.unwrap();
+        both.checker().await.check_namespace().await.unwrap();
     }
     // Synapse says "available" of every name when it is told not to say which are in use.
     let both = Both::new(wrong(
@@ -396,7 +366,7 @@ async fn names_like_ours_must_be_refused_to_people() {
         code("M_INVALID_USERNAME"),
     ))
     .await;
-    both.checker().await.namespace().await.unwrap();
+    both.checker().await.check_namespace().await.unwrap();
     for fake in [
         wrong(
             "register as anybody",
@@ -406,11 +376,18 @@ async fn names_like_ours_must_be_refused_to_people() {
         wrong("available", 400, code("M_USER_IN_USE")),
     ] {
         let both = Both::new(fake).await;
-        let problem = both.checker().await.namespace().await.unwrap_err();
+        let problem = both.checker().await.check_namespace().await.unwrap_err();
         assert!(problem.remedy.contains("exclusive: true"), "{problem}");
     }
     let both = Both::new(wrong("available", 429, code("M_LIMIT_EXCEEDED"))).await;
-    assert!(both.checker().await.namespace().await.unwrap_err().passing);
+    assert!(
+        both.checker()
+            .await
+            .check_namespace()
+            .await
+            .unwrap_err()
+            .is_transient
+    );
 }
 
 #[tokio::test]
@@ -424,9 +401,14 @@ async fn a_ping_that_fails_says_on_which_side() {
         (404, "M_UNRECOGNIZED", "cannot ping"),
     ] {
         let both = Both::new(wrong("ping", status, code(errcode))).await;
-        let problem = both.checker().await.ping(&both.here).await.unwrap_err();
+        let problem = both
+            .checker()
+            .await
+            .check_ping(&both.here)
+            .await
+            .unwrap_err();
         assert!(problem.wrong.contains(wrong_word), "{errcode}: {problem}");
-        assert!(!problem.passing, "{errcode}");
+        assert!(!problem.is_transient, "{errcode}");
     }
 }
 
@@ -436,15 +418,23 @@ async fn something_else_at_our_address_is_found_out() {
     let elsewhere = Both::new(right()).await;
     let there = elsewhere.fake.push.lock().unwrap().clone();
     *both.fake.push.lock().unwrap() = there;
-    let problem = both.checker().await.ping(&both.here).await.unwrap_err();
+    let problem = both
+        .checker()
+        .await
+        .check_ping(&both.here)
+        .await
+        .unwrap_err();
     assert!(problem.wrong.contains("not this Stonechat"), "{problem}");
 }
 
 #[tokio::test]
-async fn a_stonechat_that_ends_meanwhile_is_no_witness() {
+async fn a_stonechat_that_ends_meanwhile_is_no_observer() {
     let both = Both::new(right()).await;
     std::fs::remove_file(both.folder.path().join(crate::server::SOCKET)).unwrap();
-    let saw = both.running.saw("mark", std::time::Duration::ZERO).await;
+    let saw = both
+        .running
+        .wait_for_mark("mark", std::time::Duration::ZERO)
+        .await;
     let problem = saw.unwrap_err();
     assert!(problem.remedy.contains("try again"), "{problem}");
 }
@@ -459,7 +449,7 @@ async fn an_empty_list_of_to_device_messages_proves_nothing() {
     let problem = both
         .checker()
         .await
-        .to_device(&both.here)
+        .check_to_device(&both.here)
         .await
         .unwrap_err();
     for flag in [
@@ -480,7 +470,7 @@ async fn rooms_without_encryption_are_worth_an_advice() {
     let problem = both
         .checker()
         .await
-        .encryption_by_default()
+        .check_encryption_by_default()
         .await
         .unwrap_err();
     assert!(

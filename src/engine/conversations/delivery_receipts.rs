@@ -52,7 +52,8 @@ impl Room {
                     continue;
                 };
                 let homeserver = engine.homeserver();
-                let shown = homeserver.receipt(acting.actor(), &room, &event, Receipt::Unthreaded);
+                let shown =
+                    homeserver.send_receipt(acting.actor(), &room, &event, Receipt::Unthreaded);
                 match shown.await {
                     Ok(()) => failed = 0,
                     Err(error) => {

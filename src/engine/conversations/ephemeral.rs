@@ -85,7 +85,11 @@ impl Engine {
                 };
                 let acting = self.as_user(&person.ghost)?;
                 // A ghost may be on its way in or out; the others are there.
-                if let Err(error) = self.homeserver().typing(acting.actor(), room, typing).await {
+                if let Err(error) = self
+                    .homeserver()
+                    .send_typing(acting.actor(), room, typing)
+                    .await
+                {
                     tracing::debug!(%room, %error, "typing is not carried");
                 }
             }
@@ -174,9 +178,9 @@ impl Engine {
                         (None, None) => Receipt::Unthreaded,
                     };
                     let acting = self.as_user(&person.ghost)?;
-                    let shown = self
-                        .homeserver()
-                        .receipt(acting.actor(), there, &copy, thread);
+                    let shown =
+                        self.homeserver()
+                            .send_receipt(acting.actor(), there, &copy, thread);
                     if let Err(error) = shown.await {
                         tracing::debug!(room = %there, %error, "a receipt is not carried");
                     }

@@ -323,7 +323,7 @@ impl Engine {
     ) -> Result<SyncPage, EngineError> {
         let wait = std::time::Duration::ZERO;
         let sync = self.homeserver().sync(actor, None, Some(filter), wait);
-        Ok(sync.await?.whole().await?)
+        Ok(sync.await?.read_whole().await?)
     }
 
     /// Takes in what concerns the new device and the invites that nobody has answered, and writes

@@ -32,10 +32,10 @@ impl Room {
                 let acting = self.engine.as_user(&sender.ghost)?;
                 let homeserver = self.engine.homeserver();
                 let bytes = homeserver
-                    .media(acting.actor(), media.uri.as_str().into())
+                    .download_media(acting.actor(), media.uri.as_str().into())
                     .await?;
                 let uri = homeserver
-                    .give_media(acting.actor(), bytes)
+                    .upload_media(acting.actor(), bytes)
                     .await?
                     .to_string();
                 self.uploaded.1.insert(media.uri.clone(), uri.clone());

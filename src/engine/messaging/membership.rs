@@ -24,7 +24,7 @@ impl Room {
             .state(actor, &self.id, "m.room.member", ghost.as_str())
             .await;
         let content = match member {
-            Err(error) if error.is("M_FORBIDDEN") => None,
+            Err(error) if error.has_errcode("M_FORBIDDEN") => None,
             other => other?,
         };
         let content = content.and_then(|json| serde_json::from_str::<Value>(json.get()).ok());
@@ -82,7 +82,11 @@ impl Engine {
             // A ghost whose handle was released has no device, and leaves all the same.
             let actor = Actor::user(&user);
             match homeserver.leave(actor, &room, reason.as_deref()).await {
-                Err(error) if error.is("M_FORBIDDEN") || error.is("M_NOT_FOUND") => Ok(()),
+                Err(error)
+                    if error.has_errcode("M_FORBIDDEN") || error.has_errcode("M_NOT_FOUND") =>
+                {
+                    Ok(())
+                }
                 other => other,
             }
         };

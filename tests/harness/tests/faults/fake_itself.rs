@@ -182,7 +182,7 @@ impl Scene {
 
     async fn sync(&self, since: Option<&str>) -> Result<stonechat::matrix::SyncPage> {
         let sync = self.hs.sync(ghost(), since, None, Duration::ZERO).await?;
-        Ok(sync.whole().await?)
+        Ok(sync.read_whole().await?)
     }
 }
 

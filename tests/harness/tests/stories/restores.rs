@@ -121,7 +121,10 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     let bobs = bob.starts_chat(&[&story.ghost]).await?;
     bobs.says("is anybody there, at the lock?").await?;
     let restored = lost_and_restored(&mut story.world).await?;
-    ensure!(restored.contains("What cannot be known"), "{restored}");
+    ensure!(
+        restored.contains("What Stonechat cannot know"),
+        "{restored}"
+    );
     story.world.service.start().await?;
 
     let (devices_now, keys_now) = devices_and_keys(&story.world).await?;

@@ -1,24 +1,25 @@
-//! Whether something may have been lost between two transactions.
+//! Detects transactions between which events may have been lost.
 //!
-//! Synapse numbers them from 1 again when it restarts on SQLite, and on PostgreSQL goes on counting,
-//! although it has lost the events that it had not given a number yet. But it comes on another
-//! connection then, as after every transaction that failed. So whatever does not follow on the same
-//! connection under the next number comes after a gap, as far as anybody can tell; to believe so
-//! once too often costs a look at rooms in which something is going on.
+//! When Synapse restarts on SQLite, it counts transactions from 1 again. On PostgreSQL it continues
+//! to count, although it has lost the events that had no number yet. In both cases it comes on a
+//! new connection, as it does after every failed transaction. So a transaction that does not have
+//! the next number on the same connection may follow a gap. A false alarm costs a look at the
+//! active rooms.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Which connection a request came on.
+/// The connection that a request came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Connection(pub u64);
+pub(super) struct ConnectionId(pub u64);
 
-/// Where the last transaction came from, and its number. Cheap to clone.
+/// The connection and the number of the last transaction. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Continuity(Arc<Mutex<Option<(Option<Connection>, u64)>>>);
+pub(super) struct TransactionOrder(Arc<Mutex<Option<(Option<ConnectionId>, u64)>>>);
 
-impl Continuity {
-    /// Whether this transaction follows the last one with nothing lost between.
-    pub(super) fn follows(&self, connection: Option<Connection>, txn: &str) -> bool {
+impl TransactionOrder {
+    /// Returns whether this transaction directly follows the last one, and remembers it as the
+    /// last.
+    pub(super) fn follows(&self, connection: Option<ConnectionId>, txn: &str) -> bool {
         let number = txn.parse::<u64>().ok();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = number.map(|number| (connection, number));
@@ -39,8 +40,8 @@ mod tests {
 
     #[test]
     fn only_the_next_number_on_the_same_connection_follows() {
-        let (one, two) = (Some(Connection(1)), Some(Connection(2)));
-        let known = Continuity::default();
+        let (one, two) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
+        let known = TransactionOrder::default();
         for (connection, txn, follows) in [
             (one, "7", false),
             (one, "8", true),

@@ -1,109 +1,40 @@
-//! What the module asks, as requests to the router.
+//! Requests of the module in the homeserver.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::{Router, body::Body};
 use http::{Method, Request, StatusCode, header};
-use ruma::{OwnedUserId, UserId, server_name, user_id};
+use ruma::{server_name, user_id};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Intake, IntakeError, Options, SelfTest, ThirdPartyUser, Token, router, tests};
+use super::TOKEN;
 use crate::{
     clock::Timestamp,
-    directory::{ClaimedBy, Directory, DirectorySettings},
-    handle::{Handle, HandleRules},
-    matrix::transaction::Transaction,
+    directory::{BlockScope, ClaimedBy, Directory, DirectorySettings},
+    handle::{Handle, HandleRules, Typed},
+    server::{Options, SelfTest, Token, router},
     store::Store,
+    testing::FakeAppservice,
 };
 
 const MODULE: &str = "mod_0123456789abcdef0123456789abcdef";
 
-/// A directory behind the API, without an engine.
-#[derive(Clone)]
-struct Doors {
-    directory: Directory,
-    failing: Arc<Mutex<bool>>,
-    asked: Arc<Mutex<Vec<(OwnedUserId, usize)>>>,
-}
-
-#[async_trait]
-impl Intake for Doors {
-    async fn transaction(&self, _: &str, _: Transaction) -> Result<(), IntakeError> {
-        Ok(())
-    }
-    async fn ping(&self, _: Option<&str>) {}
-    async fn user_exists(&self, _: &UserId) -> bool {
-        false
-    }
-    async fn lookup_handle(&self, _: &str) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn lookup_user(&self, _: &UserId) -> Vec<ThirdPartyUser> {
-        Vec::new()
-    }
-    async fn introduce(
-        &self,
-        asker: &UserId,
-        ghosts: &[OwnedUserId],
-    ) -> Result<Vec<Option<OwnedUserId>>, IntakeError> {
-        if *self.failing.lock().unwrap() {
-            return Err(IntakeError::Store("the disk is full".to_owned()));
-        }
-        let seen = (asker.to_owned(), ghosts.len());
-        self.asked.lock().unwrap().push(seen);
-        let handles: Vec<_> = ghosts
-            .iter()
-            .filter_map(|ghost| Handle::of_ghost(ghost.localpart()))
-            .collect();
-        let owners = self
-            .directory
-            .introduce(asker, &handles, Timestamp(5))
-            .await;
-        owners.map_err(|error| IntakeError::Store(error.to_string()))
-    }
-    async fn blocked(
-        &self,
-        inviter: &UserId,
-        people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, IntakeError> {
-        Ok(self.directory.who_blocked(inviter, people).unwrap())
-    }
-}
-
-impl Doors {
-    fn on(directory: Directory) -> Self {
-        Self {
-            directory,
-            failing: Arc::default(),
-            asked: Arc::default(),
-        }
-    }
-
-    /// `@sam` belongs to `@samuel`, who has blocked `@bob`.
-    async fn new() -> Self {
-        let settings = DirectorySettings::new(server_name!("example.org").to_owned());
-        let directory = Directory::new(Store::in_memory(), settings);
-        let mut change = directory.begin().await;
-        let (owner, sam) = (user_id!("@samuel:example.org"), handle("sam"));
-        change
-            .claim(owner, &sam, ClaimedBy::Person, Timestamp(1))
-            .unwrap();
-        let bob = crate::handle::Typed::Person(user_id!("@bob:example.org").to_owned());
-        let scope = crate::directory::BlockScope::Handle(sam);
-        change.block(owner, &bob, &scope, Timestamp(1)).unwrap();
-        change.commit().await.unwrap();
-        Self::on(directory)
-    }
-
-    fn app(&self, options: Options) -> Router {
-        router(self.clone(), options)
-    }
+/// Returns a service in whose directory `@sam` belongs to `@samuel`, who has blocked `@bob`.
+async fn appservice_with_sam() -> FakeAppservice {
+    let settings = DirectorySettings::new(server_name!("example.org").to_owned());
+    let directory = Directory::new(Store::in_memory(), settings);
+    let mut change = directory.begin().await;
+    let (owner, sam) = (user_id!("@samuel:example.org"), handle("sam"));
+    change
+        .claim(owner, &sam, ClaimedBy::Person, Timestamp(1))
+        .unwrap();
+    let bob = Typed::Person(user_id!("@bob:example.org").to_owned());
+    let scope = BlockScope::Handle(sam);
+    change.block(owner, &bob, &scope, Timestamp(1)).unwrap();
+    change.commit().await.unwrap();
+    FakeAppservice::new().with_directory(directory)
 }
 
 fn handle(text: &str) -> Handle {
@@ -113,7 +44,7 @@ fn handle(text: &str) -> Handle {
 fn options() -> Options {
     Options {
         module_token: Some(Token::new(&SecretString::from(MODULE))),
-        ..tests::options()
+        ..super::options()
     }
 }
 
@@ -151,8 +82,8 @@ fn room(asker: &str, handles: &[&str], people: &[&str]) -> Value {
 }
 
 #[tokio::test]
-async fn owners_are_named_and_whoever_stays_a_ghost_stays_without_a_reason() {
-    let app = Doors::new().await.app(options());
+async fn owners_are_named_and_no_reason_is_given_for_other_ghosts() {
+    let app = router(appservice_with_sam().await, options());
     let (sam, nobody) = ("@_dm_sam:example.org", "@_dm_nobody:example.org");
     let body = room(
         "@alice:example.org",
@@ -187,9 +118,9 @@ async fn owners_are_named_and_whoever_stays_a_ghost_stays_without_a_reason() {
 }
 
 #[tokio::test]
-async fn in_a_room_in_clear_every_ghost_is_left_and_nothing_is_counted() {
-    let doors = Doors::new().await;
-    let app = doors.app(options());
+async fn in_an_unencrypted_room_every_ghost_stays_and_nothing_is_counted() {
+    let appservice = appservice_with_sam().await;
+    let app = router(appservice.clone(), options());
     let mut body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]);
     body["encrypted"] = json!(false);
     let (status, answer) = ask(&app, "introduce", &body).await;
@@ -198,17 +129,17 @@ async fn in_a_room_in_clear_every_ghost_is_left_and_nothing_is_counted() {
         answer["handles"]["@_dm_sam:example.org"]["owner"],
         Value::Null
     );
-    assert!(doors.asked.lock().unwrap().is_empty());
+    assert_eq!(appservice.owner_queries(), 0);
 }
 
 #[tokio::test]
-async fn the_modules_token_opens_its_own_doors_and_no_others() {
-    let doors = Doors::new().await;
-    let app = doors.app(options());
+async fn the_modules_token_is_valid_for_its_own_paths_alone() {
+    let appservice = appservice_with_sam().await;
+    let app = router(appservice.clone(), options());
     let body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]).to_string();
     for what in ["introduce", "blocked", "module"] {
         let path = format!("/_stonechat/v1/{what}");
-        for wrong in [tests::TOKEN, "x", &MODULE[1..], &MODULE.to_uppercase()] {
+        for wrong in [TOKEN, "x", &MODULE[1..], &MODULE.to_uppercase()] {
             let (status, answer) = send(&app, Method::POST, &path, wrong, body.clone()).await;
             assert_eq!(
                 (status, &answer["errcode"]),
@@ -227,11 +158,11 @@ async fn the_modules_token_opens_its_own_doors_and_no_others() {
         let (status, _) = send(&app, method, path, MODULE, "{}").await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
     }
-    assert!(doors.asked.lock().unwrap().is_empty());
+    assert_eq!(appservice.owner_queries(), 0);
 
-    // Where there is to be no module there are no doors for one.
-    let closed = doors.app(tests::options());
-    for token in [MODULE, tests::TOKEN, ""] {
+    // Without a token for the module its paths do not exist.
+    let closed = router(appservice.clone(), super::options());
+    for token in [MODULE, TOKEN, ""] {
         let path = "/_stonechat/v1/introduce";
         let (status, _) = send(&closed, Method::POST, path, token, body.clone()).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{token}");
@@ -239,9 +170,9 @@ async fn the_modules_token_opens_its_own_doors_and_no_others() {
 }
 
 #[tokio::test]
-async fn what_is_malformed_or_too_much_is_refused_and_what_can_be_nobody_is_passed_over() {
-    let doors = Doors::new().await;
-    let app = doors.app(options());
+async fn malformed_or_large_requests_are_refused_and_invalid_user_ids_ignored() {
+    let appservice = appservice_with_sam().await;
+    let app = router(appservice.clone(), options());
     let alice = "@alice:example.org";
     let path = "/_stonechat/v1/introduce";
     for (body, errcode) in [
@@ -279,7 +210,7 @@ async fn what_is_malformed_or_too_much_is_refused_and_what_can_be_nobody_is_pass
         (status, &answer["errcode"]),
         (StatusCode::PAYLOAD_TOO_LARGE, &json!("M_TOO_LARGE"))
     );
-    assert!(doors.asked.lock().unwrap().is_empty());
+    assert_eq!(appservice.owner_queries(), 0);
 
     let sam = "@_dm_sam:example.org";
     let body = room(alice, &["nonsense", sam], &["@", "@samuel:example.org"]);
@@ -293,10 +224,10 @@ async fn what_is_malformed_or_too_much_is_refused_and_what_can_be_nobody_is_pass
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_no_answer_and_says_nothing_about_itself() {
-    let doors = Doors::new().await;
-    *doors.failing.lock().unwrap() = true;
-    let app = doors.app(options());
+async fn a_failed_store_is_answered_by_503_without_its_reason() {
+    let appservice = appservice_with_sam().await;
+    appservice.set_failing(true);
+    let app = router(appservice.clone(), options());
     let body = room("@alice:example.org", &["@_dm_sam:example.org"], &[]);
     let (status, answer) = ask(&app, "introduce", &body).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -304,17 +235,24 @@ async fn a_store_that_fails_is_no_answer_and_says_nothing_about_itself() {
 }
 
 #[tokio::test]
-async fn a_report_is_remembered_for_whoever_waits_for_it() {
+async fn a_report_is_remembered_for_those_who_wait_for_it() {
     let self_test = SelfTest::default();
     let options = Options {
         self_test: self_test.clone(),
         ..options()
     };
-    let app = Doors::new().await.app(options);
-    assert_eq!(self_test.module().wait(0, Duration::ZERO).await.last, None);
+    let app = router(appservice_with_sam().await, options);
+    assert_eq!(
+        self_test
+            .module()
+            .wait_for_report(0, Duration::ZERO)
+            .await
+            .last,
+        None
+    );
     let waiting = tokio::spawn({
         let self_test = self_test.clone();
-        async move { self_test.module().wait_for_next(0).await }
+        async move { self_test.module().next_status(0).await }
     });
     let long = format!("1.163.2\n{}", "x".repeat(100));
     let body = json!({"version": "0.1.0", "synapse": long});

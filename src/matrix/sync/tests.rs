@@ -1,6 +1,9 @@
 use serde_json::{Value, json};
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::matrix::bounds::{DeadLetter, DeadLetterReason};
 
 fn read(body: &str) -> (Vec<SyncPage>, Vec<DeadLetter>) {
     let mut reader = SyncReader::new(ruma::user_id!("@_dm_sam:hs.test"));

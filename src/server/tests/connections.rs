@@ -1,51 +1,46 @@
 //! Attacks and accidents that need a real connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Semaphore,
     task::JoinHandle,
     time::timeout,
 };
 
-use super::{
-    Limits, Listener, ServerError, router,
-    tests::{Recorded, Recorder, TOKEN, options},
+use super::{TOKEN, options};
+use crate::{
+    server::{Limits, Listener, ServerError, router},
+    shutdown::{self, Trigger},
+    testing::FakeAppservice,
 };
-use crate::shutdown::{self, Trigger};
 
-/// Longer than anything here takes, on a busy machine too.
+/// Longer than any step takes, even on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
+/// How long a test looks for an answer that must not come.
+const NOT_AT_ONCE: Duration = Duration::from_millis(200);
 
 struct Running {
     address: SocketAddr,
-    recorder: Recorder,
+    appservice: FakeAppservice,
     trigger: Trigger,
     server: JoinHandle<()>,
 }
 
-async fn start(limits: Limits, recorder: Recorder) -> Running {
+async fn start(limits: Limits, appservice: FakeAppservice) -> Running {
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), limits)
         .await
         .unwrap();
     let address = listener.address();
     let (trigger, shutdown) = shutdown::channel();
-    let server = tokio::spawn(listener.serve(router(recorder.clone(), options()), shutdown));
+    let server = tokio::spawn(listener.serve(router(appservice.clone(), options()), shutdown));
     Running {
         address,
-        recorder,
+        appservice,
         trigger,
         server,
     }
-}
-
-fn gated() -> Recorder {
-    Recorder(Arc::new(Recorded {
-        gate: Some(Semaphore::new(0)),
-        ..Recorded::default()
-    }))
 }
 
 fn head(txn: &str, length: usize) -> String {
@@ -65,12 +60,12 @@ impl Running {
         timeout(SOON, self.server).await.expect("ends").unwrap();
     }
 
-    fn taken(&self) -> usize {
-        self.recorder.0.transactions.lock().unwrap().len()
+    fn accepted(&self) -> usize {
+        self.appservice.transactions().len()
     }
 }
 
-/// The status of the next answer, whose body is read too.
+/// Reads the next answer and returns its status.
 async fn status(stream: &mut TcpStream) -> u16 {
     let read = async {
         let mut head = Vec::new();
@@ -88,7 +83,7 @@ async fn status(stream: &mut TcpStream) -> u16 {
     timeout(SOON, read).await.expect("an answer comes")
 }
 
-/// What comes until the other side closes.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     // A reset is a way of closing too.
@@ -100,21 +95,21 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn one_connection_carries_many_requests() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut stream = running.connect().await;
     for n in 0..20 {
         let request = format!("{}{{}}", head(&n.to_string(), 2));
         stream.write_all(request.as_bytes()).await.unwrap();
         assert_eq!(status(&mut stream).await, 200);
     }
-    assert_eq!(running.taken(), 20);
+    assert_eq!(running.accepted(), 20);
     running.stop().await;
     assert_eq!(rest(&mut stream).await, b"");
 }
 
 #[tokio::test]
 async fn a_body_in_drips_is_taken_when_it_is_whole_and_not_before() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut stream = running.connect().await;
     let body = r#"{"events":[{"a":1}]}"#;
     stream
@@ -122,18 +117,18 @@ async fn a_body_in_drips_is_taken_when_it_is_whole_and_not_before() {
         .await
         .unwrap();
     for byte in body.bytes() {
-        assert_eq!(running.taken(), 0);
+        assert_eq!(running.accepted(), 0);
         stream.write_all(&[byte]).await.unwrap();
         stream.flush().await.unwrap();
     }
     assert_eq!(status(&mut stream).await, 200);
-    assert_eq!(running.taken(), 1);
+    assert_eq!(running.accepted(), 1);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_body_in_chunks_is_taken_and_one_without_end_is_not() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let chunked = head("1", 0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
     let mut stream = running.connect().await;
     stream
@@ -164,13 +159,13 @@ async fn a_body_in_chunks_is_taken_and_one_without_end_is_not() {
         .unwrap();
     assert_eq!(&said, b"HTTP/1.1 413");
     flood.abort();
-    assert_eq!(running.taken(), 1);
+    assert_eq!(running.accepted(), 1);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_body_announced_too_large_is_refused_before_it_comes() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut stream = running.connect().await;
     let ping = head("1", 33 << 20);
     let ping = ping.replace(
@@ -185,7 +180,7 @@ async fn a_body_announced_too_large_is_refused_before_it_comes() {
 
 #[tokio::test]
 async fn a_body_is_not_waited_for_without_the_token() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut stream = running.connect().await;
     let bare = head("1", 1 << 20).replace(TOKEN, "wrong");
     stream.write_all(bare.as_bytes()).await.unwrap();
@@ -195,7 +190,7 @@ async fn a_body_is_not_waited_for_without_the_token() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_in_the_middle_leaves_nothing() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut stream = running.connect().await;
     stream
         .write_all(format!("{}{{\"eve", head("1", 100)).as_bytes())
@@ -208,7 +203,7 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing() {
         .await
         .unwrap();
     assert_eq!(status(&mut other).await, 200);
-    assert_eq!(running.taken(), 1);
+    assert_eq!(running.accepted(), 1);
     running.stop().await;
 }
 
@@ -216,10 +211,10 @@ async fn a_connection_that_breaks_in_the_middle_leaves_nothing() {
 async fn garbage_and_endless_heads_are_refused() {
     let running = start(
         Limits {
-            head_size: 16 << 10,
+            head_bytes_max: 16 << 10,
             ..Limits::default()
         },
-        Recorder::default(),
+        FakeAppservice::new(),
     );
     let running = running.await;
     let long_line = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(40_000));
@@ -240,7 +235,7 @@ async fn garbage_and_endless_heads_are_refused() {
         &smuggled,
     ] {
         let mut stream = running.connect().await;
-        // It may be refused while it is still being written.
+        // The server may refuse it before all is written.
         let _ = stream.write_all(garbage.as_bytes()).await;
         let answer = rest(&mut stream).await;
         let answer = String::from_utf8_lossy(&answer);
@@ -249,17 +244,17 @@ async fn garbage_and_endless_heads_are_refused() {
             "{garbage:.40}: {answer}"
         );
     }
-    assert_eq!(running.taken(), 0);
+    assert_eq!(running.accepted(), 0);
     running.stop().await;
 }
 
 #[tokio::test]
 async fn a_connection_without_a_valid_token_is_closed_and_one_with_it_may_be_idle() {
     let limits = Limits {
-        stranger: Duration::from_millis(300),
+        authentication_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
-    let running = start(limits, Recorder::default()).await;
+    let running = start(limits, FakeAppservice::new()).await;
     let mut idle = running.connect().await;
     idle.write_all(format!("{}{{}}", head("1", 2)).as_bytes())
         .await
@@ -295,10 +290,10 @@ async fn a_connection_without_a_valid_token_is_closed_and_one_with_it_may_be_idl
 #[tokio::test]
 async fn heads_in_drips_do_not_lengthen_the_life_of_a_connection() {
     let limits = Limits {
-        stranger: Duration::from_millis(300),
+        authentication_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
-    let running = start(limits, Recorder::default()).await;
+    let running = start(limits, FakeAppservice::new()).await;
     let (mut reader, mut writer) = running.connect().await.into_split();
     let drips = tokio::spawn(async move {
         let mut every = tokio::time::interval(Duration::from_millis(20));
@@ -320,8 +315,8 @@ async fn heads_in_drips_do_not_lengthen_the_life_of_a_connection() {
 #[tokio::test]
 async fn idle_connections_do_not_keep_the_homeserver_out() {
     const IDLE: usize = 300;
-    assert!(IDLE > Limits::default().connections);
-    let running = start(Limits::default(), Recorder::default()).await;
+    assert!(IDLE > Limits::default().connections_max);
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut idle = Vec::new();
     for n in 0..IDLE {
         let mut stream = running.connect().await;
@@ -359,7 +354,7 @@ async fn idle_connections_do_not_keep_the_homeserver_out() {
 
 #[tokio::test]
 async fn a_probe_is_answered_and_its_connection_closed() {
-    let running = start(Limits::default(), Recorder::default()).await;
+    let running = start(Limits::default(), FakeAppservice::new()).await;
     let mut probe = running.connect().await;
     probe
         .write_all(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -374,10 +369,10 @@ async fn a_probe_is_answered_and_its_connection_closed() {
 async fn above_the_number_of_connections_one_waits_for_another_to_go() {
     let running = start(
         Limits {
-            connections: 2,
+            connections_max: 2,
             ..Limits::default()
         },
-        Recorder::default(),
+        FakeAppservice::new(),
     )
     .await;
     let mut held = Vec::new();
@@ -395,7 +390,7 @@ async fn above_the_number_of_connections_one_waits_for_another_to_go() {
         .write_all(format!("{}{{}}", head("3", 2)).as_bytes())
         .await
         .unwrap();
-    let waiting = timeout(Duration::from_millis(200), third.read_u8()).await;
+    let waiting = timeout(NOT_AT_ONCE, third.read_u8()).await;
     assert!(waiting.is_err(), "served beyond the limit");
     held.pop();
     assert_eq!(status(&mut third).await, 200);
@@ -404,7 +399,7 @@ async fn above_the_number_of_connections_one_waits_for_another_to_go() {
 
 #[tokio::test]
 async fn going_down_waits_for_the_transaction_under_way() {
-    let running = start(Limits::default(), gated()).await;
+    let running = start(Limits::default(), FakeAppservice::new().with_gate()).await;
     let mut stream = running.connect().await;
     stream
         .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
@@ -412,46 +407,42 @@ async fn going_down_waits_for_the_transaction_under_way() {
         .unwrap();
     let Running {
         address,
-        recorder,
+        appservice,
         trigger,
         server,
     } = running;
-    // The server has the request when somebody waits at the gate; until then nothing has answered.
-    let waiting = timeout(Duration::from_millis(200), stream.read_u8()).await;
-    assert!(waiting.is_err(), "answered before it was durable");
+    appservice.wait_for_arrivals(1).await;
     trigger.pull();
     assert!(!server.is_finished());
-    recorder.0.gate.as_ref().unwrap().add_permits(1);
+    let answer = timeout(NOT_AT_ONCE, stream.read_u8()).await;
+    assert!(answer.is_err(), "answered before it was durable");
+    appservice.release(1);
     assert_eq!(status(&mut stream).await, 200);
     timeout(SOON, server).await.expect("ends").unwrap();
-    assert_eq!(recorder.0.transactions.lock().unwrap().len(), 1);
+    assert_eq!(appservice.transactions().len(), 1);
     assert!(TcpStream::connect(address).await.is_err(), "still listens");
 }
 
 #[tokio::test]
 async fn what_is_being_stored_is_stored_though_the_homeserver_hangs_up() {
-    let running = start(Limits::default(), gated()).await;
+    let running = start(Limits::default(), FakeAppservice::new().with_gate()).await;
     let mut stream = running.connect().await;
     stream
         .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
         .await
         .unwrap();
-    let waiting = timeout(Duration::from_millis(200), stream.read_u8()).await;
-    assert!(waiting.is_err());
+    running.appservice.wait_for_arrivals(1).await;
     drop(stream);
-    // The same again, as Synapse does after 60 s, while the first is still running.
+    // Synapse sends the transaction again after 60 s, while the first one is still running.
     let mut again = running.connect().await;
     again
         .write_all(format!("{}{{}}", head("1", 2)).as_bytes())
         .await
         .unwrap();
-    running.recorder.0.gate.as_ref().unwrap().add_permits(2);
+    running.appservice.wait_for_arrivals(2).await;
+    running.appservice.release(2);
     assert_eq!(status(&mut again).await, 200);
-    let both = async {
-        while running.taken() < 2 {
-            tokio::task::yield_now().await;
-        }
-    };
+    let both = running.appservice.wait_for_accepted(2);
     timeout(SOON, both).await.expect("both were handed over");
     running.stop().await;
 }

@@ -1,4 +1,4 @@
-//! From the configuration to an engine that is ready to take things in.
+//! Builds an engine from the configuration.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{
 /// The bot's display name.
 const BOT_NAME: &str = "Stonechat";
 
-/// Puts the engine together. It takes in transactions from now on; [`Engine::start`] lets it work.
-pub(super) fn engine(
+/// Builds the engine. It accepts transactions at once; [`Engine::start`] makes it process them.
+pub(super) fn build_engine(
     setup: &Setup,
     store: Store,
     stores: GhostStores,
@@ -50,7 +50,7 @@ pub(super) fn engine(
         server_name: config.homeserver.server_name.clone(),
         bot,
         bot_name: BOT_NAME.to_owned(),
-        rules: rules(setup),
+        rules: introduction_rules(setup),
         relay: RelaySettings {
             delivery_receipts: config.relay.delivery_receipts,
             remember: config.relay.remember,
@@ -69,7 +69,7 @@ pub(super) fn engine(
     Ok(Engine::new(parts, settings)?)
 }
 
-fn rules(setup: &Setup) -> Rules {
+fn introduction_rules(setup: &Setup) -> Rules {
     let introductions = &setup.config.introductions;
     Rules {
         wait_for_message: introductions.wait_for_message,

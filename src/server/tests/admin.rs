@@ -1,16 +1,17 @@
-//! The admin socket: who gets it, what it answers, and that a backup that fails is not taken for
-//! one.
+//! The admin socket: who may bind it, its answers, and backups that fail.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use assert_matches::assert_matches;
 use tokio::net::UnixListener;
 
-use super::{Admin, AdminSocket, Health, LastBackup, SOCKET, ServerError, Status, admin_router};
 use crate::{
     clock::Timestamp,
     crypto::store::GhostStores,
     matrix::install_crypto_provider,
+    server::{
+        Admin, AdminSocket, Health, LastBackup, SOCKET, SelfTest, ServerError, Status, admin_router,
+    },
     shutdown,
     store::{Store, StoreKey, StoreOptions},
     testing::TestClock,
@@ -29,13 +30,13 @@ fn admin(store: &Store) -> Admin {
         store: store.clone(),
         stores: GhostStores::open(store).unwrap(),
         health: Health::default(),
-        self_test: super::SelfTest::default(),
+        self_test: SelfTest::default(),
         clock: Arc::new(TestClock::at(1_795_376_395_000)),
     }
 }
 
 #[tokio::test]
-async fn a_running_service_gives_a_backup_of_itself() {
+async fn a_running_service_writes_a_backup_of_itself() {
     let folder = tempfile::tempdir().unwrap();
     let key = StoreKey::random().unwrap();
     let store = Store::open(folder.path(), &key, &StoreOptions::default()).unwrap();
@@ -53,7 +54,7 @@ async fn a_running_service_gives_a_backup_of_itself() {
         answer.json().await.unwrap()
     };
     assert!(!status().await.ready);
-    health.ready();
+    health.mark_started();
     let found = status().await;
     assert!(found.ready && !found.restoring);
     let answer = http.post("http://admin/v1/backup").send().await.unwrap();
@@ -73,7 +74,7 @@ async fn a_running_service_gives_a_backup_of_itself() {
 async fn a_socket_of_a_dead_process_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(SOCKET);
-    // What a killed process leaves behind.
+    // A killed process leaves its socket behind.
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let first = AdminSocket::bind(folder.path()).await.unwrap();
@@ -93,7 +94,7 @@ async fn a_socket_of_a_dead_process_is_replaced_and_a_live_one_is_not() {
 async fn a_second_backup_at_the_same_time_and_other_paths_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::in_memory();
-    // Enough that it does not fit into what is on its way to a reader who does not read.
+    // More than fits into the buffers of a client that does not read.
     struct Filling;
     impl crate::store::Table for Filling {
         const ID: u8 = 203;
@@ -115,7 +116,7 @@ async fn a_second_backup_at_the_same_time_and_other_paths_are_refused() {
     let second = http.post("http://admin/v1/backup").send().await.unwrap();
     assert_eq!(second.status(), 409);
     assert!(second.text().await.unwrap().contains("wait for it"));
-    // Whoever goes away in the midst of it holds up nobody.
+    // A client that disconnects does not block the next backup.
     drop(first);
     loop {
         let third = http.post("http://admin/v1/backup").send().await.unwrap();

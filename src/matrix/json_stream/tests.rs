@@ -32,10 +32,10 @@ type All = Vec<(usize, Vec<String>, Result<String, Head>)>;
 
 fn read(pieces: &[&[u8]]) -> (All, Result<(), NotJson>, u32) {
     let mut all = All::new();
-    let mut found = |it: Found<'_>| {
+    let mut found = |it: Match<'_>| {
         let value = match it.value {
-            Captured::Whole(json) => Ok(json.to_owned()),
-            Captured::TooLarge(head) => Err(head.clone()),
+            MatchValue::Whole(json) => Ok(json.to_owned()),
+            MatchValue::TooLarge(head) => Err(head.clone()),
         };
         all.push((it.selector, it.names.to_vec(), value));
     };
@@ -44,7 +44,7 @@ fn read(pieces: &[&[u8]]) -> (All, Result<(), NotJson>, u32) {
         stream.feed(piece, &mut found);
     }
     let ended = stream.finish(&mut found);
-    (all, ended, stream.misfits())
+    (all, ended, stream.mismatches())
 }
 
 fn found(text: &str) -> Vec<(usize, Vec<String>, String)> {
@@ -107,16 +107,16 @@ fn a_value_over_its_limit_leaves_its_head() {
 fn a_large_value_is_not_kept_while_it_is_read() {
     let mut stream = JsonStream::new(&SELECTORS);
     let mut seen = 0;
-    let mut found = |_: Found<'_>| seen += 1;
+    let mut found = |_: Match<'_>| seen += 1;
     stream.feed(b"{\"events\":[{\"body\":\"", &mut found);
     for _ in 0..1000 {
         stream.feed(&[b'x'; 1000], &mut found);
-        assert!(stream.value.kept.capacity() <= 2000);
+        assert!(stream.held() <= 2000);
     }
     stream.feed(b"\"}],\"other\":\"", &mut found);
     for _ in 0..1000 {
         stream.feed(&[b'x'; 1000], &mut found);
-        assert!(stream.value.kept.capacity() + stream.key.capacity() <= 4000);
+        assert!(stream.held() <= 4000);
     }
     stream.feed(b"\"}", &mut found);
     assert_eq!(stream.finish(&mut found), Ok(()));
@@ -160,9 +160,9 @@ fn what_is_no_json_or_ends_early_is_said_to_be_so() {
 
 #[test]
 fn values_of_another_kind_are_counted_and_passed_over() {
-    let (all, ended, misfits) =
+    let (all, ended, mismatches) =
         read(&[br#"{"events":{"a":[1]},"rooms":{"!a":7,"!b":null,"!c":{"n":1}}}"#]);
-    assert_eq!((all.len(), ended, misfits), (1, Ok(()), 2));
+    assert_eq!((all.len(), ended, mismatches), (1, Ok(()), 2));
 }
 
 #[test]
@@ -251,7 +251,7 @@ proptest! {
         at.extend([0, text.len()]);
         at.sort_unstable();
         let pieces: Vec<&[u8]> = at.windows(2).map(|it| &text.as_bytes()[it[0]..it[1]]).collect();
-        let (all, ended, misfits) = read(&pieces);
+        let (all, ended, mismatches) = read(&pieces);
         prop_assert_eq!(ended, Ok(()));
         let wanted = expected(&document);
         prop_assert_eq!(all.len(), wanted.len());
@@ -261,7 +261,7 @@ proptest! {
                 Err(head) => prop_assert!(head.size > 100),
             }
         }
-        prop_assert_eq!(read(&[text.as_bytes()]), (all, ended, misfits));
+        prop_assert_eq!(read(&[text.as_bytes()]), (all, ended, mismatches));
     }
 
     #[test]
