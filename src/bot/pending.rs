@@ -6,6 +6,7 @@ use rand::{Rng, RngCore};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::Say;
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError, Read},
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// For how long a code holds.
-pub(super) const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
+const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// How often somebody may get it wrong.
 const TRIES: u8 = 3;
@@ -182,4 +183,16 @@ pub fn sweep(
         }
     }
     Ok(due.len())
+}
+
+/// How to confirm what waits for this code.
+pub(super) fn waits_for(code: &str) -> Say {
+    Say::text("To do it, write ")
+        .code(&format!("confirm {code}"))
+        .and(&format!(
+            " within {} minutes. To leave all as it is, do nothing, or write ",
+            CODE_LIFE.as_secs() / 60
+        ))
+        .code("cancel")
+        .and(".")
 }

@@ -4,7 +4,7 @@
 //! new each time: so an old message cannot be played again to destroy something.
 
 use super::{Answer, Call, Command, Fail, Say, release};
-use crate::bot::pending::{self, Action, CODE_LIFE, Confirmed};
+use crate::bot::pending::{self, Action, Confirmed};
 
 pub(super) const COMMAND: Command = Command {
     name: "confirm",
@@ -52,16 +52,4 @@ fn nothing() -> Fail {
     Fail::Say(Say::text(
         "Nothing waits for a code, or its time has run out. Nothing was changed.",
     ))
-}
-
-/// How to confirm what waits for this code.
-pub(super) fn waits_for(code: &str) -> Say {
-    Say::text("To do it, write ")
-        .code(&format!("confirm {code}"))
-        .and(&format!(
-            " within {} minutes. To leave all as it is, do nothing, or write ",
-            CODE_LIFE.as_secs() / 60
-        ))
-        .code("cancel")
-        .and(".")
 }

@@ -1,7 +1,7 @@
 //! `release sam`: give a handle up. It cannot be undone for everybody who knows the handle, so it
 //! waits for `confirm` and a fresh code.
 
-use super::{Answer, Call, Command, Fail, Say, confirm::waits_for};
+use super::{Answer, Call, Command, Fail, Say};
 use crate::{
     bot::{
         BotEffect,
@@ -57,7 +57,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         generation: record.generation,
     };
     let code = pending::ask(call.change, call.person, action, call.now, call.rng)?;
-    Ok(say.then(waits_for(&code)).into())
+    Ok(say.then(pending::waits_for(&code)).into())
 }
 
 /// Gives it up, when that is confirmed.
