@@ -2,7 +2,7 @@
 
 use ruma::UserId;
 
-use super::{Say, control_room};
+use super::{NoticeText, control_room};
 use crate::{
     clock::Timestamp,
     directory::{Change, Counted, DAY, DirectoryError, Limit, host_of},
@@ -44,8 +44,8 @@ pub(super) fn invited(
     )
 }
 
-fn too_often() -> Say {
-    Say::text(
+fn too_often() -> NoticeText {
+    NoticeText::new(
         "You, or the people of your server, have started too many chats with me today. Please use \
          a chat that you have with me already, or try again tomorrow.",
     )

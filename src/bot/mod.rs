@@ -12,9 +12,9 @@ mod command;
 mod control_room;
 mod hear;
 mod invite;
+mod notice_text;
 mod pending;
 mod request;
-mod say;
 mod spokesperson;
 mod welcome;
 
@@ -31,13 +31,13 @@ use ruma::{EventId, OwnedRoomId, OwnedUserId, UserId};
 use self::{
     command::{Call, Fail},
     hear::{Age, NoCommand, Words, age},
-    say::sentence,
+    notice_text::sentence,
 };
 pub use self::{
     control_room::{ControlRoomVerdict, NoControlRoom, RoomView, judge},
     hear::{FRESH, Heard, LONGEST, hear},
+    notice_text::NoticeText,
     pending::sweep,
-    say::Say,
     welcome::{greeting, not_text},
 };
 use crate::{
@@ -76,11 +76,11 @@ pub struct Answer {
     pub effects: Vec<BotEffect>,
 }
 
-impl From<Say> for Answer {
-    fn from(say: Say) -> Answer {
+impl From<NoticeText> for Answer {
+    fn from(text: NoticeText) -> Answer {
         Answer {
-            plain: say.plain().to_owned(),
-            html: say.html().to_owned(),
+            plain: text.plain().to_owned(),
+            html: text.html().to_owned(),
             effects: Vec::new(),
         }
     }
@@ -190,9 +190,9 @@ pub fn answer(
     };
     let mut answer = match command::run(call, &words) {
         Ok(answer) => answer,
-        Err(Fail::Say(say)) => say.into(),
+        Err(Fail::Told(text)) => text.into(),
         Err(Fail::Directory(refusal)) if refusal.is_refusal() => {
-            Say::text(&sentence(&refusal.to_string())).into()
+            NoticeText::new(&sentence(&refusal.to_string())).into()
         }
         Err(Fail::Directory(error)) => return Err(error),
     };
@@ -259,11 +259,11 @@ pub fn tell(notice: Notice) -> BotEffect {
             handle,
             attempt,
         } => {
-            let say = welcome::lookalike_attempt(&handle, &attempt);
+            let text = welcome::lookalike_attempt(&handle, &attempt);
             BotEffect::Tell {
                 person: owner,
-                plain: say.plain().to_owned(),
-                html: say.html().to_owned(),
+                plain: text.plain().to_owned(),
+                html: text.html().to_owned(),
             }
         }
     }

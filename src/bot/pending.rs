@@ -6,7 +6,7 @@ use rand::{Rng, RngCore};
 use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::Say;
+use super::NoticeText;
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError, Read},
@@ -186,8 +186,8 @@ pub fn sweep(
 }
 
 /// How to confirm what waits for this code.
-pub(super) fn waits_for(code: &str) -> Say {
-    Say::text("To do it, write ")
+pub(super) fn waits_for(code: &str) -> NoticeText {
+    NoticeText::new("To do it, write ")
         .code(&format!("confirm {code}"))
         .and(&format!(
             " within {} minutes. To leave all as it is, do nothing, or write ",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ruma::{EventId, UserId};
 
-use super::{Answer, BotEffect, Say};
+use super::{Answer, BotEffect, NoticeText};
 use crate::{
     clock::Timestamp,
     directory::{Change, Directory, DirectoryError, HandleRecord, Mode},
@@ -40,15 +40,15 @@ pub(super) fn show(
     shown: &Shown<'_>,
     directory: &Directory,
     now: Timestamp,
-) -> Result<Say, DirectoryError> {
+) -> Result<NoticeText, DirectoryError> {
     let number = shown.number;
     let handle = shown.request.handle.to_string();
-    let mut say = Say::text(&format!("Request {number}: ")).strong(shown.name);
+    let mut text = NoticeText::new(&format!("Request {number}: ")).strong(shown.name);
     let masked = shown.request.masked_as.is_some();
     if masked {
-        say = say.and(" (their Matrix ID is not shown to you, nor yours to them");
+        text = text.and(" (their Matrix ID is not shown to you, nor yours to them");
     } else {
-        say = say.and(&format!(" ({}", shown.request.asker_shown()));
+        text = text.and(&format!(" ({}", shown.request.asker_shown()));
     }
     if !masked && let Some(record) = handle_to_show(&directory.handles_of(&shown.request.asker)?) {
         let verified = match record.verified_at {
@@ -56,18 +56,18 @@ pub(super) fn show(
             None => "",
         };
         let age = age(record.age(now));
-        say = say.and(&format!(", {verified}handle {} for {age}", record.handle));
+        text = text.and(&format!(", {verified}handle {} for {age}", record.handle));
     }
-    say = say
+    text = text
         .and(") asks to chat with you by your handle ")
         .strong(&handle)
         .and(".");
     if let Some(line) = shown.line {
-        say = say.and(" They write:").quote(line);
+        text = text.and(" They write:").quote(line);
     } else {
-        say = say.par();
+        text = text.paragraph();
     }
-    Ok(say
+    Ok(text
         .and("Answer with a reaction to this message: ✅ accepts, ❌ declines, 🚫 blocks them. Or write ")
         .code(&format!("accept {number}"))
         .and(", ")
@@ -146,8 +146,8 @@ pub(super) fn answer(
     let blocked = change.is_asker_blocked(person, &request)?;
     let accepted = choice == Choice::Accept && !blocked;
     let (asker, label) = (request.asker_named(number), request.block_label(number));
-    let say = match choice {
-        Choice::Accept if blocked => Say::default()
+    let text = match choice {
+        Choice::Accept if blocked => NoticeText::default()
             .strong(&asker)
             .and(" is blocked, so I have turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
@@ -155,7 +155,7 @@ pub(super) fn answer(
         Choice::Accept if request.masked_as.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            Say::text("You are invited to a chat with ").strong(&asker).and(
+            NoticeText::new("You are invited to a chat with ").strong(&asker).and(
                 ". They do not see your Matrix ID there, nor you theirs; this service carries what \
                  you write and can read it on the way.",
             )
@@ -163,24 +163,24 @@ pub(super) fn answer(
         Choice::Accept => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            Say::text("You are invited to a chat with ")
+            NoticeText::new("You are invited to a chat with ")
                 .strong(&asker)
                 .and(". If no invite comes, your server or client turns invites away; then start the chat yourself: ")
                 .link(&request.asker.matrix_to_uri().to_string())
         }
-        Choice::Decline => Say::text("I have turned ").strong(&asker).and(
+        Choice::Decline => NoticeText::new("I have turned ").strong(&asker).and(
             " down. They are told what everybody is told who cannot reach you now. They may ask \
              again another time.",
         ),
         Choice::Block => match change.block_asker(person, &request, number, now) {
             // They are turned down all the same.
-            Err(error) if error.is_refusal() => Say::text("I have turned ")
+            Err(error) if error.is_refusal() => NoticeText::new("I have turned ")
                 .strong(&asker)
                 .and(" down, but not blocked them: ")
                 .and(&error.to_string())
                 .and("."),
             Err(error) => return Err(error),
-            Ok(()) => Say::default()
+            Ok(()) => NoticeText::default()
                 .strong(&asker)
                 .and(&format!(
                     " cannot reach you by {} any more. To undo: ",
@@ -190,7 +190,7 @@ pub(super) fn answer(
                 .and(". If they know your Matrix ID, ignore them in your client too."),
         },
     };
-    let mut answer = Answer::from(say);
+    let mut answer = Answer::from(text);
     answer.effects.push(BotEffect::AnswerRequest {
         room: request.room,
         ghost: request.ghost,

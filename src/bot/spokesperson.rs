@@ -162,10 +162,10 @@ impl Spokesperson for Bot {
     }
 
     fn request(&self, shown: &Shown<'_>, directory: &Directory) -> Result<Words, DirectoryError> {
-        let say = super::request::show(shown, directory, shown.now)?;
+        let text = super::request::show(shown, directory, shown.now)?;
         Ok(Words {
-            plain: say.plain().to_owned(),
-            html: say.html().to_owned(),
+            plain: text.plain().to_owned(),
+            html: text.html().to_owned(),
         })
     }
 

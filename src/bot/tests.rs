@@ -1033,15 +1033,15 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
         line: Some("Hello <b>Sam</b>,\nmay I?"),
         now: NOW,
     };
-    let say = request::show(&shown, &talk.directory, NOW).unwrap();
+    let text = request::show(&shown, &talk.directory, NOW).unwrap();
     assert_eq!(
-        say.plain(),
+        text.plain(),
         "Request 1: Alice (@alice:example.org) asks to chat with you by your handle @sam. They \
          write:\n> Hello <b>Sam</b>,\n> may I?\n\nAnswer with a reaction to this message: ✅ \
          accepts, ❌ declines, 🚫 blocks them. Or write `accept 1`, `decline 1` or `block 1`. If \
          you accept, they see your Matrix ID. If you do nothing, they are not told why."
     );
-    assert!(say.html().contains("&lt;b&gt;"), "{}", say.html());
+    assert!(text.html().contains("&lt;b&gt;"), "{}", text.html());
 
     // Of several handles only one is shown: nobody is to know that they belong together.
     talk.ask(alice(), "claim alice").await;
@@ -1049,12 +1049,12 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
     talk.ask(alice(), "claim wonder").await;
     shown.now = talk.now;
     shown.line = None;
-    let say = request::show(&shown, &talk.directory, talk.now).unwrap();
+    let text = request::show(&shown, &talk.directory, talk.now).unwrap();
     assert!(
-        say.plain()
+        text.plain()
             .contains("(@alice:example.org, handle @alice for 3 days)"),
         "{}",
-        say.plain()
+        text.plain()
     );
-    assert!(!say.plain().contains("wonder") && !say.plain().contains("write:\n>"));
+    assert!(!text.plain().contains("wonder") && !text.plain().contains("write:\n>"));
 }

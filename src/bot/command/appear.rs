@@ -2,7 +2,7 @@
 
 use ruma::user_id;
 
-use super::{Answer, Call, Command, Fail, Say};
+use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::{
     bot::BotEffect,
     handle::{HandleRules, Typed},
@@ -29,7 +29,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     if words.is_empty() {
         let name = call.change.appearance(call.person)?;
         let name = name.unwrap_or_else(|| "Someone".to_owned());
-        return Ok(Say::text(
+        return Ok(NoticeText::new(
             "When you write to somebody whose handle is masked, they see you as ",
         )
         .strong(&name)
@@ -49,7 +49,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let shown = name.clone().unwrap_or_else(|| "Someone".to_owned());
     call.change.set_appearance(call.person, name)?;
     Ok(
-        Say::text("From now on masked people to whom you write see you as ")
+        NoticeText::new("From now on masked people to whom you write see you as ")
             .strong(&shown)
             .and(
                 ". Conversations that have begun keep the name they have. If you have exactly one \
@@ -76,7 +76,7 @@ fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, 
     if name.to_lowercase() == "someone" {
         "Someone".clone_into(&mut name);
     }
-    let say = Say::text("If you have a conversation with ")
+    let text = NoticeText::new("If you have a conversation with ")
         .strong(&handle.to_string())
         .and(" that is carried, you are now called ")
         .strong(&name)
@@ -84,7 +84,7 @@ fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, 
             " there, and nowhere else. It changes nothing where you are seen by a masked handle \
              of your own.",
         );
-    let mut answer = Answer::from(say);
+    let mut answer = Answer::from(text);
     answer.effects.push(BotEffect::Appear {
         person: call.person.to_owned(),
         handle,

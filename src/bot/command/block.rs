@@ -1,6 +1,6 @@
 //! `block @sam`, `block @user:server`, `… on @handle`, `… all`: keep a person out.
 
-use super::{Answer, Call, Command, Fail, Say, names, no_handle, requests};
+use super::{Answer, Call, Command, Fail, NoticeText, names, no_handle, requests};
 use crate::{
     bot::{
         BotEffect,
@@ -62,11 +62,11 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let scope = match (scope, handles.as_slice()) {
         (Some(scope), _) => scope,
         (None, [only]) => BlockScope::Handle(only.handle.clone()),
-        (None, []) => return Err(Fail::Say(no_handle())),
+        (None, []) => return Err(Fail::Told(no_handle())),
         (None, [first, ..]) => {
-            return Err(Fail::Say(
-                Say::text("You have ")
-                    .then(names(&handles))
+            return Err(Fail::Told(
+                NoticeText::new("You have ")
+                    .append(names(&handles))
                     .and(". On one of them: ")
                     .code(&format!("block {named} on {}", first.handle))
                     .and(". On all: ")
@@ -90,20 +90,20 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             blocked_only: true,
         })
         .collect();
-    let say = Say::text("Blocked: ").strong(&named);
-    let say = match &scope {
-        BlockScope::Handle(handle) => say
+    let text = NoticeText::new("Blocked: ").strong(&named);
+    let text = match &scope {
+        BlockScope::Handle(handle) => text
             .and(" cannot reach you by ")
             .strong(&handle.to_string())
             .and(" any more, with none of their handles. "),
-        BlockScope::All => say.and(
+        BlockScope::All => text.and(
             " cannot reach you by any of your handles any more, with none of theirs. If they try \
              several of yours, they can find out that these belong together. ",
         ),
     };
-    let mut answer = Answer::from(say
+    let mut answer = Answer::from(text
         .and("They are not told; they see the same as when you take no new conversations.")
-        .par()
+        .paragraph()
         .and(
             "This holds for new chats by handle. If they know your Matrix ID or you have a chat \
              with them, ignore them in your client too: open their profile and choose \"Ignore\". ",

@@ -1,6 +1,6 @@
 //! `calls sam hidden|direct`: whether calls by a masked handle show where the two people are.
 
-use super::{Answer, Call, Command, Fail, Say};
+use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::directory::Mode;
 
 pub(super) const COMMAND: Command = Command {
@@ -36,14 +36,14 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             .change
             .set_hide_addresses(call.person, &record.handle, hide)?,
     };
-    let say = Say::text("Calls by ").strong(&record.handle.to_string());
+    let text = NoticeText::new("Calls by ").strong(&record.handle.to_string());
     Ok(match hide {
-        true => say.and(
+        true => text.and(
             " are hidden: they go through the call server (TURN) of each homeserver, so that \
              neither of you learns the other's network address. Where a homeserver has none, a \
              call cannot be made. To allow direct calls: ",
         ),
-        false => say.and(
+        false => text.and(
             " are direct: the two of you can learn each other's network address, and so roughly \
              where the other is. To hide it: ",
         ),

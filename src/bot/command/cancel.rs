@@ -1,6 +1,6 @@
 //! `cancel`: drop what waits for a code.
 
-use super::{Answer, Call, Command, Fail, Say};
+use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::bot::pending;
 
 pub(super) const COMMAND: Command = Command {
@@ -19,5 +19,5 @@ fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     } else {
         "Nothing waits for a code, so there is nothing to cancel."
     };
-    Ok(Say::text(words).into())
+    Ok(NoticeText::new(words).into())
 }

@@ -2,7 +2,7 @@
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, Say, date, sentence};
+use super::{Answer, Call, Command, Fail, NoticeText, date, sentence};
 use crate::{
     bot::BotEffect,
     directory::{ClaimedBy, DirectoryError},
@@ -26,8 +26,8 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let record = match claimed {
         Ok(record) => record,
         Err(error @ DirectoryError::Quarantined { until, .. }) => {
-            return Err(Fail::Say(
-                Say::text(&sentence(&error.to_string()))
+            return Err(Fail::Told(
+                NoticeText::new(&sentence(&error.to_string()))
                     .and(&format!(" It is free again on {}. ", date(until)))
                     .and("Until then, try another name."),
             ));
@@ -37,13 +37,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             | DirectoryError::Taken(_)
             | DirectoryError::LooksLike { .. }),
         ) => {
-            return Err(Fail::Say(
-                Say::text(&sentence(&error.to_string())).and(" Try another name."),
+            return Err(Fail::Told(
+                NoticeText::new(&sentence(&error.to_string())).and(" Try another name."),
             ));
         }
         Err(error @ DirectoryError::AlreadyYours(_)) => {
-            return Err(Fail::Say(
-                Say::text(&sentence(&error.to_string()))
+            return Err(Fail::Told(
+                NoticeText::new(&sentence(&error.to_string()))
                     .and(" ")
                     .code("handles")
                     .and(" shows how it is set up."),
@@ -53,29 +53,29 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     };
     let name = record.handle.to_string();
     let ghost = call.ghost(&record.handle);
-    let mut say = Say::text("")
+    let mut text = NoticeText::new("")
         .strong(&name)
         .and(" is yours. In a moment people can reach you by starting a chat with ")
         .strong(&ghost)
         .and(", or with this link: ")
-        .then(link_to(&ghost))
-        .par();
-    say = if record.strict {
-        say.and("The handle is strict: nothing that people write passes through this service. ")
+        .append(link_to(&ghost))
+        .paragraph();
+    text = if record.strict {
+        text.and("The handle is strict: nothing that people write passes through this service. ")
     } else {
-        say.and("It introduces people to you and leaves: what you write is then between you. ")
+        text.and("It introduces people to you and leaves: what you write is then between you. ")
     };
-    let say = say
+    let text = text
         .and("Whoever it introduces sees your Matrix ID, ")
         .strong(call.person.as_str())
         .and(", and knows it from then on.")
-        .par()
+        .paragraph()
         .and("To be left alone: ")
         .code(&format!("policy {} nobody", record.handle.as_shown()))
         .and(". All you can do: ")
         .code("help")
         .and(".");
-    let mut answer = Answer::from(say);
+    let mut answer = Answer::from(text);
     let (handle, generation) = (record.handle, record.generation);
     // Should anything of the last owner's be left, it goes first.
     answer.effects.push(match generation {
@@ -112,10 +112,10 @@ fn read(call: &Call<'_, '_>, words: &[&str]) -> Result<Handle, Fail> {
 }
 
 /// A link that starts a chat with this user.
-pub(super) fn link_to(user: &str) -> Say {
+pub(super) fn link_to(user: &str) -> NoticeText {
     match UserId::parse(user) {
-        Ok(user) => Say::default().link(&user.matrix_to_uri().to_string()),
+        Ok(user) => NoticeText::default().link(&user.matrix_to_uri().to_string()),
         // A server name that makes no Matrix ID is refused with the config.
-        Err(_) => Say::text(user),
+        Err(_) => NoticeText::new(user),
     }
 }

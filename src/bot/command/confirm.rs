@@ -3,7 +3,7 @@
 //! Only words of the person, encrypted by a device of theirs, reach a command, and the code is
 //! new each time: so an old message cannot be played again to destroy something.
 
-use super::{Answer, Call, Command, Fail, Say, release};
+use super::{Answer, Call, Command, Fail, NoticeText, release};
 use crate::bot::pending::{self, Action, Confirmed};
 
 pub(super) const COMMAND: Command = Command {
@@ -31,12 +31,12 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             release::confirmed(call, &handle, generation)
         }
         Confirmed::Nothing => Err(nothing()),
-        Confirmed::Wrong { tries_left: 0 } => Err(Fail::Say(Say::text(
+        Confirmed::Wrong { tries_left: 0 } => Err(Fail::Told(NoticeText::new(
             "That is not the code either, so I have dropped what waited for it. Nothing was \
              changed.",
         ))),
-        Confirmed::Wrong { tries_left } => Err(Fail::Say(
-            Say::text("That is not the code I gave you. ")
+        Confirmed::Wrong { tries_left } => Err(Fail::Told(
+            NoticeText::new("That is not the code I gave you. ")
                 .and(&match tries_left {
                     1 => "You have one more try".to_owned(),
                     more => format!("You have {more} more tries"),
@@ -49,7 +49,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
 }
 
 fn nothing() -> Fail {
-    Fail::Say(Say::text(
+    Fail::Told(NoticeText::new(
         "Nothing waits for a code, or its time has run out. Nothing was changed.",
     ))
 }

@@ -6,7 +6,7 @@
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, Say, claim::link_to};
+use super::{Answer, Call, Command, Fail, NoticeText, claim::link_to};
 use crate::{
     directory::{Ask, Verdict},
     handle::{Handle, HandleRules, Typed},
@@ -28,18 +28,20 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let (handle, server) = match Typed::parse(typed, &HandleRules::WIDEST)? {
         Typed::Handle { handle, server } => (handle, server),
         Typed::Person(user) => {
-            return Ok(Say::text("That is a Matrix ID, so you need no handle: ")
-                .link(&user.matrix_to_uri().to_string())
-                .into());
+            return Ok(
+                NoticeText::new("That is a Matrix ID, so you need no handle: ")
+                    .link(&user.matrix_to_uri().to_string())
+                    .into(),
+            );
         }
     };
     if let Some(server) = call.elsewhere(server) {
         let ghost = format!("@{}:{server}", handle.ghost_localpart());
         return Ok(
-            Say::text(&format!("Handles of {server} are looked after there. If "))
+            NoticeText::new(&format!("Handles of {server} are looked after there. If "))
                 .strong(&format!("{handle}@{server}"))
                 .and(" exists, this starts a chat: ")
-                .then(link_to(&ghost))
+                .append(link_to(&ghost))
                 .into(),
         );
     }
@@ -52,21 +54,21 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         Verdict::Introduce {
             owner, generation, ..
         } => introduce(call, &handle, &owner, generation)?,
-        Verdict::Relay { .. } => Say::default()
+        Verdict::Relay { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(
                 " is masked: you do not see each other's Matrix ID, and this service carries what \
                  you write and can read it on the way. This starts a chat: ",
             )
-            .then(link_to(&call.ghost(&handle))),
-        Verdict::Request { .. } => Say::default()
+            .append(link_to(&call.ghost(&handle))),
+        Verdict::Request { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(
                 " likes to be asked first. Start a chat with the handle and write what you want to \
                   say; the owner sees your first message and answers: ",
             )
-            .then(link_to(&call.ghost(&handle))),
-        Verdict::OwnHandle { .. } => Say::default()
+            .append(link_to(&call.ghost(&handle))),
+        Verdict::OwnHandle { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(" is yours: that would be a chat with yourself."),
         Verdict::NotNow(_) | Verdict::Unclaimed { .. } => not_now(&handle),
@@ -79,30 +81,30 @@ fn introduce(
     handle: &Handle,
     owner: &UserId,
     generation: u32,
-) -> Result<Say, Fail> {
+) -> Result<NoticeText, Fail> {
     let name = handle.to_string();
-    let say = match call
+    let text = match call
         .change
         .room_of(call.person, handle, generation, call.now)?
     {
-        Some(room) => Say::text("You have a room with ")
+        Some(room) => NoticeText::new("You have a room with ")
             .strong(&name)
             .and(": ")
             .link(&room.matrix_to_uri().to_string())
             .and(" To start another one: "),
-        None => Say::text("This starts a chat with ")
+        None => NoticeText::new("This starts a chat with ")
             .strong(&name)
             .and(": "),
     };
-    Ok(say
+    Ok(text
         .link(&owner.matrix_to_uri().to_string())
-        .par()
+        .paragraph()
         .and("It leads to the owner of the handle, so nobody comes between you."))
 }
 
 /// The one answer to all who cannot be brought together with somebody now.
-fn not_now(handle: &Handle) -> Say {
-    Say::text("I cannot bring you together with ")
+fn not_now(handle: &Handle) -> NoticeText {
+    NoticeText::new("I cannot bring you together with ")
         .strong(&handle.to_string())
         .and(
             " now. Perhaps nobody has this handle, perhaps its owner is not taking new \

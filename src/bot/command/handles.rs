@@ -1,6 +1,6 @@
 //! `handles`: what somebody has, and how it is set up.
 
-use super::{Answer, Call, Command, Fail, Say, date, no_handle};
+use super::{Answer, Call, Command, Fail, NoticeText, date, no_handle};
 use crate::directory::{FreezeReason, HandleRecord, HandleState, Mode, Others, Reach};
 
 pub(super) const COMMAND: Command = Command {
@@ -18,15 +18,15 @@ fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
         return Ok(no_handle().into());
     }
     let most = call.change.settings().handles_per_person;
-    let mut say = Say::text(&format!("You have {} of {most} handles:", handles.len()));
+    let mut text = NoticeText::new(&format!("You have {} of {most} handles:", handles.len()));
     for record in &handles {
-        say = say
+        text = text
             .item()
             .strong(&record.handle.to_string())
             .and(" ")
             .and(&in_words(record));
     }
-    Ok(say.into())
+    Ok(text.into())
 }
 
 /// How a handle is set up.

@@ -1,6 +1,6 @@
 //! `help`: what this person can do now.
 
-use super::{ALL, Answer, Call, Command, Fail, Say, no_handle};
+use super::{ALL, Answer, Call, Command, Fail, NoticeText, no_handle};
 
 pub(super) const COMMAND: Command = Command {
     name: "help",
@@ -17,7 +17,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             .iter()
             .find(|command| command.is_called(&word.to_lowercase()))
     {
-        return Ok(Say::default()
+        return Ok(NoticeText::default()
             .code(command.usage)
             .and(" ")
             .and(command.about)
@@ -25,13 +25,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             .into());
     }
     let standing = call.standing()?;
-    let mut say = if standing.handles.is_empty() {
+    let mut text = if standing.handles.is_empty() {
         no_handle()
     } else {
-        Say::text("What you can write to me:")
+        NoticeText::new("What you can write to me:")
     };
     for command in ALL.iter().filter(|command| (command.offered)(&standing)) {
-        say = say.item().code(command.usage).and(" ").and(command.about);
+        text = text.item().code(command.usage).and(" ").and(command.about);
     }
-    Ok(say.into())
+    Ok(text.into())
 }

@@ -24,7 +24,7 @@ mod whoami;
 use rand::RngCore;
 use ruma::{OwnedServerName, UserId};
 
-use super::{Answer, BotContext, Say, pending, say::sentence};
+use super::{Answer, BotContext, NoticeText, notice_text::sentence, pending};
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError, HandleRecord},
@@ -90,7 +90,7 @@ pub(super) struct Call<'a, 'c> {
 /// Why a command did nothing.
 pub(super) enum Fail {
     /// The person is told this.
-    Say(Say),
+    Told(NoticeText),
     /// The directory refused, in words for the person, or failed.
     Directory(DirectoryError),
 }
@@ -118,7 +118,7 @@ pub(super) fn run(mut call: Call<'_, '_>, words: &[String]) -> Result<Answer, Fa
         .to_lowercase();
     match ALL.iter().find(|command| command.is_called(&name)) {
         Some(command) => (command.run)(&mut call, arguments),
-        None => Err(Fail::Say(unknown(first, &name))),
+        None => Err(Fail::Told(unknown(first, &name))),
     }
 }
 
@@ -129,8 +129,8 @@ impl Command {
 
     /// What to say to somebody who typed this command wrongly.
     fn wrong(&self, why: &str, example: &str) -> Fail {
-        Fail::Say(
-            Say::text(&sentence(why))
+        Fail::Told(
+            NoticeText::new(&sentence(why))
                 .and(" For example: ")
                 .code(example),
         )
@@ -138,26 +138,26 @@ impl Command {
 }
 
 /// The answer to something that is no command.
-fn unknown(typed: &str, name: &str) -> Say {
+fn unknown(typed: &str, name: &str) -> NoticeText {
     let shown: String = typed.chars().take(40).collect();
-    let say = Say::text("I do not know ")
+    let text = NoticeText::new("I do not know ")
         .code(&shown.replace('`', "'"))
         .and(". ");
-    let say = match nearest(name) {
-        Some(command) => say.and("Did you mean ").code(command.usage).and("? "),
+    let text = match nearest(name) {
+        Some(command) => text.and("Did you mean ").code(command.usage).and("? "),
         // Somebody who types nothing but a handle wants to reach it.
         None if typed.starts_with('@') => match Typed::parse_handle(typed, &HandleRules::WIDEST) {
-            Ok((handle, _)) => say
+            Ok((handle, _)) => text
                 .and("To write to somebody, put ")
                 .code("dm")
                 .and(" before it: ")
                 .code(&format!("dm {handle}"))
                 .and(". "),
-            Err(_) => say,
+            Err(_) => text,
         },
-        None => say,
+        None => text,
     };
-    say.code("help").and(" shows all I can do.")
+    text.code("help").and(" shows all I can do.")
 }
 
 /// The command that this is most likely a slip of. Aliases must be longer to count: a slip away
@@ -234,15 +234,15 @@ impl Call<'_, '_> {
             return Ok((record.clone(), rest));
         }
         match (handles.as_slice(), words) {
-            ([], _) => Err(Fail::Say(no_handle())),
+            ([], _) => Err(Fail::Told(no_handle())),
             ([only], []) => Ok((only.clone(), words)),
             ([only], [first, ..]) if is_value(&first.to_lowercase()) => Ok((only.clone(), words)),
             (_, [first, ..]) if !is_value(&first.to_lowercase()) => {
                 let handle = self.local_handle(first)?;
-                Err(Fail::Say(
-                    Say::text(&sentence(&DirectoryError::NotYours(handle).to_string()))
+                Err(Fail::Told(
+                    NoticeText::new(&sentence(&DirectoryError::NotYours(handle).to_string()))
                         .and(" You have ")
-                        .then(names(&handles))
+                        .append(names(&handles))
                         .and("."),
                 ))
             }
@@ -264,30 +264,30 @@ impl Call<'_, '_> {
 }
 
 /// What to say to somebody who has no handle and needs one.
-fn no_handle() -> Say {
-    Say::text("You have no handle yet. To get one, pick a name and write, for example, ")
+fn no_handle() -> NoticeText {
+    NoticeText::new("You have no handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")
 }
 
 /// The handles of somebody, in words.
-fn names(handles: &[HandleRecord]) -> Say {
+fn names(handles: &[HandleRecord]) -> NoticeText {
     list(handles.iter().map(|record| record.handle.to_string()))
 }
 
 /// `a`, `a and b`, `a, b and c`, each standing out.
-pub(super) fn list(items: impl Iterator<Item = String>) -> Say {
+pub(super) fn list(items: impl Iterator<Item = String>) -> NoticeText {
     let items: Vec<String> = items.collect();
-    let mut say = Say::default();
+    let mut text = NoticeText::default();
     for (index, item) in items.iter().enumerate() {
-        say = match index {
-            0 => say,
-            _ if index + 1 == items.len() => say.and(" and "),
-            _ => say.and(", "),
+        text = match index {
+            0 => text,
+            _ if index + 1 == items.len() => text.and(" and "),
+            _ => text.and(", "),
         };
-        say = say.strong(item);
+        text = text.strong(item);
     }
-    say
+    text
 }
 
 /// The date of a time, as `3 November 2026`, in UTC.

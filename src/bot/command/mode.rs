@@ -1,6 +1,6 @@
 //! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
 
-use super::{Answer, Call, Command, Fail, Say, handles};
+use super::{Answer, Call, Command, Fail, NoticeText, handles};
 use crate::{bot::BotEffect, directory::Mode, handle::Handle};
 
 pub(super) const COMMAND: Command = Command {
@@ -28,14 +28,14 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let shown = record.handle.as_shown().to_owned();
     let (mode, strict) = match rest {
         [] => {
-            return Ok(Say::default()
+            return Ok(NoticeText::default()
                 .strong(&record.handle.to_string())
                 .and(&format!(
                     " is {}. You can choose between ",
                     handles::mode(&record)
                 ))
                 .code(&format!("mode {shown} open"))
-                .then(choices(&shown, call.change.settings().capabilities.masked))
+                .append(choices(&shown, call.change.settings().capabilities.masked))
                 .into());
         }
         [word] => value(&word.to_lowercase()),
@@ -51,36 +51,36 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         .change
         .set_mode(call.person, &record.handle, mode, strict)?;
     let handle = set.record.handle;
-    let say = Say::default().strong(&handle.to_string());
+    let text = NoticeText::default().strong(&handle.to_string());
     if set.record.mode == Mode::Masked {
         return Ok(masked(
             call,
             &handle,
-            say,
+            text,
             set.replace_identity,
             set.record.generation,
         ));
     }
-    let say = if set.record.strict {
-        say.and(
+    let text = if set.record.strict {
+        text.and(
             " is strict: nothing that people write passes through this service, not even their \
              first message. It may happen that you cannot read that one; then they are asked to \
              send it again. ",
         )
     } else {
-        say.and(
+        text.and(
             " is open: it takes the first message of whoever starts a chat, invites you, passes \
              that message on, and leaves. From then on only the two of you can read what you \
              write. ",
         )
     };
-    let mut say = say
+    let mut text = text
         .and("Whoever it introduces to you sees your Matrix ID, ")
         .strong(call.person.as_str())
         .and(", and knows it for good: blocking them later does not change that.");
     if set.replace_identity {
-        say = say
-            .par()
+        text = text
+            .paragraph()
             .and("This gives ")
             .strong(&call.ghost(&handle))
             .and(
@@ -88,7 +88,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                  changed; that is this change.",
             );
     }
-    let mut answer = Answer::from(say);
+    let mut answer = Answer::from(text);
     if set.unmasked {
         answer.effects.push(BotEffect::EndConversations {
             handle: handle.clone(),
@@ -104,15 +104,15 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     Ok(answer)
 }
 
-fn choices(shown: &str, can_mask: bool) -> Say {
+fn choices(shown: &str, can_mask: bool) -> NoticeText {
     let strict = format!("mode {shown} strict");
     match can_mask {
-        true => Say::text(", ")
+        true => NoticeText::new(", ")
             .code(&strict)
             .and(" and ")
             .code(&format!("mode {shown} masked"))
             .and("."),
-        false => Say::text(" and ").code(&strict).and("."),
+        false => NoticeText::new(" and ").code(&strict).and("."),
     }
 }
 
@@ -120,11 +120,11 @@ fn choices(shown: &str, can_mask: bool) -> Say {
 fn masked(
     call: &Call<'_, '_>,
     handle: &Handle,
-    say: Say,
+    text: NoticeText,
     replace_identity: bool,
     generation: u32,
 ) -> Answer {
-    let say = say
+    let text = text
         .and(
             " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
              they write reaches you in a room of its own, in which you see them by a handle or a \
@@ -138,13 +138,13 @@ fn masked(
              two can read: ",
         )
         .code(&format!("mode {} open", handle.as_shown()))
-        .par()
+        .paragraph()
         .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
         .strong(call.person.as_str())
         .and(". Calls hide where you are unless you say otherwise: ")
         .code(&format!("calls {} direct", handle.as_shown()))
         .and(".");
-    let mut answer = Answer::from(say);
+    let mut answer = Answer::from(text);
     if replace_identity {
         answer.effects.push(BotEffect::ReplaceIdentity {
             handle: handle.clone(),

@@ -1,6 +1,6 @@
 //! `policy sam everyone`, `… ask`, `… nobody`: who may reach somebody by a handle.
 
-use super::{Answer, Call, Command, Fail, Say, handles, sentence};
+use super::{Answer, Call, Command, Fail, NoticeText, handles, sentence};
 use crate::directory::{DirectoryError, Others, Policy, Reach};
 
 pub(super) const COMMAND: Command = Command {
@@ -42,7 +42,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let shown = record.handle.as_shown().to_owned();
     let choice = match rest {
         [] => {
-            return Ok(Say::default()
+            return Ok(NoticeText::default()
                 .strong(&record.handle.to_string())
                 .and(&format!(
                     ": {}. You can choose between ",
@@ -82,17 +82,17 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let record = call
         .change
         .set_policy(call.person, &record.handle, policy)?;
-    let say = Say::default().strong(&record.handle.to_string());
+    let text = NoticeText::default().strong(&record.handle.to_string());
     Ok(match direct {
-        Reach::Everyone => say
+        Reach::Everyone => text
             .and(": from now on everyone may reach you. To keep somebody out: ")
             .code("block @kim")
             .and("."),
-        Reach::Nobody => say.and(
+        Reach::Nobody => text.and(
             ": from now on nobody reaches you by it. Whoever tries is told \"not now\", in the same \
              words as if you had blocked them. Chats that you have go on.",
         ),
-        _ => say.and(
+        _ => text.and(
             ": from now on people ask first. I show you here who asks and the first thing they \
              write, and you accept, decline or block them. Whom you accepted once need not ask \
              again. While somebody waits for your answer, the handle's ghost is in their room and \

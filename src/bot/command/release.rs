@@ -1,7 +1,7 @@
 //! `release sam`: give a handle up. It cannot be undone for everybody who knows the handle, so it
 //! waits for `confirm` and a fresh code.
 
-use super::{Answer, Call, Command, Fail, Say};
+use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::{
     bot::{
         BotEffect,
@@ -40,7 +40,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         return Err(DirectoryError::Frozen(record.handle).into());
     }
     let days = call.change.settings().quarantine.as_secs() / 86_400;
-    let say = Say::text("Giving up ")
+    let text = NoticeText::new("Giving up ")
         .strong(&record.handle.to_string())
         .and(
             " means: nobody can reach you by it any more, and chats that were begun by it go on \
@@ -57,7 +57,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         generation: record.generation,
     };
     let code = pending::ask(call.change, call.person, action, call.now, call.rng)?;
-    Ok(say.then(pending::waits_for(&code)).into())
+    Ok(text.append(pending::waits_for(&code)).into())
 }
 
 /// Gives it up, when that is confirmed.
@@ -72,12 +72,12 @@ pub(super) fn confirmed(
     }
     let record = call.change.release(call.person, handle, call.now)?;
     let name = record.handle.to_string();
-    let say = Say::text("Done: ")
+    let text = NoticeText::new("Done: ")
         .strong(&name)
         .and(" is not yours any more. If you change your mind: ")
         .code(&format!("claim {}", record.handle.as_shown()))
         .and(".");
-    let mut answer = Answer::from(say);
+    let mut answer = Answer::from(text);
     answer.effects.push(BotEffect::RetireGhost {
         handle: record.handle,
         generation: record.generation,

@@ -1,6 +1,6 @@
 //! `requests`, `accept 1`, `decline 1`: people who ask first.
 
-use super::{Answer, Call, Command, Fail, Say, date};
+use super::{Answer, Call, Command, Fail, NoticeText, date};
 use crate::bot::request::{self, Choice};
 
 pub(super) const LIST: Command = Command {
@@ -35,16 +35,16 @@ fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     if requests.is_empty() {
         return Err(nobody_asks());
     }
-    let mut say = Say::text("These people ask to chat with you:");
+    let mut text = NoticeText::new("These people ask to chat with you:");
     for (number, request) in &requests {
-        say = say.item().strong(&number.to_string()).and(&format!(
+        text = text.item().strong(&number.to_string()).and(&format!(
             ": {}, to your handle {}, since {}",
             request.asker_named(*number),
             request.handle,
             date(request.since)
         ));
     }
-    Ok(say
+    Ok(text
         .line()
         .and("Write ")
         .code("accept 1")
@@ -85,8 +85,8 @@ fn answer(
 
 /// What to say of a number behind which nobody asks.
 pub(super) fn no_such(number: u32) -> Fail {
-    Fail::Say(
-        Say::text(&format!("There is no request {number} any more. "))
+    Fail::Told(
+        NoticeText::new(&format!("There is no request {number} any more. "))
             .code("requests")
             .and(" shows those that there are."),
     )
@@ -98,5 +98,7 @@ pub(super) fn number(typed: &str) -> Option<u32> {
 }
 
 fn nobody_asks() -> Fail {
-    Fail::Say(Say::text("Nobody asks to chat with you at the moment."))
+    Fail::Told(NoticeText::new(
+        "Nobody asks to chat with you at the moment.",
+    ))
 }

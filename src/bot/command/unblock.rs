@@ -1,7 +1,7 @@
 //! `unblock @sam`: take a block back. Without a name: whom somebody blocked.
 
 use super::{
-    Answer, Call, Command, Fail, Say,
+    Answer, Call, Command, Fail, NoticeText,
     block::{Meant, named, read},
 };
 use crate::directory::DirectoryError;
@@ -35,8 +35,8 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     match call.change.unblock(call.person, &target, scope.as_ref()) {
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
-            return Err(Fail::Say(
-                Say::text("You have no such block of ")
+            return Err(Fail::Told(
+                NoticeText::new("You have no such block of ")
                     .strong(&named)
                     .and(". A block is taken back by the name it was made with; ")
                     .code("unblock")
@@ -48,8 +48,8 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     Ok(unblocked(&named).into())
 }
 
-fn unblocked(named: &str) -> Say {
-    Say::text("Unblocked: ").strong(named).and(
+fn unblocked(named: &str) -> NoticeText {
+    NoticeText::new("Unblocked: ").strong(named).and(
         " can reach you again, as your policy allows. If you ignored them in your client, end that \
          there.",
     )
@@ -58,19 +58,19 @@ fn unblocked(named: &str) -> Say {
 fn blocks(call: &Call<'_, '_>) -> Result<Answer, Fail> {
     let blocks = call.change.blocks_of(call.person)?;
     if blocks.is_empty() {
-        return Ok(Say::text("You have blocked nobody.").into());
+        return Ok(NoticeText::new("You have blocked nobody.").into());
     }
-    let mut say = Say::text("You have blocked:");
+    let mut text = NoticeText::new("You have blocked:");
     for (label, on) in blocks.iter().take(SHOWN) {
-        say = say.item().strong(label).and(&match on {
+        text = text.item().strong(label).and(&match on {
             Some(handle) => format!(" on @{handle}"),
             None => " on all your handles".to_owned(),
         });
     }
     if blocks.len() > SHOWN {
-        say = say
+        text = text
             .item()
             .and(&format!("and {} more", blocks.len() - SHOWN));
     }
-    Ok(say.into())
+    Ok(text.into())
 }

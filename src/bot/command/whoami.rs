@@ -1,6 +1,6 @@
 //! `whoami`: what the service knows of somebody.
 
-use super::{Answer, Call, Command, Fail, Say, names, no_handle};
+use super::{Answer, Call, Command, Fail, NoticeText, names, no_handle};
 
 pub(super) const COMMAND: Command = Command {
     name: "whoami",
@@ -13,20 +13,22 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     let handles = call.handles()?;
-    let say = Say::text("You are ").strong(call.person.as_str()).and(". ");
-    let say = if handles.is_empty() {
-        say.then(no_handle())
+    let text = NoticeText::new("You are ")
+        .strong(call.person.as_str())
+        .and(". ");
+    let text = if handles.is_empty() {
+        text.append(no_handle())
     } else {
-        say.and("You have ").then(names(&handles)).and(".")
+        text.and("You have ").append(names(&handles)).and(".")
     };
     let blocks = call.change.blocks_of(call.person)?.len();
-    let say = match blocks {
-        0 => say,
-        1 => say.and(" You have blocked one person."),
-        more => say.and(&format!(" You have made {more} blocks.")),
+    let text = match blocks {
+        0 => text,
+        1 => text.and(" You have blocked one person."),
+        more => text.and(&format!(" You have made {more} blocks.")),
     };
-    Ok(say
-        .par()
+    Ok(text
+        .paragraph()
         .and("I am ")
         .strong(call.context.bot.as_str())
         .and(

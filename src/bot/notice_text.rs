@@ -2,32 +2,32 @@
 
 /// A text in the making. Whatever is put in is escaped; only these methods make HTML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Say {
+pub struct NoticeText {
     plain: String,
     html: String,
 }
 
-impl Say {
+impl NoticeText {
     /// Begins with these words.
-    pub fn text(words: &str) -> Say {
-        Say::default().and(words)
+    pub fn new(words: &str) -> NoticeText {
+        NoticeText::default().and(words)
     }
 
     /// Goes on with these words.
-    pub fn and(mut self, words: &str) -> Say {
+    pub fn and(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
         escape(words, &mut self.html);
         self
     }
 
     /// Something that stands out.
-    pub fn strong(mut self, words: &str) -> Say {
+    pub fn strong(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
         self.wrap("strong", words)
     }
 
     /// Something to type.
-    pub fn code(mut self, words: &str) -> Say {
+    pub fn code(mut self, words: &str) -> NoticeText {
         self.plain.push('`');
         self.plain.push_str(words);
         self.plain.push('`');
@@ -35,7 +35,7 @@ impl Say {
     }
 
     /// A link. In the plain text it stands for itself.
-    pub fn link(mut self, url: &str) -> Say {
+    pub fn link(mut self, url: &str) -> NoticeText {
         self.plain.push_str(url);
         self.html.push_str("<a href=\"");
         escape(url, &mut self.html);
@@ -46,19 +46,19 @@ impl Say {
     }
 
     /// A new line.
-    pub fn line(mut self) -> Say {
+    pub fn line(mut self) -> NoticeText {
         self.plain.push('\n');
         self.html.push_str("<br>");
         self
     }
 
     /// A new paragraph.
-    pub fn par(self) -> Say {
+    pub fn paragraph(self) -> NoticeText {
         self.line().line()
     }
 
     /// What somebody else wrote.
-    pub fn quote(mut self, words: &str) -> Say {
+    pub fn quote(mut self, words: &str) -> NoticeText {
         self.plain.push('\n');
         for line in words.lines() {
             self.plain.push_str("> ");
@@ -70,12 +70,12 @@ impl Say {
     }
 
     /// A new line of a list.
-    pub fn item(self) -> Say {
+    pub fn item(self) -> NoticeText {
         self.line().and("• ")
     }
 
     /// Goes on with what was put together elsewhere.
-    pub fn then(mut self, more: Say) -> Say {
+    pub fn append(mut self, more: NoticeText) -> NoticeText {
         self.plain.push_str(&more.plain);
         self.html.push_str(&more.html);
         self
@@ -91,7 +91,7 @@ impl Say {
         &self.html
     }
 
-    fn wrap(mut self, tag: &str, words: &str) -> Say {
+    fn wrap(mut self, tag: &str, words: &str) -> NoticeText {
         self.html.push_str(&format!("<{tag}>"));
         escape(words, &mut self.html);
         self.html.push_str(&format!("</{tag}>"));
@@ -132,18 +132,18 @@ mod tests {
 
     #[test]
     fn html_of_others_stays_text() {
-        let say = Say::text("a <b>")
+        let text = NoticeText::new("a <b>")
             .strong("\"&'")
             .code("<script>")
             .link("https://x/\"><img src=x>")
             .line()
             .and("1\n2");
         assert_eq!(
-            say.plain(),
+            text.plain(),
             "a <b>\"&'`<script>`https://x/\"><img src=x>\n1\n2"
         );
         assert_eq!(
-            say.html(),
+            text.html(),
             "a &lt;b&gt;<strong>&quot;&amp;&#39;</strong><code>&lt;script&gt;</code>\
              <a href=\"https://x/&quot;&gt;&lt;img src=x&gt;\">https://x/&quot;&gt;&lt;img \
              src=x&gt;</a><br>1<br>2"
