@@ -5,44 +5,19 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use crate::introduction::{self, MEGOLM};
+use crate::{config::GHOST_PREFIX, introduction::RoomView};
 
-/// What is known of a room that the bot is in.
+/// Whether a room is a control room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoomView<'a> {
-    /// The bot.
-    pub bot: &'a UserId,
-    /// Whose control room it is to be: whoever invited the bot, or was invited by it.
-    pub expected: Option<&'a UserId>,
-    /// Who is joined, the bot too.
-    pub joined: Vec<OwnedUserId>,
-    /// Who is invited.
-    pub invited: Vec<OwnedUserId>,
-    /// `join_rule` of `m.room.join_rules`; none is `invite`.
-    pub join_rule: Option<&'a str>,
-    /// `history_visibility` of `m.room.history_visibility`; none is `shared`.
-    pub history_visibility: Option<&'a str>,
-    /// `algorithm` of `m.room.encryption`, none if the room is not encrypted. An event without
-    /// one is `Some("")`.
-    pub encryption: Option<&'a str>,
-    /// Whether the bot may send `m.room.encryption`.
-    pub may_encrypt: bool,
-}
-
-/// What the bot does about a room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControlRoomVerdict {
+pub enum RoomCheck {
     /// It is the control room of this person.
-    ControlRoom {
-        /// The person.
-        person: OwnedUserId,
-    },
-    /// It would be one if it were encrypted: turn that on, and look again.
-    Encrypt {
-        /// The person.
-        person: OwnedUserId,
-    },
-    /// It can be none.
+    ControlRoom(OwnedUserId),
+    /// It would be the control room of this person if it were encrypted: turn that on, and look
+    /// again.
+    NotEncrypted(OwnedUserId),
+    /// The bot made it, and the person is invited and has not come yet.
+    Waiting,
+    /// It can be none: leave it.
     Leave(NoControlRoom),
 }
 
@@ -82,55 +57,54 @@ pub enum NoControlRoom {
     UnknownEncryption,
 }
 
-/// Judges a room. `is_ours` says of a Matrix ID whether it is in our namespace.
-pub fn judge(view: &RoomView<'_>, is_ours: impl Fn(&UserId) -> bool) -> ControlRoomVerdict {
-    use ControlRoomVerdict::{ControlRoom, Encrypt, Leave};
+/// Checks whether a room that the bot is in is a control room: of `expected`, if that is given (the
+/// person who invited the bot, or was invited by it).
+pub fn check_room(view: &RoomView, bot: &UserId, expected: Option<&UserId>) -> RoomCheck {
+    use RoomCheck::Leave;
 
-    let mut others = view.joined.iter().filter(|user| *user != view.bot);
+    if view.joined().count() == 1 && view.invited().count() == 1 {
+        return RoomCheck::Waiting;
+    }
+    let mut others = view.joined().filter(|user| *user != bot);
     let person = match (others.next(), others.next()) {
         (Some(person), None) => person,
         (Some(_), Some(_)) => return Leave(NoControlRoom::NotAlone),
         (None, _) => return Leave(NoControlRoom::Nobody),
     };
-    if view
-        .invited
-        .iter()
-        .any(|user| user != person && user != view.bot)
-    {
+    if view.invited().any(|user| user != person && user != bot) {
         return Leave(NoControlRoom::NotAlone);
     }
-    if is_ours(person) {
+    if person.server_name() == bot.server_name() && person.localpart().starts_with(GHOST_PREFIX) {
         return Leave(NoControlRoom::NotAPerson);
     }
-    if view.expected.is_some_and(|expected| expected != person) {
+    if expected.is_some_and(|expected| expected != person) {
         return Leave(NoControlRoom::NotTheInviter);
     }
-    if let Some(why) = is_open(view.join_rule, view.history_visibility) {
+    if let Some(why) = is_open(view) {
         return Leave(why);
     }
-    match view.encryption {
-        Some(MEGOLM) => ControlRoom {
-            person: person.clone(),
-        },
-        Some(_) => Leave(NoControlRoom::UnknownEncryption),
-        None if view.may_encrypt => Encrypt {
-            person: person.clone(),
-        },
-        None => Leave(NoControlRoom::NotEncrypted),
+    if view.encryption.is_some() {
+        RoomCheck::ControlRoom(person.clone())
+    } else if view.foreign_encryption {
+        Leave(NoControlRoom::UnknownEncryption)
+    } else if view.may_send_state(bot, "m.room.encryption") {
+        RoomCheck::NotEncrypted(person.clone())
+    } else {
+        Leave(NoControlRoom::NotEncrypted)
     }
 }
 
-fn is_open(join_rule: Option<&str>, history_visibility: Option<&str>) -> Option<NoControlRoom> {
-    if join_rule.is_some_and(|rule| rule != "invite") {
+fn is_open(view: &RoomView) -> Option<NoControlRoom> {
+    if view.join_rule != "invite" {
         return Some(NoControlRoom::OpenToAll);
     }
-    (history_visibility == Some("world_readable")).then_some(NoControlRoom::WorldReadable)
+    (view.history_visibility == "world_readable").then_some(NoControlRoom::WorldReadable)
 }
 
 /// Returns why a room can be no control room of `inviter`, from what an invite shows of it. What
 /// is not shown is not held against it: the bot looks again when it is inside.
 pub(super) fn look_from_outside(
-    view: &introduction::RoomView,
+    view: &RoomView,
     inviter: &UserId,
     bot: &UserId,
 ) -> Option<NoControlRoom> {
@@ -140,7 +114,7 @@ pub(super) fn look_from_outside(
     if view.readers().any(|user| user != inviter && user != bot) {
         return Some(NoControlRoom::NotAlone);
     }
-    if let Some(why) = is_open(Some(&view.join_rule), Some(&view.history_visibility)) {
+    if let Some(why) = is_open(view) {
         return Some(why);
     }
     view.foreign_encryption
@@ -149,139 +123,127 @@ pub(super) fn look_from_outside(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use ruma::user_id;
     use serde_json::json;
 
     use super::*;
+    use crate::introduction::{MEGOLM, Rotation};
 
-    fn good() -> RoomView<'static> {
+    fn bot() -> &'static UserId {
+        user_id!("@_dm_.bot:example.org")
+    }
+
+    fn sam() -> &'static UserId {
+        user_id!("@sam:example.org")
+    }
+
+    fn members(joined: &[&UserId], invited: &[&UserId]) -> BTreeMap<OwnedUserId, String> {
+        let joined = joined
+            .iter()
+            .map(|user| ((*user).to_owned(), "join".to_owned()));
+        let invited = invited
+            .iter()
+            .map(|user| ((*user).to_owned(), "invite".to_owned()));
+        joined.chain(invited).collect()
+    }
+
+    fn good() -> RoomView {
         RoomView {
-            bot: user_id!("@_dm_.bot:example.org"),
-            expected: Some(user_id!("@sam:example.org")),
-            joined: vec![
-                user_id!("@_dm_.bot:example.org").to_owned(),
-                user_id!("@sam:example.org").to_owned(),
-            ],
-            invited: vec![],
-            join_rule: Some("invite"),
-            history_visibility: Some("shared"),
-            encryption: Some(MEGOLM),
-            may_encrypt: false,
+            join_rule: "invite".to_owned(),
+            history_visibility: "shared".to_owned(),
+            encryption: Some(Rotation::default()),
+            members: members(&[bot(), sam()], &[]),
+            power_levels: Some(json!({})),
+            ..RoomView::default()
         }
     }
 
-    fn judged(view: &RoomView<'_>) -> ControlRoomVerdict {
-        judge(view, |user| user.localpart().starts_with("_dm_"))
+    /// A room without encryption, in which the bot may turn it on.
+    fn clear() -> RoomView {
+        RoomView {
+            encryption: None,
+            power_levels: None,
+            ..good()
+        }
+    }
+
+    fn encrypted_with(content: &serde_json::Value) -> RoomView {
+        let event = json!({"type": "m.room.encryption", "state_key": "", "content": content});
+        let event = serde_json::value::to_raw_value(&event).unwrap();
+        let shown = RoomView::from_state([&*event]);
+        RoomView {
+            encryption: shown.encryption,
+            foreign_encryption: shown.foreign_encryption,
+            ..clear()
+        }
+    }
+
+    fn checked(view: &RoomView) -> RoomCheck {
+        check_room(view, bot(), Some(sam()))
     }
 
     #[test]
     fn one_person_in_an_encrypted_private_room_is_in_control() {
-        let sam = user_id!("@sam:example.org").to_owned();
-        assert_eq!(
-            judged(&good()),
-            ControlRoomVerdict::ControlRoom {
-                person: sam.clone()
-            }
-        );
+        let sam = sam().to_owned();
+        assert_eq!(checked(&good()), RoomCheck::ControlRoom(sam.clone()));
         let bare = RoomView {
-            join_rule: None,
-            history_visibility: None,
+            members: good().members,
+            encryption: good().encryption,
+            ..RoomView::from_state([])
+        };
+        assert_eq!(checked(&bare), RoomCheck::ControlRoom(sam.clone()));
+        assert_eq!(checked(&clear()), RoomCheck::NotEncrypted(sam));
+    }
+
+    #[test]
+    fn a_room_that_the_bot_made_waits_for_its_person() {
+        let view = RoomView {
+            members: members(&[bot()], &[sam()]),
             ..good()
         };
-        assert_eq!(
-            judged(&bare),
-            ControlRoomVerdict::ControlRoom {
-                person: sam.clone()
-            }
-        );
-        let plain = RoomView {
-            encryption: None,
-            may_encrypt: true,
-            ..good()
-        };
-        assert_eq!(judged(&plain), ControlRoomVerdict::Encrypt { person: sam });
+        assert_eq!(checked(&view), RoomCheck::Waiting);
     }
 
     #[test]
     fn every_other_room_is_left_with_its_reason() {
-        let eve = user_id!("@eve:example.org").to_owned();
-        let bot = good().joined[0].clone();
-        let sam = good().joined[1].clone();
-        let ghost = user_id!("@_dm_kim:example.org").to_owned();
+        let eve = user_id!("@eve:example.org");
+        let ghost = user_id!("@_dm_kim:example.org");
+        let with_members = |joined: &[&UserId], invited: &[&UserId]| RoomView {
+            members: members(joined, invited),
+            ..good()
+        };
+        let with_rule = |rule: &str| RoomView {
+            join_rule: rule.to_owned(),
+            ..good()
+        };
         for (view, reason) in [
             (
-                RoomView {
-                    joined: vec![bot.clone(), sam, eve.clone()],
-                    ..good()
-                },
+                with_members(&[bot(), sam(), eve], &[]),
                 NoControlRoom::NotAlone,
             ),
             (
-                RoomView {
-                    invited: vec![eve],
-                    ..good()
-                },
+                with_members(&[bot(), sam()], &[eve]),
                 NoControlRoom::NotAlone,
             ),
+            (with_members(&[bot()], &[]), NoControlRoom::Nobody),
+            (with_members(&[], &[]), NoControlRoom::Nobody),
             (
-                RoomView {
-                    joined: vec![bot.clone()],
-                    ..good()
-                },
-                NoControlRoom::Nobody,
-            ),
-            (
-                RoomView {
-                    joined: vec![],
-                    ..good()
-                },
-                NoControlRoom::Nobody,
-            ),
-            (
-                RoomView {
-                    joined: vec![bot, ghost],
-                    ..good()
-                },
+                with_members(&[bot(), ghost], &[]),
                 NoControlRoom::NotAPerson,
             ),
             (
-                RoomView {
-                    expected: Some(user_id!("@kim:example.org")),
-                    ..good()
-                },
+                with_members(&[bot(), user_id!("@kim:example.org")], &[]),
                 NoControlRoom::NotTheInviter,
             ),
+            (with_rule("public"), NoControlRoom::OpenToAll),
+            (with_rule("knock"), NoControlRoom::OpenToAll),
+            (with_rule("restricted"), NoControlRoom::OpenToAll),
+            (with_rule("new"), NoControlRoom::OpenToAll),
             (
                 RoomView {
-                    join_rule: Some("public"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("knock"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("restricted"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("new"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    history_visibility: Some("world_readable"),
+                    history_visibility: "world_readable".to_owned(),
                     ..good()
                 },
                 NoControlRoom::WorldReadable,
@@ -293,44 +255,27 @@ mod tests {
                 },
                 NoControlRoom::NotEncrypted,
             ),
+            (encrypted_with(&json!({})), NoControlRoom::UnknownEncryption),
             (
-                RoomView {
-                    encryption: Some(""),
-                    ..good()
-                },
-                NoControlRoom::UnknownEncryption,
-            ),
-            (
-                RoomView {
-                    encryption: Some("rot13"),
-                    ..good()
-                },
+                encrypted_with(&json!({"algorithm": "rot13"})),
                 NoControlRoom::UnknownEncryption,
             ),
         ] {
-            assert_eq!(judged(&view), ControlRoomVerdict::Leave(reason), "{view:?}");
+            assert_eq!(checked(&view), RoomCheck::Leave(reason), "{view:?}");
         }
     }
 
     #[test]
     fn a_public_room_is_left_even_if_it_could_be_encrypted() {
         let view = RoomView {
-            encryption: None,
-            may_encrypt: true,
-            join_rule: Some("public"),
-            ..good()
+            join_rule: "public".to_owned(),
+            ..clear()
         };
-        assert_eq!(
-            judged(&view),
-            ControlRoomVerdict::Leave(NoControlRoom::OpenToAll)
-        );
+        assert_eq!(checked(&view), RoomCheck::Leave(NoControlRoom::OpenToAll));
     }
 
     fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<NoControlRoom> {
-        let (sam, bot) = (
-            user_id!("@sam:example.org"),
-            user_id!("@_dm_.bot:example.org"),
-        );
+        let (sam, bot) = (sam(), bot());
         let invite = (
             "m.room.member",
             bot.as_str(),
@@ -345,7 +290,7 @@ mod tests {
                 serde_json::value::to_raw_value(&event).unwrap()
             })
             .collect();
-        let view = introduction::RoomView::from_state(state.iter().map(AsRef::as_ref));
+        let view = RoomView::from_state(state.iter().map(AsRef::as_ref));
         look_from_outside(&view, sam, bot)
     }
 

@@ -6,7 +6,6 @@ use super::{NoticeText, control_room};
 use crate::{
     clock::Timestamp,
     directory::{Change, Counted, DAY, DirectoryError, Limit, host_of},
-    engine::Invited,
     introduction::RoomView,
 };
 
@@ -16,19 +15,30 @@ const REFUSALS: Limit = Limit {
     window: DAY,
 };
 
+/// What the bot does about an invite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InviteAnswer {
+    /// It joins and looks around.
+    Join,
+    /// It declines, with this reason.
+    Decline(String),
+    /// It does nothing: there are too many invites even to decline them.
+    Ignore,
+}
+
 /// Decides on an invite of `bot` by `person`, from what it shows of the room. Every invite counts,
 /// whatever becomes of it.
-pub(super) fn invited(
+pub fn answer_invite(
     person: &UserId,
     view: &RoomView,
     bot: &UserId,
     change: &mut Change<'_>,
     now: Timestamp,
-) -> Result<Invited, DirectoryError> {
+) -> Result<InviteAnswer, DirectoryError> {
     if change.ask_for_bot(person, now)? {
         return Ok(match control_room::look_from_outside(view, person, bot) {
-            None => Invited::Come,
-            Some(why) => Invited::Decline(why.to_string()),
+            None => InviteAnswer::Join,
+            Some(why) => InviteAnswer::Decline(why.to_string()),
         });
     }
     let own = &change.settings().server_name;
@@ -38,8 +48,8 @@ pub(super) fn invited(
     };
     Ok(
         match change.count(Counted::BotRefusals, &subject, REFUSALS, now)? {
-            true => Invited::Decline(too_often().plain().to_owned()),
-            false => Invited::LeaveAlone,
+            true => InviteAnswer::Decline(too_often().plain),
+            false => InviteAnswer::Ignore,
         },
     )
 }

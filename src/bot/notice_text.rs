@@ -1,10 +1,14 @@
 //! What the bot says, as plain text and as HTML at once.
 
-/// A text in the making. Whatever is put in is escaped; only these methods make HTML.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// What the bot says, as plain text and as HTML. The methods escape what is put in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeText {
-    plain: String,
-    html: String,
+    /// The `body`.
+    pub plain: String,
+    /// The `formatted_body`, in `org.matrix.custom.html`.
+    pub html: String,
 }
 
 impl NoticeText {
@@ -81,16 +85,6 @@ impl NoticeText {
         self
     }
 
-    /// The plain text.
-    pub fn plain(&self) -> &str {
-        &self.plain
-    }
-
-    /// The HTML.
-    pub fn html(&self) -> &str {
-        &self.html
-    }
-
     fn wrap(mut self, tag: &str, words: &str) -> NoticeText {
         self.html.push_str(&format!("<{tag}>"));
         escape(words, &mut self.html);
@@ -139,11 +133,11 @@ mod tests {
             .line()
             .and("1\n2");
         assert_eq!(
-            text.plain(),
+            text.plain,
             "a <b>\"&'`<script>`https://x/\"><img src=x>\n1\n2"
         );
         assert_eq!(
-            text.html(),
+            text.html,
             "a &lt;b&gt;<strong>&quot;&amp;&#39;</strong><code>&lt;script&gt;</code>\
              <a href=\"https://x/&quot;&gt;&lt;img src=x&gt;\">https://x/&quot;&gt;&lt;img \
              src=x&gt;</a><br>1<br>2"

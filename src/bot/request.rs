@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use ruma::{EventId, UserId};
 
-use super::{Answer, BotEffect, NoticeText};
+use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{Change, Directory, DirectoryError, HandleRecord, Mode},
-    engine::Shown,
+    directory::{Change, Directory, DirectoryError, HandleRecord, Mode, Request},
 };
 
 /// What an owner answers.
@@ -35,11 +34,25 @@ impl Choice {
     }
 }
 
-/// A request, as the owner reads it.
-pub(super) fn show(
-    shown: &Shown<'_>,
+/// What an owner is shown of a request.
+#[derive(Clone, Debug)]
+pub struct ShownRequest<'a> {
+    /// Its number.
+    pub number: u32,
+    /// The directory's record of it.
+    pub request: &'a Request,
+    /// The asker's display name, fit to be shown.
+    pub name: &'a str,
+    /// The opening line, if there is one that can be shown.
+    pub line: Option<&'a str>,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// Returns a request as the owner reads it.
+pub fn request_text(
+    shown: &ShownRequest<'_>,
     directory: &Directory,
-    now: Timestamp,
 ) -> Result<NoticeText, DirectoryError> {
     let number = shown.number;
     let handle = shown.request.handle.to_string();
@@ -55,7 +68,7 @@ pub(super) fn show(
             Some(_) => "verified, ",
             None => "",
         };
-        let age = age(record.age(now));
+        let age = age(record.age(shown.now));
         text = text.and(&format!(", {verified}handle {} for {age}", record.handle));
     }
     text = text
@@ -191,7 +204,7 @@ pub(super) fn answer(
         },
     };
     let mut answer = Answer::from(text);
-    answer.effects.push(BotEffect::AnswerRequest {
+    answer.effects.push(Effect::AnswerRequest {
         room: request.room,
         ghost: request.ghost,
         accepted,

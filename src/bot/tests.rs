@@ -4,14 +4,14 @@ use assert_matches::assert_matches;
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 use ruma::{room_id, server_name, user_id};
+use serde_json::json;
 
-use super::*;
+use super::{hear::FRESH, *};
 use crate::{
     directory::{
         Directory, DirectorySettings, FreezeReason, HandleRecord, HandleState, Policy, Reach,
     },
-    engine::{Message, Spokesperson as _},
-    handle::HandleRules,
+    handle::{Handle, HandleRules},
     store::Store,
 };
 
@@ -33,10 +33,22 @@ fn handle(name: &str) -> Handle {
     Handle::parse(name, &HandleRules::default()).unwrap()
 }
 
+fn ghost(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@_dm_{name}:example.org")).unwrap()
+}
+
+/// An answer that is not silence.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    plain: String,
+    html: String,
+    effects: Vec<Effect>,
+}
+
 /// A control room for everybody, at a time that the test sets.
 struct Talk {
     directory: Directory,
-    context: BotContext,
+    options: Options,
     rng: StdRng,
     now: Timestamp,
 }
@@ -51,7 +63,7 @@ impl Talk {
         change(&mut settings);
         Talk {
             directory: Directory::new(Store::in_memory(), settings),
-            context: BotContext {
+            options: Options {
                 bot: user_id!("@_dm_.bot:example.org").to_owned(),
                 commands_per_minute: 1000,
             },
@@ -60,7 +72,7 @@ impl Talk {
         }
     }
 
-    async fn answer(&mut self, person: &UserId, text: &str) -> Option<Answer> {
+    async fn answer(&mut self, person: &UserId, text: &str) -> Option<Said> {
         self.answer_sent_at(person, text, self.now).await
     }
 
@@ -69,20 +81,40 @@ impl Talk {
         person: &UserId,
         text: &str,
         sent_at: Timestamp,
-    ) -> Option<Answer> {
-        let mut change = self.directory.begin().await;
-        let answer = answer(
+    ) -> Option<Said> {
+        let content = json!({"msgtype": "m.text", "body": text});
+        self.answer_event(person, "m.room.message", &content, sent_at)
+            .await
+    }
+
+    async fn answer_event(
+        &mut self,
+        person: &UserId,
+        event_type: &str,
+        content: &Value,
+        sent_at: Timestamp,
+    ) -> Option<Said> {
+        let message = Message {
             person,
-            text,
+            event_type,
+            content,
             sent_at,
-            &mut change,
-            &self.context,
-            self.now,
-            &mut self.rng,
-        )
-        .unwrap();
+            now: self.now,
+        };
+        let mut change = self.directory.begin().await;
+        let answer = answer(&message, &self.options, &mut change, &mut self.rng).unwrap();
         change.commit().await.unwrap();
-        answer
+        match answer.text {
+            Some(NoticeText { plain, html }) => Some(Said {
+                plain,
+                html,
+                effects: answer.effects,
+            }),
+            None => {
+                assert_eq!(answer.effects, []);
+                None
+            }
+        }
     }
 
     /// The plain text of the answer.
@@ -90,7 +122,7 @@ impl Talk {
         self.answer(person, text).await.expect("an answer").plain
     }
 
-    async fn effects(&mut self, person: &UserId, text: &str) -> Vec<BotEffect> {
+    async fn effects(&mut self, person: &UserId, text: &str) -> Vec<Effect> {
         self.answer(person, text).await.expect("an answer").effects
     }
 
@@ -136,9 +168,10 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
     );
     assert_eq!(
         answer.effects,
-        [BotEffect::ProvisionGhost {
-            handle: handle("sam"),
-            generation: 1
+        [Effect::MakeGhost {
+            ghost: ghost("sam"),
+            name: "@Sam".to_owned(),
+            strict: false,
         }]
     );
     let change = talk.directory.begin().await;
@@ -249,7 +282,7 @@ async fn what_cannot_be_claimed_is_refused_with_the_next_step() {
     for name in ["two", "three", "four", "five"] {
         assert_matches!(
             talk.effects(sam(), &format!("claim {name}")).await[..],
-            [BotEffect::ProvisionGhost { .. }]
+            [Effect::MakeGhost { .. }]
         );
     }
     talk.now = NOW + Duration::from_secs(3 * 86_400);
@@ -264,7 +297,7 @@ async fn the_owner_of_a_handle_hears_of_look_alikes() {
     let mut talk = Talk::new();
     talk.ask(kim(), "claim modern").await;
     let effects = talk.effects(sam(), "claim rnodern").await;
-    assert_matches!(&effects[..], [BotEffect::Tell { person, plain, html }] => {
+    assert_matches!(&effects[..], [Effect::Tell { person, words: NoticeText { plain, html } }] => {
         assert_eq!(person, kim());
         assert_eq!(
             plain,
@@ -328,14 +361,17 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
          This gives @_dm_sam:example.org new keys. People who had to do with it may see a warning \
          that its identity changed; that is this change."
     );
-    let replaced = [BotEffect::ReplaceIdentity {
-        handle: handle("sam"),
-        generation: 1,
-    }];
-    assert_eq!(strict.effects, replaced);
+    let replaced = |strict: bool| {
+        [Effect::ReplaceIdentity {
+            ghost: ghost("sam"),
+            name: "@sam".to_owned(),
+            strict,
+        }]
+    };
+    assert_eq!(strict.effects, replaced(true));
     assert_eq!(talk.effects(sam(), "mode strict").await, []);
     let open = talk.answer(sam(), "Mode OPEN").await.unwrap();
-    assert_eq!(open.effects, replaced);
+    assert_eq!(open.effects, replaced(false));
     assert!(
         open.plain.starts_with(
             "@sam is open: it takes the first message of whoever starts a chat, invites you, \
@@ -623,8 +659,8 @@ async fn a_handle_is_released_only_with_its_code() {
     );
     assert_eq!(
         answer.effects,
-        [BotEffect::RetireGhost {
-            handle: handle("sam"),
+        [Effect::RetireGhost {
+            ghost: ghost("sam"),
             generation: 1
         }]
     );
@@ -795,7 +831,7 @@ async fn what_is_no_command_gets_the_nearest_one() {
 #[tokio::test]
 async fn a_flood_is_answered_once_and_then_met_with_silence() {
     let mut talk = Talk::new();
-    talk.context.commands_per_minute = 3;
+    talk.options.commands_per_minute = 3;
     let mut answers = Vec::new();
     for _ in 0..10 {
         answers.push(
@@ -841,28 +877,21 @@ fn a_pending_action_keeps_its_form_on_disk() {
     };
     assert_eq!(
         serde_json::to_value(action).unwrap(),
-        serde_json::json!({ "release": { "handle": "Sam", "generation": 2 } })
+        json!({ "release": { "handle": "Sam", "generation": 2 } })
     );
 }
 
 #[tokio::test]
 async fn what_is_not_text_counts_like_a_command() {
-    let talk = Talk::new();
-    let bot = Bot::new(talk.context.bot.clone());
-    let content = serde_json::json!({"msgtype": "m.image", "body": "picture.png"});
+    let mut talk = Talk::new();
+    talk.options.commands_per_minute = 20;
+    let content = json!({"msgtype": "m.image", "body": "picture.png"});
     let mut answers = 0;
     for _ in 0..200 {
-        let mut change = talk.directory.begin().await;
-        let message = Message {
-            person: sam(),
-            event_type: "m.room.message",
-            content: &content,
-            sent_at: NOW,
-            now: NOW,
-        };
-        let answer = bot.answer(message, &mut change).unwrap();
-        change.commit().await.unwrap();
-        answers += usize::from(answer.words.is_some());
+        let answer = talk
+            .answer_event(sam(), "m.room.message", &content, NOW)
+            .await;
+        answers += usize::from(answer.is_some());
     }
     assert_eq!(answers, 21, "twenty, and that it is too much");
 }
@@ -882,7 +911,7 @@ async fn whoever_claims_too_late_on_their_server_reads_what_to_do() {
 #[test]
 fn what_is_not_text_is_answered_in_words() {
     assert_eq!(
-        not_text().plain,
+        welcome::not_text().plain,
         "I only read text. Write `help` to see what I can do."
     );
 }
@@ -938,20 +967,20 @@ async fn asked() -> (Talk, crate::directory::Request) {
     (talk, request)
 }
 
-fn answered(accepted: bool) -> BotEffect {
-    BotEffect::AnswerRequest {
+fn answered(accepted: bool) -> Effect {
+    Effect::AnswerRequest {
         room: room_id!("!waits:example.org").to_owned(),
         ghost: user_id!("@_dm_sam:example.org").to_owned(),
         accepted,
     }
 }
 
-async fn reacts(talk: &mut Talk, to: &str, key: &str, sent_at: Timestamp) -> Option<Answer> {
-    let mut change = talk.directory.begin().await;
-    let to = ruma::EventId::parse(to).unwrap();
-    let answer = react(sam(), &to, key, sent_at, &mut change, talk.now).unwrap();
-    change.commit().await.unwrap();
-    answer
+async fn reacts(talk: &mut Talk, to: &str, key: &str, sent_at: Timestamp) -> Option<Said> {
+    let content = json!({
+        "m.relates_to": {"rel_type": "m.annotation", "event_id": to, "key": key},
+    });
+    talk.answer_event(sam(), "m.reaction", &content, sent_at)
+        .await
 }
 
 #[tokio::test]
@@ -1026,22 +1055,22 @@ async fn whom_the_owner_blocked_meanwhile_is_not_let_in() {
 #[tokio::test]
 async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
     let (mut talk, request) = asked().await;
-    let mut shown = crate::engine::Shown {
+    let mut shown = ShownRequest {
         number: 1,
         request: &request,
         name: "Alice",
         line: Some("Hello <b>Sam</b>,\nmay I?"),
         now: NOW,
     };
-    let text = request::show(&shown, &talk.directory, NOW).unwrap();
+    let text = request_text(&shown, &talk.directory).unwrap();
     assert_eq!(
-        text.plain(),
+        text.plain,
         "Request 1: Alice (@alice:example.org) asks to chat with you by your handle @sam. They \
          write:\n> Hello <b>Sam</b>,\n> may I?\n\nAnswer with a reaction to this message: ✅ \
          accepts, ❌ declines, 🚫 blocks them. Or write `accept 1`, `decline 1` or `block 1`. If \
          you accept, they see your Matrix ID. If you do nothing, they are not told why."
     );
-    assert!(text.html().contains("&lt;b&gt;"), "{}", text.html());
+    assert!(text.html.contains("&lt;b&gt;"), "{}", text.html);
 
     // Of several handles only one is shown: nobody is to know that they belong together.
     talk.ask(alice(), "claim alice").await;
@@ -1049,12 +1078,12 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
     talk.ask(alice(), "claim wonder").await;
     shown.now = talk.now;
     shown.line = None;
-    let text = request::show(&shown, &talk.directory, talk.now).unwrap();
+    let text = request_text(&shown, &talk.directory).unwrap();
     assert!(
-        text.plain()
+        text.plain
             .contains("(@alice:example.org, handle @alice for 3 days)"),
         "{}",
-        text.plain()
+        text.plain
     );
-    assert!(!text.plain().contains("wonder") && !text.plain().contains("write:\n>"));
+    assert!(!text.plain.contains("wonder") && !text.plain.contains("write:\n>"));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ruma::{RoomId, ServerName, UserId};
 
-use super::{Answer, NoticeText, command};
+use super::{Effect, NoticeText, command};
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What the bot says when it comes into a control room.
-pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<Answer, DirectoryError> {
+pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, DirectoryError> {
     let handles = change.handles_of(person)?;
     let text = NoticeText::new("Hello! I look after the handles of ")
         .strong(change.settings().server_name.as_str())
@@ -40,27 +40,25 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<Answer, Director
         .code("dm @kim")
         .and(". All I can do: ")
         .code("help")
-        .and(".")
-        .into())
+        .and("."))
 }
 
 /// What somebody reads in a control room when they have a newer one.
-pub(super) fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
+pub fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
     NoticeText::new("You have another chat with me now, and we go on there: ")
         .link(&room.matrix_to_uri_via([via.to_owned()]).to_string())
         .and(" I am leaving this one.")
 }
 
 /// The answer to pictures, voice messages and the like.
-pub fn not_text() -> Answer {
+pub(super) fn not_text() -> NoticeText {
     NoticeText::new("I only read text. Write ")
         .code("help")
         .and(" to see what I can do.")
-        .into()
 }
 
 /// What somebody hears after the service was restored from a backup.
-pub(super) fn restored(made: Option<Timestamp>) -> NoticeText {
+pub fn restored(made: Option<Timestamp>) -> NoticeText {
     let when = match made {
         Some(made) => format!("a backup of {made}"),
         None => "a backup".to_owned(),
@@ -76,6 +74,34 @@ pub(super) fn restored(made: Option<Timestamp>) -> NoticeText {
         ". If you wrote to me and got no answer, please write it again: I can no longer read what \
          was sent before.",
     )
+}
+
+/// The answer to a message that could not be decrypted.
+pub fn unreadable() -> NoticeText {
+    NoticeText::new(
+        "I could not decrypt that message, so I have done nothing. Please send it again; if that \
+         does not help, start a new chat with me.",
+    )
+}
+
+/// The answer to a message that came in clear.
+pub fn not_encrypted() -> NoticeText {
+    NoticeText::new(
+        "That message was not encrypted, so I have done nothing. This room is encrypted now: \
+         please send it again.",
+    )
+}
+
+/// What the owner of a handle hears when its ghost could not be made. Other effects fail in silence.
+pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {
+    let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
+        return None;
+    };
+    Some(NoticeText::new(&format!(
+        "I could not set up {name}: something on this server uses its name or its keys already. \
+         It is frozen, so nobody can reach you by it. Please ask the admin of this server to look \
+         into it."
+    )))
 }
 
 pub(super) fn slow_down() -> NoticeText {

@@ -95,6 +95,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
+    bot,
     clock::{Clock, Timestamp},
     crypto::Machines,
     directory::Directory,
@@ -104,10 +105,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-pub use control_rooms::state::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
 pub use inbox::dead_letters::count_dead_letters;
-pub use introductions::request::Shown;
 pub use maintenance::restore::NOT_IN_BACKUPS;
 
 /// The table of control rooms in a backup, to count them by.
@@ -174,8 +173,6 @@ pub struct Parts {
     pub machines: Machines,
     /// The directory.
     pub directory: Directory,
-    /// The bot's words.
-    pub spokesperson: Arc<dyn Spokesperson>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -358,8 +355,8 @@ impl Engine {
         &self.0.parts.machines
     }
 
-    fn spokesperson(&self) -> &dyn Spokesperson {
-        &*self.0.parts.spokesperson
+    fn bot_options(&self) -> bot::Options {
+        bot::Options::new(self.settings().bot.clone())
     }
 
     fn now(&self) -> Timestamp {

@@ -5,8 +5,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    bot::NoticeText,
     engine::{
-        Engine, EngineError, Words,
+        Engine, EngineError,
         records::{Arrived, ControlRooms, Inbox},
         room::Room,
     },
@@ -23,7 +24,7 @@ impl Engine {
     pub(in crate::engine) async fn tell(
         &self,
         person: &OwnedUserId,
-        words: Words,
+        words: NoticeText,
         source: String,
     ) -> Result<(), EngineError> {
         let room = self.control_room_of(person).await?;
@@ -119,7 +120,7 @@ impl Room {
         let room = &self.id;
         let plain = format!("About https://matrix.to/#/{room} : {}", saying.plain());
         let html = plain.clone();
-        let words = Words { plain, html };
+        let words = NoticeText { plain, html };
         self.engine
             .tell(person, words, format!("{room}{cause}"))
             .await

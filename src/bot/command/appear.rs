@@ -4,7 +4,7 @@ use ruma::user_id;
 
 use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::{
-    bot::BotEffect,
+    bot::Effect,
     handle::{HandleRules, Typed},
     introduction::clean_name,
 };
@@ -85,9 +85,9 @@ fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, 
              of your own.",
         );
     let mut answer = Answer::from(text);
-    answer.effects.push(BotEffect::Appear {
+    answer.effects.push(Effect::Appear {
         person: call.person.to_owned(),
-        handle,
+        ghost: call.ghost(&handle)?,
         name,
     });
     Ok(answer)

@@ -3,7 +3,7 @@
 use super::{Answer, Call, Command, Fail, NoticeText, names, no_handle, requests};
 use crate::{
     bot::{
-        BotEffect,
+        Effect,
         request::{self, Choice},
     },
     directory::{BlockScope, Mode},
@@ -84,12 +84,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 BlockScope::Handle(handle) => record.handle == *handle,
             }
     });
-    let effects: Vec<BotEffect> = concerned
-        .map(|record| BotEffect::EndConversations {
-            handle: record.handle.clone(),
+    let mut effects = Vec::new();
+    for record in concerned {
+        effects.push(Effect::EndConversations {
+            ghost: call.ghost(&record.handle)?,
             blocked_only: true,
-        })
-        .collect();
+        });
+    }
     let text = NoticeText::new("Blocked: ").strong(&named);
     let text = match &scope {
         BlockScope::Handle(handle) => text

@@ -4,7 +4,7 @@ use ruma::UserId;
 
 use super::{Answer, Call, Command, Fail, NoticeText, date, sentence};
 use crate::{
-    bot::BotEffect,
+    bot::Effect,
     directory::{ClaimedBy, DirectoryError},
     handle::{Handle, HandleError, Typed},
 };
@@ -52,11 +52,11 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         Err(error) => return Err(error.into()),
     };
     let name = record.handle.to_string();
-    let ghost = call.ghost(&record.handle);
+    let ghost = call.ghost(&record.handle)?;
     let mut text = NoticeText::new("")
         .strong(&name)
         .and(" is yours. In a moment people can reach you by starting a chat with ")
-        .strong(&ghost)
+        .strong(ghost.as_str())
         .and(", or with this link: ")
         .append(link_to(&ghost))
         .paragraph();
@@ -76,11 +76,19 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         .code("help")
         .and(".");
     let mut answer = Answer::from(text);
-    let (handle, generation) = (record.handle, record.generation);
+    let strict = record.strict;
     // Should anything of the last owner's be left, it goes first.
-    answer.effects.push(match generation {
-        1 => BotEffect::ProvisionGhost { handle, generation },
-        _ => BotEffect::ReplaceIdentity { handle, generation },
+    answer.effects.push(match record.generation {
+        1 => Effect::MakeGhost {
+            ghost,
+            name,
+            strict,
+        },
+        _ => Effect::ReplaceIdentity {
+            ghost,
+            name,
+            strict,
+        },
     });
     Ok(answer)
 }
@@ -112,10 +120,6 @@ fn read(call: &Call<'_, '_>, words: &[&str]) -> Result<Handle, Fail> {
 }
 
 /// A link that starts a chat with this user.
-pub(super) fn link_to(user: &str) -> NoticeText {
-    match UserId::parse(user) {
-        Ok(user) => NoticeText::default().link(&user.matrix_to_uri().to_string()),
-        // A server name that makes no Matrix ID is refused with the config.
-        Err(_) => NoticeText::new(user),
-    }
+pub(super) fn link_to(user: &UserId) -> NoticeText {
+    NoticeText::default().link(&user.matrix_to_uri().to_string())
 }

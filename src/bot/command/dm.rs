@@ -6,7 +6,7 @@
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, NoticeText, claim::link_to};
+use super::{Answer, Call, Command, Fail, NoticeText, claim::link_to, ghost_at};
 use crate::{
     directory::{Ask, Verdict},
     handle::{Handle, HandleRules, Typed},
@@ -36,7 +36,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         }
     };
     if let Some(server) = call.elsewhere(server) {
-        let ghost = format!("@{}:{server}", handle.ghost_localpart());
+        let ghost = ghost_at(&handle, &server)?;
         return Ok(
             NoticeText::new(&format!("Handles of {server} are looked after there. If "))
                 .strong(&format!("{handle}@{server}"))
@@ -60,14 +60,14 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 " is masked: you do not see each other's Matrix ID, and this service carries what \
                  you write and can read it on the way. This starts a chat: ",
             )
-            .append(link_to(&call.ghost(&handle))),
+            .append(link_to(&call.ghost(&handle)?)),
         Verdict::Request { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(
                 " likes to be asked first. Start a chat with the handle and write what you want to \
                   say; the owner sees your first message and answers: ",
             )
-            .append(link_to(&call.ghost(&handle))),
+            .append(link_to(&call.ghost(&handle)?)),
         Verdict::OwnHandle { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(" is yours: that would be a chat with yourself."),

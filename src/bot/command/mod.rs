@@ -22,9 +22,9 @@ mod unblock;
 mod whoami;
 
 use rand::RngCore;
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
-use super::{Answer, BotContext, NoticeText, notice_text::sentence, pending};
+use super::{Answer, NoticeText, Options, notice_text::sentence, pending};
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError, HandleRecord},
@@ -82,7 +82,7 @@ pub(super) struct Standing {
 pub(super) struct Call<'a, 'c> {
     pub person: &'a UserId,
     pub change: &'a mut Change<'c>,
-    pub context: &'a BotContext,
+    pub options: &'a Options,
     pub now: Timestamp,
     pub rng: &'a mut dyn RngCore,
 }
@@ -254,13 +254,16 @@ impl Call<'_, '_> {
     }
 
     /// The Matrix ID of a handle's ghost.
-    pub fn ghost(&self, handle: &Handle) -> String {
-        format!(
-            "@{}:{}",
-            handle.ghost_localpart(),
-            self.change.settings().server_name
-        )
+    pub fn ghost(&self, handle: &Handle) -> Result<OwnedUserId, Fail> {
+        ghost_at(handle, &self.change.settings().server_name)
     }
+}
+
+/// The Matrix ID of the ghost that a handle has on this server. It fails only if the server's name
+/// is so long that no Matrix ID can have it.
+fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, Fail> {
+    let ghost = UserId::parse(format!("@{}:{server}", handle.ghost_localpart()));
+    ghost.map_err(|_| HandleError::NotAHandle.into())
 }
 
 /// What to say to somebody who has no handle and needs one.

@@ -1,7 +1,7 @@
 //! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
 
 use super::{Answer, Call, Command, Fail, NoticeText, handles};
-use crate::{bot::BotEffect, directory::Mode, handle::Handle};
+use crate::{bot::Effect, directory::Mode, handle::Handle};
 
 pub(super) const COMMAND: Command = Command {
     name: "mode",
@@ -50,16 +50,28 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let set = call
         .change
         .set_mode(call.person, &record.handle, mode, strict)?;
-    let handle = set.record.handle;
+    let handle = &set.record.handle;
+    let ghost = call.ghost(handle)?;
+    let mut effects = Vec::new();
+    if set.unmasked {
+        effects.push(Effect::EndConversations {
+            ghost: ghost.clone(),
+            blocked_only: false,
+        });
+    }
+    if set.replace_identity {
+        effects.push(Effect::ReplaceIdentity {
+            ghost: ghost.clone(),
+            name: handle.to_string(),
+            strict: set.record.strict,
+        });
+    }
     let text = NoticeText::default().strong(&handle.to_string());
     if set.record.mode == Mode::Masked {
-        return Ok(masked(
-            call,
-            &handle,
-            text,
-            set.replace_identity,
-            set.record.generation,
-        ));
+        return Ok(Answer {
+            text: Some(masked(call, handle, text)),
+            effects,
+        });
     }
     let text = if set.record.strict {
         text.and(
@@ -82,26 +94,16 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         text = text
             .paragraph()
             .and("This gives ")
-            .strong(&call.ghost(&handle))
+            .strong(ghost.as_str())
             .and(
                 " new keys. People who had to do with it may see a warning that its identity \
                  changed; that is this change.",
             );
     }
-    let mut answer = Answer::from(text);
-    if set.unmasked {
-        answer.effects.push(BotEffect::EndConversations {
-            handle: handle.clone(),
-            blocked_only: false,
-        });
-    }
-    if set.replace_identity {
-        let generation = set.record.generation;
-        answer
-            .effects
-            .push(BotEffect::ReplaceIdentity { handle, generation });
-    }
-    Ok(answer)
+    Ok(Answer {
+        text: Some(text),
+        effects,
+    })
 }
 
 fn choices(shown: &str, can_mask: bool) -> NoticeText {
@@ -117,39 +119,22 @@ fn choices(shown: &str, can_mask: bool) -> NoticeText {
 }
 
 /// What being masked means, said before anybody writes.
-fn masked(
-    call: &Call<'_, '_>,
-    handle: &Handle,
-    text: NoticeText,
-    replace_identity: bool,
-    generation: u32,
-) -> Answer {
-    let text = text
-        .and(
-            " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
+fn masked(call: &Call<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
+    text.and(
+        " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
              they write reaches you in a room of its own, in which you see them by a handle or a \
              name. ",
-        )
-        .strong(
-            "This service carries everything between the two rooms, and can read it on the way.",
-        )
-        .and(
-            " It keeps none of it: nothing is written down in clear. For chats that nobody but you \
+    )
+    .strong("This service carries everything between the two rooms, and can read it on the way.")
+    .and(
+        " It keeps none of it: nothing is written down in clear. For chats that nobody but you \
              two can read: ",
-        )
-        .code(&format!("mode {} open", handle.as_shown()))
-        .paragraph()
-        .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
-        .strong(call.person.as_str())
-        .and(". Calls hide where you are unless you say otherwise: ")
-        .code(&format!("calls {} direct", handle.as_shown()))
-        .and(".");
-    let mut answer = Answer::from(text);
-    if replace_identity {
-        answer.effects.push(BotEffect::ReplaceIdentity {
-            handle: handle.clone(),
-            generation,
-        });
-    }
-    answer
+    )
+    .code(&format!("mode {} open", handle.as_shown()))
+    .paragraph()
+    .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
+    .strong(call.person.as_str())
+    .and(". Calls hide where you are unless you say otherwise: ")
+    .code(&format!("calls {} direct", handle.as_shown()))
+    .and(".")
 }

@@ -4,7 +4,7 @@
 use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::{
     bot::{
-        BotEffect,
+        Effect,
         pending::{self, Action},
     },
     directory::DirectoryError,
@@ -78,8 +78,8 @@ pub(super) fn confirmed(
         .code(&format!("claim {}", record.handle.as_shown()))
         .and(".");
     let mut answer = Answer::from(text);
-    answer.effects.push(BotEffect::RetireGhost {
-        handle: record.handle,
+    answer.effects.push(Effect::RetireGhost {
+        ghost: call.ghost(&record.handle)?,
         generation: record.generation,
     });
     Ok(answer)

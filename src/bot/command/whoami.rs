@@ -30,7 +30,7 @@ fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     Ok(text
         .paragraph()
         .and("I am ")
-        .strong(call.context.bot.as_str())
+        .strong(call.options.bot.as_str())
         .and(
             ". I keep your Matrix ID, your handles and how they are set up, whom you blocked, and \
              for 90 days who was introduced to whom. What you write to each other I do not keep.",

@@ -6,13 +6,11 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use crate::{
+    bot::{self, NoticeText},
     crypto::EncryptError,
     engine::{
-        EngineError, Task, Words,
-        control_rooms::{
-            state::{ControlEffect, ControlPhase},
-            tasks::failed_words,
-        },
+        EngineError,
+        control_rooms::state::{ControlEffect, ControlPhase},
         records::{ControlRooms, Kept, What},
         room::Room,
     },
@@ -65,11 +63,11 @@ impl Room {
         let at_most = match effect {
             ControlEffect::Leave { .. } | ControlEffect::Forget => return true,
             ControlEffect::Invite => INSIST_ON_INVITING,
-            ControlEffect::Task(Task::Tell { .. }) => INSIST_LITTLE,
+            ControlEffect::Task(bot::Effect::Tell { .. }) => INSIST_LITTLE,
             // What an owner has left behind is nobody else's.
-            ControlEffect::Task(Task::RetireGhost { .. } | Task::ReplaceIdentity { .. }) => {
-                INSIST_LONG
-            }
+            ControlEffect::Task(
+                bot::Effect::RetireGhost { .. } | bot::Effect::ReplaceIdentity { .. },
+            ) => INSIST_LONG,
             _ => INSIST,
         };
         error.is_transient() && !self.has_insisted(number, at_most, error)
@@ -115,7 +113,7 @@ impl Room {
                 self.say_words(words, source).await?;
             }
             ControlEffect::Ask { number } => return self.show_request(*number, batch).await,
-            ControlEffect::Task(task) => engine.do_task(task).await?,
+            ControlEffect::Task(effect) => engine.carry_out_bot_effect(effect).await?,
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
@@ -177,7 +175,8 @@ impl Room {
             self.withdraw_invite().await?;
         }
         if control.phase == ControlPhase::Ready {
-            let words = self.engine.spokesperson().moved(room);
+            let server = &self.engine.settings().server_name;
+            let words = bot::moved(room, server);
             self.say_words(&words, &format!("moved {room}")).await?;
         }
         let control = self.record.control.iter_mut();
@@ -213,7 +212,7 @@ impl Room {
         let unseen = requests.filter(|(_, request)| request.shown.is_none());
         let mut effects: Vec<ControlEffect> = unseen
             .map(|(_, request)| {
-                ControlEffect::Task(Task::AnswerRequest {
+                ControlEffect::Task(bot::Effect::AnswerRequest {
                     room: request.room,
                     ghost: request.ghost,
                     accepted: false,
@@ -229,7 +228,7 @@ impl Room {
     /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
     pub(in crate::engine) async fn say_words(
         &self,
-        words: &Words,
+        words: &NoticeText,
         source: &str,
     ) -> Result<OwnedEventId, EngineError> {
         let bot = self.engine.settings().bot.clone();
@@ -304,8 +303,8 @@ impl Room {
                 ControlEffect::Say { .. } | ControlEffect::Ask { .. },
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
-            (ControlEffect::Task(task), _) => {
-                let words = failed_words(task);
+            (ControlEffect::Task(effect), _) => {
+                let words = bot::ghost_failed(effect);
                 let say = words.map(|words| ControlEffect::Say {
                     words,
                     source: format!("failed {}", self.engine.next()),

@@ -6,9 +6,10 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, json};
 
 use crate::{
+    bot::NoticeText,
     crypto::CryptoError,
     engine::{
-        EngineError, Words,
+        EngineError,
         records::{Kept, Passed, What},
         room::{Room, cause},
     },
@@ -172,7 +173,7 @@ impl Room {
                 let plain = saying.plain(is.handle());
                 let html = plain.clone();
                 let source = format!("{} {}", self.id, saying.id());
-                let words = Words { plain, html };
+                let words = NoticeText { plain, html };
                 self.engine.tell(&is.invite.asker, words, source).await?;
             }
         }

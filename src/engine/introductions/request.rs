@@ -4,7 +4,6 @@
 use ruma::{EventId, OwnedEventId};
 
 use crate::{
-    clock::Timestamp,
     directory::Request,
     engine::{
         EngineError,
@@ -20,21 +19,6 @@ impl Counterparts for Nothing {
     fn event(&self, _: &EventId) -> Option<OwnedEventId> {
         None
     }
-}
-
-/// What an owner is shown of a request.
-#[derive(Clone, Debug)]
-pub struct Shown<'a> {
-    /// Its number.
-    pub number: u32,
-    /// What is kept of it.
-    pub request: &'a Request,
-    /// The asker's display name, fit to be shown.
-    pub name: &'a str,
-    /// The opening line, where there is one that can be shown.
-    pub line: Option<&'a str>,
-    /// The time now.
-    pub now: Timestamp,
 }
 
 impl Room {

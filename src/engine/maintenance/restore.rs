@@ -18,6 +18,7 @@ use futures_util::StreamExt as _;
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
+    bot,
     clock::Timestamp,
     crypto::{CryptoError, Renewed},
     directory::HandleState,
@@ -281,7 +282,7 @@ impl Engine {
         };
         batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
         let at = record.made.as_ref().map(|made| made.at);
-        let words = self.spokesperson().restored(at);
+        let words = bot::restored(at);
         let told = Arrived::Tell {
             plain: words.plain,
             html: words.html,
