@@ -11,7 +11,7 @@
 mod answer;
 mod command;
 mod control_room;
-mod hear;
+mod input;
 mod invite;
 mod notice_text;
 mod pending;
@@ -38,7 +38,7 @@ pub use self::{
 };
 use self::{
     command::{Call, Fail},
-    hear::{Age, Heard, NoCommand, Words, age},
+    input::{Age, CommandInput, CommandLine, CommandLineError},
     notice_text::sentence,
 };
 use crate::{
@@ -99,14 +99,14 @@ pub fn answer(
     change: &mut Change<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
-    match hear::hear(message.event_type, message.content) {
-        Heard::Nothing => Ok(Answer::default()),
-        Heard::NotText => Ok(match flood(message, change, options)? {
+    match input::read_input(message.event_type, message.content) {
+        CommandInput::Ignored => Ok(Answer::default()),
+        CommandInput::NotText => Ok(match flood(message, change, options)? {
             Some(flooded) => flooded,
             None => welcome::not_text().into(),
         }),
-        Heard::Reaction { to, key } => react(message, &to, &key, change),
-        Heard::Text(text) => run(message, &text, options, change, rng),
+        CommandInput::Reaction { to, key } => react(message, &to, &key, change),
+        CommandInput::Text(text) => run(message, &text, options, change, rng),
     }
 }
 
@@ -120,13 +120,18 @@ fn run(
     if let Some(flooded) = flood(message, change, options)? {
         return Ok(flooded);
     }
-    let words = match (age(message.sent_at, message.now), Words::of(text)) {
+    let words = match (
+        Age::of(message.sent_at, message.now),
+        CommandLine::parse(text),
+    ) {
         (Age::Old(age), _) => return Ok(welcome::too_old(age).into()),
         (Age::FromTheFuture, _) => return Ok(welcome::from_the_future().into()),
-        (Age::Fresh, Err(NoCommand::Empty)) => vec!["help".to_owned()],
-        (Age::Fresh, Err(NoCommand::TooLong)) => return Ok(welcome::too_long().into()),
-        (Age::Fresh, Err(NoCommand::ManyLines)) => return Ok(welcome::one_at_a_time().into()),
-        (Age::Fresh, Ok(Words(words))) => words,
+        (Age::Fresh, Err(CommandLineError::Empty)) => vec!["help".to_owned()],
+        (Age::Fresh, Err(CommandLineError::TooLong)) => return Ok(welcome::too_long().into()),
+        (Age::Fresh, Err(CommandLineError::ManyLines)) => {
+            return Ok(welcome::one_at_a_time().into());
+        }
+        (Age::Fresh, Ok(CommandLine(words))) => words,
     };
     let call = Call {
         person: message.person,
@@ -180,7 +185,7 @@ fn react(
     change: &mut Change<'_>,
 ) -> Result<Answer, DirectoryError> {
     let (person, now) = (message.person, message.now);
-    match age(message.sent_at, now) {
+    match Age::of(message.sent_at, now) {
         Age::Fresh => Ok(request::react(change, person, to, key, now)?.unwrap_or_default()),
         // The owner thinks that they have answered, so they are told that they have not.
         Age::Old(age) if request::is_shown_by(change, person, to)? => {

@@ -6,7 +6,7 @@ use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::{
     bot::Effect,
     handle::{HandleRules, Typed},
-    introduction::clean_name,
+    text::clean_name,
 };
 
 pub(super) const COMMAND: Command = Command {

@@ -163,8 +163,8 @@ fn unknown(typed: &str, name: &str) -> NoticeText {
 /// The command that this is most likely a slip of. Aliases must be longer to count: a slip away
 /// from a short word are too many words that mean something else.
 fn nearest(name: &str) -> Option<&'static Command> {
-    const LONGEST: usize = 12;
-    if name.chars().count() > LONGEST {
+    const TYPED_CHARS_MAX: usize = 12;
+    if name.chars().count() > TYPED_CHARS_MAX {
         return None;
     }
     let names = ALL.iter().map(|command| (command.name, *command));

@@ -1,12 +1,12 @@
 //! Messages that come too late, or too many.
 
 use super::*;
-use crate::bot::hear::FRESH;
+use crate::bot::input::COMMAND_AGE_MAX;
 
 #[tokio::test]
 async fn an_old_command_is_not_run() {
     let mut talk = Talk::new();
-    let old = NOW - FRESH - Duration::from_secs(60);
+    let old = NOW - COMMAND_AGE_MAX - Duration::from_secs(60);
     assert_eq!(
         talk.answer_sent_at(sam(), "claim sam", old)
             .await
@@ -15,7 +15,7 @@ async fn an_old_command_is_not_run() {
         "This reached me 11 minutes after you sent it, so I have not done it. If you still want \
          it, send it again."
     );
-    let future = NOW + FRESH + Duration::from_secs(1);
+    let future = NOW + COMMAND_AGE_MAX + Duration::from_secs(1);
     let said = talk
         .answer_sent_at(sam(), "claim sam", future)
         .await

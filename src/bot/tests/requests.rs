@@ -5,7 +5,7 @@ use ruma::{event_id, room_id};
 
 use super::*;
 use crate::{
-    bot::hear::FRESH,
+    bot::input::COMMAND_AGE_MAX,
     directory::{Ask, Request, Verdict},
 };
 
@@ -99,7 +99,7 @@ async fn a_request_is_answered_with_a_reaction_to_the_message_that_shows_it() {
         let other = reacts(&mut talk, "$other", key, NOW).await;
         assert_eq!(other, None, "another message");
         assert_eq!(reacts(&mut talk, "$shown", "🎉", NOW).await, None);
-        let old = NOW - FRESH - Duration::from_millis(1);
+        let old = NOW - COMMAND_AGE_MAX - Duration::from_millis(1);
         let late = reacts(&mut talk, "$shown", key, old).await.unwrap();
         assert!(
             late.plain.contains("send it again") && late.effects.is_empty(),
