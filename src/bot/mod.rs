@@ -10,13 +10,13 @@
 
 mod answer;
 mod command;
+mod confirmation;
 mod control_room;
 mod input;
 mod invite;
 mod notice_text;
-mod pending;
 mod request;
-mod welcome;
+pub mod texts;
 
 #[cfg(test)]
 mod tests;
@@ -29,12 +29,11 @@ use serde_json::Value;
 
 pub use self::{
     answer::{Answer, Effect},
+    confirmation::sweep_confirmations,
     control_room::{NoControlRoom, RoomCheck, check_room},
     invite::{InviteAnswer, answer_invite},
     notice_text::NoticeText,
-    pending::sweep,
     request::{ShownRequest, request_text},
-    welcome::{ghost_failed, greeting, moved, not_encrypted, restored, unreadable},
 };
 use self::{
     command::{Call, Fail},
@@ -103,7 +102,7 @@ pub fn answer(
         CommandInput::Ignored => Ok(Answer::default()),
         CommandInput::NotText => Ok(match flood(message, change, options)? {
             Some(flooded) => flooded,
-            None => welcome::not_text().into(),
+            None => texts::not_text().into(),
         }),
         CommandInput::Reaction { to, key } => react(message, &to, &key, change),
         CommandInput::Text(text) => run(message, &text, options, change, rng),
@@ -124,12 +123,12 @@ fn run(
         Age::of(message.sent_at, message.now),
         CommandLine::parse(text),
     ) {
-        (Age::Old(age), _) => return Ok(welcome::too_old(age).into()),
-        (Age::FromTheFuture, _) => return Ok(welcome::from_the_future().into()),
+        (Age::Old(age), _) => return Ok(texts::too_old(age).into()),
+        (Age::FromTheFuture, _) => return Ok(texts::from_the_future().into()),
         (Age::Fresh, Err(CommandLineError::Empty)) => vec!["help".to_owned()],
-        (Age::Fresh, Err(CommandLineError::TooLong)) => return Ok(welcome::too_long().into()),
+        (Age::Fresh, Err(CommandLineError::TooLong)) => return Ok(texts::too_long().into()),
         (Age::Fresh, Err(CommandLineError::ManyLines)) => {
-            return Ok(welcome::one_at_a_time().into());
+            return Ok(texts::one_at_a_time().into());
         }
         (Age::Fresh, Ok(CommandLine(words))) => words,
     };
@@ -170,7 +169,7 @@ fn flood(
     }
     let first = change.count(Counted::FloodAnswers, person, FLOOD_ANSWERS, now)?;
     Ok(Some(if first {
-        welcome::slow_down().into()
+        texts::slow_down().into()
     } else {
         Answer::default()
     }))
@@ -189,7 +188,7 @@ fn react(
         Age::Fresh => Ok(request::react(change, person, to, key, now)?.unwrap_or_default()),
         // The owner thinks that they have answered, so they are told that they have not.
         Age::Old(age) if request::is_shown_by(change, person, to)? => {
-            Ok(welcome::too_old(age).into())
+            Ok(texts::too_old(age).into())
         }
         Age::Old(_) | Age::FromTheFuture => Ok(Answer::default()),
     }
@@ -204,7 +203,7 @@ fn tell(notice: Notice) -> Effect {
             attempt,
         } => Effect::Tell {
             person: owner,
-            words: welcome::lookalike_attempt(&handle, &attempt),
+            words: texts::lookalike_attempt(&handle, &attempt),
         },
     }
 }

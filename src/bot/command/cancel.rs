@@ -1,7 +1,7 @@
 //! `cancel`: drop what waits for a code.
 
 use super::{Answer, Call, Command, Fail, NoticeText};
-use crate::bot::pending;
+use crate::bot::confirmation;
 
 pub(super) const COMMAND: Command = Command {
     name: "cancel",
@@ -13,7 +13,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let waited = pending::cancel(call.change, call.person, call.now)?;
+    let waited = confirmation::cancel(call.change, call.person, call.now)?;
     let words = if waited {
         "Dropped. Nothing was changed."
     } else {

@@ -4,7 +4,7 @@
 //! new each time: so an old message cannot be played again to destroy something.
 
 use super::{Answer, Call, Command, Fail, NoticeText, release};
-use crate::bot::pending::{self, Action, Confirmed};
+use crate::bot::confirmation::{self, Action, RedeemedCode};
 
 pub(super) const COMMAND: Command = Command {
     name: "confirm",
@@ -19,23 +19,23 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let code = words.concat();
     if code.is_empty() {
         return Err(
-            if pending::waiting(call.change, call.person, call.now)?.is_some() {
+            if confirmation::current(call.change, call.person, call.now)?.is_some() {
                 COMMAND.wrong("the code I gave you belongs behind it", "confirm 1234")
             } else {
                 nothing()
             },
         );
     }
-    match pending::confirm(call.change, call.person, &code, call.now)? {
-        Confirmed::Do(Action::Release { handle, generation }) => {
+    match confirmation::redeem_code(call.change, call.person, &code, call.now)? {
+        RedeemedCode::Do(Action::Release { handle, generation }) => {
             release::confirmed(call, &handle, generation)
         }
-        Confirmed::Nothing => Err(nothing()),
-        Confirmed::Wrong { tries_left: 0 } => Err(Fail::Told(NoticeText::new(
+        RedeemedCode::Nothing => Err(nothing()),
+        RedeemedCode::Wrong { tries_left: 0 } => Err(Fail::Told(NoticeText::new(
             "That is not the code either, so I have dropped what waited for it. Nothing was \
              changed.",
         ))),
-        Confirmed::Wrong { tries_left } => Err(Fail::Told(
+        RedeemedCode::Wrong { tries_left } => Err(Fail::Told(
             NoticeText::new("That is not the code I gave you. ")
                 .and(&match tries_left {
                     1 => "You have one more try".to_owned(),

@@ -24,7 +24,7 @@ mod whoami;
 use rand::RngCore;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
-use super::{Answer, NoticeText, Options, notice_text::sentence, pending};
+use super::{Answer, NoticeText, Options, confirmation, notice_text::sentence};
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError, HandleRecord},
@@ -193,7 +193,7 @@ impl Call<'_, '_> {
             has_blocks: !self.change.blocks_of(self.person)?.is_empty(),
             is_requested: !self.change.requests_of(self.person)?.is_empty(),
             can_mask: self.change.settings().capabilities.masked,
-            is_asked: pending::waiting(self.change, self.person, self.now)?.is_some(),
+            is_asked: confirmation::current(self.change, self.person, self.now)?.is_some(),
             handles,
         })
     }

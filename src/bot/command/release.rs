@@ -5,7 +5,7 @@ use super::{Answer, Call, Command, Fail, NoticeText};
 use crate::{
     bot::{
         Effect,
-        pending::{self, Action},
+        confirmation::{self, Action},
     },
     directory::DirectoryError,
     handle::Handle,
@@ -56,8 +56,8 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         handle: record.handle,
         generation: record.generation,
     };
-    let code = pending::ask(call.change, call.person, action, call.now, call.rng)?;
-    Ok(text.append(pending::waits_for(&code)).into())
+    let code = confirmation::issue_code(call.change, call.person, action, call.now, call.rng)?;
+    Ok(text.append(confirmation::code_text(&code)).into())
 }
 
 /// Gives it up, when that is confirmed.

@@ -9,7 +9,7 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
     let mut talk = Talk::new();
     let change = talk.directory.begin().await;
     assert_eq!(
-        greeting(sam(), &change).unwrap().plain,
+        texts::greeting(sam(), &change).unwrap().plain,
         "Hello! I look after the handles of example.org. With a handle people can start an \
          encrypted chat with you, knowing nothing but that name.\n\n\
          To get one, pick a name and write, for example, `claim sam`. To write to somebody: \
@@ -41,7 +41,7 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
         }]
     );
     let change = talk.directory.begin().await;
-    let again = greeting(sam(), &change).unwrap().plain;
+    let again = texts::greeting(sam(), &change).unwrap().plain;
     assert!(
         again.contains("You have @Sam. To see more of it, write `handles`."),
         "{again}"

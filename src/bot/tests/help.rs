@@ -98,7 +98,7 @@ async fn whoami_says_what_is_kept() {
 #[test]
 fn what_is_not_text_is_answered_in_words() {
     assert_eq!(
-        welcome::not_text().plain,
+        texts::not_text().plain,
         "I only read text. Write `help` to see what I can do."
     );
 }

@@ -147,16 +147,16 @@ async fn codes_that_nobody_used_are_swept_away() {
     let code = talk.code(kim(), "release kim").await;
     talk.now = NOW + Duration::from_secs(600);
     let mut change = talk.directory.begin().await;
-    assert_eq!(sweep(&mut change, talk.now, 10).unwrap(), 2);
-    assert_eq!(sweep(&mut change, talk.now, 10).unwrap(), 0);
+    assert_eq!(sweep_confirmations(&mut change, talk.now, 10).unwrap(), 2);
+    assert_eq!(sweep_confirmations(&mut change, talk.now, 10).unwrap(), 0);
     change.commit().await.unwrap();
     let done = talk.ask(kim(), &format!("confirm {code}")).await;
     assert!(done.starts_with("Done: @kim"), "{done}");
 }
 
 #[test]
-fn a_pending_action_keeps_its_form_on_disk() {
-    let action = pending::Action::Release {
+fn a_confirmation_keeps_its_form_on_disk() {
+    let action = confirmation::Action::Release {
         handle: handle("Sam"),
         generation: 2,
     };

@@ -176,7 +176,7 @@ impl Room {
         }
         if control.phase == ControlPhase::Ready {
             let server = &self.engine.settings().server_name;
-            let words = bot::moved(room, server);
+            let words = bot::texts::moved(room, server);
             self.say_words(&words, &format!("moved {room}")).await?;
         }
         let control = self.record.control.iter_mut();
@@ -304,7 +304,7 @@ impl Room {
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
             (ControlEffect::Task(effect), _) => {
-                let words = bot::ghost_failed(effect);
+                let words = bot::texts::ghost_failed(effect);
                 let say = words.map(|words| ControlEffect::Say {
                     words,
                     source: format!("failed {}", self.engine.next()),

@@ -336,7 +336,7 @@ impl Room {
             batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
         }
         let change = engine.directory().begin().await;
-        let words = bot::greeting(&person, &change)?;
+        let words = bot::texts::greeting(&person, &change)?;
         drop(change);
         let effects = effects
             .into_iter()
@@ -378,7 +378,7 @@ impl Room {
         let mut effects = Vec::new();
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
-            let words = bot::unreadable();
+            let words = bot::texts::unreadable();
             effects.push(What::Control(ControlEffect::Say { words, source }));
         }
         for event in late {
@@ -390,8 +390,8 @@ impl Room {
 
 fn remark_text(remark: Remark) -> NoticeText {
     match remark {
-        Remark::NotEncrypted => bot::not_encrypted(),
-        Remark::Unreadable => bot::unreadable(),
+        Remark::NotEncrypted => bot::texts::not_encrypted(),
+        Remark::Unreadable => bot::texts::unreadable(),
         Remark::UnsignedDevice => NoticeText::new(Reason::UnsignedDevice.words()),
         Remark::TooManyDevices => NoticeText::new(Reason::TooManyDevices.words()),
     }

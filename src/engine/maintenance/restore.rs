@@ -282,7 +282,7 @@ impl Engine {
         };
         batch.put::<Inbox>(&(room.clone(), self.next()), &made)?;
         let at = record.made.as_ref().map(|made| made.at);
-        let words = bot::restored(at);
+        let words = bot::texts::restored(at);
         let told = Arrived::Tell {
             plain: words.plain,
             html: words.html,

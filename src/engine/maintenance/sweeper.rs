@@ -14,7 +14,7 @@ impl Engine {
         loop {
             let mut change = self.directory().begin().await;
             let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
-                + bot::sweep(&mut change, self.now(), SWEPT_AT_ONCE)?;
+                + bot::sweep_confirmations(&mut change, self.now(), SWEPT_AT_ONCE)?;
             change.commit().await?;
             if looked_at < SWEPT_AT_ONCE {
                 return Ok(());

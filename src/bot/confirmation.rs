@@ -18,26 +18,26 @@ use crate::{
 const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// How often somebody may get it wrong.
-const TRIES: u8 = 3;
+const CODE_TRIES_MAX: u8 = 3;
 
 /// By person: the one thing of theirs that waits for a confirmation. Deleted when it is
 /// confirmed, cancelled or run out.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pendings;
+pub(super) struct Confirmations;
 
-impl Table for Pendings {
+impl Table for Confirmations {
     const ID: u8 = 60;
     const NAME: &'static str = "pending_confirmations";
     const SECRET: bool = true;
     type Key = OwnedUserId;
-    type Value = Pending;
+    type Value = Confirmation;
 }
 
 /// When what waits runs out. Deleted then.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PendingEnds;
+pub(super) struct ConfirmationEnds;
 
-impl Table for PendingEnds {
+impl Table for ConfirmationEnds {
     const ID: u8 = 61;
     const NAME: &'static str = "pending_confirmation_ends";
     const SECRET: bool = false;
@@ -60,7 +60,7 @@ pub(super) enum Action {
 
 /// Something that waits for its code.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pending {
+pub(super) struct Confirmation {
     action: Action,
     code: String,
     ends: Timestamp,
@@ -68,9 +68,9 @@ pub(super) struct Pending {
 }
 
 /// Without the code.
-impl std::fmt::Debug for Pending {
+impl std::fmt::Debug for Confirmation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending")
+        f.debug_struct("Confirmation")
             .field("action", &self.action)
             .field("ends", &self.ends)
             .finish_non_exhaustive()
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Pending {
 
 /// What a code leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Confirmed {
+pub(super) enum RedeemedCode {
     /// Do it.
     Do(Action),
     /// Nothing waits, or it has run out.
@@ -92,7 +92,7 @@ pub(super) enum Confirmed {
 }
 
 /// Lets an action wait for a code, and gives the code. What waited before is dropped.
-pub(super) fn ask(
+pub(super) fn issue_code(
     change: &mut Change<'_>,
     person: &UserId,
     action: Action,
@@ -101,40 +101,40 @@ pub(super) fn ask(
 ) -> Result<String, DirectoryError> {
     let code = format!("{:04}", rng.random_range(0..10_000_u32));
     let ends = now + CODE_LIFE;
-    let pending = Pending {
+    let confirmation = Confirmation {
         action,
         code: code.clone(),
         ends,
-        tries_left: TRIES,
+        tries_left: CODE_TRIES_MAX,
     };
-    change.put::<Pendings>(&person.to_owned(), &pending)?;
-    change.put::<PendingEnds>(&(ends, person.to_owned()), &())?;
+    change.put::<Confirmations>(&person.to_owned(), &confirmation)?;
+    change.put::<ConfirmationEnds>(&(ends, person.to_owned()), &())?;
     Ok(code)
 }
 
 /// Takes what waits for this code. A code works once.
-pub(super) fn confirm(
+pub(super) fn redeem_code(
     change: &mut Change<'_>,
     person: &UserId,
     code: &str,
     now: Timestamp,
-) -> Result<Confirmed, DirectoryError> {
+) -> Result<RedeemedCode, DirectoryError> {
     let key = person.to_owned();
-    let Some(mut pending) = waiting(change, person, now)? else {
-        return Ok(Confirmed::Nothing);
+    let Some(mut confirmation) = current(change, person, now)? else {
+        return Ok(RedeemedCode::Nothing);
     };
-    if code == pending.code {
-        change.delete::<Pendings>(&key);
-        return Ok(Confirmed::Do(pending.action));
+    if code == confirmation.code {
+        change.delete::<Confirmations>(&key);
+        return Ok(RedeemedCode::Do(confirmation.action));
     }
-    pending.tries_left = pending.tries_left.saturating_sub(1);
-    if pending.tries_left == 0 {
-        change.delete::<Pendings>(&key);
+    confirmation.tries_left = confirmation.tries_left.saturating_sub(1);
+    if confirmation.tries_left == 0 {
+        change.delete::<Confirmations>(&key);
     } else {
-        change.put::<Pendings>(&key, &pending)?;
+        change.put::<Confirmations>(&key, &confirmation)?;
     }
-    Ok(Confirmed::Wrong {
-        tries_left: pending.tries_left,
+    Ok(RedeemedCode::Wrong {
+        tries_left: confirmation.tries_left,
     })
 }
 
@@ -144,49 +144,49 @@ pub(super) fn cancel(
     person: &UserId,
     now: Timestamp,
 ) -> Result<bool, DirectoryError> {
-    let waited = waiting(change, person, now)?.is_some();
-    change.delete::<Pendings>(&person.to_owned());
+    let waited = current(change, person, now)?.is_some();
+    change.delete::<Confirmations>(&person.to_owned());
     Ok(waited)
 }
 
 /// What waits and has not run out.
-pub(super) fn waiting(
+pub(super) fn current(
     change: &Change<'_>,
     person: &UserId,
     now: Timestamp,
-) -> Result<Option<Pending>, DirectoryError> {
+) -> Result<Option<Confirmation>, DirectoryError> {
     Ok(change
-        .get::<Pendings>(&person.to_owned())?
-        .filter(|pending| now < pending.ends))
+        .get::<Confirmations>(&person.to_owned())?
+        .filter(|confirmation| now < confirmation.ends))
 }
 
 /// Deletes what has run out, at most `limit` records, and says how many it looked at: as many as
 /// `limit` means that there may be more.
-pub fn sweep(
+pub fn sweep_confirmations(
     change: &mut Change<'_>,
     now: Timestamp,
     limit: usize,
 ) -> Result<usize, DirectoryError> {
     let due: Vec<_> = change
-        .scan::<PendingEnds>(&[], limit)?
+        .scan::<ConfirmationEnds>(&[], limit)?
         .into_iter()
         .take_while(|((when, _), ())| *when <= now)
         .collect();
     for (key, ()) in &due {
-        change.delete::<PendingEnds>(key);
+        change.delete::<ConfirmationEnds>(key);
         // A newer one has an end of its own.
         if change
-            .get::<Pendings>(&key.1)?
-            .is_some_and(|pending| pending.ends <= now)
+            .get::<Confirmations>(&key.1)?
+            .is_some_and(|confirmation| confirmation.ends <= now)
         {
-            change.delete::<Pendings>(&key.1);
+            change.delete::<Confirmations>(&key.1);
         }
     }
     Ok(due.len())
 }
 
 /// How to confirm what waits for this code.
-pub(super) fn waits_for(code: &str) -> NoticeText {
+pub(super) fn code_text(code: &str) -> NoticeText {
     NoticeText::new("To do it, write ")
         .code(&format!("confirm {code}"))
         .and(&format!(
