@@ -18,12 +18,12 @@ pub enum RoomCheck {
     /// The bot made it, and the person is invited and has not come yet.
     Waiting,
     /// It can be none: leave it.
-    Leave(NoControlRoom),
+    Leave(RoomProblem),
 }
 
 /// Why a room is no control room. Most words fit into the `reason` of a leave event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum NoControlRoom {
+pub enum RoomProblem {
     /// Somebody else is there or invited.
     #[error("I talk about handles only with one person at a time. Start a new chat with me alone.")]
     NotAlone,
@@ -68,57 +68,53 @@ pub fn check_room(view: &RoomView, bot: &UserId, expected: Option<&UserId>) -> R
     let mut others = view.joined().filter(|user| *user != bot);
     let person = match (others.next(), others.next()) {
         (Some(person), None) => person,
-        (Some(_), Some(_)) => return Leave(NoControlRoom::NotAlone),
-        (None, _) => return Leave(NoControlRoom::Nobody),
+        (Some(_), Some(_)) => return Leave(RoomProblem::NotAlone),
+        (None, _) => return Leave(RoomProblem::Nobody),
     };
     if view.invited().any(|user| user != person && user != bot) {
-        return Leave(NoControlRoom::NotAlone);
+        return Leave(RoomProblem::NotAlone);
     }
     if person.server_name() == bot.server_name() && person.localpart().starts_with(GHOST_PREFIX) {
-        return Leave(NoControlRoom::NotAPerson);
+        return Leave(RoomProblem::NotAPerson);
     }
     if expected.is_some_and(|expected| expected != person) {
-        return Leave(NoControlRoom::NotTheInviter);
+        return Leave(RoomProblem::NotTheInviter);
     }
-    if let Some(why) = is_open(view) {
+    if let Some(why) = find_opening(view) {
         return Leave(why);
     }
     if view.encryption.is_some() {
         RoomCheck::ControlRoom(person.clone())
     } else if view.foreign_encryption {
-        Leave(NoControlRoom::UnknownEncryption)
+        Leave(RoomProblem::UnknownEncryption)
     } else if view.may_send_state(bot, "m.room.encryption") {
         RoomCheck::NotEncrypted(person.clone())
     } else {
-        Leave(NoControlRoom::NotEncrypted)
+        Leave(RoomProblem::NotEncrypted)
     }
 }
 
-fn is_open(view: &RoomView) -> Option<NoControlRoom> {
+fn find_opening(view: &RoomView) -> Option<RoomProblem> {
     if view.join_rule != "invite" {
-        return Some(NoControlRoom::OpenToAll);
+        return Some(RoomProblem::OpenToAll);
     }
-    (view.history_visibility == "world_readable").then_some(NoControlRoom::WorldReadable)
+    (view.history_visibility == "world_readable").then_some(RoomProblem::WorldReadable)
 }
 
 /// Returns why a room can be no control room of `inviter`, from what an invite shows of it. What
 /// is not shown is not held against it: the bot looks again when it is inside.
-pub(super) fn look_from_outside(
-    view: &RoomView,
-    inviter: &UserId,
-    bot: &UserId,
-) -> Option<NoControlRoom> {
+pub(super) fn check_invite(view: &RoomView, inviter: &UserId, bot: &UserId) -> Option<RoomProblem> {
     if view.room_type.is_some() || view.replaced_by.is_some() {
-        return Some(NoControlRoom::NoChat);
+        return Some(RoomProblem::NoChat);
     }
     if view.readers().any(|user| user != inviter && user != bot) {
-        return Some(NoControlRoom::NotAlone);
+        return Some(RoomProblem::NotAlone);
     }
-    if let Some(why) = is_open(view) {
+    if let Some(why) = find_opening(view) {
         return Some(why);
     }
     view.foreign_encryption
-        .then_some(NoControlRoom::UnknownEncryption)
+        .then_some(RoomProblem::UnknownEncryption)
 }
 
 #[cfg(test)]
@@ -221,44 +217,38 @@ mod tests {
         for (view, reason) in [
             (
                 with_members(&[bot(), sam(), eve], &[]),
-                NoControlRoom::NotAlone,
+                RoomProblem::NotAlone,
             ),
-            (
-                with_members(&[bot(), sam()], &[eve]),
-                NoControlRoom::NotAlone,
-            ),
-            (with_members(&[bot()], &[]), NoControlRoom::Nobody),
-            (with_members(&[], &[]), NoControlRoom::Nobody),
-            (
-                with_members(&[bot(), ghost], &[]),
-                NoControlRoom::NotAPerson,
-            ),
+            (with_members(&[bot(), sam()], &[eve]), RoomProblem::NotAlone),
+            (with_members(&[bot()], &[]), RoomProblem::Nobody),
+            (with_members(&[], &[]), RoomProblem::Nobody),
+            (with_members(&[bot(), ghost], &[]), RoomProblem::NotAPerson),
             (
                 with_members(&[bot(), user_id!("@kim:example.org")], &[]),
-                NoControlRoom::NotTheInviter,
+                RoomProblem::NotTheInviter,
             ),
-            (with_rule("public"), NoControlRoom::OpenToAll),
-            (with_rule("knock"), NoControlRoom::OpenToAll),
-            (with_rule("restricted"), NoControlRoom::OpenToAll),
-            (with_rule("new"), NoControlRoom::OpenToAll),
+            (with_rule("public"), RoomProblem::OpenToAll),
+            (with_rule("knock"), RoomProblem::OpenToAll),
+            (with_rule("restricted"), RoomProblem::OpenToAll),
+            (with_rule("new"), RoomProblem::OpenToAll),
             (
                 RoomView {
                     history_visibility: "world_readable".to_owned(),
                     ..good()
                 },
-                NoControlRoom::WorldReadable,
+                RoomProblem::WorldReadable,
             ),
             (
                 RoomView {
                     encryption: None,
                     ..good()
                 },
-                NoControlRoom::NotEncrypted,
+                RoomProblem::NotEncrypted,
             ),
-            (encrypted_with(&json!({})), NoControlRoom::UnknownEncryption),
+            (encrypted_with(&json!({})), RoomProblem::UnknownEncryption),
             (
                 encrypted_with(&json!({"algorithm": "rot13"})),
-                NoControlRoom::UnknownEncryption,
+                RoomProblem::UnknownEncryption,
             ),
         ] {
             assert_eq!(checked(&view), RoomCheck::Leave(reason), "{view:?}");
@@ -271,10 +261,10 @@ mod tests {
             join_rule: "public".to_owned(),
             ..clear()
         };
-        assert_eq!(checked(&view), RoomCheck::Leave(NoControlRoom::OpenToAll));
+        assert_eq!(checked(&view), RoomCheck::Leave(RoomProblem::OpenToAll));
     }
 
-    fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<NoControlRoom> {
+    fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<RoomProblem> {
         let (sam, bot) = (sam(), bot());
         let invite = (
             "m.room.member",
@@ -291,7 +281,7 @@ mod tests {
             })
             .collect();
         let view = RoomView::from_state(state.iter().map(AsRef::as_ref));
-        look_from_outside(&view, sam, bot)
+        check_invite(&view, sam, bot)
     }
 
     #[test]
@@ -316,43 +306,43 @@ mod tests {
                 "m.room.join_rules",
                 "",
                 json!({"join_rule": "public"}),
-                NoControlRoom::OpenToAll,
+                RoomProblem::OpenToAll,
             ),
             (
                 "m.room.join_rules",
                 "",
                 json!({"join_rule": "knock"}),
-                NoControlRoom::OpenToAll,
+                RoomProblem::OpenToAll,
             ),
             (
                 "m.room.create",
                 "",
                 json!({"type": "m.space"}),
-                NoControlRoom::NoChat,
+                RoomProblem::NoChat,
             ),
             (
                 "m.room.history_visibility",
                 "",
                 json!({"history_visibility": "world_readable"}),
-                NoControlRoom::WorldReadable,
+                RoomProblem::WorldReadable,
             ),
             (
                 "m.room.encryption",
                 "",
                 json!({"algorithm": "rot13"}),
-                NoControlRoom::UnknownEncryption,
+                RoomProblem::UnknownEncryption,
             ),
             (
                 "m.room.member",
                 "@eve:example.org",
                 json!({"membership": "join"}),
-                NoControlRoom::NotAlone,
+                RoomProblem::NotAlone,
             ),
             (
                 "m.room.tombstone",
                 "",
                 json!({"replacement_room": "!new:example.org"}),
-                NoControlRoom::NoChat,
+                RoomProblem::NoChat,
             ),
         ] {
             assert_eq!(outside(&[(kind, key, content)]), Some(reason), "{kind}");

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How often within a day a person, or a whole other server, is told that this is too often.
-const REFUSALS: Limit = Limit {
+const REFUSAL_LIMIT: Limit = Limit {
     most: 10,
     window: DAY,
 };
@@ -36,7 +36,7 @@ pub fn answer_invite(
     now: Timestamp,
 ) -> Result<InviteAnswer, DirectoryError> {
     if change.ask_for_bot(person, now)? {
-        return Ok(match control_room::look_from_outside(view, person, bot) {
+        return Ok(match control_room::check_invite(view, person, bot) {
             None => InviteAnswer::Join,
             Some(why) => InviteAnswer::Decline(why.to_string()),
         });
@@ -47,14 +47,14 @@ pub fn answer_invite(
         false => host_of(person.server_name()),
     };
     Ok(
-        match change.count(Counted::BotRefusals, &subject, REFUSALS, now)? {
-            true => InviteAnswer::Decline(too_often().plain),
+        match change.count(Counted::BotRefusals, &subject, REFUSAL_LIMIT, now)? {
+            true => InviteAnswer::Decline(too_often_text().plain),
             false => InviteAnswer::Ignore,
         },
     )
 }
 
-fn too_often() -> NoticeText {
+fn too_often_text() -> NoticeText {
     NoticeText::new(
         "You, or the people of your server, have started too many chats with me today. Please use \
          a chat that you have with me already, or try again tomorrow.",

@@ -30,13 +30,13 @@ use serde_json::Value;
 pub use self::{
     answer::{Answer, Effect},
     confirmation::sweep_confirmations,
-    control_room::{NoControlRoom, RoomCheck, check_room},
+    control_room::{RoomCheck, RoomProblem, check_room},
     invite::{InviteAnswer, answer_invite},
     notice_text::NoticeText,
     request::{ShownRequest, request_text},
 };
 use self::{
-    command::{Call, Fail},
+    command::{CommandContext, CommandError},
     input::{Age, CommandInput, CommandLine, CommandLineError},
     notice_text::sentence,
 };
@@ -80,7 +80,7 @@ pub struct Message<'a> {
 }
 
 /// How often a flood is answered.
-const FLOOD_ANSWERS: Limit = Limit {
+const FLOOD_ANSWER_LIMIT: Limit = Limit {
     most: 1,
     window: Duration::from_secs(10 * 60),
 };
@@ -100,23 +100,23 @@ pub fn answer(
 ) -> Result<Answer, DirectoryError> {
     match input::read_input(message.event_type, message.content) {
         CommandInput::Ignored => Ok(Answer::default()),
-        CommandInput::NotText => Ok(match flood(message, change, options)? {
+        CommandInput::NotText => Ok(match check_flood(message, change, options)? {
             Some(flooded) => flooded,
             None => texts::not_text().into(),
         }),
         CommandInput::Reaction { to, key } => react(message, &to, &key, change),
-        CommandInput::Text(text) => run(message, &text, options, change, rng),
+        CommandInput::Text(text) => answer_text(message, &text, options, change, rng),
     }
 }
 
-fn run(
+fn answer_text(
     message: &Message<'_>,
     text: &str,
     options: &Options,
     change: &mut Change<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
-    if let Some(flooded) = flood(message, change, options)? {
+    if let Some(flooded) = check_flood(message, change, options)? {
         return Ok(flooded);
     }
     let words = match (
@@ -132,29 +132,29 @@ fn run(
         }
         (Age::Fresh, Ok(CommandLine(words))) => words,
     };
-    let call = Call {
+    let context = CommandContext {
         person: message.person,
         change,
         options,
         now: message.now,
         rng,
     };
-    let mut answer = match command::run(call, &words) {
+    let mut answer = match command::run(context, &words) {
         Ok(answer) => answer,
-        Err(Fail::Told(text)) => text.into(),
-        Err(Fail::Directory(refusal)) if refusal.is_refusal() => {
+        Err(CommandError::Refused(text)) => text.into(),
+        Err(CommandError::Directory(refusal)) if refusal.is_refusal() => {
             NoticeText::new(&sentence(&refusal.to_string())).into()
         }
-        Err(Fail::Directory(error)) => return Err(error),
+        Err(CommandError::Directory(error)) => return Err(error),
     };
     answer
         .effects
-        .extend(change.take_notices().into_iter().map(tell));
+        .extend(change.take_notices().into_iter().map(notice_effect));
     Ok(answer)
 }
 
 /// Counts a message, and returns the answer to it if there are too many.
-fn flood(
+fn check_flood(
     message: &Message<'_>,
     change: &mut Change<'_>,
     options: &Options,
@@ -167,7 +167,7 @@ fn flood(
     if change.count(Counted::Commands, person, limit, now)? {
         return Ok(None);
     }
-    let first = change.count(Counted::FloodAnswers, person, FLOOD_ANSWERS, now)?;
+    let first = change.count(Counted::FloodAnswers, person, FLOOD_ANSWER_LIMIT, now)?;
     Ok(Some(if first {
         texts::slow_down().into()
     } else {
@@ -185,9 +185,11 @@ fn react(
 ) -> Result<Answer, DirectoryError> {
     let (person, now) = (message.person, message.now);
     match Age::of(message.sent_at, now) {
-        Age::Fresh => Ok(request::react(change, person, to, key, now)?.unwrap_or_default()),
+        Age::Fresh => {
+            Ok(request::answer_by_reaction(change, person, to, key, now)?.unwrap_or_default())
+        }
         // The owner thinks that they have answered, so they are told that they have not.
-        Age::Old(age) if request::is_shown_by(change, person, to)? => {
+        Age::Old(age) if request::shows_open_request(change, person, to)? => {
             Ok(texts::too_old(age).into())
         }
         Age::Old(_) | Age::FromTheFuture => Ok(Answer::default()),
@@ -195,7 +197,7 @@ fn react(
 }
 
 /// Returns the effect by which a person hears a notice of the directory.
-fn tell(notice: Notice) -> Effect {
+fn notice_effect(notice: Notice) -> Effect {
     match notice {
         Notice::LookalikeAttempt {
             owner,

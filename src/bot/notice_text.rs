@@ -17,6 +17,21 @@ impl NoticeText {
         NoticeText::default().and(words)
     }
 
+    /// Returns `a`, `a and b`, or `a, b and c`, each standing out.
+    pub(super) fn names(names: impl Iterator<Item = String>) -> NoticeText {
+        let names: Vec<String> = names.collect();
+        let mut text = NoticeText::default();
+        for (index, name) in names.iter().enumerate() {
+            text = match index {
+                0 => text,
+                _ if index + 1 == names.len() => text.and(" and "),
+                _ => text.and(", "),
+            };
+            text = text.strong(name);
+        }
+        text
+    }
+
     /// Goes on with these words.
     pub fn and(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);

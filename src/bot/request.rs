@@ -12,13 +12,13 @@ use crate::{
 
 /// What an owner answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum RequestChoice {
     Accept,
     Decline,
     Block,
 }
 
-impl Choice {
+impl RequestChoice {
     /// What a reaction means. Clients add the form and the colour of a hand to it.
     pub(super) fn of_reaction(key: &str) -> Option<Self> {
         let plain: String = key
@@ -63,12 +63,13 @@ pub fn request_text(
     } else {
         text = text.and(&format!(" ({}", shown.request.asker_shown()));
     }
-    if !masked && let Some(record) = handle_to_show(&directory.handles_of(&shown.request.asker)?) {
+    if !masked && let Some(record) = pick_shown_handle(&directory.handles_of(&shown.request.asker)?)
+    {
         let verified = match record.verified_at {
             Some(_) => "verified, ",
             None => "",
         };
-        let age = age(record.age(shown.now));
+        let age = age_text(record.age(shown.now));
         text = text.and(&format!(", {verified}handle {} for {age}", record.handle));
     }
     text = text
@@ -100,14 +101,14 @@ pub fn request_text(
 
 /// One handle of somebody who asks: a verified one, or the oldest. Only one whose owner shows their
 /// Matrix ID anyway, and never two, which nobody is to know to belong together.
-fn handle_to_show(handles: &[HandleRecord]) -> Option<&HandleRecord> {
+fn pick_shown_handle(handles: &[HandleRecord]) -> Option<&HandleRecord> {
     handles
         .iter()
         .filter(|record| record.is_active() && record.mode == Mode::Open)
         .min_by_key(|record| (record.verified_at.is_none(), record.claimed_at))
 }
 
-fn age(age: Duration) -> String {
+fn age_text(age: Duration) -> String {
     match age.as_secs() / 86_400 {
         0 => "less than a day".to_owned(),
         1 => "1 day".to_owned(),
@@ -116,26 +117,26 @@ fn age(age: Duration) -> String {
 }
 
 /// The owner reacted to a message of the bot. Nothing follows unless it shows an open request.
-pub(super) fn react(
+pub(super) fn answer_by_reaction(
     change: &mut Change<'_>,
     person: &UserId,
     to: &EventId,
     key: &str,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let Some(choice) = Choice::of_reaction(key) else {
+    let Some(choice) = RequestChoice::of_reaction(key) else {
         return Ok(None);
     };
     let mut requests = change.requests_of(person)?.into_iter();
     let meant = requests.find(|(_, request)| request.shown.as_deref() == Some(to));
     match meant {
-        Some((number, _)) => answer(change, person, number, choice, now),
+        Some((number, _)) => answer_request(change, person, number, choice, now),
         None => Ok(None),
     }
 }
 
 /// Whether this message shows an open request.
-pub(super) fn is_shown_by(
+pub(super) fn shows_open_request(
     change: &Change<'_>,
     person: &UserId,
     message: &EventId,
@@ -146,26 +147,26 @@ pub(super) fn is_shown_by(
 }
 
 /// Does what the owner chose; `None` when there is no such request.
-pub(super) fn answer(
+pub(super) fn answer_request(
     change: &mut Change<'_>,
     person: &UserId,
     number: u32,
-    choice: Choice,
+    choice: RequestChoice,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
     let Some(request) = change.close_request(person, number)? else {
         return Ok(None);
     };
     let blocked = change.is_asker_blocked(person, &request)?;
-    let accepted = choice == Choice::Accept && !blocked;
+    let accepted = choice == RequestChoice::Accept && !blocked;
     let (asker, label) = (request.asker_named(number), request.block_label(number));
     let text = match choice {
-        Choice::Accept if blocked => NoticeText::default()
+        RequestChoice::Accept if blocked => NoticeText::default()
             .strong(&asker)
             .and(" is blocked, so I have turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
-        Choice::Accept if request.masked_as.is_some() => {
+        RequestChoice::Accept if request.masked_as.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
             NoticeText::new("You are invited to a chat with ").strong(&asker).and(
@@ -173,7 +174,7 @@ pub(super) fn answer(
                  you write and can read it on the way.",
             )
         }
-        Choice::Accept => {
+        RequestChoice::Accept => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
             NoticeText::new("You are invited to a chat with ")
@@ -181,11 +182,11 @@ pub(super) fn answer(
                 .and(". If no invite comes, your server or client turns invites away; then start the chat yourself: ")
                 .link(&request.asker.matrix_to_uri().to_string())
         }
-        Choice::Decline => NoticeText::new("I have turned ").strong(&asker).and(
+        RequestChoice::Decline => NoticeText::new("I have turned ").strong(&asker).and(
             " down. They are told what everybody is told who cannot reach you now. They may ask \
              again another time.",
         ),
-        Choice::Block => match change.block_asker(person, &request, number, now) {
+        RequestChoice::Block => match change.block_asker(person, &request, number, now) {
             // They are turned down all the same.
             Err(error) if error.is_refusal() => NoticeText::new("I have turned ")
                 .strong(&asker)
@@ -219,17 +220,17 @@ mod tests {
     #[test]
     fn reactions_are_read_whatever_their_form_and_colour() {
         for (key, expected) in [
-            ("✅", Some(Choice::Accept)),
-            ("👍🏽", Some(Choice::Accept)),
-            ("✔️", Some(Choice::Accept)),
-            ("❌", Some(Choice::Decline)),
-            ("👎", Some(Choice::Decline)),
-            ("🚫", Some(Choice::Block)),
+            ("✅", Some(RequestChoice::Accept)),
+            ("👍🏽", Some(RequestChoice::Accept)),
+            ("✔️", Some(RequestChoice::Accept)),
+            ("❌", Some(RequestChoice::Decline)),
+            ("👎", Some(RequestChoice::Decline)),
+            ("🚫", Some(RequestChoice::Block)),
             ("❤️", None),
             ("accept", None),
             ("", None),
         ] {
-            assert_eq!(Choice::of_reaction(key), expected, "{key}");
+            assert_eq!(RequestChoice::of_reaction(key), expected, "{key}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ruma::{RoomId, ServerName, UserId};
 
-use super::{Effect, NoticeText, command};
+use super::{Effect, NoticeText};
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError},
@@ -28,7 +28,7 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, Dire
             .and(". "),
         Some(_) => text
             .and("You have ")
-            .append(command::list(
+            .append(NoticeText::names(
                 handles.iter().map(|record| record.handle.to_string()),
             ))
             .and(". To see more of it, write ")

@@ -2,7 +2,7 @@
 
 use ruma::user_id;
 
-use super::{Answer, Call, Command, Fail, NoticeText};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
     bot::Effect,
     handle::{HandleRules, Typed},
@@ -14,20 +14,20 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["name", "nick"],
     usage: "appear Kim",
     about: "sets the name by which masked people see you",
-    offered: |standing| standing.can_mask,
+    offered: |person| person.can_mask,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if let [name @ .., handle] = words
         && !name.is_empty()
         && handle.starts_with('@')
     {
-        return to_one(call, &name.join(" "), handle);
+        return rename_in_conversation(context, &name.join(" "), handle);
     }
     let typed = words.join(" ");
     if words.is_empty() {
-        let name = call.change.appearance(call.person)?;
+        let name = context.change.appearance(context.person)?;
         let name = name.unwrap_or_else(|| "Someone".to_owned());
         return Ok(NoticeText::new(
             "When you write to somebody whose handle is masked, they see you as ",
@@ -47,7 +47,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         _ => Some(cleaned.clone()),
     };
     let shown = name.clone().unwrap_or_else(|| "Someone".to_owned());
-    call.change.set_appearance(call.person, name)?;
+    context.change.set_appearance(context.person, name)?;
     Ok(
         NoticeText::new("From now on masked people to whom you write see you as ")
             .strong(&shown)
@@ -64,10 +64,14 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
 
 /// The name in a conversation that has begun. Who has one with whom is not ours to look up here:
 /// the answer is the same to everybody.
-fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, Fail> {
+fn rename_in_conversation(
+    context: &mut CommandContext<'_, '_>,
+    typed: &str,
+    handle: &str,
+) -> Result<Answer, CommandError> {
     let (handle, server) = Typed::parse_handle(handle, &HandleRules::WIDEST)?;
-    if let Some(server) = call.elsewhere(server) {
-        return Err(COMMAND.wrong(
+    if let Some(server) = context.foreign_server(server) {
+        return Err(COMMAND.usage_error(
             &format!("handles of {server} are looked after there"),
             "appear Kim @sam",
         ));
@@ -86,8 +90,8 @@ fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, 
         );
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::Appear {
-        person: call.person.to_owned(),
-        ghost: call.ghost(&handle)?,
+        person: context.person.to_owned(),
+        ghost: context.ghost(&handle)?,
         name,
     });
     Ok(answer)

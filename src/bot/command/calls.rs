@@ -1,6 +1,6 @@
 //! `calls sam hidden|direct`: whether calls by a masked handle show where the two people are.
 
-use super::{Answer, Call, Command, Fail, NoticeText};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::directory::Mode;
 
 pub(super) const COMMAND: Command = Command {
@@ -8,23 +8,23 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["call"],
     usage: "calls sam hidden|direct",
     about: "sets whether calls by a masked handle hide where you are",
-    offered: |standing| {
-        let mut handles = standing.handles.iter();
+    offered: |person| {
+        let mut handles = person.handles.iter();
         handles.any(|record| record.mode == Mode::Masked)
     },
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let is_value = |word: &str| matches!(word, "hidden" | "direct");
-    let (record, rest) = call.own_handle(&COMMAND, "calls sam hidden", words, is_value)?;
+    let (record, rest) = context.find_own_handle(&COMMAND, "calls sam hidden", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
     let hide = match rest {
         [] => record.hide_addresses,
         [word] if word.eq_ignore_ascii_case("hidden") => true,
         [word] if word.eq_ignore_ascii_case("direct") => false,
         _ => {
-            return Err(COMMAND.wrong(
+            return Err(COMMAND.usage_error(
                 "calls are either hidden or direct",
                 &format!("calls {shown} hidden"),
             ));
@@ -32,9 +32,9 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     };
     let record = match rest.is_empty() {
         true => record,
-        false => call
+        false => context
             .change
-            .set_hide_addresses(call.person, &record.handle, hide)?,
+            .set_hide_addresses(context.person, &record.handle, hide)?,
     };
     let text = NoticeText::new("Calls by ").strong(&record.handle.to_string());
     Ok(match hide {

@@ -1,6 +1,6 @@
 //! `cancel`: drop what waits for a code.
 
-use super::{Answer, Call, Command, Fail, NoticeText};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::bot::confirmation;
 
 pub(super) const COMMAND: Command = Command {
@@ -8,12 +8,12 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["no", "stop", "abort"],
     usage: "cancel",
     about: "drops what waits for a code",
-    offered: |standing| standing.is_asked,
+    offered: |person| person.has_confirmation,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let waited = confirmation::cancel(call.change, call.person, call.now)?;
+fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let waited = confirmation::cancel(context.change, context.person, context.now)?;
     let words = if waited {
         "Dropped. Nothing was changed."
     } else {

@@ -2,7 +2,7 @@
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, NoticeText, date, sentence};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, format_date, sentence};
 use crate::{
     bot::Effect,
     directory::{ClaimedBy, DirectoryError},
@@ -14,21 +14,21 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["register", "take", "get"],
     usage: "claim sam",
     about: "makes a handle yours",
-    offered: |standing| standing.may_claim_more,
+    offered: |person| person.can_claim_more,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let handle = read(call, words)?;
-    let claimed = call
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    let handle = parse_handle(context, words)?;
+    let claimed = context
         .change
-        .claim(call.person, &handle, ClaimedBy::Person, call.now);
+        .claim(context.person, &handle, ClaimedBy::Person, context.now);
     let record = match claimed {
         Ok(record) => record,
         Err(error @ DirectoryError::Quarantined { until, .. }) => {
-            return Err(Fail::Told(
+            return Err(CommandError::Refused(
                 NoticeText::new(&sentence(&error.to_string()))
-                    .and(&format!(" It is free again on {}. ", date(until)))
+                    .and(&format!(" It is free again on {}. ", format_date(until)))
                     .and("Until then, try another name."),
             ));
         }
@@ -37,12 +37,12 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             | DirectoryError::Taken(_)
             | DirectoryError::LooksLike { .. }),
         ) => {
-            return Err(Fail::Told(
+            return Err(CommandError::Refused(
                 NoticeText::new(&sentence(&error.to_string())).and(" Try another name."),
             ));
         }
         Err(error @ DirectoryError::AlreadyYours(_)) => {
-            return Err(Fail::Told(
+            return Err(CommandError::Refused(
                 NoticeText::new(&sentence(&error.to_string()))
                     .and(" ")
                     .code("handles")
@@ -52,7 +52,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         Err(error) => return Err(error.into()),
     };
     let name = record.handle.to_string();
-    let ghost = call.ghost(&record.handle)?;
+    let ghost = context.ghost(&record.handle)?;
     let mut text = NoticeText::new("")
         .strong(&name)
         .and(" is yours. In a moment people can reach you by starting a chat with ")
@@ -67,7 +67,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     };
     let text = text
         .and("Whoever it introduces sees your Matrix ID, ")
-        .strong(call.person.as_str())
+        .strong(context.person.as_str())
         .and(", and knows it from then on.")
         .paragraph()
         .and("To be left alone: ")
@@ -94,24 +94,26 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
 }
 
 /// The handle that somebody wants.
-fn read(call: &Call<'_, '_>, words: &[&str]) -> Result<Handle, Fail> {
-    let rules = &call.change.settings().rules;
+fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Handle, CommandError> {
+    let rules = &context.change.settings().rules;
     let typed = words.join(" ");
     match Typed::parse(&typed, rules) {
-        Ok(Typed::Handle { handle, server }) => match call.elsewhere(server) {
-            Some(server) => Err(COMMAND.wrong(
+        Ok(Typed::Handle { handle, server }) => match context.foreign_server(server) {
+            Some(server) => Err(COMMAND.usage_error(
                 &format!("handles of {server} are given out there; here you get one of ours"),
                 &format!("claim {}", handle.as_shown()),
             )),
             // A link or a ghost's name is read by the widest rules.
             None => Ok(Handle::parse(handle.as_shown(), rules)?),
         },
-        Ok(Typed::Person(user)) => Err(COMMAND.wrong(
+        Ok(Typed::Person(user)) => Err(COMMAND.usage_error(
             &format!("{user} is a Matrix ID; a handle is a single name"),
             "claim sam",
         )),
-        Err(HandleError::Empty) => Err(COMMAND.wrong("say which handle you want", "claim sam")),
-        Err(HandleError::NotAHandle) => Err(COMMAND.wrong(
+        Err(HandleError::Empty) => {
+            Err(COMMAND.usage_error("say which handle you want", "claim sam"))
+        }
+        Err(HandleError::NotAHandle) => Err(COMMAND.usage_error(
             "that cannot be a handle; a handle is a single name",
             "claim sam",
         )),

@@ -3,7 +3,7 @@
 //! Only words of the person, encrypted by a device of theirs, reach a command, and the code is
 //! new each time: so an old message cannot be played again to destroy something.
 
-use super::{Answer, Call, Command, Fail, NoticeText, release};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, release};
 use crate::bot::confirmation::{self, Action, RedeemedCode};
 
 pub(super) const COMMAND: Command = Command {
@@ -11,31 +11,31 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["yes", "ok"],
     usage: "confirm 1234",
     about: "does what waits for that code",
-    offered: |standing| standing.is_asked,
+    offered: |person| person.has_confirmation,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let code = words.concat();
     if code.is_empty() {
         return Err(
-            if confirmation::current(call.change, call.person, call.now)?.is_some() {
-                COMMAND.wrong("the code I gave you belongs behind it", "confirm 1234")
+            if confirmation::current(context.change, context.person, context.now)?.is_some() {
+                COMMAND.usage_error("the code I gave you belongs behind it", "confirm 1234")
             } else {
-                nothing()
+                nothing_waits()
             },
         );
     }
-    match confirmation::redeem_code(call.change, call.person, &code, call.now)? {
+    match confirmation::redeem_code(context.change, context.person, &code, context.now)? {
         RedeemedCode::Do(Action::Release { handle, generation }) => {
-            release::confirmed(call, &handle, generation)
+            release::confirmed(context, &handle, generation)
         }
-        RedeemedCode::Nothing => Err(nothing()),
-        RedeemedCode::Wrong { tries_left: 0 } => Err(Fail::Told(NoticeText::new(
+        RedeemedCode::Nothing => Err(nothing_waits()),
+        RedeemedCode::Wrong { tries_left: 0 } => Err(CommandError::Refused(NoticeText::new(
             "That is not the code either, so I have dropped what waited for it. Nothing was \
              changed.",
         ))),
-        RedeemedCode::Wrong { tries_left } => Err(Fail::Told(
+        RedeemedCode::Wrong { tries_left } => Err(CommandError::Refused(
             NoticeText::new("That is not the code I gave you. ")
                 .and(&match tries_left {
                     1 => "You have one more try".to_owned(),
@@ -48,8 +48,8 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     }
 }
 
-fn nothing() -> Fail {
-    Fail::Told(NoticeText::new(
+fn nothing_waits() -> CommandError {
+    CommandError::Refused(NoticeText::new(
         "Nothing waits for a code, or its time has run out. Nothing was changed.",
     ))
 }

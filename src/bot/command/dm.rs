@@ -6,7 +6,7 @@
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, NoticeText, claim::link_to, ghost_at};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, claim::link_to, ghost_at};
 use crate::{
     directory::{Ask, Verdict},
     handle::{Handle, HandleRules, Typed},
@@ -21,9 +21,9 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let [typed] = words else {
-        return Err(COMMAND.wrong("say whom you want to write to", "dm @sam"));
+        return Err(COMMAND.usage_error("say whom you want to write to", "dm @sam"));
     };
     let (handle, server) = match Typed::parse(typed, &HandleRules::WIDEST)? {
         Typed::Handle { handle, server } => (handle, server),
@@ -35,7 +35,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             );
         }
     };
-    if let Some(server) = call.elsewhere(server) {
+    if let Some(server) = context.foreign_server(server) {
         let ghost = ghost_at(&handle, &server)?;
         return Ok(
             NoticeText::new(&format!("Handles of {server} are looked after there. If "))
@@ -45,29 +45,29 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 .into(),
         );
     }
-    let verdict = call.change.ask_for_link(&Ask {
-        asker: call.person,
+    let verdict = context.change.ask_for_link(&Ask {
+        asker: context.person,
         handle: &handle,
-        now: call.now,
+        now: context.now,
     })?;
     Ok(match verdict {
         Verdict::Introduce {
             owner, generation, ..
-        } => introduce(call, &handle, &owner, generation)?,
+        } => introduce(context, &handle, &owner, generation)?,
         Verdict::Relay { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(
                 " is masked: you do not see each other's Matrix ID, and this service carries what \
                  you write and can read it on the way. This starts a chat: ",
             )
-            .append(link_to(&call.ghost(&handle)?)),
+            .append(link_to(&context.ghost(&handle)?)),
         Verdict::Request { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(
                 " likes to be asked first. Start a chat with the handle and write what you want to \
                   say; the owner sees your first message and answers: ",
             )
-            .append(link_to(&call.ghost(&handle)?)),
+            .append(link_to(&context.ghost(&handle)?)),
         Verdict::OwnHandle { .. } => NoticeText::default()
             .strong(&handle.to_string())
             .and(" is yours: that would be a chat with yourself."),
@@ -77,15 +77,15 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
 }
 
 fn introduce(
-    call: &Call<'_, '_>,
+    context: &CommandContext<'_, '_>,
     handle: &Handle,
     owner: &UserId,
     generation: u32,
-) -> Result<NoticeText, Fail> {
+) -> Result<NoticeText, CommandError> {
     let name = handle.to_string();
-    let text = match call
+    let text = match context
         .change
-        .room_of(call.person, handle, generation, call.now)?
+        .room_of(context.person, handle, generation, context.now)?
     {
         Some(room) => NoticeText::new("You have a room with ")
             .strong(&name)

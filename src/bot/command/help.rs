@@ -1,6 +1,6 @@
 //! `help`: what this person can do now.
 
-use super::{ALL, Answer, Call, Command, Fail, NoticeText, no_handle};
+use super::{ALL, Answer, Command, CommandContext, CommandError, NoticeText, no_handle_text};
 
 pub(super) const COMMAND: Command = Command {
     name: "help",
@@ -11,7 +11,7 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if let Some(word) = words.first()
         && let Some(command) = ALL
             .iter()
@@ -24,13 +24,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             .and(".")
             .into());
     }
-    let standing = call.standing()?;
-    let mut text = if standing.handles.is_empty() {
-        no_handle()
+    let person = context.person_state()?;
+    let mut text = if person.handles.is_empty() {
+        no_handle_text()
     } else {
         NoticeText::new("What you can write to me:")
     };
-    for command in ALL.iter().filter(|command| (command.offered)(&standing)) {
+    for command in ALL.iter().filter(|command| (command.offered)(&person)) {
         text = text.item().code(command.usage).and(" ").and(command.about);
     }
     Ok(text.into())

@@ -3,7 +3,7 @@
 //! # Adding a command
 //!
 //! Write a file with a `COMMAND` and its `run`, and put it into [`ALL`]. A command changes things
-//! only through [`Call::change`]; it says what happened, and what the person can do next.
+//! only through [`CommandContext::change`]; it says what happened, and what the person can do next.
 
 mod appear;
 mod block;
@@ -63,23 +63,23 @@ pub(super) struct Command {
     /// What it does, in a few words.
     about: &'static str,
     /// Whether `help` shows it to this person now. It can be typed in any case.
-    offered: fn(&Standing) -> bool,
+    offered: fn(&PersonState) -> bool,
     /// Does it.
-    run: fn(&mut Call<'_, '_>, &[&str]) -> Result<Answer, Fail>,
+    run: fn(&mut CommandContext<'_, '_>, &[&str]) -> Result<Answer, CommandError>,
 }
 
 /// Where a person stands.
-pub(super) struct Standing {
+pub(super) struct PersonState {
     handles: Vec<HandleRecord>,
-    may_claim_more: bool,
+    can_claim_more: bool,
     has_blocks: bool,
-    is_asked: bool,
-    is_requested: bool,
+    has_confirmation: bool,
+    has_requests: bool,
     can_mask: bool,
 }
 
 /// One call of a command.
-pub(super) struct Call<'a, 'c> {
+pub(super) struct CommandContext<'a, 'c> {
     pub person: &'a UserId,
     pub change: &'a mut Change<'c>,
     pub options: &'a Options,
@@ -88,37 +88,40 @@ pub(super) struct Call<'a, 'c> {
 }
 
 /// Why a command did nothing.
-pub(super) enum Fail {
+pub(super) enum CommandError {
     /// The person is told this.
-    Told(NoticeText),
+    Refused(NoticeText),
     /// The directory refused, in words for the person, or failed.
     Directory(DirectoryError),
 }
 
-impl From<DirectoryError> for Fail {
+impl From<DirectoryError> for CommandError {
     fn from(error: DirectoryError) -> Self {
-        Fail::Directory(error)
+        CommandError::Directory(error)
     }
 }
 
-impl From<HandleError> for Fail {
+impl From<HandleError> for CommandError {
     fn from(error: HandleError) -> Self {
-        Fail::Directory(error.into())
+        CommandError::Directory(error.into())
     }
 }
 
 /// Finds the command of these words and does it.
-pub(super) fn run(mut call: Call<'_, '_>, words: &[String]) -> Result<Answer, Fail> {
+pub(super) fn run(
+    mut context: CommandContext<'_, '_>,
+    words: &[String],
+) -> Result<Answer, CommandError> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some((first, arguments)) = words.split_first() else {
-        return (help::COMMAND.run)(&mut call, &[]);
+        return (help::COMMAND.run)(&mut context, &[]);
     };
     let name = first
         .trim_end_matches([':', '.', '!', ',', '?'])
         .to_lowercase();
     match ALL.iter().find(|command| command.is_called(&name)) {
-        Some(command) => (command.run)(&mut call, arguments),
-        None => Err(Fail::Told(unknown(first, &name))),
+        Some(command) => (command.run)(&mut context, arguments),
+        None => Err(CommandError::Refused(unknown_command(first, &name))),
     }
 }
 
@@ -128,8 +131,8 @@ impl Command {
     }
 
     /// What to say to somebody who typed this command wrongly.
-    fn wrong(&self, why: &str, example: &str) -> Fail {
-        Fail::Told(
+    fn usage_error(&self, why: &str, example: &str) -> CommandError {
+        CommandError::Refused(
             NoticeText::new(&sentence(why))
                 .and(" For example: ")
                 .code(example),
@@ -138,12 +141,12 @@ impl Command {
 }
 
 /// The answer to something that is no command.
-fn unknown(typed: &str, name: &str) -> NoticeText {
+fn unknown_command(typed: &str, name: &str) -> NoticeText {
     let shown: String = typed.chars().take(40).collect();
     let text = NoticeText::new("I do not know ")
         .code(&shown.replace('`', "'"))
         .and(". ");
-    let text = match nearest(name) {
+    let text = match nearest_command(name) {
         Some(command) => text.and("Did you mean ").code(command.usage).and("? "),
         // Somebody who types nothing but a handle wants to reach it.
         None if typed.starts_with('@') => match Typed::parse_handle(typed, &HandleRules::WIDEST) {
@@ -162,7 +165,7 @@ fn unknown(typed: &str, name: &str) -> NoticeText {
 
 /// The command that this is most likely a slip of. Aliases must be longer to count: a slip away
 /// from a short word are too many words that mean something else.
-fn nearest(name: &str) -> Option<&'static Command> {
+fn nearest_command(name: &str) -> Option<&'static Command> {
     const TYPED_CHARS_MAX: usize = 12;
     if name.chars().count() > TYPED_CHARS_MAX {
         return None;
@@ -184,48 +187,48 @@ fn nearest(name: &str) -> Option<&'static Command> {
         .map(|(_, _, command)| command)
 }
 
-impl Call<'_, '_> {
+impl CommandContext<'_, '_> {
     /// Where the person stands.
-    pub fn standing(&self) -> Result<Standing, Fail> {
+    pub fn person_state(&self) -> Result<PersonState, CommandError> {
         let handles = self.handles()?;
-        Ok(Standing {
-            may_claim_more: handles.len() < self.change.settings().handles_per_person,
+        Ok(PersonState {
+            can_claim_more: handles.len() < self.change.settings().handles_per_person,
             has_blocks: !self.change.blocks_of(self.person)?.is_empty(),
-            is_requested: !self.change.requests_of(self.person)?.is_empty(),
+            has_requests: !self.change.requests_of(self.person)?.is_empty(),
             can_mask: self.change.settings().capabilities.masked,
-            is_asked: confirmation::current(self.change, self.person, self.now)?.is_some(),
+            has_confirmation: confirmation::current(self.change, self.person, self.now)?.is_some(),
             handles,
         })
     }
 
     /// The handles of the person.
-    pub fn handles(&self) -> Result<Vec<HandleRecord>, Fail> {
+    pub fn handles(&self) -> Result<Vec<HandleRecord>, CommandError> {
         Ok(self.change.handles_of(self.person)?)
     }
 
     /// A handle that was typed, which has to be of this server.
-    pub fn local_handle(&self, typed: &str) -> Result<Handle, Fail> {
+    pub fn parse_local_handle(&self, typed: &str) -> Result<Handle, CommandError> {
         let (handle, server) = Typed::parse_handle(typed, &HandleRules::WIDEST)?;
-        match self.elsewhere(server) {
-            Some(_) => Err(Fail::Directory(DirectoryError::NotYours(handle))),
+        match self.foreign_server(server) {
+            Some(_) => Err(CommandError::Directory(DirectoryError::NotYours(handle))),
             None => Ok(handle),
         }
     }
 
     /// The server that was typed, unless it is ours.
-    pub fn elsewhere(&self, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
+    pub fn foreign_server(&self, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
         server.filter(|server| *server != self.change.settings().server_name)
     }
 
     /// The handle that is meant, and what else was typed: people with one handle need not name
     /// it. `is_value` says whether a word is a value and no handle.
-    pub fn own_handle<'w>(
+    pub fn find_own_handle<'w>(
         &self,
         command: &Command,
         example: &str,
         words: &'w [&'w str],
         is_value: impl Fn(&str) -> bool,
-    ) -> Result<(HandleRecord, &'w [&'w str]), Fail> {
+    ) -> Result<(HandleRecord, &'w [&'w str]), CommandError> {
         let handles = self.handles()?;
         if let Some((first, rest)) = words.split_first()
             && let Ok((handle, _)) = Typed::parse_handle(first, &HandleRules::WIDEST)
@@ -234,19 +237,19 @@ impl Call<'_, '_> {
             return Ok((record.clone(), rest));
         }
         match (handles.as_slice(), words) {
-            ([], _) => Err(Fail::Told(no_handle())),
+            ([], _) => Err(CommandError::Refused(no_handle_text())),
             ([only], []) => Ok((only.clone(), words)),
             ([only], [first, ..]) if is_value(&first.to_lowercase()) => Ok((only.clone(), words)),
             (_, [first, ..]) if !is_value(&first.to_lowercase()) => {
-                let handle = self.local_handle(first)?;
-                Err(Fail::Told(
+                let handle = self.parse_local_handle(first)?;
+                Err(CommandError::Refused(
                     NoticeText::new(&sentence(&DirectoryError::NotYours(handle).to_string()))
                         .and(" You have ")
-                        .append(names(&handles))
+                        .append(handle_names(&handles))
                         .and("."),
                 ))
             }
-            _ => Err(command.wrong(
+            _ => Err(command.usage_error(
                 "you have several handles, so say which one you mean",
                 example,
             )),
@@ -254,47 +257,32 @@ impl Call<'_, '_> {
     }
 
     /// The Matrix ID of a handle's ghost.
-    pub fn ghost(&self, handle: &Handle) -> Result<OwnedUserId, Fail> {
+    pub fn ghost(&self, handle: &Handle) -> Result<OwnedUserId, CommandError> {
         ghost_at(handle, &self.change.settings().server_name)
     }
 }
 
 /// The Matrix ID of the ghost that a handle has on this server. It fails only if the server's name
 /// is so long that no Matrix ID can have it.
-fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, Fail> {
+fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, CommandError> {
     let ghost = UserId::parse(format!("@{}:{server}", handle.ghost_localpart()));
     ghost.map_err(|_| HandleError::NotAHandle.into())
 }
 
 /// What to say to somebody who has no handle and needs one.
-fn no_handle() -> NoticeText {
+fn no_handle_text() -> NoticeText {
     NoticeText::new("You have no handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")
 }
 
 /// The handles of somebody, in words.
-fn names(handles: &[HandleRecord]) -> NoticeText {
-    list(handles.iter().map(|record| record.handle.to_string()))
-}
-
-/// `a`, `a and b`, `a, b and c`, each standing out.
-pub(super) fn list(items: impl Iterator<Item = String>) -> NoticeText {
-    let items: Vec<String> = items.collect();
-    let mut text = NoticeText::default();
-    for (index, item) in items.iter().enumerate() {
-        text = match index {
-            0 => text,
-            _ if index + 1 == items.len() => text.and(" and "),
-            _ => text.and(", "),
-        };
-        text = text.strong(item);
-    }
-    text
+fn handle_names(handles: &[HandleRecord]) -> NoticeText {
+    NoticeText::names(handles.iter().map(|record| record.handle.to_string()))
 }
 
 /// The date of a time, as `3 November 2026`, in UTC.
-fn date(time: Timestamp) -> String {
+fn format_date(time: Timestamp) -> String {
     const MONTHS: [&str; 12] = [
         "January",
         "February",
@@ -369,7 +357,7 @@ mod tests {
             ("releasereleaserelease", None),
         ] {
             assert_eq!(
-                nearest(typed).map(|command| command.name),
+                nearest_command(typed).map(|command| command.name),
                 expected,
                 "{typed}"
             );
@@ -388,7 +376,7 @@ mod tests {
             (4_107_542_399, "28 February 2100"),
             (1_709_164_800, "29 February 2024"),
         ] {
-            assert_eq!(date(Timestamp(seconds * 1000)), expected);
+            assert_eq!(format_date(Timestamp(seconds * 1000)), expected);
         }
     }
 }

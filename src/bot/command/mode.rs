@@ -1,6 +1,6 @@
 //! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
 
-use super::{Answer, Call, Command, Fail, NoticeText, handles};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
 use crate::{bot::Effect, directory::Mode, handle::Handle};
 
 pub(super) const COMMAND: Command = Command {
@@ -8,11 +8,11 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["modes"],
     usage: "mode sam open|strict|masked",
     about: "sets how people are introduced to you",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-fn value(word: &str) -> Option<(Mode, bool)> {
+fn parse_mode(word: &str) -> Option<(Mode, bool)> {
     match word {
         "open" => Some((Mode::Open, false)),
         "strict" => Some((Mode::Open, true)),
@@ -22,9 +22,9 @@ fn value(word: &str) -> Option<(Mode, bool)> {
     }
 }
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let is_value = |word: &str| value(word).is_some();
-    let (record, rest) = call.own_handle(&COMMAND, "mode sam strict", words, is_value)?;
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    let is_value = |word: &str| parse_mode(word).is_some();
+    let (record, rest) = context.find_own_handle(&COMMAND, "mode sam strict", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
     let (mode, strict) = match rest {
         [] => {
@@ -32,26 +32,29 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 .strong(&record.handle.to_string())
                 .and(&format!(
                     " is {}. You can choose between ",
-                    handles::mode(&record)
+                    handles::mode_name(&record)
                 ))
                 .code(&format!("mode {shown} open"))
-                .append(choices(&shown, call.change.settings().capabilities.masked))
+                .append(choices_text(
+                    &shown,
+                    context.change.settings().capabilities.masked,
+                ))
                 .into());
         }
-        [word] => value(&word.to_lowercase()),
+        [word] => parse_mode(&word.to_lowercase()),
         _ => None,
     }
     .ok_or_else(|| {
-        COMMAND.wrong(
+        COMMAND.usage_error(
             "a handle is open, strict or masked",
             &format!("mode {shown} strict"),
         )
     })?;
-    let set = call
+    let set = context
         .change
-        .set_mode(call.person, &record.handle, mode, strict)?;
+        .set_mode(context.person, &record.handle, mode, strict)?;
     let handle = &set.record.handle;
-    let ghost = call.ghost(handle)?;
+    let ghost = context.ghost(handle)?;
     let mut effects = Vec::new();
     if set.unmasked {
         effects.push(Effect::EndConversations {
@@ -69,7 +72,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     let text = NoticeText::default().strong(&handle.to_string());
     if set.record.mode == Mode::Masked {
         return Ok(Answer {
-            text: Some(masked(call, handle, text)),
+            text: Some(masked_text(context, handle, text)),
             effects,
         });
     }
@@ -88,7 +91,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     };
     let mut text = text
         .and("Whoever it introduces to you sees your Matrix ID, ")
-        .strong(call.person.as_str())
+        .strong(context.person.as_str())
         .and(", and knows it for good: blocking them later does not change that.");
     if set.replace_identity {
         text = text
@@ -106,7 +109,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     })
 }
 
-fn choices(shown: &str, can_mask: bool) -> NoticeText {
+fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
     let strict = format!("mode {shown} strict");
     match can_mask {
         true => NoticeText::new(", ")
@@ -119,7 +122,7 @@ fn choices(shown: &str, can_mask: bool) -> NoticeText {
 }
 
 /// What being masked means, said before anybody writes.
-fn masked(call: &Call<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
+fn masked_text(context: &CommandContext<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
     text.and(
         " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
              they write reaches you in a room of its own, in which you see them by a handle or a \
@@ -133,7 +136,7 @@ fn masked(call: &Call<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText 
     .code(&format!("mode {} open", handle.as_shown()))
     .paragraph()
     .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
-    .strong(call.person.as_str())
+    .strong(context.person.as_str())
     .and(". Calls hide where you are unless you say otherwise: ")
     .code(&format!("calls {} direct", handle.as_shown()))
     .and(".")

@@ -1,6 +1,6 @@
 //! `policy sam everyone`, `… ask`, `… nobody`: who may reach somebody by a handle.
 
-use super::{Answer, Call, Command, Fail, NoticeText, handles, sentence};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles, sentence};
 use crate::directory::{DirectoryError, Others, Policy, Reach};
 
 pub(super) const COMMAND: Command = Command {
@@ -8,13 +8,13 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["allow"],
     usage: "policy sam everyone|ask|nobody",
     about: "sets who may reach you",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
 /// What can be set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Choice {
+enum PolicyChoice {
     Everyone,
     Ask,
     Nobody,
@@ -22,7 +22,7 @@ enum Choice {
     NotYet(&'static str),
 }
 
-impl Choice {
+impl PolicyChoice {
     fn of(word: &str) -> Option<Self> {
         match word {
             "everyone" | "everybody" | "all" | "anyone" => Some(Self::Everyone),
@@ -36,9 +36,9 @@ impl Choice {
     }
 }
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let is_value = |word: &str| Choice::of(word).is_some();
-    let (record, rest) = call.own_handle(&COMMAND, "policy sam nobody", words, is_value)?;
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    let is_value = |word: &str| PolicyChoice::of(word).is_some();
+    let (record, rest) = context.find_own_handle(&COMMAND, "policy sam nobody", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
     let choice = match rest {
         [] => {
@@ -46,7 +46,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 .strong(&record.handle.to_string())
                 .and(&format!(
                     ": {}. You can choose between ",
-                    handles::reach(&record)
+                    handles::reach_text(&record)
                 ))
                 .code(&format!("policy {shown} everyone"))
                 .and(", ")
@@ -56,32 +56,32 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 .and(".")
                 .into());
         }
-        [word] => Choice::of(&word.to_lowercase()),
+        [word] => PolicyChoice::of(&word.to_lowercase()),
         _ => None,
     };
     let (direct, others) = match choice {
-        Some(Choice::Everyone) => (Reach::Everyone, Others::Refuse),
+        Some(PolicyChoice::Everyone) => (Reach::Everyone, Others::Refuse),
         // Whom the owner accepted once need not ask again.
-        Some(Choice::Ask) => (Reach::Contacts, Others::Request),
-        Some(Choice::Nobody) => (Reach::Nobody, Others::Refuse),
-        Some(Choice::NotYet(what)) => {
+        Some(PolicyChoice::Ask) => (Reach::Contacts, Others::Request),
+        Some(PolicyChoice::Nobody) => (Reach::Nobody, Others::Refuse),
+        Some(PolicyChoice::NotYet(what)) => {
             let refusal = DirectoryError::NotYet(what);
-            return Err(COMMAND.wrong(
+            return Err(COMMAND.usage_error(
                 sentence(&refusal.to_string()).trim_end_matches('.'),
                 &format!("policy {shown} nobody"),
             ));
         }
         None => {
-            return Err(COMMAND.wrong(
+            return Err(COMMAND.usage_error(
                 "a policy is everyone, ask or nobody",
                 &format!("policy {shown} ask"),
             ));
         }
     };
     let policy = Policy { direct, others };
-    let record = call
+    let record = context
         .change
-        .set_policy(call.person, &record.handle, policy)?;
+        .set_policy(context.person, &record.handle, policy)?;
     let text = NoticeText::default().strong(&record.handle.to_string());
     Ok(match direct {
         Reach::Everyone => text

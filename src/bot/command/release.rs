@@ -1,7 +1,7 @@
 //! `release sam`: give a handle up. It cannot be undone for everybody who knows the handle, so it
 //! waits for `confirm` and a fresh code.
 
-use super::{Answer, Call, Command, Fail, NoticeText};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
     bot::{
         Effect,
@@ -16,30 +16,30 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["drop", "delete", "unclaim"],
     usage: "release sam",
     about: "gives one of your handles up",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let [typed] = words else {
-        let handles = call.handles()?;
+        let handles = context.handles()?;
         let example = handles
             .first()
             .map_or("sam", |record| record.handle.as_shown());
-        return Err(COMMAND.wrong(
+        return Err(COMMAND.usage_error(
             "say which handle you give up",
             &format!("release {example}"),
         ));
     };
-    let handle = call.local_handle(typed)?;
-    let record = match call.change.lookup(&handle)? {
-        Some(record) if record.is_held_by(call.person) => record,
+    let handle = context.parse_local_handle(typed)?;
+    let record = match context.change.lookup(&handle)? {
+        Some(record) if record.is_held_by(context.person) => record,
         _ => return Err(DirectoryError::NotYours(handle).into()),
     };
     if !record.is_active() {
         return Err(DirectoryError::Frozen(record.handle).into());
     }
-    let days = call.change.settings().quarantine.as_secs() / 86_400;
+    let days = context.change.settings().quarantine.as_secs() / 86_400;
     let text = NoticeText::new("Giving up ")
         .strong(&record.handle.to_string())
         .and(
@@ -56,21 +56,29 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         handle: record.handle,
         generation: record.generation,
     };
-    let code = confirmation::issue_code(call.change, call.person, action, call.now, call.rng)?;
+    let code = confirmation::issue_code(
+        context.change,
+        context.person,
+        action,
+        context.now,
+        context.rng,
+    )?;
     Ok(text.append(confirmation::code_text(&code)).into())
 }
 
 /// Gives it up, when that is confirmed.
 pub(super) fn confirmed(
-    call: &mut Call<'_, '_>,
+    context: &mut CommandContext<'_, '_>,
     handle: &Handle,
     generation: u32,
-) -> Result<Answer, Fail> {
-    match call.change.lookup(handle)? {
-        Some(record) if record.is_held_by(call.person) && record.generation == generation => {}
+) -> Result<Answer, CommandError> {
+    match context.change.lookup(handle)? {
+        Some(record) if record.is_held_by(context.person) && record.generation == generation => {}
         _ => return Err(DirectoryError::NotYours(handle.clone()).into()),
     }
-    let record = call.change.release(call.person, handle, call.now)?;
+    let record = context
+        .change
+        .release(context.person, handle, context.now)?;
     let name = record.handle.to_string();
     let text = NoticeText::new("Done: ")
         .strong(&name)
@@ -79,7 +87,7 @@ pub(super) fn confirmed(
         .and(".");
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::RetireGhost {
-        ghost: call.ghost(&record.handle)?,
+        ghost: context.ghost(&record.handle)?,
         generation: record.generation,
     });
     Ok(answer)

@@ -1,14 +1,14 @@
 //! `requests`, `accept 1`, `decline 1`: people who ask first.
 
-use super::{Answer, Call, Command, Fail, NoticeText, date};
-use crate::bot::request::{self, Choice};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, format_date};
+use crate::bot::request::{self, RequestChoice};
 
 pub(super) const LIST: Command = Command {
     name: "requests",
     aliases: &["request", "pending"],
     usage: "requests",
     about: "shows who asks to chat with you",
-    offered: |standing| standing.is_requested,
+    offered: |person| person.has_requests,
     run: list,
 };
 
@@ -17,8 +17,8 @@ pub(super) const ACCEPT: Command = Command {
     aliases: &["admit"],
     usage: "accept 1",
     about: "lets somebody who asks chat with you",
-    offered: |standing| standing.is_requested,
-    run: |call, words| answer(call, &ACCEPT, Choice::Accept, words),
+    offered: |person| person.has_requests,
+    run: |context, words| answer_request(context, &ACCEPT, RequestChoice::Accept, words),
 };
 
 pub(super) const DECLINE: Command = Command {
@@ -26,12 +26,12 @@ pub(super) const DECLINE: Command = Command {
     aliases: &["refuse", "reject", "deny"],
     usage: "decline 1",
     about: "turns down somebody who asks",
-    offered: |standing| standing.is_requested,
-    run: |call, words| answer(call, &DECLINE, Choice::Decline, words),
+    offered: |person| person.has_requests,
+    run: |context, words| answer_request(context, &DECLINE, RequestChoice::Decline, words),
 };
 
-fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let requests = call.change.requests_of(call.person)?;
+fn list(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let requests = context.change.requests_of(context.person)?;
     if requests.is_empty() {
         return Err(nobody_asks());
     }
@@ -41,7 +41,7 @@ fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
             ": {}, to your handle {}, since {}",
             request.asker_named(*number),
             request.handle,
-            date(request.since)
+            format_date(request.since)
         ));
     }
     Ok(text
@@ -56,36 +56,38 @@ fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
         .into())
 }
 
-fn answer(
-    call: &mut Call<'_, '_>,
+fn answer_request(
+    context: &mut CommandContext<'_, '_>,
     command: &Command,
-    choice: Choice,
+    choice: RequestChoice,
     words: &[&str],
-) -> Result<Answer, Fail> {
-    let requests = call.change.requests_of(call.person)?;
+) -> Result<Answer, CommandError> {
+    let requests = context.change.requests_of(context.person)?;
     let number = match (words, requests.as_slice()) {
         (_, []) => return Err(nobody_asks()),
         ([], [(only, _)]) => *only,
-        ([typed], _) => match number(typed) {
+        ([typed], _) => match parse_number(typed) {
             Some(number) => number,
-            None => return Err(command.wrong("say which request, by its number", command.usage)),
+            None => {
+                return Err(command.usage_error("say which request, by its number", command.usage));
+            }
         },
         _ => {
-            return Err(command.wrong(
+            return Err(command.usage_error(
                 "several people ask, so say which request you mean, by its number",
                 command.usage,
             ));
         }
     };
-    match request::answer(call.change, call.person, number, choice, call.now)? {
+    match request::answer_request(context.change, context.person, number, choice, context.now)? {
         Some(answer) => Ok(answer),
-        None => Err(no_such(number)),
+        None => Err(no_such_request(number)),
     }
 }
 
 /// What to say of a number behind which nobody asks.
-pub(super) fn no_such(number: u32) -> Fail {
-    Fail::Told(
+pub(super) fn no_such_request(number: u32) -> CommandError {
+    CommandError::Refused(
         NoticeText::new(&format!("There is no request {number} any more. "))
             .code("requests")
             .and(" shows those that there are."),
@@ -93,12 +95,12 @@ pub(super) fn no_such(number: u32) -> Fail {
 }
 
 /// The number of a request, as it is typed: `1`, `#1`.
-pub(super) fn number(typed: &str) -> Option<u32> {
+pub(super) fn parse_number(typed: &str) -> Option<u32> {
     typed.strip_prefix('#').unwrap_or(typed).parse().ok()
 }
 
-fn nobody_asks() -> Fail {
-    Fail::Told(NoticeText::new(
+fn nobody_asks() -> CommandError {
+    CommandError::Refused(NoticeText::new(
         "Nobody asks to chat with you at the moment.",
     ))
 }

@@ -1,8 +1,8 @@
 //! `unblock @sam`: take a block back. Without a name: whom somebody blocked.
 
 use super::{
-    Answer, Call, Command, Fail, NoticeText,
-    block::{Meant, named, read},
+    Answer, Command, CommandContext, CommandError, NoticeText,
+    block::{BlockTarget, parse_target, target_name},
 };
 use crate::directory::DirectoryError;
 
@@ -11,33 +11,36 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["unban", "unmute", "blocks", "blocked"],
     usage: "unblock @kim",
     about: "takes a block back; without a name it shows whom you blocked",
-    offered: |standing| standing.has_blocks,
+    offered: |person| person.has_blocks,
     run,
 };
 
 /// How many blocks are shown.
-const SHOWN: usize = 50;
+const BLOCKS_SHOWN_MAX: usize = 50;
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if words.is_empty() {
-        return blocks(call);
+        return blocks(context);
     }
     // Somebody who was known by nothing but the number of their request.
     if let [number] = words
         && number.starts_with('#')
     {
         let label = (*number).to_owned();
-        call.change.unblock_label(call.person, label, None)?;
+        context.change.unblock_label(context.person, label, None)?;
         return Ok(unblocked(number).into());
     }
-    let Meant { target, scope } = read(call, &COMMAND, words)?;
-    let named = named(&target);
-    match call.change.unblock(call.person, &target, scope.as_ref()) {
+    let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
+    let name = target_name(&target);
+    match context
+        .change
+        .unblock(context.person, &target, scope.as_ref())
+    {
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
-            return Err(Fail::Told(
+            return Err(CommandError::Refused(
                 NoticeText::new("You have no such block of ")
-                    .strong(&named)
+                    .strong(&name)
                     .and(". A block is taken back by the name it was made with; ")
                     .code("unblock")
                     .and(" alone shows them."),
@@ -45,32 +48,32 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(unblocked(&named).into())
+    Ok(unblocked(&name).into())
 }
 
-fn unblocked(named: &str) -> NoticeText {
-    NoticeText::new("Unblocked: ").strong(named).and(
+fn unblocked(name: &str) -> NoticeText {
+    NoticeText::new("Unblocked: ").strong(name).and(
         " can reach you again, as your policy allows. If you ignored them in your client, end that \
          there.",
     )
 }
 
-fn blocks(call: &Call<'_, '_>) -> Result<Answer, Fail> {
-    let blocks = call.change.blocks_of(call.person)?;
+fn blocks(context: &CommandContext<'_, '_>) -> Result<Answer, CommandError> {
+    let blocks = context.change.blocks_of(context.person)?;
     if blocks.is_empty() {
         return Ok(NoticeText::new("You have blocked nobody.").into());
     }
     let mut text = NoticeText::new("You have blocked:");
-    for (label, on) in blocks.iter().take(SHOWN) {
+    for (label, on) in blocks.iter().take(BLOCKS_SHOWN_MAX) {
         text = text.item().strong(label).and(&match on {
             Some(handle) => format!(" on @{handle}"),
             None => " on all your handles".to_owned(),
         });
     }
-    if blocks.len() > SHOWN {
+    if blocks.len() > BLOCKS_SHOWN_MAX {
         text = text
             .item()
-            .and(&format!("and {} more", blocks.len() - SHOWN));
+            .and(&format!("and {} more", blocks.len() - BLOCKS_SHOWN_MAX));
     }
     Ok(text.into())
 }

@@ -1,6 +1,8 @@
 //! `whoami`: what the service knows of somebody.
 
-use super::{Answer, Call, Command, Fail, NoticeText, names, no_handle};
+use super::{
+    Answer, Command, CommandContext, CommandError, NoticeText, handle_names, no_handle_text,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "whoami",
@@ -11,17 +13,19 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let handles = call.handles()?;
+fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let handles = context.handles()?;
     let text = NoticeText::new("You are ")
-        .strong(call.person.as_str())
+        .strong(context.person.as_str())
         .and(". ");
     let text = if handles.is_empty() {
-        text.append(no_handle())
+        text.append(no_handle_text())
     } else {
-        text.and("You have ").append(names(&handles)).and(".")
+        text.and("You have ")
+            .append(handle_names(&handles))
+            .and(".")
     };
-    let blocks = call.change.blocks_of(call.person)?.len();
+    let blocks = context.change.blocks_of(context.person)?.len();
     let text = match blocks {
         0 => text,
         1 => text.and(" You have blocked one person."),
@@ -30,7 +34,7 @@ fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
     Ok(text
         .paragraph()
         .and("I am ")
-        .strong(call.options.bot.as_str())
+        .strong(context.options.bot.as_str())
         .and(
             ". I keep your Matrix ID, your handles and how they are set up, whom you blocked, and \
              for 90 days who was introduced to whom. What you write to each other I do not keep.",
