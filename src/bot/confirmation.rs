@@ -1,4 +1,4 @@
-//! What waits for a confirmation.
+//! Actions that a person has to confirm with a code.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     store::Table,
 };
 
-/// For how long a code holds.
+/// How long a code is valid.
 const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 
-/// How often somebody may get it wrong.
+/// Maximum number of wrong codes before the action is dropped.
 const CODE_TRIES_MAX: u8 = 3;
 
-/// By person: the one thing of theirs that waits for a confirmation. Deleted when it is
-/// confirmed, cancelled or run out.
+/// By person: the one action that waits for their confirmation. Deleted when it is confirmed or
+/// cancelled, or when its code expires.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Confirmations;
 
@@ -33,7 +33,7 @@ impl Table for Confirmations {
     type Value = Confirmation;
 }
 
-/// When what waits runs out. Deleted then.
+/// By time: the person whose code expires then. Deleted at that time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConfirmationEnds;
 
@@ -45,20 +45,20 @@ impl Table for ConfirmationEnds {
     type Value = ();
 }
 
-/// What is done when it is confirmed.
+/// An action that waits for a confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Action {
-    /// Give up this handle, if it is still of this owner's generation.
+    /// Release this handle, if it has had no other owner since.
     Release {
         /// The handle.
         handle: Handle,
-        /// Which owner of it.
+        /// The generation of the handle's owner.
         generation: u32,
     },
 }
 
-/// Something that waits for its code.
+/// An action and its code.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Confirmation {
     action: Action,
@@ -67,7 +67,7 @@ pub(super) struct Confirmation {
     tries_left: u8,
 }
 
-/// Without the code.
+/// Leaves the code out.
 impl std::fmt::Debug for Confirmation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Confirmation")
@@ -77,21 +77,21 @@ impl std::fmt::Debug for Confirmation {
     }
 }
 
-/// What a code leads to.
+/// The result of a code that a person typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RedeemedCode {
-    /// Do it.
+    /// The code is right: do this.
     Do(Action),
-    /// Nothing waits, or it has run out.
+    /// No action waits, or its code has expired.
     Nothing,
     /// The code is wrong.
     Wrong {
-        /// How many tries are left; with none left nothing waits any more.
+        /// The number of tries left. At 0 the action has been dropped.
         tries_left: u8,
     },
 }
 
-/// Lets an action wait for a code, and gives the code. What waited before is dropped.
+/// Stores an action until it is confirmed, in place of an earlier one, and returns its code.
 pub(super) fn issue_code(
     change: &mut Change<'_>,
     person: &UserId,
@@ -112,7 +112,7 @@ pub(super) fn issue_code(
     Ok(code)
 }
 
-/// Takes what waits for this code. A code works once.
+/// Returns the action that waits for this code. A code works once.
 pub(super) fn redeem_code(
     change: &mut Change<'_>,
     person: &UserId,
@@ -138,7 +138,7 @@ pub(super) fn redeem_code(
     })
 }
 
-/// Drops what waits, and says whether anything did.
+/// Drops the waiting action. Returns `false` if there is none.
 pub(super) fn cancel(
     change: &mut Change<'_>,
     person: &UserId,
@@ -149,7 +149,7 @@ pub(super) fn cancel(
     Ok(waited)
 }
 
-/// What waits and has not run out.
+/// Returns the waiting action whose code has not expired.
 pub(super) fn current(
     change: &Change<'_>,
     person: &UserId,
@@ -160,8 +160,8 @@ pub(super) fn current(
         .filter(|confirmation| now < confirmation.ends))
 }
 
-/// Deletes what has run out, at most `limit` records, and says how many it looked at: as many as
-/// `limit` means that there may be more.
+/// Deletes the actions whose codes have expired. Returns the number of records that were due; if it
+/// is `limit`, there may be more.
 pub fn sweep_confirmations(
     change: &mut Change<'_>,
     now: Timestamp,
@@ -174,7 +174,7 @@ pub fn sweep_confirmations(
         .collect();
     for (key, ()) in &due {
         change.delete::<ConfirmationEnds>(key);
-        // A newer one has an end of its own.
+        // A newer action has an expiry of its own.
         if change
             .get::<Confirmations>(&key.1)?
             .is_some_and(|confirmation| confirmation.ends <= now)
@@ -185,7 +185,7 @@ pub fn sweep_confirmations(
     Ok(due.len())
 }
 
-/// How to confirm what waits for this code.
+/// Says how to use a code.
 pub(super) fn code_text(code: &str) -> NoticeText {
     NoticeText::new("To do it, write ")
         .code(&format!("confirm {code}"))

@@ -1,7 +1,7 @@
 //! Which rooms are control rooms.
 //!
-//! In a control room somebody decides about their handles, so nobody else may read it, speak in
-//! it or come in. Whatever is not such a room is left, with the reason.
+//! In a control room a person manages their handles, so nobody else may read it, write in it or join
+//! it. The bot leaves every other room, and says why.
 
 use ruma::{OwnedUserId, UserId};
 
@@ -12,47 +12,47 @@ use crate::{config::GHOST_PREFIX, introduction::RoomView};
 pub enum RoomCheck {
     /// It is the control room of this person.
     ControlRoom(OwnedUserId),
-    /// It would be the control room of this person if it were encrypted: turn that on, and look
+    /// It would be the control room of this person if it were encrypted: turn encryption on and check
     /// again.
     NotEncrypted(OwnedUserId),
     /// The bot made it, and the person is invited and has not come yet.
     Waiting,
-    /// It can be none: leave it.
+    /// It cannot be one: leave it.
     Leave(RoomProblem),
 }
 
-/// Why a room is no control room. Most words fit into the `reason` of a leave event.
+/// The reason why a room is no control room, in the words of the bot's leave event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum RoomProblem {
     /// Somebody else is there or invited.
     #[error("I talk about handles only with one person at a time. Start a new chat with me alone.")]
     NotAlone,
-    /// Nobody else is there any more.
+    /// Nobody else is there.
     #[error("Nobody else is here any more. Start a new chat with me when you need me.")]
     Nobody,
-    /// The other member is not the one who invited the bot: somebody else could make their control
-    /// room of a room that the person is in for another reason.
+    /// The other member did not invite the bot. Otherwise a stranger could turn a room in which the
+    /// person is for another reason into their control room.
     #[error("I talk only with whoever invited me. Start a new chat with me.")]
     NotTheInviter,
     /// It was made for something else.
     #[error("This is no chat. Start a new chat with me instead.")]
     NoChat,
-    /// The other member is one of our own.
+    /// The other member is one of our own users.
     #[error("I talk only with people.")]
     NotAPerson,
-    /// People can come in without an invite.
+    /// People can join without an invite.
     #[error("People can join this room without an invite. Start a private chat with me instead.")]
     OpenToAll,
-    /// People can read without coming in.
+    /// People can read it without joining.
     #[error("This room can be read from outside. Start a private chat with me instead.")]
     WorldReadable,
-    /// Not encrypted, and the bot may not change that.
+    /// It is not encrypted, and the bot may not turn encryption on.
     #[error(
         "This room is not encrypted, and I may not turn encryption on. Start a new, encrypted \
          chat with me."
     )]
     NotEncrypted,
-    /// Encrypted in a way that is unknown.
+    /// It is encrypted with an unknown algorithm.
     #[error("This room is encrypted in a way I do not know. Start a new chat with me.")]
     UnknownEncryption,
 }
@@ -101,8 +101,9 @@ fn find_opening(view: &RoomView) -> Option<RoomProblem> {
     (view.history_visibility == "world_readable").then_some(RoomProblem::WorldReadable)
 }
 
-/// Returns why a room can be no control room of `inviter`, from what an invite shows of it. What
-/// is not shown is not held against it: the bot looks again when it is inside.
+/// Returns the reason why a room cannot be a control room of `inviter`, from the part of its state
+/// that an invite shows. State that is not shown counts as good: the bot checks again once it has
+/// joined.
 pub(super) fn check_invite(view: &RoomView, inviter: &UserId, bot: &UserId) -> Option<RoomProblem> {
     if view.room_type.is_some() || view.replaced_by.is_some() {
         return Some(RoomProblem::NoChat);

@@ -1,4 +1,4 @@
-//! What the bot hears: from the content of an event to the words of a command.
+//! Reads an event in a control room: its content, and the words of a command in it.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 
-/// The longest command that is read, in characters.
+/// Maximum length of a command, in characters.
 pub(super) const COMMAND_CHARS_MAX: usize = 1000;
 
-/// A command must reach us within this time. Otherwise a homeserver could keep a `release` and
-/// deliver it when it suits it.
+/// Maximum age of a command. Without a limit a homeserver could keep a `release` and deliver it
+/// whenever it likes.
 pub(super) const COMMAND_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// What an event in a control room says to the bot.
+/// The input that an event in a control room is to the bot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CommandInput {
-    /// Words.
+    /// A text.
     Text(String),
     /// A reaction to a message.
     Reaction {
@@ -26,13 +26,13 @@ pub(super) enum CommandInput {
         /// The emoji.
         key: String,
     },
-    /// Something a person sent that is not text, which is told them.
+    /// Something that a person sent and that is not text: the bot answers that it reads only text.
     NotText,
-    /// Nothing that wants an answer: an edit, a notice of another bot.
+    /// An event that needs no answer: an edit, or a notice of another bot.
     Ignored,
 }
 
-/// Reads the decrypted content of an event. Of a message only its plain body is looked at.
+/// Reads the decrypted content of an event. A message counts by its plain body alone.
 pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
     match event_type {
         "m.room.message" => {}
@@ -42,7 +42,7 @@ pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
         }
         _ => return CommandInput::Ignored,
     }
-    // An edit repeats a command that was run, or never made one.
+    // The original was run as a command, or was none.
     if content
         .pointer("/m.relates_to/rel_type")
         .and_then(Value::as_str)
@@ -55,9 +55,9 @@ pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
             Some(body) => CommandInput::Text(body.to_owned()),
             None => CommandInput::Ignored,
         },
-        // Bots answer with notices: answering those could go on for ever.
+        // Bots answer with notices: answering those would never end.
         Some("m.notice") | None => CommandInput::Ignored,
-        // Clients verify each other with these, and show them as no message.
+        // Clients verify each other with these, and do not show them as messages.
         Some(kind) if kind.starts_with("m.key.verification.") => CommandInput::Ignored,
         Some(_) => CommandInput::NotText,
     }
@@ -74,18 +74,18 @@ fn reaction(content: &Value) -> Option<CommandInput> {
     })
 }
 
-/// The words of one command, cleaned.
+/// The words of one command, without invisible characters and quotation marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CommandLine(pub Vec<String>);
 
 /// Why a text is not one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandLineError {
-    /// Nothing but spaces.
+    /// It has nothing but spaces.
     Empty,
-    /// More than [`COMMAND_CHARS_MAX`] characters.
+    /// It has more than [`COMMAND_CHARS_MAX`] characters.
     TooLong,
-    /// More than one line.
+    /// It has more than one line.
     ManyLines,
 }
 
@@ -118,7 +118,7 @@ impl CommandLine {
     }
 }
 
-/// Without the quote of the message that is answered, which older clients put before a reply.
+/// Removes the quote of the original message, which older clients put before a reply.
 fn without_quote(text: &str) -> &str {
     let mut rest = text;
     while rest.starts_with('>') {
@@ -127,7 +127,7 @@ fn without_quote(text: &str) -> &str {
     rest
 }
 
-/// Without what cannot be seen, so that what a person reads is what is run.
+/// Removes invisible characters, so that the bot runs what the person sees.
 fn clean(line: &str) -> String {
     let visible: String = line
         .chars()
@@ -137,7 +137,7 @@ fn clean(line: &str) -> String {
     visible.trim().to_owned()
 }
 
-/// Characters of Unicode's category Cf that people meet: soft hyphen, zero-width spaces and
+/// Returns `true` for the characters of Unicode's category Cf that people meet: soft hyphen, zero-width spaces and
 /// joiners, marks and overrides of the writing direction, the byte order mark, tags.
 pub(super) fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -153,7 +153,7 @@ fn is_quote_mark(c: char) -> bool {
     )
 }
 
-/// Whether a command sent then is still run now.
+/// Whether a command is still young enough to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
     Fresh,

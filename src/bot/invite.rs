@@ -1,4 +1,4 @@
-//! An invite of the bot: what it does about it before it goes in.
+//! What the bot does about an invite, before it joins the room.
 
 use ruma::UserId;
 
@@ -9,7 +9,8 @@ use crate::{
     introduction::RoomView,
 };
 
-/// How often within a day a person, or a whole other server, is told that this is too often.
+/// How often the bot declines further invites, per day and person (or per other server, for all its
+/// people together). After that it ignores them.
 const REFUSAL_LIMIT: Limit = Limit {
     most: 10,
     window: DAY,
@@ -26,8 +27,8 @@ pub enum InviteAnswer {
     Ignore,
 }
 
-/// Decides on an invite of `bot` by `person`, from what it shows of the room. Every invite counts,
-/// whatever becomes of it.
+/// Decides about an invite of `bot` by `person`, from the part of the room's state that it shows.
+/// Every invite counts against the limits, even one that is declined.
 pub fn answer_invite(
     person: &UserId,
     view: &RoomView,
@@ -42,16 +43,16 @@ pub fn answer_invite(
         });
     }
     let own = &change.settings().server_name;
-    let subject = match person.server_name() == own {
-        true => person.to_string(),
-        false => host_of(person.server_name()),
+    let subject = if person.server_name() == own {
+        person.to_string()
+    } else {
+        host_of(person.server_name())
     };
-    Ok(
-        match change.count(Counted::BotRefusals, &subject, REFUSAL_LIMIT, now)? {
-            true => InviteAnswer::Decline(too_often_text().plain),
-            false => InviteAnswer::Ignore,
-        },
-    )
+    if change.count(Counted::BotRefusals, &subject, REFUSAL_LIMIT, now)? {
+        Ok(InviteAnswer::Decline(too_often_text().plain))
+    } else {
+        Ok(InviteAnswer::Ignore)
+    }
 }
 
 fn too_often_text() -> NoticeText {

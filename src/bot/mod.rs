@@ -1,7 +1,7 @@
 //! What people type in their control room, and what they are told. Pure.
 //!
 //! A person writes to the bot as to anybody: plain words in an encrypted chat. [`answer`] reads the
-//! event, does what it says, and returns the words to say so. Nothing here does I/O, and time and
+//! event, runs the command in it, and returns the answer. Nothing here does I/O, and time and
 //! randomness are arguments: what a command changes goes into a [`Change`] of the directory, and
 //! what has to happen outside is returned as [`Effect`]s, so that the engine writes the command, its
 //! answer and its effects in one batch.
@@ -79,7 +79,7 @@ pub struct Message<'a> {
     pub now: Timestamp,
 }
 
-/// How often a flood is answered.
+/// How often the bot answers a person who sends too much.
 const FLOOD_ANSWER_LIMIT: Limit = Limit {
     most: 1,
     window: Duration::from_secs(10 * 60),
@@ -175,8 +175,8 @@ fn check_flood(
     }))
 }
 
-/// Does what a person's reaction means; most mean nothing. Like a command, one that comes late is
-/// not obeyed.
+/// Does what a person's reaction means; most mean nothing. Like a late command, a late reaction has no
+/// effect.
 fn react(
     message: &Message<'_>,
     to: &EventId,

@@ -1,8 +1,8 @@
-//! What the bot says, as plain text and as HTML at once.
+//! A text that the bot says, written as plain text and as HTML at once.
 
 use serde::{Deserialize, Serialize};
 
-/// What the bot says, as plain text and as HTML. The methods escape what is put in.
+/// A text that the bot says, as plain text and as HTML. Its methods escape their arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeText {
     /// The `body`.
@@ -12,7 +12,7 @@ pub struct NoticeText {
 }
 
 impl NoticeText {
-    /// Begins with these words.
+    /// Starts a text with these words.
     pub fn new(words: &str) -> NoticeText {
         NoticeText::default().and(words)
     }
@@ -32,20 +32,20 @@ impl NoticeText {
         text
     }
 
-    /// Goes on with these words.
+    /// Adds words.
     pub fn and(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
         escape(words, &mut self.html);
         self
     }
 
-    /// Something that stands out.
+    /// Adds a name that stands out.
     pub fn strong(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
         self.wrap("strong", words)
     }
 
-    /// Something to type.
+    /// Adds something to type or to copy.
     pub fn code(mut self, words: &str) -> NoticeText {
         self.plain.push('`');
         self.plain.push_str(words);
@@ -53,7 +53,7 @@ impl NoticeText {
         self.wrap("code", words)
     }
 
-    /// A link. In the plain text it stands for itself.
+    /// Adds a link. The plain text shows its address.
     pub fn link(mut self, url: &str) -> NoticeText {
         self.plain.push_str(url);
         self.html.push_str("<a href=\"");
@@ -64,19 +64,19 @@ impl NoticeText {
         self
     }
 
-    /// A new line.
+    /// Begins a new line.
     pub fn line(mut self) -> NoticeText {
         self.plain.push('\n');
         self.html.push_str("<br>");
         self
     }
 
-    /// A new paragraph.
+    /// Begins a new paragraph.
     pub fn paragraph(self) -> NoticeText {
         self.line().line()
     }
 
-    /// What somebody else wrote.
+    /// Adds a quote of what somebody else wrote.
     pub fn quote(mut self, words: &str) -> NoticeText {
         self.plain.push('\n');
         for line in words.lines() {
@@ -88,12 +88,12 @@ impl NoticeText {
         self.wrap("blockquote", words)
     }
 
-    /// A new line of a list.
+    /// Begins a new line of a list.
     pub fn item(self) -> NoticeText {
         self.line().and("• ")
     }
 
-    /// Goes on with what was put together elsewhere.
+    /// Adds another text.
     pub fn append(mut self, more: NoticeText) -> NoticeText {
         self.plain.push_str(&more.plain);
         self.html.push_str(&more.html);
@@ -122,7 +122,7 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-/// An error's words as a sentence: `sam is taken` becomes `Sam is taken.`
+/// Turns an error's words into a sentence: `sam is taken` becomes `Sam is taken.`
 pub(super) fn sentence(words: &str) -> String {
     let mut chars = words.chars();
     let mut sentence: String = match chars.next() {

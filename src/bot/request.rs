@@ -10,7 +10,7 @@ use crate::{
     directory::{Change, Directory, DirectoryError, HandleRecord, Mode, Request},
 };
 
-/// What an owner answers.
+/// An owner's answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestChoice {
     Accept,
@@ -19,7 +19,7 @@ pub(super) enum RequestChoice {
 }
 
 impl RequestChoice {
-    /// What a reaction means. Clients add the form and the colour of a hand to it.
+    /// Reads a reaction. Clients add variation selectors and skin tones to the emoji.
     pub(super) fn of_reaction(key: &str) -> Option<Self> {
         let plain: String = key
             .chars()
@@ -34,7 +34,7 @@ impl RequestChoice {
     }
 }
 
-/// What an owner is shown of a request.
+/// A request as it is shown to the owner.
 #[derive(Clone, Debug)]
 pub struct ShownRequest<'a> {
     /// Its number.
@@ -49,7 +49,7 @@ pub struct ShownRequest<'a> {
     pub now: Timestamp,
 }
 
-/// Returns a request as the owner reads it.
+/// Returns the text that shows a request to its owner.
 pub fn request_text(
     shown: &ShownRequest<'_>,
     directory: &Directory,
@@ -88,19 +88,16 @@ pub fn request_text(
         .code(&format!("decline {number}"))
         .and(" or ")
         .code(&format!("block {number}"))
-        .and(match masked {
-            true => {
-                ". If you accept, they still do not see your Matrix ID. If you do nothing, they are \
-                 not told why."
-            }
-            false => {
-                ". If you accept, they see your Matrix ID. If you do nothing, they are not told why."
-            }
+        .and(if masked {
+            ". If you accept, they still do not see your Matrix ID. If you do nothing, they are not \
+             told why."
+        } else {
+            ". If you accept, they see your Matrix ID. If you do nothing, they are not told why."
         }))
 }
 
-/// One handle of somebody who asks: a verified one, or the oldest. Only one whose owner shows their
-/// Matrix ID anyway, and never two, which nobody is to know to belong together.
+/// Picks one handle of the asker to show: a verified one, else the oldest. Only an open handle, whose
+/// Matrix ID is no secret, and never two: nobody may learn that they belong together.
 fn pick_shown_handle(handles: &[HandleRecord]) -> Option<&HandleRecord> {
     handles
         .iter()
@@ -116,7 +113,7 @@ fn age_text(age: Duration) -> String {
     }
 }
 
-/// The owner reacted to a message of the bot. Nothing follows unless it shows an open request.
+/// Answers the open request that is shown by the message to which the owner reacted, if there is one.
 pub(super) fn answer_by_reaction(
     change: &mut Change<'_>,
     person: &UserId,
@@ -135,7 +132,7 @@ pub(super) fn answer_by_reaction(
     }
 }
 
-/// Whether this message shows an open request.
+/// Returns `true` if this message shows an open request.
 pub(super) fn shows_open_request(
     change: &Change<'_>,
     person: &UserId,
@@ -146,7 +143,7 @@ pub(super) fn shows_open_request(
     Ok(shown.any(|shown| shown.as_deref() == Some(message)))
 }
 
-/// Does what the owner chose; `None` when there is no such request.
+/// Answers a request as the owner chose. Returns `None` if there is no such request.
 pub(super) fn answer_request(
     change: &mut Change<'_>,
     person: &UserId,
@@ -187,7 +184,7 @@ pub(super) fn answer_request(
              again another time.",
         ),
         RequestChoice::Block => match change.block_asker(person, &request, number, now) {
-            // They are turned down all the same.
+            // The request is declined in any case.
             Err(error) if error.is_refusal() => NoticeText::new("I have turned ")
                 .strong(&asker)
                 .and(" down, but not blocked them: ")

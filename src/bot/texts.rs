@@ -1,4 +1,4 @@
-//! What the bot says that is no answer to a command.
+//! The texts of the bot that answer no command.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     handle::Handle,
 };
 
-/// What the bot says when it comes into a control room.
+/// Greets a person when their control room is ready.
 pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, DirectoryError> {
     let handles = change.handles_of(person)?;
     let text = NoticeText::new("Hello! I look after the handles of ")
@@ -43,21 +43,21 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, Dire
         .and("."))
 }
 
-/// What somebody reads in a control room when they have a newer one.
+/// Says in an old control room that the person has a newer one.
 pub fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
     NoticeText::new("You have another chat with me now, and we go on there: ")
         .link(&room.matrix_to_uri_via([via.to_owned()]).to_string())
         .and(" I am leaving this one.")
 }
 
-/// The answer to pictures, voice messages and the like.
+/// Answers pictures, voice messages and the like.
 pub(super) fn not_text() -> NoticeText {
     NoticeText::new("I only read text. Write ")
         .code("help")
         .and(" to see what I can do.")
 }
 
-/// What somebody hears after the service was restored from a backup.
+/// Tells a person that the service was restored from a backup.
 pub fn restored(made: Option<Timestamp>) -> NoticeText {
     let when = match made {
         Some(made) => format!("a backup of {made}"),
@@ -76,7 +76,7 @@ pub fn restored(made: Option<Timestamp>) -> NoticeText {
     )
 }
 
-/// The answer to a message that could not be decrypted.
+/// Answers a message that could not be decrypted.
 pub fn unreadable() -> NoticeText {
     NoticeText::new(
         "I could not decrypt that message, so I have done nothing. Please send it again; if that \
@@ -84,7 +84,7 @@ pub fn unreadable() -> NoticeText {
     )
 }
 
-/// The answer to a message that came in clear.
+/// Answers a message that was not encrypted.
 pub fn not_encrypted() -> NoticeText {
     NoticeText::new(
         "That message was not encrypted, so I have done nothing. This room is encrypted now: \
@@ -92,7 +92,8 @@ pub fn not_encrypted() -> NoticeText {
     )
 }
 
-/// What the owner of a handle hears when its ghost could not be made. Other effects fail in silence.
+/// Tells an owner that the ghost of their handle could not be made. Returns `None` for every other
+/// effect: the person is not told when one of those fails.
 pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {
     let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
         return None;

@@ -1,4 +1,4 @@
-//! `appear Kim`: how somebody is called by people who do not see their Matrix ID.
+//! `appear Kim`: the name by which masked people see a person.
 
 use ruma::user_id;
 
@@ -40,7 +40,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .and(".")
         .into());
     }
-    // Cleaned as every name that goes into our own sentences.
+    // Like every name in our own sentences.
     let cleaned = clean_name(Some(&typed), user_id!("@someone:example.org"));
     let name = match cleaned.to_lowercase().as_str() {
         "someone" => None,
@@ -62,8 +62,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     )
 }
 
-/// The name in a conversation that has begun. Who has one with whom is not ours to look up here:
-/// the answer is the same to everybody.
+/// Sets the name in one conversation that has begun. The bot does not look up whether there is one:
+/// everybody gets the same answer.
 fn rename_in_conversation(
     context: &mut CommandContext<'_, '_>,
     typed: &str,

@@ -22,7 +22,7 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// What was typed behind `block` or `unblock`.
+/// The arguments of `block` and `unblock`.
 pub(super) struct BlockTarget {
     pub target: Typed,
     pub scope: Option<BlockScope>,
@@ -56,7 +56,7 @@ pub(super) fn parse_target(
 }
 
 fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
-    // A number alone is never a handle: it could be meant for a request that has just gone.
+    // A number alone always means a request, even one that has just been closed, and never a handle.
     if let [typed] = words
         && let Some(number) = requests::parse_number(typed)
     {
@@ -91,7 +91,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     context
         .change
         .block(context.person, &target, &scope, context.now)?;
-    // What a masked handle carries can be ended by us, and ends.
+    // The conversations of a masked handle pass through us, so they end at once.
     let concerned = handles.iter().filter(|record| {
         record.mode == Mode::Masked
             && match &scope {
@@ -131,7 +131,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     Ok(answer)
 }
 
-/// How the person was named.
+/// Returns the name by which the person was typed.
 pub(super) fn target_name(target: &Typed) -> String {
     match target {
         Typed::Handle { handle, .. } => handle.to_string(),

@@ -1,4 +1,5 @@
-//! `calls sam hidden|direct`: whether calls by a masked handle show where the two people are.
+//! `calls sam hidden|direct`: whether calls by a masked handle hide the network addresses of both
+//! people.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::directory::Mode;
@@ -30,28 +31,26 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             ));
         }
     };
-    let record = match rest.is_empty() {
-        true => record,
-        false => context
+    let record = if rest.is_empty() {
+        record
+    } else {
+        context
             .change
-            .set_hide_addresses(context.person, &record.handle, hide)?,
+            .set_hide_addresses(context.person, &record.handle, hide)?
     };
     let text = NoticeText::new("Calls by ").strong(&record.handle.to_string());
-    Ok(match hide {
-        true => text.and(
+    let text = if hide {
+        text.and(
             " are hidden: they go through the call server (TURN) of each homeserver, so that \
              neither of you learns the other's network address. Where a homeserver has none, a \
              call cannot be made. To allow direct calls: ",
-        ),
-        false => text.and(
+        )
+    } else {
+        text.and(
             " are direct: the two of you can learn each other's network address, and so roughly \
              where the other is. To hide it: ",
-        ),
-    }
-    .code(&format!(
-        "calls {shown} {}",
-        if hide { "direct" } else { "hidden" }
-    ))
-    .and(".")
-    .into())
+        )
+    };
+    let other = if hide { "direct" } else { "hidden" };
+    Ok(text.code(&format!("calls {shown} {other}")).and(".").into())
 }

@@ -1,4 +1,4 @@
-//! `cancel`: drop what waits for a code.
+//! `cancel`: drop the action that waits for a code.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::bot::confirmation;

@@ -77,7 +77,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .and(".");
     let mut answer = Answer::from(text);
     let strict = record.strict;
-    // Should anything of the last owner's be left, it goes first.
+    // Anything left of an earlier owner is removed first.
     answer.effects.push(match record.generation {
         1 => Effect::MakeGhost {
             ghost,
@@ -93,7 +93,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     Ok(answer)
 }
 
-/// The handle that somebody wants.
+/// Reads the handle that the person wants.
 fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Handle, CommandError> {
     let rules = &context.change.settings().rules;
     let typed = words.join(" ");
@@ -103,7 +103,7 @@ fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Hand
                 &format!("handles of {server} are given out there; here you get one of ours"),
                 &format!("claim {}", handle.as_shown()),
             )),
-            // A link or a ghost's name is read by the widest rules.
+            // Links and names of ghosts were read by the widest rules.
             None => Ok(Handle::parse(handle.as_shown(), rules)?),
         },
         Ok(Typed::Person(user)) => Err(COMMAND.usage_error(
@@ -121,7 +121,7 @@ fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Hand
     }
 }
 
-/// A link that starts a chat with this user.
+/// Returns a link that starts a chat with this user.
 pub(super) fn link_to(user: &UserId) -> NoticeText {
     NoticeText::default().link(&user.matrix_to_uri().to_string())
 }

@@ -1,7 +1,7 @@
-//! `confirm 4827`: do what waits for this code.
+//! `confirm 4827`: run the action that waits for this code.
 //!
-//! Only words of the person, encrypted by a device of theirs, reach a command, and the code is
-//! new each time: so an old message cannot be played again to destroy something.
+//! A command has to come from the person, encrypted by a device of theirs, and each code is new. So
+//! nobody can replay an old message to destroy something.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, release};
 use crate::bot::confirmation::{self, Action, RedeemedCode};

@@ -1,8 +1,8 @@
 //! `dm @sam`: a link that starts a chat.
 //!
-//! For an open handle that is a link to its owner, which needs no ghost. Whoever asks here learns
-//! no more and no cheaper than by inviting the ghost: it counts as a new conversation, and
-//! blocked, refused, limited, frozen and unclaimed are answered in the same words.
+//! For an open handle the link leads to its owner and needs no ghost. It tells no more than an invite
+//! of the ghost would, and costs as much: it counts as a new conversation, and the answer is the same
+//! whether the asker is blocked, refused or over a limit, or the handle is frozen or unclaimed.
 
 use ruma::UserId;
 
@@ -102,7 +102,7 @@ fn introduce(
         .and("It leads to the owner of the handle, so nobody comes between you."))
 }
 
-/// The one answer to all who cannot be brought together with somebody now.
+/// The one answer to everybody who cannot reach the handle's owner now.
 fn not_now(handle: &Handle) -> NoticeText {
     NoticeText::new("I cannot bring you together with ")
         .strong(&handle.to_string())

@@ -1,4 +1,4 @@
-//! `handles`: what somebody has, and how it is set up.
+//! `handles`: the handles of a person and their settings.
 
 use super::{
     Answer, Command, CommandContext, CommandError, NoticeText, format_date, no_handle_text,
@@ -31,7 +31,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
     Ok(text.into())
 }
 
-/// How a handle is set up.
+/// Describes the settings of a handle.
 pub(super) fn describe(record: &HandleRecord) -> String {
     let mut words = vec![
         format!("since {}", format_date(record.claimed_at)),

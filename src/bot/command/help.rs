@@ -1,4 +1,4 @@
-//! `help`: what this person can do now.
+//! `help`: the commands that this person can use now.
 
 use super::{ALL, Answer, Command, CommandContext, CommandError, NoticeText, no_handle_text};
 

@@ -1,4 +1,4 @@
-//! The commands, and how what somebody typed finds its command.
+//! The commands, and how a typed word finds its command.
 //!
 //! # Adding a command
 //!
@@ -31,7 +31,7 @@ use crate::{
     handle::{Handle, HandleError, HandleRules, Typed},
 };
 
-/// In the order in which `help` shows them.
+/// All commands, in the order in which `help` shows them.
 const ALL: [&Command; 17] = [
     &claim::COMMAND,
     &handles::COMMAND,
@@ -56,19 +56,19 @@ const ALL: [&Command; 17] = [
 pub(super) struct Command {
     /// Its name.
     name: &'static str,
-    /// What people type instead.
+    /// Other words for it.
     aliases: &'static [&'static str],
-    /// How it is typed, as `help` shows it.
+    /// An example of how to type it, shown by `help`.
     usage: &'static str,
-    /// What it does, in a few words.
+    /// A short description, shown by `help`.
     about: &'static str,
-    /// Whether `help` shows it to this person now. It can be typed in any case.
+    /// Whether `help` shows it to this person now. It works even when it is not shown.
     offered: fn(&PersonState) -> bool,
-    /// Does it.
+    /// Runs it.
     run: fn(&mut CommandContext<'_, '_>, &[&str]) -> Result<Answer, CommandError>,
 }
 
-/// Where a person stands.
+/// The facts about a person that decide which commands `help` shows.
 pub(super) struct PersonState {
     handles: Vec<HandleRecord>,
     can_claim_more: bool,
@@ -78,7 +78,7 @@ pub(super) struct PersonState {
     can_mask: bool,
 }
 
-/// One call of a command.
+/// The context in which a command runs.
 pub(super) struct CommandContext<'a, 'c> {
     pub person: &'a UserId,
     pub change: &'a mut Change<'c>,
@@ -87,11 +87,11 @@ pub(super) struct CommandContext<'a, 'c> {
     pub rng: &'a mut dyn RngCore,
 }
 
-/// Why a command did nothing.
+/// The reason why a command did nothing.
 pub(super) enum CommandError {
-    /// The person is told this.
+    /// The command refuses, with this answer.
     Refused(NoticeText),
-    /// The directory refused, in words for the person, or failed.
+    /// The directory refuses, in words for the person, or fails.
     Directory(DirectoryError),
 }
 
@@ -107,7 +107,7 @@ impl From<HandleError> for CommandError {
     }
 }
 
-/// Finds the command of these words and does it.
+/// Finds the command of these words and runs it.
 pub(super) fn run(
     mut context: CommandContext<'_, '_>,
     words: &[String],
@@ -130,7 +130,7 @@ impl Command {
         self.name == name || self.aliases.contains(&name)
     }
 
-    /// What to say to somebody who typed this command wrongly.
+    /// Returns the answer to a person who typed this command wrongly.
     fn usage_error(&self, why: &str, example: &str) -> CommandError {
         CommandError::Refused(
             NoticeText::new(&sentence(why))
@@ -140,7 +140,7 @@ impl Command {
     }
 }
 
-/// The answer to something that is no command.
+/// Answers a word that is no command.
 fn unknown_command(typed: &str, name: &str) -> NoticeText {
     let shown: String = typed.chars().take(40).collect();
     let text = NoticeText::new("I do not know ")
@@ -148,7 +148,7 @@ fn unknown_command(typed: &str, name: &str) -> NoticeText {
         .and(". ");
     let text = match nearest_command(name) {
         Some(command) => text.and("Did you mean ").code(command.usage).and("? "),
-        // Somebody who types nothing but a handle wants to reach it.
+        // A person who types only a handle wants to reach it.
         None if typed.starts_with('@') => match Typed::parse_handle(typed, &HandleRules::WIDEST) {
             Ok((handle, _)) => text
                 .and("To write to somebody, put ")
@@ -163,8 +163,8 @@ fn unknown_command(typed: &str, name: &str) -> NoticeText {
     text.code("help").and(" shows all I can do.")
 }
 
-/// The command that this is most likely a slip of. Aliases must be longer to count: a slip away
-/// from a short word are too many words that mean something else.
+/// Returns the command that this is most likely a typing slip of. Short aliases do not count: too
+/// many other words are one slip away from them.
 fn nearest_command(name: &str) -> Option<&'static Command> {
     const TYPED_CHARS_MAX: usize = 12;
     if name.chars().count() > TYPED_CHARS_MAX {
@@ -181,14 +181,14 @@ fn nearest_command(name: &str) -> Option<&'static Command> {
             let slips = strsim::damerau_levenshtein(called, name);
             (slips, called.len(), command)
         })
-        // A slip changes less than half of a word.
+        // A slip changes less than half of the word.
         .filter(|(slips, length, _)| *slips <= 2 && slips * 2 < *length)
         .min_by_key(|(slips, _, _)| *slips)
         .map(|(_, _, command)| command)
 }
 
 impl CommandContext<'_, '_> {
-    /// Where the person stands.
+    /// Returns the facts that decide which commands `help` shows.
     pub fn person_state(&self) -> Result<PersonState, CommandError> {
         let handles = self.handles()?;
         Ok(PersonState {
@@ -201,12 +201,12 @@ impl CommandContext<'_, '_> {
         })
     }
 
-    /// The handles of the person.
+    /// Returns the handles of the person.
     pub fn handles(&self) -> Result<Vec<HandleRecord>, CommandError> {
         Ok(self.change.handles_of(self.person)?)
     }
 
-    /// A handle that was typed, which has to be of this server.
+    /// Reads a typed handle, which has to be one of this server.
     pub fn parse_local_handle(&self, typed: &str) -> Result<Handle, CommandError> {
         let (handle, server) = Typed::parse_handle(typed, &HandleRules::WIDEST)?;
         match self.foreign_server(server) {
@@ -215,13 +215,13 @@ impl CommandContext<'_, '_> {
         }
     }
 
-    /// The server that was typed, unless it is ours.
+    /// Returns the typed server if it is not ours.
     pub fn foreign_server(&self, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
         server.filter(|server| *server != self.change.settings().server_name)
     }
 
-    /// The handle that is meant, and what else was typed: people with one handle need not name
-    /// it. `is_value` says whether a word is a value and no handle.
+    /// Returns the handle that is meant, and the other words. A person with one handle need not name
+    /// it: `is_value` tells a value from a handle.
     pub fn find_own_handle<'w>(
         &self,
         command: &Command,
@@ -256,32 +256,32 @@ impl CommandContext<'_, '_> {
         }
     }
 
-    /// The Matrix ID of a handle's ghost.
+    /// Returns the Matrix ID of a handle's ghost.
     pub fn ghost(&self, handle: &Handle) -> Result<OwnedUserId, CommandError> {
         ghost_at(handle, &self.change.settings().server_name)
     }
 }
 
-/// The Matrix ID of the ghost that a handle has on this server. It fails only if the server's name
-/// is so long that no Matrix ID can have it.
+/// Returns the Matrix ID of the ghost of a handle on this server. Fails only if the server's name is
+/// too long for a Matrix ID.
 fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, CommandError> {
     let ghost = UserId::parse(format!("@{}:{server}", handle.ghost_localpart()));
     ghost.map_err(|_| HandleError::NotAHandle.into())
 }
 
-/// What to say to somebody who has no handle and needs one.
+/// Tells a person without a handle how to get one.
 fn no_handle_text() -> NoticeText {
     NoticeText::new("You have no handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")
 }
 
-/// The handles of somebody, in words.
+/// Lists handles in words.
 fn handle_names(handles: &[HandleRecord]) -> NoticeText {
     NoticeText::names(handles.iter().map(|record| record.handle.to_string()))
 }
 
-/// The date of a time, as `3 November 2026`, in UTC.
+/// Writes the date of a time as `3 November 2026`, in UTC.
 fn format_date(time: Timestamp) -> String {
     const MONTHS: [&str; 12] = [
         "January",

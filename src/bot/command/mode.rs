@@ -1,4 +1,4 @@
-//! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
+//! `mode sam open`, `… strict`, `… masked`: how the ghost of a handle works.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
 use crate::{bot::Effect, directory::Mode, handle::Handle};
@@ -111,17 +111,18 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 
 fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
     let strict = format!("mode {shown} strict");
-    match can_mask {
-        true => NoticeText::new(", ")
+    if can_mask {
+        NoticeText::new(", ")
             .code(&strict)
             .and(" and ")
             .code(&format!("mode {shown} masked"))
-            .and("."),
-        false => NoticeText::new(" and ").code(&strict).and("."),
+            .and(".")
+    } else {
+        NoticeText::new(" and ").code(&strict).and(".")
     }
 }
 
-/// What being masked means, said before anybody writes.
+/// Says what a masked handle means, before anybody writes to it.
 fn masked_text(context: &CommandContext<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
     text.and(
         " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \

@@ -1,4 +1,4 @@
-//! `policy sam everyone`, `… ask`, `… nobody`: who may reach somebody by a handle.
+//! `policy sam everyone`, `… ask`, `… nobody`: who may reach a person by a handle.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles, sentence};
 use crate::directory::{DirectoryError, Others, Policy, Reach};
@@ -12,13 +12,13 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// What can be set.
+/// A policy as it is typed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PolicyChoice {
     Everyone,
     Ask,
     Nobody,
-    /// Known, and not offered.
+    /// A policy that is planned, and not offered.
     NotYet(&'static str),
 }
 
@@ -61,7 +61,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     };
     let (direct, others) = match choice {
         Some(PolicyChoice::Everyone) => (Reach::Everyone, Others::Refuse),
-        // Whom the owner accepted once need not ask again.
+        // A person whom the owner accepted once need not ask again.
         Some(PolicyChoice::Ask) => (Reach::Contacts, Others::Request),
         Some(PolicyChoice::Nobody) => (Reach::Nobody, Others::Refuse),
         Some(PolicyChoice::NotYet(what)) => {

@@ -1,5 +1,5 @@
-//! `release sam`: give a handle up. It cannot be undone for everybody who knows the handle, so it
-//! waits for `confirm` and a fresh code.
+//! `release sam`: give a handle up. For everybody who knows the handle this cannot be undone, so the
+//! command waits for `confirm` and a new code.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
@@ -66,7 +66,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     Ok(text.append(confirmation::code_text(&code)).into())
 }
 
-/// Gives it up, when that is confirmed.
+/// Releases the handle once the code has been confirmed.
 pub(super) fn confirmed(
     context: &mut CommandContext<'_, '_>,
     handle: &Handle,

@@ -85,7 +85,7 @@ fn answer_request(
     }
 }
 
-/// What to say of a number behind which nobody asks.
+/// Answers the number of a request that does not exist.
 pub(super) fn no_such_request(number: u32) -> CommandError {
     CommandError::Refused(
         NoticeText::new(&format!("There is no request {number} any more. "))
@@ -94,7 +94,7 @@ pub(super) fn no_such_request(number: u32) -> CommandError {
     )
 }
 
-/// The number of a request, as it is typed: `1`, `#1`.
+/// Reads the number of a request: `1` or `#1`.
 pub(super) fn parse_number(typed: &str) -> Option<u32> {
     typed.strip_prefix('#').unwrap_or(typed).parse().ok()
 }

@@ -1,4 +1,4 @@
-//! `unblock @sam`: take a block back. Without a name: whom somebody blocked.
+//! `unblock @sam`: take a block back. Without a name: show all blocks.
 
 use super::{
     Answer, Command, CommandContext, CommandError, NoticeText,
@@ -15,14 +15,14 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// How many blocks are shown.
+/// Maximum number of blocks that are listed.
 const BLOCKS_SHOWN_MAX: usize = 50;
 
 fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if words.is_empty() {
         return blocks(context);
     }
-    // Somebody who was known by nothing but the number of their request.
+    // A masked asker was blocked by the number of their request.
     if let [number] = words
         && number.starts_with('#')
     {

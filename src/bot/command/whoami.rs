@@ -1,4 +1,4 @@
-//! `whoami`: what the service knows of somebody.
+//! `whoami`: what the service knows about a person.
 
 use super::{
     Answer, Command, CommandContext, CommandError, NoticeText, handle_names, no_handle_text,

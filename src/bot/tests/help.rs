@@ -106,7 +106,7 @@ fn what_is_not_text_is_answered_in_words() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is typed: an answer, of bounded length, with no HTML but ours.
+    /// Every text gets an answer of bounded length with no HTML but ours.
     #[test]
     fn nothing_that_is_typed_breaks_the_bot(
         command in "(claim|release|mode|policy|dm|block|unblock|confirm|help|cancel|handles|x)",

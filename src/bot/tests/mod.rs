@@ -50,7 +50,7 @@ struct Said {
     effects: Vec<Effect>,
 }
 
-/// A control room for everybody, at a time that the test sets.
+/// The control rooms of everybody, at a time that the test sets.
 struct Talk {
     directory: Directory,
     options: Options,

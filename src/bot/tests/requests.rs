@@ -9,7 +9,7 @@ use crate::{
     directory::{Ask, Request, Verdict},
 };
 
-/// Sam likes to be asked, and Alice has asked.
+/// Sam wants to be asked first, and Alice has asked.
 async fn asked() -> (Talk, Request) {
     let mut talk = Talk::new();
     talk.ask(sam(), "claim sam").await;
@@ -76,7 +76,7 @@ async fn a_request_is_answered_in_words() {
         };
         let verdict = talk.directory.verdict(&ask).unwrap();
         match typed.split(' ').next() {
-            // Whom the owner accepted once need not ask again.
+            // A person whom the owner accepted once need not ask again.
             Some("accept") => assert!(verdict.is_introduce(), "{verdict:?}"),
             Some("decline") => assert_matches!(verdict, Verdict::Request { .. }),
             _ => assert_matches!(verdict, Verdict::NotNow(_)),
@@ -139,7 +139,7 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
     );
     assert!(text.html.contains("&lt;b&gt;"), "{}", text.html);
 
-    // Of several handles only one is shown: nobody is to know that they belong together.
+    // Only one of several handles is shown: nobody may learn that they belong together.
     talk.ask(alice(), "claim alice").await;
     talk.now = NOW + Duration::from_secs(3 * 86_400);
     talk.ask(alice(), "claim wonder").await;
