@@ -143,7 +143,7 @@ fn answer_text(
         Ok(answer) => answer,
         Err(CommandError::Refused(text)) => text.into(),
         Err(CommandError::Directory(refusal)) if refusal.is_refusal() => {
-            NoticeText::new(&sentence(&refusal.to_string())).into()
+            sentence(&refusal.to_string()).into()
         }
         Err(CommandError::Directory(error)) => return Err(error),
     };

@@ -1,5 +1,6 @@
 //! A text that the bot says, written as plain text and as HTML at once.
 
+use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
 /// A text that the bot says, as plain text and as HTML. Its methods escape their arguments.
@@ -27,7 +28,7 @@ impl NoticeText {
                 _ if index + 1 == names.len() => text.and(" and "),
                 _ => text.and(", "),
             };
-            text = text.strong(name);
+            text = text.name(name);
         }
         text
     }
@@ -39,13 +40,25 @@ impl NoticeText {
         self
     }
 
-    /// Adds a name that stands out.
+    /// Adds words that stand out.
     pub fn strong(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
         self.wrap("strong", words)
     }
 
-    /// Adds something to type or to copy.
+    /// Adds the name of a person or a handle, so that it stands out. A Matrix ID is set as code, so
+    /// that clients do not turn it into a pill, which hides it behind a display name.
+    pub fn name(mut self, name: &str) -> NoticeText {
+        self.plain.push_str(name);
+        let tag = if UserId::parse(name).is_ok() {
+            "code"
+        } else {
+            "strong"
+        };
+        self.wrap(tag, name)
+    }
+
+    /// Adds something to type.
     pub fn code(mut self, words: &str) -> NoticeText {
         self.plain.push('`');
         self.plain.push_str(words);
@@ -64,16 +77,32 @@ impl NoticeText {
         self
     }
 
-    /// Begins a new line.
+    /// Begins a new line. A list has ended its last line in HTML already.
     pub fn line(mut self) -> NoticeText {
         self.plain.push('\n');
-        self.html.push_str("<br>");
+        if !self.html.ends_with("</ul>") {
+            self.html.push_str("<br>");
+        }
         self
     }
 
     /// Begins a new paragraph.
     pub fn paragraph(self) -> NoticeText {
         self.line().line()
+    }
+
+    /// Adds a list below what was said.
+    pub fn list(mut self, items: impl IntoIterator<Item = NoticeText>) -> NoticeText {
+        self.html.push_str("<ul>");
+        for item in items {
+            self.plain.push_str("\n• ");
+            self.plain.push_str(&item.plain);
+            self.html.push_str("<li>");
+            self.html.push_str(&item.html);
+            self.html.push_str("</li>");
+        }
+        self.html.push_str("</ul>");
+        self
     }
 
     /// Adds a quote of what somebody else wrote.
@@ -86,11 +115,6 @@ impl NoticeText {
         }
         self.plain.push('\n');
         self.wrap("blockquote", words)
-    }
-
-    /// Begins a new line of a list.
-    pub fn item(self) -> NoticeText {
-        self.line().and("• ")
     }
 
     /// Adds another text.
@@ -122,17 +146,27 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-/// Turns an error's words into a sentence: `sam is taken` becomes `Sam is taken.`
-pub(super) fn sentence(words: &str) -> String {
+/// Turns an error's words into a sentence: `sam is taken` becomes `Sam is taken.` Matrix IDs in it
+/// are set as code.
+pub(super) fn sentence(words: &str) -> NoticeText {
     let mut chars = words.chars();
-    let mut sentence: String = match chars.next() {
-        Some(first) => first.to_uppercase().chain(chars).collect(),
-        None => return String::new(),
-    };
-    if !sentence.ends_with(['.', '?', '!']) {
+    let mut sentence: String = chars
+        .next()
+        .map(|first| first.to_uppercase().chain(chars).collect())
+        .unwrap_or_default();
+    if !sentence.is_empty() && !sentence.ends_with(['.', '?', '!']) {
         sentence.push('.');
     }
-    sentence
+    let mut text = NoticeText::default();
+    for word in sentence.split_inclusive(' ') {
+        let id = word.trim_end_matches([' ', ',', ';', '.']);
+        text = if id.starts_with('@') && UserId::parse(id).is_ok() {
+            text.name(id).and(&word[id.len()..])
+        } else {
+            text.and(word)
+        };
+    }
+    text
 }
 
 #[cfg(test)]
@@ -161,8 +195,32 @@ mod tests {
 
     #[test]
     fn errors_become_sentences() {
-        assert_eq!(sentence("you have 5 handles"), "You have 5 handles.");
-        assert_eq!(sentence("did you mean it?"), "Did you mean it?");
-        assert_eq!(sentence(""), "");
+        for (words, expected) in [
+            ("you have 5 handles", "You have 5 handles."),
+            ("did you mean it?", "Did you mean it?"),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(words).plain, expected);
+        }
+    }
+
+    #[test]
+    fn matrix_ids_are_no_pills_and_lists_are_lists() {
+        let text = NoticeText::new("You:")
+            .list([
+                NoticeText::default().name("@sam"),
+                NoticeText::default().name("@sam:example.org"),
+            ])
+            .line()
+            .append(sentence("@kim:example.org is a Matrix ID"));
+        assert_eq!(
+            text.plain,
+            "You:\n• @sam\n• @sam:example.org\n@kim:example.org is a Matrix ID."
+        );
+        assert_eq!(
+            text.html,
+            "You:<ul><li><strong>@sam</strong></li><li><code>@sam:example.org</code></li></ul>\
+             <code>@kim:example.org</code> is a Matrix ID."
+        );
     }
 }

@@ -56,12 +56,12 @@ pub fn request_text(
 ) -> Result<NoticeText, DirectoryError> {
     let number = shown.number;
     let handle = shown.request.handle.to_string();
-    let mut text = NoticeText::new(&format!("Request {number}: ")).strong(shown.name);
+    let mut text = NoticeText::new(&format!("Request {number}: ")).name(shown.name);
     let masked = shown.request.masked_as.is_some();
     if masked {
         text = text.and(" (their Matrix ID is not shown to you, nor yours to them");
     } else {
-        text = text.and(&format!(" ({}", shown.request.asker_shown()));
+        text = text.and(" (").name(&shown.request.asker_shown());
     }
     if !masked && let Some(record) = pick_shown_handle(&directory.handles_of(&shown.request.asker)?)
     {
@@ -74,7 +74,7 @@ pub fn request_text(
     }
     text = text
         .and(") asks to chat with you by your handle ")
-        .strong(&handle)
+        .name(&handle)
         .and(".");
     if let Some(line) = shown.line {
         text = text.and(" They write:").quote(line);
@@ -159,14 +159,14 @@ pub(super) fn answer_request(
     let (asker, label) = (request.asker_named(number), request.block_label(number));
     let text = match choice {
         RequestChoice::Accept if blocked => NoticeText::default()
-            .strong(&asker)
+            .name(&asker)
             .and(" is blocked, so I have turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
         RequestChoice::Accept if request.masked_as.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            NoticeText::new("You are invited to a chat with ").strong(&asker).and(
+            NoticeText::new("You are invited to a chat with ").name(&asker).and(
                 ". They do not see your Matrix ID there, nor you theirs; this service carries what \
                  you write and can read it on the way.",
             )
@@ -175,24 +175,24 @@ pub(super) fn answer_request(
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
             NoticeText::new("You are invited to a chat with ")
-                .strong(&asker)
+                .name(&asker)
                 .and(". If no invite comes, your server or client turns invites away; then start the chat yourself: ")
                 .link(&request.asker.matrix_to_uri().to_string())
         }
-        RequestChoice::Decline => NoticeText::new("I have turned ").strong(&asker).and(
+        RequestChoice::Decline => NoticeText::new("I have turned ").name(&asker).and(
             " down. They are told what everybody is told who cannot reach you now. They may ask \
              again another time.",
         ),
         RequestChoice::Block => match change.block_asker(person, &request, number, now) {
             // The request is declined in any case.
             Err(error) if error.is_refusal() => NoticeText::new("I have turned ")
-                .strong(&asker)
+                .name(&asker)
                 .and(" down, but not blocked them: ")
                 .and(&error.to_string())
                 .and("."),
             Err(error) => return Err(error),
             Ok(()) => NoticeText::default()
-                .strong(&asker)
+                .name(&asker)
                 .and(&format!(
                     " cannot reach you by {} any more. To undo: ",
                     request.handle

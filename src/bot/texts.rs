@@ -141,8 +141,8 @@ pub(super) fn one_at_a_time() -> NoticeText {
 
 pub(super) fn lookalike_attempt(handle: &Handle, attempt: &Handle) -> NoticeText {
     NoticeText::new("Somebody wanted to claim ")
-        .strong(&attempt.to_string())
+        .name(&attempt.to_string())
         .and(", which looks like your ")
-        .strong(&handle.to_string())
+        .name(&handle.to_string())
         .and(". They did not get it. You need not do anything.")
 }

@@ -32,7 +32,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         return Ok(NoticeText::new(
             "When you write to somebody whose handle is masked, they see you as ",
         )
-        .strong(&name)
+        .name(&name)
         .and(", or by your own masked handle if you have exactly one. To choose a name: ")
         .code("appear Kim")
         .and("; to be nobody in particular: ")
@@ -50,7 +50,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     context.change.set_appearance(context.person, name)?;
     Ok(
         NoticeText::new("From now on masked people to whom you write see you as ")
-            .strong(&shown)
+            .name(&shown)
             .and(
                 ". Conversations that have begun keep the name they have. If you have exactly one \
              masked handle, they see that instead. To change your name in one of those that have \
@@ -81,9 +81,9 @@ fn rename_in_conversation(
         "Someone".clone_into(&mut name);
     }
     let text = NoticeText::new("If you have a conversation with ")
-        .strong(&handle.to_string())
+        .name(&handle.to_string())
         .and(" that is carried, you are now called ")
-        .strong(&name)
+        .name(&name)
         .and(
             " there, and nowhere else. It changes nothing where you are seen by a masked handle \
              of your own.",

@@ -106,11 +106,11 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             blocked_only: true,
         });
     }
-    let text = NoticeText::new("Blocked: ").strong(&name);
+    let text = NoticeText::new("Blocked: ").name(&name);
     let text = match &scope {
         BlockScope::Handle(handle) => text
             .and(" cannot reach you by ")
-            .strong(&handle.to_string())
+            .name(&handle.to_string())
             .and(" any more, with none of their handles. "),
         BlockScope::All => text.and(
             " cannot reach you by any of your handles any more, with none of theirs. If they try \

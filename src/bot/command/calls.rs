@@ -38,7 +38,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             .change
             .set_hide_addresses(context.person, &record.handle, hide)?
     };
-    let text = NoticeText::new("Calls by ").strong(&record.handle.to_string());
+    let text = NoticeText::new("Calls by ").name(&record.handle.to_string());
     let text = if hide {
         text.and(
             " are hidden: they go through the call server (TURN) of each homeserver, so that \

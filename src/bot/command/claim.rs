@@ -27,7 +27,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Ok(record) => record,
         Err(error @ DirectoryError::Quarantined { until, .. }) => {
             return Err(CommandError::Refused(
-                NoticeText::new(&sentence(&error.to_string()))
+                sentence(&error.to_string())
                     .and(&format!(" It is free again on {}. ", format_date(until)))
                     .and("Until then, try another name."),
             ));
@@ -38,12 +38,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             | DirectoryError::LooksLike { .. }),
         ) => {
             return Err(CommandError::Refused(
-                NoticeText::new(&sentence(&error.to_string())).and(" Try another name."),
+                sentence(&error.to_string()).and(" Try another name."),
             ));
         }
         Err(error @ DirectoryError::AlreadyYours(_)) => {
             return Err(CommandError::Refused(
-                NoticeText::new(&sentence(&error.to_string()))
+                sentence(&error.to_string())
                     .and(" ")
                     .code("handles")
                     .and(" shows how it is set up."),
@@ -54,9 +54,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let name = record.handle.to_string();
     let ghost = context.ghost(&record.handle)?;
     let mut text = NoticeText::new("")
-        .strong(&name)
+        .name(&name)
         .and(" is yours. In a moment people can reach you by starting a chat with ")
-        .strong(ghost.as_str())
+        .name(ghost.as_str())
         .and(", or with this link: ")
         .append(link_to(&ghost))
         .paragraph();
@@ -67,7 +67,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     };
     let text = text
         .and("Whoever it introduces sees your Matrix ID, ")
-        .strong(context.person.as_str())
+        .name(context.person.as_str())
         .and(", and knows it from then on.")
         .paragraph()
         .and("To be left alone: ")

@@ -39,7 +39,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         let ghost = ghost_at(&handle, &server)?;
         return Ok(
             NoticeText::new(&format!("Handles of {server} are looked after there. If "))
-                .strong(&format!("{handle}@{server}"))
+                .name(&format!("{handle}@{server}"))
                 .and(" exists, this starts a chat: ")
                 .append(link_to(&ghost))
                 .into(),
@@ -55,21 +55,21 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             owner, generation, ..
         } => introduce(context, &handle, &owner, generation)?,
         Verdict::Relay { .. } => NoticeText::default()
-            .strong(&handle.to_string())
+            .name(&handle.to_string())
             .and(
                 " is masked: you do not see each other's Matrix ID, and this service carries what \
                  you write and can read it on the way. This starts a chat: ",
             )
             .append(link_to(&context.ghost(&handle)?)),
         Verdict::Request { .. } => NoticeText::default()
-            .strong(&handle.to_string())
+            .name(&handle.to_string())
             .and(
                 " likes to be asked first. Start a chat with the handle and write what you want to \
                   say; the owner sees your first message and answers: ",
             )
             .append(link_to(&context.ghost(&handle)?)),
         Verdict::OwnHandle { .. } => NoticeText::default()
-            .strong(&handle.to_string())
+            .name(&handle.to_string())
             .and(" is yours: that would be a chat with yourself."),
         Verdict::NotNow(_) | Verdict::Unclaimed { .. } => not_now(&handle),
     }
@@ -88,12 +88,12 @@ fn introduce(
         .room_of(context.person, handle, generation, context.now)?
     {
         Some(room) => NoticeText::new("You have a room with ")
-            .strong(&name)
+            .name(&name)
             .and(": ")
             .link(&room.matrix_to_uri().to_string())
             .and(" To start another one: "),
         None => NoticeText::new("This starts a chat with ")
-            .strong(&name)
+            .name(&name)
             .and(": "),
     };
     Ok(text
@@ -105,7 +105,7 @@ fn introduce(
 /// The one answer to everybody who cannot reach the handle's owner now.
 fn not_now(handle: &Handle) -> NoticeText {
     NoticeText::new("I cannot bring you together with ")
-        .strong(&handle.to_string())
+        .name(&handle.to_string())
         .and(
             " now. Perhaps nobody has this handle, perhaps its owner is not taking new \
              conversations, perhaps you have started many today. I do not know more than this to \

@@ -20,15 +20,14 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
         return Ok(no_handle_text().into());
     }
     let most = context.change.settings().handles_per_person;
-    let mut text = NoticeText::new(&format!("You have {} of {most} handles:", handles.len()));
-    for record in &handles {
-        text = text
-            .item()
-            .strong(&record.handle.to_string())
+    let lines = handles.iter().map(|record| {
+        NoticeText::default()
+            .name(&record.handle.to_string())
             .and(" ")
-            .and(&describe(record));
-    }
-    Ok(text.into())
+            .and(&describe(record))
+    });
+    let text = NoticeText::new(&format!("You have {} of {most} handles:", handles.len()));
+    Ok(text.list(lines).into())
 }
 
 /// Describes the settings of a handle.

@@ -25,13 +25,17 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             .into());
     }
     let person = context.person_state()?;
-    let mut text = if person.handles.is_empty() {
+    let text = if person.handles.is_empty() {
         no_handle_text()
     } else {
         NoticeText::new("What you can write to me:")
     };
-    for command in ALL.iter().filter(|command| (command.offered)(&person)) {
-        text = text.item().code(command.usage).and(" ").and(command.about);
-    }
-    Ok(text.into())
+    let offered = ALL.iter().filter(|command| (command.offered)(&person));
+    let lines = offered.map(|command| {
+        NoticeText::default()
+            .code(command.usage)
+            .and(" ")
+            .and(command.about)
+    });
+    Ok(text.list(lines).into())
 }

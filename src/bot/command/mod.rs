@@ -132,11 +132,7 @@ impl Command {
 
     /// Returns the answer to a person who typed this command wrongly.
     fn usage_error(&self, why: &str, example: &str) -> CommandError {
-        CommandError::Refused(
-            NoticeText::new(&sentence(why))
-                .and(" For example: ")
-                .code(example),
-        )
+        CommandError::Refused(sentence(why).and(" For example: ").code(example))
     }
 }
 
@@ -243,7 +239,7 @@ impl CommandContext<'_, '_> {
             (_, [first, ..]) if !is_value(&first.to_lowercase()) => {
                 let handle = self.parse_local_handle(first)?;
                 Err(CommandError::Refused(
-                    NoticeText::new(&sentence(&DirectoryError::NotYours(handle).to_string()))
+                    sentence(&DirectoryError::NotYours(handle).to_string())
                         .and(" You have ")
                         .append(handle_names(&handles))
                         .and("."),

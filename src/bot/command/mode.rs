@@ -29,7 +29,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let (mode, strict) = match rest {
         [] => {
             return Ok(NoticeText::default()
-                .strong(&record.handle.to_string())
+                .name(&record.handle.to_string())
                 .and(&format!(
                     " is {}. You can choose between ",
                     handles::mode_name(&record)
@@ -69,7 +69,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             strict: set.record.strict,
         });
     }
-    let text = NoticeText::default().strong(&handle.to_string());
+    let text = NoticeText::default().name(&handle.to_string());
     if set.record.mode == Mode::Masked {
         return Ok(Answer {
             text: Some(masked_text(context, handle, text)),
@@ -91,13 +91,13 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     };
     let mut text = text
         .and("Whoever it introduces to you sees your Matrix ID, ")
-        .strong(context.person.as_str())
+        .name(context.person.as_str())
         .and(", and knows it for good: blocking them later does not change that.");
     if set.replace_identity {
         text = text
             .paragraph()
             .and("This gives ")
-            .strong(ghost.as_str())
+            .name(ghost.as_str())
             .and(
                 " new keys. People who had to do with it may see a warning that its identity \
                  changed; that is this change.",
@@ -137,7 +137,7 @@ fn masked_text(context: &CommandContext<'_, '_>, handle: &Handle, text: NoticeTe
     .code(&format!("mode {} open", handle.as_shown()))
     .paragraph()
     .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
-    .strong(context.person.as_str())
+    .name(context.person.as_str())
     .and(". Calls hide where you are unless you say otherwise: ")
     .code(&format!("calls {} direct", handle.as_shown()))
     .and(".")

@@ -1,6 +1,6 @@
 //! `policy sam everyone`, `… ask`, `… nobody`: who may reach a person by a handle.
 
-use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles, sentence};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
 use crate::directory::{DirectoryError, Others, Policy, Reach};
 
 pub(super) const COMMAND: Command = Command {
@@ -43,7 +43,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let choice = match rest {
         [] => {
             return Ok(NoticeText::default()
-                .strong(&record.handle.to_string())
+                .name(&record.handle.to_string())
                 .and(&format!(
                     ": {}. You can choose between ",
                     handles::reach_text(&record)
@@ -66,10 +66,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Some(PolicyChoice::Nobody) => (Reach::Nobody, Others::Refuse),
         Some(PolicyChoice::NotYet(what)) => {
             let refusal = DirectoryError::NotYet(what);
-            return Err(COMMAND.usage_error(
-                sentence(&refusal.to_string()).trim_end_matches('.'),
-                &format!("policy {shown} nobody"),
-            ));
+            return Err(
+                COMMAND.usage_error(&refusal.to_string(), &format!("policy {shown} nobody"))
+            );
         }
         None => {
             return Err(COMMAND.usage_error(
@@ -82,7 +81,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let record = context
         .change
         .set_policy(context.person, &record.handle, policy)?;
-    let text = NoticeText::default().strong(&record.handle.to_string());
+    let text = NoticeText::default().name(&record.handle.to_string());
     Ok(match direct {
         Reach::Everyone => text
             .and(": from now on everyone may reach you. To keep somebody out: ")

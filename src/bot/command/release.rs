@@ -41,7 +41,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     }
     let days = context.change.settings().quarantine.as_secs() / 86_400;
     let text = NoticeText::new("Giving up ")
-        .strong(&record.handle.to_string())
+        .name(&record.handle.to_string())
         .and(
             " means: nobody can reach you by it any more, and chats that were begun by it go on \
               without it. ",
@@ -81,7 +81,7 @@ pub(super) fn confirmed(
         .release(context.person, handle, context.now)?;
     let name = record.handle.to_string();
     let text = NoticeText::new("Done: ")
-        .strong(&name)
+        .name(&name)
         .and(" is not yours any more. If you change your mind: ")
         .code(&format!("claim {}", record.handle.as_shown()))
         .and(".");

@@ -35,16 +35,17 @@ fn list(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comm
     if requests.is_empty() {
         return Err(nobody_asks());
     }
-    let mut text = NoticeText::new("These people ask to chat with you:");
-    for (number, request) in &requests {
-        text = text.item().strong(&number.to_string()).and(&format!(
-            ": {}, to your handle {}, since {}",
-            request.asker_named(*number),
-            request.handle,
-            format_date(request.since)
-        ));
-    }
-    Ok(text
+    let lines = requests.iter().map(|(number, request)| {
+        NoticeText::default()
+            .strong(&number.to_string())
+            .and(": ")
+            .name(&request.asker_named(*number))
+            .and(", to your handle ")
+            .name(&request.handle.to_string())
+            .and(&format!(", since {}", format_date(request.since)))
+    });
+    Ok(NoticeText::new("These people ask to chat with you:")
+        .list(lines)
         .line()
         .and("Write ")
         .code("accept 1")

@@ -40,7 +40,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Err(DirectoryError::NotBlocked(_)) => {
             return Err(CommandError::Refused(
                 NoticeText::new("You have no such block of ")
-                    .strong(&name)
+                    .name(&name)
                     .and(". A block is taken back by the name it was made with; ")
                     .code("unblock")
                     .and(" alone shows them."),
@@ -52,7 +52,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 }
 
 fn unblocked(name: &str) -> NoticeText {
-    NoticeText::new("Unblocked: ").strong(name).and(
+    NoticeText::new("Unblocked: ").name(name).and(
         " can reach you again, as your policy allows. If you ignored them in your client, end that \
          there.",
     )
@@ -63,17 +63,16 @@ fn blocks(context: &CommandContext<'_, '_>) -> Result<Answer, CommandError> {
     if blocks.is_empty() {
         return Ok(NoticeText::new("You have blocked nobody.").into());
     }
-    let mut text = NoticeText::new("You have blocked:");
-    for (label, on) in blocks.iter().take(BLOCKS_SHOWN_MAX) {
-        text = text.item().strong(label).and(&match on {
-            Some(handle) => format!(" on @{handle}"),
-            None => " on all your handles".to_owned(),
-        });
-    }
-    if blocks.len() > BLOCKS_SHOWN_MAX {
-        text = text
-            .item()
-            .and(&format!("and {} more", blocks.len() - BLOCKS_SHOWN_MAX));
-    }
-    Ok(text.into())
+    let shown = blocks.iter().take(BLOCKS_SHOWN_MAX).map(|(label, on)| {
+        let text = NoticeText::default().name(label);
+        match on {
+            Some(handle) => text.and(&format!(" on @{handle}")),
+            None => text.and(" on all your handles"),
+        }
+    });
+    let rest = blocks.len().saturating_sub(BLOCKS_SHOWN_MAX);
+    let rest = (rest > 0).then(|| NoticeText::new(&format!("and {rest} more")));
+    Ok(NoticeText::new("You have blocked:")
+        .list(shown.chain(rest))
+        .into())
 }

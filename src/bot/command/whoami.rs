@@ -16,7 +16,7 @@ pub(super) const COMMAND: Command = Command {
 fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
     let handles = context.handles()?;
     let text = NoticeText::new("You are ")
-        .strong(context.person.as_str())
+        .name(context.person.as_str())
         .and(". ");
     let text = if handles.is_empty() {
         text.append(no_handle_text())
@@ -34,7 +34,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
     Ok(text
         .paragraph()
         .and("I am ")
-        .strong(context.options.bot.as_str())
+        .name(context.options.bot.as_str())
         .and(
             ". I keep your Matrix ID, your handles and how they are set up, whom you blocked, and \
              for 90 days who was introduced to whom. What you write to each other I do not keep.",

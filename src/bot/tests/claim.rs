@@ -30,7 +30,7 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
     assert_eq!(
         answer.html.split_once(", or").unwrap().0,
         "<strong>@Sam</strong> is yours. In a moment people can reach you by starting a chat with \
-         <strong>@_dm_sam:example.org</strong>"
+         <code>@_dm_sam:example.org</code>"
     );
     assert_eq!(
         answer.effects,
