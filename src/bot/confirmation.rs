@@ -190,7 +190,7 @@ pub(super) fn code_text(code: &str) -> NoticeText {
     NoticeText::new("To do it, write ")
         .code(&format!("confirm {code}"))
         .and(&format!(
-            " within {} minutes. To leave all as it is, do nothing, or write ",
+            " within {} minutes. To leave everything as it is, do nothing or write ",
             CODE_LIFE.as_secs() / 60
         ))
         .code("cancel")

@@ -28,17 +28,17 @@ pub enum RoomProblem {
     #[error("I talk about handles only with one person at a time. Start a new chat with me alone.")]
     NotAlone,
     /// Nobody else is there.
-    #[error("Nobody else is here any more. Start a new chat with me when you need me.")]
+    #[error("Nobody else is here any more. Start a new chat when you need me.")]
     Nobody,
     /// The other member did not invite the bot. Otherwise a stranger could turn a room in which the
     /// person is for another reason into their control room.
-    #[error("I talk only with whoever invited me. Start a new chat with me.")]
+    #[error("I only talk with the person who invited me. Start a new chat with me.")]
     NotTheInviter,
     /// It was made for something else.
-    #[error("This is no chat. Start a new chat with me instead.")]
+    #[error("This isn't a chat. Start a new chat with me instead.")]
     NoChat,
     /// The other member is one of our own users.
-    #[error("I talk only with people.")]
+    #[error("I only talk with people.")]
     NotAPerson,
     /// People can join without an invite.
     #[error("People can join this room without an invite. Start a private chat with me instead.")]
@@ -48,12 +48,12 @@ pub enum RoomProblem {
     WorldReadable,
     /// It is not encrypted, and the bot may not turn encryption on.
     #[error(
-        "This room is not encrypted, and I may not turn encryption on. Start a new, encrypted \
-         chat with me."
+        "This room is not encrypted, and I can't turn encryption on. Start a new, encrypted chat \
+         with me."
     )]
     NotEncrypted,
     /// It is encrypted with an unknown algorithm.
-    #[error("This room is encrypted in a way I do not know. Start a new chat with me.")]
+    #[error("This room is encrypted in a way I don't know. Start a new chat with me.")]
     UnknownEncryption,
 }
 

@@ -57,7 +57,7 @@ pub fn answer_invite(
 
 fn too_often_text() -> NoticeText {
     NoticeText::new(
-        "You, or the people of your server, have started too many chats with me today. Please use \
-         a chat that you have with me already, or try again tomorrow.",
+        "You, or the people on your server, have started too many chats with me today. Please use \
+         a chat that you already have with me, or try again tomorrow.",
     )
 }

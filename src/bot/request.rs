@@ -59,7 +59,7 @@ pub fn request_text(
     let mut text = NoticeText::new(&format!("Request {number}: ")).name(shown.name);
     let masked = shown.request.masked_as.is_some();
     if masked {
-        text = text.and(" (their Matrix ID is not shown to you, nor yours to them");
+        text = text.and(" (you don't see their Matrix ID, and they don't see yours");
     } else {
         text = text.and(" (").name(&shown.request.asker_shown());
     }
@@ -89,10 +89,10 @@ pub fn request_text(
         .and(" or ")
         .code(&format!("block {number}"))
         .and(if masked {
-            ". If you accept, they still do not see your Matrix ID. If you do nothing, they are not \
+            ". If you accept, they still don't see your Matrix ID. If you do nothing, they aren't \
              told why."
         } else {
-            ". If you accept, they see your Matrix ID. If you do nothing, they are not told why."
+            ". If you accept, they see your Matrix ID. If you do nothing, they aren't told why."
         }))
 }
 
@@ -160,32 +160,32 @@ pub(super) fn answer_request(
     let text = match choice {
         RequestChoice::Accept if blocked => NoticeText::default()
             .name(&asker)
-            .and(" is blocked, so I have turned them down. To undo the block: ")
+            .and(" is blocked, so I've turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
         RequestChoice::Accept if request.masked_as.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            NoticeText::new("You are invited to a chat with ").name(&asker).and(
-                ". They do not see your Matrix ID there, nor you theirs; this service carries what \
-                 you write and can read it on the way.",
+            NoticeText::new("You're invited to a chat with ").name(&asker).and(
+                ". You don't see each other's Matrix IDs there. This service passes on what you write \
+                 and can read it on the way.",
             )
         }
         RequestChoice::Accept => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            NoticeText::new("You are invited to a chat with ")
+            NoticeText::new("You're invited to a chat with ")
                 .name(&asker)
-                .and(". If no invite comes, your server or client turns invites away; then start the chat yourself: ")
+                .and(". If no invite comes, your server or client turns invites away. Then start the chat yourself: ")
                 .link(&request.asker.matrix_to_uri().to_string())
         }
-        RequestChoice::Decline => NoticeText::new("I have turned ").name(&asker).and(
-            " down. They are told what everybody is told who cannot reach you now. They may ask \
-             again another time.",
+        RequestChoice::Decline => NoticeText::new("I've turned ").name(&asker).and(
+            " down. They see the same message as anyone who can't reach you. They may ask again \
+             another time.",
         ),
         RequestChoice::Block => match change.block_asker(person, &request, number, now) {
             // The request is declined in any case.
-            Err(error) if error.is_refusal() => NoticeText::new("I have turned ")
+            Err(error) if error.is_refusal() => NoticeText::new("I've turned ")
                 .name(&asker)
                 .and(" down, but not blocked them: ")
                 .and(&error.to_string())
@@ -194,7 +194,7 @@ pub(super) fn answer_request(
             Ok(()) => NoticeText::default()
                 .name(&asker)
                 .and(&format!(
-                    " cannot reach you by {} any more. To undo: ",
+                    " can't reach you by {} any more. To undo: ",
                     request.handle
                 ))
                 .code(&format!("unblock {label}"))

@@ -17,8 +17,8 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, Dire
     let text = NoticeText::new("Hello! I look after the handles of ")
         .strong(change.settings().server_name.as_str())
         .and(
-            ". With a handle people can start an encrypted chat with you, knowing nothing but that \
-              name.",
+            ". A handle is a name by which people can start an encrypted chat with you. They need to \
+             know nothing else about you.",
         )
         .paragraph();
     let text = match handles.first() {
@@ -31,12 +31,12 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, Dire
             .append(NoticeText::names(
                 handles.iter().map(|record| record.handle.to_string()),
             ))
-            .and(". To see more of it, write ")
+            .and(". To see how it's set up, write ")
             .code("handles")
             .and(". "),
     };
     Ok(text
-        .and("To write to somebody: ")
+        .and("To write to someone: ")
         .code("dm @kim")
         .and(". All I can do: ")
         .code("help")
@@ -45,9 +45,9 @@ pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, Dire
 
 /// Says in an old control room that the person has a newer one.
 pub fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
-    NoticeText::new("You have another chat with me now, and we go on there: ")
+    NoticeText::new("You have another chat with me now. Let's go on there: ")
         .link(&room.matrix_to_uri_via([via.to_owned()]).to_string())
-        .and(" I am leaving this one.")
+        .and(" I'm leaving this one.")
 }
 
 /// Answers pictures, voice messages and the like.
@@ -64,30 +64,30 @@ pub fn restored(made: Option<Timestamp>) -> NoticeText {
         None => "a backup".to_owned(),
     };
     NoticeText::new(&format!(
-        "I was restored from {when}. What you have asked me to change since then is undone: please \
-         look at "
+        "I was restored from {when}. Whatever you've asked me to change since then is undone. Please \
+         check "
     ))
     .code("handles")
-    .and(" and, for your blocks, at ")
+    .and(" and, for your blocks, ")
     .code("unblock")
     .and(
-        ". If you wrote to me and got no answer, please write it again: I can no longer read what \
-         was sent before.",
+        ". If you wrote to me and got no answer, please send it again: I can no longer read older \
+         messages.",
     )
 }
 
 /// Answers a message that could not be decrypted.
 pub fn unreadable() -> NoticeText {
     NoticeText::new(
-        "I could not decrypt that message, so I have done nothing. Please send it again; if that \
-         does not help, start a new chat with me.",
+        "I couldn't decrypt that message, so I haven't done anything. Please send it again. If that \
+         doesn't help, start a new chat with me.",
     )
 }
 
 /// Answers a message that was not encrypted.
 pub fn not_encrypted() -> NoticeText {
     NoticeText::new(
-        "That message was not encrypted, so I have done nothing. This room is encrypted now: \
+        "That message wasn't encrypted, so I haven't done anything. This room is encrypted now: \
          please send it again.",
     )
 }
@@ -99,14 +99,14 @@ pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {
         return None;
     };
     Some(NoticeText::new(&format!(
-        "I could not set up {name}: something on this server uses its name or its keys already. \
-         It is frozen, so nobody can reach you by it. Please ask the admin of this server to look \
+        "I couldn't set up {name}: something on this server already uses its name or its keys. \
+         It's frozen, so nobody can reach you by it. Please ask the admin of this server to look \
          into it."
     )))
 }
 
 pub(super) fn slow_down() -> NoticeText {
-    NoticeText::new("That is a lot at once. I stop listening for a minute; after that, go on.")
+    NoticeText::new("That's a lot at once. I'll stop listening for a minute, then you can go on.")
 }
 
 pub(super) fn too_old(age: Duration) -> NoticeText {
@@ -117,32 +117,32 @@ pub(super) fn too_old(age: Duration) -> NoticeText {
         _ => format!("{} days", minutes / 1440),
     };
     NoticeText::new(&format!(
-        "This reached me {age} after you sent it, so I have not done it. If you still want it, \
-         send it again."
+        "This reached me {age} after you sent it, so I haven't done it. If you still want it, send \
+         it again."
     ))
 }
 
 pub(super) fn from_the_future() -> NoticeText {
     NoticeText::new(
-        "Your message carries a time that lies in the future, so I have not done what it says. \
-         The clocks of your homeserver and this one differ: please tell their admins.",
+        "The time on your message is in the future, so I haven't done what it says. The clocks of \
+         your homeserver and this one differ: please tell their admins.",
     )
 }
 
 pub(super) fn too_long() -> NoticeText {
-    NoticeText::new("That is longer than any command of mine, so I have not read it. ")
+    NoticeText::new("That's longer than any of my commands, so I haven't read it. ")
         .code("help")
         .and(" shows what I understand.")
 }
 
 pub(super) fn one_at_a_time() -> NoticeText {
-    NoticeText::new("One command per message, please. I have done none of these.")
+    NoticeText::new("One command per message, please. I haven't done any of these.")
 }
 
 pub(super) fn lookalike_attempt(handle: &Handle, attempt: &Handle) -> NoticeText {
-    NoticeText::new("Somebody wanted to claim ")
+    NoticeText::new("Someone tried to claim ")
         .name(&attempt.to_string())
         .and(", which looks like your ")
         .name(&handle.to_string())
-        .and(". They did not get it. You need not do anything.")
+        .and(". They didn't get it. You don't have to do anything.")
 }

@@ -30,12 +30,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         let name = context.change.appearance(context.person)?;
         let name = name.unwrap_or_else(|| "Someone".to_owned());
         return Ok(NoticeText::new(
-            "When you write to somebody whose handle is masked, they see you as ",
+            "When you write to someone whose handle is masked, they see you as ",
         )
         .name(&name)
         .and(", or by your own masked handle if you have exactly one. To choose a name: ")
         .code("appear Kim")
-        .and("; to be nobody in particular: ")
+        .and(". To be nobody in particular: ")
         .code("appear someone")
         .and(".")
         .into());
@@ -49,12 +49,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let shown = name.clone().unwrap_or_else(|| "Someone".to_owned());
     context.change.set_appearance(context.person, name)?;
     Ok(
-        NoticeText::new("From now on masked people to whom you write see you as ")
+        NoticeText::new("From now on, masked people you write to see you as ")
             .name(&shown)
             .and(
-                ". Conversations that have begun keep the name they have. If you have exactly one \
-             masked handle, they see that instead. To change your name in one of those that have \
-             begun, say with whom: ",
+                ". Conversations that have begun keep your old name. If you have exactly one masked \
+                 handle, they see that instead. To change your name in a conversation that has \
+                 begun, say with whom: ",
             )
             .code("appear Kim @sam")
             .and(".")
@@ -72,7 +72,7 @@ fn rename_in_conversation(
     let (handle, server) = Typed::parse_handle(handle, &HandleRules::WIDEST)?;
     if let Some(server) = context.foreign_server(server) {
         return Err(COMMAND.usage_error(
-            &format!("handles of {server} are looked after there"),
+            &format!("handles on {server} are managed by that server"),
             "appear Kim @sam",
         ));
     }
@@ -82,11 +82,11 @@ fn rename_in_conversation(
     }
     let text = NoticeText::new("If you have a conversation with ")
         .name(&handle.to_string())
-        .and(" that is carried, you are now called ")
+        .and(" that this service passes on, you're now called ")
         .name(&name)
         .and(
-            " there, and nowhere else. It changes nothing where you are seen by a masked handle \
-             of your own.",
+            " there, and nowhere else. Where people see you by a masked handle of your own, nothing \
+             changes.",
         );
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::Appear {

@@ -17,7 +17,7 @@ pub(super) const COMMAND: Command = Command {
     name: "block",
     aliases: &["ban", "mute"],
     usage: "block @kim",
-    about: "keeps a person out, whichever handle of theirs they use",
+    about: "keeps a person out, whichever of their handles they use",
     offered: |person| !person.handles.is_empty(),
     run,
 };
@@ -49,7 +49,7 @@ pub(super) fn parse_target(
         }
         _ => {
             let example = format!("{} @kim on @sam", command.name);
-            return Err(command.usage_error("I did not understand all of that", &example));
+            return Err(command.usage_error("I didn't understand all of that", &example));
         }
     };
     Ok(BlockTarget { target, scope })
@@ -109,19 +109,19 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = NoticeText::new("Blocked: ").name(&name);
     let text = match &scope {
         BlockScope::Handle(handle) => text
-            .and(" cannot reach you by ")
+            .and(" can't reach you by ")
             .name(&handle.to_string())
-            .and(" any more, with none of their handles. "),
+            .and(" any more, whichever of their handles they use. "),
         BlockScope::All => text.and(
-            " cannot reach you by any of your handles any more, with none of theirs. If they try \
-             several of yours, they can find out that these belong together. ",
+            " can't reach you by any of your handles any more, whichever of theirs they use. If they \
+             try several of yours, they can find out that these belong together. ",
         ),
     };
     let mut answer = Answer::from(text
-        .and("They are not told; they see the same as when you take no new conversations.")
+        .and("They aren't told: they see the same message as anyone who can't reach you.")
         .paragraph()
         .and(
-            "This holds for new chats by handle. If they know your Matrix ID or you have a chat \
+            "This only affects new chats by handle. If they know your Matrix ID or you have a chat \
              with them, ignore them in your client too: open their profile and choose \"Ignore\". ",
         )
         .and("To undo: ")

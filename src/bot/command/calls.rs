@@ -42,8 +42,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = if hide {
         text.and(
             " are hidden: they go through the call server (TURN) of each homeserver, so that \
-             neither of you learns the other's network address. Where a homeserver has none, a \
-             call cannot be made. To allow direct calls: ",
+             neither of you learns the other's network address. If a homeserver has none, calls \
+             can't be made. To allow direct calls: ",
         )
     } else {
         text.and(

@@ -7,7 +7,7 @@ pub(super) const COMMAND: Command = Command {
     name: "cancel",
     aliases: &["no", "stop", "abort"],
     usage: "cancel",
-    about: "drops what waits for a code",
+    about: "drops what is waiting for a code",
     offered: |person| person.has_confirmation,
     run,
 };
@@ -17,7 +17,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
     let words = if waited {
         "Dropped. Nothing was changed."
     } else {
-        "Nothing waits for a code, so there is nothing to cancel."
+        "Nothing is waiting for a code, so there's nothing to cancel."
     };
     Ok(NoticeText::new(words).into())
 }

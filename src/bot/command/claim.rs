@@ -28,7 +28,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Err(error @ DirectoryError::Quarantined { until, .. }) => {
             return Err(CommandError::Refused(
                 sentence(&error.to_string())
-                    .and(&format!(" It is free again on {}. ", format_date(until)))
+                    .and(&format!(" It's free again on {}. ", format_date(until)))
                     .and("Until then, try another name."),
             ));
         }
@@ -61,14 +61,16 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .append(link_to(&ghost))
         .paragraph();
     text = if record.strict {
-        text.and("The handle is strict: nothing that people write passes through this service. ")
+        text.and("It's strict: nothing that people write passes through this service. ")
     } else {
-        text.and("It introduces people to you and leaves: what you write is then between you. ")
+        text.and(
+            "It introduces people to you and leaves: after that, what you write is between you. ",
+        )
     };
     let text = text
-        .and("Whoever it introduces sees your Matrix ID, ")
+        .and("The people it introduces to you see your Matrix ID, ")
         .name(context.person.as_str())
-        .and(", and knows it from then on.")
+        .and(", and know it from then on.")
         .paragraph()
         .and("To be left alone: ")
         .code(&format!("policy {} nobody", record.handle.as_shown()))
@@ -100,7 +102,9 @@ fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Hand
     match Typed::parse(&typed, rules) {
         Ok(Typed::Handle { handle, server }) => match context.foreign_server(server) {
             Some(server) => Err(COMMAND.usage_error(
-                &format!("handles of {server} are given out there; here you get one of ours"),
+                &format!(
+                    "handles on {server} are managed by that server, and here you get one of ours"
+                ),
                 &format!("claim {}", handle.as_shown()),
             )),
             // Links and names of ghosts were read by the widest rules.
@@ -114,7 +118,7 @@ fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Hand
             Err(COMMAND.usage_error("say which handle you want", "claim sam"))
         }
         Err(HandleError::NotAHandle) => Err(COMMAND.usage_error(
-            "that cannot be a handle; a handle is a single name",
+            "that can't be a handle; a handle is a single name",
             "claim sam",
         )),
         Err(error) => Err(error.into()),

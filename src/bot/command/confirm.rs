@@ -20,7 +20,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     if code.is_empty() {
         return Err(
             if confirmation::current(context.change, context.person, context.now)?.is_some() {
-                COMMAND.usage_error("the code I gave you belongs behind it", "confirm 1234")
+                COMMAND.usage_error("add the code I gave you", "confirm 1234")
             } else {
                 nothing_waits()
             },
@@ -32,11 +32,10 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         }
         RedeemedCode::Nothing => Err(nothing_waits()),
         RedeemedCode::Wrong { tries_left: 0 } => Err(CommandError::Refused(NoticeText::new(
-            "That is not the code either, so I have dropped what waited for it. Nothing was \
-             changed.",
+            "That isn't the code either, so I've dropped what was waiting for it. Nothing was changed.",
         ))),
         RedeemedCode::Wrong { tries_left } => Err(CommandError::Refused(
-            NoticeText::new("That is not the code I gave you. ")
+            NoticeText::new("That isn't the code I gave you. ")
                 .and(&match tries_left {
                     1 => "You have one more try".to_owned(),
                     more => format!("You have {more} more tries"),
@@ -50,6 +49,6 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 
 fn nothing_waits() -> CommandError {
     CommandError::Refused(NoticeText::new(
-        "Nothing waits for a code, or its time has run out. Nothing was changed.",
+        "Nothing is waiting for a code, or the code has expired. Nothing was changed.",
     ))
 }

@@ -16,7 +16,7 @@ pub(super) const COMMAND: Command = Command {
     name: "dm",
     aliases: &["msg", "message", "chat", "write", "find"],
     usage: "dm @sam",
-    about: "gives you a link that starts a chat with somebody",
+    about: "gives you a link that starts a chat with someone",
     offered: |_| true,
     run,
 };
@@ -29,7 +29,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Typed::Handle { handle, server } => (handle, server),
         Typed::Person(user) => {
             return Ok(
-                NoticeText::new("That is a Matrix ID, so you need no handle: ")
+                NoticeText::new("That's a Matrix ID, so you don't need a handle: ")
                     .link(&user.matrix_to_uri().to_string())
                     .into(),
             );
@@ -37,13 +37,13 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     };
     if let Some(server) = context.foreign_server(server) {
         let ghost = ghost_at(&handle, &server)?;
-        return Ok(
-            NoticeText::new(&format!("Handles of {server} are looked after there. If "))
-                .name(&format!("{handle}@{server}"))
-                .and(" exists, this starts a chat: ")
-                .append(link_to(&ghost))
-                .into(),
-        );
+        return Ok(NoticeText::new(&format!(
+            "Handles on {server} are managed by that server. If "
+        ))
+        .name(&format!("{handle}@{server}"))
+        .and(" exists, this starts a chat: ")
+        .append(link_to(&ghost))
+        .into());
     }
     let verdict = context.change.ask_for_link(&Ask {
         asker: context.person,
@@ -57,15 +57,15 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Verdict::Relay { .. } => NoticeText::default()
             .name(&handle.to_string())
             .and(
-                " is masked: you do not see each other's Matrix ID, and this service carries what \
+                " is masked: you don't see each other's Matrix IDs, and this service passes on what \
                  you write and can read it on the way. This starts a chat: ",
             )
             .append(link_to(&context.ghost(&handle)?)),
         Verdict::Request { .. } => NoticeText::default()
             .name(&handle.to_string())
             .and(
-                " likes to be asked first. Start a chat with the handle and write what you want to \
-                  say; the owner sees your first message and answers: ",
+                " wants to be asked first. Start a chat with the handle and write what you want to \
+                 say. The owner sees your first message and answers: ",
             )
             .append(link_to(&context.ghost(&handle)?)),
         Verdict::OwnHandle { .. } => NoticeText::default()
@@ -104,11 +104,10 @@ fn introduce(
 
 /// The one answer to everybody who cannot reach the handle's owner now.
 fn not_now(handle: &Handle) -> NoticeText {
-    NoticeText::new("I cannot bring you together with ")
+    NoticeText::new("I can't bring you together with ")
         .name(&handle.to_string())
         .and(
-            " now. Perhaps nobody has this handle, perhaps its owner is not taking new \
-             conversations, perhaps you have started many today. I do not know more than this to \
-             tell you.",
+            " now. Perhaps nobody has this handle, perhaps its owner isn't taking new conversations, \
+             perhaps you've started many today. That's all I can tell you.",
         )
 }

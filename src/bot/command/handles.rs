@@ -45,7 +45,7 @@ pub(super) fn describe(record: &HandleRecord) -> String {
             FreezeReason::Admin { note } if note.is_empty() => "frozen by the admin".to_owned(),
             FreezeReason::Admin { note } => format!("frozen by the admin ({note})"),
             FreezeReason::GhostNotOurs => {
-                "frozen, because its Matrix name or its keys are not ours; ask the admin".to_owned()
+                "frozen, because its Matrix name or its keys aren't ours; ask the admin".to_owned()
             }
             FreezeReason::ChangedSinceBackup => {
                 "frozen after a restore from a backup; ask the admin".to_owned()

@@ -139,7 +139,7 @@ impl Command {
 /// Answers a word that is no command.
 fn unknown_command(typed: &str, name: &str) -> NoticeText {
     let shown: String = typed.chars().take(40).collect();
-    let text = NoticeText::new("I do not know ")
+    let text = NoticeText::new("I don't know ")
         .code(&shown.replace('`', "'"))
         .and(". ");
     let text = match nearest_command(name) {
@@ -147,7 +147,7 @@ fn unknown_command(typed: &str, name: &str) -> NoticeText {
         // A person who types only a handle wants to reach it.
         None if typed.starts_with('@') => match Typed::parse_handle(typed, &HandleRules::WIDEST) {
             Ok((handle, _)) => text
-                .and("To write to somebody, put ")
+                .and("To write to someone, put ")
                 .code("dm")
                 .and(" before it: ")
                 .code(&format!("dm {handle}"))
@@ -267,7 +267,7 @@ fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, Command
 
 /// Tells a person without a handle how to get one.
 fn no_handle_text() -> NoticeText {
-    NoticeText::new("You have no handle yet. To get one, pick a name and write, for example, ")
+    NoticeText::new("You don't have a handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")
 }

@@ -79,28 +79,27 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = if set.record.strict {
         text.and(
             " is strict: nothing that people write passes through this service, not even their \
-             first message. It may happen that you cannot read that one; then they are asked to \
-             send it again. ",
+             first message. If you can't read that one, they're asked to send it again. ",
         )
     } else {
         text.and(
-            " is open: it takes the first message of whoever starts a chat, invites you, passes \
-             that message on, and leaves. From then on only the two of you can read what you \
-             write. ",
+            " is open: when someone starts a chat with it, it takes their first message, invites \
+             you, passes that message on, and leaves. From then on only the two of you can read \
+             what you write. ",
         )
     };
     let mut text = text
-        .and("Whoever it introduces to you sees your Matrix ID, ")
+        .and("The people it introduces to you see your Matrix ID, ")
         .name(context.person.as_str())
-        .and(", and knows it for good: blocking them later does not change that.");
+        .and(", and know it for good: blocking them later doesn't change that.");
     if set.replace_identity {
         text = text
             .paragraph()
             .and("This gives ")
             .name(ghost.as_str())
             .and(
-                " new keys. People who had to do with it may see a warning that its identity \
-                 changed; that is this change.",
+                " new keys. People who have met it may see a warning that its identity changed. \
+                 This is why.",
             );
     }
     Ok(Answer {
@@ -125,18 +124,17 @@ fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
 /// Says what a masked handle means, before anybody writes to it.
 fn masked_text(context: &CommandContext<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
     text.and(
-        " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
-             they write reaches you in a room of its own, in which you see them by a handle or a \
-             name. ",
+        " is masked: people who start a chat with it see the handle and not your Matrix ID. What \
+         they write reaches you in a room of its own, where you see them by a handle or a name. ",
     )
-    .strong("This service carries everything between the two rooms, and can read it on the way.")
+    .strong("This service passes everything on between the two rooms, and can read it on the way.")
     .and(
-        " It keeps none of it: nothing is written down in clear. For chats that nobody but you \
-             two can read: ",
+        " It doesn't keep any of it: nothing is written down in clear. For chats that nobody but \
+         you two can read: ",
     )
     .code(&format!("mode {} open", handle.as_shown()))
     .paragraph()
-    .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
+    .and("Chats that have begun already go on as they are, with people who know your Matrix ID, ")
     .name(context.person.as_str())
     .and(". Calls hide where you are unless you say otherwise: ")
     .code(&format!("calls {} direct", handle.as_shown()))

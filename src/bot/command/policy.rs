@@ -84,18 +84,18 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = NoticeText::default().name(&record.handle.to_string());
     Ok(match direct {
         Reach::Everyone => text
-            .and(": from now on everyone may reach you. To keep somebody out: ")
+            .and(": from now on everyone may reach you. To keep someone out: ")
             .code("block @kim")
             .and("."),
         Reach::Nobody => text.and(
-            ": from now on nobody reaches you by it. Whoever tries is told \"not now\", in the same \
-             words as if you had blocked them. Chats that you have go on.",
+            ": from now on nobody reaches you by it. People who try see the same message as if you \
+             had blocked them. Chats that you have go on.",
         ),
         _ => text.and(
-            ": from now on people ask first. I show you here who asks and the first thing they \
-             write, and you accept, decline or block them. Whom you accepted once need not ask \
-             again. While somebody waits for your answer, the handle's ghost is in their room and \
-             the service can read what they write.",
+            ": from now on people ask first. I'll show you here who asks and the first thing they \
+             write, and you accept, decline or block them. People you have accepted once don't have \
+             to ask again. While someone waits for your answer, the handle's ghost is in their room, \
+             and this service can read what they write.",
         ),
     }
     .into())

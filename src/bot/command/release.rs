@@ -27,7 +27,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             .first()
             .map_or("sam", |record| record.handle.as_shown());
         return Err(COMMAND.usage_error(
-            "say which handle you give up",
+            "which handle do you want to give up?",
             &format!("release {example}"),
         ));
     };
@@ -43,13 +43,13 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = NoticeText::new("Giving up ")
         .name(&record.handle.to_string())
         .and(
-            " means: nobody can reach you by it any more, and chats that were begun by it go on \
-              without it. ",
+            " means that nobody can reach you by it any more. Chats that began with it go on \
+             without it. ",
         )
         .and(&match days {
-            0 => "Anybody can claim it then. ".to_owned(),
+            0 => "Anyone can claim it then. ".to_owned(),
             days => {
-                format!("For {days} days only you can claim it again, after that anybody can. ")
+                format!("For {days} days only you can claim it again, after that anyone can. ")
             }
         });
     let action = Action::Release {
@@ -82,7 +82,7 @@ pub(super) fn confirmed(
     let name = record.handle.to_string();
     let text = NoticeText::new("Done: ")
         .name(&name)
-        .and(" is not yours any more. If you change your mind: ")
+        .and(" isn't yours any more. If you change your mind: ")
         .code(&format!("claim {}", record.handle.as_shown()))
         .and(".");
     let mut answer = Answer::from(text);

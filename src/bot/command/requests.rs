@@ -16,7 +16,7 @@ pub(super) const ACCEPT: Command = Command {
     name: "accept",
     aliases: &["admit"],
     usage: "accept 1",
-    about: "lets somebody who asks chat with you",
+    about: "accepts a request, so that you two can chat",
     offered: |person| person.has_requests,
     run: |context, words| answer_request(context, &ACCEPT, RequestChoice::Accept, words),
 };
@@ -25,7 +25,7 @@ pub(super) const DECLINE: Command = Command {
     name: "decline",
     aliases: &["refuse", "reject", "deny"],
     usage: "decline 1",
-    about: "turns down somebody who asks",
+    about: "turns a request down",
     offered: |person| person.has_requests,
     run: |context, words| answer_request(context, &DECLINE, RequestChoice::Decline, words),
 };
@@ -53,7 +53,7 @@ fn list(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comm
         .code("decline 1")
         .and(" or ")
         .code("block 1")
-        .and(" with the number that you mean.")
+        .and(" with the number you mean.")
         .into())
 }
 
@@ -75,7 +75,7 @@ fn answer_request(
         },
         _ => {
             return Err(command.usage_error(
-                "several people ask, so say which request you mean, by its number",
+                "several people are asking, so say which request you mean, by its number",
                 command.usage,
             ));
         }
@@ -89,9 +89,9 @@ fn answer_request(
 /// Answers the number of a request that does not exist.
 pub(super) fn no_such_request(number: u32) -> CommandError {
     CommandError::Refused(
-        NoticeText::new(&format!("There is no request {number} any more. "))
+        NoticeText::new(&format!("There's no request {number} any more. "))
             .code("requests")
-            .and(" shows those that there are."),
+            .and(" shows the open ones."),
     )
 }
 
@@ -102,6 +102,6 @@ pub(super) fn parse_number(typed: &str) -> Option<u32> {
 
 fn nobody_asks() -> CommandError {
     CommandError::Refused(NoticeText::new(
-        "Nobody asks to chat with you at the moment.",
+        "Nobody is asking to chat with you at the moment.",
     ))
 }

@@ -39,9 +39,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
             return Err(CommandError::Refused(
-                NoticeText::new("You have no such block of ")
+                NoticeText::new("You don't have such a block of ")
                     .name(&name)
-                    .and(". A block is taken back by the name it was made with; ")
+                    .and(". A block is taken back by the name it was made with: ")
                     .code("unblock")
                     .and(" alone shows them."),
             ));
@@ -53,15 +53,15 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 
 fn unblocked(name: &str) -> NoticeText {
     NoticeText::new("Unblocked: ").name(name).and(
-        " can reach you again, as your policy allows. If you ignored them in your client, end that \
-         there.",
+        " can reach you again, as far as your policy allows. If you ignored them in your client, \
+         undo that there.",
     )
 }
 
 fn blocks(context: &CommandContext<'_, '_>) -> Result<Answer, CommandError> {
     let blocks = context.change.blocks_of(context.person)?;
     if blocks.is_empty() {
-        return Ok(NoticeText::new("You have blocked nobody.").into());
+        return Ok(NoticeText::new("You haven't blocked anyone.").into());
     }
     let shown = blocks.iter().take(BLOCKS_SHOWN_MAX).map(|(label, on)| {
         let text = NoticeText::default().name(label);

@@ -15,7 +15,7 @@ pub(super) const COMMAND: Command = Command {
 
 fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
     let handles = context.handles()?;
-    let text = NoticeText::new("You are ")
+    let text = NoticeText::new("You're ")
         .name(context.person.as_str())
         .and(". ");
     let text = if handles.is_empty() {
@@ -28,16 +28,16 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
     let blocks = context.change.blocks_of(context.person)?.len();
     let text = match blocks {
         0 => text,
-        1 => text.and(" You have blocked one person."),
-        more => text.and(&format!(" You have made {more} blocks.")),
+        1 => text.and(" You've blocked one person."),
+        more => text.and(&format!(" You've made {more} blocks.")),
     };
     Ok(text
         .paragraph()
-        .and("I am ")
+        .and("I'm ")
         .name(context.options.bot.as_str())
         .and(
-            ". I keep your Matrix ID, your handles and how they are set up, whom you blocked, and \
-             for 90 days who was introduced to whom. What you write to each other I do not keep.",
+            ". I keep your Matrix ID, your handles and how they're set up, whom you've blocked, and \
+             for 90 days who was introduced to whom. I don't keep what you write to each other.",
         )
         .into())
 }

@@ -8,22 +8,22 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
     assert!(
         talk.ask(sam(), "block @kim")
             .await
-            .starts_with("You have no handle yet.")
+            .starts_with("You don't have a handle yet.")
     );
     talk.ask(sam(), "claim sam").await;
     talk.ask(kim(), "claim kim").await;
     assert_eq!(
         talk.ask(sam(), "block @kim").await,
-        "Blocked: @kim cannot reach you by @sam any more, with none of their handles. They are \
-         not told; they see the same as when you take no new conversations.\n\n\
-         This holds for new chats by handle. If they know your Matrix ID or you have a chat with \
-         them, ignore them in your client too: open their profile and choose \"Ignore\". To undo: \
-         `unblock @kim`."
+        "Blocked: @kim can't reach you by @sam any more, whichever of their handles they use. They \
+         aren't told: they see the same message as anyone who can't reach you.\n\n\
+         This only affects new chats by handle. If they know your Matrix ID or you have a chat \
+         with them, ignore them in your client too: open their profile and choose \"Ignore\". To \
+         undo: `unblock @kim`."
     );
     assert!(
         talk.ask(kim(), "dm sam")
             .await
-            .starts_with("I cannot bring you together")
+            .starts_with("I can't bring you together")
     );
     talk.ask(sam(), "claim other").await;
     assert_eq!(
@@ -47,13 +47,13 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
     );
     assert_eq!(
         talk.ask(sam(), "unblock @kimberly:example.org").await,
-        "You have no such block of @kimberly:example.org. A block is taken back by the name it \
-         was made with; `unblock` alone shows them."
+        "You don't have such a block of @kimberly:example.org. A block is taken back by the \
+         name it was made with: `unblock` alone shows them."
     );
     assert_eq!(
         talk.ask(sam(), "unblock @kim").await,
-        "Unblocked: @kim can reach you again, as your policy allows. If you ignored them in your \
-         client, end that there."
+        "Unblocked: @kim can reach you again, as far as your policy allows. If you ignored them \
+         in your client, undo that there."
     );
     assert!(
         talk.ask(kim(), "dm sam")
@@ -74,11 +74,14 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
         ("block @kim on kim", "@kim is not yours."),
         (
             "block @kim and everybody else",
-            "I did not understand all of that. For example: `block @kim on @sam`",
+            "I didn't understand all of that. For example: `block @kim on @sam`",
         ),
     ] {
         assert_eq!(talk.ask(sam(), typed).await, expected);
     }
     talk.ask(sam(), "unblock @eve:elsewhere.org").await;
-    assert_eq!(talk.ask(sam(), "blocks").await, "You have blocked nobody.");
+    assert_eq!(
+        talk.ask(sam(), "blocks").await,
+        "You haven't blocked anyone."
+    );
 }

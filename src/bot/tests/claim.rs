@@ -10,10 +10,10 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
     let change = talk.directory.begin().await;
     assert_eq!(
         texts::greeting(sam(), &change).unwrap().plain,
-        "Hello! I look after the handles of example.org. With a handle people can start an \
-         encrypted chat with you, knowing nothing but that name.\n\n\
-         To get one, pick a name and write, for example, `claim sam`. To write to somebody: \
-         `dm @kim`. All I can do: `help`."
+        "Hello! I look after the handles of example.org. A handle is a name by which people can \
+         start an encrypted chat with you. They need to know nothing else about you.\n\n\
+         To get one, pick a name and write, for example, `claim sam`. To write to someone: `dm \
+         @kim`. All I can do: `help`."
     );
     drop(change);
 
@@ -21,10 +21,10 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
     assert_eq!(
         answer.plain,
         "@Sam is yours. In a moment people can reach you by starting a chat with \
-         @_dm_sam:example.org, or with this link: \
-         https://matrix.to/#/@_dm_sam:example.org\n\n\
-         It introduces people to you and leaves: what you write is then between you. Whoever it \
-         introduces sees your Matrix ID, @samuel:example.org, and knows it from then on.\n\n\
+         @_dm_sam:example.org, or with this link: https://matrix.to/#/@_dm_sam:example.org\n\n\
+         It introduces people to you and leaves: after that, what you write is between you. The \
+         people it introduces to you see your Matrix ID, @samuel:example.org, and know it from \
+         then on.\n\n\
          To be left alone: `policy Sam nobody`. All you can do: `help`."
     );
     assert_eq!(
@@ -43,7 +43,7 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
     let change = talk.directory.begin().await;
     let again = texts::greeting(sam(), &change).unwrap().plain;
     assert!(
-        again.contains("You have @Sam. To see more of it, write `handles`."),
+        again.contains("You have @Sam. To see how it's set up, write `handles`."),
         "{again}"
     );
 }
@@ -71,7 +71,7 @@ async fn what_cannot_be_claimed_is_refused_with_the_next_step() {
         ),
         (
             "claim old",
-            "@old was given up not long ago, so nobody else can have it yet. It is free again on \
+            "@old was given up not long ago, so nobody else can have it yet. It's free again on \
              13 November 2024. Until then, try another name.",
         ),
         (
@@ -89,12 +89,12 @@ async fn what_cannot_be_claimed_is_refused_with_the_next_step() {
         ),
         (
             "claim @sam@elsewhere.org",
-            "Handles of elsewhere.org are given out there; here you get one of ours. For example: \
-             `claim sam`",
+            "Handles on elsewhere.org are managed by that server, and here you get one of ours. \
+             For example: `claim sam`",
         ),
         (
             "claim https://matrix.to/#/#room:example.org",
-            "That cannot be a handle; a handle is a single name. For example: `claim sam`",
+            "That can't be a handle; a handle is a single name. For example: `claim sam`",
         ),
     ] {
         assert_eq!(talk.ask(sam(), typed).await, expected);
@@ -143,8 +143,8 @@ async fn the_owner_of_a_handle_hears_of_look_alikes() {
         assert_eq!(person, kim());
         assert_eq!(
             plain,
-            "Somebody wanted to claim @rnodern, which looks like your @modern. They did not get \
-             it. You need not do anything."
+            "Someone tried to claim @rnodern, which looks like your @modern. They didn't get \
+             it. You don't have to do anything."
         );
         assert!(html.contains("<strong>@rnodern</strong>"));
     });

@@ -28,12 +28,12 @@ async fn dm_leads_to_the_owner_of_an_open_handle() {
     );
     assert_eq!(
         talk.ask(alice(), "dm @samuel:example.org").await,
-        "That is a Matrix ID, so you need no handle: https://matrix.to/#/@samuel:example.org"
+        "That's a Matrix ID, so you don't need a handle: https://matrix.to/#/@samuel:example.org"
     );
     assert_eq!(
         talk.ask(alice(), "dm @sam@elsewhere.org").await,
-        "Handles of elsewhere.org are looked after there. If @sam@elsewhere.org exists, this \
-         starts a chat: https://matrix.to/#/@_dm_sam:elsewhere.org"
+        "Handles on elsewhere.org are managed by that server. If @sam@elsewhere.org exists, \
+         this starts a chat: https://matrix.to/#/@_dm_sam:elsewhere.org"
     );
     assert_eq!(
         talk.ask(alice(), "dm").await,
@@ -86,9 +86,9 @@ async fn dm_answers_all_who_cannot_get_through_alike() {
     for words in said {
         assert_eq!(
             words,
-            "I cannot bring you together with @sam now. Perhaps nobody has this handle, perhaps \
-             its owner is not taking new conversations, perhaps you have started many today. I do \
-             not know more than this to tell you."
+            "I can't bring you together with @sam now. Perhaps nobody has this handle, perhaps \
+             its owner isn't taking new conversations, perhaps you've started many today. \
+             That's all I can tell you."
         );
     }
 }

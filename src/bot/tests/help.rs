@@ -9,9 +9,10 @@ async fn help_shows_what_this_person_can_do_now() {
     let mut talk = Talk::with(|settings| settings.handles_per_person = 1);
     assert_eq!(
         talk.ask(sam(), "help").await,
-        "You have no handle yet. To get one, pick a name and write, for example, `claim sam`.\n\
+        "You don't have a handle yet. To get one, pick a name and write, for example, `claim \
+         sam`.\n\
          • `claim sam` makes a handle yours\n\
-         • `dm @sam` gives you a link that starts a chat with somebody\n\
+         • `dm @sam` gives you a link that starts a chat with someone\n\
          • `whoami` shows what I know about you\n\
          • `help` shows this"
     );
@@ -20,10 +21,10 @@ async fn help_shows_what_this_person_can_do_now() {
         talk.ask(sam(), "HELP!").await,
         "What you can write to me:\n\
          • `handles` shows your handles and how they are set up\n\
-         • `dm @sam` gives you a link that starts a chat with somebody\n\
+         • `dm @sam` gives you a link that starts a chat with someone\n\
          • `mode sam open|strict|masked` sets how people are introduced to you\n\
          • `policy sam everyone|ask|nobody` sets who may reach you\n\
-         • `block @kim` keeps a person out, whichever handle of theirs they use\n\
+         • `block @kim` keeps a person out, whichever of their handles they use\n\
          • `release sam` gives one of your handles up\n\
          • `whoami` shows what I know about you\n\
          • `help` shows this"
@@ -46,21 +47,21 @@ async fn what_is_no_command_gets_the_nearest_one() {
     for (typed, expected) in [
         (
             "clam sam",
-            "I do not know `clam`. Did you mean `claim sam`? `help` shows all I can do.",
+            "I don't know `clam`. Did you mean `claim sam`? `help` shows all I can do.",
         ),
         (
             "@Kim",
-            "I do not know `@Kim`. To write to somebody, put `dm` before it: `dm @Kim`. `help` \
+            "I don't know `@Kim`. To write to someone, put `dm` before it: `dm @Kim`. `help` \
              shows all I can do.",
         ),
         (
             "what is this",
-            "I do not know `what`. `help` shows all I can do.",
+            "I don't know `what`. `help` shows all I can do.",
         ),
-        ("a`b", "I do not know `a'b`. `help` shows all I can do."),
+        ("a`b", "I don't know `a'b`. `help` shows all I can do."),
         (
             "claim sam\nclaim kim",
-            "One command per message, please. I have done none of these.",
+            "One command per message, please. I haven't done any of these.",
         ),
     ] {
         assert_eq!(talk.ask(sam(), typed).await, expected);
@@ -69,7 +70,7 @@ async fn what_is_no_command_gets_the_nearest_one() {
     assert!(long.chars().count() < 100, "{long}");
     assert_eq!(
         talk.ask(sam(), &"x".repeat(1001)).await,
-        "That is longer than any command of mine, so I have not read it. `help` shows what I \
+        "That's longer than any of my commands, so I haven't read it. `help` shows what I \
          understand."
     );
     let html = talk.answer(sam(), "<img/src=x>").await.unwrap().html;
@@ -88,10 +89,10 @@ async fn whoami_says_what_is_kept() {
     talk.ask(sam(), "block @kim:example.org all").await;
     assert_eq!(
         talk.ask(sam(), "whoami").await,
-        "You are @samuel:example.org. You have @other and @sam. You have blocked one person.\n\n\
-         I am @_dm_.bot:example.org. I keep your Matrix ID, your handles and how they are set up, \
-         whom you blocked, and for 90 days who was introduced to whom. What you write to each \
-         other I do not keep."
+        "You're @samuel:example.org. You have @other and @sam. You've blocked one person.\n\n\
+         I'm @_dm_.bot:example.org. I keep your Matrix ID, your handles and how they're set up, \
+         whom you've blocked, and for 90 days who was introduced to whom. I don't keep what you \
+         write to each other."
     );
 }
 

@@ -12,7 +12,7 @@ async fn an_old_command_is_not_run() {
             .await
             .unwrap()
             .plain,
-        "This reached me 11 minutes after you sent it, so I have not done it. If you still want \
+        "This reached me 11 minutes after you sent it, so I haven't done it. If you still want \
          it, send it again."
     );
     let future = NOW + COMMAND_AGE_MAX + Duration::from_secs(1);
@@ -22,7 +22,7 @@ async fn an_old_command_is_not_run() {
         .unwrap()
         .plain;
     assert!(
-        said.starts_with("Your message carries a time that lies in the future"),
+        said.starts_with("The time on your message is in the future"),
         "{said}"
     );
     assert_eq!(talk.record("sam"), None);
@@ -41,7 +41,7 @@ async fn a_flood_is_answered_once_and_then_met_with_silence() {
         );
     }
     let flood =
-        "That is a lot at once. I stop listening for a minute; after that, go on.".to_owned();
+        "That's a lot at once. I'll stop listening for a minute, then you can go on.".to_owned();
     assert!(
         answers[..3]
             .iter()

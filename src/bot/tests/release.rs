@@ -11,20 +11,20 @@ async fn a_handle_is_released_only_with_its_code() {
     talk.ask(sam(), "claim sam").await;
     assert_eq!(
         talk.ask(sam(), "release").await,
-        "Say which handle you give up. For example: `release sam`"
+        "Which handle do you want to give up? For example: `release sam`"
     );
     let said = talk.ask(sam(), "release sam").await;
     assert!(
         said.starts_with(
-            "Giving up @sam means: nobody can reach you by it any more, and chats that were begun \
-             by it go on without it. For 365 days only you can claim it again, after that anybody \
-             can. To do it, write `confirm "
+            "Giving up @sam means that nobody can reach you by it any more. Chats that began \
+             with it go on without it. For 365 days only you can claim it again, after that \
+             anyone can. To do it, write `confirm "
         ),
         "{said}"
     );
     assert!(
         said.ends_with(
-            "` within 10 minutes. To leave all as it is, do nothing, or write `cancel`."
+            "` within 10 minutes. To leave everything as it is, do nothing or write `cancel`."
         ),
         "{said}"
     );
@@ -34,11 +34,11 @@ async fn a_handle_is_released_only_with_its_code() {
     let code = talk.code(sam(), "release sam").await;
     assert_ne!(old, code);
     assert!(code.len() == 4 && code.bytes().all(|b| b.is_ascii_digit()));
-    let nothing = "Nothing waits for a code, or its time has run out. Nothing was changed.";
+    let nothing = "Nothing is waiting for a code, or the code has expired. Nothing was changed.";
     assert_eq!(talk.ask(kim(), &format!("confirm {code}")).await, nothing);
     assert_eq!(
         talk.ask(sam(), &format!("confirm {old}")).await,
-        "That is not the code I gave you. You have 2 more tries, or write `cancel`."
+        "That isn't the code I gave you. You have 2 more tries, or write `cancel`."
     );
     let answer = talk
         .answer(sam(), &format!("Confirm `{code}`"))
@@ -46,7 +46,7 @@ async fn a_handle_is_released_only_with_its_code() {
         .unwrap();
     assert_eq!(
         answer.plain,
-        "Done: @sam is not yours any more. If you change your mind: `claim sam`."
+        "Done: @sam isn't yours any more. If you change your mind: `claim sam`."
     );
     assert_eq!(
         answer.effects,
@@ -74,23 +74,23 @@ async fn a_code_runs_out_is_dropped_after_three_slips_and_can_be_cancelled() {
     let code = talk.code(sam(), "release sam").await;
     talk.now = NOW + Duration::from_secs(600);
     let late = talk.ask(sam(), &format!("confirm {code}")).await;
-    assert!(late.starts_with("Nothing waits"), "{late}");
+    assert!(late.starts_with("Nothing is waiting"), "{late}");
 
     let code = talk.code(sam(), "release sam").await;
     let wrong = if code == "0000" { "0001" } else { "0000" };
     assert_eq!(
         talk.ask(sam(), "confirm").await,
-        "The code I gave you belongs behind it. For example: `confirm 1234`"
+        "Add the code I gave you. For example: `confirm 1234`"
     );
     for expected in [
-        "That is not the code I gave you. You have 2 more tries, or write `cancel`.",
-        "That is not the code I gave you. You have one more try, or write `cancel`.",
-        "That is not the code either, so I have dropped what waited for it. Nothing was changed.",
+        "That isn't the code I gave you. You have 2 more tries, or write `cancel`.",
+        "That isn't the code I gave you. You have one more try, or write `cancel`.",
+        "That isn't the code either, so I've dropped what was waiting for it. Nothing was changed.",
     ] {
         assert_eq!(talk.ask(sam(), &format!("confirm {wrong}")).await, expected);
     }
     let after = talk.ask(sam(), &format!("confirm {code}")).await;
-    assert!(after.starts_with("Nothing waits"), "{after}");
+    assert!(after.starts_with("Nothing is waiting"), "{after}");
 
     let code = talk.code(sam(), "release sam").await;
     assert_eq!(
@@ -99,10 +99,10 @@ async fn a_code_runs_out_is_dropped_after_three_slips_and_can_be_cancelled() {
     );
     assert_eq!(
         talk.ask(sam(), "cancel").await,
-        "Nothing waits for a code, so there is nothing to cancel."
+        "Nothing is waiting for a code, so there's nothing to cancel."
     );
     let after = talk.ask(sam(), &format!("confirm {code}")).await;
-    assert!(after.starts_with("Nothing waits"), "{after}");
+    assert!(after.starts_with("Nothing is waiting"), "{after}");
     assert!(talk.record("sam").unwrap().is_active());
 }
 

@@ -88,7 +88,7 @@ async fn a_request_is_answered_in_words() {
     assert!(talk.effects(kim(), "accept 1").await.is_empty(), "not hers");
     assert_eq!(
         talk.ask(kim(), "requests").await,
-        "Nobody asks to chat with you at the moment."
+        "Nobody is asking to chat with you at the moment."
     );
 }
 
@@ -133,9 +133,12 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
     assert_eq!(
         text.plain,
         "Request 1: Alice (@alice:example.org) asks to chat with you by your handle @sam. They \
-         write:\n> Hello <b>Sam</b>,\n> may I?\n\nAnswer with a reaction to this message: ✅ \
-         accepts, ❌ declines, 🚫 blocks them. Or write `accept 1`, `decline 1` or `block 1`. If \
-         you accept, they see your Matrix ID. If you do nothing, they are not told why."
+         write:\n\
+         > Hello <b>Sam</b>,\n\
+         > may I?\n\n\
+         Answer with a reaction to this message: ✅ accepts, ❌ declines, 🚫 blocks them. Or write \
+         `accept 1`, `decline 1` or `block 1`. If you accept, they see your Matrix ID. If you do \
+         nothing, they aren't told why."
     );
     assert!(text.html.contains("&lt;b&gt;"), "{}", text.html);
 

@@ -9,7 +9,7 @@ async fn handles_are_listed_with_how_they_are_set_up() {
     assert!(
         talk.ask(sam(), "handles")
             .await
-            .starts_with("You have no handle yet.")
+            .starts_with("You don't have a handle yet.")
     );
     for text in [
         "claim sam",
@@ -50,11 +50,11 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     assert_eq!(
         strict.plain,
         "@sam is strict: nothing that people write passes through this service, not even their \
-         first message. It may happen that you cannot read that one; then they are asked to send \
-         it again. Whoever it introduces to you sees your Matrix ID, @samuel:example.org, and \
-         knows it for good: blocking them later does not change that.\n\n\
-         This gives @_dm_sam:example.org new keys. People who had to do with it may see a warning \
-         that its identity changed; that is this change."
+         first message. If you can't read that one, they're asked to send it again. The people it \
+         introduces to you see your Matrix ID, @samuel:example.org, and know it for good: blocking \
+         them later doesn't change that.\n\n\
+         This gives @_dm_sam:example.org new keys. People who have met it may see a warning that \
+         its identity changed. This is why."
     );
     let replaced = |strict: bool| {
         [Effect::ReplaceIdentity {
@@ -69,10 +69,10 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     assert_eq!(open.effects, replaced(false));
     assert!(
         open.plain.starts_with(
-            "@sam is open: it takes the first message of whoever starts a chat, invites you, \
-             passes that message on, and leaves. From then on only the two of you can read what \
-             you write. Whoever it introduces to you sees your Matrix ID, @samuel:example.org, \
-             and knows it for good"
+            "@sam is open: when someone starts a chat with it, it takes their first message, \
+             invites you, passes that message on, and leaves. From then on only the two of you \
+             can read what you write. The people it introduces to you see your Matrix ID, \
+             @samuel:example.org, and know it for good"
         ),
         "{}",
         open.plain
@@ -101,7 +101,7 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     assert!(
         talk.ask(kim(), "mode sam strict")
             .await
-            .starts_with("You have no handle yet.")
+            .starts_with("You don't have a handle yet.")
     );
 }
 
@@ -111,8 +111,8 @@ async fn policy_decides_who_gets_through() {
     talk.ask(sam(), "claim sam").await;
     assert_eq!(
         talk.ask(sam(), "policy sam nobody").await,
-        "@sam: from now on nobody reaches you by it. Whoever tries is told \"not now\", in the \
-         same words as if you had blocked them. Chats that you have go on."
+        "@sam: from now on nobody reaches you by it. People who try see the same message as if \
+         you had blocked them. Chats that you have go on."
     );
     assert_eq!(talk.record("sam").unwrap().policy.direct, Reach::Nobody);
     assert_eq!(
@@ -122,7 +122,7 @@ async fn policy_decides_who_gets_through() {
     );
     assert_eq!(
         talk.ask(sam(), "policy everyone").await,
-        "@sam: from now on everyone may reach you. To keep somebody out: `block @kim`."
+        "@sam: from now on everyone may reach you. To keep someone out: `block @kim`."
     );
     for (typed, expected) in [
         (
