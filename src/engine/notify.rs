@@ -118,11 +118,11 @@ impl Room {
         cause: &str,
     ) -> Result<(), EngineError> {
         let room = &self.id;
-        let plain = format!("About https://matrix.to/#/{room} : {}", saying.plain());
-        let html = plain.clone();
-        let words = NoticeText { plain, html };
+        let text = NoticeText::new("About ")
+            .link(&room.matrix_to_uri().to_string())
+            .and(&format!(" : {}", saying.plain()));
         self.engine
-            .tell(person, words, format!("{room}{cause}"))
+            .tell(person, text, format!("{room}{cause}"))
             .await
     }
 }

@@ -170,10 +170,8 @@ impl Room {
             }
             Effect::Forget => self.forget(is).await?,
             Effect::TellAsker { saying } => {
-                let plain = saying.plain(is.handle());
-                let html = plain.clone();
+                let words = NoticeText::new(&saying.plain(is.handle()));
                 let source = format!("{} {}", self.id, saying.id());
-                let words = NoticeText { plain, html };
                 self.engine.tell(&is.invite.asker, words, source).await?;
             }
         }
