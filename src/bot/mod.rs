@@ -52,6 +52,9 @@ pub struct Options {
     pub bot: OwnedUserId,
     /// How many commands a person may send within a minute.
     pub commands_per_minute: u32,
+    /// Whether the module is loaded in the homeserver. Then no ghost enters a chat that a person of
+    /// this server starts with an open handle.
+    pub module_loaded: bool,
 }
 
 impl Options {
@@ -60,6 +63,7 @@ impl Options {
         Options {
             bot,
             commands_per_minute: 20,
+            module_loaded: false,
         }
     }
 }

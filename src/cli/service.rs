@@ -203,4 +203,11 @@ impl Intake for Waiting {
             None => Err(IntakeError::ShuttingDown),
         }
     }
+
+    // It reports every minute, so one that comes before the engine may be lost.
+    fn module_reported(&self) {
+        if let Some(engine) = self.now() {
+            engine.module_reported();
+        }
+    }
 }

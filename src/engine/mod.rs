@@ -195,6 +195,8 @@ struct Inner {
     bells: bells::Bells,
     /// Set once the bot is made: from then on rooms have actors.
     started: AtomicBool,
+    /// Whether the homeserver's module has reported itself since we started.
+    module_loaded: AtomicBool,
     /// Whether what the module has asked will be written in a moment.
     settling: AtomicBool,
     /// Held, by person, while their control room is made or replaced.
@@ -257,6 +259,7 @@ impl Engine {
             counts: Mutex::default(),
             bells: bells::Bells::default(),
             started: AtomicBool::new(false),
+            module_loaded: AtomicBool::new(false),
             settling: AtomicBool::new(false),
             control_rooms: KeyedLocks::default(),
             tasks: std::sync::Mutex::default(),
@@ -356,7 +359,10 @@ impl Engine {
     }
 
     fn bot_options(&self) -> bot::Options {
-        bot::Options::new(self.settings().bot.clone())
+        bot::Options {
+            module_loaded: self.0.module_loaded.load(Ordering::Relaxed),
+            ..bot::Options::new(self.settings().bot.clone())
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -88,4 +88,8 @@ impl Intake for Engine {
         let blocked = self.directory().who_blocked(inviter, people);
         blocked.map_err(|error| IntakeError::Store(error.to_string()))
     }
+
+    fn module_reported(&self) {
+        self.note_module();
+    }
 }

@@ -43,6 +43,9 @@ pub trait Intake: Send + Sync + 'static {
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, IntakeError>;
+
+    /// The homeserver's module reported itself.
+    fn module_reported(&self) {}
 }
 
 #[async_trait]
@@ -81,6 +84,10 @@ impl<I: Intake + ?Sized> Intake for Arc<I> {
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, IntakeError> {
         (**self).blocked(inviter, people).await
+    }
+
+    fn module_reported(&self) {
+        (**self).module_reported();
     }
 }
 

@@ -206,5 +206,6 @@ pub(super) async fn report<I: Intake>(
 ) -> Result<Json<Value>, ApiError> {
     let report: Report = body(request).await?;
     app.options.self_test.module().saw(report);
+    app.intake.module_reported();
     Ok(Json(json!({})))
 }

@@ -53,22 +53,15 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     };
     let name = record.handle.to_string();
     let ghost = context.ghost(&record.handle)?;
-    let mut text = NoticeText::new("")
+    let text = NoticeText::new("")
         .name(&name)
         .and(" is yours. In a moment people can reach you by starting a chat with ")
         .name(ghost.as_str())
         .and(", or with this link: ")
         .append(link_to(&ghost))
-        .paragraph();
-    text = if record.strict {
-        text.and("It's strict: nothing that people write passes through this service. ")
-    } else {
-        text.and(
-            "It introduces people to you and leaves: after that, what you write is between you. ",
-        )
-    };
-    let text = text
-        .and("The people it introduces to you see your Matrix ID, ")
+        .paragraph()
+        .and(privacy_text(record.strict, context.options.module_loaded))
+        .and("People who reach you by it see your Matrix ID, ")
         .name(context.person.as_str())
         .and(", and know it from then on.")
         .paragraph()
@@ -93,6 +86,18 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         },
     });
     Ok(answer)
+}
+
+/// Says who can read what is written in a chat that begins with the handle.
+fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
+    if strict {
+        "It's strict: nothing that people write passes through this service. "
+    } else if module_loaded {
+        "When people on this server start a chat with it, the chat is with you from the start. It \
+         introduces others to you and leaves: after that, what you write is between you. "
+    } else {
+        "It introduces people to you and leaves: after that, what you write is between you. "
+    }
 }
 
 /// Reads the handle that the person wants.

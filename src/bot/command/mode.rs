@@ -1,7 +1,11 @@
 //! `mode sam open`, `… strict`, `… masked`: how the ghost of a handle works.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
-use crate::{bot::Effect, directory::Mode, handle::Handle};
+use crate::{
+    bot::Effect,
+    directory::{Mode, Others},
+    handle::Handle,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "mode",
@@ -76,20 +80,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             effects,
         });
     }
-    let text = if set.record.strict {
-        text.and(
-            " is strict: nothing that people write passes through this service, not even their \
-             first message. If you can't read that one, they're asked to send it again. ",
-        )
-    } else {
-        text.and(
-            " is open: when someone starts a chat with it, it takes their first message, invites \
-             you, passes that message on, and leaves. From then on only the two of you can read \
-             what you write. ",
-        )
-    };
+    // People who ask first meet the ghost, with the module too.
+    let asks_first = set.record.policy.others == Others::Request;
+    let with_module = context.options.module_loaded && !asks_first;
     let mut text = text
-        .and("The people it introduces to you see your Matrix ID, ")
+        .and(open_text(set.record.strict, with_module))
+        .and("People who reach you by it see your Matrix ID, ")
         .name(context.person.as_str())
         .and(", and know it for good: blocking them later doesn't change that.");
     if set.replace_identity {
@@ -118,6 +114,32 @@ fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
             .and(".")
     } else {
         NoticeText::new(" and ").code(&strict).and(".")
+    }
+}
+
+/// Says how an open handle's ghost works, and who can read what people write.
+fn open_text(strict: bool, with_module: bool) -> &'static str {
+    match (strict, with_module) {
+        (true, true) => {
+            " is strict: nothing that people write passes through this service, not even their first \
+             message. When people on this server start a chat with it, the chat is with you from the \
+             start. If you can't read the first message of others, they're asked to send it again. "
+        }
+        (true, false) => {
+            " is strict: nothing that people write passes through this service, not even their first \
+             message. If you can't read that one, they're asked to send it again. "
+        }
+        (false, true) => {
+            " is open: when people on this server start a chat with it, the chat is with you from the \
+             start, and nothing of it passes through this service. When others do, it takes their \
+             first message, invites you, passes that message on, and leaves. From then on only the \
+             two of you can read what you write. "
+        }
+        (false, false) => {
+            " is open: when someone starts a chat with it, it takes their first message, invites \
+             you, passes that message on, and leaves. From then on only the two of you can read what \
+             you write. "
+        }
     }
 }
 

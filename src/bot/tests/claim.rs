@@ -22,9 +22,8 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
         answer.plain,
         "@Sam is yours. In a moment people can reach you by starting a chat with \
          @_dm_sam:example.org, or with this link: https://matrix.to/#/@_dm_sam:example.org\n\n\
-         It introduces people to you and leaves: after that, what you write is between you. The \
-         people it introduces to you see your Matrix ID, @samuel:example.org, and know it from \
-         then on.\n\n\
+         It introduces people to you and leaves: after that, what you write is between you. People \
+         who reach you by it see your Matrix ID, @samuel:example.org, and know it from then on.\n\n\
          To be left alone: `policy Sam nobody`. All you can do: `help`."
     );
     assert_eq!(

@@ -71,6 +71,7 @@ impl Talk {
             options: Options {
                 bot: user_id!("@_dm_.bot:example.org").to_owned(),
                 commands_per_minute: 1000,
+                module_loaded: false,
             },
             rng: StdRng::seed_from_u64(7),
             now: NOW,

@@ -50,8 +50,8 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     assert_eq!(
         strict.plain,
         "@sam is strict: nothing that people write passes through this service, not even their \
-         first message. If you can't read that one, they're asked to send it again. The people it \
-         introduces to you see your Matrix ID, @samuel:example.org, and know it for good: blocking \
+         first message. If you can't read that one, they're asked to send it again. People who \
+         reach you by it see your Matrix ID, @samuel:example.org, and know it for good: blocking \
          them later doesn't change that.\n\n\
          This gives @_dm_sam:example.org new keys. People who have met it may see a warning that \
          its identity changed. This is why."
@@ -71,7 +71,7 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
         open.plain.starts_with(
             "@sam is open: when someone starts a chat with it, it takes their first message, \
              invites you, passes that message on, and leaves. From then on only the two of you \
-             can read what you write. The people it introduces to you see your Matrix ID, \
+             can read what you write. People who reach you by it see your Matrix ID, \
              @samuel:example.org, and know it for good"
         ),
         "{}",
@@ -103,6 +103,25 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
             .await
             .starts_with("You don't have a handle yet.")
     );
+}
+
+#[tokio::test]
+async fn with_the_module_the_ghost_stays_out_of_chats_of_local_people() {
+    let mut talk = Talk::new();
+    talk.options.module_loaded = true;
+    let claimed = talk.ask(sam(), "claim sam").await;
+    let local =
+        "hen people on this server start a chat with it, the chat is with you from the start";
+    assert!(claimed.contains(local), "{claimed}");
+    for mode in ["mode strict", "mode open"] {
+        let said = talk.ask(sam(), mode).await;
+        assert!(said.contains(local), "{said}");
+        assert!(!said.contains("when someone starts a chat"), "{said}");
+    }
+    // Its owner is asked by the ghost, in the room.
+    talk.ask(sam(), "policy ask").await;
+    let said = talk.ask(sam(), "mode open").await;
+    assert!(!said.contains(local), "{said}");
 }
 
 #[tokio::test]
