@@ -8,10 +8,10 @@
 //!
 //! There is one file per command in `command/`: how it is typed, what it does, what it says.
 
-mod answer;
 mod command;
 mod confirmation;
 mod control_room;
+mod effect;
 mod input;
 mod invite;
 mod notice_text;
@@ -27,18 +27,18 @@ use rand::RngCore;
 use ruma::{EventId, OwnedUserId, UserId};
 use serde_json::Value;
 
-pub use self::{
-    answer::{Answer, Effect},
-    confirmation::sweep_confirmations,
-    control_room::{RoomCheck, RoomProblem, check_room},
-    invite::{InviteAnswer, answer_invite},
-    notice_text::NoticeText,
-    request::{ShownRequest, request_text},
-};
 use self::{
     command::{CommandContext, CommandError},
     input::{Age, CommandInput, CommandLine, CommandLineError},
     notice_text::sentence,
+};
+pub use self::{
+    confirmation::sweep_confirmations,
+    control_room::{RoomCheck, RoomProblem, check_room},
+    effect::{Answer, Effect},
+    invite::{InviteAnswer, answer_invite},
+    notice_text::NoticeText,
+    request::{ShownRequest, request_text},
 };
 use crate::{
     clock::Timestamp,

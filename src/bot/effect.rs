@@ -1,4 +1,4 @@
-//! What a message to the bot leads to.
+//! What a message to the bot leads to: what it says, and what has to happen.
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
