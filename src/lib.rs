@@ -11,8 +11,8 @@
 //! |---|---|---|
 //! | [`cli`] | one file per subcommand (`init`, `run`, `backup`, …), and the checks of the homeserver | [`cli::run`] |
 //! | [`server`] | the application service API, what the module in Synapse asks, and the socket for the admin, over axum | [`server::router`] |
-//! | [`bot`] | what people type in their control room, and what they are told; one file per command | [`bot::answer`] |
 //! | [`engine`] | inbox → decide → outbox; the only place that runs things | [`engine::Engine`] |
+//! | [`bot`] | what people type in their control room, and what they are told, one file per command: pure | [`bot::answer`] |
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |
 //! | [`conversation`] | how people talk through a masked handle's ghost, from one room into another: pure | [`conversation::decide`] |
 //! | [`relay`] | how an event is translated from one room into another, so that nothing in it names its sender: pure | [`relay::translate()`] |

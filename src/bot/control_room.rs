@@ -1,336 +1,276 @@
 //! Which rooms are control rooms.
 //!
-//! In a control room somebody decides about their handles, so nobody else may read it, speak in
-//! it or come in. Whatever is not such a room is left, with the reason.
+//! In a control room a person manages their handles, so nobody else may read it, write in it or join
+//! it. The bot leaves every other room, and says why.
 
 use ruma::{OwnedUserId, UserId};
 
-use crate::matrix::{self, MEGOLM};
+use crate::{config::GHOST_PREFIX, matrix::RoomState};
 
-/// What is known of a room that the bot is in.
+/// Whether a room is a control room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoomView<'a> {
-    /// The bot.
-    pub bot: &'a UserId,
-    /// Whose control room it is to be: whoever invited the bot, or was invited by it.
-    pub expected: Option<&'a UserId>,
-    /// Who is joined, the bot too.
-    pub joined: Vec<OwnedUserId>,
-    /// Who is invited.
-    pub invited: Vec<OwnedUserId>,
-    /// `join_rule` of `m.room.join_rules`; none is `invite`.
-    pub join_rule: Option<&'a str>,
-    /// `history_visibility` of `m.room.history_visibility`; none is `shared`.
-    pub history_visibility: Option<&'a str>,
-    /// `algorithm` of `m.room.encryption`, none if the room is not encrypted. An event without
-    /// one is `Some("")`.
-    pub encryption: Option<&'a str>,
-    /// Whether the bot may send `m.room.encryption`.
-    pub may_encrypt: bool,
-}
-
-/// What the bot does about a room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ControlRoomVerdict {
+pub enum RoomCheck {
     /// It is the control room of this person.
-    ControlRoom {
-        /// The person.
-        person: OwnedUserId,
-    },
-    /// It would be one if it were encrypted: turn that on, and look again.
-    Encrypt {
-        /// The person.
-        person: OwnedUserId,
-    },
-    /// It can be none.
-    Leave(NoControlRoom),
+    ControlRoom(OwnedUserId),
+    /// It would be the control room of this person if it were encrypted: turn encryption on and check
+    /// again.
+    NotEncrypted(OwnedUserId),
+    /// The bot made it, and the person is invited and has not come yet.
+    Waiting,
+    /// It cannot be one: leave it.
+    Leave(RoomProblem),
 }
 
-/// Why a room is no control room. Most words fit into the `reason` of a leave event.
+/// The reason why a room is no control room, in the words of the bot's leave event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum NoControlRoom {
+pub enum RoomProblem {
     /// Somebody else is there or invited.
     #[error("I talk about handles only with one person at a time. Start a new chat with me alone.")]
     NotAlone,
-    /// Nobody else is there any more.
-    #[error("Nobody else is here any more. Start a new chat with me when you need me.")]
+    /// Nobody else is there.
+    #[error("Nobody else is here any more. Start a new chat when you need me.")]
     Nobody,
-    /// The other member is not the one who invited the bot: somebody else could make their control
-    /// room of a room that the person is in for another reason.
-    #[error("I talk only with whoever invited me. Start a new chat with me.")]
+    /// The other member did not invite the bot. Otherwise a stranger could turn a room in which the
+    /// person is for another reason into their control room.
+    #[error("I only talk with the person who invited me. Start a new chat with me.")]
     NotTheInviter,
     /// It was made for something else.
-    #[error("This is no chat. Start a new chat with me instead.")]
+    #[error("This isn't a chat. Start a new chat with me instead.")]
     NoChat,
-    /// The other member is one of our own.
-    #[error("I talk only with people.")]
+    /// The other member is one of our own users.
+    #[error("I only talk with people.")]
     NotAPerson,
-    /// People can come in without an invite.
+    /// People can join without an invite.
     #[error("People can join this room without an invite. Start a private chat with me instead.")]
     OpenToAll,
-    /// People can read without coming in.
+    /// People can read it without joining.
     #[error("This room can be read from outside. Start a private chat with me instead.")]
     WorldReadable,
-    /// Not encrypted, and the bot may not change that.
+    /// It is not encrypted, and the bot may not turn encryption on.
     #[error(
-        "This room is not encrypted, and I may not turn encryption on. Start a new, encrypted \
-         chat with me."
+        "This room is not encrypted, and I can't turn encryption on. Start a new, encrypted chat \
+         with me."
     )]
     NotEncrypted,
-    /// Encrypted in a way that is unknown.
-    #[error("This room is encrypted in a way I do not know. Start a new chat with me.")]
+    /// It is encrypted with an unknown algorithm.
+    #[error("This room is encrypted in a way I don't know. Start a new chat with me.")]
     UnknownEncryption,
 }
 
-/// Judges a room. `is_ours` says of a Matrix ID whether it is in our namespace.
-pub fn judge(view: &RoomView<'_>, is_ours: impl Fn(&UserId) -> bool) -> ControlRoomVerdict {
-    use ControlRoomVerdict::{ControlRoom, Encrypt, Leave};
+/// Checks whether a room that the bot is in is a control room: of `expected`, if that is given (the
+/// person who invited the bot, or was invited by it).
+pub fn check_room(view: &RoomState, bot: &UserId, expected: Option<&UserId>) -> RoomCheck {
+    use RoomCheck::Leave;
 
-    let mut others = view.joined.iter().filter(|user| *user != view.bot);
+    if view.joined().count() == 1 && view.invited().count() == 1 {
+        return RoomCheck::Waiting;
+    }
+    let mut others = view.joined().filter(|user| *user != bot);
     let person = match (others.next(), others.next()) {
         (Some(person), None) => person,
-        (Some(_), Some(_)) => return Leave(NoControlRoom::NotAlone),
-        (None, _) => return Leave(NoControlRoom::Nobody),
+        (Some(_), Some(_)) => return Leave(RoomProblem::NotAlone),
+        (None, _) => return Leave(RoomProblem::Nobody),
     };
-    if view
-        .invited
-        .iter()
-        .any(|user| user != person && user != view.bot)
-    {
-        return Leave(NoControlRoom::NotAlone);
+    if view.invited().any(|user| user != person && user != bot) {
+        return Leave(RoomProblem::NotAlone);
     }
-    if is_ours(person) {
-        return Leave(NoControlRoom::NotAPerson);
+    if person.server_name() == bot.server_name() && person.localpart().starts_with(GHOST_PREFIX) {
+        return Leave(RoomProblem::NotAPerson);
     }
-    if view.expected.is_some_and(|expected| expected != person) {
-        return Leave(NoControlRoom::NotTheInviter);
+    if expected.is_some_and(|expected| expected != person) {
+        return Leave(RoomProblem::NotTheInviter);
     }
-    if let Some(why) = is_open(view.join_rule, view.history_visibility) {
+    if let Some(why) = find_opening(view) {
         return Leave(why);
     }
-    match view.encryption {
-        Some(MEGOLM) => ControlRoom {
-            person: person.clone(),
-        },
-        Some(_) => Leave(NoControlRoom::UnknownEncryption),
-        None if view.may_encrypt => Encrypt {
-            person: person.clone(),
-        },
-        None => Leave(NoControlRoom::NotEncrypted),
+    if view.encryption.is_some() {
+        RoomCheck::ControlRoom(person.clone())
+    } else if view.foreign_encryption {
+        Leave(RoomProblem::UnknownEncryption)
+    } else if view.may_send_state(bot, "m.room.encryption") {
+        RoomCheck::NotEncrypted(person.clone())
+    } else {
+        Leave(RoomProblem::NotEncrypted)
     }
 }
 
-fn is_open(join_rule: Option<&str>, history_visibility: Option<&str>) -> Option<NoControlRoom> {
-    if join_rule.is_some_and(|rule| rule != "invite") {
-        return Some(NoControlRoom::OpenToAll);
+fn find_opening(view: &RoomState) -> Option<RoomProblem> {
+    if view.join_rule != "invite" {
+        return Some(RoomProblem::OpenToAll);
     }
-    (history_visibility == Some("world_readable")).then_some(NoControlRoom::WorldReadable)
+    (view.history_visibility == "world_readable").then_some(RoomProblem::WorldReadable)
 }
 
-/// Returns why a room can be no control room of `inviter`, from what an invite shows of it. What
-/// is not shown is not held against it: the bot looks again when it is inside.
-pub(super) fn look_from_outside(
-    view: &matrix::RoomState,
+/// Returns the reason why a room cannot be a control room of `inviter`, from the part of its state
+/// that an invite shows. State that is not shown counts as good: the bot checks again once it has
+/// joined.
+pub(super) fn check_invite(
+    view: &RoomState,
     inviter: &UserId,
     bot: &UserId,
-) -> Option<NoControlRoom> {
+) -> Option<RoomProblem> {
     if view.room_type.is_some() || view.replaced_by.is_some() {
-        return Some(NoControlRoom::NoChat);
+        return Some(RoomProblem::NoChat);
     }
     if view.readers().any(|user| user != inviter && user != bot) {
-        return Some(NoControlRoom::NotAlone);
+        return Some(RoomProblem::NotAlone);
     }
-    if let Some(why) = is_open(Some(&view.join_rule), Some(&view.history_visibility)) {
+    if let Some(why) = find_opening(view) {
         return Some(why);
     }
     view.foreign_encryption
-        .then_some(NoControlRoom::UnknownEncryption)
+        .then_some(RoomProblem::UnknownEncryption)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use ruma::user_id;
     use serde_json::json;
 
     use super::*;
+    use crate::matrix::{MEGOLM, Rotation};
 
-    fn good() -> RoomView<'static> {
-        RoomView {
-            bot: user_id!("@_dm_.bot:example.org"),
-            expected: Some(user_id!("@sam:example.org")),
-            joined: vec![
-                user_id!("@_dm_.bot:example.org").to_owned(),
-                user_id!("@sam:example.org").to_owned(),
-            ],
-            invited: vec![],
-            join_rule: Some("invite"),
-            history_visibility: Some("shared"),
-            encryption: Some(MEGOLM),
-            may_encrypt: false,
+    fn bot() -> &'static UserId {
+        user_id!("@_dm_.bot:example.org")
+    }
+
+    fn sam() -> &'static UserId {
+        user_id!("@sam:example.org")
+    }
+
+    fn members(joined: &[&UserId], invited: &[&UserId]) -> BTreeMap<OwnedUserId, String> {
+        let joined = joined
+            .iter()
+            .map(|user| ((*user).to_owned(), "join".to_owned()));
+        let invited = invited
+            .iter()
+            .map(|user| ((*user).to_owned(), "invite".to_owned()));
+        joined.chain(invited).collect()
+    }
+
+    fn good() -> RoomState {
+        RoomState {
+            join_rule: "invite".to_owned(),
+            history_visibility: "shared".to_owned(),
+            encryption: Some(Rotation::default()),
+            members: members(&[bot(), sam()], &[]),
+            power_levels: Some(json!({})),
+            ..RoomState::default()
         }
     }
 
-    fn judged(view: &RoomView<'_>) -> ControlRoomVerdict {
-        judge(view, |user| user.localpart().starts_with("_dm_"))
+    /// A room without encryption, in which the bot may turn it on.
+    fn clear() -> RoomState {
+        RoomState {
+            encryption: None,
+            power_levels: None,
+            ..good()
+        }
+    }
+
+    fn encrypted_with(content: &serde_json::Value) -> RoomState {
+        let event = json!({"type": "m.room.encryption", "state_key": "", "content": content});
+        let event = serde_json::value::to_raw_value(&event).unwrap();
+        let shown = RoomState::from_state([&*event]);
+        RoomState {
+            encryption: shown.encryption,
+            foreign_encryption: shown.foreign_encryption,
+            ..clear()
+        }
+    }
+
+    fn checked(view: &RoomState) -> RoomCheck {
+        check_room(view, bot(), Some(sam()))
     }
 
     #[test]
     fn one_person_in_an_encrypted_private_room_is_in_control() {
-        let sam = user_id!("@sam:example.org").to_owned();
-        assert_eq!(
-            judged(&good()),
-            ControlRoomVerdict::ControlRoom {
-                person: sam.clone()
-            }
-        );
-        let bare = RoomView {
-            join_rule: None,
-            history_visibility: None,
+        let sam = sam().to_owned();
+        assert_eq!(checked(&good()), RoomCheck::ControlRoom(sam.clone()));
+        let bare = RoomState {
+            members: good().members,
+            encryption: good().encryption,
+            ..RoomState::from_state([])
+        };
+        assert_eq!(checked(&bare), RoomCheck::ControlRoom(sam.clone()));
+        assert_eq!(checked(&clear()), RoomCheck::NotEncrypted(sam));
+    }
+
+    #[test]
+    fn a_room_that_the_bot_made_waits_for_its_person() {
+        let view = RoomState {
+            members: members(&[bot()], &[sam()]),
             ..good()
         };
-        assert_eq!(
-            judged(&bare),
-            ControlRoomVerdict::ControlRoom {
-                person: sam.clone()
-            }
-        );
-        let plain = RoomView {
-            encryption: None,
-            may_encrypt: true,
-            ..good()
-        };
-        assert_eq!(judged(&plain), ControlRoomVerdict::Encrypt { person: sam });
+        assert_eq!(checked(&view), RoomCheck::Waiting);
     }
 
     #[test]
     fn every_other_room_is_left_with_its_reason() {
-        let eve = user_id!("@eve:example.org").to_owned();
-        let bot = good().joined[0].clone();
-        let sam = good().joined[1].clone();
-        let ghost = user_id!("@_dm_kim:example.org").to_owned();
+        let eve = user_id!("@eve:example.org");
+        let ghost = user_id!("@_dm_kim:example.org");
+        let with_members = |joined: &[&UserId], invited: &[&UserId]| RoomState {
+            members: members(joined, invited),
+            ..good()
+        };
+        let with_rule = |rule: &str| RoomState {
+            join_rule: rule.to_owned(),
+            ..good()
+        };
         for (view, reason) in [
             (
-                RoomView {
-                    joined: vec![bot.clone(), sam, eve.clone()],
+                with_members(&[bot(), sam(), eve], &[]),
+                RoomProblem::NotAlone,
+            ),
+            (with_members(&[bot(), sam()], &[eve]), RoomProblem::NotAlone),
+            (with_members(&[bot()], &[]), RoomProblem::Nobody),
+            (with_members(&[], &[]), RoomProblem::Nobody),
+            (with_members(&[bot(), ghost], &[]), RoomProblem::NotAPerson),
+            (
+                with_members(&[bot(), user_id!("@kim:example.org")], &[]),
+                RoomProblem::NotTheInviter,
+            ),
+            (with_rule("public"), RoomProblem::OpenToAll),
+            (with_rule("knock"), RoomProblem::OpenToAll),
+            (with_rule("restricted"), RoomProblem::OpenToAll),
+            (with_rule("new"), RoomProblem::OpenToAll),
+            (
+                RoomState {
+                    history_visibility: "world_readable".to_owned(),
                     ..good()
                 },
-                NoControlRoom::NotAlone,
+                RoomProblem::WorldReadable,
             ),
             (
-                RoomView {
-                    invited: vec![eve],
-                    ..good()
-                },
-                NoControlRoom::NotAlone,
-            ),
-            (
-                RoomView {
-                    joined: vec![bot.clone()],
-                    ..good()
-                },
-                NoControlRoom::Nobody,
-            ),
-            (
-                RoomView {
-                    joined: vec![],
-                    ..good()
-                },
-                NoControlRoom::Nobody,
-            ),
-            (
-                RoomView {
-                    joined: vec![bot, ghost],
-                    ..good()
-                },
-                NoControlRoom::NotAPerson,
-            ),
-            (
-                RoomView {
-                    expected: Some(user_id!("@kim:example.org")),
-                    ..good()
-                },
-                NoControlRoom::NotTheInviter,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("public"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("knock"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("restricted"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    join_rule: Some("new"),
-                    ..good()
-                },
-                NoControlRoom::OpenToAll,
-            ),
-            (
-                RoomView {
-                    history_visibility: Some("world_readable"),
-                    ..good()
-                },
-                NoControlRoom::WorldReadable,
-            ),
-            (
-                RoomView {
+                RoomState {
                     encryption: None,
                     ..good()
                 },
-                NoControlRoom::NotEncrypted,
+                RoomProblem::NotEncrypted,
             ),
+            (encrypted_with(&json!({})), RoomProblem::UnknownEncryption),
             (
-                RoomView {
-                    encryption: Some(""),
-                    ..good()
-                },
-                NoControlRoom::UnknownEncryption,
-            ),
-            (
-                RoomView {
-                    encryption: Some("rot13"),
-                    ..good()
-                },
-                NoControlRoom::UnknownEncryption,
+                encrypted_with(&json!({"algorithm": "rot13"})),
+                RoomProblem::UnknownEncryption,
             ),
         ] {
-            assert_eq!(judged(&view), ControlRoomVerdict::Leave(reason), "{view:?}");
+            assert_eq!(checked(&view), RoomCheck::Leave(reason), "{view:?}");
         }
     }
 
     #[test]
     fn a_public_room_is_left_even_if_it_could_be_encrypted() {
-        let view = RoomView {
-            encryption: None,
-            may_encrypt: true,
-            join_rule: Some("public"),
-            ..good()
+        let view = RoomState {
+            join_rule: "public".to_owned(),
+            ..clear()
         };
-        assert_eq!(
-            judged(&view),
-            ControlRoomVerdict::Leave(NoControlRoom::OpenToAll)
-        );
+        assert_eq!(checked(&view), RoomCheck::Leave(RoomProblem::OpenToAll));
     }
 
-    fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<NoControlRoom> {
-        let (sam, bot) = (
-            user_id!("@sam:example.org"),
-            user_id!("@_dm_.bot:example.org"),
-        );
+    fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<RoomProblem> {
+        let (sam, bot) = (sam(), bot());
         let invite = (
             "m.room.member",
             bot.as_str(),
@@ -345,8 +285,8 @@ mod tests {
                 serde_json::value::to_raw_value(&event).unwrap()
             })
             .collect();
-        let view = matrix::RoomState::from_state(state.iter().map(AsRef::as_ref));
-        look_from_outside(&view, sam, bot)
+        let view = RoomState::from_state(state.iter().map(AsRef::as_ref));
+        check_invite(&view, sam, bot)
     }
 
     #[test]
@@ -371,43 +311,43 @@ mod tests {
                 "m.room.join_rules",
                 "",
                 json!({"join_rule": "public"}),
-                NoControlRoom::OpenToAll,
+                RoomProblem::OpenToAll,
             ),
             (
                 "m.room.join_rules",
                 "",
                 json!({"join_rule": "knock"}),
-                NoControlRoom::OpenToAll,
+                RoomProblem::OpenToAll,
             ),
             (
                 "m.room.create",
                 "",
                 json!({"type": "m.space"}),
-                NoControlRoom::NoChat,
+                RoomProblem::NoChat,
             ),
             (
                 "m.room.history_visibility",
                 "",
                 json!({"history_visibility": "world_readable"}),
-                NoControlRoom::WorldReadable,
+                RoomProblem::WorldReadable,
             ),
             (
                 "m.room.encryption",
                 "",
                 json!({"algorithm": "rot13"}),
-                NoControlRoom::UnknownEncryption,
+                RoomProblem::UnknownEncryption,
             ),
             (
                 "m.room.member",
                 "@eve:example.org",
                 json!({"membership": "join"}),
-                NoControlRoom::NotAlone,
+                RoomProblem::NotAlone,
             ),
             (
                 "m.room.tombstone",
                 "",
                 json!({"replacement_room": "!new:example.org"}),
-                NoControlRoom::NoChat,
+                RoomProblem::NoChat,
             ),
         ] {
             assert_eq!(outside(&[(kind, key, content)]), Some(reason), "{kind}");

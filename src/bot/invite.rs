@@ -1,52 +1,63 @@
-//! An invite of the bot: what it does about it before it goes in.
+//! What the bot does about an invite, before it joins the room.
 
 use ruma::UserId;
 
-use super::{Say, control_room};
+use super::{NoticeText, control_room};
 use crate::{
     clock::Timestamp,
     directory::{Change, Counted, DAY, DirectoryError, Limit, host_of},
-    engine::Invited,
     matrix::RoomState,
 };
 
-/// How often within a day a person, or a whole other server, is told that this is too often.
-const REFUSALS: Limit = Limit {
+/// How often the bot declines further invites, per day and person (or per other server, for all its
+/// people together). After that it ignores them.
+const REFUSAL_LIMIT: Limit = Limit {
     most: 10,
     window: DAY,
 };
 
-/// Decides on an invite of `bot` by `person`, from what it shows of the room. Every invite counts,
-/// whatever becomes of it.
-pub(super) fn invited(
+/// What the bot does about an invite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InviteAnswer {
+    /// It joins and looks around.
+    Join,
+    /// It declines, with this reason.
+    Decline(String),
+    /// It does nothing: there are too many invites even to decline them.
+    Ignore,
+}
+
+/// Decides about an invite of `bot` by `person`, from the part of the room's state that it shows.
+/// Every invite counts against the limits, even one that is declined.
+pub fn answer_invite(
     person: &UserId,
     view: &RoomState,
     bot: &UserId,
     change: &mut Change<'_>,
     now: Timestamp,
-) -> Result<Invited, DirectoryError> {
+) -> Result<InviteAnswer, DirectoryError> {
     if change.ask_for_bot(person, now)? {
-        return Ok(match control_room::look_from_outside(view, person, bot) {
-            None => Invited::Come,
-            Some(why) => Invited::Decline(why.to_string()),
+        return Ok(match control_room::check_invite(view, person, bot) {
+            None => InviteAnswer::Join,
+            Some(why) => InviteAnswer::Decline(why.to_string()),
         });
     }
     let own = &change.settings().server_name;
-    let subject = match person.server_name() == own {
-        true => person.to_string(),
-        false => host_of(person.server_name()),
+    let subject = if person.server_name() == own {
+        person.to_string()
+    } else {
+        host_of(person.server_name())
     };
-    Ok(
-        match change.count(Counted::BotRefusals, &subject, REFUSALS, now)? {
-            true => Invited::Decline(too_often().plain().to_owned()),
-            false => Invited::LeaveAlone,
-        },
-    )
+    if change.count(Counted::BotRefusals, &subject, REFUSAL_LIMIT, now)? {
+        Ok(InviteAnswer::Decline(too_often_text().plain))
+    } else {
+        Ok(InviteAnswer::Ignore)
+    }
 }
 
-fn too_often() -> Say {
-    Say::text(
-        "You, or the people of your server, have started too many chats with me today. Please use \
-         a chat that you have with me already, or try again tomorrow.",
+fn too_often_text() -> NoticeText {
+    NoticeText::new(
+        "You, or the people on your server, have started too many chats with me today. Please use \
+         a chat that you already have with me, or try again tomorrow.",
     )
 }

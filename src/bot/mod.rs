@@ -1,24 +1,22 @@
-//! What people type in their control room, and what they are told.
+//! What people type in their control room, and what they are told. Pure.
 //!
-//! A person writes to the bot as to anybody: plain words in an encrypted chat. [`hear()`] reads the
-//! event, [`answer`] does what it says and finds the words to say so. Nothing here does I/O:
-//! whatever a command changes goes into a [`Change`] of the directory, and what has to happen
-//! outside is handed back as [`BotEffect`]s, so that the command, its answer and its effects are
-//! written in one batch.
+//! A person writes to the bot as to anybody: plain words in an encrypted chat. [`answer`] reads the
+//! event, runs the command in it, and returns the answer. Nothing here does I/O, and time and
+//! randomness are arguments: what a command changes goes into a [`Change`] of the directory, and
+//! what has to happen outside is returned as [`Effect`]s, so that the engine writes the command, its
+//! answer and its effects in one batch.
 //!
 //! There is one file per command in `command/`: how it is typed, what it does, what it says.
 
 mod command;
+mod confirmation;
 mod control_room;
-mod hear;
+mod effect;
+mod input;
 mod invite;
-mod pending;
+mod notice_text;
 mod request;
-mod say;
-mod spokesperson;
-mod welcome;
-
-pub use spokesperson::Bot;
+pub mod texts;
 
 #[cfg(test)]
 mod tests;
@@ -26,245 +24,192 @@ mod tests;
 use std::time::Duration;
 
 use rand::RngCore;
-use ruma::{EventId, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{EventId, OwnedUserId, UserId};
+use serde_json::Value;
 
 use self::{
-    command::{Call, Fail},
-    hear::{Age, NoCommand, Words, age},
-    say::sentence,
+    command::{CommandContext, CommandError},
+    input::{Age, CommandInput, CommandLine, CommandLineError},
+    notice_text::sentence,
 };
 pub use self::{
-    control_room::{ControlRoomVerdict, NoControlRoom, RoomView, judge},
-    hear::{FRESH, Heard, LONGEST, hear},
-    pending::sweep,
-    say::Say,
-    welcome::{greeting, not_text},
+    confirmation::sweep_confirmations,
+    control_room::{RoomCheck, RoomProblem, check_room},
+    effect::{Answer, Effect},
+    invite::{InviteAnswer, answer_invite},
+    notice_text::NoticeText,
+    request::{ShownRequest, request_text},
 };
 use crate::{
     clock::Timestamp,
     directory::{Change, Counted, DirectoryError, Limit, Notice},
-    handle::Handle,
 };
 
-/// What the bot knows of where it is.
+/// The bot's options.
 #[derive(Clone, Debug)]
-pub struct BotContext {
+pub struct Options {
     /// The bot's own Matrix ID.
     pub bot: OwnedUserId,
-    /// How many commands somebody may send within a minute.
+    /// How many commands a person may send within a minute.
     pub commands_per_minute: u32,
+    /// Whether the module is loaded in the homeserver. Then no ghost enters a chat that a person of
+    /// this server starts with an open handle.
+    pub module_loaded: bool,
 }
 
-impl BotContext {
-    /// With the default limits.
+impl Options {
+    /// The default options of the bot with this Matrix ID.
     pub fn new(bot: OwnedUserId) -> Self {
-        BotContext {
+        Options {
             bot,
             commands_per_minute: 20,
+            module_loaded: false,
         }
     }
 }
 
-/// What the bot says, and what has to happen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// The `body`.
-    pub plain: String,
-    /// The `formatted_body`, in `org.matrix.custom.html`.
-    pub html: String,
-    /// What has to happen outside the directory, in this order.
-    pub effects: Vec<BotEffect>,
+/// A message to the bot, in the control room of the person who sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The person.
+    pub person: &'a UserId,
+    /// The type of the decrypted event.
+    pub event_type: &'a str,
+    /// Its content.
+    pub content: &'a Value,
+    /// When it was sent, by the homeserver's clock.
+    pub sent_at: Timestamp,
+    /// The time now.
+    pub now: Timestamp,
 }
 
-impl From<Say> for Answer {
-    fn from(say: Say) -> Answer {
-        Answer {
-            plain: say.plain().to_owned(),
-            html: say.html().to_owned(),
-            effects: Vec::new(),
-        }
-    }
-}
-
-/// What a command makes happen outside the directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BotEffect {
-    /// The handle was claimed: make its ghost, with keys as the record says (strict or not).
-    ProvisionGhost {
-        /// The handle.
-        handle: Handle,
-        /// Which owner of it.
-        generation: u32,
-    },
-    /// The handle became strict or stopped being so, or somebody holds it who is not the first to:
-    /// its ghost needs another device and identity.
-    ReplaceIdentity {
-        /// The handle.
-        handle: Handle,
-        /// Which owner of it.
-        generation: u32,
-    },
-    /// The handle was released: its ghost leaves every room, its identity is put away.
-    RetireGhost {
-        /// The handle.
-        handle: Handle,
-        /// Which owner of it.
-        generation: u32,
-    },
-    /// What the handle's masked ghost carries ends.
-    EndConversations {
-        /// The handle.
-        handle: Handle,
-        /// Only with people whom the owner has blocked.
-        blocked_only: bool,
-    },
-    /// Somebody chose another name for what they have with a masked handle already.
-    Appear {
-        /// Who.
-        person: OwnedUserId,
-        /// The handle.
-        handle: Handle,
-        /// What its owner is to see.
-        name: String,
-    },
-    /// The owner answered a request.
-    AnswerRequest {
-        /// The room in which the asker waits.
-        room: OwnedRoomId,
-        /// The ghost that waits there.
-        ghost: OwnedUserId,
-        /// Whether they want to be introduced.
-        accepted: bool,
-    },
-    /// Tell somebody else something, in their own control room.
-    Tell {
-        /// Whom.
-        person: OwnedUserId,
-        /// What, as plain text.
-        plain: String,
-        /// What, as HTML.
-        html: String,
-    },
-}
-
-/// How often a flood is answered.
-const FLOOD_ANSWERS: Limit = Limit {
+/// How often the bot answers a person who sends too much.
+const FLOOD_ANSWER_LIMIT: Limit = Limit {
     most: 1,
     window: Duration::from_secs(10 * 60),
 };
 
-/// Does what a person typed in their control room. `None` is silence: they send too much, and
-/// know it.
+/// Does what a message in a control room says. An answer without text is silence: the message wants
+/// none, or the person sends too much and knows it.
 ///
-/// The caller has made sure that the room is this person's control room and that the words were
-/// sent encrypted by a device of theirs. The change has to be written whatever the answer is. An
-/// error means that the store failed; then nothing is to be written, and the event tried again.
+/// The caller has checked that the room is this person's control room and that a device of theirs
+/// encrypted the message (reactions are never encrypted). The change has to be written whatever the
+/// answer is. An error means that the store failed: nothing may be written, and the event is tried
+/// again.
 pub fn answer(
-    person: &UserId,
-    text: &str,
-    sent_at: Timestamp,
+    message: &Message<'_>,
+    options: &Options,
     change: &mut Change<'_>,
-    context: &BotContext,
-    now: Timestamp,
     rng: &mut dyn RngCore,
-) -> Result<Option<Answer>, DirectoryError> {
-    if let Some(flooded) = flood(person, change, context, now)? {
+) -> Result<Answer, DirectoryError> {
+    match input::read_input(message.event_type, message.content) {
+        CommandInput::Ignored => Ok(Answer::default()),
+        CommandInput::NotText => Ok(match check_flood(message, change, options)? {
+            Some(flooded) => flooded,
+            None => texts::not_text().into(),
+        }),
+        CommandInput::Reaction { to, key } => react(message, &to, &key, change),
+        CommandInput::Text(text) => answer_text(message, &text, options, change, rng),
+    }
+}
+
+fn answer_text(
+    message: &Message<'_>,
+    text: &str,
+    options: &Options,
+    change: &mut Change<'_>,
+    rng: &mut dyn RngCore,
+) -> Result<Answer, DirectoryError> {
+    if let Some(flooded) = check_flood(message, change, options)? {
         return Ok(flooded);
     }
-    let words = match (age(sent_at, now), Words::of(text)) {
-        (Age::Old(age), _) => return Ok(Some(welcome::too_old(age).into())),
-        (Age::FromTheFuture, _) => return Ok(Some(welcome::from_the_future().into())),
-        (Age::Fresh, Err(NoCommand::Empty)) => vec!["help".to_owned()],
-        (Age::Fresh, Err(NoCommand::TooLong)) => return Ok(Some(welcome::too_long().into())),
-        (Age::Fresh, Err(NoCommand::ManyLines)) => {
-            return Ok(Some(welcome::one_at_a_time().into()));
+    let words = match (
+        Age::of(message.sent_at, message.now),
+        CommandLine::parse(text),
+    ) {
+        (Age::Old(age), _) => return Ok(texts::too_old(age).into()),
+        (Age::FromTheFuture, _) => return Ok(texts::from_the_future().into()),
+        (Age::Fresh, Err(CommandLineError::Empty)) => vec!["help".to_owned()],
+        (Age::Fresh, Err(CommandLineError::TooLong)) => return Ok(texts::too_long().into()),
+        (Age::Fresh, Err(CommandLineError::ManyLines)) => {
+            return Ok(texts::one_at_a_time().into());
         }
-        (Age::Fresh, Ok(Words(words))) => words,
+        (Age::Fresh, Ok(CommandLine(words))) => words,
     };
-    let call = Call {
-        person,
+    let context = CommandContext {
+        person: message.person,
         change,
-        context,
-        now,
+        options,
+        now: message.now,
         rng,
     };
-    let mut answer = match command::run(call, &words) {
+    let mut answer = match command::run(context, &words) {
         Ok(answer) => answer,
-        Err(Fail::Say(say)) => say.into(),
-        Err(Fail::Directory(refusal)) if refusal.is_refusal() => {
-            Say::text(&sentence(&refusal.to_string())).into()
+        Err(CommandError::Refused(text)) => text.into(),
+        Err(CommandError::Directory(refusal)) if refusal.is_refusal() => {
+            sentence(&refusal.to_string()).into()
         }
-        Err(Fail::Directory(error)) => return Err(error),
+        Err(CommandError::Directory(error)) => return Err(error),
     };
     answer
         .effects
-        .extend(change.take_notices().into_iter().map(tell));
-    Ok(Some(answer))
+        .extend(change.take_notices().into_iter().map(notice_effect));
+    Ok(answer)
 }
 
-/// Answers what is no command; it counts like one.
-fn not_a_command(
-    person: &UserId,
-    answer: Answer,
+/// Counts a message, and returns the answer to it if there are too many.
+fn check_flood(
+    message: &Message<'_>,
     change: &mut Change<'_>,
-    context: &BotContext,
-    now: Timestamp,
+    options: &Options,
 ) -> Result<Option<Answer>, DirectoryError> {
-    Ok(flood(person, change, context, now)?.unwrap_or(Some(answer)))
-}
-
-/// Counts a message, and returns the answer to it where there are too many.
-fn flood(
-    person: &UserId,
-    change: &mut Change<'_>,
-    context: &BotContext,
-    now: Timestamp,
-) -> Result<Option<Option<Answer>>, DirectoryError> {
+    let (person, now) = (message.person.as_str(), message.now);
     let limit = Limit {
-        most: context.commands_per_minute,
+        most: options.commands_per_minute,
         window: Duration::from_secs(60),
     };
-    if change.count(Counted::Commands, person.as_str(), limit, now)? {
+    if change.count(Counted::Commands, person, limit, now)? {
         return Ok(None);
     }
-    let first = change.count(Counted::FloodAnswers, person.as_str(), FLOOD_ANSWERS, now)?;
-    Ok(Some(first.then(|| welcome::slow_down().into())))
+    let first = change.count(Counted::FloodAnswers, person, FLOOD_ANSWER_LIMIT, now)?;
+    Ok(Some(if first {
+        texts::slow_down().into()
+    } else {
+        Answer::default()
+    }))
 }
 
-/// Does what a person's reaction in their control room means; most mean nothing. Like a command,
-/// one that comes late is not obeyed.
-pub fn react(
-    person: &UserId,
+/// Does what a person's reaction means; most mean nothing. Like a late command, a late reaction has no
+/// effect.
+fn react(
+    message: &Message<'_>,
     to: &EventId,
     key: &str,
-    sent_at: Timestamp,
     change: &mut Change<'_>,
-    now: Timestamp,
-) -> Result<Option<Answer>, DirectoryError> {
-    match age(sent_at, now) {
-        Age::Fresh => request::react(change, person, to, key, now),
-        // Whoever thinks that they have answered is told that they have not.
-        Age::Old(age) if request::is_shown_by(change, person, to)? => {
-            Ok(Some(welcome::too_old(age).into()))
+) -> Result<Answer, DirectoryError> {
+    let (person, now) = (message.person, message.now);
+    match Age::of(message.sent_at, now) {
+        Age::Fresh => {
+            Ok(request::answer_by_reaction(change, person, to, key, now)?.unwrap_or_default())
         }
-        Age::Old(_) | Age::FromTheFuture => Ok(None),
+        // The owner thinks that they have answered, so they are told that they have not.
+        Age::Old(age) if request::shows_open_request(change, person, to)? => {
+            Ok(texts::too_old(age).into())
+        }
+        Age::Old(_) | Age::FromTheFuture => Ok(Answer::default()),
     }
 }
 
-/// The effect by which somebody hears a notice of the directory.
-pub fn tell(notice: Notice) -> BotEffect {
+/// Returns the effect by which a person hears a notice of the directory.
+fn notice_effect(notice: Notice) -> Effect {
     match notice {
         Notice::LookalikeAttempt {
             owner,
             handle,
             attempt,
-        } => {
-            let say = welcome::lookalike_attempt(&handle, &attempt);
-            BotEffect::Tell {
-                person: owner,
-                plain: say.plain().to_owned(),
-                html: say.html().to_owned(),
-            }
-        }
+        } => Effect::Tell {
+            person: owner,
+            words: texts::lookalike_attempt(&handle, &attempt),
+        },
     }
 }

@@ -4,23 +4,22 @@ use std::time::Duration;
 
 use ruma::{EventId, UserId};
 
-use super::{Answer, BotEffect, Say};
+use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{Change, Directory, DirectoryError, HandleRecord, Mode},
-    engine::Shown,
+    directory::{Change, Directory, DirectoryError, HandleRecord, Mode, Request},
 };
 
-/// What an owner answers.
+/// An owner's answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum RequestChoice {
     Accept,
     Decline,
     Block,
 }
 
-impl Choice {
-    /// What a reaction means. Clients add the form and the colour of a hand to it.
+impl RequestChoice {
+    /// Reads a reaction. Clients add variation selectors and skin tones to the emoji.
     pub(super) fn of_reaction(key: &str) -> Option<Self> {
         let plain: String = key
             .chars()
@@ -35,66 +34,78 @@ impl Choice {
     }
 }
 
-/// A request, as the owner reads it.
-pub(super) fn show(
-    shown: &Shown<'_>,
+/// A request as it is shown to the owner.
+#[derive(Clone, Debug)]
+pub struct ShownRequest<'a> {
+    /// Its number.
+    pub number: u32,
+    /// The directory's record of it.
+    pub request: &'a Request,
+    /// The asker's display name, fit to be shown.
+    pub name: &'a str,
+    /// The opening line, if there is one that can be shown.
+    pub line: Option<&'a str>,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// Returns the text that shows a request to its owner.
+pub fn request_text(
+    shown: &ShownRequest<'_>,
     directory: &Directory,
-    now: Timestamp,
-) -> Result<Say, DirectoryError> {
+) -> Result<NoticeText, DirectoryError> {
     let number = shown.number;
     let handle = shown.request.handle.to_string();
-    let mut say = Say::text(&format!("Request {number}: ")).strong(shown.name);
+    let mut text = NoticeText::new(&format!("Request {number}: ")).name(shown.name);
     let masked = shown.request.masked_as.is_some();
     if masked {
-        say = say.and(" (their Matrix ID is not shown to you, nor yours to them");
+        text = text.and(" (you don't see their Matrix ID, and they don't see yours");
     } else {
-        say = say.and(&format!(" ({}", shown.request.asker_shown()));
+        text = text.and(" (").name(&shown.request.asker_shown());
     }
-    if !masked && let Some(record) = handle_to_show(&directory.handles_of(&shown.request.asker)?) {
+    if !masked && let Some(record) = pick_shown_handle(&directory.handles_of(&shown.request.asker)?)
+    {
         let verified = match record.verified_at {
             Some(_) => "verified, ",
             None => "",
         };
-        let age = age(record.age(now));
-        say = say.and(&format!(", {verified}handle {} for {age}", record.handle));
+        let age = age_text(record.age(shown.now));
+        text = text.and(&format!(", {verified}handle {} for {age}", record.handle));
     }
-    say = say
+    text = text
         .and(") asks to chat with you by your handle ")
-        .strong(&handle)
+        .name(&handle)
         .and(".");
     if let Some(line) = shown.line {
-        say = say.and(" They write:").quote(line);
+        text = text.and(" They write:").quote(line);
     } else {
-        say = say.par();
+        text = text.paragraph();
     }
-    Ok(say
+    Ok(text
         .and("Answer with a reaction to this message: ✅ accepts, ❌ declines, 🚫 blocks them. Or write ")
         .code(&format!("accept {number}"))
         .and(", ")
         .code(&format!("decline {number}"))
         .and(" or ")
         .code(&format!("block {number}"))
-        .and(match masked {
-            true => {
-                ". If you accept, they still do not see your Matrix ID. If you do nothing, they are \
-                 not told why."
-            }
-            false => {
-                ". If you accept, they see your Matrix ID. If you do nothing, they are not told why."
-            }
+        .and(if masked {
+            ". If you accept, they still don't see your Matrix ID. If you do nothing, they aren't \
+             told why."
+        } else {
+            ". If you accept, they see your Matrix ID. If you do nothing, they aren't told why."
         }))
 }
 
-/// One handle of somebody who asks: a verified one, or the oldest. Only one whose owner shows their
-/// Matrix ID anyway, and never two, which nobody is to know to belong together.
-fn handle_to_show(handles: &[HandleRecord]) -> Option<&HandleRecord> {
+/// Picks one handle of the asker to show: a verified one, else the oldest. Only an open handle, whose
+/// Matrix ID is no secret, and never two: nobody may learn that they belong together.
+fn pick_shown_handle(handles: &[HandleRecord]) -> Option<&HandleRecord> {
     handles
         .iter()
         .filter(|record| record.is_active() && record.mode == Mode::Open)
         .min_by_key(|record| (record.verified_at.is_none(), record.claimed_at))
 }
 
-fn age(age: Duration) -> String {
+fn age_text(age: Duration) -> String {
     match age.as_secs() / 86_400 {
         0 => "less than a day".to_owned(),
         1 => "1 day".to_owned(),
@@ -102,27 +113,27 @@ fn age(age: Duration) -> String {
     }
 }
 
-/// The owner reacted to a message of the bot. Nothing follows unless it shows an open request.
-pub(super) fn react(
+/// Answers the open request that is shown by the message to which the owner reacted, if there is one.
+pub(super) fn answer_by_reaction(
     change: &mut Change<'_>,
     person: &UserId,
     to: &EventId,
     key: &str,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let Some(choice) = Choice::of_reaction(key) else {
+    let Some(choice) = RequestChoice::of_reaction(key) else {
         return Ok(None);
     };
     let mut requests = change.requests_of(person)?.into_iter();
     let meant = requests.find(|(_, request)| request.shown.as_deref() == Some(to));
     match meant {
-        Some((number, _)) => answer(change, person, number, choice, now),
+        Some((number, _)) => answer_request(change, person, number, choice, now),
         None => Ok(None),
     }
 }
 
-/// Whether this message shows an open request.
-pub(super) fn is_shown_by(
+/// Returns `true` if this message shows an open request.
+pub(super) fn shows_open_request(
     change: &Change<'_>,
     person: &UserId,
     message: &EventId,
@@ -132,66 +143,66 @@ pub(super) fn is_shown_by(
     Ok(shown.any(|shown| shown.as_deref() == Some(message)))
 }
 
-/// Does what the owner chose; `None` when there is no such request.
-pub(super) fn answer(
+/// Answers a request as the owner chose. Returns `None` if there is no such request.
+pub(super) fn answer_request(
     change: &mut Change<'_>,
     person: &UserId,
     number: u32,
-    choice: Choice,
+    choice: RequestChoice,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
     let Some(request) = change.close_request(person, number)? else {
         return Ok(None);
     };
     let blocked = change.is_asker_blocked(person, &request)?;
-    let accepted = choice == Choice::Accept && !blocked;
+    let accepted = choice == RequestChoice::Accept && !blocked;
     let (asker, label) = (request.asker_named(number), request.block_label(number));
-    let say = match choice {
-        Choice::Accept if blocked => Say::default()
-            .strong(&asker)
-            .and(" is blocked, so I have turned them down. To undo the block: ")
+    let text = match choice {
+        RequestChoice::Accept if blocked => NoticeText::default()
+            .name(&asker)
+            .and(" is blocked, so I've turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
-        Choice::Accept if request.masked_as.is_some() => {
+        RequestChoice::Accept if request.masked_as.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            Say::text("You are invited to a chat with ").strong(&asker).and(
-                ". They do not see your Matrix ID there, nor you theirs; this service carries what \
-                 you write and can read it on the way.",
+            NoticeText::new("You're invited to a chat with ").name(&asker).and(
+                ". You don't see each other's Matrix IDs there. This service passes on what you write \
+                 and can read it on the way.",
             )
         }
-        Choice::Accept => {
+        RequestChoice::Accept => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
-            Say::text("You are invited to a chat with ")
-                .strong(&asker)
-                .and(". If no invite comes, your server or client turns invites away; then start the chat yourself: ")
+            NoticeText::new("You're invited to a chat with ")
+                .name(&asker)
+                .and(". If no invite comes, your server or client turns invites away. Then start the chat yourself: ")
                 .link(&request.asker.matrix_to_uri().to_string())
         }
-        Choice::Decline => Say::text("I have turned ").strong(&asker).and(
-            " down. They are told what everybody is told who cannot reach you now. They may ask \
-             again another time.",
+        RequestChoice::Decline => NoticeText::new("I've turned ").name(&asker).and(
+            " down. They see the same message as anyone who can't reach you. They may ask again \
+             another time.",
         ),
-        Choice::Block => match change.block_asker(person, &request, number, now) {
-            // They are turned down all the same.
-            Err(error) if error.is_refusal() => Say::text("I have turned ")
-                .strong(&asker)
+        RequestChoice::Block => match change.block_asker(person, &request, number, now) {
+            // The request is declined in any case.
+            Err(error) if error.is_refusal() => NoticeText::new("I've turned ")
+                .name(&asker)
                 .and(" down, but not blocked them: ")
                 .and(&error.to_string())
                 .and("."),
             Err(error) => return Err(error),
-            Ok(()) => Say::default()
-                .strong(&asker)
+            Ok(()) => NoticeText::default()
+                .name(&asker)
                 .and(&format!(
-                    " cannot reach you by {} any more. To undo: ",
+                    " can't reach you by {} any more. To undo: ",
                     request.handle
                 ))
                 .code(&format!("unblock {label}"))
                 .and(". If they know your Matrix ID, ignore them in your client too."),
         },
     };
-    let mut answer = Answer::from(say);
-    answer.effects.push(BotEffect::AnswerRequest {
+    let mut answer = Answer::from(text);
+    answer.effects.push(Effect::AnswerRequest {
         room: request.room,
         ghost: request.ghost,
         accepted,
@@ -206,17 +217,17 @@ mod tests {
     #[test]
     fn reactions_are_read_whatever_their_form_and_colour() {
         for (key, expected) in [
-            ("✅", Some(Choice::Accept)),
-            ("👍🏽", Some(Choice::Accept)),
-            ("✔️", Some(Choice::Accept)),
-            ("❌", Some(Choice::Decline)),
-            ("👎", Some(Choice::Decline)),
-            ("🚫", Some(Choice::Block)),
+            ("✅", Some(RequestChoice::Accept)),
+            ("👍🏽", Some(RequestChoice::Accept)),
+            ("✔️", Some(RequestChoice::Accept)),
+            ("❌", Some(RequestChoice::Decline)),
+            ("👎", Some(RequestChoice::Decline)),
+            ("🚫", Some(RequestChoice::Block)),
             ("❤️", None),
             ("accept", None),
             ("", None),
         ] {
-            assert_eq!(Choice::of_reaction(key), expected, "{key}");
+            assert_eq!(RequestChoice::of_reaction(key), expected, "{key}");
         }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::CliError;
 
 use crate::{
-    bot::Bot,
     clock::SystemClock,
     config::Setup,
     crypto::{MachineSettings, Machines, store::GhostStores},
@@ -40,7 +39,6 @@ pub(super) fn build_engine(
     let bot = setup.bot()?;
     let parts = Parts {
         directory: Directory::new(store.clone(), directory_settings(setup)),
-        spokesperson: Arc::new(Bot::new(bot.clone())),
         clock: Arc::new(SystemClock),
         store,
         homeserver,

@@ -209,4 +209,11 @@ impl Appservice for DeferredAppservice {
             None => Err(AppserviceError::ShuttingDown),
         }
     }
+
+    // It reports every minute, so one that comes before the engine may be lost.
+    fn module_reported(&self) {
+        if let Some(engine) = self.engine_if_ready() {
+            engine.module_reported();
+        }
+    }
 }

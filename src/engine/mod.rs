@@ -100,6 +100,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use self::{keyed::KeyedLocks, places::Places};
 use crate::{
+    bot,
     clock::{Clock, Timestamp},
     conversation::CallWatch,
     crypto::Machines,
@@ -109,10 +110,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-pub use control_rooms::state::{Answer, Invited, Judgement, Message, Spokesperson, Task, Words};
 pub use error::EngineError;
 pub use inbox::dead_letters::count_dead_letters;
-pub use introductions::request::Shown;
 pub use maintenance::restore::NOT_IN_BACKUPS;
 
 /// The table of control rooms in a backup, to count them by.
@@ -179,8 +178,6 @@ pub struct Parts {
     pub machines: Machines,
     /// The directory.
     pub directory: Directory,
-    /// The bot's words.
-    pub spokesperson: Arc<dyn Spokesperson>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -203,6 +200,8 @@ struct Inner {
     bells: bells::Bells,
     /// Set once the bot is made: from then on rooms have actors.
     started: AtomicBool,
+    /// Whether the homeserver's module has reported itself since we started.
+    module_loaded: AtomicBool,
     /// Whether what the module has asked will be written in a moment.
     settling: AtomicBool,
     /// Held, by person, while their control room is made or replaced.
@@ -265,6 +264,7 @@ impl Engine {
             counts: Mutex::default(),
             bells: bells::Bells::default(),
             started: AtomicBool::new(false),
+            module_loaded: AtomicBool::new(false),
             settling: AtomicBool::new(false),
             control_rooms: KeyedLocks::default(),
             tasks: std::sync::Mutex::default(),
@@ -363,8 +363,11 @@ impl Engine {
         &self.0.parts.machines
     }
 
-    fn spokesperson(&self) -> &dyn Spokesperson {
-        &*self.0.parts.spokesperson
+    fn bot_options(&self) -> bot::Options {
+        bot::Options {
+            module_loaded: self.0.module_loaded.load(Ordering::Relaxed),
+            ..bot::Options::new(self.settings().bot.clone())
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -11,6 +11,11 @@ use crate::{directory::DirectoryError, engine::Engine, handle::Handle};
 const SETTLE_AFTER: Duration = Duration::from_millis(250);
 
 impl Engine {
+    /// Notes that the module is loaded: the bot then says how chats begin with it.
+    pub fn note_module(&self) {
+        self.0.module_loaded.store(true, Ordering::Relaxed);
+    }
+
     /// For each of these ghosts, whom to invite in its place; `None` leaves the ghost, which then
     /// answers its invite as without the module.
     ///

@@ -5,9 +5,10 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    bot::NoticeText,
     conversation::Notice,
     engine::{
-        Engine, EngineError, Words,
+        Engine, EngineError,
         records::{Arrived, ControlRooms},
         room::Room,
     },
@@ -22,7 +23,7 @@ impl Engine {
     pub(in crate::engine) async fn tell(
         &self,
         person: &OwnedUserId,
-        words: Words,
+        words: NoticeText,
         source: String,
     ) -> Result<(), EngineError> {
         let room = self.control_room_of(person).await?;
@@ -116,11 +117,11 @@ impl Room {
         cause: &str,
     ) -> Result<(), EngineError> {
         let room = &self.id;
-        let plain = format!("About https://matrix.to/#/{room} : {}", notice.text());
-        let html = plain.clone();
-        let words = Words { plain, html };
+        let text = NoticeText::new("About ")
+            .link(&room.matrix_to_uri().to_string())
+            .and(&format!(" : {}", notice.text()));
         self.engine
-            .tell(person, words, format!("{room}{cause}"))
+            .tell(person, text, format!("{room}{cause}"))
             .await
     }
 }

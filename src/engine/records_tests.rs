@@ -5,10 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    super::control_rooms::state::{Control, ControlPhase, Remark, Task, Words},
+    super::control_rooms::state::{Control, ControlPhase, Remark},
     *,
 };
 use crate::{
+    bot::{self, NoticeText},
     conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
         Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
@@ -45,8 +46,8 @@ fn person() -> OwnedUserId {
     user_id!("@alice:hs.test").to_owned()
 }
 
-fn words() -> Words {
-    Words {
+fn words() -> NoticeText {
+    NoticeText {
         plain: "plain".to_owned(),
         html: "html".to_owned(),
     }
@@ -177,35 +178,35 @@ fn what_waits_in_an_outbox() {
     ];
     let (handle, name) = (ghost(), "Sam".to_owned());
     let tasks = [
-        Task::MakeGhost {
+        bot::Effect::MakeGhost {
             ghost: handle.clone(),
             name: name.clone(),
             strict: false,
         },
-        Task::ReplaceIdentity {
+        bot::Effect::ReplaceIdentity {
             ghost: handle.clone(),
             name: name.clone(),
             strict: true,
         },
-        Task::RetireGhost {
+        bot::Effect::RetireGhost {
             ghost: handle.clone(),
             generation: 2,
         },
-        Task::EndConversations {
+        bot::Effect::EndConversations {
             ghost: handle.clone(),
             blocked_only: true,
         },
-        Task::Appear {
+        bot::Effect::Appear {
             person: person(),
             ghost: handle.clone(),
             name,
         },
-        Task::AnswerRequest {
+        bot::Effect::AnswerRequest {
             room: room(),
             ghost: handle,
             accepted: true,
         },
-        Task::Tell {
+        bot::Effect::Tell {
             person: person(),
             words: words(),
         },

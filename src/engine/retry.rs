@@ -15,11 +15,10 @@
 use std::time::Duration;
 
 use crate::{
-    conversation,
+    bot, conversation,
     crypto::DecryptError,
     engine::{
-        EngineError, RelaySettings, Task, control_rooms::state::ControlEffect, records::What,
-        room::Room,
+        EngineError, RelaySettings, control_rooms::state::ControlEffect, records::What, room::Room,
     },
     introduction::{self, Rules},
     matrix::Fate,
@@ -137,10 +136,10 @@ impl Retry {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
             // Their server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
-            ControlEffect::Task(Task::Tell { .. }) => Self::For(OPTIONAL),
-            ControlEffect::Task(Task::RetireGhost { .. } | Task::ReplaceIdentity { .. }) => {
-                Self::For(CLEARING)
-            }
+            ControlEffect::Task(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
+            ControlEffect::Task(
+                bot::Effect::RetireGhost { .. } | bot::Effect::ReplaceIdentity { .. },
+            ) => Self::For(CLEARING),
             ControlEffect::Join
             | ControlEffect::Decline { .. }
             | ControlEffect::Look

@@ -187,7 +187,7 @@ impl Reason {
                  Please invite this handle into a smaller one."
             }
             Self::UnsignedDevice => {
-                "Your device is not verified by you, so its messages cannot be accepted. Set up \
+                "I can't accept messages from this device because you haven't verified it. Set up \
                  recovery (or verify this device) in your client's settings, then start a new chat."
             }
             Self::TooManyDevices => {

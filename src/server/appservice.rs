@@ -48,6 +48,9 @@ pub trait Appservice: Send + Sync + 'static {
         inviter: &UserId,
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, AppserviceError>;
+
+    /// Notes that the homeserver's module has reported.
+    fn module_reported(&self) {}
 }
 
 #[async_trait]
@@ -90,6 +93,10 @@ impl<A: Appservice + ?Sized> Appservice for Arc<A> {
         people: &[OwnedUserId],
     ) -> Result<Vec<bool>, AppserviceError> {
         (**self).check_blocks(inviter, people).await
+    }
+
+    fn module_reported(&self) {
+        (**self).module_reported();
     }
 }
 

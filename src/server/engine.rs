@@ -92,4 +92,8 @@ impl Appservice for Engine {
         let blocked = self.directory().who_blocked(inviter, people);
         blocked.map_err(|error| AppserviceError::Store(error.to_string()))
     }
+
+    fn module_reported(&self) {
+        self.note_module();
+    }
 }

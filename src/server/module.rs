@@ -215,5 +215,6 @@ pub(super) async fn report<A: Appservice>(
 ) -> Result<Json<Value>, ApiError> {
     let report: ModuleReport = read_json(request).await?;
     app.options.self_test.module().record(report);
+    app.appservice.module_reported();
     Ok(Json(json!({})))
 }

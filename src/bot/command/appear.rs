@@ -1,12 +1,12 @@
-//! `appear Kim`: how somebody is called by people who do not see their Matrix ID.
+//! `appear Kim`: the name by which masked people see a person.
 
 use ruma::user_id;
 
-use super::{Answer, Call, Command, Fail, Say};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
-    bot::BotEffect,
+    bot::Effect,
     handle::{HandleRules, Typed},
-    introduction::clean_name,
+    text::clean_name,
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -14,47 +14,47 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["name", "nick"],
     usage: "appear Kim",
     about: "sets the name by which masked people see you",
-    offered: |standing| standing.can_mask,
+    offered: |person| person.can_mask,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if let [name @ .., handle] = words
         && !name.is_empty()
         && handle.starts_with('@')
     {
-        return to_one(call, &name.join(" "), handle);
+        return rename_in_conversation(context, &name.join(" "), handle);
     }
     let typed = words.join(" ");
     if words.is_empty() {
-        let name = call.change.appearance(call.person)?;
+        let name = context.change.appearance(context.person)?;
         let name = name.unwrap_or_else(|| "Someone".to_owned());
-        return Ok(Say::text(
-            "When you write to somebody whose handle is masked, they see you as ",
+        return Ok(NoticeText::new(
+            "When you write to someone whose handle is masked, they see you as ",
         )
-        .strong(&name)
+        .name(&name)
         .and(", or by your own masked handle if you have exactly one. To choose a name: ")
         .code("appear Kim")
-        .and("; to be nobody in particular: ")
+        .and(". To be nobody in particular: ")
         .code("appear someone")
         .and(".")
         .into());
     }
-    // Cleaned as every name that goes into our own sentences.
+    // Like every name in our own sentences.
     let cleaned = clean_name(Some(&typed), user_id!("@someone:example.org"));
     let name = match cleaned.to_lowercase().as_str() {
         "someone" => None,
         _ => Some(cleaned.clone()),
     };
     let shown = name.clone().unwrap_or_else(|| "Someone".to_owned());
-    call.change.set_appearance(call.person, name)?;
+    context.change.set_appearance(context.person, name)?;
     Ok(
-        Say::text("From now on masked people to whom you write see you as ")
-            .strong(&shown)
+        NoticeText::new("From now on, masked people you write to see you as ")
+            .name(&shown)
             .and(
-                ". Conversations that have begun keep the name they have. If you have exactly one \
-             masked handle, they see that instead. To change your name in one of those that have \
-             begun, say with whom: ",
+                ". Conversations that have begun keep your old name. If you have exactly one masked \
+                 handle, they see that instead. To change your name in a conversation that has \
+                 begun, say with whom: ",
             )
             .code("appear Kim @sam")
             .and(".")
@@ -62,13 +62,17 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     )
 }
 
-/// The name in a conversation that has begun. Who has one with whom is not ours to look up here:
-/// the answer is the same to everybody.
-fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, Fail> {
+/// Sets the name in one conversation that has begun. The bot does not look up whether there is one:
+/// everybody gets the same answer.
+fn rename_in_conversation(
+    context: &mut CommandContext<'_, '_>,
+    typed: &str,
+    handle: &str,
+) -> Result<Answer, CommandError> {
     let (handle, server) = Typed::parse_handle(handle, &HandleRules::WIDEST)?;
-    if let Some(server) = call.elsewhere(server) {
-        return Err(COMMAND.wrong(
-            &format!("handles of {server} are looked after there"),
+    if let Some(server) = context.foreign_server(server) {
+        return Err(COMMAND.usage_error(
+            &format!("handles on {server} are managed by that server"),
             "appear Kim @sam",
         ));
     }
@@ -76,18 +80,18 @@ fn to_one(call: &mut Call<'_, '_>, typed: &str, handle: &str) -> Result<Answer, 
     if name.to_lowercase() == "someone" {
         "Someone".clone_into(&mut name);
     }
-    let say = Say::text("If you have a conversation with ")
-        .strong(&handle.to_string())
-        .and(" that is carried, you are now called ")
-        .strong(&name)
+    let text = NoticeText::new("If you have a conversation with ")
+        .name(&handle.to_string())
+        .and(" that this service passes on, you're now called ")
+        .name(&name)
         .and(
-            " there, and nowhere else. It changes nothing where you are seen by a masked handle \
-             of your own.",
+            " there, and nowhere else. Where people see you by a masked handle of your own, nothing \
+             changes.",
         );
-    let mut answer = Answer::from(say);
-    answer.effects.push(BotEffect::Appear {
-        person: call.person.to_owned(),
-        handle,
+    let mut answer = Answer::from(text);
+    answer.effects.push(Effect::Appear {
+        person: context.person.to_owned(),
+        ghost: context.ghost(&handle)?,
         name,
     });
     Ok(answer)

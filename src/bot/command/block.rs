@@ -1,10 +1,13 @@
 //! `block @sam`, `block @user:server`, `… on @handle`, `… all`: keep a person out.
 
-use super::{Answer, Call, Command, Fail, Say, names, no_handle, requests};
+use super::{
+    Answer, Command, CommandContext, CommandError, NoticeText, handle_names, no_handle_text,
+    requests,
+};
 use crate::{
     bot::{
-        BotEffect,
-        request::{self, Choice},
+        Effect,
+        request::{self, RequestChoice},
     },
     directory::{BlockScope, Mode},
     handle::{HandleRules, Typed},
@@ -14,22 +17,26 @@ pub(super) const COMMAND: Command = Command {
     name: "block",
     aliases: &["ban", "mute"],
     usage: "block @kim",
-    about: "keeps a person out, whichever handle of theirs they use",
-    offered: |standing| !standing.handles.is_empty(),
+    about: "keeps a person out, whichever of their handles they use",
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-/// What was typed behind `block` or `unblock`.
-pub(super) struct Meant {
+/// The arguments of `block` and `unblock`.
+pub(super) struct BlockTarget {
     pub target: Typed,
     pub scope: Option<BlockScope>,
 }
 
 /// Reads `@kim`, `@kim on @sam`, `@kim all`.
-pub(super) fn read(call: &Call<'_, '_>, command: &Command, words: &[&str]) -> Result<Meant, Fail> {
+pub(super) fn parse_target(
+    context: &CommandContext<'_, '_>,
+    command: &Command,
+    words: &[&str],
+) -> Result<BlockTarget, CommandError> {
     let Some((target, rest)) = words.split_first() else {
         let example = format!("{} @kim", command.name);
-        return Err(command.wrong("say whom you mean, by a handle or a Matrix ID", &example));
+        return Err(command.usage_error("say whom you mean, by a handle or a Matrix ID", &example));
     };
     let target = Typed::parse(target, &HandleRules::WIDEST)?;
     let lower: Vec<String> = rest.iter().map(|word| word.to_lowercase()).collect();
@@ -38,45 +45,53 @@ pub(super) fn read(call: &Call<'_, '_>, command: &Command, words: &[&str]) -> Re
         ([], _) => None,
         (["all"] | ["on", "all"] | ["everywhere"], _) => Some(BlockScope::All),
         (["on", _], [_, handle]) | ([_], [handle]) => {
-            Some(BlockScope::Handle(call.local_handle(handle)?))
+            Some(BlockScope::Handle(context.parse_local_handle(handle)?))
         }
         _ => {
             let example = format!("{} @kim on @sam", command.name);
-            return Err(command.wrong("I did not understand all of that", &example));
+            return Err(command.usage_error("I didn't understand all of that", &example));
         }
     };
-    Ok(Meant { target, scope })
+    Ok(BlockTarget { target, scope })
 }
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    // A number alone is never a handle: it could be meant for a request that has just gone.
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    // A number alone always means a request, even one that has just been closed, and never a handle.
     if let [typed] = words
-        && let Some(number) = requests::number(typed)
+        && let Some(number) = requests::parse_number(typed)
     {
-        return request::answer(call.change, call.person, number, Choice::Block, call.now)?
-            .ok_or_else(|| requests::no_such(number));
+        return request::answer_request(
+            context.change,
+            context.person,
+            number,
+            RequestChoice::Block,
+            context.now,
+        )?
+        .ok_or_else(|| requests::no_such_request(number));
     }
-    let Meant { target, scope } = read(call, &COMMAND, words)?;
-    let named = named(&target);
-    let handles = call.handles()?;
+    let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
+    let name = target_name(&target);
+    let handles = context.handles()?;
     let scope = match (scope, handles.as_slice()) {
         (Some(scope), _) => scope,
         (None, [only]) => BlockScope::Handle(only.handle.clone()),
-        (None, []) => return Err(Fail::Say(no_handle())),
+        (None, []) => return Err(CommandError::Refused(no_handle_text())),
         (None, [first, ..]) => {
-            return Err(Fail::Say(
-                Say::text("You have ")
-                    .then(names(&handles))
+            return Err(CommandError::Refused(
+                NoticeText::new("You have ")
+                    .append(handle_names(&handles))
                     .and(". On one of them: ")
-                    .code(&format!("block {named} on {}", first.handle))
+                    .code(&format!("block {name} on {}", first.handle))
                     .and(". On all: ")
-                    .code(&format!("block {named} all"))
+                    .code(&format!("block {name} all"))
                     .and("; then they can find out that these belong together."),
             ));
         }
     };
-    call.change.block(call.person, &target, &scope, call.now)?;
-    // What a masked handle carries can be ended by us, and ends.
+    context
+        .change
+        .block(context.person, &target, &scope, context.now)?;
+    // The conversations of a masked handle pass through us, so they end at once.
     let concerned = handles.iter().filter(|record| {
         record.mode == Mode::Masked
             && match &scope {
@@ -84,39 +99,40 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 BlockScope::Handle(handle) => record.handle == *handle,
             }
     });
-    let effects: Vec<BotEffect> = concerned
-        .map(|record| BotEffect::EndConversations {
-            handle: record.handle.clone(),
+    let mut effects = Vec::new();
+    for record in concerned {
+        effects.push(Effect::EndConversations {
+            ghost: context.ghost(&record.handle)?,
             blocked_only: true,
-        })
-        .collect();
-    let say = Say::text("Blocked: ").strong(&named);
-    let say = match &scope {
-        BlockScope::Handle(handle) => say
-            .and(" cannot reach you by ")
-            .strong(&handle.to_string())
-            .and(" any more, with none of their handles. "),
-        BlockScope::All => say.and(
-            " cannot reach you by any of your handles any more, with none of theirs. If they try \
-             several of yours, they can find out that these belong together. ",
+        });
+    }
+    let text = NoticeText::new("Blocked: ").name(&name);
+    let text = match &scope {
+        BlockScope::Handle(handle) => text
+            .and(" can't reach you by ")
+            .name(&handle.to_string())
+            .and(" any more, whichever of their handles they use. "),
+        BlockScope::All => text.and(
+            " can't reach you by any of your handles any more, whichever of theirs they use. If they \
+             try several of yours, they can find out that these belong together. ",
         ),
     };
-    let mut answer = Answer::from(say
-        .and("They are not told; they see the same as when you take no new conversations.")
-        .par()
+    let mut answer = Answer::from(text
+        .and("They aren't told: they see the same message as anyone who can't reach you.")
+        .paragraph()
         .and(
-            "This holds for new chats by handle. If they know your Matrix ID or you have a chat \
+            "This only affects new chats by handle. If they know your Matrix ID or you have a chat \
              with them, ignore them in your client too: open their profile and choose \"Ignore\". ",
         )
         .and("To undo: ")
-        .code(&format!("unblock {named}"))
+        .code(&format!("unblock {name}"))
         .and("."));
     answer.effects = effects;
     Ok(answer)
 }
 
-/// How the person was named.
-pub(super) fn named(target: &Typed) -> String {
+/// Returns the name by which the person was typed.
+pub(super) fn target_name(target: &Typed) -> String {
     match target {
         Typed::Handle { handle, .. } => handle.to_string(),
         Typed::Person(user) => user.to_string(),

@@ -1,23 +1,23 @@
-//! `cancel`: drop what waits for a code.
+//! `cancel`: drop the action that waits for a code.
 
-use super::{Answer, Call, Command, Fail, Say};
-use crate::bot::pending;
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
+use crate::bot::confirmation;
 
 pub(super) const COMMAND: Command = Command {
     name: "cancel",
     aliases: &["no", "stop", "abort"],
     usage: "cancel",
-    about: "drops what waits for a code",
-    offered: |standing| standing.is_asked,
+    about: "drops what is waiting for a code",
+    offered: |person| person.has_confirmation,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let waited = pending::cancel(call.change, call.person, call.now)?;
+fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let waited = confirmation::cancel(context.change, context.person, context.now)?;
     let words = if waited {
         "Dropped. Nothing was changed."
     } else {
-        "Nothing waits for a code, so there is nothing to cancel."
+        "Nothing is waiting for a code, so there's nothing to cancel."
     };
-    Ok(Say::text(words).into())
+    Ok(NoticeText::new(words).into())
 }

@@ -2,9 +2,9 @@
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, Say, date, sentence};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, format_date, sentence};
 use crate::{
-    bot::BotEffect,
+    bot::Effect,
     directory::{ClaimedBy, DirectoryError},
     handle::{Handle, HandleError, Typed},
 };
@@ -14,21 +14,21 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["register", "take", "get"],
     usage: "claim sam",
     about: "makes a handle yours",
-    offered: |standing| standing.may_claim_more,
+    offered: |person| person.can_claim_more,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let handle = read(call, words)?;
-    let claimed = call
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    let handle = parse_handle(context, words)?;
+    let claimed = context
         .change
-        .claim(call.person, &handle, ClaimedBy::Person, call.now);
+        .claim(context.person, &handle, ClaimedBy::Person, context.now);
     let record = match claimed {
         Ok(record) => record,
         Err(error @ DirectoryError::Quarantined { until, .. }) => {
-            return Err(Fail::Say(
-                Say::text(&sentence(&error.to_string()))
-                    .and(&format!(" It is free again on {}. ", date(until)))
+            return Err(CommandError::Refused(
+                sentence(&error.to_string())
+                    .and(&format!(" It's free again on {}. ", format_date(until)))
                     .and("Until then, try another name."),
             ));
         }
@@ -37,13 +37,13 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
             | DirectoryError::Taken(_)
             | DirectoryError::LooksLike { .. }),
         ) => {
-            return Err(Fail::Say(
-                Say::text(&sentence(&error.to_string())).and(" Try another name."),
+            return Err(CommandError::Refused(
+                sentence(&error.to_string()).and(" Try another name."),
             ));
         }
         Err(error @ DirectoryError::AlreadyYours(_)) => {
-            return Err(Fail::Say(
-                Say::text(&sentence(&error.to_string()))
+            return Err(CommandError::Refused(
+                sentence(&error.to_string())
                     .and(" ")
                     .code("handles")
                     .and(" shows how it is set up."),
@@ -52,70 +52,85 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         Err(error) => return Err(error.into()),
     };
     let name = record.handle.to_string();
-    let ghost = call.ghost(&record.handle);
-    let mut say = Say::text("")
-        .strong(&name)
+    let ghost = context.ghost(&record.handle)?;
+    let text = NoticeText::new("")
+        .name(&name)
         .and(" is yours. In a moment people can reach you by starting a chat with ")
-        .strong(&ghost)
+        .name(ghost.as_str())
         .and(", or with this link: ")
-        .then(link_to(&ghost))
-        .par();
-    say = if record.strict {
-        say.and("The handle is strict: nothing that people write passes through this service. ")
-    } else {
-        say.and("It introduces people to you and leaves: what you write is then between you. ")
-    };
-    let say = say
-        .and("Whoever it introduces sees your Matrix ID, ")
-        .strong(call.person.as_str())
-        .and(", and knows it from then on.")
-        .par()
+        .append(link_to(&ghost))
+        .paragraph()
+        .and(privacy_text(record.strict, context.options.module_loaded))
+        .and("People who reach you by it see your Matrix ID, ")
+        .name(context.person.as_str())
+        .and(", and know it from then on.")
+        .paragraph()
         .and("To be left alone: ")
         .code(&format!("policy {} nobody", record.handle.as_shown()))
         .and(". All you can do: ")
         .code("help")
         .and(".");
-    let mut answer = Answer::from(say);
-    let (handle, generation) = (record.handle, record.generation);
-    // Should anything of the last owner's be left, it goes first.
-    answer.effects.push(match generation {
-        1 => BotEffect::ProvisionGhost { handle, generation },
-        _ => BotEffect::ReplaceIdentity { handle, generation },
+    let mut answer = Answer::from(text);
+    let strict = record.strict;
+    // Anything left of an earlier owner is removed first.
+    answer.effects.push(match record.generation {
+        1 => Effect::MakeGhost {
+            ghost,
+            name,
+            strict,
+        },
+        _ => Effect::ReplaceIdentity {
+            ghost,
+            name,
+            strict,
+        },
     });
     Ok(answer)
 }
 
-/// The handle that somebody wants.
-fn read(call: &Call<'_, '_>, words: &[&str]) -> Result<Handle, Fail> {
-    let rules = &call.change.settings().rules;
+/// Says who can read what is written in a chat that begins with the handle.
+fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
+    if strict {
+        "It's strict: nothing that people write passes through this service. "
+    } else if module_loaded {
+        "When people on this server start a chat with it, the chat is with you from the start. It \
+         introduces others to you and leaves: after that, what you write is between you. "
+    } else {
+        "It introduces people to you and leaves: after that, what you write is between you. "
+    }
+}
+
+/// Reads the handle that the person wants.
+fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Handle, CommandError> {
+    let rules = &context.change.settings().rules;
     let typed = words.join(" ");
     match Typed::parse(&typed, rules) {
-        Ok(Typed::Handle { handle, server }) => match call.elsewhere(server) {
-            Some(server) => Err(COMMAND.wrong(
-                &format!("handles of {server} are given out there; here you get one of ours"),
+        Ok(Typed::Handle { handle, server }) => match context.foreign_server(server) {
+            Some(server) => Err(COMMAND.usage_error(
+                &format!(
+                    "handles on {server} are managed by that server, and here you get one of ours"
+                ),
                 &format!("claim {}", handle.as_shown()),
             )),
-            // A link or a ghost's name is read by the widest rules.
+            // Links and names of ghosts were read by the widest rules.
             None => Ok(Handle::parse(handle.as_shown(), rules)?),
         },
-        Ok(Typed::Person(user)) => Err(COMMAND.wrong(
+        Ok(Typed::Person(user)) => Err(COMMAND.usage_error(
             &format!("{user} is a Matrix ID; a handle is a single name"),
             "claim sam",
         )),
-        Err(HandleError::Empty) => Err(COMMAND.wrong("say which handle you want", "claim sam")),
-        Err(HandleError::NotAHandle) => Err(COMMAND.wrong(
-            "that cannot be a handle; a handle is a single name",
+        Err(HandleError::Empty) => {
+            Err(COMMAND.usage_error("say which handle you want", "claim sam"))
+        }
+        Err(HandleError::NotAHandle) => Err(COMMAND.usage_error(
+            "that can't be a handle; a handle is a single name",
             "claim sam",
         )),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A link that starts a chat with this user.
-pub(super) fn link_to(user: &str) -> Say {
-    match UserId::parse(user) {
-        Ok(user) => Say::default().link(&user.matrix_to_uri().to_string()),
-        // A server name that makes no Matrix ID is refused with the config.
-        Err(_) => Say::text(user),
-    }
+/// Returns a link that starts a chat with this user.
+pub(super) fn link_to(user: &UserId) -> NoticeText {
+    NoticeText::default().link(&user.matrix_to_uri().to_string())
 }

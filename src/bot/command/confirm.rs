@@ -1,42 +1,41 @@
-//! `confirm 4827`: do what waits for this code.
+//! `confirm 4827`: run the action that waits for this code.
 //!
-//! Only words of the person, encrypted by a device of theirs, reach a command, and the code is
-//! new each time: so an old message cannot be played again to destroy something.
+//! A command has to come from the person, encrypted by a device of theirs, and each code is new. So
+//! nobody can replay an old message to destroy something.
 
-use super::{Answer, Call, Command, Fail, Say, release};
-use crate::bot::pending::{self, Action, CODE_LIFE, Confirmed};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, release};
+use crate::bot::confirmation::{self, Action, RedeemedCode};
 
 pub(super) const COMMAND: Command = Command {
     name: "confirm",
     aliases: &["yes", "ok"],
     usage: "confirm 1234",
     about: "does what waits for that code",
-    offered: |standing| standing.is_asked,
+    offered: |person| person.has_confirmation,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let code = words.concat();
     if code.is_empty() {
         return Err(
-            if pending::waiting(call.change, call.person, call.now)?.is_some() {
-                COMMAND.wrong("the code I gave you belongs behind it", "confirm 1234")
+            if confirmation::current(context.change, context.person, context.now)?.is_some() {
+                COMMAND.usage_error("add the code I gave you", "confirm 1234")
             } else {
-                nothing()
+                nothing_waits()
             },
         );
     }
-    match pending::confirm(call.change, call.person, &code, call.now)? {
-        Confirmed::Do(Action::Release { handle, generation }) => {
-            release::confirmed(call, &handle, generation)
+    match confirmation::redeem_code(context.change, context.person, &code, context.now)? {
+        RedeemedCode::Do(Action::Release { handle, generation }) => {
+            release::confirmed(context, &handle, generation)
         }
-        Confirmed::Nothing => Err(nothing()),
-        Confirmed::Wrong { tries_left: 0 } => Err(Fail::Say(Say::text(
-            "That is not the code either, so I have dropped what waited for it. Nothing was \
-             changed.",
+        RedeemedCode::Nothing => Err(nothing_waits()),
+        RedeemedCode::Wrong { tries_left: 0 } => Err(CommandError::Refused(NoticeText::new(
+            "That isn't the code either, so I've dropped what was waiting for it. Nothing was changed.",
         ))),
-        Confirmed::Wrong { tries_left } => Err(Fail::Say(
-            Say::text("That is not the code I gave you. ")
+        RedeemedCode::Wrong { tries_left } => Err(CommandError::Refused(
+            NoticeText::new("That isn't the code I gave you. ")
                 .and(&match tries_left {
                     1 => "You have one more try".to_owned(),
                     more => format!("You have {more} more tries"),
@@ -48,20 +47,8 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
     }
 }
 
-fn nothing() -> Fail {
-    Fail::Say(Say::text(
-        "Nothing waits for a code, or its time has run out. Nothing was changed.",
+fn nothing_waits() -> CommandError {
+    CommandError::Refused(NoticeText::new(
+        "Nothing is waiting for a code, or the code has expired. Nothing was changed.",
     ))
-}
-
-/// How to confirm what waits for this code.
-pub(super) fn waits_for(code: &str) -> Say {
-    Say::text("To do it, write ")
-        .code(&format!("confirm {code}"))
-        .and(&format!(
-            " within {} minutes. To leave all as it is, do nothing, or write ",
-            CODE_LIFE.as_secs() / 60
-        ))
-        .code("cancel")
-        .and(".")
 }

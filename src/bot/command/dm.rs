@@ -1,12 +1,12 @@
 //! `dm @sam`: a link that starts a chat.
 //!
-//! For an open handle that is a link to its owner, which needs no ghost. Whoever asks here learns
-//! no more and no cheaper than by inviting the ghost: it counts as a new conversation, and
-//! blocked, refused, limited, frozen and unclaimed are answered in the same words.
+//! For an open handle the link leads to its owner and needs no ghost. It tells no more than an invite
+//! of the ghost would, and costs as much: it counts as a new conversation, and the answer is the same
+//! whether the asker is blocked, refused or over a limit, or the handle is frozen or unclaimed.
 
 use ruma::UserId;
 
-use super::{Answer, Call, Command, Fail, Say, claim::link_to};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, claim::link_to, ghost_at};
 use crate::{
     directory::{Ask, Verdict},
     handle::{Handle, HandleRules, Typed},
@@ -16,58 +16,60 @@ pub(super) const COMMAND: Command = Command {
     name: "dm",
     aliases: &["msg", "message", "chat", "write", "find"],
     usage: "dm @sam",
-    about: "gives you a link that starts a chat with somebody",
+    about: "gives you a link that starts a chat with someone",
     offered: |_| true,
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let [typed] = words else {
-        return Err(COMMAND.wrong("say whom you want to write to", "dm @sam"));
+        return Err(COMMAND.usage_error("say whom you want to write to", "dm @sam"));
     };
     let (handle, server) = match Typed::parse(typed, &HandleRules::WIDEST)? {
         Typed::Handle { handle, server } => (handle, server),
         Typed::Person(user) => {
-            return Ok(Say::text("That is a Matrix ID, so you need no handle: ")
-                .link(&user.matrix_to_uri().to_string())
-                .into());
+            return Ok(
+                NoticeText::new("That's a Matrix ID, so you don't need a handle: ")
+                    .link(&user.matrix_to_uri().to_string())
+                    .into(),
+            );
         }
     };
-    if let Some(server) = call.elsewhere(server) {
-        let ghost = format!("@{}:{server}", handle.ghost_localpart());
-        return Ok(
-            Say::text(&format!("Handles of {server} are looked after there. If "))
-                .strong(&format!("{handle}@{server}"))
-                .and(" exists, this starts a chat: ")
-                .then(link_to(&ghost))
-                .into(),
-        );
+    if let Some(server) = context.foreign_server(server) {
+        let ghost = ghost_at(&handle, &server)?;
+        return Ok(NoticeText::new(&format!(
+            "Handles on {server} are managed by that server. If "
+        ))
+        .name(&format!("{handle}@{server}"))
+        .and(" exists, this starts a chat: ")
+        .append(link_to(&ghost))
+        .into());
     }
-    let verdict = call.change.ask_for_link(&Ask {
-        asker: call.person,
+    let verdict = context.change.ask_for_link(&Ask {
+        asker: context.person,
         handle: &handle,
-        now: call.now,
+        now: context.now,
     })?;
     Ok(match verdict {
         Verdict::Introduce {
             owner, generation, ..
-        } => introduce(call, &handle, &owner, generation)?,
-        Verdict::Relay { .. } => Say::default()
-            .strong(&handle.to_string())
+        } => introduce(context, &handle, &owner, generation)?,
+        Verdict::Relay { .. } => NoticeText::default()
+            .name(&handle.to_string())
             .and(
-                " is masked: you do not see each other's Matrix ID, and this service carries what \
+                " is masked: you don't see each other's Matrix IDs, and this service passes on what \
                  you write and can read it on the way. This starts a chat: ",
             )
-            .then(link_to(&call.ghost(&handle))),
-        Verdict::Request { .. } => Say::default()
-            .strong(&handle.to_string())
+            .append(link_to(&context.ghost(&handle)?)),
+        Verdict::Request { .. } => NoticeText::default()
+            .name(&handle.to_string())
             .and(
-                " likes to be asked first. Start a chat with the handle and write what you want to \
-                  say; the owner sees your first message and answers: ",
+                " wants to be asked first. Start a chat with the handle and write what you want to \
+                 say. The owner sees your first message and answers: ",
             )
-            .then(link_to(&call.ghost(&handle))),
-        Verdict::OwnHandle { .. } => Say::default()
-            .strong(&handle.to_string())
+            .append(link_to(&context.ghost(&handle)?)),
+        Verdict::OwnHandle { .. } => NoticeText::default()
+            .name(&handle.to_string())
             .and(" is yours: that would be a chat with yourself."),
         Verdict::NotNow(_) | Verdict::Unclaimed { .. } => not_now(&handle),
     }
@@ -75,38 +77,37 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
 }
 
 fn introduce(
-    call: &Call<'_, '_>,
+    context: &CommandContext<'_, '_>,
     handle: &Handle,
     owner: &UserId,
     generation: u32,
-) -> Result<Say, Fail> {
+) -> Result<NoticeText, CommandError> {
     let name = handle.to_string();
-    let say = match call
+    let text = match context
         .change
-        .room_of(call.person, handle, generation, call.now)?
+        .room_of(context.person, handle, generation, context.now)?
     {
-        Some(room) => Say::text("You have a room with ")
-            .strong(&name)
+        Some(room) => NoticeText::new("You have a room with ")
+            .name(&name)
             .and(": ")
             .link(&room.matrix_to_uri().to_string())
             .and(" To start another one: "),
-        None => Say::text("This starts a chat with ")
-            .strong(&name)
+        None => NoticeText::new("This starts a chat with ")
+            .name(&name)
             .and(": "),
     };
-    Ok(say
+    Ok(text
         .link(&owner.matrix_to_uri().to_string())
-        .par()
+        .paragraph()
         .and("It leads to the owner of the handle, so nobody comes between you."))
 }
 
-/// The one answer to all who cannot be brought together with somebody now.
-fn not_now(handle: &Handle) -> Say {
-    Say::text("I cannot bring you together with ")
-        .strong(&handle.to_string())
+/// The one answer to everybody who cannot reach the handle's owner now.
+fn not_now(handle: &Handle) -> NoticeText {
+    NoticeText::new("I can't bring you together with ")
+        .name(&handle.to_string())
         .and(
-            " now. Perhaps nobody has this handle, perhaps its owner is not taking new \
-             conversations, perhaps you have started many today. I do not know more than this to \
-             tell you.",
+            " now. Perhaps nobody has this handle, perhaps its owner isn't taking new conversations, \
+             perhaps you've started many today. That's all I can tell you.",
         )
 }

@@ -1,6 +1,8 @@
-//! `handles`: what somebody has, and how it is set up.
+//! `handles`: the handles of a person and their settings.
 
-use super::{Answer, Call, Command, Fail, Say, date, no_handle};
+use super::{
+    Answer, Command, CommandContext, CommandError, NoticeText, format_date, no_handle_text,
+};
 use crate::directory::{FreezeReason, HandleRecord, HandleState, Mode, Others, Reach};
 
 pub(super) const COMMAND: Command = Command {
@@ -8,31 +10,33 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["handle", "list", "ls", "mine"],
     usage: "handles",
     about: "shows your handles and how they are set up",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let handles = call.handles()?;
+fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let handles = context.handles()?;
     if handles.is_empty() {
-        return Ok(no_handle().into());
+        return Ok(no_handle_text().into());
     }
-    let most = call.change.settings().handles_per_person;
-    let mut say = Say::text(&format!("You have {} of {most} handles:", handles.len()));
-    for record in &handles {
-        say = say
-            .item()
-            .strong(&record.handle.to_string())
+    let most = context.change.settings().handles_per_person;
+    let lines = handles.iter().map(|record| {
+        NoticeText::default()
+            .name(&record.handle.to_string())
             .and(" ")
-            .and(&in_words(record));
-    }
-    Ok(say.into())
+            .and(&describe(record))
+    });
+    let text = NoticeText::new(&format!("You have {} of {most} handles:", handles.len()));
+    Ok(text.list(lines).into())
 }
 
-/// How a handle is set up.
-pub(super) fn in_words(record: &HandleRecord) -> String {
-    let mut words = vec![format!("since {}", date(record.claimed_at)), mode(record)];
-    words.push(reach(record));
+/// Describes the settings of a handle.
+pub(super) fn describe(record: &HandleRecord) -> String {
+    let mut words = vec![
+        format!("since {}", format_date(record.claimed_at)),
+        mode_name(record),
+    ];
+    words.push(reach_text(record));
     if record.verified_at.is_some() {
         words.push("verified".to_owned());
     }
@@ -41,7 +45,7 @@ pub(super) fn in_words(record: &HandleRecord) -> String {
             FreezeReason::Admin { note } if note.is_empty() => "frozen by the admin".to_owned(),
             FreezeReason::Admin { note } => format!("frozen by the admin ({note})"),
             FreezeReason::GhostNotOurs => {
-                "frozen, because its Matrix name or its keys are not ours; ask the admin".to_owned()
+                "frozen, because its Matrix name or its keys aren't ours; ask the admin".to_owned()
             }
             FreezeReason::ChangedSinceBackup => {
                 "frozen after a restore from a backup; ask the admin".to_owned()
@@ -51,14 +55,14 @@ pub(super) fn in_words(record: &HandleRecord) -> String {
     words.join(", ")
 }
 
-pub(super) fn mode(record: &HandleRecord) -> String {
+pub(super) fn mode_name(record: &HandleRecord) -> String {
     match record.mode {
         Mode::Open if record.strict => "strict".to_owned(),
         other => other.to_string(),
     }
 }
 
-pub(super) fn reach(record: &HandleRecord) -> String {
+pub(super) fn reach_text(record: &HandleRecord) -> String {
     let direct = match record.policy.direct {
         Reach::Everyone => return "everyone may reach you".to_owned(),
         Reach::Nobody if record.policy.others == Others::Refuse => {

@@ -1,6 +1,6 @@
-//! `help`: what this person can do now.
+//! `help`: the commands that this person can use now.
 
-use super::{ALL, Answer, Call, Command, Fail, Say, no_handle};
+use super::{ALL, Answer, Command, CommandContext, CommandError, NoticeText, no_handle_text};
 
 pub(super) const COMMAND: Command = Command {
     name: "help",
@@ -11,27 +11,31 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if let Some(word) = words.first()
         && let Some(command) = ALL
             .iter()
             .find(|command| command.is_called(&word.to_lowercase()))
     {
-        return Ok(Say::default()
+        return Ok(NoticeText::default()
             .code(command.usage)
             .and(" ")
             .and(command.about)
             .and(".")
             .into());
     }
-    let standing = call.standing()?;
-    let mut say = if standing.handles.is_empty() {
-        no_handle()
+    let person = context.person_state()?;
+    let text = if person.handles.is_empty() {
+        no_handle_text()
     } else {
-        Say::text("What you can write to me:")
+        NoticeText::new("What you can write to me:")
     };
-    for command in ALL.iter().filter(|command| (command.offered)(&standing)) {
-        say = say.item().code(command.usage).and(" ").and(command.about);
-    }
-    Ok(say.into())
+    let offered = ALL.iter().filter(|command| (command.offered)(&person));
+    let lines = offered.map(|command| {
+        NoticeText::default()
+            .code(command.usage)
+            .and(" ")
+            .and(command.about)
+    });
+    Ok(text.list(lines).into())
 }

@@ -1,9 +1,9 @@
-//! The commands, and how what somebody typed finds its command.
+//! The commands, and how a typed word finds its command.
 //!
 //! # Adding a command
 //!
 //! Write a file with a `COMMAND` and its `run`, and put it into [`ALL`]. A command changes things
-//! only through [`Call::change`]; it says what happened, and what the person can do next.
+//! only through [`CommandContext::change`]; it says what happened, and what the person can do next.
 
 mod appear;
 mod block;
@@ -22,16 +22,16 @@ mod unblock;
 mod whoami;
 
 use rand::RngCore;
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
-use super::{Answer, BotContext, Say, pending, say::sentence};
+use super::{Answer, NoticeText, Options, confirmation, notice_text::sentence};
 use crate::{
     clock::Timestamp,
     directory::{Change, DirectoryError, HandleRecord},
     handle::{Handle, HandleError, HandleRules, Typed},
 };
 
-/// In the order in which `help` shows them.
+/// All commands, in the order in which `help` shows them.
 const ALL: [&Command; 17] = [
     &claim::COMMAND,
     &handles::COMMAND,
@@ -56,69 +56,72 @@ const ALL: [&Command; 17] = [
 pub(super) struct Command {
     /// Its name.
     name: &'static str,
-    /// What people type instead.
+    /// Other words for it.
     aliases: &'static [&'static str],
-    /// How it is typed, as `help` shows it.
+    /// An example of how to type it, shown by `help`.
     usage: &'static str,
-    /// What it does, in a few words.
+    /// A short description, shown by `help`.
     about: &'static str,
-    /// Whether `help` shows it to this person now. It can be typed in any case.
-    offered: fn(&Standing) -> bool,
-    /// Does it.
-    run: fn(&mut Call<'_, '_>, &[&str]) -> Result<Answer, Fail>,
+    /// Whether `help` shows it to this person now. It works even when it is not shown.
+    offered: fn(&PersonState) -> bool,
+    /// Runs it.
+    run: fn(&mut CommandContext<'_, '_>, &[&str]) -> Result<Answer, CommandError>,
 }
 
-/// Where a person stands.
-pub(super) struct Standing {
+/// The facts about a person that decide which commands `help` shows.
+pub(super) struct PersonState {
     handles: Vec<HandleRecord>,
-    may_claim_more: bool,
+    can_claim_more: bool,
     has_blocks: bool,
-    is_asked: bool,
-    is_requested: bool,
+    has_confirmation: bool,
+    has_requests: bool,
     can_mask: bool,
 }
 
-/// One call of a command.
-pub(super) struct Call<'a, 'c> {
+/// The context in which a command runs.
+pub(super) struct CommandContext<'a, 'c> {
     pub person: &'a UserId,
     pub change: &'a mut Change<'c>,
-    pub context: &'a BotContext,
+    pub options: &'a Options,
     pub now: Timestamp,
     pub rng: &'a mut dyn RngCore,
 }
 
-/// Why a command did nothing.
-pub(super) enum Fail {
-    /// The person is told this.
-    Say(Say),
-    /// The directory refused, in words for the person, or failed.
+/// The reason why a command did nothing.
+pub(super) enum CommandError {
+    /// The command refuses, with this answer.
+    Refused(NoticeText),
+    /// The directory refuses, in words for the person, or fails.
     Directory(DirectoryError),
 }
 
-impl From<DirectoryError> for Fail {
+impl From<DirectoryError> for CommandError {
     fn from(error: DirectoryError) -> Self {
-        Fail::Directory(error)
+        CommandError::Directory(error)
     }
 }
 
-impl From<HandleError> for Fail {
+impl From<HandleError> for CommandError {
     fn from(error: HandleError) -> Self {
-        Fail::Directory(error.into())
+        CommandError::Directory(error.into())
     }
 }
 
-/// Finds the command of these words and does it.
-pub(super) fn run(mut call: Call<'_, '_>, words: &[String]) -> Result<Answer, Fail> {
+/// Finds the command of these words and runs it.
+pub(super) fn run(
+    mut context: CommandContext<'_, '_>,
+    words: &[String],
+) -> Result<Answer, CommandError> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some((first, arguments)) = words.split_first() else {
-        return (help::COMMAND.run)(&mut call, &[]);
+        return (help::COMMAND.run)(&mut context, &[]);
     };
     let name = first
         .trim_end_matches([':', '.', '!', ',', '?'])
         .to_lowercase();
     match ALL.iter().find(|command| command.is_called(&name)) {
-        Some(command) => (command.run)(&mut call, arguments),
-        None => Err(Fail::Say(unknown(first, &name))),
+        Some(command) => (command.run)(&mut context, arguments),
+        None => Err(CommandError::Refused(unknown_command(first, &name))),
     }
 }
 
@@ -127,44 +130,40 @@ impl Command {
         self.name == name || self.aliases.contains(&name)
     }
 
-    /// What to say to somebody who typed this command wrongly.
-    fn wrong(&self, why: &str, example: &str) -> Fail {
-        Fail::Say(
-            Say::text(&sentence(why))
-                .and(" For example: ")
-                .code(example),
-        )
+    /// Returns the answer to a person who typed this command wrongly.
+    fn usage_error(&self, why: &str, example: &str) -> CommandError {
+        CommandError::Refused(sentence(why).and(" For example: ").code(example))
     }
 }
 
-/// The answer to something that is no command.
-fn unknown(typed: &str, name: &str) -> Say {
+/// Answers a word that is no command.
+fn unknown_command(typed: &str, name: &str) -> NoticeText {
     let shown: String = typed.chars().take(40).collect();
-    let say = Say::text("I do not know ")
+    let text = NoticeText::new("I don't know ")
         .code(&shown.replace('`', "'"))
         .and(". ");
-    let say = match nearest(name) {
-        Some(command) => say.and("Did you mean ").code(command.usage).and("? "),
-        // Somebody who types nothing but a handle wants to reach it.
+    let text = match nearest_command(name) {
+        Some(command) => text.and("Did you mean ").code(command.usage).and("? "),
+        // A person who types only a handle wants to reach it.
         None if typed.starts_with('@') => match Typed::parse_handle(typed, &HandleRules::WIDEST) {
-            Ok((handle, _)) => say
-                .and("To write to somebody, put ")
+            Ok((handle, _)) => text
+                .and("To write to someone, put ")
                 .code("dm")
                 .and(" before it: ")
                 .code(&format!("dm {handle}"))
                 .and(". "),
-            Err(_) => say,
+            Err(_) => text,
         },
-        None => say,
+        None => text,
     };
-    say.code("help").and(" shows all I can do.")
+    text.code("help").and(" shows all I can do.")
 }
 
-/// The command that this is most likely a slip of. Aliases must be longer to count: a slip away
-/// from a short word are too many words that mean something else.
-fn nearest(name: &str) -> Option<&'static Command> {
-    const LONGEST: usize = 12;
-    if name.chars().count() > LONGEST {
+/// Returns the command that this is most likely a typing slip of. Short aliases do not count: too
+/// many other words are one slip away from them.
+fn nearest_command(name: &str) -> Option<&'static Command> {
+    const TYPED_CHARS_MAX: usize = 12;
+    if name.chars().count() > TYPED_CHARS_MAX {
         return None;
     }
     let names = ALL.iter().map(|command| (command.name, *command));
@@ -178,54 +177,54 @@ fn nearest(name: &str) -> Option<&'static Command> {
             let slips = strsim::damerau_levenshtein(called, name);
             (slips, called.len(), command)
         })
-        // A slip changes less than half of a word.
+        // A slip changes less than half of the word.
         .filter(|(slips, length, _)| *slips <= 2 && slips * 2 < *length)
         .min_by_key(|(slips, _, _)| *slips)
         .map(|(_, _, command)| command)
 }
 
-impl Call<'_, '_> {
-    /// Where the person stands.
-    pub fn standing(&self) -> Result<Standing, Fail> {
+impl CommandContext<'_, '_> {
+    /// Returns the facts that decide which commands `help` shows.
+    pub fn person_state(&self) -> Result<PersonState, CommandError> {
         let handles = self.handles()?;
-        Ok(Standing {
-            may_claim_more: handles.len() < self.change.settings().handles_per_person,
+        Ok(PersonState {
+            can_claim_more: handles.len() < self.change.settings().handles_per_person,
             has_blocks: !self.change.blocks_of(self.person)?.is_empty(),
-            is_requested: !self.change.requests_of(self.person)?.is_empty(),
+            has_requests: !self.change.requests_of(self.person)?.is_empty(),
             can_mask: self.change.settings().capabilities.masked,
-            is_asked: pending::waiting(self.change, self.person, self.now)?.is_some(),
+            has_confirmation: confirmation::current(self.change, self.person, self.now)?.is_some(),
             handles,
         })
     }
 
-    /// The handles of the person.
-    pub fn handles(&self) -> Result<Vec<HandleRecord>, Fail> {
+    /// Returns the handles of the person.
+    pub fn handles(&self) -> Result<Vec<HandleRecord>, CommandError> {
         Ok(self.change.handles_of(self.person)?)
     }
 
-    /// A handle that was typed, which has to be of this server.
-    pub fn local_handle(&self, typed: &str) -> Result<Handle, Fail> {
+    /// Reads a typed handle, which has to be one of this server.
+    pub fn parse_local_handle(&self, typed: &str) -> Result<Handle, CommandError> {
         let (handle, server) = Typed::parse_handle(typed, &HandleRules::WIDEST)?;
-        match self.elsewhere(server) {
-            Some(_) => Err(Fail::Directory(DirectoryError::NotYours(handle))),
+        match self.foreign_server(server) {
+            Some(_) => Err(CommandError::Directory(DirectoryError::NotYours(handle))),
             None => Ok(handle),
         }
     }
 
-    /// The server that was typed, unless it is ours.
-    pub fn elsewhere(&self, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
+    /// Returns the typed server if it is not ours.
+    pub fn foreign_server(&self, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
         server.filter(|server| *server != self.change.settings().server_name)
     }
 
-    /// The handle that is meant, and what else was typed: people with one handle need not name
-    /// it. `is_value` says whether a word is a value and no handle.
-    pub fn own_handle<'w>(
+    /// Returns the handle that is meant, and the other words. A person with one handle need not name
+    /// it: `is_value` tells a value from a handle.
+    pub fn find_own_handle<'w>(
         &self,
         command: &Command,
         example: &str,
         words: &'w [&'w str],
         is_value: impl Fn(&str) -> bool,
-    ) -> Result<(HandleRecord, &'w [&'w str]), Fail> {
+    ) -> Result<(HandleRecord, &'w [&'w str]), CommandError> {
         let handles = self.handles()?;
         if let Some((first, rest)) = words.split_first()
             && let Ok((handle, _)) = Typed::parse_handle(first, &HandleRules::WIDEST)
@@ -234,64 +233,52 @@ impl Call<'_, '_> {
             return Ok((record.clone(), rest));
         }
         match (handles.as_slice(), words) {
-            ([], _) => Err(Fail::Say(no_handle())),
+            ([], _) => Err(CommandError::Refused(no_handle_text())),
             ([only], []) => Ok((only.clone(), words)),
             ([only], [first, ..]) if is_value(&first.to_lowercase()) => Ok((only.clone(), words)),
             (_, [first, ..]) if !is_value(&first.to_lowercase()) => {
-                let handle = self.local_handle(first)?;
-                Err(Fail::Say(
-                    Say::text(&sentence(&DirectoryError::NotYours(handle).to_string()))
+                let handle = self.parse_local_handle(first)?;
+                Err(CommandError::Refused(
+                    sentence(&DirectoryError::NotYours(handle).to_string())
                         .and(" You have ")
-                        .then(names(&handles))
+                        .append(handle_names(&handles))
                         .and("."),
                 ))
             }
-            _ => Err(command.wrong(
+            _ => Err(command.usage_error(
                 "you have several handles, so say which one you mean",
                 example,
             )),
         }
     }
 
-    /// The Matrix ID of a handle's ghost.
-    pub fn ghost(&self, handle: &Handle) -> String {
-        format!(
-            "@{}:{}",
-            handle.ghost_localpart(),
-            self.change.settings().server_name
-        )
+    /// Returns the Matrix ID of a handle's ghost.
+    pub fn ghost(&self, handle: &Handle) -> Result<OwnedUserId, CommandError> {
+        ghost_at(handle, &self.change.settings().server_name)
     }
 }
 
-/// What to say to somebody who has no handle and needs one.
-fn no_handle() -> Say {
-    Say::text("You have no handle yet. To get one, pick a name and write, for example, ")
+/// Returns the Matrix ID of the ghost of a handle on this server. Fails only if the server's name is
+/// too long for a Matrix ID.
+fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, CommandError> {
+    let ghost = UserId::parse(format!("@{}:{server}", handle.ghost_localpart()));
+    ghost.map_err(|_| HandleError::NotAHandle.into())
+}
+
+/// Tells a person without a handle how to get one.
+fn no_handle_text() -> NoticeText {
+    NoticeText::new("You don't have a handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")
 }
 
-/// The handles of somebody, in words.
-fn names(handles: &[HandleRecord]) -> Say {
-    list(handles.iter().map(|record| record.handle.to_string()))
+/// Lists handles in words.
+fn handle_names(handles: &[HandleRecord]) -> NoticeText {
+    NoticeText::names(handles.iter().map(|record| record.handle.to_string()))
 }
 
-/// `a`, `a and b`, `a, b and c`, each standing out.
-pub(super) fn list(items: impl Iterator<Item = String>) -> Say {
-    let items: Vec<String> = items.collect();
-    let mut say = Say::default();
-    for (index, item) in items.iter().enumerate() {
-        say = match index {
-            0 => say,
-            _ if index + 1 == items.len() => say.and(" and "),
-            _ => say.and(", "),
-        };
-        say = say.strong(item);
-    }
-    say
-}
-
-/// The date of a time, as `3 November 2026`, in UTC.
-fn date(time: Timestamp) -> String {
+/// Writes the date of a time as `3 November 2026`, in UTC.
+fn format_date(time: Timestamp) -> String {
     const MONTHS: [&str; 12] = [
         "January",
         "February",
@@ -366,7 +353,7 @@ mod tests {
             ("releasereleaserelease", None),
         ] {
             assert_eq!(
-                nearest(typed).map(|command| command.name),
+                nearest_command(typed).map(|command| command.name),
                 expected,
                 "{typed}"
             );
@@ -385,7 +372,7 @@ mod tests {
             (4_107_542_399, "28 February 2100"),
             (1_709_164_800, "29 February 2024"),
         ] {
-            assert_eq!(date(Timestamp(seconds * 1000)), expected);
+            assert_eq!(format_date(Timestamp(seconds * 1000)), expected);
         }
     }
 }

@@ -1,18 +1,22 @@
-//! `mode sam open`, `mode sam strict`: how the ghost of a handle works.
+//! `mode sam open`, `… strict`, `… masked`: how the ghost of a handle works.
 
-use super::{Answer, Call, Command, Fail, Say, handles};
-use crate::{bot::BotEffect, directory::Mode, handle::Handle};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
+use crate::{
+    bot::Effect,
+    directory::{Mode, Others},
+    handle::Handle,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "mode",
     aliases: &["modes"],
     usage: "mode sam open|strict|masked",
     about: "sets how people are introduced to you",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-fn value(word: &str) -> Option<(Mode, bool)> {
+fn parse_mode(word: &str) -> Option<(Mode, bool)> {
     match word {
         "open" => Some((Mode::Open, false)),
         "strict" => Some((Mode::Open, true)),
@@ -22,134 +26,139 @@ fn value(word: &str) -> Option<(Mode, bool)> {
     }
 }
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let is_value = |word: &str| value(word).is_some();
-    let (record, rest) = call.own_handle(&COMMAND, "mode sam strict", words, is_value)?;
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    let is_value = |word: &str| parse_mode(word).is_some();
+    let (record, rest) = context.find_own_handle(&COMMAND, "mode sam strict", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
     let (mode, strict) = match rest {
         [] => {
-            return Ok(Say::default()
-                .strong(&record.handle.to_string())
+            return Ok(NoticeText::default()
+                .name(&record.handle.to_string())
                 .and(&format!(
                     " is {}. You can choose between ",
-                    handles::mode(&record)
+                    handles::mode_name(&record)
                 ))
                 .code(&format!("mode {shown} open"))
-                .then(choices(&shown, call.change.settings().capabilities.masked))
+                .append(choices_text(
+                    &shown,
+                    context.change.settings().capabilities.masked,
+                ))
                 .into());
         }
-        [word] => value(&word.to_lowercase()),
+        [word] => parse_mode(&word.to_lowercase()),
         _ => None,
     }
     .ok_or_else(|| {
-        COMMAND.wrong(
+        COMMAND.usage_error(
             "a handle is open, strict or masked",
             &format!("mode {shown} strict"),
         )
     })?;
-    let set = call
+    let set = context
         .change
-        .set_mode(call.person, &record.handle, mode, strict)?;
-    let handle = set.record.handle;
-    let say = Say::default().strong(&handle.to_string());
-    if set.record.mode == Mode::Masked {
-        return Ok(masked(
-            call,
-            &handle,
-            say,
-            set.replace_identity,
-            set.record.generation,
-        ));
-    }
-    let say = if set.record.strict {
-        say.and(
-            " is strict: nothing that people write passes through this service, not even their \
-             first message. It may happen that you cannot read that one; then they are asked to \
-             send it again. ",
-        )
-    } else {
-        say.and(
-            " is open: it takes the first message of whoever starts a chat, invites you, passes \
-             that message on, and leaves. From then on only the two of you can read what you \
-             write. ",
-        )
-    };
-    let mut say = say
-        .and("Whoever it introduces to you sees your Matrix ID, ")
-        .strong(call.person.as_str())
-        .and(", and knows it for good: blocking them later does not change that.");
-    if set.replace_identity {
-        say = say
-            .par()
-            .and("This gives ")
-            .strong(&call.ghost(&handle))
-            .and(
-                " new keys. People who had to do with it may see a warning that its identity \
-                 changed; that is this change.",
-            );
-    }
-    let mut answer = Answer::from(say);
+        .set_mode(context.person, &record.handle, mode, strict)?;
+    let handle = &set.record.handle;
+    let ghost = context.ghost(handle)?;
+    let mut effects = Vec::new();
     if set.unmasked {
-        answer.effects.push(BotEffect::EndConversations {
-            handle: handle.clone(),
+        effects.push(Effect::EndConversations {
+            ghost: ghost.clone(),
             blocked_only: false,
         });
     }
     if set.replace_identity {
-        let generation = set.record.generation;
-        answer
-            .effects
-            .push(BotEffect::ReplaceIdentity { handle, generation });
+        effects.push(Effect::ReplaceIdentity {
+            ghost: ghost.clone(),
+            name: handle.to_string(),
+            strict: set.record.strict,
+        });
     }
-    Ok(answer)
+    let text = NoticeText::default().name(&handle.to_string());
+    if set.record.mode == Mode::Masked {
+        return Ok(Answer {
+            text: Some(masked_text(context, handle, text)),
+            effects,
+        });
+    }
+    // People who ask first meet the ghost, with the module too.
+    let asks_first = set.record.policy.others == Others::Request;
+    let with_module = context.options.module_loaded && !asks_first;
+    let mut text = text
+        .and(open_text(set.record.strict, with_module))
+        .and("People who reach you by it see your Matrix ID, ")
+        .name(context.person.as_str())
+        .and(", and know it for good: blocking them later doesn't change that.");
+    if set.replace_identity {
+        text = text
+            .paragraph()
+            .and("This gives ")
+            .name(ghost.as_str())
+            .and(
+                " new keys. People who have met it may see a warning that its identity changed. \
+                 This is why.",
+            );
+    }
+    Ok(Answer {
+        text: Some(text),
+        effects,
+    })
 }
 
-fn choices(shown: &str, can_mask: bool) -> Say {
+fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
     let strict = format!("mode {shown} strict");
-    match can_mask {
-        true => Say::text(", ")
+    if can_mask {
+        NoticeText::new(", ")
             .code(&strict)
             .and(" and ")
             .code(&format!("mode {shown} masked"))
-            .and("."),
-        false => Say::text(" and ").code(&strict).and("."),
+            .and(".")
+    } else {
+        NoticeText::new(" and ").code(&strict).and(".")
     }
 }
 
-/// What being masked means, said before anybody writes.
-fn masked(
-    call: &Call<'_, '_>,
-    handle: &Handle,
-    say: Say,
-    replace_identity: bool,
-    generation: u32,
-) -> Answer {
-    let say = say
-        .and(
-            " is masked: whoever starts a chat with it sees the handle and not your Matrix ID. What \
-             they write reaches you in a room of its own, in which you see them by a handle or a \
-             name. ",
-        )
-        .strong(
-            "This service carries everything between the two rooms, and can read it on the way.",
-        )
-        .and(
-            " It keeps none of it: nothing is written down in clear. For chats that nobody but you \
-             two can read: ",
-        )
-        .code(&format!("mode {} open", handle.as_shown()))
-        .par()
-        .and("Chats that were begun before go on as they are, with people who know your Matrix ID, ")
-        .strong(call.person.as_str())
-        .and(". Calls hide where you are unless you say otherwise: ")
-        .code(&format!("calls {} direct", handle.as_shown()))
-        .and(".");
-    let mut answer = Answer::from(say);
-    if replace_identity {
-        answer.effects.push(BotEffect::ReplaceIdentity {
-            handle: handle.clone(),
-            generation,
-        });
+/// Says how an open handle's ghost works, and who can read what people write.
+fn open_text(strict: bool, with_module: bool) -> &'static str {
+    match (strict, with_module) {
+        (true, true) => {
+            " is strict: nothing that people write passes through this service, not even their first \
+             message. When people on this server start a chat with it, the chat is with you from the \
+             start. If you can't read the first message of others, they're asked to send it again. "
+        }
+        (true, false) => {
+            " is strict: nothing that people write passes through this service, not even their first \
+             message. If you can't read that one, they're asked to send it again. "
+        }
+        (false, true) => {
+            " is open: when people on this server start a chat with it, the chat is with you from the \
+             start, and nothing of it passes through this service. When others do, it takes their \
+             first message, invites you, passes that message on, and leaves. From then on only the \
+             two of you can read what you write. "
+        }
+        (false, false) => {
+            " is open: when someone starts a chat with it, it takes their first message, invites \
+             you, passes that message on, and leaves. From then on only the two of you can read what \
+             you write. "
+        }
     }
-    answer
+}
+
+/// Says what a masked handle means, before anybody writes to it.
+fn masked_text(context: &CommandContext<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
+    text.and(
+        " is masked: people who start a chat with it see the handle and not your Matrix ID. What \
+         they write reaches you in a room of its own, where you see them by a handle or a name. ",
+    )
+    .strong("This service passes everything on between the two rooms, and can read it on the way.")
+    .and(
+        " It doesn't keep any of it: nothing is written down in clear. For chats that nobody but \
+         you two can read: ",
+    )
+    .code(&format!("mode {} open", handle.as_shown()))
+    .paragraph()
+    .and("Chats that have begun already go on as they are, with people who know your Matrix ID, ")
+    .name(context.person.as_str())
+    .and(". Calls hide where you are unless you say otherwise: ")
+    .code(&format!("calls {} direct", handle.as_shown()))
+    .and(".")
 }

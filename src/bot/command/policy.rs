@@ -1,6 +1,6 @@
-//! `policy sam everyone`, `… ask`, `… nobody`: who may reach somebody by a handle.
+//! `policy sam everyone`, `… ask`, `… nobody`: who may reach a person by a handle.
 
-use super::{Answer, Call, Command, Fail, Say, handles, sentence};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
 use crate::directory::{DirectoryError, Others, Policy, Reach};
 
 pub(super) const COMMAND: Command = Command {
@@ -8,21 +8,21 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["allow"],
     usage: "policy sam everyone|ask|nobody",
     about: "sets who may reach you",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-/// What can be set.
+/// A policy as it is typed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Choice {
+enum PolicyChoice {
     Everyone,
     Ask,
     Nobody,
-    /// Known, and not offered.
+    /// A policy that is planned, and not offered.
     NotYet(&'static str),
 }
 
-impl Choice {
+impl PolicyChoice {
     fn of(word: &str) -> Option<Self> {
         match word {
             "everyone" | "everybody" | "all" | "anyone" => Some(Self::Everyone),
@@ -36,17 +36,17 @@ impl Choice {
     }
 }
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
-    let is_value = |word: &str| Choice::of(word).is_some();
-    let (record, rest) = call.own_handle(&COMMAND, "policy sam nobody", words, is_value)?;
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
+    let is_value = |word: &str| PolicyChoice::of(word).is_some();
+    let (record, rest) = context.find_own_handle(&COMMAND, "policy sam nobody", words, is_value)?;
     let shown = record.handle.as_shown().to_owned();
     let choice = match rest {
         [] => {
-            return Ok(Say::default()
-                .strong(&record.handle.to_string())
+            return Ok(NoticeText::default()
+                .name(&record.handle.to_string())
                 .and(&format!(
                     ": {}. You can choose between ",
-                    handles::reach(&record)
+                    handles::reach_text(&record)
                 ))
                 .code(&format!("policy {shown} everyone"))
                 .and(", ")
@@ -56,47 +56,46 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 .and(".")
                 .into());
         }
-        [word] => Choice::of(&word.to_lowercase()),
+        [word] => PolicyChoice::of(&word.to_lowercase()),
         _ => None,
     };
     let (direct, others) = match choice {
-        Some(Choice::Everyone) => (Reach::Everyone, Others::Refuse),
-        // Whom the owner accepted once need not ask again.
-        Some(Choice::Ask) => (Reach::Contacts, Others::Request),
-        Some(Choice::Nobody) => (Reach::Nobody, Others::Refuse),
-        Some(Choice::NotYet(what)) => {
+        Some(PolicyChoice::Everyone) => (Reach::Everyone, Others::Refuse),
+        // A person whom the owner accepted once need not ask again.
+        Some(PolicyChoice::Ask) => (Reach::Contacts, Others::Request),
+        Some(PolicyChoice::Nobody) => (Reach::Nobody, Others::Refuse),
+        Some(PolicyChoice::NotYet(what)) => {
             let refusal = DirectoryError::NotYet(what);
-            return Err(COMMAND.wrong(
-                sentence(&refusal.to_string()).trim_end_matches('.'),
-                &format!("policy {shown} nobody"),
-            ));
+            return Err(
+                COMMAND.usage_error(&refusal.to_string(), &format!("policy {shown} nobody"))
+            );
         }
         None => {
-            return Err(COMMAND.wrong(
+            return Err(COMMAND.usage_error(
                 "a policy is everyone, ask or nobody",
                 &format!("policy {shown} ask"),
             ));
         }
     };
     let policy = Policy { direct, others };
-    let record = call
+    let record = context
         .change
-        .set_policy(call.person, &record.handle, policy)?;
-    let say = Say::default().strong(&record.handle.to_string());
+        .set_policy(context.person, &record.handle, policy)?;
+    let text = NoticeText::default().name(&record.handle.to_string());
     Ok(match direct {
-        Reach::Everyone => say
-            .and(": from now on everyone may reach you. To keep somebody out: ")
+        Reach::Everyone => text
+            .and(": from now on everyone may reach you. To keep someone out: ")
             .code("block @kim")
             .and("."),
-        Reach::Nobody => say.and(
-            ": from now on nobody reaches you by it. Whoever tries is told \"not now\", in the same \
-             words as if you had blocked them. Chats that you have go on.",
+        Reach::Nobody => text.and(
+            ": from now on nobody reaches you by it. People who try see the same message as if you \
+             had blocked them. Chats that you have go on.",
         ),
-        _ => say.and(
-            ": from now on people ask first. I show you here who asks and the first thing they \
-             write, and you accept, decline or block them. Whom you accepted once need not ask \
-             again. While somebody waits for your answer, the handle's ghost is in their room and \
-             the service can read what they write.",
+        _ => text.and(
+            ": from now on people ask first. I'll show you here who asks and the first thing they \
+             write, and you accept, decline or block them. People you have accepted once don't have \
+             to ask again. While someone waits for your answer, the handle's ghost is in their room, \
+             and this service can read what they write.",
         ),
     }
     .into())

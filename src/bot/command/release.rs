@@ -1,11 +1,11 @@
-//! `release sam`: give a handle up. It cannot be undone for everybody who knows the handle, so it
-//! waits for `confirm` and a fresh code.
+//! `release sam`: give a handle up. For everybody who knows the handle this cannot be undone, so the
+//! command waits for `confirm` and a new code.
 
-use super::{Answer, Call, Command, Fail, Say, confirm::waits_for};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
     bot::{
-        BotEffect,
-        pending::{self, Action},
+        Effect,
+        confirmation::{self, Action},
     },
     directory::DirectoryError,
     handle::Handle,
@@ -16,70 +16,78 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["drop", "delete", "unclaim"],
     usage: "release sam",
     about: "gives one of your handles up",
-    offered: |standing| !standing.handles.is_empty(),
+    offered: |person| !person.handles.is_empty(),
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let [typed] = words else {
-        let handles = call.handles()?;
+        let handles = context.handles()?;
         let example = handles
             .first()
             .map_or("sam", |record| record.handle.as_shown());
-        return Err(COMMAND.wrong(
-            "say which handle you give up",
+        return Err(COMMAND.usage_error(
+            "which handle do you want to give up?",
             &format!("release {example}"),
         ));
     };
-    let handle = call.local_handle(typed)?;
-    let record = match call.change.lookup(&handle)? {
-        Some(record) if record.is_held_by(call.person) => record,
+    let handle = context.parse_local_handle(typed)?;
+    let record = match context.change.lookup(&handle)? {
+        Some(record) if record.is_held_by(context.person) => record,
         _ => return Err(DirectoryError::NotYours(handle).into()),
     };
     if !record.is_active() {
         return Err(DirectoryError::Frozen(record.handle).into());
     }
-    let days = call.change.settings().quarantine.as_secs() / 86_400;
-    let say = Say::text("Giving up ")
-        .strong(&record.handle.to_string())
+    let days = context.change.settings().quarantine.as_secs() / 86_400;
+    let text = NoticeText::new("Giving up ")
+        .name(&record.handle.to_string())
         .and(
-            " means: nobody can reach you by it any more, and chats that were begun by it go on \
-              without it. ",
+            " means that nobody can reach you by it any more. Chats that began with it go on \
+             without it. ",
         )
         .and(&match days {
-            0 => "Anybody can claim it then. ".to_owned(),
+            0 => "Anyone can claim it then. ".to_owned(),
             days => {
-                format!("For {days} days only you can claim it again, after that anybody can. ")
+                format!("For {days} days only you can claim it again, after that anyone can. ")
             }
         });
     let action = Action::Release {
         handle: record.handle,
         generation: record.generation,
     };
-    let code = pending::ask(call.change, call.person, action, call.now, call.rng)?;
-    Ok(say.then(waits_for(&code)).into())
+    let code = confirmation::issue_code(
+        context.change,
+        context.person,
+        action,
+        context.now,
+        context.rng,
+    )?;
+    Ok(text.append(confirmation::code_text(&code)).into())
 }
 
-/// Gives it up, when that is confirmed.
+/// Releases the handle once the code has been confirmed.
 pub(super) fn confirmed(
-    call: &mut Call<'_, '_>,
+    context: &mut CommandContext<'_, '_>,
     handle: &Handle,
     generation: u32,
-) -> Result<Answer, Fail> {
-    match call.change.lookup(handle)? {
-        Some(record) if record.is_held_by(call.person) && record.generation == generation => {}
+) -> Result<Answer, CommandError> {
+    match context.change.lookup(handle)? {
+        Some(record) if record.is_held_by(context.person) && record.generation == generation => {}
         _ => return Err(DirectoryError::NotYours(handle.clone()).into()),
     }
-    let record = call.change.release(call.person, handle, call.now)?;
+    let record = context
+        .change
+        .release(context.person, handle, context.now)?;
     let name = record.handle.to_string();
-    let say = Say::text("Done: ")
-        .strong(&name)
-        .and(" is not yours any more. If you change your mind: ")
+    let text = NoticeText::new("Done: ")
+        .name(&name)
+        .and(" isn't yours any more. If you change your mind: ")
         .code(&format!("claim {}", record.handle.as_shown()))
         .and(".");
-    let mut answer = Answer::from(say);
-    answer.effects.push(BotEffect::RetireGhost {
-        handle: record.handle,
+    let mut answer = Answer::from(text);
+    answer.effects.push(Effect::RetireGhost {
+        ghost: context.ghost(&record.handle)?,
         generation: record.generation,
     });
     Ok(answer)

@@ -1,14 +1,14 @@
 //! `requests`, `accept 1`, `decline 1`: people who ask first.
 
-use super::{Answer, Call, Command, Fail, Say, date};
-use crate::bot::request::{self, Choice};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, format_date};
+use crate::bot::request::{self, RequestChoice};
 
 pub(super) const LIST: Command = Command {
     name: "requests",
     aliases: &["request", "pending"],
     usage: "requests",
     about: "shows who asks to chat with you",
-    offered: |standing| standing.is_requested,
+    offered: |person| person.has_requests,
     run: list,
 };
 
@@ -16,35 +16,36 @@ pub(super) const ACCEPT: Command = Command {
     name: "accept",
     aliases: &["admit"],
     usage: "accept 1",
-    about: "lets somebody who asks chat with you",
-    offered: |standing| standing.is_requested,
-    run: |call, words| answer(call, &ACCEPT, Choice::Accept, words),
+    about: "accepts a request, so that you two can chat",
+    offered: |person| person.has_requests,
+    run: |context, words| answer_request(context, &ACCEPT, RequestChoice::Accept, words),
 };
 
 pub(super) const DECLINE: Command = Command {
     name: "decline",
     aliases: &["refuse", "reject", "deny"],
     usage: "decline 1",
-    about: "turns down somebody who asks",
-    offered: |standing| standing.is_requested,
-    run: |call, words| answer(call, &DECLINE, Choice::Decline, words),
+    about: "turns a request down",
+    offered: |person| person.has_requests,
+    run: |context, words| answer_request(context, &DECLINE, RequestChoice::Decline, words),
 };
 
-fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let requests = call.change.requests_of(call.person)?;
+fn list(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let requests = context.change.requests_of(context.person)?;
     if requests.is_empty() {
         return Err(nobody_asks());
     }
-    let mut say = Say::text("These people ask to chat with you:");
-    for (number, request) in &requests {
-        say = say.item().strong(&number.to_string()).and(&format!(
-            ": {}, to your handle {}, since {}",
-            request.asker_named(*number),
-            request.handle,
-            date(request.since)
-        ));
-    }
-    Ok(say
+    let lines = requests.iter().map(|(number, request)| {
+        NoticeText::default()
+            .strong(&number.to_string())
+            .and(": ")
+            .name(&request.asker_named(*number))
+            .and(", to your handle ")
+            .name(&request.handle.to_string())
+            .and(&format!(", since {}", format_date(request.since)))
+    });
+    Ok(NoticeText::new("These people ask to chat with you:")
+        .list(lines)
         .line()
         .and("Write ")
         .code("accept 1")
@@ -52,51 +53,55 @@ fn list(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
         .code("decline 1")
         .and(" or ")
         .code("block 1")
-        .and(" with the number that you mean.")
+        .and(" with the number you mean.")
         .into())
 }
 
-fn answer(
-    call: &mut Call<'_, '_>,
+fn answer_request(
+    context: &mut CommandContext<'_, '_>,
     command: &Command,
-    choice: Choice,
+    choice: RequestChoice,
     words: &[&str],
-) -> Result<Answer, Fail> {
-    let requests = call.change.requests_of(call.person)?;
+) -> Result<Answer, CommandError> {
+    let requests = context.change.requests_of(context.person)?;
     let number = match (words, requests.as_slice()) {
         (_, []) => return Err(nobody_asks()),
         ([], [(only, _)]) => *only,
-        ([typed], _) => match number(typed) {
+        ([typed], _) => match parse_number(typed) {
             Some(number) => number,
-            None => return Err(command.wrong("say which request, by its number", command.usage)),
+            None => {
+                return Err(command.usage_error("say which request, by its number", command.usage));
+            }
         },
         _ => {
-            return Err(command.wrong(
-                "several people ask, so say which request you mean, by its number",
+            return Err(command.usage_error(
+                "several people are asking, so say which request you mean, by its number",
                 command.usage,
             ));
         }
     };
-    match request::answer(call.change, call.person, number, choice, call.now)? {
+    match request::answer_request(context.change, context.person, number, choice, context.now)? {
         Some(answer) => Ok(answer),
-        None => Err(no_such(number)),
+        None => Err(no_such_request(number)),
     }
 }
 
-/// What to say of a number behind which nobody asks.
-pub(super) fn no_such(number: u32) -> Fail {
-    Fail::Say(
-        Say::text(&format!("There is no request {number} any more. "))
+/// Answers the number of a request that does not exist.
+pub(super) fn no_such_request(number: u32) -> CommandError {
+    CommandError::Refused(
+        NoticeText::new(&format!("There's no request {number} any more. "))
             .code("requests")
-            .and(" shows those that there are."),
+            .and(" shows the open ones."),
     )
 }
 
-/// The number of a request, as it is typed: `1`, `#1`.
-pub(super) fn number(typed: &str) -> Option<u32> {
+/// Reads the number of a request: `1` or `#1`.
+pub(super) fn parse_number(typed: &str) -> Option<u32> {
     typed.strip_prefix('#').unwrap_or(typed).parse().ok()
 }
 
-fn nobody_asks() -> Fail {
-    Fail::Say(Say::text("Nobody asks to chat with you at the moment."))
+fn nobody_asks() -> CommandError {
+    CommandError::Refused(NoticeText::new(
+        "Nobody is asking to chat with you at the moment.",
+    ))
 }

@@ -1,8 +1,8 @@
-//! `unblock @sam`: take a block back. Without a name: whom somebody blocked.
+//! `unblock @sam`: take a block back. Without a name: show all blocks.
 
 use super::{
-    Answer, Call, Command, Fail, Say,
-    block::{Meant, named, read},
+    Answer, Command, CommandContext, CommandError, NoticeText,
+    block::{BlockTarget, parse_target, target_name},
 };
 use crate::directory::DirectoryError;
 
@@ -11,66 +11,68 @@ pub(super) const COMMAND: Command = Command {
     aliases: &["unban", "unmute", "blocks", "blocked"],
     usage: "unblock @kim",
     about: "takes a block back; without a name it shows whom you blocked",
-    offered: |standing| standing.has_blocks,
+    offered: |person| person.has_blocks,
     run,
 };
 
-/// How many blocks are shown.
-const SHOWN: usize = 50;
+/// Maximum number of blocks that are listed.
+const BLOCKS_SHOWN_MAX: usize = 50;
 
-fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
+fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     if words.is_empty() {
-        return blocks(call);
+        return blocks(context);
     }
-    // Somebody who was known by nothing but the number of their request.
+    // A masked asker was blocked by the number of their request.
     if let [number] = words
         && number.starts_with('#')
     {
         let label = (*number).to_owned();
-        call.change.unblock_label(call.person, label, None)?;
+        context.change.unblock_label(context.person, label, None)?;
         return Ok(unblocked(number).into());
     }
-    let Meant { target, scope } = read(call, &COMMAND, words)?;
-    let named = named(&target);
-    match call.change.unblock(call.person, &target, scope.as_ref()) {
+    let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
+    let name = target_name(&target);
+    match context
+        .change
+        .unblock(context.person, &target, scope.as_ref())
+    {
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
-            return Err(Fail::Say(
-                Say::text("You have no such block of ")
-                    .strong(&named)
-                    .and(". A block is taken back by the name it was made with; ")
+            return Err(CommandError::Refused(
+                NoticeText::new("You don't have such a block of ")
+                    .name(&name)
+                    .and(". A block is taken back by the name it was made with: ")
                     .code("unblock")
                     .and(" alone shows them."),
             ));
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(unblocked(&named).into())
+    Ok(unblocked(&name).into())
 }
 
-fn unblocked(named: &str) -> Say {
-    Say::text("Unblocked: ").strong(named).and(
-        " can reach you again, as your policy allows. If you ignored them in your client, end that \
-         there.",
+fn unblocked(name: &str) -> NoticeText {
+    NoticeText::new("Unblocked: ").name(name).and(
+        " can reach you again, as far as your policy allows. If you ignored them in your client, \
+         undo that there.",
     )
 }
 
-fn blocks(call: &Call<'_, '_>) -> Result<Answer, Fail> {
-    let blocks = call.change.blocks_of(call.person)?;
+fn blocks(context: &CommandContext<'_, '_>) -> Result<Answer, CommandError> {
+    let blocks = context.change.blocks_of(context.person)?;
     if blocks.is_empty() {
-        return Ok(Say::text("You have blocked nobody.").into());
+        return Ok(NoticeText::new("You haven't blocked anyone.").into());
     }
-    let mut say = Say::text("You have blocked:");
-    for (label, on) in blocks.iter().take(SHOWN) {
-        say = say.item().strong(label).and(&match on {
-            Some(handle) => format!(" on @{handle}"),
-            None => " on all your handles".to_owned(),
-        });
-    }
-    if blocks.len() > SHOWN {
-        say = say
-            .item()
-            .and(&format!("and {} more", blocks.len() - SHOWN));
-    }
-    Ok(say.into())
+    let shown = blocks.iter().take(BLOCKS_SHOWN_MAX).map(|(label, on)| {
+        let text = NoticeText::default().name(label);
+        match on {
+            Some(handle) => text.and(&format!(" on @{handle}")),
+            None => text.and(" on all your handles"),
+        }
+    });
+    let rest = blocks.len().saturating_sub(BLOCKS_SHOWN_MAX);
+    let rest = (rest > 0).then(|| NoticeText::new(&format!("and {rest} more")));
+    Ok(NoticeText::new("You have blocked:")
+        .list(shown.chain(rest))
+        .into())
 }

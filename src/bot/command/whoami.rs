@@ -1,6 +1,8 @@
-//! `whoami`: what the service knows of somebody.
+//! `whoami`: what the service knows about a person.
 
-use super::{Answer, Call, Command, Fail, Say, names, no_handle};
+use super::{
+    Answer, Command, CommandContext, CommandError, NoticeText, handle_names, no_handle_text,
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "whoami",
@@ -11,27 +13,31 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-fn run(call: &mut Call<'_, '_>, _: &[&str]) -> Result<Answer, Fail> {
-    let handles = call.handles()?;
-    let say = Say::text("You are ").strong(call.person.as_str()).and(". ");
-    let say = if handles.is_empty() {
-        say.then(no_handle())
+fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
+    let handles = context.handles()?;
+    let text = NoticeText::new("You're ")
+        .name(context.person.as_str())
+        .and(". ");
+    let text = if handles.is_empty() {
+        text.append(no_handle_text())
     } else {
-        say.and("You have ").then(names(&handles)).and(".")
+        text.and("You have ")
+            .append(handle_names(&handles))
+            .and(".")
     };
-    let blocks = call.change.blocks_of(call.person)?.len();
-    let say = match blocks {
-        0 => say,
-        1 => say.and(" You have blocked one person."),
-        more => say.and(&format!(" You have made {more} blocks.")),
+    let blocks = context.change.blocks_of(context.person)?.len();
+    let text = match blocks {
+        0 => text,
+        1 => text.and(" You've blocked one person."),
+        more => text.and(&format!(" You've made {more} blocks.")),
     };
-    Ok(say
-        .par()
-        .and("I am ")
-        .strong(call.context.bot.as_str())
+    Ok(text
+        .paragraph()
+        .and("I'm ")
+        .name(context.options.bot.as_str())
         .and(
-            ". I keep your Matrix ID, your handles and how they are set up, whom you blocked, and \
-             for 90 days who was introduced to whom. What you write to each other I do not keep.",
+            ". I keep your Matrix ID, your handles and how they're set up, whom you've blocked, and \
+             for 90 days who was introduced to whom. I don't keep what you write to each other.",
         )
         .into())
 }

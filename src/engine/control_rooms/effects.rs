@@ -4,13 +4,11 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use crate::{
+    bot::{self, NoticeText},
     crypto::EncryptError,
     engine::{
-        EngineError, Task, Words,
-        control_rooms::{
-            state::{ControlEffect, ControlPhase},
-            tasks::failed_words,
-        },
+        EngineError,
+        control_rooms::state::{ControlEffect, ControlPhase},
         records::{ControlRooms, Kept, What},
         room::Room,
     },
@@ -63,7 +61,7 @@ impl Room {
                 self.say_words(words, source).await?;
             }
             ControlEffect::Ask { number } => return self.show_request(*number, batch).await,
-            ControlEffect::Task(task) => engine.do_task(task).await?,
+            ControlEffect::Task(effect) => engine.carry_out_bot_effect(effect).await?,
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
@@ -102,7 +100,8 @@ impl Room {
             self.withdraw_invite().await?;
         }
         if control.phase == ControlPhase::Ready {
-            let words = self.engine.spokesperson().moved(room);
+            let server = &self.engine.settings().server_name;
+            let words = bot::texts::moved(room, server);
             self.say_words(&words, &format!("moved {room}")).await?;
         }
         let control = self.record.control.iter_mut();
@@ -140,7 +139,7 @@ impl Room {
         let unseen = requests.filter(|(_, request)| request.shown.is_none());
         let mut effects: Vec<ControlEffect> = unseen
             .map(|(_, request)| {
-                ControlEffect::Task(Task::AnswerRequest {
+                ControlEffect::Task(bot::Effect::AnswerRequest {
                     room: request.room,
                     ghost: request.ghost,
                     accepted: false,
@@ -156,7 +155,7 @@ impl Room {
     /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
     pub(in crate::engine) async fn say_words(
         &self,
-        words: &Words,
+        words: &NoticeText,
         source: &str,
     ) -> Result<OwnedEventId, EngineError> {
         let bot = self.engine.settings().bot.clone();
@@ -229,8 +228,8 @@ impl Room {
                 ControlEffect::Say { .. } | ControlEffect::Ask { .. },
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
-            (ControlEffect::Task(task), _) => {
-                let words = failed_words(task);
+            (ControlEffect::Task(effect), _) => {
+                let words = bot::texts::ghost_failed(effect);
                 let say = words.map(|words| ControlEffect::Say {
                     words,
                     source: format!("failed {}", self.engine.next()),

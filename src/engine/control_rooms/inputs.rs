@@ -4,9 +4,10 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use crate::{
+    bot::{self, InviteAnswer, NoticeText},
     crypto::DecryptError,
     engine::{
-        EngineError, Invited, Message, Task, Words,
+        EngineError,
         control_rooms::state::{Control, ControlEffect, ControlPhase, Remark},
         conversations::failures::not_trusted,
         event::RoomEvent,
@@ -36,28 +37,26 @@ impl Room {
         let engine = self.engine.clone();
         let view = RoomState::from_state(state.iter().map(AsRef::as_ref));
         let mut change = engine.directory().begin().await;
-        let invited = engine
-            .spokesperson()
-            .invited(asker, &view, &mut change, engine.now())?;
+        let bot = &engine.settings().bot;
+        let invited = bot::answer_invite(asker, &view, bot, &mut change, engine.now())?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
-        let left_alone = invited == Invited::LeaveAlone;
+        let left_alone = invited == InviteAnswer::Ignore;
         let effects = match invited {
-            Invited::Come => {
+            InviteAnswer::Join => {
                 let (control, effects) = Control::invited(asker.clone());
                 self.record.control = Some(control);
                 effects
             }
-            Invited::Decline(reason) => vec![ControlEffect::Decline {
+            InviteAnswer::Decline(reason) => vec![ControlEffect::Decline {
                 inviter: asker.clone(),
                 reason,
             }],
-            Invited::LeaveAlone => Vec::new(),
+            InviteAnswer::Ignore => Vec::new(),
         };
         self.settle(batch, effects.into_iter().map(What::Control))?;
         drop(lock);
         if left_alone {
-            let bot = &engine.settings().bot;
             engine.machines().turn_away(bot, &self.id).await?;
         }
         Ok(())
@@ -187,24 +186,25 @@ impl Room {
         let engine = self.engine.clone();
         let unseen = self.unseen_requests(person)?;
         let mut change = engine.directory().begin().await;
-        let message = Message {
+        let message = bot::Message {
             person,
             event_type: kind,
             content,
             sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
             now: engine.now(),
         };
-        let answer = engine.spokesperson().answer(message, &mut change)?;
+        let options = engine.bot_options();
+        let answer = bot::answer(&message, &options, &mut change, &mut rand::rng())?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
         // The person who asked is answered before anybody else is told.
-        let (tell, before): (Vec<Task>, Vec<Task>) = answer
-            .tasks
+        let (tell, before): (Vec<bot::Effect>, Vec<bot::Effect>) = answer
+            .effects
             .into_iter()
-            .partition(|task| matches!(task, Task::Tell { .. }));
+            .partition(|effect| matches!(effect, bot::Effect::Tell { .. }));
         let source = event.id.to_string();
         let say = answer
-            .words
+            .text
             .map(|words| ControlEffect::Say { words, source });
         let effects = before.into_iter().map(ControlEffect::Task).chain(say);
         let effects = effects.chain(tell.into_iter().map(ControlEffect::Task));
@@ -236,20 +236,10 @@ impl Room {
         let now = self.engine.now();
         let control = self.record.control.as_mut();
         let say = control.is_some_and(|control| control.may_remark(remark, now));
-        let words = say.then(|| self.words_of(remark));
+        let words = say.then(|| remark_text(remark));
         let source = event.to_string();
         let say = words.map(|words| ControlEffect::Say { words, source });
         self.settle(batch, say.map(What::Control))
-    }
-
-    fn words_of(&self, remark: Remark) -> Words {
-        let spokesperson = self.engine.spokesperson();
-        match remark {
-            Remark::NotEncrypted => spokesperson.not_encrypted(),
-            Remark::Unreadable => spokesperson.unreadable(),
-            Remark::UnsignedDevice => reason_in_words(Reason::UnsignedDevice),
-            Remark::TooManyDevices => reason_in_words(Reason::TooManyDevices),
-        }
     }
 
     /// A room key came: what waited for one is tried again.
@@ -289,7 +279,7 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         if self.is_ready() {
-            let words = Words { plain, html };
+            let words = NoticeText { plain, html };
             return self.settle(batch, [What::Control(ControlEffect::Say { words, source })]);
         }
         let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
@@ -317,8 +307,8 @@ impl Room {
         };
         let bot = &engine.settings().bot;
         let expected = control.person.as_deref();
-        let judgement = engine.spokesperson().judge(view, bot, expected);
-        let (effects, greet) = control.looked(judgement);
+        let check = bot::check_room(view, bot, expected);
+        let (effects, greet) = control.looked(check);
         let person = control.person.clone().filter(|_| greet);
         let effects: Vec<What> = effects.into_iter().map(What::Control).collect();
         let Some(person) = person else {
@@ -339,7 +329,7 @@ impl Room {
             batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
         }
         let change = engine.directory().begin().await;
-        let words = engine.spokesperson().greeting(&person, &change)?;
+        let words = bot::texts::greeting(&person, &change)?;
         drop(change);
         let effects = effects
             .into_iter()
@@ -356,14 +346,14 @@ impl Room {
     fn welcome(
         &self,
         person: &OwnedUserId,
-        words: Words,
+        words: NoticeText,
         batch: &mut Batch,
     ) -> Result<Vec<What>, EngineError> {
         let source = "greeting".to_owned();
         let mut effects = vec![What::Control(ControlEffect::Say { words, source })];
         let store = self.engine.store();
         for (key, (plain, html)) in store.scan::<Untold>(&prefix(person), None, UNTOLD_AT_MOST)? {
-            let (words, source) = (Words { plain, html }, format!("untold {}", key.1));
+            let (words, source) = (NoticeText { plain, html }, format!("untold {}", key.1));
             effects.push(What::Control(ControlEffect::Say { words, source }));
             batch.delete::<Untold>(&key);
         }
@@ -381,7 +371,7 @@ impl Room {
         let mut effects = Vec::new();
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
-            let words = self.engine.spokesperson().unreadable();
+            let words = bot::texts::unreadable();
             effects.push(What::Control(ControlEffect::Say { words, source }));
         }
         for event in late {
@@ -391,10 +381,11 @@ impl Room {
     }
 }
 
-fn reason_in_words(reason: Reason) -> Words {
-    let plain = reason.words().to_owned();
-    Words {
-        html: plain.clone(),
-        plain,
+fn remark_text(remark: Remark) -> NoticeText {
+    match remark {
+        Remark::NotEncrypted => bot::texts::not_encrypted(),
+        Remark::Unreadable => bot::texts::unreadable(),
+        Remark::UnsignedDevice => NoticeText::new(Reason::UnsignedDevice.words()),
+        Remark::TooManyDevices => NoticeText::new(Reason::TooManyDevices.words()),
     }
 }

@@ -4,11 +4,11 @@ use ruma::{OwnedUserId, RoomId, UserId};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    bot::{self, ShownRequest},
     directory::Request,
     engine::{
         Engine, EngineError,
         control_rooms::state::ControlEffect,
-        introductions::request::Shown,
         records::{Arrived, Kept, Rooms, What},
         room::Room,
     },
@@ -84,14 +84,14 @@ impl Room {
             change.commit().await?;
             return self.settle(batch, []);
         };
-        let shown = Shown {
+        let shown = ShownRequest {
             number,
             request: &request,
             name: &name,
             line: line.as_deref(),
             now: engine.now(),
         };
-        let words = engine.spokesperson().request(&shown, engine.directory())?;
+        let words = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
         let event = self.say_words(&words, &source).await?;
         let mut change = engine.directory().begin().await;

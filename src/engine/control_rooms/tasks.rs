@@ -1,27 +1,17 @@
 //! Carries out what a command to the bot set going.
 
-use crate::engine::{Engine, EngineError, Task, Words};
-
-/// What the owner hears when their ghost could not be made.
-pub(in crate::engine) fn failed_words(task: &Task) -> Option<Words> {
-    let (Task::MakeGhost { name, .. } | Task::ReplaceIdentity { name, .. }) = task else {
-        return None;
-    };
-    let plain = format!(
-        "I could not set up {name}: something on this server uses its name or its keys already. \
-         It is frozen, so nobody can reach you by it. Please ask the admin of this server to look \
-         into it."
-    );
-    Some(Words {
-        html: plain.clone(),
-        plain,
-    })
-}
+use crate::{
+    bot,
+    engine::{Engine, EngineError},
+};
 
 impl Engine {
-    pub(in crate::engine) async fn do_task(&self, task: &Task) -> Result<(), EngineError> {
-        match task {
-            Task::MakeGhost {
+    pub(in crate::engine) async fn carry_out_bot_effect(
+        &self,
+        effect: &bot::Effect,
+    ) -> Result<(), EngineError> {
+        match effect {
+            bot::Effect::MakeGhost {
                 ghost,
                 name,
                 strict,
@@ -29,7 +19,7 @@ impl Engine {
                 self.make_ghost(ghost, name, *strict || self.settings().strict)
                     .await
             }
-            Task::ReplaceIdentity {
+            bot::Effect::ReplaceIdentity {
                 ghost,
                 name,
                 strict,
@@ -40,7 +30,7 @@ impl Engine {
                 self.make_ghost(ghost, name, *strict || self.settings().strict)
                     .await
             }
-            Task::RetireGhost { ghost, generation } => {
+            bot::Effect::RetireGhost { ghost, generation } => {
                 let held = self.directory().by_ghost(ghost)?;
                 // The handle's present owner has had the last one's things taken away first.
                 if held.is_some_and(|it| it.is_active() && it.generation > *generation)
@@ -61,22 +51,22 @@ impl Engine {
                     _ => Ok(()),
                 }
             }
-            Task::EndConversations {
+            bot::Effect::EndConversations {
                 ghost,
                 blocked_only: false,
             } => self.part_from_all(ghost).await,
-            Task::EndConversations { ghost, .. } => self.part_from_blocked(ghost).await,
-            Task::Appear {
+            bot::Effect::EndConversations { ghost, .. } => self.part_from_blocked(ghost).await,
+            bot::Effect::Appear {
                 person,
                 ghost,
                 name,
             } => self.appear(person, ghost, name).await,
-            Task::AnswerRequest {
+            bot::Effect::AnswerRequest {
                 room,
                 ghost,
                 accepted,
             } => self.answer_request(room, ghost, *accepted).await,
-            Task::Tell { person, words } => {
+            bot::Effect::Tell { person, words } => {
                 let source = format!("{}{}", person, words.plain);
                 self.tell(person, words.clone(), source).await
             }

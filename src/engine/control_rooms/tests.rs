@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
+    bot::NoticeText,
     directory::{ClaimedBy, Request},
     engine::{
-        Engine, Words,
+        Engine,
         actors::actor::RoomActor,
         control_rooms::state::{Control, ControlEffect, ControlPhase},
         inbox::accept_tests,
@@ -225,7 +226,7 @@ async fn a_room_that_the_person_never_came_to_is_left_and_its_invite_taken_back(
 async fn whoever_is_told_something_is_not_waited_for() {
     let house = House::new().await;
     house.fake.silence("@kim:evil.org");
-    let words = |to: &str| Words {
+    let words = |to: &str| NoticeText {
         plain: to.to_owned(),
         html: to.to_owned(),
     };

@@ -7,7 +7,6 @@ use ruma::{OwnedEventId, OwnedRoomId, room_id, user_id};
 use serde_json::{Value, json};
 
 use crate::{
-    bot::Bot,
     clock::Clock,
     crypto::Machines,
     directory::{Directory, DirectorySettings},
@@ -42,7 +41,6 @@ pub(in crate::engine) async fn engine_with(
     let parts = Parts {
         machines: Machines::new(store.clone(), homeserver.clone(), Default::default()).unwrap(),
         directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
-        spokesperson: Arc::new(Bot::new(bot.clone())),
         clock,
         store: store.clone(),
         homeserver,

@@ -4,9 +4,10 @@ use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, json};
 
 use crate::{
+    bot::NoticeText,
     crypto::CryptoError,
     engine::{
-        EngineError, Words,
+        EngineError,
         records::{Kept, Passed, What},
         room::{Room, cause},
     },
@@ -122,10 +123,8 @@ impl Room {
             }
             Effect::Forget => self.forget(is).await?,
             Effect::TellAsker { saying } => {
-                let plain = saying.plain(is.handle());
-                let html = plain.clone();
+                let words = NoticeText::new(&saying.plain(is.handle()));
                 let source = format!("{} {}", self.id, saying.id());
-                let words = Words { plain, html };
                 self.engine.tell(&is.invite.asker, words, source).await?;
             }
         }

@@ -2,26 +2,10 @@
 //! `control_rooms::requests` shows it.
 
 use crate::{
-    clock::Timestamp,
     directory::Request,
     engine::{EngineError, records::Arrived, room::Room},
     introduction::{Introduction, Refusal},
 };
-
-/// What an owner is shown of a request.
-#[derive(Clone, Debug)]
-pub struct Shown<'a> {
-    /// Its number.
-    pub number: u32,
-    /// What is kept of it.
-    pub request: &'a Request,
-    /// The asker's display name, fit to be shown.
-    pub name: &'a str,
-    /// The opening line, where there is one that can be shown.
-    pub line: Option<&'a str>,
-    /// The time now.
-    pub now: Timestamp,
-}
 
 impl Room {
     /// Writes the request down for the owner and lets the bot show it. Twice is as good as once.

@@ -18,6 +18,7 @@ use futures_util::StreamExt as _;
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
+    bot,
     clock::Timestamp,
     crypto::{CryptoError, Renewed},
     directory::HandleState,
@@ -279,7 +280,7 @@ impl Engine {
         };
         self.stage(&room, &made, &mut batch)?;
         let at = record.made.as_ref().map(|made| made.at);
-        let words = self.spokesperson().restored(at);
+        let words = bot::texts::restored(at);
         let told = Arrived::Tell {
             plain: words.plain,
             html: words.html,

@@ -7,13 +7,13 @@ use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, user_id};
 use serde_json::json;
 
 use crate::{
-    bot::Bot,
+    bot::{Effect, NoticeText},
     clock::Timestamp,
     crypto::{Machines, store::GhostStores},
     directory::{ClaimedBy, Directory, DirectorySettings, FreezeReason, HandleState},
     engine::{
         Engine, Parts, Settings,
-        control_rooms::state::{Control, ControlEffect, Task, Words},
+        control_rooms::state::{Control, ControlEffect},
         maintenance::restore::prepare,
         records::{
             Arrived, ControlRooms, Due, Inbox, OpenWork, Outbox, RestoreRecord, Restores, Revisits,
@@ -59,7 +59,6 @@ async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
     let parts = Parts {
         machines: machines(store, &homeserver).await,
         directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
-        spokesperson: Arc::new(Bot::new(bot().to_owned())),
         clock: Arc::new(TestClock::at(NOW.0)),
         store: store.clone(),
         homeserver,
@@ -138,9 +137,9 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     };
     batch.put::<Rooms>(&control, &record).unwrap();
     batch.put::<ControlRooms>(&person, &control).unwrap();
-    let words = Words::default();
+    let words = NoticeText::default();
     let source = String::new();
-    let task = Task::RetireGhost {
+    let task = Effect::RetireGhost {
         generation: 1,
         ghost: ghost("old"),
     };

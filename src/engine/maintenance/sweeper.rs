@@ -1,6 +1,9 @@
 //! Deletes what the directory and the bot need not remember.
 
-use crate::engine::{Engine, EngineError};
+use crate::{
+    bot,
+    engine::{Engine, EngineError},
+};
 
 /// How many records are deleted in one write.
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
@@ -11,9 +14,7 @@ impl Engine {
         loop {
             let mut change = self.directory().begin().await;
             let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
-                + self
-                    .spokesperson()
-                    .sweep(&mut change, self.now(), SWEPT_AT_ONCE)?;
+                + bot::sweep_confirmations(&mut change, self.now(), SWEPT_AT_ONCE)?;
             change.commit().await?;
             if looked_at < SWEPT_AT_ONCE {
                 return Ok(());

@@ -123,7 +123,7 @@ async fn every_command_is_answered_once_whatever_fails() -> Result<()> {
     }
     println!("faults: {:?}", world.fake.end_faults());
     for n in 0..COMMANDS {
-        let word = format!("I do not know `gibberish{n}`");
+        let word = format!("I don't know `gibberish{n}`");
         let answer = |seen: &harness::Seen| {
             seen.sender == bot && seen.text().is_some_and(|text| text.contains(&word))
         };

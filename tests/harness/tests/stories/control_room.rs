@@ -51,11 +51,11 @@ async fn sam_finds_his_way_in_the_control_room() -> Result<()> {
         link.contains(&to_owner),
         "{link:?} does not lead to {to_owner}"
     );
-    answered(&kims, &bot, "dm @nobodyhere", "I cannot bring you together").await?;
+    answered(&kims, &bot, "dm @nobodyhere", "I can't bring you together").await?;
     answered(&chat, &bot, &format!("block {}", kim.user_id), "Blocked").await?;
     answered(&chat, &bot, "unblock", kim.user_id.as_str()).await?;
-    let refused = answered(&kims, &bot, "dm @sam", "I cannot bring you together").await?;
-    let unclaimed = answered(&kims, &bot, "dm @nobodyhere", "I cannot").await?;
+    let refused = answered(&kims, &bot, "dm @sam", "I can't bring you together").await?;
+    let unclaimed = answered(&kims, &bot, "dm @nobodyhere", "I can't").await?;
     ensure!(
         refused.replace("@sam", "@nobodyhere") == unclaimed,
         "{refused:?}"
@@ -79,10 +79,10 @@ async fn an_edit_a_reaction_and_a_file_run_no_command() -> Result<()> {
     let sam = world.person("sam").await?;
     let chat = world.control_room(&sam).await?;
     let asked = chat.says("whoami").await?;
-    let answer = chat.sees_part("You are").await?;
+    let answer = chat.sees_part("You're").await?;
     chat.edits(&asked, "claim sam").await?;
     chat.reacts(&answer.event_id, "👍").await?;
-    answered(&chat, &bot, "handles", "You have no handle").await?;
+    answered(&chat, &bot, "handles", "You don't have a handle").await?;
     ensure!(times(&chat, &bot, "") == 3, "{:#?}", chat.texts());
     chat.sends_file("claim.txt", b"claim sam").await?;
     chat.sees_part("I only read text").await?;
@@ -135,7 +135,7 @@ async fn the_bot_stays_only_where_it_is_alone_with_one_person_and_encrypted() ->
     let bobs = bob.starts_chat(&[&bot]).await?;
     let left = goodbye(&bobs, &bot).await?;
     let why = reason(&left).unwrap_or_default();
-    ensure!(why.contains("not verified by you"), "{left:?}");
+    ensure!(why.contains("you haven't verified it"), "{left:?}");
 
     // From then on somewhere else.
     let next = world.control_room(&sam).await?;
@@ -160,7 +160,7 @@ async fn a_command_is_neither_lost_nor_run_twice_by_a_kill() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         world.service.kill().await?;
         world.service.start().await?;
-        chat.sees_part(&format!("I do not know `{word}`"))
+        chat.sees_part(&format!("I don't know `{word}`"))
             .await
             .with_context(|| format!("killed {pause} ms after {word}"))?;
     }

@@ -54,9 +54,9 @@ async fn a_name_is_given_up_with_a_code_and_kept_for_its_last_owner() -> Result<
     let kims = world.control_room(&kim).await?;
 
     answered(&sams, &bot, "release sam", "confirm").await?;
-    answered(&sams, &bot, "confirm 12345", "not the code").await?;
+    answered(&sams, &bot, "confirm 12345", "isn't the code").await?;
     answered(&sams, &bot, "cancel", "Dropped").await?;
-    answered(&sams, &bot, "confirm 1234", "Nothing waits").await?;
+    answered(&sams, &bot, "confirm 1234", "Nothing is waiting").await?;
     answered(&kims, &bot, "release sam", "is not yours").await?;
     found(&world, &kim, "sam", Some(ghost.as_str())).await?;
 

@@ -222,7 +222,7 @@ async fn who_writes_from_an_unsigned_device_is_told_what_to_do() -> Result<()> {
     chat.says(LINE).await?;
     let left = goodbye(&chat, &story.ghost).await?;
     let why = reason(&left).unwrap_or_default();
-    ensure!(why.contains("not verified by you"), "{left:?}");
+    ensure!(why.contains("you haven't verified it"), "{left:?}");
     ensure!(
         story
             .sam

@@ -94,7 +94,7 @@ async fn whoever_is_declined_hears_what_everybody_hears_and_nothing_is_kept() ->
     let (chat, shown) = alice_asks(&story).await?;
     chat.says(SECOND).await?;
     story.control_room.reacts(&shown.event_id, "👎").await?;
-    story.control_room.sees_part("I have turned").await?;
+    story.control_room.sees_part("I've turned").await?;
     let left = goodbye(&chat, &story.ghost).await?;
     ensure!(
         reason(&left) == Some("This handle cannot be reached at the moment."),
@@ -104,7 +104,10 @@ async fn whoever_is_declined_hears_what_everybody_hears_and_nothing_is_kept() ->
     nothing_came_of_it(&story, &[SECOND])?;
     let bot = story.world.bot()?;
     let none = story.control_room.asks(&bot, "requests").await?;
-    ensure!(none.text().is_some_and(|text| text.contains("Nobody asks")));
+    ensure!(
+        none.text()
+            .is_some_and(|text| text.contains("Nobody is asking"))
+    );
 
     let said = ciphertexts(&story.alice, chat.id()).await?;
     let (ghost, room) = (story.ghost.clone(), chat.id().to_owned());
@@ -128,7 +131,10 @@ async fn a_request_that_nobody_answers_ends_like_one_that_was_declined() -> Resu
     story.control_room.reacts(&shown.event_id, "✅").await?;
     let bot = story.world.bot()?;
     let none = story.control_room.asks(&bot, "requests").await?;
-    ensure!(none.text().is_some_and(|text| text.contains("Nobody asks")));
+    ensure!(
+        none.text()
+            .is_some_and(|text| text.contains("Nobody is asking"))
+    );
     nothing_came_of_it(&story, &[])
 }
 
@@ -234,7 +240,10 @@ async fn killed_at_every_step(fate: Fate) -> Result<()> {
     }
     let bot = story.world.bot()?;
     let none = story.control_room.asks(&bot, "requests").await?;
-    ensure!(none.text().is_some_and(|text| text.contains("Nobody asks")));
+    ensure!(
+        none.text()
+            .is_some_and(|text| text.contains("Nobody is asking"))
+    );
     read_nothing(&mut story.world, &story.ghost, &rooms).await?;
     story.world.nothing_leaked(&[LINE, SECOND])
 }

@@ -61,7 +61,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     let talking = async {
         for n in 0..6 {
             let word = format!("gibberish{n}");
-            answered(&story.control_room, &bot, &word, "I do not know").await?;
+            answered(&story.control_room, &bot, &word, "I don't know").await?;
         }
         anyhow::Ok(())
     };
@@ -162,7 +162,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
     .await?;
     // Kim's room is younger than the backup.
     kims.sees_part("I was restored from a backup").await?;
-    answered(&kims, &bot, "handles", "You have no handle").await?;
+    answered(&kims, &bot, "handles", "You don't have a handle").await?;
 
     // Who wrote while it was down is told, and brought together with Sam.
     let sams_of_bob = comes(&story.sam, &bobs, &story.ghost, "Bob, to your handle @sam").await?;

@@ -1,4 +1,4 @@
-//! What the bot hears: from the content of an event to the words of a command.
+//! Reads an event in a control room: its content, and the words of a command in it.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 
-/// The longest command that is read, in characters.
-pub const LONGEST: usize = 1000;
+/// Maximum length of a command, in characters.
+pub(super) const COMMAND_CHARS_MAX: usize = 1000;
 
-/// A command must reach us within this time. Otherwise a homeserver could keep a `release` and
-/// deliver it when it suits it.
-pub const FRESH: Duration = Duration::from_secs(10 * 60);
+/// Maximum age of a command. Without a limit a homeserver could keep a `release` and deliver it
+/// whenever it likes.
+pub(super) const COMMAND_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// What an event in a control room says to the bot.
+/// The input that an event in a control room is to the bot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Words.
+pub(super) enum CommandInput {
+    /// A text.
     Text(String),
     /// A reaction to a message.
     Reaction {
@@ -26,80 +26,82 @@ pub enum Heard {
         /// The emoji.
         key: String,
     },
-    /// Something a person sent that is not text, which is told them.
+    /// Something that a person sent and that is not text: the bot answers that it reads only text.
     NotText,
-    /// Nothing that wants an answer: an edit, a notice of another bot.
-    Nothing,
+    /// An event that needs no answer: an edit, or a notice of another bot.
+    Ignored,
 }
 
-/// Reads the decrypted content of an event. Of a message only its plain body is looked at.
-pub fn hear(event_type: &str, content: &Value) -> Heard {
+/// Reads the decrypted content of an event. A message counts by its plain body alone.
+pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
     match event_type {
         "m.room.message" => {}
-        "m.reaction" => return reaction(content).unwrap_or(Heard::Nothing),
-        "m.sticker" | "m.poll.start" | "org.matrix.msc3381.poll.start" => return Heard::NotText,
-        _ => return Heard::Nothing,
+        "m.reaction" => return reaction(content).unwrap_or(CommandInput::Ignored),
+        "m.sticker" | "m.poll.start" | "org.matrix.msc3381.poll.start" => {
+            return CommandInput::NotText;
+        }
+        _ => return CommandInput::Ignored,
     }
-    // An edit repeats a command that was run, or never made one.
+    // The original was run as a command, or was none.
     if content
         .pointer("/m.relates_to/rel_type")
         .and_then(Value::as_str)
         == Some("m.replace")
     {
-        return Heard::Nothing;
+        return CommandInput::Ignored;
     }
     match content.get("msgtype").and_then(Value::as_str) {
         Some("m.text") => match content.get("body").and_then(Value::as_str) {
-            Some(body) => Heard::Text(body.to_owned()),
-            None => Heard::Nothing,
+            Some(body) => CommandInput::Text(body.to_owned()),
+            None => CommandInput::Ignored,
         },
-        // Bots answer with notices: answering those could go on for ever.
-        Some("m.notice") | None => Heard::Nothing,
-        // Clients verify each other with these, and show them as no message.
-        Some(kind) if kind.starts_with("m.key.verification.") => Heard::Nothing,
-        Some(_) => Heard::NotText,
+        // Bots answer with notices: answering those would never end.
+        Some("m.notice") | None => CommandInput::Ignored,
+        // Clients verify each other with these, and do not show them as messages.
+        Some(kind) if kind.starts_with("m.key.verification.") => CommandInput::Ignored,
+        Some(_) => CommandInput::NotText,
     }
 }
 
-fn reaction(content: &Value) -> Option<Heard> {
+fn reaction(content: &Value) -> Option<CommandInput> {
     let relation = content.get("m.relates_to")?;
     let to = relation.get("event_id")?.as_str()?.try_into().ok()?;
     let key = relation.get("key")?.as_str()?;
     let is_reaction = relation.get("rel_type")?.as_str()? == "m.annotation";
-    (is_reaction && key.len() <= LONGEST).then(|| Heard::Reaction {
+    (is_reaction && key.len() <= COMMAND_CHARS_MAX).then(|| CommandInput::Reaction {
         to,
         key: key.to_owned(),
     })
 }
 
-/// The words of one command, cleaned.
+/// The words of one command, without invisible characters and quotation marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words(pub Vec<String>);
+pub(super) struct CommandLine(pub Vec<String>);
 
 /// Why a text is not one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoCommand {
-    /// Nothing but spaces.
+pub(super) enum CommandLineError {
+    /// It has nothing but spaces.
     Empty,
-    /// More than [`LONGEST`] characters.
+    /// It has more than [`COMMAND_CHARS_MAX`] characters.
     TooLong,
-    /// More than one line.
+    /// It has more than one line.
     ManyLines,
 }
 
-impl Words {
-    pub(super) fn of(text: &str) -> Result<Words, NoCommand> {
+impl CommandLine {
+    pub(super) fn parse(text: &str) -> Result<CommandLine, CommandLineError> {
         // Bytes are counted before characters, so that a huge text costs nothing.
-        if text.len() > LONGEST * 4 || text.chars().count() > LONGEST {
-            return Err(NoCommand::TooLong);
+        if text.len() > COMMAND_CHARS_MAX * 4 || text.chars().count() > COMMAND_CHARS_MAX {
+            return Err(CommandLineError::TooLong);
         }
         let mut lines = without_quote(text)
             .lines()
             .map(clean)
             .filter(|line| !line.is_empty());
-        let line = lines.next().ok_or(NoCommand::Empty)?;
+        let line = lines.next().ok_or(CommandLineError::Empty)?;
         if lines.next().is_some() {
-            return Err(NoCommand::ManyLines);
+            return Err(CommandLineError::ManyLines);
         }
         let line = line.trim_matches(is_quote_mark);
         let line = line.strip_prefix(['!', '/']).unwrap_or(line);
@@ -109,14 +111,14 @@ impl Words {
             .filter(|word| !word.is_empty())
             .collect();
         if words.is_empty() {
-            Err(NoCommand::Empty)
+            Err(CommandLineError::Empty)
         } else {
-            Ok(Words(words))
+            Ok(CommandLine(words))
         }
     }
 }
 
-/// Without the quote of the message that is answered, which older clients put before a reply.
+/// Removes the quote of the original message, which older clients put before a reply.
 fn without_quote(text: &str) -> &str {
     let mut rest = text;
     while rest.starts_with('>') {
@@ -125,7 +127,7 @@ fn without_quote(text: &str) -> &str {
     rest
 }
 
-/// Without what cannot be seen, so that what a person reads is what is run.
+/// Removes invisible characters, so that the bot runs what the person sees.
 fn clean(line: &str) -> String {
     let visible: String = line
         .chars()
@@ -135,7 +137,7 @@ fn clean(line: &str) -> String {
     visible.trim().to_owned()
 }
 
-/// Characters of Unicode's category Cf that people meet: soft hyphen, zero-width spaces and
+/// Returns `true` for the characters of Unicode's category Cf that people meet: soft hyphen, zero-width spaces and
 /// joiners, marks and overrides of the writing direction, the byte order mark, tags.
 pub(super) fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -151,7 +153,7 @@ fn is_quote_mark(c: char) -> bool {
     )
 }
 
-/// Whether a command sent then is still run now.
+/// Whether a command is still young enough to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
     Fresh,
@@ -159,13 +161,15 @@ pub(super) enum Age {
     FromTheFuture,
 }
 
-pub(super) fn age(sent_at: Timestamp, now: Timestamp) -> Age {
-    if sent_at.since(now) > FRESH {
-        Age::FromTheFuture
-    } else if now.since(sent_at) > FRESH {
-        Age::Old(now.since(sent_at))
-    } else {
-        Age::Fresh
+impl Age {
+    pub(super) fn of(sent_at: Timestamp, now: Timestamp) -> Age {
+        if sent_at.since(now) > COMMAND_AGE_MAX {
+            Age::FromTheFuture
+        } else if now.since(sent_at) > COMMAND_AGE_MAX {
+            Age::Old(now.since(sent_at))
+        } else {
+            Age::Fresh
+        }
     }
 }
 
@@ -177,7 +181,7 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        Words::of(text).unwrap().0
+        CommandLine::parse(text).unwrap().0
     }
 
     #[test]
@@ -201,13 +205,25 @@ mod tests {
 
     #[test]
     fn what_is_not_one_command_is_told_apart() {
-        assert_eq!(Words::of(" \n "), Err(NoCommand::Empty));
-        assert_eq!(Words::of("> only a quote"), Err(NoCommand::Empty));
-        assert_eq!(Words::of("`!`"), Err(NoCommand::Empty));
-        assert_eq!(Words::of("claim a\nclaim b"), Err(NoCommand::ManyLines));
-        assert_eq!(Words::of(&"é".repeat(1001)), Err(NoCommand::TooLong));
-        assert!(Words::of(&"é".repeat(1000)).is_ok());
-        assert_eq!(Words::of(&"a".repeat(10_000_000)), Err(NoCommand::TooLong));
+        assert_eq!(CommandLine::parse(" \n "), Err(CommandLineError::Empty));
+        assert_eq!(
+            CommandLine::parse("> only a quote"),
+            Err(CommandLineError::Empty)
+        );
+        assert_eq!(CommandLine::parse("`!`"), Err(CommandLineError::Empty));
+        assert_eq!(
+            CommandLine::parse("claim a\nclaim b"),
+            Err(CommandLineError::ManyLines)
+        );
+        assert_eq!(
+            CommandLine::parse(&"é".repeat(1001)),
+            Err(CommandLineError::TooLong)
+        );
+        assert!(CommandLine::parse(&"é".repeat(1000)).is_ok());
+        assert_eq!(
+            CommandLine::parse(&"a".repeat(10_000_000)),
+            Err(CommandLineError::TooLong)
+        );
     }
 
     #[test]
@@ -217,46 +233,46 @@ mod tests {
             (
                 "m.room.message",
                 text("help"),
-                Heard::Text("help".to_owned()),
+                CommandInput::Text("help".to_owned()),
             ),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.text", "body": "help", "formatted_body": "<b>release</b>",
                         "format": "org.matrix.custom.html" }),
-                Heard::Text("help".to_owned()),
+                CommandInput::Text("help".to_owned()),
             ),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.notice", "body": "help" }),
-                Heard::Nothing,
+                CommandInput::Ignored,
             ),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.key.verification.request", "body": "x" }),
-                Heard::Nothing,
+                CommandInput::Ignored,
             ),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.image", "body": "x.png" }),
-                Heard::NotText,
+                CommandInput::NotText,
             ),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.text", "body": 7 }),
-                Heard::Nothing,
+                CommandInput::Ignored,
             ),
-            ("m.room.message", json!({}), Heard::Nothing),
-            ("m.room.message", json!([1]), Heard::Nothing),
+            ("m.room.message", json!({}), CommandInput::Ignored),
+            ("m.room.message", json!([1]), CommandInput::Ignored),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.text", "body": "* release sam",
                         "m.relates_to": { "rel_type": "m.replace", "event_id": "$x" } }),
-                Heard::Nothing,
+                CommandInput::Ignored,
             ),
-            ("m.sticker", json!({ "body": "hi" }), Heard::NotText),
-            ("m.reaction", json!({}), Heard::Nothing),
+            ("m.sticker", json!({ "body": "hi" }), CommandInput::NotText),
+            ("m.reaction", json!({}), CommandInput::Ignored),
         ] {
-            assert_eq!(hear(kind, &content), expected, "{kind} {content}");
+            assert_eq!(read_input(kind, &content), expected, "{kind} {content}");
         }
     }
 
@@ -264,17 +280,23 @@ mod tests {
     fn a_command_is_run_within_ten_minutes() {
         let now = Timestamp(100_000_000);
         let ms = |ms| Duration::from_millis(ms);
-        assert_eq!(age(now, now), Age::Fresh);
-        assert_eq!(age(now - FRESH, now), Age::Fresh);
-        assert_eq!(age(now - FRESH - ms(1), now), Age::Old(FRESH + ms(1)));
-        assert_eq!(age(now + FRESH, now), Age::Fresh);
-        assert_eq!(age(now + FRESH + ms(1), now), Age::FromTheFuture);
+        assert_eq!(Age::of(now, now), Age::Fresh);
+        assert_eq!(Age::of(now - COMMAND_AGE_MAX, now), Age::Fresh);
+        assert_eq!(
+            Age::of(now - COMMAND_AGE_MAX - ms(1), now),
+            Age::Old(COMMAND_AGE_MAX + ms(1))
+        );
+        assert_eq!(Age::of(now + COMMAND_AGE_MAX, now), Age::Fresh);
+        assert_eq!(
+            Age::of(now + COMMAND_AGE_MAX + ms(1), now),
+            Age::FromTheFuture
+        );
     }
 
     proptest! {
         #[test]
         fn no_text_breaks_the_reading(text in any::<String>()) {
-            if let Ok(Words(words)) = Words::of(&text) {
+            if let Ok(CommandLine(words)) = CommandLine::parse(&text) {
                 prop_assert!(!words.is_empty());
                 for word in words {
                     prop_assert!(!word.chars().any(|c| c.is_control() || is_invisible(c)));

@@ -1,0 +1,87 @@
+//! Blocks.
+
+use super::*;
+
+#[tokio::test]
+async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
+    let mut talk = Talk::new();
+    assert!(
+        talk.ask(sam(), "block @kim")
+            .await
+            .starts_with("You don't have a handle yet.")
+    );
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(kim(), "claim kim").await;
+    assert_eq!(
+        talk.ask(sam(), "block @kim").await,
+        "Blocked: @kim can't reach you by @sam any more, whichever of their handles they use. They \
+         aren't told: they see the same message as anyone who can't reach you.\n\n\
+         This only affects new chats by handle. If they know your Matrix ID or you have a chat \
+         with them, ignore them in your client too: open their profile and choose \"Ignore\". To \
+         undo: `unblock @kim`."
+    );
+    assert!(
+        talk.ask(kim(), "dm sam")
+            .await
+            .starts_with("I can't bring you together")
+    );
+    talk.ask(sam(), "claim other").await;
+    assert_eq!(
+        talk.ask(sam(), "block @eve:elsewhere.org").await,
+        "You have @other and @sam. On one of them: `block @eve:elsewhere.org on @other`. On all: \
+         `block @eve:elsewhere.org all`; then they can find out that these belong together."
+    );
+    let all = talk.ask(sam(), "block @eve:elsewhere.org all").await;
+    assert!(all.contains("by any of your handles"), "{all}");
+    assert!(
+        all.contains("they can find out that these belong together"),
+        "{all}"
+    );
+    talk.ask(sam(), "block @kim on other").await;
+    assert_eq!(
+        talk.ask(sam(), "unblock").await,
+        "You have blocked:\n\
+         • @eve:elsewhere.org on all your handles\n\
+         • @kim on @other\n\
+         • @kim on @sam"
+    );
+    assert_eq!(
+        talk.ask(sam(), "unblock @kimberly:example.org").await,
+        "You don't have such a block of @kimberly:example.org. A block is taken back by the \
+         name it was made with: `unblock` alone shows them."
+    );
+    assert_eq!(
+        talk.ask(sam(), "unblock @kim").await,
+        "Unblocked: @kim can reach you again, as far as your policy allows. If you ignored them \
+         in your client, undo that there."
+    );
+    assert!(
+        talk.ask(kim(), "dm sam")
+            .await
+            .starts_with("This starts a chat")
+    );
+    for (typed, expected) in [
+        (
+            "block",
+            "Say whom you mean, by a handle or a Matrix ID. For example: `block @kim`",
+        ),
+        ("block @sam on sam", "That is you."),
+        ("block @samuel:example.org all", "That is you."),
+        (
+            "block @free all",
+            "Nobody holds @free now, so there is nobody to block.",
+        ),
+        ("block @kim on kim", "@kim is not yours."),
+        (
+            "block @kim and everybody else",
+            "I didn't understand all of that. For example: `block @kim on @sam`",
+        ),
+    ] {
+        assert_eq!(talk.ask(sam(), typed).await, expected);
+    }
+    talk.ask(sam(), "unblock @eve:elsewhere.org").await;
+    assert_eq!(
+        talk.ask(sam(), "blocks").await,
+        "You haven't blocked anyone."
+    );
+}

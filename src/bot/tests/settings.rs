@@ -1,0 +1,160 @@
+//! How a handle is set up: its list, its mode, its policy.
+
+use super::*;
+use crate::directory::{FreezeReason, Policy, Reach};
+
+#[tokio::test]
+async fn handles_are_listed_with_how_they_are_set_up() {
+    let mut talk = Talk::new();
+    assert!(
+        talk.ask(sam(), "handles")
+            .await
+            .starts_with("You don't have a handle yet.")
+    );
+    for text in [
+        "claim sam",
+        "claim other",
+        "mode other strict",
+        "policy other nobody",
+    ] {
+        talk.ask(sam(), text).await;
+    }
+    let mut change = talk.directory.begin().await;
+    change.set_verified(&handle("sam"), Some(NOW)).unwrap();
+    let note = "<b>complaints</b>".to_owned();
+    change
+        .freeze(&handle("sam"), FreezeReason::Admin { note }, NOW)
+        .unwrap();
+    change.commit().await.unwrap();
+    let answer = talk.answer(sam(), "list").await.unwrap();
+    assert_eq!(
+        answer.plain,
+        "You have 2 of 5 handles:\n\
+         • @other since 14 November 2023, strict, nobody may reach you\n\
+         • @sam since 14 November 2023, open, everyone may reach you, verified, frozen by the \
+         admin (<b>complaints</b>)"
+    );
+    assert!(answer.html.contains("&lt;b&gt;complaints&lt;/b&gt;"));
+    assert!(!answer.html.contains("<b>"));
+}
+
+#[tokio::test]
+async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    assert_eq!(
+        talk.ask(sam(), "mode").await,
+        "@sam is open. You can choose between `mode sam open` and `mode sam strict`."
+    );
+    let strict = talk.answer(sam(), "mode sam strict").await.unwrap();
+    assert_eq!(
+        strict.plain,
+        "@sam is strict: nothing that people write passes through this service, not even their \
+         first message. If you can't read that one, they're asked to send it again. People who \
+         reach you by it see your Matrix ID, @samuel:example.org, and know it for good: blocking \
+         them later doesn't change that.\n\n\
+         This gives @_dm_sam:example.org new keys. People who have met it may see a warning that \
+         its identity changed. This is why."
+    );
+    let replaced = |strict: bool| {
+        [Effect::ReplaceIdentity {
+            ghost: ghost("sam"),
+            name: "@sam".to_owned(),
+            strict,
+        }]
+    };
+    assert_eq!(strict.effects, replaced(true));
+    assert_eq!(talk.effects(sam(), "mode strict").await, []);
+    let open = talk.answer(sam(), "Mode OPEN").await.unwrap();
+    assert_eq!(open.effects, replaced(false));
+    assert!(
+        open.plain.starts_with(
+            "@sam is open: when someone starts a chat with it, it takes their first message, \
+             invites you, passes that message on, and leaves. From then on only the two of you \
+             can read what you write. People who reach you by it see your Matrix ID, \
+             @samuel:example.org, and know it for good"
+        ),
+        "{}",
+        open.plain
+    );
+    for (typed, expected) in [
+        (
+            "mode sam sideways",
+            "A handle is open, strict or masked. For example: `mode sam strict`",
+        ),
+        ("mode sam masked", "Mode `masked` is not offered here yet."),
+        ("mode sealed", "Mode `sealed` is not offered here yet."),
+        ("mode kim open", "@kim is not yours. You have @sam."),
+        (
+            "mode sam open now",
+            "A handle is open, strict or masked. For example: `mode sam strict`",
+        ),
+    ] {
+        assert_eq!(talk.ask(sam(), typed).await, expected);
+    }
+    talk.ask(sam(), "claim other").await;
+    assert_eq!(
+        talk.ask(sam(), "mode strict").await,
+        "You have several handles, so say which one you mean. For example: `mode sam strict`"
+    );
+    assert!(!talk.record("sam").unwrap().strict);
+    assert!(
+        talk.ask(kim(), "mode sam strict")
+            .await
+            .starts_with("You don't have a handle yet.")
+    );
+}
+
+#[tokio::test]
+async fn with_the_module_the_ghost_stays_out_of_chats_of_local_people() {
+    let mut talk = Talk::new();
+    talk.options.module_loaded = true;
+    let claimed = talk.ask(sam(), "claim sam").await;
+    let local =
+        "hen people on this server start a chat with it, the chat is with you from the start";
+    assert!(claimed.contains(local), "{claimed}");
+    for mode in ["mode strict", "mode open"] {
+        let said = talk.ask(sam(), mode).await;
+        assert!(said.contains(local), "{said}");
+        assert!(!said.contains("when someone starts a chat"), "{said}");
+    }
+    // Its owner is asked by the ghost, in the room.
+    talk.ask(sam(), "policy ask").await;
+    let said = talk.ask(sam(), "mode open").await;
+    assert!(!said.contains(local), "{said}");
+}
+
+#[tokio::test]
+async fn policy_decides_who_gets_through() {
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    assert_eq!(
+        talk.ask(sam(), "policy sam nobody").await,
+        "@sam: from now on nobody reaches you by it. People who try see the same message as if \
+         you had blocked them. Chats that you have go on."
+    );
+    assert_eq!(talk.record("sam").unwrap().policy.direct, Reach::Nobody);
+    assert_eq!(
+        talk.ask(sam(), "policy").await,
+        "@sam: nobody may reach you. You can choose between `policy sam everyone`, \
+         `policy sam ask` and `policy sam nobody`."
+    );
+    assert_eq!(
+        talk.ask(sam(), "policy everyone").await,
+        "@sam: from now on everyone may reach you. To keep someone out: `block @kim`."
+    );
+    for (typed, expected) in [
+        (
+            "policy sam contacts",
+            "Policy `contacts` is not offered here yet. For example: `policy sam nobody`",
+        ),
+        (
+            "policy sam sometimes",
+            "A policy is everyone, ask or nobody. For example: `policy sam ask`",
+        ),
+        ("policy kim nobody", "@kim is not yours. You have @sam."),
+    ] {
+        assert_eq!(talk.ask(sam(), typed).await, expected);
+    }
+    assert_eq!(talk.record("sam").unwrap().policy, Policy::default());
+}

@@ -1,0 +1,148 @@
+//! The texts of the bot that answer no command.
+
+use std::time::Duration;
+
+use ruma::{RoomId, ServerName, UserId};
+
+use super::{Effect, NoticeText};
+use crate::{
+    clock::Timestamp,
+    directory::{Change, DirectoryError},
+    handle::Handle,
+};
+
+/// Greets a person when their control room is ready.
+pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, DirectoryError> {
+    let handles = change.handles_of(person)?;
+    let text = NoticeText::new("Hello! I look after the handles of ")
+        .strong(change.settings().server_name.as_str())
+        .and(
+            ". A handle is a name by which people can start an encrypted chat with you. They need to \
+             know nothing else about you.",
+        )
+        .paragraph();
+    let text = match handles.first() {
+        None => text
+            .and("To get one, pick a name and write, for example, ")
+            .code("claim sam")
+            .and(". "),
+        Some(_) => text
+            .and("You have ")
+            .append(NoticeText::names(
+                handles.iter().map(|record| record.handle.to_string()),
+            ))
+            .and(". To see how it's set up, write ")
+            .code("handles")
+            .and(". "),
+    };
+    Ok(text
+        .and("To write to someone: ")
+        .code("dm @kim")
+        .and(". All I can do: ")
+        .code("help")
+        .and("."))
+}
+
+/// Says in an old control room that the person has a newer one.
+pub fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
+    NoticeText::new("You have another chat with me now. Let's go on there: ")
+        .link(&room.matrix_to_uri_via([via.to_owned()]).to_string())
+        .and(" I'm leaving this one.")
+}
+
+/// Answers pictures, voice messages and the like.
+pub(super) fn not_text() -> NoticeText {
+    NoticeText::new("I only read text. Write ")
+        .code("help")
+        .and(" to see what I can do.")
+}
+
+/// Tells a person that the service was restored from a backup.
+pub fn restored(made: Option<Timestamp>) -> NoticeText {
+    let when = match made {
+        Some(made) => format!("a backup of {made}"),
+        None => "a backup".to_owned(),
+    };
+    NoticeText::new(&format!(
+        "I was restored from {when}. Whatever you've asked me to change since then is undone. Please \
+         check "
+    ))
+    .code("handles")
+    .and(" and, for your blocks, ")
+    .code("unblock")
+    .and(
+        ". If you wrote to me and got no answer, please send it again: I can no longer read older \
+         messages.",
+    )
+}
+
+/// Answers a message that could not be decrypted.
+pub fn unreadable() -> NoticeText {
+    NoticeText::new(
+        "I couldn't decrypt that message, so I haven't done anything. Please send it again. If that \
+         doesn't help, start a new chat with me.",
+    )
+}
+
+/// Answers a message that was not encrypted.
+pub fn not_encrypted() -> NoticeText {
+    NoticeText::new(
+        "That message wasn't encrypted, so I haven't done anything. This room is encrypted now: \
+         please send it again.",
+    )
+}
+
+/// Tells an owner that the ghost of their handle could not be made. Returns `None` for every other
+/// effect: the person is not told when one of those fails.
+pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {
+    let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
+        return None;
+    };
+    Some(NoticeText::new(&format!(
+        "I couldn't set up {name}: something on this server already uses its name or its keys. \
+         It's frozen, so nobody can reach you by it. Please ask the admin of this server to look \
+         into it."
+    )))
+}
+
+pub(super) fn slow_down() -> NoticeText {
+    NoticeText::new("That's a lot at once. I'll stop listening for a minute, then you can go on.")
+}
+
+pub(super) fn too_old(age: Duration) -> NoticeText {
+    let minutes = age.as_secs() / 60;
+    let age = match minutes {
+        0..120 => format!("{minutes} minutes"),
+        120..2880 => format!("{} hours", minutes / 60),
+        _ => format!("{} days", minutes / 1440),
+    };
+    NoticeText::new(&format!(
+        "This reached me {age} after you sent it, so I haven't done it. If you still want it, send \
+         it again."
+    ))
+}
+
+pub(super) fn from_the_future() -> NoticeText {
+    NoticeText::new(
+        "The time on your message is in the future, so I haven't done what it says. The clocks of \
+         your homeserver and this one differ: please tell their admins.",
+    )
+}
+
+pub(super) fn too_long() -> NoticeText {
+    NoticeText::new("That's longer than any of my commands, so I haven't read it. ")
+        .code("help")
+        .and(" shows what I understand.")
+}
+
+pub(super) fn one_at_a_time() -> NoticeText {
+    NoticeText::new("One command per message, please. I haven't done any of these.")
+}
+
+pub(super) fn lookalike_attempt(handle: &Handle, attempt: &Handle) -> NoticeText {
+    NoticeText::new("Someone tried to claim ")
+        .name(&attempt.to_string())
+        .and(", which looks like your ")
+        .name(&handle.to_string())
+        .and(". They didn't get it. You don't have to do anything.")
+}
