@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     GhostStoreError, GhostStores,
     record::{ACCOUNT, PRIVATE_IDENTITY, TABLE, broken},
-    tenants::{Ghosts, Next},
+    registry::{GhostIds, NextGhostId},
 };
 use crate::store::{Batch, Copied, Made, Store, Table};
 
@@ -91,7 +91,7 @@ impl GhostStores {
                 identities.put::<SavedIdentities>(&user.to_string(), &saved)?;
             }
         }
-        let own = [Ghosts::ID, Next::ID, TABLE, SavedIdentities::ID];
+        let own = [GhostIds::ID, NextGhostId::ID, TABLE, SavedIdentities::ID];
         let leave_out = [&own, further].concat();
         // An identity out of an earlier backup that no device stands for yet is still needed.
         let mut waiting = Batch::new();

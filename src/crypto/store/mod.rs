@@ -25,10 +25,10 @@ mod hashes;
 mod held;
 mod listened;
 mod record;
+mod registry;
 mod rotate;
 mod shred;
 mod spoken;
-mod tenants;
 
 use std::sync::Arc;
 
@@ -36,16 +36,16 @@ pub(in crate::crypto) use self::{admit::Keeps, held::hold_sessions};
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
-    tenants::GhostStores,
+    registry::GhostStores,
 };
-use self::{ghost::Ghost, tenants::All};
+use self::{ghost::Ghost, registry::Registry};
 
 /// The crypto store of one ghost. Clones are handles of the same one; give a clone to the
 /// machine and keep another for forgetting.
 #[derive(Clone, Debug)]
 pub struct GhostStore {
     ghost: Arc<Ghost>,
-    all: Arc<All>,
+    registry: Arc<Registry>,
     /// Whether a machine on this handle gets the private half of the ghost's identity.
     signs: bool,
 }

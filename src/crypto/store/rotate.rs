@@ -20,7 +20,7 @@ use super::{
         BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OLM, OUTBOUND, PENDING_BUNDLE,
         ROOM_SETTINGS, WITHHELD, decode, ghost_prefix,
     },
-    tenants,
+    registry,
 };
 use crate::store::{Batch, StoreError, raw};
 
@@ -127,13 +127,13 @@ impl GhostStore {
     pub async fn wipe(&self) -> Result<(), GhostStoreError> {
         let one = self.ghost.rotating.clone().lock_owned().await;
         let saving = self.ghost.saving.clone().lock_owned().await;
-        let (ghost, all) = (self.ghost.clone(), self.all.clone());
+        let (ghost, registry) = (self.ghost.clone(), self.registry.clone());
         off_thread(move || {
             let _locks = (one, saving);
             ghost.let_go_of_all();
             ghost.shred.wipe(ghost.id)?;
             delete_all(&ghost.store, ghost.id, &ghost.user)?;
-            all.put_away(&ghost);
+            registry.remove(&ghost);
             Ok(ghost.store.flush_blocking()?)
         })
         .await
@@ -159,7 +159,7 @@ pub(super) fn delete_all(
         store.apply(batch)?;
     }
     let mut batch = Batch::new();
-    batch.delete::<tenants::Ghosts>(&user.to_owned());
+    batch.delete::<registry::GhostIds>(&user.to_owned());
     Ok(store.apply(batch)?)
 }
 

@@ -30,7 +30,7 @@ use super::{
     GhostStore, GhostStoreError,
     ghost::{Ghost, Writes},
     record::{OUTBOUND, encode_json},
-    tenants::All,
+    registry::Registry,
 };
 
 /// The sessions in use of one ghost, one for each room.
@@ -106,10 +106,10 @@ impl Ghost {
     }
 }
 
-impl All {
+impl Registry {
     /// Writes down the sessions in use of all ghosts.
-    pub(super) async fn put_all_down(&self) {
-        for ghost in self.living() {
+    pub(super) async fn persist_all_outbound_sessions(&self) {
+        for ghost in self.live_ghosts() {
             if let Err(error) = ghost.put_down().await {
                 tracing::warn!(%error, "a ghost's sessions are not kept");
             }
@@ -117,7 +117,7 @@ impl All {
     }
 
     /// Writes down the sessions in use of a ghost whose last store this is.
-    fn put_last_down(&self, ghost: &Arc<Ghost>) {
+    fn persist_unless_shared(&self, ghost: &Arc<Ghost>) {
         if ghost.spoken.lock().is_empty() {
             return;
         }
@@ -135,7 +135,7 @@ impl All {
 
 impl Drop for GhostStore {
     fn drop(&mut self) {
-        self.all.put_last_down(&self.ghost);
+        self.registry.persist_unless_shared(&self.ghost);
     }
 }
 

@@ -11,22 +11,22 @@ use super::{GhostStore, GhostStoreError, ghost::Ghost, rotate, shred::ShredKeys}
 use crate::store::{Batch, Store, Table};
 
 /// The number of each ghost that has crypto records; deleted when it is wiped.
-pub(super) struct Ghosts;
+pub(super) struct GhostIds;
 
-impl Table for Ghosts {
+impl Table for GhostIds {
     const ID: u8 = 2;
-    const NAME: &'static str = "ghosts";
+    const NAME: &'static str = "ghost numbers";
     const SECRET: bool = false;
     type Key = String;
     type Value = u32;
 }
 
 /// One record: the number that the next ghost gets. Numbers are never used again.
-pub(super) struct Next;
+pub(super) struct NextGhostId;
 
-impl Table for Next {
+impl Table for NextGhostId {
     const ID: u8 = 3;
-    const NAME: &'static str = "next ghost";
+    const NAME: &'static str = "next ghost number";
     const SECRET: bool = false;
     type Key = u8;
     type Value = u32;
@@ -35,11 +35,11 @@ impl Table for Next {
 /// The crypto stores of all ghosts. There is one of these for a [`Store`].
 #[derive(Clone, Debug)]
 pub struct GhostStores {
-    inner: Arc<All>,
+    inner: Arc<Registry>,
 }
 
 #[derive(Debug)]
-pub(super) struct All {
+pub(super) struct Registry {
     store: Store,
     shred: ShredKeys,
     /// Ghosts in use, so that all handles of one share its keys and locks.
@@ -50,9 +50,9 @@ impl GhostStores {
     /// Open them; their keys lie in `shred.keys` beside the database. Fails while another
     /// `GhostStores` of the same store lives.
     pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
-        let fresh = store.get::<Next>(&0)?.is_none();
+        let fresh = store.get::<NextGhostId>(&0)?.is_none();
         let shred = ShredKeys::open(store, fresh)?;
-        let inner = Arc::new(All {
+        let inner = Arc::new(Registry {
             store: store.clone(),
             shred,
             in_use: Mutex::default(),
@@ -62,7 +62,7 @@ impl GhostStores {
             let all = all.upgrade();
             Box::pin(async move {
                 if let Some(all) = all {
-                    all.put_all_down().await;
+                    all.persist_all_outbound_sessions().await;
                 }
             })
         });
@@ -76,16 +76,16 @@ impl GhostStores {
             return Ok(found);
         }
         let store = &self.inner.store;
-        let id = store.get::<Next>(&0)?.unwrap_or(0);
+        let id = store.get::<NextGhostId>(&0)?.unwrap_or(0);
         // Keys first: a number without keys would be a ghost that cannot be read. If a crash
         // comes between, the next ghost gets the number and overwrites them.
         let slots = self.inner.shred.create(id)?;
         let mut batch = Batch::new();
-        batch.put::<Ghosts>(&user.to_string(), &id)?;
-        batch.put::<Next>(&0, &id.saturating_add(1))?;
+        batch.put::<GhostIds>(&user.to_string(), &id)?;
+        batch.put::<NextGhostId>(&0, &id.saturating_add(1))?;
         store.apply(batch)?;
         let ghost = Ghost::new(id, user.to_string(), store, &self.inner.shred, slots)?;
-        Ok(self.hand_out(&mut in_use, ghost))
+        Ok(self.register(&mut in_use, ghost))
     }
 
     /// The crypto store of a ghost that has one.
@@ -104,7 +104,7 @@ impl GhostStores {
         let page = self
             .inner
             .store
-            .scan::<Ghosts>(&[], after.as_ref(), limit)?;
+            .scan::<GhostIds>(&[], after.as_ref(), limit)?;
         Ok(page
             .into_iter()
             .filter_map(|(user, _)| OwnedUserId::try_from(user).ok())
@@ -123,12 +123,12 @@ impl GhostStores {
         if let Some(ghost) = in_use.get(user.as_str()).and_then(Weak::upgrade) {
             return Ok(Some(GhostStore {
                 ghost,
-                all: self.inner.clone(),
+                registry: self.inner.clone(),
                 signs: true,
             }));
         }
         let store = &self.inner.store;
-        let Some(id) = store.get::<Ghosts>(&user.to_string())? else {
+        let Some(id) = store.get::<GhostIds>(&user.to_string())? else {
             return Ok(None);
         };
         let slots = self.inner.shred.read(id)?;
@@ -139,10 +139,10 @@ impl GhostStores {
         }
         let ghost = Ghost::new(id, user.to_string(), store, &self.inner.shred, slots)?;
         ghost.finish_rotation()?;
-        Ok(Some(self.hand_out(in_use, ghost)))
+        Ok(Some(self.register(in_use, ghost)))
     }
 
-    fn hand_out(&self, in_use: &mut HashMap<String, Weak<Ghost>>, ghost: Ghost) -> GhostStore {
+    fn register(&self, in_use: &mut HashMap<String, Weak<Ghost>>, ghost: Ghost) -> GhostStore {
         // As many dead entries as living ones at most.
         if in_use.len() >= 64 && in_use.len().is_power_of_two() {
             in_use.retain(|_, ghost| ghost.strong_count() > 0);
@@ -151,24 +151,24 @@ impl GhostStores {
         in_use.insert(ghost.user.clone(), Arc::downgrade(&ghost));
         GhostStore {
             ghost,
-            all: self.inner.clone(),
+            registry: self.inner.clone(),
             signs: true,
         }
     }
 }
 
-impl All {
+impl Registry {
     pub(super) fn in_use(&self) -> MutexGuard<'_, HashMap<String, Weak<Ghost>>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The ghosts in use.
-    pub(super) fn living(&self) -> Vec<Arc<Ghost>> {
+    pub(super) fn live_ghosts(&self) -> Vec<Arc<Ghost>> {
         self.in_use().values().filter_map(Weak::upgrade).collect()
     }
 
     /// The ghost was wiped: whoever asks for it next gets another.
-    pub(super) fn put_away(&self, ghost: &Ghost) {
+    pub(super) fn remove(&self, ghost: &Ghost) {
         let mut in_use = self.in_use();
         let same = |held: &Weak<Ghost>| held.as_ptr() == std::ptr::from_ref(ghost);
         if in_use.get(&ghost.user).is_some_and(same) {
