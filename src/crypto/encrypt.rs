@@ -91,8 +91,10 @@ impl Machines {
         let still = shared
             .as_ref()
             .is_some_and(|shared| self.is_still_shared(&machine, to, &recipients, shared));
-        if still && let Some(said) = say_on(&machine, to, event_type, content).await? {
-            return Ok(said);
+        if still
+            && let Some(encrypted) = encrypt_with_active(&machine, to, event_type, content).await?
+        {
+            return Ok(encrypted);
         }
         drop(machine);
         *shared = None;
@@ -112,8 +114,8 @@ impl Machines {
         self.claim_sessions(&ghost, &signed).await?;
         check_sessions(&ghost, &signed).await?;
         let machine = self.share_key(&ghost, to, &recipients).await?;
-        let encrypted = speak(&machine, to, event_type, content).await?;
-        let session = machine.store.spoken(&to.room_id);
+        let encrypted = encrypt_with_machine(&machine, to, event_type, content).await?;
+        let session = machine.store.active_outbound_session(&to.room_id);
         *shared = session.zip(seen).map(|(session, seen)| Shared {
             session: session.session_id().to_owned(),
             recipients,
@@ -142,7 +144,10 @@ impl Machines {
             && self
                 .seen(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
                 .is_some_and(|seen| seen == shared.seen)
-            && ghost.store.spoken(&to.room_id).is_some_and(usable)
+            && ghost
+                .store
+                .active_outbound_session(&to.room_id)
+                .is_some_and(usable)
     }
 
     /// Sends the room's key to everybody who does not have it. Returns the machine that knows that
@@ -192,21 +197,23 @@ pub(super) struct Shared {
 }
 
 /// Says something more with a session that everybody has. `None` if it was put down just now.
-async fn say_on(
+async fn encrypt_with_active(
     ghost: &InUse,
     to: &EncryptTo,
     event_type: &str,
     content: &RawValue,
 ) -> Result<Option<Box<RawValue>>, EncryptError> {
     let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
-    let saying = ghost.store.say(&to.room_id, event_type, &content);
+    let encrypting = ghost
+        .store
+        .encrypt_with_active(&to.room_id, event_type, &content);
     // The library panics at content that is no object.
-    let said = AssertUnwindSafe(saying).catch_unwind().await;
-    let said = said.map_err(|_| CryptoError::Olm("it cannot be encrypted".to_owned()))?;
-    Ok(said.map(Raw::into_json))
+    let encrypted = AssertUnwindSafe(encrypting).catch_unwind().await;
+    let encrypted = encrypted.map_err(|_| CryptoError::Olm("it cannot be encrypted".to_owned()))?;
+    Ok(encrypted.map(Raw::into_json))
 }
 
-async fn speak(
+async fn encrypt_with_machine(
     ghost: &InUse,
     to: &EncryptTo,
     event_type: &str,

@@ -104,7 +104,7 @@ impl Ghost {
         let seen = hashes::add(self, &changes.message_hashes, &mut writes)?;
         self.write(writes)?;
         hashes::remember(self, seen);
-        self.speak(changes.outbound_group_sessions);
+        self.activate_outbound_sessions(changes.outbound_group_sessions);
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl Ghost {
         for session in &changes.inbound_group_sessions {
             self.inbound(session, writes).await?;
         }
-        self.make_void(changes, writes);
+        self.invalidate_outbound_sessions(changes, writes);
         if let Some(identity) = &changes.private_identity {
             let pickle = encode(PRIVATE_IDENTITY, &identity.pickle().await)?;
             writes.put(

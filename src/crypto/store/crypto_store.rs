@@ -343,7 +343,7 @@ impl CryptoStore for GhostStore {
         room_id: &RoomId,
     ) -> Result<Option<OutboundGroupSession>> {
         let ghost = &self.ghost;
-        if let Some(session) = ghost.spoken.of(room_id) {
+        if let Some(session) = ghost.outbound_sessions.of(room_id) {
             return Ok(Some(session));
         }
         let key = ghost.keys.of(OUTBOUND, &[room_id.as_bytes()]);

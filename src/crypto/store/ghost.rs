@@ -14,9 +14,9 @@ use super::{
     admit::Keeps,
     hashes::Hashes,
     listened::Listened,
+    outbound_sessions::ActiveOutboundSessions,
     record::{Keys, Kind, ghost_prefix},
     shred::{LASTING, ShredKeys, Slots},
-    spoken::Spoken,
 };
 use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
 
@@ -43,7 +43,7 @@ pub(super) struct Ghost {
     /// Which room keys are kept; all of them while nothing is said.
     pub(super) keeps: RwLock<Option<Keeps>>,
     /// The outbound group sessions in use.
-    pub(super) spoken: Spoken,
+    pub(super) outbound_sessions: ActiveOutboundSessions,
     /// The inbound group sessions used last.
     pub(super) listened: Listened,
 }
@@ -157,7 +157,7 @@ impl Ghost {
             leases: Mutex::default(),
             hashes: Mutex::default(),
             keeps: RwLock::default(),
-            spoken: Spoken::default(),
+            outbound_sessions: ActiveOutboundSessions::default(),
             listened: Listened::default(),
         })
     }
@@ -334,7 +334,7 @@ impl Ghost {
             turns: [None, None],
         };
         *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.spoken.forget_all();
+        self.outbound_sessions.forget_all();
         self.listened.forget_all();
     }
 }

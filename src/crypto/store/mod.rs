@@ -4,7 +4,7 @@
 //! Everything that a machine saves in one call is one atomic batch. A call that returned is seen
 //! by every reader; it is durable with the next [`crate::store::Store::flush`], which whoever runs
 //! the machines calls before anything that was encrypted or published leaves the house. Outbound
-//! group sessions are not on disk while they are in use (`spoken.rs`): a message in a room needs no
+//! group sessions are not on disk while they are in use (`outbound_sessions.rs`): a message in a room needs no
 //! flush.
 //!
 //! # What is sealed how
@@ -24,11 +24,11 @@ mod ghost;
 mod hashes;
 mod held;
 mod listened;
+mod outbound_sessions;
 mod record;
 mod registry;
 mod rotate;
 mod shred;
-mod spoken;
 
 use std::sync::Arc;
 

@@ -165,7 +165,7 @@ pub(super) fn delete_all(
 
 impl Ghost {
     fn delete_room(&self, room: &RoomId) -> Result<(), GhostStoreError> {
-        self.spoken.forget(room);
+        self.outbound_sessions.forget(room);
         let room = room.as_bytes();
         let mut writes = Writes::default();
         for (key, plain) in self.list(INBOUND, &self.keys.of(INBOUND, &[room]))? {

@@ -213,7 +213,7 @@ async fn after_an_unclean_end_outbound_sessions_are_not_used_again() {
 }
 
 /// Says something, and saves what a machine saves then.
-async fn say(ghost: &GhostStore, session: &OutboundGroupSession) {
+async fn encrypt_and_save(ghost: &GhostStore, session: &OutboundGroupSession) {
     let content = serde_json::json!({ "body": "hello" });
     let content = ruma::serde::Raw::new(&content).unwrap().cast_unchecked();
     session.encrypt("m.room.message", &content).await;
@@ -235,7 +235,7 @@ async fn an_outbound_session_in_use_is_in_memory_alone_and_on_disk_as_it_was_las
     };
     let account = settle(&ghost, sam()).await;
     let (session, _) = converse(&ghost, &account, room()).await;
-    say(&ghost, &session).await;
+    encrypt_and_save(&ghost, &session).await;
     assert!(!on_disk(&ghost));
     let found = ghost.get_outbound_group_session(room()).await.unwrap();
     assert_eq!(found.unwrap().message_index().await, 1);
@@ -253,7 +253,7 @@ async fn an_outbound_session_in_use_is_in_memory_alone_and_on_disk_as_it_was_las
     assert!(on_disk(&ghost), "it was only looked at");
     let flushes = store.flushes();
     for _ in 0..5 {
-        say(&ghost, &session).await;
+        encrypt_and_save(&ghost, &session).await;
         assert!(!on_disk(&ghost));
     }
     assert!(
@@ -285,8 +285,8 @@ async fn a_session_that_was_used_after_it_was_written_down_is_not_found_at_its_f
     let ghost = all.ghost(sam()).unwrap();
     let account = settle(&ghost, sam()).await;
     let (session, _) = converse(&ghost, &account, room()).await;
-    ghost.ghost.put_down().await.unwrap();
-    say(&ghost, &session).await;
+    ghost.ghost.persist_outbound_sessions().await.unwrap();
+    encrypt_and_save(&ghost, &session).await;
     // A clean end without the last act.
     store.before_end(|| Box::pin(async {}));
     store.shut_down().await.unwrap();

@@ -11,7 +11,7 @@
 //!   number of the run stands in it ([`crate::store::Run::sure_since`]), and the start of the run was
 //!   durable before the first message. Then the next message makes a new session.
 //!
-//! Whoever forgets to call [`Ghost::put_down`] loses a session, and that is all.
+//! Whoever forgets to call [`Ghost::persist_outbound_sessions`] loses a session, and that is all.
 
 use std::{
     collections::HashMap,
@@ -35,9 +35,9 @@ use super::{
 
 /// The sessions in use of one ghost, one for each room.
 #[derive(Default)]
-pub(super) struct Spoken(Mutex<HashMap<OwnedRoomId, OutboundGroupSession>>);
+pub(super) struct ActiveOutboundSessions(Mutex<HashMap<OwnedRoomId, OutboundGroupSession>>);
 
-impl Spoken {
+impl ActiveOutboundSessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, OutboundGroupSession>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,26 +57,26 @@ impl Spoken {
 
 impl Ghost {
     /// Makes void what is on disk of sessions that were not in use. To be called while saving, and
-    /// [`Self::speak`] when it is done.
-    pub(super) fn make_void(&self, changes: &Changes, writes: &mut Writes) {
-        let spoken = self.spoken.lock();
+    /// [`Self::activate_outbound_sessions`] when it is done.
+    pub(super) fn invalidate_outbound_sessions(&self, changes: &Changes, writes: &mut Writes) {
+        let active = self.outbound_sessions.lock();
         for session in &changes.outbound_group_sessions {
-            if !spoken.contains_key(session.room_id()) {
+            if !active.contains_key(session.room_id()) {
                 writes.delete(self.keys.of(OUTBOUND, &[session.room_id().as_bytes()]));
             }
         }
     }
 
     /// From now on these sessions are in use.
-    pub(super) fn speak(&self, sessions: Vec<OutboundGroupSession>) {
-        let mut spoken = self.spoken.lock();
+    pub(super) fn activate_outbound_sessions(&self, sessions: Vec<OutboundGroupSession>) {
+        let mut active = self.outbound_sessions.lock();
         for session in sessions {
-            spoken.insert(session.room_id().to_owned(), session);
+            active.insert(session.room_id().to_owned(), session);
         }
     }
 
     /// Encrypts with the session of a room that is in use. `None` if there is none.
-    async fn say(
+    async fn encrypt_with_active(
         &self,
         room: &RoomId,
         event_type: &str,
@@ -84,15 +84,15 @@ impl Ghost {
     ) -> Option<Raw<RoomEncryptedEventContent>> {
         // Nobody may write it down between the look and the message.
         let _one = self.saving.lock().await;
-        let session = self.spoken.of(room)?;
+        let session = self.outbound_sessions.of(room)?;
         Some(session.encrypt(event_type, content).await.content)
     }
 
     /// Writes down the sessions in use, and uses them no more.
-    pub(super) async fn put_down(&self) -> Result<(), GhostStoreError> {
+    pub(super) async fn persist_outbound_sessions(&self) -> Result<(), GhostStoreError> {
         // Who saves meanwhile has a session made void before it is written here, or after.
         let _one = self.saving.lock().await;
-        let sessions = std::mem::take(&mut *self.spoken.lock());
+        let sessions = std::mem::take(&mut *self.outbound_sessions.lock());
         let mut writes = Writes::default();
         for (room, session) in sessions {
             let pickle = encode_json(OUTBOUND, &session.pickle().await)?;
@@ -110,7 +110,7 @@ impl Registry {
     /// Writes down the sessions in use of all ghosts.
     pub(super) async fn persist_all_outbound_sessions(&self) {
         for ghost in self.live_ghosts() {
-            if let Err(error) = ghost.put_down().await {
+            if let Err(error) = ghost.persist_outbound_sessions().await {
                 tracing::warn!(%error, "a ghost's sessions are not kept");
             }
         }
@@ -118,7 +118,7 @@ impl Registry {
 
     /// Writes down the sessions in use of a ghost whose last store this is.
     fn persist_unless_shared(&self, ghost: &Arc<Ghost>) {
-        if ghost.spoken.lock().is_empty() {
+        if ghost.outbound_sessions.lock().is_empty() {
             return;
         }
         // As long as this is held nobody opens the ghost anew.
@@ -127,7 +127,7 @@ impl Registry {
             return;
         }
         // Nobody else has it, so there is nobody to wait for.
-        if let Some(Err(error)) = ghost.put_down().now_or_never() {
+        if let Some(Err(error)) = ghost.persist_outbound_sessions().now_or_never() {
             tracing::debug!(%error, "a ghost's sessions are not kept");
         }
     }
@@ -144,17 +144,22 @@ impl GhostStore {
     /// what that does around it: it looks up whether the ghost is verified, and saves what is not on
     /// disk. `None` if there is no such session; whether it is still the right one, and shared,
     /// is for the caller to know.
-    pub(in crate::crypto) async fn say(
+    pub(in crate::crypto) async fn encrypt_with_active(
         &self,
         room: &RoomId,
         event_type: &str,
         content: &Raw<AnyMessageLikeEventContent>,
     ) -> Option<Raw<RoomEncryptedEventContent>> {
-        self.ghost.say(room, event_type, content).await
+        self.ghost
+            .encrypt_with_active(room, event_type, content)
+            .await
     }
 
     /// The outbound session of a room that is in use.
-    pub(in crate::crypto) fn spoken(&self, room: &RoomId) -> Option<OutboundGroupSession> {
-        self.ghost.spoken.of(room)
+    pub(in crate::crypto) fn active_outbound_session(
+        &self,
+        room: &RoomId,
+    ) -> Option<OutboundGroupSession> {
+        self.ghost.outbound_sessions.of(room)
     }
 }
