@@ -186,15 +186,15 @@ impl CryptoStore for GhostStore {
             .ghost
             .keys
             .of(INBOUND, &[room_id.as_bytes(), session_id.as_bytes()]);
-        let before = match self.ghost.listened.of(&key) {
+        let version = match self.ghost.inbound_sessions.get(&key) {
             Ok(session) => return Ok(Some(session)),
-            Err(before) => before,
+            Err(version) => version,
         };
         let Some(plain) = self.ghost.read(INBOUND, &key)? else {
             return Ok(None);
         };
         let session = Ghost::group_session(&plain)?;
-        self.ghost.listened.keep(before, key, &session);
+        self.ghost.inbound_sessions.insert(version, key, &session);
         Ok(Some(session))
     }
 

@@ -13,7 +13,7 @@ use super::{
     GhostStoreError,
     admit::Keeps,
     hashes::Hashes,
-    listened::Listened,
+    inbound_cache::InboundSessionCache,
     outbound_sessions::ActiveOutboundSessions,
     record::{Keys, Kind, ghost_prefix},
     shred::{LASTING, ShredKeys, Slots},
@@ -45,7 +45,7 @@ pub(super) struct Ghost {
     /// The outbound group sessions in use.
     pub(super) outbound_sessions: ActiveOutboundSessions,
     /// The inbound group sessions used last.
-    pub(super) listened: Listened,
+    pub(super) inbound_sessions: InboundSessionCache,
 }
 
 /// The ciphers of a ghost, `None` once it is wiped.
@@ -158,7 +158,7 @@ impl Ghost {
             hashes: Mutex::default(),
             keeps: RwLock::default(),
             outbound_sessions: ActiveOutboundSessions::default(),
-            listened: Listened::default(),
+            inbound_sessions: InboundSessionCache::default(),
         })
     }
 
@@ -196,7 +196,7 @@ impl Ghost {
             }
         }
         let applied = self.store.apply(batch);
-        self.listened.changed(keys.iter());
+        self.inbound_sessions.invalidate(keys.iter());
         Ok(applied?)
     }
 
@@ -335,7 +335,7 @@ impl Ghost {
         };
         *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.outbound_sessions.forget_all();
-        self.listened.forget_all();
+        self.inbound_sessions.clear();
     }
 }
 

@@ -23,7 +23,7 @@ mod error;
 mod ghost;
 mod hashes;
 mod held;
-mod listened;
+mod inbound_cache;
 mod outbound_sessions;
 mod record;
 mod registry;
