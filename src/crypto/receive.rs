@@ -16,7 +16,7 @@ use super::{
     CryptoError, Machines, account,
     record::{GhostKind, GhostRecord},
     slots::InUse,
-    store::hold_sessions,
+    store::defer_session_saves,
 };
 
 /// What a transaction or a sync brought for one ghost's device.
@@ -159,7 +159,7 @@ impl Machines {
         };
         let one_at_a_time = ghost.slot.olm.lock().await;
         let receiving = ghost.machine.receive_sync_changes(changes, &settings);
-        let (outcome, sessions) = hold_sessions(receiving).await;
+        let (outcome, sessions) = defer_session_saves(receiving).await;
         if !sessions.is_empty() {
             let changes = Changes {
                 sessions,

@@ -55,7 +55,7 @@ pub(super) struct Slot {
     pub(super) repairs_asked: AtomicBool,
     /// Held while messages are taken in, and while something is encrypted for devices. A session
     /// that a message begins is kept back until all the message brought is saved with it
-    /// (`store::hold_sessions`); whoever used it before would save it alone.
+    /// (`store::defer_session_saves`); whoever used it before would save it alone.
     pub(super) olm: tokio::sync::Mutex<()>,
     /// Whether a round of errands was asked for that has not begun.
     pub(super) errands_asked: AtomicBool,

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     GhostStoreError,
     admit::admit,
+    deferred_sessions,
     ghost::{Ghost, Writes},
-    hashes, held,
+    hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
         DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY,
@@ -84,7 +85,7 @@ impl Ghost {
     }
 
     pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
-        held::exchange(&mut changes);
+        deferred_sessions::defer_or_merge(&mut changes);
         let keeps = self
             .keeps
             .read()

@@ -35,8 +35,9 @@ use zeroize::Zeroizing;
 use super::{
     GhostStore, GhostStoreError,
     changes::ByDevice,
+    deferred_sessions,
     ghost::{Ghost, Writes},
-    hashes, held,
+    hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
         DEVICE, DOWNLOADED, IDENTITY, INBOUND, Kind, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE,
@@ -162,9 +163,9 @@ impl CryptoStore for GhostStore {
     }
 
     async fn get_sessions(&self, sender_key: &str) -> Result<Option<Vec<Session>>> {
-        let held = held::with(sender_key);
+        let deferred = deferred_sessions::deferred_with(sender_key);
         let pickles = self.ghost.values_of(OLM, &[sender_key.as_bytes()])?;
-        if pickles.is_empty() && held.is_empty() {
+        if pickles.is_empty() && deferred.is_empty() {
             return Ok(None);
         }
         let own = self.get_own_device().await?.as_device_keys().clone();
@@ -173,7 +174,7 @@ impl CryptoStore for GhostStore {
             .map(|pickle| Session::from_pickle(own.clone(), pickle).map_err(|e| broken(OLM, &e)))
             .collect();
         let mut sessions = sessions?;
-        sessions.extend(held);
+        sessions.extend(deferred);
         Ok(Some(sessions))
     }
 

@@ -19,10 +19,10 @@ mod admit;
 mod backup;
 mod changes;
 mod crypto_store;
+mod deferred_sessions;
 mod error;
 mod ghost;
 mod hashes;
-mod held;
 mod inbound_cache;
 mod outbound_sessions;
 mod record;
@@ -32,7 +32,7 @@ mod shred;
 
 use std::sync::Arc;
 
-pub(in crate::crypto) use self::{admit::Keeps, held::hold_sessions};
+pub(in crate::crypto) use self::{admit::Keeps, deferred_sessions::defer_session_saves};
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
