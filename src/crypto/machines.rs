@@ -17,7 +17,7 @@ use super::{
     devices::Changed,
     record::{ExpectedRooms, GhostKind, GhostRecord, Ghosts, Step},
     slots::{InUse, Live, Pinned, PutAway, Slot, Slots},
-    store::{GhostStore, GhostStores, Keeps},
+    store::{GhostStore, GhostStores, RoomKeyFilter},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -397,7 +397,7 @@ impl Machines {
         // Read now, so that the store need not ask for it in the midst of a write.
         self.expects(slot, user, room_id!("!none"))?;
         let expected = slot.expected.clone();
-        store.keep_only(Keeps(Arc::new(move |room| {
+        store.set_room_key_filter(RoomKeyFilter(Arc::new(move |room| {
             lock(&expected)
                 .as_ref()
                 .is_some_and(|rooms| rooms.contains(room))

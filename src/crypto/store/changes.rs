@@ -11,9 +11,7 @@ use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GhostStoreError,
-    admit::admit,
-    deferred_sessions,
+    GhostStoreError, deferred_sessions,
     ghost::{Ghost, Writes},
     hashes,
     record::{
@@ -22,6 +20,7 @@ use super::{
         REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, decode, encode,
         encode_json,
     },
+    room_key_filter::filter_room_keys,
 };
 
 /// Which inbound group session a device made, and how far its sender is known.
@@ -86,13 +85,13 @@ impl Ghost {
 
     pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
         deferred_sessions::defer_or_merge(&mut changes);
-        let keeps = self
-            .keeps
+        let filter = self
+            .room_key_filter
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(keeps) = keeps {
-            admit(&keeps, &mut changes);
+        if let Some(filter) = filter {
+            filter_room_keys(&filter, &mut changes);
         }
         changes.inbound_group_sessions =
             furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;

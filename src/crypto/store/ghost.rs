@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use super::{
     GhostStoreError,
-    admit::Keeps,
     hashes::Hashes,
     inbound_cache::InboundSessionCache,
     outbound_sessions::ActiveOutboundSessions,
     record::{Keys, Kind, ghost_prefix},
+    room_key_filter::RoomKeyFilter,
     shred::{LASTING, ShredKeys, Slots},
 };
 use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
@@ -41,7 +41,7 @@ pub(super) struct Ghost {
     pub(super) leases: Mutex<HashMap<String, Lease>>,
     pub(super) hashes: Mutex<Option<Hashes>>,
     /// Which room keys are kept; all of them while nothing is said.
-    pub(super) keeps: RwLock<Option<Keeps>>,
+    pub(super) room_key_filter: RwLock<Option<RoomKeyFilter>>,
     /// The outbound group sessions in use.
     pub(super) outbound_sessions: ActiveOutboundSessions,
     /// The inbound group sessions used last.
@@ -156,7 +156,7 @@ impl Ghost {
             account: RwLock::default(),
             leases: Mutex::default(),
             hashes: Mutex::default(),
-            keeps: RwLock::default(),
+            room_key_filter: RwLock::default(),
             outbound_sessions: ActiveOutboundSessions::default(),
             inbound_sessions: InboundSessionCache::default(),
         })

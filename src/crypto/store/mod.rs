@@ -15,7 +15,6 @@
 //! that lasts as long as the ghost. Rooms, people, devices and sessions appear in keys only as
 //! keyed hashes.
 
-mod admit;
 mod backup;
 mod changes;
 mod crypto_store;
@@ -27,16 +26,19 @@ mod inbound_cache;
 mod outbound_sessions;
 mod record;
 mod registry;
+mod room_key_filter;
 mod rotate;
 mod shred;
 
 use std::sync::Arc;
 
-pub(in crate::crypto) use self::{admit::Keeps, deferred_sessions::defer_session_saves};
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
     registry::GhostStores,
+};
+pub(in crate::crypto) use self::{
+    deferred_sessions::defer_session_saves, room_key_filter::RoomKeyFilter,
 };
 use self::{ghost::Ghost, registry::Registry};
 

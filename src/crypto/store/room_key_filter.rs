@@ -9,13 +9,13 @@ use super::GhostStore;
 
 /// Says of a room whether its keys are kept.
 #[derive(Clone)]
-pub(in crate::crypto) struct Keeps(
+pub(in crate::crypto) struct RoomKeyFilter(
     pub(in crate::crypto) Arc<dyn Fn(&RoomId) -> bool + Send + Sync>,
 );
 
-impl std::fmt::Debug for Keeps {
+impl std::fmt::Debug for RoomKeyFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keeps")
+        f.write_str("RoomKeyFilter")
     }
 }
 
@@ -36,23 +36,23 @@ impl GhostStore {
     /// From now on only keys of these rooms are kept, only those that came from the device that
     /// made them, and no bundles of a room's history: what others pass on proves nothing about who
     /// wrote a message.
-    pub(in crate::crypto) fn keep_only(&self, keeps: Keeps) {
+    pub(in crate::crypto) fn set_room_key_filter(&self, filter: RoomKeyFilter) {
         *self
             .ghost
-            .keeps
+            .room_key_filter
             .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeps);
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(filter);
     }
 }
 
 /// Takes out of the changes what is not kept.
-pub(super) fn admit(keeps: &Keeps, changes: &mut Changes) {
+pub(super) fn filter_room_keys(filter: &RoomKeyFilter, changes: &mut Changes) {
     changes
         .inbound_group_sessions
-        .retain(|session| (keeps.0)(session.room_id()) && !session.has_been_imported());
+        .retain(|session| (filter.0)(session.room_id()) && !session.has_been_imported());
     changes
         .withheld_session_info
-        .retain(|room, _| (keeps.0)(room));
+        .retain(|room, _| (filter.0)(room));
     changes.received_room_key_bundles.clear();
     changes.rooms_pending_key_bundle.clear();
 }
