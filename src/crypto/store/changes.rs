@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     GhostStoreError, deferred_sessions,
     ghost::{Ghost, Writes},
-    hashes,
+    olm_hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
         DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY,
@@ -101,9 +101,9 @@ impl Ghost {
         self.people(&changes, &mut writes)?;
         self.values(&changes, &mut writes)?;
         self.rooms(&changes, &mut writes)?;
-        let seen = hashes::add(self, &changes.message_hashes, &mut writes)?;
+        let seen = olm_hashes::add(self, &changes.message_hashes, &mut writes)?;
         self.write(writes)?;
-        hashes::remember(self, seen);
+        olm_hashes::remember(self, seen);
         self.activate_outbound_sessions(changes.outbound_group_sessions);
         Ok(())
     }

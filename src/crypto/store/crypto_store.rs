@@ -37,7 +37,7 @@ use super::{
     changes::ByDevice,
     deferred_sessions,
     ghost::{Ghost, Writes},
-    hashes,
+    olm_hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
         DEVICE, DOWNLOADED, IDENTITY, INBOUND, Kind, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE,
@@ -410,7 +410,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn is_message_known(&self, message_hash: &OlmMessageHash) -> Result<bool> {
-        hashes::is_known(&self.ghost, message_hash)
+        olm_hashes::is_known(&self.ghost, message_hash)
     }
 
     async fn get_outgoing_secret_requests(

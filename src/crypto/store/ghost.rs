@@ -11,12 +11,12 @@ use zeroize::Zeroizing;
 
 use super::{
     GhostStoreError,
-    hashes::Hashes,
     inbound_cache::InboundSessionCache,
+    olm_hashes::OlmHashes,
     outbound_sessions::ActiveOutboundSessions,
     record::{Keys, Kind, ghost_prefix},
     room_key_filter::RoomKeyFilter,
-    shred::{LASTING, ShredKeys, Slots},
+    shred_keys::{KeySlots, LASTING, ShredKeys},
 };
 use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
 
@@ -39,7 +39,7 @@ pub(super) struct Ghost {
     pub(super) saving: Arc<tokio::sync::Mutex<()>>,
     pub(super) account: RwLock<Option<StaticAccountData>>,
     pub(super) leases: Mutex<HashMap<String, Lease>>,
-    pub(super) hashes: Mutex<Option<Hashes>>,
+    pub(super) olm_hashes: Mutex<Option<OlmHashes>>,
     /// Which room keys are kept; all of them while nothing is said.
     pub(super) room_key_filter: RwLock<Option<RoomKeyFilter>>,
     /// The outbound group sessions in use.
@@ -51,19 +51,22 @@ pub(super) struct Ghost {
 /// The ciphers of a ghost, `None` once it is wiped.
 struct Seals {
     lasting: Option<Sealer>,
-    turns: [Option<(u64, Sealer)>; 2],
+    generations: [Option<(u64, Sealer)>; 2],
 }
 
 impl Seals {
     fn newest(&self) -> Option<&(u64, Sealer)> {
-        self.turns.iter().flatten().max_by_key(|(epoch, _)| *epoch)
+        self.generations
+            .iter()
+            .flatten()
+            .max_by_key(|(epoch, _)| *epoch)
     }
 
     fn of(&self, epoch: u64) -> Option<&Sealer> {
         if epoch == LASTING {
             return self.lasting.as_ref();
         }
-        self.turns
+        self.generations
             .iter()
             .flatten()
             .find(|(e, _)| *e == epoch)
@@ -122,7 +125,7 @@ impl Ghost {
         user: String,
         store: &Store,
         shred: &ShredKeys,
-        slots: Slots,
+        slots: KeySlots,
     ) -> Result<Self, GhostStoreError> {
         let index = raw::key(store).derive(&[], &[b"stonechat crypto index", &id.to_be_bytes()])?;
         let keys = Keys::new(id, &index).ok_or(StoreError::Seal("a key could not be derived"))?;
@@ -132,11 +135,11 @@ impl Ghost {
         let lasting = slots.lasting.ok_or(gone)?;
         let mut seals = Seals {
             lasting: Some(sealer(store, id, LASTING, &lasting)?),
-            turns: [None, None],
+            generations: [None, None],
         };
-        for (turn, slot) in seals.turns.iter_mut().zip(slots.turns) {
+        for (generation, slot) in seals.generations.iter_mut().zip(slots.generations) {
             if let Some((epoch, key)) = slot {
-                *turn = Some((epoch, sealer(store, id, epoch, &key)?));
+                *generation = Some((epoch, sealer(store, id, epoch, &key)?));
             }
         }
         if seals.newest().is_none() {
@@ -155,7 +158,7 @@ impl Ghost {
             saving: Arc::default(),
             account: RwLock::default(),
             leases: Mutex::default(),
-            hashes: Mutex::default(),
+            olm_hashes: Mutex::default(),
             room_key_filter: RwLock::default(),
             outbound_sessions: ActiveOutboundSessions::default(),
             inbound_sessions: InboundSessionCache::default(),
@@ -267,28 +270,28 @@ impl Ghost {
         }
     }
 
-    /// Which turn a fresh key takes, and its epoch; `None` while two keys are in use.
-    pub(super) fn next_turn(&self) -> Result<Option<(usize, u64)>, GhostStoreError> {
+    /// Which slot a fresh key takes, and its epoch; `None` while two keys are in use.
+    pub(super) fn free_generation_slot(&self) -> Result<Option<(usize, u64)>, GhostStoreError> {
         let seals = self.seals();
         let newest = seals.newest().ok_or(GhostStoreError::Wiped)?.0;
         Ok(seals
-            .turns
+            .generations
             .iter()
             .position(Option::is_none)
-            .map(|turn| (turn, newest + 1)))
+            .map(|slot| (slot, newest + 1)))
     }
 
     /// From now on records are sealed under this key.
-    pub(super) fn take_up(
+    pub(super) fn install_key(
         &self,
-        turn: usize,
+        slot: usize,
         epoch: u64,
         key: &Subkey,
     ) -> Result<(), GhostStoreError> {
         let sealer = sealer(&self.store, self.id, epoch, key)?;
         let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = seals.turns.get_mut(turn) {
-            *slot = Some((epoch, sealer));
+        if let Some(generation) = seals.generations.get_mut(slot) {
+            *generation = Some((epoch, sealer));
         }
         Ok(())
     }
@@ -310,28 +313,28 @@ impl Ghost {
         Ok(self.store.apply(batch)?)
     }
 
-    /// The turn of the older of two keys.
-    pub(super) fn older_turn(&self) -> Option<usize> {
-        match &self.seals().turns {
+    /// The slot of the older of two keys.
+    pub(super) fn older_generation_slot(&self) -> Option<usize> {
+        match &self.seals().generations {
             [Some((first, _)), Some((second, _))] => Some(usize::from(first > second)),
             _ => None,
         }
     }
 
     /// Forget a key in memory, after it was destroyed on disk.
-    pub(super) fn let_go(&self, turn: usize) {
+    pub(super) fn drop_key(&self, slot: usize) {
         let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = seals.turns.get_mut(turn) {
-            *slot = None;
+        if let Some(generation) = seals.generations.get_mut(slot) {
+            *generation = None;
         }
     }
 
     /// Forget all keys in memory.
-    pub(super) fn let_go_of_all(&self) {
+    pub(super) fn drop_all_keys(&self) {
         let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
         *seals = Seals {
             lasting: None,
-            turns: [None, None],
+            generations: [None, None],
         };
         *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.outbound_sessions.forget_all();

@@ -21,14 +21,14 @@ mod crypto_store;
 mod deferred_sessions;
 mod error;
 mod ghost;
-mod hashes;
 mod inbound_cache;
+mod key_rotation;
+mod olm_hashes;
 mod outbound_sessions;
 mod record;
 mod registry;
 mod room_key_filter;
-mod rotate;
-mod shred;
+mod shred_keys;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{GhostStore, GhostStoreError, ghost::Ghost, rotate, shred::ShredKeys};
+use super::{GhostStore, GhostStoreError, ghost::Ghost, key_rotation, shred_keys::ShredKeys};
 use crate::store::{Batch, Store, Table};
 
 /// The number of each ghost that has crypto records; deleted when it is wiped.
@@ -134,7 +134,7 @@ impl GhostStores {
         let slots = self.inner.shred.read(id)?;
         if slots.wiped {
             // A crash came after its keys were destroyed and before its records were.
-            rotate::delete_all(store, id, user.as_str())?;
+            key_rotation::delete_all(store, id, user.as_str())?;
             return Ok(None);
         }
         let ghost = Ghost::new(id, user.to_string(), store, &self.inner.shred, slots)?;

@@ -49,7 +49,7 @@ fn a_ghost_killed_while_it_forgets_loses_nothing_else() {
         let ghost = all.ghost(sam()).unwrap();
         let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
         let now = slots
-            .turns
+            .generations
             .iter()
             .flatten()
             .map(|(epoch, _)| *epoch)

@@ -97,7 +97,7 @@ async fn the_old_key_is_gone_from_the_disk() {
     for _ in 0..4 {
         let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
         let keys: Vec<_> = slots
-            .turns
+            .generations
             .iter()
             .flatten()
             .map(|(_, key)| key.to_vec())
@@ -154,7 +154,7 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
         let ghost = all.existing(sam()).unwrap().unwrap();
         let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
         assert_eq!(
-            slots.turns.iter().flatten().count(),
+            slots.generations.iter().flatten().count(),
             1,
             "{died:?}: the old key is gone"
         );
@@ -231,7 +231,7 @@ async fn forgetting_goes_on_when_nobody_waits_for_it_any_more() {
             .shred
             .read(0)
             .unwrap()
-            .turns
+            .generations
             .iter()
             .flatten()
             .count(),

@@ -12,7 +12,7 @@ use super::{
     super::{
         GhostStoreError,
         changes::OLM_SESSIONS,
-        hashes::GENERATION,
+        olm_hashes::GENERATION_HASHES,
         record::{ACCOUNT, OLM_HASH, OUTBOUND},
     },
     *,
@@ -313,7 +313,7 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
             .unwrap()
             .len()
     };
-    let total = GENERATION * 4 + 7;
+    let total = GENERATION_HASHES * 4 + 7;
     for part in (0..total).collect::<Vec<_>>().chunks(50) {
         let message_hashes = part.iter().map(|n| hash(*n)).collect();
         ghost
@@ -323,9 +323,9 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
             })
             .await
             .unwrap();
-        assert!(count() <= GENERATION * 2, "{}", count());
+        assert!(count() <= GENERATION_HASHES * 2, "{}", count());
     }
-    for n in total - GENERATION..total {
+    for n in total - GENERATION_HASHES..total {
         assert!(
             ghost.is_message_known(&hash(n)).await.unwrap(),
             "{n} of {total}"
@@ -338,9 +338,9 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
     };
     assert!(!ghost.is_message_known(&other).await.unwrap());
     // What is known is counted again after a restart.
-    *ghost.ghost.hashes.lock().unwrap() = None;
+    *ghost.ghost.olm_hashes.lock().unwrap() = None;
     assert!(ghost.is_message_known(&hash(total - 1)).await.unwrap());
-    assert_eq!(count(), GENERATION + 7);
+    assert_eq!(count(), GENERATION_HASHES + 7);
 }
 
 #[tokio::test]

@@ -27,26 +27,26 @@ use crate::store::{Batch, StoreError, raw};
 impl Ghost {
     /// Step 1.
     pub(super) fn begin_rotation(&self) -> Result<(), GhostStoreError> {
-        let Some((turn, epoch)) = self.next_turn()? else {
+        let Some((slot, epoch)) = self.free_generation_slot()? else {
             return Ok(());
         };
-        let key = self.shred.put(self.id, turn, epoch)?;
-        self.take_up(turn, epoch, &key)
+        let key = self.shred.put(self.id, slot, epoch)?;
+        self.install_key(slot, epoch, &key)
     }
 
     /// Step 4.
     pub(super) fn end_rotation(&self) -> Result<(), GhostStoreError> {
-        let Some(turn) = self.older_turn() else {
+        let Some(slot) = self.older_generation_slot() else {
             return Ok(());
         };
-        self.shred.destroy(self.id, turn)?;
-        self.let_go(turn);
+        self.shred.destroy(self.id, slot)?;
+        self.drop_key(slot);
         Ok(())
     }
 
     /// What is left of a rotation that a crash cut short.
     pub(super) fn finish_rotation(&self) -> Result<(), GhostStoreError> {
-        if self.older_turn().is_none() {
+        if self.older_generation_slot().is_none() {
             return Ok(());
         }
         self.reseal()?;
@@ -130,7 +130,7 @@ impl GhostStore {
         let (ghost, registry) = (self.ghost.clone(), self.registry.clone());
         off_thread(move || {
             let _locks = (one, saving);
-            ghost.let_go_of_all();
+            ghost.drop_all_keys();
             ghost.shred.wipe(ghost.id)?;
             delete_all(&ghost.store, ghost.id, &ghost.user)?;
             registry.remove(&ghost);

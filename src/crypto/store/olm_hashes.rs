@@ -16,11 +16,11 @@ use super::{
 };
 
 /// How many hashes a generation has.
-pub(super) const GENERATION: usize = 1000;
+pub(super) const GENERATION_HASHES: usize = 1000;
 
 /// Where a ghost stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hashes {
+pub(super) struct OlmHashes {
     generation: u32,
     count: usize,
 }
@@ -39,8 +39,12 @@ fn key(ghost: &Ghost, generation: u32, hash: &OlmMessageHash) -> Vec<u8> {
     key
 }
 
-fn load(ghost: &Ghost) -> Result<Hashes, GhostStoreError> {
-    if let Some(hashes) = *ghost.hashes.lock().unwrap_or_else(PoisonError::into_inner) {
+fn load(ghost: &Ghost) -> Result<OlmHashes, GhostStoreError> {
+    if let Some(hashes) = *ghost
+        .olm_hashes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
         return Ok(hashes);
     }
     let start = ghost.keys.of(OLM_HASH, &[]).len();
@@ -55,7 +59,7 @@ fn load(ghost: &Ghost) -> Result<Hashes, GhostStoreError> {
         .collect();
     let generation = generations.last().copied().unwrap_or(0);
     let count = generations.iter().filter(|g| **g == generation).count();
-    Ok(Hashes { generation, count })
+    Ok(OlmHashes { generation, count })
 }
 
 /// Whether a message was seen.
@@ -76,12 +80,12 @@ pub(super) fn add(
     ghost: &Ghost,
     hashes: &[OlmMessageHash],
     writes: &mut Writes,
-) -> Result<Hashes, GhostStoreError> {
+) -> Result<OlmHashes, GhostStoreError> {
     let mut now = load(ghost)?;
     for hash in hashes {
-        if now.count >= GENERATION {
+        if now.count >= GENERATION_HASHES {
             let gone = now.generation.checked_sub(1);
-            now = Hashes {
+            now = OlmHashes {
                 generation: now.generation.saturating_add(1),
                 count: 0,
             };
@@ -98,6 +102,9 @@ pub(super) fn add(
 }
 
 /// Take note of where a ghost stands.
-pub(super) fn remember(ghost: &Ghost, hashes: Hashes) {
-    *ghost.hashes.lock().unwrap_or_else(PoisonError::into_inner) = Some(hashes);
+pub(super) fn remember(ghost: &Ghost, hashes: OlmHashes) {
+    *ghost
+        .olm_hashes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = Some(hashes);
 }
