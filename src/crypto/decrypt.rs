@@ -8,17 +8,12 @@ use matrix_sdk_crypto::{
     types::events::room::encrypted::EncryptedEvent,
     vodozemac::megolm::{DecryptionError, MegolmMessage},
 };
-use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
+use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    CryptoError, DecryptError, Distrust, Machines,
-    machines::lock,
-    record::{Heard, HeardPart, HeardWhole, part_of},
-    slots::Pinned,
-};
-use crate::store::{Batch, Table, prefix};
+use super::{CryptoError, DecryptError, Distrust, Machines, machines::lock, slots::Pinned};
+use crate::store::Batch;
 
 /// A decrypted event.
 #[derive(Debug)]
@@ -82,8 +77,8 @@ impl Machines {
     ) -> Result<Decrypted, DecryptError> {
         let mut batch = Batch::new();
         let (decrypted, id) = self.open(user, room, event).await?;
-        let _one_at_a_time = lock(&self.0.hearing);
-        self.note_heard(user, room, &decrypted, &id, &mut batch)?;
+        let _one_at_a_time = lock(&self.0.guarding_replays);
+        self.guard_against_replay(user, room, &decrypted, &id, &mut batch)?;
         self.0.store.apply(batch)?;
         Ok(decrypted)
     }
@@ -99,7 +94,7 @@ impl Machines {
         batch: &mut Batch,
     ) -> Result<Decrypted, DecryptError> {
         let (decrypted, id) = self.open(user, room, event).await?;
-        self.note_heard(user, room, &decrypted, &id, batch)?;
+        self.guard_against_replay(user, room, &decrypted, &id, batch)?;
         Ok(decrypted)
     }
 
@@ -175,52 +170,6 @@ impl Machines {
             }
         }
         Ok(Err(error))
-    }
-
-    fn note_heard(
-        &self,
-        user: &UserId,
-        room: &RoomId,
-        decrypted: &Decrypted,
-        event: &EventId,
-        batch: &mut Batch,
-    ) -> Result<(), DecryptError> {
-        let replayed = |first| DecryptError::Replayed { first };
-        let (session, index) = (decrypted.session_id.clone(), decrypted.message_index);
-        let key = (user.to_owned(), room.to_owned(), session, part_of(index));
-        let mut part = match self.0.store.get::<Heard>(&key)? {
-            Some(part) => part,
-            None => self.begin_part(&key, index, batch)?,
-        };
-        if part.note(index, event).map_err(replayed)? {
-            batch.put::<Heard>(&key, &part)?;
-        }
-        Ok(())
-    }
-
-    /// The first message of a part of a session: looks at the other parts.
-    fn begin_part(
-        &self,
-        key: &<Heard as Table>::Key,
-        index: u32,
-        batch: &mut Batch,
-    ) -> Result<HeardPart, DecryptError> {
-        let (user, room, session, _) = key;
-        let whole = (user.clone(), room.clone(), session.clone());
-        let of_session = [prefix(user), prefix(room), prefix(session)].concat();
-        let store = &self.0.store;
-        let others = store.scan::<Heard>(&of_session, None, HeardPart::KEPT)?;
-        let others: Vec<_> = others
-            .into_iter()
-            .map(|((.., number), part)| (number, part))
-            .collect();
-        let begun = HeardPart::begin(index, &others, store.get::<HeardWhole>(&whole)?)
-            .map_err(|first| DecryptError::Replayed { first })?;
-        if let Some(number) = begun.forget {
-            let (user, room, session) = whole;
-            batch.delete::<Heard>(&(user, room, session, number));
-        }
-        Ok(begun.part)
     }
 }
 

@@ -6,7 +6,8 @@ use ruma::{RoomId, UserId};
 use super::{
     CryptoError, Machines, account,
     machines::{lock, lock_provisioning},
-    record::{ExpectedRooms, GhostKind, GhostRecord, Heard, HeardWhole, Step},
+    record::{ExpectedRooms, GhostKind, GhostRecord, Step},
+    replay_guard::{ReplayGuard, ReplayLegacy},
 };
 use crate::store::{Batch, Table, prefix};
 
@@ -29,8 +30,8 @@ impl Machines {
             batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
             let mut heard = prefix(&user.to_owned());
             heard.extend(prefix(&room.to_owned()));
-            self.delete_all::<Heard>(&mut batch, &heard)?;
-            self.delete_all::<HeardWhole>(&mut batch, &heard)?;
+            self.delete_all::<ReplayGuard>(&mut batch, &heard)?;
+            self.delete_all::<ReplayLegacy>(&mut batch, &heard)?;
             self.0.store.apply(batch)?;
             self.expect_anew(&slot, &away);
             let Some(store) = self.0.stores.existing(user)? else {
@@ -144,8 +145,8 @@ impl Machines {
         let mut batch = Batch::new();
         let first = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
-        self.delete_all::<Heard>(&mut batch, &first)?;
-        self.delete_all::<HeardWhole>(&mut batch, &first)?;
+        self.delete_all::<ReplayGuard>(&mut batch, &first)?;
+        self.delete_all::<ReplayLegacy>(&mut batch, &first)?;
         self.0.store.apply(batch)?;
         self.expect_anew(&slot, &away);
         // From here on the record says that there is no machine.

@@ -70,7 +70,7 @@ pub(super) struct Inner {
     pub(super) settings: MachineSettings,
     pub(super) changed: Changed,
     /// Held while a message is noted as heard.
-    pub(super) hearing: Mutex<()>,
+    pub(super) guarding_replays: Mutex<()>,
     /// Held while a record is written: one that was read before must not undo the change.
     recording: Mutex<()>,
     /// The places of [`UPLOADS`].
@@ -140,7 +140,7 @@ impl Machines {
             hs,
             settings,
             changed: Changed::default(),
-            hearing: Mutex::default(),
+            guarding_replays: Mutex::default(),
             recording: Mutex::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
             repairs: tokio::sync::Semaphore::new(REPAIRS),

@@ -38,6 +38,7 @@ mod provision;
 mod receive;
 mod record;
 mod renew;
+mod replay_guard;
 mod slots;
 pub mod store;
 

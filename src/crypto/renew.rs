@@ -22,7 +22,8 @@ use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
     provision::{new_device_id, prepare, public_key, shown_ed25519, shown_master},
-    record::{ExpectedRooms, Former, GhostKind, GhostRecord, Ghosts, Heard, HeardWhole, Step},
+    record::{ExpectedRooms, Former, GhostKind, GhostRecord, Ghosts, Step},
+    replay_guard::{ReplayGuard, ReplayLegacy},
     slots::InUse,
     store::GhostStores,
 };
@@ -279,8 +280,8 @@ impl Machines {
         let mut batch = Batch::new();
         let first = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
-        self.delete_all::<Heard>(&mut batch, &first)?;
-        self.delete_all::<HeardWhole>(&mut batch, &first)?;
+        self.delete_all::<ReplayGuard>(&mut batch, &first)?;
+        self.delete_all::<ReplayLegacy>(&mut batch, &first)?;
         batch.put::<Ghosts>(&user.to_owned(), record)?;
         self.0.store.commit(batch).await?;
         self.expect_anew(&slot, &away);
