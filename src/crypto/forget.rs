@@ -84,7 +84,7 @@ impl Machines {
             return Ok(());
         }
         let ghost = self.pin(user)?;
-        let _one_at_a_time = ghost.slot.errands.lock().await;
+        let _one_at_a_time = ghost.slot.sending.lock().await;
         // Another room may have been forgotten meanwhile.
         if !self.is_fallback_used(user)? {
             return Ok(());
@@ -94,7 +94,7 @@ impl Machines {
             let _away = self.put_away(&ghost.slot).await;
             account::replace_fallback_key(&store).await?;
         }
-        self.send_waiting(&ghost).await?;
+        self.send_outgoing_requests(&ghost).await?;
         {
             let _away = self.put_away(&ghost.slot).await;
             account::forget_former_fallback_key(&store).await?;

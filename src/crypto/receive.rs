@@ -94,7 +94,7 @@ impl Machines {
         });
         let top_up = left.filter(|left| self.may_top_up(&record, *left));
         let slot = self.existing_slot(user);
-        let due = slot.is_some_and(|slot| slot.errands_due.is_due());
+        let due = slot.is_some_and(|slot| slot.requests_due.is_due());
         // An empty round costs a machine more than decrypting ten messages does.
         if to_device.is_empty() && top_up.is_none() && !due {
             return nothing();
@@ -113,21 +113,21 @@ impl Machines {
     pub async fn follow_up(&self, user: &UserId) {
         let slot = self.slot(user);
         // Whoever waits for its turn sends this as well.
-        if slot.errands_asked.swap(true, Ordering::AcqRel) {
+        if slot.requests_asked.swap(true, Ordering::AcqRel) {
             return;
         }
-        let errands = match self.pin(user) {
+        let outcome = match self.pin(user) {
             Ok(ghost) => {
-                let errands = self.run_errands(&ghost).await;
+                let outcome = self.process_outgoing_requests(&ghost).await;
                 ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
-                errands
+                outcome
             }
             Err(error) => {
-                slot.errands_asked.store(false, Ordering::Release);
+                slot.requests_asked.store(false, Ordering::Release);
                 Err(error)
             }
         };
-        if let Err(error) = errands {
+        if let Err(error) = outcome {
             // What came is taken in; what is to be sent waits for the next round.
             tracing::warn!(%user, %error, "a ghost's own requests have to wait");
         }

@@ -36,7 +36,7 @@ use crate::matrix::Actor;
 ///
 /// # Locks
 ///
-/// In this order: the room's, `errands` or `repairing`, `machine`, `olm`. The room's lock, `errands`
+/// In this order: the room's, `sending` or `repairing`, `machine`, `olm`. The room's lock, `sending`
 /// and `repairing` may be held across a request, and concern nobody but this room, this ghost's
 /// uploads and this ghost's repairs.
 #[derive(Default)]
@@ -48,7 +48,7 @@ pub(super) struct Slot {
     /// One at a time makes or takes away the ghost's keys.
     pub(super) provisioning: tokio::sync::Mutex<()>,
     /// One at a time uploads the ghost's own keys.
-    pub(super) errands: tokio::sync::Mutex<()>,
+    pub(super) sending: tokio::sync::Mutex<()>,
     /// One at a time begins new sessions with devices whose session broke.
     pub(super) repairing: tokio::sync::Mutex<()>,
     /// Whether a round of repairs was asked for that has not begun.
@@ -57,9 +57,9 @@ pub(super) struct Slot {
     /// that a message begins is kept back until all the message brought is saved with it
     /// (`store::defer_session_saves`); whoever used it before would save it alone.
     pub(super) olm: tokio::sync::Mutex<()>,
-    /// Whether a round of errands was asked for that has not begun.
-    pub(super) errands_asked: AtomicBool,
-    pub(super) errands_due: ErrandsDue,
+    /// Whether a round of requests was asked for that has not begun.
+    pub(super) requests_asked: AtomicBool,
+    pub(super) requests_due: OutgoingRequestsDue,
     rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
     pub(super) fresh: Fresh,
     /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
@@ -69,15 +69,15 @@ pub(super) struct Slot {
     pub(super) expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
 }
 
-/// Whether a round of errands was cut short since the last one that ended well. Rounds overlap.
+/// Whether a round of requests was cut short since the last one that ended well. Rounds overlap.
 #[derive(Default)]
-pub(super) struct ErrandsDue {
+pub(super) struct OutgoingRequestsDue {
     begun: AtomicU64,
     /// The last round that is under way or was cut short; 0 when nothing is due.
     due: AtomicU64,
 }
 
-impl ErrandsDue {
+impl OutgoingRequestsDue {
     /// Begins a round, and returns its number.
     pub(super) fn begin(&self) -> u64 {
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
@@ -126,7 +126,7 @@ impl Slot {
     /// the table has, with the table locked: then nobody can come to have it meanwhile.
     fn is_blank(&self) -> bool {
         let empty = |live: &RwLock<Option<Live>>| live.try_read().is_ok_and(|live| live.is_none());
-        Arc::strong_count(&self.machine) == 1 && empty(&self.machine) && !self.errands_due.is_due()
+        Arc::strong_count(&self.machine) == 1 && empty(&self.machine) && !self.requests_due.is_due()
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
         let slots = Slots::default();
         let held = slots.of(&user(0));
         let due = slots.of(&user(1));
-        due.errands_due.begin();
+        due.requests_due.begin();
         drop(due);
         for n in 2..10_000 {
             slots.of(&user(n));
@@ -308,7 +308,7 @@ mod tests {
         assert!(slots.count() <= Slots::KEPT, "{}", slots.count());
         assert!(Arc::ptr_eq(&held, &slots.of(&user(0))), "one is in use");
         let due = slots.of(&user(1));
-        assert!(due.errands_due.is_due(), "work is left");
+        assert!(due.requests_due.is_due(), "work is left");
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_round_that_failed_is_due_however_another_one_ended() {
-        let due = ErrandsDue::default();
+        let due = OutgoingRequestsDue::default();
         let (first, second) = (due.begin(), due.begin());
         due.done(second);
         assert!(!due.is_due());

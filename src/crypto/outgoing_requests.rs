@@ -19,7 +19,7 @@ use super::{
     slots::{InUse, Pinned},
 };
 
-/// How a round of errands ended.
+/// How a round of requests ended.
 enum Round {
     Done,
     /// Another round repairs the sessions.
@@ -32,14 +32,17 @@ impl Machines {
     ///
     /// First what goes to the homeserver alone: a new session may take as long as the slowest server
     /// of those who wrote to the ghost.
-    pub(super) async fn run_errands(&self, ghost: &Pinned) -> Result<(), CryptoError> {
-        let number = ghost.slot.errands_due.begin();
+    pub(super) async fn process_outgoing_requests(
+        &self,
+        ghost: &Pinned,
+    ) -> Result<(), CryptoError> {
+        let number = ghost.slot.requests_due.begin();
         let round = self.run_round(ghost).await;
         match round {
-            Ok(Round::Done) => ghost.slot.errands_due.done(number),
+            Ok(Round::Done) => ghost.slot.requests_due.done(number),
             // The other round says how it ended.
             Ok(Round::LeftToAnother) => {}
-            Err(_) => ghost.slot.errands_due.failed(number),
+            Err(_) => ghost.slot.requests_due.failed(number),
         }
         round.map(drop)
     }
@@ -48,9 +51,9 @@ impl Machines {
         ghost.slot.repairs_asked.store(true, Ordering::Release);
         {
             let _a_place = self.0.uploads.acquire().await;
-            let _one_at_a_time = ghost.slot.errands.lock().await;
-            ghost.slot.errands_asked.store(false, Ordering::Release);
-            self.send_waiting(ghost).await?;
+            let _one_at_a_time = ghost.slot.sending.lock().await;
+            ghost.slot.requests_asked.store(false, Ordering::Release);
+            self.send_outgoing_requests(ghost).await?;
         }
         while ghost.slot.repairs_asked.load(Ordering::Acquire) {
             // Whoever is at it does this as well.
@@ -63,8 +66,8 @@ impl Machines {
         Ok(Round::Done)
     }
 
-    /// Sends what the machine wants sent. To be called with the errands locked.
-    pub(super) async fn send_waiting(&self, ghost: &Pinned) -> Result<(), CryptoError> {
+    /// Sends what the machine wants sent. To be called with `Slot::sending` locked.
+    pub(super) async fn send_outgoing_requests(&self, ghost: &Pinned) -> Result<(), CryptoError> {
         let requests = ghost.machine().await?.machine.outgoing_requests().await?;
         if requests.is_empty() {
             return Ok(());
@@ -73,7 +76,7 @@ impl Machines {
         // us forget it.
         self.0.store.flush().await?;
         for request in requests {
-            self.run_errand(ghost, &request).await?;
+            self.send_request(ghost, &request).await?;
         }
         Ok(())
     }
@@ -105,13 +108,13 @@ impl Machines {
 
     /// Keeps a ghost's own requests waiting meanwhile, as a slow server does.
     #[cfg(test)]
-    pub(crate) async fn while_errands_wait<T>(
+    pub(crate) async fn while_requests_wait<T>(
         &self,
         user: &UserId,
         act: impl Future<Output = T>,
     ) -> T {
         let slot = self.slot(user);
-        let _held = slot.errands.lock().await;
+        let _held = slot.sending.lock().await;
         act.await
     }
 
@@ -123,7 +126,7 @@ impl Machines {
         act.await
     }
 
-    async fn run_errand(
+    async fn send_request(
         &self,
         ghost: &Pinned,
         request: &OutgoingRequest,
