@@ -99,7 +99,7 @@ impl Machines {
         drop(machine);
         *shared = None;
         // Before anything is looked at: what changes meanwhile is looked at next time.
-        let taken_in = ghost.slot.taken_in.load(Ordering::Relaxed);
+        let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
         let unanswered = self.freshen(&ghost, &recipients, within).await?;
         let seen = self.seen(&ghost.slot, &recipients, within);
         let crowded: Vec<_> = recipients
@@ -120,7 +120,7 @@ impl Machines {
             session: session.session_id().to_owned(),
             recipients,
             seen,
-            taken_in,
+            received_count,
         });
         Ok(encrypted)
     }
@@ -140,7 +140,7 @@ impl Machines {
                 && !session.invalidated()
         };
         shared.recipients == recipients
-            && shared.taken_in == ghost.slot.taken_in.load(Ordering::Relaxed)
+            && shared.received_count == ghost.slot.received_count.load(Ordering::Relaxed)
             && self
                 .seen(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
                 .is_some_and(|seen| seen == shared.seen)
@@ -193,7 +193,7 @@ pub(super) struct Shared {
     session: String,
     recipients: Vec<OwnedUserId>,
     seen: Vec<Seen>,
-    taken_in: u64,
+    received_count: u64,
 }
 
 /// Says something more with a session that everybody has. `None` if it was put down just now.

@@ -7,7 +7,7 @@
 //! | make a ghost that reads and writes | [`Machines::provision`] |
 //! | make a ghost that does neither | [`Machines::provision_keyless`], [`Machines::provision_bare`] |
 //! | say that a ghost enters a room | [`Machines::expect_room`], [`Machines::outdate`] |
-//! | take in what came for its device | [`Machines::receive`] |
+//! | take in what came for its device | [`Machines::receive_and_respond`] |
 //! | read | [`Machines::decrypt`] |
 //! | write | [`Machines::encrypt`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
@@ -35,12 +35,12 @@ mod machines;
 mod outgoing_requests;
 mod parts;
 mod provision;
-mod receive;
 mod record;
 mod renew;
 mod replay_guard;
 mod slots;
 pub mod store;
+mod to_device;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +50,6 @@ pub use devices::MAX_SIGNED_DEVICES;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};
-pub use receive::{IncomingCrypto, NewRoomKey};
 pub use record::GhostKind;
 pub use renew::Renewed;
+pub use to_device::{IncomingCrypto, NewRoomKey};

@@ -64,7 +64,7 @@ pub(super) struct Slot {
     pub(super) fresh: Fresh,
     /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
     /// broken some.
-    pub(super) taken_in: AtomicU64,
+    pub(super) received_count: AtomicU64,
     /// The rooms whose keys are kept, once they were read from the store.
     pub(super) expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
 }

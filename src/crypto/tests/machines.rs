@@ -59,7 +59,7 @@ async fn machines_are_loaded_used_and_put_away_at_the_same_time() {
     // Those in use may go beyond the limit; once they are idle the next load brings it down.
     world
         .machines
-        .receive(&ghosts[0], IncomingCrypto::default())
+        .receive_and_respond(&ghosts[0], IncomingCrypto::default())
         .await
         .unwrap();
     world.machines.ready(&ghosts[1]).await.unwrap();

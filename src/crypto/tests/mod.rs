@@ -95,7 +95,10 @@ impl World {
     /// Hands the ghost what has come for it, as a transaction does.
     async fn deliver(&self, user: &UserId) -> Vec<NewRoomKey> {
         let incoming = self.fake.take_incoming(user, &self.device(user));
-        self.machines.receive(user, incoming).await.unwrap()
+        self.machines
+            .receive_and_respond(user, incoming)
+            .await
+            .unwrap()
     }
 
     async fn encrypt(&self, to: &[&UserId], text: &str) -> Result<Box<RawValue>, EncryptError> {
@@ -130,7 +133,10 @@ fn whatever_we_do_may_be_done_on_another_thread() {
     is_send(|m| async move { m.provision(sam(), "Sam").await });
     is_send(|m| async move { m.provision_keyless(sam(), "Sam").await });
     is_send(|m| async move { m.provision_bare(sam()).await });
-    is_send(|m| async move { m.receive(sam(), IncomingCrypto::default()).await });
+    is_send(|m| async move {
+        m.receive_and_respond(sam(), IncomingCrypto::default())
+            .await
+    });
     is_send(|m| async move { m.decrypt(sam(), room(), RawValue::NULL).await });
     is_send(|m| async move {
         let to = EncryptTo {

@@ -263,7 +263,11 @@ async fn a_new_device_gets_the_key_once_we_hear_of_it() {
         device_lists_changed: vec![alice.user().to_owned()],
         ..Default::default()
     };
-    world.machines.receive(sam(), incoming).await.unwrap();
+    world
+        .machines
+        .receive_and_respond(sam(), incoming)
+        .await
+        .unwrap();
     world.encrypt(&[alice.user()], "four").await.unwrap();
     assert_eq!(
         world.fake.log().len(),

@@ -42,22 +42,22 @@ pub struct NewRoomKey {
 }
 
 /// Below this many keys on the homeserver new ones are made.
-const LOW: u64 = 25;
+const KEYS_MIN: u64 = 25;
 /// How many there are then.
-const FULL: u64 = 50;
+const KEYS_FULL: u64 = 50;
 /// How many keys may be made on demand before those that nobody used are thrown away.
-const HOARD: u32 = 400;
+const MADE_ON_DEMAND_MAX: u32 = 400;
 
 impl Machines {
     /// Takes in what came for a ghost, and sends what follows from it.
-    pub async fn receive(
+    pub async fn receive_and_respond(
         &self,
         user: &UserId,
         incoming: IncomingCrypto,
     ) -> Result<Vec<NewRoomKey>, CryptoError> {
-        let (keys, follows) = self.take_in(user, incoming).await?;
+        let (keys, follows) = self.receive(user, incoming).await?;
         if follows {
-            self.follow_up(user).await;
+            self.respond(user).await;
         }
         Ok(keys)
     }
@@ -66,9 +66,9 @@ impl Machines {
     /// is asked for anything.
     ///
     /// Returns the keys of rooms that are expected, for keys of other rooms are not kept; and
-    /// whether [`Machines::follow_up`] may have something to do. A ghost without a machine takes
+    /// whether [`Machines::respond`] may have something to do. A ghost without a machine takes
     /// nothing in.
-    pub async fn take_in(
+    pub async fn receive(
         &self,
         user: &UserId,
         incoming: IncomingCrypto,
@@ -81,11 +81,11 @@ impl Machines {
         if !record.is_ready(GhostKind::Machine) {
             return nothing();
         }
-        self.note_fallback(user, &incoming)?;
+        self.note_fallback_use(user, &incoming)?;
         let to_device: Vec<_> = incoming
             .to_device
             .into_iter()
-            .filter_map(for_machine)
+            .filter_map(accept_for_machine)
             .collect();
         let left = incoming.otk_counts.as_ref().map(|counts| {
             counts
@@ -103,14 +103,14 @@ impl Machines {
             self.note_top_up(user, left).await?;
         }
         let ghost = self.ready(user).await?;
-        let fed = self.feed(&ghost, to_device, top_up).await;
-        ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
-        Ok((fed?, true))
+        let keys = self.pass_to_machine(&ghost, to_device, top_up).await;
+        ghost.slot.received_count.fetch_add(1, Ordering::Relaxed);
+        Ok((keys?, true))
     }
 
     /// Sends what follows from what a ghost has taken in. That may take as long as the slowest
     /// server of those who wrote to it.
-    pub async fn follow_up(&self, user: &UserId) {
+    pub async fn respond(&self, user: &UserId) {
         let slot = self.slot(user);
         // Whoever waits for its turn sends this as well.
         if slot.requests_asked.swap(true, Ordering::AcqRel) {
@@ -119,7 +119,7 @@ impl Machines {
         let outcome = match self.pin(user) {
             Ok(ghost) => {
                 let outcome = self.process_outgoing_requests(&ghost).await;
-                ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
+                ghost.slot.received_count.fetch_add(1, Ordering::Relaxed);
                 outcome
             }
             Err(error) => {
@@ -133,7 +133,7 @@ impl Machines {
         }
     }
 
-    async fn feed(
+    async fn pass_to_machine(
         &self,
         ghost: &InUse,
         to_device_events: Vec<Raw<ruma::events::AnyToDeviceEvent>>,
@@ -184,7 +184,11 @@ impl Machines {
     }
 
     /// Remembers that somebody used the fallback key: it is replaced when the ghost forgets a room.
-    fn note_fallback(&self, user: &UserId, incoming: &IncomingCrypto) -> Result<(), CryptoError> {
+    fn note_fallback_use(
+        &self,
+        user: &UserId,
+        incoming: &IncomingCrypto,
+    ) -> Result<(), CryptoError> {
         let used = incoming
             .fallback_types
             .as_ref()
@@ -201,7 +205,7 @@ impl Machines {
 
     fn may_top_up(&self, record: &GhostRecord, left: u64) -> bool {
         let since = self.0.settings.clock.now().since(record.topped_up_at);
-        left < LOW && since >= self.0.settings.top_up_every
+        left < KEYS_MIN && since >= self.0.settings.top_up_every
     }
 
     /// Writes down that keys are made, and throws away the oldest private keys when there are so
@@ -209,12 +213,12 @@ impl Machines {
     /// through every message.
     async fn note_top_up(&self, user: &UserId, left: u64) -> Result<(), CryptoError> {
         let now = self.0.settings.clock.now();
-        let made = u32::try_from(FULL.saturating_sub(left)).unwrap_or_default();
+        let made = u32::try_from(KEYS_FULL.saturating_sub(left)).unwrap_or_default();
         let mut hoard = false;
         self.update_record(user, |record| {
             record.topped_up_at = now;
             record.topped_up = record.topped_up.saturating_add(made);
-            hoard = record.topped_up > HOARD;
+            hoard = record.topped_up > MADE_ON_DEMAND_MAX;
             if hoard {
                 record.topped_up = 0;
             }
@@ -231,7 +235,7 @@ impl Machines {
 
 /// Lets through what a ghost has use for. Requests for keys, secrets and verifications from
 /// strangers are not answered, so the machine need not remember them.
-fn for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
+fn accept_for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
     let message = Raw::<ruma::events::AnyToDeviceEvent>::from_json(message);
     let kind: String = message.get_field("type").ok()??;
     matches!(
