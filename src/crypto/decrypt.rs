@@ -12,7 +12,7 @@ use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{CryptoError, DecryptError, Distrust, Machines, machines::lock, slots::Pinned};
+use super::{CryptoError, DecryptError, Distrust, Machines, locks::lock, machines::Pinned};
 use crate::store::Batch;
 
 /// A decrypted event.
@@ -115,17 +115,21 @@ impl Machines {
                 let sender = std::slice::from_ref(&envelope.sender);
                 let within = self.0.settings.devices_fresh_for;
                 // Not even counted again until we hear that they have changed.
-                if ghost.slot.fresh.is_crowded(&envelope.sender)
-                    && self.seen(&ghost.slot, sender, within).is_some()
+                if ghost.slot.device_lists.is_crowded(&envelope.sender)
+                    && self
+                        .device_list_snapshots(&ghost.slot, sender, within)
+                        .is_some()
                 {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
                 }
                 // Final only once we have looked at the sender's devices as they are now.
-                let unanswered = self.freshen(&ghost, sender, FRESH_ENOUGH).await?;
+                let unanswered = self
+                    .update_device_lists(&ghost, sender, FRESH_ENOUGH)
+                    .await?;
                 if unanswered.contains(&envelope.sender) {
                     return Err(DecryptError::SenderUnknown);
                 }
-                if ghost.slot.fresh.is_crowded(&envelope.sender) {
+                if ghost.slot.device_lists.is_crowded(&envelope.sender) {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
                 }
                 match decrypt_once(&ghost, room, &raw).await? {
@@ -163,7 +167,8 @@ impl Machines {
     ) -> Result<Result<Plain, MegolmError>, DecryptError> {
         for pause in LOOK_AGAIN {
             tokio::time::sleep(pause).await;
-            self.freshen(ghost, sender, Duration::ZERO).await?;
+            self.update_device_lists(ghost, sender, Duration::ZERO)
+                .await?;
             match decrypt_once(ghost, room, event).await? {
                 Err(again) if may_be_signed_yet(&again) => error = again,
                 other => return Ok(other),

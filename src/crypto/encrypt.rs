@@ -1,11 +1,6 @@
 //! Writing so that only the people addressed can read, on devices that they have signed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    panic::AssertUnwindSafe,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 
 use futures_util::FutureExt;
 use matrix_sdk_crypto::{
@@ -13,7 +8,7 @@ use matrix_sdk_crypto::{
     olm::{Curve25519PublicKey, OutboundGroupSession},
 };
 use ruma::{
-    OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId,
+    OwnedRoomId, OwnedUserId, UserId,
     events::{AnyMessageLikeEventContent, room::history_visibility::HistoryVisibility},
     serde::Raw,
 };
@@ -21,8 +16,9 @@ use serde_json::value::RawValue;
 
 use super::{
     CryptoError, EncryptError, Machines,
-    devices::Seen,
-    slots::{InUse, Pinned},
+    device_lists::SignedDevices,
+    machines::Pinned,
+    slot::{InUse, KeyShare},
 };
 
 /// For which room something is encrypted, and who is to read it.
@@ -100,11 +96,13 @@ impl Machines {
         *shared = None;
         // Before anything is looked at: what changes meanwhile is looked at next time.
         let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
-        let unanswered = self.freshen(&ghost, &recipients, within).await?;
-        let seen = self.seen(&ghost.slot, &recipients, within);
+        let unanswered = self
+            .update_device_lists(&ghost, &recipients, within)
+            .await?;
+        let devices = self.device_list_snapshots(&ghost.slot, &recipients, within);
         let crowded: Vec<_> = recipients
             .iter()
-            .filter(|user| ghost.slot.fresh.is_crowded(user))
+            .filter(|user| ghost.slot.device_lists.is_crowded(user))
             .cloned()
             .collect();
         if !crowded.is_empty() {
@@ -116,10 +114,10 @@ impl Machines {
         let machine = self.share_key(&ghost, to, &recipients).await?;
         let encrypted = encrypt_with_machine(&machine, to, event_type, content).await?;
         let session = machine.store.active_outbound_session(&to.room_id);
-        *shared = session.zip(seen).map(|(session, seen)| Shared {
+        *shared = session.zip(devices).map(|(session, devices)| KeyShare {
             session: session.session_id().to_owned(),
             recipients,
-            seen,
+            devices,
             received_count,
         });
         Ok(encrypted)
@@ -131,7 +129,7 @@ impl Machines {
         ghost: &InUse,
         to: &EncryptTo,
         recipients: &[OwnedUserId],
-        shared: &Shared,
+        shared: &KeyShare,
     ) -> bool {
         let usable = |session: OutboundGroupSession| {
             session.session_id() == shared.session
@@ -142,8 +140,8 @@ impl Machines {
         shared.recipients == recipients
             && shared.received_count == ghost.slot.received_count.load(Ordering::Relaxed)
             && self
-                .seen(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
-                .is_some_and(|seen| seen == shared.seen)
+                .device_list_snapshots(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
+                .is_some_and(|devices| devices == shared.devices)
             && ghost
                 .store
                 .active_outbound_session(&to.room_id)
@@ -186,16 +184,6 @@ impl Machines {
     }
 }
 
-/// With whom the key of a room was shared when a message was last encrypted there, and what we
-/// knew then. As long as all of it is so, the next message needs no look at anybody's devices. (The
-/// room's settings are not in it: a session keeps those that it was made with.)
-pub(super) struct Shared {
-    session: String,
-    recipients: Vec<OwnedUserId>,
-    seen: Vec<Seen>,
-    received_count: u64,
-}
-
 /// Says something more with a session that everybody has. `None` if it was put down just now.
 async fn encrypt_with_active(
     ghost: &InUse,
@@ -233,18 +221,15 @@ async fn encrypt_with_machine(
     Ok(encrypted.content.into_json())
 }
 
-/// The devices that people have signed, with their keys.
-pub(super) type Signed = HashMap<OwnedUserId, HashMap<OwnedDeviceId, Curve25519PublicKey>>;
-
 /// Everybody has a device that they have signed, as far as their homeserver tells. To look costs a
 /// signature for each, so it is done once for a message.
 async fn signed_devices(
     ghost: &Pinned,
     recipients: &[OwnedUserId],
     unanswered: &HashSet<OwnedUserId>,
-) -> Result<Signed, EncryptError> {
+) -> Result<SignedDevices, EncryptError> {
     let ghost = ghost.machine().await?;
-    let (mut signed, mut without) = (Signed::new(), Vec::new());
+    let (mut signed, mut without) = (SignedDevices::new(), Vec::new());
     for user in recipients {
         let devices = ghost.machine.get_user_devices(user, None).await?;
         let mut own = devices
@@ -273,7 +258,7 @@ async fn signed_devices(
 }
 
 /// With at least one signed device of everybody there is a session to send the key through.
-async fn check_sessions(ghost: &Pinned, signed: &Signed) -> Result<(), EncryptError> {
+async fn check_sessions(ghost: &Pinned, signed: &SignedDevices) -> Result<(), EncryptError> {
     let ghost = ghost.machine().await?;
     let mut without = Vec::new();
     for (user, devices) in signed {

@@ -5,7 +5,8 @@ use ruma::{RoomId, UserId};
 
 use super::{
     CryptoError, Machines, account,
-    machines::{lock, lock_provisioning},
+    locks::lock,
+    machines::lock_provisioning,
     record::{ExpectedRooms, GhostKind, GhostRecord, Step},
     replay_guard::{ReplayGuard, ReplayLegacy},
 };
@@ -25,7 +26,7 @@ impl Machines {
             let mut shared = room_lock.lock().await;
             *shared = None;
             // Nobody uses the machine from here on, and what it had in memory is gone.
-            let away = self.put_away(&slot).await;
+            let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();
             batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
             let mut heard = prefix(&user.to_owned());
@@ -33,9 +34,9 @@ impl Machines {
             self.delete_all::<ReplayGuard>(&mut batch, &heard)?;
             self.delete_all::<ReplayLegacy>(&mut batch, &heard)?;
             self.0.store.apply(batch)?;
-            self.expect_anew(&slot, &away);
+            self.reload_expected_rooms(&slot, &unloaded);
             let Some(store) = self.0.stores.existing(user)? else {
-                drop(away);
+                drop(unloaded);
                 return Ok(self.0.store.flush().await?);
             };
             store.forget_room(room).await?;
@@ -91,12 +92,12 @@ impl Machines {
         }
         let store = self.0.stores.ghost(user)?;
         {
-            let _away = self.put_away(&ghost.slot).await;
+            let _unloaded = self.unload(&ghost.slot).await;
             account::replace_fallback_key(&store).await?;
         }
         self.send_outgoing_requests(&ghost).await?;
         {
-            let _away = self.put_away(&ghost.slot).await;
+            let _unloaded = self.unload(&ghost.slot).await;
             account::forget_former_fallback_key(&store).await?;
             store.rotate_epoch().await?;
         }
@@ -133,12 +134,12 @@ impl Machines {
         user: &UserId,
         record: &mut GhostRecord,
     ) -> Result<(), CryptoError> {
-        record.put_aside();
+        record.archive_device();
         record.step = Step::Retiring;
         self.commit_record(user, record).await?;
         let slot = self.slot(user);
-        let away = self.put_away(&slot).await;
-        slot.fresh.clear();
+        let unloaded = self.unload(&slot).await;
+        slot.device_lists.clear();
         if let Some(store) = self.0.stores.existing(user)? {
             store.wipe().await?;
         }
@@ -148,9 +149,9 @@ impl Machines {
         self.delete_all::<ReplayGuard>(&mut batch, &first)?;
         self.delete_all::<ReplayLegacy>(&mut batch, &first)?;
         self.0.store.apply(batch)?;
-        self.expect_anew(&slot, &away);
+        self.reload_expected_rooms(&slot, &unloaded);
         // From here on the record says that there is no machine.
-        drop(away);
+        drop(unloaded);
         for former in record.former.iter_mut().filter(|former| !former.deleted) {
             self.0.hs.delete_device(user, &former.device).await?;
             former.deleted = true;

@@ -47,7 +47,7 @@ impl Machines {
         }
         let Registered { mut record, fresh } =
             self.register(user, known, GhostKind::Keyless).await?;
-        record.put_aside();
+        record.archive_device();
         record.generation += 1;
         let device = new_device_id(record.generation);
         let keys = NobodysKeys::make(user, &device)?;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,14 +14,15 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
     CryptoError,
-    devices::Changed,
-    record::{ExpectedRooms, GhostKind, GhostRecord, Ghosts, Step},
-    slots::{InUse, Live, Pinned, PutAway, Slot, Slots},
+    device_list_cache::DeviceListChangeLog,
+    locks::lock,
+    record::{ExpectedRooms, GhostKind, GhostRecord, GhostRecords, Step},
+    slot::{InUse, Live, Slot, Slots, Unloaded},
     store::{GhostStore, GhostStores, RoomKeyFilter},
 };
 use crate::{
     clock::{Clock, SystemClock},
-    matrix::Homeserver,
+    matrix::{Actor, Homeserver},
     store::{Batch, Store, prefix},
 };
 
@@ -68,7 +69,7 @@ pub(super) struct Inner {
     pub(super) stores: GhostStores,
     pub(super) hs: Homeserver,
     pub(super) settings: MachineSettings,
-    pub(super) changed: Changed,
+    pub(super) device_list_changes: DeviceListChangeLog,
     /// Held while a message is noted as heard.
     pub(super) guarding_replays: Mutex<()>,
     /// Held while a record is written: one that was read before must not undo the change.
@@ -87,6 +88,63 @@ impl std::fmt::Debug for Machines {
         f.debug_struct("Machines")
             .field("live", &self.live_count())
             .finish_non_exhaustive()
+    }
+}
+
+/// A ghost for which work is under way that asks others. Its machine is free meanwhile, but not put
+/// away for being idle.
+pub(super) struct Pinned {
+    machines: Machines,
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+    pub(super) slot: Arc<Slot>,
+}
+
+impl Pinned {
+    pub(super) fn new(
+        machines: Machines,
+        user: &UserId,
+        device: OwnedDeviceId,
+        slot: Arc<Slot>,
+    ) -> Self {
+        slot.pins.fetch_add(1, Ordering::Relaxed);
+        Self {
+            machines,
+            user: user.to_owned(),
+            device,
+            slot,
+        }
+    }
+
+    pub(super) fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub(super) fn actor(&self) -> Actor<'_> {
+        Actor::device(&self.user, &self.device)
+    }
+
+    /// Returns the ghost's machine, for the next step.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ghost has another device by now: what was begun for the last owner of a handle
+    /// is not finished for the next.
+    pub(super) async fn machine(&self) -> Result<InUse, CryptoError> {
+        let machine = self.machines.live(self.slot.clone(), &self.user, false);
+        let machine = machine.await?;
+        if machine.device != self.device {
+            return Err(CryptoError::NotProvisioned {
+                user: self.user.clone(),
+            });
+        }
+        Ok(machine)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.slot.pins.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -109,11 +167,6 @@ pub(super) async fn open_machine(
 /// Waits for one's turn to make or take away the ghost's keys.
 pub(super) async fn lock_provisioning(slot: &Slot) -> tokio::sync::MutexGuard<'_, ()> {
     slot.provisioning.lock().await
-}
-
-/// A poisoned lock only says that somebody panicked; what is behind ours is always whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Machines {
@@ -139,7 +192,7 @@ impl Machines {
             stores,
             hs,
             settings,
-            changed: Changed::default(),
+            device_list_changes: DeviceListChangeLog::default(),
             guarding_replays: Mutex::default(),
             recording: Mutex::default(),
             uploads: tokio::sync::Semaphore::new(UPLOADS),
@@ -193,7 +246,10 @@ impl Machines {
         let mut users = Vec::new();
         let mut after = None;
         loop {
-            let rows = self.0.store.scan::<Ghosts>(&[], after.as_ref(), PAGE)?;
+            let rows = self
+                .0
+                .store
+                .scan::<GhostRecords>(&[], after.as_ref(), PAGE)?;
             let full = rows.len() == PAGE;
             after = rows.last().map(|(user, _)| user.clone());
             let ready = rows
@@ -250,12 +306,12 @@ impl Machines {
 
     /// Reads again from the store which rooms are expected. The machine has to be put away: one in
     /// memory goes by what was read when it was loaded.
-    pub(super) fn expect_anew(&self, slot: &Slot, _away: &PutAway) {
+    pub(super) fn reload_expected_rooms(&self, slot: &Slot, _unloaded: &Unloaded) {
         *lock(&slot.expected) = None;
     }
 
     pub(super) fn record(&self, user: &UserId) -> Result<Option<GhostRecord>, CryptoError> {
-        Ok(self.0.store.get::<Ghosts>(&user.to_owned())?)
+        Ok(self.0.store.get::<GhostRecords>(&user.to_owned())?)
     }
 
     /// The same for whoever only looks at it.
@@ -263,7 +319,7 @@ impl Machines {
         &self,
         user: &UserId,
     ) -> Result<Option<Arc<GhostRecord>>, CryptoError> {
-        Ok(self.0.store.known::<Ghosts>(&user.to_owned())?)
+        Ok(self.0.store.known::<GhostRecords>(&user.to_owned())?)
     }
 
     pub(super) fn apply_record(
@@ -277,7 +333,7 @@ impl Machines {
 
     fn put_record(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
         let mut batch = Batch::new();
-        batch.put::<Ghosts>(&user.to_owned(), record)?;
+        batch.put::<GhostRecords>(&user.to_owned(), record)?;
         Ok(self.0.store.apply(batch)?)
     }
 
@@ -337,7 +393,7 @@ impl Machines {
     }
 
     /// The machine of a ghost in the making: it can sign with the ghost's identity.
-    pub(super) async fn in_the_making(&self, user: &UserId) -> Result<InUse, CryptoError> {
+    pub(super) async fn signing_machine(&self, user: &UserId) -> Result<InUse, CryptoError> {
         self.live(self.slot(user), user, true).await
     }
 
@@ -369,7 +425,7 @@ impl Machines {
                 user: user.to_owned(),
             }
         })?;
-        self.put_idle_away();
+        self.unload_idle();
         Ok(InUse::new(slot, live))
     }
 
@@ -417,7 +473,7 @@ impl Machines {
     }
 
     /// Puts machines away that nobody uses, the longest unused first, while there are too many.
-    fn put_idle_away(&self) {
+    fn unload_idle(&self) {
         let max = self.0.settings.max_live;
         if self.live_count() <= max {
             return;
@@ -444,9 +500,9 @@ impl Machines {
 
     /// Waits until nobody uses the ghost's machine, and puts it away. No longer than a step of
     /// local work: a machine is never in use while somebody else is asked.
-    pub(super) async fn put_away(&self, slot: &Arc<Slot>) -> PutAway {
+    pub(super) async fn unload(&self, slot: &Arc<Slot>) -> Unloaded {
         let mut guard = slot.machine.clone().write_owned().await;
         self.drop_machine(&mut guard);
-        PutAway::new(slot.clone(), guard)
+        Unloaded::new(slot.clone(), guard)
     }
 }

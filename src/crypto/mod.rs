@@ -6,7 +6,7 @@
 //! |---|---|
 //! | make a ghost that reads and writes | [`Machines::provision`] |
 //! | make a ghost that does neither | [`Machines::provision_keyless`], [`Machines::provision_bare`] |
-//! | say that a ghost enters a room | [`Machines::expect_room`], [`Machines::outdate`] |
+//! | say that a ghost enters a room | [`Machines::expect_room`], [`Machines::mark_device_lists_outdated`] |
 //! | take in what came for its device | [`Machines::receive_and_respond`] |
 //! | read | [`Machines::decrypt`] |
 //! | write | [`Machines::encrypt`] |
@@ -26,19 +26,21 @@
 
 mod account;
 mod decrypt;
-mod devices;
+mod device_list_cache;
+mod device_lists;
 mod encrypt;
 mod error;
 mod forget;
 mod keyless;
+mod locks;
 mod machines;
 mod outgoing_requests;
-mod parts;
 mod provision;
 mod record;
 mod renew;
 mod replay_guard;
-mod slots;
+mod slot;
+mod split_request;
 pub mod store;
 mod to_device;
 
@@ -46,7 +48,7 @@ mod to_device;
 mod tests;
 
 pub use decrypt::Decrypted;
-pub use devices::MAX_SIGNED_DEVICES;
+pub use device_lists::MAX_SIGNED_DEVICES;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};

@@ -14,9 +14,10 @@ use serde_json::json;
 
 use super::{
     CryptoError, MAX_SIGNED_DEVICES, Machines,
-    encrypt::Signed,
-    parts::{Parts, is_spoiled_by_somebody},
-    slots::{InUse, Pinned},
+    device_lists::SignedDevices,
+    machines::Pinned,
+    slot::InUse,
+    split_request::{SplitRequest, may_be_spoiled_by_one},
 };
 
 /// How a round of requests ended.
@@ -93,7 +94,7 @@ impl Machines {
             .collect();
         {
             let _a_place = self.0.repairs.acquire().await;
-            self.claim(ghost, &id, claim, &Signed::new()).await?;
+            self.claim(ghost, &id, claim, &SignedDevices::new()).await?;
         }
         let mut greetings = Vec::new();
         for (user, device) in broken {
@@ -159,7 +160,7 @@ impl Machines {
     pub(super) async fn claim_sessions(
         &self,
         ghost: &Pinned,
-        signed: &Signed,
+        signed: &SignedDevices,
     ) -> Result<(), CryptoError> {
         let users = signed.keys().map(|user| &**user);
         match missing_sessions(ghost, users).await? {
@@ -176,7 +177,7 @@ impl Machines {
         ghost: &Pinned,
         id: &TransactionId,
         claim: claim_keys::v3::Request,
-        signed: &Signed,
+        signed: &SignedDevices,
     ) -> Result<(), CryptoError> {
         let mut all = claim_keys::v3::Response::new(BTreeMap::new());
         let mut people = Vec::new();
@@ -189,7 +190,7 @@ impl Machines {
                 people.push((user, devices));
             }
         }
-        let mut parts = Parts::of(people);
+        let mut parts = SplitRequest::of(people);
         while let Some(part) = parts.next() {
             let mut request = claim_keys::v3::Request::new(part.iter().cloned().collect());
             request.timeout = claim.timeout;
@@ -198,7 +199,7 @@ impl Machines {
                     all.one_time_keys.extend(answer.one_time_keys);
                     all.failures.extend(answer.failures);
                 }
-                Err(error) if is_spoiled_by_somebody(&error) => {
+                Err(error) if may_be_spoiled_by_one(&error) => {
                     if let Some((user, _)) = parts.halve(part) {
                         tracing::info!(%user, %error, "somebody's one-time keys are of no use");
                     }

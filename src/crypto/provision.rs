@@ -27,7 +27,7 @@ use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
     record::{GhostKind, GhostRecord, Step},
-    slots::InUse,
+    slot::InUse,
 };
 use crate::matrix::Actor;
 
@@ -65,7 +65,7 @@ impl Machines {
             record.device = Some(new_device_id(record.generation));
             self.apply_record(user, &record)?;
         }
-        let ghost = self.in_the_making(user).await?;
+        let ghost = self.signing_machine(user).await?;
         let requests = prepare(&ghost).await?;
         record.step = Step::Keyed;
         record.ed25519 = Some(ghost.machine.identity_keys().ed25519.to_base64());
@@ -91,7 +91,7 @@ impl Machines {
         self.finish(user, record, name, fresh).await?;
         // Whoever uses it next gets one that cannot sign.
         drop(ghost);
-        drop(self.put_away(&slot).await);
+        drop(self.unload(&slot).await);
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl Machines {
         }
         // So that the next attempt is a first one again.
         let mut batch = crate::store::Batch::new();
-        batch.delete::<super::record::Ghosts>(&user.to_owned());
+        batch.delete::<super::record::GhostRecords>(&user.to_owned());
         self.0.store.commit(batch).await?;
         Err(foreign("the name is registered, and not by us"))
     }

@@ -83,7 +83,7 @@ impl GhostRecord {
     }
 
     /// Moves the present device to the former ones.
-    pub(super) fn put_aside(&mut self) {
+    pub(super) fn archive_device(&mut self) {
         /// The homeserver can only show the newest master key; older ones need no remembering.
         const KEPT: usize = 8;
         if let Some(device) = self.device.take() {
@@ -106,9 +106,9 @@ impl GhostRecord {
 }
 
 /// [`GhostRecord`] by user.
-pub(super) struct Ghosts;
+pub(super) struct GhostRecords;
 
-impl Table for Ghosts {
+impl Table for GhostRecords {
     const ID: u8 = 7;
     const NAME: &'static str = "ghost keys";
     const SECRET: bool = false;
@@ -136,7 +136,7 @@ mod tests {
         let mut record = GhostRecord::planned(GhostKind::Machine);
         record.device = Some("DEV1".into());
         record.master = Some("master".into());
-        record.put_aside();
+        record.archive_device();
         record.device = Some("DEV2".into());
         record.step = Step::Ready;
         insta::assert_json_snapshot!(record, @r#"

@@ -22,9 +22,9 @@ use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
     provision::{new_device_id, prepare, public_key, shown_ed25519, shown_master},
-    record::{ExpectedRooms, Former, GhostKind, GhostRecord, Ghosts, Step},
+    record::{ExpectedRooms, Former, GhostKind, GhostRecord, GhostRecords, Step},
     replay_guard::{ReplayGuard, ReplayLegacy},
-    slots::InUse,
+    slot::InUse,
     store::GhostStores,
 };
 use crate::{
@@ -50,7 +50,7 @@ impl Machines {
         const PAGE: usize = 1000;
         let mut users = Vec::new();
         loop {
-            let rows = self.0.store.scan::<Ghosts>(&[], users.last(), PAGE)?;
+            let rows = self.0.store.scan::<GhostRecords>(&[], users.last(), PAGE)?;
             let full = rows.len() == PAGE;
             users.extend(rows.into_iter().map(|(user, _)| user));
             if !full {
@@ -87,7 +87,7 @@ impl Machines {
         };
         let begun = record.step == Step::Registered || record.step == Step::Keyed;
         if !(begun && saved.device_id.is_some() && record.device != saved.device_id) {
-            record.put_aside();
+            record.archive_device();
             record.generation += 1;
             record.device = Some(new_device_id(record.generation));
             record.kind = GhostKind::Machine;
@@ -104,7 +104,7 @@ impl Machines {
             store.save_changes(changes).await?;
         }
         drop(store);
-        let ghost = self.in_the_making(user).await?;
+        let ghost = self.signing_machine(user).await?;
         let requests = prepare(&ghost).await?;
         let signing = requests.upload_signing_keys_req;
         record.step = Step::Keyed;
@@ -159,7 +159,7 @@ impl Machines {
         }
         record.step = Step::Ready;
         self.forget_saved(user, &record).await?;
-        drop(self.put_away(&slot).await);
+        drop(self.unload(&slot).await);
         Ok(Renewed::Renewed)
     }
 
@@ -248,12 +248,12 @@ impl Machines {
         changed: &'static str,
     ) -> Result<Renewed, CryptoError> {
         let slot = self.slot(user);
-        let away = self.put_away(&slot).await;
+        let unloaded = self.unload(&slot).await;
         if let Some(store) = self.0.stores.existing(user)? {
             store.wipe().await?;
         }
-        drop(away);
-        record.put_aside();
+        drop(unloaded);
+        record.archive_device();
         record.kind = GhostKind::Bare;
         record.step = Step::Ready;
         self.forget_saved(user, &record).await?;
@@ -263,7 +263,7 @@ impl Machines {
     /// Writes the record, and that the ghost needs the identity out of the backup no more.
     async fn forget_saved(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
         let mut batch = Batch::new();
-        batch.put::<Ghosts>(&user.to_owned(), record)?;
+        batch.put::<GhostRecords>(&user.to_owned(), record)?;
         GhostStores::forget_saved_identity(&mut batch, user);
         Ok(self.0.store.commit(batch).await?)
     }
@@ -271,8 +271,8 @@ impl Machines {
     /// Writes the record, and that the ghost knows no room: its sessions are gone.
     async fn forget_rooms(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
         let slot = self.slot(user);
-        let away = self.put_away(&slot).await;
-        slot.fresh.clear();
+        let unloaded = self.unload(&slot).await;
+        slot.device_lists.clear();
         // An attempt that was cut short before it published anything.
         if let Some(store) = self.0.stores.existing(user)? {
             store.wipe().await?;
@@ -282,9 +282,9 @@ impl Machines {
         self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
         self.delete_all::<ReplayGuard>(&mut batch, &first)?;
         self.delete_all::<ReplayLegacy>(&mut batch, &first)?;
-        batch.put::<Ghosts>(&user.to_owned(), record)?;
+        batch.put::<GhostRecords>(&user.to_owned(), record)?;
         self.0.store.commit(batch).await?;
-        self.expect_anew(&slot, &away);
+        self.reload_expected_rooms(&slot, &unloaded);
         Ok(())
     }
 

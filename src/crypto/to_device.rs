@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::{
     CryptoError, Machines, account,
     record::{GhostKind, GhostRecord},
-    slots::InUse,
+    slot::InUse,
     store::defer_session_saves,
 };
 
@@ -73,7 +73,7 @@ impl Machines {
         user: &UserId,
         incoming: IncomingCrypto,
     ) -> Result<(Vec<NewRoomKey>, bool), CryptoError> {
-        self.outdate_for_all(&incoming.device_lists_changed);
+        self.mark_device_lists_outdated_for_all(&incoming.device_lists_changed);
         let nothing = || Ok((Vec::new(), false));
         let Some(record) = self.known_record(user)? else {
             return nothing();
@@ -226,7 +226,7 @@ impl Machines {
         })?;
         if hoard {
             let slot = self.slot(user);
-            let _away = self.put_away(&slot).await;
+            let _unloaded = self.unload(&slot).await;
             account::drop_old_one_time_keys(&self.0.stores.ghost(user)?).await?;
         }
         Ok(())

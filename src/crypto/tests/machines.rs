@@ -127,7 +127,7 @@ async fn no_machine_has_the_private_half_of_its_identity_once_it_is_made() {
         let another = ready.machine.bootstrap_cross_signing(true).await;
         assert!(another.is_err());
         drop(ready);
-        let whole = world.machines.in_the_making(sam()).await.unwrap();
+        let whole = world.machines.signing_machine(sam()).await.unwrap();
         let status = whole.machine.cross_signing_status().await;
         assert!(status.is_complete());
         let kept = whole.store.load_identity().await.unwrap().unwrap();

@@ -13,7 +13,9 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{
-    CryptoError, Machines, devices::Fresh, encrypt::Shared, machines::lock, store::GhostStore,
+    device_list_cache::{DeviceListCache, DeviceListSnapshot},
+    locks::lock,
+    store::GhostStore,
 };
 use crate::matrix::Actor;
 
@@ -23,7 +25,7 @@ use crate::matrix::Actor;
 ///
 /// Two machines of one ghost would fork its ratchets, so there is one slot for a ghost, and in it at
 /// most one machine. A step that uses the machine holds `machine` for reading ([`InUse`]); whoever
-/// loads it, puts it away or changes the account behind it holds it for writing ([`PutAway`]). The
+/// loads it, puts it away or changes the account behind it holds it for writing ([`Unloaded`]). The
 /// lock is fair, so a writer that waits holds up every later reader: therefore **a step never waits
 /// for an answer from the homeserver**. What has to ask pins the slot ([`Pinned`]), takes the
 /// machine to find out what to ask, gives it back, asks, and takes it again to hand it the answer.
@@ -44,7 +46,7 @@ pub(super) struct Slot {
     pub(super) machine: Arc<RwLock<Option<Live>>>,
     pub(super) used: AtomicU64,
     /// How many pieces of work come back to the machine in a moment.
-    pins: AtomicUsize,
+    pub(super) pins: AtomicUsize,
     /// One at a time makes or takes away the ghost's keys.
     pub(super) provisioning: tokio::sync::Mutex<()>,
     /// One at a time uploads the ghost's own keys.
@@ -61,7 +63,7 @@ pub(super) struct Slot {
     pub(super) requests_asked: AtomicBool,
     pub(super) requests_due: OutgoingRequestsDue,
     rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
-    pub(super) fresh: Fresh,
+    pub(super) device_lists: DeviceListCache,
     /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
     /// broken some.
     pub(super) received_count: AtomicU64,
@@ -102,8 +104,18 @@ impl OutgoingRequestsDue {
     }
 }
 
+/// With whom the key of a room was shared when a message was last encrypted there, and what we
+/// knew then. As long as all of it is so, the next message needs no look at anybody's devices. (The
+/// room's settings are not in it: a session keeps those that it was made with.)
+pub(super) struct KeyShare {
+    pub(super) session: String,
+    pub(super) recipients: Vec<OwnedUserId>,
+    pub(super) devices: Vec<DeviceListSnapshot>,
+    pub(super) received_count: u64,
+}
+
 /// The lock of a room, and with whom its key was shared.
-pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<Shared>>>;
+pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<KeyShare>>>;
 
 impl Slot {
     /// Maximum number of rooms whose locks are kept while nobody holds them.
@@ -193,7 +205,7 @@ impl Live {
 }
 
 /// A machine in use. It stays in memory as long as this lives, and whoever wants to put it away
-/// waits, and with them everybody else: nobody is to be asked anything meanwhile. (Ghosts in the
+/// waits, and with them everybody else: nobody is to be asked anything meanwhile. (GhostRecords in the
 /// making are an exception: nobody else uses them.)
 pub(super) struct InUse {
     pub(super) slot: Arc<Slot>,
@@ -215,75 +227,18 @@ impl std::ops::Deref for InUse {
 
 /// A ghost whose machine is not in memory and does not come back as long as this lives.
 #[must_use]
-pub(super) struct PutAway {
+pub(super) struct Unloaded {
     _guard: OwnedRwLockWriteGuard<Option<Live>>,
     /// A slot that is held is not made a second time.
     _slot: Arc<Slot>,
 }
 
-impl PutAway {
+impl Unloaded {
     pub(super) fn new(slot: Arc<Slot>, guard: OwnedRwLockWriteGuard<Option<Live>>) -> Self {
         Self {
             _guard: guard,
             _slot: slot,
         }
-    }
-}
-
-/// A ghost for which work is under way that asks others. Its machine is free meanwhile, but not put
-/// away for being idle.
-pub(super) struct Pinned {
-    machines: Machines,
-    user: OwnedUserId,
-    device: OwnedDeviceId,
-    pub(super) slot: Arc<Slot>,
-}
-
-impl Pinned {
-    pub(super) fn new(
-        machines: Machines,
-        user: &UserId,
-        device: OwnedDeviceId,
-        slot: Arc<Slot>,
-    ) -> Self {
-        slot.pins.fetch_add(1, Ordering::Relaxed);
-        Self {
-            machines,
-            user: user.to_owned(),
-            device,
-            slot,
-        }
-    }
-
-    pub(super) fn user(&self) -> &UserId {
-        &self.user
-    }
-
-    pub(super) fn actor(&self) -> Actor<'_> {
-        Actor::device(&self.user, &self.device)
-    }
-
-    /// Returns the ghost's machine, for the next step.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the ghost has another device by now: what was begun for the last owner of a handle
-    /// is not finished for the next.
-    pub(super) async fn machine(&self) -> Result<InUse, CryptoError> {
-        let machine = self.machines.live(self.slot.clone(), &self.user, false);
-        let machine = machine.await?;
-        if machine.device != self.device {
-            return Err(CryptoError::NotProvisioned {
-                user: self.user.clone(),
-            });
-        }
-        Ok(machine)
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        self.slot.pins.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -317,12 +272,12 @@ mod tests {
         let slot = slots.of(&user(0));
         let guard = slot.machine.clone().try_write_owned().unwrap();
         let address = Arc::as_ptr(&slot);
-        let away = PutAway::new(slot, guard);
+        let unloaded = Unloaded::new(slot, guard);
         for n in 1..10_000 {
             slots.of(&user(n));
         }
         assert_eq!(Arc::as_ptr(&slots.of(&user(0))), address);
-        drop(away);
+        drop(unloaded);
     }
 
     #[test]
