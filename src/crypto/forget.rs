@@ -29,10 +29,8 @@ impl Machines {
             let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();
             batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
-            let mut heard = prefix(&user.to_owned());
-            heard.extend(prefix(&room.to_owned()));
-            self.delete_all::<ReplayGuard>(&mut batch, &heard)?;
-            self.delete_all::<ReplayLegacy>(&mut batch, &heard)?;
+            let prefix_of_room = [prefix(&user.to_owned()), prefix(&room.to_owned())].concat();
+            self.delete_replay_records(&mut batch, &prefix_of_room)?;
             self.0.store.apply(batch)?;
             self.reload_expected_rooms(&slot, &unloaded);
             let Some(store) = self.0.stores.existing(user)? else {
@@ -137,35 +135,55 @@ impl Machines {
         record.archive_device();
         record.step = Step::Retiring;
         self.commit_record(user, record).await?;
+        self.forget_all_rooms(user, Batch::new()).await?;
+        // From here on the record says that there is no machine.
+        self.delete_former_devices(user, record).await?;
+        record.kind = GhostKind::Bare;
+        record.step = Step::Registered;
+        self.commit_record(user, record).await
+    }
+
+    /// Deletes a ghost's crypto store and its records about rooms, and applies `batch` with them.
+    /// Nothing of it is in memory afterwards.
+    pub(super) async fn forget_all_rooms(
+        &self,
+        user: &UserId,
+        mut batch: Batch,
+    ) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let unloaded = self.unload(&slot).await;
         slot.device_lists.clear();
         if let Some(store) = self.0.stores.existing(user)? {
             store.wipe().await?;
         }
-        let mut batch = Batch::new();
-        let first = prefix(&user.to_owned());
-        self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
-        self.delete_all::<ReplayGuard>(&mut batch, &first)?;
-        self.delete_all::<ReplayLegacy>(&mut batch, &first)?;
+        let prefix_of_user = prefix(&user.to_owned());
+        self.delete_all::<ExpectedRooms>(&mut batch, &prefix_of_user)?;
+        self.delete_replay_records(&mut batch, &prefix_of_user)?;
         self.0.store.apply(batch)?;
         self.reload_expected_rooms(&slot, &unloaded);
-        // From here on the record says that there is no machine.
-        drop(unloaded);
+        Ok(())
+    }
+
+    /// Deletes the devices that a ghost had before from the homeserver, where that is still to be
+    /// done.
+    pub(super) async fn delete_former_devices(
+        &self,
+        user: &UserId,
+        record: &mut GhostRecord,
+    ) -> Result<(), CryptoError> {
         for former in record.former.iter_mut().filter(|former| !former.deleted) {
             self.0.hs.delete_device(user, &former.device).await?;
             former.deleted = true;
         }
-        record.kind = GhostKind::Bare;
-        record.step = Step::Registered;
-        self.commit_record(user, record).await
+        Ok(())
     }
 
-    pub(super) fn delete_all<T: Table>(
-        &self,
-        batch: &mut Batch,
-        first: &[u8],
-    ) -> Result<(), CryptoError> {
+    fn delete_replay_records(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
+        self.delete_all::<ReplayGuard>(batch, first)?;
+        self.delete_all::<ReplayLegacy>(batch, first)
+    }
+
+    fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
         const PAGE: usize = 256;
         let mut after = None;
         loop {

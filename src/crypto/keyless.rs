@@ -22,7 +22,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
-    provision::{Registered, check_nothing_foreign, check_published, new_device_id},
+    provision::{Registered, check_nothing_foreign, check_published},
     record::{GhostKind, Step},
 };
 use crate::matrix::Actor;
@@ -49,7 +49,7 @@ impl Machines {
             self.register(user, known, GhostKind::Keyless).await?;
         record.archive_device();
         record.generation += 1;
-        let device = new_device_id(record.generation);
+        let device = self.new_device_id(record.generation);
         let keys = NobodysKeys::make(user, &device)?;
         record.device = Some(device.clone());
         record.ed25519 = Some(keys.ed25519);

@@ -9,6 +9,10 @@ use std::{
 };
 
 use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
+use rand::{
+    SeedableRng as _, TryRngCore as _,
+    rngs::{OsRng, StdRng},
+};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
@@ -40,6 +44,8 @@ pub struct MachineSettings {
     pub device_name: String,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+    /// The generator of device ids.
+    pub rng: Arc<Mutex<StdRng>>,
 }
 
 impl Default for MachineSettings {
@@ -50,6 +56,7 @@ impl Default for MachineSettings {
             top_up_every: Duration::from_secs(10 * 60),
             device_name: "Stonechat".to_owned(),
             clock: Arc::new(SystemClock),
+            rng: Arc::new(Mutex::new(StdRng::from_rng(&mut OsRng.unwrap_err()))),
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | write | [`Machines::encrypt`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
 //! | give the handle to somebody else | [`Machines::retire`], then provision |
-//! | come back from a backup | [`Machines::renew`] |
+//! | come back from a backup | [`Machines::rotate_device`] |
 //!
 //! # What holds
 //!
@@ -37,8 +37,8 @@ mod machines;
 mod outgoing_requests;
 mod provision;
 mod record;
-mod renew;
 mod replay_guard;
+mod rotate_device;
 mod slot;
 mod split_request;
 pub mod store;
@@ -53,5 +53,5 @@ pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};
 pub use record::GhostKind;
-pub use renew::Renewed;
+pub use rotate_device::DeviceRotation;
 pub use to_device::{IncomingCrypto, NewRoomKey};

@@ -9,7 +9,9 @@ use matrix_sdk_crypto::{
     CrossSigningBootstrapRequests, DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
     types::{
         CrossSigningKey,
-        requests::{AnyIncomingResponse, AnyOutgoingRequest},
+        requests::{
+            AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, UploadSigningKeysRequest,
+        },
     },
 };
 use rand::Rng;
@@ -25,6 +27,7 @@ use ruma::{
 
 use super::{
     CryptoError, Machines,
+    locks::lock,
     machines::lock_provisioning,
     record::{GhostKind, GhostRecord, Step},
     slot::InUse,
@@ -62,7 +65,7 @@ impl Machines {
             self.register(user, known, GhostKind::Machine).await?;
         if record.device.is_none() {
             record.generation += 1;
-            record.device = Some(new_device_id(record.generation));
+            record.device = Some(self.new_device_id(record.generation));
             self.apply_record(user, &record)?;
         }
         let ghost = self.signing_machine(user).await?;
@@ -181,10 +184,7 @@ impl Machines {
         user: &UserId,
         record: &mut GhostRecord,
     ) -> Result<(), CryptoError> {
-        for former in record.former.iter_mut().filter(|former| !former.deleted) {
-            self.0.hs.delete_device(user, &former.device).await?;
-            former.deleted = true;
-        }
+        self.delete_former_devices(user, record).await?;
         let Some(device) = &record.device else {
             return Err(CryptoError::NotProvisioned {
                 user: user.to_owned(),
@@ -202,11 +202,7 @@ impl Machines {
         ghost: &InUse,
         requests: CrossSigningBootstrapRequests,
     ) -> Result<(), CryptoError> {
-        let signing = requests.upload_signing_keys_req;
-        let mut upload = upload_signing_keys::v3::Request::new();
-        upload.master_key = signing.master_key.map(|key| key.to_raw());
-        upload.self_signing_key = signing.self_signing_key.map(|key| key.to_raw());
-        upload.user_signing_key = signing.user_signing_key.map(|key| key.to_raw());
+        let upload = identity_upload(requests.upload_signing_keys_req);
         // Identity first: the device keys carry its signature, so nobody ever sees the device
         // unsigned.
         let answer = self.0.hs.send(ghost.actor(), upload).await?;
@@ -217,7 +213,16 @@ impl Machines {
                 AnyIncomingResponse::SigningKeysUpload(&answer),
             )
             .await?;
-        if let Some(request) = &requests.upload_keys_req
+        self.upload_device_keys(ghost, requests.upload_keys_req.as_ref())
+            .await
+    }
+
+    pub(super) async fn upload_device_keys(
+        &self,
+        ghost: &InUse,
+        request: Option<&OutgoingRequest>,
+    ) -> Result<(), CryptoError> {
+        if let Some(request) = request
             && let AnyOutgoingRequest::KeysUpload(keys) = request.request()
         {
             let answer = self.0.hs.send(ghost.actor(), keys.clone()).await?;
@@ -268,6 +273,11 @@ impl Machines {
             user: user.to_owned(),
             what: "its device is not shown as signed",
         })
+    }
+
+    /// Returns an id for the next device of a ghost.
+    pub(super) fn new_device_id(&self, generation: u32) -> OwnedDeviceId {
+        new_device_id(generation, &mut *lock(&self.0.settings.rng))
     }
 
     async fn upload_signatures(
@@ -334,10 +344,19 @@ pub(super) async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapReques
     Ok(ghost.machine.bootstrap_cross_signing(false).await?)
 }
 
-/// Names no one else can have guessed, so that a device that was there before is noticed.
-pub(super) fn new_device_id(generation: u32) -> OwnedDeviceId {
+/// Returns the request that publishes an identity.
+pub(super) fn identity_upload(keys: UploadSigningKeysRequest) -> upload_signing_keys::v3::Request {
+    let mut upload = upload_signing_keys::v3::Request::new();
+    upload.master_key = keys.master_key.map(|key| key.to_raw());
+    upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
+    upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
+    upload
+}
+
+/// Returns a device id that nobody can have guessed, so that a device with this id that was there
+/// before is noticed.
+fn new_device_id(generation: u32, rng: &mut impl Rng) -> OwnedDeviceId {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let mut rng = rand::rng();
     let suffix: String = (0..10)
         .map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]))
         .collect();

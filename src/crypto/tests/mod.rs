@@ -7,11 +7,12 @@ mod kill_nine;
 mod machines;
 mod provisioning;
 mod receiving;
-mod renewing;
+mod rotating;
 mod talking;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use rand::{SeedableRng as _, rngs::StdRng};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 
@@ -49,6 +50,7 @@ impl World {
         let store = Store::in_memory();
         let mut settings = MachineSettings {
             clock: clock.clone(),
+            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(7))),
             ..Default::default()
         };
         change(&mut settings);

@@ -10,8 +10,9 @@
 //! behind but a device id that is never used.
 
 use matrix_sdk_crypto::{
+    CrossSigningBootstrapRequests,
     store::{CryptoStore, types::Changes},
-    types::requests::{AnyIncomingResponse, AnyOutgoingRequest},
+    types::requests::AnyIncomingResponse,
 };
 use ruma::{
     OwnedDeviceId, OwnedUserId, TransactionId, UserId,
@@ -21,22 +22,18 @@ use ruma::{
 use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
-    provision::{new_device_id, prepare, public_key, shown_ed25519, shown_master},
-    record::{ExpectedRooms, Former, GhostKind, GhostRecord, GhostRecords, Step},
-    replay_guard::{ReplayGuard, ReplayLegacy},
+    provision::{identity_upload, prepare, public_key, shown_ed25519, shown_master},
+    record::{Former, GhostKind, GhostRecord, GhostRecords, Step},
     slot::InUse,
-    store::GhostStores,
+    store::{GhostStores, SavedIdentity},
 };
-use crate::{
-    matrix::Actor,
-    store::{Batch, prefix},
-};
+use crate::{matrix::Actor, store::Batch};
 
 /// What became of one ghost after a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewed {
+pub enum DeviceRotation {
     /// It has a new device, signed by the identity that it had.
-    Renewed,
+    Rotated,
     /// There was nothing to do: it has no machine, or was renewed already.
     Unchanged,
     /// The homeserver shows something that the backup does not know. The ghost is left alone and
@@ -46,7 +43,7 @@ pub enum Renewed {
 
 impl Machines {
     /// Every user that was ever ours, with keys or without.
-    pub fn known(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
+    pub fn known_users(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
         const PAGE: usize = 1000;
         let mut users = Vec::new();
         loop {
@@ -71,29 +68,80 @@ impl Machines {
     /// # Errors
     ///
     /// After a transient error call it again.
-    pub async fn renew(&self, user: &UserId) -> Result<Renewed, CryptoError> {
+    pub async fn rotate_device(&self, user: &UserId) -> Result<DeviceRotation, CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
         let Some(mut record) = self.record(user)? else {
-            return Ok(Renewed::Unchanged);
+            return Ok(DeviceRotation::Unchanged);
         };
         if record.step == Step::Retiring {
             self.finish_retiring(user, &mut record).await?;
-            self.forget_saved(user, &record).await?;
-            return Ok(Renewed::Unchanged);
+            self.commit_without_saved_identity(user, &record).await?;
+            return Ok(DeviceRotation::Unchanged);
         }
         let Some(saved) = self.0.stores.saved_identity(user)? else {
-            return self.still_the_same(user, record).await;
+            return self.check_without_identity(user, record).await;
         };
-        let begun = record.step == Step::Registered || record.step == Step::Keyed;
-        if !(begun && saved.device_id.is_some() && record.device != saved.device_id) {
+        self.begin_rotation(user, &mut record, saved).await?;
+        let ghost = self.signing_machine(user).await?;
+        let requests = prepare(&ghost).await?;
+        record.step = Step::Keyed;
+        record.ed25519 = Some(ghost.machine.identity_keys().ed25519.to_base64());
+        record.master = requests
+            .upload_signing_keys_req
+            .master_key
+            .as_ref()
+            .and_then(public_key);
+        // What the same identity signed since, an earlier restore's device for example, is ours.
+        for former in &mut record.former {
+            former.master = former.master.take().or_else(|| record.master.clone());
+        }
+        self.commit_record(user, &record).await?;
+
+        let shown = self.query_own_keys(Actor::user(user), user).await?;
+        if let Some(conflict) = find_conflict(user, &record, &shown) {
+            drop(ghost);
+            return self.give_up(user, record, conflict).await;
+        }
+        let device = record.device.clone().ok_or_else(|| not_provisioned(user))?;
+        let name = &self.0.settings.device_name;
+        self.0.hs.put_device(user, &device, name).await?;
+        let has_identity = shown_master(user, &shown).is_some();
+        self.publish_rotated(&ghost, requests, has_identity).await?;
+        if let Some(conflict) = self.check_rotated(&ghost, &mut record).await? {
+            drop(ghost);
+            self.0.hs.delete_device(user, &device).await?;
+            return self.give_up(user, record, conflict).await;
+        }
+        drop(ghost);
+        self.commit_record(user, &record).await?;
+        self.delete_former_devices(user, &mut record).await?;
+        record.step = Step::Ready;
+        self.commit_without_saved_identity(user, &record).await?;
+        drop(self.unload(&slot).await);
+        Ok(DeviceRotation::Rotated)
+    }
+
+    /// Gives the record a new device and the empty crypto store the saved identity, unless an
+    /// earlier attempt did.
+    async fn begin_rotation(
+        &self,
+        user: &UserId,
+        record: &mut GhostRecord,
+        saved: SavedIdentity,
+    ) -> Result<(), CryptoError> {
+        let has_begun = record.step == Step::Registered || record.step == Step::Keyed;
+        if !(has_begun && saved.device_id.is_some() && record.device != saved.device_id) {
             record.archive_device();
             record.generation += 1;
-            record.device = Some(new_device_id(record.generation));
+            record.device = Some(self.new_device_id(record.generation));
             record.kind = GhostKind::Machine;
             record.step = Step::Registered;
             record.master = None;
-            self.forget_rooms(user, &record).await?;
+            let mut batch = Batch::new();
+            batch.put::<GhostRecords>(&user.to_owned(), record)?;
+            self.forget_all_rooms(user, batch).await?;
+            self.0.store.flush().await?;
         }
         let store = self.0.stores.ghost(user)?;
         if store.load_account().await?.is_none() {
@@ -103,76 +151,39 @@ impl Machines {
             };
             store.save_changes(changes).await?;
         }
-        drop(store);
-        let ghost = self.signing_machine(user).await?;
-        let requests = prepare(&ghost).await?;
-        let signing = requests.upload_signing_keys_req;
-        record.step = Step::Keyed;
-        record.ed25519 = Some(ghost.machine.identity_keys().ed25519.to_base64());
-        record.master = signing.master_key.as_ref().and_then(public_key);
-        // What the same identity signed since, an earlier restore's device for example, is ours.
-        for former in &mut record.former {
-            former.master = former.master.take().or_else(|| record.master.clone());
-        }
-        self.commit_record(user, &record).await?;
+        Ok(())
+    }
 
-        let shown = self.shown(Actor::user(user), user).await?;
-        if let Some(changed) = differs(user, &record, &shown) {
-            drop(ghost);
-            return self.lost(user, record, changed).await;
-        }
-        let device = record.device.clone().ok_or_else(|| not_provisioned(user))?;
-        let name = &self.0.settings.device_name;
-        self.0.hs.put_device(user, &device, name).await?;
-        let answer = if shown_master(user, &shown).is_none() {
-            let mut upload = upload_signing_keys::v3::Request::new();
-            upload.master_key = signing.master_key.map(|key| key.to_raw());
-            upload.self_signing_key = signing.self_signing_key.map(|key| key.to_raw());
-            upload.user_signing_key = signing.user_signing_key.map(|key| key.to_raw());
-            self.0.hs.send(ghost.actor(), upload).await?
-        } else {
+    /// Uploads the identity, if the homeserver does not have it, and the keys of the new device.
+    async fn publish_rotated(
+        &self,
+        ghost: &InUse,
+        requests: CrossSigningBootstrapRequests,
+        has_identity: bool,
+    ) -> Result<(), CryptoError> {
+        let answer = if has_identity {
             upload_signing_keys::v3::Response::new()
+        } else {
+            let upload = identity_upload(requests.upload_signing_keys_req);
+            self.0.hs.send(ghost.actor(), upload).await?
         };
         let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
         let id = TransactionId::new();
         ghost.machine.mark_request_as_sent(&id, answer).await?;
-        if let Some(request) = &requests.upload_keys_req
-            && let AnyOutgoingRequest::KeysUpload(keys) = request.request()
-        {
-            let answer = self.0.hs.send(ghost.actor(), keys.clone()).await?;
-            let id = request.request_id();
-            ghost.machine.mark_request_as_sent(id, &answer).await?;
-        }
-        if let Some(changed) = self.take_stock(&ghost, &mut record).await? {
-            drop(ghost);
-            self.0.hs.delete_device(user, &device).await?;
-            return self.lost(user, record, changed).await;
-        }
-        drop(ghost);
-        self.commit_record(user, &record).await?;
-        for at in 0..record.former.len() {
-            if !record.former[at].deleted {
-                let former = record.former[at].device.clone();
-                self.0.hs.delete_device(user, &former).await?;
-                record.former[at].deleted = true;
-            }
-        }
-        record.step = Step::Ready;
-        self.forget_saved(user, &record).await?;
-        drop(self.unload(&slot).await);
-        Ok(Renewed::Renewed)
+        self.upload_device_keys(ghost, requests.upload_keys_req.as_ref())
+            .await
     }
 
     /// Looks at what was published. Devices that the same identity has signed are noted as former
     /// ones, to be deleted; any other says that the ghost is not ours alone.
-    async fn take_stock(
+    async fn check_rotated(
         &self,
         ghost: &InUse,
         record: &mut GhostRecord,
     ) -> Result<Option<&'static str>, CryptoError> {
         let user = ghost.machine.user_id();
-        let shown = self.shown(ghost.actor(), user).await?;
-        if let Some(changed) = differs(user, record, &shown) {
+        let shown = self.query_own_keys(ghost.actor(), user).await?;
+        if let Some(changed) = find_conflict(user, record, &shown) {
             return Ok(Some(changed));
         }
         let not_as_uploaded = |what| CryptoError::NotAsUploaded {
@@ -217,36 +228,36 @@ impl Machines {
     }
 
     /// A ghost of which the backup holds no identity.
-    async fn still_the_same(
+    async fn check_without_identity(
         &self,
         user: &UserId,
         record: GhostRecord,
-    ) -> Result<Renewed, CryptoError> {
+    ) -> Result<DeviceRotation, CryptoError> {
         if record.step == Step::Planned {
-            return Ok(Renewed::Unchanged);
+            return Ok(DeviceRotation::Unchanged);
         }
         // Keys that came after the list of identities was made; or renewed already.
         if record.kind == GhostKind::Machine && record.step >= Step::Keyed {
             if self.0.stores.existing(user)?.is_some() {
-                return Ok(Renewed::Unchanged);
+                return Ok(DeviceRotation::Unchanged);
             }
             let changed = "its keys were made while the backup was written";
-            return self.lost(user, record, changed).await;
+            return self.give_up(user, record, changed).await;
         }
-        let shown = self.shown(Actor::user(user), user).await?;
-        match differs(user, &record, &shown) {
-            Some(changed) => self.lost(user, record, changed).await,
-            None => Ok(Renewed::Unchanged),
+        let shown = self.query_own_keys(Actor::user(user), user).await?;
+        match find_conflict(user, &record, &shown) {
+            Some(changed) => self.give_up(user, record, changed).await,
+            None => Ok(DeviceRotation::Unchanged),
         }
     }
 
     /// Nothing of ours speaks for this ghost any more, except to decline.
-    async fn lost(
+    async fn give_up(
         &self,
         user: &UserId,
         mut record: GhostRecord,
         changed: &'static str,
-    ) -> Result<Renewed, CryptoError> {
+    ) -> Result<DeviceRotation, CryptoError> {
         let slot = self.slot(user);
         let unloaded = self.unload(&slot).await;
         if let Some(store) = self.0.stores.existing(user)? {
@@ -256,39 +267,23 @@ impl Machines {
         record.archive_device();
         record.kind = GhostKind::Bare;
         record.step = Step::Ready;
-        self.forget_saved(user, &record).await?;
-        Ok(Renewed::Changed(changed))
+        self.commit_without_saved_identity(user, &record).await?;
+        Ok(DeviceRotation::Changed(changed))
     }
 
     /// Writes the record, and that the ghost needs the identity out of the backup no more.
-    async fn forget_saved(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
+    async fn commit_without_saved_identity(
+        &self,
+        user: &UserId,
+        record: &GhostRecord,
+    ) -> Result<(), CryptoError> {
         let mut batch = Batch::new();
         batch.put::<GhostRecords>(&user.to_owned(), record)?;
         GhostStores::forget_saved_identity(&mut batch, user);
         Ok(self.0.store.commit(batch).await?)
     }
 
-    /// Writes the record, and that the ghost knows no room: its sessions are gone.
-    async fn forget_rooms(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
-        let slot = self.slot(user);
-        let unloaded = self.unload(&slot).await;
-        slot.device_lists.clear();
-        // An attempt that was cut short before it published anything.
-        if let Some(store) = self.0.stores.existing(user)? {
-            store.wipe().await?;
-        }
-        let mut batch = Batch::new();
-        let first = prefix(&user.to_owned());
-        self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
-        self.delete_all::<ReplayGuard>(&mut batch, &first)?;
-        self.delete_all::<ReplayLegacy>(&mut batch, &first)?;
-        batch.put::<GhostRecords>(&user.to_owned(), record)?;
-        self.0.store.commit(batch).await?;
-        self.reload_expected_rooms(&slot, &unloaded);
-        Ok(())
-    }
-
-    async fn shown(
+    async fn query_own_keys(
         &self,
         who: Actor<'_>,
         user: &UserId,
@@ -304,7 +299,7 @@ fn not_provisioned(user: &UserId) -> CryptoError {
 }
 
 /// What the homeserver shows that is not as the record says.
-fn differs(
+fn find_conflict(
     user: &UserId,
     record: &GhostRecord,
     shown: &get_keys::v3::Response,
