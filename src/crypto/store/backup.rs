@@ -79,10 +79,10 @@ impl GhostStores {
                 let Some(ghost) = self.existing(&user)? else {
                     continue;
                 };
-                let Some(identity) = ghost.ghost.value(PRIVATE_IDENTITY, &[])? else {
+                let Some(identity) = ghost.ghost.records.value(PRIVATE_IDENTITY, &[])? else {
                     continue;
                 };
-                let account: Option<PickledAccount> = ghost.ghost.value(ACCOUNT, &[])?;
+                let account: Option<PickledAccount> = ghost.ghost.records.value(ACCOUNT, &[])?;
                 let device_id = account.map(|account| account.device_id);
                 let saved = SavedIdentity {
                     device_id,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     GhostStoreError, deferred_sessions,
-    ghost::{Ghost, Writes},
+    ghost::Ghost,
     olm_hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
@@ -21,6 +21,7 @@ use super::{
         encode_json,
     },
     room_key_filter::filter_room_keys,
+    sealed_records::Writes,
 };
 
 /// Which inbound group session a device made, and how far its sender is known.
@@ -77,8 +78,8 @@ impl Ghost {
         };
         let mut writes = Writes::default();
         let pickle = encode(ACCOUNT, &account.pickle())?;
-        writes.put(ACCOUNT, self.keys.of(ACCOUNT, &[]), pickle);
-        self.write(writes)?;
+        writes.put(ACCOUNT, self.records.keys.of(ACCOUNT, &[]), pickle);
+        self.records.write(writes)?;
         self.remember_account(&account);
         Ok(())
     }
@@ -101,10 +102,18 @@ impl Ghost {
         self.people(&changes, &mut writes)?;
         self.values(&changes, &mut writes)?;
         self.rooms(&changes, &mut writes)?;
-        let seen = olm_hashes::add(self, &changes.message_hashes, &mut writes)?;
-        self.write(writes)?;
-        olm_hashes::remember(self, seen);
-        self.activate_outbound_sessions(changes.outbound_group_sessions);
+        let known = *self
+            .olm_hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let hashes = olm_hashes::add(&self.records, known, &changes.message_hashes, &mut writes)?;
+        self.records.write(writes)?;
+        *self
+            .olm_hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(hashes);
+        self.outbound_sessions
+            .activate(changes.outbound_group_sessions);
         Ok(())
     }
 
@@ -117,12 +126,13 @@ impl Ghost {
         for session in &changes.inbound_group_sessions {
             self.inbound(session, writes).await?;
         }
-        self.invalidate_outbound_sessions(changes, writes);
+        self.outbound_sessions
+            .invalidate(&self.records.keys, changes, writes);
         if let Some(identity) = &changes.private_identity {
             let pickle = encode(PRIVATE_IDENTITY, &identity.pickle().await)?;
             writes.put(
                 PRIVATE_IDENTITY,
-                self.keys.of(PRIVATE_IDENTITY, &[]),
+                self.records.keys.of(PRIVATE_IDENTITY, &[]),
                 pickle,
             );
         }
@@ -141,17 +151,17 @@ impl Ghost {
         for session in sessions {
             let sender = session.sender_key().to_base64();
             let parts = [sender.as_bytes(), session.session_id().as_bytes()];
-            let key = self.keys.of(OLM, &parts);
+            let key = self.records.keys.of(OLM, &parts);
             let pickle = session.pickle().await;
             let kept = of_sender.entry(sender).or_default();
-            kept.are_more |= !self.has(&key)?;
+            kept.are_more |= !self.records.has(&key)?;
             kept.pickles.insert(key, pickle);
         }
         for (sender, mut kept) in of_sender {
             if kept.are_more {
-                let prefix = self.keys.of(OLM, &[sender.as_bytes()]);
+                let prefix = self.records.keys.of(OLM, &[sender.as_bytes()]);
                 let mut all: Vec<_> = Vec::new();
-                for (key, plain) in self.list(OLM, &prefix)? {
+                for (key, plain) in self.records.list(OLM, &prefix)? {
                     if !kept.pickles.contains_key(&key) {
                         let pickle: PickledSession = decode(OLM, &plain)?;
                         all.push((false, pickle.last_use_time, pickle.creation_time, key));
@@ -186,7 +196,10 @@ impl Ghost {
         writes: &mut Writes,
     ) -> Result<(), GhostStoreError> {
         let id = session.session_id().as_bytes();
-        let key = self.keys.of(INBOUND, &[session.room_id().as_bytes(), id]);
+        let key = self
+            .records
+            .keys
+            .of(INBOUND, &[session.room_id().as_bytes(), id]);
         let sender = session.sender_key().to_base64();
         let index = ByDevice {
             session: key.clone(),
@@ -194,7 +207,7 @@ impl Ghost {
         };
         writes.put(
             BY_DEVICE,
-            self.keys.of(BY_DEVICE, &[sender.as_bytes(), id]),
+            self.records.keys.of(BY_DEVICE, &[sender.as_bytes(), id]),
             encode(BY_DEVICE, &index)?,
         );
         writes.put(INBOUND, key, encode(INBOUND, &session.pickle().await)?);
@@ -217,10 +230,10 @@ impl Ghost {
                     session.session_id().as_bytes(),
                 ];
                 let version = encode(BACKED_UP, &version)?;
-                writes.put(BACKED_UP, self.keys.of(BACKED_UP, &parts), version);
+                writes.put(BACKED_UP, self.records.keys.of(BACKED_UP, &parts), version);
             }
         }
-        self.write(writes)
+        self.records.write(writes)
     }
 
     fn people(&self, changes: &Changes, writes: &mut Writes) -> Result<(), GhostStoreError> {
@@ -228,13 +241,13 @@ impl Ghost {
             let parts = [device.user_id().as_bytes(), device.device_id().as_bytes()];
             writes.put(
                 DEVICE,
-                self.keys.of(DEVICE, &parts),
+                self.records.keys.of(DEVICE, &parts),
                 encode(DEVICE, device)?,
             );
         }
         for device in &changes.devices.deleted {
             let parts = [device.user_id().as_bytes(), device.device_id().as_bytes()];
-            writes.delete(self.keys.of(DEVICE, &parts));
+            writes.delete(self.records.keys.of(DEVICE, &parts));
         }
         for identity in changes
             .identities
@@ -242,19 +255,23 @@ impl Ghost {
             .iter()
             .chain(&changes.identities.changed)
         {
-            let key = self.keys.of(IDENTITY, &[identity.user_id().as_bytes()]);
+            let key = self
+                .records
+                .keys
+                .of(IDENTITY, &[identity.user_id().as_bytes()]);
             writes.put(IDENTITY, key, encode(IDENTITY, identity)?);
         }
         for request in &changes.key_requests {
             let id = request.request_id.as_bytes();
             writes.put(
                 REQUEST,
-                self.keys.of(REQUEST, &[id]),
+                self.records.keys.of(REQUEST, &[id]),
                 encode(REQUEST, request)?,
             );
             writes.put(
                 REQUEST_BY_INFO,
-                self.keys
+                self.records
+                    .keys
                     .of(REQUEST_BY_INFO, &[request.info.as_key().as_bytes()]),
                 encode(REQUEST_BY_INFO, &request.request_id)?,
             );
@@ -266,25 +283,25 @@ impl Ghost {
         if let Some(token) = &changes.next_batch_token {
             writes.put(
                 NEXT_BATCH,
-                self.keys.of(NEXT_BATCH, &[]),
+                self.records.keys.of(NEXT_BATCH, &[]),
                 encode(NEXT_BATCH, token)?,
             );
         }
         if let Some(key) = &changes.backup_decryption_key {
             writes.put(
                 BACKUP_KEY,
-                self.keys.of(BACKUP_KEY, &[]),
+                self.records.keys.of(BACKUP_KEY, &[]),
                 encode(BACKUP_KEY, key)?,
             );
         }
         if let Some(version) = &changes.backup_version {
-            let key = self.keys.of(BACKUP_VERSION, &[]);
+            let key = self.records.keys.of(BACKUP_VERSION, &[]);
             writes.put(BACKUP_VERSION, key, encode(BACKUP_VERSION, version)?);
         }
         if let Some(key) = &changes.dehydrated_device_pickle_key {
             writes.put(
                 DEHYDRATED,
-                self.keys.of(DEHYDRATED, &[]),
+                self.records.keys.of(DEHYDRATED, &[]),
                 encode(DEHYDRATED, key)?,
             );
         }
@@ -292,7 +309,7 @@ impl Ghost {
             let parts = [item.secret_name.as_str().as_bytes(), item.secret.as_bytes()];
             writes.put(
                 SECRET,
-                self.keys.of(SECRET, &parts),
+                self.records.keys.of(SECRET, &parts),
                 encode(SECRET, &*item.secret)?,
             );
         }
@@ -303,13 +320,14 @@ impl Ghost {
         for (room, sessions) in &changes.withheld_session_info {
             for (session, entry) in sessions {
                 let key = self
+                    .records
                     .keys
                     .of(WITHHELD, &[room.as_bytes(), session.as_bytes()]);
                 writes.put(WITHHELD, key, encode_json(WITHHELD, entry)?);
             }
         }
         for (room, settings) in &changes.room_settings {
-            let key = self.keys.of(ROOM_SETTINGS, &[room.as_bytes()]);
+            let key = self.records.keys.of(ROOM_SETTINGS, &[room.as_bytes()]);
             writes.put(ROOM_SETTINGS, key, encode(ROOM_SETTINGS, settings)?);
         }
         for bundle in &changes.received_room_key_bundles {
@@ -319,15 +337,15 @@ impl Ghost {
             ];
             writes.put(
                 BUNDLE,
-                self.keys.of(BUNDLE, &parts),
+                self.records.keys.of(BUNDLE, &parts),
                 encode_json(BUNDLE, bundle)?,
             );
         }
         for room in &changes.room_key_backups_fully_downloaded {
-            writes.mark(self.keys.of(DOWNLOADED, &[room.as_bytes()]));
+            writes.mark(self.records.keys.of(DOWNLOADED, &[room.as_bytes()]));
         }
         for (room, details) in &changes.rooms_pending_key_bundle {
-            let key = self.keys.of(PENDING_BUNDLE, &[room.as_bytes()]);
+            let key = self.records.keys.of(PENDING_BUNDLE, &[room.as_bytes()]);
             match details {
                 Some(details) => {
                     writes.put(PENDING_BUNDLE, key, encode(PENDING_BUNDLE, details)?);
@@ -345,19 +363,19 @@ impl Ghost {
                 user_id: (*user).to_owned(),
                 dirty: *dirty,
             };
-            let key = self.keys.of(TRACKED, &[user.as_bytes()]);
+            let key = self.records.keys.of(TRACKED, &[user.as_bytes()]);
             writes.put(TRACKED, key, encode(TRACKED, &tracked)?);
         }
-        self.write(writes)
+        self.records.write(writes)
     }
 
     pub(super) fn save_custom(&self, name: &str, value: Vec<u8>) -> Result<(), GhostStoreError> {
         let mut writes = Writes::default();
         writes.put(
             CUSTOM,
-            self.keys.of(CUSTOM, &[name.as_bytes()]),
+            self.records.keys.of(CUSTOM, &[name.as_bytes()]),
             value.into(),
         );
-        self.write(writes)
+        self.records.write(writes)
     }
 }

@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn kept(ghost: &super::super::GhostStore) -> usize {
-        let state = ghost.ghost.inbound_sessions.lock();
+        let state = ghost.ghost.records.inbound_sessions.lock();
         let sessions = state.sessions.iter();
         sessions.filter(|(_, session)| session.is_some()).count()
     }

@@ -21,6 +21,8 @@ mod crypto_store;
 mod deferred_sessions;
 mod error;
 mod ghost;
+mod ghost_store;
+mod ghost_stores;
 mod inbound_cache;
 mod key_rotation;
 mod olm_hashes;
@@ -28,29 +30,18 @@ mod outbound_sessions;
 mod record;
 mod registry;
 mod room_key_filter;
+mod sealed_records;
 mod shred_keys;
-
-use std::sync::Arc;
 
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
-    registry::GhostStores,
+    ghost_store::GhostStore,
+    ghost_stores::GhostStores,
 };
 pub(in crate::crypto) use self::{
     deferred_sessions::defer_session_saves, room_key_filter::RoomKeyFilter,
 };
-use self::{ghost::Ghost, registry::Registry};
-
-/// The crypto store of one ghost. Clones are handles of the same one; give a clone to the
-/// machine and keep another for forgetting.
-#[derive(Clone, Debug)]
-pub struct GhostStore {
-    ghost: Arc<Ghost>,
-    registry: Arc<Registry>,
-    /// Whether a machine on this handle gets the private half of the ghost's identity.
-    signs: bool,
-}
 
 #[cfg(test)]
 mod tests;

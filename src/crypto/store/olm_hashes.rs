@@ -5,14 +5,12 @@
 //! thousand messages of a ghost are known, and never more than two thousand. An older message
 //! that comes again does no harm: its Olm session has moved on and does not decrypt it.
 
-use std::sync::PoisonError;
-
 use matrix_sdk_crypto::olm::OlmMessageHash;
 
 use super::{
     GhostStoreError,
-    ghost::{Ghost, Writes},
     record::OLM_HASH,
+    sealed_records::{SealedRecords, Writes},
 };
 
 /// How many hashes a generation has.
@@ -25,31 +23,28 @@ pub(super) struct OlmHashes {
     count: usize,
 }
 
-fn generation_prefix(ghost: &Ghost, generation: u32) -> Vec<u8> {
-    let mut key = ghost.keys.of(OLM_HASH, &[]);
+fn generation_prefix(records: &SealedRecords, generation: u32) -> Vec<u8> {
+    let mut key = records.keys.of(OLM_HASH, &[]);
     key.extend_from_slice(&generation.to_be_bytes());
     key
 }
 
-fn key(ghost: &Ghost, generation: u32, hash: &OlmMessageHash) -> Vec<u8> {
-    let mut key = generation_prefix(ghost, generation);
+fn key(records: &SealedRecords, generation: u32, hash: &OlmMessageHash) -> Vec<u8> {
+    let mut key = generation_prefix(records, generation);
     // Both are base64, so a zero byte separates them.
     let text = [hash.sender_key.as_bytes(), &[0], hash.hash.as_bytes()].concat();
-    key.extend_from_slice(&ghost.keys.part(OLM_HASH, 0, &text));
+    key.extend_from_slice(&records.keys.part(OLM_HASH, 0, &text));
     key
 }
 
-fn load(ghost: &Ghost) -> Result<OlmHashes, GhostStoreError> {
-    if let Some(hashes) = *ghost
-        .olm_hashes
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-    {
+/// Returns where a ghost stands: `known`, or what its records say.
+fn load(records: &SealedRecords, known: Option<OlmHashes>) -> Result<OlmHashes, GhostStoreError> {
+    if let Some(hashes) = known {
         return Ok(hashes);
     }
-    let start = ghost.keys.of(OLM_HASH, &[]).len();
-    let generations: Vec<u32> = ghost
-        .keys_of(&ghost.keys.of(OLM_HASH, &[]))?
+    let start = records.keys.of(OLM_HASH, &[]).len();
+    let generations: Vec<u32> = records
+        .keys_of(&records.keys.of(OLM_HASH, &[]))?
         .iter()
         .filter_map(|key| {
             key.get(start..)?
@@ -62,26 +57,28 @@ fn load(ghost: &Ghost) -> Result<OlmHashes, GhostStoreError> {
     Ok(OlmHashes { generation, count })
 }
 
-/// Whether a message was seen.
-pub(super) fn is_known(ghost: &Ghost, hash: &OlmMessageHash) -> Result<bool, GhostStoreError> {
-    let now = load(ghost)?;
-    remember(ghost, now);
-    if ghost.has(&key(ghost, now.generation, hash))? {
-        return Ok(true);
+/// Returns whether a message was seen, and where the ghost stands.
+pub(super) fn is_known(
+    records: &SealedRecords,
+    known: Option<OlmHashes>,
+    hash: &OlmMessageHash,
+) -> Result<(bool, OlmHashes), GhostStoreError> {
+    let now = load(records, known)?;
+    let mut found = records.has(&key(records, now.generation, hash))?;
+    if !found && let Some(before) = now.generation.checked_sub(1) {
+        found = records.has(&key(records, before, hash))?;
     }
-    match now.generation.checked_sub(1) {
-        Some(before) => ghost.has(&key(ghost, before, hash)),
-        None => Ok(false),
-    }
+    Ok((found, now))
 }
 
-/// Add hashes to what will be written. Call [`remember`] with the result once it is.
+/// Adds hashes to `writes`. Returns where the ghost stands once they are written.
 pub(super) fn add(
-    ghost: &Ghost,
+    records: &SealedRecords,
+    known: Option<OlmHashes>,
     hashes: &[OlmMessageHash],
     writes: &mut Writes,
 ) -> Result<OlmHashes, GhostStoreError> {
-    let mut now = load(ghost)?;
+    let mut now = load(records, known)?;
     for hash in hashes {
         if now.count >= GENERATION_HASHES {
             let gone = now.generation.checked_sub(1);
@@ -90,21 +87,13 @@ pub(super) fn add(
                 count: 0,
             };
             if let Some(gone) = gone {
-                for key in ghost.keys_of(&generation_prefix(ghost, gone))? {
+                for key in records.keys_of(&generation_prefix(records, gone))? {
                     writes.delete(key);
                 }
             }
         }
-        writes.mark(key(ghost, now.generation, hash));
+        writes.mark(key(records, now.generation, hash));
         now.count += 1;
     }
     Ok(now)
-}
-
-/// Take note of where a ghost stands.
-pub(super) fn remember(ghost: &Ghost, hashes: OlmHashes) {
-    *ghost
-        .olm_hashes
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(hashes);
 }

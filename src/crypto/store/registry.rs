@@ -5,10 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use ruma::{OwnedUserId, UserId};
+use futures_util::FutureExt;
+use ruma::UserId;
 
-use super::{GhostStore, GhostStoreError, ghost::Ghost, key_rotation, shred_keys::ShredKeys};
-use crate::store::{Batch, Store, Table};
+use super::{
+    GhostStoreError, ghost::Ghost, record::ghost_prefix, sealed_records::SealedRecords,
+    shred_keys::ShredKeys,
+};
+use crate::store::{Batch, Store, Table, raw};
 
 /// The number of each ghost that has crypto records; deleted when it is wiped.
 pub(super) struct GhostIds;
@@ -32,132 +36,110 @@ impl Table for NextGhostId {
     type Value = u32;
 }
 
-/// The crypto stores of all ghosts. There is one of these for a [`Store`].
-#[derive(Clone, Debug)]
-pub struct GhostStores {
-    inner: Arc<Registry>,
-}
-
 #[derive(Debug)]
 pub(super) struct Registry {
-    store: Store,
+    pub(super) store: Store,
     shred: ShredKeys,
     /// Ghosts in use, so that all handles of one share its keys and locks.
     in_use: Mutex<HashMap<String, Weak<Ghost>>>,
 }
 
-impl GhostStores {
-    /// Open them; their keys lie in `shred.keys` beside the database. Fails while another
-    /// `GhostStores` of the same store lives.
-    pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
+impl Registry {
+    pub(super) fn new(store: &Store) -> Result<Self, GhostStoreError> {
         let fresh = store.get::<NextGhostId>(&0)?.is_none();
-        let shred = ShredKeys::open(store, fresh)?;
-        let inner = Arc::new(Registry {
+        Ok(Self {
             store: store.clone(),
-            shred,
+            shred: ShredKeys::open(store, fresh)?,
             in_use: Mutex::default(),
-        });
-        let all = Arc::downgrade(&inner);
-        store.before_end(move || {
-            let all = all.upgrade();
-            Box::pin(async move {
-                if let Some(all) = all {
-                    all.persist_all_outbound_sessions().await;
-                }
-            })
-        });
-        Ok(Self { inner })
+        })
     }
 
-    /// The crypto store of a ghost, made if there is none.
-    pub fn ghost(&self, user: &UserId) -> Result<GhostStore, GhostStoreError> {
-        let mut in_use = self.inner.in_use();
+    /// Returns a ghost, made if there is none.
+    pub(super) fn ghost(&self, user: &UserId) -> Result<Arc<Ghost>, GhostStoreError> {
+        let mut in_use = self.in_use();
         if let Some(found) = self.find(&mut in_use, user)? {
             return Ok(found);
         }
-        let store = &self.inner.store;
+        let store = &self.store;
         let id = store.get::<NextGhostId>(&0)?.unwrap_or(0);
         // Keys first: a number without keys would be a ghost that cannot be read. If a crash
         // comes between, the next ghost gets the number and overwrites them.
-        let slots = self.inner.shred.create(id)?;
+        let slots = self.shred.create(id)?;
         let mut batch = Batch::new();
         batch.put::<GhostIds>(&user.to_string(), &id)?;
         batch.put::<NextGhostId>(&0, &id.saturating_add(1))?;
         store.apply(batch)?;
-        let ghost = Ghost::new(id, user.to_string(), store, &self.inner.shred, slots)?;
-        Ok(self.register(&mut in_use, ghost))
+        let records = SealedRecords::new(id, store, &self.shred, slots)?;
+        Ok(Self::register(
+            &mut in_use,
+            Ghost::new(user.to_string(), records),
+        ))
     }
 
-    /// The crypto store of a ghost that has one.
-    pub fn existing(&self, user: &UserId) -> Result<Option<GhostStore>, GhostStoreError> {
-        let mut in_use = self.inner.in_use();
-        self.find(&mut in_use, user)
-    }
-
-    /// At most `limit` ghosts that have a crypto store, in order, after a given one.
-    pub fn users(
-        &self,
-        after: Option<&UserId>,
-        limit: usize,
-    ) -> Result<Vec<OwnedUserId>, GhostStoreError> {
-        let after = after.map(ToString::to_string);
-        let page = self
-            .inner
-            .store
-            .scan::<GhostIds>(&[], after.as_ref(), limit)?;
-        Ok(page
-            .into_iter()
-            .filter_map(|(user, _)| OwnedUserId::try_from(user).ok())
-            .collect())
-    }
-
-    pub(super) fn store(&self) -> &Store {
-        &self.inner.store
+    /// Returns a ghost that has records.
+    pub(super) fn existing(&self, user: &UserId) -> Result<Option<Arc<Ghost>>, GhostStoreError> {
+        self.find(&mut self.in_use(), user)
     }
 
     fn find(
         &self,
         in_use: &mut HashMap<String, Weak<Ghost>>,
         user: &UserId,
-    ) -> Result<Option<GhostStore>, GhostStoreError> {
+    ) -> Result<Option<Arc<Ghost>>, GhostStoreError> {
         if let Some(ghost) = in_use.get(user.as_str()).and_then(Weak::upgrade) {
-            return Ok(Some(GhostStore {
-                ghost,
-                registry: self.inner.clone(),
-                signs: true,
-            }));
+            return Ok(Some(ghost));
         }
-        let store = &self.inner.store;
+        let store = &self.store;
         let Some(id) = store.get::<GhostIds>(&user.to_string())? else {
             return Ok(None);
         };
-        let slots = self.inner.shred.read(id)?;
+        let slots = self.shred.read(id)?;
         if slots.wiped {
             // A crash came after its keys were destroyed and before its records were.
-            key_rotation::delete_all(store, id, user.as_str())?;
+            delete_all(store, id, user.as_str())?;
             return Ok(None);
         }
-        let ghost = Ghost::new(id, user.to_string(), store, &self.inner.shred, slots)?;
-        ghost.finish_rotation()?;
-        Ok(Some(self.register(in_use, ghost)))
+        let records = SealedRecords::new(id, store, &self.shred, slots)?;
+        records.finish_rotation()?;
+        let ghost = Ghost::new(user.to_string(), records);
+        Ok(Some(Self::register(in_use, ghost)))
     }
 
-    fn register(&self, in_use: &mut HashMap<String, Weak<Ghost>>, ghost: Ghost) -> GhostStore {
+    fn register(in_use: &mut HashMap<String, Weak<Ghost>>, ghost: Ghost) -> Arc<Ghost> {
         // As many dead entries as living ones at most.
         if in_use.len() >= 64 && in_use.len().is_power_of_two() {
             in_use.retain(|_, ghost| ghost.strong_count() > 0);
         }
         let ghost = Arc::new(ghost);
         in_use.insert(ghost.user.clone(), Arc::downgrade(&ghost));
-        GhostStore {
-            ghost,
-            registry: self.inner.clone(),
-            signs: true,
+        ghost
+    }
+
+    /// Writes down the sessions in use of all ghosts.
+    pub(super) async fn persist_all_outbound_sessions(&self) {
+        for ghost in self.live_ghosts() {
+            if let Err(error) = ghost.persist_outbound_sessions().await {
+                tracing::warn!(%error, "a ghost's sessions are not kept");
+            }
         }
     }
-}
 
-impl Registry {
+    /// Writes down the sessions in use of a ghost whose last store this is.
+    pub(super) fn persist_unless_shared(&self, ghost: &Arc<Ghost>) {
+        if ghost.outbound_sessions.is_empty() {
+            return;
+        }
+        // As long as this is held nobody opens the ghost anew.
+        let _in_use = self.in_use();
+        if Arc::strong_count(ghost) > 1 {
+            return;
+        }
+        // Nobody else has it, so there is nobody to wait for.
+        if let Some(Err(error)) = ghost.persist_outbound_sessions().now_or_never() {
+            tracing::debug!(%error, "a ghost's sessions are not kept");
+        }
+    }
+
     pub(super) fn in_use(&self) -> MutexGuard<'_, HashMap<String, Weak<Ghost>>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,4 +157,23 @@ impl Registry {
             in_use.remove(&ghost.user);
         }
     }
+}
+
+/// Delete all records of a ghost, and its entry in the list of ghosts.
+pub(super) fn delete_all(store: &Store, id: u32, user: &str) -> Result<(), GhostStoreError> {
+    let prefix = ghost_prefix(id);
+    loop {
+        let page = raw::scan(store, &prefix, None, 1000)?;
+        if page.is_empty() {
+            break;
+        }
+        let mut batch = Batch::new();
+        for (key, _) in page {
+            raw::delete(&mut batch, key);
+        }
+        store.apply(batch)?;
+    }
+    let mut batch = Batch::new();
+    batch.delete::<GhostIds>(&user.to_owned());
+    Ok(store.apply(batch)?)
 }

@@ -95,7 +95,12 @@ async fn the_old_key_is_gone_from_the_disk() {
     let file = house.path().join("shred.keys");
     let mut seen: Vec<Vec<u8>> = Vec::new();
     for _ in 0..4 {
-        let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
+        let slots = ghost
+            .ghost
+            .records
+            .shred
+            .read(ghost.ghost.records.id)
+            .unwrap();
         let keys: Vec<_> = slots
             .generations
             .iter()
@@ -133,7 +138,7 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
         let (_, inbound) = converse(&ghost, &account, room()).await;
         store.flush().await.unwrap();
 
-        ghost.ghost.begin_rotation().unwrap();
+        ghost.ghost.records.begin_rotation().unwrap();
         // Written while two keys are in use.
         ghost
             .set_custom_value("between", b"here".to_vec())
@@ -141,7 +146,7 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
             .unwrap();
         store.flush().await.unwrap();
         if !matches!(died, Died::FreshKey) {
-            ghost.ghost.reseal().unwrap();
+            ghost.ghost.records.reseal().unwrap();
         }
         if matches!(died, Died::Flush) {
             store.flush().await.unwrap();
@@ -152,7 +157,12 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
 
         let (_store, all) = house.open_at(&copy);
         let ghost = all.existing(sam()).unwrap().unwrap();
-        let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
+        let slots = ghost
+            .ghost
+            .records
+            .shred
+            .read(ghost.ghost.records.id)
+            .unwrap();
         assert_eq!(
             slots.generations.iter().flatten().count(),
             1,
@@ -228,6 +238,7 @@ async fn forgetting_goes_on_when_nobody_waits_for_it_any_more() {
     assert_eq!(
         ghost
             .ghost
+            .records
             .shred
             .read(0)
             .unwrap()
@@ -265,7 +276,7 @@ async fn a_wiped_ghost_is_gone_and_may_begin_anew() {
     assert!(all.existing(sam()).unwrap().is_none());
     let anew = all.ghost(sam()).unwrap();
     assert!(anew.load_account().await.unwrap().is_none());
-    assert_ne!(anew.ghost.id, ghost.ghost.id);
+    assert_ne!(anew.ghost.records.id, ghost.ghost.records.id);
     settle(&anew, sam()).await;
     store.shut_down().await.unwrap();
 

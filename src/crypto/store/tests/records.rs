@@ -230,7 +230,7 @@ async fn an_outbound_session_in_use_is_in_memory_alone_and_on_disk_as_it_was_las
     let (store, all) = house.open();
     let ghost = all.ghost(sam()).unwrap();
     let on_disk = |ghost: &GhostStore| {
-        let key = ghost.ghost.keys.of(OUTBOUND, &[room().as_bytes()]);
+        let key = ghost.ghost.records.keys.of(OUTBOUND, &[room().as_bytes()]);
         raw::get(&store, &key).unwrap().is_some()
     };
     let account = settle(&ghost, sam()).await;
@@ -309,7 +309,8 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
     let count = || {
         ghost
             .ghost
-            .keys_of(&ghost.ghost.keys.of(OLM_HASH, &[]))
+            .records
+            .keys_of(&ghost.ghost.records.keys.of(OLM_HASH, &[]))
             .unwrap()
             .len()
     };
