@@ -1,4 +1,5 @@
-//! Reading what people write, and trusting only what comes from a device that its owner signed.
+//! Decryption of events, which are trusted only if they come from a device that its owner has
+//! signed.
 
 use std::time::Duration;
 
@@ -22,20 +23,20 @@ pub struct Decrypted {
     pub event_type: String,
     /// Its content.
     pub content: Box<RawValue>,
-    /// Who sent it, from a device that they have signed.
+    /// The sender, who has signed the sending device.
     pub sender: OwnedUserId,
     /// The session it was encrypted with.
     pub session_id: String,
-    /// Its place in the session.
+    /// The message index in the session.
     pub message_index: u32,
 }
 
-/// How old our knowledge of a sender's devices may be when we turn their message down for it.
+/// Maximum age of a sender's device list when their message is refused because of it.
 const FRESH_ENOUGH: Duration = Duration::from_secs(5);
 
-/// When we look again at the devices of a sender from another homeserver. Synapse first writes
-/// down the devices of somebody whom it has just met and a moment later the keys that sign them;
-/// whoever asks in between is told of devices that nobody signed.
+/// Pauses before further queries of the devices of a sender on another homeserver. Synapse stores
+/// the devices of a person new to it first, and the keys that sign them a moment later; a query in
+/// between shows unsigned devices.
 const LOOK_AGAIN: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
@@ -67,8 +68,8 @@ struct Plain {
 impl Machines {
     /// Decrypts an `m.room.encrypted` event of a room for one of its members.
     ///
-    /// The same event may be decrypted again; the same ciphertext in another event is a replay and
-    /// refused. That it was heard is durable with the store's next flush.
+    /// An event may be decrypted again; its ciphertext in another event is a replay and refused.
+    /// The replay record is durable with the store's next flush.
     pub async fn decrypt(
         &self,
         user: &UserId,
@@ -114,7 +115,7 @@ impl Machines {
             Err(MegolmError::SenderIdentityNotTrusted(_)) => {
                 let sender = std::slice::from_ref(&envelope.sender);
                 let within = self.0.settings.devices_fresh_for;
-                // Not even counted again until we hear that they have changed.
+                // The devices are not even counted again until a change is reported.
                 if ghost.slot.device_lists.is_crowded(&envelope.sender)
                     && self
                         .device_list_snapshots(&ghost.slot, sender, within)
@@ -156,7 +157,7 @@ impl Machines {
         Ok((decrypted, envelope.event_id))
     }
 
-    /// Decrypts once the sender's devices turn out to be signed, or not at all.
+    /// Queries the sender's devices a few more times, and decrypts once they turn out to be signed.
     async fn look_again(
         &self,
         ghost: &Pinned,
@@ -178,7 +179,7 @@ impl Machines {
     }
 }
 
-/// Decrypts with what is known at this moment.
+/// Decrypts with the keys and devices stored at this moment.
 async fn decrypt_once(
     ghost: &Pinned,
     room: &RoomId,
@@ -194,7 +195,7 @@ async fn decrypt_once(
         .and_then(|decrypted| Ok(decrypted.event.deserialize_as_unchecked()?)))
 }
 
-/// Whether the next look at the sender's devices can find the message trustworthy after all.
+/// Returns whether another query of the sender's devices may show the device as signed.
 fn may_be_signed_yet(error: &MegolmError) -> bool {
     matches!(
         error,

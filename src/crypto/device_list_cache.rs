@@ -1,9 +1,9 @@
-//! What is known of people's device lists: by each ghost, and which have changed since.
+//! Snapshots of people's device lists, and the log of changes that outdates them.
 //!
-//! The homeserver tells all ghosts at once that somebody's devices changed. Marking ten thousand
-//! machines would cost seconds, so one log holds a number per person that rises with each change,
-//! and a ghost asks again when the number it saw is not the present one. A machine that was loaded
-//! anew, or a person not asked about for a while, counts as unknown.
+//! The homeserver reports a change of a person's devices once for all ghosts. Marking ten thousand
+//! machines would take seconds, so one log holds a number per person that rises with each change,
+//! and a snapshot is outdated when its number is not the current one. A list that was not queried
+//! for a while counts as outdated as well.
 
 use std::{
     collections::HashMap,
@@ -19,20 +19,20 @@ use ruma::{OwnedUserId, UserId};
 use super::locks::lock;
 use crate::clock::Timestamp;
 
-/// Counts changes of people's devices, over all ghosts.
+/// The changes of people's devices, counted for all ghosts together.
 #[derive(Default)]
 pub(super) struct DeviceListChangeLog(Mutex<ChangeNumbers>);
 
 #[derive(Default)]
 struct ChangeNumbers {
     newest: u64,
-    /// Nobody's number is below this one.
+    /// Minimum number of a person.
     floor: u64,
     of: HashMap<OwnedUserId, u64>,
 }
 
 impl DeviceListChangeLog {
-    /// So many people are told apart; beyond that everybody counts as changed.
+    /// Maximum number of people told apart; beyond that everyone counts as changed.
     const KEPT: usize = 50_000;
 
     pub(super) fn note(&self, users: &[OwnedUserId]) {
@@ -66,7 +66,7 @@ impl DeviceListChangeLog {
     }
 }
 
-/// What one ghost last saw.
+/// The device lists as one ghost last saw them.
 #[derive(Default)]
 pub(super) struct DeviceListCache {
     snapshots: Mutex<Snapshots>,
@@ -76,16 +76,16 @@ pub(super) struct DeviceListCache {
 #[derive(Default)]
 struct Snapshots {
     of: HashMap<OwnedUserId, DeviceListSnapshot>,
-    /// The number of people at which those seen long ago are forgotten.
+    /// The number of people at which old snapshots are forgotten.
     sweep_at: usize,
 }
 
-/// When somebody's devices were last asked for, and what their number was then.
+/// A device list as it was queried: when, and at which change number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct DeviceListSnapshot {
     number: u64,
     at: Timestamp,
-    /// Tells two answers of the same moment apart.
+    /// The number of the answer, which tells two of the same moment apart.
     answer: u64,
     /// Whether there were too many of them.
     is_crowded: bool,
@@ -118,13 +118,13 @@ impl DeviceListCache {
         lock(&self.snapshots).of.get(user).copied()
     }
 
-    /// Returns whether somebody had too many devices when they were last asked for.
+    /// Returns whether a person had too many devices at the last query.
     pub(super) fn is_crowded(&self, user: &UserId) -> bool {
         self.snapshot(user)
             .is_some_and(|snapshot| snapshot.is_crowded)
     }
 
-    /// Notes an answer. Those older than `kept_for` may be forgotten.
+    /// Records an answer. Snapshots older than `kept_for` may be forgotten.
     pub(super) fn record(
         &self,
         user: OwnedUserId,
@@ -160,7 +160,7 @@ impl DeviceListCache {
         }
     }
 
-    /// Forgets everything.
+    /// Forgets all snapshots.
     pub(super) fn clear(&self) {
         lock(&self.snapshots).of.clear();
     }

@@ -1,9 +1,6 @@
-//! Whose devices we know well enough.
+//! Queries of people's device lists, for ghosts that need them.
 //!
-//! The homeserver tells all ghosts at once that somebody's devices changed. Marking ten thousand
-//! machines would cost seconds, so one table holds a number per person that rises with each change,
-//! and a ghost asks again when the number it saw is not the present one. A machine that was loaded
-//! anew, or a person not asked about for a while, counts as unknown.
+//! A ghost queries a list when it needs it and its snapshot (`device_list_cache`) is outdated.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,38 +25,40 @@ use super::{
 };
 use crate::matrix::MatrixError;
 
-/// Maximum number of signed devices of a person to whom something is encrypted. Each costs a session
-/// on disk and some milliseconds, and whoever has more is hardly one person with clients.
+/// Maximum number of signed devices of a person to whom something is encrypted. Each costs a
+/// session on disk and some milliseconds, and an account with more is hardly one person with
+/// clients.
 pub const MAX_SIGNED_DEVICES: usize = 100;
-/// Maximum number of devices of a person that are looked at, signed or not.
+/// Maximum number of devices of a person, signed or not.
 const MAX_DEVICES: usize = 1000;
 
 /// The devices that people have signed, with their keys.
 pub(super) type SignedDevices = HashMap<OwnedUserId, HashMap<OwnedDeviceId, Curve25519PublicKey>>;
 
 impl Machines {
-    /// The devices of these people are asked for again before this ghost next encrypts for them.
-    /// To be called for everybody who joins, or is invited to, a room of the ghost: the homeserver
-    /// reports no change of devices then.
+    /// Marks the device lists of these people as outdated for one ghost, so that it queries them
+    /// before it next encrypts for these people. The caller must do this for everyone who joins, or
+    /// is invited to, a room of the ghost: the homeserver reports no change of devices then.
     pub async fn mark_device_lists_outdated(&self, user: &UserId, others: &[OwnedUserId]) {
-        // A ghost without a slot knows nobody's devices well enough.
+        // A ghost without a slot has no snapshot of any list.
         if let Some(slot) = self.existing_slot(user) {
             slot.device_lists.forget(others);
         }
     }
 
-    /// The devices of these people changed, for whichever ghost it concerns. Both transactions and
-    /// syncs say so, and neither says all of it.
+    /// Marks the device lists of these people as outdated for every ghost. Both transactions and
+    /// syncs report changes, and neither reports all of them.
     pub fn mark_device_lists_outdated_for_all(&self, others: &[OwnedUserId]) {
         self.0.device_list_changes.note(others);
     }
 
-    /// The devices of anybody may have changed, for every ghost.
+    /// Marks every device list as outdated for every ghost.
     pub fn mark_all_device_lists_outdated(&self) {
         self.0.device_list_changes.note_everybody();
     }
 
-    /// What the ghost has seen of these people's devices, `None` if it has to ask for some.
+    /// Returns the ghost's snapshots of these people's device lists, or `None` if one of them is
+    /// outdated.
     pub(super) fn device_list_snapshots(
         &self,
         slot: &Slot,
@@ -75,11 +74,11 @@ impl Machines {
         users.iter().map(snapshot).collect()
     }
 
-    /// Makes sure that the ghost knows the present devices of these people. Those who have too many
-    /// count as having none; [`DeviceListCache::is_crowded`] says who they are.
+    /// Queries the device lists of these people that are outdated. People with too many devices
+    /// count as having none; `DeviceListCache::is_crowded` tells them apart.
     ///
-    /// Returns those whose keys are not known, since their server did not answer or made no sense;
-    /// what is known of them may be old.
+    /// Returns the people whose keys are unknown, because their server did not answer or its answer
+    /// made no sense. Older lists of theirs may still be stored.
     pub(super) async fn update_device_lists(
         &self,
         ghost: &Pinned,
@@ -130,8 +129,8 @@ impl Machines {
         Ok(unknown)
     }
 
-    /// Hands a machine what the homeserver says of people's keys. Any answer will do, whoever asked
-    /// for it: it is not one of those that the machine keeps a list of.
+    /// Hands a machine an answer to a key query. The machine keeps no list of these queries, so any
+    /// answer will do.
     async fn receive_key_query(
         &self,
         ghost: &Pinned,
@@ -151,8 +150,8 @@ fn failed_servers(answer: &get_keys::v3::Response) -> HashSet<OwnedServerName> {
         .collect()
 }
 
-/// Takes the keys of those who have too many devices out of an answer, before a signature is
-/// verified or anything is stored: they count as having none. Returns who they are.
+/// Removes the keys of people with too many devices from an answer, before a signature is verified
+/// or anything is stored. Returns these people.
 fn remove_crowded(answer: &mut get_keys::v3::Response) -> HashSet<OwnedUserId> {
     let crowded: HashSet<OwnedUserId> = answer
         .device_keys
@@ -171,7 +170,7 @@ fn remove_crowded(answer: &mut get_keys::v3::Response) -> HashSet<OwnedUserId> {
     crowded
 }
 
-/// Returns how many devices carry a signature by this key, be it a right one or not.
+/// Returns how many devices carry a signature by this key, valid or not.
 fn count_claimed_signatures(
     user: &UserId,
     devices: &BTreeMap<OwnedDeviceId, Raw<DeviceKeys>>,
@@ -200,7 +199,7 @@ fn count_claimed_signatures(
     devices.values().filter(carries).count()
 }
 
-/// The answer of a homeserver that knows no device of somebody.
+/// Returns the answer of a homeserver that knows no device of a person.
 fn no_devices_of(user: &UserId) -> get_keys::v3::Response {
     let mut answer = get_keys::v3::Response::new();
     answer.device_keys.insert(user.to_owned(), BTreeMap::new());

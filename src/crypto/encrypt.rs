@@ -1,4 +1,4 @@
-//! Writing so that only the people addressed can read, on devices that they have signed.
+//! Encryption of events, for devices that their owners have signed.
 
 use std::{collections::HashSet, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 
@@ -21,13 +21,13 @@ use super::{
     slot::{InUse, KeyShare},
 };
 
-/// For which room something is encrypted, and who is to read it.
+/// The room and the recipients of an encrypted event.
 #[derive(Clone, Debug)]
 pub struct EncryptTo {
     /// The room.
     pub room_id: OwnedRoomId,
-    /// Everybody who is to read it: who is joined, and who is invited where the room lets invited
-    /// people read. The sender need not be listed.
+    /// Everyone who is to read it: the joined members, and the invited ones if the room lets them
+    /// read. The sender need not be listed.
     pub recipients: Vec<OwnedUserId>,
     /// The room's rotation period in milliseconds, if it sets one.
     pub rotation_ms: Option<u64>,
@@ -36,13 +36,14 @@ pub struct EncryptTo {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Maximum number of times a room key is shared for one message. The second time finds nobody left,
-/// unless the machine was put away in between.
+/// Maximum number of times a room key is shared for one message. The second time finds no recipient
+/// left, unless the machine was unloaded in between.
 const SHARE_ROUNDS: usize = 4;
 
 impl EncryptTo {
-    /// The room's own settings within limits: a room that rotates with every message would make us
-    /// send keys to everybody each time, and one that never does would undo forward secrecy.
+    /// Returns the room's own settings within limits: a room that rotates with every message would
+    /// make us send keys to everybody each time, and one that never does would undo forward
+    /// secrecy.
     fn settings(&self) -> EncryptionSettings {
         let period = self
             .rotation_ms
@@ -61,12 +62,12 @@ impl EncryptTo {
 impl Machines {
     /// Encrypts an event's content. Returns the content of the `m.room.encrypted` event to send.
     ///
-    /// Before that, whoever has not got the room's key yet gets it. When one of the recipients
-    /// could not read the message, nothing is sent to anybody and the error says who.
+    /// First, sends the room's key to the recipients who do not have it. If one of the recipients
+    /// could not read the message, sends nothing, and the error names that person.
     ///
-    /// As a rule everybody has it, and nothing changed since: then nobody's devices are looked at, and
-    /// nothing is written. That no crash makes us use a place in the session twice, the crypto store
-    /// sees to.
+    /// Usually everyone has the key and nothing has changed since. Then no device list is read and
+    /// nothing is written; the crypto store makes sure that no crash lets us use a message index
+    /// twice.
     pub async fn encrypt(
         &self,
         user: &UserId,
@@ -94,7 +95,7 @@ impl Machines {
         }
         drop(machine);
         *shared = None;
-        // Before anything is looked at: what changes meanwhile is looked at next time.
+        // Read before the devices are, so that what changes from here on is noticed next time.
         let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
         let unanswered = self
             .update_device_lists(&ghost, &recipients, within)
@@ -123,7 +124,7 @@ impl Machines {
         Ok(encrypted)
     }
 
-    /// Whether sharing the key again would come to nothing.
+    /// Returns whether sharing the key again would change nothing.
     fn is_still_shared(
         &self,
         ghost: &InUse,
@@ -148,11 +149,11 @@ impl Machines {
                 .is_some_and(usable)
     }
 
-    /// Sends the room's key to everybody who does not have it. Returns the machine that knows that
-    /// nobody is left, to encrypt with.
+    /// Sends the room's key to every recipient without it. Returns the machine that has no
+    /// recipient left, to encrypt with.
     ///
-    /// Sending may take so long that the session has to be replaced meanwhile, or that the machine
-    /// was put away: so it is looked at again until there is nothing to send.
+    /// During a long sending the session may expire, or the machine be unloaded, so this repeats
+    /// until there is nothing to send.
     async fn share_key(
         &self,
         ghost: &Pinned,
@@ -184,7 +185,8 @@ impl Machines {
     }
 }
 
-/// Says something more with a session that everybody has. `None` if it was put down just now.
+/// Encrypts with the active session, which every recipient has. Returns `None` if there is no
+/// active session any longer.
 async fn encrypt_with_active(
     ghost: &InUse,
     to: &EncryptTo,
@@ -221,8 +223,8 @@ async fn encrypt_with_machine(
     Ok(encrypted.content.into_json())
 }
 
-/// Everybody has a device that they have signed, as far as their homeserver tells. To look costs a
-/// signature for each, so it is done once for a message.
+/// Returns the signed devices of all recipients, and fails if a recipient has none. Checking costs
+/// a signature for each device, so it is done once for a message.
 async fn signed_devices(
     ghost: &Pinned,
     recipients: &[OwnedUserId],
@@ -257,7 +259,7 @@ async fn signed_devices(
     Ok(signed)
 }
 
-/// With at least one signed device of everybody there is a session to send the key through.
+/// Checks that there is a session with at least one signed device of each recipient.
 async fn check_sessions(ghost: &Pinned, signed: &SignedDevices) -> Result<(), EncryptError> {
     let ghost = ghost.machine().await?;
     let mut without = Vec::new();

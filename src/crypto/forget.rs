@@ -1,4 +1,4 @@
-//! Forgetting: a room's keys when a ghost has left it, a ghost's keys when its handle gets a new
+//! Forgetting of keys: a room's when a ghost has left it, a ghost's when its handle gets a new
 //! owner or another mode.
 
 use ruma::{RoomId, UserId};
@@ -14,18 +14,18 @@ use crate::store::{Batch, Table, prefix};
 
 impl Machines {
     /// Forgets every key of a room that the ghost has left, so that nothing on disk or in memory
-    /// can decrypt what was said there, and keeps no further one.
+    /// can decrypt its events. Keys that come later are refused.
     ///
-    /// May be called again after an error, and does what is left to do.
+    /// Can be called again after an error, and then does the rest.
     pub async fn forget_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         {
-            // What is being said there is said first. Nobody else waits for that: the machine is not
-            // asked for before.
+            // An event that is being encrypted there is finished first. No other task waits for
+            // that, since the machine is not locked yet.
             let room_lock = slot.room_lock(room);
             let mut shared = room_lock.lock().await;
             *shared = None;
-            // Nobody uses the machine from here on, and what it had in memory is gone.
+            // From here on no task uses the machine, and its memory is gone.
             let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();
             batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
@@ -42,8 +42,8 @@ impl Machines {
         self.replace_fallback(user).await
     }
 
-    /// The ghost does not enter this room after all. What came for it meanwhile is forgotten; when
-    /// nothing came, that costs next to nothing.
+    /// Lets the ghost expect no keys of a room that it does not enter after all, and forgets those
+    /// that came. If none came, this costs next to nothing.
     pub async fn turn_away(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let place = (user.to_owned(), room.to_owned());
         if self.0.store.contains::<ExpectedRooms>(&place)? {
@@ -53,7 +53,8 @@ impl Machines {
         }
         let store = {
             let slot = self.existing_slot(user);
-            // What is being taken in is kept by what was expected before, and found below.
+            // Messages being received are filtered by the rooms expected so far; their keys are
+            // found below.
             let _nothing_is_taken_in = match &slot {
                 Some(slot) => Some(slot.olm.lock().await),
                 None => None,
@@ -74,17 +75,17 @@ impl Machines {
         }
     }
 
-    /// Publishes a new fallback key if the present one was used, and forgets the one that was used:
-    /// with it the messages that were sent to it, room keys among them, could be opened again.
+    /// Publishes a new fallback key if the current one was used, and forgets the used one: it could
+    /// decrypt the messages sent to it, room keys among them, once more.
     ///
-    /// The machine is put away while its account is changed, and free while the key is uploaded.
+    /// The machine is unloaded while its account changes, and free while the key is uploaded.
     async fn replace_fallback(&self, user: &UserId) -> Result<(), CryptoError> {
         if !self.is_fallback_used(user)? {
             return Ok(());
         }
         let ghost = self.pin(user)?;
         let _one_at_a_time = ghost.slot.sending.lock().await;
-        // Another room may have been forgotten meanwhile.
+        // Another call may have replaced it while this one waited.
         if !self.is_fallback_used(user)? {
             return Ok(());
         }
@@ -111,10 +112,10 @@ impl Machines {
         Ok(record.is_some_and(|is| is.is_ready(GhostKind::Machine) && is.fallback_used))
     }
 
-    /// Takes a ghost's device and keys away, on the homeserver and here. What is provisioned next
-    /// gets a new device and a new identity, and other people's clients say so.
+    /// Removes a ghost's device and keys, on the homeserver and here. The next provisioning makes a
+    /// new device and a new identity, and other people's clients show that.
     ///
-    /// May be called again after an error.
+    /// Can be called again after an error.
     pub async fn retire(&self, user: &UserId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -144,7 +145,7 @@ impl Machines {
     }
 
     /// Deletes a ghost's crypto store and its records about rooms, and applies `batch` with them.
-    /// Nothing of it is in memory afterwards.
+    /// Afterwards nothing of them is in memory.
     pub(super) async fn forget_all_rooms(
         &self,
         user: &UserId,
@@ -164,8 +165,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Deletes the devices that a ghost had before from the homeserver, where that is still to be
-    /// done.
+    /// Deletes a ghost's former devices that are still on the homeserver.
     pub(super) async fn delete_former_devices(
         &self,
         user: &UserId,

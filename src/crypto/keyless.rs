@@ -1,4 +1,4 @@
-//! Keys that are published and then belong to nobody.
+//! Published keys whose private halves nobody has.
 //!
 //! A client makes a direct chat unencrypted when the other side has no device with keys. A strict
 //! handle's ghost reads nothing, so it needs keys that look right and that nobody can use: device,
@@ -28,10 +28,10 @@ use super::{
 use crate::matrix::Actor;
 
 impl Machines {
-    /// Makes a ghost whose published keys nobody has. Does nothing when it is made already.
+    /// Creates a ghost whose private keys nobody has. Does nothing if the ghost is ready.
     ///
-    /// Since nothing private is kept, an attempt that was cut short cannot be resumed: the next one
-    /// begins again with another device and removes the first.
+    /// Since nothing private is kept, an interrupted attempt cannot be resumed: the next one starts
+    /// again with another device and removes the first.
     pub async fn provision_keyless(&self, user: &UserId, name: &str) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -80,7 +80,7 @@ struct NobodysKeys {
 }
 
 impl NobodysKeys {
-    /// Makes the keys, lets them sign each other, and drops what is private.
+    /// Makes the keys, lets them sign each other, and drops the private halves.
     ///
     /// Not async, so that no private key is ever part of a task that waits for something.
     fn make(user: &UserId, device: &DeviceId) -> Result<Self, CryptoError> {
@@ -164,7 +164,7 @@ impl NobodysKeys {
     }
 }
 
-/// 32 bytes of the system's randomness.
+/// Returns 32 random bytes of the system.
 fn random() -> Result<Zeroizing<[u8; 32]>, CryptoError> {
     let mut bytes = Zeroizing::new([0; 32]);
     OsRng
@@ -182,7 +182,7 @@ fn burn_stack() {
     std::hint::black_box(&stack);
 }
 
-/// What is signed: canonical JSON without the signatures that are there.
+/// Returns the text to be signed: canonical JSON without the signatures.
 fn canonical(value: &Value) -> String {
     let mut object = CanonicalJsonObject::new();
     for (name, value) in value.as_object().into_iter().flatten() {

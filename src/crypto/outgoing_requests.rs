@@ -1,4 +1,5 @@
-//! What a machine wants sent by itself: keys, repairs of broken sessions, answers.
+//! The requests a machine wants to make on its own: key uploads, repairs of broken sessions,
+//! answers.
 
 use std::{collections::BTreeMap, iter, sync::atomic::Ordering};
 
@@ -20,19 +21,19 @@ use super::{
     split_request::{SplitRequest, may_be_spoiled_by_one},
 };
 
-/// How a round of requests ended.
+/// The end of a round of outgoing requests.
 enum Round {
     Done,
-    /// Another round repairs the sessions.
+    /// Another round is repairing the sessions.
     LeftToAnother,
 }
 
 impl Machines {
-    /// Carries out what the machine has waiting. What fails stays with the machine; the next round
-    /// takes it up again.
+    /// Makes the machine's outgoing requests. A request that fails stays with the machine, and the
+    /// next round repeats it.
     ///
-    /// First what goes to the homeserver alone: a new session may take as long as the slowest server
-    /// of those who wrote to the ghost.
+    /// Requests for our homeserver alone come first: a new session may take as long as the slowest
+    /// server of the people who wrote to the ghost.
     pub(super) async fn process_outgoing_requests(
         &self,
         ghost: &Pinned,
@@ -41,7 +42,7 @@ impl Machines {
         let round = self.run_round(ghost).await;
         match round {
             Ok(Round::Done) => ghost.slot.requests_due.done(number),
-            // The other round says how it ended.
+            // The other round reports how it ended.
             Ok(Round::LeftToAnother) => {}
             Err(_) => ghost.slot.requests_due.failed(number),
         }
@@ -57,7 +58,7 @@ impl Machines {
             self.send_outgoing_requests(ghost).await?;
         }
         while ghost.slot.repairs_asked.load(Ordering::Acquire) {
-            // Whoever is at it does this as well.
+            // The round that holds the lock does this as well.
             let Ok(_one_at_a_time) = ghost.slot.repairing.try_lock() else {
                 return Ok(Round::LeftToAnother);
             };
@@ -67,14 +68,13 @@ impl Machines {
         Ok(Round::Done)
     }
 
-    /// Sends what the machine wants sent. To be called with `Slot::sending` locked.
+    /// Sends the machine's outgoing requests. The caller must hold `Slot::sending`.
     pub(super) async fn send_outgoing_requests(&self, ghost: &Pinned) -> Result<(), CryptoError> {
         let requests = ghost.machine().await?.machine.outgoing_requests().await?;
         if requests.is_empty() {
             return Ok(());
         }
-        // Neither keys nor anything encrypted leaves before it is certain that a crash cannot make
-        // us forget it.
+        // No key and no ciphertext is sent before the state behind it is durable.
         self.0.store.flush().await?;
         for request in requests {
             self.send_request(ghost, &request).await?;
@@ -107,7 +107,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Keeps a ghost's own requests waiting meanwhile, as a slow server does.
+    /// Keeps a ghost's outgoing requests waiting while `act` runs, as a slow server does.
     #[cfg(test)]
     pub(crate) async fn while_requests_wait<T>(
         &self,
@@ -119,7 +119,7 @@ impl Machines {
         act.await
     }
 
-    /// Keeps a ghost from taking in messages meanwhile, as much work does.
+    /// Keeps a ghost from receiving messages while `act` runs, as a busy machine does.
     #[cfg(test)]
     pub(crate) async fn while_busy<T>(&self, user: &UserId, act: impl Future<Output = T>) -> T {
         let slot = self.slot(user);
@@ -142,8 +142,8 @@ impl Machines {
             AnyOutgoingRequest::ToDeviceRequest(request) => {
                 self.send_to_devices(ghost, request).await?;
             }
-            // We ask for people's keys when they are needed, and nobody can begin a verification
-            // with a ghost, so the rest does not come to pass.
+            // People's keys are queried when they are needed, and verifications with a ghost are
+            // not passed to its machine, so the machine makes none of these.
             AnyOutgoingRequest::KeysQuery(_)
             | AnyOutgoingRequest::KeysClaim(_)
             | AnyOutgoingRequest::SignatureUpload(_)
@@ -154,9 +154,8 @@ impl Machines {
 
     /// Begins an Olm session with each device of these people that has none with us.
     ///
-    /// Several claims of a ghost may be under way at the same time. The machine knows the newest
-    /// only, but takes the answers to all: of the others it does not note which devices had no key
-    /// left.
+    /// Several claims of a ghost may be in progress at once. The machine knows only the newest, but
+    /// accepts the answers to all; for the others it does not note which devices had no key left.
     pub(super) async fn claim_sessions(
         &self,
         ghost: &Pinned,
@@ -169,9 +168,9 @@ impl Machines {
         }
     }
 
-    /// Claims keys, of a person for no more than [`MAX_SIGNED_DEVICES`] devices: those that they
-    /// have signed, since no others get room keys. People whose keys make the answer useless are
-    /// left without a session.
+    /// Claims keys for at most [`MAX_SIGNED_DEVICES`] devices of a person: the signed ones, since
+    /// no others get room keys. People whose keys make the answer unusable are left without a
+    /// session.
     async fn claim(
         &self,
         ghost: &Pinned,
@@ -201,7 +200,7 @@ impl Machines {
                 }
                 Err(error) if may_be_spoiled_by_one(&error) => {
                     if let Some((user, _)) = parts.halve(part) {
-                        tracing::info!(%user, %error, "somebody's one-time keys are of no use");
+                        tracing::info!(%user, %error, "this person's one-time keys are unusable");
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -212,8 +211,8 @@ impl Machines {
         Ok(())
     }
 
-    /// Sends messages to devices. Their transaction ids are random, so they are unique over all
-    /// our users, as they have to be: the homeserver swallows the second use of one.
+    /// Sends messages to devices. Their transaction ids are random and so unique across all our
+    /// users, as they must be: the homeserver drops the second use of an id.
     pub(super) async fn send_to_devices(
         &self,
         ghost: &Pinned,
@@ -245,8 +244,9 @@ async fn missing_sessions<'a>(
     Ok(ghost.machine.get_missing_sessions(users).await?)
 }
 
-/// An empty message in a new session: only when something arrives in it does the other side stop
-/// using the broken one. (The library means to do this itself, but never hands the message out.)
+/// Returns an empty message in a new session: the other side stops using the broken session only
+/// when something arrives in the new one. (The library is meant to do this itself, but never
+/// returns the message.)
 async fn greet(
     ghost: &InUse,
     user: &UserId,
@@ -269,7 +269,7 @@ async fn greet(
                 content,
             )))
         }
-        // It left no key; the next message from it makes us try again.
+        // The device left no key; its next message makes us try again.
         Err(OlmError::MissingSession) => Ok(None),
         Err(error) => Err(error.into()),
     }

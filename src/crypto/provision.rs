@@ -1,9 +1,8 @@
-//! Making a ghost: user, device, keys, identity, in six requests.
+//! Creation of a ghost: user, device, keys and identity, in six requests.
 //!
-//! Every step is written down durably before it is carried out, and every request may be made
-//! again, so after a crash the same call goes on where the last one stopped. Private keys are in
-//! the store before their public halves leave the house; nothing here ever makes a second identity
-//! for a device that has one.
+//! Every step is recorded durably before it is carried out, and every request can be repeated, so
+//! after a crash the same call continues where the last one stopped. Private keys are in the store
+//! before their public halves are sent, and no device with an identity gets a second one.
 
 use matrix_sdk_crypto::{
     CrossSigningBootstrapRequests, DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
@@ -34,20 +33,20 @@ use super::{
 };
 use crate::matrix::Actor;
 
-/// What came of [`Machines::register`].
+/// The result of [`Machines::register`].
 pub(super) struct Registered {
     pub(super) record: GhostRecord,
-    /// Whether the user did not exist a moment ago, so that nothing can be there yet.
+    /// Whether this call created the user, so that it has no devices or keys yet.
     pub(super) fresh: bool,
 }
 
 impl Machines {
-    /// Makes a ghost that can read and write: registered under `name`, with a device of its own
-    /// that its own identity has signed. Does nothing when it is made already.
+    /// Creates a ghost that can read and write: registered under `name`, with a device signed by
+    /// its own identity. Does nothing if the ghost is ready.
     ///
     /// # Errors
     ///
-    /// After a transient error call it again. [`CryptoError::Foreign`] is for the admin.
+    /// After a transient error, call this again. [`CryptoError::Foreign`] is for the admin.
     pub async fn provision(&self, user: &UserId, name: &str) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -92,7 +91,7 @@ impl Machines {
         self.upload(&ghost, requests).await?;
         self.check_published(&ghost, &record).await?;
         self.finish(user, record, name, fresh).await?;
-        // Whoever uses it next gets one that cannot sign.
+        // The next user of the machine gets one that cannot sign.
         drop(ghost);
         drop(self.unload(&slot).await);
         Ok(())
@@ -115,7 +114,7 @@ impl Machines {
         self.commit_record(user, &record).await
     }
 
-    /// Makes sure that the user exists and is ours, and finishes what was begun to be taken away.
+    /// Registers the user if necessary, and completes a removal of keys that was interrupted.
     pub(super) async fn register(
         &self,
         user: &UserId,
@@ -138,7 +137,7 @@ impl Machines {
             }
             record.step = Step::Registered;
         }
-        // What was made without keys is not ready as what it becomes now.
+        // A ghost that was ready without keys is not ready with them.
         if record.kind != kind && record.step == Step::Ready {
             record.step = Step::Registered;
         }
@@ -147,8 +146,8 @@ impl Machines {
         Ok(Registered { record, fresh })
     }
 
-    /// The name is taken. Either we took it and crashed before writing that down, then nothing is
-    /// there yet; or somebody else did.
+    /// Checks who registered a name that is taken. If we did and crashed before recording it, it
+    /// has no devices or keys; otherwise it belongs to someone else.
     async fn check_registered_by_us(
         &self,
         user: &UserId,
@@ -178,7 +177,7 @@ impl Machines {
         Err(foreign("the name is registered, and not by us"))
     }
 
-    /// Makes the present device on the homeserver, and removes former ones that are still there.
+    /// Creates the current device on the homeserver, and deletes former ones.
     pub(super) async fn make_device(
         &self,
         user: &UserId,
@@ -234,8 +233,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Looks at the ghost as everybody else does: its device, and nothing but its device, signed by
-    /// its identity.
+    /// Checks the ghost as everyone else sees it: one device, signed by its identity.
     async fn check_published(
         &self,
         ghost: &InUse,
@@ -301,7 +299,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Gives the ghost its name and writes down that it is ready.
+    /// Gives the ghost its name and records that it is ready.
     pub(super) async fn finish(
         &self,
         user: &UserId,
@@ -323,8 +321,8 @@ impl Machines {
     }
 }
 
-/// Lets the machine make everything that has to be published: identity, device keys, one-time keys
-/// and a fallback key. The same every time until it was uploaded.
+/// Lets the machine make everything that is to be published: identity, device keys, one-time keys
+/// and a fallback key. Until they are uploaded, further calls return the same keys.
 pub(super) async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapRequests, CryptoError> {
     // A machine makes a fallback key once it hears that the homeserver knows of them.
     let changes = EncryptionSyncChanges {
@@ -363,7 +361,7 @@ fn new_device_id(generation: u32, rng: &mut impl Rng) -> OwnedDeviceId {
     format!("STONE{generation}{suffix}").into()
 }
 
-/// The public key of a cross-signing key, in base64.
+/// Returns the public key of a cross-signing key, in base64.
 pub(super) fn public_key(key: &CrossSigningKey) -> Option<String> {
     key.keys
         .iter()
@@ -426,7 +424,7 @@ pub(super) fn check_nothing_foreign(
     Ok(())
 }
 
-/// Insists on our device and our identity, and nothing else.
+/// Checks that our device and our identity are published, and no others.
 pub(super) fn check_published(
     user: &UserId,
     record: &GhostRecord,

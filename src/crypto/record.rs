@@ -1,33 +1,33 @@
-//! What we know about a ghost's keys without opening its crypto store. Nothing here is secret.
+//! The public records of a ghost's keys, which need no crypto store. Nothing here is secret.
 
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{clock::Timestamp, store::Table};
 
-/// Which keys a ghost has.
+/// The kind of keys a ghost has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GhostKind {
-    /// None: it is registered, so that it can decline invites, and nothing more.
+    /// No keys: the ghost is registered, so that it can decline invites, and nothing more.
     Bare,
-    /// An Olm machine: it reads and writes.
+    /// An Olm machine: the ghost reads and writes.
     Machine,
-    /// Published keys whose private halves nobody has: it does neither.
+    /// Published keys whose private halves nobody has: the ghost neither reads nor writes.
     Keyless,
 }
 
-/// How far the making of a ghost's keys has come. Each step is written before the next begins.
+/// The progress in making a ghost's keys. Each step is written before the next begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Step {
-    /// About to be registered. Nothing is known to be ours.
+    /// About to be registered. Nothing on the homeserver is known to be ours.
     Planned,
     /// Registered by us.
     Registered,
     /// Keys exist and may have been uploaded in part.
     Keyed,
-    /// Everything is uploaded and was seen on the homeserver.
+    /// Everything is uploaded and was verified on the homeserver.
     Ready,
-    /// Being taken away.
+    /// The keys are being removed.
     Retiring,
 }
 
@@ -41,13 +41,13 @@ pub(super) struct Former {
     pub(super) deleted: bool,
 }
 
-/// One ghost's keys, as the public may know them. Deleted never: a name that was ours once must be
-/// recognised as ours.
+/// The public part of a ghost's keys. Never deleted: a name that was ours once must be recognised
+/// as ours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct GhostRecord {
     pub(super) kind: GhostKind,
     pub(super) step: Step,
-    /// Counts the devices the ghost has had.
+    /// The number of devices the ghost has had.
     pub(super) generation: u32,
     pub(super) device: Option<OwnedDeviceId>,
     /// The device's public Ed25519 key, in base64.
@@ -55,13 +55,13 @@ pub(super) struct GhostRecord {
     /// The public master key, in base64.
     pub(super) master: Option<String>,
     pub(super) former: Vec<Former>,
-    /// Whether somebody has used the fallback key that is published now.
+    /// Whether the published fallback key was used.
     #[serde(default)]
     pub(super) fallback_used: bool,
-    /// When one-time keys were last made on somebody's demand.
+    /// When one-time keys were last made on demand.
     #[serde(default)]
     pub(super) topped_up_at: Timestamp,
-    /// How many were made since unused ones were last thrown away.
+    /// The number made on demand since unused ones were last discarded.
     #[serde(default)]
     pub(super) topped_up: u32,
 }

@@ -1,4 +1,4 @@
-//! Which messages were decrypted, so that none is taken for a new one when it is sent again.
+//! The replay guard: refuses a ciphertext that was decrypted before, in another event.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{DecryptError, Decrypted, Machines};
 use crate::store::{Batch, Table, prefix};
 
-/// Which messages of a part of a session were decrypted, by ghost, room, session and part; a part has
-/// [`PART_PLACES`] places. A message changes one short record, however many came before it. Deleted with
-/// the room.
+/// The decrypted messages of a part of a session, by ghost, room, session and part; a part has
+/// [`PART_PLACES`] message indexes. So a message changes one short record, however long the session
+/// is. Deleted with the room.
 pub(super) struct ReplayGuard;
 
 impl Table for ReplayGuard {
@@ -21,7 +21,7 @@ impl Table for ReplayGuard {
     type Value = ReplayPart;
 }
 
-/// As it was before: all of a session in one record. Read, deleted, and not written any more.
+/// The former format: a whole session in one record. Read and deleted, but no longer written.
 pub(super) struct ReplayLegacy;
 
 impl Table for ReplayLegacy {
@@ -32,10 +32,10 @@ impl Table for ReplayLegacy {
     type Value = ReplayPart;
 }
 
-/// How many places of a session a part has.
+/// Number of message indexes in a part.
 const PART_PLACES: u32 = 16;
 
-/// The part of a session that a place is in.
+/// Returns the part of a session that holds a message index.
 pub(super) fn part_of(index: u32) -> u32 {
     index / PART_PLACES
 }
@@ -45,25 +45,25 @@ pub(super) fn part_of(index: u32) -> u32 {
 pub(super) struct ReplayPart {
     /// By message index.
     pub(super) events: BTreeMap<u32, OwnedEventId>,
-    /// When this part was begun, every index below this one counted as heard.
+    /// The index below which every message counted as decrypted when this part was begun.
     pub(super) below: u32,
 }
 
-/// What is to be done so that a part can be begun.
+/// A part that is about to be written, and the part it replaces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NewReplayPart {
     pub(super) part: ReplayPart,
-    /// The part that is forgotten for it.
+    /// The oldest part, which is deleted for it.
     pub(super) forget: Option<u32>,
 }
 
 impl ReplayPart {
-    /// As many parts of a session are kept: more than it has before it rotates in any client we
-    /// know.
+    /// Maximum number of parts kept of a session: more than a session has in any client we know,
+    /// before it rotates.
     pub(super) const KEPT: usize = 24;
 
-    /// Notes a message; `Ok(false)` when it was noted before. `Err` names the event that had this
-    /// index before, unless that is too long ago.
+    /// Records a message. Returns `Ok(false)` if it is recorded already. `Err` names the event that
+    /// had this index before, unless that is too long ago.
     pub(super) fn note(
         &mut self,
         index: u32,
@@ -79,8 +79,8 @@ impl ReplayPart {
         Ok(true)
     }
 
-    /// The part that an index is in, when none of it was heard. `others` are the parts of the
-    /// session that are kept, in order; `whole` is what an earlier version wrote down of it.
+    /// Begins the part that holds an index. `others` are the kept parts of the session, in order;
+    /// `whole` is its record in the former format.
     pub(super) fn begin(
         index: u32,
         others: &[(u32, Self)],
@@ -133,7 +133,7 @@ impl Machines {
         Ok(())
     }
 
-    /// The first message of a part of a session: looks at the other parts.
+    /// Begins the part of a session's message, given the other parts.
     fn begin_replay_part(
         &self,
         key: &<ReplayGuard as Table>::Key,

@@ -1,13 +1,13 @@
 //! New devices after a restore.
 //!
-//! A backup holds who a ghost is (its cross-signing identity) and nothing that it knew. So each
-//! gets a new device, signed by the same identity: other people's clients warn of nothing, no
-//! session is taken up at an older state, and no one-time key is published a second time.
+//! A backup holds a ghost's cross-signing identity, and none of its sessions. So each ghost gets a
+//! new device, signed by the same identity: other people's clients show no warning, no session
+//! continues from an older state, and no one-time key is published twice.
 //!
-//! The identity out of the backup stays in its table until the new device was seen on the
-//! homeserver and the old one is gone; as long as it is there, the same call goes on where the last
-//! one stopped. Until something new is published, an attempt that was cut short leaves nothing
-//! behind but a device id that is never used.
+//! The identity from the backup stays in its table until the new device is verified on the
+//! homeserver and the old one is deleted; until then, the same call continues where the last one
+//! stopped. An attempt that is interrupted before it publishes anything leaves behind only a device
+//! id that is never used.
 
 use matrix_sdk_crypto::{
     CrossSigningBootstrapRequests,
@@ -29,20 +29,20 @@ use super::{
 };
 use crate::{matrix::Actor, store::Batch};
 
-/// What became of one ghost after a restore.
+/// The outcome of a device rotation after a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceRotation {
     /// It has a new device, signed by the identity that it had.
     Rotated,
-    /// There was nothing to do: it has no machine, or was renewed already.
+    /// There was nothing to do: it has no machine, or was rotated already.
     Unchanged,
-    /// The homeserver shows something that the backup does not know. The ghost is left alone and
-    /// has no device of ours any more.
+    /// The homeserver shows something that the backup does not know. The ghost is left alone and no
+    /// longer has a device of ours.
     Changed(&'static str),
 }
 
 impl Machines {
-    /// Every user that was ever ours, with keys or without.
+    /// Returns every user that was ever ours, with keys or without.
     pub fn known_users(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
         const PAGE: usize = 1000;
         let mut users = Vec::new();
@@ -56,18 +56,18 @@ impl Machines {
         }
     }
 
-    /// Whether this is the device that a ghost has now.
+    /// Returns whether this is the current device of a ghost.
     pub fn is_device(&self, user: &UserId, device: &str) -> Result<bool, CryptoError> {
         let record = self.record(user)?;
         Ok(record.is_some_and(|is| is.device.is_some_and(|known| known == device)))
     }
 
-    /// Gives a ghost out of a backup a new device, or makes sure that one without a machine is
-    /// still as the backup says.
+    /// Gives a ghost from a backup a new device, or checks that a ghost without a machine is as the
+    /// backup says.
     ///
     /// # Errors
     ///
-    /// After a transient error call it again.
+    /// After a transient error, call this again.
     pub async fn rotate_device(&self, user: &UserId) -> Result<DeviceRotation, CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -92,7 +92,8 @@ impl Machines {
             .master_key
             .as_ref()
             .and_then(public_key);
-        // What the same identity signed since, an earlier restore's device for example, is ours.
+        // A device that the same identity has signed since, such as that of an earlier restore, is
+        // ours.
         for former in &mut record.former {
             former.master = former.master.take().or_else(|| record.master.clone());
         }
@@ -174,8 +175,8 @@ impl Machines {
             .await
     }
 
-    /// Looks at what was published. Devices that the same identity has signed are noted as former
-    /// ones, to be deleted; any other says that the ghost is not ours alone.
+    /// Checks what is published. Devices that the same identity has signed are recorded as former
+    /// ones, to be deleted; any other device is a conflict.
     async fn check_rotated(
         &self,
         ghost: &InUse,
@@ -227,7 +228,7 @@ impl Machines {
         Ok(None)
     }
 
-    /// A ghost of which the backup holds no identity.
+    /// Checks a ghost whose identity is not in the backup.
     async fn check_without_identity(
         &self,
         user: &UserId,
@@ -236,7 +237,8 @@ impl Machines {
         if record.step == Step::Planned {
             return Ok(DeviceRotation::Unchanged);
         }
-        // Keys that came after the list of identities was made; or renewed already.
+        // The keys were made after the backup listed the identities, or the device is rotated
+        // already.
         if record.kind == GhostKind::Machine && record.step >= Step::Keyed {
             if self.0.stores.existing(user)?.is_some() {
                 return Ok(DeviceRotation::Unchanged);
@@ -251,7 +253,7 @@ impl Machines {
         }
     }
 
-    /// Nothing of ours speaks for this ghost any more, except to decline.
+    /// Removes our keys of a ghost with a conflict. It can only decline invites from now on.
     async fn give_up(
         &self,
         user: &UserId,
@@ -271,7 +273,7 @@ impl Machines {
         Ok(DeviceRotation::Changed(changed))
     }
 
-    /// Writes the record, and that the ghost needs the identity out of the backup no more.
+    /// Writes the record, and deletes the identity from the backup.
     async fn commit_without_saved_identity(
         &self,
         user: &UserId,
@@ -298,7 +300,7 @@ fn not_provisioned(user: &UserId) -> CryptoError {
     }
 }
 
-/// What the homeserver shows that is not as the record says.
+/// Returns what the homeserver shows in conflict with the record.
 fn find_conflict(
     user: &UserId,
     record: &GhostRecord,

@@ -1,4 +1,4 @@
-//! Where the machines of ghosts are, and who may touch them when.
+//! Where each ghost's machine is, and the locks around it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,15 +23,16 @@ use crate::matrix::Actor;
 ///
 /// # What is exclusive
 ///
-/// Two machines of one ghost would fork its ratchets, so there is one slot for a ghost, and in it at
-/// most one machine. A step that uses the machine holds `machine` for reading ([`InUse`]); whoever
-/// loads it, puts it away or changes the account behind it holds it for writing ([`Unloaded`]). The
-/// lock is fair, so a writer that waits holds up every later reader: therefore **a step never waits
-/// for an answer from the homeserver**. What has to ask pins the slot ([`Pinned`]), takes the
-/// machine to find out what to ask, gives it back, asks, and takes it again to hand it the answer.
-/// It may be another object then, loaded from the same store, and that is fine:
+/// Two machines of one ghost would fork its ratchets, so there is one slot for a ghost, and in it
+/// at most one machine. A step that uses the machine holds `machine` for reading ([`InUse`]); a
+/// step that loads or unloads it, or changes the account behind it, holds it for writing
+/// ([`Unloaded`]). The lock is fair, so a writer that waits holds up every later reader: therefore
+/// **a step never waits for an answer from the homeserver**. Work that makes requests pins the slot
+/// (`Pinned`), takes the machine to find out what to request, gives the machine back, makes the
+/// request, and takes the machine again to hand it the answer. By then the machine may be another
+/// object, loaded from the same store, and that is fine:
 ///
-/// * The answers to key queries and key claims are taken by any machine of the ghost.
+/// * Any machine of the ghost accepts the answers to key queries and key claims.
 /// * Messages that carry a room key stand in the outbound session, under their transaction ids. A
 ///   machine that did not send them hands them out again; the homeserver swallows the second one.
 /// * Uploaded keys stay marked as not uploaded, and uploading them again changes nothing.
@@ -45,37 +46,37 @@ use crate::matrix::Actor;
 pub(super) struct Slot {
     pub(super) machine: Arc<RwLock<Option<Live>>>,
     pub(super) used: AtomicU64,
-    /// How many pieces of work come back to the machine in a moment.
+    /// Number of tasks that will use the machine again in a moment.
     pub(super) pins: AtomicUsize,
-    /// One at a time makes or takes away the ghost's keys.
+    /// Held while the ghost's keys are made or removed.
     pub(super) provisioning: tokio::sync::Mutex<()>,
-    /// One at a time uploads the ghost's own keys.
+    /// Held while the ghost's own keys are uploaded.
     pub(super) sending: tokio::sync::Mutex<()>,
-    /// One at a time begins new sessions with devices whose session broke.
+    /// Held while new sessions begin with devices whose session broke.
     pub(super) repairing: tokio::sync::Mutex<()>,
-    /// Whether a round of repairs was asked for that has not begun.
+    /// Whether a requested round of repairs has not begun yet.
     pub(super) repairs_asked: AtomicBool,
-    /// Held while messages are taken in, and while something is encrypted for devices. A session
-    /// that a message begins is kept back until all the message brought is saved with it
-    /// (`store::defer_session_saves`); whoever used it before would save it alone.
+    /// Held while messages are received, and while something is encrypted for devices. A session
+    /// that a message begins is saved together with everything the message brought
+    /// (`store::defer_session_saves`); a task that used the session earlier would save it alone.
     pub(super) olm: tokio::sync::Mutex<()>,
-    /// Whether a round of requests was asked for that has not begun.
+    /// Whether a requested round of outgoing requests has not begun yet.
     pub(super) requests_asked: AtomicBool,
     pub(super) requests_due: OutgoingRequestsDue,
     rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
     pub(super) device_lists: DeviceListCache,
-    /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
-    /// broken some.
+    /// Counts the batches received for the ghost's device: each may have begun sessions, or broken
+    /// some.
     pub(super) received_count: AtomicU64,
-    /// The rooms whose keys are kept, once they were read from the store.
+    /// The rooms whose keys are kept. `None` until they are read from the store.
     pub(super) expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
 }
 
-/// Whether a round of requests was cut short since the last one that ended well. Rounds overlap.
+/// Whether a round of outgoing requests failed since the last one that succeeded. Rounds overlap.
 #[derive(Default)]
 pub(super) struct OutgoingRequestsDue {
     begun: AtomicU64,
-    /// The last round that is under way or was cut short; 0 when nothing is due.
+    /// The last round that is running or has failed; 0 when nothing is due.
     due: AtomicU64,
 }
 
@@ -87,14 +88,14 @@ impl OutgoingRequestsDue {
         number
     }
 
-    /// Ends a round that has left nothing; one that began later speaks for itself.
+    /// Ends a round that sent everything. A round that began later reports its own end.
     pub(super) fn done(&self, number: u64) {
         let _later = self
             .due
             .compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Ends a round that was cut short, also if a later one has ended well meanwhile.
+    /// Ends a round that failed, even if a later one has succeeded since.
     pub(super) fn failed(&self, number: u64) {
         self.due.fetch_max(number, Ordering::AcqRel);
     }
@@ -104,9 +105,9 @@ impl OutgoingRequestsDue {
     }
 }
 
-/// With whom the key of a room was shared when a message was last encrypted there, and what we
-/// knew then. As long as all of it is so, the next message needs no look at anybody's devices. (The
-/// room's settings are not in it: a session keeps those that it was made with.)
+/// The recipients of a room's key when a message was last encrypted there, and what we knew of
+/// their devices. While none of this has changed, the next message needs no look at any device.
+/// (The room's settings are not included: a session keeps those it was made with.)
 pub(super) struct KeyShare {
     pub(super) session: String,
     pub(super) recipients: Vec<OwnedUserId>,
@@ -114,7 +115,7 @@ pub(super) struct KeyShare {
     pub(super) received_count: u64,
 }
 
-/// The lock of a room, and with whom its key was shared.
+/// The lock of a room, around the last sharing of its key.
 pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<KeyShare>>>;
 
 impl Slot {
@@ -134,23 +135,23 @@ impl Slot {
         self.pins.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the slot would be the same if it were made anew. To be called for slots that only
-    /// the table has, with the table locked: then nobody can come to have it meanwhile.
+    /// Returns whether the slot holds nothing that a new one would not. The caller must hold the
+    /// table's lock, and the table the only reference, so that no task can start to use the slot.
     fn is_blank(&self) -> bool {
         let empty = |live: &RwLock<Option<Live>>| live.try_read().is_ok_and(|live| live.is_none());
         Arc::strong_count(&self.machine) == 1 && empty(&self.machine) && !self.requests_due.is_due()
     }
 }
 
-/// The slots of all ghosts. Those that nobody uses and that hold no machine go when there are many,
-/// whichever users they were made for: what they know besides is in the store or can be asked for.
+/// The slots of all ghosts. When there are many, unused slots without a machine are removed: what
+/// else they hold is in the store or can be requested again.
 #[derive(Default)]
 pub(super) struct Slots(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
     slots: HashMap<OwnedUserId, Arc<Slot>>,
-    /// The number of slots at which those not needed are removed.
+    /// The number of slots at which unused ones are removed.
     sweep_at: usize,
 }
 
@@ -158,7 +159,7 @@ impl Slots {
     /// Minimum number of slots before any is removed.
     const KEPT: usize = 1024;
 
-    /// Returns the slot of a user, made if there is none.
+    /// Returns the slot of a user, and creates it if there is none.
     pub(super) fn of(&self, user: &UserId) -> Arc<Slot> {
         let mut table = lock(&self.0);
         if let Some(slot) = table.slots.get(user) {
@@ -168,7 +169,7 @@ impl Slots {
             table
                 .slots
                 .retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_blank());
-            // Twice as many as are needed, so that a sweep costs each new slot next to nothing.
+            // Twice the number in use, so that the cost of a sweep is spread over many new slots.
             table.sweep_at = table.slots.len() * 2;
         }
         table.slots.entry(user.to_owned()).or_default().clone()
@@ -204,9 +205,9 @@ impl Live {
     }
 }
 
-/// A machine in use. It stays in memory as long as this lives, and whoever wants to put it away
-/// waits, and with them everybody else: nobody is to be asked anything meanwhile. (GhostRecords in the
-/// making are an exception: nobody else uses them.)
+/// A machine in use. It stays in memory as long as this lives. A task that wants to unload it
+/// waits, and every later task waits behind that one, so no request may be made while this lives.
+/// (Ghosts that are being created are an exception: no other task uses them.)
 pub(super) struct InUse {
     pub(super) slot: Arc<Slot>,
     live: OwnedRwLockReadGuard<Option<Live>, Live>,
@@ -225,11 +226,11 @@ impl std::ops::Deref for InUse {
     }
 }
 
-/// A ghost whose machine is not in memory and does not come back as long as this lives.
+/// A ghost whose machine is not in memory, and is not loaded as long as this lives.
 #[must_use]
 pub(super) struct Unloaded {
     _guard: OwnedRwLockWriteGuard<Option<Live>>,
-    /// A slot that is held is not made a second time.
+    /// Keeps the slot in the table, so that no second one is created.
     _slot: Arc<Slot>,
 }
 

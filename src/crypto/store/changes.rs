@@ -1,4 +1,4 @@
-//! From the changes that a machine hands over to records: everything of one call in one batch.
+//! Turns the changes of a machine into records: those of one call are one batch.
 
 use std::{collections::BTreeMap, sync::PoisonError};
 
@@ -24,18 +24,18 @@ use super::{
     sealed_records::Writes,
 };
 
-/// Which inbound group session a device made, and how far its sender is known.
+/// An inbound group session made by a device, and how far its sender is known.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ByDevice {
     pub(super) session: Vec<u8>,
     pub(super) sender_data: SenderDataType,
 }
 
-/// Maximum number of Olm sessions that are kept with one device. A client has one, and a second when
-/// it has lost its store or both sides began at the same time.
+/// Maximum number of Olm sessions kept with one device. A client has one, or a second if it lost
+/// its store or both sides began at the same time.
 pub(super) const OLM_SESSIONS: usize = 10;
 
-/// The sessions with one device that are to be saved.
+/// The sessions with one device to be saved.
 #[derive(Default)]
 struct Kept {
     /// By their keys in the store.
@@ -44,11 +44,11 @@ struct Kept {
     are_more: bool,
 }
 
-/// Of keys of one session, the one that reads furthest back.
+/// Returns the sessions without duplicates: of several keys of one session, the earliest.
 ///
-/// The machine compares a key with the one in the store, not with another that came in the same
-/// round: of a key and the same key from further on, as clients send it again when an Olm session
-/// is new, the later would take the place of the first, and the first messages could not be read.
+/// The machine compares a key with the one in the store, but not with another one of the same
+/// batch. Clients send a key again, from a later index, when an Olm session is new; the later key
+/// would replace the earlier one, and the first messages could not be decrypted.
 async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
     let mut kept: Vec<InboundGroupSession> = Vec::with_capacity(sessions.len());
     for session in sessions {
@@ -139,9 +139,9 @@ impl Ghost {
         Ok(())
     }
 
-    /// Saves Olm sessions. Of those with one device the [`OLM_SESSIONS`] used last are kept: any
-    /// device can begin as many as it likes, with the fallback key, and the machine reads them all
-    /// to read one message.
+    /// Saves Olm sessions. Of those with one device, the [`OLM_SESSIONS`] used last are kept: a
+    /// device can begin any number of them with the fallback key, and the machine loads them all to
+    /// read one message.
     async fn olm_sessions(
         &self,
         sessions: &[Session],
@@ -214,7 +214,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// Save group sessions, and note which backup they are in.
+    /// Saves group sessions, and the backup they are in.
     pub(super) async fn save_inbound(
         &self,
         sessions: &[InboundGroupSession],

@@ -1,10 +1,10 @@
-//! New Olm sessions, held back until the messages that began them are taken in.
+//! New Olm sessions, saved only with the messages that began them.
 //!
-//! While it reads to-device messages the machine saves a session that a message begins at once,
-//! and what the message brought, a room key as a rule, only when it has read them all. A crash in
-//! between would keep a session that has read the message and nothing of what it said: when the
-//! message comes again, nothing can read it any more. So that session waits for the rest, and both
-//! are one write.
+//! While it receives to-device messages, the machine saves a new session at once, but the contents
+//! of its first message, usually a room key, only after the last message. After a crash in between,
+//! the session would have read the message, but its contents would be lost: when the message comes
+//! again, nothing can decrypt it. So the session is deferred, and saved in one write with the
+//! contents.
 
 use std::cell::RefCell;
 
@@ -14,8 +14,8 @@ tokio::task_local! {
     static DEFERRED: RefCell<Vec<Session>>;
 }
 
-/// Does `work`, in which new sessions are held back. Returns those that nothing followed, which
-/// have to be saved now.
+/// Runs `work` with deferred session saves. Returns the sessions still deferred, which the caller
+/// must save now.
 pub(in crate::crypto) async fn defer_session_saves<T>(
     work: impl Future<Output = T>,
 ) -> (T, Vec<Session>) {
@@ -26,8 +26,8 @@ pub(in crate::crypto) async fn defer_session_saves<T>(
     DEFERRED.scope(RefCell::default(), within).await
 }
 
-/// Keeps the sessions of these changes back if they are all there is to a message so far, or adds
-/// those that were kept back.
+/// Defers the sessions of these changes if the contents of their message are not part of them;
+/// otherwise adds the deferred ones.
 pub(super) fn defer_or_merge(changes: &mut Changes) {
     let unfinished = changes.message_hashes.is_empty() && changes.inbound_group_sessions.is_empty();
     let _not_receiving = DEFERRED.try_with(|deferred| {
@@ -41,7 +41,7 @@ pub(super) fn defer_or_merge(changes: &mut Changes) {
     });
 }
 
-/// What is held back of the sessions with this device.
+/// Returns the deferred sessions with this device.
 pub(super) fn deferred_with(sender_key: &str) -> Vec<Session> {
     let found = DEFERRED.try_with(|deferred| {
         let deferred = deferred.borrow();

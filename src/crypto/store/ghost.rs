@@ -1,4 +1,4 @@
-//! One ghost in memory: its records, and what is known of them.
+//! One ghost in memory: its records, locks and caches.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ use super::{
 pub(super) struct Ghost {
     pub(super) user: String,
     pub(super) records: SealedRecords,
-    /// Rotations, one at a time.
+    /// Held during a key rotation.
     pub(super) rotating: Arc<tokio::sync::Mutex<()>>,
     /// Held while something is pickled and then written: else an older pickle could come last.
     pub(super) saving: Arc<tokio::sync::Mutex<()>>,

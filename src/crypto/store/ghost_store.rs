@@ -17,8 +17,8 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// The crypto store of one ghost. Clones are handles of the same one; give a clone to the
-/// machine and keep another for forgetting.
+/// The crypto store of one ghost. Clones share it: give one to the machine and keep another for
+/// forgetting.
 #[derive(Clone, Debug)]
 pub struct GhostStore {
     pub(super) ghost: Arc<Ghost>,
@@ -42,22 +42,22 @@ impl GhostStore {
         }
     }
 
-    /// The same for a machine that has nothing to sign any more. The private half of an identity is
-    /// needed while a device is made, and never after: what is not in memory cannot be taken from
-    /// it, and it was the largest part of a machine.
+    /// Returns the store for a machine that signs nothing. The private half of an identity is
+    /// needed only while a device is made: keys that are not in memory cannot be stolen from it,
+    /// and they were the largest part of a machine.
     pub(in crate::crypto) fn without_identity(mut self) -> Self {
         self.signs = false;
         self
     }
 
-    /// Whether a machine on it gets the private half of its identity.
+    /// Returns whether a machine on this handle gets the private half of the identity.
     pub(in crate::crypto) fn signs(&self) -> bool {
         self.signs
     }
 
-    /// From now on only keys of these rooms are kept, only those that came from the device that
-    /// made them, and no bundles of a room's history: what others pass on proves nothing about who
-    /// wrote a message.
+    /// Sets the filter of room keys. From now on only keys of these rooms are kept, only from the
+    /// device that made them, and no bundles of a room's history: a key passed on by others proves
+    /// nothing about the sender of a message.
     pub(in crate::crypto) fn set_room_key_filter(&self, filter: RoomKeyFilter) {
         *self
             .ghost
@@ -66,10 +66,10 @@ impl GhostStore {
             .unwrap_or_else(PoisonError::into_inner) = Some(filter);
     }
 
-    /// Encrypts with the outbound session of a room that is in use, as its machine would, but for
-    /// what that does around it: it looks up whether the ghost is verified, and saves what is not on
-    /// disk. `None` if there is no such session; whether it is still the right one, and shared,
-    /// is for the caller to know.
+    /// Encrypts with the active session of a room, without what its machine does besides: looking
+    /// up whether the ghost is verified, and saving a session that is not on disk anyway. Returns
+    /// `None` if there is no active session. The caller must know that the session is current and
+    /// shared.
     pub(in crate::crypto) async fn encrypt_with_active(
         &self,
         room: &RoomId,
@@ -81,7 +81,7 @@ impl GhostStore {
             .await
     }
 
-    /// The outbound session of a room that is in use.
+    /// Returns the active outbound session of a room.
     pub(in crate::crypto) fn active_outbound_session(
         &self,
         room: &RoomId,
@@ -89,10 +89,10 @@ impl GhostStore {
         self.ghost.outbound_sessions.of(room)
     }
 
-    /// Seal every secret record of this ghost under a fresh key and destroy the one before.
+    /// Seals every secret record of this ghost under a new key, and destroys the old one.
     ///
-    /// When this returns `Ok`, nothing on disk opens what was deleted or overwritten before the
-    /// call. When it fails or the process dies, the next start finishes it.
+    /// Once this returns `Ok`, nothing on disk decrypts what was deleted or overwritten before the
+    /// call. If it fails or the process dies, the next start completes it.
     pub async fn rotate_epoch(&self) -> Result<(), GhostStoreError> {
         let one = self.ghost.rotating.clone().lock_owned().await;
         let ghost = self.ghost.clone();
@@ -103,24 +103,25 @@ impl GhostStore {
         .await
     }
 
-    /// Whether there is a key of a room.
+    /// Returns whether there is a key of a room.
     pub fn holds_keys_of(&self, room: &RoomId) -> Result<bool, GhostStoreError> {
         let ghost = &self.ghost;
         let inbound = ghost.records.keys.of(INBOUND, &[room.as_bytes()]);
         Ok(!ghost.records.keys_of(&inbound)?.is_empty())
     }
 
-    /// Whether there is an Olm session with a device.
+    /// Returns whether there is an Olm session with a device.
     pub fn has_session_with(&self, device: Curve25519PublicKey) -> Result<bool, GhostStoreError> {
         let ghost = &self.ghost;
         let sessions = ghost.records.keys.of(OLM, &[device.to_base64().as_bytes()]);
         ghost.records.has_any(&sessions)
     }
 
-    /// Delete everything about a room: sessions in both directions, what was withheld, settings,
-    /// bundles; then [`GhostStore::rotate_epoch`]. May be repeated after an error.
+    /// Deletes everything about a room (sessions in both directions, withheld codes, settings,
+    /// bundles), and rotates the key like [`GhostStore::rotate_epoch`]. Can be repeated after an
+    /// error.
     ///
-    /// The machine holds the outbound session in memory as well: put it away first.
+    /// The machine holds the outbound session in memory as well: unload it first.
     pub async fn forget_room(&self, room: &RoomId) -> Result<(), GhostStoreError> {
         let one = self.ghost.rotating.clone().lock_owned().await;
         let saving = self.ghost.saving.clone().lock_owned().await;
@@ -134,7 +135,7 @@ impl GhostStore {
         .await
     }
 
-    /// Destroy the keys of this ghost, then delete its records. Machines that still use the store
+    /// Destroys the keys of this ghost, then deletes its records. Machines that still use the store
     /// get [`GhostStoreError::Wiped`]; the ghost's next store is a new, empty one.
     pub async fn wipe(&self) -> Result<(), GhostStoreError> {
         let one = self.ghost.rotating.clone().lock_owned().await;
@@ -152,8 +153,8 @@ impl GhostStore {
     }
 }
 
-/// Do what waits for the disk where it holds up nobody. It goes on to its end even when whoever
-/// asked for it stops waiting, so it must own the locks that it needs.
+/// Runs work that waits for the disk on a thread for blocking work. It runs to its end even if the
+/// caller stops waiting, so it must own its locks.
 async fn off_thread(
     work: impl FnOnce() -> Result<(), GhostStoreError> + Send + 'static,
 ) -> Result<(), GhostStoreError> {

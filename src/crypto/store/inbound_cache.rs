@@ -1,30 +1,30 @@
-//! Inbound group sessions that were used lately.
+//! A cache of inbound group sessions.
 //!
-//! A session is read from the store for each message, and comes back at the place at which its key
-//! was handed over: to unseal and decode it, and to turn its ratchet on from there, costs more than
-//! the message. So a ghost keeps the few that it used last, as they are in memory, from the second
-//! use on: one takes 5 KB, and most ghosts hear an opening line and nothing more. Whatever is written
-//! or deleted in the store goes from here too.
+//! A session is read from the store for each message, at the index at which its key was shared:
+//! unsealing and decoding it, and advancing its ratchet from there, costs more than the message. So
+//! a ghost keeps its last few sessions in memory, from the second use on: one takes 5 KB, and most
+//! ghosts receive an opening line and nothing more. Every write and deletion in the store
+//! invalidates its entry.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use matrix_sdk_crypto::olm::InboundGroupSession;
 
-/// How many are kept. A ghost listens to one person as a rule, and to a few in a group.
+/// Maximum number of sessions. A ghost usually reads one person, and a few in a group.
 const SESSIONS_MAX: usize = 4;
 
-/// The sessions used last, the last one last.
+/// The sessions used last, in order of use.
 #[derive(Default)]
 pub(super) struct InboundSessionCache(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     version: u64,
-    /// By their keys; `None` for what was used once.
+    /// By key; `None` for a session that was used once.
     sessions: Vec<(Vec<u8>, Option<Box<InboundGroupSession>>)>,
 }
 
-/// How the store was when somebody began to read.
+/// The number of changes in the store before a read began.
 #[derive(Clone, Copy)]
 pub(super) struct CacheVersion(u64);
 
@@ -33,7 +33,7 @@ impl InboundSessionCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session under a key, or what to give to [`Self::insert`] with the one that is read now.
+    /// Returns the session under a key, or the version to pass to [`Self::insert`] once it is read.
     pub(super) fn get(&self, key: &[u8]) -> Result<InboundGroupSession, CacheVersion> {
         let mut state = self.lock();
         let at = state.sessions.iter().position(|(known, _)| known == key);
@@ -46,7 +46,7 @@ impl InboundSessionCache {
         session.ok_or(CacheVersion(state.version))
     }
 
-    /// Keep a session that is used again, unless the store has changed since it was read.
+    /// Keeps a session that is used a second time, unless the store has changed since it was read.
     pub(super) fn insert(
         &self,
         version: CacheVersion,
@@ -67,7 +67,7 @@ impl InboundSessionCache {
         state.sessions.push((key, None));
     }
 
-    /// These records were written or deleted.
+    /// Removes the entries of records that were written or deleted.
     pub(super) fn invalidate<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) {
         let mut state = self.lock();
         state.version += 1;

@@ -1,14 +1,12 @@
-//! Forgetting.
+//! The rotation of a ghost's key, which makes older bytes on disk unreadable.
 //!
-//! # Rotation
-//!
-//! 1. A fresh key goes into the free slot of `shred.keys`, and is there after a power cut.
-//! 2. Every record under the old key is sealed again under the fresh one, in one batch.
+//! 1. A new key is written durably into the free slot of `shred.keys`.
+//! 2. Every record under the old key is sealed again under the new one, in one batch.
 //! 3. A flush makes the batch durable.
-//! 4. The old key's slot is overwritten with zeros, and stays so after a power cut.
+//! 4. The slot of the old key is durably overwritten with zeros.
 //!
-//! After a crash between the steps both keys are there, and records are read under either. The
-//! next start finds two keys, does 2 to 4, and only then is the rotation over.
+//! After a crash between the steps both keys exist, and records are read under either. The next
+//! start finds two keys and does steps 2 to 4.
 
 use super::{GhostStoreError, sealed_records::SealedRecords};
 
@@ -32,7 +30,7 @@ impl SealedRecords {
         Ok(())
     }
 
-    /// What is left of a rotation that a crash cut short.
+    /// Completes a rotation that a crash interrupted: steps 2 to 4.
     pub(super) fn finish_rotation(&self) -> Result<(), GhostStoreError> {
         if self.older_generation_slot().is_none() {
             return Ok(());
@@ -44,8 +42,8 @@ impl SealedRecords {
 
     /// Seals every secret record under a fresh key, and destroys the one before.
     pub(super) fn rotate(&self) -> Result<(), GhostStoreError> {
-        // Two keys now mean that an earlier rotation failed on its way: the newer of them has
-        // been written with since, so that a further one is needed.
+        // Two keys now mean that an earlier rotation failed. The newer one has sealed records
+        // since, so another rotation is needed.
         self.finish_rotation()?;
         self.begin_rotation()?;
         self.finish_rotation()

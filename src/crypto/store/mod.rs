@@ -1,13 +1,12 @@
 //! The crypto stores of all ghosts, in one database.
 //!
 //! [`GhostStores`] knows which ghosts have records; [`GhostStore`] is what an Olm machine is given.
-//! Everything that a machine saves in one call is one atomic batch. A call that returned is seen
-//! by every reader; it is durable with the next [`crate::store::Store::flush`], which whoever runs
-//! the machines calls before anything that was encrypted or published leaves the house. Outbound
-//! group sessions are not on disk while they are in use (`outbound_sessions.rs`): a message in a room needs no
-//! flush.
+//! Everything that a machine saves in one call is one atomic batch. Every reader sees a call that
+//! returned; it is durable with the next [`crate::store::Store::flush`], which the machines call
+//! before they send anything encrypted or published. Outbound group sessions are not on disk while
+//! they are in use (`outbound_sessions.rs`): a message in a room needs no flush.
 //!
-//! # What is sealed how
+//! # How records are sealed
 //!
 //! Values are sealed with XChaCha20-Poly1305. Secret records (the account, sessions, the private
 //! identity, …) are sealed under a key made of the store's key and a key in the file `shred.keys`

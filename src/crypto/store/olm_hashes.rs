@@ -1,9 +1,9 @@
-//! Which Olm messages were seen, with an end to it.
+//! The hashes of the last Olm messages.
 //!
-//! Every Olm message leaves a hash, so that it is not taken twice. They are kept in generations:
-//! when one is full the next begins, and the one before last is deleted. So at least the last
-//! thousand messages of a ghost are known, and never more than two thousand. An older message
-//! that comes again does no harm: its Olm session has moved on and does not decrypt it.
+//! Every Olm message leaves a hash, so that it is not received twice. Hashes are kept in
+//! generations: when one is full, the next begins and the one before last is deleted. So a ghost
+//! keeps the hashes of the last one to two thousand messages. An older message that comes again
+//! does no harm: its Olm session has moved on and does not decrypt it.
 
 use matrix_sdk_crypto::olm::OlmMessageHash;
 
@@ -13,10 +13,10 @@ use super::{
     sealed_records::{SealedRecords, Writes},
 };
 
-/// How many hashes a generation has.
+/// Number of hashes in a generation.
 pub(super) const GENERATION_HASHES: usize = 1000;
 
-/// Where a ghost stands.
+/// The current generation of a ghost, and the number of hashes in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OlmHashes {
     generation: u32,
@@ -37,7 +37,7 @@ fn key(records: &SealedRecords, generation: u32, hash: &OlmMessageHash) -> Vec<u
     key
 }
 
-/// Returns where a ghost stands: `known`, or what its records say.
+/// Returns the current generation: `known`, or counted from the records.
 fn load(records: &SealedRecords, known: Option<OlmHashes>) -> Result<OlmHashes, GhostStoreError> {
     if let Some(hashes) = known {
         return Ok(hashes);
@@ -57,7 +57,7 @@ fn load(records: &SealedRecords, known: Option<OlmHashes>) -> Result<OlmHashes, 
     Ok(OlmHashes { generation, count })
 }
 
-/// Returns whether a message was seen, and where the ghost stands.
+/// Returns whether a message was received before, and the current generation.
 pub(super) fn is_known(
     records: &SealedRecords,
     known: Option<OlmHashes>,
@@ -71,7 +71,7 @@ pub(super) fn is_known(
     Ok((found, now))
 }
 
-/// Adds hashes to `writes`. Returns where the ghost stands once they are written.
+/// Adds hashes to `writes`. Returns the current generation once they are written.
 pub(super) fn add(
     records: &SealedRecords,
     known: Option<OlmHashes>,

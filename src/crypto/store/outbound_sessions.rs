@@ -1,17 +1,18 @@
-//! Outbound group sessions that are in use.
+//! The active outbound group sessions: those with a message since they were loaded.
 //!
-//! A message key must never be used twice, so whatever is on disk of an outbound session may never
-//! be behind what the world has heard. To write it down for each message, and to wait for that,
-//! would cost more than all the rest of a message. So it is not on disk at all while it is in use:
+//! A message key must never be used twice, so the record of an outbound session on disk must never
+//! be behind the messages that were sent. Writing the record for each message, and waiting for
+//! that, would cost more than the rest of a message. So there is no record while a session is
+//! active:
 //!
-//! * The first message makes the record void, if there is one. From then on the session is in memory
+//! * The first message deletes the record, if there is one. From then on the session is in memory
 //!   only, however many messages it has.
-//! * It is written down when the ghost's machine is put away, and when the run ends cleanly.
-//! * A run that ends otherwise leaves no record of it, or one that a later run does not use: the
-//!   number of the run stands in it ([`crate::store::Run::sure_since`]), and the start of the run was
-//!   durable before the first message. Then the next message makes a new session.
+//! * It is written when the ghost's machine is unloaded, and on a clean shutdown.
+//! * After any other end of a run there is no record, or one that a later run does not use: it
+//!   holds the number of the run that wrote it ([`crate::store::Run::sure_since`]), and the start
+//!   of a run is durable before its first message. Then the next message begins a new session.
 //!
-//! Whoever forgets to call [`ActiveOutboundSessions::persist`] loses a session, and that is all.
+//! Without a call of [`ActiveOutboundSessions::persist`] a session is lost, and nothing else.
 
 use std::{
     collections::HashMap,
@@ -28,7 +29,7 @@ use super::{
     sealed_records::{SealedRecords, Writes},
 };
 
-/// The sessions in use of one ghost, one for each room.
+/// The active sessions of one ghost, one for each room.
 #[derive(Default)]
 pub(super) struct ActiveOutboundSessions(Mutex<HashMap<OwnedRoomId, OutboundGroupSession>>);
 
@@ -49,8 +50,8 @@ impl ActiveOutboundSessions {
         self.lock().clear();
     }
 
-    /// Adds to `writes` that records of sessions that were not active are deleted. To be called
-    /// while saving, and [`Self::activate`] when it is done.
+    /// Adds the deletion of the records of sessions that become active to `writes`. The caller must
+    /// hold `Ghost::saving`, and call [`Self::activate`] once the writes are applied.
     pub(super) fn invalidate(&self, keys: &Keys, changes: &Changes, writes: &mut Writes) {
         let active = self.lock();
         for session in &changes.outbound_group_sessions {
@@ -72,13 +73,14 @@ impl ActiveOutboundSessions {
         self.lock().is_empty()
     }
 
-    /// Writes the active sessions to disk, and makes them inactive. To be called while saving.
+    /// Writes the active sessions to disk, and makes them inactive. The caller must hold
+    /// `Ghost::saving`.
     pub(super) async fn persist(&self, records: &SealedRecords) -> Result<(), GhostStoreError> {
         let sessions = std::mem::take(&mut *self.lock());
         let mut writes = Writes::default();
         for (room, session) in sessions {
             let pickle = encode_json(OUTBOUND, &session.pickle().await)?;
-            // The run that wrote it: after an unclean end of it the session is not used again.
+            // The run that wrote it: if that run ends uncleanly, the session is not used again.
             let mut value = Zeroizing::new(Vec::with_capacity(8 + pickle.len()));
             value.extend_from_slice(&records.store.run().number.to_be_bytes());
             value.extend_from_slice(&pickle);

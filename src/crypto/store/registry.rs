@@ -1,4 +1,4 @@
-//! Which ghosts have records here, and under which number.
+//! The registry: which ghosts have records here, and under which number.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::store::{Batch, Store, Table, raw};
 
-/// The number of each ghost that has crypto records; deleted when it is wiped.
+/// The number of each ghost that has crypto records. Deleted when the ghost is wiped.
 pub(super) struct GhostIds;
 
 impl Table for GhostIds {
@@ -25,7 +25,7 @@ impl Table for GhostIds {
     type Value = u32;
 }
 
-/// One record: the number that the next ghost gets. Numbers are never used again.
+/// The number of the next ghost, in one record. Numbers are never reused.
 pub(super) struct NextGhostId;
 
 impl Table for NextGhostId {
@@ -40,7 +40,7 @@ impl Table for NextGhostId {
 pub(super) struct Registry {
     pub(super) store: Store,
     shred: ShredKeys,
-    /// Ghosts in use, so that all handles of one share its keys and locks.
+    /// Returns the ghosts in use. All handles of one share its keys and locks.
     in_use: Mutex<HashMap<String, Weak<Ghost>>>,
 }
 
@@ -106,7 +106,7 @@ impl Registry {
     }
 
     fn register(in_use: &mut HashMap<String, Weak<Ghost>>, ghost: Ghost) -> Arc<Ghost> {
-        // As many dead entries as living ones at most.
+        // At most half of the entries are dead.
         if in_use.len() >= 64 && in_use.len().is_power_of_two() {
             in_use.retain(|_, ghost| ghost.strong_count() > 0);
         }
@@ -115,28 +115,28 @@ impl Registry {
         ghost
     }
 
-    /// Writes down the sessions in use of all ghosts.
+    /// Persists the active outbound sessions of all ghosts.
     pub(super) async fn persist_all_outbound_sessions(&self) {
         for ghost in self.live_ghosts() {
             if let Err(error) = ghost.persist_outbound_sessions().await {
-                tracing::warn!(%error, "a ghost's sessions are not kept");
+                tracing::warn!(%error, "a ghost's outbound sessions could not be saved");
             }
         }
     }
 
-    /// Writes down the sessions in use of a ghost whose last store this is.
+    /// Persists the active outbound sessions of a ghost if this is its last handle.
     pub(super) fn persist_unless_shared(&self, ghost: &Arc<Ghost>) {
         if ghost.outbound_sessions.is_empty() {
             return;
         }
-        // As long as this is held nobody opens the ghost anew.
+        // While this is held, no task opens the ghost again.
         let _in_use = self.in_use();
         if Arc::strong_count(ghost) > 1 {
             return;
         }
-        // Nobody else has it, so there is nobody to wait for.
+        // No other task has it, so there is nothing to wait for.
         if let Some(Err(error)) = ghost.persist_outbound_sessions().now_or_never() {
-            tracing::debug!(%error, "a ghost's sessions are not kept");
+            tracing::debug!(%error, "a ghost's outbound sessions could not be saved");
         }
     }
 
@@ -149,7 +149,7 @@ impl Registry {
         self.in_use().values().filter_map(Weak::upgrade).collect()
     }
 
-    /// The ghost was wiped: whoever asks for it next gets another.
+    /// Removes a wiped ghost, so that the next call for it creates another.
     pub(super) fn remove(&self, ghost: &Ghost) {
         let mut in_use = self.in_use();
         let same = |held: &Weak<Ghost>| held.as_ptr() == std::ptr::from_ref(ghost);
@@ -159,7 +159,7 @@ impl Registry {
     }
 }
 
-/// Delete all records of a ghost, and its entry in the list of ghosts.
+/// Deletes all records of a ghost, and its number.
 pub(super) fn delete_all(store: &Store, id: u32, user: &str) -> Result<(), GhostStoreError> {
     let prefix = ghost_prefix(id);
     loop {

@@ -1,11 +1,11 @@
-//! Which room keys are kept at all. What is turned away here never touches the disk.
+//! The filter of room keys. A key that it refuses is never written to disk.
 
 use std::sync::Arc;
 
 use matrix_sdk_crypto::store::types::Changes;
 use ruma::RoomId;
 
-/// Says of a room whether its keys are kept.
+/// A predicate that tells whether the keys of a room are kept.
 #[derive(Clone)]
 pub(in crate::crypto) struct RoomKeyFilter(
     pub(in crate::crypto) Arc<dyn Fn(&RoomId) -> bool + Send + Sync>,
@@ -17,7 +17,7 @@ impl std::fmt::Debug for RoomKeyFilter {
     }
 }
 
-/// Takes out of the changes what is not kept.
+/// Removes the room keys that are not kept from the changes.
 pub(super) fn filter_room_keys(filter: &RoomKeyFilter, changes: &mut Changes) {
     changes
         .inbound_group_sessions

@@ -78,7 +78,7 @@ impl Writes {
         self.0.push(Write::Put(kind, key, plain));
     }
 
-    /// A record whose key says everything: it has no value, and nothing is sealed.
+    /// Adds a record whose key says everything: it has no value, and nothing is sealed.
     pub(super) fn mark(&mut self, key: Vec<u8>) {
         self.0.push(Write::Mark(key));
     }
@@ -133,12 +133,12 @@ impl SealedRecords {
         self.seals.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seal and apply, all in one batch.
+    /// Seals the values, and applies all writes in one batch.
     pub(super) fn write(&self, writes: Writes) -> Result<(), GhostStoreError> {
         if writes.is_empty() {
             return Ok(());
         }
-        // Held until the batch is applied: a rotation must not miss a record on its way.
+        // Held until the batch is applied, so that a rotation misses no record.
         let seals = self.seals();
         let (lasting, newest) = seals
             .lasting
@@ -176,17 +176,17 @@ impl SealedRecords {
         open(&seals, kind.name, key, &value).map(Some)
     }
 
-    /// Whether there is a record.
+    /// Returns whether there is a record.
     pub(super) fn has(&self, key: &[u8]) -> Result<bool, GhostStoreError> {
         Ok(raw::get(&self.store, key)?.is_some())
     }
 
-    /// Whether there is a record whose key begins with a prefix.
+    /// Returns whether there is a record whose key begins with a prefix.
     pub(super) fn has_any(&self, prefix: &[u8]) -> Result<bool, GhostStoreError> {
         Ok(!raw::scan(&self.store, prefix, None, 1)?.is_empty())
     }
 
-    /// The keys that begin with a prefix.
+    /// Returns the keys that begin with a prefix.
     pub(super) fn keys_of(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GhostStoreError> {
         let mut keys = Vec::new();
         self.pages(prefix, |key, _| {
@@ -196,7 +196,7 @@ impl SealedRecords {
         Ok(keys)
     }
 
-    /// The records whose keys begin with a prefix.
+    /// Returns the records whose keys begin with a prefix.
     pub(super) fn list(
         &self,
         kind: Kind,
@@ -212,7 +212,7 @@ impl SealedRecords {
         Ok(records)
     }
 
-    /// Give every record that begins with a prefix to `visit`, until it says no.
+    /// Passes every record whose key begins with a prefix to `visit`, until it returns `false`.
     pub(super) fn pages(
         &self,
         prefix: &[u8],
@@ -234,7 +234,7 @@ impl SealedRecords {
         }
     }
 
-    /// Which slot a fresh key takes, and its epoch; `None` while two keys are in use.
+    /// Returns the slot and the epoch of a new key; `None` while two keys are in use.
     pub(super) fn free_generation_slot(&self) -> Result<Option<(usize, u64)>, GhostStoreError> {
         let seals = self.seals();
         let newest = seals.newest().ok_or(GhostStoreError::Wiped)?.0;
@@ -245,7 +245,7 @@ impl SealedRecords {
             .map(|slot| (slot, newest + 1)))
     }
 
-    /// From now on records are sealed under this key.
+    /// Seals records under this key from now on.
     pub(super) fn install_key(
         &self,
         slot: usize,
@@ -260,9 +260,9 @@ impl SealedRecords {
         Ok(())
     }
 
-    /// Seal every record that is under an older key under the newest, in one batch.
+    /// Seals every record under an older key again under the newest, in one batch.
     pub(super) fn reseal(&self) -> Result<(), GhostStoreError> {
-        // For writing: nobody may put down a record under the older key meanwhile.
+        // Locked for writing, so that no record is written under the older key.
         let seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
         let (epoch, newest) = seals.newest().ok_or(GhostStoreError::Wiped)?;
         let mut batch = Batch::new();
@@ -277,7 +277,7 @@ impl SealedRecords {
         Ok(self.store.apply(batch)?)
     }
 
-    /// The slot of the older of two keys.
+    /// Returns the slot of the older of two keys.
     pub(super) fn older_generation_slot(&self) -> Option<usize> {
         match &self.seals().generations {
             [Some((first, _)), Some((second, _))] => Some(usize::from(first > second)),
@@ -285,7 +285,7 @@ impl SealedRecords {
         }
     }
 
-    /// Forget a key in memory, after it was destroyed on disk.
+    /// Drops a key from memory, after it is destroyed on disk.
     pub(super) fn drop_key(&self, slot: usize) {
         let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(generation) = seals.generations.get_mut(slot) {
@@ -303,7 +303,7 @@ impl SealedRecords {
         self.inbound_sessions.clear();
     }
 
-    /// The value of a kind and parts.
+    /// Returns the value of a kind and parts.
     pub(super) fn value<T: DeserializeOwned>(
         &self,
         kind: Kind,
@@ -313,7 +313,7 @@ impl SealedRecords {
         plain.map(|plain| decode(kind, &plain)).transpose()
     }
 
-    /// The values of a kind whose keys begin with parts.
+    /// Returns the values of a kind whose keys begin with parts.
     pub(super) fn values_of<T: DeserializeOwned>(
         &self,
         kind: Kind,

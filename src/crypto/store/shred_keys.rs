@@ -9,7 +9,7 @@
 //! The file: a header of 64 bytes, then 144 bytes per ghost: three slots of 48 bytes, each a key
 //! (32), its epoch (8, big endian) and a check of both (8). A slot of zeros is empty. Slot 0, of
 //! epoch 0, holds the key of *lasting* records (other people's public keys), which goes when the
-//! ghost goes. Slots 1 and 2 take turns with the key of everything else.
+//! ghost goes. Slots 1 and 2 hold the key of everything else, one generation each.
 //!
 //! Overwriting in place is what ext4 and xfs do to a file of this kind. On a file system that
 //! copies on write (btrfs, zfs), on a snapshot of a virtual disk, and in the spare blocks of an
@@ -43,7 +43,7 @@ pub(super) struct KeySlots {
 pub(super) struct ShredKeys(SideFile);
 
 impl ShredKeys {
-    /// Open it. `fresh`: there is no ghost yet, so that an empty file is right.
+    /// Opens the file. `fresh` says that there is no ghost yet, so an empty file is right.
     pub(super) fn open(store: &Store, fresh: bool) -> Result<Self, GhostStoreError> {
         let file = raw::shred_file(store)?;
         let header = file.read(0, MAGIC.len())?;
@@ -78,7 +78,7 @@ impl ShredKeys {
         Ok(slots)
     }
 
-    /// Write fresh keys for a new ghost.
+    /// Writes keys for a new ghost.
     pub(super) fn create(&self, ghost: u32) -> Result<KeySlots, GhostStoreError> {
         let (lasting, first) = (random()?, random()?);
         let mut bytes = Zeroizing::new(Vec::with_capacity(SLOT * SLOTS));
@@ -93,7 +93,7 @@ impl ShredKeys {
         })
     }
 
-    /// Write a fresh key into slot 1 (`slot` 0) or 2.
+    /// Writes a new key into slot 1 (`slot` 0) or 2.
     pub(super) fn put(
         &self,
         ghost: u32,
@@ -105,12 +105,12 @@ impl ShredKeys {
         Ok(key)
     }
 
-    /// Destroy the key in slot 1 (`slot` 0) or 2.
+    /// Destroys the key in slot 1 (`slot` 0) or 2.
     pub(super) fn destroy(&self, ghost: u32, slot: usize) -> Result<(), GhostStoreError> {
         Ok(self.0.write(place(ghost, slot + 1), &[0; SLOT])?)
     }
 
-    /// Destroy all keys of a ghost.
+    /// Destroys all keys of a ghost.
     pub(super) fn wipe(&self, ghost: u32) -> Result<(), GhostStoreError> {
         let mut bytes = [0u8; SLOT * SLOTS];
         bytes[..SLOT].copy_from_slice(&*write(WIPED, &Zeroizing::new([0; 32])));
