@@ -143,25 +143,30 @@ impl NobodysKeys {
             &by_self_signing,
         );
 
-        let mut device_upload = upload_keys::v3::Request::new();
-        device_upload.device_keys = raw(&device_keys);
-        let mut key = json!({"key": fallback, "fallback": true});
-        sign(&mut key, &device_key, &by_device);
-        let id = "signed_curve25519:AAAAAAAAAAA".try_into();
-        if let (Ok(id), Some(key)) = (id, raw(&key)) {
-            device_upload.fallback_keys = BTreeMap::from([(id, key)]);
-        }
+        let mut fallback_key = json!({"key": fallback, "fallback": true});
+        sign(&mut fallback_key, &device_key, &by_device);
         let mut identity = upload_signing_keys::v3::Request::new();
         identity.master_key = raw(&master_key);
         identity.self_signing_key = raw(&self_signing_key);
         identity.user_signing_key = raw(&user_signing_key);
         Ok(Self {
             identity,
-            device: device_upload,
+            device: device_upload(&device_keys, &fallback_key),
             ed25519,
             master: master_public,
         })
     }
+}
+
+/// Returns the request that publishes a device and its fallback key.
+fn device_upload(device_keys: &Value, fallback_key: &Value) -> upload_keys::v3::Request {
+    let mut upload = upload_keys::v3::Request::new();
+    upload.device_keys = raw(device_keys);
+    let id = "signed_curve25519:AAAAAAAAAAA".try_into();
+    if let (Ok(id), Some(key)) = (id, raw(fallback_key)) {
+        upload.fallback_keys = BTreeMap::from([(id, key)]);
+    }
+    upload
 }
 
 /// Returns 32 random bytes of the system.
