@@ -32,12 +32,12 @@ pub struct Decrypted {
 }
 
 /// Maximum age of a sender's device list when their message is refused because of it.
-const FRESH_ENOUGH: Duration = Duration::from_secs(5);
+const DEVICE_LIST_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Pauses before further queries of the devices of a sender on another homeserver. Synapse stores
 /// the devices of a person new to it first, and the keys that sign them a moment later; a query in
 /// between shows unsigned devices.
-const LOOK_AGAIN: [Duration; 4] = [
+const QUERY_PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -77,7 +77,7 @@ impl Machines {
         event: &RawValue,
     ) -> Result<Decrypted, DecryptError> {
         let mut batch = Batch::new();
-        let (decrypted, id) = self.open(user, room, event).await?;
+        let (decrypted, id) = self.decrypt_event(user, room, event).await?;
         let _one_at_a_time = lock(&self.0.guarding_replays);
         self.guard_against_replay(user, room, &decrypted, &id, &mut batch)?;
         self.0.store.apply(batch)?;
@@ -94,12 +94,12 @@ impl Machines {
         event: &RawValue,
         batch: &mut Batch,
     ) -> Result<Decrypted, DecryptError> {
-        let (decrypted, id) = self.open(user, room, event).await?;
+        let (decrypted, id) = self.decrypt_event(user, room, event).await?;
         self.guard_against_replay(user, room, &decrypted, &id, batch)?;
         Ok(decrypted)
     }
 
-    async fn open(
+    async fn decrypt_event(
         &self,
         user: &UserId,
         room: &RoomId,
@@ -125,7 +125,7 @@ impl Machines {
                 }
                 // Final only once we have looked at the sender's devices as they are now.
                 let unanswered = self
-                    .update_device_lists(&ghost, sender, FRESH_ENOUGH)
+                    .update_device_lists(&ghost, sender, DEVICE_LIST_AGE_MAX)
                     .await?;
                 if unanswered.contains(&envelope.sender) {
                     return Err(DecryptError::SenderUnknown);
@@ -135,10 +135,11 @@ impl Machines {
                 }
                 match decrypt_once(&ghost, room, &raw).await? {
                     Err(error)
-                        if may_be_signed_yet(&error)
+                        if may_become_trusted(&error)
                             && envelope.sender.server_name() != user.server_name() =>
                     {
-                        self.look_again(&ghost, room, &raw, sender, error).await?
+                        self.query_and_decrypt_again(&ghost, room, &raw, sender, error)
+                            .await?
                     }
                     other => other,
                 }
@@ -158,7 +159,7 @@ impl Machines {
     }
 
     /// Queries the sender's devices a few more times, and decrypts once they turn out to be signed.
-    async fn look_again(
+    async fn query_and_decrypt_again(
         &self,
         ghost: &Pinned,
         room: &RoomId,
@@ -166,12 +167,12 @@ impl Machines {
         sender: &[OwnedUserId],
         mut error: MegolmError,
     ) -> Result<Result<Plain, MegolmError>, DecryptError> {
-        for pause in LOOK_AGAIN {
+        for pause in QUERY_PAUSES {
             tokio::time::sleep(pause).await;
             self.update_device_lists(ghost, sender, Duration::ZERO)
                 .await?;
             match decrypt_once(ghost, room, event).await? {
-                Err(again) if may_be_signed_yet(&again) => error = again,
+                Err(again) if may_become_trusted(&again) => error = again,
                 other => return Ok(other),
             }
         }
@@ -196,7 +197,7 @@ async fn decrypt_once(
 }
 
 /// Returns whether another query of the sender's devices may show the device as signed.
-fn may_be_signed_yet(error: &MegolmError) -> bool {
+fn may_become_trusted(error: &MegolmError) -> bool {
     matches!(
         error,
         MegolmError::SenderIdentityNotTrusted(

@@ -28,9 +28,9 @@ use crate::matrix::MatrixError;
 /// Maximum number of signed devices of a person to whom something is encrypted. Each costs a
 /// session on disk and some milliseconds, and an account with more is hardly one person with
 /// clients.
-pub const MAX_SIGNED_DEVICES: usize = 100;
+pub const SIGNED_DEVICES_MAX: usize = 100;
 /// Maximum number of devices of a person, signed or not.
-const MAX_DEVICES: usize = 1000;
+const DEVICES_MAX: usize = 1000;
 
 /// The devices that people have signed, with their keys.
 pub(super) type SignedDevices = HashMap<OwnedUserId, HashMap<OwnedDeviceId, Curve25519PublicKey>>;
@@ -157,10 +157,10 @@ fn remove_crowded(answer: &mut get_keys::v3::Response) -> HashSet<OwnedUserId> {
         .device_keys
         .iter()
         .filter(|(user, devices)| {
-            devices.len() > MAX_DEVICES
-                || devices.len() > MAX_SIGNED_DEVICES
+            devices.len() > DEVICES_MAX
+                || devices.len() > SIGNED_DEVICES_MAX
                     && count_claimed_signatures(user, devices, answer.self_signing_keys.get(*user))
-                        > MAX_SIGNED_DEVICES
+                        > SIGNED_DEVICES_MAX
         })
         .map(|(user, _)| user.clone())
         .collect();

@@ -38,7 +38,7 @@ pub struct EncryptTo {
 const HOUR: Duration = Duration::from_secs(3600);
 /// Maximum number of times a room key is shared for one message. The second time finds no recipient
 /// left, unless the machine was unloaded in between.
-const SHARE_ROUNDS: usize = 4;
+const SHARE_ROUNDS_MAX: usize = 4;
 
 impl EncryptTo {
     /// Returns the room's own settings within limits: a room that rotates with every message would
@@ -160,7 +160,7 @@ impl Machines {
         to: &EncryptTo,
         recipients: &[OwnedUserId],
     ) -> Result<InUse, CryptoError> {
-        for _ in 0..SHARE_ROUNDS {
+        for _ in 0..SHARE_ROUNDS_MAX {
             let machine = ghost.machine().await?;
             let users = recipients.iter().map(|user| &**user);
             let requests = {

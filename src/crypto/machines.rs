@@ -66,10 +66,10 @@ impl Default for MachineSettings {
 pub struct Machines(pub(super) Arc<Inner>);
 
 /// Maximum number of ghosts that upload keys of their own at the same time.
-const UPLOADS: usize = 16;
+const UPLOADS_MAX: usize = 16;
 /// Maximum number of ghosts that begin new sessions with devices whose session broke at the same
 /// time. Each may wait for a slow server, so their limit is separate from that of uploads.
-const REPAIRS: usize = 16;
+const REPAIRS_MAX: usize = 16;
 
 pub(super) struct Inner {
     pub(super) store: Store,
@@ -81,9 +81,9 @@ pub(super) struct Inner {
     pub(super) guarding_replays: Mutex<()>,
     /// Held while a record is read, changed and written, so that no change is lost.
     recording: Mutex<()>,
-    /// The permits of [`UPLOADS`].
+    /// The permits of [`UPLOADS_MAX`].
     pub(super) uploads: tokio::sync::Semaphore,
-    /// The permits of [`REPAIRS`].
+    /// The permits of [`REPAIRS_MAX`].
     pub(super) repairs: tokio::sync::Semaphore,
     slots: Slots,
     uses: AtomicU64,
@@ -203,8 +203,8 @@ impl Machines {
             device_list_changes: DeviceListChangeLog::default(),
             guarding_replays: Mutex::default(),
             recording: Mutex::default(),
-            uploads: tokio::sync::Semaphore::new(UPLOADS),
-            repairs: tokio::sync::Semaphore::new(REPAIRS),
+            uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
+            repairs: tokio::sync::Semaphore::new(REPAIRS_MAX),
             slots: Slots::default(),
             uses: AtomicU64::new(0),
             live: AtomicUsize::new(0),

@@ -19,7 +19,7 @@
 //!
 //! * A ghost has at most one machine in memory; two would fork its ratchets. No task holds the
 //!   machine while it waits for an answer, so a slow server delays nothing else of the ghost.
-//! * A person with more devices than [`MAX_SIGNED_DEVICES`] is told so, and does not slow others
+//! * A person with more devices than [`SIGNED_DEVICES_MAX`] is told so, and does not slow others
 //!   down.
 //! * No ciphertext and no key is sent before the state behind it is durable.
 //! * Only devices signed by their owner get room keys from us, and only messages from such devices
@@ -51,7 +51,7 @@ mod to_device;
 mod tests;
 
 pub use decrypt::Decrypted;
-pub use device_lists::MAX_SIGNED_DEVICES;
+pub use device_lists::SIGNED_DEVICES_MAX;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};

@@ -14,7 +14,7 @@ use ruma::{
 use serde_json::json;
 
 use super::{
-    CryptoError, MAX_SIGNED_DEVICES, Machines,
+    CryptoError, Machines, SIGNED_DEVICES_MAX,
     device_lists::SignedDevices,
     machines::Pinned,
     slot::InUse,
@@ -168,7 +168,7 @@ impl Machines {
         }
     }
 
-    /// Claims keys for at most [`MAX_SIGNED_DEVICES`] devices of a person: the signed ones, since
+    /// Claims keys for at most [`SIGNED_DEVICES_MAX`] devices of a person: the signed ones, since
     /// no others get room keys. People whose keys make the answer unusable are left without a
     /// session.
     async fn claim(
@@ -181,7 +181,7 @@ impl Machines {
         let mut all = claim_keys::v3::Response::new(BTreeMap::new());
         let mut people = Vec::new();
         for (user, mut devices) in claim.one_time_keys {
-            if devices.len() > MAX_SIGNED_DEVICES {
+            if devices.len() > SIGNED_DEVICES_MAX {
                 let own = signed.get(&user);
                 devices.retain(|device, _| own.is_some_and(|own| own.contains_key(device)));
             }

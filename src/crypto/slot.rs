@@ -120,12 +120,12 @@ pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<KeyShare>>>;
 
 impl Slot {
     /// Maximum number of rooms whose locks are kept while nobody holds them.
-    const ROOMS: usize = 1024;
+    const ROOM_LOCKS_MAX: usize = 1024;
 
     /// Returns the lock of a room of the ghost: sharing a key and encrypting with it is one act.
     pub(super) fn room_lock(&self, room: &RoomId) -> RoomLock {
         let mut rooms = lock(&self.rooms);
-        if rooms.len() > Self::ROOMS {
+        if rooms.len() > Self::ROOM_LOCKS_MAX {
             rooms.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
         rooms.entry(room.to_owned()).or_default().clone()
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_put_away_keeps_its_slot() {
+    fn an_unloaded_machine_keeps_its_slot() {
         let slots = Slots::default();
         let slot = slots.of(&user(0));
         let guard = slot.machine.clone().try_write_owned().unwrap();

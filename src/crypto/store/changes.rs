@@ -33,7 +33,7 @@ pub(super) struct ByDevice {
 
 /// Maximum number of Olm sessions kept with one device. A client has one, or a second if it lost
 /// its store or both sides began at the same time.
-pub(super) const OLM_SESSIONS: usize = 10;
+pub(super) const OLM_SESSIONS_MAX: usize = 10;
 
 /// The sessions with one device to be saved.
 #[derive(Default)]
@@ -139,7 +139,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// Saves Olm sessions. Of those with one device, the [`OLM_SESSIONS`] used last are kept: a
+    /// Saves Olm sessions. Of those with one device, the [`OLM_SESSIONS_MAX`] used last are kept: a
     /// device can begin any number of them with the fallback key, and the machine loads them all to
     /// read one message.
     async fn olm_sessions(
@@ -176,7 +176,7 @@ impl Ghost {
                     ));
                 }
                 all.sort();
-                let too_many = all.len().saturating_sub(OLM_SESSIONS);
+                let too_many = all.len().saturating_sub(OLM_SESSIONS_MAX);
                 for (.., key) in all.into_iter().take(too_many) {
                     if kept.pickles.remove(&key).is_none() {
                         writes.delete(key);

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_written_last_is_what_is_read() {
+    async fn a_read_returns_the_last_write() {
         let (ghost, session) = ghost_and_session().await;
         read_twice(&ghost, &session).await;
         let changed = InboundGroupSession::from_pickle(session.pickle().await).unwrap();

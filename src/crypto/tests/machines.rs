@@ -5,7 +5,7 @@ use super::*;
 /// Many ghosts, few machines in memory, everything at once: two machines of one ghost would fork
 /// its ratchets, and a message would be unreadable or two would have the same place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn machines_are_loaded_used_and_put_away_at_the_same_time() {
+async fn machines_are_loaded_used_and_unloaded_at_the_same_time() {
     let world = Arc::new(World::with(|settings| settings.max_live = 2).await);
     let alice = Arc::new(Person::new(&world.fake, "@alice:hs.test").await);
     let ghosts: Vec<OwnedUserId> = (0..6)
@@ -71,7 +71,7 @@ async fn machines_are_loaded_used_and_put_away_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_machine_in_use_is_not_put_away() {
+async fn a_machine_in_use_is_not_unloaded() {
     let world = World::with(|settings| settings.max_live = 0).await;
     world.machines.provision(sam(), "Sam").await.unwrap();
     let in_use = world.machines.ready(sam()).await.unwrap();

@@ -254,7 +254,7 @@ async fn what_strangers_ask_of_a_device_is_not_even_looked_at() {
 }
 
 #[tokio::test]
-async fn a_ghost_of_which_we_know_nothing_takes_nothing_in() {
+async fn an_unknown_ghost_receives_nothing() {
     let world = World::new().await;
     assert!(
         world

@@ -220,7 +220,7 @@ async fn a_rotation_goes_on_beside_readers_and_writers() {
 }
 
 #[tokio::test]
-async fn forgetting_goes_on_when_nobody_waits_for_it_any_more() {
+async fn forgetting_goes_on_when_its_caller_stops_waiting() {
     let house = House::new();
     let (_store, all) = house.open();
     let ghost = all.ghost(sam()).unwrap();

@@ -11,7 +11,7 @@ use ruma::{SecondsSinceUnixEpoch, device_id};
 use super::{
     super::{
         GhostStoreError,
-        changes::OLM_SESSIONS,
+        changes::OLM_SESSIONS_MAX,
         olm_hashes::GENERATION_HASHES,
         record::{ACCOUNT, OLM_HASH, OUTBOUND},
     },
@@ -413,7 +413,7 @@ async fn of_the_olm_sessions_with_one_device_those_used_last_are_kept() {
     };
     let (friend, attacker) = (VodozemacAccount::new(), VodozemacAccount::new());
     save(vec![session(&friend, 5)]).await;
-    for n in 0..3 * OLM_SESSIONS as u32 {
+    for n in 0..3 * OLM_SESSIONS_MAX as u32 {
         save(vec![session(&attacker, 100 + n)]).await;
     }
     assert_eq!(used(&attacker).await, (120..130).collect::<Vec<u64>>());
