@@ -40,8 +40,8 @@ use crate::matrix::Actor;
 /// # Locks
 ///
 /// In this order: the room's, `sending` or `repairing`, `machine`, `olm`. The room's lock, `sending`
-/// and `repairing` may be held across a request, and concern nobody but this room, this ghost's
-/// uploads and this ghost's repairs.
+/// and `repairing` may be held across a request, and delay only this room, this ghost's
+/// uploads or this ghost's repairs.
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) machine: Arc<RwLock<Option<Live>>>,
@@ -119,7 +119,7 @@ pub(super) struct KeyShare {
 pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<KeyShare>>>;
 
 impl Slot {
-    /// Maximum number of rooms whose locks are kept while nobody holds them.
+    /// Maximum number of rooms whose locks are kept while no task holds them.
     const ROOM_LOCKS_MAX: usize = 1024;
 
     /// Returns the lock of a room of the ghost: sharing a key and encrypting with it is one act.

@@ -13,7 +13,7 @@ use matrix_sdk_crypto::{
     Account, DeviceData, GossipRequest, SecretInfo, TrackedUser, UserIdentityData,
     olm::{
         Curve25519PublicKey, InboundGroupSession, OlmMessageHash, OutboundGroupSession,
-        PrivateCrossSigningIdentity, SenderDataType, Session, StaticAccountData,
+        PrivateCrossSigningIdentity, SenderDataType, Session,
     },
     store::{
         CryptoStore,
@@ -37,10 +37,10 @@ use super::{
     ghost::Ghost,
     olm_hashes,
     record::{
-        ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
-        DEVICE, DOWNLOADED, IDENTITY, INBOUND, Kind, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE,
-        PRIVATE_IDENTITY, REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD,
-        broken, decode, decode_json,
+        BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED, DEVICE,
+        DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE, PRIVATE_IDENTITY,
+        REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, broken, decode,
+        decode_json,
     },
     sealed_records::Writes,
 };

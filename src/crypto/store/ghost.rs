@@ -79,7 +79,7 @@ impl Ghost {
 
     /// Writes the active sessions to disk, and makes them inactive.
     pub(super) async fn persist_outbound_sessions(&self) -> Result<(), GhostStoreError> {
-        // A save that goes on meanwhile invalidates a session before it is written here, or after.
+        // A save in progress invalidates a session before it is written here, or after.
         let _one_at_a_time = self.saving.lock().await;
         self.outbound_sessions.persist(&self.records).await
     }

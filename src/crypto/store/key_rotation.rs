@@ -40,7 +40,7 @@ impl SealedRecords {
         self.end_rotation()
     }
 
-    /// Seals every secret record under a fresh key, and destroys the one before.
+    /// Seals every secret record under a new key, and destroys the old one.
     pub(super) fn rotate(&self) -> Result<(), GhostStoreError> {
         // Two keys now mean that an earlier rotation failed. The newer one has sealed records
         // since, so another rotation is needed.

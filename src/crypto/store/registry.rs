@@ -40,7 +40,7 @@ impl Table for NextGhostId {
 pub(super) struct Registry {
     pub(super) store: Store,
     shred: ShredKeys,
-    /// Returns the ghosts in use. All handles of one share its keys and locks.
+    /// The ghosts in use. All handles of one share its keys and locks.
     in_use: Mutex<HashMap<String, Weak<Ghost>>>,
 }
 
@@ -144,7 +144,7 @@ impl Registry {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ghosts in use.
+    /// Returns the ghosts in use.
     pub(super) fn live_ghosts(&self) -> Vec<Arc<Ghost>> {
         self.in_use().values().filter_map(Weak::upgrade).collect()
     }

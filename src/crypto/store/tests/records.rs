@@ -63,8 +63,8 @@ async fn ghosts_do_not_see_each_others_records() {
     assert!(kim_store.get_custom_value("name").await.unwrap().is_none());
 
     // Nor can a record of one be passed off as the other's.
-    let own = sam_store.ghost.keys.of(ACCOUNT, &[]);
-    let other = kim_store.ghost.keys.of(ACCOUNT, &[]);
+    let own = sam_store.ghost.records.keys.of(ACCOUNT, &[]);
+    let other = kim_store.ghost.records.keys.of(ACCOUNT, &[]);
     let mut batch = Batch::new();
     raw::put(
         &mut batch,
