@@ -375,7 +375,7 @@ impl Service {
                 content.clone(),
             );
             async move {
-                machines.receive(&user, incoming).await.unwrap();
+                machines.receive_and_respond(&user, incoming).await.unwrap();
                 machines.decrypt(&user, hers, &said[0]).await.unwrap();
                 machines
                     .encrypt(&user, &to, "m.room.message", &content)

@@ -396,7 +396,7 @@ async fn converse(
         to_device,
         ..IncomingCrypto::default()
     };
-    machines.receive(user, incoming).await.unwrap();
+    machines.receive_and_respond(user, incoming).await.unwrap();
     machines.decrypt(user, &room(n), event).await.unwrap();
     speak(machines, user, n, vec![ALICE.try_into().unwrap()]).await;
 }

@@ -41,7 +41,9 @@ async fn a_hundred_thousand_names_that_nobody_holds_leave_less_than_a_megabyte()
         let room = OwnedRoomId::try_from(format!("!made{n}:evil.test")).unwrap();
         // What an invite does, whether it is declined in the end or left alone.
         machines.expect_room(&user, &room).await.unwrap();
-        machines.outdate(&user, std::slice::from_ref(&user)).await;
+        machines
+            .mark_device_lists_outdated(&user, std::slice::from_ref(&user))
+            .await;
         machines.turn_away(&user, &room).await.unwrap();
     }
     let grown = HEAP.allocated().saturating_sub(before);

@@ -1,6 +1,6 @@
 //! Changes to a ghost's Olm account that its machine offers no way to make.
 //!
-//! They work on the stored account, so the machine has to be put away meanwhile: it holds a copy.
+//! They change the stored account, so the machine must be unloaded: it holds a copy.
 
 use matrix_sdk_crypto::{
     Account,
@@ -14,14 +14,15 @@ use super::{
     store::{GhostStore, GhostStoreError},
 };
 
-/// How many of the newest one-time keys stay: those on the homeserver, and as many that may have
-/// been claimed just now.
+/// Number of the newest one-time keys that are kept: those on the homeserver, and the same number
+/// again that may have been claimed a moment ago.
 const KEPT: usize = 100;
 
-/// Makes a new fallback key, to be uploaded next. The one before still opens what was sent to it.
+/// Makes a new fallback key, to be uploaded next. The former one still decrypts what was sent to
+/// it.
 ///
-/// Does nothing where an attempt that was cut short left one that nobody has seen: two keys are all
-/// that an account has, so another one would take the place of the one that is published.
+/// Does nothing if an interrupted attempt left a key that is not published yet: an account holds
+/// two keys, so another one would replace the published one.
 pub(super) async fn replace_fallback_key(store: &GhostStore) -> Result<(), CryptoError> {
     edit(store, |account| {
         if account.fallback_key().is_empty() {
@@ -32,7 +33,7 @@ pub(super) async fn replace_fallback_key(store: &GhostStore) -> Result<(), Crypt
     .await
 }
 
-/// Forgets the fallback key before the present one: what was sent to it opens no more.
+/// Forgets the former fallback key: messages sent to it can no longer be decrypted.
 pub(super) async fn forget_former_fallback_key(store: &GhostStore) -> Result<(), CryptoError> {
     edit(store, |account| {
         account.forget_fallback_key();
@@ -41,7 +42,7 @@ pub(super) async fn forget_former_fallback_key(store: &GhostStore) -> Result<(),
     .await
 }
 
-/// Throws away all private one-time keys but the newest.
+/// Discards all private one-time keys but the newest.
 pub(super) async fn drop_old_one_time_keys(store: &GhostStore) -> Result<(), CryptoError> {
     edit(store, |account| {
         // The library has a bound of its own, fifty times ours, and no way to remove a key; its
@@ -93,7 +94,7 @@ async fn edit(
     Ok(())
 }
 
-/// Says what kind of error it is without quoting what was read.
+/// Names a kind of error without quoting the data.
 trait ClassifyText {
     fn classify_text(&self) -> &'static str;
 }

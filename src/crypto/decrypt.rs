@@ -1,4 +1,5 @@
-//! Reading what people write, and trusting only what comes from a device that its owner signed.
+//! Decryption of events, which are trusted only if they come from a device that its owner has
+//! signed.
 
 use std::time::Duration;
 
@@ -8,17 +9,12 @@ use matrix_sdk_crypto::{
     types::events::room::encrypted::EncryptedEvent,
     vodozemac::megolm::{DecryptionError, MegolmMessage},
 };
-use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
+use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    CryptoError, DecryptError, Distrust, Machines,
-    machines::lock,
-    record::{Heard, HeardPart, HeardWhole, part_of},
-    slots::Pinned,
-};
-use crate::store::{Batch, Table, prefix};
+use super::{CryptoError, DecryptError, Distrust, Machines, locks::lock, machines::Pinned};
+use crate::store::Batch;
 
 /// A decrypted event.
 #[derive(Debug)]
@@ -27,21 +23,21 @@ pub struct Decrypted {
     pub event_type: String,
     /// Its content.
     pub content: Box<RawValue>,
-    /// Who sent it, from a device that they have signed.
+    /// The sender, who has signed the sending device.
     pub sender: OwnedUserId,
     /// The session it was encrypted with.
     pub session_id: String,
-    /// Its place in the session.
+    /// The message index in the session.
     pub message_index: u32,
 }
 
-/// How old our knowledge of a sender's devices may be when we turn their message down for it.
-const FRESH_ENOUGH: Duration = Duration::from_secs(5);
+/// Maximum age of a sender's device list when their message is refused because of it.
+const DEVICE_LIST_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// When we look again at the devices of a sender from another homeserver. Synapse first writes
-/// down the devices of somebody whom it has just met and a moment later the keys that sign them;
-/// whoever asks in between is told of devices that nobody signed.
-const LOOK_AGAIN: [Duration; 4] = [
+/// Pauses before further queries of the devices of a sender on another homeserver. Synapse stores
+/// the devices of a person new to it first, and the keys that sign them a moment later; a query in
+/// between shows unsigned devices.
+const QUERY_PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -72,8 +68,8 @@ struct Plain {
 impl Machines {
     /// Decrypts an `m.room.encrypted` event of a room for one of its members.
     ///
-    /// The same event may be decrypted again; the same ciphertext in another event is a replay and
-    /// refused. That it was heard is durable with the store's next flush.
+    /// An event may be decrypted again; its ciphertext in another event is a replay and refused.
+    /// The replay record is durable with the store's next flush.
     pub async fn decrypt(
         &self,
         user: &UserId,
@@ -81,9 +77,9 @@ impl Machines {
         event: &RawValue,
     ) -> Result<Decrypted, DecryptError> {
         let mut batch = Batch::new();
-        let (decrypted, id) = self.open(user, room, event).await?;
-        let _one_at_a_time = lock(&self.0.hearing);
-        self.note_heard(user, room, &decrypted, &id, &mut batch)?;
+        let (decrypted, id) = self.decrypt_event(user, room, event).await?;
+        let _one_at_a_time = lock(&self.0.guarding_replays);
+        self.guard_against_replay(user, room, &decrypted, &id, &mut batch)?;
         self.0.store.apply(batch)?;
         Ok(decrypted)
     }
@@ -98,12 +94,12 @@ impl Machines {
         event: &RawValue,
         batch: &mut Batch,
     ) -> Result<Decrypted, DecryptError> {
-        let (decrypted, id) = self.open(user, room, event).await?;
-        self.note_heard(user, room, &decrypted, &id, batch)?;
+        let (decrypted, id) = self.decrypt_event(user, room, event).await?;
+        self.guard_against_replay(user, room, &decrypted, &id, batch)?;
         Ok(decrypted)
     }
 
-    async fn open(
+    async fn decrypt_event(
         &self,
         user: &UserId,
         room: &RoomId,
@@ -119,26 +115,31 @@ impl Machines {
             Err(MegolmError::SenderIdentityNotTrusted(_)) => {
                 let sender = std::slice::from_ref(&envelope.sender);
                 let within = self.0.settings.devices_fresh_for;
-                // Not even counted again until we hear that they have changed.
-                if ghost.slot.fresh.is_crowded(&envelope.sender)
-                    && self.seen(&ghost.slot, sender, within).is_some()
+                // The devices are not even counted again until a change is reported.
+                if ghost.slot.device_lists.is_crowded(&envelope.sender)
+                    && self
+                        .device_list_snapshots(&ghost.slot, sender, within)
+                        .is_some()
                 {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
                 }
                 // Final only once we have looked at the sender's devices as they are now.
-                let unanswered = self.freshen(&ghost, sender, FRESH_ENOUGH).await?;
+                let unanswered = self
+                    .update_device_lists(&ghost, sender, DEVICE_LIST_AGE_MAX)
+                    .await?;
                 if unanswered.contains(&envelope.sender) {
                     return Err(DecryptError::SenderUnknown);
                 }
-                if ghost.slot.fresh.is_crowded(&envelope.sender) {
+                if ghost.slot.device_lists.is_crowded(&envelope.sender) {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
                 }
                 match decrypt_once(&ghost, room, &raw).await? {
                     Err(error)
-                        if may_be_signed_yet(&error)
+                        if may_become_trusted(&error)
                             && envelope.sender.server_name() != user.server_name() =>
                     {
-                        self.look_again(&ghost, room, &raw, sender, error).await?
+                        self.query_and_decrypt_again(&ghost, room, &raw, sender, error)
+                            .await?
                     }
                     other => other,
                 }
@@ -157,8 +158,8 @@ impl Machines {
         Ok((decrypted, envelope.event_id))
     }
 
-    /// Decrypts once the sender's devices turn out to be signed, or not at all.
-    async fn look_again(
+    /// Queries the sender's devices a few more times, and decrypts once they turn out to be signed.
+    async fn query_and_decrypt_again(
         &self,
         ghost: &Pinned,
         room: &RoomId,
@@ -166,65 +167,20 @@ impl Machines {
         sender: &[OwnedUserId],
         mut error: MegolmError,
     ) -> Result<Result<Plain, MegolmError>, DecryptError> {
-        for pause in LOOK_AGAIN {
+        for pause in QUERY_PAUSES {
             tokio::time::sleep(pause).await;
-            self.freshen(ghost, sender, Duration::ZERO).await?;
+            self.update_device_lists(ghost, sender, Duration::ZERO)
+                .await?;
             match decrypt_once(ghost, room, event).await? {
-                Err(again) if may_be_signed_yet(&again) => error = again,
+                Err(again) if may_become_trusted(&again) => error = again,
                 other => return Ok(other),
             }
         }
         Ok(Err(error))
     }
-
-    fn note_heard(
-        &self,
-        user: &UserId,
-        room: &RoomId,
-        decrypted: &Decrypted,
-        event: &EventId,
-        batch: &mut Batch,
-    ) -> Result<(), DecryptError> {
-        let replayed = |first| DecryptError::Replayed { first };
-        let (session, index) = (decrypted.session_id.clone(), decrypted.message_index);
-        let key = (user.to_owned(), room.to_owned(), session, part_of(index));
-        let mut part = match self.0.store.get::<Heard>(&key)? {
-            Some(part) => part,
-            None => self.begin_part(&key, index, batch)?,
-        };
-        if part.note(index, event).map_err(replayed)? {
-            batch.put::<Heard>(&key, &part)?;
-        }
-        Ok(())
-    }
-
-    /// The first message of a part of a session: looks at the other parts.
-    fn begin_part(
-        &self,
-        key: &<Heard as Table>::Key,
-        index: u32,
-        batch: &mut Batch,
-    ) -> Result<HeardPart, DecryptError> {
-        let (user, room, session, _) = key;
-        let whole = (user.clone(), room.clone(), session.clone());
-        let of_session = [prefix(user), prefix(room), prefix(session)].concat();
-        let store = &self.0.store;
-        let others = store.scan::<Heard>(&of_session, None, HeardPart::KEPT)?;
-        let others: Vec<_> = others
-            .into_iter()
-            .map(|((.., number), part)| (number, part))
-            .collect();
-        let begun = HeardPart::begin(index, &others, store.get::<HeardWhole>(&whole)?)
-            .map_err(|first| DecryptError::Replayed { first })?;
-        if let Some(number) = begun.forget {
-            let (user, room, session) = whole;
-            batch.delete::<Heard>(&(user, room, session, number));
-        }
-        Ok(begun.part)
-    }
 }
 
-/// Decrypts with what is known at this moment.
+/// Decrypts with the keys and devices stored at this moment.
 async fn decrypt_once(
     ghost: &Pinned,
     room: &RoomId,
@@ -240,8 +196,8 @@ async fn decrypt_once(
         .and_then(|decrypted| Ok(decrypted.event.deserialize_as_unchecked()?)))
 }
 
-/// Whether the next look at the sender's devices can find the message trustworthy after all.
-fn may_be_signed_yet(error: &MegolmError) -> bool {
+/// Returns whether another query of the sender's devices may show the device as signed.
+fn may_become_trusted(error: &MegolmError) -> bool {
     matches!(
         error,
         MegolmError::SenderIdentityNotTrusted(

@@ -1,11 +1,6 @@
-//! Writing so that only the people addressed can read, on devices that they have signed.
+//! Encryption of events, for devices that their owners have signed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    panic::AssertUnwindSafe,
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::atomic::Ordering, time::Duration};
 
 use futures_util::FutureExt;
 use matrix_sdk_crypto::{
@@ -13,7 +8,7 @@ use matrix_sdk_crypto::{
     olm::{Curve25519PublicKey, OutboundGroupSession},
 };
 use ruma::{
-    OwnedDeviceId, OwnedRoomId, OwnedUserId, UserId,
+    OwnedRoomId, OwnedUserId, UserId,
     events::{AnyMessageLikeEventContent, room::history_visibility::HistoryVisibility},
     serde::Raw,
 };
@@ -21,17 +16,18 @@ use serde_json::value::RawValue;
 
 use super::{
     CryptoError, EncryptError, Machines,
-    devices::Seen,
-    slots::{InUse, Pinned},
+    device_lists::SignedDevices,
+    machines::Pinned,
+    slot::{InUse, KeyShare},
 };
 
-/// For which room something is encrypted, and who is to read it.
+/// The room and the recipients of an encrypted event.
 #[derive(Clone, Debug)]
 pub struct EncryptTo {
     /// The room.
     pub room_id: OwnedRoomId,
-    /// Everybody who is to read it: who is joined, and who is invited where the room lets invited
-    /// people read. The sender need not be listed.
+    /// Everyone who is to read it: the joined members, and the invited ones if the room lets them
+    /// read. The sender need not be listed.
     pub recipients: Vec<OwnedUserId>,
     /// The room's rotation period in milliseconds, if it sets one.
     pub rotation_ms: Option<u64>,
@@ -40,13 +36,14 @@ pub struct EncryptTo {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Maximum number of times a room key is shared for one message. The second time finds nobody left,
-/// unless the machine was put away in between.
-const SHARE_ROUNDS: usize = 4;
+/// Maximum number of times a room key is shared for one message. The second time finds no recipient
+/// left, unless the machine was unloaded in between.
+const SHARE_ROUNDS_MAX: usize = 4;
 
 impl EncryptTo {
-    /// The room's own settings within limits: a room that rotates with every message would make us
-    /// send keys to everybody each time, and one that never does would undo forward secrecy.
+    /// Returns the room's own settings within limits: a room that rotates with every message would
+    /// make us send keys to everybody each time, and one that never does would undo forward
+    /// secrecy.
     fn settings(&self) -> EncryptionSettings {
         let period = self
             .rotation_ms
@@ -65,12 +62,12 @@ impl EncryptTo {
 impl Machines {
     /// Encrypts an event's content. Returns the content of the `m.room.encrypted` event to send.
     ///
-    /// Before that, whoever has not got the room's key yet gets it. When one of the recipients
-    /// could not read the message, nothing is sent to anybody and the error says who.
+    /// First, sends the room's key to the recipients who do not have it. If one of the recipients
+    /// could not read the message, sends nothing, and the error names that person.
     ///
-    /// As a rule everybody has it, and nothing changed since: then nobody's devices are looked at, and
-    /// nothing is written. That no crash makes us use a place in the session twice, the crypto store
-    /// sees to.
+    /// Usually everyone has the key and nothing has changed since. Then no device list is read and
+    /// nothing is written; the crypto store makes sure that no crash lets us use a message index
+    /// twice.
     pub async fn encrypt(
         &self,
         user: &UserId,
@@ -91,18 +88,22 @@ impl Machines {
         let still = shared
             .as_ref()
             .is_some_and(|shared| self.is_still_shared(&machine, to, &recipients, shared));
-        if still && let Some(said) = say_on(&machine, to, event_type, content).await? {
-            return Ok(said);
+        if still
+            && let Some(encrypted) = encrypt_with_active(&machine, to, event_type, content).await?
+        {
+            return Ok(encrypted);
         }
         drop(machine);
         *shared = None;
-        // Before anything is looked at: what changes meanwhile is looked at next time.
-        let taken_in = ghost.slot.taken_in.load(Ordering::Relaxed);
-        let unanswered = self.freshen(&ghost, &recipients, within).await?;
-        let seen = self.seen(&ghost.slot, &recipients, within);
+        // Read before the devices are, so that what changes from here on is noticed next time.
+        let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
+        let unanswered = self
+            .update_device_lists(&ghost, &recipients, within)
+            .await?;
+        let devices = self.device_list_snapshots(&ghost.slot, &recipients, within);
         let crowded: Vec<_> = recipients
             .iter()
-            .filter(|user| ghost.slot.fresh.is_crowded(user))
+            .filter(|user| ghost.slot.device_lists.is_crowded(user))
             .cloned()
             .collect();
         if !crowded.is_empty() {
@@ -112,24 +113,24 @@ impl Machines {
         self.claim_sessions(&ghost, &signed).await?;
         check_sessions(&ghost, &signed).await?;
         let machine = self.share_key(&ghost, to, &recipients).await?;
-        let encrypted = speak(&machine, to, event_type, content).await?;
-        let session = machine.store.spoken(&to.room_id);
-        *shared = session.zip(seen).map(|(session, seen)| Shared {
+        let encrypted = encrypt_with_machine(&machine, to, event_type, content).await?;
+        let session = machine.store.active_outbound_session(&to.room_id);
+        *shared = session.zip(devices).map(|(session, devices)| KeyShare {
             session: session.session_id().to_owned(),
             recipients,
-            seen,
-            taken_in,
+            devices,
+            received_count,
         });
         Ok(encrypted)
     }
 
-    /// Whether sharing the key again would come to nothing.
+    /// Returns whether sharing the key again would change nothing.
     fn is_still_shared(
         &self,
         ghost: &InUse,
         to: &EncryptTo,
         recipients: &[OwnedUserId],
-        shared: &Shared,
+        shared: &KeyShare,
     ) -> bool {
         let usable = |session: OutboundGroupSession| {
             session.session_id() == shared.session
@@ -138,25 +139,28 @@ impl Machines {
                 && !session.invalidated()
         };
         shared.recipients == recipients
-            && shared.taken_in == ghost.slot.taken_in.load(Ordering::Relaxed)
+            && shared.received_count == ghost.slot.received_count.load(Ordering::Relaxed)
             && self
-                .seen(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
-                .is_some_and(|seen| seen == shared.seen)
-            && ghost.store.spoken(&to.room_id).is_some_and(usable)
+                .device_list_snapshots(&ghost.slot, recipients, self.0.settings.devices_fresh_for)
+                .is_some_and(|devices| devices == shared.devices)
+            && ghost
+                .store
+                .active_outbound_session(&to.room_id)
+                .is_some_and(usable)
     }
 
-    /// Sends the room's key to everybody who does not have it. Returns the machine that knows that
-    /// nobody is left, to encrypt with.
+    /// Sends the room's key to every recipient without it. Returns the machine that has no
+    /// recipient left, to encrypt with.
     ///
-    /// Sending may take so long that the session has to be replaced meanwhile, or that the machine
-    /// was put away: so it is looked at again until there is nothing to send.
+    /// During a long sending the session may expire, or the machine be unloaded, so this repeats
+    /// until there is nothing to send.
     async fn share_key(
         &self,
         ghost: &Pinned,
         to: &EncryptTo,
         recipients: &[OwnedUserId],
     ) -> Result<InUse, CryptoError> {
-        for _ in 0..SHARE_ROUNDS {
+        for _ in 0..SHARE_ROUNDS_MAX {
             let machine = ghost.machine().await?;
             let users = recipients.iter().map(|user| &**user);
             let requests = {
@@ -181,32 +185,25 @@ impl Machines {
     }
 }
 
-/// With whom the key of a room was shared when a message was last encrypted there, and what we
-/// knew then. As long as all of it is so, the next message needs no look at anybody's devices. (The
-/// room's settings are not in it: a session keeps those that it was made with.)
-pub(super) struct Shared {
-    session: String,
-    recipients: Vec<OwnedUserId>,
-    seen: Vec<Seen>,
-    taken_in: u64,
-}
-
-/// Says something more with a session that everybody has. `None` if it was put down just now.
-async fn say_on(
+/// Encrypts with the active session, which every recipient has. Returns `None` if there is no
+/// active session any longer.
+async fn encrypt_with_active(
     ghost: &InUse,
     to: &EncryptTo,
     event_type: &str,
     content: &RawValue,
 ) -> Result<Option<Box<RawValue>>, EncryptError> {
     let content = Raw::<AnyMessageLikeEventContent>::from_json(content.to_owned());
-    let saying = ghost.store.say(&to.room_id, event_type, &content);
+    let encrypting = ghost
+        .store
+        .encrypt_with_active(&to.room_id, event_type, &content);
     // The library panics at content that is no object.
-    let said = AssertUnwindSafe(saying).catch_unwind().await;
-    let said = said.map_err(|_| CryptoError::Olm("it cannot be encrypted".to_owned()))?;
-    Ok(said.map(Raw::into_json))
+    let encrypted = AssertUnwindSafe(encrypting).catch_unwind().await;
+    let encrypted = encrypted.map_err(|_| CryptoError::Olm("it cannot be encrypted".to_owned()))?;
+    Ok(encrypted.map(Raw::into_json))
 }
 
-async fn speak(
+async fn encrypt_with_machine(
     ghost: &InUse,
     to: &EncryptTo,
     event_type: &str,
@@ -226,18 +223,15 @@ async fn speak(
     Ok(encrypted.content.into_json())
 }
 
-/// The devices that people have signed, with their keys.
-pub(super) type Signed = HashMap<OwnedUserId, HashMap<OwnedDeviceId, Curve25519PublicKey>>;
-
-/// Everybody has a device that they have signed, as far as their homeserver tells. To look costs a
-/// signature for each, so it is done once for a message.
+/// Returns the signed devices of all recipients, and fails if a recipient has none. Checking costs
+/// a signature for each device, so it is done once for a message.
 async fn signed_devices(
     ghost: &Pinned,
     recipients: &[OwnedUserId],
     unanswered: &HashSet<OwnedUserId>,
-) -> Result<Signed, EncryptError> {
+) -> Result<SignedDevices, EncryptError> {
     let ghost = ghost.machine().await?;
-    let (mut signed, mut without) = (Signed::new(), Vec::new());
+    let (mut signed, mut without) = (SignedDevices::new(), Vec::new());
     for user in recipients {
         let devices = ghost.machine.get_user_devices(user, None).await?;
         let mut own = devices
@@ -265,8 +259,8 @@ async fn signed_devices(
     Ok(signed)
 }
 
-/// With at least one signed device of everybody there is a session to send the key through.
-async fn check_sessions(ghost: &Pinned, signed: &Signed) -> Result<(), EncryptError> {
+/// Checks that there is a session with at least one signed device of each recipient.
+async fn check_sessions(ghost: &Pinned, signed: &SignedDevices) -> Result<(), EncryptError> {
     let ghost = ghost.machine().await?;
     let mut without = Vec::new();
     for (user, devices) in signed {

@@ -1,4 +1,4 @@
-//! What can go wrong with keys, and what it means for whoever asked.
+//! The errors of keys, and what they mean for the caller.
 
 use matrix_sdk_crypto::{CryptoStoreError, OlmError};
 use ruma::{OwnedEventId, OwnedUserId};
@@ -9,7 +9,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Something about a ghost's keys did not work.
+/// An error of a ghost's keys.
 #[derive(Debug, thiserror::Error)]
 pub enum CryptoError {
     /// The homeserver.
@@ -32,7 +32,7 @@ pub enum CryptoError {
         /// What was found.
         what: &'static str,
     },
-    /// The ghost has no keys (yet, or any more).
+    /// The ghost has no keys, or no longer any.
     #[error("{user} has no keys yet; provision it first")]
     NotProvisioned {
         /// The ghost.
@@ -50,8 +50,7 @@ pub enum CryptoError {
         /// The ghost.
         user: OwnedUserId,
     },
-    /// What was asked for kept being out of date, since other work changed the ghost's keys
-    /// meanwhile. Try again.
+    /// Other work kept changing the ghost's keys during this call. Try again.
     #[error("the keys of {user} kept changing; trying again")]
     Busy {
         /// The ghost.
@@ -101,13 +100,12 @@ impl From<OlmError> for CryptoError {
 /// Why an event was not decrypted.
 #[derive(Debug, thiserror::Error)]
 pub enum DecryptError {
-    /// Its key has not come (yet). Keep the ciphertext and try again when it does.
-    #[error("the key of session {session_id} has not come")]
+    /// Its key has not arrived. Keep the ciphertext and try again when it does.
+    #[error("the key of session {session_id} has not arrived")]
     NoKey {
         /// The session.
         session_id: String,
-        /// The sender's client told us that it will not give us the key, and why: a code such as
-        /// `m.unverified`.
+        /// The code with which the sender's client refused us the key, such as `m.unverified`.
         withheld: Option<String>,
     },
     /// The key we were given begins after this message.
@@ -116,13 +114,13 @@ pub enum DecryptError {
         /// The session.
         session_id: String,
     },
-    /// The sender's server did not say which devices they have.
+    /// The sender's server did not return their devices.
     #[error("the sender's server did not answer")]
     SenderUnknown,
-    /// The sender's device is not one that the sender has signed, also after asking anew.
+    /// The sender has not signed the device, even after a new query.
     #[error("the message does not come from a device that its sender has signed: {0}")]
     Untrusted(Distrust),
-    /// This very ciphertext was decrypted before, in another event.
+    /// The ciphertext was decrypted before, in another event.
     #[error("the message was sent before")]
     Replayed {
         /// The event in which it came first, unless that is very long ago.
@@ -131,7 +129,7 @@ pub enum DecryptError {
     /// The event is not a Megolm message, or a damaged one.
     #[error("the event is malformed: {0}")]
     Malformed(&'static str),
-    /// Everything that says nothing about the event.
+    /// An error that is not about the event.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
 }
@@ -143,11 +141,11 @@ pub enum Distrust {
     UnknownDevice,
     /// The sender has not signed the device.
     UnsignedDevice,
-    /// The key came from a device of somebody else.
+    /// The key came from another person's device.
     OtherSender,
     /// The sender's identity changed after it had been verified.
     ChangedIdentity,
-    /// The sender has so many devices that none of them is looked at.
+    /// The sender has more devices than are checked.
     TooManyDevices,
 }
 
@@ -156,7 +154,7 @@ impl std::fmt::Display for Distrust {
         f.write_str(match self {
             Self::UnknownDevice => "the sender has no such device",
             Self::UnsignedDevice => "the sender has not signed the device",
-            Self::OtherSender => "the key came from a device of somebody else",
+            Self::OtherSender => "the key came from another person's device",
             Self::ChangedIdentity => "the sender's identity changed after it had been verified",
             Self::TooManyDevices => "the sender has too many devices",
         })
@@ -167,32 +165,32 @@ impl std::fmt::Display for Distrust {
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptError {
     /// These people have no device that they have signed, so they could not read it.
-    #[error("no device that its owner has signed: {}", list(users))]
+    #[error("no device signed by its owner: {}", list(users))]
     NoSignedDevice {
         /// Who.
         users: Vec<OwnedUserId>,
     },
-    /// The homeservers of these people do not say which devices they have. Try again later.
+    /// The homeservers of these people did not return their devices. Try again later.
     #[error("their homeserver does not answer: {}", list(users))]
     KeysUnknown {
         /// Who.
         users: Vec<OwnedUserId>,
     },
-    /// These people have signed devices, but none of them left a key to begin a session with. Try
-    /// again later.
+    /// These people have signed devices, but none with a key left to begin a session. Try again
+    /// later.
     #[error("no key to begin an encrypted session with: {}", list(users))]
     NoSession {
         /// Who.
         users: Vec<OwnedUserId>,
     },
-    /// These people have more devices than room keys are made for. The others can be written to
-    /// without them.
-    #[error("more signed devices than are written to: {}", list(users))]
+    /// These people have more devices than may get room keys. The event can be encrypted for the
+    /// others without them.
+    #[error("too many signed devices: {}", list(users))]
     TooManyDevices {
         /// Who.
         users: Vec<OwnedUserId>,
     },
-    /// Everything that says nothing about the recipients.
+    /// An error that is not about the recipients.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
 }
@@ -234,7 +232,7 @@ impl<E: Into<CryptoErrorSource>> From<E> for DecryptError {
     }
 }
 
-/// Lets `?` turn the errors of lower rooms into those of this one.
+/// An error of a lower module, which `?` converts into those of this one.
 pub struct CryptoErrorSource(CryptoError);
 
 macro_rules! sources {

@@ -1,40 +1,40 @@
-//! Forgetting: a room's keys when a ghost has left it, a ghost's keys when its handle gets a new
+//! Forgetting of keys: a room's when a ghost has left it, a ghost's when its handle gets a new
 //! owner or another mode.
 
 use ruma::{RoomId, UserId};
 
 use super::{
     CryptoError, Machines, account,
-    machines::{lock, lock_provisioning},
-    record::{ExpectedRooms, GhostKind, GhostRecord, Heard, HeardWhole, Step},
+    locks::lock,
+    machines::lock_provisioning,
+    record::{ExpectedRooms, GhostKind, GhostRecord, Step},
+    replay_guard::{ReplayGuard, ReplayLegacy},
 };
 use crate::store::{Batch, Table, prefix};
 
 impl Machines {
     /// Forgets every key of a room that the ghost has left, so that nothing on disk or in memory
-    /// can decrypt what was said there, and keeps no further one.
+    /// can decrypt its events. Keys that come later are refused.
     ///
-    /// May be called again after an error, and does what is left to do.
+    /// Can be called again after an error, and then does the rest.
     pub async fn forget_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         {
-            // What is being said there is said first. Nobody else waits for that: the machine is not
-            // asked for before.
+            // An event that is being encrypted there is finished first. No other task waits for
+            // that, since the machine is not locked yet.
             let room_lock = slot.room_lock(room);
             let mut shared = room_lock.lock().await;
             *shared = None;
-            // Nobody uses the machine from here on, and what it had in memory is gone.
-            let away = self.put_away(&slot).await;
+            // From here on no task uses the machine, and its memory is gone.
+            let unloaded = self.unload(&slot).await;
             let mut batch = Batch::new();
             batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
-            let mut heard = prefix(&user.to_owned());
-            heard.extend(prefix(&room.to_owned()));
-            self.delete_all::<Heard>(&mut batch, &heard)?;
-            self.delete_all::<HeardWhole>(&mut batch, &heard)?;
+            let prefix_of_room = [prefix(&user.to_owned()), prefix(&room.to_owned())].concat();
+            self.delete_replay_records(&mut batch, &prefix_of_room)?;
             self.0.store.apply(batch)?;
-            self.expect_anew(&slot, &away);
+            self.reload_expected_rooms(&slot, &unloaded);
             let Some(store) = self.0.stores.existing(user)? else {
-                drop(away);
+                drop(unloaded);
                 return Ok(self.0.store.flush().await?);
             };
             store.forget_room(room).await?;
@@ -42,8 +42,8 @@ impl Machines {
         self.replace_fallback(user).await
     }
 
-    /// The ghost does not enter this room after all. What came for it meanwhile is forgotten; when
-    /// nothing came, that costs next to nothing.
+    /// Lets the ghost expect no keys of a room that it does not enter after all, and forgets those
+    /// that came. If none came, this costs next to nothing.
     pub async fn turn_away(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let place = (user.to_owned(), room.to_owned());
         if self.0.store.contains::<ExpectedRooms>(&place)? {
@@ -53,7 +53,8 @@ impl Machines {
         }
         let store = {
             let slot = self.existing_slot(user);
-            // What is being taken in is kept by what was expected before, and found below.
+            // Messages being received are filtered by the rooms expected so far; their keys are
+            // found below.
             let _nothing_is_taken_in = match &slot {
                 Some(slot) => Some(slot.olm.lock().await),
                 None => None,
@@ -74,28 +75,28 @@ impl Machines {
         }
     }
 
-    /// Publishes a new fallback key if the present one was used, and forgets the one that was used:
-    /// with it the messages that were sent to it, room keys among them, could be opened again.
+    /// Publishes a new fallback key if the current one was used, and forgets the used one: it could
+    /// decrypt the messages sent to it, room keys among them, once more.
     ///
-    /// The machine is put away while its account is changed, and free while the key is uploaded.
+    /// The machine is unloaded while its account changes, and free while the key is uploaded.
     async fn replace_fallback(&self, user: &UserId) -> Result<(), CryptoError> {
         if !self.is_fallback_used(user)? {
             return Ok(());
         }
         let ghost = self.pin(user)?;
-        let _one_at_a_time = ghost.slot.errands.lock().await;
-        // Another room may have been forgotten meanwhile.
+        let _one_at_a_time = ghost.slot.sending.lock().await;
+        // Another call may have replaced it while this one waited.
         if !self.is_fallback_used(user)? {
             return Ok(());
         }
         let store = self.0.stores.ghost(user)?;
         {
-            let _away = self.put_away(&ghost.slot).await;
+            let _unloaded = self.unload(&ghost.slot).await;
             account::replace_fallback_key(&store).await?;
         }
-        self.send_waiting(&ghost).await?;
+        self.send_outgoing_requests(&ghost).await?;
         {
-            let _away = self.put_away(&ghost.slot).await;
+            let _unloaded = self.unload(&ghost.slot).await;
             account::forget_former_fallback_key(&store).await?;
             store.rotate_epoch().await?;
         }
@@ -111,10 +112,10 @@ impl Machines {
         Ok(record.is_some_and(|is| is.is_ready(GhostKind::Machine) && is.fallback_used))
     }
 
-    /// Takes a ghost's device and keys away, on the homeserver and here. What is provisioned next
-    /// gets a new device and a new identity, and other people's clients say so.
+    /// Removes a ghost's device and keys, on the homeserver and here. The next provisioning makes a
+    /// new device and a new identity, and other people's clients show that.
     ///
-    /// May be called again after an error.
+    /// Can be called again after an error.
     pub async fn retire(&self, user: &UserId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -132,38 +133,57 @@ impl Machines {
         user: &UserId,
         record: &mut GhostRecord,
     ) -> Result<(), CryptoError> {
-        record.put_aside();
+        record.archive_device();
         record.step = Step::Retiring;
         self.commit_record(user, record).await?;
-        let slot = self.slot(user);
-        let away = self.put_away(&slot).await;
-        slot.fresh.clear();
-        if let Some(store) = self.0.stores.existing(user)? {
-            store.wipe().await?;
-        }
-        let mut batch = Batch::new();
-        let first = prefix(&user.to_owned());
-        self.delete_all::<ExpectedRooms>(&mut batch, &first)?;
-        self.delete_all::<Heard>(&mut batch, &first)?;
-        self.delete_all::<HeardWhole>(&mut batch, &first)?;
-        self.0.store.apply(batch)?;
-        self.expect_anew(&slot, &away);
+        self.forget_all_rooms(user, Batch::new()).await?;
         // From here on the record says that there is no machine.
-        drop(away);
-        for former in record.former.iter_mut().filter(|former| !former.deleted) {
-            self.0.hs.delete_device(user, &former.device).await?;
-            former.deleted = true;
-        }
+        self.delete_former_devices(user, record).await?;
         record.kind = GhostKind::Bare;
         record.step = Step::Registered;
         self.commit_record(user, record).await
     }
 
-    pub(super) fn delete_all<T: Table>(
+    /// Deletes a ghost's crypto store and its records about rooms, and applies `batch` with them.
+    /// Afterwards nothing of them is in memory.
+    pub(super) async fn forget_all_rooms(
         &self,
-        batch: &mut Batch,
-        first: &[u8],
+        user: &UserId,
+        mut batch: Batch,
     ) -> Result<(), CryptoError> {
+        let slot = self.slot(user);
+        let unloaded = self.unload(&slot).await;
+        slot.device_lists.clear();
+        if let Some(store) = self.0.stores.existing(user)? {
+            store.wipe().await?;
+        }
+        let prefix_of_user = prefix(&user.to_owned());
+        self.delete_all::<ExpectedRooms>(&mut batch, &prefix_of_user)?;
+        self.delete_replay_records(&mut batch, &prefix_of_user)?;
+        self.0.store.apply(batch)?;
+        self.reload_expected_rooms(&slot, &unloaded);
+        Ok(())
+    }
+
+    /// Deletes a ghost's former devices that are still on the homeserver.
+    pub(super) async fn delete_former_devices(
+        &self,
+        user: &UserId,
+        record: &mut GhostRecord,
+    ) -> Result<(), CryptoError> {
+        for former in record.former.iter_mut().filter(|former| !former.deleted) {
+            self.0.hs.delete_device(user, &former.device).await?;
+            former.deleted = true;
+        }
+        Ok(())
+    }
+
+    fn delete_replay_records(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
+        self.delete_all::<ReplayGuard>(batch, first)?;
+        self.delete_all::<ReplayLegacy>(batch, first)
+    }
+
+    fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
         const PAGE: usize = 256;
         let mut after = None;
         loop {

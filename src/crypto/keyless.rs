@@ -1,4 +1,4 @@
-//! Keys that are published and then belong to nobody.
+//! Published keys whose private halves nobody has.
 //!
 //! A client makes a direct chat unencrypted when the other side has no device with keys. A strict
 //! handle's ghost reads nothing, so it needs keys that look right and that nobody can use: device,
@@ -22,16 +22,16 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{
     CryptoError, Machines,
     machines::lock_provisioning,
-    provision::{Registered, check_nothing_foreign, check_published, new_device_id},
+    provision::{Registered, check_nothing_foreign, check_published},
     record::{GhostKind, Step},
 };
 use crate::matrix::Actor;
 
 impl Machines {
-    /// Makes a ghost whose published keys nobody has. Does nothing when it is made already.
+    /// Creates a ghost whose private keys nobody has. Does nothing if the ghost is ready.
     ///
-    /// Since nothing private is kept, an attempt that was cut short cannot be resumed: the next one
-    /// begins again with another device and removes the first.
+    /// Since nothing private is kept, an interrupted attempt cannot be resumed: the next one starts
+    /// again with another device and removes the first.
     pub async fn provision_keyless(&self, user: &UserId, name: &str) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -47,9 +47,9 @@ impl Machines {
         }
         let Registered { mut record, fresh } =
             self.register(user, known, GhostKind::Keyless).await?;
-        record.put_aside();
+        record.archive_device();
         record.generation += 1;
-        let device = new_device_id(record.generation);
+        let device = self.new_device_id(record.generation);
         let keys = NobodysKeys::make(user, &device)?;
         record.device = Some(device.clone());
         record.ed25519 = Some(keys.ed25519);
@@ -80,7 +80,7 @@ struct NobodysKeys {
 }
 
 impl NobodysKeys {
-    /// Makes the keys, lets them sign each other, and drops what is private.
+    /// Makes the keys, lets them sign each other, and drops the private halves.
     ///
     /// Not async, so that no private key is ever part of a task that waits for something.
     fn make(user: &UserId, device: &DeviceId) -> Result<Self, CryptoError> {
@@ -143,28 +143,33 @@ impl NobodysKeys {
             &by_self_signing,
         );
 
-        let mut device_upload = upload_keys::v3::Request::new();
-        device_upload.device_keys = raw(&device_keys);
-        let mut key = json!({"key": fallback, "fallback": true});
-        sign(&mut key, &device_key, &by_device);
-        let id = "signed_curve25519:AAAAAAAAAAA".try_into();
-        if let (Ok(id), Some(key)) = (id, raw(&key)) {
-            device_upload.fallback_keys = BTreeMap::from([(id, key)]);
-        }
+        let mut fallback_key = json!({"key": fallback, "fallback": true});
+        sign(&mut fallback_key, &device_key, &by_device);
         let mut identity = upload_signing_keys::v3::Request::new();
         identity.master_key = raw(&master_key);
         identity.self_signing_key = raw(&self_signing_key);
         identity.user_signing_key = raw(&user_signing_key);
         Ok(Self {
             identity,
-            device: device_upload,
+            device: device_upload(&device_keys, &fallback_key),
             ed25519,
             master: master_public,
         })
     }
 }
 
-/// 32 bytes of the system's randomness.
+/// Returns the request that publishes a device and its fallback key.
+fn device_upload(device_keys: &Value, fallback_key: &Value) -> upload_keys::v3::Request {
+    let mut upload = upload_keys::v3::Request::new();
+    upload.device_keys = raw(device_keys);
+    let id = "signed_curve25519:AAAAAAAAAAA".try_into();
+    if let (Ok(id), Some(key)) = (id, raw(fallback_key)) {
+        upload.fallback_keys = BTreeMap::from([(id, key)]);
+    }
+    upload
+}
+
+/// Returns 32 random bytes of the system.
 fn random() -> Result<Zeroizing<[u8; 32]>, CryptoError> {
     let mut bytes = Zeroizing::new([0; 32]);
     OsRng
@@ -182,7 +187,7 @@ fn burn_stack() {
     std::hint::black_box(&stack);
 }
 
-/// What is signed: canonical JSON without the signatures that are there.
+/// Returns the text to be signed: canonical JSON without the signatures.
 fn canonical(value: &Value) -> String {
     let mut object = CanonicalJsonObject::new();
     for (name, value) in value.as_object().into_iter().flatten() {

@@ -1,44 +1,51 @@
-//! One live machine per ghost, loaded when it is needed, put away when memory is.
+//! One live machine per ghost, loaded on demand and unloaded when there are too many.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
+use rand::{
+    SeedableRng as _, TryRngCore as _,
+    rngs::{OsRng, StdRng},
+};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
     CryptoError,
-    devices::Changed,
-    record::{ExpectedRooms, GhostKind, GhostRecord, Ghosts, Step},
-    slots::{InUse, Live, Pinned, PutAway, Slot, Slots},
-    store::{GhostStore, GhostStores, Keeps},
+    device_list_cache::DeviceListChangeLog,
+    locks::lock,
+    record::{ExpectedRooms, GhostKind, GhostRecord, GhostRecords, Step},
+    slot::{InUse, Live, Slot, Slots, Unloaded},
+    store::{GhostStore, GhostStores, RoomKeyFilter},
 };
 use crate::{
     clock::{Clock, SystemClock},
-    matrix::Homeserver,
+    matrix::{Actor, Homeserver},
     store::{Batch, Store, prefix},
 };
 
 /// How machines are kept.
 #[derive(Clone, Debug)]
 pub struct MachineSettings {
-    /// How many machines are in memory at most, besides those in use (some 40 KB each).
+    /// Maximum number of machines in memory, not counting those in use (some 40 KB each).
     pub max_live: usize,
-    /// For how long we believe that we know somebody's devices when nobody says they changed.
+    /// How long a device list counts as current when no change is reported.
     pub devices_fresh_for: Duration,
-    /// How often at most a ghost makes new one-time keys because the old ones were claimed. The
-    /// fallback key serves meanwhile, so that whoever claims keys to no end gains nothing.
+    /// Minimum interval between two batches of one-time keys of a ghost, made because the old ones
+    /// were claimed. Until then the fallback key serves, so claiming keys endlessly gains nothing.
     pub top_up_every: Duration,
     /// The name that people see on a ghost's device.
     pub device_name: String,
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Arc<dyn Clock>,
+    /// The generator of device ids.
+    pub rng: Arc<Mutex<StdRng>>,
 }
 
 impl Default for MachineSettings {
@@ -49,33 +56,34 @@ impl Default for MachineSettings {
             top_up_every: Duration::from_secs(10 * 60),
             device_name: "Stonechat".to_owned(),
             clock: Arc::new(SystemClock),
+            rng: Arc::new(Mutex::new(StdRng::from_rng(&mut OsRng.unwrap_err()))),
         }
     }
 }
 
-/// The Olm machines of all ghosts. Clones are handles of the same ones.
+/// The Olm machines of all ghosts. Clones share them.
 #[derive(Clone)]
 pub struct Machines(pub(super) Arc<Inner>);
 
 /// Maximum number of ghosts that upload keys of their own at the same time.
-const UPLOADS: usize = 16;
+const UPLOADS_MAX: usize = 16;
 /// Maximum number of ghosts that begin new sessions with devices whose session broke at the same
-/// time. Each may wait for a slow server, so they have places of their own.
-const REPAIRS: usize = 16;
+/// time. Each may wait for a slow server, so their limit is separate from that of uploads.
+const REPAIRS_MAX: usize = 16;
 
 pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) stores: GhostStores,
     pub(super) hs: Homeserver,
     pub(super) settings: MachineSettings,
-    pub(super) changed: Changed,
-    /// Held while a message is noted as heard.
-    pub(super) hearing: Mutex<()>,
-    /// Held while a record is written: one that was read before must not undo the change.
+    pub(super) device_list_changes: DeviceListChangeLog,
+    /// Held while a message is recorded in the replay guard.
+    pub(super) guarding_replays: Mutex<()>,
+    /// Held while a record is read, changed and written, so that no change is lost.
     recording: Mutex<()>,
-    /// The places of [`UPLOADS`].
+    /// The permits of [`UPLOADS_MAX`].
     pub(super) uploads: tokio::sync::Semaphore,
-    /// The places of [`REPAIRS`].
+    /// The permits of [`REPAIRS_MAX`].
     pub(super) repairs: tokio::sync::Semaphore,
     slots: Slots,
     uses: AtomicU64,
@@ -90,7 +98,64 @@ impl std::fmt::Debug for Machines {
     }
 }
 
-/// The one place where an [`OlmMachine`] is made.
+/// A ghost for which work is in progress that makes requests. Between its steps the machine is free
+/// for others, but is not unloaded as idle.
+pub(super) struct Pinned {
+    machines: Machines,
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+    pub(super) slot: Arc<Slot>,
+}
+
+impl Pinned {
+    pub(super) fn new(
+        machines: Machines,
+        user: &UserId,
+        device: OwnedDeviceId,
+        slot: Arc<Slot>,
+    ) -> Self {
+        slot.pins.fetch_add(1, Ordering::Relaxed);
+        Self {
+            machines,
+            user: user.to_owned(),
+            device,
+            slot,
+        }
+    }
+
+    pub(super) fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub(super) fn actor(&self) -> Actor<'_> {
+        Actor::device(&self.user, &self.device)
+    }
+
+    /// Returns the ghost's machine, for the next step.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ghost has another device by now: work begun for the former owner of a handle
+    /// is not finished for the next.
+    pub(super) async fn machine(&self) -> Result<InUse, CryptoError> {
+        let machine = self.machines.live(self.slot.clone(), &self.user, false);
+        let machine = machine.await?;
+        if machine.device != self.device {
+            return Err(CryptoError::NotProvisioned {
+                user: self.user.clone(),
+            });
+        }
+        Ok(machine)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.slot.pins.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Creates an [`OlmMachine`]. No other place does.
 pub(super) async fn open_machine(
     user: &UserId,
     device: &OwnedDeviceId,
@@ -106,18 +171,13 @@ pub(super) async fn open_machine(
     })
 }
 
-/// Waits for one's turn to make or take away the ghost's keys.
+/// Waits until no other task makes or removes the ghost's keys.
 pub(super) async fn lock_provisioning(slot: &Slot) -> tokio::sync::MutexGuard<'_, ()> {
     slot.provisioning.lock().await
 }
 
-/// A poisoned lock only says that somebody panicked; what is behind ours is always whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Machines {
-    /// Machines that keep their keys in `store` and speak to `hs`.
+    /// Creates machines that keep their keys in `store` and talk to `hs`.
     pub fn new(
         store: Store,
         hs: Homeserver,
@@ -127,7 +187,8 @@ impl Machines {
         Ok(Self::with_stores(store, stores, hs, settings))
     }
 
-    /// The same over crypto stores that were opened before: there can be one of them at a time.
+    /// Like [`Machines::new`], over crypto stores that are open already: only one [`GhostStores`]
+    /// of a store can be open at a time.
     pub fn with_stores(
         store: Store,
         stores: GhostStores,
@@ -139,11 +200,11 @@ impl Machines {
             stores,
             hs,
             settings,
-            changed: Changed::default(),
-            hearing: Mutex::default(),
+            device_list_changes: DeviceListChangeLog::default(),
+            guarding_replays: Mutex::default(),
             recording: Mutex::default(),
-            uploads: tokio::sync::Semaphore::new(UPLOADS),
-            repairs: tokio::sync::Semaphore::new(REPAIRS),
+            uploads: tokio::sync::Semaphore::new(UPLOADS_MAX),
+            repairs: tokio::sync::Semaphore::new(REPAIRS_MAX),
             slots: Slots::default(),
             uses: AtomicU64::new(0),
             live: AtomicUsize::new(0),
@@ -166,7 +227,7 @@ impl Machines {
             .len())
     }
 
-    /// The device that speaks for a ghost, once it is ready.
+    /// Returns the device of a ghost, once it is ready.
     pub fn device_of(&self, user: &UserId) -> Result<Option<OwnedDeviceId>, CryptoError> {
         let record = self.known_record(user)?;
         Ok(record
@@ -174,7 +235,7 @@ impl Machines {
             .and_then(|record| record.device.clone()))
     }
 
-    /// Which keys a ghost has, once it is ready; `None` for a user that is not ours.
+    /// Returns the kind of keys of a ghost, once it is ready; `None` for a user that is not ours.
     pub fn kind_of(&self, user: &UserId) -> Result<Option<GhostKind>, CryptoError> {
         let record = self.known_record(user)?;
         Ok(record
@@ -182,18 +243,21 @@ impl Machines {
             .map(|record| record.kind))
     }
 
-    /// How many machines are in memory.
+    /// Returns the number of machines in memory.
     pub fn live_count(&self) -> usize {
         self.0.live.load(Ordering::Relaxed)
     }
 
-    /// Every user that has a device of ours.
+    /// Returns every user that is ready.
     pub fn ghosts(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
         const PAGE: usize = 1000;
         let mut users = Vec::new();
         let mut after = None;
         loop {
-            let rows = self.0.store.scan::<Ghosts>(&[], after.as_ref(), PAGE)?;
+            let rows = self
+                .0
+                .store
+                .scan::<GhostRecords>(&[], after.as_ref(), PAGE)?;
             let full = rows.len() == PAGE;
             after = rows.last().map(|(user, _)| user.clone());
             let ready = rows
@@ -206,11 +270,11 @@ impl Machines {
         }
     }
 
-    /// From now on the ghost keeps the keys of this room: it is about to join, or has joined. To
-    /// be called before any to-device message that may come with it.
+    /// Lets the ghost keep the keys of this room from now on: it is about to join, or has joined.
+    /// The caller must do this before it passes on a to-device message that may hold such a key.
     ///
-    /// Does nothing for a user without a machine, such as a name that nobody holds: nothing could
-    /// be decrypted, and outsiders can make up any number of names.
+    /// Does nothing for a user without a machine, such as a name without an owner: nothing could be
+    /// decrypted, and outsiders can make up any number of names.
     pub async fn expect_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let record = self.known_record(user)?;
         if record.is_none_or(|record| record.kind != GhostKind::Machine) {
@@ -229,7 +293,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Whether the ghost keeps the keys of this room.
+    /// Returns whether the ghost keeps the keys of this room.
     pub(super) fn expects(
         &self,
         slot: &Slot,
@@ -248,22 +312,22 @@ impl Machines {
         Ok(expected.as_ref().is_some_and(|rooms| rooms.contains(room)))
     }
 
-    /// Reads again from the store which rooms are expected. The machine has to be put away: one in
-    /// memory goes by what was read when it was loaded.
-    pub(super) fn expect_anew(&self, slot: &Slot, _away: &PutAway) {
+    /// Lets the expected rooms be read from the store again. The machine must be unloaded: one in
+    /// memory uses the rooms read when it was loaded.
+    pub(super) fn reload_expected_rooms(&self, slot: &Slot, _unloaded: &Unloaded) {
         *lock(&slot.expected) = None;
     }
 
     pub(super) fn record(&self, user: &UserId) -> Result<Option<GhostRecord>, CryptoError> {
-        Ok(self.0.store.get::<Ghosts>(&user.to_owned())?)
+        Ok(self.0.store.get::<GhostRecords>(&user.to_owned())?)
     }
 
-    /// The same for whoever only looks at it.
+    /// Returns a shared, decoded record from the cache of the store.
     pub(super) fn known_record(
         &self,
         user: &UserId,
     ) -> Result<Option<Arc<GhostRecord>>, CryptoError> {
-        Ok(self.0.store.known::<Ghosts>(&user.to_owned())?)
+        Ok(self.0.store.known::<GhostRecords>(&user.to_owned())?)
     }
 
     pub(super) fn apply_record(
@@ -277,7 +341,7 @@ impl Machines {
 
     fn put_record(&self, user: &UserId, record: &GhostRecord) -> Result<(), CryptoError> {
         let mut batch = Batch::new();
-        batch.put::<Ghosts>(&user.to_owned(), record)?;
+        batch.put::<GhostRecords>(&user.to_owned(), record)?;
         Ok(self.0.store.apply(batch)?)
     }
 
@@ -290,7 +354,7 @@ impl Machines {
         Ok(self.0.store.flush().await?)
     }
 
-    /// Changes a record where `change` says that there is something to change.
+    /// Changes a record, and writes it if `change` returns `true`.
     pub(super) fn update_record(
         &self,
         user: &UserId,
@@ -319,13 +383,13 @@ impl Machines {
         self.0.slots.count()
     }
 
-    /// The machine of a ghost that is ready, for work that asks nobody. For everything else there
-    /// is [`Machines::pin`].
+    /// Returns the machine of a ghost that is ready, for work that makes no request. Other work
+    /// uses [`Machines::pin`].
     pub(super) async fn ready(&self, user: &UserId) -> Result<InUse, CryptoError> {
         self.pin(user)?.machine().await
     }
 
-    /// A ghost that is ready, whose machine is taken step by step.
+    /// Pins a ghost that is ready, for work in several steps.
     pub(super) fn pin(&self, user: &UserId) -> Result<Pinned, CryptoError> {
         let record = self.known_record(user)?;
         let record = record.filter(|record| record.is_ready(GhostKind::Machine));
@@ -336,12 +400,12 @@ impl Machines {
         Ok(Pinned::new(self.clone(), user, device, self.slot(user)))
     }
 
-    /// The machine of a ghost in the making: it can sign with the ghost's identity.
-    pub(super) async fn in_the_making(&self, user: &UserId) -> Result<InUse, CryptoError> {
+    /// Returns the machine of a ghost that is being created: it can sign with the ghost's identity.
+    pub(super) async fn signing_machine(&self, user: &UserId) -> Result<InUse, CryptoError> {
         self.live(self.slot(user), user, true).await
     }
 
-    /// The machine in this slot, loaded if it is not in memory.
+    /// Returns the machine in this slot, and loads it if it is not in memory.
     pub(super) async fn live(
         &self,
         slot: Arc<Slot>,
@@ -369,7 +433,7 @@ impl Machines {
                 user: user.to_owned(),
             }
         })?;
-        self.put_idle_away();
+        self.unload_idle();
         Ok(InUse::new(slot, live))
     }
 
@@ -394,10 +458,10 @@ impl Machines {
         if record.ed25519.is_some() && store.load_account().await?.is_none() {
             return Err(lost());
         }
-        // Read now, so that the store need not ask for it in the midst of a write.
+        // Read now, so that the filter need not read the store during a write.
         self.expects(slot, user, room_id!("!none"))?;
         let expected = slot.expected.clone();
-        store.keep_only(Keeps(Arc::new(move |room| {
+        store.set_room_key_filter(RoomKeyFilter(Arc::new(move |room| {
             lock(&expected)
                 .as_ref()
                 .is_some_and(|rooms| rooms.contains(room))
@@ -416,8 +480,9 @@ impl Machines {
         }
     }
 
-    /// Puts machines away that nobody uses, the longest unused first, while there are too many.
-    fn put_idle_away(&self) {
+    /// Unloads machines that are not in use, the least recently used first, while there are too
+    /// many.
+    fn unload_idle(&self) {
         let max = self.0.settings.max_live;
         if self.live_count() <= max {
             return;
@@ -442,11 +507,11 @@ impl Machines {
         }
     }
 
-    /// Waits until nobody uses the ghost's machine, and puts it away. No longer than a step of
-    /// local work: a machine is never in use while somebody else is asked.
-    pub(super) async fn put_away(&self, slot: &Arc<Slot>) -> PutAway {
+    /// Waits until no task uses the ghost's machine, and unloads it. The wait is no longer than a
+    /// step of local work: no machine is in use during a request.
+    pub(super) async fn unload(&self, slot: &Arc<Slot>) -> Unloaded {
         let mut guard = slot.machine.clone().write_owned().await;
         self.drop_machine(&mut guard);
-        PutAway::new(slot.clone(), guard)
+        Unloaded::new(slot.clone(), guard)
     }
 }

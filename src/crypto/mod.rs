@@ -1,54 +1,60 @@
-//! The keys of ghosts and bot: one Olm machine each, or keys that nobody has.
+//! The keys of ghosts and the bot: one Olm machine each, or published keys whose private halves
+//! nobody has.
 //!
-//! [`Machines`] is the whole of it:
+//! [`Machines`] is the entry point:
 //!
 //! | to | call |
 //! |---|---|
-//! | make a ghost that reads and writes | [`Machines::provision`] |
-//! | make a ghost that does neither | [`Machines::provision_keyless`], [`Machines::provision_bare`] |
-//! | say that a ghost enters a room | [`Machines::expect_room`], [`Machines::outdate`] |
-//! | take in what came for its device | [`Machines::receive`] |
-//! | read | [`Machines::decrypt`] |
-//! | write | [`Machines::encrypt`] |
+//! | create a ghost that reads and writes | [`Machines::provision`] |
+//! | create a ghost that does neither | [`Machines::provision_keyless`], [`Machines::provision_bare`] |
+//! | let a ghost enter a room | [`Machines::expect_room`], [`Machines::mark_device_lists_outdated`] |
+//! | receive what came for its device | [`Machines::receive_and_respond`] |
+//! | decrypt | [`Machines::decrypt`] |
+//! | encrypt | [`Machines::encrypt`] |
 //! | forget a room it has left | [`Machines::forget_room`] |
-//! | give the handle to somebody else | [`Machines::retire`], then provision |
-//! | come back from a backup | [`Machines::renew`] |
+//! | give its handle to a new owner | [`Machines::retire`], then provision |
+//! | give it a new device after a restore | [`Machines::rotate_device`] |
 //!
 //! # What holds
 //!
-//! * A ghost has at most one machine in memory; two would fork its ratchets. Nobody holds it while
-//!   somebody is asked, so that a slow server keeps nothing else of the ghost waiting.
-//! * A person with more devices than [`MAX_SIGNED_DEVICES`] is told so, and costs others nothing.
-//! * Nothing that was encrypted and no key leaves before the state behind it is durable.
-//! * Only devices signed by their owner get room keys from us, and only such devices are heard.
-//! * A ghost keeps the keys of rooms it is in, or about to enter, and of no others.
-//! * A keyless ghost's private keys exist for a moment in memory and nowhere else.
+//! * A ghost has at most one machine in memory; two would fork its ratchets. No task holds the
+//!   machine while it waits for an answer, so a slow server delays nothing else of the ghost.
+//! * A person with more devices than [`SIGNED_DEVICES_MAX`] is told so, and does not slow others
+//!   down.
+//! * No ciphertext and no key is sent before the state behind it is durable.
+//! * Only devices signed by their owner get room keys from us, and only messages from such devices
+//!   are accepted.
+//! * A ghost keeps only the keys of rooms it is in, or about to enter.
+//! * A keyless ghost's private keys exist in memory for a moment, and nowhere else.
 
 mod account;
 mod decrypt;
-mod devices;
+mod device_list_cache;
+mod device_lists;
 mod encrypt;
-mod errands;
 mod error;
 mod forget;
 mod keyless;
+mod locks;
 mod machines;
-mod parts;
+mod outgoing_requests;
 mod provision;
-mod receive;
 mod record;
-mod renew;
-mod slots;
+mod replay_guard;
+mod rotate_device;
+mod slot;
+mod split_request;
 pub mod store;
+mod to_device;
 
 #[cfg(test)]
 mod tests;
 
 pub use decrypt::Decrypted;
-pub use devices::MAX_SIGNED_DEVICES;
+pub use device_lists::SIGNED_DEVICES_MAX;
 pub use encrypt::EncryptTo;
 pub use error::{CryptoError, DecryptError, Distrust, EncryptError};
 pub use machines::{MachineSettings, Machines};
-pub use receive::{IncomingCrypto, NewRoomKey};
 pub use record::GhostKind;
-pub use renew::Renewed;
+pub use rotate_device::DeviceRotation;
+pub use to_device::{IncomingCrypto, NewRoomKey};

@@ -1,15 +1,16 @@
-//! Making a ghost: user, device, keys, identity, in six requests.
+//! Creation of a ghost: user, device, keys and identity, in six requests.
 //!
-//! Every step is written down durably before it is carried out, and every request may be made
-//! again, so after a crash the same call goes on where the last one stopped. Private keys are in
-//! the store before their public halves leave the house; nothing here ever makes a second identity
-//! for a device that has one.
+//! Every step is recorded durably before it is carried out, and every request can be repeated, so
+//! after a crash the same call continues where the last one stopped. Private keys are in the store
+//! before their public halves are sent, and no device with an identity gets a second one.
 
 use matrix_sdk_crypto::{
     CrossSigningBootstrapRequests, DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
     types::{
         CrossSigningKey,
-        requests::{AnyIncomingResponse, AnyOutgoingRequest},
+        requests::{
+            AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, UploadSigningKeysRequest,
+        },
     },
 };
 use rand::Rng;
@@ -25,26 +26,27 @@ use ruma::{
 
 use super::{
     CryptoError, Machines,
+    locks::lock,
     machines::lock_provisioning,
     record::{GhostKind, GhostRecord, Step},
-    slots::InUse,
+    slot::InUse,
 };
 use crate::matrix::Actor;
 
-/// What came of [`Machines::register`].
+/// The result of [`Machines::register`].
 pub(super) struct Registered {
     pub(super) record: GhostRecord,
-    /// Whether the user did not exist a moment ago, so that nothing can be there yet.
+    /// Whether this call created the user, so that it has no devices or keys yet.
     pub(super) fresh: bool,
 }
 
 impl Machines {
-    /// Makes a ghost that can read and write: registered under `name`, with a device of its own
-    /// that its own identity has signed. Does nothing when it is made already.
+    /// Creates a ghost that can read and write: registered under `name`, with a device signed by
+    /// its own identity. Does nothing if the ghost is ready.
     ///
     /// # Errors
     ///
-    /// After a transient error call it again. [`CryptoError::Foreign`] is for the admin.
+    /// After a transient error, call this again. [`CryptoError::Foreign`] is for the admin.
     pub async fn provision(&self, user: &UserId, name: &str) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         let _one_at_a_time = lock_provisioning(&slot).await;
@@ -62,10 +64,10 @@ impl Machines {
             self.register(user, known, GhostKind::Machine).await?;
         if record.device.is_none() {
             record.generation += 1;
-            record.device = Some(new_device_id(record.generation));
+            record.device = Some(self.new_device_id(record.generation));
             self.apply_record(user, &record)?;
         }
-        let ghost = self.in_the_making(user).await?;
+        let ghost = self.signing_machine(user).await?;
         let requests = prepare(&ghost).await?;
         record.step = Step::Keyed;
         record.ed25519 = Some(ghost.machine.identity_keys().ed25519.to_base64());
@@ -89,9 +91,9 @@ impl Machines {
         self.upload(&ghost, requests).await?;
         self.check_published(&ghost, &record).await?;
         self.finish(user, record, name, fresh).await?;
-        // Whoever uses it next gets one that cannot sign.
+        // The next user of the machine gets one that cannot sign.
         drop(ghost);
-        drop(self.put_away(&slot).await);
+        drop(self.unload(&slot).await);
         Ok(())
     }
 
@@ -112,7 +114,7 @@ impl Machines {
         self.commit_record(user, &record).await
     }
 
-    /// Makes sure that the user exists and is ours, and finishes what was begun to be taken away.
+    /// Registers the user if necessary, and completes a removal of keys that was interrupted.
     pub(super) async fn register(
         &self,
         user: &UserId,
@@ -135,7 +137,7 @@ impl Machines {
             }
             record.step = Step::Registered;
         }
-        // What was made without keys is not ready as what it becomes now.
+        // A ghost that was ready without keys is not ready with them.
         if record.kind != kind && record.step == Step::Ready {
             record.step = Step::Registered;
         }
@@ -144,8 +146,8 @@ impl Machines {
         Ok(Registered { record, fresh })
     }
 
-    /// The name is taken. Either we took it and crashed before writing that down, then nothing is
-    /// there yet; or somebody else did.
+    /// Checks who registered a name that is taken. If we did and crashed before recording it, it
+    /// has no devices or keys; otherwise it belongs to someone else.
     async fn check_registered_by_us(
         &self,
         user: &UserId,
@@ -170,21 +172,18 @@ impl Machines {
         }
         // So that the next attempt is a first one again.
         let mut batch = crate::store::Batch::new();
-        batch.delete::<super::record::Ghosts>(&user.to_owned());
+        batch.delete::<super::record::GhostRecords>(&user.to_owned());
         self.0.store.commit(batch).await?;
         Err(foreign("the name is registered, and not by us"))
     }
 
-    /// Makes the present device on the homeserver, and removes former ones that are still there.
+    /// Creates the current device on the homeserver, and deletes former ones.
     pub(super) async fn make_device(
         &self,
         user: &UserId,
         record: &mut GhostRecord,
     ) -> Result<(), CryptoError> {
-        for former in record.former.iter_mut().filter(|former| !former.deleted) {
-            self.0.hs.delete_device(user, &former.device).await?;
-            former.deleted = true;
-        }
+        self.delete_former_devices(user, record).await?;
         let Some(device) = &record.device else {
             return Err(CryptoError::NotProvisioned {
                 user: user.to_owned(),
@@ -202,11 +201,7 @@ impl Machines {
         ghost: &InUse,
         requests: CrossSigningBootstrapRequests,
     ) -> Result<(), CryptoError> {
-        let signing = requests.upload_signing_keys_req;
-        let mut upload = upload_signing_keys::v3::Request::new();
-        upload.master_key = signing.master_key.map(|key| key.to_raw());
-        upload.self_signing_key = signing.self_signing_key.map(|key| key.to_raw());
-        upload.user_signing_key = signing.user_signing_key.map(|key| key.to_raw());
+        let upload = identity_upload(requests.upload_signing_keys_req);
         // Identity first: the device keys carry its signature, so nobody ever sees the device
         // unsigned.
         let answer = self.0.hs.send(ghost.actor(), upload).await?;
@@ -217,7 +212,16 @@ impl Machines {
                 AnyIncomingResponse::SigningKeysUpload(&answer),
             )
             .await?;
-        if let Some(request) = &requests.upload_keys_req
+        self.upload_device_keys(ghost, requests.upload_keys_req.as_ref())
+            .await
+    }
+
+    pub(super) async fn upload_device_keys(
+        &self,
+        ghost: &InUse,
+        request: Option<&OutgoingRequest>,
+    ) -> Result<(), CryptoError> {
+        if let Some(request) = request
             && let AnyOutgoingRequest::KeysUpload(keys) = request.request()
         {
             let answer = self.0.hs.send(ghost.actor(), keys.clone()).await?;
@@ -229,8 +233,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Looks at the ghost as everybody else does: its device, and nothing but its device, signed by
-    /// its identity.
+    /// Checks the ghost as everyone else sees it: one device, signed by its identity.
     async fn check_published(
         &self,
         ghost: &InUse,
@@ -270,6 +273,11 @@ impl Machines {
         })
     }
 
+    /// Returns an id for the next device of a ghost.
+    pub(super) fn new_device_id(&self, generation: u32) -> OwnedDeviceId {
+        new_device_id(generation, &mut *lock(&self.0.settings.rng))
+    }
+
     async fn upload_signatures(
         &self,
         who: Actor<'_>,
@@ -291,7 +299,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Gives the ghost its name and writes down that it is ready.
+    /// Gives the ghost its name and records that it is ready.
     pub(super) async fn finish(
         &self,
         user: &UserId,
@@ -313,8 +321,8 @@ impl Machines {
     }
 }
 
-/// Lets the machine make everything that has to be published: identity, device keys, one-time keys
-/// and a fallback key. The same every time until it was uploaded.
+/// Lets the machine make everything that is to be published: identity, device keys, one-time keys
+/// and a fallback key. Until they are uploaded, further calls return the same keys.
 pub(super) async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapRequests, CryptoError> {
     // A machine makes a fallback key once it hears that the homeserver knows of them.
     let changes = EncryptionSyncChanges {
@@ -334,17 +342,26 @@ pub(super) async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapReques
     Ok(ghost.machine.bootstrap_cross_signing(false).await?)
 }
 
-/// Names no one else can have guessed, so that a device that was there before is noticed.
-pub(super) fn new_device_id(generation: u32) -> OwnedDeviceId {
+/// Returns the request that publishes an identity.
+pub(super) fn identity_upload(keys: UploadSigningKeysRequest) -> upload_signing_keys::v3::Request {
+    let mut upload = upload_signing_keys::v3::Request::new();
+    upload.master_key = keys.master_key.map(|key| key.to_raw());
+    upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
+    upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
+    upload
+}
+
+/// Returns a device id that nobody can have guessed, so that a device with this id that was there
+/// before is noticed.
+fn new_device_id(generation: u32, rng: &mut impl Rng) -> OwnedDeviceId {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    let mut rng = rand::rng();
     let suffix: String = (0..10)
         .map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]))
         .collect();
     format!("STONE{generation}{suffix}").into()
 }
 
-/// The public key of a cross-signing key, in base64.
+/// Returns the public key of a cross-signing key, in base64.
 pub(super) fn public_key(key: &CrossSigningKey) -> Option<String> {
     key.keys
         .iter()
@@ -407,7 +424,7 @@ pub(super) fn check_nothing_foreign(
     Ok(())
 }
 
-/// Insists on our device and our identity, and nothing else.
+/// Checks that our device and our identity are published, and no others.
 pub(super) fn check_published(
     user: &UserId,
     record: &GhostRecord,

@@ -1,10 +1,10 @@
-//! What of the crypto records goes into a backup.
+//! The part of the crypto records that goes into a backup.
 //!
 //! Sessions do not: a backup that could decrypt what a ghost has forgotten since would undo the
-//! forgetting, and a session that is taken up again at an older state would reuse keys. Nor does
-//! the account, whose one-time keys have been used since. What goes is the ghost's cross-signing
-//! identity, so that after a restore it can sign a new device and nobody is told that the
-//! identity changed. It is sealed under the key of the store alone.
+//! forgetting, and a session that continues from an older state would reuse keys. Nor does the
+//! account, whose one-time keys have been used since. Only the ghost's cross-signing identity does,
+//! so that after a restore it can sign a new device and no client warns of a changed identity. It
+//! is sealed under the key of the store alone.
 
 use std::io::Write;
 
@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     GhostStoreError, GhostStores,
     record::{ACCOUNT, PRIVATE_IDENTITY, TABLE, broken},
-    tenants::{Ghosts, Next},
+    registry::{GhostIds, NextGhostId},
 };
 use crate::store::{Batch, Copied, Made, Store, Table};
 
-/// The identity of a ghost as it came out of a backup; deleted when its new device stands.
+/// The identity of a ghost from a backup. Deleted when its new device is ready.
 #[derive(Serialize, Deserialize)]
 pub struct SavedIdentity {
-    /// The device that the ghost had; to be deleted on the homeserver.
+    /// The former device of the ghost, which is to be deleted on the homeserver.
     pub device_id: Option<OwnedDeviceId>,
     identity: PickledCrossSigningIdentity,
 }
@@ -38,7 +38,7 @@ impl std::fmt::Debug for SavedIdentity {
 }
 
 impl SavedIdentity {
-    /// The identity, to sign a new device with.
+    /// Returns the identity, to sign a new device with.
     pub fn into_identity(self) -> Result<PrivateCrossSigningIdentity, GhostStoreError> {
         PrivateCrossSigningIdentity::from_pickle(self.identity)
             .map_err(|e| broken(PRIVATE_IDENTITY, &e))
@@ -60,8 +60,8 @@ impl Table for SavedIdentities {
 }
 
 impl GhostStores {
-    /// Copy the whole store to `to` while it runs: of the crypto records the identities, of all
-    /// other rooms everything but the tables in `further`. Blocks.
+    /// Copies the whole store to `to` while it runs: of the crypto records only the identities, of
+    /// the other tables all but those in `further`. Blocks.
     pub fn export(
         &self,
         to: &mut dyn Write,
@@ -79,10 +79,10 @@ impl GhostStores {
                 let Some(ghost) = self.existing(&user)? else {
                     continue;
                 };
-                let Some(identity) = ghost.ghost.value(PRIVATE_IDENTITY, &[])? else {
+                let Some(identity) = ghost.ghost.records.value(PRIVATE_IDENTITY, &[])? else {
                     continue;
                 };
-                let account: Option<PickledAccount> = ghost.ghost.value(ACCOUNT, &[])?;
+                let account: Option<PickledAccount> = ghost.ghost.records.value(ACCOUNT, &[])?;
                 let device_id = account.map(|account| account.device_id);
                 let saved = SavedIdentity {
                     device_id,
@@ -91,9 +91,9 @@ impl GhostStores {
                 identities.put::<SavedIdentities>(&user.to_string(), &saved)?;
             }
         }
-        let own = [Ghosts::ID, Next::ID, TABLE, SavedIdentities::ID];
+        let own = [GhostIds::ID, NextGhostId::ID, TABLE, SavedIdentities::ID];
         let leave_out = [&own, further].concat();
-        // An identity out of an earlier backup that no device stands for yet is still needed.
+        // An identity from an earlier backup without a new device is still needed.
         let mut waiting = Batch::new();
         let mut after: Option<String> = None;
         loop {
@@ -110,12 +110,12 @@ impl GhostStores {
         Ok(self.store().export(to, &leave_out, waiting)?)
     }
 
-    /// The identity of a ghost that came out of a backup and has no new device yet.
+    /// Returns the identity from a backup of a ghost that has no new device yet.
     pub fn saved_identity(&self, user: &UserId) -> Result<Option<SavedIdentity>, GhostStoreError> {
         Ok(self.store().get::<SavedIdentities>(&user.to_string())?)
     }
 
-    /// Add to a batch that the ghost's new device stands.
+    /// Adds the deletion of a ghost's saved identity to a batch.
     pub fn forget_saved_identity(batch: &mut Batch, user: &UserId) {
         batch.delete::<SavedIdentities>(&user.to_string());
     }

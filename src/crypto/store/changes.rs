@@ -1,4 +1,4 @@
-//! From the changes that a machine hands over to records: everything of one call in one batch.
+//! Turns the changes of a machine into records: those of one call are one batch.
 
 use std::{collections::BTreeMap, sync::PoisonError};
 
@@ -11,30 +11,31 @@ use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GhostStoreError,
-    admit::admit,
-    ghost::{Ghost, Writes},
-    hashes, held,
+    GhostStoreError, deferred_sessions,
+    ghost::Ghost,
+    olm_hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
         DEVICE, DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, PENDING_BUNDLE, PRIVATE_IDENTITY,
         REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, decode, encode,
         encode_json,
     },
+    room_key_filter::filter_room_keys,
+    sealed_records::Writes,
 };
 
-/// Which inbound group session a device made, and how far its sender is known.
+/// An inbound group session made by a device, and how far its sender is known.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ByDevice {
     pub(super) session: Vec<u8>,
     pub(super) sender_data: SenderDataType,
 }
 
-/// Maximum number of Olm sessions that are kept with one device. A client has one, and a second when
-/// it has lost its store or both sides began at the same time.
-pub(super) const OLM_SESSIONS: usize = 10;
+/// Maximum number of Olm sessions kept with one device. A client has one, or a second if it lost
+/// its store or both sides began at the same time.
+pub(super) const OLM_SESSIONS_MAX: usize = 10;
 
-/// The sessions with one device that are to be saved.
+/// The sessions with one device to be saved.
 #[derive(Default)]
 struct Kept {
     /// By their keys in the store.
@@ -43,11 +44,11 @@ struct Kept {
     are_more: bool,
 }
 
-/// Of keys of one session, the one that reads furthest back.
+/// Returns the sessions without duplicates: of several keys of one session, the earliest.
 ///
-/// The machine compares a key with the one in the store, not with another that came in the same
-/// round: of a key and the same key from further on, as clients send it again when an Olm session
-/// is new, the later would take the place of the first, and the first messages could not be read.
+/// The machine compares a key with the one in the store, but not with another one of the same
+/// batch. Clients send a key again, from a later index, when an Olm session is new; the later key
+/// would replace the earlier one, and the first messages could not be decrypted.
 async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSession> {
     let mut kept: Vec<InboundGroupSession> = Vec::with_capacity(sessions.len());
     for session in sessions {
@@ -77,21 +78,21 @@ impl Ghost {
         };
         let mut writes = Writes::default();
         let pickle = encode(ACCOUNT, &account.pickle())?;
-        writes.put(ACCOUNT, self.keys.of(ACCOUNT, &[]), pickle);
-        self.write(writes)?;
+        writes.put(ACCOUNT, self.records.keys.of(ACCOUNT, &[]), pickle);
+        self.records.write(writes)?;
         self.remember_account(&account);
         Ok(())
     }
 
     pub(super) async fn save_changes(&self, mut changes: Changes) -> Result<(), GhostStoreError> {
-        held::exchange(&mut changes);
-        let keeps = self
-            .keeps
+        deferred_sessions::defer_or_merge(&mut changes);
+        let filter = self
+            .room_key_filter
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(keeps) = keeps {
-            admit(&keeps, &mut changes);
+        if let Some(filter) = filter {
+            filter_room_keys(&filter, &mut changes);
         }
         changes.inbound_group_sessions =
             furthest_back(std::mem::take(&mut changes.inbound_group_sessions)).await;
@@ -101,10 +102,18 @@ impl Ghost {
         self.people(&changes, &mut writes)?;
         self.values(&changes, &mut writes)?;
         self.rooms(&changes, &mut writes)?;
-        let seen = hashes::add(self, &changes.message_hashes, &mut writes)?;
-        self.write(writes)?;
-        hashes::remember(self, seen);
-        self.speak(changes.outbound_group_sessions);
+        let known = *self
+            .olm_hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let hashes = olm_hashes::add(&self.records, known, &changes.message_hashes, &mut writes)?;
+        self.records.write(writes)?;
+        *self
+            .olm_hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(hashes);
+        self.outbound_sessions
+            .activate(changes.outbound_group_sessions);
         Ok(())
     }
 
@@ -117,21 +126,22 @@ impl Ghost {
         for session in &changes.inbound_group_sessions {
             self.inbound(session, writes).await?;
         }
-        self.make_void(changes, writes);
+        self.outbound_sessions
+            .invalidate(&self.records.keys, changes, writes);
         if let Some(identity) = &changes.private_identity {
             let pickle = encode(PRIVATE_IDENTITY, &identity.pickle().await)?;
             writes.put(
                 PRIVATE_IDENTITY,
-                self.keys.of(PRIVATE_IDENTITY, &[]),
+                self.records.keys.of(PRIVATE_IDENTITY, &[]),
                 pickle,
             );
         }
         Ok(())
     }
 
-    /// Saves Olm sessions. Of those with one device the [`OLM_SESSIONS`] used last are kept: any
-    /// device can begin as many as it likes, with the fallback key, and the machine reads them all
-    /// to read one message.
+    /// Saves Olm sessions. Of those with one device, the [`OLM_SESSIONS_MAX`] used last are kept: a
+    /// device can begin any number of them with the fallback key, and the machine loads them all to
+    /// read one message.
     async fn olm_sessions(
         &self,
         sessions: &[Session],
@@ -141,17 +151,17 @@ impl Ghost {
         for session in sessions {
             let sender = session.sender_key().to_base64();
             let parts = [sender.as_bytes(), session.session_id().as_bytes()];
-            let key = self.keys.of(OLM, &parts);
+            let key = self.records.keys.of(OLM, &parts);
             let pickle = session.pickle().await;
             let kept = of_sender.entry(sender).or_default();
-            kept.are_more |= !self.has(&key)?;
+            kept.are_more |= !self.records.has(&key)?;
             kept.pickles.insert(key, pickle);
         }
         for (sender, mut kept) in of_sender {
             if kept.are_more {
-                let prefix = self.keys.of(OLM, &[sender.as_bytes()]);
+                let prefix = self.records.keys.of(OLM, &[sender.as_bytes()]);
                 let mut all: Vec<_> = Vec::new();
-                for (key, plain) in self.list(OLM, &prefix)? {
+                for (key, plain) in self.records.list(OLM, &prefix)? {
                     if !kept.pickles.contains_key(&key) {
                         let pickle: PickledSession = decode(OLM, &plain)?;
                         all.push((false, pickle.last_use_time, pickle.creation_time, key));
@@ -166,7 +176,7 @@ impl Ghost {
                     ));
                 }
                 all.sort();
-                let too_many = all.len().saturating_sub(OLM_SESSIONS);
+                let too_many = all.len().saturating_sub(OLM_SESSIONS_MAX);
                 for (.., key) in all.into_iter().take(too_many) {
                     if kept.pickles.remove(&key).is_none() {
                         writes.delete(key);
@@ -186,7 +196,10 @@ impl Ghost {
         writes: &mut Writes,
     ) -> Result<(), GhostStoreError> {
         let id = session.session_id().as_bytes();
-        let key = self.keys.of(INBOUND, &[session.room_id().as_bytes(), id]);
+        let key = self
+            .records
+            .keys
+            .of(INBOUND, &[session.room_id().as_bytes(), id]);
         let sender = session.sender_key().to_base64();
         let index = ByDevice {
             session: key.clone(),
@@ -194,14 +207,14 @@ impl Ghost {
         };
         writes.put(
             BY_DEVICE,
-            self.keys.of(BY_DEVICE, &[sender.as_bytes(), id]),
+            self.records.keys.of(BY_DEVICE, &[sender.as_bytes(), id]),
             encode(BY_DEVICE, &index)?,
         );
         writes.put(INBOUND, key, encode(INBOUND, &session.pickle().await)?);
         Ok(())
     }
 
-    /// Save group sessions, and note which backup they are in.
+    /// Saves group sessions, and the backup they are in.
     pub(super) async fn save_inbound(
         &self,
         sessions: &[InboundGroupSession],
@@ -217,10 +230,10 @@ impl Ghost {
                     session.session_id().as_bytes(),
                 ];
                 let version = encode(BACKED_UP, &version)?;
-                writes.put(BACKED_UP, self.keys.of(BACKED_UP, &parts), version);
+                writes.put(BACKED_UP, self.records.keys.of(BACKED_UP, &parts), version);
             }
         }
-        self.write(writes)
+        self.records.write(writes)
     }
 
     fn people(&self, changes: &Changes, writes: &mut Writes) -> Result<(), GhostStoreError> {
@@ -228,13 +241,13 @@ impl Ghost {
             let parts = [device.user_id().as_bytes(), device.device_id().as_bytes()];
             writes.put(
                 DEVICE,
-                self.keys.of(DEVICE, &parts),
+                self.records.keys.of(DEVICE, &parts),
                 encode(DEVICE, device)?,
             );
         }
         for device in &changes.devices.deleted {
             let parts = [device.user_id().as_bytes(), device.device_id().as_bytes()];
-            writes.delete(self.keys.of(DEVICE, &parts));
+            writes.delete(self.records.keys.of(DEVICE, &parts));
         }
         for identity in changes
             .identities
@@ -242,19 +255,23 @@ impl Ghost {
             .iter()
             .chain(&changes.identities.changed)
         {
-            let key = self.keys.of(IDENTITY, &[identity.user_id().as_bytes()]);
+            let key = self
+                .records
+                .keys
+                .of(IDENTITY, &[identity.user_id().as_bytes()]);
             writes.put(IDENTITY, key, encode(IDENTITY, identity)?);
         }
         for request in &changes.key_requests {
             let id = request.request_id.as_bytes();
             writes.put(
                 REQUEST,
-                self.keys.of(REQUEST, &[id]),
+                self.records.keys.of(REQUEST, &[id]),
                 encode(REQUEST, request)?,
             );
             writes.put(
                 REQUEST_BY_INFO,
-                self.keys
+                self.records
+                    .keys
                     .of(REQUEST_BY_INFO, &[request.info.as_key().as_bytes()]),
                 encode(REQUEST_BY_INFO, &request.request_id)?,
             );
@@ -266,25 +283,25 @@ impl Ghost {
         if let Some(token) = &changes.next_batch_token {
             writes.put(
                 NEXT_BATCH,
-                self.keys.of(NEXT_BATCH, &[]),
+                self.records.keys.of(NEXT_BATCH, &[]),
                 encode(NEXT_BATCH, token)?,
             );
         }
         if let Some(key) = &changes.backup_decryption_key {
             writes.put(
                 BACKUP_KEY,
-                self.keys.of(BACKUP_KEY, &[]),
+                self.records.keys.of(BACKUP_KEY, &[]),
                 encode(BACKUP_KEY, key)?,
             );
         }
         if let Some(version) = &changes.backup_version {
-            let key = self.keys.of(BACKUP_VERSION, &[]);
+            let key = self.records.keys.of(BACKUP_VERSION, &[]);
             writes.put(BACKUP_VERSION, key, encode(BACKUP_VERSION, version)?);
         }
         if let Some(key) = &changes.dehydrated_device_pickle_key {
             writes.put(
                 DEHYDRATED,
-                self.keys.of(DEHYDRATED, &[]),
+                self.records.keys.of(DEHYDRATED, &[]),
                 encode(DEHYDRATED, key)?,
             );
         }
@@ -292,7 +309,7 @@ impl Ghost {
             let parts = [item.secret_name.as_str().as_bytes(), item.secret.as_bytes()];
             writes.put(
                 SECRET,
-                self.keys.of(SECRET, &parts),
+                self.records.keys.of(SECRET, &parts),
                 encode(SECRET, &*item.secret)?,
             );
         }
@@ -303,13 +320,14 @@ impl Ghost {
         for (room, sessions) in &changes.withheld_session_info {
             for (session, entry) in sessions {
                 let key = self
+                    .records
                     .keys
                     .of(WITHHELD, &[room.as_bytes(), session.as_bytes()]);
                 writes.put(WITHHELD, key, encode_json(WITHHELD, entry)?);
             }
         }
         for (room, settings) in &changes.room_settings {
-            let key = self.keys.of(ROOM_SETTINGS, &[room.as_bytes()]);
+            let key = self.records.keys.of(ROOM_SETTINGS, &[room.as_bytes()]);
             writes.put(ROOM_SETTINGS, key, encode(ROOM_SETTINGS, settings)?);
         }
         for bundle in &changes.received_room_key_bundles {
@@ -319,15 +337,15 @@ impl Ghost {
             ];
             writes.put(
                 BUNDLE,
-                self.keys.of(BUNDLE, &parts),
+                self.records.keys.of(BUNDLE, &parts),
                 encode_json(BUNDLE, bundle)?,
             );
         }
         for room in &changes.room_key_backups_fully_downloaded {
-            writes.mark(self.keys.of(DOWNLOADED, &[room.as_bytes()]));
+            writes.mark(self.records.keys.of(DOWNLOADED, &[room.as_bytes()]));
         }
         for (room, details) in &changes.rooms_pending_key_bundle {
-            let key = self.keys.of(PENDING_BUNDLE, &[room.as_bytes()]);
+            let key = self.records.keys.of(PENDING_BUNDLE, &[room.as_bytes()]);
             match details {
                 Some(details) => {
                     writes.put(PENDING_BUNDLE, key, encode(PENDING_BUNDLE, details)?);
@@ -345,19 +363,19 @@ impl Ghost {
                 user_id: (*user).to_owned(),
                 dirty: *dirty,
             };
-            let key = self.keys.of(TRACKED, &[user.as_bytes()]);
+            let key = self.records.keys.of(TRACKED, &[user.as_bytes()]);
             writes.put(TRACKED, key, encode(TRACKED, &tracked)?);
         }
-        self.write(writes)
+        self.records.write(writes)
     }
 
     pub(super) fn save_custom(&self, name: &str, value: Vec<u8>) -> Result<(), GhostStoreError> {
         let mut writes = Writes::default();
         writes.put(
             CUSTOM,
-            self.keys.of(CUSTOM, &[name.as_bytes()]),
+            self.records.keys.of(CUSTOM, &[name.as_bytes()]),
             value.into(),
         );
-        self.write(writes)
+        self.records.write(writes)
     }
 }

@@ -13,8 +13,7 @@ use matrix_sdk_crypto::{
     Account, DeviceData, GossipRequest, SecretInfo, TrackedUser, UserIdentityData,
     olm::{
         Curve25519PublicKey, InboundGroupSession, OlmMessageHash, OutboundGroupSession,
-        PickledInboundGroupSession, PrivateCrossSigningIdentity, SenderDataType, Session,
-        StaticAccountData,
+        PrivateCrossSigningIdentity, SenderDataType, Session,
     },
     store::{
         CryptoStore,
@@ -29,95 +28,24 @@ use ruma::{
     DeviceId, OwnedDeviceId, OwnedTransactionId, RoomId, TransactionId, UserId,
     events::secret::request::SecretName,
 };
-use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::{
     GhostStore, GhostStoreError,
     changes::ByDevice,
-    ghost::{Ghost, Writes},
-    hashes, held,
+    deferred_sessions,
+    ghost::Ghost,
+    olm_hashes,
     record::{
-        ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
-        DEVICE, DOWNLOADED, IDENTITY, INBOUND, Kind, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE,
-        PRIVATE_IDENTITY, REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD,
-        broken, decode, decode_json,
+        BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED, DEVICE,
+        DOWNLOADED, IDENTITY, INBOUND, NEXT_BATCH, OLM, OUTBOUND, PENDING_BUNDLE, PRIVATE_IDENTITY,
+        REQUEST, REQUEST_BY_INFO, ROOM_SETTINGS, SECRET, TRACKED, WITHHELD, broken, decode,
+        decode_json,
     },
+    sealed_records::Writes,
 };
 
 type Result<T> = std::result::Result<T, GhostStoreError>;
-
-impl Ghost {
-    /// The value of a kind and parts.
-    pub(super) fn value<T: DeserializeOwned>(
-        &self,
-        kind: Kind,
-        parts: &[&[u8]],
-    ) -> Result<Option<T>> {
-        let plain = self.read(kind, &self.keys.of(kind, parts))?;
-        plain.map(|plain| decode(kind, &plain)).transpose()
-    }
-
-    /// The values of a kind whose keys begin with parts.
-    fn values_of<T: DeserializeOwned>(&self, kind: Kind, parts: &[&[u8]]) -> Result<Vec<T>> {
-        let records = self.list(kind, &self.keys.of(kind, parts))?;
-        records
-            .iter()
-            .map(|(_, plain)| decode(kind, plain))
-            .collect()
-    }
-
-    fn delete(&self, kind: Kind, parts: &[&[u8]]) -> Result<()> {
-        let mut writes = Writes::default();
-        writes.delete(self.keys.of(kind, parts));
-        self.write(writes)
-    }
-
-    pub(super) fn remember_account(&self, account: &Account) {
-        let mut known = self.account.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Some(account.static_data().clone());
-    }
-
-    fn account(&self) -> Result<Option<Account>> {
-        let Some(pickle) = self.value(ACCOUNT, &[])? else {
-            return Ok(None);
-        };
-        let account = Account::from_pickle(pickle).map_err(|e| broken(ACCOUNT, &e))?;
-        self.remember_account(&account);
-        Ok(Some(account))
-    }
-
-    fn static_account(&self) -> Result<StaticAccountData> {
-        if let Some(known) = &*self.account.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(known.clone());
-        }
-        let account = self.account()?.ok_or(GhostStoreError::NoAccount)?;
-        Ok(account.static_data().clone())
-    }
-
-    fn group_session(plain: &[u8]) -> Result<InboundGroupSession> {
-        let pickle: PickledInboundGroupSession = decode(INBOUND, plain)?;
-        InboundGroupSession::from_pickle(pickle).map_err(|e| broken(INBOUND, &e))
-    }
-
-    fn group_sessions(&self, parts: &[&[u8]]) -> Result<Vec<InboundGroupSession>> {
-        let records = self.list(INBOUND, &self.keys.of(INBOUND, parts))?;
-        records
-            .iter()
-            .map(|(_, plain)| Self::group_session(plain))
-            .collect()
-    }
-
-    fn is_backed_up(&self, session: &InboundGroupSession, version: &str) -> Result<bool> {
-        let parts = [
-            session.room_id().as_bytes(),
-            session.session_id().as_bytes(),
-        ];
-        Ok(self
-            .value::<String>(BACKED_UP, &parts)?
-            .is_some_and(|known| known == version))
-    }
-}
 
 #[async_trait]
 impl CryptoStore for GhostStore {
@@ -131,7 +59,7 @@ impl CryptoStore for GhostStore {
         if !self.signs {
             return Ok(None);
         }
-        let Some(pickle) = self.ghost.value(PRIVATE_IDENTITY, &[])? else {
+        let Some(pickle) = self.ghost.records.value(PRIVATE_IDENTITY, &[])? else {
             return Ok(None);
         };
         PrivateCrossSigningIdentity::from_pickle(pickle)
@@ -162,9 +90,12 @@ impl CryptoStore for GhostStore {
     }
 
     async fn get_sessions(&self, sender_key: &str) -> Result<Option<Vec<Session>>> {
-        let held = held::with(sender_key);
-        let pickles = self.ghost.values_of(OLM, &[sender_key.as_bytes()])?;
-        if pickles.is_empty() && held.is_empty() {
+        let deferred = deferred_sessions::deferred_with(sender_key);
+        let pickles = self
+            .ghost
+            .records
+            .values_of(OLM, &[sender_key.as_bytes()])?;
+        if pickles.is_empty() && deferred.is_empty() {
             return Ok(None);
         }
         let own = self.get_own_device().await?.as_device_keys().clone();
@@ -173,7 +104,7 @@ impl CryptoStore for GhostStore {
             .map(|pickle| Session::from_pickle(own.clone(), pickle).map_err(|e| broken(OLM, &e)))
             .collect();
         let mut sessions = sessions?;
-        sessions.extend(held);
+        sessions.extend(deferred);
         Ok(Some(sessions))
     }
 
@@ -184,17 +115,21 @@ impl CryptoStore for GhostStore {
     ) -> Result<Option<InboundGroupSession>> {
         let key = self
             .ghost
+            .records
             .keys
             .of(INBOUND, &[room_id.as_bytes(), session_id.as_bytes()]);
-        let before = match self.ghost.listened.of(&key) {
+        let version = match self.ghost.records.inbound_sessions.get(&key) {
             Ok(session) => return Ok(Some(session)),
-            Err(before) => before,
+            Err(version) => version,
         };
-        let Some(plain) = self.ghost.read(INBOUND, &key)? else {
+        let Some(plain) = self.ghost.records.read(INBOUND, &key)? else {
             return Ok(None);
         };
         let session = Ghost::group_session(&plain)?;
-        self.ghost.listened.keep(before, key, &session);
+        self.ghost
+            .records
+            .inbound_sessions
+            .insert(version, key, &session);
         Ok(Some(session))
     }
 
@@ -205,9 +140,11 @@ impl CryptoStore for GhostStore {
     ) -> Result<Option<RoomKeyWithheldEntry>> {
         let key = self
             .ghost
+            .records
             .keys
             .of(WITHHELD, &[room_id.as_bytes(), session_id.as_bytes()]);
         self.ghost
+            .records
             .read(WITHHELD, &key)?
             .map(|plain| decode_json(WITHHELD, &plain))
             .transpose()
@@ -217,8 +154,8 @@ impl CryptoStore for GhostStore {
         &self,
         room_id: &RoomId,
     ) -> Result<Vec<RoomKeyWithheldEntry>> {
-        let prefix = self.ghost.keys.of(WITHHELD, &[room_id.as_bytes()]);
-        let records = self.ghost.list(WITHHELD, &prefix)?;
+        let prefix = self.ghost.records.keys.of(WITHHELD, &[room_id.as_bytes()]);
+        let records = self.ghost.records.list(WITHHELD, &prefix)?;
         records
             .iter()
             .map(|(_, plain)| decode_json(WITHHELD, plain))
@@ -233,8 +170,12 @@ impl CryptoStore for GhostStore {
         &self,
         backup_version: Option<&str>,
     ) -> Result<RoomKeyCounts> {
-        let total = self.ghost.keys_of(&self.ghost.keys.of(INBOUND, &[]))?.len();
-        let versions: Vec<String> = self.ghost.values_of(BACKED_UP, &[])?;
+        let total = self
+            .ghost
+            .records
+            .keys_of(&self.ghost.records.keys.of(INBOUND, &[]))?
+            .len();
+        let versions: Vec<String> = self.ghost.records.values_of(BACKED_UP, &[])?;
         let backed_up = versions
             .iter()
             .filter(|version| Some(version.as_str()) == backup_version)
@@ -261,13 +202,15 @@ impl CryptoStore for GhostStore {
         // In the order of the hashes, which is as good as any.
         let after = after_session_id.map(|id| {
             ghost
+                .records
                 .keys
                 .of(BY_DEVICE, &[sender.as_bytes(), id.as_bytes()])
         });
         let mut sessions = Vec::new();
-        for (key, plain) in
-            ghost.list(BY_DEVICE, &ghost.keys.of(BY_DEVICE, &[sender.as_bytes()]))?
-        {
+        for (key, plain) in ghost.records.list(
+            BY_DEVICE,
+            &ghost.records.keys.of(BY_DEVICE, &[sender.as_bytes()]),
+        )? {
             if sessions.len() >= limit {
                 break;
             }
@@ -277,7 +220,7 @@ impl CryptoStore for GhostStore {
             {
                 continue;
             }
-            if let Some(plain) = ghost.read(INBOUND, &entry.session)? {
+            if let Some(plain) = ghost.records.read(INBOUND, &entry.session)? {
                 sessions.push(Ghost::group_session(&plain)?);
             }
         }
@@ -325,17 +268,17 @@ impl CryptoStore for GhostStore {
 
     async fn load_backup_keys(&self) -> Result<BackupKeys> {
         Ok(BackupKeys {
-            decryption_key: self.ghost.value(BACKUP_KEY, &[])?,
-            backup_version: self.ghost.value(BACKUP_VERSION, &[])?,
+            decryption_key: self.ghost.records.value(BACKUP_KEY, &[])?,
+            backup_version: self.ghost.records.value(BACKUP_VERSION, &[])?,
         })
     }
 
     async fn load_dehydrated_device_pickle_key(&self) -> Result<Option<DehydratedDeviceKey>> {
-        self.ghost.value(DEHYDRATED, &[])
+        self.ghost.records.value(DEHYDRATED, &[])
     }
 
     async fn delete_dehydrated_device_pickle_key(&self) -> Result<()> {
-        self.ghost.delete(DEHYDRATED, &[])
+        self.ghost.records.delete(DEHYDRATED, &[])
     }
 
     async fn get_outbound_group_session(
@@ -343,20 +286,20 @@ impl CryptoStore for GhostStore {
         room_id: &RoomId,
     ) -> Result<Option<OutboundGroupSession>> {
         let ghost = &self.ghost;
-        if let Some(session) = ghost.spoken.of(room_id) {
+        if let Some(session) = ghost.outbound_sessions.of(room_id) {
             return Ok(Some(session));
         }
-        let key = ghost.keys.of(OUTBOUND, &[room_id.as_bytes()]);
-        let Some(plain) = ghost.read(OUTBOUND, &key)? else {
+        let key = ghost.records.keys.of(OUTBOUND, &[room_id.as_bytes()]);
+        let Some(plain) = ghost.records.read(OUTBOUND, &key)? else {
             return Ok(None);
         };
         let (run, pickle) = plain
             .split_first_chunk()
             .ok_or_else(|| broken(OUTBOUND, &"it is too short"))?;
-        if u64::from_be_bytes(*run) < ghost.store.run().sure_since {
+        if u64::from_be_bytes(*run) < ghost.records.store.run().sure_since {
             // The world may have seen later messages of it than this record knows: the next one
             // would reuse a message index, and with it key and nonce. A new session is made.
-            ghost.delete(OUTBOUND, &[room_id.as_bytes()])?;
+            ghost.records.delete(OUTBOUND, &[room_id.as_bytes()])?;
             return Ok(None);
         }
         let account = ghost.static_account()?;
@@ -370,7 +313,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn load_tracked_users(&self) -> Result<Vec<TrackedUser>> {
-        self.ghost.values_of(TRACKED, &[])
+        self.ghost.records.values_of(TRACKED, &[])
     }
 
     async fn save_tracked_users(&self, users: &[(&UserId, bool)]) -> Result<()> {
@@ -383,6 +326,7 @@ impl CryptoStore for GhostStore {
         device_id: &DeviceId,
     ) -> Result<Option<DeviceData>> {
         self.ghost
+            .records
             .value(DEVICE, &[user_id.as_bytes(), device_id.as_bytes()])
     }
 
@@ -390,7 +334,10 @@ impl CryptoStore for GhostStore {
         &self,
         user_id: &UserId,
     ) -> Result<HashMap<OwnedDeviceId, DeviceData>> {
-        let devices: Vec<DeviceData> = self.ghost.values_of(DEVICE, &[user_id.as_bytes()])?;
+        let devices: Vec<DeviceData> = self
+            .ghost
+            .records
+            .values_of(DEVICE, &[user_id.as_bytes()])?;
         Ok(devices
             .into_iter()
             .map(|device| (device.device_id().to_owned(), device))
@@ -405,18 +352,25 @@ impl CryptoStore for GhostStore {
     }
 
     async fn get_user_identity(&self, user_id: &UserId) -> Result<Option<UserIdentityData>> {
-        self.ghost.value(IDENTITY, &[user_id.as_bytes()])
+        self.ghost.records.value(IDENTITY, &[user_id.as_bytes()])
     }
 
     async fn is_message_known(&self, message_hash: &OlmMessageHash) -> Result<bool> {
-        hashes::is_known(&self.ghost, message_hash)
+        let mut known = self
+            .ghost
+            .olm_hashes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (is_known, hashes) = olm_hashes::is_known(&self.ghost.records, *known, message_hash)?;
+        *known = Some(hashes);
+        Ok(is_known)
     }
 
     async fn get_outgoing_secret_requests(
         &self,
         request_id: &TransactionId,
     ) -> Result<Option<GossipRequest>> {
-        self.ghost.value(REQUEST, &[request_id.as_bytes()])
+        self.ghost.records.value(REQUEST, &[request_id.as_bytes()])
     }
 
     async fn get_secret_request_by_info(
@@ -426,6 +380,7 @@ impl CryptoStore for GhostStore {
         let info = secret_info.as_key();
         match self
             .ghost
+            .records
             .value::<OwnedTransactionId>(REQUEST_BY_INFO, &[info.as_bytes()])?
         {
             Some(id) => self.get_outgoing_secret_requests(&id).await,
@@ -434,7 +389,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn get_unsent_secret_requests(&self) -> Result<Vec<GossipRequest>> {
-        let requests: Vec<GossipRequest> = self.ghost.values_of(REQUEST, &[])?;
+        let requests: Vec<GossipRequest> = self.ghost.records.values_of(REQUEST, &[])?;
         Ok(requests
             .into_iter()
             .filter(|request| !request.sent_out)
@@ -442,14 +397,14 @@ impl CryptoStore for GhostStore {
     }
 
     async fn delete_outgoing_secret_requests(&self, request_id: &TransactionId) -> Result<()> {
-        let keys = &self.ghost.keys;
+        let keys = &self.ghost.records.keys;
         let Some(request) = self.get_outgoing_secret_requests(request_id).await? else {
             return Ok(());
         };
         let mut writes = Writes::default();
         writes.delete(keys.of(REQUEST, &[request_id.as_bytes()]));
         writes.delete(keys.of(REQUEST_BY_INFO, &[request.info.as_key().as_bytes()]));
-        self.ghost.write(writes)
+        self.ghost.records.write(writes)
     }
 
     async fn get_secrets_from_inbox(
@@ -458,6 +413,7 @@ impl CryptoStore for GhostStore {
     ) -> Result<Vec<Zeroizing<String>>> {
         let secrets: Vec<String> = self
             .ghost
+            .records
             .values_of(SECRET, &[secret_name.as_str().as_bytes()])?;
         Ok(secrets.into_iter().map(Zeroizing::new).collect())
     }
@@ -466,16 +422,19 @@ impl CryptoStore for GhostStore {
         let mut writes = Writes::default();
         let prefix = self
             .ghost
+            .records
             .keys
             .of(SECRET, &[secret_name.as_str().as_bytes()]);
-        for key in self.ghost.keys_of(&prefix)? {
+        for key in self.ghost.records.keys_of(&prefix)? {
             writes.delete(key);
         }
-        self.ghost.write(writes)
+        self.ghost.records.write(writes)
     }
 
     async fn get_room_settings(&self, room_id: &RoomId) -> Result<Option<RoomSettings>> {
-        self.ghost.value(ROOM_SETTINGS, &[room_id.as_bytes()])
+        self.ghost
+            .records
+            .value(ROOM_SETTINGS, &[room_id.as_bytes()])
     }
 
     async fn get_received_room_key_bundle_data(
@@ -485,9 +444,11 @@ impl CryptoStore for GhostStore {
     ) -> Result<Option<StoredRoomKeyBundleData>> {
         let key = self
             .ghost
+            .records
             .keys
             .of(BUNDLE, &[room_id.as_bytes(), user_id.as_bytes()]);
         self.ghost
+            .records
             .read(BUNDLE, &key)?
             .map(|plain| decode_json(BUNDLE, &plain))
             .transpose()
@@ -497,21 +458,32 @@ impl CryptoStore for GhostStore {
         &self,
         room_id: &RoomId,
     ) -> Result<Option<RoomPendingKeyBundleDetails>> {
-        self.ghost.value(PENDING_BUNDLE, &[room_id.as_bytes()])
+        self.ghost
+            .records
+            .value(PENDING_BUNDLE, &[room_id.as_bytes()])
     }
 
     async fn get_all_rooms_pending_key_bundles(&self) -> Result<Vec<RoomPendingKeyBundleDetails>> {
-        self.ghost.values_of(PENDING_BUNDLE, &[])
+        self.ghost.records.values_of(PENDING_BUNDLE, &[])
     }
 
     async fn has_downloaded_all_room_keys(&self, room_id: &RoomId) -> Result<bool> {
-        self.ghost
-            .has(&self.ghost.keys.of(DOWNLOADED, &[room_id.as_bytes()]))
+        self.ghost.records.has(
+            &self
+                .ghost
+                .records
+                .keys
+                .of(DOWNLOADED, &[room_id.as_bytes()]),
+        )
     }
 
     async fn get_custom_value(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let key = self.ghost.keys.of(CUSTOM, &[key.as_bytes()]);
-        Ok(self.ghost.read(CUSTOM, &key)?.map(|plain| plain.to_vec()))
+        let key = self.ghost.records.keys.of(CUSTOM, &[key.as_bytes()]);
+        Ok(self
+            .ghost
+            .records
+            .read(CUSTOM, &key)?
+            .map(|plain| plain.to_vec()))
     }
 
     async fn set_custom_value(&self, key: &str, value: Vec<u8>) -> Result<()> {
@@ -519,7 +491,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn remove_custom_value(&self, key: &str) -> Result<()> {
-        self.ghost.delete(CUSTOM, &[key.as_bytes()])
+        self.ghost.records.delete(CUSTOM, &[key.as_bytes()])
     }
 
     /// Leases are between processes; only one can have the store open, so memory will do.
@@ -543,7 +515,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn next_batch_token(&self) -> Result<Option<String>> {
-        self.ghost.value(NEXT_BATCH, &[])
+        self.ghost.records.value(NEXT_BATCH, &[])
     }
 
     /// Nothing to do: the database belongs to all ghosts.

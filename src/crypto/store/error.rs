@@ -1,4 +1,4 @@
-//! What can go wrong in a ghost's crypto store.
+//! The errors of a ghost's crypto store.
 
 use matrix_sdk_crypto::CryptoStoreError;
 use thiserror::Error;
@@ -42,7 +42,7 @@ pub enum GhostStoreError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Something was asked of the store that needs an account, before there was one.
+    /// A call needs an account, and there is none yet.
     #[error("this ghost has no account yet")]
     NoAccount,
     /// A machine that was opened without the private half of its identity made itself another.

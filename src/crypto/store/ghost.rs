@@ -1,74 +1,44 @@
-//! What is known in memory of a ghost's records: its keys, and how records are sealed.
+//! One ghost in memory: its records, locks and caches.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use matrix_sdk_common::cross_process_lock::memory_store_helper::Lease;
-use matrix_sdk_crypto::olm::StaticAccountData;
-use zeroize::Zeroizing;
+use matrix_sdk_crypto::{
+    Account,
+    olm::{InboundGroupSession, PickledInboundGroupSession, StaticAccountData},
+    types::events::room::encrypted::RoomEncryptedEventContent,
+};
+use ruma::{RoomId, events::AnyMessageLikeEventContent, serde::Raw};
 
 use super::{
     GhostStoreError,
-    admit::Keeps,
-    hashes::Hashes,
-    listened::Listened,
-    record::{Keys, Kind, ghost_prefix},
-    shred::{LASTING, ShredKeys, Slots},
-    spoken::Spoken,
+    olm_hashes::OlmHashes,
+    outbound_sessions::ActiveOutboundSessions,
+    record::{
+        ACCOUNT, BACKED_UP, BUNDLE, BY_DEVICE, DOWNLOADED, INBOUND, OUTBOUND, PART, PENDING_BUNDLE,
+        ROOM_SETTINGS, WITHHELD, broken, decode,
+    },
+    room_key_filter::RoomKeyFilter,
+    sealed_records::{SealedRecords, Writes},
 };
-use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
-
-/// A record as it was before it was sealed.
-type Plain = Zeroizing<Vec<u8>>;
-/// How many records a scan takes at a time.
-const PAGE: usize = 256;
 
 /// One ghost. There is one of these for all handles of its store.
 pub(super) struct Ghost {
-    pub(super) id: u32,
     pub(super) user: String,
-    pub(super) store: Store,
-    pub(super) shred: ShredKeys,
-    pub(super) keys: Keys,
-    seals: RwLock<Seals>,
-    /// Rotations, one at a time.
+    pub(super) records: SealedRecords,
+    /// Held during a key rotation.
     pub(super) rotating: Arc<tokio::sync::Mutex<()>>,
-    /// Whoever pickles and then writes, one at a time: else an older pickle could come last.
+    /// Held while something is pickled and then written: else an older pickle could come last.
     pub(super) saving: Arc<tokio::sync::Mutex<()>>,
     pub(super) account: RwLock<Option<StaticAccountData>>,
     pub(super) leases: Mutex<HashMap<String, Lease>>,
-    pub(super) hashes: Mutex<Option<Hashes>>,
-    /// Which room keys are kept; all of them while nothing is said.
-    pub(super) keeps: RwLock<Option<Keeps>>,
-    /// The outbound group sessions in use.
-    pub(super) spoken: Spoken,
-    /// The inbound group sessions used last.
-    pub(super) listened: Listened,
-}
-
-/// The ciphers of a ghost, `None` once it is wiped.
-struct Seals {
-    lasting: Option<Sealer>,
-    turns: [Option<(u64, Sealer)>; 2],
-}
-
-impl Seals {
-    fn newest(&self) -> Option<&(u64, Sealer)> {
-        self.turns.iter().flatten().max_by_key(|(epoch, _)| *epoch)
-    }
-
-    fn of(&self, epoch: u64) -> Option<&Sealer> {
-        if epoch == LASTING {
-            return self.lasting.as_ref();
-        }
-        self.turns
-            .iter()
-            .flatten()
-            .find(|(e, _)| *e == epoch)
-            .map(|(_, sealer)| sealer)
-    }
+    pub(super) olm_hashes: Mutex<Option<OlmHashes>>,
+    /// Which room keys are kept; all of them while there is no filter.
+    pub(super) room_key_filter: RwLock<Option<RoomKeyFilter>>,
+    pub(super) outbound_sessions: ActiveOutboundSessions,
 }
 
 impl std::fmt::Debug for Ghost {
@@ -79,300 +49,134 @@ impl std::fmt::Debug for Ghost {
     }
 }
 
-/// Changes to a ghost's records, not yet sealed.
-#[derive(Default)]
-pub(super) struct Writes(Vec<Write>);
-
-enum Write {
-    Put(Kind, Vec<u8>, Plain),
-    Mark(Vec<u8>),
-    Delete(Vec<u8>),
-}
-
-impl Write {
-    fn key(&self) -> &Vec<u8> {
-        match self {
-            Write::Put(_, key, _) | Write::Mark(key) | Write::Delete(key) => key,
-        }
-    }
-}
-
-impl Writes {
-    pub(super) fn put(&mut self, kind: Kind, key: Vec<u8>, plain: Plain) {
-        self.0.push(Write::Put(kind, key, plain));
-    }
-
-    /// A record whose key says everything: it has no value, and nothing is sealed.
-    pub(super) fn mark(&mut self, key: Vec<u8>) {
-        self.0.push(Write::Mark(key));
-    }
-
-    pub(super) fn delete(&mut self, key: Vec<u8>) {
-        self.0.push(Write::Delete(key));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 impl Ghost {
-    pub(super) fn new(
-        id: u32,
-        user: String,
-        store: &Store,
-        shred: &ShredKeys,
-        slots: Slots,
-    ) -> Result<Self, GhostStoreError> {
-        let index = raw::key(store).derive(&[], &[b"stonechat crypto index", &id.to_be_bytes()])?;
-        let keys = Keys::new(id, &index).ok_or(StoreError::Seal("a key could not be derived"))?;
-        let gone = GhostStoreError::KeysGone {
-            why: "has no key for one of the ghosts",
-        };
-        let lasting = slots.lasting.ok_or(gone)?;
-        let mut seals = Seals {
-            lasting: Some(sealer(store, id, LASTING, &lasting)?),
-            turns: [None, None],
-        };
-        for (turn, slot) in seals.turns.iter_mut().zip(slots.turns) {
-            if let Some((epoch, key)) = slot {
-                *turn = Some((epoch, sealer(store, id, epoch, &key)?));
-            }
-        }
-        if seals.newest().is_none() {
-            return Err(GhostStoreError::KeysGone {
-                why: "has no key for one of the ghosts",
-            });
-        }
-        Ok(Self {
-            id,
+    pub(super) fn new(user: String, records: SealedRecords) -> Self {
+        Self {
             user,
-            store: store.clone(),
-            shred: shred.clone(),
-            keys,
-            seals: RwLock::new(seals),
+            records,
             rotating: Arc::default(),
             saving: Arc::default(),
             account: RwLock::default(),
             leases: Mutex::default(),
-            hashes: Mutex::default(),
-            keeps: RwLock::default(),
-            spoken: Spoken::default(),
-            listened: Listened::default(),
-        })
-    }
-
-    fn seals(&self) -> RwLockReadGuard<'_, Seals> {
-        self.seals.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Seal and apply, all in one batch.
-    pub(super) fn write(&self, writes: Writes) -> Result<(), GhostStoreError> {
-        if writes.is_empty() {
-            return Ok(());
+            olm_hashes: Mutex::default(),
+            room_key_filter: RwLock::default(),
+            outbound_sessions: ActiveOutboundSessions::default(),
         }
-        // Held until the batch is applied: a rotation must not miss a record on its way.
-        let seals = self.seals();
-        let (lasting, newest) = seals
-            .lasting
-            .as_ref()
-            .zip(seals.newest())
-            .ok_or(GhostStoreError::Wiped)?;
-        let mut batch = Batch::new();
-        let keys: Vec<_> = writes.0.iter().map(Write::key).cloned().collect();
-        for write in writes.0 {
-            match write {
-                Write::Put(kind, key, plain) => {
-                    let (epoch, sealer) = if kind.lasting {
-                        (LASTING, lasting)
-                    } else {
-                        (newest.0, &newest.1)
-                    };
-                    let sealed = seal(sealer, epoch, &key, &plain)?;
-                    raw::put(&mut batch, key, sealed)?;
-                }
-                Write::Mark(key) => raw::put(&mut batch, key, Vec::new())?,
-                Write::Delete(key) => raw::delete(&mut batch, key),
-            }
-        }
-        let applied = self.store.apply(batch);
-        self.listened.changed(keys.iter());
-        Ok(applied?)
     }
 
-    /// A record.
-    pub(super) fn read(&self, kind: Kind, key: &[u8]) -> Result<Option<Plain>, GhostStoreError> {
-        let seals = self.seals();
-        let Some(value) = raw::get(&self.store, key)? else {
+    /// Encrypts with the active session of a room. `None` if there is none.
+    pub(super) async fn encrypt_with_active(
+        &self,
+        room: &RoomId,
+        event_type: &str,
+        content: &Raw<AnyMessageLikeEventContent>,
+    ) -> Option<Raw<RoomEncryptedEventContent>> {
+        // Nobody may write it to disk between the look and the message.
+        let _one_at_a_time = self.saving.lock().await;
+        let session = self.outbound_sessions.of(room)?;
+        Some(session.encrypt(event_type, content).await.content)
+    }
+
+    /// Writes the active sessions to disk, and makes them inactive.
+    pub(super) async fn persist_outbound_sessions(&self) -> Result<(), GhostStoreError> {
+        // A save in progress invalidates a session before it is written here, or after.
+        let _one_at_a_time = self.saving.lock().await;
+        self.outbound_sessions.persist(&self.records).await
+    }
+
+    /// Drops all keys and sessions from memory.
+    pub(super) fn drop_all_keys(&self) {
+        self.records.drop_all_keys();
+        *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.outbound_sessions.forget_all();
+    }
+
+    pub(super) fn remember_account(&self, account: &Account) {
+        let mut known = self.account.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(account.static_data().clone());
+    }
+
+    pub(super) fn account(&self) -> Result<Option<Account>, GhostStoreError> {
+        let Some(pickle) = self.records.value(ACCOUNT, &[])? else {
             return Ok(None);
         };
-        open(&seals, kind.name, key, &value).map(Some)
+        let account = Account::from_pickle(pickle).map_err(|e| broken(ACCOUNT, &e))?;
+        self.remember_account(&account);
+        Ok(Some(account))
     }
 
-    /// Whether there is a record.
-    pub(super) fn has(&self, key: &[u8]) -> Result<bool, GhostStoreError> {
-        Ok(raw::get(&self.store, key)?.is_some())
-    }
-
-    /// Whether there is a record whose key begins with a prefix.
-    pub(super) fn has_any(&self, prefix: &[u8]) -> Result<bool, GhostStoreError> {
-        Ok(!raw::scan(&self.store, prefix, None, 1)?.is_empty())
-    }
-
-    /// The keys that begin with a prefix.
-    pub(super) fn keys_of(&self, prefix: &[u8]) -> Result<Vec<Vec<u8>>, GhostStoreError> {
-        let mut keys = Vec::new();
-        self.pages(prefix, |key, _| {
-            keys.push(key);
-            Ok(true)
-        })?;
-        Ok(keys)
-    }
-
-    /// The records whose keys begin with a prefix.
-    pub(super) fn list(
-        &self,
-        kind: Kind,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Plain)>, GhostStoreError> {
-        let mut records = Vec::new();
-        let seals = self.seals();
-        self.pages(prefix, |key, value| {
-            let plain = open(&seals, kind.name, &key, &value)?;
-            records.push((key, plain));
-            Ok(true)
-        })?;
-        Ok(records)
-    }
-
-    /// Give every record that begins with a prefix to `visit`, until it says no.
-    pub(super) fn pages(
-        &self,
-        prefix: &[u8],
-        mut visit: impl FnMut(Vec<u8>, Vec<u8>) -> Result<bool, GhostStoreError>,
-    ) -> Result<(), GhostStoreError> {
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = raw::scan(&self.store, prefix, after.as_deref(), PAGE)?;
-            let full = page.len() == PAGE;
-            after = page.last().map(|(key, _)| key.clone());
-            for (key, value) in page {
-                if !visit(key, value)? {
-                    return Ok(());
-                }
-            }
-            if !full {
-                return Ok(());
-            }
+    pub(super) fn static_account(&self) -> Result<StaticAccountData, GhostStoreError> {
+        if let Some(known) = &*self.account.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(known.clone());
         }
+        let account = self.account()?.ok_or(GhostStoreError::NoAccount)?;
+        Ok(account.static_data().clone())
     }
 
-    /// Which turn a fresh key takes, and its epoch; `None` while two keys are in use.
-    pub(super) fn next_turn(&self) -> Result<Option<(usize, u64)>, GhostStoreError> {
-        let seals = self.seals();
-        let newest = seals.newest().ok_or(GhostStoreError::Wiped)?.0;
-        Ok(seals
-            .turns
+    pub(super) fn group_session(plain: &[u8]) -> Result<InboundGroupSession, GhostStoreError> {
+        let pickle: PickledInboundGroupSession = decode(INBOUND, plain)?;
+        InboundGroupSession::from_pickle(pickle).map_err(|e| broken(INBOUND, &e))
+    }
+
+    pub(super) fn group_sessions(
+        &self,
+        parts: &[&[u8]],
+    ) -> Result<Vec<InboundGroupSession>, GhostStoreError> {
+        let records = self
+            .records
+            .list(INBOUND, &self.records.keys.of(INBOUND, parts))?;
+        records
             .iter()
-            .position(Option::is_none)
-            .map(|turn| (turn, newest + 1)))
+            .map(|(_, plain)| Self::group_session(plain))
+            .collect()
     }
 
-    /// From now on records are sealed under this key.
-    pub(super) fn take_up(
+    pub(super) fn is_backed_up(
         &self,
-        turn: usize,
-        epoch: u64,
-        key: &Subkey,
-    ) -> Result<(), GhostStoreError> {
-        let sealer = sealer(&self.store, self.id, epoch, key)?;
-        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = seals.turns.get_mut(turn) {
-            *slot = Some((epoch, sealer));
-        }
-        Ok(())
+        session: &InboundGroupSession,
+        version: &str,
+    ) -> Result<bool, GhostStoreError> {
+        let parts = [
+            session.room_id().as_bytes(),
+            session.session_id().as_bytes(),
+        ];
+        Ok(self
+            .records
+            .value::<String>(BACKED_UP, &parts)?
+            .is_some_and(|known| known == version))
     }
 
-    /// Seal every record that is under an older key under the newest, in one batch.
-    pub(super) fn reseal(&self) -> Result<(), GhostStoreError> {
-        // For writing: nobody may put down a record under the older key meanwhile.
-        let seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        let (epoch, newest) = seals.newest().ok_or(GhostStoreError::Wiped)?;
-        let mut batch = Batch::new();
-        self.pages(&ghost_prefix(self.id), |key, value| {
-            if epoch_of(&value).is_some_and(|old| old != LASTING && old != *epoch) {
-                let plain = open(&seals, "any", &key, &value)?;
-                let sealed = seal(newest, *epoch, &key, &plain)?;
-                raw::put(&mut batch, key, sealed)?;
+    pub(super) fn delete_room(&self, room: &RoomId) -> Result<(), GhostStoreError> {
+        self.outbound_sessions.forget(room);
+        let room = room.as_bytes();
+        let mut writes = Writes::default();
+        for (key, plain) in self
+            .records
+            .list(INBOUND, &self.records.keys.of(INBOUND, &[room]))?
+        {
+            let pickle: PickledInboundGroupSession = decode(INBOUND, &plain)?;
+            // The session's part stands last in both keys.
+            let mut index = self
+                .records
+                .keys
+                .of(BY_DEVICE, &[pickle.sender_key.to_base64().as_bytes()]);
+            index.extend_from_slice(&key[key.len() - PART..]);
+            writes.delete(index);
+            writes.delete(key);
+        }
+        for kind in [
+            BACKED_UP,
+            OUTBOUND,
+            WITHHELD,
+            ROOM_SETTINGS,
+            BUNDLE,
+            PENDING_BUNDLE,
+            DOWNLOADED,
+        ] {
+            for key in self.records.keys_of(&self.records.keys.of(kind, &[room]))? {
+                writes.delete(key);
             }
-            Ok(true)
-        })?;
-        Ok(self.store.apply(batch)?)
-    }
-
-    /// The turn of the older of two keys.
-    pub(super) fn older_turn(&self) -> Option<usize> {
-        match &self.seals().turns {
-            [Some((first, _)), Some((second, _))] => Some(usize::from(first > second)),
-            _ => None,
         }
+        self.records.write(writes)
     }
-
-    /// Forget a key in memory, after it was destroyed on disk.
-    pub(super) fn let_go(&self, turn: usize) {
-        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = seals.turns.get_mut(turn) {
-            *slot = None;
-        }
-    }
-
-    /// Forget all keys in memory.
-    pub(super) fn let_go_of_all(&self) {
-        let mut seals = self.seals.write().unwrap_or_else(PoisonError::into_inner);
-        *seals = Seals {
-            lasting: None,
-            turns: [None, None],
-        };
-        *self.account.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.spoken.forget_all();
-        self.listened.forget_all();
-    }
-}
-
-fn sealer(store: &Store, ghost: u32, epoch: u64, key: &Subkey) -> Result<Sealer, StoreError> {
-    let purpose: [&[u8]; 3] = [
-        b"stonechat crypto record",
-        &ghost.to_be_bytes(),
-        &epoch.to_be_bytes(),
-    ];
-    Ok(Sealer::new(
-        &raw::key(store).derive(key.as_slice(), &purpose)?,
-    ))
-}
-
-/// A sealed record: the epoch of its key (8 bytes), then what [`Sealer::seal`] makes.
-fn seal(sealer: &Sealer, epoch: u64, key: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let mut value = epoch.to_be_bytes().to_vec();
-    // The epoch needs no further binding: it names the key, and another key does not open it.
-    value.extend_from_slice(&sealer.seal(key, plain)?);
-    Ok(value)
-}
-
-fn epoch_of(value: &[u8]) -> Option<u64> {
-    value.first_chunk().map(|epoch| u64::from_be_bytes(*epoch))
-}
-
-fn open(
-    seals: &Seals,
-    kind: &'static str,
-    key: &[u8],
-    value: &[u8],
-) -> Result<Plain, GhostStoreError> {
-    if seals.lasting.is_none() {
-        return Err(GhostStoreError::Wiped);
-    }
-    epoch_of(value)
-        .and_then(|epoch| seals.of(epoch))
-        .and_then(|sealer| sealer.open(key, value.get(8..)?))
-        .ok_or(GhostStoreError::Unseal { kind })
 }

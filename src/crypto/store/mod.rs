@@ -1,13 +1,12 @@
 //! The crypto stores of all ghosts, in one database.
 //!
 //! [`GhostStores`] knows which ghosts have records; [`GhostStore`] is what an Olm machine is given.
-//! Everything that a machine saves in one call is one atomic batch. A call that returned is seen
-//! by every reader; it is durable with the next [`crate::store::Store::flush`], which whoever runs
-//! the machines calls before anything that was encrypted or published leaves the house. Outbound
-//! group sessions are not on disk while they are in use (`spoken.rs`): a message in a room needs no
-//! flush.
+//! Everything that a machine saves in one call is one atomic batch. Every reader sees a call that
+//! returned; it is durable with the next [`crate::store::Store::flush`], which the machines call
+//! before they send anything encrypted or published. Outbound group sessions are not on disk while
+//! they are in use (`outbound_sessions.rs`): a message in a room needs no flush.
 //!
-//! # What is sealed how
+//! # How records are sealed
 //!
 //! Values are sealed with XChaCha20-Poly1305. Secret records (the account, sessions, the private
 //! identity, …) are sealed under a key made of the store's key and a key in the file `shred.keys`
@@ -15,40 +14,33 @@
 //! that lasts as long as the ghost. Rooms, people, devices and sessions appear in keys only as
 //! keyed hashes.
 
-mod admit;
 mod backup;
 mod changes;
 mod crypto_store;
+mod deferred_sessions;
 mod error;
 mod ghost;
-mod hashes;
-mod held;
-mod listened;
+mod ghost_store;
+mod ghost_stores;
+mod inbound_cache;
+mod key_rotation;
+mod olm_hashes;
+mod outbound_sessions;
 mod record;
-mod rotate;
-mod shred;
-mod spoken;
-mod tenants;
+mod registry;
+mod room_key_filter;
+mod sealed_records;
+mod shred_keys;
 
-use std::sync::Arc;
-
-pub(in crate::crypto) use self::{admit::Keeps, held::hold_sessions};
 pub use self::{
     backup::{SAVED_IDENTITIES, SavedIdentity},
     error::GhostStoreError,
-    tenants::GhostStores,
+    ghost_store::GhostStore,
+    ghost_stores::GhostStores,
 };
-use self::{ghost::Ghost, tenants::All};
-
-/// The crypto store of one ghost. Clones are handles of the same one; give a clone to the
-/// machine and keep another for forgetting.
-#[derive(Clone, Debug)]
-pub struct GhostStore {
-    ghost: Arc<Ghost>,
-    all: Arc<All>,
-    /// Whether a machine on this handle gets the private half of the ghost's identity.
-    signs: bool,
-}
+pub(in crate::crypto) use self::{
+    deferred_sessions::defer_session_saves, room_key_filter::RoomKeyFilter,
+};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::store::{Subkey, decode_failure};
 
 /// The table of all crypto records.
 pub(super) const TABLE: u8 = 4;
-/// The bytes of a hashed part.
+/// Number of bytes of a hashed part.
 pub(super) const PART: usize = 16;
 
 /// A kind of record: its byte in the key, its name in messages.
@@ -23,8 +23,8 @@ pub(super) const PART: usize = 16;
 pub(super) struct Kind {
     pub(super) byte: u8,
     pub(super) name: &'static str,
-    /// Sealed under the key that lasts as long as the ghost: what others publish about
-    /// themselves. The rest is sealed anew at every rotation.
+    /// Whether it is sealed under the key that lasts as long as the ghost: what others publish
+    /// about themselves. The rest is sealed again at every rotation.
     pub(super) lasting: bool,
 }
 
@@ -87,7 +87,7 @@ pub(super) const DOWNLOADED: Kind = lasting(b'f', "downloaded room");
 /// Name.
 pub(super) const CUSTOM: Kind = secret(b'c', "custom value");
 
-/// What begins every key of a ghost.
+/// Returns the prefix of every key of a ghost.
 pub(super) fn ghost_prefix(ghost: u32) -> Vec<u8> {
     let mut key = vec![TABLE];
     key.extend_from_slice(&ghost.to_be_bytes());
@@ -108,7 +108,7 @@ impl Keys {
         })
     }
 
-    /// The key of a kind and the parts it is made of, or a prefix of keys.
+    /// Returns the key of a kind and parts, or a prefix of keys.
     pub(super) fn of(&self, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
         let mut key = ghost_prefix(self.ghost);
         key.push(kind.byte);
@@ -135,7 +135,7 @@ impl Keys {
     }
 }
 
-/// The bytes of a value.
+/// Returns the bytes of a value.
 pub(super) fn encode<T: Serialize>(
     kind: Kind,
     value: &T,
@@ -148,7 +148,7 @@ pub(super) fn encode<T: Serialize>(
         })
 }
 
-/// The value of bytes made by [`encode`].
+/// Returns the value of bytes made by [`encode`].
 pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, GhostStoreError> {
     rmp_serde::from_slice(bytes).map_err(|e| GhostStoreError::Decode {
         kind: kind.name,
@@ -156,7 +156,7 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T,
     })
 }
 
-/// As [`encode`], for types that hold raw JSON.
+/// Like [`encode`], for types that hold raw JSON.
 pub(super) fn encode_json<T: Serialize>(
     kind: Kind,
     value: &T,
@@ -169,7 +169,7 @@ pub(super) fn encode_json<T: Serialize>(
         })
 }
 
-/// The value of bytes made by [`encode_json`].
+/// Returns the value of bytes made by [`encode_json`].
 pub(super) fn decode_json<T: DeserializeOwned>(
     kind: Kind,
     bytes: &[u8],
@@ -184,7 +184,7 @@ pub(super) fn decode_json<T: DeserializeOwned>(
     })
 }
 
-/// A record that cannot be read. Never the value.
+/// Returns the error of a record that cannot be read. It never holds the value.
 pub(super) fn broken(kind: Kind, error: &dyn std::fmt::Display) -> GhostStoreError {
     GhostStoreError::Decode {
         kind: kind.name,

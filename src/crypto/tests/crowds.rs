@@ -57,10 +57,12 @@ async fn a_hundred_signed_devices_are_written_to_and_one_more_is_too_many() {
     alice.query(&[sam()]).await;
     alice.receives().await;
     assert_eq!(alice.reads(room(), &event).await.unwrap(), "to a hundred");
-    assert_eq!(world.fake.claimed(alice.user()), MAX_SIGNED_DEVICES);
+    assert_eq!(world.fake.claimed(alice.user()), SIGNED_DEVICES_MAX);
 
     alice.gather(99..100, 1).await;
-    world.machines.outdate_for_all(&[alice.user().to_owned()]);
+    world
+        .machines
+        .mark_device_lists_outdated_for_all(&[alice.user().to_owned()]);
     let bob = Person::new(&world.fake, "@bob:hs.test").await;
     let error = world.encrypt(&[alice.user(), bob.user()], "x").await;
     assert_eq!(named(error.unwrap_err()), [alice.user()]);

@@ -13,7 +13,7 @@ async fn after_forgetting_a_room_nothing_said_there_can_be_read() {
     let copies: Vec<_> = key.to_device.clone();
     world
         .machines
-        .receive(sam(), std::mem::take(&mut key))
+        .receive_and_respond(sam(), std::mem::take(&mut key))
         .await
         .unwrap();
     world.decrypt(&before).await.unwrap();
@@ -33,7 +33,7 @@ async fn after_forgetting_a_room_nothing_said_there_can_be_read() {
     assert!(
         world
             .machines
-            .receive(sam(), again)
+            .receive_and_respond(sam(), again)
             .await
             .unwrap()
             .is_empty()
@@ -63,7 +63,11 @@ async fn a_key_that_was_on_its_way_when_the_ghost_left_is_turned_away_when_it_co
     assert_eq!(key.to_device.len(), 1);
     world.machines.forget_room(sam(), room()).await.unwrap();
 
-    let keys = world.machines.receive(sam(), key).await.unwrap();
+    let keys = world
+        .machines
+        .receive_and_respond(sam(), key)
+        .await
+        .unwrap();
     assert!(keys.is_empty(), "{keys:?}");
     let read = world.decrypt(&late).await;
     assert!(matches!(read, Err(DecryptError::NoKey { .. })), "{read:?}");
@@ -109,7 +113,11 @@ async fn a_fallback_key_that_was_used_opens_nothing_once_the_room_is_forgotten()
             to_device: Vec::new(),
             ..incoming
         };
-        world.machines.receive(sam(), counts).await.unwrap();
+        world
+            .machines
+            .receive_and_respond(sam(), counts)
+            .await
+            .unwrap();
         let mut world = world;
         if let Some(when) = fault {
             world.fake.fail(0, when);
@@ -131,7 +139,7 @@ async fn a_fallback_key_that_was_used_opens_nothing_once_the_room_is_forgotten()
         assert!(
             world
                 .machines
-                .receive(sam(), recorded)
+                .receive_and_respond(sam(), recorded)
                 .await
                 .unwrap()
                 .is_empty()
@@ -170,7 +178,11 @@ async fn a_fallback_key_that_cannot_be_replaced_goes_on_serving() {
         to_device: Vec::new(),
         ..incoming
     };
-    world.machines.receive(sam(), counts).await.unwrap();
+    world
+        .machines
+        .receive_and_respond(sam(), counts)
+        .await
+        .unwrap();
     let other = room_id!("!other:hs.test");
     for _ in 0..3 {
         world.fake.fail(0, When::Before);
@@ -180,7 +192,15 @@ async fn a_fallback_key_that_cannot_be_replaced_goes_on_serving() {
         to_device: key,
         ..Default::default()
     };
-    assert_eq!(world.machines.receive(sam(), key).await.unwrap().len(), 1);
+    assert_eq!(
+        world
+            .machines
+            .receive_and_respond(sam(), key)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(
         world.decrypt(&event).await.unwrap(),
         "through the fallback key"

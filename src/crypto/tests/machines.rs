@@ -5,7 +5,7 @@ use super::*;
 /// Many ghosts, few machines in memory, everything at once: two machines of one ghost would fork
 /// its ratchets, and a message would be unreadable or two would have the same place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn machines_are_loaded_used_and_put_away_at_the_same_time() {
+async fn machines_are_loaded_used_and_unloaded_at_the_same_time() {
     let world = Arc::new(World::with(|settings| settings.max_live = 2).await);
     let alice = Arc::new(Person::new(&world.fake, "@alice:hs.test").await);
     let ghosts: Vec<OwnedUserId> = (0..6)
@@ -59,7 +59,7 @@ async fn machines_are_loaded_used_and_put_away_at_the_same_time() {
     // Those in use may go beyond the limit; once they are idle the next load brings it down.
     world
         .machines
-        .receive(&ghosts[0], IncomingCrypto::default())
+        .receive_and_respond(&ghosts[0], IncomingCrypto::default())
         .await
         .unwrap();
     world.machines.ready(&ghosts[1]).await.unwrap();
@@ -71,7 +71,7 @@ async fn machines_are_loaded_used_and_put_away_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_machine_in_use_is_not_put_away() {
+async fn a_machine_in_use_is_not_unloaded() {
     let world = World::with(|settings| settings.max_live = 0).await;
     world.machines.provision(sam(), "Sam").await.unwrap();
     let in_use = world.machines.ready(sam()).await.unwrap();
@@ -127,7 +127,7 @@ async fn no_machine_has_the_private_half_of_its_identity_once_it_is_made() {
         let another = ready.machine.bootstrap_cross_signing(true).await;
         assert!(another.is_err());
         drop(ready);
-        let whole = world.machines.in_the_making(sam()).await.unwrap();
+        let whole = world.machines.signing_machine(sam()).await.unwrap();
         let status = whole.machine.cross_signing_status().await;
         assert!(status.is_complete());
         let kept = whole.store.load_identity().await.unwrap().unwrap();

@@ -7,11 +7,12 @@ mod kill_nine;
 mod machines;
 mod provisioning;
 mod receiving;
-mod renewing;
+mod rotating;
 mod talking;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use rand::{SeedableRng as _, rngs::StdRng};
 use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 
@@ -49,6 +50,7 @@ impl World {
         let store = Store::in_memory();
         let mut settings = MachineSettings {
             clock: clock.clone(),
+            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(7))),
             ..Default::default()
         };
         change(&mut settings);
@@ -95,7 +97,10 @@ impl World {
     /// Hands the ghost what has come for it, as a transaction does.
     async fn deliver(&self, user: &UserId) -> Vec<NewRoomKey> {
         let incoming = self.fake.take_incoming(user, &self.device(user));
-        self.machines.receive(user, incoming).await.unwrap()
+        self.machines
+            .receive_and_respond(user, incoming)
+            .await
+            .unwrap()
     }
 
     async fn encrypt(&self, to: &[&UserId], text: &str) -> Result<Box<RawValue>, EncryptError> {
@@ -130,7 +135,10 @@ fn whatever_we_do_may_be_done_on_another_thread() {
     is_send(|m| async move { m.provision(sam(), "Sam").await });
     is_send(|m| async move { m.provision_keyless(sam(), "Sam").await });
     is_send(|m| async move { m.provision_bare(sam()).await });
-    is_send(|m| async move { m.receive(sam(), IncomingCrypto::default()).await });
+    is_send(|m| async move {
+        m.receive_and_respond(sam(), IncomingCrypto::default())
+            .await
+    });
     is_send(|m| async move { m.decrypt(sam(), room(), RawValue::NULL).await });
     is_send(|m| async move {
         let to = EncryptTo {

@@ -21,7 +21,7 @@ async fn keys_that_were_claimed_are_made_anew() {
     assert_eq!(world.fake.claim_all(sam(), &device), 50);
     world
         .machines
-        .receive(sam(), count(uint!(0)))
+        .receive_and_respond(sam(), count(uint!(0)))
         .await
         .unwrap();
     assert_eq!(world.fake.uploaded(sam(), &device), 100);
@@ -36,7 +36,11 @@ async fn a_listed_device_without_a_number_has_none_left() {
         otk_counts: Some(BTreeMap::new()),
         ..Default::default()
     };
-    world.machines.receive(sam(), incoming).await.unwrap();
+    world
+        .machines
+        .receive_and_respond(sam(), incoming)
+        .await
+        .unwrap();
     assert_eq!(world.fake.uploaded(sam(), &device), 100);
 }
 
@@ -46,17 +50,17 @@ async fn nothing_is_done_for_a_ghost_without_work() {
     let asked = world.fake.log().len();
     world
         .machines
-        .receive(sam(), IncomingCrypto::default())
+        .receive_and_respond(sam(), IncomingCrypto::default())
         .await
         .unwrap();
     world
         .machines
-        .receive(sam(), count(uint!(50)))
+        .receive_and_respond(sam(), count(uint!(50)))
         .await
         .unwrap();
     world
         .machines
-        .receive(sam(), count(uint!(30)))
+        .receive_and_respond(sam(), count(uint!(30)))
         .await
         .unwrap();
     assert_eq!(world.fake.log().len(), asked);
@@ -183,7 +187,11 @@ async fn a_session_that_broke_is_repaired() {
     }
     incoming.to_device = vec![serde_json::value::to_raw_value(&damaged).unwrap()];
     let asked = world.fake.log().len();
-    world.machines.receive(sam(), incoming).await.unwrap();
+    world
+        .machines
+        .receive_and_respond(sam(), incoming)
+        .await
+        .unwrap();
     let log = world.fake.log();
     assert!(
         log[asked].ends_with("/keys/claim"),
@@ -236,7 +244,7 @@ async fn what_strangers_ask_of_a_device_is_not_even_looked_at() {
     assert!(
         world
             .machines
-            .receive(sam(), incoming)
+            .receive_and_respond(sam(), incoming)
             .await
             .unwrap()
             .is_empty()
@@ -246,12 +254,12 @@ async fn what_strangers_ask_of_a_device_is_not_even_looked_at() {
 }
 
 #[tokio::test]
-async fn a_ghost_of_which_we_know_nothing_takes_nothing_in() {
+async fn an_unknown_ghost_receives_nothing() {
     let world = World::new().await;
     assert!(
         world
             .machines
-            .receive(sam(), count(uint!(0)))
+            .receive_and_respond(sam(), count(uint!(0)))
             .await
             .unwrap()
             .is_empty()

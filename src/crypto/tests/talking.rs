@@ -255,7 +255,7 @@ async fn a_new_device_gets_the_key_once_we_hear_of_it() {
     assert_eq!(world.fake.log().len(), asked);
     world
         .machines
-        .outdate(sam(), &[alice.user().to_owned()])
+        .mark_device_lists_outdated(sam(), &[alice.user().to_owned()])
         .await;
     world.encrypt(&[alice.user()], "three").await.unwrap();
     assert_eq!(world.fake.log().len(), asked + 1, "asked once after a join");
@@ -263,7 +263,11 @@ async fn a_new_device_gets_the_key_once_we_hear_of_it() {
         device_lists_changed: vec![alice.user().to_owned()],
         ..Default::default()
     };
-    world.machines.receive(sam(), incoming).await.unwrap();
+    world
+        .machines
+        .receive_and_respond(sam(), incoming)
+        .await
+        .unwrap();
     world.encrypt(&[alice.user()], "four").await.unwrap();
     assert_eq!(
         world.fake.log().len(),
@@ -309,7 +313,7 @@ async fn a_new_device_is_dealt_with_however_we_heard_of_it() {
     let laptop = Person::unsigned(&world.fake, ALICE, "LAPTOP").await;
     world
         .machines
-        .outdate(sam(), &[alice.user().to_owned()])
+        .mark_device_lists_outdated(sam(), &[alice.user().to_owned()])
         .await;
     let elsewhere = EncryptTo {
         room_id: room_id!("!other:hs.test").to_owned(),

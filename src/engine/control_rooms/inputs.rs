@@ -114,7 +114,7 @@ impl Room {
         if matches!(control.phase, ControlPhase::Ready | ControlPhase::Looking) {
             self.engine
                 .machines()
-                .outdate_for_all(std::slice::from_ref(user));
+                .mark_device_lists_outdated_for_all(std::slice::from_ref(user));
             return self.settle(batch, [What::Control(ControlEffect::Look)]);
         }
         Ok(self.engine.store().apply(batch)?)

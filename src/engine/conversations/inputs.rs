@@ -224,7 +224,10 @@ impl Room {
                 for ghost in &seat.ghosts {
                     // The homeserver reports no change of devices when somebody comes.
                     let came = std::slice::from_ref(&user);
-                    engine.machines().outdate(ghost, came).await;
+                    engine
+                        .machines()
+                        .mark_device_lists_outdated(ghost, came)
+                        .await;
                 }
                 let new = membership == "join"
                     && role == RoomRole::Origin

@@ -686,7 +686,7 @@ async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
     let body = json!({"events": [], "de.sorunome.msc2409.to_device": messages});
     let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
     let ghost = sam();
-    let drained = machines.while_errands_wait(&ghost, async {
+    let drained = machines.while_requests_wait(&ghost, async {
         it.engine.transaction(body).await.unwrap();
         let drained = it.engine.drain_to_device();
         tokio::time::timeout(Duration::from_secs(10), drained).await

@@ -143,9 +143,10 @@ impl Engine {
             );
         }
         self.backfill_after(&taken.dead_letters);
-        self.machines().outdate_for_all(&body.device_lists_changed);
+        self.machines()
+            .mark_device_lists_outdated_for_all(&body.device_lists_changed);
         if body.all_device_lists_changed {
-            self.machines().outdate_everybody();
+            self.machines().mark_all_device_lists_outdated();
         }
         let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
         let engine = self.clone();

@@ -154,7 +154,8 @@ impl Engine {
                 .extend(self.homeserver().take_dead_letters());
             self.apply_taken(taken)?
         };
-        self.machines().outdate_for_all(&page.device_lists_changed);
+        self.machines()
+            .mark_device_lists_outdated_for_all(&page.device_lists_changed);
         self.wake_taken(taken).await
     }
 

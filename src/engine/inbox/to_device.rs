@@ -190,11 +190,11 @@ impl Engine {
                 fallback_types: counts.fallback,
                 device_lists_changed: Vec::new(),
             };
-            match self.machines().take_in(user, incoming).await {
+            match self.machines().receive(user, incoming).await {
                 Ok((keys, follows)) => {
                     if follows {
                         let (engine, user) = (self.clone(), user.clone());
-                        self.spawn(async move { engine.machines().follow_up(&user).await });
+                        self.spawn(async move { engine.machines().respond(&user).await });
                     }
                     for key in keys {
                         let arrived = Arrived::Key { user: user.clone() };

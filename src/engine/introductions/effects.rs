@@ -252,7 +252,10 @@ impl Room {
     ) -> Result<(), EngineError> {
         if let (Phase::Waiting { .. }, Some(owner)) = (&is.phase, is.owner()) {
             let owner = std::slice::from_ref(owner);
-            self.engine.machines().outdate(&is.ghost, owner).await;
+            self.engine
+                .machines()
+                .mark_device_lists_outdated(&is.ghost, owner)
+                .await;
         }
         let (kind, content) = self.read_kept(is, edit.unwrap_or(event)).await?;
         let name = self.asker_name(is).await?;

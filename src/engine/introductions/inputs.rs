@@ -120,7 +120,10 @@ impl Room {
                 Some((user, membership)) => {
                     // The homeserver reports no change of devices when somebody comes.
                     let came = std::slice::from_ref(&user);
-                    self.engine.machines().outdate(&is.ghost, came).await;
+                    self.engine
+                        .machines()
+                        .mark_device_lists_outdated(&is.ghost, came)
+                        .await;
                     Some(Input::Member {
                         user,
                         membership: membership.to_owned(),

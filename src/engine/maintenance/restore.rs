@@ -3,7 +3,7 @@
 //! 1. What waited for anything is dropped: it arrived before the restore and counts as handled
 //!    (`prepare`, before anything new is taken in).
 //! 2. Every machine gets a new device, signed by the same identity, and the old one is deleted
-//!    ([`crate::crypto::Machines::renew`]).
+//!    ([`crate::crypto::Machines::rotate_device`]).
 //! 3. Every ghost looks where it is: introductions under way are taken up again, pending invites
 //!    are taken in, rooms it has left are noted; the bot finds its control rooms
 //!    (`resync`).
@@ -20,7 +20,7 @@ use ruma::{OwnedUserId, UserId};
 use crate::{
     bot,
     clock::Timestamp,
-    crypto::{CryptoError, Renewed},
+    crypto::{CryptoError, DeviceRotation},
     directory::HandleState,
     engine::{
         Engine, EngineError,
@@ -104,7 +104,7 @@ impl Engine {
             return Ok(());
         }
         tracing::info!("restored from a backup: making new devices, which may take a while");
-        self.renew_all().await?;
+        self.rotate_all_devices().await?;
         self.take_stock().await?;
         self.look_for_strangers().await?;
         let mut record = self.restoration()?;
@@ -119,38 +119,38 @@ impl Engine {
         Ok(())
     }
 
-    async fn renew_all(&self) -> Result<(), EngineError> {
+    async fn rotate_all_devices(&self) -> Result<(), EngineError> {
         let bot = self.settings().bot.clone();
-        match self.machines().renew(&bot).await? {
-            Renewed::Changed(what) => {
+        match self.machines().rotate_device(&bot).await? {
+            DeviceRotation::Changed(what) => {
                 return Err(CryptoError::Foreign { user: bot, what }.into());
             }
-            Renewed::Renewed => self.count_renewed()?,
-            Renewed::Unchanged => {}
+            DeviceRotation::Rotated => self.count_rotated()?,
+            DeviceRotation::Unchanged => {}
         }
-        let ghosts = self.machines().known()?;
+        let ghosts = self.machines().known_users()?;
         let others = ghosts.into_iter().filter(|ghost| *ghost != bot);
         let machines = self.machines().clone();
-        let mut renewing = futures_util::stream::iter(others)
+        let mut rotations = futures_util::stream::iter(others)
             .map(move |ghost| {
                 let machines = machines.clone();
                 async move {
-                    let renewed = machines.renew(&ghost).await;
-                    (ghost, renewed)
+                    let rotation = machines.rotate_device(&ghost).await;
+                    (ghost, rotation)
                 }
             })
             .buffer_unordered(AT_ONCE);
-        while let Some((ghost, renewed)) = renewing.next().await {
+        while let Some((ghost, rotation)) = rotations.next().await {
             if self.stopping() {
                 return Err(EngineError::Stopping);
             }
-            match renewed {
-                Ok(Renewed::Renewed) => {
+            match rotation {
+                Ok(DeviceRotation::Rotated) => {
                     tracing::info!(%ghost, "has a new device");
-                    self.count_renewed()?;
+                    self.count_rotated()?;
                 }
-                Ok(Renewed::Unchanged) => {}
-                Ok(Renewed::Changed(what)) => self.freeze_changed(&ghost, what).await?,
+                Ok(DeviceRotation::Unchanged) => {}
+                Ok(DeviceRotation::Changed(what)) => self.freeze_changed(&ghost, what).await?,
                 Err(error) if error.is_transient() => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(%ghost, %error, "has no new device");
@@ -162,7 +162,7 @@ impl Engine {
         Ok(())
     }
 
-    fn count_renewed(&self) -> Result<(), StoreError> {
+    fn count_rotated(&self) -> Result<(), StoreError> {
         let mut record = self.restoration()?;
         record.renewed = record.renewed.saturating_add(1);
         let mut batch = Batch::new();
@@ -195,7 +195,7 @@ impl Engine {
         names.sort();
         names.dedup();
         // Those that the backup knows have been looked at.
-        let known: HashSet<OwnedUserId> = self.machines().known()?.into_iter().collect();
+        let known: HashSet<OwnedUserId> = self.machines().known_users()?.into_iter().collect();
         let mut strangers: Vec<OwnedUserId> = Vec::new();
         for name in names {
             if let Ok(ghost) = UserId::parse(format!("@{name}:{server}"))

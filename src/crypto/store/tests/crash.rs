@@ -47,9 +47,14 @@ fn a_ghost_killed_while_it_forgets_loses_nothing_else() {
         let store = Store::open(&folder.path().join("store"), &key, &options).unwrap();
         let all = GhostStores::open(&store).unwrap();
         let ghost = all.ghost(sam()).unwrap();
-        let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
+        let slots = ghost
+            .ghost
+            .records
+            .shred
+            .read(ghost.ghost.records.id)
+            .unwrap();
         let now = slots
-            .turns
+            .generations
             .iter()
             .flatten()
             .map(|(epoch, _)| *epoch)

@@ -95,9 +95,14 @@ async fn the_old_key_is_gone_from_the_disk() {
     let file = house.path().join("shred.keys");
     let mut seen: Vec<Vec<u8>> = Vec::new();
     for _ in 0..4 {
-        let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
+        let slots = ghost
+            .ghost
+            .records
+            .shred
+            .read(ghost.ghost.records.id)
+            .unwrap();
         let keys: Vec<_> = slots
-            .turns
+            .generations
             .iter()
             .flatten()
             .map(|(_, key)| key.to_vec())
@@ -133,7 +138,7 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
         let (_, inbound) = converse(&ghost, &account, room()).await;
         store.flush().await.unwrap();
 
-        ghost.ghost.begin_rotation().unwrap();
+        ghost.ghost.records.begin_rotation().unwrap();
         // Written while two keys are in use.
         ghost
             .set_custom_value("between", b"here".to_vec())
@@ -141,7 +146,7 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
             .unwrap();
         store.flush().await.unwrap();
         if !matches!(died, Died::FreshKey) {
-            ghost.ghost.reseal().unwrap();
+            ghost.ghost.records.reseal().unwrap();
         }
         if matches!(died, Died::Flush) {
             store.flush().await.unwrap();
@@ -152,9 +157,14 @@ async fn a_rotation_cut_short_at_any_step_is_finished_by_the_next_start() {
 
         let (_store, all) = house.open_at(&copy);
         let ghost = all.existing(sam()).unwrap().unwrap();
-        let slots = ghost.ghost.shred.read(ghost.ghost.id).unwrap();
+        let slots = ghost
+            .ghost
+            .records
+            .shred
+            .read(ghost.ghost.records.id)
+            .unwrap();
         assert_eq!(
-            slots.turns.iter().flatten().count(),
+            slots.generations.iter().flatten().count(),
             1,
             "{died:?}: the old key is gone"
         );
@@ -210,7 +220,7 @@ async fn a_rotation_goes_on_beside_readers_and_writers() {
 }
 
 #[tokio::test]
-async fn forgetting_goes_on_when_nobody_waits_for_it_any_more() {
+async fn forgetting_goes_on_when_its_caller_stops_waiting() {
     let house = House::new();
     let (_store, all) = house.open();
     let ghost = all.ghost(sam()).unwrap();
@@ -228,10 +238,11 @@ async fn forgetting_goes_on_when_nobody_waits_for_it_any_more() {
     assert_eq!(
         ghost
             .ghost
+            .records
             .shred
             .read(0)
             .unwrap()
-            .turns
+            .generations
             .iter()
             .flatten()
             .count(),
@@ -265,7 +276,7 @@ async fn a_wiped_ghost_is_gone_and_may_begin_anew() {
     assert!(all.existing(sam()).unwrap().is_none());
     let anew = all.ghost(sam()).unwrap();
     assert!(anew.load_account().await.unwrap().is_none());
-    assert_ne!(anew.ghost.id, ghost.ghost.id);
+    assert_ne!(anew.ghost.records.id, ghost.ghost.records.id);
     settle(&anew, sam()).await;
     store.shut_down().await.unwrap();
 

@@ -11,8 +11,8 @@ use ruma::{SecondsSinceUnixEpoch, device_id};
 use super::{
     super::{
         GhostStoreError,
-        changes::OLM_SESSIONS,
-        hashes::GENERATION,
+        changes::OLM_SESSIONS_MAX,
+        olm_hashes::GENERATION_HASHES,
         record::{ACCOUNT, OLM_HASH, OUTBOUND},
     },
     *,
@@ -63,8 +63,8 @@ async fn ghosts_do_not_see_each_others_records() {
     assert!(kim_store.get_custom_value("name").await.unwrap().is_none());
 
     // Nor can a record of one be passed off as the other's.
-    let own = sam_store.ghost.keys.of(ACCOUNT, &[]);
-    let other = kim_store.ghost.keys.of(ACCOUNT, &[]);
+    let own = sam_store.ghost.records.keys.of(ACCOUNT, &[]);
+    let other = kim_store.ghost.records.keys.of(ACCOUNT, &[]);
     let mut batch = Batch::new();
     raw::put(
         &mut batch,
@@ -213,7 +213,7 @@ async fn after_an_unclean_end_outbound_sessions_are_not_used_again() {
 }
 
 /// Says something, and saves what a machine saves then.
-async fn say(ghost: &GhostStore, session: &OutboundGroupSession) {
+async fn encrypt_and_save(ghost: &GhostStore, session: &OutboundGroupSession) {
     let content = serde_json::json!({ "body": "hello" });
     let content = ruma::serde::Raw::new(&content).unwrap().cast_unchecked();
     session.encrypt("m.room.message", &content).await;
@@ -230,12 +230,12 @@ async fn an_outbound_session_in_use_is_in_memory_alone_and_on_disk_as_it_was_las
     let (store, all) = house.open();
     let ghost = all.ghost(sam()).unwrap();
     let on_disk = |ghost: &GhostStore| {
-        let key = ghost.ghost.keys.of(OUTBOUND, &[room().as_bytes()]);
+        let key = ghost.ghost.records.keys.of(OUTBOUND, &[room().as_bytes()]);
         raw::get(&store, &key).unwrap().is_some()
     };
     let account = settle(&ghost, sam()).await;
     let (session, _) = converse(&ghost, &account, room()).await;
-    say(&ghost, &session).await;
+    encrypt_and_save(&ghost, &session).await;
     assert!(!on_disk(&ghost));
     let found = ghost.get_outbound_group_session(room()).await.unwrap();
     assert_eq!(found.unwrap().message_index().await, 1);
@@ -253,7 +253,7 @@ async fn an_outbound_session_in_use_is_in_memory_alone_and_on_disk_as_it_was_las
     assert!(on_disk(&ghost), "it was only looked at");
     let flushes = store.flushes();
     for _ in 0..5 {
-        say(&ghost, &session).await;
+        encrypt_and_save(&ghost, &session).await;
         assert!(!on_disk(&ghost));
     }
     assert!(
@@ -285,8 +285,8 @@ async fn a_session_that_was_used_after_it_was_written_down_is_not_found_at_its_f
     let ghost = all.ghost(sam()).unwrap();
     let account = settle(&ghost, sam()).await;
     let (session, _) = converse(&ghost, &account, room()).await;
-    ghost.ghost.put_down().await.unwrap();
-    say(&ghost, &session).await;
+    ghost.ghost.persist_outbound_sessions().await.unwrap();
+    encrypt_and_save(&ghost, &session).await;
     // A clean end without the last act.
     store.before_end(|| Box::pin(async {}));
     store.shut_down().await.unwrap();
@@ -309,11 +309,12 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
     let count = || {
         ghost
             .ghost
-            .keys_of(&ghost.ghost.keys.of(OLM_HASH, &[]))
+            .records
+            .keys_of(&ghost.ghost.records.keys.of(OLM_HASH, &[]))
             .unwrap()
             .len()
     };
-    let total = GENERATION * 4 + 7;
+    let total = GENERATION_HASHES * 4 + 7;
     for part in (0..total).collect::<Vec<_>>().chunks(50) {
         let message_hashes = part.iter().map(|n| hash(*n)).collect();
         ghost
@@ -323,9 +324,9 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
             })
             .await
             .unwrap();
-        assert!(count() <= GENERATION * 2, "{}", count());
+        assert!(count() <= GENERATION_HASHES * 2, "{}", count());
     }
-    for n in total - GENERATION..total {
+    for n in total - GENERATION_HASHES..total {
         assert!(
             ghost.is_message_known(&hash(n)).await.unwrap(),
             "{n} of {total}"
@@ -338,9 +339,9 @@ async fn olm_hashes_are_bounded_and_the_latest_are_known() {
     };
     assert!(!ghost.is_message_known(&other).await.unwrap());
     // What is known is counted again after a restart.
-    *ghost.ghost.hashes.lock().unwrap() = None;
+    *ghost.ghost.olm_hashes.lock().unwrap() = None;
     assert!(ghost.is_message_known(&hash(total - 1)).await.unwrap());
-    assert_eq!(count(), GENERATION + 7);
+    assert_eq!(count(), GENERATION_HASHES + 7);
 }
 
 #[tokio::test]
@@ -412,7 +413,7 @@ async fn of_the_olm_sessions_with_one_device_those_used_last_are_kept() {
     };
     let (friend, attacker) = (VodozemacAccount::new(), VodozemacAccount::new());
     save(vec![session(&friend, 5)]).await;
-    for n in 0..3 * OLM_SESSIONS as u32 {
+    for n in 0..3 * OLM_SESSIONS_MAX as u32 {
         save(vec![session(&attacker, 100 + n)]).await;
     }
     assert_eq!(used(&attacker).await, (120..130).collect::<Vec<u64>>());

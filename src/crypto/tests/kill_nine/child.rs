@@ -98,7 +98,7 @@ impl Service {
                     otk_counts: Some([("signed_curve25519".into(), (*left).into())].into()),
                     ..IncomingCrypto::default()
                 };
-                self.machines.receive(&ghost, incoming).await?;
+                self.machines.receive_and_respond(&ghost, incoming).await?;
                 Told::Took { number }
             }
             What::Read { event } => {

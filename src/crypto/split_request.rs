@@ -1,21 +1,21 @@
-//! Asking for many people at once without one of them spoiling it for the others.
+//! Requests for many people at once, in which one person cannot spoil the answer for the others.
 
 use crate::matrix::MatrixError;
 
-/// What is still to be asked for. It begins as one request; a request whose answer cannot be taken
-/// because of somebody in it is made again in halves, until only those are left out who spoil it.
-pub(super) struct Parts<T>(Vec<Vec<T>>);
+/// The requests still to be made. There is one at first; a request whose answer is unusable because
+/// of one person is repeated in halves, until only the people who spoil it are left out.
+pub(super) struct SplitRequest<T>(Vec<Vec<T>>);
 
-/// Returns whether an error may be the doing of one of the people asked for: their keys do not fit
+/// Returns whether one of the people in a request may have caused an error: their keys do not fit
 /// into an answer, or are no keys.
-pub(super) fn is_spoiled_by_somebody(error: &MatrixError) -> bool {
+pub(super) fn may_be_spoiled_by_one(error: &MatrixError) -> bool {
     matches!(
         error,
         MatrixError::TooLong { .. } | MatrixError::Unexpected(_)
     )
 }
 
-impl<T> Parts<T> {
+impl<T> SplitRequest<T> {
     pub(super) fn of(all: Vec<T>) -> Self {
         Self(if all.is_empty() {
             Vec::new()
@@ -24,13 +24,13 @@ impl<T> Parts<T> {
         })
     }
 
-    /// Returns what to ask for next.
+    /// Returns the people of the next request.
     pub(super) fn next(&mut self) -> Option<Vec<T>> {
         self.0.pop()
     }
 
-    /// Asks again for a part that was spoiled, in halves. Returns the one who spoils it where
-    /// nobody else is left in it.
+    /// Repeats a spoiled request in halves. Returns the person who spoils it if nobody else is left
+    /// in it.
     pub(super) fn halve(&mut self, mut part: Vec<T>) -> Option<T> {
         if part.len() < 2 {
             return part.pop();
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn those_who_spoil_an_answer_are_found_with_few_requests() {
         let spoil = [3, 4, 77];
-        let mut parts = Parts::of((0..100).collect());
+        let mut parts = SplitRequest::of((0..100).collect());
         let (mut asked, mut found, mut answered) = (0, Vec::new(), Vec::new());
         while let Some(part) = parts.next() {
             asked += 1;
@@ -66,6 +66,6 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_for_nothing() {
-        assert_eq!(Parts::<u8>::of(Vec::new()).next(), None);
+        assert_eq!(SplitRequest::<u8>::of(Vec::new()).next(), None);
     }
 }

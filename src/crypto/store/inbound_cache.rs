@@ -1,80 +1,85 @@
-//! Inbound group sessions that were used lately.
+//! A cache of inbound group sessions.
 //!
-//! A session is read from the store for each message, and comes back at the place at which its key
-//! was handed over: to unseal and decode it, and to turn its ratchet on from there, costs more than
-//! the message. So a ghost keeps the few that it used last, as they are in memory, from the second
-//! use on: one takes 5 KB, and most ghosts hear an opening line and nothing more. Whatever is written
-//! or deleted in the store goes from here too.
+//! A session is read from the store for each message, at the index at which its key was shared:
+//! unsealing and decoding it, and advancing its ratchet from there, costs more than the message. So
+//! a ghost keeps its last few sessions in memory, from the second use on: one takes 5 KB, and most
+//! ghosts receive an opening line and nothing more. Every write and deletion in the store
+//! invalidates its entry.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use matrix_sdk_crypto::olm::InboundGroupSession;
 
-/// How many are kept. A ghost listens to one person as a rule, and to a few in a group.
-const AT_MOST: usize = 4;
+/// Maximum number of sessions. A ghost usually reads one person, and a few in a group.
+const SESSIONS_MAX: usize = 4;
 
-/// The sessions used last, the last one last.
+/// The sessions used last, in order of use.
 #[derive(Default)]
-pub(super) struct Listened(Mutex<Kept>);
+pub(super) struct InboundSessionCache(Mutex<State>);
 
 #[derive(Default)]
-struct Kept {
-    changes: u64,
-    /// By their keys; `None` for what was used once.
+struct State {
+    version: u64,
+    /// By key; `None` for a session that was used once.
     sessions: Vec<(Vec<u8>, Option<Box<InboundGroupSession>>)>,
 }
 
-/// How the store was when somebody began to read.
+/// The number of changes in the store before a read began.
 #[derive(Clone, Copy)]
-pub(super) struct Before(u64);
+pub(super) struct CacheVersion(u64);
 
-impl Listened {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+impl InboundSessionCache {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session under a key, or what to give to [`Self::keep`] with the one that is read now.
-    pub(super) fn of(&self, key: &[u8]) -> Result<InboundGroupSession, Before> {
-        let mut kept = self.lock();
-        let at = kept.sessions.iter().position(|(known, _)| known == key);
+    /// Returns the session under a key, or the version to pass to [`Self::insert`] once it is read.
+    pub(super) fn get(&self, key: &[u8]) -> Result<InboundGroupSession, CacheVersion> {
+        let mut state = self.lock();
+        let at = state.sessions.iter().position(|(known, _)| known == key);
         let Some(at) = at else {
-            return Err(Before(kept.changes));
+            return Err(CacheVersion(state.version));
         };
-        let found = kept.sessions.remove(at);
+        let found = state.sessions.remove(at);
         let session = found.1.as_deref().cloned();
-        kept.sessions.push(found);
-        session.ok_or(Before(kept.changes))
+        state.sessions.push(found);
+        session.ok_or(CacheVersion(state.version))
     }
 
-    /// Keep a session that is used again, unless the store has changed since it was read.
-    pub(super) fn keep(&self, before: Before, key: Vec<u8>, session: &InboundGroupSession) {
-        let mut kept = self.lock();
-        if kept.changes != before.0 {
+    /// Keeps a session that is used a second time, unless the store has changed since it was read.
+    pub(super) fn insert(
+        &self,
+        version: CacheVersion,
+        key: Vec<u8>,
+        session: &InboundGroupSession,
+    ) {
+        let mut state = self.lock();
+        if state.version != version.0 {
             return;
         }
-        if let Some((_, again)) = kept.sessions.iter_mut().find(|(known, _)| *known == key) {
+        if let Some((_, again)) = state.sessions.iter_mut().find(|(known, _)| *known == key) {
             *again = Some(Box::new(session.clone()));
             return;
         }
-        if kept.sessions.len() >= AT_MOST {
-            kept.sessions.remove(0);
+        if state.sessions.len() >= SESSIONS_MAX {
+            state.sessions.remove(0);
         }
-        kept.sessions.push((key, None));
+        state.sessions.push((key, None));
     }
 
-    /// These records were written or deleted.
-    pub(super) fn changed<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) {
-        let mut kept = self.lock();
-        kept.changes += 1;
+    /// Removes the entries of records that were written or deleted.
+    pub(super) fn invalidate<'a>(&self, keys: impl Iterator<Item = &'a Vec<u8>>) {
+        let mut state = self.lock();
+        state.version += 1;
         for key in keys {
-            kept.sessions.retain(|(known, _)| known != key);
+            state.sessions.retain(|(known, _)| known != key);
         }
     }
 
-    pub(super) fn forget_all(&self) {
-        let mut kept = self.lock();
-        kept.changes += 1;
-        kept.sessions.clear();
+    pub(super) fn clear(&self) {
+        let mut state = self.lock();
+        state.version += 1;
+        state.sessions.clear();
     }
 }
 
@@ -116,13 +121,13 @@ mod tests {
     }
 
     fn kept(ghost: &super::super::GhostStore) -> usize {
-        let kept = ghost.ghost.listened.lock();
-        let sessions = kept.sessions.iter();
+        let state = ghost.ghost.records.inbound_sessions.lock();
+        let sessions = state.sessions.iter();
         sessions.filter(|(_, session)| session.is_some()).count()
     }
 
     #[tokio::test]
-    async fn what_was_written_last_is_what_is_read() {
+    async fn a_read_returns_the_last_write() {
         let (ghost, session) = ghost_and_session().await;
         read_twice(&ghost, &session).await;
         let changed = InboundGroupSession::from_pickle(session.pickle().await).unwrap();
@@ -150,30 +155,30 @@ mod tests {
     #[tokio::test]
     async fn few_are_kept_and_none_that_changed_while_it_was_read() {
         let (_, session) = ghost_and_session().await;
-        let listened = Listened::default();
-        let before = |key: &[u8]| match listened.of(key) {
+        let cache = InboundSessionCache::default();
+        let before = |key: &[u8]| match cache.get(key) {
             Ok(_) => panic!("it is kept"),
             Err(before) => before,
         };
         for key in 0..6u8 {
             for _ in 0..2 {
-                listened.keep(before(&[key]), vec![key], &session);
+                cache.insert(before(&[key]), vec![key], &session);
             }
             // The first is used again and again.
-            listened.of(&[0]).ok().unwrap();
+            cache.get(&[0]).ok().unwrap();
         }
-        assert_eq!(listened.lock().sessions.len(), AT_MOST);
-        assert!(listened.of(&[1]).is_err() && listened.of(&[5]).is_ok());
-        let keep = |before| listened.keep(before, vec![7], &session);
+        assert_eq!(cache.lock().sessions.len(), SESSIONS_MAX);
+        assert!(cache.get(&[1]).is_err() && cache.get(&[5]).is_ok());
+        let keep = |before| cache.insert(before, vec![7], &session);
         keep(before(&[7]));
         let reading = before(&[7]);
-        listened.changed([vec![7]].iter());
+        cache.invalidate([vec![7]].iter());
         keep(before(&[7]));
         keep(reading);
-        assert!(listened.of(&[7]).is_err(), "it was read before it changed");
+        assert!(cache.get(&[7]).is_err(), "it was read before it changed");
         keep(before(&[7]));
-        assert!(listened.of(&[7]).is_ok());
-        listened.changed([vec![7]].iter());
-        assert!(listened.of(&[7]).is_err(), "it has changed");
+        assert!(cache.get(&[7]).is_ok());
+        cache.invalidate([vec![7]].iter());
+        assert!(cache.get(&[7]).is_err(), "it has changed");
     }
 }

@@ -64,14 +64,17 @@ async fn a_ghost_gets_a_new_device_that_its_old_identity_has_signed() {
     let first = world.device(sam());
 
     let (after, _keep) = restored(&world, &key).await;
-    assert_eq!(after.machines.renew(sam()).await.unwrap(), Renewed::Renewed);
+    assert_eq!(
+        after.machines.rotate_device(sam()).await.unwrap(),
+        DeviceRotation::Rotated
+    );
     let second = after.device(sam());
     assert_ne!(first, second);
     assert_eq!(after.fake.devices(sam()), [second.as_str()]);
     assert_eq!(after.fake.ever_published(sam()), (1, 1), "one identity");
     assert_eq!(
-        after.machines.renew(sam()).await.unwrap(),
-        Renewed::Unchanged
+        after.machines.rotate_device(sam()).await.unwrap(),
+        DeviceRotation::Unchanged
     );
 
     // It reads nothing of before, and all that is said now; Alice's client sees no new identity.
@@ -108,7 +111,7 @@ async fn a_new_device_is_made_once_wherever_a_crash_comes() {
         for request in 0.. {
             let (mut after, _keep) = restored(&world, &key).await;
             after.fake.fail(request, when);
-            let failed = after.machines.renew(sam()).await;
+            let failed = after.machines.rotate_device(sam()).await;
             if after.fake.failure_pending() {
                 assert!(failed.is_ok() && request > 3, "{request}: {failed:?}");
                 // The number of the failure counts from now on.
@@ -118,7 +121,10 @@ async fn a_new_device_is_made_once_wherever_a_crash_comes() {
             assert!(failed.unwrap_err().is_transient(), "{request}");
             assert_eq!(after.machines.device_of(sam()).unwrap(), None);
             after = after.restart().await;
-            assert_eq!(after.machines.renew(sam()).await.unwrap(), Renewed::Renewed);
+            assert_eq!(
+                after.machines.rotate_device(sam()).await.unwrap(),
+                DeviceRotation::Rotated
+            );
             let device = after.device(sam());
             assert_eq!(after.fake.devices(sam()), [device.as_str()], "{request}");
             assert_eq!(after.fake.ever_published(sam()), (1, 1));
@@ -155,18 +161,18 @@ async fn a_ghost_that_changed_since_the_backup_is_left_alone() {
     world.machines.provision(free, "Lou").await.unwrap();
     for ghost in [sam(), strict, free] {
         let devices = after.fake.devices(ghost);
-        let renewed = after.machines.renew(ghost).await.unwrap();
-        assert!(matches!(renewed, Renewed::Changed(_)), "{ghost}");
+        let rotation = after.machines.rotate_device(ghost).await.unwrap();
+        assert!(matches!(rotation, DeviceRotation::Changed(_)), "{ghost}");
         assert_eq!(after.fake.devices(ghost), devices, "{ghost}");
         assert_eq!(after.machines.device_of(ghost).unwrap(), None);
         // Asked again, as after a crash, it says the same.
-        let again = after.machines.renew(ghost).await.unwrap();
-        assert!(matches!(again, Renewed::Changed(_)), "{ghost}");
+        let again = after.machines.rotate_device(ghost).await.unwrap();
+        assert!(matches!(again, DeviceRotation::Changed(_)), "{ghost}");
     }
     let before = world.device(steady);
     assert_eq!(
-        after.machines.renew(steady).await.unwrap(),
-        Renewed::Unchanged
+        after.machines.rotate_device(steady).await.unwrap(),
+        DeviceRotation::Unchanged
     );
     assert_eq!(after.device(steady), before);
     let mut batch = crate::store::Batch::new();
@@ -187,11 +193,11 @@ async fn a_second_restore_of_the_same_backup_takes_the_place_of_the_first() {
     let (world, key, _folder) = on_disk().await;
     world.machines.provision(sam(), "Sam").await.unwrap();
     let (first, _keep) = restored(&world, &key).await;
-    first.machines.renew(sam()).await.unwrap();
+    first.machines.rotate_device(sam()).await.unwrap();
     let (second, _keep_too) = restored(&world, &key).await;
     assert_eq!(
-        second.machines.renew(sam()).await.unwrap(),
-        Renewed::Renewed
+        second.machines.rotate_device(sam()).await.unwrap(),
+        DeviceRotation::Rotated
     );
     assert_ne!(first.device(sam()), second.device(sam()));
     assert_eq!(second.fake.devices(sam()), [second.device(sam()).as_str()]);
@@ -204,7 +210,10 @@ async fn a_device_that_the_identity_has_not_signed_freezes_the_ghost() {
     world.machines.provision(sam(), "Sam").await.unwrap();
     let (after, _keep) = restored(&world, &key).await;
     Person::unsigned(&after.fake, sam().as_str(), "THEIRS").await;
-    let renewed = after.machines.renew(sam()).await.unwrap();
-    assert!(matches!(renewed, Renewed::Changed(_)), "{renewed:?}");
+    let rotation = after.machines.rotate_device(sam()).await.unwrap();
+    assert!(
+        matches!(rotation, DeviceRotation::Changed(_)),
+        "{rotation:?}"
+    );
     assert_eq!(after.machines.device_of(sam()).unwrap(), None);
 }

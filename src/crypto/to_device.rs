@@ -1,4 +1,4 @@
-//! What comes for a ghost's device: keys, and how many of its own are left.
+//! To-device messages for a ghost, and the number of its one-time keys that are left.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
@@ -15,24 +15,25 @@ use serde_json::value::RawValue;
 use super::{
     CryptoError, Machines, account,
     record::{GhostKind, GhostRecord},
-    slots::InUse,
-    store::hold_sessions,
+    slot::InUse,
+    store::defer_session_saves,
 };
 
-/// What a transaction or a sync brought for one ghost's device.
+/// The contents of a transaction or a sync for one ghost's device.
 #[derive(Debug, Default)]
 pub struct IncomingCrypto {
-    /// To-device messages that were not handled before, in order.
+    /// New to-device messages, in order.
     pub to_device: Vec<Box<RawValue>>,
-    /// How many one-time keys the homeserver holds, where it said so. No number means none left.
+    /// The number of one-time keys on the homeserver, if it reported one. A missing algorithm has
+    /// none left.
     pub otk_counts: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
-    /// For which algorithms it holds a fallback key that nobody used, where it said so.
+    /// The algorithms with an unused fallback key on the homeserver, if it reported them.
     pub fallback_types: Option<Vec<OneTimeKeyAlgorithm>>,
     /// People whose devices changed.
     pub device_lists_changed: Vec<OwnedUserId>,
 }
 
-/// A room key that has come, so that what waits for it can be tried again.
+/// A room key that was received: events that wait for it can be decrypted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRoomKey {
     /// The room.
@@ -41,39 +42,38 @@ pub struct NewRoomKey {
     pub session_id: String,
 }
 
-/// Below this many keys on the homeserver new ones are made.
-const LOW: u64 = 25;
-/// How many there are then.
-const FULL: u64 = 50;
-/// How many keys may be made on demand before those that nobody used are thrown away.
-const HOARD: u32 = 400;
+/// Minimum number of keys on the homeserver; below it new ones are made.
+const KEYS_MIN: u64 = 25;
+/// The number of keys on the homeserver afterwards.
+const KEYS_FULL: u64 = 50;
+/// Maximum number of keys made on demand before unused ones are discarded.
+const MADE_ON_DEMAND_MAX: u32 = 400;
 
 impl Machines {
-    /// Takes in what came for a ghost, and sends what follows from it.
-    pub async fn receive(
+    /// Receives what came for a ghost, and makes the requests that follow.
+    pub async fn receive_and_respond(
         &self,
         user: &UserId,
         incoming: IncomingCrypto,
     ) -> Result<Vec<NewRoomKey>, CryptoError> {
-        let (keys, follows) = self.take_in(user, incoming).await?;
+        let (keys, follows) = self.receive(user, incoming).await?;
         if follows {
-            self.follow_up(user).await;
+            self.respond(user).await;
         }
         Ok(keys)
     }
 
-    /// Takes in what came for a ghost. Nothing is durable before the store's next flush, and nobody
-    /// is asked for anything.
+    /// Receives what came for a ghost. Nothing is durable before the store's next flush, and no
+    /// request is made.
     ///
-    /// Returns the keys of rooms that are expected, for keys of other rooms are not kept; and
-    /// whether [`Machines::follow_up`] may have something to do. A ghost without a machine takes
-    /// nothing in.
-    pub async fn take_in(
+    /// Returns the keys of expected rooms (others are not kept), and whether [`Machines::respond`]
+    /// may have something to do. A ghost without a machine receives nothing.
+    pub async fn receive(
         &self,
         user: &UserId,
         incoming: IncomingCrypto,
     ) -> Result<(Vec<NewRoomKey>, bool), CryptoError> {
-        self.outdate_for_all(&incoming.device_lists_changed);
+        self.mark_device_lists_outdated_for_all(&incoming.device_lists_changed);
         let nothing = || Ok((Vec::new(), false));
         let Some(record) = self.known_record(user)? else {
             return nothing();
@@ -81,11 +81,11 @@ impl Machines {
         if !record.is_ready(GhostKind::Machine) {
             return nothing();
         }
-        self.note_fallback(user, &incoming)?;
+        self.note_fallback_use(user, &incoming)?;
         let to_device: Vec<_> = incoming
             .to_device
             .into_iter()
-            .filter_map(for_machine)
+            .filter_map(accept_for_machine)
             .collect();
         let left = incoming.otk_counts.as_ref().map(|counts| {
             counts
@@ -94,7 +94,7 @@ impl Machines {
         });
         let top_up = left.filter(|left| self.may_top_up(&record, *left));
         let slot = self.existing_slot(user);
-        let due = slot.is_some_and(|slot| slot.errands_due.is_due());
+        let due = slot.is_some_and(|slot| slot.requests_due.is_due());
         // An empty round costs a machine more than decrypting ten messages does.
         if to_device.is_empty() && top_up.is_none() && !due {
             return nothing();
@@ -103,43 +103,43 @@ impl Machines {
             self.note_top_up(user, left).await?;
         }
         let ghost = self.ready(user).await?;
-        let fed = self.feed(&ghost, to_device, top_up).await;
-        ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
-        Ok((fed?, true))
+        let keys = self.pass_to_machine(&ghost, to_device, top_up).await;
+        ghost.slot.received_count.fetch_add(1, Ordering::Relaxed);
+        Ok((keys?, true))
     }
 
-    /// Sends what follows from what a ghost has taken in. That may take as long as the slowest
-    /// server of those who wrote to it.
-    pub async fn follow_up(&self, user: &UserId) {
+    /// Makes the requests that follow from what a ghost has received. They may take as long as the
+    /// slowest server of the people who wrote to it.
+    pub async fn respond(&self, user: &UserId) {
         let slot = self.slot(user);
-        // Whoever waits for its turn sends this as well.
-        if slot.errands_asked.swap(true, Ordering::AcqRel) {
+        // The round that waits already sends this as well.
+        if slot.requests_asked.swap(true, Ordering::AcqRel) {
             return;
         }
-        let errands = match self.pin(user) {
+        let outcome = match self.pin(user) {
             Ok(ghost) => {
-                let errands = self.run_errands(&ghost).await;
-                ghost.slot.taken_in.fetch_add(1, Ordering::Relaxed);
-                errands
+                let outcome = self.process_outgoing_requests(&ghost).await;
+                ghost.slot.received_count.fetch_add(1, Ordering::Relaxed);
+                outcome
             }
             Err(error) => {
-                slot.errands_asked.store(false, Ordering::Release);
+                slot.requests_asked.store(false, Ordering::Release);
                 Err(error)
             }
         };
-        if let Err(error) = errands {
-            // What came is taken in; what is to be sent waits for the next round.
-            tracing::warn!(%user, %error, "a ghost's own requests have to wait");
+        if let Err(error) = outcome {
+            // The messages are received; the requests wait for the next round.
+            tracing::warn!(%user, %error, "a ghost's outgoing requests have to wait");
         }
     }
 
-    async fn feed(
+    async fn pass_to_machine(
         &self,
         ghost: &InUse,
         to_device_events: Vec<Raw<ruma::events::AnyToDeviceEvent>>,
         top_up: Option<u64>,
     ) -> Result<Vec<NewRoomKey>, CryptoError> {
-        // A machine that is told a number fills up to 50; one that is told none leaves it.
+        // A machine that is told a number tops the keys up to 50; without one it makes none.
         let counts: BTreeMap<_, _> = top_up
             .and_then(UInt::new)
             .map(|left| (OneTimeKeyAlgorithm::SignedCurve25519, left))
@@ -152,14 +152,14 @@ impl Machines {
             unused_fallback_keys: None,
             next_batch_token: None,
         };
-        // Keys are taken from any device; what they decrypt is judged when it is decrypted, by
-        // what is known of the device then.
+        // Keys are accepted from any device. Each event is judged when it is decrypted, by what is
+        // known of the device then.
         let settings = DecryptionSettings {
             sender_device_trust_requirement: TrustRequirement::Untrusted,
         };
         let one_at_a_time = ghost.slot.olm.lock().await;
         let receiving = ghost.machine.receive_sync_changes(changes, &settings);
-        let (outcome, sessions) = hold_sessions(receiving).await;
+        let (outcome, sessions) = defer_session_saves(receiving).await;
         if !sessions.is_empty() {
             let changes = Changes {
                 sessions,
@@ -172,7 +172,7 @@ impl Machines {
         let user = ghost.machine.user_id();
         let mut keys = Vec::new();
         for info in infos {
-            // The store has turned the others away.
+            // The store has refused the others.
             if self.expects(&ghost.slot, user, &info.room_id)? {
                 keys.push(NewRoomKey {
                     room_id: info.room_id,
@@ -183,8 +183,12 @@ impl Machines {
         Ok(keys)
     }
 
-    /// Remembers that somebody used the fallback key: it is replaced when the ghost forgets a room.
-    fn note_fallback(&self, user: &UserId, incoming: &IncomingCrypto) -> Result<(), CryptoError> {
+    /// Records that the fallback key was used: it is replaced when the ghost forgets a room.
+    fn note_fallback_use(
+        &self,
+        user: &UserId,
+        incoming: &IncomingCrypto,
+    ) -> Result<(), CryptoError> {
         let used = incoming
             .fallback_types
             .as_ref()
@@ -201,20 +205,20 @@ impl Machines {
 
     fn may_top_up(&self, record: &GhostRecord, left: u64) -> bool {
         let since = self.0.settings.clock.now().since(record.topped_up_at);
-        left < LOW && since >= self.0.settings.top_up_every
+        left < KEYS_MIN && since >= self.0.settings.top_up_every
     }
 
-    /// Writes down that keys are made, and throws away the oldest private keys when there are so
-    /// many that somebody must be claiming them without using them: the machine would carry them
-    /// through every message.
+    /// Records that keys are made. Discards the oldest private keys when there are so many that
+    /// someone must be claiming them without using them: the machine would load and save them with
+    /// every message.
     async fn note_top_up(&self, user: &UserId, left: u64) -> Result<(), CryptoError> {
         let now = self.0.settings.clock.now();
-        let made = u32::try_from(FULL.saturating_sub(left)).unwrap_or_default();
+        let made = u32::try_from(KEYS_FULL.saturating_sub(left)).unwrap_or_default();
         let mut hoard = false;
         self.update_record(user, |record| {
             record.topped_up_at = now;
             record.topped_up = record.topped_up.saturating_add(made);
-            hoard = record.topped_up > HOARD;
+            hoard = record.topped_up > MADE_ON_DEMAND_MAX;
             if hoard {
                 record.topped_up = 0;
             }
@@ -222,16 +226,16 @@ impl Machines {
         })?;
         if hoard {
             let slot = self.slot(user);
-            let _away = self.put_away(&slot).await;
+            let _unloaded = self.unload(&slot).await;
             account::drop_old_one_time_keys(&self.0.stores.ghost(user)?).await?;
         }
         Ok(())
     }
 }
 
-/// Lets through what a ghost has use for. Requests for keys, secrets and verifications from
-/// strangers are not answered, so the machine need not remember them.
-fn for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
+/// Returns a message that a ghost has use for. Requests for keys, secrets and verifications from
+/// strangers are not answered, so the machine need not store them.
+fn accept_for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
     let message = Raw::<ruma::events::AnyToDeviceEvent>::from_json(message);
     let kind: String = message.get_field("type").ok()??;
     matches!(

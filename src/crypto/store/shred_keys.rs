@@ -9,7 +9,7 @@
 //! The file: a header of 64 bytes, then 144 bytes per ghost: three slots of 48 bytes, each a key
 //! (32), its epoch (8, big endian) and a check of both (8). A slot of zeros is empty. Slot 0, of
 //! epoch 0, holds the key of *lasting* records (other people's public keys), which goes when the
-//! ghost goes. Slots 1 and 2 take turns with the key of everything else.
+//! ghost goes. Slots 1 and 2 hold the key of everything else, one generation each.
 //!
 //! Overwriting in place is what ext4 and xfs do to a file of this kind. On a file system that
 //! copies on write (btrfs, zfs), on a snapshot of a virtual disk, and in the spare blocks of an
@@ -31,10 +31,10 @@ const WIPED: u64 = u64::MAX;
 
 /// The slots of one ghost.
 #[derive(Default)]
-pub(super) struct Slots {
+pub(super) struct KeySlots {
     pub(super) lasting: Option<Subkey>,
     /// Slots 1 and 2: epoch and key.
-    pub(super) turns: [Option<(u64, Subkey)>; 2],
+    pub(super) generations: [Option<(u64, Subkey)>; 2],
     pub(super) wiped: bool,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Slots {
 pub(super) struct ShredKeys(SideFile);
 
 impl ShredKeys {
-    /// Open it. `fresh`: there is no ghost yet, so that an empty file is right.
+    /// Opens the file. `fresh` says that there is no ghost yet, so an empty file is right.
     pub(super) fn open(store: &Store, fresh: bool) -> Result<Self, GhostStoreError> {
         let file = raw::shred_file(store)?;
         let header = file.read(0, MAGIC.len())?;
@@ -63,12 +63,12 @@ impl ShredKeys {
         Ok(Self(file))
     }
 
-    pub(super) fn read(&self, ghost: u32) -> Result<Slots, GhostStoreError> {
+    pub(super) fn read(&self, ghost: u32) -> Result<KeySlots, GhostStoreError> {
         let bytes = self.0.read(place(ghost, 0), SLOT * SLOTS)?;
         let slot = |n: usize| bytes.get(n * SLOT..(n + 1) * SLOT).and_then(parse);
-        let mut slots = Slots {
-            turns: [slot(1), slot(2)],
-            ..Slots::default()
+        let mut slots = KeySlots {
+            generations: [slot(1), slot(2)],
+            ..KeySlots::default()
         };
         match slot(0) {
             Some((WIPED, _)) => slots.wiped = true,
@@ -78,39 +78,39 @@ impl ShredKeys {
         Ok(slots)
     }
 
-    /// Write fresh keys for a new ghost.
-    pub(super) fn create(&self, ghost: u32) -> Result<Slots, GhostStoreError> {
+    /// Writes keys for a new ghost.
+    pub(super) fn create(&self, ghost: u32) -> Result<KeySlots, GhostStoreError> {
         let (lasting, first) = (random()?, random()?);
         let mut bytes = Zeroizing::new(Vec::with_capacity(SLOT * SLOTS));
         bytes.extend_from_slice(&*write(LASTING, &lasting));
         bytes.extend_from_slice(&*write(1, &first));
         bytes.resize(SLOT * SLOTS, 0);
         self.0.write(place(ghost, 0), &bytes)?;
-        Ok(Slots {
+        Ok(KeySlots {
             lasting: Some(lasting),
-            turns: [Some((1, first)), None],
+            generations: [Some((1, first)), None],
             wiped: false,
         })
     }
 
-    /// Write a fresh key into slot 1 (`turn` 0) or 2.
+    /// Writes a new key into slot 1 (`slot` 0) or 2.
     pub(super) fn put(
         &self,
         ghost: u32,
-        turn: usize,
+        slot: usize,
         epoch: u64,
     ) -> Result<Subkey, GhostStoreError> {
         let key = random()?;
-        self.0.write(place(ghost, turn + 1), &*write(epoch, &key))?;
+        self.0.write(place(ghost, slot + 1), &*write(epoch, &key))?;
         Ok(key)
     }
 
-    /// Destroy the key in slot 1 (`turn` 0) or 2.
-    pub(super) fn destroy(&self, ghost: u32, turn: usize) -> Result<(), GhostStoreError> {
-        Ok(self.0.write(place(ghost, turn + 1), &[0; SLOT])?)
+    /// Destroys the key in slot 1 (`slot` 0) or 2.
+    pub(super) fn destroy(&self, ghost: u32, slot: usize) -> Result<(), GhostStoreError> {
+        Ok(self.0.write(place(ghost, slot + 1), &[0; SLOT])?)
     }
 
-    /// Destroy all keys of a ghost.
+    /// Destroys all keys of a ghost.
     pub(super) fn wipe(&self, ghost: u32) -> Result<(), GhostStoreError> {
         let mut bytes = [0u8; SLOT * SLOTS];
         bytes[..SLOT].copy_from_slice(&*write(WIPED, &Zeroizing::new([0; 32])));

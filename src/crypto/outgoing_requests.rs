@@ -1,4 +1,5 @@
-//! What a machine wants sent by itself: keys, repairs of broken sessions, answers.
+//! The requests a machine wants to make on its own: key uploads, repairs of broken sessions,
+//! answers.
 
 use std::{collections::BTreeMap, iter, sync::atomic::Ordering};
 
@@ -13,33 +14,37 @@ use ruma::{
 use serde_json::json;
 
 use super::{
-    CryptoError, MAX_SIGNED_DEVICES, Machines,
-    encrypt::Signed,
-    parts::{Parts, is_spoiled_by_somebody},
-    slots::{InUse, Pinned},
+    CryptoError, Machines, SIGNED_DEVICES_MAX,
+    device_lists::SignedDevices,
+    machines::Pinned,
+    slot::InUse,
+    split_request::{SplitRequest, may_be_spoiled_by_one},
 };
 
-/// How a round of errands ended.
+/// The end of a round of outgoing requests.
 enum Round {
     Done,
-    /// Another round repairs the sessions.
+    /// Another round is repairing the sessions.
     LeftToAnother,
 }
 
 impl Machines {
-    /// Carries out what the machine has waiting. What fails stays with the machine; the next round
-    /// takes it up again.
+    /// Makes the machine's outgoing requests. A request that fails stays with the machine, and the
+    /// next round repeats it.
     ///
-    /// First what goes to the homeserver alone: a new session may take as long as the slowest server
-    /// of those who wrote to the ghost.
-    pub(super) async fn run_errands(&self, ghost: &Pinned) -> Result<(), CryptoError> {
-        let number = ghost.slot.errands_due.begin();
+    /// Requests for our homeserver alone come first: a new session may take as long as the slowest
+    /// server of the people who wrote to the ghost.
+    pub(super) async fn process_outgoing_requests(
+        &self,
+        ghost: &Pinned,
+    ) -> Result<(), CryptoError> {
+        let number = ghost.slot.requests_due.begin();
         let round = self.run_round(ghost).await;
         match round {
-            Ok(Round::Done) => ghost.slot.errands_due.done(number),
-            // The other round says how it ended.
+            Ok(Round::Done) => ghost.slot.requests_due.done(number),
+            // The other round reports how it ended.
             Ok(Round::LeftToAnother) => {}
-            Err(_) => ghost.slot.errands_due.failed(number),
+            Err(_) => ghost.slot.requests_due.failed(number),
         }
         round.map(drop)
     }
@@ -48,12 +53,12 @@ impl Machines {
         ghost.slot.repairs_asked.store(true, Ordering::Release);
         {
             let _a_place = self.0.uploads.acquire().await;
-            let _one_at_a_time = ghost.slot.errands.lock().await;
-            ghost.slot.errands_asked.store(false, Ordering::Release);
-            self.send_waiting(ghost).await?;
+            let _one_at_a_time = ghost.slot.sending.lock().await;
+            ghost.slot.requests_asked.store(false, Ordering::Release);
+            self.send_outgoing_requests(ghost).await?;
         }
         while ghost.slot.repairs_asked.load(Ordering::Acquire) {
-            // Whoever is at it does this as well.
+            // The round that holds the lock does this as well.
             let Ok(_one_at_a_time) = ghost.slot.repairing.try_lock() else {
                 return Ok(Round::LeftToAnother);
             };
@@ -63,17 +68,16 @@ impl Machines {
         Ok(Round::Done)
     }
 
-    /// Sends what the machine wants sent. To be called with the errands locked.
-    pub(super) async fn send_waiting(&self, ghost: &Pinned) -> Result<(), CryptoError> {
+    /// Sends the machine's outgoing requests. The caller must hold `Slot::sending`.
+    pub(super) async fn send_outgoing_requests(&self, ghost: &Pinned) -> Result<(), CryptoError> {
         let requests = ghost.machine().await?.machine.outgoing_requests().await?;
         if requests.is_empty() {
             return Ok(());
         }
-        // Neither keys nor anything encrypted leaves before it is certain that a crash cannot make
-        // us forget it.
+        // No key and no ciphertext is sent before the state behind it is durable.
         self.0.store.flush().await?;
         for request in requests {
-            self.run_errand(ghost, &request).await?;
+            self.send_request(ghost, &request).await?;
         }
         Ok(())
     }
@@ -90,7 +94,7 @@ impl Machines {
             .collect();
         {
             let _a_place = self.0.repairs.acquire().await;
-            self.claim(ghost, &id, claim, &Signed::new()).await?;
+            self.claim(ghost, &id, claim, &SignedDevices::new()).await?;
         }
         let mut greetings = Vec::new();
         for (user, device) in broken {
@@ -103,19 +107,19 @@ impl Machines {
         Ok(())
     }
 
-    /// Keeps a ghost's own requests waiting meanwhile, as a slow server does.
+    /// Keeps a ghost's outgoing requests waiting while `act` runs, as a slow server does.
     #[cfg(test)]
-    pub(crate) async fn while_errands_wait<T>(
+    pub(crate) async fn while_requests_wait<T>(
         &self,
         user: &UserId,
         act: impl Future<Output = T>,
     ) -> T {
         let slot = self.slot(user);
-        let _held = slot.errands.lock().await;
+        let _held = slot.sending.lock().await;
         act.await
     }
 
-    /// Keeps a ghost from taking in messages meanwhile, as much work does.
+    /// Keeps a ghost from receiving messages while `act` runs, as a busy machine does.
     #[cfg(test)]
     pub(crate) async fn while_busy<T>(&self, user: &UserId, act: impl Future<Output = T>) -> T {
         let slot = self.slot(user);
@@ -123,7 +127,7 @@ impl Machines {
         act.await
     }
 
-    async fn run_errand(
+    async fn send_request(
         &self,
         ghost: &Pinned,
         request: &OutgoingRequest,
@@ -138,8 +142,8 @@ impl Machines {
             AnyOutgoingRequest::ToDeviceRequest(request) => {
                 self.send_to_devices(ghost, request).await?;
             }
-            // We ask for people's keys when they are needed, and nobody can begin a verification
-            // with a ghost, so the rest does not come to pass.
+            // People's keys are queried when they are needed, and verifications with a ghost are
+            // not passed to its machine, so the machine makes none of these.
             AnyOutgoingRequest::KeysQuery(_)
             | AnyOutgoingRequest::KeysClaim(_)
             | AnyOutgoingRequest::SignatureUpload(_)
@@ -150,13 +154,12 @@ impl Machines {
 
     /// Begins an Olm session with each device of these people that has none with us.
     ///
-    /// Several claims of a ghost may be under way at the same time. The machine knows the newest
-    /// only, but takes the answers to all: of the others it does not note which devices had no key
-    /// left.
+    /// Several claims of a ghost may be in progress at once. The machine knows only the newest, but
+    /// accepts the answers to all; for the others it does not note which devices had no key left.
     pub(super) async fn claim_sessions(
         &self,
         ghost: &Pinned,
-        signed: &Signed,
+        signed: &SignedDevices,
     ) -> Result<(), CryptoError> {
         let users = signed.keys().map(|user| &**user);
         match missing_sessions(ghost, users).await? {
@@ -165,20 +168,20 @@ impl Machines {
         }
     }
 
-    /// Claims keys, of a person for no more than [`MAX_SIGNED_DEVICES`] devices: those that they
-    /// have signed, since no others get room keys. People whose keys make the answer useless are
-    /// left without a session.
+    /// Claims keys for at most [`SIGNED_DEVICES_MAX`] devices of a person: the signed ones, since
+    /// no others get room keys. People whose keys make the answer unusable are left without a
+    /// session.
     async fn claim(
         &self,
         ghost: &Pinned,
         id: &TransactionId,
         claim: claim_keys::v3::Request,
-        signed: &Signed,
+        signed: &SignedDevices,
     ) -> Result<(), CryptoError> {
         let mut all = claim_keys::v3::Response::new(BTreeMap::new());
         let mut people = Vec::new();
         for (user, mut devices) in claim.one_time_keys {
-            if devices.len() > MAX_SIGNED_DEVICES {
+            if devices.len() > SIGNED_DEVICES_MAX {
                 let own = signed.get(&user);
                 devices.retain(|device, _| own.is_some_and(|own| own.contains_key(device)));
             }
@@ -186,7 +189,7 @@ impl Machines {
                 people.push((user, devices));
             }
         }
-        let mut parts = Parts::of(people);
+        let mut parts = SplitRequest::of(people);
         while let Some(part) = parts.next() {
             let mut request = claim_keys::v3::Request::new(part.iter().cloned().collect());
             request.timeout = claim.timeout;
@@ -195,9 +198,9 @@ impl Machines {
                     all.one_time_keys.extend(answer.one_time_keys);
                     all.failures.extend(answer.failures);
                 }
-                Err(error) if is_spoiled_by_somebody(&error) => {
+                Err(error) if may_be_spoiled_by_one(&error) => {
                     if let Some((user, _)) = parts.halve(part) {
-                        tracing::info!(%user, %error, "somebody's one-time keys are of no use");
+                        tracing::info!(%user, %error, "this person's one-time keys are unusable");
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -208,8 +211,8 @@ impl Machines {
         Ok(())
     }
 
-    /// Sends messages to devices. Their transaction ids are random, so they are unique over all
-    /// our users, as they have to be: the homeserver swallows the second use of one.
+    /// Sends messages to devices. Their transaction ids are random and so unique across all our
+    /// users, as they must be: the homeserver drops the second use of an id.
     pub(super) async fn send_to_devices(
         &self,
         ghost: &Pinned,
@@ -241,8 +244,9 @@ async fn missing_sessions<'a>(
     Ok(ghost.machine.get_missing_sessions(users).await?)
 }
 
-/// An empty message in a new session: only when something arrives in it does the other side stop
-/// using the broken one. (The library means to do this itself, but never hands the message out.)
+/// Returns an empty message in a new session: the other side stops using the broken session only
+/// when something arrives in the new one. (The library is meant to do this itself, but never
+/// returns the message.)
 async fn greet(
     ghost: &InUse,
     user: &UserId,
@@ -265,7 +269,7 @@ async fn greet(
                 content,
             )))
         }
-        // It left no key; the next message from it makes us try again.
+        // The device left no key; its next message makes us try again.
         Err(OlmError::MissingSession) => Ok(None),
         Err(error) => Err(error.into()),
     }

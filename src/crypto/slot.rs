@@ -1,4 +1,4 @@
-//! Where the machines of ghosts are, and who may touch them when.
+//! Where each ghost's machine is, and the locks around it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,9 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::{
-    CryptoError, Machines, devices::Fresh, encrypt::Shared, machines::lock, store::GhostStore,
+    device_list_cache::{DeviceListCache, DeviceListSnapshot},
+    locks::lock,
+    store::GhostStore,
 };
 use crate::matrix::Actor;
 
@@ -21,63 +23,64 @@ use crate::matrix::Actor;
 ///
 /// # What is exclusive
 ///
-/// Two machines of one ghost would fork its ratchets, so there is one slot for a ghost, and in it at
-/// most one machine. A step that uses the machine holds `machine` for reading ([`InUse`]); whoever
-/// loads it, puts it away or changes the account behind it holds it for writing ([`PutAway`]). The
-/// lock is fair, so a writer that waits holds up every later reader: therefore **a step never waits
-/// for an answer from the homeserver**. What has to ask pins the slot ([`Pinned`]), takes the
-/// machine to find out what to ask, gives it back, asks, and takes it again to hand it the answer.
-/// It may be another object then, loaded from the same store, and that is fine:
+/// Two machines of one ghost would fork its ratchets, so there is one slot for a ghost, and in it
+/// at most one machine. A step that uses the machine holds `machine` for reading ([`InUse`]); a
+/// step that loads or unloads it, or changes the account behind it, holds it for writing
+/// ([`Unloaded`]). The lock is fair, so a writer that waits holds up every later reader: therefore
+/// **a step never waits for an answer from the homeserver**. Work that makes requests pins the slot
+/// (`Pinned`), takes the machine to find out what to request, gives the machine back, makes the
+/// request, and takes the machine again to hand it the answer. By then the machine may be another
+/// object, loaded from the same store, and that is fine:
 ///
-/// * The answers to key queries and key claims are taken by any machine of the ghost.
+/// * Any machine of the ghost accepts the answers to key queries and key claims.
 /// * Messages that carry a room key stand in the outbound session, under their transaction ids. A
 ///   machine that did not send them hands them out again; the homeserver swallows the second one.
 /// * Uploaded keys stay marked as not uploaded, and uploading them again changes nothing.
 ///
 /// # Locks
 ///
-/// In this order: the room's, `errands` or `repairing`, `machine`, `olm`. The room's lock, `errands`
-/// and `repairing` may be held across a request, and concern nobody but this room, this ghost's
-/// uploads and this ghost's repairs.
+/// In this order: the room's, `sending` or `repairing`, `machine`, `olm`. The room's lock, `sending`
+/// and `repairing` may be held across a request, and delay only this room, this ghost's
+/// uploads or this ghost's repairs.
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) machine: Arc<RwLock<Option<Live>>>,
     pub(super) used: AtomicU64,
-    /// How many pieces of work come back to the machine in a moment.
-    pins: AtomicUsize,
-    /// One at a time makes or takes away the ghost's keys.
+    /// Number of tasks that will use the machine again in a moment.
+    pub(super) pins: AtomicUsize,
+    /// Held while the ghost's keys are made or removed.
     pub(super) provisioning: tokio::sync::Mutex<()>,
-    /// One at a time uploads the ghost's own keys.
-    pub(super) errands: tokio::sync::Mutex<()>,
-    /// One at a time begins new sessions with devices whose session broke.
+    /// Held while the ghost's own keys are uploaded.
+    pub(super) sending: tokio::sync::Mutex<()>,
+    /// Held while new sessions begin with devices whose session broke.
     pub(super) repairing: tokio::sync::Mutex<()>,
-    /// Whether a round of repairs was asked for that has not begun.
+    /// Whether a requested round of repairs has not begun yet.
     pub(super) repairs_asked: AtomicBool,
-    /// Held while messages are taken in, and while something is encrypted for devices. A session
-    /// that a message begins is kept back until all the message brought is saved with it
-    /// (`store::hold_sessions`); whoever used it before would save it alone.
+    /// Held while messages are received, and while something is encrypted for devices. A session
+    /// that a message begins is saved together with everything the message brought
+    /// (`store::defer_session_saves`); a task that used the session earlier would save it alone.
     pub(super) olm: tokio::sync::Mutex<()>,
-    /// Whether a round of errands was asked for that has not begun.
-    pub(super) errands_asked: AtomicBool,
-    pub(super) errands_due: ErrandsDue,
+    /// Whether a requested round of outgoing requests has not begun yet.
+    pub(super) requests_asked: AtomicBool,
+    pub(super) requests_due: OutgoingRequestsDue,
     rooms: Mutex<HashMap<OwnedRoomId, RoomLock>>,
-    pub(super) fresh: Fresh,
-    /// Rises with everything that comes for the ghost's device: it may have begun sessions, or
-    /// broken some.
-    pub(super) taken_in: AtomicU64,
-    /// The rooms whose keys are kept, once they were read from the store.
+    pub(super) device_lists: DeviceListCache,
+    /// Counts the batches received for the ghost's device: each may have begun sessions, or broken
+    /// some.
+    pub(super) received_count: AtomicU64,
+    /// The rooms whose keys are kept. `None` until they are read from the store.
     pub(super) expected: Arc<Mutex<Option<HashSet<OwnedRoomId>>>>,
 }
 
-/// Whether a round of errands was cut short since the last one that ended well. Rounds overlap.
+/// Whether a round of outgoing requests failed since the last one that succeeded. Rounds overlap.
 #[derive(Default)]
-pub(super) struct ErrandsDue {
+pub(super) struct OutgoingRequestsDue {
     begun: AtomicU64,
-    /// The last round that is under way or was cut short; 0 when nothing is due.
+    /// The last round that is running or has failed; 0 when nothing is due.
     due: AtomicU64,
 }
 
-impl ErrandsDue {
+impl OutgoingRequestsDue {
     /// Begins a round, and returns its number.
     pub(super) fn begin(&self) -> u64 {
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
@@ -85,14 +88,14 @@ impl ErrandsDue {
         number
     }
 
-    /// Ends a round that has left nothing; one that began later speaks for itself.
+    /// Ends a round that sent everything. A round that began later reports its own end.
     pub(super) fn done(&self, number: u64) {
         let _later = self
             .due
             .compare_exchange(number, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Ends a round that was cut short, also if a later one has ended well meanwhile.
+    /// Ends a round that failed, even if a later one has succeeded since.
     pub(super) fn failed(&self, number: u64) {
         self.due.fetch_max(number, Ordering::AcqRel);
     }
@@ -102,17 +105,27 @@ impl ErrandsDue {
     }
 }
 
-/// The lock of a room, and with whom its key was shared.
-pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<Shared>>>;
+/// The recipients of a room's key when a message was last encrypted there, and what we knew of
+/// their devices. While none of this has changed, the next message needs no look at any device.
+/// (The room's settings are not included: a session keeps those it was made with.)
+pub(super) struct KeyShare {
+    pub(super) session: String,
+    pub(super) recipients: Vec<OwnedUserId>,
+    pub(super) devices: Vec<DeviceListSnapshot>,
+    pub(super) received_count: u64,
+}
+
+/// The lock of a room, around the last sharing of its key.
+pub(super) type RoomLock = Arc<tokio::sync::Mutex<Option<KeyShare>>>;
 
 impl Slot {
-    /// Maximum number of rooms whose locks are kept while nobody holds them.
-    const ROOMS: usize = 1024;
+    /// Maximum number of rooms whose locks are kept while no task holds them.
+    const ROOM_LOCKS_MAX: usize = 1024;
 
     /// Returns the lock of a room of the ghost: sharing a key and encrypting with it is one act.
     pub(super) fn room_lock(&self, room: &RoomId) -> RoomLock {
         let mut rooms = lock(&self.rooms);
-        if rooms.len() > Self::ROOMS {
+        if rooms.len() > Self::ROOM_LOCKS_MAX {
             rooms.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
         rooms.entry(room.to_owned()).or_default().clone()
@@ -122,23 +135,23 @@ impl Slot {
         self.pins.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether the slot would be the same if it were made anew. To be called for slots that only
-    /// the table has, with the table locked: then nobody can come to have it meanwhile.
+    /// Returns whether the slot holds nothing that a new one would not. The caller must hold the
+    /// table's lock, and the table the only reference, so that no task can start to use the slot.
     fn is_blank(&self) -> bool {
         let empty = |live: &RwLock<Option<Live>>| live.try_read().is_ok_and(|live| live.is_none());
-        Arc::strong_count(&self.machine) == 1 && empty(&self.machine) && !self.errands_due.is_due()
+        Arc::strong_count(&self.machine) == 1 && empty(&self.machine) && !self.requests_due.is_due()
     }
 }
 
-/// The slots of all ghosts. Those that nobody uses and that hold no machine go when there are many,
-/// whichever users they were made for: what they know besides is in the store or can be asked for.
+/// The slots of all ghosts. When there are many, unused slots without a machine are removed: what
+/// else they hold is in the store or can be requested again.
 #[derive(Default)]
 pub(super) struct Slots(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
     slots: HashMap<OwnedUserId, Arc<Slot>>,
-    /// The number of slots at which those not needed are removed.
+    /// The number of slots at which unused ones are removed.
     sweep_at: usize,
 }
 
@@ -146,7 +159,7 @@ impl Slots {
     /// Minimum number of slots before any is removed.
     const KEPT: usize = 1024;
 
-    /// Returns the slot of a user, made if there is none.
+    /// Returns the slot of a user, and creates it if there is none.
     pub(super) fn of(&self, user: &UserId) -> Arc<Slot> {
         let mut table = lock(&self.0);
         if let Some(slot) = table.slots.get(user) {
@@ -156,7 +169,7 @@ impl Slots {
             table
                 .slots
                 .retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_blank());
-            // Twice as many as are needed, so that a sweep costs each new slot next to nothing.
+            // Twice the number in use, so that the cost of a sweep is spread over many new slots.
             table.sweep_at = table.slots.len() * 2;
         }
         table.slots.entry(user.to_owned()).or_default().clone()
@@ -192,9 +205,9 @@ impl Live {
     }
 }
 
-/// A machine in use. It stays in memory as long as this lives, and whoever wants to put it away
-/// waits, and with them everybody else: nobody is to be asked anything meanwhile. (Ghosts in the
-/// making are an exception: nobody else uses them.)
+/// A machine in use. It stays in memory as long as this lives. A task that wants to unload it
+/// waits, and every later task waits behind that one, so no request may be made while this lives.
+/// (Ghosts that are being created are an exception: no other task uses them.)
 pub(super) struct InUse {
     pub(super) slot: Arc<Slot>,
     live: OwnedRwLockReadGuard<Option<Live>, Live>,
@@ -213,77 +226,20 @@ impl std::ops::Deref for InUse {
     }
 }
 
-/// A ghost whose machine is not in memory and does not come back as long as this lives.
+/// A ghost whose machine is not in memory, and is not loaded as long as this lives.
 #[must_use]
-pub(super) struct PutAway {
+pub(super) struct Unloaded {
     _guard: OwnedRwLockWriteGuard<Option<Live>>,
-    /// A slot that is held is not made a second time.
+    /// Keeps the slot in the table, so that no second one is created.
     _slot: Arc<Slot>,
 }
 
-impl PutAway {
+impl Unloaded {
     pub(super) fn new(slot: Arc<Slot>, guard: OwnedRwLockWriteGuard<Option<Live>>) -> Self {
         Self {
             _guard: guard,
             _slot: slot,
         }
-    }
-}
-
-/// A ghost for which work is under way that asks others. Its machine is free meanwhile, but not put
-/// away for being idle.
-pub(super) struct Pinned {
-    machines: Machines,
-    user: OwnedUserId,
-    device: OwnedDeviceId,
-    pub(super) slot: Arc<Slot>,
-}
-
-impl Pinned {
-    pub(super) fn new(
-        machines: Machines,
-        user: &UserId,
-        device: OwnedDeviceId,
-        slot: Arc<Slot>,
-    ) -> Self {
-        slot.pins.fetch_add(1, Ordering::Relaxed);
-        Self {
-            machines,
-            user: user.to_owned(),
-            device,
-            slot,
-        }
-    }
-
-    pub(super) fn user(&self) -> &UserId {
-        &self.user
-    }
-
-    pub(super) fn actor(&self) -> Actor<'_> {
-        Actor::device(&self.user, &self.device)
-    }
-
-    /// Returns the ghost's machine, for the next step.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the ghost has another device by now: what was begun for the last owner of a handle
-    /// is not finished for the next.
-    pub(super) async fn machine(&self) -> Result<InUse, CryptoError> {
-        let machine = self.machines.live(self.slot.clone(), &self.user, false);
-        let machine = machine.await?;
-        if machine.device != self.device {
-            return Err(CryptoError::NotProvisioned {
-                user: self.user.clone(),
-            });
-        }
-        Ok(machine)
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        self.slot.pins.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -300,7 +256,7 @@ mod tests {
         let slots = Slots::default();
         let held = slots.of(&user(0));
         let due = slots.of(&user(1));
-        due.errands_due.begin();
+        due.requests_due.begin();
         drop(due);
         for n in 2..10_000 {
             slots.of(&user(n));
@@ -308,26 +264,26 @@ mod tests {
         assert!(slots.count() <= Slots::KEPT, "{}", slots.count());
         assert!(Arc::ptr_eq(&held, &slots.of(&user(0))), "one is in use");
         let due = slots.of(&user(1));
-        assert!(due.errands_due.is_due(), "work is left");
+        assert!(due.requests_due.is_due(), "work is left");
     }
 
     #[test]
-    fn a_machine_that_is_put_away_keeps_its_slot() {
+    fn an_unloaded_machine_keeps_its_slot() {
         let slots = Slots::default();
         let slot = slots.of(&user(0));
         let guard = slot.machine.clone().try_write_owned().unwrap();
         let address = Arc::as_ptr(&slot);
-        let away = PutAway::new(slot, guard);
+        let unloaded = Unloaded::new(slot, guard);
         for n in 1..10_000 {
             slots.of(&user(n));
         }
         assert_eq!(Arc::as_ptr(&slots.of(&user(0))), address);
-        drop(away);
+        drop(unloaded);
     }
 
     #[test]
     fn a_round_that_failed_is_due_however_another_one_ended() {
-        let due = ErrandsDue::default();
+        let due = OutgoingRequestsDue::default();
         let (first, second) = (due.begin(), due.begin());
         due.done(second);
         assert!(!due.is_due());

@@ -1,0 +1,68 @@
+//! The crypto stores of all ghosts.
+
+use std::sync::Arc;
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    GhostStore, GhostStoreError,
+    registry::{GhostIds, Registry},
+};
+use crate::store::Store;
+
+/// The crypto stores of all ghosts. There is one of these for a [`Store`].
+#[derive(Clone, Debug)]
+pub struct GhostStores {
+    registry: Arc<Registry>,
+}
+
+impl GhostStores {
+    /// Opens them; their keys lie in `shred.keys` beside the database.
+    ///
+    /// # Errors
+    ///
+    /// Fails while another `GhostStores` of the same store lives.
+    pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
+        let registry = Arc::new(Registry::new(store)?);
+        let weak = Arc::downgrade(&registry);
+        store.before_end(move || {
+            let registry = weak.upgrade();
+            Box::pin(async move {
+                if let Some(registry) = registry {
+                    registry.persist_all_outbound_sessions().await;
+                }
+            })
+        });
+        Ok(Self { registry })
+    }
+
+    /// Returns the crypto store of a ghost, made if there is none.
+    pub fn ghost(&self, user: &UserId) -> Result<GhostStore, GhostStoreError> {
+        let ghost = self.registry.ghost(user)?;
+        Ok(GhostStore::new(ghost, self.registry.clone()))
+    }
+
+    /// Returns the crypto store of a ghost that has one.
+    pub fn existing(&self, user: &UserId) -> Result<Option<GhostStore>, GhostStoreError> {
+        let ghost = self.registry.existing(user)?;
+        Ok(ghost.map(|ghost| GhostStore::new(ghost, self.registry.clone())))
+    }
+
+    /// Returns at most `limit` ghosts that have a crypto store, in order, after a given one.
+    pub fn users(
+        &self,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<OwnedUserId>, GhostStoreError> {
+        let after = after.map(ToString::to_string);
+        let page = self.store().scan::<GhostIds>(&[], after.as_ref(), limit)?;
+        Ok(page
+            .into_iter()
+            .filter_map(|(user, _)| OwnedUserId::try_from(user).ok())
+            .collect())
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.registry.store
+    }
+}
