@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     backend::{Backend, Op, Record},
+    checksum::Sum,
     migrate,
     seal::Sealer,
-    sum::Sum,
 };
 
 /// The table id of these records.

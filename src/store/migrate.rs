@@ -10,8 +10,8 @@ use std::path::Path;
 use super::{
     StoreError,
     backend::{Backend, Op},
+    checksum::Sum,
     meta,
-    sum::Sum,
 };
 
 /// One step: reads the database as it is and returns what to change.

@@ -12,7 +12,7 @@
 //! nobody waits for is flushed within a second. If a flush fails the store stops for good, since
 //! nobody can say what has reached the disk; a restart finds what has.
 //!
-//! Until then they are in memory only, beside the database (`pending.rs`), which is given what has
+//! Until then they are in memory only, beside the database (`memtable.rs`), which is given what has
 //! gathered as one batch.
 
 pub mod backend;
@@ -20,33 +20,33 @@ mod backup;
 #[cfg(test)]
 mod backup_tests;
 mod batch;
-mod committer;
+mod checksum;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod crash_tests;
-mod doubt;
 mod error;
 mod failure;
 pub(crate) mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod group_commit;
 mod key;
-mod known;
 mod memory;
+mod memtable;
+#[cfg(test)]
+mod memtable_tests;
+mod merged_read;
 mod meta;
 mod migrate;
-mod overlay;
-mod pending;
-#[cfg(test)]
-mod pending_tests;
 pub(crate) mod raw;
-mod renew;
-mod replace;
+mod rebuild;
+mod record_cache;
+mod repair_marker;
+mod restore;
 pub(crate) mod seal;
 mod sled;
 mod sled_log;
-mod sum;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -62,9 +62,9 @@ pub(crate) use self::key::{Subkey, random};
 use self::{
     backend::Backend,
     batch::{Change, physical},
-    committer::Committer,
     files::{Lock, Progress, SideFile},
-    pending::{Pending, Value},
+    group_commit::Committer,
+    memtable::{Pending, Value},
     seal::Sealer,
 };
 pub use self::{
@@ -74,7 +74,7 @@ pub use self::{
     failure::StoreFailure,
     key::StoreKey,
     meta::Run,
-    replace::{Contents, Made, Replaced},
+    restore::{Contents, Made, Replaced},
     table::{KeyPart, Table, TableKey, prefix},
 };
 
@@ -137,7 +137,7 @@ impl Store {
         files::make_folder(path)?;
         let lock = Lock::take(path)?;
         let progress = Progress::open(path)?;
-        let backend = renew::open(path, key, options, progress.read())?;
+        let backend = rebuild::open(path, key, options, progress.read())?;
         Self::start(
             Arc::new(backend),
             key.clone(),

@@ -16,10 +16,9 @@ use std::{
 use super::{
     StoreError, StoreOptions,
     backend::{Backend, Op, Record},
-    doubt,
     files::make_folder,
     memory::range,
-    sled_log,
+    repair_marker, sled_log,
 };
 
 /// A folder of sled.
@@ -51,7 +50,7 @@ impl SledBackend {
         let (db, skipped) = loop {
             // Before sled repairs anything, after which nothing shows any more.
             let skipped = sled_log::skipped(path)?;
-            let skipped = doubt::remember(path, skipped)?;
+            let skipped = repair_marker::remember(path, skipped)?;
             let config = sled::Config::new()
                 .path(path)
                 .cache_capacity(options.cache_bytes)

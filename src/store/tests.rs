@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     backend::{Backend, Op},
+    checksum::Sum,
     memory::MemoryBackend,
-    sum::Sum,
     *,
 };
 

@@ -17,12 +17,12 @@ use std::{
 use super::{
     StoreError, StoreKey, StoreOptions,
     backend::{Backend, Op},
+    checksum::Sum,
     files::sync_parent,
     meta, migrate,
-    replace::{remove, wait_for_threads},
+    restore::{remove, wait_for_threads},
     seal::Sealer,
     sled::SledBackend,
-    sum::Sum,
 };
 
 const DATABASE: &str = "sled";

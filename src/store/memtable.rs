@@ -21,9 +21,9 @@ use super::{
     backend::{Backend, Op},
     backup::Note,
     batch::Change,
-    known::Known,
+    checksum::Sum,
+    record_cache::Known,
     seal::Sealer,
-    sum::Sum,
 };
 
 /// How much gathers, in bytes of keys and values, before a writer hands it over at once.

@@ -17,7 +17,7 @@ use super::{
     backend::{Backend, Op, Record},
     backup::import_into,
     files::{Lock, make_folder, sync_parent},
-    renew,
+    rebuild,
 };
 use crate::clock::Timestamp;
 
@@ -128,7 +128,7 @@ impl Store {
         }
         let staging = path.join(STAGING);
         remove(&staging)?;
-        renew::finish(path)?;
+        rebuild::finish(path)?;
         let copied = match Self::import(from, &staging, key, options) {
             Ok(copied) => copied,
             Err(error) => {

@@ -9,14 +9,14 @@ use super::{
     StoreKey,
     backend::{Backend, Op, Record},
     memory::MemoryBackend,
-    pending::*,
+    memtable::*,
     *,
 };
 
 fn pending(backend: &Arc<MemoryBackend>) -> Pending {
     let key = StoreKey::random().unwrap();
     let backend: Arc<dyn Backend> = backend.clone();
-    Pending::new(backend, Sealer::of(&key).unwrap(), sum::Sum::default())
+    Pending::new(backend, Sealer::of(&key).unwrap(), checksum::Sum::default())
 }
 
 fn put(key: &[u8], value: &[u8]) -> Change {
@@ -129,7 +129,7 @@ proptest! {
         }
         pending.hand_over().unwrap();
         let mut stored: BTreeMap<_, _> = backend.scan(&[], None, 1000).unwrap().into_iter().collect();
-        let kept = sum::Sum::kept(&*backend).unwrap();
+        let kept = checksum::Sum::kept(&*backend).unwrap();
         prop_assert!(kept.is_none_or(|sum| sum.verify(&*backend, Path::new("x")).is_ok()));
         stored.retain(|key, _| key[0] != meta::ID);
         let stored: Vec<Record> = stored
@@ -225,7 +225,7 @@ impl Backend for Full {
 fn after_a_batch_that_was_not_taken_in_nothing_younger_is() {
     let key = StoreKey::random().unwrap();
     let full = Arc::new(Full::default());
-    let pending = Pending::new(full, Sealer::of(&key).unwrap(), sum::Sum::default());
+    let pending = Pending::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
     pending.apply(vec![put(b"\x0aa", b"1")]).unwrap();
     assert_matches!(pending.hand_over(), Err(StoreError::Full { .. }));
     assert_matches!(pending.hand_over(), Err(StoreError::Stopped(_)));
@@ -240,7 +240,7 @@ fn after_a_batch_that_was_not_taken_in_nothing_younger_is() {
 fn after_a_panic_nothing_younger_takes_the_place_of_what_was_lost() {
     let key = StoreKey::random().unwrap();
     let full = Arc::new(Full(MemoryBackend::default(), true));
-    let pending = Pending::new(full, Sealer::of(&key).unwrap(), sum::Sum::default());
+    let pending = Pending::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
     pending.apply(vec![put(b"\x0aa", b"1")]).unwrap();
     let handing_over = std::panic::AssertUnwindSafe(|| pending.hand_over());
     std::panic::catch_unwind(handing_over).unwrap_err();

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{StoreError, failure::StoreFailure, files::Progress, pending::Pending};
+use super::{StoreError, failure::StoreFailure, files::Progress, memtable::Pending};
 
 type Outcome = Result<(), StoreError>;
 type Waiter = Box<dyn FnOnce(Outcome) + Send>;

@@ -6,7 +6,7 @@ use super::{
     StoreError,
     backend::Record,
     memory::range,
-    pending::{Changes, Latest, Pending, Value},
+    memtable::{Changes, Latest, Pending, Value},
 };
 
 impl Pending {
