@@ -12,9 +12,8 @@ use secrecy::SecretString;
 
 use super::{
     MAX_KEY, MAX_VALUE, StoreError, StoreKey,
-    backend::Backend,
-    backup::{MAC, MAGIC, import_into, mac},
-    memory::MemoryBackend,
+    backend::{Backend, memory::MemoryBackend},
+    backup::export::{MAC, MAGIC, import_into, mac},
     meta, migrate,
     seal::Sealer,
 };

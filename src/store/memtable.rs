@@ -19,9 +19,9 @@ use zeroize::Zeroizing;
 use super::{
     StoreError,
     backend::{Backend, Op},
-    backup::Note,
+    backup::export::Note,
     batch::Change,
-    checksum::Sum,
+    integrity::checksum::Sum,
     record_cache::Known,
     seal::Sealer,
 };

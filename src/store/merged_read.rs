@@ -4,8 +4,7 @@ use std::sync::PoisonError;
 
 use super::{
     StoreError,
-    backend::Record,
-    memory::range,
+    backend::{Record, memory::range},
     memtable::{Changes, Latest, Pending, Value},
 };
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     backend::{Backend, Op, Record},
-    checksum::Sum,
+    integrity::checksum::Sum,
     migrate,
     seal::Sealer,
 };

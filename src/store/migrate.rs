@@ -10,7 +10,7 @@ use std::path::Path;
 use super::{
     StoreError,
     backend::{Backend, Op},
-    checksum::Sum,
+    integrity::checksum::Sum,
     meta,
 };
 

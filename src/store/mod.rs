@@ -17,36 +17,22 @@
 
 pub mod backend;
 mod backup;
-#[cfg(test)]
-mod backup_tests;
 mod batch;
-mod checksum;
-#[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod crash_tests;
 mod error;
 mod failure;
 pub(crate) mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod group_commit;
+mod integrity;
 mod key;
-mod memory;
 mod memtable;
-#[cfg(test)]
-mod memtable_tests;
 mod merged_read;
 mod meta;
 mod migrate;
 pub(crate) mod raw;
-mod rebuild;
 mod record_cache;
-mod repair_marker;
-mod restore;
 pub(crate) mod seal;
-mod sled;
-mod sled_log;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -60,21 +46,21 @@ use futures_util::future::BoxFuture;
 
 pub(crate) use self::key::{Subkey, random};
 use self::{
-    backend::Backend,
+    backend::{Backend, memory},
     batch::{Change, physical},
     files::{Lock, Progress, SideFile},
     group_commit::Committer,
+    integrity::rebuild,
     memtable::{Pending, Value},
     seal::Sealer,
 };
 pub use self::{
-    backup::Copied,
+    backup::{Contents, Copied, Made, Replaced},
     batch::{Batch, MAX_KEY, MAX_VALUE},
     error::StoreError,
     failure::StoreFailure,
     key::StoreKey,
     meta::Run,
-    restore::{Contents, Made, Replaced},
     table::{KeyPart, Table, TableKey, prefix},
 };
 

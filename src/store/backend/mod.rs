@@ -1,6 +1,12 @@
 //! What a database must be able to do to carry the store. Small on purpose: one ordered map of
 //! bytes with atomic batches, which PostgreSQL can be as well.
 
+#[cfg(test)]
+mod conformance;
+pub(super) mod memory;
+pub(super) mod sled;
+pub(super) mod sled_log;
+
 use std::fmt::Debug;
 
 use super::StoreError;
@@ -56,7 +62,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
 }
 
 /// The least key above all that begin with `prefix`; `None` when there is none.
-pub(super) fn above(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(in crate::store) fn above(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xFF)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;

@@ -12,14 +12,16 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Batch, Copied, Store, StoreError, StoreKey, StoreOptions, Table,
-    backend::{Backend, Op, Record},
-    backup::import_into,
-    files::{Lock, make_folder, sync_parent},
-    rebuild,
+use super::export::{Copied, import_into};
+use crate::{
+    clock::Timestamp,
+    store::{
+        Batch, Store, StoreError, StoreKey, StoreOptions, Table,
+        backend::{Backend, Op, Record},
+        files::{Lock, make_folder, sync_parent},
+        integrity::rebuild,
+    },
 };
-use crate::clock::Timestamp;
 
 /// Where a store is made before it takes the place of another.
 const STAGING: &str = "restoring";
@@ -160,7 +162,7 @@ impl Store {
 
 /// Threads of the database that was closed a moment ago hold its lock until they have ended, and
 /// may still write by its path.
-pub(super) fn wait_for_threads(database: &Path) {
+pub(in crate::store) fn wait_for_threads(database: &Path) {
     let Ok(log) = File::open(database.join("db")) else {
         return;
     };
@@ -182,7 +184,7 @@ fn move_part(from: &Path, to: &Path, part: &str) -> Result<(), StoreError> {
     sync_parent(&old)
 }
 
-pub(super) fn remove(folder: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn remove(folder: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(StoreError::io("remove", folder, &e))

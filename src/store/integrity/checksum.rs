@@ -18,7 +18,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{
+use crate::store::{
     StoreError,
     backend::{Backend, Op},
     meta,
@@ -30,7 +30,7 @@ const PAGE: usize = 256;
 /// How many batches there were, how many records there are after the last of them, and the sum of
 /// their digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sum {
+pub(in crate::store) struct Sum {
     batches: u64,
     records: u64,
     digests: u128,
@@ -38,7 +38,7 @@ pub(super) struct Sum {
 
 impl Sum {
     /// The sum that the database carries, if it does.
-    pub(super) fn kept(backend: &dyn Backend) -> Result<Option<Self>, StoreError> {
+    pub(in crate::store) fn kept(backend: &dyn Backend) -> Result<Option<Self>, StoreError> {
         let Some(bytes) = backend.get(KEY)? else {
             return Ok(None);
         };
@@ -54,12 +54,12 @@ impl Sum {
     }
 
     /// The number of the last batch.
-    pub(super) fn batches(self) -> u64 {
+    pub(in crate::store) fn batches(self) -> u64 {
         self.batches
     }
 
     /// The sum of what is there, before any batch. Reads everything.
-    pub(super) fn of(backend: &dyn Backend) -> Result<Self, StoreError> {
+    pub(in crate::store) fn of(backend: &dyn Backend) -> Result<Self, StoreError> {
         let mut sum = Self::default();
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -75,7 +75,11 @@ impl Sum {
     }
 
     /// Apply `ops` and the sum after them, which is returned.
-    pub(super) fn apply(self, backend: &dyn Backend, mut ops: Vec<Op>) -> Result<Self, StoreError> {
+    pub(in crate::store) fn apply(
+        self,
+        backend: &dyn Backend,
+        mut ops: Vec<Op>,
+    ) -> Result<Self, StoreError> {
         let (next, keep) = self.after(backend, &mut ops)?;
         ops.push(keep);
         backend.apply(ops)?;
@@ -83,7 +87,7 @@ impl Sum {
     }
 
     /// As [`Self::apply`], with 0 as the number of the batch.
-    pub(super) fn apply_first(
+    pub(in crate::store) fn apply_first(
         self,
         backend: &dyn Backend,
         mut ops: Vec<Op>,
@@ -96,7 +100,7 @@ impl Sum {
 
     /// The sum after `ops`, which are about to be applied, and the change that keeps it. What deletes
     /// what is not there is taken out of them.
-    pub(super) fn after(
+    pub(in crate::store) fn after(
         self,
         backend: &dyn Backend,
         ops: &mut Vec<Op>,
@@ -143,7 +147,11 @@ impl Sum {
     }
 
     /// Refuses a database that is not what it ought to be. Reads everything.
-    pub(super) fn verify(self, backend: &dyn Backend, path: &Path) -> Result<(), StoreError> {
+    pub(in crate::store) fn verify(
+        self,
+        backend: &dyn Backend,
+        path: &Path,
+    ) -> Result<(), StoreError> {
         let found = Self::of(backend)?;
         if (found.records, found.digests) == (self.records, self.digests) {
             return Ok(());
@@ -196,7 +204,8 @@ fn digest(key: &[u8], value: &[u8]) -> u128 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::memory::MemoryBackend, *};
+    use super::*;
+    use crate::store::backend::memory::MemoryBackend;
 
     fn op() -> impl Strategy<Value = Op> {
         // Few keys, so that batches meet what earlier ones left.

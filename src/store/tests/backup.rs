@@ -10,7 +10,11 @@ use std::{
 
 use assert_matches::assert_matches;
 
-use super::{backend::Backend, backup::import_into, memory::MemoryBackend, *};
+use crate::store::{
+    backend::{Backend, memory::MemoryBackend},
+    backup::export::import_into,
+    *,
+};
 
 struct Numbers;
 impl Table for Numbers {

@@ -7,7 +7,7 @@
 //! written over, that is right; for one that was damaged, records are gone or older than they were,
 //! or cannot be found any more in every way. The two cannot be told apart from the log alone. So
 //! this looks for such places first, and where there is one the records are counted and the
-//! database is made anew ([`super::rebuild`]).
+//! database is made anew ([`crate::store::integrity::rebuild`]).
 //!
 //! Where the end begins: each segment says how far the log was stable when the segment was begun,
 //! and sled trusts nothing from the segment on in which the greatest of these numbers lies.
@@ -26,7 +26,7 @@ use std::{
 
 use crc32fast::Hasher;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 const SEGMENT: usize = 512 * 1024;
 const SEGMENT_HEADER: usize = 20;
@@ -40,7 +40,7 @@ const LAST_KIND: u8 = 11;
 const BLOBS: [u8; 3] = [7, 9, 11];
 
 /// What sled will skip of its log, if anything. That something is skipped may be right.
-pub(super) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
+pub(in crate::store) fn skipped(folder: &Path) -> Result<Option<String>, StoreError> {
     let path = folder.join("db");
     let log = match File::open(&path) {
         Ok(log) => log,

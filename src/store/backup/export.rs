@@ -24,17 +24,16 @@ use std::{
 use hkdf::hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::{
+use crate::store::{
     Batch, MAX_KEY, MAX_VALUE, Store, StoreError, StoreKey, StoreOptions,
-    backend::{Backend, Op},
+    backend::{Backend, Op, sled::SledBackend},
     files::{self, Lock},
     meta, migrate,
     seal::Sealer,
-    sled::SledBackend,
 };
 
-pub(super) const MAGIC: &[u8; 20] = b"stonechat backup 1\r\n";
-pub(super) const MAC: usize = 32;
+pub(in crate::store) const MAGIC: &[u8; 20] = b"stonechat backup 1\r\n";
+pub(in crate::store) const MAC: usize = 32;
 /// How much may be written to the store while it is copied.
 const MAX_NOTED: usize = 256 * 1024 * 1024;
 /// How many bytes are applied at once on the way back.
@@ -49,14 +48,14 @@ pub struct Copied {
 
 /// What is written while a copy is made.
 #[derive(Default)]
-pub(super) struct Note {
+pub(in crate::store) struct Note {
     ops: Vec<Op>,
     bytes: usize,
 }
 
 impl Note {
     /// Add changes; false when there are too many to keep.
-    pub(super) fn add(&mut self, ops: &[Op]) {
+    pub(in crate::store) fn add(&mut self, ops: &[Op]) {
         for op in ops {
             self.bytes += match op {
                 Op::Put(key, value) => key.len() + value.len(),
@@ -75,7 +74,7 @@ fn failed(why: impl std::fmt::Display) -> StoreError {
     StoreError::Backup(why.to_string())
 }
 
-pub(super) fn mac(key: &StoreKey) -> Result<Hmac<Sha256>, StoreError> {
+pub(in crate::store) fn mac(key: &StoreKey) -> Result<Hmac<Sha256>, StoreError> {
     let key = key.derive(&[], &[b"stonechat backup"])?;
     Hmac::new_from_slice(key.as_slice()).map_err(|_| StoreError::Seal("a key could not be derived"))
 }
@@ -278,7 +277,7 @@ impl In<'_> {
     }
 }
 
-pub(super) fn import_into(
+pub(in crate::store) fn import_into(
     from: &mut dyn Read,
     backend: &dyn Backend,
     key: &StoreKey,

@@ -13,13 +13,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    StoreError, StoreOptions,
-    backend::{Backend, Op, Record},
-    files::make_folder,
-    memory::range,
-    repair_marker, sled_log,
-};
+use super::{Backend, Op, Record, memory::range, sled_log};
+use crate::store::{StoreError, StoreOptions, files::make_folder, integrity::repair_marker};
 
 /// A folder of sled.
 pub struct SledBackend {

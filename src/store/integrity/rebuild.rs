@@ -14,15 +14,14 @@ use std::{
     path::Path,
 };
 
-use super::{
+use super::checksum::Sum;
+use crate::store::{
     StoreError, StoreKey, StoreOptions,
-    backend::{Backend, Op},
-    checksum::Sum,
+    backend::{Backend, Op, sled::SledBackend},
+    backup::restore::{remove, wait_for_threads},
     files::sync_parent,
     meta, migrate,
-    restore::{remove, wait_for_threads},
     seal::Sealer,
-    sled::SledBackend,
 };
 
 const DATABASE: &str = "sled";
@@ -33,7 +32,7 @@ const OLD: &str = "renewed";
 const PAGE: usize = 256;
 
 /// Open the database of the store in `path`; where it passed over something, check and renew it.
-pub(super) fn open(
+pub(in crate::store) fn open(
     path: &Path,
     key: &StoreKey,
     options: &StoreOptions,
@@ -65,7 +64,7 @@ pub(super) fn open(
 }
 
 /// Finish, or undo, what a crash cut short.
-pub(super) fn finish(path: &Path) -> Result<(), StoreError> {
+pub(in crate::store) fn finish(path: &Path) -> Result<(), StoreError> {
     let (place, old) = (path.join(DATABASE), path.join(OLD));
     remove(&path.join(NEW))?;
     if old.exists() && !place.exists() {

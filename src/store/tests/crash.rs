@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use crate::store::*;
 
 const FOLDER: &str = "STONECHAT_TEST_CRASH_FOLDER";
 const WRITERS: u64 = 8;
@@ -57,7 +57,7 @@ fn child(name: &str, folder: &Path, before: &str) -> Child {
     Command::new("sh")
         .args(["-c", &script])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("store::crash_tests::{name}")])
+        .args(["--exact", &format!("store::tests::crash::{name}")])
         .args(["--ignored", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())

@@ -8,13 +8,13 @@ use std::{
     path::Path,
 };
 
-use super::{StoreError, files::open_private};
+use crate::store::{StoreError, files::open_private};
 
 const NAME: &str = "doubt";
 
 /// What was passed over: now, or at an earlier start that did not get to the counting. Durable when
 /// this returns.
-pub(super) fn remember(
+pub(in crate::store) fn remember(
     folder: &Path,
     skipped: Option<String>,
 ) -> Result<Option<String>, StoreError> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::backend::{Backend, Op, Record};
+use super::{Backend, Op, Record};
+use crate::store::{MAX_KEY, MAX_VALUE, StoreOptions};
 
 fn put(key: &[u8], value: &[u8]) -> Op {
     Op::Put(key.to_vec(), value.to_vec())
@@ -104,8 +105,8 @@ fn scans_keep_to_their_prefix_order_bounds_and_limit(backend: &dyn Backend) {
 }
 
 fn large_records_and_batches_come_back_whole(backend: &dyn Backend) {
-    let big = vec![7u8; super::MAX_VALUE + 1024];
-    let long = vec![8u8; super::MAX_KEY + 1];
+    let big = vec![7u8; MAX_VALUE + 1024];
+    let long = vec![8u8; MAX_KEY + 1];
     backend.apply(vec![put(&long, &big)]).unwrap();
     assert_eq!(backend.get(&long).unwrap().as_deref(), Some(&big[..]));
     let many = (0u32..5000)
@@ -166,9 +167,6 @@ conformance!(in_memory, || -> Opened {
 });
 conformance!(on_sled, || -> Opened {
     let folder = tempfile::tempdir().unwrap();
-    let backend = super::super::sled::SledBackend::open(
-        folder.path(),
-        &super::super::StoreOptions::default(),
-    );
+    let backend = super::super::sled::SledBackend::open(folder.path(), &StoreOptions::default());
     (Some(folder), Arc::new(backend.unwrap()))
 });

@@ -6,10 +6,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{
-    StoreError,
-    backend::{Backend, Op, Record, above},
-};
+use super::{Backend, Op, Record, above};
+use crate::store::StoreError;
 
 /// A sorted map.
 #[derive(Default)]
@@ -24,7 +22,11 @@ impl std::fmt::Debug for MemoryBackend {
 type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// The range of keys that begin with `prefix`, above `after`, below `before`; `None` if empty.
-pub(super) fn range(prefix: &[u8], after: Option<&[u8]>, before: Option<&[u8]>) -> Option<Range> {
+pub(in crate::store) fn range(
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    before: Option<&[u8]>,
+) -> Option<Range> {
     let from = match after {
         Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
         _ => Bound::Included(prefix.to_vec()),

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use assert_matches::assert_matches;
 use proptest::prelude::*;
 
-use super::{
-    StoreKey,
-    backend::{Backend, Op, Record},
-    memory::MemoryBackend,
+use crate::store::{
+    backend::{Backend, Op, Record, memory::MemoryBackend},
+    integrity::checksum,
     memtable::*,
     *,
 };

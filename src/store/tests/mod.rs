@@ -1,14 +1,17 @@
 //! The store as other rooms use it, in memory and on disk.
 
+mod backup;
+mod crash;
+mod memtable;
+
 use std::{os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use assert_matches::assert_matches;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    backend::{Backend, Op},
-    checksum::Sum,
-    memory::MemoryBackend,
+    backend::{Backend, Op, memory::MemoryBackend, sled, sled_log},
+    integrity::checksum::Sum,
     *,
 };
 
@@ -605,7 +608,7 @@ fn a_database_that_is_whole_is_opened_without_counting() {
         let log = std::fs::File::open(folder.path().join("sled/db")).unwrap();
         // sled's threads hold the lock until they have written all.
         log.lock().unwrap();
-        doubts.extend(super::sled_log::skipped(&folder.path().join("sled")).unwrap());
+        doubts.extend(sled_log::skipped(&folder.path().join("sled")).unwrap());
     }
     assert!(doubts.len() < 5, "{doubts:?}");
 }
