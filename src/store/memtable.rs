@@ -22,7 +22,7 @@ use super::{
     backup::export::Note,
     batch::Change,
     integrity::checksum::Sum,
-    record_cache::Known,
+    record_cache::RecordCache,
     seal::Sealer,
 };
 
@@ -104,8 +104,7 @@ pub(super) struct Pending {
     /// Held while changes are handed over: one after the other, here, in the database, and in the
     /// note.
     handover: Mutex<Handover>,
-    /// What was read and decoded.
-    known: Known,
+    record_cache: RecordCache,
     /// Why nothing can be handed over any more.
     failed: OnceLock<StoreError>,
 }
@@ -117,7 +116,7 @@ impl Pending {
             sealer,
             gathered: RwLock::default(),
             handover: Mutex::new(Handover { sum, note: None }),
-            known: Known::default(),
+            record_cache: RecordCache::default(),
             failed: OnceLock::new(),
         }
     }
@@ -127,9 +126,9 @@ impl Pending {
         &self.sealer
     }
 
-    /// What was read and decoded, as long as it is not changed.
-    pub(super) fn known(&self) -> &Known {
-        &self.known
+    /// The cache of decoded records.
+    pub(super) fn record_cache(&self) -> &RecordCache {
+        &self.record_cache
     }
 
     /// The database alone.
@@ -152,7 +151,7 @@ impl Pending {
             };
             gathered.bytes += latest.size();
             let more = OVERHEAD + key.len();
-            self.known.changed(&key);
+            self.record_cache.invalidate(&key);
             match gathered.young.insert(key, latest) {
                 Some(old) => gathered.bytes -= old.size(),
                 None => gathered.bytes += more,

@@ -214,22 +214,22 @@ impl Store {
 
     /// Returns a record like [`Store::get`], decoded once and shared, from a cache of the few thousand
     /// records used last. A write invalidates its entry, so both always agree.
-    pub fn known<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
+    pub fn get_cached<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
     where
         T::Value: Send + Sync,
     {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        let known = self.inner.pending.known();
-        let before = match known.of(&key) {
+        let cache = self.inner.pending.record_cache();
+        let version = match cache.get(&key) {
             Ok(record) => return Ok(record),
-            Err(before) => before,
+            Err(version) => version,
         };
         let value = self.inner.noting(self.inner.pending.get(&key))?;
         let record = value
             .map(|value| self.inner.value::<T>(&key, &value).map(Arc::new))
             .transpose()?;
-        known.keep(before, key, record.as_ref());
+        cache.insert(version, key, record.as_ref());
         Ok(record)
     }
 

@@ -1,8 +1,8 @@
-//! Records that are read again and again, as they were decoded.
+//! Cache of decoded records.
 //!
-//! Who is in a conversation, which device a ghost has, whose a handle is: every message asks, and the
-//! answer changes once in a while. To find, unseal and decode it each time costs more than all else
-//! that is done with it. Whoever changes a record takes what is known of it away.
+//! Every message asks who is in a conversation, which device a ghost has, and who owns a handle, and
+//! the answers rarely change. Finding, unsealing and decoding such a record each time costs more than
+//! everything else that is done with it. A write to a record invalidates its cache entry.
 
 use std::{
     any::Any,
@@ -15,43 +15,44 @@ use std::{
 
 use lru::LruCache;
 
-/// How many records are kept.
-const AT_MOST: NonZeroUsize = match NonZeroUsize::new(8192) {
+/// Maximum number of cached records.
+const CACHED_RECORDS_MAX: NonZeroUsize = match NonZeroUsize::new(8192) {
     Some(number) => number,
     None => NonZeroUsize::MIN,
 };
 
+/// A decoded record; `None` if there is no record under the key.
 type Decoded = Option<Arc<dyn Any + Send + Sync>>;
 
-/// What is known of a table.
+/// The cache state of one table.
 #[derive(Default)]
 struct TableState {
-    /// Whether anything of it was ever kept.
-    kept: AtomicBool,
-    /// How often it was changed since.
-    changes: AtomicU64,
+    /// Whether a record of the table was ever looked up here.
+    in_use: AtomicBool,
+    /// The number of writes to the table since then.
+    writes: AtomicU64,
 }
 
-/// Decoded records of all tables. That there is none under a key is known as well.
-pub(super) struct Known {
+/// The most recently used decoded records of all tables, including the absence of a record.
+pub(super) struct RecordCache {
     records: Mutex<LruCache<Vec<u8>, Decoded>>,
     tables: [TableState; 256],
 }
 
-impl Default for Known {
+impl Default for RecordCache {
     fn default() -> Self {
         Self {
-            records: Mutex::new(LruCache::new(AT_MOST)),
+            records: Mutex::new(LruCache::new(CACHED_RECORDS_MAX)),
             tables: std::array::from_fn(|_| TableState::default()),
         }
     }
 }
 
-/// How a table was when somebody began to read.
+/// The number of writes to a table when a read of it began.
 #[derive(Clone, Copy)]
-pub(super) struct Before(u64);
+pub(super) struct ReadVersion(u64);
 
-impl Known {
+impl RecordCache {
     fn records(&self) -> MutexGuard<'_, LruCache<Vec<u8>, Decoded>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,38 +62,42 @@ impl Known {
         &self.tables[usize::from(id)]
     }
 
-    /// What is known of a key, or what to give to [`Self::keep`] with what is read now.
-    pub(super) fn of<V: Any + Send + Sync>(&self, key: &[u8]) -> Result<Option<Arc<V>>, Before> {
+    /// Returns the cached record of a key. If it is not cached, returns the version to give to
+    /// [`Self::insert`] with the record read from the store.
+    pub(super) fn get<V: Any + Send + Sync>(
+        &self,
+        key: &[u8],
+    ) -> Result<Option<Arc<V>>, ReadVersion> {
         let table = self.table(key);
-        // Before anything is read: from now on changes are counted.
-        table.kept.store(true, Ordering::SeqCst);
-        let before = Before(table.changes.load(Ordering::SeqCst));
+        // Set before the store is read, so that every write from now on is counted.
+        table.in_use.store(true, Ordering::SeqCst);
+        let version = ReadVersion(table.writes.load(Ordering::SeqCst));
         match self.records().get(key) {
             Some(None) => Ok(None),
-            Some(Some(value)) => value.clone().downcast().map(Some).map_err(|_| before),
-            None => Err(before),
+            Some(Some(value)) => value.clone().downcast().map(Some).map_err(|_| version),
+            None => Err(version),
         }
     }
 
-    /// Keep what was read, unless its table has changed meanwhile.
-    pub(super) fn keep<V: Any + Send + Sync>(
+    /// Caches a record read from the store, unless its table has been written to since `version`.
+    pub(super) fn insert<V: Any + Send + Sync>(
         &self,
-        before: Before,
+        version: ReadVersion,
         key: Vec<u8>,
         value: Option<&Arc<V>>,
     ) {
         let mut records = self.records();
-        if self.table(&key).changes.load(Ordering::SeqCst) == before.0 {
+        if self.table(&key).writes.load(Ordering::SeqCst) == version.0 {
             let value = value.map(|value| Arc::clone(value) as Arc<dyn Any + Send + Sync>);
             records.put(key, value);
         }
     }
 
-    /// This record is changed. To be called while nobody can read.
-    pub(super) fn changed(&self, key: &[u8]) {
+    /// Removes a record that is being written. The caller must exclude readers of the store.
+    pub(super) fn invalidate(&self, key: &[u8]) {
         let table = self.table(key);
-        if table.kept.load(Ordering::SeqCst) {
-            table.changes.fetch_add(1, Ordering::SeqCst);
+        if table.in_use.load(Ordering::SeqCst) {
+            table.writes.fetch_add(1, Ordering::SeqCst);
             self.records().pop(key);
         }
     }

@@ -59,7 +59,7 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let known = engine.store().known::<Conversations>(&id.to_owned())?;
+        let known = engine.store().get_cached::<Conversations>(&id.to_owned())?;
         let place = known.and_then(|known| {
             let place = known.place_of(&self.id)?;
             known.person_at(place, &event.sender).map(|_| place)

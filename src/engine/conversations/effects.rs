@@ -25,7 +25,7 @@ impl Room {
         id: String,
         effect: Effect,
     ) -> Result<(), EngineError> {
-        let conversation = self.engine.store().known::<Conversations>(&id)?;
+        let conversation = self.engine.store().get_cached::<Conversations>(&id)?;
         let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
         self.carrying = number;

@@ -207,7 +207,7 @@ impl Engine {
             return Ok(());
         };
         let id = seat.conversation.clone();
-        let known = self.store().known::<Conversations>(&id)?;
+        let known = self.store().get_cached::<Conversations>(&id)?;
         let place = known.and_then(|known| known.place_of(room));
         // A portal that was lost is found to be when it is needed.
         if place != Some(Place::Origin) {

@@ -268,8 +268,8 @@ fn paint(store: &Store, number: u8, colour: &str) {
     store.apply(batch).unwrap();
 }
 
-fn known(store: &Store, number: u8) -> Option<String> {
-    let colour = store.known::<Colours>(&number).unwrap();
+fn cached(store: &Store, number: u8) -> Option<String> {
+    let colour = store.get_cached::<Colours>(&number).unwrap();
     assert_eq!(
         store.get::<Colours>(&number).unwrap().as_ref(),
         colour.as_deref()
@@ -278,32 +278,32 @@ fn known(store: &Store, number: u8) -> Option<String> {
 }
 
 #[test]
-fn what_is_known_of_a_record_is_what_was_written_last() {
+fn a_cached_record_is_the_one_written_last() {
     let store = Store::in_memory();
-    assert_eq!(known(&store, 1), None);
+    assert_eq!(cached(&store, 1), None);
     paint(&store, 1, "red");
-    assert_eq!(known(&store, 1).as_deref(), Some("red"));
-    let one = store.known::<Colours>(&1).unwrap().unwrap();
-    let same = store.known::<Colours>(&1).unwrap().unwrap();
+    assert_eq!(cached(&store, 1).as_deref(), Some("red"));
+    let one = store.get_cached::<Colours>(&1).unwrap().unwrap();
+    let same = store.get_cached::<Colours>(&1).unwrap().unwrap();
     assert!(Arc::ptr_eq(&one, &same), "it is decoded once");
     store.flush_blocking().unwrap();
     paint(&store, 2, "blue");
-    let same = store.known::<Colours>(&1).unwrap().unwrap();
+    let same = store.get_cached::<Colours>(&1).unwrap().unwrap();
     assert!(
         Arc::ptr_eq(&one, &same),
-        "what others become changes nothing"
+        "a write to another record leaves this one cached"
     );
     paint(&store, 1, "green");
-    assert_eq!(known(&store, 1).as_deref(), Some("green"));
+    assert_eq!(cached(&store, 1).as_deref(), Some("green"));
     let mut batch = Batch::new();
     batch.delete::<Colours>(&1);
     store.apply(batch).unwrap();
-    assert_eq!(known(&store, 1), None);
+    assert_eq!(cached(&store, 1), None);
 }
 
-/// Whoever reads while others write may find the older value, but never once they are done.
+/// A reader that runs beside a writer may find the older value, but never after the write is done.
 #[test]
-fn nobody_keeps_what_was_read_while_it_was_changed() {
+fn a_record_read_during_a_write_is_not_cached() {
     let store = Store::in_memory();
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..3)
@@ -312,7 +312,7 @@ fn nobody_keeps_what_was_read_while_it_was_changed() {
                 scope.spawn(move || {
                     let mut last = 0;
                     while last < 2000 {
-                        let seen = store.known::<Colours>(&1).unwrap();
+                        let seen = store.get_cached::<Colours>(&1).unwrap();
                         let seen = seen.map_or(0, |colour| colour.0.parse().unwrap());
                         assert!(seen >= last, "{seen} after {last}");
                         last = seen;
@@ -323,7 +323,7 @@ fn nobody_keeps_what_was_read_while_it_was_changed() {
         for number in 1..=2000 {
             paint(&store, 1, &number.to_string());
             assert_eq!(
-                store.known::<Colours>(&1).unwrap().unwrap().0,
+                store.get_cached::<Colours>(&1).unwrap().unwrap().0,
                 number.to_string()
             );
             if number % 100 == 0 {
