@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{StoreError, failure::StoreFailure, files::Progress, memtable::Pending};
+use super::{StoreError, failure::StoreFailure, files::Progress, memtable::Memtable};
 
 type Outcome = Result<(), StoreError>;
 type Waiter = Box<dyn FnOnce(Outcome) + Send>;
@@ -40,7 +40,7 @@ pub(super) struct Committer {
 impl Committer {
     /// Start the thread. What lies in the database was not flushed yet.
     pub(super) fn start(
-        pending: Arc<Pending>,
+        memtable: Arc<Memtable>,
         progress: Option<Progress>,
     ) -> Result<Self, StoreError> {
         let (sender, receiver) = mpsc::channel();
@@ -48,7 +48,7 @@ impl Committer {
         let flushes = Arc::default();
         let durable = Arc::default();
         let flusher = Flusher {
-            pending,
+            memtable,
             progress,
             confirmed: 0,
             failure: failure.clone(),
@@ -125,7 +125,7 @@ impl Drop for Committer {
 }
 
 struct Flusher {
-    pending: Arc<Pending>,
+    memtable: Arc<Memtable>,
     progress: Option<Progress>,
     /// The last batch that this run has made sure of.
     confirmed: u64,
@@ -176,16 +176,16 @@ impl Flusher {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.failure.check()?;
         // Whoever waits applied what they wait for before they left their note.
-        let applied = self.pending.applied();
-        let batch = match self.pending.hand_over() {
+        let applied = self.memtable.applied();
+        let batch = match self.memtable.write_out() {
             Ok(batch) if batch == self.confirmed => {
                 self.durable.store(applied, Ordering::Release);
                 return Ok(());
             }
-            handed_over => handed_over,
+            written_out => written_out,
         };
         let outcome = batch.and_then(|batch| {
-            self.pending.backend().flush()?;
+            self.memtable.backend().flush()?;
             if let Some(file) = &self.progress {
                 file.write(batch)?;
             }

@@ -1,13 +1,14 @@
-//! Changes that everybody sees and the database does not have yet.
+//! Changes that every reader sees and the database does not have yet.
 //!
-//! A batch is a map in memory until the next flush, which hands the database everything that has
-//! gathered as one batch of its own. What it costs a database to take a batch in (sled seals a
-//! buffer of its log and wakes all its threads, however little the batch holds) is paid once for
-//! each flush and not for each change, and what is put and deleted between two flushes, as most of
-//! what lies in a queue is, never reaches it. Nor is it sealed: what is in memory alone needs none.
+//! A batch is kept in memory until the next flush, which writes everything that has accumulated to
+//! the database as one batch. Applying a batch has a fixed cost (sled seals a log buffer and wakes
+//! all its threads, however small the batch is), which is paid once per flush instead of once per
+//! change. A record that is put and deleted between two flushes, as most queue items are, never
+//! reaches the database. Values are sealed when they are written out: what is only in memory needs no
+//! seal.
 //!
-//! Readers look here first and then into the database. Changes leave in whole batches, in the order
-//! in which they came, so that a crash takes the youngest and nothing in between.
+//! Readers look here first and then in the database. Changes are written out in whole batches and in
+//! order, so a crash loses the newest batches and leaves no gap.
 
 use std::{
     collections::BTreeMap,
@@ -26,21 +27,22 @@ use super::{
     seal::Sealer,
 };
 
-/// How much gathers, in bytes of keys and values, before a writer hands it over at once.
-const AT_MOST: usize = 4 * 1024 * 1024;
-/// What a change takes beside its key and value, about.
-const OVERHEAD: usize = 100;
+/// Maximum size of the active table, in bytes of keys and values. The writer that exceeds it writes
+/// the table out.
+const ACTIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Approximate memory that an entry takes beside its key and value, in bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 100;
 
-/// A value, as a reader finds it.
+/// A value as a reader finds it.
 pub(super) enum Value {
-    /// As it lies in the database.
+    /// In the form in which the database stores it.
     Stored(Vec<u8>),
-    /// Of a secret table, not sealed yet.
+    /// The plain value of a secret table, not sealed yet.
     Plain(Zeroizing<Vec<u8>>),
 }
 
 impl Value {
-    /// As it lies, or will lie, in the database.
+    /// Returns the value in the form in which the database stores it.
     pub(super) fn stored(self, key: &[u8], sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
         match self {
             Value::Stored(value) => Ok(value),
@@ -49,79 +51,80 @@ impl Value {
     }
 }
 
-/// What has become of a key.
+/// The newest change of a key.
 #[derive(Clone)]
-pub(super) enum Latest {
+pub(super) enum MemEntry {
     Stored(Vec<u8>),
     Plain(Zeroizing<Vec<u8>>),
-    Deleted,
+    Tombstone,
 }
 
-impl Latest {
+impl MemEntry {
     pub(super) fn value(&self) -> Option<Value> {
         match self {
-            Latest::Stored(value) => Some(Value::Stored(value.clone())),
-            Latest::Plain(plain) => Some(Value::Plain(plain.clone())),
-            Latest::Deleted => None,
+            MemEntry::Stored(value) => Some(Value::Stored(value.clone())),
+            MemEntry::Plain(plain) => Some(Value::Plain(plain.clone())),
+            MemEntry::Tombstone => None,
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Latest::Stored(value) => value.len(),
-            Latest::Plain(plain) => plain.len(),
-            Latest::Deleted => 0,
+            MemEntry::Stored(value) => value.len(),
+            MemEntry::Plain(plain) => plain.len(),
+            MemEntry::Tombstone => 0,
         }
     }
 }
 
-pub(super) type Changes = BTreeMap<Vec<u8>, Latest>;
+pub(super) type MemMap = BTreeMap<Vec<u8>, MemEntry>;
 
 #[derive(Default)]
-pub(super) struct Gathered {
-    /// What has come since the last batch was handed over.
-    pub(super) young: Changes,
-    bytes: usize,
-    /// How many batches there were.
+pub(super) struct Buffers {
+    /// Changes since the last flush began.
+    pub(super) active: MemMap,
+    /// Approximate size of `active`.
+    active_bytes: usize,
+    /// The number of batches applied.
     applied: u64,
-    /// What is being handed over.
-    pub(super) leaving: Arc<Changes>,
+    /// Changes that are being written to the database.
+    pub(super) flushing: Arc<MemMap>,
 }
 
-/// What the database is told, by whom, and what it has been told so far.
-struct Handover {
-    /// What the records in the database amount to.
+/// State of the writes to the database.
+struct WriteState {
+    /// The checksum of the records in the database.
     sum: Sum,
     /// What is written while a backup is made.
     note: Option<Note>,
 }
 
-/// The database, and what it does not have yet.
-pub(super) struct Pending {
+/// The database, and the changes that it does not have yet.
+pub(super) struct Memtable {
     pub(super) backend: Arc<dyn Backend>,
     sealer: Sealer,
-    pub(super) gathered: RwLock<Gathered>,
-    /// Held while changes are handed over: one after the other, here, in the database, and in the
-    /// note.
-    handover: Mutex<Handover>,
+    pub(super) buffers: RwLock<Buffers>,
+    /// Locked while changes are written out, so that `buffers`, the database and the note all see
+    /// them in the same order.
+    write_state: Mutex<WriteState>,
     record_cache: RecordCache,
-    /// Why nothing can be handed over any more.
+    /// The error after which nothing more is written out.
     failed: OnceLock<StoreError>,
 }
 
-impl Pending {
+impl Memtable {
     pub(super) fn new(backend: Arc<dyn Backend>, sealer: Sealer, sum: Sum) -> Self {
         Self {
             backend,
             sealer,
-            gathered: RwLock::default(),
-            handover: Mutex::new(Handover { sum, note: None }),
+            buffers: RwLock::default(),
+            write_state: Mutex::new(WriteState { sum, note: None }),
             record_cache: RecordCache::default(),
             failed: OnceLock::new(),
         }
     }
 
-    /// What seals the values of secret tables.
+    /// The sealer of the values of secret tables.
     pub(super) fn sealer(&self) -> &Sealer {
         &self.sealer
     }
@@ -131,86 +134,81 @@ impl Pending {
         &self.record_cache
     }
 
-    /// The database alone.
+    /// The database without the changes that are only in memory.
     pub(super) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
-    /// Make changes: all or nothing, in order, visible when this returns.
+    /// Makes changes: all or nothing, in order, visible when this returns.
     pub(super) fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         self.check()?;
-        let mut gathered = self
-            .gathered
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = self.buffers.write().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
-            let (key, latest) = match change {
-                Change::Put { key, value } => (key, Latest::Stored(value)),
-                Change::Seal { key, plain } => (key, Latest::Plain(plain)),
-                Change::Delete { key } => (key, Latest::Deleted),
+            let (key, entry) = match change {
+                Change::Put { key, value } => (key, MemEntry::Stored(value)),
+                Change::Seal { key, plain } => (key, MemEntry::Plain(plain)),
+                Change::Delete { key } => (key, MemEntry::Tombstone),
             };
-            gathered.bytes += latest.size();
-            let more = OVERHEAD + key.len();
+            buffers.active_bytes += entry.size();
+            let key_bytes = ENTRY_OVERHEAD_BYTES + key.len();
             self.record_cache.invalidate(&key);
-            match gathered.young.insert(key, latest) {
-                Some(old) => gathered.bytes -= old.size(),
-                None => gathered.bytes += more,
+            match buffers.active.insert(key, entry) {
+                Some(old) => buffers.active_bytes -= old.size(),
+                None => buffers.active_bytes += key_bytes,
             }
         }
-        gathered.applied += 1;
-        let too_much = gathered.bytes > AT_MOST;
-        drop(gathered);
-        if too_much {
-            self.hand_over()?;
+        buffers.applied += 1;
+        let is_full = buffers.active_bytes > ACTIVE_BYTES_MAX;
+        drop(buffers);
+        if is_full {
+            self.write_out()?;
         }
         Ok(())
     }
 
-    /// How many batches everybody sees by now.
+    /// Returns the number of batches that are visible to readers.
     pub(super) fn applied(&self) -> u64 {
-        let gathered = self.gathered.read();
-        gathered.unwrap_or_else(PoisonError::into_inner).applied
+        let buffers = self.buffers.read().unwrap_or_else(PoisonError::into_inner);
+        buffers.applied
     }
 
-    /// Give the database all that has gathered, as one batch. Returns the number of its last batch.
-    pub(super) fn hand_over(&self) -> Result<u64, StoreError> {
-        let mut handover = self.handing_over();
+    /// Writes all changes to the database as one batch. Returns the number of the last batch in the
+    /// database.
+    pub(super) fn write_out(&self) -> Result<u64, StoreError> {
+        let mut state = self.write_state();
         self.check()?;
-        let leaving = {
-            let mut gathered = self
-                .gathered
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            if !gathered.leaving.is_empty() {
-                // Whoever was at it did not come to the end, and said nothing.
+        let flushing = {
+            let mut buffers = self.buffers.write().unwrap_or_else(PoisonError::into_inner);
+            if !buffers.flushing.is_empty() {
+                // The previous writer panicked.
                 let why = "changes were lost on their way to the database".to_owned();
                 let _ = self.failed.set(StoreError::Stopped(why.clone()));
                 return Err(StoreError::Stopped(why));
             }
-            gathered.bytes = 0;
-            gathered.leaving = Arc::new(std::mem::take(&mut gathered.young));
-            gathered.leaving.clone()
+            buffers.active_bytes = 0;
+            buffers.flushing = Arc::new(std::mem::take(&mut buffers.active));
+            buffers.flushing.clone()
         };
-        if leaving.is_empty() {
-            return Ok(handover.sum.batches());
+        if flushing.is_empty() {
+            return Ok(state.sum.batches());
         }
-        if let Err(error) = self.write(&leaving, &mut handover) {
-            // What could not be handed over stays visible, and nothing younger overtakes it.
+        if let Err(error) = self.write(&flushing, &mut state) {
+            // The changes stay visible, and no newer ones are written out after them.
             let _ = self.failed.set(error.clone());
             return Err(error);
         }
-        self.gathered
+        self.buffers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .leaving = Arc::default();
-        Ok(handover.sum.batches())
+            .flushing = Arc::default();
+        Ok(state.sum.batches())
     }
 
-    fn write(&self, leaving: &Changes, handover: &mut Handover) -> Result<(), StoreError> {
-        let mut ops = Vec::with_capacity(leaving.len() + 1);
-        for (key, latest) in leaving {
+    fn write(&self, flushing: &MemMap, state: &mut WriteState) -> Result<(), StoreError> {
+        let mut ops = Vec::with_capacity(flushing.len() + 1);
+        for (key, entry) in flushing {
             let key = key.clone();
-            ops.push(match latest.value() {
+            ops.push(match entry.value() {
                 None => Op::Delete(key),
                 Some(value) => {
                     let value = value.stored(&key, &self.sealer)?;
@@ -218,37 +216,39 @@ impl Pending {
                 }
             });
         }
-        let (next, keep) = handover.sum.after(&*self.backend, &mut ops)?;
+        let (next, keep) = state.sum.after(&*self.backend, &mut ops)?;
         if ops.is_empty() {
             return Ok(());
         }
         ops.push(keep);
-        if let Some(note) = &mut handover.note {
+        if let Some(note) = &mut state.note {
             note.add(&ops);
         }
         self.backend.apply(ops)?;
-        handover.sum = next;
+        state.sum = next;
         Ok(())
     }
 
     /// Begin to note what is written to the database from now on; what came before is in it.
     pub(super) fn begin_note(&self) -> Result<bool, StoreError> {
-        self.hand_over()?;
-        let mut handover = self.handing_over();
-        let free = handover.note.is_none();
+        self.write_out()?;
+        let mut state = self.write_state();
+        let free = state.note.is_none();
         if free {
-            handover.note = Some(Note::default());
+            state.note = Some(Note::default());
         }
         Ok(free)
     }
 
     /// What was noted; nothing is from now on.
     pub(super) fn end_note(&self) -> Option<Note> {
-        self.handing_over().note.take()
+        self.write_state().note.take()
     }
 
-    fn handing_over(&self) -> MutexGuard<'_, Handover> {
-        self.handover.lock().unwrap_or_else(PoisonError::into_inner)
+    fn write_state(&self) -> MutexGuard<'_, WriteState> {
+        self.write_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self) -> Result<(), StoreError> {

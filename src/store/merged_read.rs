@@ -1,39 +1,39 @@
-//! What is pending, laid over what is in the database: how readers see the two as one.
+//! Reads that merge the memtable with the database.
 
 use std::sync::PoisonError;
 
 use super::{
     StoreError,
     backend::{Record, memory::range},
-    memtable::{Changes, Latest, Pending, Value},
+    memtable::{MemEntry, MemMap, Memtable, Value},
 };
 
-impl Pending {
-    /// What has become of a key that the database does not know of yet.
-    fn latest<T>(&self, key: &[u8], look: impl Fn(&Latest) -> T) -> Option<T> {
-        let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-        let young = gathered.young.get(key);
-        young.or_else(|| gathered.leaving.get(key)).map(look)
+impl Memtable {
+    /// Looks at the entry of a key, if the key was changed since the last flush.
+    fn entry<T>(&self, key: &[u8], look: impl Fn(&MemEntry) -> T) -> Option<T> {
+        let buffers = self.buffers.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = buffers.active.get(key);
+        entry.or_else(|| buffers.flushing.get(key)).map(look)
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        if let Some(latest) = self.latest(key, Latest::value) {
-            return Ok(latest);
+        if let Some(value) = self.entry(key, MemEntry::value) {
+            return Ok(value);
         }
-        // Should it be handed over at this moment it is found there, and is only younger.
+        // A change that is applied and written out at this moment is found in the database.
         Ok(self.backend.get(key)?.map(Value::Stored))
     }
 
-    /// Whether a key has a value.
+    /// Returns `true` if a key has a value.
     pub(super) fn contains(&self, key: &[u8]) -> Result<bool, StoreError> {
-        if let Some(there) = self.latest(key, |latest| !matches!(latest, Latest::Deleted)) {
-            return Ok(there);
+        if let Some(has_value) = self.entry(key, |entry| !matches!(entry, MemEntry::Tombstone)) {
+            return Ok(has_value);
         }
         Ok(self.backend.get(key)?.is_some())
     }
 
-    /// As [`super::backend::Backend::scan`].
+    /// Scans like [`super::backend::Backend::scan`].
     pub(super) fn scan(
         &self,
         prefix: &[u8],
@@ -43,22 +43,23 @@ impl Pending {
         let Some(bounds) = range(prefix, after, None) else {
             return Ok(Vec::new());
         };
-        let pending = {
-            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-            let leaving = gathered.leaving.range::<Vec<u8>, _>(bounds.clone());
-            let young = gathered.young.range::<Vec<u8>, _>(bounds);
-            first(leaving, young, limit, |a, b| a < b)
+        let in_memory = {
+            let buffers = self.buffers.read().unwrap_or_else(PoisonError::into_inner);
+            let flushing = buffers.flushing.range::<Vec<u8>, _>(bounds.clone());
+            let active = buffers.active.range::<Vec<u8>, _>(bounds);
+            first_entries(flushing, active, limit, |a, b| a < b)
         };
-        let most = limit.saturating_add(pending.len());
-        let stored = self.backend.scan(prefix, after, most)?;
-        if pending.is_empty() {
+        // Each entry in memory may hide one stored record.
+        let stored_limit = limit.saturating_add(in_memory.len());
+        let stored = self.backend.scan(prefix, after, stored_limit)?;
+        if in_memory.is_empty() {
             return Ok(stored.into_iter().map(as_stored).collect());
         }
-        let all = merged(stored, pending).into_iter();
-        Ok(all.filter_map(found).take(limit).collect())
+        let records = merge(stored, in_memory).into_iter();
+        Ok(records.filter_map(with_value).take(limit).collect())
     }
 
-    /// As [`super::backend::Backend::scan_back`].
+    /// Scans like [`super::backend::Backend::scan_back`].
     pub(super) fn scan_back(
         &self,
         prefix: &[u8],
@@ -68,22 +69,23 @@ impl Pending {
         let Some(bounds) = range(prefix, None, before) else {
             return Ok(Vec::new());
         };
-        let pending = {
-            let gathered = self.gathered.read().unwrap_or_else(PoisonError::into_inner);
-            let leaving = gathered.leaving.range::<Vec<u8>, _>(bounds.clone()).rev();
-            let young = gathered.young.range::<Vec<u8>, _>(bounds).rev();
-            first(leaving, young, limit, |a, b| a > b)
+        let in_memory = {
+            let buffers = self.buffers.read().unwrap_or_else(PoisonError::into_inner);
+            let flushing = buffers.flushing.range::<Vec<u8>, _>(bounds.clone()).rev();
+            let active = buffers.active.range::<Vec<u8>, _>(bounds).rev();
+            first_entries(flushing, active, limit, |a, b| a > b)
         };
-        let most = limit.saturating_add(pending.len());
-        let stored = self.backend.scan_back(prefix, before, most)?;
-        if pending.is_empty() {
+        let stored_limit = limit.saturating_add(in_memory.len());
+        let stored = self.backend.scan_back(prefix, before, stored_limit)?;
+        if in_memory.is_empty() {
             return Ok(stored.into_iter().map(as_stored).collect());
         }
-        let all = merged(stored, pending).into_iter().rev();
-        Ok(all.filter_map(found).take(limit).collect())
+        let records = merge(stored, in_memory).into_iter().rev();
+        Ok(records.filter_map(with_value).take(limit).collect())
     }
 
-    /// As [`super::backend::Backend::scan`], with values as they will lie in the database.
+    /// Scans like [`super::backend::Backend::scan`], with values in the form in which the database
+    /// stores them.
     pub(super) fn scan_stored(
         &self,
         prefix: &[u8],
@@ -104,51 +106,51 @@ fn as_stored((key, value): Record) -> (Vec<u8>, Value) {
     (key, Value::Stored(value))
 }
 
-fn found((key, latest): (Vec<u8>, Latest)) -> Option<(Vec<u8>, Value)> {
-    Some((key, latest.value()?))
+fn with_value((key, entry): (Vec<u8>, MemEntry)) -> Option<(Vec<u8>, Value)> {
+    Some((key, entry.value()?))
 }
 
-/// The changes up to the `limit`th that leaves a value: whatever comes after that many values
-/// cannot be among the first `limit` of all.
-fn first<'a>(
-    leaving: impl Iterator<Item = (&'a Vec<u8>, &'a Latest)>,
-    young: impl Iterator<Item = (&'a Vec<u8>, &'a Latest)>,
+/// Returns the entries up to the `limit`th that has a value. A later entry cannot be among the first
+/// `limit` records of the merged scan.
+fn first_entries<'a>(
+    flushing: impl Iterator<Item = (&'a Vec<u8>, &'a MemEntry)>,
+    active: impl Iterator<Item = (&'a Vec<u8>, &'a MemEntry)>,
     limit: usize,
     comes_first: fn(&[u8], &[u8]) -> bool,
-) -> Changes {
-    let (mut leaving, mut young) = (leaving.peekable(), young.peekable());
-    let mut out = Changes::new();
+) -> MemMap {
+    let (mut flushing, mut active) = (flushing.peekable(), active.peekable());
+    let mut out = MemMap::new();
     let mut values = 0;
     while values < limit {
-        let take_young = match (leaving.peek(), young.peek()) {
+        let is_active_next = match (flushing.peek(), active.peek()) {
             (None, None) => break,
             (Some(_), None) => false,
             (None, Some(_)) => true,
             (Some((old, _)), Some((new, _))) => {
                 if old == new {
-                    leaving.next();
+                    flushing.next();
                 }
-                !matches!(leaving.peek(), Some((old, _)) if comes_first(old, new))
+                !matches!(flushing.peek(), Some((old, _)) if comes_first(old, new))
             }
         };
-        let next = if take_young {
-            young.next()
+        let next = if is_active_next {
+            active.next()
         } else {
-            leaving.next()
+            flushing.next()
         };
-        if let Some((key, latest)) = next {
-            values += usize::from(!matches!(latest, Latest::Deleted));
-            out.insert(key.clone(), latest.clone());
+        if let Some((key, entry)) = next {
+            values += usize::from(!matches!(entry, MemEntry::Tombstone));
+            out.insert(key.clone(), entry.clone());
         }
     }
     out
 }
 
-fn merged(stored: Vec<Record>, pending: Changes) -> Changes {
-    let mut all: Changes = stored
+fn merge(stored: Vec<Record>, in_memory: MemMap) -> MemMap {
+    let mut merged: MemMap = stored
         .into_iter()
-        .map(|(key, value)| (key, Latest::Stored(value)))
+        .map(|(key, value)| (key, MemEntry::Stored(value)))
         .collect();
-    all.extend(pending);
-    all
+    merged.extend(in_memory);
+    merged
 }

@@ -12,8 +12,8 @@
 //! nobody waits for is flushed within a second. If a flush fails the store stops for good, since
 //! nobody can say what has reached the disk; a restart finds what has.
 //!
-//! Until then they are in memory only, beside the database (`memtable.rs`), which is given what has
-//! gathered as one batch.
+//! Until then they are only in memory (`memtable.rs`). A flush writes them to the database as one
+//! batch.
 
 pub mod backend;
 mod backup;
@@ -51,7 +51,7 @@ use self::{
     files::{Lock, Progress, SideFile},
     group_commit::Committer,
     integrity::rebuild,
-    memtable::{Pending, Value},
+    memtable::{Memtable, Value},
     seal::Sealer,
 };
 pub use self::{
@@ -95,7 +95,7 @@ pub struct Store {
 struct Inner {
     // Dropped first: it joins its thread, which holds the database too.
     committer: Committer,
-    pending: Arc<Pending>,
+    memtable: Arc<Memtable>,
     key: StoreKey,
     run: Run,
     /// Whether the store is shut down; writers hold it for reading.
@@ -161,12 +161,12 @@ impl Store {
             Some((_, lock, progress)) => (Some(lock), Some(progress)),
             None => (None, None),
         };
-        let pending = Arc::new(Pending::new(backend, sealer, sum));
-        let committer = Committer::start(pending.clone(), progress)?;
+        let memtable = Arc::new(Memtable::new(backend, sealer, sum));
+        let committer = Committer::start(memtable.clone(), progress)?;
         let ended = RwLock::new(false);
         let inner = Inner {
             committer,
-            pending,
+            memtable,
             key,
             run,
             ended,
@@ -206,7 +206,7 @@ impl Store {
     pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        let value = self.inner.noting(self.inner.pending.get(&key))?;
+        let value = self.inner.noting(self.inner.memtable.get(&key))?;
         value
             .map(|value| self.inner.value::<T>(&key, &value))
             .transpose()
@@ -220,12 +220,12 @@ impl Store {
     {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        let cache = self.inner.pending.record_cache();
+        let cache = self.inner.memtable.record_cache();
         let version = match cache.get(&key) {
             Ok(record) => return Ok(record),
             Err(version) => version,
         };
-        let value = self.inner.noting(self.inner.pending.get(&key))?;
+        let value = self.inner.noting(self.inner.memtable.get(&key))?;
         let record = value
             .map(|value| self.inner.value::<T>(&key, &value).map(Arc::new))
             .transpose()?;
@@ -237,7 +237,7 @@ impl Store {
     pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
         self.inner.check()?;
         let key = physical::<T>(&key.encode())?;
-        self.inner.noting(self.inner.pending.contains(&key))
+        self.inner.noting(self.inner.memtable.contains(&key))
     }
 
     /// At most `limit` records in the order of their keys: those whose encoded key begins with
@@ -253,7 +253,7 @@ impl Store {
         let after = after
             .map(|after| physical::<T>(&after.encode()))
             .transpose()?;
-        let records = self.inner.pending.scan(&prefix, after.as_deref(), limit);
+        let records = self.inner.memtable.scan(&prefix, after.as_deref(), limit);
         self.inner
             .noting(records)?
             .into_iter()
@@ -275,7 +275,7 @@ impl Store {
             .transpose()?;
         let records = self
             .inner
-            .pending
+            .memtable
             .scan_back(&prefix, before.as_deref(), limit);
         self.inner
             .noting(records)?
@@ -300,7 +300,7 @@ impl Store {
         if *ended {
             return Err(StoreError::Closed);
         }
-        let applied = self.inner.pending.apply(batch.into_changes());
+        let applied = self.inner.memtable.apply(batch.into_changes());
         self.inner.noting(applied)
     }
 
@@ -367,14 +367,14 @@ impl Store {
 
     fn note_end(&self) -> Result<(), StoreError> {
         let (key, value) = meta::end_run(self.inner.run)?;
-        self.inner.pending.apply(vec![Change::Put { key, value }])
+        self.inner.memtable.apply(vec![Change::Put { key, value }])
     }
 
     /// Whether this store came from a backup and [`Store::restore_done`] was not applied yet. What
     /// lies in it may be older than what the world has seen: no session may be used again, no
     /// one-time key published again.
     pub fn restored(&self) -> Result<bool, StoreError> {
-        self.inner.pending.contains(&meta::restored_key())
+        self.inner.memtable.contains(&meta::restored_key())
     }
 
     /// Add to a batch that all that follows from a restore is done.
@@ -384,8 +384,8 @@ impl Store {
 
     /// Read every record once, so that damage shows, and count them. Blocks.
     pub fn check(&self) -> Result<u64, StoreError> {
-        self.inner.pending.hand_over()?;
-        let database = self.inner.pending.backend();
+        self.inner.memtable.write_out()?;
+        let database = self.inner.memtable.backend();
         let mut count = 0;
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -400,7 +400,7 @@ impl Store {
 
     /// How many batches were applied since it was opened.
     pub fn applied(&self) -> u64 {
-        self.inner.pending.applied()
+        self.inner.memtable.applied()
     }
 
     /// How many of them, from the first on, are surely durable.
@@ -415,7 +415,7 @@ impl Store {
 
     /// Bytes on disk.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
-        self.inner.pending.backend().size_on_disk()
+        self.inner.memtable.backend().size_on_disk()
     }
 }
 
@@ -442,7 +442,7 @@ impl Inner {
         match value {
             Value::Plain(plain) => decode(plain),
             Value::Stored(value) if T::SECRET => {
-                let sealer = self.pending.sealer();
+                let sealer = self.memtable.sealer();
                 let plain = sealer
                     .open(key, value)
                     .ok_or(StoreError::Unseal { table: T::NAME })?;

@@ -13,9 +13,9 @@ use super::{
 /// Read a value.
 pub(crate) fn get(store: &Store, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     store.inner.check()?;
-    let value = store.inner.noting(store.inner.pending.get(key))?;
+    let value = store.inner.noting(store.inner.memtable.get(key))?;
     value
-        .map(|value| value.stored(key, store.inner.pending.sealer()))
+        .map(|value| value.stored(key, store.inner.memtable.sealer()))
         .transpose()
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn scan(
     limit: usize,
 ) -> Result<Vec<Record>, StoreError> {
     store.inner.check()?;
-    let records = store.inner.pending.scan_stored(prefix, after, limit);
+    let records = store.inner.memtable.scan_stored(prefix, after, limit);
     store.inner.noting(records)
 }
 

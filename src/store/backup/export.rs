@@ -132,12 +132,12 @@ impl Store {
     ) -> Result<Copied, StoreError> {
         self.begin_note()?;
         let outcome = self.export_noted(to, leave_out, extra);
-        self.inner.pending.end_note();
+        self.inner.memtable.end_note();
         outcome
     }
 
     fn begin_note(&self) -> Result<(), StoreError> {
-        match self.inner.pending.begin_note()? {
+        match self.inner.memtable.begin_note()? {
             true => Ok(()),
             false => Err(failed("another backup is being written; wait for it")),
         }
@@ -162,7 +162,7 @@ impl Store {
         out.write(&migrate::known(migrate::STEPS).to_be_bytes())?;
         out.write(&self.inner.run.number.to_be_bytes())?;
         out.seal()?;
-        let database = self.inner.pending.backend();
+        let database = self.inner.memtable.backend();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = database.scan(&[], after.as_deref(), 256)?;
@@ -181,8 +181,8 @@ impl Store {
                 .ended
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            self.inner.pending.hand_over()?;
-            self.inner.pending.end_note()
+            self.inner.memtable.write_out()?;
+            self.inner.memtable.end_note()
         };
         let note = note.unwrap_or_default();
         if note.bytes > MAX_NOTED {
@@ -190,7 +190,7 @@ impl Store {
                 "too much was written during the backup; try at a quieter time",
             ));
         }
-        let extra = extra.into_ops(self.inner.pending.sealer())?;
+        let extra = extra.into_ops(self.inner.memtable.sealer())?;
         let noted = note.ops.iter().filter(|op| match op {
             Op::Put(key, _) | Op::Delete(key) => !left_out(key),
         });

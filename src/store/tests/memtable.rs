@@ -1,4 +1,4 @@
-//! What is pending and what is in the database are one store to whoever reads.
+//! The memtable over a database reads like one map, and the record cache agrees with it.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use crate::store::{
     *,
 };
 
-fn pending(backend: &Arc<MemoryBackend>) -> Pending {
+fn memtable(backend: &Arc<MemoryBackend>) -> Memtable {
     let key = StoreKey::random().unwrap();
     let backend: Arc<dyn Backend> = backend.clone();
-    Pending::new(backend, Sealer::of(&key).unwrap(), checksum::Sum::default())
+    Memtable::new(backend, Sealer::of(&key).unwrap(), checksum::Sum::default())
 }
 
 fn put(key: &[u8], value: &[u8]) -> Change {
@@ -36,35 +36,35 @@ fn delete(key: &[u8]) -> Change {
     Change::Delete { key: key.to_vec() }
 }
 
-fn plain(pending: &Pending, key: &[u8], value: Value) -> Vec<u8> {
+fn plain(memtable: &Memtable, key: &[u8], value: Value) -> Vec<u8> {
     match value {
         Value::Plain(plain) => plain.to_vec(),
-        Value::Stored(stored) => match pending.sealer().open(key, &stored) {
+        Value::Stored(stored) => match memtable.sealer().open(key, &stored) {
             Some(plain) => plain.to_vec(),
             None => stored,
         },
     }
 }
 
-fn read(pending: &Pending, records: Vec<(Vec<u8>, Value)>) -> Vec<Record> {
+fn read(memtable: &Memtable, records: Vec<(Vec<u8>, Value)>) -> Vec<Record> {
     records
         .into_iter()
-        .map(|(key, value)| (key.clone(), plain(pending, &key, value)))
+        .map(|(key, value)| (key.clone(), plain(memtable, &key, value)))
         .collect()
 }
 
-/// What a user of the store can do, and what the committer does now and then.
+/// What a user of the store can do, and what the committer does from time to time.
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<(Vec<u8>, Option<Vec<u8>>, bool)>),
-    HandOver,
+    WriteOut,
     Get(Vec<u8>),
     Scan(Vec<u8>, Option<Vec<u8>>, usize),
     ScanBack(Vec<u8>, Option<Vec<u8>>, usize),
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
-    // Few, so that changes meet.
+    // Few keys, so that changes collide.
     prop::collection::vec(prop_oneof![Just(7u8), Just(8), Just(255)], 1..4)
 }
 
@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
     };
     prop_oneof![
         4 => prop::collection::vec((key(), value, any::<bool>()), 0..5).prop_map(Step::Apply),
-        1 => Just(Step::HandOver),
+        1 => Just(Step::WriteOut),
         2 => key().prop_map(Step::Get),
         2 => scan().prop_map(|(prefix, after, limit)| Step::Scan(prefix, after, limit)),
         2 => scan().prop_map(|(prefix, before, limit)| Step::ScanBack(prefix, before, limit)),
@@ -85,11 +85,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn it_reads_like_one_map_whatever_was_handed_over(
+    fn it_reads_like_one_map_whatever_was_written_out(
         steps in prop::collection::vec(step(), 0..40)
     ) {
         let backend = Arc::new(MemoryBackend::default());
-        let pending = pending(&backend);
+        let memtable = memtable(&backend);
         let model = MemoryBackend::default();
         for step in steps {
             match step {
@@ -104,94 +104,94 @@ proptest! {
                         Some(value) => put(key, value),
                         None => delete(key),
                     });
-                    pending.apply(changes.collect()).unwrap();
+                    memtable.apply(changes.collect()).unwrap();
                 }
-                Step::HandOver => {
-                    pending.hand_over().unwrap();
+                Step::WriteOut => {
+                    memtable.write_out().unwrap();
                 }
                 Step::Get(key) => {
-                    let found = pending.get(&key).unwrap().map(|v| plain(&pending, &key, v));
-                    prop_assert_eq!(pending.contains(&key).unwrap(), found.is_some());
+                    let found = memtable.get(&key).unwrap().map(|v| plain(&memtable, &key, v));
+                    prop_assert_eq!(memtable.contains(&key).unwrap(), found.is_some());
                     prop_assert_eq!(found, model.get(&key).unwrap());
                 }
                 Step::Scan(prefix, after, limit) => {
-                    let found = pending.scan(&prefix, after.as_deref(), limit).unwrap();
+                    let found = memtable.scan(&prefix, after.as_deref(), limit).unwrap();
                     let expected = model.scan(&prefix, after.as_deref(), limit).unwrap();
-                    prop_assert_eq!(read(&pending, found), expected);
+                    prop_assert_eq!(read(&memtable, found), expected);
                 }
                 Step::ScanBack(prefix, before, limit) => {
-                    let found = pending.scan_back(&prefix, before.as_deref(), limit).unwrap();
+                    let found = memtable.scan_back(&prefix, before.as_deref(), limit).unwrap();
                     let expected = model.scan_back(&prefix, before.as_deref(), limit).unwrap();
-                    prop_assert_eq!(read(&pending, found), expected);
+                    prop_assert_eq!(read(&memtable, found), expected);
                 }
             }
         }
-        pending.hand_over().unwrap();
+        memtable.write_out().unwrap();
         let mut stored: BTreeMap<_, _> = backend.scan(&[], None, 1000).unwrap().into_iter().collect();
         let kept = checksum::Sum::kept(&*backend).unwrap();
         prop_assert!(kept.is_none_or(|sum| sum.verify(&*backend, Path::new("x")).is_ok()));
         stored.retain(|key, _| key[0] != meta::ID);
         let stored: Vec<Record> = stored
             .into_iter()
-            .map(|(key, value)| (key.clone(), plain(&pending, &key, Value::Stored(value))))
+            .map(|(key, value)| (key.clone(), plain(&memtable, &key, Value::Stored(value))))
             .collect();
         prop_assert_eq!(stored, model.scan(&[], None, 1000).unwrap());
     }
 }
 
 #[test]
-fn what_comes_and_goes_between_two_flushes_never_reaches_the_database() {
+fn a_record_that_comes_and_goes_between_two_flushes_never_reaches_the_database() {
     let backend = Arc::new(MemoryBackend::default());
-    let pending = pending(&backend);
-    let first = pending.hand_over().unwrap();
-    pending.apply(vec![seal(b"\x0aqueue", b"words")]).unwrap();
-    pending.apply(vec![delete(b"\x0aqueue")]).unwrap();
-    assert_eq!(pending.hand_over().unwrap(), first, "there is no batch");
+    let memtable = memtable(&backend);
+    let first = memtable.write_out().unwrap();
+    memtable.apply(vec![seal(b"\x0aqueue", b"words")]).unwrap();
+    memtable.apply(vec![delete(b"\x0aqueue")]).unwrap();
+    assert_eq!(memtable.write_out().unwrap(), first, "there is no batch");
     assert!(backend.scan(&[], None, 9).unwrap().is_empty());
 
-    pending.apply(vec![put(b"\x0akept", b"1")]).unwrap();
-    assert_eq!(pending.hand_over().unwrap(), first + 1);
-    pending.apply(vec![delete(b"\x0akept")]).unwrap();
-    assert_eq!(pending.hand_over().unwrap(), first + 2);
+    memtable.apply(vec![put(b"\x0akept", b"1")]).unwrap();
+    assert_eq!(memtable.write_out().unwrap(), first + 1);
+    memtable.apply(vec![delete(b"\x0akept")]).unwrap();
+    assert_eq!(memtable.write_out().unwrap(), first + 2);
     assert_eq!(backend.get(b"\x0akept").unwrap(), None);
 }
 
 #[test]
 fn secrets_are_sealed_on_their_way_to_the_database() {
     let backend = Arc::new(MemoryBackend::default());
-    let pending = pending(&backend);
-    pending.apply(vec![seal(b"\x0ak", b"secret")]).unwrap();
-    let copied = pending.scan_stored(&[], None, 9).unwrap();
+    let memtable = memtable(&backend);
+    memtable.apply(vec![seal(b"\x0ak", b"secret")]).unwrap();
+    let copied = memtable.scan_stored(&[], None, 9).unwrap();
     assert_ne!(
         copied[0].1, b"secret",
-        "nor does anybody see them who copies records"
+        "a reader of stored values does not see them either"
     );
-    pending.hand_over().unwrap();
+    memtable.write_out().unwrap();
     let sealed = backend.get(b"\x0ak").unwrap().unwrap();
-    let opened = pending.sealer().open(b"\x0ak", &sealed).unwrap();
+    let opened = memtable.sealer().open(b"\x0ak", &sealed).unwrap();
     assert_eq!(opened.as_slice(), b"secret");
 }
 
 #[test]
-fn what_gathers_has_a_bound() {
+fn the_size_of_the_memtable_is_bounded() {
     let backend = Arc::new(MemoryBackend::default());
-    let pending = pending(&backend);
+    let memtable = memtable(&backend);
     let value = vec![0; 1024 * 1024];
     for n in 0..4u8 {
-        pending.apply(vec![put(&[10, n], &value)]).unwrap();
+        memtable.apply(vec![put(&[10, n], &value)]).unwrap();
     }
     assert!(
         backend.get(&[10, 0]).unwrap().is_some(),
-        "four megabytes and more were handed over without being asked for"
+        "more than four megabytes are written out without a flush"
     );
-    // The same record over and over takes the room of one.
+    // A record that is overwritten again and again counts once.
     for _ in 0..8 {
-        pending.apply(vec![put(&[11], &value)]).unwrap();
+        memtable.apply(vec![put(&[11], &value)]).unwrap();
     }
     assert_eq!(backend.get(&[11]).unwrap(), None);
 }
 
-/// A database that takes nothing in, and says so or panics.
+/// A database that refuses every batch, with an error or a panic.
 #[derive(Debug, Default)]
 struct Full(MemoryBackend, bool);
 
@@ -221,31 +221,31 @@ impl Backend for Full {
 }
 
 #[test]
-fn after_a_batch_that_was_not_taken_in_nothing_younger_is() {
+fn after_a_batch_that_was_refused_no_newer_one_is_written_out() {
     let key = StoreKey::random().unwrap();
     let full = Arc::new(Full::default());
-    let pending = Pending::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
-    pending.apply(vec![put(b"\x0aa", b"1")]).unwrap();
-    assert_matches!(pending.hand_over(), Err(StoreError::Full { .. }));
-    assert_matches!(pending.hand_over(), Err(StoreError::Stopped(_)));
+    let memtable = Memtable::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
+    memtable.apply(vec![put(b"\x0aa", b"1")]).unwrap();
+    assert_matches!(memtable.write_out(), Err(StoreError::Full { .. }));
+    assert_matches!(memtable.write_out(), Err(StoreError::Stopped(_)));
     assert_matches!(
-        pending.apply(vec![put(b"\x0ab", b"2")]),
+        memtable.apply(vec![put(b"\x0ab", b"2")]),
         Err(StoreError::Stopped(_))
     );
-    assert!(pending.contains(b"\x0aa").unwrap());
+    assert!(memtable.contains(b"\x0aa").unwrap());
 }
 
 #[test]
-fn after_a_panic_nothing_younger_takes_the_place_of_what_was_lost() {
+fn after_a_panic_no_newer_batch_is_written_out() {
     let key = StoreKey::random().unwrap();
     let full = Arc::new(Full(MemoryBackend::default(), true));
-    let pending = Pending::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
-    pending.apply(vec![put(b"\x0aa", b"1")]).unwrap();
-    let handing_over = std::panic::AssertUnwindSafe(|| pending.hand_over());
-    std::panic::catch_unwind(handing_over).unwrap_err();
-    pending.apply(vec![put(b"\x0ab", b"2")]).unwrap();
-    assert_matches!(pending.hand_over(), Err(StoreError::Stopped(_)));
-    assert_matches!(pending.apply(Vec::new()), Err(StoreError::Stopped(_)));
+    let memtable = Memtable::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
+    memtable.apply(vec![put(b"\x0aa", b"1")]).unwrap();
+    let write_out = std::panic::AssertUnwindSafe(|| memtable.write_out());
+    std::panic::catch_unwind(write_out).unwrap_err();
+    memtable.apply(vec![put(b"\x0ab", b"2")]).unwrap();
+    assert_matches!(memtable.write_out(), Err(StoreError::Stopped(_)));
+    assert_matches!(memtable.apply(Vec::new()), Err(StoreError::Stopped(_)));
 }
 
 #[derive(Debug, PartialEq, Clone, serde::Serialize, serde::Deserialize)]

@@ -169,7 +169,7 @@ fn an_error_about_a_record_does_not_show_it() {
     let key = [vec![Tokens::ID], "k".to_owned().encode()].concat();
     let sealed = store
         .inner
-        .pending
+        .memtable
         .sealer()
         .seal(&key, b"\xA6secret")
         .unwrap();
@@ -363,7 +363,7 @@ fn a_confirmed_batch_cannot_go_together_with_the_sum_after_it() {
     let key = StoreKey::random().unwrap();
     let store = open(folder.path(), &key).unwrap();
     let sum = [meta::ID, b'h'];
-    let database = store.inner.pending.backend();
+    let database = store.inner.memtable.backend();
     let before = database.get(&sum).unwrap().unwrap();
     let number = Sum::kept(database).unwrap().unwrap().batches();
     let mut batch = Batch::new();
