@@ -22,7 +22,7 @@ use super::{
     backend::{Backend, Op},
     backup::export::Note,
     batch::Change,
-    integrity::checksum::Sum,
+    integrity::checksum::Checksum,
     record_cache::RecordCache,
     seal::Sealer,
 };
@@ -94,7 +94,7 @@ pub(super) struct Buffers {
 /// State of the writes to the database.
 struct WriteState {
     /// The checksum of the records in the database.
-    sum: Sum,
+    checksum: Checksum,
     /// What is written while a backup is made.
     note: Option<Note>,
 }
@@ -113,12 +113,15 @@ pub(super) struct Memtable {
 }
 
 impl Memtable {
-    pub(super) fn new(backend: Arc<dyn Backend>, sealer: Sealer, sum: Sum) -> Self {
+    pub(super) fn new(backend: Arc<dyn Backend>, sealer: Sealer, checksum: Checksum) -> Self {
         Self {
             backend,
             sealer,
             buffers: RwLock::default(),
-            write_state: Mutex::new(WriteState { sum, note: None }),
+            write_state: Mutex::new(WriteState {
+                checksum,
+                note: None,
+            }),
             record_cache: RecordCache::default(),
             failed: OnceLock::new(),
         }
@@ -190,7 +193,7 @@ impl Memtable {
             buffers.flushing.clone()
         };
         if flushing.is_empty() {
-            return Ok(state.sum.batches());
+            return Ok(state.checksum.batches());
         }
         if let Err(error) = self.write(&flushing, &mut state) {
             // The changes stay visible, and no newer ones are written out after them.
@@ -201,7 +204,7 @@ impl Memtable {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .flushing = Arc::default();
-        Ok(state.sum.batches())
+        Ok(state.checksum.batches())
     }
 
     fn write(&self, flushing: &MemMap, state: &mut WriteState) -> Result<(), StoreError> {
@@ -216,16 +219,16 @@ impl Memtable {
                 }
             });
         }
-        let (next, keep) = state.sum.after(&*self.backend, &mut ops)?;
+        let (next, checksum_op) = state.checksum.advance(&*self.backend, &mut ops)?;
         if ops.is_empty() {
             return Ok(());
         }
-        ops.push(keep);
+        ops.push(checksum_op);
         if let Some(note) = &mut state.note {
             note.add(&ops);
         }
         self.backend.apply(ops)?;
-        state.sum = next;
+        state.checksum = next;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What the store remembers about itself, table 1: schema version, key check, sum of the records,
+//! What the store remembers about itself, table 1: schema version, key check, checksum of the records,
 //! and which runs ended cleanly.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     backend::{Backend, Op, Record},
-    integrity::checksum::Sum,
+    integrity::checksum::Checksum,
     migrate,
     seal::Sealer,
 };
@@ -78,7 +78,7 @@ pub(super) fn restore(
         schema(version),
         key_check(sealer)?,
     ];
-    Sum::of(backend)?.apply_first(backend, ops)
+    Checksum::compute(backend)?.apply_as_first(backend, ops)
 }
 
 /// The key of the record that says that the store was restored and that what follows from it is
@@ -88,22 +88,22 @@ pub(super) fn restored_key() -> Vec<u8> {
 }
 
 /// Check that this is a store we can use and that the key is its key, before anything is written;
-/// then bring its schema up to date. Returns the sum of its records.
+/// then bring its schema up to date. Returns the checksum of its records.
 pub(super) fn admit(
     backend: &dyn Backend,
     sealer: &Sealer,
     path: &Path,
     confirmed: Option<u64>,
     steps: &[migrate::Step],
-) -> Result<Sum, StoreError> {
+) -> Result<Checksum, StoreError> {
     let known = migrate::known(steps);
     match inspect(backend, sealer, path, confirmed, known)? {
-        None => Sum::default().apply(backend, vec![schema(known), key_check(sealer)?]),
-        Some((found, sum)) => migrate::run(backend, found, sum, steps),
+        None => Checksum::default().apply(backend, vec![schema(known), key_check(sealer)?]),
+        Some((found, checksum)) => migrate::run(backend, found, checksum, steps),
     }
 }
 
-/// The schema version and the sum of a store that we can use, `None` if there is none yet. Writes
+/// The schema version and the checksum of a store that we can use, `None` if there is none yet. Writes
 /// nothing.
 pub(super) fn inspect(
     backend: &dyn Backend,
@@ -111,7 +111,7 @@ pub(super) fn inspect(
     path: &Path,
     confirmed: Option<u64>,
     known: u32,
-) -> Result<Option<(u32, Sum)>, StoreError> {
+) -> Result<Option<(u32, Checksum)>, StoreError> {
     let damaged = |why: &str| StoreError::Damaged {
         path: path.to_owned(),
         why: why.to_owned(),
@@ -139,19 +139,23 @@ pub(super) fn inspect(
             path: path.to_owned(),
         });
     }
-    let sum = Sum::kept(backend)?.ok_or_else(|| damaged("the sum of its records is gone"))?;
-    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > sum.batches()) {
+    let checksum = Checksum::load(backend)?
+        .ok_or_else(|| damaged("the checksum of its records is missing"))?;
+    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > checksum.batches()) {
         return Err(StoreError::LostWrites {
             path: path.to_owned(),
-            found: sum.batches(),
+            found: checksum.batches(),
             expected,
         });
     }
-    Ok(Some((found, sum)))
+    Ok(Some((found, checksum)))
 }
 
 /// Begin a run: its number, and a mark that it has not ended yet.
-pub(super) fn begin_run(backend: &dyn Backend, sum: Sum) -> Result<(Run, Sum), StoreError> {
+pub(super) fn begin_run(
+    backend: &dyn Backend,
+    checksum: Checksum,
+) -> Result<(Run, Checksum), StoreError> {
     let run = match backend.get(RUN)? {
         None => Run {
             number: 1,
@@ -172,8 +176,8 @@ pub(super) fn begin_run(backend: &dyn Backend, sum: Sum) -> Result<(Run, Sum), S
             }
         }
     };
-    let sum = sum.apply(backend, vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
-    Ok((run, sum))
+    let checksum = checksum.apply(backend, vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
+    Ok((run, checksum))
 }
 
 /// The record that ends a run cleanly.

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::{
     StoreError,
     backend::{Backend, Op},
-    integrity::checksum::Sum,
+    integrity::checksum::Checksum,
     meta,
 };
 
@@ -20,7 +20,7 @@ pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 /// The oldest schema version that is read. No version before it was ever released, and no step leads
 /// from one of them here.
 ///
-/// - 1: the first; 2: the sum of the records carries the number of the batch; 3: a record of
+/// - 1: the first; 2: the checksum of the records carries the number of the batch; 3: a record of
 ///   `SeenByTime` may list further events.
 /// - 4: a waiting to-device message is kept under its ghost and a number (table 13), and dead letters
 ///   have tables of their own (28, 29).
@@ -52,13 +52,13 @@ pub(super) fn check(found: u32, known: u32, path: &Path) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Runs the steps from version `from` on; returns the sum of the records after them.
+/// Runs the steps from version `from` on; returns the checksum of the records after them.
 pub(super) fn run(
     backend: &dyn Backend,
     from: u32,
-    mut sum: Sum,
+    mut checksum: Checksum,
     steps: &[Step],
-) -> Result<Sum, StoreError> {
+) -> Result<Checksum, StoreError> {
     for (version, step) in (OLDEST..).zip(steps) {
         if version < from {
             continue;
@@ -69,7 +69,7 @@ pub(super) fn run(
         };
         let mut ops = step(backend).map_err(failed)?;
         ops.push(meta::schema(version + 1));
-        sum = sum.apply(backend, ops).map_err(failed)?;
+        checksum = checksum.apply(backend, ops).map_err(failed)?;
         backend.flush().map_err(failed)?;
         tracing::info!(
             from = version,
@@ -77,5 +77,5 @@ pub(super) fn run(
             "store brought to a new schema version"
         );
     }
-    Ok(sum)
+    Ok(checksum)
 }

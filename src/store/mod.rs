@@ -154,14 +154,14 @@ impl Store {
             .as_ref()
             .map_or(Path::new("memory"), |(path, ..)| path);
         let confirmed = place.as_ref().and_then(|(_, _, progress)| progress.read());
-        let sum = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
-        let (run, sum) = meta::begin_run(&*backend, sum)?;
+        let checksum = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
+        let (run, checksum) = meta::begin_run(&*backend, checksum)?;
         let folder = place.as_ref().map(|(path, ..)| (*path).to_owned());
         let (lock, progress) = match place {
             Some((_, lock, progress)) => (Some(lock), Some(progress)),
             None => (None, None),
         };
-        let memtable = Arc::new(Memtable::new(backend, sealer, sum));
+        let memtable = Arc::new(Memtable::new(backend, sealer, checksum));
         let committer = Committer::start(memtable.clone(), progress)?;
         let ended = RwLock::new(false);
         let inner = Inner {

@@ -1,15 +1,16 @@
-//! A sum over all records, kept with them, by which it is noticed when some are missing.
+//! A checksum over all records, stored with them, that shows when some are missing.
 //!
-//! A database that repairs itself after damage can end up with less than it had, or with an older
-//! version of some records, and say nothing. So every batch has a number and carries it, with the
-//! number of records and the sum (modulo 2^128) of a digest of each, as they are after it: what is
-//! there can be compared with what ought to be. Adding and taking away is all that a batch costs,
-//! whatever the order in which the records came. Damage is what this is for; whoever forges a
-//! record meets its seal.
+//! A database that repairs itself after damage can end up with fewer records than it had, or with an
+//! older version of some, and report nothing. So every batch has a number and carries it, together
+//! with the number of records and the sum (modulo 2^128) of a digest of each, as of the end of the
+//! batch. The records can then be compared with the checksum. A batch costs one addition or
+//! subtraction per change, in whatever order the records came. The checksum detects damage, not
+//! forgery; a forged record fails its seal.
 //!
-//! The number and the sum are one record, so that damage cannot part them. The number of the last
-//! batch that was confirmed lies outside (`progress`); a database that knows a batch as young as
-//! that also has the sum as of that batch or a younger one, which no loss of older ones agrees with.
+//! The batch number and the checksum are one record, so damage cannot separate them. The number of
+//! the last confirmed batch is stored outside the database (`progress`). A database that has a batch
+//! with that number or a later one also has the checksum as of that batch or a later one, and the
+//! loss of older records makes it differ.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,32 +26,31 @@ use crate::store::{
 };
 
 const KEY: &[u8] = &[meta::ID, b'h'];
-const PAGE: usize = 256;
+/// How many records are read from the database at a time.
+const PAGE_RECORDS: usize = 256;
 
-/// How many batches there were, how many records there are after the last of them, and the sum of
-/// their digests.
+/// The number of the last batch, the number of records after it, and the sum of their digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::store) struct Sum {
+pub(in crate::store) struct Checksum {
     batches: u64,
     records: u64,
     digests: u128,
 }
 
-impl Sum {
-    /// The sum that the database carries, if it does.
-    pub(in crate::store) fn kept(backend: &dyn Backend) -> Result<Option<Self>, StoreError> {
-        let Some(bytes) = backend.get(KEY)? else {
-            return Ok(None);
-        };
-        let sum = bytes.split_first_chunk().and_then(|(batches, rest)| {
-            let (records, digests) = parts(rest)?;
-            Some(Self {
-                batches: u64::from_be_bytes(*batches),
-                records,
-                digests,
-            })
-        });
-        Ok(sum)
+impl Checksum {
+    /// Loads the checksum that the database carries, if it has one.
+    pub(in crate::store) fn load(backend: &dyn Backend) -> Result<Option<Self>, StoreError> {
+        Ok(backend.get(KEY)?.and_then(|bytes| Self::parse(&bytes)))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (batches, rest) = bytes.split_first_chunk()?;
+        let (records, digests) = rest.split_first_chunk()?;
+        Some(Self {
+            batches: u64::from_be_bytes(*batches),
+            records: u64::from_be_bytes(*records),
+            digests: u128::from_be_bytes(digests.try_into().ok()?),
+        })
     }
 
     /// The number of the last batch.
@@ -58,49 +58,50 @@ impl Sum {
         self.batches
     }
 
-    /// The sum of what is there, before any batch. Reads everything.
-    pub(in crate::store) fn of(backend: &dyn Backend) -> Result<Self, StoreError> {
-        let mut sum = Self::default();
+    /// Computes the checksum of the records in the database, with 0 as the batch number. Reads
+    /// everything.
+    pub(in crate::store) fn compute(backend: &dyn Backend) -> Result<Self, StoreError> {
+        let mut checksum = Self::default();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = backend.scan(&[], after.as_deref(), PAGE)?;
+            let page = backend.scan(&[], after.as_deref(), PAGE_RECORDS)?;
             let Some((last, _)) = page.last() else {
-                return Ok(sum);
+                return Ok(checksum);
             };
             after = Some(last.clone());
             for (key, value) in &page {
-                sum.add(key, value);
+                checksum.add(key, value);
             }
         }
     }
 
-    /// Apply `ops` and the sum after them, which is returned.
+    /// Applies `ops` together with the checksum after them, and returns that checksum.
     pub(in crate::store) fn apply(
         self,
         backend: &dyn Backend,
         mut ops: Vec<Op>,
     ) -> Result<Self, StoreError> {
-        let (next, keep) = self.after(backend, &mut ops)?;
-        ops.push(keep);
+        let (next, checksum_op) = self.advance(backend, &mut ops)?;
+        ops.push(checksum_op);
         backend.apply(ops)?;
         Ok(next)
     }
 
-    /// As [`Self::apply`], with 0 as the number of the batch.
-    pub(in crate::store) fn apply_first(
+    /// Applies `ops` like [`Self::apply`], but as batch 0.
+    pub(in crate::store) fn apply_as_first(
         self,
         backend: &dyn Backend,
         mut ops: Vec<Op>,
     ) -> Result<(), StoreError> {
-        let (next, _) = self.after(backend, &mut ops)?;
+        let (next, _) = self.advance(backend, &mut ops)?;
         let first = Self { batches: 0, ..next };
-        ops.push(first.keep());
+        ops.push(first.to_op());
         backend.apply(ops)
     }
 
-    /// The sum after `ops`, which are about to be applied, and the change that keeps it. What deletes
-    /// what is not there is taken out of them.
-    pub(in crate::store) fn after(
+    /// Returns the checksum after `ops`, which the caller is about to apply, and the change that
+    /// stores it. Removes deletions of keys that have no value from `ops`.
+    pub(in crate::store) fn advance(
         self,
         backend: &dyn Backend,
         ops: &mut Vec<Op>,
@@ -112,82 +113,75 @@ impl Sum {
                 Op::Delete(key) => last.insert(key, None),
             };
         }
-        let mut sum = Self {
+        let mut next = Self {
             batches: self.batches.saturating_add(1),
             ..self
         };
-        let mut idle = HashSet::new();
+        let mut no_ops = HashSet::new();
         for (key, value) in last {
-            if !counts(key) {
+            if !is_counted(key) {
                 continue;
             }
             let old = backend.get(key)?;
             if old.is_none() && value.is_none() {
-                idle.insert(key.to_vec());
+                no_ops.insert(key.to_vec());
             }
             if let Some(old) = old {
-                sum.take_away(key, &old);
+                next.remove(key, &old);
             }
             if let Some(value) = value {
-                sum.add(key, value);
+                next.add(key, value);
             }
         }
         ops.retain(|op| match op {
-            Op::Put(key, _) | Op::Delete(key) => !idle.contains(key),
+            Op::Put(key, _) | Op::Delete(key) => !no_ops.contains(key),
         });
-        Ok((sum, sum.keep()))
+        Ok((next, next.to_op()))
     }
 
-    /// The change that makes the database carry this sum.
-    fn keep(self) -> Op {
+    /// Returns the change that stores this checksum in the database.
+    fn to_op(self) -> Op {
         let mut bytes = self.batches.to_be_bytes().to_vec();
         bytes.extend_from_slice(&self.records.to_be_bytes());
         bytes.extend_from_slice(&self.digests.to_be_bytes());
         Op::Put(KEY.to_vec(), bytes)
     }
 
-    /// Refuses a database that is not what it ought to be. Reads everything.
+    /// Refuses a database whose records do not match this checksum. Reads everything.
     pub(in crate::store) fn verify(
         self,
         backend: &dyn Backend,
         path: &Path,
     ) -> Result<(), StoreError> {
-        let found = Self::of(backend)?;
+        let found = Self::compute(backend)?;
         if (found.records, found.digests) == (self.records, self.digests) {
             return Ok(());
         }
         Err(StoreError::Damaged {
             path: path.to_owned(),
             why: format!(
-                "{} records can be read where {} were written, or some are older than they should be",
+                "{} records can be read, {} were written, or some are older than they should be",
                 found.records, self.records
             ),
         })
     }
 
     fn add(&mut self, key: &[u8], value: &[u8]) {
-        if counts(key) {
+        if is_counted(key) {
             self.records = self.records.wrapping_add(1);
             self.digests = self.digests.wrapping_add(digest(key, value));
         }
     }
 
-    fn take_away(&mut self, key: &[u8], value: &[u8]) {
+    fn remove(&mut self, key: &[u8], value: &[u8]) {
         self.records = self.records.wrapping_sub(1);
         self.digests = self.digests.wrapping_sub(digest(key, value));
     }
 }
 
-/// All but the sum itself.
-fn counts(key: &[u8]) -> bool {
+/// Returns `true` for every key except that of the checksum itself.
+fn is_counted(key: &[u8]) -> bool {
     key != KEY
-}
-
-/// The number of records and the sum of their digests.
-fn parts(bytes: &[u8]) -> Option<(u64, u128)> {
-    let (records, digests) = bytes.split_first_chunk()?;
-    let digests = digests.try_into().ok()?;
-    Some((u64::from_be_bytes(*records), u128::from_be_bytes(digests)))
 }
 
 fn digest(key: &[u8], value: &[u8]) -> u128 {
@@ -208,7 +202,7 @@ mod tests {
     use crate::store::backend::memory::MemoryBackend;
 
     fn op() -> impl Strategy<Value = Op> {
-        // Few keys, so that batches meet what earlier ones left.
+        // Few keys, so that batches change records of earlier ones.
         let key = prop_oneof![
             Just(vec![meta::ID, 1]),
             Just(vec![7]),
@@ -227,22 +221,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sum_kept_is_the_sum_of_what_is_there(
+        fn the_stored_checksum_is_that_of_the_records(
             batches in prop::collection::vec(prop::collection::vec(op(), 0..6), 0..8)
         ) {
             let backend = MemoryBackend::default();
-            let mut sum = Sum::default();
+            let mut checksum = Checksum::default();
             for (number, ops) in (1..).zip(batches) {
-                sum = sum.apply(&backend, ops).unwrap();
-                prop_assert_eq!(sum.batches(), number);
-                prop_assert_eq!(Sum::kept(&backend).unwrap(), Some(sum));
-                prop_assert_eq!(Sum { batches: number, ..Sum::of(&backend).unwrap() }, sum);
+                checksum = checksum.apply(&backend, ops).unwrap();
+                prop_assert_eq!(checksum.batches(), number);
+                prop_assert_eq!(Checksum::load(&backend).unwrap(), Some(checksum));
+                prop_assert_eq!(Checksum { batches: number, ..Checksum::compute(&backend).unwrap() }, checksum);
             }
         }
     }
 
     #[test]
-    fn what_is_missing_older_or_elsewhere_is_noticed() {
+    fn a_missing_older_or_foreign_record_is_noticed() {
         let path = Path::new("the folder");
         let backend = MemoryBackend::default();
         let put = |key: &[u8], value: &[u8]| Op::Put(key.to_vec(), value.to_vec());
@@ -251,8 +245,8 @@ mod tests {
             put(b"\x07b", b"2"),
             put(b"\x01r", b"7"),
         ];
-        let sum = Sum::default().apply(&backend, ops.to_vec()).unwrap();
-        sum.verify(&backend, path).unwrap();
+        let checksum = Checksum::default().apply(&backend, ops.to_vec()).unwrap();
+        checksum.verify(&backend, path).unwrap();
         for change in [
             Op::Delete(b"\x07a".to_vec()),
             put(b"\x07a", b"0"),
@@ -261,7 +255,7 @@ mod tests {
         ] {
             let copy = MemoryBackend::default();
             copy.apply([&ops[..], &[change]].concat()).unwrap();
-            let error = sum.verify(&copy, path).unwrap_err();
+            let error = checksum.verify(&copy, path).unwrap_err();
             assert!(error.to_string().contains("the folder"), "{error}");
         }
     }

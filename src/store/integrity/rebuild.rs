@@ -3,7 +3,7 @@
 //!
 //! The count says whether all records can be found. It does not say that they can be found in every
 //! way: the pages that lead to them may be older than they were, so that a scan ends in the middle
-//! where a look-up goes on, and later writes go astray. What was read and has the right sum is what
+//! where a look-up goes on, and later writes go astray. What was read and has the right checksum is what
 //! was written; a new database made of it is whole.
 //!
 //! The old one is moved aside, the new one takes its place, the old one is removed. A crash before
@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use super::checksum::Sum;
+use super::checksum::Checksum;
 use crate::store::{
     StoreError, StoreKey, StoreOptions,
     backend::{Backend, Op, sled::SledBackend},
@@ -50,10 +50,10 @@ pub(in crate::store) fn open(
     );
     let known = migrate::known(migrate::STEPS);
     let found = meta::inspect(&backend, &Sealer::of(key)?, path, confirmed, known)?;
-    let sum = found.map(|(_, sum)| sum).unwrap_or_default();
-    sum.verify(&backend, path)?;
+    let checksum = found.map(|(_, checksum)| checksum).unwrap_or_default();
+    checksum.verify(&backend, path)?;
     let new = path.join(NEW);
-    copy(&backend, sum, &new, options)?;
+    copy(&backend, checksum, &new, options)?;
     drop(backend);
     wait_for_threads(&place);
     let old = path.join(OLD);
@@ -76,7 +76,7 @@ pub(in crate::store) fn finish(path: &Path) -> Result<(), StoreError> {
 /// Write all records into a new database. Durable when this returns.
 fn copy(
     from: &dyn Backend,
-    sum: Sum,
+    checksum: Checksum,
     new: &Path,
     options: &StoreOptions,
 ) -> Result<(), StoreError> {
@@ -89,7 +89,7 @@ fn copy(
         to.apply(page.into_iter().map(|(k, v)| Op::Put(k, v)).collect())?;
     }
     // What is read twice can be read differently.
-    sum.verify(&to, new)?;
+    checksum.verify(&to, new)?;
     to.flush()?;
     drop(to);
     wait_for_threads(new);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::store::{
     backend::{Backend, Op, Record, memory::MemoryBackend},
-    integrity::checksum,
+    integrity::checksum::Checksum,
     memtable::*,
     *,
 };
@@ -15,7 +15,7 @@ use crate::store::{
 fn memtable(backend: &Arc<MemoryBackend>) -> Memtable {
     let key = StoreKey::random().unwrap();
     let backend: Arc<dyn Backend> = backend.clone();
-    Memtable::new(backend, Sealer::of(&key).unwrap(), checksum::Sum::default())
+    Memtable::new(backend, Sealer::of(&key).unwrap(), Checksum::default())
 }
 
 fn put(key: &[u8], value: &[u8]) -> Change {
@@ -128,8 +128,8 @@ proptest! {
         }
         memtable.write_out().unwrap();
         let mut stored: BTreeMap<_, _> = backend.scan(&[], None, 1000).unwrap().into_iter().collect();
-        let kept = checksum::Sum::kept(&*backend).unwrap();
-        prop_assert!(kept.is_none_or(|sum| sum.verify(&*backend, Path::new("x")).is_ok()));
+        let stored_checksum = Checksum::load(&*backend).unwrap();
+        prop_assert!(stored_checksum.is_none_or(|checksum| checksum.verify(&*backend, Path::new("x")).is_ok()));
         stored.retain(|key, _| key[0] != meta::ID);
         let stored: Vec<Record> = stored
             .into_iter()
@@ -224,7 +224,7 @@ impl Backend for Full {
 fn after_a_batch_that_was_refused_no_newer_one_is_written_out() {
     let key = StoreKey::random().unwrap();
     let full = Arc::new(Full::default());
-    let memtable = Memtable::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
+    let memtable = Memtable::new(full, Sealer::of(&key).unwrap(), Checksum::default());
     memtable.apply(vec![put(b"\x0aa", b"1")]).unwrap();
     assert_matches!(memtable.write_out(), Err(StoreError::Full { .. }));
     assert_matches!(memtable.write_out(), Err(StoreError::Stopped(_)));
@@ -239,7 +239,7 @@ fn after_a_batch_that_was_refused_no_newer_one_is_written_out() {
 fn after_a_panic_no_newer_batch_is_written_out() {
     let key = StoreKey::random().unwrap();
     let full = Arc::new(Full(MemoryBackend::default(), true));
-    let memtable = Memtable::new(full, Sealer::of(&key).unwrap(), checksum::Sum::default());
+    let memtable = Memtable::new(full, Sealer::of(&key).unwrap(), Checksum::default());
     memtable.apply(vec![put(b"\x0aa", b"1")]).unwrap();
     let write_out = std::panic::AssertUnwindSafe(|| memtable.write_out());
     std::panic::catch_unwind(write_out).unwrap_err();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     backend::{Backend, Op, memory::MemoryBackend, sled, sled_log},
-    integrity::checksum::Sum,
+    integrity::checksum::Checksum,
     *,
 };
 
@@ -358,14 +358,14 @@ fn a_store_from_before_the_first_release_is_refused_with_words() {
 
 /// What damage at the end of a segment does: the last batches are gone, with all that they carried.
 #[test]
-fn a_confirmed_batch_cannot_go_together_with_the_sum_after_it() {
+fn a_confirmed_batch_cannot_be_lost_together_with_the_checksum_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let key = StoreKey::random().unwrap();
     let store = open(folder.path(), &key).unwrap();
-    let sum = [meta::ID, b'h'];
+    let checksum = [meta::ID, b'h'];
     let database = store.inner.memtable.backend();
-    let before = database.get(&sum).unwrap().unwrap();
-    let number = Sum::kept(database).unwrap().unwrap().batches();
+    let before = database.get(&checksum).unwrap().unwrap();
+    let number = Checksum::load(database).unwrap().unwrap().batches();
     let mut batch = Batch::new();
     batch.put::<Names>(&name("n", 1), &String::new()).unwrap();
     store.apply(batch).unwrap();
@@ -375,7 +375,7 @@ fn a_confirmed_batch_cannot_go_together_with_the_sum_after_it() {
     let options = StoreOptions::default();
     let backend = sled::SledBackend::open(&folder.path().join("sled"), &options).unwrap();
     let (lost, _) = backend.scan(&[Names::ID], None, 1).unwrap()[0].clone();
-    let back = vec![Op::Delete(lost), Op::Put(sum.to_vec(), before)];
+    let back = vec![Op::Delete(lost), Op::Put(checksum.to_vec(), before)];
     backend.apply(back).unwrap();
     backend.flush().unwrap();
     drop(backend);
