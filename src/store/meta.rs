@@ -35,8 +35,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Whether the run before this one ended without [`super::Store::shut_down`].
-    pub fn after_unclean(&self) -> bool {
+    /// Returns `true` if the run before this one ended without [`super::Store::shut_down`].
+    pub fn is_after_crash(&self) -> bool {
         self.number > 1 && self.sure_since == self.number
     }
 }

@@ -83,8 +83,8 @@ impl Default for StoreOptions {
 /// A key and its record.
 pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
 
-/// Something that a room writes down at the end of a run.
-type LastAct = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
+/// What to do before a clean shutdown.
+type ShutdownHook = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
 
 /// The store. Clones are handles of the same one.
 #[derive(Clone)]
@@ -98,10 +98,9 @@ struct Inner {
     memtable: Arc<Memtable>,
     key: StoreKey,
     run: Run,
-    /// Whether the store is shut down; writers hold it for reading.
-    ended: RwLock<bool>,
-    /// What is to be done before it is shut down.
-    before_end: Mutex<Option<Arc<LastAct>>>,
+    /// Whether the store is shut down. A writer holds the read lock while it applies a batch.
+    closed: RwLock<bool>,
+    on_shutdown: Mutex<Option<Arc<ShutdownHook>>>,
     folder: Option<PathBuf>,
     /// What would be a file beside the database, for a store in memory.
     memory_side: SideFile,
@@ -163,14 +162,13 @@ impl Store {
         };
         let memtable = Arc::new(Memtable::new(backend, sealer, checksum));
         let committer = Committer::start(memtable.clone(), progress)?;
-        let ended = RwLock::new(false);
         let inner = Inner {
             committer,
             memtable,
             key,
             run,
-            ended,
-            before_end: Mutex::default(),
+            closed: RwLock::new(false),
+            on_shutdown: Mutex::default(),
             folder,
             memory_side: SideFile::memory(),
             _lock: lock,
@@ -197,9 +195,9 @@ impl Store {
         self.inner.failure().clone()
     }
 
-    /// Whether the run before this one ended without [`Store::shut_down`].
-    pub fn was_unclean(&self) -> bool {
-        self.inner.run.after_unclean()
+    /// Returns `true` if the run before this one ended without [`Store::shut_down`].
+    pub fn crashed_before(&self) -> bool {
+        self.inner.run.is_after_crash()
     }
 
     /// A record.
@@ -292,12 +290,12 @@ impl Store {
     /// Make changes: all or nothing, visible at once, durable with the next flush.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         self.inner.check()?;
-        let ended = self
+        let closed = self
             .inner
-            .ended
+            .closed
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        if *ended {
+        if *closed {
             return Err(StoreError::Closed);
         }
         let applied = self.inner.memtable.apply(batch.into_changes());
@@ -324,48 +322,47 @@ impl Store {
         self.flush().await
     }
 
-    /// From now on `act` is done whenever the run ends cleanly, while changes can still be made. It
-    /// takes the place of an earlier one.
-    pub(crate) fn before_end(
+    /// Sets what a clean shutdown does first, while changes can still be made. Replaces an earlier
+    /// hook.
+    pub(crate) fn on_shutdown(
         &self,
-        act: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
+        hook: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
     ) {
-        let mut before_end = self
+        *self
             .inner
-            .before_end
+            .on_shutdown
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *before_end = Some(Arc::new(act));
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
     }
 
-    /// End the run cleanly: whatever was applied becomes durable, and so does the mark that
-    /// nothing was lost. Later changes are refused.
+    /// Ends the run cleanly: everything applied becomes durable, and so does the mark that nothing
+    /// was lost. Later changes are refused.
     pub async fn shut_down(&self) -> Result<(), StoreError> {
-        let act = self
+        let hook = self
             .inner
-            .before_end
+            .on_shutdown
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(act) = act {
-            act().await;
+        if let Some(hook) = hook {
+            hook().await;
         }
         {
-            let mut ended = self
+            let mut closed = self
                 .inner
-                .ended
+                .closed
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            if std::mem::replace(&mut *ended, true) {
+            if std::mem::replace(&mut *closed, true) {
                 return Ok(());
             }
         }
         self.flush().await?;
-        self.note_end()?;
+        self.mark_clean_end()?;
         self.flush().await
     }
 
-    fn note_end(&self) -> Result<(), StoreError> {
+    fn mark_clean_end(&self) -> Result<(), StoreError> {
         let (key, value) = meta::end_run(self.inner.run)?;
         self.inner.memtable.apply(vec![Change::Put { key, value }])
     }

@@ -58,7 +58,7 @@ impl GhostStores {
             in_use: Mutex::default(),
         });
         let all = Arc::downgrade(&inner);
-        store.before_end(move || {
+        store.on_shutdown(move || {
             let all = all.upgrade();
             Box::pin(async move {
                 if let Some(all) = all {

@@ -178,7 +178,7 @@ impl Store {
             // Nobody is writing at this moment.
             let _gate = self
                 .inner
-                .ended
+                .closed
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
             self.inner.memtable.write_out()?;

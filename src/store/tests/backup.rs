@@ -65,7 +65,7 @@ fn what_was_copied_comes_back_without_what_is_left_out() {
     assert_eq!(numbers.len(), 1001);
     assert_eq!(numbers[7], (7, 70));
     assert!(back.scan::<Passing>(&[], None, 1).unwrap().is_empty());
-    assert!(back.restored().unwrap() && back.was_unclean());
+    assert!(back.restored().unwrap() && back.crashed_before());
     assert!(!store.restored().unwrap());
 }
 

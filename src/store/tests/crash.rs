@@ -138,7 +138,7 @@ fn acknowledged_writes_survive_kill_nine() {
         "hardly anything was written: {}",
         all.len()
     );
-    assert!(open(folder.path()).unwrap().was_unclean());
+    assert!(open(folder.path()).unwrap().crashed_before());
 }
 
 #[test]

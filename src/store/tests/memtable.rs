@@ -128,8 +128,9 @@ proptest! {
         }
         memtable.write_out().unwrap();
         let mut stored: BTreeMap<_, _> = backend.scan(&[], None, 1000).unwrap().into_iter().collect();
-        let stored_checksum = Checksum::load(&*backend).unwrap();
-        prop_assert!(stored_checksum.is_none_or(|checksum| checksum.verify(&*backend, Path::new("x")).is_ok()));
+        if let Some(checksum) = Checksum::load(&*backend).unwrap() {
+            checksum.verify(&*backend, Path::new("x")).unwrap();
+        }
         stored.retain(|key, _| key[0] != meta::ID);
         let stored: Vec<Record> = stored
             .into_iter()

@@ -257,7 +257,7 @@ async fn a_run_that_did_not_end_is_noticed_by_the_next() {
     let seen = |store: &Store| run(store.run().number, store.run().sure_since);
 
     let first = open(folder.path(), &key).unwrap();
-    assert!(!first.was_unclean());
+    assert!(!first.crashed_before());
     assert_eq!(seen(&first), run(1, 1));
     first.shut_down().await.unwrap();
     let mut batch = Batch::new();
@@ -269,18 +269,18 @@ async fn a_run_that_did_not_end_is_noticed_by_the_next() {
     drop(first);
 
     let second = open(folder.path(), &key).unwrap();
-    assert!(!second.was_unclean());
+    assert!(!second.crashed_before());
     assert_eq!(seen(&second), run(2, 1));
     drop(second);
 
     let third = open(folder.path(), &key).unwrap();
-    assert!(third.was_unclean());
+    assert!(third.crashed_before());
     assert_eq!(seen(&third), run(3, 3));
     third.shut_down().await.unwrap();
     drop(third);
 
     let fourth = open(folder.path(), &key).unwrap();
-    assert!(!fourth.was_unclean());
+    assert!(!fourth.crashed_before());
     assert_eq!(
         seen(&fourth),
         run(4, 3),

@@ -43,7 +43,7 @@ async fn a_backup_holds_identities_and_no_session() {
 
     let (restored, all) = house.open_at(&path);
     assert_eq!(restored.made().unwrap(), Some(made()));
-    assert!(restored.was_unclean() && restored.restored().unwrap());
+    assert!(restored.crashed_before() && restored.restored().unwrap());
     assert!(restored.run().number > store.run().number);
     assert!(all.existing(sam()).unwrap().is_none());
     let saved = all.saved_identity(sam()).unwrap().unwrap();
