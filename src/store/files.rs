@@ -22,6 +22,16 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::io("create", path, &e))
 }
 
+/// Removes a folder and everything in it, if it exists.
+pub(super) fn remove_folder(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Open or create a file that only its owner can read.
 pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()

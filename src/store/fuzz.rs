@@ -60,7 +60,7 @@ pub(crate) fn backup(input: &[u8]) {
 }
 
 fn is_read(schema: u32) -> bool {
-    (migrate::OLDEST..=migrate::known(migrate::STEPS)).contains(&schema)
+    (migrate::OLDEST..=migrate::newest_version(migrate::STEPS)).contains(&schema)
 }
 
 /// Imports a backup into memory, opens what came of it, and returns its records without those that

@@ -96,7 +96,7 @@ pub(super) fn admit(
     confirmed: Option<u64>,
     steps: &[migrate::Step],
 ) -> Result<Checksum, StoreError> {
-    let known = migrate::known(steps);
+    let known = migrate::newest_version(steps);
     match inspect(backend, sealer, path, confirmed, known)? {
         None => Checksum::default().apply(backend, vec![schema(known), key_check(sealer)?]),
         Some((found, checksum)) => migrate::run(backend, found, checksum, steps),

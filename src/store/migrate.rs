@@ -30,7 +30,7 @@ pub(super) const OLDEST: u32 = 4;
 pub(super) const STEPS: &[Step] = &[];
 
 /// The newest version that these steps lead to.
-pub(super) fn known(steps: &[Step]) -> u32 {
+pub(super) fn newest_version(steps: &[Step]) -> u32 {
     u32::try_from(steps.len())
         .unwrap_or(u32::MAX)
         .saturating_add(OLDEST)

@@ -7,7 +7,7 @@
 //! written over, that is right; for one that was damaged, records are gone or older than they were,
 //! or cannot be found any more in every way. The two cannot be told apart from the log alone. So
 //! this looks for such places first, and where there is one the records are counted and the
-//! database is made anew ([`crate::store::integrity::rebuild`]).
+//! database is made anew (`integrity/rebuild.rs`).
 //!
 //! Where the end begins: each segment says how far the log was stable when the segment was begun,
 //! and sled trusts nothing from the segment on in which the greatest of these numbers lies.

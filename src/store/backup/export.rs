@@ -159,7 +159,7 @@ impl Store {
             changes: 0,
         };
         out.write(MAGIC)?;
-        out.write(&migrate::known(migrate::STEPS).to_be_bytes())?;
+        out.write(&migrate::newest_version(migrate::STEPS).to_be_bytes())?;
         out.write(&self.inner.run.number.to_be_bytes())?;
         out.seal()?;
         let database = self.inner.memtable.backend();
@@ -296,7 +296,7 @@ pub(in crate::store) fn import_into(
             "the backup was made with another store key, or is damaged",
         ));
     }
-    let known = migrate::known(migrate::STEPS);
+    let known = migrate::newest_version(migrate::STEPS);
     migrate::check(schema, known, Path::new("the backup"))?;
     let (mut ops, mut size, mut changes) = (Vec::new(), 0, 0u64);
     loop {

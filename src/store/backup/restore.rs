@@ -3,11 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs,
     io::Read,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +16,8 @@ use crate::{
     clock::Timestamp,
     store::{
         Batch, Store, StoreError, StoreKey, StoreOptions, Table,
-        backend::{Backend, Op, Record},
-        files::{Lock, make_folder, sync_parent},
+        backend::{Backend, Op, Record, sled::wait_until_closed},
+        files::{Lock, make_folder, remove_folder, sync_parent},
         integrity::rebuild,
     },
 };
@@ -129,16 +128,16 @@ impl Store {
             )));
         }
         let staging = path.join(STAGING);
-        remove(&staging)?;
-        rebuild::finish(path)?;
+        remove_folder(&staging)?;
+        rebuild::recover(path)?;
         let copied = match Self::import(from, &staging, key, options) {
             Ok(copied) => copied,
             Err(error) => {
-                remove(&staging)?;
+                remove_folder(&staging)?;
                 return Err(error);
             }
         };
-        wait_for_threads(&staging.join(PARTS[0]));
+        wait_until_closed(&staging.join(PARTS[0]));
         let mut old = None;
         if let Some(name) = aside.filter(|_| there) {
             let folder = path.join(name);
@@ -155,22 +154,8 @@ impl Store {
         for part in &PARTS[1..] {
             move_part(&staging, path, part)?;
         }
-        remove(&staging)?;
+        remove_folder(&staging)?;
         Ok(Replaced { copied, aside: old })
-    }
-}
-
-/// Threads of the database that was closed a moment ago hold its lock until they have ended, and
-/// may still write by its path.
-pub(in crate::store) fn wait_for_threads(database: &Path) {
-    let Ok(log) = File::open(database.join("db")) else {
-        return;
-    };
-    for _ in 0..80 {
-        if log.try_lock().is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(25));
     }
 }
 
@@ -182,15 +167,6 @@ fn move_part(from: &Path, to: &Path, part: &str) -> Result<(), StoreError> {
     fs::rename(&old, &new).map_err(|e| StoreError::io("move", &old, &e))?;
     sync_parent(&new)?;
     sync_parent(&old)
-}
-
-pub(in crate::store) fn remove(folder: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", folder, &e))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Takes in what is brought back and keeps next to nothing of it.
@@ -384,7 +360,7 @@ mod tests {
         let file = backup_of(&["new"], &key);
         let options = StoreOptions::default();
         Store::import(&mut &*file, &path.join(STAGING), &key, &options).unwrap();
-        wait_for_threads(&path.join(STAGING).join("sled"));
+        wait_until_closed(&path.join(STAGING).join("sled"));
         move_part(&path.join(STAGING), &path, "sled").unwrap();
         refused();
         put_back(&file, &path, &key, Some("replaced-2")).unwrap();

@@ -2,4 +2,4 @@
 
 pub(super) mod checksum;
 pub(super) mod rebuild;
-pub(super) mod repair_marker;
+mod repair_marker;

@@ -571,46 +571,46 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
 }
 
 #[test]
-fn a_database_that_passed_over_something_is_made_anew_whatever_the_moment_of_a_crash() {
+fn a_database_that_skipped_something_is_rebuilt_whatever_the_moment_of_a_crash() {
     let (folder, key) = filled();
     let (place, old) = (folder.path().join("sled"), folder.path().join("renewed"));
-    let doubt = || std::fs::write(place.join("doubt"), "something was passed over").unwrap();
+    let mark = || std::fs::write(place.join("doubt"), "something was skipped").unwrap();
     let bytes = || std::fs::read(place.join("db")).unwrap();
-    doubt();
+    mark();
     let before = bytes();
     let wrong = open(folder.path(), &StoreKey::random().unwrap()).unwrap_err();
     assert_matches!(wrong, StoreError::WrongKey { .. });
     assert!(place.join("doubt").exists() && bytes().starts_with(&before[..4096]));
     assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
-    let renewed = || !place.join("doubt").exists() && !old.exists();
-    assert!(renewed() && !folder.path().join("renewing").exists());
+    let is_rebuilt = || !place.join("doubt").exists() && !old.exists();
+    assert!(is_rebuilt() && !folder.path().join("renewing").exists());
 
     // The old one was moved aside, and the new one was not in its place yet.
-    doubt();
+    mark();
     std::fs::rename(&place, &old).unwrap();
     std::fs::create_dir(folder.path().join("renewing")).unwrap();
     assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
-    assert!(renewed());
+    assert!(is_rebuilt());
     // The new one was in its place, and the old one was still there.
     copy_folder(&place, &old);
     assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
-    assert!(renewed());
+    assert!(is_rebuilt());
     assert_eq!(open(folder.path(), &key).unwrap().run().number, 5);
 }
 
 /// Where nothing is wrong nothing is counted, or every start would read everything. sled may leave
 /// a place that looks wrong and is not, so that one store says little.
 #[test]
-fn a_database_that_is_whole_is_opened_without_counting() {
-    let mut doubts = Vec::new();
+fn a_sound_database_is_opened_without_verification() {
+    let mut skipped = Vec::new();
     for _ in 0..5 {
         let (folder, _) = filled();
         let log = std::fs::File::open(folder.path().join("sled/db")).unwrap();
         // sled's threads hold the lock until they have written all.
         log.lock().unwrap();
-        doubts.extend(sled_log::skipped(&folder.path().join("sled")).unwrap());
+        skipped.extend(sled_log::skipped(&folder.path().join("sled")).unwrap());
     }
-    assert!(doubts.len() < 5, "{doubts:?}");
+    assert!(skipped.len() < 5, "{skipped:?}");
 }
 
 #[test]
