@@ -17,7 +17,7 @@ use crate::{
     crypto::store::{GhostStores, SAVED_IDENTITIES},
     directory::HANDLES_TABLE,
     engine::{CONTROL_ROOMS_TABLE, NOT_IN_BACKUPS},
-    store::{Contents, Made, Store, StoreError},
+    store::{BackupContents, BackupInfo, Store, StoreError},
 };
 
 /// For how long a store that is in use may belong to a Stonechat that has no admin socket yet.
@@ -82,7 +82,7 @@ async fn write(
             eprintln!("asking the Stonechat that runs …");
             return running.backup(|bytes| draft.take(bytes)).await;
         }
-        if !Store::is_in(&setup.data) {
+        if !Store::exists_in(&setup.data) {
             return Err(CliError::Check(format!(
                 "there is no database in {} yet; has Stonechat ever run with this configuration?",
                 setup.data.display()
@@ -103,7 +103,7 @@ async fn write(
 /// The service is stopped: its store is opened here.
 async fn export(store: Store, draft: &mut Draft) -> Result<(), CliError> {
     let stores = GhostStores::open(&store).map_err(|e| CliError::Check(e.to_string()))?;
-    let made = Made {
+    let made = BackupInfo {
         at: SystemClock.now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -114,7 +114,7 @@ async fn export(store: Store, draft: &mut Draft) -> Result<(), CliError> {
     Ok(())
 }
 
-fn say(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
+fn say(path: &Path, bytes: u64, contents: &BackupContents, setup: &Setup) {
     let [handles, ghosts, rooms] = COUNTED.map(|table| contents.count(table));
     println!(
         "{} is written ({}) and was read back whole.",

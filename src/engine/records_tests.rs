@@ -14,7 +14,7 @@ use crate::{
     },
     matrix::bounds::DeadLetterReason,
     relay::{Participant, Place, Saying, Seat, Secret, Standing},
-    store::Made,
+    store::BackupInfo,
 };
 
 const AT: Timestamp = Timestamp(1_795_376_395_450);
@@ -444,7 +444,7 @@ fn the_small_records() {
     };
     let restore = RestoreRecord {
         begun_at: AT,
-        made: Some(Made {
+        made: Some(BackupInfo {
             at: AT,
             version: "0.1.0".to_owned(),
         }),

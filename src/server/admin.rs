@@ -44,7 +44,7 @@ use crate::{
     crypto::store::GhostStores,
     engine::{NOT_IN_BACKUPS, count_dead_letters},
     shutdown::Shutdown,
-    store::{Made, Store, StoreError},
+    store::{BackupInfo, Store, StoreError},
 };
 
 /// The name of the socket in the data folder.
@@ -250,7 +250,7 @@ async fn backup(State(app): State<App>) -> Response {
             runtime,
             chunk: Vec::with_capacity(CHUNK),
         };
-        let made = Made {
+        let made = BackupInfo {
             at: app.admin.clock.now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

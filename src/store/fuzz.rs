@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use super::{
     MAX_KEY, MAX_VALUE, StoreError, StoreKey,
     backend::{Backend, memory::MemoryBackend},
-    backup::export::{MAC, MAGIC, import_into, mac},
+    backup::{MAC_BYTES, MAGIC, import::import_into, mac},
     meta, migrate,
     seal::Sealer,
 };
@@ -41,7 +41,7 @@ pub(crate) fn backup(input: &[u8]) {
     let Some((head, rest)) = rest.split_at_checked(HEAD) else {
         return;
     };
-    let body = rest.get(MAC..).unwrap_or_default();
+    let body = rest.get(MAC_BYTES..).unwrap_or_default();
     let changes = Changes::read(body);
     let stream = sealed(head, &changes, body, &key);
     let schema = u32::from_be_bytes(head[..4].try_into().unwrap());

@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 use super::{
     StoreError,
     backend::{Backend, Op},
-    backup::export::Note,
     batch::Change,
+    capture::Capture,
     integrity::checksum::Checksum,
     record_cache::RecordCache,
     seal::Sealer,
@@ -96,7 +96,7 @@ struct WriteState {
     /// The checksum of the records in the database.
     checksum: Checksum,
     /// What is written while a backup is made.
-    note: Option<Note>,
+    capture: Option<Capture>,
 }
 
 /// The database, and the changes that it does not have yet.
@@ -104,7 +104,7 @@ pub(super) struct Memtable {
     pub(super) backend: Arc<dyn Backend>,
     sealer: Sealer,
     pub(super) buffers: RwLock<Buffers>,
-    /// Locked while changes are written out, so that `buffers`, the database and the note all see
+    /// Locked while changes are written out, so that `buffers`, the database and the capture all see
     /// them in the same order.
     write_state: Mutex<WriteState>,
     record_cache: RecordCache,
@@ -120,7 +120,7 @@ impl Memtable {
             buffers: RwLock::default(),
             write_state: Mutex::new(WriteState {
                 checksum,
-                note: None,
+                capture: None,
             }),
             record_cache: RecordCache::default(),
             failed: OnceLock::new(),
@@ -224,28 +224,29 @@ impl Memtable {
             return Ok(());
         }
         ops.push(checksum_op);
-        if let Some(note) = &mut state.note {
-            note.add(&ops);
+        if let Some(capture) = &mut state.capture {
+            capture.add(&ops);
         }
         self.backend.apply(ops)?;
         state.checksum = next;
         Ok(())
     }
 
-    /// Begin to note what is written to the database from now on; what came before is in it.
-    pub(super) fn begin_note(&self) -> Result<bool, StoreError> {
+    /// Writes out all changes, and captures what is written to the database from then on. Returns
+    /// `false` if a capture is already active.
+    pub(super) fn start_capture(&self) -> Result<bool, StoreError> {
         self.write_out()?;
         let mut state = self.write_state();
-        let free = state.note.is_none();
-        if free {
-            state.note = Some(Note::default());
+        let is_free = state.capture.is_none();
+        if is_free {
+            state.capture = Some(Capture::default());
         }
-        Ok(free)
+        Ok(is_free)
     }
 
-    /// What was noted; nothing is from now on.
-    pub(super) fn end_note(&self) -> Option<Note> {
-        self.write_state().note.take()
+    /// Ends the capture and returns it.
+    pub(super) fn stop_capture(&self) -> Option<Capture> {
+        self.write_state().capture.take()
     }
 
     fn write_state(&self) -> MutexGuard<'_, WriteState> {

@@ -61,7 +61,7 @@ fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
 
 /// What makes a store of the records that lie there: its last run did not end. They count as batch
 /// 0, so that nobody takes them for the store of a `progress` that is still about.
-pub(super) fn restore(
+pub(super) fn mark_restored(
     backend: &dyn Backend,
     version: u32,
     run: u64,

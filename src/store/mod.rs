@@ -18,6 +18,7 @@
 pub mod backend;
 mod backup;
 mod batch;
+mod capture;
 mod error;
 mod failure;
 pub(crate) mod files;
@@ -55,7 +56,7 @@ use self::{
     seal::Sealer,
 };
 pub use self::{
-    backup::{Contents, Copied, Made, Replaced},
+    backup::{BackupContents, BackupInfo, BackupStats, Restored},
     batch::{Batch, MAX_KEY, MAX_VALUE},
     error::StoreError,
     failure::StoreFailure,

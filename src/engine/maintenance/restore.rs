@@ -65,7 +65,7 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
     })?;
     let record = RestoreRecord {
         begun_at: now,
-        made: store.made()?,
+        made: store.backup_info()?,
         ..RestoreRecord::default()
     };
     let mut batch = Batch::new();

@@ -23,7 +23,7 @@ use crate::{
     handle::{Handle, HandleRules},
     introduction::{Admission, Introduction, Invite, Phase, Rules},
     matrix::Homeserver,
-    store::{Batch, Made, Store, StoreKey, StoreOptions, prefix},
+    store::{BackupInfo, Batch, Store, StoreKey, StoreOptions, prefix},
     testing::{FakeHomeserver, TestClock, When},
 };
 
@@ -185,7 +185,7 @@ impl World {
         let store = Store::open(&path, &key, &StoreOptions::default()).unwrap();
         lived(&store, &fake).await;
         let mut backup = Vec::new();
-        let made = Made {
+        let made = BackupInfo {
             at: NOW,
             version: "0.0.0".to_owned(),
         };

@@ -12,7 +12,7 @@ use assert_matches::assert_matches;
 
 use crate::store::{
     backend::{Backend, memory::MemoryBackend},
-    backup::export::import_into,
+    backup::import::import_into,
     *,
 };
 
@@ -69,8 +69,8 @@ fn what_was_copied_comes_back_without_what_is_left_out() {
     assert!(!store.restored().unwrap());
 }
 
-/// A writer moves a pair of numbers that always sum to the same, over keys that the scan has
-/// passed and keys that it has not.
+/// The writer changes a pair of numbers with a constant sum, and moves another record over keys that
+/// the scan has passed and keys that it has not.
 #[test]
 fn a_copy_of_a_running_store_is_of_one_moment() {
     let store = filled(3000);

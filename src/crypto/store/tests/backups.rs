@@ -6,11 +6,11 @@ use ruma::device_id;
 use super::*;
 use crate::{
     clock::Timestamp,
-    store::{Batch, Made},
+    store::{BackupInfo, Batch},
 };
 
-fn made() -> Made {
-    Made {
+fn made() -> BackupInfo {
+    BackupInfo {
         at: Timestamp(7),
         version: "0.0.0".to_owned(),
     }
@@ -42,7 +42,7 @@ async fn a_backup_holds_identities_and_no_session() {
     .unwrap();
 
     let (restored, all) = house.open_at(&path);
-    assert_eq!(restored.made().unwrap(), Some(made()));
+    assert_eq!(restored.backup_info().unwrap(), Some(made()));
     assert!(restored.crashed_before() && restored.restored().unwrap());
     assert!(restored.run().number > store.run().number);
     assert!(all.existing(sam()).unwrap().is_none());
