@@ -80,16 +80,16 @@ pub enum StoreError {
     },
     /// The store was written by a newer version.
     #[error(
-        "the store at {path} has schema version {found}, this stonechat knows versions up to \
-         {known}; run a newer stonechat or restore an older backup"
+        "the store at {path} has schema version {found}, this stonechat reads versions up to \
+         {newest}; run a newer stonechat or restore an older backup"
     )]
     NewerSchema {
         /// The folder of the store.
         path: PathBuf,
         /// The version found.
         found: u32,
-        /// The newest version known.
-        known: u32,
+        /// The newest version that is read.
+        newest: u32,
     },
     /// The store was written by a version from before the first release.
     #[error(

@@ -16,6 +16,7 @@ use super::{
     backup::{MAC_BYTES, MAGIC, import::import_into, mac},
     meta, migrate,
     seal::Sealer,
+    table::META_ID,
 };
 
 /// Length of the schema version and the run.
@@ -69,9 +70,9 @@ fn import(stream: &[u8], key: &StoreKey) -> Result<Records, StoreError> {
     let backend = MemoryBackend::default();
     import_into(&mut &*stream, &backend, key)?;
     let sealer = Sealer::of(key)?;
-    meta::admit(&backend, &sealer, Path::new("memory"), None, migrate::STEPS)?;
+    meta::open_or_init(&backend, &sealer, Path::new("memory"), None, migrate::STEPS)?;
     let mut records: Records = backend.scan(&[], None, usize::MAX)?.into_iter().collect();
-    records.retain(|key, _| key.first() != Some(&meta::ID));
+    records.retain(|key, _| key.first() != Some(&META_ID));
     Ok(records)
 }
 
@@ -122,8 +123,8 @@ impl Changes {
         } else {
             None
         };
-        self.touch_meta |= key.first() == Some(&meta::ID);
-        if key.first() != Some(&meta::ID) {
+        self.touch_meta |= key.first() == Some(&META_ID);
+        if key.first() != Some(&META_ID) {
             match value {
                 Some(value) => self.records.insert(key.to_vec(), value.to_vec()),
                 None => self.records.remove(key),

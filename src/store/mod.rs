@@ -31,6 +31,7 @@ mod memtable;
 mod merged_read;
 mod meta;
 mod migrate;
+mod options;
 pub(crate) mod raw;
 mod record_cache;
 pub(crate) mod seal;
@@ -62,24 +63,9 @@ pub use self::{
     failure::StoreFailure,
     key::StoreKey,
     meta::Run,
+    options::StoreOptions,
     table::{KeyPart, Table, TableKey, prefix},
 };
-
-/// How the store is kept.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// How much the database may keep in memory, in bytes. The process takes about twice as much
-    /// for it.
-    pub cache_bytes: u64,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            cache_bytes: 64 * 1024 * 1024,
-        }
-    }
-}
 
 /// A key and its record.
 pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
@@ -154,7 +140,7 @@ impl Store {
             .as_ref()
             .map_or(Path::new("memory"), |(path, ..)| path);
         let confirmed = place.as_ref().and_then(|(_, _, progress)| progress.read());
-        let checksum = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
+        let checksum = meta::open_or_init(&*backend, &sealer, path, confirmed, steps)?;
         let (run, checksum) = meta::begin_run(&*backend, checksum)?;
         let folder = place.as_ref().map(|(path, ..)| (*path).to_owned());
         let (lock, progress) = match place {

@@ -12,6 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::clock::Timestamp;
 
+/// The id of the table of the records that the store keeps about itself.
+pub(super) const META_ID: u8 = 1;
+
 /// A typed table.
 pub trait Table: 'static {
     /// The first byte of every key of the table, unique among all tables: 1 to 9 for the store

@@ -14,7 +14,8 @@ use crate::store::{
     Batch, Store, StoreError,
     backend::{Backend, Op},
     capture::Capture,
-    meta, migrate,
+    migrate,
+    table::META_ID,
 };
 
 /// How many records are read from the database at a time.
@@ -99,7 +100,7 @@ impl Store {
     ) -> Result<BackupStats, StoreError> {
         let is_left_out = |key: &[u8]| {
             key.first()
-                .is_none_or(|id| *id == meta::ID || leave_out.contains(id))
+                .is_none_or(|id| *id == META_ID || leave_out.contains(id))
         };
         let mut out = BackupWriter {
             to,

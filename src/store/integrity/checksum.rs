@@ -22,10 +22,10 @@ use sha2::{Digest, Sha256};
 use crate::store::{
     StoreError,
     backend::{Backend, Op},
-    meta,
+    table::META_ID,
 };
 
-const KEY: &[u8] = &[meta::ID, b'h'];
+const KEY: &[u8] = &[META_ID, b'h'];
 /// How many records are read from the database at a time.
 const PAGE_RECORDS: usize = 256;
 
@@ -204,7 +204,7 @@ mod tests {
     fn op() -> impl Strategy<Value = Op> {
         // Few keys, so that batches change records of earlier ones.
         let key = prop_oneof![
-            Just(vec![meta::ID, 1]),
+            Just(vec![META_ID, 1]),
             Just(vec![7]),
             Just(vec![7, 1]),
             Just(vec![8, 0])

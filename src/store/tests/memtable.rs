@@ -131,7 +131,7 @@ proptest! {
         if let Some(checksum) = Checksum::load(&*backend).unwrap() {
             checksum.verify(&*backend, Path::new("x")).unwrap();
         }
-        stored.retain(|key, _| key[0] != meta::ID);
+        stored.retain(|key, _| key[0] != table::META_ID);
         let stored: Vec<Record> = stored
             .into_iter()
             .map(|(key, value)| (key.clone(), plain(&memtable, &key, Value::Stored(value))))

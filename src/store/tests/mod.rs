@@ -329,7 +329,7 @@ fn a_newer_schema_is_refused_and_an_older_one_is_brought_up_to_date() {
         error,
         StoreError::NewerSchema {
             found: 6,
-            known: 4,
+            newest: 4,
             ..
         }
     );
@@ -341,7 +341,7 @@ fn a_store_from_before_the_first_release_is_refused_with_words() {
     let (folder, key) = filled();
     let options = StoreOptions::default();
     let backend = sled::SledBackend::open(&folder.path().join("sled"), &options).unwrap();
-    backend.apply(vec![meta::schema(3)]).unwrap();
+    backend.apply(vec![migrate::version_op(3)]).unwrap();
     backend.flush().unwrap();
     drop(backend);
     let error = read_all(folder.path(), &key).unwrap_err();
@@ -362,7 +362,7 @@ fn a_confirmed_batch_cannot_be_lost_together_with_the_checksum_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let key = StoreKey::random().unwrap();
     let store = open(folder.path(), &key).unwrap();
-    let checksum = [meta::ID, b'h'];
+    let checksum = [table::META_ID, b'h'];
     let database = store.inner.memtable.backend();
     let before = database.get(&checksum).unwrap().unwrap();
     let number = Checksum::load(database).unwrap().unwrap().batches();
