@@ -1,9 +1,9 @@
-//! One thread that flushes, for everybody who waits.
+//! Group commit: one thread flushes for all writers.
 //!
-//! Whoever wants durability sends a note here and waits for the answer. The thread takes all the
-//! notes that lie there, flushes once, and answers them all; while it flushes, the next notes
-//! gather. So a hundred writers cost one `fsync`, and a single one waits for nobody. What nobody
-//! waits for is flushed within a second.
+//! A writer that needs durability sends a request and waits for the outcome. The thread takes all
+//! requests that have arrived, flushes once, and answers all of them, while the next requests queue
+//! up. So a hundred writers cost one `fsync`, and a single writer waits for no other. Writes that
+//! nobody waits for are flushed within a second.
 
 use std::{
     sync::{
@@ -20,17 +20,17 @@ use tokio::sync::oneshot;
 use super::{StoreError, failure::StoreFailure, files::Progress, memtable::Memtable};
 
 type Outcome = Result<(), StoreError>;
-type Waiter = Box<dyn FnOnce(Outcome) + Send>;
+type Request = Box<dyn FnOnce(Outcome) + Send>;
 
-/// How long a write may stay unflushed that nobody waits for.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// From the beginning of one flush to that of the next. A flush costs the database a write of what
-/// has gathered and the waking of its threads, however little that is: under load more gathers, and
-/// whoever comes alone waits for nothing.
-const PACE: Duration = Duration::from_millis(3);
+/// How long a write that nobody waits for may stay unflushed.
+const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Minimum time from the start of one flush to the start of the next. A flush has a fixed cost, since
+/// the database writes its buffer and wakes its threads, so under load a pause lets one flush serve
+/// more writers. A lone writer is not delayed.
+const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(3);
 
 pub(super) struct Committer {
-    notes: Mutex<Option<Sender<Waiter>>>,
+    requests: Mutex<Option<Sender<Request>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     failure: StoreFailure,
     flushes: Arc<AtomicU64>,
@@ -38,7 +38,7 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Start the thread. What lies in the database was not flushed yet.
+    /// Starts the thread. Its first flush includes what is already in the database.
     pub(super) fn start(
         memtable: Arc<Memtable>,
         progress: Option<Progress>,
@@ -52,16 +52,16 @@ impl Committer {
             progress,
             confirmed: 0,
             failure: failure.clone(),
-            ended: false,
+            is_closed: false,
             flushes: Arc::clone(&flushes),
             durable: Arc::clone(&durable),
         };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
             .spawn(move || flusher.run(&receiver))
-            .map_err(|e| StoreError::Stopped(format!("no thread to flush with: {e}")))?;
+            .map_err(|e| StoreError::Stopped(format!("cannot start the flush thread: {e}")))?;
         Ok(Self {
-            notes: Mutex::new(Some(sender)),
+            requests: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
             failure,
             flushes,
@@ -69,47 +69,47 @@ impl Committer {
         })
     }
 
-    /// How many flushes there were.
+    /// Returns the number of flushes.
     pub(super) fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Relaxed)
     }
 
-    /// How many batches are durable.
+    /// Returns the number of durable batches.
     pub(super) fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// The failure that stops everything, also one that is noticed elsewhere.
+    /// The failure that stops the store, whether the thread or another part notices it.
     pub(super) fn failure(&self) -> &StoreFailure {
         &self.failure
     }
 
-    /// Ask for a flush. Everything applied before this call is durable when `Ok` comes.
-    pub(super) fn ask(&self) -> oneshot::Receiver<Outcome> {
-        let (waiter, answer) = oneshot::channel();
-        self.leave(Box::new(move |outcome| drop(waiter.send(outcome))));
-        answer
+    /// Requests a flush. Everything applied before this call is durable when `Ok` arrives.
+    pub(super) fn request_flush(&self) -> oneshot::Receiver<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Box::new(move |outcome| drop(sender.send(outcome))));
+        receiver
     }
 
-    /// As [`Self::ask`], for callers outside of tasks.
-    pub(super) fn wait(&self) -> Outcome {
-        let (waiter, answer) = mpsc::channel();
-        self.leave(Box::new(move |outcome| drop(waiter.send(outcome))));
-        answer.recv().unwrap_or(Err(StoreError::Closed))
+    /// Requests a flush like [`Self::request_flush`], and blocks the thread until the outcome.
+    pub(super) fn flush_blocking(&self) -> Outcome {
+        let (sender, receiver) = mpsc::channel();
+        self.send(Box::new(move |outcome| drop(sender.send(outcome))));
+        receiver.recv().unwrap_or(Err(StoreError::Closed))
     }
 
-    fn leave(&self, waiter: Waiter) {
-        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(notes) = notes.as_ref() {
-            // If the thread is gone the waiter is dropped, and who waits is told.
-            let _ = notes.send(waiter);
+    fn send(&self, request: Request) {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(requests) = requests.as_ref() {
+            // If the thread has ended, the request is dropped and its receiver gets an error.
+            let _ = requests.send(request);
         }
     }
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        self.notes
+        self.requests
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
@@ -127,55 +127,57 @@ impl Drop for Committer {
 struct Flusher {
     memtable: Arc<Memtable>,
     progress: Option<Progress>,
-    /// The last batch that this run has made sure of.
+    /// The number of the last batch that this run has confirmed to be durable.
     confirmed: u64,
     failure: StoreFailure,
     /// Whether the thread ended because the store is closed.
-    ended: bool,
+    is_closed: bool,
     flushes: Arc<AtomicU64>,
     durable: Arc<AtomicU64>,
 }
 
-/// Nothing becomes durable without the thread: a panic that ends it stops the store.
+/// Nothing becomes durable without the thread, so a panic that ends it stops the store.
 impl Drop for Flusher {
     fn drop(&mut self) {
-        if !self.ended {
-            let why = "the thread that flushes has ended".to_owned();
+        if !self.is_closed {
+            let why = "the flush thread has ended".to_owned();
             self.failure.record(&StoreError::Stopped(why));
         }
     }
 }
 
 impl Flusher {
-    fn run(mut self, notes: &Receiver<Waiter>) {
+    fn run(mut self, requests: &Receiver<Request>) {
         let mut waiting = Vec::new();
         let mut began: Option<Instant> = None;
         loop {
-            match notes.recv_timeout(PATIENCE) {
+            match requests.recv_timeout(FLUSH_INTERVAL_MAX) {
                 Ok(first) => waiting.push(first),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    // Nobody is left to tell.
+                    // Nobody waits for this outcome.
                     let _ = self.flush();
-                    self.ended = true;
+                    self.is_closed = true;
                     return;
                 }
             }
-            if let Some(rest) = began.and_then(|began| PACE.checked_sub(began.elapsed())) {
+            if let Some(rest) =
+                began.and_then(|began| FLUSH_INTERVAL_MIN.checked_sub(began.elapsed()))
+            {
                 std::thread::sleep(rest);
             }
             began = Some(Instant::now());
-            waiting.extend(notes.try_iter());
+            waiting.extend(requests.try_iter());
             let outcome = self.flush();
-            for waiter in waiting.drain(..) {
-                waiter(outcome.clone());
+            for answer in waiting.drain(..) {
+                answer(outcome.clone());
             }
         }
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
         self.failure.check()?;
-        // Whoever waits applied what they wait for before they left their note.
+        // Read first: a writer applies its batch before it sends its request.
         let applied = self.memtable.applied();
         let batch = match self.memtable.write_out() {
             Ok(batch) if batch == self.confirmed => {
@@ -197,8 +199,8 @@ impl Flusher {
                 self.confirmed = *batch;
                 self.durable.store(applied, Ordering::Release);
             }
-            // A flush that failed may have dropped what it should have written: to try again and
-            // report success would be a lie.
+            // A failed flush may have dropped writes, so a later flush that succeeds would not make
+            // them durable.
             Err(e) => {
                 self.failure.record(e);
             }

@@ -293,14 +293,14 @@ impl Store {
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.inner
             .committer
-            .ask()
+            .request_flush()
             .await
             .unwrap_or(Err(StoreError::Closed))
     }
 
     /// [`Store::flush`] for callers outside of tasks.
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
-        self.inner.committer.wait()
+        self.inner.committer.flush_blocking()
     }
 
     /// [`Store::apply`], then [`Store::flush`].

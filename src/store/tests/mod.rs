@@ -723,7 +723,7 @@ async fn many_writers_share_a_flush_and_readers_do_not_wait_for_it() {
                 let mut batch = Batch::new();
                 batch.put::<Names>(&name("w", n), &String::new()).unwrap();
                 store.apply(batch).unwrap();
-                store.inner.committer.ask()
+                store.inner.committer.request_flush()
             })
             .collect();
         assert_eq!(store.scan::<Names>(&[], None, 1000).unwrap().len(), 100);
