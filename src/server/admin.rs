@@ -218,7 +218,7 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: admin.health.is_ready(),
-        restoring: admin.store.restored()?,
+        restoring: admin.store.is_restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
     })
 }

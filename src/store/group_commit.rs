@@ -24,9 +24,9 @@ type Request = Box<dyn FnOnce(Outcome) + Send>;
 
 /// How long a write that nobody waits for may stay unflushed.
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(1);
-/// Minimum time from the start of one flush to the start of the next. A flush has a fixed cost, since
-/// the database writes its buffer and wakes its threads, so under load a pause lets one flush serve
-/// more writers. A lone writer is not delayed.
+/// Minimum time from the start of one flush to the start of the next. A flush has a fixed cost,
+/// since the database writes its buffer and wakes its threads, so under load a pause lets one flush
+/// serve more writers. A lone writer is not delayed.
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(3);
 
 pub(super) struct Committer {

@@ -4,11 +4,11 @@
 //! the database as one batch. Applying a batch has a fixed cost (sled seals a log buffer and wakes
 //! all its threads, however small the batch is), which is paid once per flush instead of once per
 //! change. A record that is put and deleted between two flushes, as most queue items are, never
-//! reaches the database. Values are sealed when they are written out: what is only in memory needs no
-//! seal.
+//! reaches the database. Values are sealed when they are written out: what is only in memory needs
+//! no seal.
 //!
-//! Readers look here first and then in the database. Changes are written out in whole batches and in
-//! order, so a crash loses the newest batches and leaves no gap.
+//! Readers look here first and then in the database. Changes are written out in whole batches and
+//! in order, so a crash loses the newest batches and leaves no gap.
 
 use std::{
     collections::BTreeMap,
@@ -104,8 +104,8 @@ pub(super) struct Memtable {
     pub(super) backend: Arc<dyn Backend>,
     sealer: Sealer,
     pub(super) buffers: RwLock<Buffers>,
-    /// Locked while changes are written out, so that `buffers`, the database and the capture all see
-    /// them in the same order.
+    /// Locked while changes are written out, so that `buffers`, the database and the capture all
+    /// see them in the same order.
     write_state: Mutex<WriteState>,
     record_cache: RecordCache,
     /// The error after which nothing more is written out.

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::{
     StoreError,
-    backend::{Record, memory::range},
+    backend::{Record, memory::key_range},
     memtable::{MemEntry, MemMap, Memtable, Value},
 };
 
@@ -40,7 +40,7 @@ impl Memtable {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
-        let Some(bounds) = range(prefix, after, None) else {
+        let Some(bounds) = key_range(prefix, after, None) else {
             return Ok(Vec::new());
         };
         let in_memory = {
@@ -66,7 +66,7 @@ impl Memtable {
         before: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
-        let Some(bounds) = range(prefix, None, before) else {
+        let Some(bounds) = key_range(prefix, None, before) else {
             return Ok(Vec::new());
         };
         let in_memory = {
@@ -110,8 +110,8 @@ fn with_value((key, entry): (Vec<u8>, MemEntry)) -> Option<(Vec<u8>, Value)> {
     Some((key, entry.value()?))
 }
 
-/// Returns the entries up to the `limit`th that has a value. A later entry cannot be among the first
-/// `limit` records of the merged scan.
+/// Returns the entries up to the `limit`th that has a value. A later entry cannot be among the
+/// first `limit` records of the merged scan.
 fn first_entries<'a>(
     flushing: impl Iterator<Item = (&'a Vec<u8>, &'a MemEntry)>,
     active: impl Iterator<Item = (&'a Vec<u8>, &'a MemEntry)>,

@@ -1,5 +1,5 @@
-//! The records that the store keeps about itself, table 1: schema version, key check, checksum of the
-//! records, and which runs ended cleanly.
+//! The records that the store keeps about itself, table 1: schema version, key check, checksum of
+//! the records, and which runs ended cleanly.
 
 use std::path::Path;
 
@@ -25,9 +25,9 @@ pub struct Run {
     /// The number of this run.
     pub number: u64,
     /// The first run whose writes are certain to be the newest that the world has seen. Records
-    /// written in earlier runs may be outdated: a run since then ended without [`super::Store::shut_down`]
-    /// (a crash, a kill, a power cut), or the store was restored from a backup. Equal to `number` if
-    /// the previous run ended like that.
+    /// written in earlier runs may be outdated: a run since then ended without
+    /// [`super::Store::shut_down`] (a crash, a kill, a power cut), or the store was restored from a
+    /// backup. Equal to `number` if the previous run ended like that.
     pub sure_since: u64,
     clean: bool,
 }
@@ -53,8 +53,8 @@ fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
     ))
 }
 
-/// Makes the imported records a store whose last run did not end cleanly. The import counts as batch
-/// 0, so that the `progress` file of another store does not match it.
+/// Makes the imported records a store whose last run did not end cleanly. The import counts as
+/// batch 0, so that the `progress` file of another store does not match it.
 pub(super) fn mark_restored(
     backend: &dyn Backend,
     version: u32,

@@ -21,7 +21,8 @@ const VERSION: &[u8] = &[META_ID, b's'];
 /// One step: reads the database and returns the changes to make.
 pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 
-/// The oldest schema version that is read. No earlier version was released, and no step migrates one.
+/// The oldest schema version that is read. No earlier version was released, and no step migrates
+/// one.
 ///
 /// - 1: the first; 2: the checksum of the records carries the number of the batch; 3: a record of
 ///   `SeenByTime` may list further events.

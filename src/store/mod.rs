@@ -5,12 +5,12 @@
 //!
 //! # What durable means
 //!
-//! [`Store::apply`] makes changes visible to every reader at once, all or nothing. They are
-//! *durable* — there after `kill -9` and after a power cut, as far as the disk keeps its word —
-//! when a [`Store::flush`] that began after them has returned `Ok`. Changes become durable in the
-//! order in which they were applied: if one is there after a crash, so are all before it. What
-//! nobody waits for is flushed within a second. If a flush fails the store stops for good, since
-//! nobody can say what has reached the disk; a restart finds what has.
+//! [`Store::apply`] makes changes visible to every reader at once, all or nothing. Changes are
+//! *durable*, so they survive `kill -9` and a power cut (if the disk does what it confirms), once a
+//! [`Store::flush`] that began after them has returned `Ok`. Changes become durable in the order in
+//! which they were applied: if one survives a crash, so do all before it. Changes that nobody waits
+//! for are flushed within a second. If a flush fails, the store stops for good, since it is unknown
+//! what has reached the disk. A restart finds out.
 //!
 //! Until then they are only in memory (`memtable.rs`). A flush writes them to the database as one
 //! batch.
@@ -49,7 +49,7 @@ use futures_util::future::BoxFuture;
 pub(crate) use self::key::{Subkey, random};
 use self::{
     backend::{Backend, memory},
-    batch::{Change, physical},
+    batch::{Change, record_key},
     files::{Lock, Progress, SideFile},
     group_commit::Committer,
     integrity::rebuild,
@@ -58,7 +58,7 @@ use self::{
 };
 pub use self::{
     backup::{BackupContents, BackupInfo, BackupStats, Restored},
-    batch::{Batch, MAX_KEY, MAX_VALUE},
+    batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     error::StoreError,
     failure::StoreFailure,
     key::StoreKey,
@@ -73,14 +73,14 @@ pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
 /// What to do before a clean shutdown.
 type ShutdownHook = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
 
-/// The store. Clones are handles of the same one.
+/// A handle of the store. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    // Dropped first: it joins its thread, which holds the database too.
+    // Dropped first: this joins the flush thread, which also holds the database.
     committer: Committer,
     memtable: Arc<Memtable>,
     key: StoreKey,
@@ -89,9 +89,9 @@ struct Inner {
     closed: RwLock<bool>,
     on_shutdown: Mutex<Option<Arc<ShutdownHook>>>,
     folder: Option<PathBuf>,
-    /// What would be a file beside the database, for a store in memory.
+    /// Takes the place of the file `shred.keys` if the store is in memory.
     memory_side: SideFile,
-    // Dropped last: as long as the backend lives the folder is ours.
+    // Dropped last: the folder is locked as long as the backend exists.
     _lock: Option<Lock>,
 }
 
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Open the store in a folder, or make one there.
+    /// Opens the store in a folder, or makes one there.
     pub fn open(path: &Path, key: &StoreKey, options: &StoreOptions) -> Result<Self, StoreError> {
         files::make_folder(path)?;
         let lock = Lock::take(path)?;
@@ -118,10 +118,10 @@ impl Store {
         )
     }
 
-    /// A store in memory, with a key of its own, for tests.
+    /// Makes a store in memory with its own key, for tests.
     #[expect(
         clippy::expect_used,
-        reason = "only tests call it, and there a panic is the answer"
+        reason = "only tests call it, where a panic is right"
     )]
     pub fn in_memory() -> Self {
         let backend = Arc::new(memory::MemoryBackend::default());
@@ -167,7 +167,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The folder of the store, `None` if it is in memory.
+    /// The folder of the store; `None` if it is in memory.
     pub fn folder(&self) -> Option<&Path> {
         self.inner.folder.as_deref()
     }
@@ -177,7 +177,7 @@ impl Store {
         self.inner.run
     }
 
-    /// The failure that stops this store, for those who have to act on it.
+    /// Returns the failure of this store, for parts that have to react to it.
     pub fn failure(&self) -> StoreFailure {
         self.inner.failure().clone()
     }
@@ -187,30 +187,30 @@ impl Store {
         self.inner.run.is_after_crash()
     }
 
-    /// A record.
+    /// Returns a record.
     pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
         self.inner.check()?;
-        let key = physical::<T>(&key.encode())?;
-        let value = self.inner.noting(self.inner.memtable.get(&key))?;
+        let key = record_key::<T>(&key.encode())?;
+        let value = self.inner.record_fatal(self.inner.memtable.get(&key))?;
         value
             .map(|value| self.inner.value::<T>(&key, &value))
             .transpose()
     }
 
-    /// Returns a record like [`Store::get`], decoded once and shared, from a cache of the few thousand
-    /// records used last. A write invalidates its entry, so both always agree.
+    /// Returns a record like [`Store::get`], decoded once and shared, from a cache of the few
+    /// thousand records used last. A write invalidates its entry, so both always agree.
     pub fn get_cached<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
     where
         T::Value: Send + Sync,
     {
         self.inner.check()?;
-        let key = physical::<T>(&key.encode())?;
+        let key = record_key::<T>(&key.encode())?;
         let cache = self.inner.memtable.record_cache();
         let version = match cache.get(&key) {
             Ok(record) => return Ok(record),
             Err(version) => version,
         };
-        let value = self.inner.noting(self.inner.memtable.get(&key))?;
+        let value = self.inner.record_fatal(self.inner.memtable.get(&key))?;
         let record = value
             .map(|value| self.inner.value::<T>(&key, &value).map(Arc::new))
             .transpose()?;
@@ -218,15 +218,16 @@ impl Store {
         Ok(record)
     }
 
-    /// Whether there is a record.
+    /// Returns `true` if there is a record.
     pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
         self.inner.check()?;
-        let key = physical::<T>(&key.encode())?;
-        self.inner.noting(self.inner.memtable.contains(&key))
+        let key = record_key::<T>(&key.encode())?;
+        self.inner.record_fatal(self.inner.memtable.contains(&key))
     }
 
-    /// At most `limit` records in the order of their keys: those whose encoded key begins with
-    /// `prefix` (see [`prefix()`]) and which come after `after`. To read on, give the last key.
+    /// Returns at most `limit` records in the order of their keys: those whose encoded key begins
+    /// with `prefix` (see [`prefix()`]) and which come after `after`. To continue the scan, pass
+    /// the last key as `after`.
     pub fn scan<T: Table>(
         &self,
         prefix: &[u8],
@@ -234,19 +235,19 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Entry<T>>, StoreError> {
         self.inner.check()?;
-        let prefix = physical::<T>(prefix)?;
+        let prefix = record_key::<T>(prefix)?;
         let after = after
-            .map(|after| physical::<T>(&after.encode()))
+            .map(|after| record_key::<T>(&after.encode()))
             .transpose()?;
         let records = self.inner.memtable.scan(&prefix, after.as_deref(), limit);
         self.inner
-            .noting(records)?
+            .record_fatal(records)?
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
             .collect()
     }
 
-    /// As [`Store::scan`], from the last key backwards: those which come before `before`.
+    /// Scans like [`Store::scan`], but backwards from the last key before `before`.
     pub fn scan_back<T: Table>(
         &self,
         prefix: &[u8],
@@ -254,27 +255,27 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Entry<T>>, StoreError> {
         self.inner.check()?;
-        let prefix = physical::<T>(prefix)?;
+        let prefix = record_key::<T>(prefix)?;
         let before = before
-            .map(|before| physical::<T>(&before.encode()))
+            .map(|before| record_key::<T>(&before.encode()))
             .transpose()?;
         let records = self
             .inner
             .memtable
             .scan_back(&prefix, before.as_deref(), limit);
         self.inner
-            .noting(records)?
+            .record_fatal(records)?
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
             .collect()
     }
 
-    /// The record with the greatest key among those whose encoded key begins with `prefix`.
+    /// Returns the record with the greatest key among those whose encoded key begins with `prefix`.
     pub fn last<T: Table>(&self, prefix: &[u8]) -> Result<Option<Entry<T>>, StoreError> {
         Ok(self.scan_back::<T>(prefix, None, 1)?.pop())
     }
 
-    /// Make changes: all or nothing, visible at once, durable with the next flush.
+    /// Makes changes: all or nothing, visible at once, durable with the next flush.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         self.inner.check()?;
         let closed = self
@@ -286,10 +287,10 @@ impl Store {
             return Err(StoreError::Closed);
         }
         let applied = self.inner.memtable.apply(batch.into_changes());
-        self.inner.noting(applied)
+        self.inner.record_fatal(applied)
     }
 
-    /// Returns when everything applied so far is durable. Callers share one flush.
+    /// Waits until everything applied so far is durable. Concurrent callers share one flush.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.inner
             .committer
@@ -298,12 +299,12 @@ impl Store {
             .unwrap_or(Err(StoreError::Closed))
     }
 
-    /// [`Store::flush`] for callers outside of tasks.
+    /// Flushes like [`Store::flush`], and blocks the thread.
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
         self.inner.committer.flush_blocking()
     }
 
-    /// [`Store::apply`], then [`Store::flush`].
+    /// Applies changes and flushes them.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         self.apply(batch)?;
         self.flush().await
@@ -354,20 +355,20 @@ impl Store {
         self.inner.memtable.apply(vec![Change::Put { key, value }])
     }
 
-    /// Whether this store came from a backup and [`Store::restore_done`] was not applied yet. What
-    /// lies in it may be older than what the world has seen: no session may be used again, no
-    /// one-time key published again.
-    pub fn restored(&self) -> Result<bool, StoreError> {
+    /// Returns `true` if this store came from a backup and [`Store::restore_done`] was not applied
+    /// yet. Its records may be older than what the world has seen, so no session may be used again
+    /// and no one-time key published again.
+    pub fn is_restored(&self) -> Result<bool, StoreError> {
         self.inner.memtable.contains(&meta::restored_key())
     }
 
-    /// Add to a batch that all that follows from a restore is done.
+    /// Adds to a batch that all steps after a restore are done.
     pub fn restore_done(batch: &mut Batch) {
         batch.delete_raw(meta::restored_key());
     }
 
-    /// Read every record once, so that damage shows, and count them. Blocks.
-    pub fn check(&self) -> Result<u64, StoreError> {
+    /// Reads every record once, so that damage is found, and counts them. Blocks.
+    pub fn count_records(&self) -> Result<u64, StoreError> {
         self.inner.memtable.write_out()?;
         let database = self.inner.memtable.backend();
         let mut count = 0;
@@ -382,22 +383,22 @@ impl Store {
         }
     }
 
-    /// How many batches were applied since it was opened.
+    /// Returns the number of batches applied since the store was opened.
     pub fn applied(&self) -> u64 {
         self.inner.memtable.applied()
     }
 
-    /// How many of them, from the first on, are surely durable.
+    /// Returns how many of the applied batches, from the first on, are known to be durable.
     pub fn durable(&self) -> u64 {
         self.inner.committer.durable()
     }
 
-    /// How many flushes there were since it was opened.
+    /// Returns the number of flushes since the store was opened.
     pub fn flushes(&self) -> u64 {
         self.inner.committer.flushes()
     }
 
-    /// Bytes on disk.
+    /// Returns the size on disk, in bytes.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
         self.inner.memtable.backend().size_on_disk()
     }
@@ -412,8 +413,8 @@ impl Inner {
         self.failure().check()
     }
 
-    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.failure().noting(result)
+    fn record_fatal<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.failure().record_fatal(result)
     }
 
     fn value<T: Table>(&self, key: &[u8], value: &Value) -> Result<T::Value, StoreError> {
@@ -440,13 +441,13 @@ impl Inner {
         let typed =
             T::Key::decode(key.get(1..).unwrap_or_default()).ok_or_else(|| StoreError::Decode {
                 table: T::NAME,
-                why: "its key is of another kind".to_owned(),
+                why: "its key has another shape".to_owned(),
             })?;
         Ok((typed, self.value::<T>(key, value)?))
     }
 }
 
-/// Why bytes were not the value expected. What serde says itself may quote the value.
+/// Returns why a record could not be decoded. serde's own message may quote the value.
 pub(crate) fn decode_failure(error: &rmp_serde::decode::Error) -> String {
     use rmp_serde::decode::Error;
     match error {

@@ -49,7 +49,7 @@ pub(in crate::engine) const LISTED: usize = 1000;
 /// Drops what waited for anything before the restore. Does nothing for a store that was not
 /// restored, or when it was done before.
 pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), StoreError> {
-    if !store.restored()? || store.contains::<Restores>(&0)? {
+    if !store.is_restored()? || store.contains::<Restores>(&0)? {
         return Ok(());
     }
     clear::<Inbox>(store)?;
@@ -101,7 +101,7 @@ impl Engine {
     /// Does what follows from a restore, before anything else is done. After a transient error it
     /// goes on where it stopped.
     pub(in crate::engine) async fn restore(&self) -> Result<(), EngineError> {
-        if !self.store().restored()? {
+        if !self.store().is_restored()? {
             return Ok(());
         }
         tracing::info!("restored from a backup: making new devices, which may take a while");

@@ -228,7 +228,7 @@ impl World {
 
 /// What must hold when the restore is done.
 fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
-    assert!(!store.restored().unwrap());
+    assert!(!store.is_restored().unwrap());
     for user in [bot().to_owned(), ghost("sam"), ghost("kim")] {
         let device = engine.machines().device_of(&user).unwrap().unwrap();
         assert_eq!(fake.devices(&user), [device.as_str()]);
@@ -303,7 +303,7 @@ async fn it_goes_on_wherever_a_request_fails() {
             }
             if let Err(error) = failed {
                 assert!(error.is_transient(), "{request}: {error}");
-                assert!(store.restored().unwrap());
+                assert!(store.is_restored().unwrap());
             }
             drop(first);
             let again = engine(&store, &world.fake).await;

@@ -1,8 +1,8 @@
 //! The only place that knows sled.
 //!
 //! `docs/store.md` lists its weaknesses and what avoids them: one tree, no flush timer, never
-//! `flush_async`, caught panics, a real `fsync` after its flush, and the number of the last confirmed
-//! batch outside the database, which shows when a part of the log is lost.
+//! `flush_async`, caught panics, a real `fsync` after its flush, and the number of the last
+//! confirmed batch outside the database, which shows when a part of the log is lost.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Backend, Op, Record, memory::range, sled_log};
+use super::{Backend, Op, Record, memory::key_range, sled_log};
 use crate::store::{StoreError, StoreOptions, files::make_folder};
 
 /// Maximum number of further attempts while threads of a closed database hold sled's lock.
@@ -180,7 +180,7 @@ impl Backend for SledBackend {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let Some(range) = range(prefix, after, None) else {
+        let Some(range) = key_range(prefix, after, None) else {
             return Ok(Vec::new());
         };
         self.run(|db| {
@@ -197,7 +197,7 @@ impl Backend for SledBackend {
         before: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let Some(range) = range(prefix, None, before) else {
+        let Some(range) = key_range(prefix, None, before) else {
             return Ok(Vec::new());
         };
         self.run(|db| {

@@ -7,7 +7,7 @@ use sha2::Sha256;
 
 use super::{BackupStats, MAC_BYTES, MAGIC, failed, mac};
 use crate::store::{
-    MAX_KEY, MAX_VALUE, Store, StoreError, StoreKey, StoreOptions,
+    KEY_BYTES_MAX, Store, StoreError, StoreKey, StoreOptions, VALUE_BYTES_MAX,
     backend::{Backend, Op, sled::SledBackend},
     files::{self, Lock},
     meta, migrate,
@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 impl Store {
     /// Makes a store in a folder that has none, from a stream that [`Store::export`] wrote with the
     /// same key. On failure no store is left there. The next start counts as one after a crash, and
-    /// [`Store::restored`] returns `true` until [`Store::restore_done`] is applied.
+    /// [`Store::is_restored`] returns `true` until [`Store::restore_done`] is applied.
     pub fn import(
         from: &mut dyn Read,
         path: &Path,
@@ -83,8 +83,11 @@ impl BackupReader<'_> {
     /// Reads the next change; `None` at the end.
     fn op(&mut self) -> Result<Option<Op>, StoreError> {
         Ok(Some(match &self.array()? {
-            b"P" => Op::Put(self.part(MAX_KEY + 1)?, self.part(MAX_VALUE + 1024)?),
-            b"D" => Op::Delete(self.part(MAX_KEY + 1)?),
+            b"P" => Op::Put(
+                self.part(KEY_BYTES_MAX + 1)?,
+                self.part(VALUE_BYTES_MAX + 1024)?,
+            ),
+            b"D" => Op::Delete(self.part(KEY_BYTES_MAX + 1)?),
             b"E" => return Ok(None),
             _ => return Err(failed("the backup is damaged")),
         }))

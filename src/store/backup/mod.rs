@@ -2,12 +2,12 @@
 //!
 //! # The stream
 //!
-//! A line that names the format and its version, the schema version (4 bytes), the number of the run
-//! (8 bytes), and an HMAC of all this under the store's key (32 bytes), which shows a wrong key at
-//! once. Then changes: a byte `P` (put) or `D` (delete), the length of the key (4 bytes), the key,
-//! and for `P` the length of the value (4 bytes) and the value, as the database stores them: secret
-//! values stay sealed. At the end `E`, the number of changes (8 bytes), and an HMAC-SHA256 of all
-//! that precedes it, under a key derived from the store's. Numbers are big endian.
+//! A line that names the format and its version, the schema version (4 bytes), the number of the
+//! run (8 bytes), and an HMAC of all this under the store's key (32 bytes), which shows a wrong key
+//! at once. Then changes: a byte `P` (put) or `D` (delete), the length of the key (4 bytes), the
+//! key, and for `P` the length of the value (4 bytes) and the value, as the database stores them:
+//! secret values stay sealed. At the end `E`, the number of changes (8 bytes), and an HMAC-SHA256
+//! of all that precedes it, under a key derived from the store's. Numbers are big endian.
 
 pub(super) mod export;
 pub(super) mod import;

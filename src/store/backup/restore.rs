@@ -1,6 +1,6 @@
-//! Puts a backup in the place of a store. The backup is verified before anything is touched, imported
-//! beside the old store, and then moved into its place in steps, each of which may be the last before
-//! a crash.
+//! Puts a backup in the place of a store. The backup is verified before anything is touched,
+//! imported beside the old store, and then moved into its place in steps, each of which may be the
+//! last before a crash.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,16 +1,16 @@
 //! A checksum over all records, stored with them, that shows when some are missing.
 //!
-//! A database that repairs itself after damage can end up with fewer records than it had, or with an
-//! older version of some, and report nothing. So every batch has a number and carries it, together
-//! with the number of records and the sum (modulo 2^128) of a digest of each, as of the end of the
-//! batch. The records can then be compared with the checksum. A batch costs one addition or
-//! subtraction per change, in whatever order the records came. The checksum detects damage, not
+//! A database that repairs itself after damage can end up with fewer records than it had, or with
+//! an older version of some, and report nothing. So every batch has a number and carries it,
+//! together with the number of records and the sum (modulo 2^128) of a digest of each, as of the
+//! end of the batch. The records can then be compared with the checksum. A batch costs one addition
+//! or subtraction per change, in whatever order the records came. The checksum detects damage, not
 //! forgery; a forged record fails its seal.
 //!
 //! The batch number and the checksum are one record, so damage cannot separate them. The number of
-//! the last confirmed batch is stored outside the database (`progress`). A database that has a batch
-//! with that number or a later one also has the checksum as of that batch or a later one, and the
-//! loss of older records makes it differ.
+//! the last confirmed batch is stored outside the database (`progress`). A database that has a
+//! batch with that number or a later one also has the checksum as of that batch or a later one, and
+//! the loss of older records makes it differ.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -230,7 +230,8 @@ mod tests {
                 checksum = checksum.apply(&backend, ops).unwrap();
                 prop_assert_eq!(checksum.batches(), number);
                 prop_assert_eq!(Checksum::load(&backend).unwrap(), Some(checksum));
-                prop_assert_eq!(Checksum { batches: number, ..Checksum::compute(&backend).unwrap() }, checksum);
+                let computed = Checksum::compute(&backend).unwrap();
+                prop_assert_eq!(Checksum { batches: number, ..computed }, checksum);
             }
         }
     }

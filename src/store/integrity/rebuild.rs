@@ -1,13 +1,13 @@
 //! Opens the database and, if sled skipped a part of its log, verifies all records and copies them
 //! into a new database.
 //!
-//! The checksum shows that every record can be found by one full scan, not that every way to read it
-//! works: the pages that lead to the records may be outdated, so that another scan ends in the middle
-//! where a lookup still succeeds, and later writes go to the wrong place. Records that match the
-//! checksum are the records that were written, so a new database made of them is sound.
+//! The checksum shows that every record can be found by one full scan, not that every way to read
+//! it works: the pages that lead to the records may be outdated, so that another scan ends in the
+//! middle where a lookup still succeeds, and later writes go to the wrong place. Records that match
+//! the checksum are the records that were written, so a new database made of them is sound.
 //!
-//! The old database is moved aside, the new one takes its place, and the old one is removed. A crash
-//! before the second step is undone at the next start, which begins again.
+//! The old database is moved aside, the new one takes its place, and the old one is removed. A
+//! crash before the second step is undone at the next start, which begins again.
 
 use std::{
     fs::{self, File},

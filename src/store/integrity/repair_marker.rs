@@ -1,6 +1,6 @@
-//! A file beside the database which says that sled skipped a part of its log, until all records have
-//! been verified and copied into a new database. sled repairs the database when it opens it, so the
-//! next start would find no trace of the damage.
+//! A file beside the database which says that sled skipped a part of its log, until all records
+//! have been verified and copied into a new database. sled repairs the database when it opens it,
+//! so the next start would find no trace of the damage.
 
 use std::{
     fs::File,

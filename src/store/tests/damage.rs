@@ -145,8 +145,8 @@ fn a_database_that_skipped_something_is_rebuilt_even_after_a_crash() {
     assert_eq!(open(folder.path(), &key).unwrap().run().number, 5);
 }
 
-/// A sound database is not verified, since every start would read everything. sled may leave a place
-/// that only looks damaged, so several stores are tried.
+/// A sound database is not verified, since every start would read everything. sled may leave a
+/// place that only looks damaged, so several stores are tried.
 #[test]
 fn a_sound_database_is_opened_without_verification() {
     let mut skipped = Vec::new();

@@ -178,7 +178,7 @@ fn a_read_only_folder_is_refused_with_words() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     // Permissions do not apply to root.
     if std::fs::metadata(folder.path()).unwrap().uid() == 0 {
-        assert_eq!(outcome.unwrap().check().unwrap(), 1000 + 4);
+        assert_eq!(outcome.unwrap().count_records().unwrap(), 1000 + 4);
     } else {
         assert_matches!(outcome, Err(StoreError::NotWritable { .. }));
     }

@@ -67,7 +67,7 @@ fn several_tables_change_in_one_batch() {
 #[test]
 fn a_record_that_is_too_large_is_refused_before_anything_is_written() {
     let mut batch = Batch::new();
-    let long = "x".repeat(MAX_VALUE + 1);
+    let long = "x".repeat(VALUE_BYTES_MAX + 1);
     let error = batch.put::<Names>(&name("a", 1), &long).unwrap_err();
     assert_matches!(
         error,

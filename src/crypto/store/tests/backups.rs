@@ -43,7 +43,7 @@ async fn a_backup_holds_identities_and_no_session() {
 
     let (restored, all) = house.open_at(&path);
     assert_eq!(restored.backup_info().unwrap(), Some(made()));
-    assert!(restored.crashed_before() && restored.restored().unwrap());
+    assert!(restored.crashed_before() && restored.is_restored().unwrap());
     assert!(restored.run().number > store.run().number);
     assert!(all.existing(sam()).unwrap().is_none());
     let saved = all.saved_identity(sam()).unwrap().unwrap();
@@ -72,5 +72,5 @@ async fn a_backup_holds_identities_and_no_session() {
     Store::restore_done(&mut batch);
     restored.apply(batch).unwrap();
     assert!(all.saved_identity(sam()).unwrap().is_none());
-    assert!(!restored.restored().unwrap());
+    assert!(!restored.is_restored().unwrap());
 }
