@@ -11,11 +11,7 @@ use sha2::Sha256;
 
 use super::{BackupStats, MAGIC, failed, mac};
 use crate::store::{
-    Batch, Store, StoreError,
-    backend::{Backend, Op},
-    capture::Capture,
-    migrate,
-    table::META_ID,
+    Batch, Store, StoreError, backend::Op, capture::Capture, migrate, table::META_ID,
 };
 
 /// How many records are read from the database at a time.
@@ -123,16 +119,21 @@ impl Store {
                 }
             }
         }
-        let captured = self.close_capture()?.unwrap_or_default();
-        let captured = captured.into_ops().ok_or_else(|| {
-            failed("too much was written during the backup; try at a quieter time")
-        })?;
-        let extra = extra.into_ops(self.inner.memtable.sealer())?;
-        let captured = captured.iter().filter(|op| match op {
-            Op::Put(key, _) | Op::Delete(key) => !is_left_out(key),
-        });
-        for op in captured.chain(&extra) {
-            out.op(op)?;
+        let captured = self
+            .close_capture()?
+            .unwrap_or_default()
+            .into_ops()
+            .ok_or_else(|| {
+                failed("too much was written during the backup; try at a quieter time")
+            })?;
+        for op in &captured {
+            let (Op::Put(key, _) | Op::Delete(key)) = op;
+            if !is_left_out(key) {
+                out.op(op)?;
+            }
+        }
+        for op in extra.into_ops(self.inner.memtable.sealer())? {
+            out.op(&op)?;
         }
         out.finish()
     }
