@@ -17,7 +17,7 @@ use crate::{
     crypto::store::{GhostStores, SAVED_IDENTITIES},
     directory::HANDLES_TABLE,
     engine::{CONTROL_ROOMS_TABLE, NOT_IN_BACKUPS},
-    store::{Contents, Made, Store, StoreError},
+    store::{BackupContents, BackupInfo, Store, StoreError},
 };
 
 /// Maximum number of tries to open a store that is in use: a Stonechat that is starting has no
@@ -83,7 +83,7 @@ async fn write(
             eprintln!("asking the running Stonechat …");
             return running.backup(|bytes| draft.write_chunk(bytes)).await;
         }
-        if !Store::is_in(&setup.data) {
+        if !Store::exists_in(&setup.data) {
             return Err(CliError::Check(format!(
                 "there is no database in {} yet; has Stonechat ever run with this configuration?",
                 setup.data.display()
@@ -104,7 +104,7 @@ async fn write(
 /// Writes a backup of the store of a stopped service.
 async fn export_stopped(store: Store, draft: &mut Draft) -> Result<(), CliError> {
     let stores = GhostStores::open(&store).map_err(|e| CliError::Check(e.to_string()))?;
-    let made = Made {
+    let made = BackupInfo {
         at: SystemClock.now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -115,7 +115,7 @@ async fn export_stopped(store: Store, draft: &mut Draft) -> Result<(), CliError>
     Ok(())
 }
 
-fn print_summary(path: &Path, bytes: u64, contents: &Contents, setup: &Setup) {
+fn print_summary(path: &Path, bytes: u64, contents: &BackupContents, setup: &Setup) {
     let [handles, ghosts, rooms] = COUNTED_TABLES.map(|table| contents.count(table));
     println!(
         "{} was written ({}) and read back completely.",

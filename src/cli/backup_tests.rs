@@ -57,7 +57,7 @@ fn a_restore_changes_nothing_unless_everything_is_right() {
     let open = open_store(&home.load(), &|_| None).unwrap();
     let error = run(&home, &["restore", "--force"], "file").unwrap_err();
     assert!(error.contains("in use"), "{error}");
-    assert!(!open.restored().unwrap());
+    assert!(!open.is_restored().unwrap());
     drop(open);
     let key = fs::read(home.path("config/store.key")).unwrap();
     fs::write(home.path("config/store.key"), "07".repeat(32)).unwrap();
@@ -65,13 +65,13 @@ fn a_restore_changes_nothing_unless_everything_is_right() {
     assert!(error.contains("another store key"), "{error}");
     fs::write(home.path("config/store.key"), key).unwrap();
     let store = open_store(&home.load(), &|_| None).unwrap();
-    assert!(!store.restored().unwrap());
+    assert!(!store.is_restored().unwrap());
     drop(store);
     run(&home, &["restore", "--force"], "file").unwrap();
     assert!(
         open_store(&home.load(), &|_| None)
             .unwrap()
-            .restored()
+            .is_restored()
             .unwrap()
     );
     let kept = fs::read_dir(home.path("data")).unwrap();

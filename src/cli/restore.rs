@@ -14,7 +14,7 @@ use crate::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Setup, secrets::Environment},
     crypto::store::SAVED_IDENTITIES,
-    store::{Contents, Replaced, Store, StoreError, TableKey},
+    store::{BackupContents, Restored, Store, StoreError, TableKey},
 };
 
 /// The arguments of `restore`.
@@ -49,7 +49,7 @@ impl Restore {
         check_server_name(&contents, &setup)?;
         let now = SystemClock.now();
         let aside = format!("replaced-{}", folder_name(now));
-        if Store::is_in(&setup.data) && !self.force {
+        if Store::exists_in(&setup.data) && !self.force {
             return Err(CliError::Check(format!(
                 "there is a database in {} already; --force moves it to {}. Nothing was changed",
                 setup.data.display(),
@@ -57,7 +57,7 @@ impl Restore {
             )));
         }
         reader.rewind().map_err(failed)?;
-        let replaced = Store::replace(
+        let replaced = Store::restore(
             &mut reader,
             &setup.data,
             &key,
@@ -71,7 +71,7 @@ impl Restore {
 
 /// Refuses a backup of another homeserver. Restored, it would look like a service all of whose
 /// ghosts were taken over.
-fn check_server_name(contents: &Contents, setup: &Setup) -> Result<(), CliError> {
+fn check_server_name(contents: &BackupContents, setup: &Setup) -> Result<(), CliError> {
     let ours = &setup.config.homeserver.server_name;
     let users = contents.keys.get(&SAVED_IDENTITIES).into_iter().flatten();
     for user in users.filter_map(|key| String::decode(key)) {
@@ -94,9 +94,9 @@ fn folder_name(now: Timestamp) -> String {
     text.trim_end_matches(" UTC").chars().map(digits).collect()
 }
 
-fn print_summary(contents: &Contents, replaced: &Replaced, setup: &Setup) {
+fn print_summary(contents: &BackupContents, replaced: &Restored, setup: &Setup) {
     let [handles, ghosts, rooms] = COUNTED_TABLES.map(|table| contents.count(table));
-    let of = match &contents.made {
+    let of = match &contents.info {
         Some(made) => format!("of {}, by version {}", made.at, made.version),
         None => "of an unknown time".to_owned(),
     };

@@ -327,7 +327,7 @@ impl Machines {
         &self,
         user: &UserId,
     ) -> Result<Option<Arc<GhostRecord>>, CryptoError> {
-        Ok(self.0.store.known::<GhostRecords>(&user.to_owned())?)
+        Ok(self.0.store.get_cached::<GhostRecords>(&user.to_owned())?)
     }
 
     pub(super) fn apply_record(

@@ -146,7 +146,9 @@ impl Directory {
             return Ok(None);
         }
         match Handle::of_ghost(ghost.localpart()) {
-            Some(handle) => Ok(self.store().known::<Handles>(&handle.key().to_owned())?),
+            Some(handle) => Ok(self
+                .store()
+                .get_cached::<Handles>(&handle.key().to_owned())?),
             None => Ok(None),
         }
     }

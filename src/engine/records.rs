@@ -9,7 +9,7 @@ use crate::{
     engine::control_rooms::state::{Control, ControlEffect},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
-    store::{Batch, Made, Store, StoreError, Table},
+    store::{BackupInfo, Batch, Store, StoreError, Table},
 };
 
 macro_rules! table {
@@ -238,7 +238,7 @@ pub(in crate::engine) struct RestoreRecord {
     /// When it began.
     pub begun_at: Timestamp,
     /// When the backup was made.
-    pub made: Option<Made>,
+    pub made: Option<BackupInfo>,
     /// Whether it is done.
     pub done: bool,
     /// How many ghosts have new devices.

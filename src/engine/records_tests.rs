@@ -15,7 +15,7 @@ use crate::{
         Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
     },
     matrix::bounds::DeadLetterReason,
-    store::Made,
+    store::BackupInfo,
 };
 
 const AT: Timestamp = Timestamp(1_795_376_395_450);
@@ -445,7 +445,7 @@ fn the_small_records() {
     };
     let restore = RestoreRecord {
         begun_at: AT,
-        made: Some(Made {
+        made: Some(BackupInfo {
             at: AT,
             version: "0.1.0".to_owned(),
         }),

@@ -164,7 +164,11 @@ impl Room {
         if !effect.is_forward() || !self.repeatable.numbers.contains(&number) {
             return Ok(false);
         }
-        Ok(self.engine.store().known::<Conversations>(conversation)? == *decided_on)
+        Ok(self
+            .engine
+            .store()
+            .get_cached::<Conversations>(conversation)?
+            == *decided_on)
     }
 
     /// Writes the record, the effects and whatever else the batch holds.

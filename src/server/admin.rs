@@ -45,7 +45,7 @@ use crate::{
     crypto::store::GhostStores,
     engine::{NOT_IN_BACKUPS, count_dead_letters},
     shutdown::Shutdown,
-    store::{Made, Store, StoreError},
+    store::{BackupInfo, Store, StoreError},
 };
 
 /// The name of the socket in the data folder.
@@ -184,7 +184,7 @@ fn read_status(admin: &Admin) -> Result<Status, StoreError> {
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: admin.health.is_ready(),
-        restoring: admin.store.restored()?,
+        restoring: admin.store.is_restored()?,
         dead_letters: count_dead_letters(&admin.store)?,
     })
 }
@@ -225,7 +225,7 @@ async fn post_backup(State(state): State<Arc<AdminState>>) -> Response {
             runtime,
             chunk: Vec::with_capacity(CHUNK_BYTES),
         };
-        let made = Made {
+        let made = BackupInfo {
             at: state.admin.clock.now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

@@ -1,4 +1,4 @@
-//! Changes to any tables that take effect together.
+//! Changes to several tables that take effect together.
 
 use zeroize::Zeroizing;
 
@@ -9,11 +9,11 @@ use super::{
     table::{Table, TableKey},
 };
 
-/// The longest key, in bytes. Matrix ids have at most 255; a key has up to four parts.
-pub const MAX_KEY: usize = 2048;
-/// The longest value, in bytes. A Matrix event has at most 65,536; an Olm account that was
-/// drained of its one-time keys reaches 300,000.
-pub const MAX_VALUE: usize = 1024 * 1024;
+/// Maximum length of a key, in bytes. A Matrix id has at most 255, and a key has up to four parts.
+pub const KEY_BYTES_MAX: usize = 2048;
+/// Maximum length of a value, in bytes. A Matrix event has at most 65,536; an Olm account whose
+/// one-time keys were all used reaches 300,000.
+pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) enum Change {
     Put {
@@ -40,14 +40,14 @@ impl std::fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// No changes.
+    /// Returns a batch without changes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Insert or replace a record.
+    /// Inserts or replaces a record.
     pub fn put<T: Table>(&mut self, key: &T::Key, value: &T::Value) -> Result<(), StoreError> {
-        let key = physical::<T>(&key.encode())?;
+        let key = record_key::<T>(&key.encode())?;
         let plain =
             Zeroizing::new(
                 rmp_serde::to_vec_named(value).map_err(|e| StoreError::Encode {
@@ -55,7 +55,7 @@ impl Batch {
                     why: e.to_string(),
                 })?,
             );
-        check_size(T::NAME, "a value", plain.len(), MAX_VALUE)?;
+        check_size(T::NAME, "a value", plain.len(), VALUE_BYTES_MAX)?;
         self.0.push(if T::SECRET {
             Change::Seal { key, plain }
         } else {
@@ -67,25 +67,25 @@ impl Batch {
         Ok(())
     }
 
-    /// Delete a record, if it is there.
+    /// Deletes a record, if it exists.
     pub fn delete<T: Table>(&mut self, key: &T::Key) {
         // A key over the limit cannot be in the table.
-        if let Ok(key) = physical::<T>(&key.encode()) {
+        if let Ok(key) = record_key::<T>(&key.encode()) {
             self.0.push(Change::Delete { key });
         }
     }
 
-    /// Append the changes of another batch.
+    /// Appends the changes of another batch.
     pub fn merge(&mut self, other: Batch) {
         self.0.extend(other.0);
     }
 
-    /// Whether nothing would change.
+    /// Returns `true` if there are no changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The number of changes.
+    /// Returns the number of changes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -117,9 +117,9 @@ impl Batch {
     }
 }
 
-/// The key of a record in the database.
-pub(super) fn physical<T: Table>(encoded: &[u8]) -> Result<Vec<u8>, StoreError> {
-    check_size(T::NAME, "a key", encoded.len(), MAX_KEY)?;
+/// Returns the key of a record in the database: the id of its table and its encoded key.
+pub(super) fn record_key<T: Table>(encoded: &[u8]) -> Result<Vec<u8>, StoreError> {
+    check_size(T::NAME, "a key", encoded.len(), KEY_BYTES_MAX)?;
     let mut key = Vec::with_capacity(1 + encoded.len());
     key.push(T::ID);
     key.extend_from_slice(encoded);

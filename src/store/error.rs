@@ -1,4 +1,4 @@
-//! What can go wrong in the store, said so that a person knows what to do next.
+//! Errors of the store. Their text says what to do next.
 
 use std::{io, path::Path, path::PathBuf};
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// An error of the store. Errors name tables and files, never keys or values.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
-    /// Another process (or another handle of this one) has the store open.
+    /// Another process, or another [`super::Store`] of this one, has the store open.
     #[error("the store at {path} is in use by another process; stop that one first")]
     InUse {
         /// The folder of the store.
@@ -21,7 +21,7 @@ pub enum StoreError {
         /// What the system said.
         why: String,
     },
-    /// The disk, or the quota, is used up.
+    /// The disk or the quota is full.
     #[error("no space left for {path} ({why}); free some space and start again")]
     Full {
         /// The file or folder.
@@ -39,7 +39,7 @@ pub enum StoreError {
         /// What the system said.
         why: String,
     },
-    /// A file of the store does not hold what was written to it.
+    /// A file of the store does not contain what was written to it.
     #[error("the store at {path} is damaged: {why}; restore it from a backup")]
     Damaged {
         /// The folder or file.
@@ -49,9 +49,9 @@ pub enum StoreError {
     },
     /// The database opened, but writes that were acknowledged are not in it.
     #[error(
-        "the store at {path} has lost acknowledged writes: it ends with batch {found}, batch \
-         {expected} was confirmed; the file was truncated, damaged or replaced by an older one: \
-         restore it from a backup"
+        "the store at {path} has lost acknowledged writes: it ends with batch {found}, but batch \
+         {expected} was confirmed; a file was truncated, damaged or replaced by an older one; \
+         restore the store from a backup"
     )]
     LostWrites {
         /// The folder of the store.
@@ -63,8 +63,8 @@ pub enum StoreError {
     },
     /// The store was made with another key.
     #[error(
-        "the key given does not open the store at {path}; use the key that it was made with, \
-         nothing was changed"
+        "the key given does not open the store at {path}; use the key that it was made with \
+         (nothing was changed)"
     )]
     WrongKey {
         /// The folder of the store.
@@ -80,16 +80,16 @@ pub enum StoreError {
     },
     /// The store was written by a newer version.
     #[error(
-        "the store at {path} has schema version {found}, this stonechat knows versions up to \
-         {known}; run a newer stonechat or restore an older backup"
+        "the store at {path} has schema version {found}, this stonechat reads versions up to \
+         {newest}; run a newer stonechat or restore an older backup"
     )]
     NewerSchema {
         /// The folder of the store.
         path: PathBuf,
         /// The version found.
         found: u32,
-        /// The newest version known.
-        known: u32,
+        /// The newest version that is read.
+        newest: u32,
     },
     /// The store was written by a version from before the first release.
     #[error(
@@ -147,11 +147,11 @@ pub enum StoreError {
         /// The table or kind of record.
         table: &'static str,
     },
-    /// The system gave no randomness, or a primitive refused its input.
+    /// The system returned no random bytes, or a cipher refused its input.
     #[error("sealing failed: {0}")]
     Seal(&'static str),
-    /// The store stopped itself after an earlier failure, so that nothing is built on writes
-    /// that may not be on disk.
+    /// The store has stopped after an earlier failure, so that nothing relies on writes that may
+    /// not be on disk.
     #[error("the store has stopped after an earlier failure: {0}; restart stonechat")]
     Stopped(String),
     /// The store was shut down.
@@ -163,7 +163,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The error for a failed file operation, by what the person can do about it.
+    /// Returns the error for a failed file operation, by what the admin can do about it.
     pub(crate) fn io(doing: &'static str, path: &Path, error: &io::Error) -> Self {
         let (path, why) = (path.to_owned(), error.to_string());
         match error.kind() {

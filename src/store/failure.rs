@@ -1,4 +1,4 @@
-//! The failure that stopped the store, for those who have to act on it.
+//! The failure that stopped the store.
 
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use super::StoreError;
 
-/// The first failure after which the store cannot be relied on. Clones watch the same store and do
-/// not keep it open.
+/// The first failure after which the store is unreliable. Clones watch the same store and do not
+/// keep it open.
 #[derive(Clone, Default)]
 pub struct StoreFailure(Arc<Inner>);
 
@@ -15,7 +15,7 @@ struct Inner {
     error: OnceLock<StoreError>,
     /// Wakes tasks.
     happened: watch::Sender<bool>,
-    /// Wakes threads, also when no task runs any longer.
+    /// Wakes threads, even when tasks no longer run.
     bell: (Mutex<bool>, Condvar),
 }
 
@@ -47,7 +47,7 @@ impl StoreFailure {
             if let Some(error) = self.get() {
                 return error.clone();
             }
-            // The sender lives as long as `self`, so this ends with the failure and no sooner.
+            // The sender lives as long as `self`, so this waits until the failure.
             let _ = self.0.happened.subscribe().wait_for(|it| *it).await;
         }
     }
@@ -61,7 +61,7 @@ impl StoreFailure {
         }
     }
 
-    /// Fails when the store has failed before.
+    /// Returns an error if the store has failed.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match self.get() {
             Some(error) => Err(StoreError::Stopped(error.to_string())),
@@ -81,8 +81,8 @@ impl StoreFailure {
         self.0.happened.send_replace(true);
     }
 
-    /// Passes `result` on and records its error if it is one of the store as a whole.
-    pub(super) fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Returns `result`, and records its error if the store as a whole has failed.
+    pub(super) fn record_fatal<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error) = &result
             && error.is_fatal()
         {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_record_or_a_closed_store_is_no_failure() {
+    fn an_error_of_one_record_or_a_closed_store_is_no_failure() {
         let failure = StoreFailure::default();
         for error in [
             StoreError::Unseal { table: "t" },
@@ -131,10 +131,10 @@ mod tests {
                 why: "it has another shape".to_owned(),
             },
         ] {
-            let _ = failure.noting::<()>(Err(error));
+            let _ = failure.record_fatal::<()>(Err(error));
         }
         assert!(failure.get().is_none());
-        let _ = failure.noting::<()>(Err(full()));
+        let _ = failure.record_fatal::<()>(Err(full()));
         assert!(failure.get().is_some());
     }
 }

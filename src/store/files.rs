@@ -1,4 +1,4 @@
-//! Files beside the database: made for their owner alone, and durable when we say so.
+//! Files beside the database. Only their owner can read them.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{StoreError, StoreFailure};
 
-/// Make the folder, for its owner alone.
+/// Makes a folder that only its owner can read.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new()
         .recursive(true)
@@ -22,7 +22,17 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::io("create", path, &e))
 }
 
-/// Open or create a file that only its owner can read.
+/// Removes a folder and everything in it, if it exists.
+pub(super) fn remove_folder(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Opens or creates a file that only its owner can read.
 pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .read(true)
@@ -34,7 +44,7 @@ pub(crate) fn open_private(path: &Path) -> Result<File, StoreError> {
         .map_err(|e| StoreError::io("open", path, &e))
 }
 
-/// Make the name of a new file durable.
+/// Makes the name of a new file durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -45,16 +55,16 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::io("write", parent, &e))
 }
 
-/// How long a lock is waited for that somebody else has.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for a lock that another process holds.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Lock a file. A process that was started a moment ago holds what its parent had open until it has
-/// become the program it is to be, also if its parent has let go of it meanwhile.
+/// Locks a file. A child process inherits the open files of its parent until it calls `exec`, and
+/// so may hold the lock for a moment after the parent has released it.
 fn lock(file: &File) -> Result<(), TryLockError> {
     let since = Instant::now();
     loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+            Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_WAIT_MAX => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             other => return other,
@@ -62,7 +72,7 @@ fn lock(file: &File) -> Result<(), TryLockError> {
     }
 }
 
-/// Held as long as the store is open; the system lets go of it when the process ends.
+/// The lock of a store. The system releases it when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
@@ -82,15 +92,16 @@ impl Lock {
 
 /// The number of the last batch that was confirmed to be durable, kept outside the database.
 ///
-/// It is written after the flush and not synced itself, so it is never ahead of the database; if
-/// the database is behind *it*, acknowledged writes have gone.
+/// It is written after the flush and not synced itself, so it is never ahead of the database. If
+/// the database is behind it, acknowledged writes are lost.
 #[derive(Debug)]
 pub(super) struct Progress {
     file: File,
     path: PathBuf,
 }
 
-const PROGRESS: usize = 16;
+/// Length of the file: the number and its check.
+const PROGRESS_BYTES: usize = 16;
 
 impl Progress {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
@@ -101,9 +112,9 @@ impl Progress {
         })
     }
 
-    /// `None` when nothing was ever confirmed, or the file is torn.
+    /// Returns the number; `None` if nothing was ever confirmed or the file is torn.
     pub(super) fn read(&self) -> Option<u64> {
-        let mut bytes = [0u8; PROGRESS];
+        let mut bytes = [0u8; PROGRESS_BYTES];
         self.file.read_exact_at(&mut bytes, 0).ok()?;
         let (number, check) = bytes.split_first_chunk::<8>()?;
         (*check == check_of(number)).then(|| u64::from_be_bytes(*number))
@@ -111,7 +122,7 @@ impl Progress {
 
     pub(super) fn write(&self, number: u64) -> Result<(), StoreError> {
         let number = number.to_be_bytes();
-        let mut bytes = [0u8; PROGRESS];
+        let mut bytes = [0u8; PROGRESS_BYTES];
         bytes[..8].copy_from_slice(&number);
         bytes[8..].copy_from_slice(&check_of(&number));
         self.file
@@ -120,7 +131,7 @@ impl Progress {
     }
 }
 
-/// The first eight bytes of the SHA-256 of something, to tell a torn write from a whole one.
+/// Returns the first eight bytes of a SHA-256, which tell a torn write from a whole one.
 pub(crate) fn check_of(bytes: &[u8]) -> [u8; 8] {
     let digest = Sha256::digest(bytes);
     let mut check = [0u8; 8];
@@ -128,8 +139,8 @@ pub(crate) fn check_of(bytes: &[u8]) -> [u8; 8] {
     check
 }
 
-/// A small file beside the database that one room of the house keeps for itself, with the same
-/// calls for a store in memory.
+/// A small file beside the database that belongs to one user of the store. A store in memory keeps
+/// its bytes in memory.
 #[derive(Clone)]
 pub(crate) struct SideFile(Arc<Side>);
 
@@ -137,7 +148,7 @@ enum Side {
     Disk {
         file: File,
         path: PathBuf,
-        /// The store that is of no use without this file.
+        /// The failure of the store, which cannot be used without this file.
         failure: StoreFailure,
     },
     Memory(Mutex<Vec<u8>>),
@@ -154,8 +165,8 @@ impl SideFile {
         Self(Arc::new(Side::Memory(Mutex::default())))
     }
 
-    /// Open or create it, durably; it must belong to nobody else in this process or another. When
-    /// it cannot be read or written later, the store has failed.
+    /// Opens or creates the file durably, and locks it. If it cannot be read or written later, the
+    /// store has failed.
     pub(crate) fn open(path: &Path, failure: StoreFailure) -> Result<Self, StoreError> {
         let file = open_private(path)?;
         let about = file
@@ -184,12 +195,12 @@ impl SideFile {
         })))
     }
 
-    /// Whether someone else has a handle of this file in memory.
+    /// Returns `true` if there are more than `own` handles of this file in memory.
     pub(crate) fn is_shared(&self, own: usize) -> bool {
         Arc::strong_count(&self.0) > own
     }
 
-    /// Up to `length` bytes; fewer where the file ends.
+    /// Reads up to `length` bytes, and fewer at the end of the file.
     pub(crate) fn read(
         &self,
         offset: u64,
@@ -209,7 +220,7 @@ impl SideFile {
                         Ok(n) => filled += n,
                         Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                         Err(e) => {
-                            return failure.noting(Err(StoreError::io("read", path, &e)));
+                            return failure.record_fatal(Err(StoreError::io("read", path, &e)));
                         }
                     }
                 }
@@ -227,7 +238,7 @@ impl SideFile {
         Ok(bytes)
     }
 
-    /// Overwrite in place. Durable when this returns.
+    /// Overwrites bytes in place. Durable when this returns.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         match &*self.0 {
             Side::Disk {
@@ -238,7 +249,7 @@ impl SideFile {
                 let written = file
                     .write_all_at(bytes, offset)
                     .and_then(|()| file.sync_data());
-                failure.noting(written.map_err(|e| StoreError::io("write", path, &e)))
+                failure.record_fatal(written.map_err(|e| StoreError::io("write", path, &e)))
             }
             Side::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The fuzz target of this room: a backup comes back whole, or is refused with words.
+//! The fuzz target of the store: a backup is imported completely, or is refused with a message.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,86 +11,86 @@ use hkdf::hmac::Mac as _;
 use secrecy::SecretString;
 
 use super::{
-    MAX_KEY, MAX_VALUE, StoreError, StoreKey,
-    backend::Backend,
-    backup::{MAC, MAGIC, import_into, mac},
-    memory::MemoryBackend,
+    KEY_BYTES_MAX, StoreError, StoreKey, VALUE_BYTES_MAX,
+    backend::{Backend, memory::MemoryBackend},
+    backup::{MAC_BYTES, MAGIC, import::import_into, mac},
     meta, migrate,
     seal::Sealer,
+    table::META_ID,
 };
 
 /// Length of the schema version and the run.
-const HEAD: usize = 4 + 8;
+const HEAD_BYTES: usize = 4 + 8;
 
 type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The key under which the backups of the corpus were made.
+/// Returns the key with which the backups of the corpus were made.
 pub(crate) fn key() -> StoreKey {
     StoreKey::from_env("KEY", &SecretString::from("07".repeat(32))).unwrap()
 }
 
-/// A backup file, as it is, and once more with checks that match, so that what lies behind them is
-/// reached.
+/// Imports a backup file as it is, and again with correct HMACs, so that the code behind their
+/// check is reached.
 pub(crate) fn backup(input: &[u8]) {
     let key = key();
     if let Err(error) = import(input, &key) {
-        check_words(&error);
+        check_text(&error);
     }
     let Some(rest) = input.get(MAGIC.len()..) else {
         return;
     };
-    let Some((head, rest)) = rest.split_at_checked(HEAD) else {
+    let Some((head, rest)) = rest.split_at_checked(HEAD_BYTES) else {
         return;
     };
-    let body = rest.get(MAC..).unwrap_or_default();
+    let body = rest.get(MAC_BYTES..).unwrap_or_default();
     let changes = Changes::read(body);
     let stream = sealed(head, &changes, body, &key);
     let schema = u32::from_be_bytes(head[..4].try_into().unwrap());
     match import(&stream, &key) {
         Ok(found) => {
-            assert!(changes.end, "a damaged backup came back");
+            assert!(changes.end, "a damaged backup was imported");
             assert!(changes.touch_meta || found == changes.records);
             assert!(is_read(schema));
         }
         Err(error) => {
-            check_words(&error);
+            check_text(&error);
             let refused = !is_read(schema) || !changes.end || changes.touch_meta;
-            assert!(refused, "a good backup is refused: {error}");
+            assert!(refused, "a sound backup was refused: {error}");
         }
     }
 }
 
 fn is_read(schema: u32) -> bool {
-    (migrate::OLDEST..=migrate::known(migrate::STEPS)).contains(&schema)
+    (migrate::OLDEST..=migrate::newest_version(migrate::STEPS)).contains(&schema)
 }
 
-/// Imports a backup into memory, opens what came of it, and returns its records without those that
-/// a store keeps about itself.
+/// Imports a backup into memory, opens the store, and returns its records without those that a
+/// store keeps about itself.
 fn import(stream: &[u8], key: &StoreKey) -> Result<Records, StoreError> {
     let backend = MemoryBackend::default();
     import_into(&mut &*stream, &backend, key)?;
     let sealer = Sealer::of(key)?;
-    meta::admit(&backend, &sealer, Path::new("memory"), None, migrate::STEPS)?;
+    meta::open_or_init(&backend, &sealer, Path::new("memory"), None, migrate::STEPS)?;
     let mut records: Records = backend.scan(&[], None, usize::MAX)?.into_iter().collect();
-    records.retain(|key, _| key.first() != Some(&meta::ID));
+    records.retain(|key, _| key.first() != Some(&META_ID));
     Ok(records)
 }
 
-fn check_words(error: &StoreError) {
-    let words = error.to_string();
-    assert!((10..1000).contains(&words.len()), "{words:?}");
+fn check_text(error: &StoreError) {
+    let text = error.to_string();
+    assert!((10..1000).contains(&text.len()), "{text:?}");
 }
 
-/// What the changes of a backup lead to, by another reader than the one under test.
+/// The changes of a backup, parsed independently of the code under test.
 #[derive(Default)]
 struct Changes {
     count: u64,
-    /// How many bytes they take.
+    /// Their length, in bytes.
     length: usize,
     records: Records,
     /// Whether they change what a store keeps about itself, which no backup does.
     touch_meta: bool,
-    /// Whether the mark of the end stands behind them.
+    /// Whether the end mark follows them.
     end: bool,
 }
 
@@ -110,21 +110,21 @@ impl Changes {
         changes
     }
 
-    /// Adds a change, and returns what stands behind it; `None` if it is none.
+    /// Adds a change, and returns what follows it; `None` if it is not a change.
     fn add<'a>(&mut self, kind: u8, rest: &'a [u8]) -> Option<&'a [u8]> {
         let (key, mut rest) = match kind {
-            b'P' | b'D' => part(rest, MAX_KEY + 1)?,
+            b'P' | b'D' => part(rest, KEY_BYTES_MAX + 1)?,
             _ => return None,
         };
         let value = if kind == b'P' {
-            let (value, after) = part(rest, MAX_VALUE + 1024)?;
+            let (value, after) = part(rest, VALUE_BYTES_MAX + 1024)?;
             rest = after;
             Some(value)
         } else {
             None
         };
-        self.touch_meta |= key.first() == Some(&meta::ID);
-        if key.first() != Some(&meta::ID) {
+        self.touch_meta |= key.first() == Some(&META_ID);
+        if key.first() != Some(&META_ID) {
             match value {
                 Some(value) => self.records.insert(key.to_vec(), value.to_vec()),
                 None => self.records.remove(key),
@@ -134,14 +134,14 @@ impl Changes {
     }
 }
 
-/// Splits off a part that has its length before it.
-fn part(bytes: &[u8], at_most: usize) -> Option<(&[u8], &[u8])> {
+/// Splits off a part that is preceded by its length.
+fn part(bytes: &[u8], limit: usize) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let length = u32::from_be_bytes(*length) as usize;
-    (length <= at_most).then(|| rest.split_at_checked(length))?
+    (length <= limit).then(|| rest.split_at_checked(length))?
 }
 
-/// A backup of these changes with checks that match.
+/// Returns a backup of these changes with correct HMACs.
 fn sealed(head: &[u8], changes: &Changes, body: &[u8], key: &StoreKey) -> Vec<u8> {
     let check = |stream: &[u8]| {
         let mut hmac = mac(key).unwrap();

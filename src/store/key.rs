@@ -1,4 +1,4 @@
-//! The key under which secret records are sealed. It never lies in the database.
+//! The key under which secret records are sealed. It is never stored in the database.
 
 use std::{
     fs::OpenOptions,
@@ -25,12 +25,12 @@ impl std::fmt::Debug for StoreKey {
 }
 
 impl StoreKey {
-    /// A fresh key.
+    /// Makes a new key.
     pub fn random() -> Result<Self, StoreError> {
         random().map(Self)
     }
 
-    /// Make a fresh key and write it to a file that must not exist yet, mode 0600.
+    /// Makes a new key and writes it to a file, mode 0600, that must not exist yet.
     pub fn create_file(path: &Path) -> Result<Self, StoreError> {
         let key = Self::random()?;
         let mut file = match OpenOptions::new()
@@ -59,7 +59,7 @@ impl StoreKey {
         Ok(key)
     }
 
-    /// Read the key from a file that nobody but its owner may read.
+    /// Reads the key from a file that only its owner may read.
     pub fn from_file(path: &Path) -> Result<Self, StoreError> {
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
@@ -87,14 +87,14 @@ impl StoreKey {
         file.take(256)
             .read_to_string(&mut text)
             .map_err(|e| unusable(path, &e.to_string()))?;
-        Self::parse(&text).ok_or_else(|| unusable(path, WANTED))
+        Self::parse(&text).ok_or_else(|| unusable(path, KEY_FORMAT))
     }
 
-    /// Take the key from an environment variable's value. `name` is for the message.
+    /// Parses the key from the value of an environment variable. Errors name the variable `name`.
     pub fn from_env(name: &str, value: &SecretString) -> Result<Self, StoreError> {
         Self::parse(value.expose_secret()).ok_or_else(|| StoreError::Key {
             place: format!("in {name}"),
-            why: WANTED.to_owned(),
+            why: KEY_FORMAT.to_owned(),
         })
     }
 
@@ -102,11 +102,11 @@ impl StoreKey {
         let text = text.trim();
         let mut key = Zeroizing::new([0u8; 32]);
         hex::decode_to_slice(text, key.as_mut_slice()).ok()?;
-        // Zeros are what a lost disk block or an unset template leaves.
+        // A lost disk block or an unset template consists of zeros.
         (*key != [0u8; 32]).then_some(Self(key))
     }
 
-    /// A key for one purpose, from this key and further secret and public parts.
+    /// Derives a key for one purpose from this key and further secret and public parts.
     pub(crate) fn derive(&self, secret: &[u8], purpose: &[&[u8]]) -> Result<Subkey, StoreError> {
         let mut input = Zeroizing::new(Vec::with_capacity(32 + secret.len()));
         input.extend_from_slice(self.0.as_slice());
@@ -122,7 +122,7 @@ impl StoreKey {
 /// A key derived for one purpose.
 pub(crate) type Subkey = Zeroizing<[u8; 32]>;
 
-/// 32 bytes from the system.
+/// Returns 32 random bytes from the system.
 pub(crate) fn random() -> Result<Subkey, StoreError> {
     use rand::TryRngCore;
     let mut bytes = Zeroizing::new([0u8; 32]);
@@ -131,12 +131,13 @@ pub(crate) fn random() -> Result<Subkey, StoreError> {
         .is_err()
     {
         bytes.zeroize();
-        return Err(StoreError::Seal("the system gave no random bytes"));
+        return Err(StoreError::Seal("the system returned no random bytes"));
     }
     Ok(bytes)
 }
 
-const WANTED: &str = "it must be 64 hexadecimal digits, as `stonechat init` writes them";
+/// What a key must look like.
+const KEY_FORMAT: &str = "it must be 64 hexadecimal digits, as `stonechat init` writes them";
 
 fn unusable(path: &Path, why: &str) -> StoreError {
     StoreError::Key {
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_file_is_made_once_and_read_back() {
+    fn a_key_file_is_made_once_and_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.key");
         let made = StoreKey::create_file(&path).unwrap();
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_refused_without_showing_it() {
+    fn a_malformed_key_is_refused_without_showing_it() {
         let hex = "ab".repeat(32);
         assert!(StoreKey::from_env("K", &SecretString::from(format!(" {hex}\n"))).is_ok());
         for wrong in [

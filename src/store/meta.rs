@@ -1,5 +1,5 @@
-//! What the store remembers about itself, table 1: schema version, key check, sum of the records,
-//! and which runs ended cleanly.
+//! The records that the store keeps about itself, table 1: schema version, key check, checksum of
+//! the records, and which runs ended cleanly.
 
 use std::path::Path;
 
@@ -8,35 +8,33 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     backend::{Backend, Op, Record},
+    integrity::checksum::Checksum,
     migrate,
     seal::Sealer,
-    sum::Sum,
+    table::META_ID,
 };
 
-/// The table id of these records.
-pub(super) const ID: u8 = 1;
-
-const SCHEMA: &[u8] = &[ID, b's'];
-const KEY_CHECK: &[u8] = &[ID, b'k'];
-const RUN: &[u8] = &[ID, b'r'];
-const RESTORED: &[u8] = &[ID, b'b'];
+const KEY_CHECK: &[u8] = &[META_ID, b'k'];
+const RUN: &[u8] = &[META_ID, b'r'];
+const RESTORED: &[u8] = &[META_ID, b'b'];
 const CHECK_TEXT: &[u8] = b"this store opens with this key";
 
-/// The runs of the service on this store, counted from 1.
+/// One run of the service on this store. Runs are counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// The number of this run.
     pub number: u64,
-    /// What was written in runs before this one may be older than what the world has seen: a run
-    /// after them ended without saying so (a crash, a kill, a power cut), or the store is a
-    /// restored copy. Equal to `number` when it was the run before.
+    /// The first run whose writes are certain to be the newest that the world has seen. Records
+    /// written in earlier runs may be outdated: a run since then ended without
+    /// [`super::Store::shut_down`] (a crash, a kill, a power cut), or the store was restored from a
+    /// backup. Equal to `number` if the previous run ended like that.
     pub sure_since: u64,
     clean: bool,
 }
 
 impl Run {
-    /// Whether the run before this one ended without [`super::Store::shut_down`].
-    pub fn after_unclean(&self) -> bool {
+    /// Returns `true` if the run before this one ended without [`super::Store::shut_down`].
+    pub fn is_after_crash(&self) -> bool {
         self.number > 1 && self.sure_since == self.number
     }
 }
@@ -48,10 +46,6 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     })
 }
 
-pub(super) fn schema(version: u32) -> Op {
-    Op::Put(SCHEMA.to_vec(), version.to_be_bytes().to_vec())
-}
-
 fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
     Ok(Op::Put(
         KEY_CHECK.to_vec(),
@@ -59,9 +53,9 @@ fn key_check(sealer: &Sealer) -> Result<Op, StoreError> {
     ))
 }
 
-/// What makes a store of the records that lie there: its last run did not end. They count as batch
-/// 0, so that nobody takes them for the store of a `progress` that is still about.
-pub(super) fn restore(
+/// Makes the imported records a store whose last run did not end cleanly. The import counts as
+/// batch 0, so that the `progress` file of another store does not match it.
+pub(super) fn mark_restored(
     backend: &dyn Backend,
     version: u32,
     run: u64,
@@ -75,43 +69,46 @@ pub(super) fn restore(
     let ops = vec![
         Op::Put(RUN.to_vec(), encode(&run)?),
         Op::Put(RESTORED.to_vec(), Vec::new()),
-        schema(version),
+        migrate::version_op(version),
         key_check(sealer)?,
     ];
-    Sum::of(backend)?.apply_first(backend, ops)
+    Checksum::compute(backend)?.apply_as_first(backend, ops)
 }
 
-/// The key of the record that says that the store was restored and that what follows from it is
-/// not done yet.
+/// Returns the key of the record which says that the store was restored and that the steps after a
+/// restore are not done yet.
 pub(super) fn restored_key() -> Vec<u8> {
     RESTORED.to_vec()
 }
 
-/// Check that this is a store we can use and that the key is its key, before anything is written;
-/// then bring its schema up to date. Returns the sum of its records.
-pub(super) fn admit(
+/// Checks that the store is usable and that the key is its key before anything is written, and then
+/// migrates it to the newest schema version. Returns the checksum of its records.
+pub(super) fn open_or_init(
     backend: &dyn Backend,
     sealer: &Sealer,
     path: &Path,
     confirmed: Option<u64>,
     steps: &[migrate::Step],
-) -> Result<Sum, StoreError> {
-    let known = migrate::known(steps);
-    match inspect(backend, sealer, path, confirmed, known)? {
-        None => Sum::default().apply(backend, vec![schema(known), key_check(sealer)?]),
-        Some((found, sum)) => migrate::run(backend, found, sum, steps),
+) -> Result<Checksum, StoreError> {
+    let newest = migrate::newest_version(steps);
+    match inspect(backend, sealer, path, confirmed, newest)? {
+        None => {
+            let ops = vec![migrate::version_op(newest), key_check(sealer)?];
+            Checksum::default().apply(backend, ops)
+        }
+        Some((found, checksum)) => migrate::run_steps(backend, found, checksum, steps),
     }
 }
 
-/// The schema version and the sum of a store that we can use, `None` if there is none yet. Writes
-/// nothing.
+/// Returns the schema version and the checksum of a usable store, `None` if the database is empty.
+/// Writes nothing.
 pub(super) fn inspect(
     backend: &dyn Backend,
     sealer: &Sealer,
     path: &Path,
     confirmed: Option<u64>,
-    known: u32,
-) -> Result<Option<(u32, Sum)>, StoreError> {
+    newest: u32,
+) -> Result<Option<(u32, Checksum)>, StoreError> {
     let damaged = |why: &str| StoreError::Damaged {
         path: path.to_owned(),
         why: why.to_owned(),
@@ -126,11 +123,9 @@ pub(super) fn inspect(
         }
         return Ok(None);
     }
-    let found = backend
-        .get(SCHEMA)?
-        .and_then(|v| v.try_into().ok().map(u32::from_be_bytes))
+    let found = migrate::load_version(backend)?
         .ok_or_else(|| damaged("it holds records but no schema version"))?;
-    migrate::check(found, known, path)?;
+    migrate::check(found, newest, path)?;
     let check = backend
         .get(KEY_CHECK)?
         .ok_or_else(|| damaged("it holds records but no key check"))?;
@@ -139,19 +134,23 @@ pub(super) fn inspect(
             path: path.to_owned(),
         });
     }
-    let sum = Sum::kept(backend)?.ok_or_else(|| damaged("the sum of its records is gone"))?;
-    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > sum.batches()) {
+    let checksum = Checksum::load(backend)?
+        .ok_or_else(|| damaged("the checksum of its records is missing"))?;
+    if let Some(expected) = confirmed.filter(|confirmed| *confirmed > checksum.batches()) {
         return Err(StoreError::LostWrites {
             path: path.to_owned(),
-            found: sum.batches(),
+            found: checksum.batches(),
             expected,
         });
     }
-    Ok(Some((found, sum)))
+    Ok(Some((found, checksum)))
 }
 
-/// Begin a run: its number, and a mark that it has not ended yet.
-pub(super) fn begin_run(backend: &dyn Backend, sum: Sum) -> Result<(Run, Sum), StoreError> {
+/// Begins a run: writes its number, and that it has not ended yet.
+pub(super) fn begin_run(
+    backend: &dyn Backend,
+    checksum: Checksum,
+) -> Result<(Run, Checksum), StoreError> {
     let run = match backend.get(RUN)? {
         None => Run {
             number: 1,
@@ -172,11 +171,11 @@ pub(super) fn begin_run(backend: &dyn Backend, sum: Sum) -> Result<(Run, Sum), S
             }
         }
     };
-    let sum = sum.apply(backend, vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
-    Ok((run, sum))
+    let checksum = checksum.apply(backend, vec![Op::Put(RUN.to_vec(), encode(&run)?)])?;
+    Ok((run, checksum))
 }
 
-/// The record that ends a run cleanly.
+/// Returns the record that ends a run cleanly.
 pub(super) fn end_run(run: Run) -> Result<Record, StoreError> {
     Ok((RUN.to_vec(), encode(&Run { clean: true, ..run })?))
 }
@@ -186,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_of_a_run_looks_like_this_on_disk() {
+    fn the_stored_form_of_a_run_is_stable() {
         let run = Run {
             number: 7,
             sure_since: 5,
@@ -195,6 +194,5 @@ mod tests {
         let bytes = encode(&run).unwrap();
         assert_eq!(bytes, b"\x83\xA6number\x07\xAAsure_since\x05\xA5clean\xC3");
         assert_eq!(rmp_serde::from_slice::<Run>(&bytes).unwrap(), run);
-        assert_eq!(schema(1), Op::Put(b"\x01s".to_vec(), vec![0, 0, 0, 1]));
     }
 }

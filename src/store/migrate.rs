@@ -1,46 +1,65 @@
-//! From one schema version to the next.
+//! The schema version of a store, and the steps from one version to the next.
 //!
-//! [`OLDEST`] is the first version that is read. `STEPS[0]` brings a store from it to the next, and
-//! so on. A step reads what it needs and returns its changes; they are written in one batch together
-//! with the new version, so that a crash leaves the store before or after the step. A step must be
-//! able to run on any size of store within memory; a larger change is cut into several steps.
+//! [`OLDEST`] is the oldest version that is read. `STEPS[0]` migrates a store from it to the next
+//! version, and so on. A step reads what it needs and returns its changes. They are written in one
+//! batch together with the new version, so a crash leaves the store before or after the step. The
+//! changes of a step must fit into memory for a store of any size; a larger change is split into
+//! several steps.
 
 use std::path::Path;
 
 use super::{
     StoreError,
     backend::{Backend, Op},
-    meta,
-    sum::Sum,
+    integrity::checksum::Checksum,
+    table::META_ID,
 };
 
-/// One step: reads the database as it is and returns what to change.
+/// The key of the schema version.
+const VERSION: &[u8] = &[META_ID, b's'];
+
+/// One step: reads the database and returns the changes to make.
 pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 
-/// The oldest schema version that is read. No version before it was ever released, and no step leads
-/// from one of them here.
+/// The oldest schema version that is read. No earlier version was released, and no step migrates
+/// one.
 ///
-/// - 1: the first; 2: the sum of the records carries the number of the batch; 3: a record of
+/// - 1: the first; 2: the checksum of the records carries the number of the batch; 3: a record of
 ///   `SeenByTime` may list further events.
-/// - 4: a waiting to-device message is kept under its ghost and a number (table 13), and dead letters
-///   have tables of their own (28, 29).
+/// - 4: a waiting to-device message is stored under its ghost and a number (table 13), and dead
+///   letters have tables of their own (28, 29).
 pub(super) const OLDEST: u32 = 4;
 
-/// Every step there is, in order.
+/// All steps, in order.
 pub(super) const STEPS: &[Step] = &[];
 
-/// The newest version that these steps lead to.
-pub(super) fn known(steps: &[Step]) -> u32 {
+/// Returns the change that stores the schema version.
+pub(super) fn version_op(version: u32) -> Op {
+    Op::Put(VERSION.to_vec(), version.to_be_bytes().to_vec())
+}
+
+/// Loads the schema version of a database, if it has one.
+pub(super) fn load_version(backend: &dyn Backend) -> Result<Option<u32>, StoreError> {
+    let bytes = backend.get(VERSION)?;
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok().map(u32::from_be_bytes)))
+}
+
+/// Returns the version to which `steps` migrate.
+pub(super) fn newest_version(steps: &[Step]) -> u32 {
     u32::try_from(steps.len())
         .unwrap_or(u32::MAX)
         .saturating_add(OLDEST)
 }
 
-/// Refuses a version that no step leads from or to.
-pub(super) fn check(found: u32, known: u32, path: &Path) -> Result<(), StoreError> {
+/// Refuses a version that is too old to migrate, or newer than `newest`.
+pub(super) fn check(found: u32, newest: u32, path: &Path) -> Result<(), StoreError> {
     let path = path.to_owned();
-    if found > known {
-        return Err(StoreError::NewerSchema { path, found, known });
+    if found > newest {
+        return Err(StoreError::NewerSchema {
+            path,
+            found,
+            newest,
+        });
     }
     if found < OLDEST {
         return Err(StoreError::OlderSchema {
@@ -52,13 +71,13 @@ pub(super) fn check(found: u32, known: u32, path: &Path) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Runs the steps from version `from` on; returns the sum of the records after them.
-pub(super) fn run(
+/// Runs the steps from version `from` on. Returns the checksum of the records after them.
+pub(super) fn run_steps(
     backend: &dyn Backend,
     from: u32,
-    mut sum: Sum,
+    mut checksum: Checksum,
     steps: &[Step],
-) -> Result<Sum, StoreError> {
+) -> Result<Checksum, StoreError> {
     for (version, step) in (OLDEST..).zip(steps) {
         if version < from {
             continue;
@@ -68,14 +87,25 @@ pub(super) fn run(
             why: e.to_string(),
         };
         let mut ops = step(backend).map_err(failed)?;
-        ops.push(meta::schema(version + 1));
-        sum = sum.apply(backend, ops).map_err(failed)?;
+        ops.push(version_op(version + 1));
+        checksum = checksum.apply(backend, ops).map_err(failed)?;
         backend.flush().map_err(failed)?;
         tracing::info!(
             from = version,
             to = version + 1,
-            "store brought to a new schema version"
+            "the store was migrated to a new schema version"
         );
     }
-    Ok(sum)
+    Ok(checksum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_form_of_a_schema_version_is_stable() {
+        let op = Op::Put(b"\x01s".to_vec(), vec![0, 0, 0, 1]);
+        assert_eq!(version_op(1), op);
+    }
 }

@@ -5,48 +5,36 @@
 //!
 //! # What durable means
 //!
-//! [`Store::apply`] makes changes visible to every reader at once, all or nothing. They are
-//! *durable* — there after `kill -9` and after a power cut, as far as the disk keeps its word —
-//! when a [`Store::flush`] that began after them has returned `Ok`. Changes become durable in the
-//! order in which they were applied: if one is there after a crash, so are all before it. What
-//! nobody waits for is flushed within a second. If a flush fails the store stops for good, since
-//! nobody can say what has reached the disk; a restart finds what has.
+//! [`Store::apply`] makes changes visible to every reader at once, all or nothing. Changes are
+//! *durable*, so they survive `kill -9` and a power cut (if the disk does what it confirms), once a
+//! [`Store::flush`] that began after them has returned `Ok`. Changes become durable in the order in
+//! which they were applied: if one survives a crash, so do all before it. Changes that nobody waits
+//! for are flushed within a second. If a flush fails, the store stops for good, since it is unknown
+//! what has reached the disk. A restart finds out.
 //!
-//! Until then they are in memory only, beside the database (`pending.rs`), which is given what has
-//! gathered as one batch.
+//! Until then they are only in memory (`memtable.rs`). A flush writes them to the database as one
+//! batch.
 
 pub mod backend;
 mod backup;
-#[cfg(test)]
-mod backup_tests;
 mod batch;
-mod committer;
-#[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod crash_tests;
-mod doubt;
+mod capture;
 mod error;
 mod failure;
 pub(crate) mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod group_commit;
+mod integrity;
 mod key;
-mod known;
-mod memory;
+mod memtable;
+mod merged_read;
 mod meta;
 mod migrate;
-mod overlay;
-mod pending;
-#[cfg(test)]
-mod pending_tests;
+mod options;
 pub(crate) mod raw;
-mod renew;
-mod replace;
+mod record_cache;
 pub(crate) mod seal;
-mod sled;
-mod sled_log;
-mod sum;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -60,66 +48,50 @@ use futures_util::future::BoxFuture;
 
 pub(crate) use self::key::{Subkey, random};
 use self::{
-    backend::Backend,
-    batch::{Change, physical},
-    committer::Committer,
+    backend::{Backend, memory},
+    batch::{Change, record_key},
     files::{Lock, Progress, SideFile},
-    pending::{Pending, Value},
+    group_commit::Committer,
+    integrity::rebuild,
+    memtable::{Memtable, Value},
     seal::Sealer,
 };
 pub use self::{
-    backup::Copied,
-    batch::{Batch, MAX_KEY, MAX_VALUE},
+    backup::{BackupContents, BackupInfo, BackupStats, Restored},
+    batch::{Batch, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     error::StoreError,
     failure::StoreFailure,
     key::StoreKey,
     meta::Run,
-    replace::{Contents, Made, Replaced},
+    options::StoreOptions,
     table::{KeyPart, Table, TableKey, prefix},
 };
-
-/// How the store is kept.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// How much the database may keep in memory, in bytes. The process takes about twice as much
-    /// for it.
-    pub cache_bytes: u64,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            cache_bytes: 64 * 1024 * 1024,
-        }
-    }
-}
 
 /// A key and its record.
 pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
 
-/// Something that a room writes down at the end of a run.
-type LastAct = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
+/// What to do before a clean shutdown.
+type ShutdownHook = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
 
-/// The store. Clones are handles of the same one.
+/// A handle of the store. Clones share it.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    // Dropped first: it joins its thread, which holds the database too.
+    // Dropped first: this joins the flush thread, which also holds the database.
     committer: Committer,
-    pending: Arc<Pending>,
+    memtable: Arc<Memtable>,
     key: StoreKey,
     run: Run,
-    /// Whether the store is shut down; writers hold it for reading.
-    ended: RwLock<bool>,
-    /// What is to be done before it is shut down.
-    before_end: Mutex<Option<Arc<LastAct>>>,
+    /// Whether the store is shut down. A writer holds the read lock while it applies a batch.
+    closed: RwLock<bool>,
+    on_shutdown: Mutex<Option<Arc<ShutdownHook>>>,
     folder: Option<PathBuf>,
-    /// What would be a file beside the database, for a store in memory.
+    /// Takes the place of the file `shred.keys` if the store is in memory.
     memory_side: SideFile,
-    // Dropped last: as long as the backend lives the folder is ours.
+    // Dropped last: the folder is locked as long as the backend exists.
     _lock: Option<Lock>,
 }
 
@@ -132,12 +104,12 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Open the store in a folder, or make one there.
+    /// Opens the store in a folder, or makes one there.
     pub fn open(path: &Path, key: &StoreKey, options: &StoreOptions) -> Result<Self, StoreError> {
         files::make_folder(path)?;
         let lock = Lock::take(path)?;
         let progress = Progress::open(path)?;
-        let backend = renew::open(path, key, options, progress.read())?;
+        let backend = rebuild::open(path, key, options, progress.read())?;
         Self::start(
             Arc::new(backend),
             key.clone(),
@@ -146,10 +118,10 @@ impl Store {
         )
     }
 
-    /// A store in memory, with a key of its own, for tests.
+    /// Makes a store in memory with its own key, for tests.
     #[expect(
         clippy::expect_used,
-        reason = "only tests call it, and there a panic is the answer"
+        reason = "only tests call it, where a panic is right"
     )]
     pub fn in_memory() -> Self {
         let backend = Arc::new(memory::MemoryBackend::default());
@@ -168,23 +140,22 @@ impl Store {
             .as_ref()
             .map_or(Path::new("memory"), |(path, ..)| path);
         let confirmed = place.as_ref().and_then(|(_, _, progress)| progress.read());
-        let sum = meta::admit(&*backend, &sealer, path, confirmed, steps)?;
-        let (run, sum) = meta::begin_run(&*backend, sum)?;
+        let checksum = meta::open_or_init(&*backend, &sealer, path, confirmed, steps)?;
+        let (run, checksum) = meta::begin_run(&*backend, checksum)?;
         let folder = place.as_ref().map(|(path, ..)| (*path).to_owned());
         let (lock, progress) = match place {
             Some((_, lock, progress)) => (Some(lock), Some(progress)),
             None => (None, None),
         };
-        let pending = Arc::new(Pending::new(backend, sealer, sum));
-        let committer = Committer::start(pending.clone(), progress)?;
-        let ended = RwLock::new(false);
+        let memtable = Arc::new(Memtable::new(backend, sealer, checksum));
+        let committer = Committer::start(memtable.clone(), progress)?;
         let inner = Inner {
             committer,
-            pending,
+            memtable,
             key,
             run,
-            ended,
-            before_end: Mutex::default(),
+            closed: RwLock::new(false),
+            on_shutdown: Mutex::default(),
             folder,
             memory_side: SideFile::memory(),
             _lock: lock,
@@ -196,7 +167,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The folder of the store, `None` if it is in memory.
+    /// The folder of the store; `None` if it is in memory.
     pub fn folder(&self) -> Option<&Path> {
         self.inner.folder.as_deref()
     }
@@ -206,56 +177,57 @@ impl Store {
         self.inner.run
     }
 
-    /// The failure that stops this store, for those who have to act on it.
+    /// Returns the failure of this store, for parts that have to react to it.
     pub fn failure(&self) -> StoreFailure {
         self.inner.failure().clone()
     }
 
-    /// Whether the run before this one ended without [`Store::shut_down`].
-    pub fn was_unclean(&self) -> bool {
-        self.inner.run.after_unclean()
+    /// Returns `true` if the run before this one ended without [`Store::shut_down`].
+    pub fn crashed_before(&self) -> bool {
+        self.inner.run.is_after_crash()
     }
 
-    /// A record.
+    /// Returns a record.
     pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
         self.inner.check()?;
-        let key = physical::<T>(&key.encode())?;
-        let value = self.inner.noting(self.inner.pending.get(&key))?;
+        let key = record_key::<T>(&key.encode())?;
+        let value = self.inner.record_fatal(self.inner.memtable.get(&key))?;
         value
             .map(|value| self.inner.value::<T>(&key, &value))
             .transpose()
     }
 
-    /// Returns a record like [`Store::get`], decoded once and shared, from a cache of the few thousand
-    /// records used last. A write invalidates its entry, so both always agree.
-    pub fn known<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
+    /// Returns a record like [`Store::get`], decoded once and shared, from a cache of the few
+    /// thousand records used last. A write invalidates its entry, so both always agree.
+    pub fn get_cached<T: Table>(&self, key: &T::Key) -> Result<Option<Arc<T::Value>>, StoreError>
     where
         T::Value: Send + Sync,
     {
         self.inner.check()?;
-        let key = physical::<T>(&key.encode())?;
-        let known = self.inner.pending.known();
-        let before = match known.of(&key) {
+        let key = record_key::<T>(&key.encode())?;
+        let cache = self.inner.memtable.record_cache();
+        let version = match cache.get(&key) {
             Ok(record) => return Ok(record),
-            Err(before) => before,
+            Err(version) => version,
         };
-        let value = self.inner.noting(self.inner.pending.get(&key))?;
+        let value = self.inner.record_fatal(self.inner.memtable.get(&key))?;
         let record = value
             .map(|value| self.inner.value::<T>(&key, &value).map(Arc::new))
             .transpose()?;
-        known.keep(before, key, record.as_ref());
+        cache.insert(version, key, record.as_ref());
         Ok(record)
     }
 
-    /// Whether there is a record.
+    /// Returns `true` if there is a record.
     pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
         self.inner.check()?;
-        let key = physical::<T>(&key.encode())?;
-        self.inner.noting(self.inner.pending.contains(&key))
+        let key = record_key::<T>(&key.encode())?;
+        self.inner.record_fatal(self.inner.memtable.contains(&key))
     }
 
-    /// At most `limit` records in the order of their keys: those whose encoded key begins with
-    /// `prefix` (see [`prefix()`]) and which come after `after`. To read on, give the last key.
+    /// Returns at most `limit` records in the order of their keys: those whose encoded key begins
+    /// with `prefix` (see [`prefix()`]) and which come after `after`. To continue the scan, pass
+    /// the last key as `after`.
     pub fn scan<T: Table>(
         &self,
         prefix: &[u8],
@@ -263,19 +235,19 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Entry<T>>, StoreError> {
         self.inner.check()?;
-        let prefix = physical::<T>(prefix)?;
+        let prefix = record_key::<T>(prefix)?;
         let after = after
-            .map(|after| physical::<T>(&after.encode()))
+            .map(|after| record_key::<T>(&after.encode()))
             .transpose()?;
-        let records = self.inner.pending.scan(&prefix, after.as_deref(), limit);
+        let records = self.inner.memtable.scan(&prefix, after.as_deref(), limit);
         self.inner
-            .noting(records)?
+            .record_fatal(records)?
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
             .collect()
     }
 
-    /// As [`Store::scan`], from the last key backwards: those which come before `before`.
+    /// Scans like [`Store::scan`], but backwards from the last key before `before`.
     pub fn scan_back<T: Table>(
         &self,
         prefix: &[u8],
@@ -283,123 +255,122 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Entry<T>>, StoreError> {
         self.inner.check()?;
-        let prefix = physical::<T>(prefix)?;
+        let prefix = record_key::<T>(prefix)?;
         let before = before
-            .map(|before| physical::<T>(&before.encode()))
+            .map(|before| record_key::<T>(&before.encode()))
             .transpose()?;
         let records = self
             .inner
-            .pending
+            .memtable
             .scan_back(&prefix, before.as_deref(), limit);
         self.inner
-            .noting(records)?
+            .record_fatal(records)?
             .into_iter()
             .map(|(key, value)| self.inner.record::<T>(&key, &value))
             .collect()
     }
 
-    /// The record with the greatest key among those whose encoded key begins with `prefix`.
+    /// Returns the record with the greatest key among those whose encoded key begins with `prefix`.
     pub fn last<T: Table>(&self, prefix: &[u8]) -> Result<Option<Entry<T>>, StoreError> {
         Ok(self.scan_back::<T>(prefix, None, 1)?.pop())
     }
 
-    /// Make changes: all or nothing, visible at once, durable with the next flush.
+    /// Makes changes: all or nothing, visible at once, durable with the next flush.
     pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         self.inner.check()?;
-        let ended = self
+        let closed = self
             .inner
-            .ended
+            .closed
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        if *ended {
+        if *closed {
             return Err(StoreError::Closed);
         }
-        let applied = self.inner.pending.apply(batch.into_changes());
-        self.inner.noting(applied)
+        let applied = self.inner.memtable.apply(batch.into_changes());
+        self.inner.record_fatal(applied)
     }
 
-    /// Returns when everything applied so far is durable. Callers share one flush.
+    /// Waits until everything applied so far is durable. Concurrent callers share one flush.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.inner
             .committer
-            .ask()
+            .request_flush()
             .await
             .unwrap_or(Err(StoreError::Closed))
     }
 
-    /// [`Store::flush`] for callers outside of tasks.
+    /// Flushes like [`Store::flush`], and blocks the thread.
     pub fn flush_blocking(&self) -> Result<(), StoreError> {
-        self.inner.committer.wait()
+        self.inner.committer.flush_blocking()
     }
 
-    /// [`Store::apply`], then [`Store::flush`].
+    /// Applies changes and flushes them.
     pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         self.apply(batch)?;
         self.flush().await
     }
 
-    /// From now on `act` is done whenever the run ends cleanly, while changes can still be made. It
-    /// takes the place of an earlier one.
-    pub(crate) fn before_end(
+    /// Sets what a clean shutdown does first, while changes can still be made. Replaces an earlier
+    /// hook.
+    pub(crate) fn on_shutdown(
         &self,
-        act: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
+        hook: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
     ) {
-        let mut before_end = self
+        *self
             .inner
-            .before_end
+            .on_shutdown
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *before_end = Some(Arc::new(act));
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
     }
 
-    /// End the run cleanly: whatever was applied becomes durable, and so does the mark that
-    /// nothing was lost. Later changes are refused.
+    /// Ends the run cleanly: everything applied becomes durable, and so does the mark that nothing
+    /// was lost. Later changes are refused.
     pub async fn shut_down(&self) -> Result<(), StoreError> {
-        let act = self
+        let hook = self
             .inner
-            .before_end
+            .on_shutdown
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(act) = act {
-            act().await;
+        if let Some(hook) = hook {
+            hook().await;
         }
         {
-            let mut ended = self
+            let mut closed = self
                 .inner
-                .ended
+                .closed
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            if std::mem::replace(&mut *ended, true) {
+            if std::mem::replace(&mut *closed, true) {
                 return Ok(());
             }
         }
         self.flush().await?;
-        self.note_end()?;
+        self.mark_clean_end()?;
         self.flush().await
     }
 
-    fn note_end(&self) -> Result<(), StoreError> {
+    fn mark_clean_end(&self) -> Result<(), StoreError> {
         let (key, value) = meta::end_run(self.inner.run)?;
-        self.inner.pending.apply(vec![Change::Put { key, value }])
+        self.inner.memtable.apply(vec![Change::Put { key, value }])
     }
 
-    /// Whether this store came from a backup and [`Store::restore_done`] was not applied yet. What
-    /// lies in it may be older than what the world has seen: no session may be used again, no
-    /// one-time key published again.
-    pub fn restored(&self) -> Result<bool, StoreError> {
-        self.inner.pending.contains(&meta::restored_key())
+    /// Returns `true` if this store came from a backup and [`Store::restore_done`] was not applied
+    /// yet. Its records may be older than what the world has seen, so no session may be used again
+    /// and no one-time key published again.
+    pub fn is_restored(&self) -> Result<bool, StoreError> {
+        self.inner.memtable.contains(&meta::restored_key())
     }
 
-    /// Add to a batch that all that follows from a restore is done.
+    /// Adds to a batch that all steps after a restore are done.
     pub fn restore_done(batch: &mut Batch) {
         batch.delete_raw(meta::restored_key());
     }
 
-    /// Read every record once, so that damage shows, and count them. Blocks.
-    pub fn check(&self) -> Result<u64, StoreError> {
-        self.inner.pending.hand_over()?;
-        let database = self.inner.pending.backend();
+    /// Reads every record once, so that damage is found, and counts them. Blocks.
+    pub fn count_records(&self) -> Result<u64, StoreError> {
+        self.inner.memtable.write_out()?;
+        let database = self.inner.memtable.backend();
         let mut count = 0;
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -412,24 +383,24 @@ impl Store {
         }
     }
 
-    /// How many batches were applied since it was opened.
+    /// Returns the number of batches applied since the store was opened.
     pub fn applied(&self) -> u64 {
-        self.inner.pending.applied()
+        self.inner.memtable.applied()
     }
 
-    /// How many of them, from the first on, are surely durable.
+    /// Returns how many of the applied batches, from the first on, are known to be durable.
     pub fn durable(&self) -> u64 {
         self.inner.committer.durable()
     }
 
-    /// How many flushes there were since it was opened.
+    /// Returns the number of flushes since the store was opened.
     pub fn flushes(&self) -> u64 {
         self.inner.committer.flushes()
     }
 
-    /// Bytes on disk.
+    /// Returns the size on disk, in bytes.
     pub fn size_on_disk(&self) -> Result<u64, StoreError> {
-        self.inner.pending.backend().size_on_disk()
+        self.inner.memtable.backend().size_on_disk()
     }
 }
 
@@ -442,8 +413,8 @@ impl Inner {
         self.failure().check()
     }
 
-    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.failure().noting(result)
+    fn record_fatal<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.failure().record_fatal(result)
     }
 
     fn value<T: Table>(&self, key: &[u8], value: &Value) -> Result<T::Value, StoreError> {
@@ -456,7 +427,7 @@ impl Inner {
         match value {
             Value::Plain(plain) => decode(plain),
             Value::Stored(value) if T::SECRET => {
-                let sealer = self.pending.sealer();
+                let sealer = self.memtable.sealer();
                 let plain = sealer
                     .open(key, value)
                     .ok_or(StoreError::Unseal { table: T::NAME })?;
@@ -470,13 +441,13 @@ impl Inner {
         let typed =
             T::Key::decode(key.get(1..).unwrap_or_default()).ok_or_else(|| StoreError::Decode {
                 table: T::NAME,
-                why: "its key is of another kind".to_owned(),
+                why: "its key has another shape".to_owned(),
             })?;
         Ok((typed, self.value::<T>(key, value)?))
     }
 }
 
-/// Why bytes were not the value expected. What serde says itself may quote the value.
+/// Returns why a record could not be decoded. serde's own message may quote the value.
 pub(crate) fn decode_failure(error: &rmp_serde::decode::Error) -> String {
     use rmp_serde::decode::Error;
     match error {

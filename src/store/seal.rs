@@ -1,5 +1,5 @@
-//! Sealing: XChaCha20-Poly1305 with a random nonce, bound to the place where the record lies, so
-//! that one sealed value cannot be moved to the key of another.
+//! Sealing: XChaCha20-Poly1305 with a random nonce, bound to the place of the record, so that a
+//! sealed value cannot be moved to the key of another record.
 
 use chacha20poly1305::{
     AeadInPlace, KeyInit, Tag, XChaCha20Poly1305, XNonce,
@@ -12,12 +12,12 @@ use super::{
 };
 
 const VERSION: u8 = 1;
-const NONCE: usize = 24;
-const TAG: usize = 16;
+const NONCE_BYTES: usize = 24;
+const TAG_BYTES: usize = 16;
 
-/// What sealing adds to a value.
+/// How many bytes sealing adds to a value.
 #[cfg(test)]
-pub(crate) const OVERHEAD: usize = 1 + NONCE + TAG;
+const OVERHEAD_BYTES: usize = 1 + NONCE_BYTES + TAG_BYTES;
 
 /// A cipher for one key. The key is zeroized when it is dropped.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Sealer {
 }
 
 impl Sealer {
-    /// What seals the records of tables.
+    /// Returns the sealer of the records of tables.
     pub(super) fn of(key: &StoreKey) -> Result<Self, StoreError> {
         Ok(Self::new(&key.derive(&[], &[b"stonechat tables"])?))
     }
@@ -39,28 +39,28 @@ impl Sealer {
         Self(XChaCha20Poly1305::new(key.as_slice().into()))
     }
 
-    /// `plain`, sealed for `place`: version, nonce, ciphertext, tag.
+    /// Seals `plain` for `place`. Returns version, nonce, ciphertext and tag.
     pub(crate) fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let nonce = nonce()?;
-        let mut out = Vec::with_capacity(plain.len() + 1 + NONCE + TAG);
+        let mut out = Vec::with_capacity(plain.len() + 1 + NONCE_BYTES + TAG_BYTES);
         out.push(VERSION);
         out.extend_from_slice(&nonce);
         out.extend_from_slice(plain);
         let tag: Tag = self
             .0
-            .encrypt_in_place_detached(&nonce, place, &mut out[1 + NONCE..])
+            .encrypt_in_place_detached(&nonce, place, &mut out[1 + NONCE_BYTES..])
             .map_err(|_| StoreError::Seal("the value is too long"))?;
         out.extend_from_slice(&tag);
         Ok(out)
     }
 
-    /// The value sealed for `place`, `None` if it was not.
+    /// Opens a value sealed for `place`. Returns `None` if it was not sealed for it with this key.
     pub(crate) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
         let (version, rest) = sealed.split_first()?;
-        if *version != VERSION || rest.len() < NONCE + TAG {
+        if *version != VERSION || rest.len() < NONCE_BYTES + TAG_BYTES {
             return None;
         }
-        let (nonce, text) = rest.split_at(NONCE);
+        let (nonce, text) = rest.split_at(NONCE_BYTES);
         let payload = Payload {
             msg: text,
             aad: place,
@@ -77,7 +77,7 @@ fn nonce() -> Result<XNonce, StoreError> {
     let mut nonce = XNonce::default();
     rand::rng()
         .try_fill_bytes(&mut nonce)
-        .map_err(|_| StoreError::Seal("the system gave no random bytes"))?;
+        .map_err(|_| StoreError::Seal("the system returned no random bytes"))?;
     Ok(nonce)
 }
 
@@ -89,7 +89,7 @@ mod tests {
     fn a_sealed_value_opens_only_where_it_was_put_and_only_unchanged() {
         let sealer = Sealer::new(&random().unwrap());
         let sealed = sealer.seal(b"place", b"value").unwrap();
-        assert_eq!(sealed.len(), b"value".len() + OVERHEAD);
+        assert_eq!(sealed.len(), b"value".len() + OVERHEAD_BYTES);
         assert_eq!(sealer.open(b"place", &sealed).unwrap().as_slice(), b"value");
         assert!(sealer.open(b"elsewhere", &sealed).is_none());
         assert!(

@@ -1,16 +1,19 @@
-//! Tables, and how their keys become bytes that sort the way the keys do.
+//! Tables, and the encoding of their keys as bytes of the same order.
 //!
 //! # Adding a table
 //!
-//! 1. Choose an unused id in the range of your room (see [`Table::ID`]).
-//! 2. Write an empty type and implement [`Table`] for it; say in its doc comment what a record is
-//!    and when it is deleted.
+//! 1. Choose an unused id in the range of your folder (see [`Table::ID`]).
+//! 2. Write an empty type and implement [`Table`] for it. Its doc comment says what a record is and
+//!    when it is deleted.
 //! 3. Decide [`Table::SECRET`]. Keys of records are *never* encrypted, values only if it is set.
 
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::clock::Timestamp;
+
+/// The id of the table of the records that the store keeps about itself.
+pub(super) const META_ID: u8 = 1;
 
 /// A typed table.
 pub trait Table: 'static {
@@ -20,7 +23,7 @@ pub trait Table: 'static {
     const ID: u8;
     /// The name of the table in messages and metrics.
     const NAME: &'static str;
-    /// Whether values are encrypted at rest. Their keys are not.
+    /// Whether values are encrypted at rest. Keys are not.
     const SECRET: bool;
     /// The key of a record.
     type Key: TableKey;
@@ -28,31 +31,32 @@ pub trait Table: 'static {
     type Value: Serialize + DeserializeOwned;
 }
 
-/// A key: encoded so that the order of the bytes is the order of the keys.
+/// A key whose encoded bytes have the order of the keys.
 pub trait TableKey: Sized {
-    /// The bytes of the key.
+    /// Returns the bytes of the key.
     fn encode(&self) -> Vec<u8>;
-    /// The key of the bytes, `None` if they are not one.
+    /// Returns the key of the bytes; `None` if they are not a key.
     fn decode(bytes: &[u8]) -> Option<Self>;
 }
 
-/// One part of a key. It delimits itself, so that parts can stand one after the other.
+/// One part of a key. It is self-delimiting, so parts can follow one another.
 pub trait KeyPart: Sized {
-    /// Append the bytes of this part.
+    /// Appends the bytes of this part.
     fn write(&self, out: &mut Vec<u8>);
-    /// Take this part from the front.
+    /// Reads this part and removes it from the front.
     fn read(bytes: &mut &[u8]) -> Option<Self>;
 }
 
-/// The bytes of one part: as a prefix it finds every key that begins with exactly this part.
+/// Returns the bytes of one part. As a prefix they match every key that begins with exactly this
+/// part.
 pub fn prefix(part: &impl KeyPart) -> Vec<u8> {
     let mut out = Vec::new();
     part.write(&mut out);
     out
 }
 
-/// A zero byte inside is `00 FF`, the end is `00 00`: the shorter of two strings that begin alike
-/// sorts first, as it should.
+/// A zero byte is encoded as `00 FF`, and the end as `00 00`, so a string sorts before every longer
+/// one that begins with it.
 impl KeyPart for Vec<u8> {
     fn write(&self, out: &mut Vec<u8>) {
         write_bytes(self, out);
@@ -217,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_come_back_as_they_went_in(a: Vec<u8>, b: String, c: u64) {
+        fn a_decoded_key_is_the_encoded_one(a: Vec<u8>, b: String, c: u64) {
             let key = (a, b, c);
             prop_assert_eq!(<(Vec<u8>, String, u64)>::decode(&key.encode()), Some(key));
         }

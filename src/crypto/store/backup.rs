@@ -19,7 +19,7 @@ use super::{
     record::{ACCOUNT, PRIVATE_IDENTITY, TABLE, broken},
     registry::{GhostIds, NextGhostId},
 };
-use crate::store::{Batch, Copied, Made, Store, Table};
+use crate::store::{BackupInfo, BackupStats, Batch, Store, Table};
 
 /// The identity of a ghost from a backup. Deleted when its new device is ready.
 #[derive(Serialize, Deserialize)]
@@ -66,10 +66,10 @@ impl GhostStores {
         &self,
         to: &mut dyn Write,
         further: &[u8],
-        made: &Made,
-    ) -> Result<Copied, GhostStoreError> {
+        made: &BackupInfo,
+    ) -> Result<BackupStats, GhostStoreError> {
         let mut identities = Batch::new();
-        Store::note_backup(&mut identities, made)?;
+        Store::put_backup_info(&mut identities, made)?;
         let mut after = None;
         loop {
             let users = self.users(after.as_deref(), 256)?;

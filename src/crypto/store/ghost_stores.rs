@@ -25,7 +25,7 @@ impl GhostStores {
     pub fn open(store: &Store) -> Result<Self, GhostStoreError> {
         let registry = Arc::new(Registry::new(store)?);
         let weak = Arc::downgrade(&registry);
-        store.before_end(move || {
+        store.on_shutdown(move || {
             let registry = weak.upgrade();
             Box::pin(async move {
                 if let Some(registry) = registry {

@@ -4,14 +4,14 @@ use super::*;
 use crate::{
     clock::Timestamp,
     crypto::store::GhostStores,
-    store::{Made, StoreKey, StoreOptions},
+    store::{BackupInfo, StoreKey, StoreOptions},
     testing::When,
 };
 
 /// A world that was restored from a backup of this one. `keep` holds its folder.
 async fn restored(world: &World, key: &StoreKey) -> (World, tempfile::TempDir) {
     let mut file = Vec::new();
-    let made = Made {
+    let made = BackupInfo {
         at: Timestamp(1),
         version: "0.0.0".to_owned(),
     };

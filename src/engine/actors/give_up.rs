@@ -59,7 +59,7 @@ impl Room {
         batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let known = engine.store().known::<Conversations>(&id.to_owned())?;
+        let known = engine.store().get_cached::<Conversations>(&id.to_owned())?;
         let role = known.and_then(|known| {
             let role = known.role_of(&self.id)?;
             known.person_at(role, &event.sender).map(|_| role)

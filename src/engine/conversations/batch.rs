@@ -35,7 +35,9 @@ impl Room {
         let Some(seat) = self.record.seat.clone() else {
             return Ok(false);
         };
-        let conversation = engine.store().known::<Conversations>(&seat.conversation)?;
+        let conversation = engine
+            .store()
+            .get_cached::<Conversations>(&seat.conversation)?;
         let role = conversation
             .as_ref()
             .and_then(|known| known.role_of(&self.id));
@@ -84,7 +86,10 @@ impl Room {
         }
         let lock = engine.deciding();
         // As it is now: other deciders have released the lock.
-        let Some(before) = engine.store().known::<Conversations>(&seat.conversation)? else {
+        let Some(before) = engine
+            .store()
+            .get_cached::<Conversations>(&seat.conversation)?
+        else {
             return Ok(false);
         };
         // Should a crash take what somebody else has just decided, this would be decided without it.
@@ -94,7 +99,9 @@ impl Room {
         let rooms = engine.decide_on(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();
         self.settle(batch, [])?;
-        let after = engine.store().known::<Conversations>(&seat.conversation)?;
+        let after = engine
+            .store()
+            .get_cached::<Conversations>(&seat.conversation)?;
         // After a crash these items are taken from the inbox again, with the same result as long as
         // nothing else is decided on this conversation in between.
         let repeatable = settled && after.as_ref() == Some(&before);

@@ -14,7 +14,10 @@ impl Room {
         id: &str,
         effect: &Effect,
     ) -> Result<(), EngineError> {
-        let conversation = self.engine.store().known::<Conversations>(&id.to_owned())?;
+        let conversation = self
+            .engine
+            .store()
+            .get_cached::<Conversations>(&id.to_owned())?;
         let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
         let inputs = match (conversation, effect) {
@@ -37,7 +40,10 @@ impl Room {
         effect: &Effect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
-        let conversation = self.engine.store().known::<Conversations>(&id.to_owned())?;
+        let conversation = self
+            .engine
+            .store()
+            .get_cached::<Conversations>(&id.to_owned())?;
         let conversation = conversation.as_deref();
         let mut batch = self.finish(number);
         if let Some(conversation) = conversation.filter(|known| known.ended)

@@ -28,7 +28,7 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let store = self.engine.store().clone();
         let who = || -> Result<_, EngineError> {
-            let known = store.known::<Conversations>(&conversation.id)?;
+            let known = store.get_cached::<Conversations>(&conversation.id)?;
             let people = known.iter().flat_map(|known| &known.people);
             Ok(people.map(Participant::takes_part).collect::<Vec<_>>())
         };

@@ -77,7 +77,7 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<(Deciding<'_>, Vec<OwnedRoomId>), EngineError> {
         let lock = self.deciding();
-        let rooms = match self.store().known::<Conversations>(&id.to_owned())? {
+        let rooms = match self.store().get_cached::<Conversations>(&id.to_owned())? {
             Some(conversation) => self.decide_on(&conversation, inputs, self.now(), batch)?,
             None => Vec::new(),
         };
@@ -224,7 +224,7 @@ impl Engine {
             .store()
             .scan::<GhostsIn>(&prefix(ghost), None, usize::MAX)?;
         for ((_, id), ()) in ids {
-            conversations.extend(self.store().known::<Conversations>(&id)?);
+            conversations.extend(self.store().get_cached::<Conversations>(&id)?);
         }
         Ok(conversations)
     }

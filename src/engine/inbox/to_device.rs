@@ -136,7 +136,7 @@ impl Engine {
     /// To be called when it is one's turn.
     async fn hand_over_all(&self, ghost: &OwnedUserId) {
         // Until the machines have their new devices nobody can take anything in.
-        if matches!(self.store().restored(), Ok(true)) {
+        if matches!(self.store().is_restored(), Ok(true)) {
             return;
         }
         loop {

@@ -48,7 +48,7 @@ const ASKED_AT_ONCE: usize = 100;
 /// Drops what waited for anything before the restore. Does nothing for a store that was not
 /// restored, or when it was done before.
 pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), StoreError> {
-    if !store.restored()? || store.contains::<Restores>(&0)? {
+    if !store.is_restored()? || store.contains::<Restores>(&0)? {
         return Ok(());
     }
     clear::<Inbox>(store)?;
@@ -64,7 +64,7 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
     })?;
     let record = RestoreRecord {
         begun_at: now,
-        made: store.made()?,
+        made: store.backup_info()?,
         ..RestoreRecord::default()
     };
     let mut batch = Batch::new();
@@ -100,7 +100,7 @@ impl Engine {
     /// Does what follows from a restore, before anything else is done. After a transient error it
     /// goes on where it stopped.
     pub(in crate::engine) async fn restore(&self) -> Result<(), EngineError> {
-        if !self.store().restored()? {
+        if !self.store().is_restored()? {
             return Ok(());
         }
         tracing::info!("restored from a backup: making new devices, which may take a while");

@@ -23,7 +23,7 @@ use crate::{
     handle::{Handle, HandleRules},
     introduction::{Admission, Introduction, Invite, Phase, Rules},
     matrix::Homeserver,
-    store::{Batch, Made, Store, StoreKey, StoreOptions, prefix},
+    store::{BackupInfo, Batch, Store, StoreKey, StoreOptions, prefix},
     testing::{FakeHomeserver, TestClock, When},
 };
 
@@ -184,7 +184,7 @@ impl World {
         let store = Store::open(&path, &key, &StoreOptions::default()).unwrap();
         lived(&store, &fake).await;
         let mut backup = Vec::new();
-        let made = Made {
+        let made = BackupInfo {
             at: NOW,
             version: "0.0.0".to_owned(),
         };
@@ -227,7 +227,7 @@ impl World {
 
 /// What must hold when the restore is done.
 fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
-    assert!(!store.restored().unwrap());
+    assert!(!store.is_restored().unwrap());
     for user in [bot().to_owned(), ghost("sam"), ghost("kim")] {
         let device = engine.machines().device_of(&user).unwrap().unwrap();
         assert_eq!(fake.devices(&user), [device.as_str()]);
@@ -302,7 +302,7 @@ async fn it_goes_on_wherever_a_request_fails() {
             }
             if let Err(error) = failed {
                 assert!(error.is_transient(), "{request}: {error}");
-                assert!(store.restored().unwrap());
+                assert!(store.is_restored().unwrap());
             }
             drop(first);
             let again = engine(&store, &world.fake).await;

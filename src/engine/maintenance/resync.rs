@@ -210,7 +210,7 @@ impl Engine {
             return Ok(());
         };
         let id = seat.conversation.clone();
-        let known = self.store().known::<Conversations>(&id)?;
+        let known = self.store().get_cached::<Conversations>(&id)?;
         let role = known.and_then(|known| known.role_of(room));
         // A portal that was lost is found to be when it is needed.
         if role != Some(RoomRole::Origin) {

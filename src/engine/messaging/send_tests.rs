@@ -237,7 +237,7 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     write(&conversation);
     actor.repeatable = Repeatable {
         numbers: 3..5,
-        decided_on: store.known::<Conversations>(&id).unwrap(),
+        decided_on: store.get_cached::<Conversations>(&id).unwrap(),
     };
     let effect = |effect| What::Relay {
         conversation: id.clone(),

@@ -60,7 +60,7 @@ async fn a_running_service_writes_a_backup_of_itself() {
     let answer = http.post("http://admin/v1/backup").send().await.unwrap();
     let file = answer.error_for_status().unwrap().bytes().await.unwrap();
     let contents = Store::read_backup(&mut &*file, &key, &[]).unwrap();
-    assert_eq!(contents.made.unwrap().at, Timestamp(1_795_376_395_000));
+    assert_eq!(contents.info.unwrap().at, Timestamp(1_795_376_395_000));
     let answer = http.get("http://admin/v1/backup").send().await.unwrap();
     let last: LastBackup = answer.json().await.unwrap();
     assert_eq!(last, LastBackup::default());

@@ -6,11 +6,11 @@ use ruma::device_id;
 use super::*;
 use crate::{
     clock::Timestamp,
-    store::{Batch, Made},
+    store::{BackupInfo, Batch},
 };
 
-fn made() -> Made {
-    Made {
+fn made() -> BackupInfo {
+    BackupInfo {
         at: Timestamp(7),
         version: "0.0.0".to_owned(),
     }
@@ -42,8 +42,8 @@ async fn a_backup_holds_identities_and_no_session() {
     .unwrap();
 
     let (restored, all) = house.open_at(&path);
-    assert_eq!(restored.made().unwrap(), Some(made()));
-    assert!(restored.was_unclean() && restored.restored().unwrap());
+    assert_eq!(restored.backup_info().unwrap(), Some(made()));
+    assert!(restored.crashed_before() && restored.is_restored().unwrap());
     assert!(restored.run().number > store.run().number);
     assert!(all.existing(sam()).unwrap().is_none());
     let saved = all.saved_identity(sam()).unwrap().unwrap();
@@ -72,5 +72,5 @@ async fn a_backup_holds_identities_and_no_session() {
     Store::restore_done(&mut batch);
     restored.apply(batch).unwrap();
     assert!(all.saved_identity(sam()).unwrap().is_none());
-    assert!(!restored.restored().unwrap());
+    assert!(!restored.is_restored().unwrap());
 }

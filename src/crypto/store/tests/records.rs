@@ -182,7 +182,7 @@ async fn after_an_unclean_end_outbound_sessions_are_not_used_again() {
     drop((store, all, ghost));
 
     let (store, all) = house.open();
-    assert!(store.was_unclean());
+    assert!(store.crashed_before());
     let ghost = all.ghost(sam()).unwrap();
     assert!(
         ghost
@@ -288,11 +288,11 @@ async fn a_session_that_was_used_after_it_was_written_down_is_not_found_at_its_f
     ghost.ghost.persist_outbound_sessions().await.unwrap();
     encrypt_and_save(&ghost, &session).await;
     // A clean end without the last act.
-    store.before_end(|| Box::pin(async {}));
+    store.on_shutdown(|| Box::pin(async {}));
     store.shut_down().await.unwrap();
     drop((store, all, ghost));
     let (store, all) = house.open();
-    assert!(!store.was_unclean());
+    assert!(!store.crashed_before());
     let ghost = all.ghost(sam()).unwrap();
     let found = ghost.get_outbound_group_session(room()).await.unwrap();
     assert!(found.is_none());

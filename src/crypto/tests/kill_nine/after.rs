@@ -17,7 +17,7 @@ impl Parent {
         early: &Person,
     ) {
         let service = Service::open(&self.folder, self.fake.connect().await);
-        assert!(service.store.check().unwrap() > 0);
+        assert!(service.store.count_records().unwrap() > 0);
         // What was not acknowledged comes again.
         for (number, order) in std::mem::take(&mut self.open) {
             match service.carry_out(&order).await.unwrap() {

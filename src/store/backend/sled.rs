@@ -1,8 +1,8 @@
 //! The only place that knows sled.
 //!
-//! What is done here to keep clear of its weaknesses is told in `docs/store.md`: one tree, no
-//! flush of its own, never `flush_async`, panics caught, a real `fsync` after its flush, and a
-//! count of flushes beside the database that shows when a part of the log has gone.
+//! `docs/store.md` lists its weaknesses and what avoids them: one tree, no flush timer, never
+//! `flush_async`, caught panics, a real `fsync` after its flush, and the number of the last
+//! confirmed batch outside the database, which shows when a part of the log is lost.
 
 use std::{
     fs::File,
@@ -13,24 +13,23 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    StoreError, StoreOptions,
-    backend::{Backend, Op, Record},
-    doubt,
-    files::make_folder,
-    memory::range,
-    sled_log,
-};
+use super::{Backend, Op, Record, memory::key_range, sled_log};
+use crate::store::{StoreError, StoreOptions, files::make_folder};
 
-/// A folder of sled.
+/// Maximum number of further attempts while threads of a closed database hold sled's lock.
+const LOCK_RETRIES_MAX: u32 = 40;
+/// How long to wait before another attempt.
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// A sled database in a folder.
 pub struct SledBackend {
     db: sled::Db,
     /// Our own handle of sled's log file.
     log: File,
     path: PathBuf,
-    /// What stopped it.
+    /// The error after which no call reaches sled.
     stopped: OnceLock<String>,
-    /// What it skipped of its log when it was opened.
+    /// The part of the log that sled skipped when it opened it.
     skipped: Option<String>,
 }
 
@@ -43,37 +42,46 @@ impl std::fmt::Debug for SledBackend {
 }
 
 impl SledBackend {
-    /// Open or create the database in `path`.
+    /// Opens or creates the database in `path`.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open_with(path, options, Ok)
+    }
+
+    /// Opens or creates the database in `path`. Before each attempt of sled, `before_open` is given
+    /// the part of the log that sled will skip, if any, and returns the part to report as skipped.
+    pub fn open_with(
+        path: &Path,
+        options: &StoreOptions,
+        before_open: impl Fn(Option<String>) -> Result<Option<String>, StoreError>,
+    ) -> Result<Self, StoreError> {
         // sled would make it readable by others.
         make_folder(path)?;
         let mut tries = 0;
         let (db, skipped) = loop {
-            // Before sled repairs anything, after which nothing shows any more.
-            let skipped = sled_log::skipped(path)?;
-            let skipped = doubt::remember(path, skipped)?;
+            // sled repairs the log when it opens it, which removes all trace of the damage.
+            let skipped = before_open(sled_log::skipped(path)?)?;
             let config = sled::Config::new()
                 .path(path)
                 .cache_capacity(options.cache_bytes)
-                // We flush; a second flusher would only write more often than anybody asked.
+                // The committer flushes. A second flusher would only write more often.
                 .flush_every_ms(None)
                 .mode(sled::Mode::HighThroughput);
             let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
             match opened {
                 Ok(Ok(db)) => break (db, skipped),
-                // Threads of a database closed a moment ago may still hold sled's lock; our own
-                // lock, taken before, says that nobody uses it.
+                // Threads of a database that was just closed may still hold sled's lock. Our own
+                // lock, which the caller holds, shows that no other process uses the database.
                 Ok(Err(sled::Error::Io(e))) if e.to_string().contains("acquire lock") => {
                     tries += 1;
-                    if tries > 40 {
+                    if tries > LOCK_RETRIES_MAX {
                         return Err(StoreError::InUse {
                             path: path.to_owned(),
                         });
                     }
-                    std::thread::sleep(Duration::from_millis(50));
+                    std::thread::sleep(LOCK_RETRY_PAUSE);
                 }
-                Ok(Err(e)) => return Err(translate(path, &e)),
-                Err(panic) => return Err(damaged(path, &panic)),
+                Ok(Err(e)) => return Err(from_sled(path, &e)),
+                Err(panic) => return Err(from_panic(path, &panic)),
             }
         };
         let log_path = path.join("db");
@@ -87,28 +95,29 @@ impl SledBackend {
         })
     }
 
-    /// What it passed over when it was opened, so that it may have lost records without saying so.
-    pub fn doubts(&self) -> Option<&str> {
+    /// The part of the log that sled skipped when it opened the database. Records may be missing
+    /// without an error.
+    pub fn skipped_damage(&self) -> Option<&str> {
         self.skipped.as_deref()
     }
 
-    /// Run something in sled. After a failure nothing more runs: what sled has in memory may then
-    /// be ahead of what will ever be on disk.
-    fn run<T>(&self, what: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
+    /// Calls sled. After a failure every call is refused, since sled's memory may be ahead of what
+    /// will ever be on disk.
+    fn run<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
         if let Some(why) = self.stopped.get() {
             return Err(StoreError::Stopped(why.clone()));
         }
-        let error = match catch_unwind(AssertUnwindSafe(|| what(&self.db))) {
+        let error = match catch_unwind(AssertUnwindSafe(|| call(&self.db))) {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(e)) => translate(&self.path, &e),
-            Err(panic) => damaged(&self.path, &panic),
+            Ok(Err(e)) => from_sled(&self.path, &e),
+            Err(panic) => from_panic(&self.path, &panic),
         };
         let _ = self.stopped.set(error.to_string());
         Err(error)
     }
 }
 
-fn translate(path: &Path, error: &sled::Error) -> StoreError {
+fn from_sled(path: &Path, error: &sled::Error) -> StoreError {
     match error {
         sled::Error::Io(e) => StoreError::io("use", path, e),
         sled::Error::Corruption { .. } => StoreError::Damaged {
@@ -122,7 +131,7 @@ fn translate(path: &Path, error: &sled::Error) -> StoreError {
     }
 }
 
-fn damaged(path: &Path, panic: &Box<dyn std::any::Any + Send>) -> StoreError {
+fn from_panic(path: &Path, panic: &Box<dyn std::any::Any + Send>) -> StoreError {
     let why = panic
         .downcast_ref::<String>()
         .map(String::as_str)
@@ -131,7 +140,21 @@ fn damaged(path: &Path, panic: &Box<dyn std::any::Any + Send>) -> StoreError {
     let why: String = why.chars().take(300).collect();
     StoreError::Damaged {
         path: path.to_owned(),
-        why: format!("the database gave up ({why})"),
+        why: format!("the database panicked ({why})"),
+    }
+}
+
+/// Waits until the threads of a database that was just closed have ended. Until then they hold its
+/// lock and may still write by its path.
+pub(in crate::store) fn wait_until_closed(database: &Path) {
+    let Ok(log) = File::open(database.join("db")) else {
+        return;
+    };
+    for _ in 0..80 {
+        if log.try_lock().is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(25));
     }
 }
 
@@ -157,7 +180,7 @@ impl Backend for SledBackend {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let Some(range) = range(prefix, after, None) else {
+        let Some(range) = key_range(prefix, after, None) else {
             return Ok(Vec::new());
         };
         self.run(|db| {
@@ -174,7 +197,7 @@ impl Backend for SledBackend {
         before: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let Some(range) = range(prefix, None, before) else {
+        let Some(range) = key_range(prefix, None, before) else {
             return Ok(Vec::new());
         };
         self.run(|db| {
@@ -200,8 +223,8 @@ impl Backend for SledBackend {
     fn flush(&self) -> Result<(), StoreError> {
         self.run(|db| {
             db.flush()?;
-            // On Linux sled's flush is a `sync_file_range`: it hands the pages to the disk but
-            // neither writes the file's new length nor empties the disk's own cache.
+            // On Linux sled's flush is a `sync_file_range`, which hands the pages to the disk but
+            // writes neither the file's new length nor the disk's own cache.
             self.log.sync_data()?;
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! Backups: one moment of a running store, and nothing damaged comes back.
+//! A backup holds one moment of a running store, and a damaged one is refused.
 
 use std::{
     path::Path,
@@ -10,7 +10,11 @@ use std::{
 
 use assert_matches::assert_matches;
 
-use super::{backend::Backend, backup::import_into, memory::MemoryBackend, *};
+use crate::store::{
+    backend::{Backend, memory::MemoryBackend},
+    backup::import::import_into,
+    *,
+};
 
 struct Numbers;
 impl Table for Numbers {
@@ -30,7 +34,7 @@ impl Table for Passing {
     type Value = u64;
 }
 
-fn bring_back(bytes: &[u8], key: &StoreKey) -> Result<Store, StoreError> {
+fn import(bytes: &[u8], key: &StoreKey) -> Result<Store, StoreError> {
     let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::default());
     import_into(&mut &*bytes, &*backend, key)?;
     Store::start(backend, key.clone(), None, migrate::STEPS)
@@ -48,7 +52,7 @@ fn filled(count: u64) -> Store {
 }
 
 #[test]
-fn what_was_copied_comes_back_without_what_is_left_out() {
+fn a_backup_is_imported_without_the_tables_left_out() {
     let store = filled(1000);
     let mut extra = Batch::new();
     extra.put::<Numbers>(&7, &70).unwrap();
@@ -56,19 +60,19 @@ fn what_was_copied_comes_back_without_what_is_left_out() {
     let mut file = Vec::new();
     let copied = store.export(&mut file, &[Passing::ID], extra).unwrap();
     assert_eq!(copied.changes, 1002);
-    let back = bring_back(&file, &store.inner.key).unwrap();
+    let back = import(&file, &store.inner.key).unwrap();
     let numbers = back.scan::<Numbers>(&[], None, 9999).unwrap();
     assert_eq!(numbers.len(), 1001);
     assert_eq!(numbers[7], (7, 70));
     assert!(back.scan::<Passing>(&[], None, 1).unwrap().is_empty());
-    assert!(back.restored().unwrap() && back.was_unclean());
-    assert!(!store.restored().unwrap());
+    assert!(back.is_restored().unwrap() && back.crashed_before());
+    assert!(!store.is_restored().unwrap());
 }
 
-/// A writer moves a pair of numbers that always sum to the same, over keys that the scan has
-/// passed and keys that it has not.
+/// The writer changes a pair of numbers with a constant sum, and moves another record over keys
+/// that the scan has passed and keys that it has not.
 #[test]
-fn a_copy_of_a_running_store_is_of_one_moment() {
+fn a_backup_of_a_running_store_holds_one_moment() {
     let store = filled(3000);
     let (stop, writes) = (
         Arc::new(AtomicBool::new(false)),
@@ -99,7 +103,7 @@ fn a_copy_of_a_running_store_is_of_one_moment() {
         let mut file = Vec::new();
         store.export(&mut file, &[], Batch::new()).unwrap();
         let until = writes.load(SeqCst) + 1;
-        let back = bring_back(&file, &store.inner.key).unwrap();
+        let back = import(&file, &store.inner.key).unwrap();
         let n = back.get::<Numbers>(&0).unwrap().unwrap();
         assert_eq!(back.get::<Numbers>(&2999).unwrap(), Some(u64::MAX - n));
         assert!(
@@ -119,18 +123,18 @@ fn a_damaged_backup_or_another_key_is_refused() {
     let mut file = Vec::new();
     store.export(&mut file, &[], Batch::new()).unwrap();
     let key = &store.inner.key;
-    bring_back(&file, key).unwrap();
+    import(&file, key).unwrap();
     for at in 0..file.len() {
         let mut damaged = file.clone();
         damaged[at] ^= 1;
-        assert_matches!(bring_back(&damaged, key), Err(_), "byte {at}");
+        assert_matches!(import(&damaged, key), Err(_), "byte {at}");
         assert_matches!(
-            bring_back(&file[..at], key),
+            import(&file[..at], key),
             Err(StoreError::Backup(_)),
             "cut at {at}"
         );
     }
-    let error = bring_back(&file, &StoreKey::random().unwrap()).unwrap_err();
+    let error = import(&file, &StoreKey::random().unwrap()).unwrap_err();
     assert!(error.to_string().contains("another store key"), "{error}");
 }
 
@@ -141,7 +145,7 @@ fn a_failed_restore_leaves_no_store_and_a_store_is_never_overwritten() {
     store.export(&mut file, &[], Batch::new()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new");
-    let import = |bytes: &[u8], path: &Path| {
+    let import_file = |bytes: &[u8], path: &Path| {
         Store::import(
             &mut &*bytes,
             path,
@@ -150,12 +154,12 @@ fn a_failed_restore_leaves_no_store_and_a_store_is_never_overwritten() {
         )
     };
     assert_matches!(
-        import(&file[..file.len() - 1], &path),
+        import_file(&file[..file.len() - 1], &path),
         Err(StoreError::Backup(_))
     );
-    import(&file, &path).unwrap();
+    import_file(&file, &path).unwrap();
     assert!(
-        import(&file, &path)
+        import_file(&file, &path)
             .unwrap_err()
             .to_string()
             .contains("a store in")

@@ -1,4 +1,4 @@
-//! The backend of tests: a map in memory.
+//! A map in memory, the backend of tests.
 
 use std::{
     collections::BTreeMap,
@@ -6,10 +6,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{
-    StoreError,
-    backend::{Backend, Op, Record, above},
-};
+use super::{Backend, Op, Record, prefix_end};
+use crate::store::StoreError;
 
 /// A sorted map.
 #[derive(Default)]
@@ -23,13 +21,18 @@ impl std::fmt::Debug for MemoryBackend {
 
 type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-/// The range of keys that begin with `prefix`, above `after`, below `before`; `None` if empty.
-pub(super) fn range(prefix: &[u8], after: Option<&[u8]>, before: Option<&[u8]>) -> Option<Range> {
+/// Returns the range of keys that begin with `prefix`, above `after` and below `before`; `None` if
+/// it is empty.
+pub(in crate::store) fn key_range(
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    before: Option<&[u8]>,
+) -> Option<Range> {
     let from = match after {
         Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
         _ => Bound::Included(prefix.to_vec()),
     };
-    let end = above(prefix);
+    let end = prefix_end(prefix);
     let to = match (before, end) {
         (Some(before), Some(end)) => Bound::Excluded(end.min(before.to_vec())),
         (Some(before), None) => Bound::Excluded(before.to_vec()),
@@ -59,7 +62,7 @@ impl Backend for MemoryBackend {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let Some(range) = range(prefix, after, None) else {
+        let Some(range) = key_range(prefix, after, None) else {
             return Ok(Vec::new());
         };
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +79,7 @@ impl Backend for MemoryBackend {
         before: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let Some(range) = range(prefix, None, before) else {
+        let Some(range) = key_range(prefix, None, before) else {
             return Ok(Vec::new());
         };
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! A file beside the database that says that it passed over something when it was opened, until all
-//! records have been counted and lie in a new database. Opening repairs the database, so that the
-//! next start would see nothing to doubt any more.
+//! A file beside the database which says that sled skipped a part of its log, until all records
+//! have been verified and copied into a new database. sled repairs the database when it opens it,
+//! so the next start would find no trace of the damage.
 
 use std::{
     fs::File,
@@ -8,17 +8,17 @@ use std::{
     path::Path,
 };
 
-use super::{StoreError, files::open_private};
+use crate::store::{StoreError, files::open_private};
 
 const NAME: &str = "doubt";
 
-/// What was passed over: now, or at an earlier start that did not get to the counting. Durable when
-/// this returns.
-pub(super) fn remember(
-    folder: &Path,
+/// Writes the marker if something was skipped at this start, durably. Returns what was skipped at
+/// this start or at an earlier one whose records were not verified.
+pub(super) fn update(
+    database: &Path,
     skipped: Option<String>,
 ) -> Result<Option<String>, StoreError> {
-    let path = folder.join(NAME);
+    let path = database.join(NAME);
     let Some(skipped) = skipped else {
         return match std::fs::read_to_string(&path) {
             Ok(earlier) => Ok(Some(earlier)),
@@ -30,7 +30,7 @@ pub(super) fn remember(
     let mut file = open_private(&path)?;
     file.write_all(skipped.as_bytes()).map_err(io)?;
     file.sync_all().map_err(io)?;
-    sync(folder)?;
+    sync(database)?;
     Ok(Some(skipped))
 }
 

@@ -1,42 +1,44 @@
-//! A backup in the place of a store: looked through before anything is touched, brought back
-//! beside what is there, and put in its place in steps of which each can be the last.
+//! Puts a backup in the place of a store. The backup is verified before anything is touched,
+//! imported beside the old store, and then moved into its place in steps, each of which may be the
+//! last before a crash.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs,
     io::Read,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Batch, Copied, Store, StoreError, StoreKey, StoreOptions, Table,
-    backend::{Backend, Op, Record},
-    backup::import_into,
-    files::{Lock, make_folder, sync_parent},
-    renew,
+use super::{BackupStats, failed, import::import_into};
+use crate::{
+    clock::Timestamp,
+    store::{
+        Batch, Store, StoreError, StoreKey, StoreOptions, Table,
+        backend::{Backend, Op, Record, sled::wait_until_closed},
+        files::{Lock, make_folder, remove_folder, sync_parent},
+        integrity::rebuild,
+    },
 };
-use crate::clock::Timestamp;
 
-/// Where a store is made before it takes the place of another.
+/// Folder in which the backup is imported before it takes the place of a store.
 const STAGING: &str = "restoring";
-/// What belongs to a store, in the order in which it is moved away: as long as `progress` lies
-/// there without its database, or with another, the folder is refused as one that lost writes.
+/// The parts of a store, in the order in which they are moved away. A folder with `progress` but
+/// without its database, or with another one, is refused as one that has lost writes.
 const PARTS: [&str; 3] = ["sled", "shred.keys", "progress"];
 
-/// When a backup was made, and by which version. One record, written by the backup itself.
+/// When a backup was made, and by which version. The backup adds it as one record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
-    /// When.
+pub struct BackupInfo {
+    /// The time of the backup.
     pub at: Timestamp,
     /// The version of Stonechat.
     pub version: String,
 }
 
-/// [`Made`] under 0.
+/// A [`BackupInfo`] under the key 0.
 struct Backups;
 
 impl Table for Backups {
@@ -44,52 +46,52 @@ impl Table for Backups {
     const NAME: &'static str = "backups";
     const SECRET: bool = false;
     type Key = u8;
-    type Value = Made;
+    type Value = BackupInfo;
 }
 
-/// What is in a backup.
+/// The contents of a backup.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
-    /// When it was made.
-    pub made: Option<Made>,
-    /// The keys of the records of the tables that were asked for, without the table's id.
+pub struct BackupContents {
+    /// When and by which version it was made.
+    pub info: Option<BackupInfo>,
+    /// The keys of the records of the requested tables, without the table's id.
     pub keys: BTreeMap<u8, BTreeSet<Vec<u8>>>,
 }
 
-impl Contents {
-    /// How many records there are in a table that was asked for.
+impl BackupContents {
+    /// Returns the number of records in a requested table.
     pub fn count(&self, table: u8) -> usize {
         self.keys.get(&table).map_or(0, BTreeSet::len)
     }
 }
 
-/// A backup that took the place of a store.
+/// The outcome of a restore.
 #[derive(Clone, Debug)]
-pub struct Replaced {
-    /// What was brought back.
-    pub copied: Copied,
-    /// Where the store that was there lies now.
+pub struct Restored {
+    /// The size of the backup.
+    pub stats: BackupStats,
+    /// The folder to which the old store was moved.
     pub aside: Option<PathBuf>,
 }
 
 impl Store {
-    /// Add to a batch of a backup when it is made.
-    pub fn note_backup(batch: &mut Batch, made: &Made) -> Result<(), StoreError> {
-        batch.put::<Backups>(&0, made)
+    /// Adds the record about a backup to the backup's extra records.
+    pub fn put_backup_info(batch: &mut Batch, info: &BackupInfo) -> Result<(), StoreError> {
+        batch.put::<Backups>(&0, info)
     }
 
-    /// When the backup was made from which this store comes, if it comes from one.
-    pub fn made(&self) -> Result<Option<Made>, StoreError> {
+    /// Returns the record about the backup from which this store was restored, if it was.
+    pub fn backup_info(&self) -> Result<Option<BackupInfo>, StoreError> {
         self.get::<Backups>(&0)
     }
 
-    /// Read a backup to its end and check all of it. Keeps the keys of these tables only.
+    /// Reads and verifies a whole backup. Returns the keys of `tables` only.
     pub fn read_backup(
         from: &mut dyn Read,
         key: &StoreKey,
         tables: &[u8],
-    ) -> Result<Contents, StoreError> {
-        let reader = Reader {
+    ) -> Result<BackupContents, StoreError> {
+        let reader = ContentsReader {
             tables: tables.to_vec(),
             contents: Mutex::default(),
         };
@@ -100,45 +102,45 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there is a store in a folder, or what is left of one.
-    pub fn is_in(path: &Path) -> bool {
+    /// Returns `true` if there is a store in a folder, or any part of one.
+    pub fn exists_in(path: &Path) -> bool {
         PARTS
             .iter()
             .any(|part| path.join(part).symlink_metadata().is_ok())
     }
 
-    /// Put a backup in the place of the store in a folder. What was there is moved into a folder
-    /// of this name below it, and stays; without a name a store that is there is an error. Nothing
-    /// is moved before the backup is whole on disk.
-    pub fn replace(
+    /// Puts a backup in the place of the store in a folder. The old store is moved into a subfolder
+    /// with the name `aside`; without a name an existing store is an error. Nothing is moved before
+    /// the whole backup is on disk.
+    pub fn restore(
         from: &mut dyn Read,
         path: &Path,
         key: &StoreKey,
         options: &StoreOptions,
         aside: Option<&str>,
-    ) -> Result<Replaced, StoreError> {
+    ) -> Result<Restored, StoreError> {
         make_folder(path)?;
         let _lock = Lock::take(path)?;
-        let there = Self::is_in(path);
-        if there && aside.is_none() {
-            return Err(StoreError::Backup(format!(
+        let has_old = Self::exists_in(path);
+        if has_old && aside.is_none() {
+            return Err(failed(format!(
                 "there is a store in {} already",
                 path.display()
             )));
         }
         let staging = path.join(STAGING);
-        remove(&staging)?;
-        renew::finish(path)?;
-        let copied = match Self::import(from, &staging, key, options) {
-            Ok(copied) => copied,
+        remove_folder(&staging)?;
+        rebuild::recover(path)?;
+        let stats = match Self::import(from, &staging, key, options) {
+            Ok(stats) => stats,
             Err(error) => {
-                remove(&staging)?;
+                remove_folder(&staging)?;
                 return Err(error);
             }
         };
-        wait_for_threads(&staging.join(PARTS[0]));
+        wait_until_closed(&staging.join(PARTS[0]));
         let mut old = None;
-        if let Some(name) = aside.filter(|_| there) {
+        if let Some(name) = aside.filter(|_| has_old) {
             let folder = path.join(name);
             make_folder(&folder)?;
             for part in &PARTS[..2] {
@@ -153,22 +155,8 @@ impl Store {
         for part in &PARTS[1..] {
             move_part(&staging, path, part)?;
         }
-        remove(&staging)?;
-        Ok(Replaced { copied, aside: old })
-    }
-}
-
-/// Threads of the database that was closed a moment ago hold its lock until they have ended, and
-/// may still write by its path.
-pub(super) fn wait_for_threads(database: &Path) {
-    let Ok(log) = File::open(database.join("db")) else {
-        return;
-    };
-    for _ in 0..80 {
-        if log.try_lock().is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(25));
+        remove_folder(&staging)?;
+        Ok(Restored { stats, aside: old })
     }
 }
 
@@ -182,23 +170,14 @@ fn move_part(from: &Path, to: &Path, part: &str) -> Result<(), StoreError> {
     sync_parent(&old)
 }
 
-pub(super) fn remove(folder: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", folder, &e))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Takes in what is brought back and keeps next to nothing of it.
+/// A backend that keeps only the contents of a backup imported into it.
 #[derive(Debug)]
-struct Reader {
+struct ContentsReader {
     tables: Vec<u8>,
-    contents: Mutex<Contents>,
+    contents: Mutex<BackupContents>,
 }
 
-impl Backend for Reader {
+impl Backend for ContentsReader {
     fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(None)
     }
@@ -220,7 +199,7 @@ impl Backend for Reader {
                         continue;
                     };
                     if *table == Backups::ID {
-                        contents.made = rmp_serde::from_slice(&value).ok();
+                        contents.info = rmp_serde::from_slice(&value).ok();
                     }
                     if self.tables.contains(table) {
                         contents
@@ -275,11 +254,11 @@ mod tests {
         }
         store.apply(batch).unwrap();
         let mut extra = Batch::new();
-        let made = Made {
+        let info = BackupInfo {
             at: Timestamp(7),
             version: "0.0.0".to_owned(),
         };
-        Store::note_backup(&mut extra, &made).unwrap();
+        Store::put_backup_info(&mut extra, &info).unwrap();
         let mut file = Vec::new();
         store.export(&mut file, &[], extra).unwrap();
         file
@@ -296,8 +275,8 @@ mod tests {
         path: &Path,
         key: &StoreKey,
         aside: Option<&str>,
-    ) -> Result<Replaced, StoreError> {
-        Store::replace(&mut &*file, path, key, &StoreOptions::default(), aside)
+    ) -> Result<Restored, StoreError> {
+        Store::restore(&mut &*file, path, key, &StoreOptions::default(), aside)
     }
 
     #[test]
@@ -306,7 +285,7 @@ mod tests {
         let file = backup_of(&["kim", "sam"], &key);
         let contents = Store::read_backup(&mut &*file, &key, &[Names::ID]).unwrap();
         assert_eq!((contents.count(Names::ID), contents.count(77)), (2, 0));
-        assert_eq!(contents.made.unwrap().at, Timestamp(7));
+        assert_eq!(contents.info.unwrap().at, Timestamp(7));
         for cut in [0, 30, file.len() / 2, file.len() - 1] {
             let error = Store::read_backup(&mut &file[..cut], &key, &[]).unwrap_err();
             assert!(error.to_string().contains("cut short"), "{cut}: {error}");
@@ -361,8 +340,7 @@ mod tests {
         assert!(!path.join("replaced-1").exists() && !path.join(STAGING).exists());
     }
 
-    /// Whatever step was the last one, nobody finds an empty or an older store there and works
-    /// with it.
+    /// Whatever the last step was, no empty or older store is left there that could be used.
     #[test]
     fn a_crash_between_the_moves_leaves_a_folder_that_is_refused() {
         let key = StoreKey::random().unwrap();
@@ -382,7 +360,7 @@ mod tests {
         let file = backup_of(&["new"], &key);
         let options = StoreOptions::default();
         Store::import(&mut &*file, &path.join(STAGING), &key, &options).unwrap();
-        wait_for_threads(&path.join(STAGING).join("sled"));
+        wait_until_closed(&path.join(STAGING).join("sled"));
         move_part(&path.join(STAGING), &path, "sled").unwrap();
         refused();
         put_back(&file, &path, &key, Some("replaced-2")).unwrap();

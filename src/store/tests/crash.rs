@@ -1,5 +1,5 @@
-//! `kill -9` and a full disk, with real processes: the tests start this test binary again as a
-//! child that writes and tells on its standard output what was acknowledged.
+//! `kill -9` and a full disk, with real processes. The tests start this test binary again as a
+//! child that writes, and reports on its standard output what was acknowledged.
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use crate::store::*;
 
 const FOLDER: &str = "STONECHAT_TEST_CRASH_FOLDER";
 const WRITERS: u64 = 8;
@@ -51,13 +51,13 @@ fn open(folder: &Path) -> Result<Store, StoreError> {
     )
 }
 
-/// Run one of the children below.
+/// Runs one of the children below.
 fn child(name: &str, folder: &Path, before: &str) -> Child {
     let script = format!("{before} exec \"$0\" \"$@\"");
     Command::new("sh")
         .args(["-c", &script])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("store::crash_tests::{name}")])
+        .args(["--exact", &format!("store::tests::crash::{name}")])
         .args(["--ignored", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
@@ -66,8 +66,8 @@ fn child(name: &str, folder: &Path, before: &str) -> Child {
         .unwrap()
 }
 
-/// Collect the numbers of lines `ack <writer> <number>` until the child ends. After the
-/// `kill_after`th the child is killed, in the middle of what it does next.
+/// Collects the numbers of lines `ack <writer> <number>` until the child ends. Kills the child
+/// after the `kill_after`th line, whatever it does at that moment.
 fn acknowledged(
     child: &mut Child,
     kill_after: Option<usize>,
@@ -138,7 +138,7 @@ fn acknowledged_writes_survive_kill_nine() {
         "hardly anything was written: {}",
         all.len()
     );
-    assert!(open(folder.path()).unwrap().was_unclean());
+    assert!(open(folder.path()).unwrap().crashed_before());
 }
 
 #[test]
@@ -171,12 +171,12 @@ fn write_until_killed() {
     runtime.block_on(futures_util::future::join_all(writers));
 }
 
-/// Slots that a writer fills again and again.
+/// How many records a writer overwrites in turn.
 const SLOTS: u64 = 40;
-/// Where a writer notes what it has written last.
+/// The key under which a writer stores the number of its last change.
 const LAST: u64 = u64::MAX;
 
-/// What a writer's `n`th change is: from some bytes to some tens of thousands.
+/// Returns a writer's `n`th value, of 8 to 60,000 bytes.
 fn filling(writer: u64, n: u64) -> Vec<u8> {
     let mixed = (writer * 1000 + n).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
     let length = match mixed % 20 {
@@ -189,8 +189,8 @@ fn filling(writer: u64, n: u64) -> Vec<u8> {
     value
 }
 
-/// A database that grows no more writes where it has written before: what a crash takes back must
-/// still be there. `STONECHAT_KILL_ROUNDS` says how often to kill, 10 times if it is not set.
+/// A database that no longer grows overwrites old segments, and a crash must not lose what they
+/// still hold. `STONECHAT_KILL_ROUNDS` sets the number of kills, 10 by default.
 #[test]
 fn a_store_that_is_written_over_and_over_survives_kill_nine() {
     let rounds = std::env::var("STONECHAT_KILL_ROUNDS").map_or(10, |text| text.parse().unwrap());
@@ -198,7 +198,7 @@ fn a_store_that_is_written_over_and_over_survives_kill_nine() {
     folder.disable_cleanup(true);
     let mut acked = [None; WRITERS as usize];
     for round in 0..rounds {
-        // Killed while it still mends what the last kill has left.
+        // Killed while it still recovers from the last kill.
         for _ in 0..rand::random_range(0..3) {
             let mut opening = child("write_over_until_killed", folder.path(), "");
             std::thread::sleep(Duration::from_micros(rand::random_range(0..60_000)));
@@ -285,8 +285,7 @@ fn write_over_until_killed() {
 #[test]
 fn a_full_disk_is_an_error_and_what_was_acknowledged_stays() {
     let folder = tempfile::tempdir().unwrap();
-    // A limit on the size of files takes the place of a full disk; without the trap it would be
-    // a signal.
+    // A limit on the size of files replaces a full disk. Without the trap it would raise a signal.
     let before = "trap '' XFSZ; ulimit -f 8000;";
     let mut writing = child("write_until_full", folder.path(), before);
     let mut said = Vec::new();

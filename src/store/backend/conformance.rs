@@ -1,8 +1,9 @@
-//! What every backend must do. A new one adds a module below.
+//! The tests that every backend must pass. A new backend adds a module below.
 
 use std::sync::Arc;
 
-use super::backend::{Backend, Op, Record};
+use super::{Backend, Op, Record};
+use crate::store::{KEY_BYTES_MAX, StoreOptions, VALUE_BYTES_MAX};
 
 fn put(key: &[u8], value: &[u8]) -> Op {
     Op::Put(key.to_vec(), value.to_vec())
@@ -12,7 +13,7 @@ fn keys(records: &[Record]) -> Vec<&[u8]> {
     records.iter().map(|(key, _)| key.as_slice()).collect()
 }
 
-fn what_was_put_is_there_until_it_is_deleted(backend: &dyn Backend) {
+fn a_record_is_there_until_it_is_deleted(backend: &dyn Backend) {
     assert_eq!(backend.get(b"a").unwrap(), None);
     backend
         .apply(vec![put(b"a", b"1"), put(b"b", b""), put(b"c", b"3")])
@@ -104,8 +105,8 @@ fn scans_keep_to_their_prefix_order_bounds_and_limit(backend: &dyn Backend) {
 }
 
 fn large_records_and_batches_come_back_whole(backend: &dyn Backend) {
-    let big = vec![7u8; super::MAX_VALUE + 1024];
-    let long = vec![8u8; super::MAX_KEY + 1];
+    let big = vec![7u8; VALUE_BYTES_MAX + 1024];
+    let long = vec![8u8; KEY_BYTES_MAX + 1];
     backend.apply(vec![put(&long, &big)]).unwrap();
     assert_eq!(backend.get(&long).unwrap().as_deref(), Some(&big[..]));
     let many = (0u32..5000)
@@ -116,7 +117,7 @@ fn large_records_and_batches_come_back_whole(backend: &dyn Backend) {
     backend.flush().unwrap();
 }
 
-/// Readers either see a batch or do not see it.
+/// A reader sees all of a batch or nothing of it.
 fn batches_are_atomic_for_readers(backend: &Arc<dyn Backend>) {
     let pair = |n: u64| {
         let n = n.to_be_bytes();
@@ -130,7 +131,7 @@ fn batches_are_atomic_for_readers(backend: &Arc<dyn Backend>) {
         }
     });
     while !writing.is_finished() {
-        // Both keys only ever grow together: left, read first, is never ahead of right.
+        // Both values grow together, so the left one, which is read first, is never ahead.
         let left = backend.get(b"left").unwrap();
         let right = backend.get(b"right").unwrap();
         assert!(left <= right, "{left:?} {right:?}");
@@ -145,8 +146,8 @@ macro_rules! conformance {
 
             #[test]
             fn every_backend_does_what_the_store_needs() {
-                // Each part in a database of its own.
-                what_was_put_is_there_until_it_is_deleted(&*$open().1);
+                // Each part has its own database.
+                a_record_is_there_until_it_is_deleted(&*$open().1);
                 later_changes_of_a_batch_win(&*$open().1);
                 scans_keep_to_their_prefix_order_bounds_and_limit(&*$open().1);
                 large_records_and_batches_come_back_whole(&*$open().1);
@@ -166,9 +167,6 @@ conformance!(in_memory, || -> Opened {
 });
 conformance!(on_sled, || -> Opened {
     let folder = tempfile::tempdir().unwrap();
-    let backend = super::super::sled::SledBackend::open(
-        folder.path(),
-        &super::super::StoreOptions::default(),
-    );
+    let backend = super::super::sled::SledBackend::open(folder.path(), &StoreOptions::default());
     (Some(folder), Arc::new(backend.unwrap()))
 });

@@ -1,11 +1,17 @@
-//! What a database must be able to do to carry the store. Small on purpose: one ordered map of
-//! bytes with atomic batches, which PostgreSQL can be as well.
+//! The database under the store. The trait is small on purpose: one ordered map of bytes with
+//! atomic batches, which PostgreSQL could be as well.
+
+#[cfg(test)]
+mod conformance;
+pub(super) mod memory;
+pub(super) mod sled;
+pub(super) mod sled_log;
 
 use std::fmt::Debug;
 
 use super::StoreError;
 
-/// A record as the database sees it.
+/// A key and its value.
 pub type Record = (Vec<u8>, Vec<u8>);
 
 /// One change of a batch.
@@ -13,17 +19,17 @@ pub type Record = (Vec<u8>, Vec<u8>);
 pub enum Op {
     /// Insert or replace.
     Put(Vec<u8>, Vec<u8>),
-    /// Delete; deleting what is not there is no error.
+    /// Delete. A key without a value is no error.
     Delete(Vec<u8>),
 }
 
 /// An ordered map of bytes. Calls block; readers never wait for [`Backend::flush`].
 pub trait Backend: Debug + Send + Sync + 'static {
-    /// The value of a key.
+    /// Returns the value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// At most `limit` records whose keys begin with `prefix` and are greater than `after`,
-    /// ascending. Each record is read whole; the scan as a whole is no snapshot.
+    /// Returns at most `limit` records whose keys begin with `prefix` and are greater than `after`,
+    /// ascending. Each record is read atomically, but the scan is no snapshot.
     fn scan(
         &self,
         prefix: &[u8],
@@ -31,7 +37,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// At most `limit` records whose keys begin with `prefix` and are less than `before`,
+    /// Returns at most `limit` records whose keys begin with `prefix` and are less than `before`,
     /// descending.
     fn scan_back(
         &self,
@@ -40,23 +46,19 @@ pub trait Backend: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// Apply all or nothing, in order (a later change of a key wins), visible when this returns.
+    /// Applies all changes or none, in order (a later change of a key wins). Visible when this
+    /// returns.
     fn apply(&self, ops: Vec<Op>) -> Result<(), StoreError>;
 
-    /// Returns when everything applied before the call is durable. Only the committer calls it.
+    /// Blocks until everything applied before the call is durable. Only the committer calls it.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// Bytes on disk, 0 where there is no disk.
+    /// Returns the size on disk in bytes, or 0 without a disk.
     fn size_on_disk(&self) -> Result<u64, StoreError>;
-
-    /// Flush for the last time. Later calls may fail.
-    fn close(&self) -> Result<(), StoreError> {
-        self.flush()
-    }
 }
 
-/// The least key above all that begin with `prefix`; `None` when there is none.
-pub(super) fn above(prefix: &[u8]) -> Option<Vec<u8>> {
+/// Returns the least key above all keys that begin with `prefix`; `None` if there is none.
+pub(in crate::store) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xFF)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;

@@ -1,0 +1,17 @@
+//! Options of the store.
+
+/// Options of the store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// How much the database may keep in memory, in bytes. The process takes about twice as much
+    /// for it.
+    pub cache_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 * 1024 * 1024,
+        }
+    }
+}

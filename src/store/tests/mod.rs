@@ -1,0 +1,179 @@
+//! The store as other folders use it, in memory and on disk.
+
+mod backup;
+mod crash;
+mod damage;
+mod failure;
+mod flushing;
+mod memtable;
+mod opening;
+mod record_cache;
+mod records;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backend::{Backend, Op, memory::MemoryBackend},
+    *,
+};
+
+struct Names;
+impl Table for Names {
+    const ID: u8 = 200;
+    const NAME: &'static str = "names";
+    const SECRET: bool = false;
+    type Key = (String, u64);
+    type Value = String;
+}
+
+struct Tokens;
+impl Table for Tokens {
+    const ID: u8 = 201;
+    const NAME: &'static str = "tokens";
+    const SECRET: bool = true;
+    type Key = String;
+    type Value = Token;
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Token {
+    token: String,
+}
+
+fn token(text: &str) -> Token {
+    Token {
+        token: text.to_owned(),
+    }
+}
+
+fn name(owner: &str, number: u64) -> (String, u64) {
+    (owner.to_owned(), number)
+}
+
+fn open(folder: &Path, key: &StoreKey) -> Result<Store, StoreError> {
+    Store::open(
+        folder,
+        key,
+        &StoreOptions {
+            cache_bytes: 1024 * 1024,
+        },
+    )
+}
+
+/// Returns the folder and key of a closed store with a thousand records, flushed in ten parts.
+fn filled() -> (tempfile::TempDir, StoreKey) {
+    let folder = tempfile::tempdir().unwrap();
+    let key = StoreKey::random().unwrap();
+    let store = open(folder.path(), &key).unwrap();
+    for part in 0..10u64 {
+        let mut batch = Batch::new();
+        for n in 0..100 {
+            batch
+                .put::<Names>(&name("n", part * 100 + n), &"x".repeat(500))
+                .unwrap();
+        }
+        store.apply(batch).unwrap();
+        store.flush_blocking().unwrap();
+    }
+    drop(store);
+    (folder, key)
+}
+
+/// Opens a store and reads everything, in every way. Returns the number of records.
+fn read_all(folder: &Path, key: &StoreKey) -> Result<usize, StoreError> {
+    let store = open(folder, key)?;
+    let count = store.scan::<Names>(&[], None, 10_000)?.len();
+    assert_eq!(
+        store.scan_back::<Names>(&[], None, 10_000)?.len(),
+        count,
+        "backwards"
+    );
+    for n in 0..1000 {
+        assert!(
+            store.contains::<Names>(&name("n", n))? || count < 1000,
+            "{n}"
+        );
+    }
+    Ok(count)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A backend whose flushes can be delayed, and can fail.
+#[derive(Debug, Default)]
+struct Slow {
+    map: MemoryBackend,
+    flushes: AtomicUsize,
+    gate: std::sync::Mutex<()>,
+    failing: AtomicBool,
+    panicking: AtomicBool,
+    unreadable: AtomicBool,
+}
+
+impl Backend for Slow {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.unreadable.load(SeqCst) {
+            let error = std::io::Error::other("a bad sector");
+            return Err(StoreError::io("use", Path::new("/disk"), &error));
+        }
+        self.map.get(key)
+    }
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<backend::Record>, StoreError> {
+        self.map.scan(prefix, after, limit)
+    }
+    fn scan_back(
+        &self,
+        prefix: &[u8],
+        before: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<backend::Record>, StoreError> {
+        self.map.scan_back(prefix, before, limit)
+    }
+    fn apply(&self, ops: Vec<Op>) -> Result<(), StoreError> {
+        self.map.apply(ops)
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        let _gate = self.gate.lock().unwrap();
+        self.flushes.fetch_add(1, SeqCst);
+        assert!(!self.panicking.load(SeqCst), "the flush panics");
+        if self.failing.load(SeqCst) {
+            let path = Path::new("/disk").to_owned();
+            return Err(StoreError::Full {
+                path,
+                why: "full".to_owned(),
+            });
+        }
+        Ok(())
+    }
+    fn size_on_disk(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+fn over(backend: &Arc<Slow>) -> Store {
+    Store::start(backend.clone(), StoreKey::random().unwrap(), None, &[]).unwrap()
+}
