@@ -15,7 +15,7 @@
 //! | [`engine`] | inbox → decide → outbox; the only place that runs things | [`engine::Engine`] |
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |
 //! | [`relay`] | what a masked handle's ghost carries, and how nothing in it names its sender: pure | [`relay::decide`], [`relay::carry`] |
-//! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::Change`] |
+//! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::DirectoryTransaction`] |
 //! | [`crypto`] | one Olm machine per ghost, keys that nobody has, the crypto store | [`crypto::Machines`] |
 //! | [`matrix`] | the homeserver: requests made as a ghost and its device, and what it pushes | [`matrix::Homeserver`] |
 //! | [`store`] | typed tables over an embedded database; what durable means; backups | [`store::Store`] |

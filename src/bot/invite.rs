@@ -5,7 +5,7 @@ use ruma::UserId;
 use super::{Say, control_room};
 use crate::{
     clock::Timestamp,
-    directory::{Change, Counted, DAY, DirectoryError, Limit, host_of},
+    directory::{Counted, DAY, DirectoryError, DirectoryTransaction, Limit, host_of},
     engine::Invited,
     introduction::RoomView,
 };
@@ -22,7 +22,7 @@ pub(super) fn invited(
     person: &UserId,
     view: &RoomView,
     bot: &UserId,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     now: Timestamp,
 ) -> Result<Invited, DirectoryError> {
     if change.ask_for_bot(person, now)? {

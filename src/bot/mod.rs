@@ -2,7 +2,7 @@
 //!
 //! A person writes to the bot as to anybody: plain words in an encrypted chat. [`hear()`] reads the
 //! event, [`answer`] does what it says and finds the words to say so. Nothing here does I/O:
-//! whatever a command changes goes into a [`Change`] of the directory, and what has to happen
+//! a command's writes go into a [`DirectoryTransaction`], and what has to happen
 //! outside is handed back as [`BotEffect`]s, so that the command, its answer and its effects are
 //! written in one batch.
 //!
@@ -42,7 +42,7 @@ pub use self::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Change, Counted, DirectoryError, Limit, Notice},
+    directory::{Counted, DirectoryError, DirectoryTransaction, Limit, Notice},
     handle::Handle,
 };
 
@@ -163,7 +163,7 @@ pub fn answer(
     person: &UserId,
     text: &str,
     sent_at: Timestamp,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     context: &BotContext,
     now: Timestamp,
     rng: &mut dyn RngCore,
@@ -206,7 +206,7 @@ pub fn answer(
 fn not_a_command(
     person: &UserId,
     answer: Answer,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     context: &BotContext,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
@@ -216,7 +216,7 @@ fn not_a_command(
 /// Counts a message, and returns the answer to it where there are too many.
 fn flood(
     person: &UserId,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     context: &BotContext,
     now: Timestamp,
 ) -> Result<Option<Option<Answer>>, DirectoryError> {
@@ -238,7 +238,7 @@ pub fn react(
     to: &EventId,
     key: &str,
     sent_at: Timestamp,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
     match age(sent_at, now) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError, Read},
+    directory::{DirectoryError, DirectoryTransaction, Read},
     handle::Handle,
     store::Table,
 };
@@ -92,7 +92,7 @@ pub(super) enum Confirmed {
 
 /// Lets an action wait for a code, and gives the code. What waited before is dropped.
 pub(super) fn ask(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     action: Action,
     now: Timestamp,
@@ -113,7 +113,7 @@ pub(super) fn ask(
 
 /// Takes what waits for this code. A code works once.
 pub(super) fn confirm(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     code: &str,
     now: Timestamp,
@@ -139,7 +139,7 @@ pub(super) fn confirm(
 
 /// Drops what waits, and says whether anything did.
 pub(super) fn cancel(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     now: Timestamp,
 ) -> Result<bool, DirectoryError> {
@@ -150,7 +150,7 @@ pub(super) fn cancel(
 
 /// What waits and has not run out.
 pub(super) fn waiting(
-    change: &Change<'_>,
+    change: &DirectoryTransaction<'_>,
     person: &UserId,
     now: Timestamp,
 ) -> Result<Option<Pending>, DirectoryError> {
@@ -162,7 +162,7 @@ pub(super) fn waiting(
 /// Deletes what has run out, at most `limit` records, and says how many it looked at: as many as
 /// `limit` means that there may be more.
 pub fn sweep(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     now: Timestamp,
     limit: usize,
 ) -> Result<usize, DirectoryError> {

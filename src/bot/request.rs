@@ -7,7 +7,7 @@ use ruma::{EventId, UserId};
 use super::{Answer, BotEffect, Say};
 use crate::{
     clock::Timestamp,
-    directory::{Change, Directory, DirectoryError, HandleRecord, Mode},
+    directory::{Directory, DirectoryError, DirectoryTransaction, HandleRecord, Mode},
     engine::Shown,
 };
 
@@ -104,7 +104,7 @@ fn age(age: Duration) -> String {
 
 /// The owner reacted to a message of the bot. Nothing follows unless it shows an open request.
 pub(super) fn react(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     to: &EventId,
     key: &str,
@@ -123,7 +123,7 @@ pub(super) fn react(
 
 /// Whether this message shows an open request.
 pub(super) fn is_shown_by(
-    change: &Change<'_>,
+    change: &DirectoryTransaction<'_>,
     person: &UserId,
     message: &EventId,
 ) -> Result<bool, DirectoryError> {
@@ -134,7 +134,7 @@ pub(super) fn is_shown_by(
 
 /// Does what the owner chose; `None` when there is no such request.
 pub(super) fn answer(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     number: u32,
     choice: Choice,

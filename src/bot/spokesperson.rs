@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Change, Directory, DirectoryError},
+    directory::{Directory, DirectoryError, DirectoryTransaction},
     engine::{Answer, Invited, Judgement, Message, Shown, Spokesperson, Task, Words},
     handle::Handle,
     introduction::{MEGOLM, RoomView},
@@ -39,7 +39,11 @@ impl Bot {
         UserId::parse(format!("@{}:{server}", handle.ghost_localpart())).ok()
     }
 
-    fn task(&self, effect: BotEffect, change: &Change<'_>) -> Result<Option<Task>, DirectoryError> {
+    fn task(
+        &self,
+        effect: BotEffect,
+        change: &DirectoryTransaction<'_>,
+    ) -> Result<Option<Task>, DirectoryError> {
         let strict = |handle: &Handle| -> Result<bool, DirectoryError> {
             Ok(change.lookup(handle)?.is_some_and(|record| record.strict))
         };
@@ -99,7 +103,11 @@ impl Bot {
         })
     }
 
-    fn translate(&self, answer: BotAnswer, change: &Change<'_>) -> Result<Answer, DirectoryError> {
+    fn translate(
+        &self,
+        answer: BotAnswer,
+        change: &DirectoryTransaction<'_>,
+    ) -> Result<Answer, DirectoryError> {
         let mut tasks = Vec::new();
         for effect in answer.effects {
             tasks.extend(self.task(effect, change)?);
@@ -115,7 +123,11 @@ impl Bot {
 }
 
 impl Spokesperson for Bot {
-    fn greeting(&self, person: &UserId, change: &Change<'_>) -> Result<Words, DirectoryError> {
+    fn greeting(
+        &self,
+        person: &UserId,
+        change: &DirectoryTransaction<'_>,
+    ) -> Result<Words, DirectoryError> {
         let answer = welcome::greeting(person, change)?;
         Ok(Words {
             plain: answer.plain,
@@ -126,7 +138,7 @@ impl Spokesperson for Bot {
     fn answer(
         &self,
         message: Message<'_>,
-        change: &mut Change<'_>,
+        change: &mut DirectoryTransaction<'_>,
     ) -> Result<Answer, DirectoryError> {
         let answer = match hear::hear(message.event_type, message.content) {
             hear::Heard::Nothing => None,
@@ -171,7 +183,7 @@ impl Spokesperson for Bot {
 
     fn sweep(
         &self,
-        change: &mut Change<'_>,
+        change: &mut DirectoryTransaction<'_>,
         now: Timestamp,
         limit: usize,
     ) -> Result<usize, DirectoryError> {
@@ -211,7 +223,7 @@ impl Spokesperson for Bot {
         &self,
         person: &UserId,
         view: &RoomView,
-        change: &mut Change<'_>,
+        change: &mut DirectoryTransaction<'_>,
         now: Timestamp,
     ) -> Result<Invited, DirectoryError> {
         super::invite::invited(person, view, &self.context.bot, change, now)

@@ -7,12 +7,15 @@ use ruma::{RoomId, ServerName, UserId};
 use super::{Answer, Say, command};
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError},
+    directory::{DirectoryError, DirectoryTransaction},
     handle::Handle,
 };
 
 /// What the bot says when it comes into a control room.
-pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<Answer, DirectoryError> {
+pub fn greeting(
+    person: &UserId,
+    change: &DirectoryTransaction<'_>,
+) -> Result<Answer, DirectoryError> {
     let handles = change.handles_of(person)?;
     let say = Say::text("Hello! I look after the handles of ")
         .strong(change.settings().server_name.as_str())

@@ -3,13 +3,14 @@
 use ruma::UserId;
 
 use super::{
-    Ask, Change, Counted, DAY, Directory, DirectoryError, HANDLES_PER_ROOM, Limit, Verdict,
+    Ask, Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM, Limit,
+    Verdict,
     block::is_blocked,
-    change::Read,
     limit::host_of,
     record::{HandleRecord, Others, Reach},
     request::{may_open, requests_of},
     tables::{Contacts, Handles, Owned, StoredUsage, Usages},
+    transaction::Read,
     verdict::{Facts, Reason, Why, decide},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 };
 
 impl Directory {
-    /// What [`Change::ask`] would say, without counting it.
+    /// What [`DirectoryTransaction::ask`] would say, without counting it.
     pub fn verdict(&self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
         let facts = facts(self, self.store(), ask, self.within_limits(ask)?)?;
         Ok(decide(ask.asker, &facts))
@@ -58,7 +59,7 @@ impl Directory {
     }
 }
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     /// Whether the asker, who invited the ghost of a handle, may be brought together with its
     /// owner, now. It counts as one new conversation, whatever the answer: trying doors is not
     /// free. What [`Directory::introduce`] has counted a moment ago is not counted again.

@@ -12,7 +12,7 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Ask, Change, Directory, DirectoryError, Verdict};
+use super::{Ask, Directory, DirectoryError, DirectoryTransaction, Verdict};
 use crate::{clock::Timestamp, handle::Handle};
 
 /// How long the ghost's invite may take to come.
@@ -72,10 +72,10 @@ impl Directory {
         now: Timestamp,
     ) -> Result<Vec<Option<OwnedUserId>>, DirectoryError> {
         let lock = self.inner.writing.lock().await;
-        let mut change = Change::new(self, lock);
-        let answered = change.answer(asker, handles, now);
+        let mut tx = DirectoryTransaction::new(self, lock);
+        let answered = tx.answer(asker, handles, now);
         // What was counted counts, however this ends.
-        change.put_off()?;
+        tx.put_off()?;
         let (owners, left) = answered?;
         for (ask, within_limits) in left {
             self.inner.asked.add(&ask, within_limits);
@@ -87,7 +87,7 @@ impl Directory {
 /// The owners, and for each ghost that is left what was asked and whether it was within the limits.
 type Answers<'a> = (Vec<Option<OwnedUserId>>, Vec<(Ask<'a>, bool)>);
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     fn answer<'a>(
         &mut self,
         asker: &'a UserId,

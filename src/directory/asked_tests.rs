@@ -29,7 +29,7 @@ async fn directory(asks: u32) -> Directory {
         ..DirectorySettings::new(server_name!("example.org").to_owned())
     };
     let directory = Directory::new(Store::in_memory(), settings);
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     for (owner, name) in [
         (user_id!("@s:example.org"), "sam"),
         (user_id!("@s:example.org"), "samuel"),
@@ -37,11 +37,10 @@ async fn directory(asks: u32) -> Directory {
         (user_id!("@far:elsewhere.org"), "far"),
         (alice(), "alice"),
     ] {
-        change
-            .claim(owner, &handle(name), ClaimedBy::Person, NOW)
+        tx.claim(owner, &handle(name), ClaimedBy::Person, NOW)
             .unwrap();
     }
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     directory
 }
 
@@ -54,13 +53,13 @@ async fn introduce(directory: &Directory, names: &[&str]) -> Vec<Option<String>>
 
 async fn ghost_invited(directory: &Directory, name: &str, now: Timestamp) -> Verdict {
     let handle = handle(name);
-    let mut change = directory.begin().await;
-    let verdict = change.ask(&Ask {
+    let mut tx = directory.begin().await;
+    let verdict = tx.ask(&Ask {
         asker: alice(),
         handle: &handle,
         now,
     });
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     verdict.unwrap()
 }
 
@@ -84,19 +83,18 @@ async fn owners_are_named_where_they_can_be_reached_now() {
 #[tokio::test]
 async fn blocked_refused_limited_and_frozen_are_one_answer() {
     let directory = directory(3).await;
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     let scope = BlockScope::Handle(handle("sam"));
     let her = Typed::Person(alice().to_owned());
     let s = user_id!("@s:example.org");
-    change.block(s, &her, &scope, NOW).unwrap();
+    tx.block(s, &her, &scope, NOW).unwrap();
     let nobody = Policy {
         direct: Reach::Nobody,
         others: Others::Refuse,
     };
-    change
-        .set_policy(user_id!("@kim:example.org"), &handle("kim"), nobody)
+    tx.set_policy(user_id!("@kim:example.org"), &handle("kim"), nobody)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     let found = introduce(&directory, &["sam", "kim", "samuel", "samuel"]).await;
     // The fourth is over the limit.
     assert_eq!(found, [None, None, Some("@s:example.org".into()), None]);
@@ -178,7 +176,7 @@ async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after
         introduce(&directory, &["sam", "samuel"]).await;
     }
     assert!(!written(&directory, alice()));
-    // Also by a change that comes to nothing.
+    // Also by a transaction that writes nothing of its own.
     drop(directory.begin().await);
     assert!(written(&directory, alice()));
     assert_eq!(introduce(&directory, &["kim", "sam"]).await[1], None);

@@ -7,10 +7,10 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Change, DirectoryError,
-    change::Read,
+    DirectoryError, DirectoryTransaction,
     record::Mode,
     tables::{Block, Blocks, Handles},
+    transaction::Read,
 };
 use crate::{
     clock::Timestamp,
@@ -81,7 +81,7 @@ pub(super) fn is_blocked_in_person(
     Ok(false)
 }
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     /// Blocks a person, named by a handle or a Matrix ID. Blocking twice is no error.
     pub fn block(
         &mut self,

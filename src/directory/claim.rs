@@ -3,11 +3,11 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Change, Counted, DAY, DirectoryError, Limit, Notice,
-    change::Read,
+    Counted, DAY, DirectoryError, DirectoryTransaction, Limit, Notice,
     limit::host_of,
     record::{Discoverable, HandleRecord, HandleState},
     tables::{Contacts, Generations, Handles, Lookalikes, Owned},
+    transaction::Read,
 };
 use crate::{clock::Timestamp, handle::Handle, store};
 
@@ -123,9 +123,9 @@ fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
     Ok(Claim { generation, ends })
 }
 
-impl Change<'_> {
-    /// Makes `claimer` the owner of this handle, if they may. The change has to be written in
-    /// either case: that an owner is told of a look-alike is counted.
+impl DirectoryTransaction<'_> {
+    /// Makes `claimer` the owner of this handle, if they may be. Commit the transaction also after
+    /// a refusal: notices about look-alikes are counted.
     pub fn claim(
         &mut self,
         claimer: &UserId,

@@ -8,7 +8,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Why a change to the directory was not made.
+/// The reason why the directory refused something, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The database failed; everything else is a refusal.

@@ -3,9 +3,9 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Change, Directory, DirectoryError,
-    change::Read as _,
+    Directory, DirectoryError, DirectoryTransaction,
     tables::{Appearances, Masks},
+    transaction::Read as _,
 };
 use crate::store::{Batch, StoreError};
 
@@ -50,7 +50,7 @@ pub fn forget_mask(batch: &mut Batch, ghost: &OwnedUserId) {
     batch.delete::<Masks>(ghost);
 }
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     /// The name that somebody chose to be called by where their Matrix ID is not seen.
     pub fn appearance(&self, person: &UserId) -> Result<Option<String>, DirectoryError> {
         Ok(self.get::<Appearances>(&person.to_owned())?)

@@ -3,9 +3,9 @@
 use ruma::{OwnedRoomId, RoomId, UserId};
 
 use super::{
-    Change, Counted, DirectoryError, Limit, PAIR_MEMORY, PAIR_RETRY,
-    change::Read,
+    Counted, DirectoryError, DirectoryTransaction, Limit, PAIR_MEMORY, PAIR_RETRY,
     tables::{Contacts, Expiries, Expiring, Pair, Pairs, StoredUsage, Usages},
+    transaction::Read,
 };
 use crate::{
     clock::Timestamp,
@@ -50,7 +50,7 @@ pub(super) fn room_of(
         .map(|pair| pair.room))
 }
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     /// Counts one attempt of `subject` if it is within the limit, and says whether it is.
     pub fn count(
         &mut self,

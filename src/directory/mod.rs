@@ -1,8 +1,8 @@
 //! Who owns which handle, and who may reach them.
 //!
-//! Reading goes through [`Directory`]. Everything that changes something goes through a
-//! [`Change`], of which there is one at a time: it decides on what it reads, and what it writes
-//! is one batch, which its caller may write together with records of their own.
+//! [`Directory`] reads. A [`DirectoryTransaction`] writes; there is one at a time. It decides on
+//! the records that it reads, and its writes are one batch, to which the caller can add records of
+//! their own.
 //!
 //! ```
 //! use ruma::{server_name, user_id};
@@ -18,9 +18,9 @@
 //! let directory = Directory::new(Store::in_memory(), settings);
 //! let (sam, now) = (Handle::parse("sam", &HandleRules::default())?, Timestamp(1));
 //!
-//! let mut change = directory.begin().await;
-//! change.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
-//! change.commit().await?;
+//! let mut tx = directory.begin().await;
+//! tx.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
+//! tx.commit().await?;
 //!
 //! let ask = Ask { asker: user_id!("@alice:example.org"), handle: &sam, now };
 //! assert!(matches!(directory.verdict(&ask)?, Verdict::Introduce { .. }));
@@ -32,7 +32,6 @@
 mod ask;
 mod asked;
 mod block;
-mod change;
 mod claim;
 mod error;
 mod limit;
@@ -43,6 +42,7 @@ mod request;
 mod setting;
 mod settings;
 mod tables;
+mod transaction;
 mod verdict;
 
 #[cfg(test)]
@@ -54,14 +54,13 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-pub(crate) use self::change::Read;
 use self::tables::Handles;
+pub(crate) use self::transaction::Read;
 
 /// The table of handles in a backup, to count them by.
 pub const HANDLES_TABLE: u8 = <Handles as crate::store::Table>::ID;
 pub use self::{
     block::BlockScope,
-    change::{Change, Notice, WriteLock},
     claim::ClaimedBy,
     error::DirectoryError,
     limit::{Counted, Limit, Usage, host_of},
@@ -71,6 +70,7 @@ pub use self::{
     request::{REQUESTS_AT_MOST, Request},
     setting::ModeSet,
     settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
+    transaction::{DirectoryTransaction, Notice, WriteLock},
     verdict::{Ask, Verdict, Why},
 };
 use crate::{clock::Timestamp, handle::Handle, store::Store};
@@ -85,7 +85,7 @@ pub struct Directory {
 struct Inner {
     store: Store,
     settings: DirectorySettings,
-    writing: Mutex<change::Unwritten>,
+    writing: Mutex<transaction::Unwritten>,
     asked: asked::Asked,
 }
 
@@ -111,14 +111,14 @@ impl Directory {
         &self.inner.store
     }
 
-    /// Begins a change, when all others are written or dropped.
-    pub async fn begin(&self) -> Change<'_> {
+    /// Begins a transaction. Waits until no other one is open.
+    pub async fn begin(&self) -> DirectoryTransaction<'_> {
         let mut lock = self.inner.writing.lock().await;
         if let Err(error) = lock.apply(self.store()) {
-            // The change fails as well, and says so to whoever makes it.
+            // The transaction will fail as well, and its caller reports that.
             warn!(%error, "what was asked a moment ago is not counted");
         }
-        Change::new(self, lock)
+        DirectoryTransaction::new(self, lock)
     }
 
     /// Applies what [`Directory::introduce`] has put off. Every change does that before it begins;
@@ -225,13 +225,13 @@ impl Directory {
     }
 }
 
-impl Change<'_> {
-    /// What is known of a handle, after this change.
+impl DirectoryTransaction<'_> {
+    /// Returns the record of a handle, after this transaction's writes.
     pub fn lookup(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.get::<Handles>(&handle.key().to_owned())?)
     }
 
-    /// The handles that this person holds, after this change.
+    /// Returns the handles that this person holds, after this transaction's writes.
     pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
         Ok(ask::handles_of(self, owner, self.directory.most_handles())?)
     }

@@ -4,9 +4,9 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, Directory, DirectoryError,
-    change::Read,
+    Directory, DirectoryError, DirectoryTransaction,
     tables::{RequestNumbers, Requests},
+    transaction::Read,
 };
 use crate::{
     clock::Timestamp,
@@ -116,7 +116,7 @@ impl Directory {
     }
 }
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     /// The open requests of an owner, by their numbers.
     pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self, owner)?)

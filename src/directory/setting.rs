@@ -3,10 +3,10 @@
 use ruma::UserId;
 
 use super::{
-    Change, DirectoryError,
-    change::Read,
+    DirectoryError, DirectoryTransaction,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Policy},
     tables::{Generations, Handles, Lookalikes, Owned},
+    transaction::Read,
 };
 use crate::{clock::Timestamp, handle::Handle};
 
@@ -22,7 +22,7 @@ pub struct ModeSet {
     pub unmasked: bool,
 }
 
-impl Change<'_> {
+impl DirectoryTransaction<'_> {
     /// Sets how the ghost of this handle works.
     pub fn set_mode(
         &mut self,

@@ -39,14 +39,14 @@ fn alice() -> &'static UserId {
     user_id!("@alice:example.org")
 }
 
-/// One change, written whatever came of it.
+/// Runs one transaction and commits it whatever the result is.
 async fn write<T>(
     directory: &Directory,
-    work: impl FnOnce(&mut Change<'_>) -> Result<T, DirectoryError>,
+    work: impl FnOnce(&mut DirectoryTransaction<'_>) -> Result<T, DirectoryError>,
 ) -> Result<T, DirectoryError> {
-    let mut change = directory.begin().await;
-    let result = work(&mut change);
-    change.commit().await.unwrap();
+    let mut tx = directory.begin().await;
+    let result = work(&mut tx);
+    tx.commit().await.unwrap();
     result
 }
 
@@ -56,16 +56,16 @@ async fn claim(
     name: &str,
     now: Timestamp,
 ) -> Result<HandleRecord, DirectoryError> {
-    write(directory, |change| {
-        change.claim(owner, &handle(name), ClaimedBy::Person, now)
+    write(directory, |tx| {
+        tx.claim(owner, &handle(name), ClaimedBy::Person, now)
     })
     .await
 }
 
 async fn ask(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) -> Verdict {
     let handle = handle(name);
-    write(directory, |change| {
-        change.ask(&Ask {
+    write(directory, |tx| {
+        tx.ask(&Ask {
             asker,
             handle: &handle,
             now,
@@ -130,14 +130,13 @@ async fn of_many_who_claim_one_name_at_once_one_wins_and_the_others_are_told() {
 #[tokio::test]
 async fn a_change_that_is_dropped_changes_nothing_and_frees_the_lock() {
     let directory = directory();
-    let mut change = directory.begin().await;
-    change
-        .claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
+    let mut tx = directory.begin().await;
+    tx.claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
         .unwrap();
-    assert!(change.lookup(&handle("SAM")).unwrap().is_some());
-    assert_eq!(change.handles_of(sam()).unwrap().len(), 1);
+    assert!(tx.lookup(&handle("SAM")).unwrap().is_some());
+    assert_eq!(tx.handles_of(sam()).unwrap().len(), 1);
     assert_eq!(directory.lookup(&handle("sam")).unwrap(), None);
-    drop(change);
+    drop(tx);
     assert_eq!(directory.lookup(&handle("sam")).unwrap(), None);
     claim(&directory, kim(), "sam", NOW).await.unwrap();
 }
@@ -145,11 +144,10 @@ async fn a_change_that_is_dropped_changes_nothing_and_frees_the_lock() {
 #[tokio::test]
 async fn the_caller_can_write_a_change_with_records_of_their_own() {
     let directory = directory();
-    let mut change = directory.begin().await;
-    change
-        .claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
+    let mut tx = directory.begin().await;
+    tx.claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
         .unwrap();
-    let (batch, lock) = change.into_parts();
+    let (batch, lock) = tx.into_parts();
     let mut all = Batch::new();
     all.merge(batch);
     directory.store().apply(all).unwrap();
@@ -172,26 +170,17 @@ async fn the_caller_can_write_a_change_with_records_of_their_own() {
 async fn a_released_handle_waits_for_its_last_owner_and_then_for_anybody() {
     let directory = directory();
     claim(&directory, sam(), "sam", NOW).await.unwrap();
-    write(&directory, |change| {
-        change.set_verified(&handle("sam"), Some(NOW))
-    })
-    .await
-    .unwrap();
+    write(&directory, |tx| tx.set_verified(&handle("sam"), Some(NOW)))
+        .await
+        .unwrap();
     let later = NOW + DAY;
     assert_matches!(
-        write(&directory, |change| change.release(
-            kim(),
-            &handle("sam"),
-            later
-        ))
-        .await,
+        write(&directory, |tx| tx.release(kim(), &handle("sam"), later)).await,
         Err(DirectoryError::NotYours(_))
     );
-    let released = write(&directory, |change| {
-        change.release(sam(), &handle("sam"), later)
-    })
-    .await
-    .unwrap();
+    let released = write(&directory, |tx| tx.release(sam(), &handle("sam"), later))
+        .await
+        .unwrap();
     assert_eq!(released.holder(), None);
     assert_eq!(released.verified_at, None);
     assert!(directory.handles_of(sam()).unwrap().is_empty());
@@ -213,8 +202,8 @@ async fn a_released_handle_waits_for_its_last_owner_and_then_for_anybody() {
 
     let back = claim(&directory, sam(), "Sam", later + DAY).await.unwrap();
     assert_eq!(back.generation, 1);
-    write(&directory, |change| {
-        change.release(sam(), &handle("sam"), later + DAY)
+    write(&directory, |tx| {
+        tx.release(sam(), &handle("sam"), later + DAY)
     })
     .await
     .unwrap();
@@ -238,11 +227,10 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
     claim(&directory, sam(), "modern", NOW).await.unwrap();
     let mut told = 0;
     for i in 0..10 {
-        let mut change = directory.begin().await;
-        change
-            .claim(kim(), &handle("rnodern"), ClaimedBy::Person, NOW)
+        let mut tx = directory.begin().await;
+        tx.claim(kim(), &handle("rnodern"), ClaimedBy::Person, NOW)
             .unwrap_err();
-        for notice in change.take_notices() {
+        for notice in tx.take_notices() {
             let Notice::LookalikeAttempt {
                 owner,
                 handle: theirs,
@@ -256,7 +244,7 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
             told += 1;
             assert_eq!(told, i + 1);
         }
-        change.commit().await.unwrap();
+        tx.commit().await.unwrap();
     }
     assert_eq!(told, 3);
 }
@@ -300,11 +288,9 @@ async fn names_cannot_be_used_up_by_claiming_and_releasing() {
     for i in 0..5 {
         let name = format!("name{i}x");
         claim(&directory, sam(), &name, NOW).await.unwrap();
-        write(&directory, |change| {
-            change.release(sam(), &handle(&name), NOW)
-        })
-        .await
-        .unwrap();
+        write(&directory, |tx| tx.release(sam(), &handle(&name), NOW))
+            .await
+            .unwrap();
     }
     assert_matches!(
         claim(&directory, sam(), "more", NOW).await,
@@ -323,26 +309,22 @@ async fn a_frozen_handle_stays_with_its_owner_who_cannot_change_it() {
         note: "complaints".to_owned(),
     };
     assert!(
-        write(&directory, |change| change.freeze(
-            &handle("sam"),
-            reason,
-            NOW
-        ))
-        .await
-        .unwrap()
+        write(&directory, |tx| tx.freeze(&handle("sam"), reason, NOW))
+            .await
+            .unwrap()
     );
     let sam_handle = handle("sam");
     for result in [
-        write(&directory, |change| change.release(sam(), &sam_handle, NOW))
+        write(&directory, |tx| tx.release(sam(), &sam_handle, NOW))
             .await
             .map(drop),
-        write(&directory, |change| {
-            change.set_mode(sam(), &sam_handle, Mode::Open, true)
+        write(&directory, |tx| {
+            tx.set_mode(sam(), &sam_handle, Mode::Open, true)
         })
         .await
         .map(drop),
-        write(&directory, |change| {
-            change.set_policy(sam(), &sam_handle, Policy::default())
+        write(&directory, |tx| {
+            tx.set_policy(sam(), &sam_handle, Policy::default())
         })
         .await
         .map(drop),
@@ -353,7 +335,7 @@ async fn a_frozen_handle_stays_with_its_owner_who_cannot_change_it() {
     assert!(directory.discover(&sam_handle).unwrap().is_some());
     assert_eq!(label(&ask(&directory, alice(), "sam", NOW).await), "frozen");
     assert!(
-        write(&directory, |change| change.unfreeze(&sam_handle))
+        write(&directory, |tx| tx.unfreeze(&sam_handle))
             .await
             .unwrap()
     );
@@ -362,16 +344,16 @@ async fn a_frozen_handle_stays_with_its_owner_who_cannot_change_it() {
         "introduce"
     );
     assert!(
-        !write(&directory, |change| change.unfreeze(&handle("nobody1")))
+        !write(&directory, |tx| tx.unfreeze(&handle("nobody1")))
             .await
             .unwrap()
     );
 
     let reason = FreezeReason::GhostNotOurs;
-    write(&directory, |change| change.freeze(&sam_handle, reason, NOW))
+    write(&directory, |tx| tx.freeze(&sam_handle, reason, NOW))
         .await
         .unwrap();
-    let revoked = write(&directory, |change| change.revoke(&sam_handle, NOW))
+    let revoked = write(&directory, |tx| tx.revoke(&sam_handle, NOW))
         .await
         .unwrap();
     assert_eq!(revoked.unwrap().holder(), None);
@@ -399,16 +381,16 @@ async fn going_strict_or_back_replaces_the_identity_and_what_is_not_offered_is_r
             Err("mode `sealed` is not offered here yet"),
         ),
     ] {
-        let set = write(&directory, |change| {
-            change.set_mode(sam(), &sam_handle, mode, strict)
+        let set = write(&directory, |tx| {
+            tx.set_mode(sam(), &sam_handle, mode, strict)
         })
         .await
         .map(|set| set.replace_identity)
         .map_err(|error| error.to_string());
         assert_eq!(set, expected.map_err(str::to_owned), "{mode} {strict}");
     }
-    let link = write(&directory, |change| {
-        change.set_discoverable(sam(), &sam_handle, Discoverable::Link)
+    let link = write(&directory, |tx| {
+        tx.set_discoverable(sam(), &sam_handle, Discoverable::Link)
     });
     assert_matches!(link.await, Err(DirectoryError::NotYet(_)));
     let able = directory_with(|settings| {
@@ -420,7 +402,7 @@ async fn going_strict_or_back_replaces_the_identity_and_what_is_not_offered_is_r
     });
     claim(&able, sam(), "sam", NOW).await.unwrap();
     assert_matches!(
-        write(&able, |change| change.set_mode(
+        write(&able, |tx| tx.set_mode(
             sam(),
             &sam_handle,
             Mode::Masked,
@@ -430,11 +412,9 @@ async fn going_strict_or_back_replaces_the_identity_and_what_is_not_offered_is_r
         Err(DirectoryError::StrictNeedsOpen)
     );
     let link = Discoverable::Link;
-    write(&able, |change| {
-        change.set_discoverable(sam(), &sam_handle, link)
-    })
-    .await
-    .unwrap();
+    write(&able, |tx| tx.set_discoverable(sam(), &sam_handle, link))
+        .await
+        .unwrap();
     assert_eq!(able.discover(&sam_handle).unwrap(), None);
 }
 
@@ -537,23 +517,20 @@ async fn whoever_is_told_not_now_cannot_tell_why() {
     ] {
         claim(&directory, owner, name, NOW).await.unwrap();
     }
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     let on = BlockScope::Handle(handle("blocks"));
     let target = Typed::Person(alice().to_owned());
-    change
-        .block(user_id!("@a:example.org"), &target, &on, NOW)
+    tx.block(user_id!("@a:example.org"), &target, &on, NOW)
         .unwrap();
     let policy = Policy {
         direct: Reach::Nobody,
         others: Others::Refuse,
     };
-    change
-        .set_policy(user_id!("@b:example.org"), &handle("refuses"), policy)
+    tx.set_policy(user_id!("@b:example.org"), &handle("refuses"), policy)
         .unwrap();
-    change
-        .freeze(&handle("frozen"), FreezeReason::GhostNotOurs, NOW)
+    tx.freeze(&handle("frozen"), FreezeReason::GhostNotOurs, NOW)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
 
     let mut seen = Vec::new();
     let mut labels = BTreeSet::new();
@@ -589,8 +566,8 @@ async fn every_ask_counts_whatever_came_of_it() {
         others: Others::Refuse,
     };
     claim(&directory, kim(), "kim", NOW).await.unwrap();
-    write(&directory, |change| {
-        change.set_policy(kim(), &handle("kim"), policy)
+    write(&directory, |tx| {
+        tx.set_policy(kim(), &handle("kim"), policy)
     })
     .await
     .unwrap();
@@ -669,7 +646,7 @@ async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
         settings.asks_per_server = 5;
     });
     let start = async |person: &UserId| {
-        write(&directory, |change| change.ask_for_bot(person, NOW))
+        write(&directory, |tx| tx.ask_for_bot(person, NOW))
             .await
             .unwrap()
     };
@@ -714,7 +691,7 @@ async fn asking_for_a_link_costs_as_much_but_there_is_nothing_to_decline() {
         settings.asks_per_sender = 3;
     });
     claim(&directory, sam(), "sam", NOW).await.unwrap();
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     let (free, sam_handle) = (handle("nobody1"), handle("sam"));
     for _ in 0..2 {
         let ask = Ask {
@@ -722,21 +699,21 @@ async fn asking_for_a_link_costs_as_much_but_there_is_nothing_to_decline() {
             handle: &free,
             now: NOW,
         };
-        change.ask_for_link(&ask).unwrap();
+        tx.ask_for_link(&ask).unwrap();
     }
     let ask = Ask {
         asker: alice(),
         handle: &sam_handle,
         now: NOW,
     };
-    assert_eq!(label(&change.ask_for_link(&ask).unwrap()), "introduce");
-    assert_eq!(label(&change.ask_for_link(&ask).unwrap()), "limited");
+    assert_eq!(label(&tx.ask_for_link(&ask).unwrap()), "introduce");
+    assert_eq!(label(&tx.ask_for_link(&ask).unwrap()), "limited");
     let ask = Ask {
         asker: kim(),
         handle: &free,
         now: NOW,
     };
-    assert_eq!(label(&change.ask(&ask).unwrap()), "unclaimed");
+    assert_eq!(label(&tx.ask(&ask).unwrap()), "unclaimed");
 }
 
 #[tokio::test]
@@ -753,11 +730,9 @@ async fn one_room_names_ten_handles_at_most_and_each_counts_once() {
         handles.push(handle(&name));
         handles.push(handle(&name.to_uppercase()));
     }
-    let verdicts = write(&directory, |change| {
-        change.ask_group(alice(), &handles, NOW)
-    })
-    .await
-    .unwrap();
+    let verdicts = write(&directory, |tx| tx.ask_group(alice(), &handles, NOW))
+        .await
+        .unwrap();
     let labels: Vec<_> = verdicts.iter().map(|(_, verdict)| label(verdict)).collect();
     assert_eq!(labels[..10], ["introduce"; 10]);
     assert_eq!(labels[10..], ["too_many_handles"; 2]);
@@ -782,17 +757,13 @@ async fn a_block_is_of_the_person_and_on_one_handle() {
     }
     let typed = |text: &str| Typed::parse(text, &HandleRules::default()).unwrap();
     let on = BlockScope::Handle(handle("sam"));
-    write(&directory, |change| {
-        change.block(sam(), &typed("@kim"), &on, NOW)
-    })
-    .await
-    .unwrap();
+    write(&directory, |tx| tx.block(sam(), &typed("@kim"), &on, NOW))
+        .await
+        .unwrap();
     // Twice is no error and no second block.
-    write(&directory, |change| {
-        change.block(sam(), &typed("@KIM"), &on, NOW)
-    })
-    .await
-    .unwrap();
+    write(&directory, |tx| tx.block(sam(), &typed("@KIM"), &on, NOW))
+        .await
+        .unwrap();
     assert_eq!(records::<tables::Blocks>(&directory), 1);
 
     // Kim asks as Kim, whichever handles she has; on Sam's other handle nothing is to be seen.
@@ -812,27 +783,20 @@ async fn a_block_is_of_the_person_and_on_one_handle() {
     // Unblocking by another name of the same person tells nothing and does nothing.
     for other in ["@kim:example.org", "@quin"] {
         assert_matches!(
-            write(&directory, |change| change.unblock(
-                sam(),
-                &typed(other),
-                None
-            ))
-            .await,
+            write(&directory, |tx| tx.unblock(sam(), &typed(other), None)).await,
             Err(DirectoryError::NotBlocked(_))
         );
     }
-    write(&directory, |change| {
-        change.unblock(sam(), &typed("@kim"), None)
-    })
-    .await
-    .unwrap();
+    write(&directory, |tx| tx.unblock(sam(), &typed("@kim"), None))
+        .await
+        .unwrap();
     assert_eq!(
         label(&ask(&directory, kim(), "sam", NOW).await),
         "introduce"
     );
 
-    write(&directory, |change| {
-        change.block(sam(), &typed("@kim:example.org"), &BlockScope::All, NOW)
+    write(&directory, |tx| {
+        tx.block(sam(), &typed("@kim:example.org"), &BlockScope::All, NOW)
     })
     .await
     .unwrap();
@@ -842,9 +806,9 @@ async fn a_block_is_of_the_person_and_on_one_handle() {
         "blocked"
     );
     assert!(directory.is_invite_blocked(kim(), sam()).unwrap());
-    let change = directory.begin().await;
+    let tx = directory.begin().await;
     assert_eq!(
-        change.blocks_of(sam()).unwrap(),
+        tx.blocks_of(sam()).unwrap(),
         [("@kim:example.org".to_owned(), None)]
     );
 }
@@ -854,13 +818,12 @@ async fn a_block_on_a_masked_handle_does_not_show_at_the_matrix_id() {
     let directory = directory_with(|settings| settings.capabilities.masked = true);
     claim(&directory, sam(), "mask", NOW).await.unwrap();
     let mask = handle("mask");
-    let mut change = directory.begin().await;
-    change.set_mode(sam(), &mask, Mode::Masked, false).unwrap();
+    let mut tx = directory.begin().await;
+    tx.set_mode(sam(), &mask, Mode::Masked, false).unwrap();
     let target = Typed::Person(kim().to_owned());
-    change
-        .block(sam(), &target, &BlockScope::Handle(mask.clone()), NOW)
+    tx.block(sam(), &target, &BlockScope::Handle(mask.clone()), NOW)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     assert!(!directory.is_invite_blocked(kim(), sam()).unwrap());
 }
 
@@ -895,12 +858,12 @@ async fn what_cannot_be_blocked_is_refused_with_words() {
         ),
     ] {
         let typed = Typed::parse(target, &HandleRules::default()).unwrap();
-        let result = write(&directory, |change| change.block(sam(), &typed, scope, NOW)).await;
+        let result = write(&directory, |tx| tx.block(sam(), &typed, scope, NOW)).await;
         assert_eq!(result.unwrap_err().to_string(), expected, "{target}");
     }
     for i in 0..3 {
         let person = Typed::Person(UserId::parse(format!("@p{i}:example.org")).unwrap());
-        let result = write(&directory, |change| change.block(sam(), &person, &on, NOW)).await;
+        let result = write(&directory, |tx| tx.block(sam(), &person, &on, NOW)).await;
         assert_eq!(result.is_ok(), i < 2);
     }
 }
@@ -910,32 +873,29 @@ async fn two_who_have_a_room_are_led_back_to_it_and_introduced_again_if_they_ins
     let directory = directory();
     let (sam, room) = (handle("sam"), room_id!("!room:example.org"));
     let minutes = |n: u64| NOW + Duration::from_secs(n * 60);
-    let mut change = directory.begin().await;
-    let advice = |change: &mut Change<'_>, generation, now| {
-        change.pair_advice(alice(), &sam, generation, now).unwrap()
+    let mut tx = directory.begin().await;
+    let advice = |tx: &mut DirectoryTransaction<'_>, generation, now| {
+        tx.pair_advice(alice(), &sam, generation, now).unwrap()
     };
     let back = PairAdvice::LeadBack {
         room: room.to_owned(),
     };
 
-    assert_eq!(advice(&mut change, 1, NOW), PairAdvice::Introduce);
-    change.remember_pair(alice(), &sam, 1, room, NOW).unwrap();
-    assert_eq!(advice(&mut change, 1, minutes(20)), back);
-    assert_eq!(advice(&mut change, 1, minutes(29)), PairAdvice::Introduce);
-    assert_eq!(advice(&mut change, 1, minutes(31)), back);
+    assert_eq!(advice(&mut tx, 1, NOW), PairAdvice::Introduce);
+    tx.remember_pair(alice(), &sam, 1, room, NOW).unwrap();
+    assert_eq!(advice(&mut tx, 1, minutes(20)), back);
+    assert_eq!(advice(&mut tx, 1, minutes(29)), PairAdvice::Introduce);
+    assert_eq!(advice(&mut tx, 1, minutes(31)), back);
     // Another owner of the name, another asker: another pair.
-    assert_eq!(advice(&mut change, 2, minutes(31)), PairAdvice::Introduce);
-    assert_eq!(change.room_of(kim(), &sam, 1, NOW).unwrap(), None);
+    assert_eq!(advice(&mut tx, 2, minutes(31)), PairAdvice::Introduce);
+    assert_eq!(tx.room_of(kim(), &sam, 1, NOW).unwrap(), None);
     assert_eq!(
-        change.room_of(alice(), &sam, 1, NOW).unwrap().as_deref(),
+        tx.room_of(alice(), &sam, 1, NOW).unwrap().as_deref(),
         Some(room)
     );
-    assert_eq!(
-        advice(&mut change, 1, NOW + PAIR_MEMORY),
-        PairAdvice::Introduce
-    );
-    change.forget_pair(alice(), &sam, 1);
-    assert_eq!(advice(&mut change, 1, minutes(60)), PairAdvice::Introduce);
+    assert_eq!(advice(&mut tx, 1, NOW + PAIR_MEMORY), PairAdvice::Introduce);
+    tx.forget_pair(alice(), &sam, 1);
+    assert_eq!(advice(&mut tx, 1, minutes(60)), PairAdvice::Introduce);
 }
 
 #[tokio::test]
@@ -950,12 +910,12 @@ async fn contacts_go_with_the_owner() {
         direct: Reach::Contacts,
         others: Others::Refuse,
     };
-    let mut change = directory.begin().await;
-    change.set_policy(sam(), &sam_handle, policy).unwrap();
+    let mut tx = directory.begin().await;
+    tx.set_policy(sam(), &sam_handle, policy).unwrap();
     for person in [alice(), kim(), user_id!("@third:example.org")] {
-        change.add_contact(&sam_handle, 1, person, NOW).unwrap();
+        tx.add_contact(&sam_handle, 1, person, NOW).unwrap();
     }
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     assert_eq!(
         label(&ask(&directory, alice(), "sam", NOW).await),
         "introduce"
@@ -964,7 +924,7 @@ async fn contacts_go_with_the_owner() {
     let third = user_id!("@third:example.org");
     assert_eq!(label(&ask(&directory, third, "sam", NOW).await), "policy");
 
-    write(&directory, |change| change.release(sam(), &sam_handle, NOW))
+    write(&directory, |tx| tx.release(sam(), &sam_handle, NOW))
         .await
         .unwrap();
     let record = claim(&directory, kim(), "sam", NOW).await.unwrap();
@@ -979,8 +939,8 @@ async fn what_has_run_out_is_swept_away_and_nothing_else() {
     for i in 0..20 {
         let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
         ask(&directory, &person, "sam", NOW).await;
-        write(&directory, |change| {
-            change.remember_pair(&person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
+        write(&directory, |tx| {
+            tx.remember_pair(&person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
         })
         .await
         .unwrap();
@@ -989,19 +949,15 @@ async fn what_has_run_out_is_swept_away_and_nothing_else() {
     let late = NOW + DAY + DAY / 2;
     let person = user_id!("@p0:elsewhere.org");
     ask(&directory, person, "sam", late).await;
-    write(&directory, |change| {
-        change.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), late)
+    write(&directory, |tx| {
+        tx.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), late)
     })
     .await
     .unwrap();
 
     let sweep = async |now| {
         loop {
-            if write(&directory, |change| change.sweep(now, 7))
-                .await
-                .unwrap()
-                < 7
-            {
+            if write(&directory, |tx| tx.sweep(now, 7)).await.unwrap() < 7 {
                 break;
             }
         }
@@ -1082,7 +1038,7 @@ fn what_is_written_to_disk_keeps_its_form() {
 }
 
 proptest! {
-    /// What a change shows while it is pending is what the store shows when it is written.
+    /// A transaction reads the same records before its commit as the store does after it.
     #[test]
     fn a_change_reads_what_it_will_have_written(
         stored in prop::collection::vec(("[ab]{0,2}", 0u32..9), 0..8),
@@ -1092,27 +1048,27 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let directory = directory();
-            write(&directory, |change| {
+            write(&directory, |tx| {
                 for (key, value) in &stored {
-                    change.put::<tables::Generations>(key, value)?;
+                    tx.put::<tables::Generations>(key, value)?;
                 }
                 Ok(())
             })
             .await
             .unwrap();
-            let mut change = directory.begin().await;
+            let mut tx = directory.begin().await;
             for (key, value) in &pending {
                 match value {
-                    Some(value) => change.put::<tables::Generations>(key, value).unwrap(),
-                    None => change.delete::<tables::Generations>(key),
+                    Some(value) => tx.put::<tables::Generations>(key, value).unwrap(),
+                    None => tx.delete::<tables::Generations>(key),
                 }
             }
-            let all = change.scan::<tables::Generations>(&[], limit).unwrap();
-            let some = change.scan::<tables::Generations>(b"a", limit).unwrap();
+            let all = tx.scan::<tables::Generations>(&[], limit).unwrap();
+            let some = tx.scan::<tables::Generations>(b"a", limit).unwrap();
             let each: Vec<_> = ["", "a", "ab", "bb"]
-                .map(|key| change.get::<tables::Generations>(&key.to_owned()).unwrap())
+                .map(|key| tx.get::<tables::Generations>(&key.to_owned()).unwrap())
                 .into();
-            change.commit().await.unwrap();
+            tx.commit().await.unwrap();
             let store = directory.store();
             assert_eq!(all, store.scan::<tables::Generations>(&[], None, limit).unwrap());
             assert_eq!(some, store.scan::<tables::Generations>(b"a", None, limit).unwrap());
@@ -1138,7 +1094,7 @@ fn request(name: &str, asker: &UserId, room: &str) -> Request {
 }
 
 async fn open(directory: &Directory, request: &Request) -> Option<u32> {
-    write(directory, |change| change.open_request(sam(), request))
+    write(directory, |tx| tx.open_request(sam(), request))
         .await
         .unwrap()
 }
@@ -1151,8 +1107,8 @@ async fn a_request_keeps_its_number_and_the_asker_asks_once() {
         direct: Reach::Contacts,
         others: Others::Request,
     };
-    write(&directory, |change| {
-        change.set_policy(sam(), &handle("sam"), policy)
+    write(&directory, |tx| {
+        tx.set_policy(sam(), &handle("sam"), policy)
     })
     .await
     .unwrap();
@@ -1171,23 +1127,21 @@ async fn a_request_keeps_its_number_and_the_asker_asks_once() {
     assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "request");
     let second = request("sam", kim(), "!two:example.org");
     assert_eq!(open(&directory, &second).await, Some(2));
-    let closed = write(&directory, |change| change.close_request(sam(), 1)).await;
+    let closed = write(&directory, |tx| tx.close_request(sam(), 1)).await;
     assert_eq!(closed.unwrap(), Some(first.clone()));
     // A number that was answered is not given to somebody else while others wait.
     assert_eq!(open(&directory, &first).await, Some(3));
-    write(&directory, |change| {
-        change.withdraw_request(sam(), &second.room, &second.ghost)
+    write(&directory, |tx| {
+        tx.withdraw_request(sam(), &second.room, &second.ghost)
     })
     .await
     .unwrap();
     let open_now = directory.requests_of(sam()).unwrap();
     assert_eq!(open_now, [(3, first)]);
     // With the handle its requests go.
-    write(&directory, |change| {
-        change.release(sam(), &handle("sam"), NOW)
-    })
-    .await
-    .unwrap();
+    write(&directory, |tx| tx.release(sam(), &handle("sam"), NOW))
+        .await
+        .unwrap();
     assert_eq!(directory.requests_of(sam()).unwrap(), []);
 }
 
@@ -1199,8 +1153,8 @@ async fn an_owner_has_so_many_requests_at_most() {
         direct: Reach::Nobody,
         others: Others::Request,
     };
-    write(&directory, |change| {
-        change.set_policy(sam(), &handle("sam"), policy)
+    write(&directory, |tx| {
+        tx.set_policy(sam(), &handle("sam"), policy)
     })
     .await
     .unwrap();
@@ -1228,13 +1182,13 @@ async fn what_one_person_is_refused_is_not_counted_for_their_server() {
     let eve = UserId::parse("@eve:evil.org").unwrap();
     for _ in 0..50 {
         ask(&directory, &eve, "sam", NOW).await;
-        let mut change = directory.begin().await;
-        change.ask_for_bot(&eve, NOW).unwrap();
-        change.commit().await.unwrap();
+        let mut tx = directory.begin().await;
+        tx.ask_for_bot(&eve, NOW).unwrap();
+        tx.commit().await.unwrap();
     }
     let bob = UserId::parse("@bob:evil.org").unwrap();
     assert_eq!(label(&ask(&directory, &bob, "sam", NOW).await), "introduce");
-    let mut change = directory.begin().await;
-    assert!(change.ask_for_bot(&bob, NOW).unwrap());
-    assert!(!change.ask_for_bot(&eve, NOW).unwrap());
+    let mut tx = directory.begin().await;
+    assert!(tx.ask_for_bot(&bob, NOW).unwrap());
+    assert!(!tx.ask_for_bot(&eve, NOW).unwrap());
 }

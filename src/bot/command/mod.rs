@@ -27,7 +27,7 @@ use ruma::{OwnedServerName, UserId};
 use super::{Answer, BotContext, Say, pending, say::sentence};
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError, HandleRecord},
+    directory::{DirectoryError, DirectoryTransaction, HandleRecord},
     handle::{Handle, HandleError, HandleRules, Typed},
 };
 
@@ -81,7 +81,7 @@ pub(super) struct Standing {
 /// One call of a command.
 pub(super) struct Call<'a, 'c> {
     pub person: &'a UserId,
-    pub change: &'a mut Change<'c>,
+    pub change: &'a mut DirectoryTransaction<'c>,
     pub context: &'a BotContext,
     pub now: Timestamp,
     pub rng: &'a mut dyn RngCore,

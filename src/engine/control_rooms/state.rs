@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    directory::{Change, Directory, DirectoryError},
+    directory::{Directory, DirectoryError, DirectoryTransaction},
     engine::introductions::request::Shown,
     introduction::RoomView,
 };
@@ -25,19 +25,23 @@ const WAITING_AT_MOST: usize = 20;
 /// Who speaks for the service: the bot.
 pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
     /// What the bot says when a control room is ready.
-    fn greeting(&self, person: &UserId, change: &Change<'_>) -> Result<Words, DirectoryError>;
+    fn greeting(
+        &self,
+        person: &UserId,
+        change: &DirectoryTransaction<'_>,
+    ) -> Result<Words, DirectoryError>;
     /// What it answers to a message, and what it changes in the directory.
     fn answer(
         &self,
         message: Message<'_>,
-        change: &mut Change<'_>,
+        change: &mut DirectoryTransaction<'_>,
     ) -> Result<Answer, DirectoryError>;
     /// How it shows a request to the owner.
     fn request(&self, shown: &Shown<'_>, directory: &Directory) -> Result<Words, DirectoryError>;
     /// Deletes what has expired; returns how many records it looked at.
     fn sweep(
         &self,
-        change: &mut Change<'_>,
+        change: &mut DirectoryTransaction<'_>,
         now: Timestamp,
         limit: usize,
     ) -> Result<usize, DirectoryError>;
@@ -52,7 +56,7 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
         &self,
         person: &UserId,
         view: &RoomView,
-        change: &mut Change<'_>,
+        change: &mut DirectoryTransaction<'_>,
         now: Timestamp,
     ) -> Result<Invited, DirectoryError>;
     /// What it says in a control room when its person has another one now.
