@@ -25,7 +25,7 @@ pub(super) fn invited(
     change: &mut DirectoryTransaction<'_>,
     now: Timestamp,
 ) -> Result<Invited, DirectoryError> {
-    if change.ask_for_bot(person, now)? {
+    if change.count_bot_invite(person, now)? {
         return Ok(match control_room::look_from_outside(view, person, bot) {
             None => Invited::Come,
             Some(why) => Invited::Decline(why.to_string()),

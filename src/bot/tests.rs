@@ -461,7 +461,7 @@ async fn dm_leads_to_the_owner_of_an_open_handle() {
 
 #[tokio::test]
 async fn dm_answers_all_who_cannot_get_through_alike() {
-    let mut talk = Talk::with(|settings| settings.asks_per_sender = 5);
+    let mut talk = Talk::with(|settings| settings.new_conversations_per_sender = 5);
     talk.ask(sam(), "claim sam").await;
     let mut said = Vec::new();
     said.push(talk.ask(alice(), "dm free").await.replace("@free", "@sam"));
@@ -973,12 +973,12 @@ async fn a_request_is_answered_in_words() {
         );
         let again = talk.ask(sam(), typed).await;
         assert!(talk.effects(sam(), typed).await.is_empty(), "{again}");
-        let ask = crate::directory::Ask {
+        let query = crate::directory::ReachQuery {
             asker: alice(),
             handle: &handle("sam"),
             now: NOW,
         };
-        let verdict = talk.directory.verdict(&ask).unwrap();
+        let verdict = talk.directory.verdict(&query).unwrap();
         match typed.split(' ').next() {
             // Whom the owner accepted once need not ask again.
             Some("accept") => assert!(verdict.is_introduce(), "{verdict:?}"),

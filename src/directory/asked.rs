@@ -12,7 +12,7 @@ use std::{
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Ask, Directory, DirectoryError, DirectoryTransaction, Verdict};
+use super::{Directory, DirectoryError, DirectoryTransaction, ReachQuery, Verdict};
 use crate::{clock::Timestamp, handle::Handle};
 
 /// How long the ghost's invite may take to come.
@@ -34,25 +34,25 @@ struct Paid {
 }
 
 impl Asked {
-    fn add(&self, ask: &Ask<'_>, within_limits: bool) {
+    fn add(&self, query: &ReachQuery<'_>, within_limits: bool) {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.len() >= MOST {
             asked.pop_front();
         }
         asked.push_back(Paid {
-            asker: ask.asker.to_owned(),
-            handle: ask.handle.key().to_owned(),
+            asker: query.asker.to_owned(),
+            handle: query.handle.key().to_owned(),
             within_limits,
-            at: ask.now,
+            at: query.now,
         });
     }
 
     /// Whether this was asked, and counted, a moment ago, and if so, whether it was within the
     /// limits then.
-    pub(super) fn take(&self, ask: &Ask<'_>) -> Option<bool> {
+    pub(super) fn take(&self, query: &ReachQuery<'_>) -> Option<bool> {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|paid| ask.now.since(paid.at) < KEPT_FOR);
-        let same = |paid: &Paid| paid.asker == ask.asker && paid.handle == ask.handle.key();
+        asked.retain(|paid| query.now.since(paid.at) < KEPT_FOR);
+        let same = |paid: &Paid| paid.asker == query.asker && paid.handle == query.handle.key();
         let at = asked.iter().position(same)?;
         asked.remove(at).map(|paid| paid.within_limits)
     }
@@ -77,15 +77,15 @@ impl Directory {
         // What was counted counts, however this ends.
         tx.put_off()?;
         let (owners, left) = answered?;
-        for (ask, within_limits) in left {
-            self.inner.asked.add(&ask, within_limits);
+        for (query, within_limits) in left {
+            self.inner.asked.add(&query, within_limits);
         }
         Ok(owners)
     }
 }
 
 /// The owners, and for each ghost that is left what was asked and whether it was within the limits.
-type Answers<'a> = (Vec<Option<OwnedUserId>>, Vec<(Ask<'a>, bool)>);
+type Answers<'a> = (Vec<Option<OwnedUserId>>, Vec<(ReachQuery<'a>, bool)>);
 
 impl DirectoryTransaction<'_> {
     fn answer<'a>(
@@ -97,8 +97,8 @@ impl DirectoryTransaction<'_> {
         let mut owners = Vec::with_capacity(handles.len());
         let mut left = Vec::new();
         for handle in handles {
-            let ask = Ask { asker, handle, now };
-            let (verdict, within_limits) = self.count_and_decide(&ask)?;
+            let query = ReachQuery { asker, handle, now };
+            let (verdict, within_limits) = self.count_and_decide(&query)?;
             owners.push(match verdict {
                 // Whether a server elsewhere takes the invite cannot be known, and the room could
                 // not be made if it did not.
@@ -110,7 +110,7 @@ impl DirectoryTransaction<'_> {
                 // The ghost says that it is their own, and that costs nothing either way.
                 Verdict::OwnHandle { .. } => None,
                 _ => {
-                    left.push((ask, within_limits));
+                    left.push((query, within_limits));
                     None
                 }
             });

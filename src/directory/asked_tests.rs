@@ -23,9 +23,9 @@ fn alice() -> &'static UserId {
 }
 
 /// `@sam` and `@samuel` belong to one person, `@kim` to another, `@far` to somebody elsewhere.
-async fn directory(asks: u32) -> Directory {
+async fn directory(limit: u32) -> Directory {
     let settings = DirectorySettings {
-        asks_per_sender: asks,
+        new_conversations_per_sender: limit,
         ..DirectorySettings::new(server_name!("example.org").to_owned())
     };
     let directory = Directory::new(Store::in_memory(), settings);
@@ -54,7 +54,7 @@ async fn introduce(directory: &Directory, names: &[&str]) -> Vec<Option<String>>
 async fn ghost_invited(directory: &Directory, name: &str, now: Timestamp) -> Verdict {
     let handle = handle(name);
     let mut tx = directory.begin().await;
-    let verdict = tx.ask(&Ask {
+    let verdict = tx.decide_reach(&ReachQuery {
         asker: alice(),
         handle: &handle,
         now,
@@ -63,7 +63,7 @@ async fn ghost_invited(directory: &Directory, name: &str, now: Timestamp) -> Ver
     verdict.unwrap()
 }
 
-/// How many of so many asks are left.
+/// Returns how many of `most` queries are left.
 async fn left(directory: &Directory, most: u32) -> u32 {
     let mut left = 0;
     while left < most && ghost_invited(directory, "kim", NOW).await.is_introduce() {
@@ -162,7 +162,7 @@ async fn what_is_remembered_is_bounded() {
     assert_eq!(directory.inner.asked.0.lock().unwrap().len(), MOST);
 }
 
-/// What the store has counted of somebody's asks.
+/// Whether the store has counted a query of this person.
 fn written(directory: &Directory, asker: &UserId) -> bool {
     let key = ("asks_of_sender".to_owned(), asker.to_string());
     let usage = directory.store().get::<Usages>(&key);

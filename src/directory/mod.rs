@@ -8,7 +8,7 @@
 //! use ruma::{server_name, user_id};
 //! use stonechat::{
 //!     clock::Timestamp,
-//!     directory::{Ask, ClaimedBy, Directory, DirectorySettings, Verdict},
+//!     directory::{ReachQuery, ClaimedBy, Directory, DirectorySettings, Verdict},
 //!     handle::{Handle, HandleRules},
 //!     store::Store,
 //! };
@@ -22,14 +22,13 @@
 //! tx.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
 //! tx.commit().await?;
 //!
-//! let ask = Ask { asker: user_id!("@alice:example.org"), handle: &sam, now };
-//! assert!(matches!(directory.verdict(&ask)?, Verdict::Introduce { .. }));
+//! let query = ReachQuery { asker: user_id!("@alice:example.org"), handle: &sam, now };
+//! assert!(matches!(directory.verdict(&query)?, Verdict::Introduce { .. }));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod ask;
 mod asked;
 mod block;
 mod claim;
@@ -37,6 +36,7 @@ mod error;
 mod limit;
 mod mask;
 mod memory;
+mod reach;
 mod record;
 mod request;
 mod setting;
@@ -71,7 +71,7 @@ pub use self::{
     setting::ModeSet,
     settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
     transaction::{DirectoryTransaction, Notice, WriteLock},
-    verdict::{Ask, Verdict, Why},
+    verdict::{ReachQuery, Verdict, Why},
 };
 use crate::{clock::Timestamp, handle::Handle, store::Store};
 
@@ -161,7 +161,7 @@ impl Directory {
 
     /// The handles that this person holds, frozen ones too.
     pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
-        Ok(ask::handles_of(self.store(), owner, self.most_handles())?)
+        Ok(reach::handles_of(self.store(), owner, self.most_handles())?)
     }
 
     /// All handles that are held or in quarantine, in order, from after this key.
@@ -233,7 +233,11 @@ impl DirectoryTransaction<'_> {
 
     /// Returns the handles that this person holds, after this transaction's writes.
     pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
-        Ok(ask::handles_of(self, owner, self.directory.most_handles())?)
+        Ok(reach::handles_of(
+            self,
+            owner,
+            self.directory.most_handles(),
+        )?)
     }
 
     /// The room of two people who were introduced, while it is remembered.

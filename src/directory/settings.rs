@@ -39,10 +39,11 @@ pub struct DirectorySettings {
     pub bot_invites_per_sender: u32,
     /// For how long a released handle is kept for its last owner.
     pub quarantine: Duration,
-    /// How many new conversations a person may ask for within a day.
-    pub asks_per_sender: u32,
-    /// How many new conversations the people of one other homeserver may ask for within a day.
-    pub asks_per_server: u32,
+    /// Maximum number of new conversations that a person may start within a day.
+    pub new_conversations_per_sender: u32,
+    /// Maximum number of new conversations that the people of one other homeserver may start within
+    /// a day.
+    pub new_conversations_per_server: u32,
     /// How many invites to names that nobody claimed are declined within a day; the others are
     /// left alone, since a ghost has to be registered for each.
     pub unclaimed_per_day: u32,
@@ -68,8 +69,8 @@ impl DirectorySettings {
             claims_per_server: 20,
             bot_invites_per_sender: 10,
             quarantine: Duration::from_secs(365 * 24 * 60 * 60),
-            asks_per_sender: 30,
-            asks_per_server: 500,
+            new_conversations_per_sender: 30,
+            new_conversations_per_server: 500,
             unclaimed_per_day: 200,
             blocks_per_person: 1000,
             contacts_per_handle: 5000,

@@ -62,10 +62,10 @@ async fn claim(
     .await
 }
 
-async fn ask(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) -> Verdict {
+async fn reach(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) -> Verdict {
     let handle = handle(name);
     write(directory, |tx| {
-        tx.ask(&Ask {
+        tx.decide_reach(&ReachQuery {
             asker,
             handle: &handle,
             now,
@@ -186,7 +186,7 @@ async fn a_released_handle_waits_for_its_last_owner_and_then_for_anybody() {
     assert!(directory.handles_of(sam()).unwrap().is_empty());
     assert_eq!(directory.discover(&handle("sam")).unwrap(), None);
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", later).await),
+        label(&reach(&directory, alice(), "sam", later).await),
         "unclaimed"
     );
     assert_matches!(
@@ -333,14 +333,17 @@ async fn a_frozen_handle_stays_with_its_owner_who_cannot_change_it() {
     }
     assert_eq!(directory.handles_of(sam()).unwrap().len(), 1);
     assert!(directory.discover(&sam_handle).unwrap().is_some());
-    assert_eq!(label(&ask(&directory, alice(), "sam", NOW).await), "frozen");
+    assert_eq!(
+        label(&reach(&directory, alice(), "sam", NOW).await),
+        "frozen"
+    );
     assert!(
         write(&directory, |tx| tx.unfreeze(&sam_handle))
             .await
             .unwrap()
     );
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "introduce"
     );
     assert!(
@@ -508,7 +511,7 @@ fn the_verdict_follows_the_policy() {
 
 #[tokio::test]
 async fn whoever_is_told_not_now_cannot_tell_why() {
-    let directory = directory_with(|settings| settings.asks_per_sender = 1);
+    let directory = directory_with(|settings| settings.new_conversations_per_sender = 1);
     for (owner, name) in [
         (user_id!("@a:example.org"), "blocks"),
         (user_id!("@b:example.org"), "refuses"),
@@ -540,7 +543,7 @@ async fn whoever_is_told_not_now_cannot_tell_why() {
         (user_id!("@f:example.org"), "frozen"),
         (alice(), "opens"),
     ] {
-        let verdict = ask(&directory, asker, name, NOW).await;
+        let verdict = reach(&directory, asker, name, NOW).await;
         labels.insert(label(&verdict));
         seen.push(verdict);
     }
@@ -557,8 +560,8 @@ async fn whoever_is_told_not_now_cannot_tell_why() {
 #[tokio::test]
 async fn every_ask_counts_whatever_came_of_it() {
     let directory = directory_with(|settings| {
-        settings.asks_per_sender = 3;
-        settings.asks_per_server = 4;
+        settings.new_conversations_per_sender = 3;
+        settings.new_conversations_per_server = 4;
     });
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let policy = Policy {
@@ -572,69 +575,72 @@ async fn every_ask_counts_whatever_came_of_it() {
     .await
     .unwrap();
 
-    assert_eq!(label(&ask(&directory, alice(), "kim", NOW).await), "policy");
     assert_eq!(
-        label(&ask(&directory, alice(), "nobody1", NOW).await),
+        label(&reach(&directory, alice(), "kim", NOW).await),
+        "policy"
+    );
+    assert_eq!(
+        label(&reach(&directory, alice(), "nobody1", NOW).await),
         "unclaimed"
     );
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "introduce"
     );
     let sam_handle = handle("sam");
-    let peek = Ask {
+    let peek = ReachQuery {
         asker: alice(),
         handle: &sam_handle,
         now: NOW,
     };
     assert_eq!(label(&directory.verdict(&peek).unwrap()), "limited");
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "limited"
     );
     // Somebody else of our own server is not held back by her.
     for i in 0..10 {
         let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
         assert_eq!(
-            label(&ask(&directory, &person, "sam", NOW).await),
+            label(&reach(&directory, &person, "sam", NOW).await),
             "introduce"
         );
     }
     // Two days later all is forgotten.
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW + DAY * 2).await),
+        label(&reach(&directory, alice(), "sam", NOW + DAY * 2).await),
         "introduce"
     );
-    // The owner's own asks are none.
+    // The owner's own queries do not count.
     for _ in 0..5 {
-        assert_eq!(label(&ask(&directory, sam(), "sam", NOW).await), "own");
+        assert_eq!(label(&reach(&directory, sam(), "sam", NOW).await), "own");
     }
 }
 
 #[tokio::test]
 async fn a_server_that_makes_up_people_is_limited_and_leaves_no_heap_behind() {
-    let directory = directory_with(|settings| settings.asks_per_server = 4);
+    let directory = directory_with(|settings| settings.new_conversations_per_server = 4);
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let before = records::<tables::Usages>(&directory);
     let mut allowed = 0;
     for i in 0..100 {
         let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
-        allowed += usize::from(ask(&directory, &person, "sam", NOW).await.is_introduce());
+        allowed += usize::from(reach(&directory, &person, "sam", NOW).await.is_introduce());
     }
     assert_eq!(allowed, 4);
     assert_eq!(records::<tables::Usages>(&directory) - before, 5);
     let other = user_id!("@p:third.org");
-    assert!(ask(&directory, other, "sam", NOW).await.is_introduce());
+    assert!(reach(&directory, other, "sam", NOW).await.is_introduce());
 }
 
 #[tokio::test]
 async fn a_server_is_limited_as_one_under_all_its_ports() {
-    let directory = directory_with(|settings| settings.asks_per_server = 10);
+    let directory = directory_with(|settings| settings.new_conversations_per_server = 10);
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let mut allowed = 0;
     for port in 1..=50 {
         let asker = UserId::parse(format!("@a:elsewhere.org:{port}")).unwrap();
-        allowed += usize::from(ask(&directory, &asker, "sam", NOW).await.is_introduce());
+        allowed += usize::from(reach(&directory, &asker, "sam", NOW).await.is_introduce());
     }
     assert_eq!(allowed, 10);
 }
@@ -643,10 +649,10 @@ async fn a_server_is_limited_as_one_under_all_its_ports() {
 async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
     let directory = directory_with(|settings| {
         settings.bot_invites_per_sender = 3;
-        settings.asks_per_server = 5;
+        settings.new_conversations_per_server = 5;
     });
     let start = async |person: &UserId| {
-        write(&directory, |tx| tx.ask_for_bot(person, NOW))
+        write(&directory, |tx| tx.count_bot_invite(person, NOW))
             .await
             .unwrap()
     };
@@ -662,7 +668,7 @@ async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
     assert_eq!(allowed, 5);
     // New conversations are another matter.
     claim(&directory, sam(), "sam", NOW).await.unwrap();
-    assert!(ask(&directory, alice(), "sam", NOW).await.is_introduce());
+    assert!(reach(&directory, alice(), "sam", NOW).await.is_introduce());
 }
 
 #[tokio::test]
@@ -671,7 +677,7 @@ async fn invites_to_nobody_are_declined_within_a_limit_over_all() {
     let mut labels = Vec::new();
     for i in 0..4 {
         let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
-        labels.push(label(&ask(&directory, &person, "nobody1", NOW).await));
+        labels.push(label(&reach(&directory, &person, "nobody1", NOW).await));
     }
     assert_eq!(
         labels,
@@ -688,32 +694,35 @@ async fn invites_to_nobody_are_declined_within_a_limit_over_all() {
 async fn asking_for_a_link_costs_as_much_but_there_is_nothing_to_decline() {
     let directory = directory_with(|settings| {
         settings.unclaimed_per_day = 1;
-        settings.asks_per_sender = 3;
+        settings.new_conversations_per_sender = 3;
     });
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let mut tx = directory.begin().await;
     let (free, sam_handle) = (handle("nobody1"), handle("sam"));
     for _ in 0..2 {
-        let ask = Ask {
+        let query = ReachQuery {
             asker: alice(),
             handle: &free,
             now: NOW,
         };
-        tx.ask_for_link(&ask).unwrap();
+        tx.decide_reach_by_link(&query).unwrap();
     }
-    let ask = Ask {
+    let query = ReachQuery {
         asker: alice(),
         handle: &sam_handle,
         now: NOW,
     };
-    assert_eq!(label(&tx.ask_for_link(&ask).unwrap()), "introduce");
-    assert_eq!(label(&tx.ask_for_link(&ask).unwrap()), "limited");
-    let ask = Ask {
+    assert_eq!(
+        label(&tx.decide_reach_by_link(&query).unwrap()),
+        "introduce"
+    );
+    assert_eq!(label(&tx.decide_reach_by_link(&query).unwrap()), "limited");
+    let query = ReachQuery {
         asker: kim(),
         handle: &free,
         now: NOW,
     };
-    assert_eq!(label(&tx.ask(&ask).unwrap()), "unclaimed");
+    assert_eq!(label(&tx.decide_reach(&query).unwrap()), "unclaimed");
 }
 
 #[tokio::test]
@@ -721,7 +730,7 @@ async fn one_room_names_ten_handles_at_most_and_each_counts_once() {
     let directory = directory_with(|settings| {
         settings.handles_per_person = 20;
         settings.claims_per_day = 20;
-        settings.asks_per_sender = 10;
+        settings.new_conversations_per_sender = 10;
     });
     let mut handles = Vec::new();
     for letter in "abcdefghjknp".chars() {
@@ -730,16 +739,18 @@ async fn one_room_names_ten_handles_at_most_and_each_counts_once() {
         handles.push(handle(&name));
         handles.push(handle(&name.to_uppercase()));
     }
-    let verdicts = write(&directory, |tx| tx.ask_group(alice(), &handles, NOW))
-        .await
-        .unwrap();
+    let verdicts = write(&directory, |tx| {
+        tx.decide_reach_in_room(alice(), &handles, NOW)
+    })
+    .await
+    .unwrap();
     let labels: Vec<_> = verdicts.iter().map(|(_, verdict)| label(verdict)).collect();
     assert_eq!(labels[..10], ["introduce"; 10]);
     assert_eq!(labels[10..], ["too_many_handles"; 2]);
     assert_eq!(verdicts[10].1, verdicts[11].1);
     // They were ten conversations.
     assert_eq!(
-        label(&ask(&directory, alice(), "hax", NOW).await),
+        label(&reach(&directory, alice(), "hax", NOW).await),
         "limited"
     );
 }
@@ -767,13 +778,16 @@ async fn a_block_is_of_the_person_and_on_one_handle() {
     assert_eq!(records::<tables::Blocks>(&directory), 1);
 
     // Kim asks as Kim, whichever handles she has; on Sam's other handle nothing is to be seen.
-    assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "blocked");
     assert_eq!(
-        label(&ask(&directory, kim(), "other", NOW).await),
+        label(&reach(&directory, kim(), "sam", NOW).await),
+        "blocked"
+    );
+    assert_eq!(
+        label(&reach(&directory, kim(), "other", NOW).await),
         "introduce"
     );
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "introduce"
     );
     assert!(directory.is_invite_blocked(kim(), sam()).unwrap());
@@ -791,7 +805,7 @@ async fn a_block_is_of_the_person_and_on_one_handle() {
         .await
         .unwrap();
     assert_eq!(
-        label(&ask(&directory, kim(), "sam", NOW).await),
+        label(&reach(&directory, kim(), "sam", NOW).await),
         "introduce"
     );
 
@@ -800,9 +814,12 @@ async fn a_block_is_of_the_person_and_on_one_handle() {
     })
     .await
     .unwrap();
-    assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "blocked");
     assert_eq!(
-        label(&ask(&directory, kim(), "other", NOW).await),
+        label(&reach(&directory, kim(), "sam", NOW).await),
+        "blocked"
+    );
+    assert_eq!(
+        label(&reach(&directory, kim(), "other", NOW).await),
         "blocked"
     );
     assert!(directory.is_invite_blocked(kim(), sam()).unwrap());
@@ -917,12 +934,12 @@ async fn contacts_go_with_the_owner() {
     }
     tx.commit().await.unwrap();
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "introduce"
     );
     // Beyond what is kept.
     let third = user_id!("@third:example.org");
-    assert_eq!(label(&ask(&directory, third, "sam", NOW).await), "policy");
+    assert_eq!(label(&reach(&directory, third, "sam", NOW).await), "policy");
 
     write(&directory, |tx| tx.release(sam(), &sam_handle, NOW))
         .await
@@ -938,7 +955,7 @@ async fn what_has_run_out_is_swept_away_and_nothing_else() {
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     for i in 0..20 {
         let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
-        ask(&directory, &person, "sam", NOW).await;
+        reach(&directory, &person, "sam", NOW).await;
         write(&directory, |tx| {
             tx.remember_pair(&person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
         })
@@ -948,7 +965,7 @@ async fn what_has_run_out_is_swept_away_and_nothing_else() {
     // One of them is still at it a day later, and introduced again.
     let late = NOW + DAY + DAY / 2;
     let person = user_id!("@p0:elsewhere.org");
-    ask(&directory, person, "sam", late).await;
+    reach(&directory, person, "sam", late).await;
     write(&directory, |tx| {
         tx.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), late)
     })
@@ -1113,7 +1130,7 @@ async fn a_request_keeps_its_number_and_the_asker_asks_once() {
     .await
     .unwrap();
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "request"
     );
     let first = request("sam", alice(), "!one:example.org");
@@ -1121,10 +1138,13 @@ async fn a_request_keeps_its_number_and_the_asker_asks_once() {
     assert_eq!(open(&directory, &first).await, Some(1), "the same again");
     // A second one of the same person is refused, in the words of every refusal.
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "limited"
     );
-    assert_eq!(label(&ask(&directory, kim(), "sam", NOW).await), "request");
+    assert_eq!(
+        label(&reach(&directory, kim(), "sam", NOW).await),
+        "request"
+    );
     let second = request("sam", kim(), "!two:example.org");
     assert_eq!(open(&directory, &second).await, Some(2));
     let closed = write(&directory, |tx| tx.close_request(sam(), 1)).await;
@@ -1166,7 +1186,7 @@ async fn an_owner_has_so_many_requests_at_most() {
     let one_more = request("sam", alice(), "!more:example.org");
     assert_eq!(open(&directory, &one_more).await, None);
     assert_eq!(
-        label(&ask(&directory, alice(), "sam", NOW).await),
+        label(&reach(&directory, alice(), "sam", NOW).await),
         "limited"
     );
 }
@@ -1174,21 +1194,24 @@ async fn an_owner_has_so_many_requests_at_most() {
 #[tokio::test]
 async fn what_one_person_is_refused_is_not_counted_for_their_server() {
     let directory = directory_with(|settings| {
-        settings.asks_per_sender = 3;
-        settings.asks_per_server = 10;
+        settings.new_conversations_per_sender = 3;
+        settings.new_conversations_per_server = 10;
         settings.bot_invites_per_sender = 3;
     });
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let eve = UserId::parse("@eve:evil.org").unwrap();
     for _ in 0..50 {
-        ask(&directory, &eve, "sam", NOW).await;
+        reach(&directory, &eve, "sam", NOW).await;
         let mut tx = directory.begin().await;
-        tx.ask_for_bot(&eve, NOW).unwrap();
+        tx.count_bot_invite(&eve, NOW).unwrap();
         tx.commit().await.unwrap();
     }
     let bob = UserId::parse("@bob:evil.org").unwrap();
-    assert_eq!(label(&ask(&directory, &bob, "sam", NOW).await), "introduce");
+    assert_eq!(
+        label(&reach(&directory, &bob, "sam", NOW).await),
+        "introduce"
+    );
     let mut tx = directory.begin().await;
-    assert!(tx.ask_for_bot(&bob, NOW).unwrap());
-    assert!(!tx.ask_for_bot(&eve, NOW).unwrap());
+    assert!(tx.count_bot_invite(&bob, NOW).unwrap());
+    assert!(!tx.count_bot_invite(&eve, NOW).unwrap());
 }

@@ -5,18 +5,18 @@ use ruma::{OwnedUserId, UserId};
 use super::record::{HandleRecord, Mode, Others, Reach};
 use crate::{clock::Timestamp, handle::Handle};
 
-/// Somebody asks to be brought together with the owner of a handle.
+/// A question: may this person reach the owner of this handle now?
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// Who asks.
+pub struct ReachQuery<'a> {
+    /// The person who asks.
     pub asker: &'a UserId,
-    /// Whom they want to reach.
+    /// The handle whose owner they want to reach.
     pub handle: &'a Handle,
-    /// When.
+    /// The time of the question.
     pub now: Timestamp,
 }
 
-/// What becomes of an ask.
+/// The answer to a [`ReachQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Bring them together.
@@ -35,7 +35,7 @@ pub enum Verdict {
         /// Which owner of the name that is.
         generation: u32,
     },
-    /// Ask the owner first.
+    /// ReachQuery the owner first.
     Request {
         /// The handle's owner.
         owner: OwnedUserId,

@@ -8,7 +8,7 @@ use ruma::UserId;
 
 use super::{Answer, Call, Command, Fail, Say, claim::link_to};
 use crate::{
-    directory::{Ask, Verdict},
+    directory::{ReachQuery, Verdict},
     handle::{Handle, HandleRules, Typed},
 };
 
@@ -43,7 +43,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
                 .into(),
         );
     }
-    let verdict = call.change.ask_for_link(&Ask {
+    let verdict = call.change.decide_reach_by_link(&ReachQuery {
         asker: call.person,
         handle: &handle,
         now: call.now,

@@ -1,10 +1,10 @@
-//! Asking for a verdict: what is loaded for it, and what is counted.
+//! Whether somebody may reach the owner of a handle: the records that decide it, and the counting.
 
 use ruma::UserId;
 
 use super::{
-    Ask, Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM, Limit,
-    Verdict,
+    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM, Limit,
+    ReachQuery, Verdict,
     block::is_blocked,
     limit::host_of,
     record::{HandleRecord, Others, Reach},
@@ -20,17 +20,17 @@ use crate::{
 };
 
 impl Directory {
-    /// What [`DirectoryTransaction::ask`] would say, without counting it.
-    pub fn verdict(&self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
-        let facts = facts(self, self.store(), ask, self.within_limits(ask)?)?;
-        Ok(decide(ask.asker, &facts))
+    /// Returns the verdict that [`DirectoryTransaction::decide_reach`] would give, and counts nothing.
+    pub fn verdict(&self, query: &ReachQuery<'_>) -> Result<Verdict, DirectoryError> {
+        let facts = facts(self, self.store(), query, self.within_limits(query)?)?;
+        Ok(decide(query.asker, &facts))
     }
 
-    fn within_limits(&self, ask: &Ask<'_>) -> Result<bool, StoreError> {
-        for (counted, subject, limit) in self.limits_of(ask.asker) {
+    fn within_limits(&self, query: &ReachQuery<'_>) -> Result<bool, StoreError> {
+        for (counted, subject, limit) in self.limits_of(query.asker) {
             let key = (counted.name().to_owned(), subject);
             if let Some(StoredUsage { usage, .. }) = self.store().get::<Usages>(&key)?
-                && !usage.allows(limit, ask.now)
+                && !usage.allows(limit, query.now)
             {
                 return Ok(false);
             }
@@ -38,20 +38,20 @@ impl Directory {
         Ok(true)
     }
 
-    /// The limits that an ask of this person counts against, the one of their server first.
+    /// Returns the limits that a query of this person counts against, their server's first.
     fn limits_of(&self, asker: &UserId) -> Vec<(Counted, String, Limit)> {
         let settings = self.settings();
         let mut limits = Vec::with_capacity(2);
-        // Our own homeserver is as large as it is; its people have their own limits.
+        // Our own homeserver may be of any size, so only its people's own limits hold.
         if asker.server_name() != settings.server_name {
             let limit = Limit {
-                most: settings.asks_per_server,
+                most: settings.new_conversations_per_server,
                 window: DAY,
             };
             limits.push((Counted::AsksOfServer, host_of(asker.server_name()), limit));
         }
         let limit = Limit {
-            most: settings.asks_per_sender,
+            most: settings.new_conversations_per_sender,
             window: DAY,
         };
         limits.push((Counted::AsksOfSender, asker.to_string(), limit));
@@ -60,36 +60,43 @@ impl Directory {
 }
 
 impl DirectoryTransaction<'_> {
-    /// Whether the asker, who invited the ghost of a handle, may be brought together with its
-    /// owner, now. It counts as one new conversation, whatever the answer: trying doors is not
-    /// free. What [`Directory::introduce`] has counted a moment ago is not counted again.
-    pub fn ask(&mut self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
-        let (verdict, within_limits) = match self.directory.inner.asked.take(ask) {
+    /// Decides whether the asker, who has invited the ghost of a handle, may reach its owner now.
+    /// Counts one new conversation whatever the verdict is, so that trying doors is not free,
+    /// unless [`Directory::introduce`] has just counted it.
+    pub fn decide_reach(&mut self, query: &ReachQuery<'_>) -> Result<Verdict, DirectoryError> {
+        let (verdict, within_limits) = match self.directory.inner.asked.take(query) {
             Some(within_limits) => {
-                let facts = facts(self.directory, self, ask, within_limits)?;
-                (decide(ask.asker, &facts), within_limits)
+                let facts = facts(self.directory, self, query, within_limits)?;
+                (decide(query.asker, &facts), within_limits)
             }
-            None => self.count_and_decide(ask)?,
+            None => self.count_and_decide(query)?,
         };
         if let Verdict::Unclaimed { .. } = verdict {
             let limit = Limit {
                 most: self.settings().unclaimed_per_day,
                 window: DAY,
             };
-            let decline = within_limits && self.count(Counted::Unclaimed, "", limit, ask.now)?;
+            let decline = within_limits && self.count(Counted::Unclaimed, "", limit, query.now)?;
             return Ok(Verdict::Unclaimed { decline });
         }
         Ok(verdict)
     }
 
-    /// Counts a chat that this person starts with the bot, and returns whether it is within the
-    /// limits of the person and of their server.
-    pub fn ask_for_bot(&mut self, person: &UserId, now: Timestamp) -> Result<bool, DirectoryError> {
+    /// Counts a chat that this person starts with the bot. Returns whether it is within the limits
+    /// of the person and of their server.
+    pub fn count_bot_invite(
+        &mut self,
+        person: &UserId,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
         let settings = self.settings();
         let per_day = |most| Limit { most, window: DAY };
         let mut limits = Vec::with_capacity(2);
         if person.server_name() != settings.server_name {
-            let (server, limit) = (host_of(person.server_name()), settings.asks_per_server);
+            let (server, limit) = (
+                host_of(person.server_name()),
+                settings.new_conversations_per_server,
+            );
             limits.push((Counted::BotInvitesOfServer, server, per_day(limit)));
         }
         let limit = per_day(settings.bot_invites_per_sender);
@@ -97,16 +104,19 @@ impl DirectoryTransaction<'_> {
         self.count_all(limits, now)
     }
 
-    /// The same for somebody who invited nobody yet, so that there is nothing to decline: the
-    /// bot's `dm`. It costs the asker as much.
-    pub fn ask_for_link(&mut self, ask: &Ask<'_>) -> Result<Verdict, DirectoryError> {
-        self.count_and_decide(ask).map(|(verdict, _)| verdict)
+    /// Decides whether the asker may have a link that leads to the owner: the bot's `dm`. It costs
+    /// them as much as [`DirectoryTransaction::decide_reach`], but there is no invite to decline.
+    pub fn decide_reach_by_link(
+        &mut self,
+        query: &ReachQuery<'_>,
+    ) -> Result<Verdict, DirectoryError> {
+        self.count_and_decide(query).map(|(verdict, _)| verdict)
     }
 
     /// Counts an attempt under each of these limits if it is within all of them, and returns whether
-    /// it is. What is over one counts for none: somebody who is over their own limit must not use up
-    /// that of everybody on their server, and a server that is over its own can make up any number of
-    /// people, who leave no record.
+    /// it is. An attempt over one limit counts under none: a person who is over their own limit must
+    /// not use up that of their server, and a server over its own could make up any number of people,
+    /// who leave no record.
     fn count_all(
         &mut self,
         limits: Vec<(Counted, String, Limit)>,
@@ -125,20 +135,20 @@ impl DirectoryTransaction<'_> {
 
     pub(super) fn count_and_decide(
         &mut self,
-        ask: &Ask<'_>,
+        query: &ReachQuery<'_>,
     ) -> Result<(Verdict, bool), DirectoryError> {
-        let mut facts = facts(self.directory, self, ask, true)?;
-        let verdict = decide(ask.asker, &facts);
+        let mut facts = facts(self.directory, self, query, true)?;
+        let verdict = decide(query.asker, &facts);
         if matches!(verdict, Verdict::OwnHandle { .. }) {
             return Ok((verdict, true));
         }
-        facts.within_limits = self.count_all(self.directory.limits_of(ask.asker), ask.now)?;
-        Ok((decide(ask.asker, &facts), facts.within_limits))
+        facts.within_limits = self.count_all(self.directory.limits_of(query.asker), query.now)?;
+        Ok((decide(query.asker, &facts), facts.within_limits))
     }
 
-    /// The verdicts on all handles that somebody named for one room, each handle once. Those
-    /// beyond the tenth are told "not now" and do not count.
-    pub fn ask_group(
+    /// Decides on all handles that somebody named for one room, each handle once. Handles beyond
+    /// the tenth get "not now" and are not counted.
+    pub fn decide_reach_in_room(
         &mut self,
         asker: &UserId,
         handles: &[Handle],
@@ -150,7 +160,7 @@ impl DirectoryTransaction<'_> {
                 continue;
             }
             let verdict = if verdicts.len() < HANDLES_PER_ROOM {
-                self.ask(&Ask { asker, handle, now })?
+                self.decide_reach(&ReachQuery { asker, handle, now })?
             } else {
                 Verdict::NotNow(Why::new(Reason::TooManyHandles))
             };
@@ -163,33 +173,33 @@ impl DirectoryTransaction<'_> {
 fn facts(
     directory: &Directory,
     from: &impl Read,
-    ask: &Ask<'_>,
+    query: &ReachQuery<'_>,
     within_limits: bool,
 ) -> Result<Facts, StoreError> {
     let mut facts = Facts {
         within_limits,
         ..Facts::default()
     };
-    let Some(record) = from.get::<Handles>(&ask.handle.key().to_owned())? else {
+    let Some(record) = from.get::<Handles>(&query.handle.key().to_owned())? else {
         return Ok(facts);
     };
     if let Some(owner) = record.holder() {
         let most = directory.settings().blocks_per_person;
-        facts.blocked = is_blocked(from, owner, ask.asker, ask.handle, most)?;
+        facts.blocked = is_blocked(from, owner, query.asker, query.handle, most)?;
     }
     match record.policy.direct {
         Reach::Everyone | Reach::Nobody => {}
         Reach::Handles | Reach::Verified => {
-            for record in handles_of(from, ask.asker, directory.most_handles())? {
+            for record in handles_of(from, query.asker, directory.most_handles())? {
                 facts.has_handle |= record.is_active();
                 facts.has_verified_handle |= record.is_active() && record.verified_at.is_some();
             }
         }
         Reach::Contacts => {
             let key = (
-                ask.handle.key().to_owned(),
+                query.handle.key().to_owned(),
                 record.generation,
-                ask.asker.to_owned(),
+                query.asker.to_owned(),
             );
             facts.is_contact = from.get::<Contacts>(&key)?.is_some();
         }
@@ -199,13 +209,13 @@ fn facts(
     {
         let open = requests_of(from, owner)?;
         let open = open.iter().map(|(_, request)| request);
-        facts.may_request = may_open(open, ask.asker, &record.handle, record.generation);
+        facts.may_request = may_open(open, query.asker, &record.handle, record.generation);
     }
     facts.record = Some(record);
     Ok(facts)
 }
 
-/// The handles that this person holds.
+/// Returns the handles that this person holds.
 pub(super) fn handles_of(
     from: &impl Read,
     owner: &UserId,
