@@ -89,7 +89,7 @@ async fn measure(folder: &Path, handles: usize, questions: usize) {
         ("a hundred people", 0, 100),
     ] {
         // What was counted before is written before this is measured.
-        directory.settle().await.unwrap();
+        directory.flush_deferred().await.unwrap();
         let room = |asker: usize, n: usize| Room::new(asker, n, named, people, handles);
         let cpu = directly(&directory, questions / 10, &room).await;
         let paced = shares(asked.at_a_rate(questions, rate, &room).await);
@@ -263,7 +263,7 @@ impl Asked {
             let mut ticks = tokio::time::interval(Duration::from_millis(250));
             loop {
                 ticks.tick().await;
-                settling.settle().await.unwrap();
+                settling.flush_deferred().await.unwrap();
             }
         });
         let router = router(Doors(directory), options);

@@ -29,13 +29,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod asked;
 mod block;
 mod claim;
 mod error;
 mod limit;
 mod mask;
 mod memory;
+mod prepaid;
 mod reach;
 mod record;
 mod request;
@@ -85,8 +85,8 @@ pub struct Directory {
 struct Inner {
     store: Store,
     settings: DirectorySettings,
-    writing: Mutex<transaction::Unwritten>,
-    asked: asked::Asked,
+    writing: Mutex<transaction::DeferredWrites>,
+    prepaid: prepaid::PrepaidQueries,
 }
 
 impl Directory {
@@ -97,7 +97,7 @@ impl Directory {
                 store,
                 settings,
                 writing: Mutex::default(),
-                asked: asked::Asked::default(),
+                prepaid: prepaid::PrepaidQueries::default(),
             }),
         }
     }
@@ -116,14 +116,14 @@ impl Directory {
         let mut lock = self.inner.writing.lock().await;
         if let Err(error) = lock.apply(self.store()) {
             // The transaction will fail as well, and its caller reports that.
-            warn!(%error, "what was asked a moment ago is not counted");
+            warn!(%error, "the deferred counts could not be written");
         }
         DirectoryTransaction::new(self, lock)
     }
 
-    /// Applies what [`Directory::introduce`] has put off. Every change does that before it begins;
-    /// this is for the time in which there is none.
-    pub async fn settle(&self) -> Result<(), DirectoryError> {
+    /// Applies the writes that [`Directory::introduce`] has deferred. Every transaction does that
+    /// first; this is for times in which there is none.
+    pub async fn flush_deferred(&self) -> Result<(), DirectoryError> {
         Ok(self.inner.writing.lock().await.apply(self.store())?)
     }
 

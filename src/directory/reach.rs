@@ -64,7 +64,7 @@ impl DirectoryTransaction<'_> {
     /// Counts one new conversation whatever the verdict is, so that trying doors is not free,
     /// unless [`Directory::introduce`] has just counted it.
     pub fn decide_reach(&mut self, query: &ReachQuery<'_>) -> Result<Verdict, DirectoryError> {
-        let (verdict, within_limits) = match self.directory.inner.asked.take(query) {
+        let (verdict, within_limits) = match self.directory.inner.prepaid.take(query) {
             Some(within_limits) => {
                 let facts = facts(self.directory, self, query, within_limits)?;
                 (decide(query.asker, &facts), within_limits)

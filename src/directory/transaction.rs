@@ -44,8 +44,8 @@ pub enum Notice {
     },
 }
 
-/// How many records are put off at most.
-const PUT_OFF_AT_MOST: usize = 1000;
+/// Maximum number of deferred writes. More than that are applied at once.
+const DEFERRED_WRITES_MAX: usize = 1000;
 
 /// By table id and encoded key: the new bytes of a record, or `None` if it is deleted.
 type PendingRecords = BTreeMap<(u8, Vec<u8>), Option<Vec<u8>>>;
@@ -76,31 +76,32 @@ impl std::fmt::Debug for DirectoryTransaction<'_> {
 #[derive(Debug)]
 #[must_use = "the lock must be held until the batch is applied"]
 pub struct WriteLock<'a> {
-    guard: MutexGuard<'a, Unwritten>,
+    guard: MutexGuard<'a, DeferredWrites>,
 }
 
-/// The writes put off by [`DirectoryTransaction::put_off`]. The next transaction goes on with them.
+/// The writes of transactions that ended with [`DirectoryTransaction::defer`]. The next transaction
+/// goes on with them.
 #[derive(Debug, Default)]
-pub(super) struct Unwritten {
+pub(super) struct DeferredWrites {
     batch: Batch,
     pending: PendingRecords,
 }
 
-impl Unwritten {
-    /// Applies it, so that there is nothing left.
+impl DeferredWrites {
+    /// Applies the writes and leaves none.
     pub(super) fn apply(&mut self, store: &Store) -> Result<(), StoreError> {
-        let Unwritten { batch, .. } = std::mem::take(self);
-        match batch.is_empty() {
-            true => Ok(()),
-            false => store.apply(batch),
+        let DeferredWrites { batch, .. } = std::mem::take(self);
+        if batch.is_empty() {
+            return Ok(());
         }
+        store.apply(batch)
     }
 }
 
 impl<'a> DirectoryTransaction<'a> {
-    /// Begins a transaction that goes on with the writes that were put off.
-    pub(super) fn new(directory: &'a Directory, mut guard: MutexGuard<'a, Unwritten>) -> Self {
-        let Unwritten { batch, pending } = std::mem::take(&mut *guard);
+    /// Begins a transaction that goes on with the deferred writes.
+    pub(super) fn new(directory: &'a Directory, mut guard: MutexGuard<'a, DeferredWrites>) -> Self {
+        let DeferredWrites { batch, pending } = std::mem::take(&mut *guard);
         DirectoryTransaction {
             directory,
             lock: WriteLock { guard },
@@ -110,18 +111,18 @@ impl<'a> DirectoryTransaction<'a> {
         }
     }
 
-    /// Leaves everything written for a later batch, so that many changes become one. A crash before
-    /// that is as if they had not been.
-    pub(super) fn put_off(mut self) -> Result<(), StoreError> {
-        let full = self.batch.len() >= PUT_OFF_AT_MOST;
-        *self.lock.guard = Unwritten {
+    /// Leaves the writes to the next transaction, so that many transactions become one batch. A
+    /// crash before that loses them.
+    pub(super) fn defer(mut self) -> Result<(), StoreError> {
+        let full = self.batch.len() >= DEFERRED_WRITES_MAX;
+        *self.lock.guard = DeferredWrites {
             batch: self.batch,
             pending: self.pending,
         };
-        match full {
-            true => self.lock.guard.apply(self.directory.store()),
-            false => Ok(()),
+        if full {
+            self.lock.guard.apply(self.directory.store())?;
         }
+        Ok(())
     }
 
     /// Returns the directory's configuration.

@@ -1,4 +1,4 @@
-//! The module asks, and then the ghost is invited all the same.
+//! Queries of the module, and invites of the ghosts that stay.
 
 use ruma::{server_name, user_id};
 
@@ -119,7 +119,7 @@ async fn what_was_counted_is_good_for_one_invite_of_the_same_handle_and_not_for_
         ghost_invited(&directory, "far", NOW).await;
     }
     introduce(&directory, &["far"]).await;
-    ghost_invited(&directory, "far", NOW + KEPT_FOR).await;
+    ghost_invited(&directory, "far", NOW + PREPAID_FOR).await;
     // 2 + 1 + 2 were counted.
     assert_eq!(left(&directory, 9).await, 4);
 }
@@ -156,10 +156,10 @@ async fn ones_own_handle_costs_nothing() {
 #[tokio::test]
 async fn what_is_remembered_is_bounded() {
     let directory = directory(100_000).await;
-    for _ in 0..=MOST {
+    for _ in 0..=PREPAID_QUERIES_MAX {
         introduce(&directory, &["far"]).await;
     }
-    assert_eq!(directory.inner.asked.0.lock().unwrap().len(), MOST);
+    assert_eq!(directory.inner.prepaid.0.lock().unwrap().len(), PREPAID_QUERIES_MAX);
 }
 
 /// Whether the store has counted a query of this person.
@@ -185,13 +185,13 @@ async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after
     let sam = [handle("sam")];
     directory.introduce(kim, &sam, NOW).await.unwrap();
     assert!(!written(&directory, kim));
-    directory.settle().await.unwrap();
+    directory.flush_deferred().await.unwrap();
     assert!(written(&directory, kim));
     assert_eq!(left(&directory, 9).await, 0);
 }
 
 #[tokio::test]
-async fn what_is_put_off_is_bounded() {
+async fn deferred_writes_are_bounded() {
     let directory = directory(5).await;
     let asker = |n: usize| UserId::parse(format!("@asker{n}:example.org")).unwrap();
     let sam = [handle("sam")];
