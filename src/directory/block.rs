@@ -7,7 +7,7 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    DirectoryError, DirectoryTransaction,
+    Directory, DirectoryError, DirectoryTransaction,
     record::Mode,
     tables::{Block, Blocks, Handles},
     transaction::Read,
@@ -81,6 +81,18 @@ pub(super) fn is_blocked_in_person(
     Ok(false)
 }
 
+impl Directory {
+    /// Returns whether the owner of a handle has blocked somebody on this handle or on all.
+    pub fn is_blocked_on(&self, handle: &Handle, person: &UserId) -> Result<bool, DirectoryError> {
+        let record = self.lookup(handle)?;
+        let Some(owner) = record.as_ref().and_then(|record| record.holder()) else {
+            return Ok(false);
+        };
+        let most = self.settings().blocks_per_person;
+        Ok(is_blocked(self.store(), owner, person, handle, most)?)
+    }
+}
+
 impl DirectoryTransaction<'_> {
     /// Blocks a person, named by a handle or a Matrix ID. Blocking twice is no error.
     pub fn block(
@@ -96,7 +108,7 @@ impl DirectoryTransaction<'_> {
         let (blocked, label) = match target {
             // The ghost of somebody who has no masked handle stands for them alone.
             Typed::Person(user) => (
-                self.unmask(user)?.unwrap_or_else(|| user.clone()),
+                self.person_behind(user)?.unwrap_or_else(|| user.clone()),
                 user.to_string(),
             ),
             Typed::Handle { handle, server } => {

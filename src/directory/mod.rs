@@ -29,11 +29,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod aliases;
 mod block;
 mod claim;
 mod error;
 mod limit;
-mod mask;
 mod memory;
 mod prepaid;
 mod reach;
@@ -60,11 +60,11 @@ pub(crate) use self::transaction::Read;
 /// The table of handles in a backup, to count them by.
 pub const HANDLES_TABLE: u8 = <Handles as crate::store::Table>::ID;
 pub use self::{
+    aliases::{forget_alias, record_alias},
     block::BlockScope,
     claim::ClaimedBy,
     error::DirectoryError,
     limit::{Counted, Limit, Usage, host_of},
-    mask::{forget_mask, note_mask},
     memory::PairAdvice,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
     request::{REQUESTS_AT_MOST, Request},

@@ -76,14 +76,15 @@ table! {
 }
 
 table! {
-    /// How somebody is called by those who do not see their Matrix ID. Deleted when they choose no
-    /// name.
+    /// The name by which somebody appears to those who do not see their Matrix ID. Deleted when
+    /// they choose none.
     Appearances, 41, "appearances", true, OwnedUserId => String
 }
 
 table! {
-    /// Ghosts that were made for one conversation, and whom they show. Deleted with it.
-    Masks, 42, "masks", true, OwnedUserId => OwnedUserId
+    /// By ghost that was made for one conversation: the person behind it. Deleted with the
+    /// conversation.
+    Aliases, 42, "aliases", true, OwnedUserId => OwnedUserId
 }
 
 /// One block.
