@@ -35,11 +35,11 @@ mod claim;
 mod error;
 mod limit;
 mod memory;
+mod options;
 mod prepaid;
 mod reach;
 mod record;
 mod request;
-mod setting;
 mod settings;
 mod tables;
 mod transaction;
@@ -66,9 +66,9 @@ pub use self::{
     error::DirectoryError,
     limit::{Counted, Limit, Usage, host_of},
     memory::PairAdvice,
+    options::ModeSet,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
     request::{REQUESTS_AT_MOST, Request},
-    setting::ModeSet,
     settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
     transaction::{DirectoryTransaction, Notice, WriteLock},
     verdict::{ReachQuery, Verdict, Why},
