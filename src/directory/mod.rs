@@ -67,8 +67,10 @@ pub use self::{
     limit::{Counted, Limit, Usage, host_of},
     memory::PairAdvice,
     options::ModeSet,
-    record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
-    request::{REQUESTS_AT_MOST, Request},
+    record::{
+        Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach, Request,
+    },
+    request::REQUESTS_AT_MOST,
     settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
     transaction::{DirectoryTransaction, Notice, WriteLock},
     verdict::{ReachQuery, Verdict, Why},

@@ -1,8 +1,8 @@
-//! What is known of a handle.
+//! The records of handles and requests.
 
 use std::{fmt, time::Duration};
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{clock::Timestamp, handle::Handle};
@@ -182,6 +182,66 @@ impl HandleRecord {
     /// For how long this owner has held it.
     pub fn age(&self, now: Timestamp) -> Duration {
         now.since(self.claimed_at)
+    }
+}
+
+/// A request: somebody asks an owner whether they may reach them. Holds nothing that they wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The handle that the asker wants to reach.
+    pub handle: Handle,
+    /// The generation of its owner.
+    pub generation: u32,
+    /// The person who asks.
+    pub asker: OwnedUserId,
+    /// The room in which the asker waits with the handle's ghost.
+    pub room: OwnedRoomId,
+    /// The ghost in that room.
+    pub ghost: OwnedUserId,
+    /// The time at which it was opened.
+    pub since: Timestamp,
+    /// The bot's message that shows it to the owner.
+    pub shown: Option<OwnedEventId>,
+    /// For a masked handle: the name by which its owner knows the asker, whose Matrix ID the owner
+    /// must not see.
+    #[serde(default)]
+    pub masked_as: Option<String>,
+}
+
+impl Request {
+    /// Returns the asker's Matrix ID, or for a masked handle their name and the request's number.
+    pub fn asker_named(&self, number: u32) -> String {
+        match &self.masked_as {
+            Some(name) if name.starts_with('@') => name.clone(),
+            Some(name) => format!("{name} (#{number})"),
+            None => self.asker_shown(),
+        }
+    }
+
+    /// Returns the label under which a block of the asker is taken back.
+    pub fn block_label(&self, number: u32) -> String {
+        match &self.masked_as {
+            Some(name) if name.starts_with('@') => name.clone(),
+            Some(_) => format!("#{number}"),
+            None => self.asker_shown(),
+        }
+    }
+
+    /// Returns the asker's Matrix ID, fit for a sentence of ours: characters that are invisible or
+    /// begin a line are replaced by a mark. Localparts of other servers can hold almost anything.
+    pub fn asker_shown(&self) -> String {
+        let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
+        self.asker
+            .as_str()
+            .chars()
+            .map(|c| {
+                if fit(c) {
+                    c
+                } else {
+                    char::REPLACEMENT_CHARACTER
+                }
+            })
+            .collect()
     }
 }
 

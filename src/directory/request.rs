@@ -1,10 +1,10 @@
 //! Requests: somebody who may not reach an owner directly asks first.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
-use serde::{Deserialize, Serialize};
+use ruma::{OwnedEventId, UserId};
 
 use super::{
     Directory, DirectoryError, DirectoryTransaction,
+    record::Request,
     tables::{RequestNumbers, Requests},
     transaction::Read,
 };
@@ -20,64 +20,6 @@ pub const REQUESTS_AT_MOST: usize = 50;
 
 /// More than an owner has for all handles together.
 const SCANNED: usize = 5000;
-
-/// Somebody asks an owner whether they may reach them. Nothing of what they said is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// The handle that they want to reach.
-    pub handle: Handle,
-    /// Which owner of it.
-    pub generation: u32,
-    /// Who asks.
-    pub asker: OwnedUserId,
-    /// The room in which they wait, with the handle's ghost.
-    pub room: OwnedRoomId,
-    /// The ghost.
-    pub ghost: OwnedUserId,
-    /// Since when.
-    pub since: Timestamp,
-    /// The message of the bot that shows it to the owner.
-    pub shown: Option<OwnedEventId>,
-    /// To a masked handle: the name by which its owner knows the asker, whose Matrix ID they are
-    /// not to see.
-    #[serde(default)]
-    pub masked_as: Option<String>,
-}
-
-impl Request {
-    /// How the asker is called: by their Matrix ID, or as they appear to a masked person.
-    pub fn asker_named(&self, number: u32) -> String {
-        match &self.masked_as {
-            Some(name) if name.starts_with('@') => name.clone(),
-            Some(name) => format!("{name} (#{number})"),
-            None => self.asker_shown(),
-        }
-    }
-
-    /// The name under which a block of the asker is taken back.
-    pub fn block_label(&self, number: u32) -> String {
-        match &self.masked_as {
-            Some(name) if name.starts_with('@') => name.clone(),
-            Some(_) => format!("#{number}"),
-            None => self.asker_shown(),
-        }
-    }
-
-    /// The asker's Matrix ID, fit to stand in our own sentence: what cannot be seen, or would begin a
-    /// line, is shown as a mark. Localparts of other servers can hold almost anything.
-    pub fn asker_shown(&self) -> String {
-        let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
-        let id = self.asker.as_str().chars();
-        id.map(|c| {
-            if fit(c) {
-                c
-            } else {
-                char::REPLACEMENT_CHARACTER
-            }
-        })
-        .collect()
-    }
-}
 
 pub(super) fn requests_of(
     from: &impl Read,

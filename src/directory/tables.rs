@@ -3,7 +3,10 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::{limit::Usage, record::HandleRecord, request::Request};
+use super::{
+    limit::Usage,
+    record::{HandleRecord, Request},
+};
 use crate::{clock::Timestamp, store::Table};
 
 /// Declares a table.
