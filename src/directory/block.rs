@@ -82,6 +82,28 @@ pub(super) fn is_blocked_in_person(
 }
 
 impl Directory {
+    /// For each of these people, whether they have blocked the one who invites them.
+    pub fn who_blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, DirectoryError> {
+        people
+            .iter()
+            .map(|person| self.is_invite_blocked(inviter, person))
+            .collect()
+    }
+
+    /// Whether an invite of one person to another, by their Matrix IDs, goes against a block.
+    pub fn is_invite_blocked(
+        &self,
+        inviter: &UserId,
+        invitee: &UserId,
+    ) -> Result<bool, DirectoryError> {
+        let most = self.settings().blocks_per_person;
+        Ok(is_blocked_in_person(self.store(), invitee, inviter, most)?)
+    }
+
     /// Returns whether the owner of a handle has blocked somebody on this handle or on all.
     pub fn is_blocked_on(&self, handle: &Handle, person: &UserId) -> Result<bool, DirectoryError> {
         let record = self.lookup(handle)?;

@@ -1,15 +1,15 @@
 //! Claiming a handle, and giving it up.
 
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 
 use super::{
     Counted, DAY, DirectoryError, DirectoryTransaction, Limit, Notice,
-    limit::host_of,
     record::{Discoverable, HandleRecord, HandleState},
-    tables::{Contacts, Generations, Handles, Lookalikes, Owned},
+    tables::{Generations, Handles, Lookalikes, Owned},
     transaction::Read,
+    usage::host_of,
 };
-use crate::{clock::Timestamp, handle::Handle, store};
+use crate::{clock::Timestamp, handle::Handle};
 
 /// How often the owner of a handle is told within a day that somebody wanted one that looks like
 /// it.
@@ -293,20 +293,6 @@ impl DirectoryTransaction<'_> {
             }
             _ => Err(DirectoryError::NotYours(handle.clone())),
         }
-    }
-
-    fn forget_contacts(&mut self, key: &str) -> Result<(), DirectoryError> {
-        let prefix = store::prefix(&key.to_owned());
-        let most = self.settings().contacts_per_handle.saturating_mul(2);
-        let contacts: Vec<(String, u32, OwnedUserId)> = self
-            .scan::<Contacts>(&prefix, most)?
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
-        for contact in contacts {
-            self.delete::<Contacts>(&contact);
-        }
-        Ok(())
     }
 }
 

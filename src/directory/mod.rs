@@ -32,10 +32,12 @@
 mod aliases;
 mod block;
 mod claim;
+mod contacts;
 mod error;
-mod limit;
-mod memory;
+mod expiry;
+mod limits;
 mod options;
+mod pairs;
 mod prepaid;
 mod reach;
 mod record;
@@ -43,6 +45,7 @@ mod request;
 mod settings;
 mod tables;
 mod transaction;
+mod usage;
 mod verdict;
 
 #[cfg(test)]
@@ -50,7 +53,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::UserId;
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -64,15 +67,15 @@ pub use self::{
     block::BlockScope,
     claim::ClaimedBy,
     error::DirectoryError,
-    limit::{Counted, Limit, Usage, host_of},
-    memory::PairAdvice,
     options::ModeSet,
+    pairs::PairAdvice,
     record::{
         Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach, Request,
     },
     request::REQUESTS_AT_MOST,
     settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
     transaction::{DirectoryTransaction, Notice, WriteLock},
+    usage::{Counted, Limit, Usage, host_of},
     verdict::{ReachQuery, Verdict, Why},
 };
 use crate::{clock::Timestamp, handle::Handle, store::Store};
@@ -177,50 +180,6 @@ impl Directory {
         Ok(page.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// The room of two people who were introduced, while it is remembered.
-    pub fn room_of(
-        &self,
-        asker: &UserId,
-        handle: &Handle,
-        generation: u32,
-        now: Timestamp,
-    ) -> Result<Option<OwnedRoomId>, DirectoryError> {
-        Ok(memory::room_of(
-            self.store(),
-            asker,
-            handle,
-            generation,
-            now,
-        )?)
-    }
-
-    /// For each of these people, whether they have blocked the one who invites them.
-    pub fn who_blocked(
-        &self,
-        inviter: &UserId,
-        people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, DirectoryError> {
-        people
-            .iter()
-            .map(|person| self.is_invite_blocked(inviter, person))
-            .collect()
-    }
-
-    /// Whether an invite of one person to another, by their Matrix IDs, goes against a block.
-    pub fn is_invite_blocked(
-        &self,
-        inviter: &UserId,
-        invitee: &UserId,
-    ) -> Result<bool, DirectoryError> {
-        let most = self.settings().blocks_per_person;
-        Ok(block::is_blocked_in_person(
-            self.store(),
-            invitee,
-            inviter,
-            most,
-        )?)
-    }
-
     /// More handles than anybody holds: the admin may have given some, or lowered the limit.
     fn most_handles(&self) -> usize {
         self.settings().handles_per_person.saturating_add(1000)
@@ -240,16 +199,5 @@ impl DirectoryTransaction<'_> {
             owner,
             self.directory.most_handles(),
         )?)
-    }
-
-    /// The room of two people who were introduced, while it is remembered.
-    pub fn room_of(
-        &self,
-        asker: &UserId,
-        handle: &Handle,
-        generation: u32,
-        now: Timestamp,
-    ) -> Result<Option<OwnedRoomId>, DirectoryError> {
-        Ok(memory::room_of(self, asker, handle, generation, now)?)
     }
 }

@@ -159,7 +159,10 @@ async fn what_is_remembered_is_bounded() {
     for _ in 0..=PREPAID_QUERIES_MAX {
         introduce(&directory, &["far"]).await;
     }
-    assert_eq!(directory.inner.prepaid.0.lock().unwrap().len(), PREPAID_QUERIES_MAX);
+    assert_eq!(
+        directory.inner.prepaid.0.lock().unwrap().len(),
+        PREPAID_QUERIES_MAX
+    );
 }
 
 /// Whether the store has counted a query of this person.

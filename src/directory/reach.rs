@@ -6,10 +6,9 @@ use super::{
     Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM, Limit,
     ReachQuery, Verdict,
     block::is_blocked,
-    limit::host_of,
     record::{HandleRecord, Others, Reach},
     request::{may_open, requests_of},
-    tables::{Contacts, Handles, Owned, StoredUsage, Usages},
+    tables::{Contacts, Handles, Owned},
     transaction::Read,
     verdict::{Facts, Reason, Why, decide},
 };
@@ -24,38 +23,6 @@ impl Directory {
     pub fn verdict(&self, query: &ReachQuery<'_>) -> Result<Verdict, DirectoryError> {
         let facts = facts(self, self.store(), query, self.within_limits(query)?)?;
         Ok(decide(query.asker, &facts))
-    }
-
-    fn within_limits(&self, query: &ReachQuery<'_>) -> Result<bool, StoreError> {
-        for (counted, subject, limit) in self.limits_of(query.asker) {
-            let key = (counted.name().to_owned(), subject);
-            if let Some(StoredUsage { usage, .. }) = self.store().get::<Usages>(&key)?
-                && !usage.allows(limit, query.now)
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Returns the limits that a query of this person counts against, their server's first.
-    fn limits_of(&self, asker: &UserId) -> Vec<(Counted, String, Limit)> {
-        let settings = self.settings();
-        let mut limits = Vec::with_capacity(2);
-        // Our own homeserver may be of any size, so only its people's own limits hold.
-        if asker.server_name() != settings.server_name {
-            let limit = Limit {
-                most: settings.new_conversations_per_server,
-                window: DAY,
-            };
-            limits.push((Counted::AsksOfServer, host_of(asker.server_name()), limit));
-        }
-        let limit = Limit {
-            most: settings.new_conversations_per_sender,
-            window: DAY,
-        };
-        limits.push((Counted::AsksOfSender, asker.to_string(), limit));
-        limits
     }
 }
 
@@ -82,28 +49,6 @@ impl DirectoryTransaction<'_> {
         Ok(verdict)
     }
 
-    /// Counts a chat that this person starts with the bot. Returns whether it is within the limits
-    /// of the person and of their server.
-    pub fn count_bot_invite(
-        &mut self,
-        person: &UserId,
-        now: Timestamp,
-    ) -> Result<bool, DirectoryError> {
-        let settings = self.settings();
-        let per_day = |most| Limit { most, window: DAY };
-        let mut limits = Vec::with_capacity(2);
-        if person.server_name() != settings.server_name {
-            let (server, limit) = (
-                host_of(person.server_name()),
-                settings.new_conversations_per_server,
-            );
-            limits.push((Counted::BotInvitesOfServer, server, per_day(limit)));
-        }
-        let limit = per_day(settings.bot_invites_per_sender);
-        limits.push((Counted::BotInvitesOfSender, person.to_string(), limit));
-        self.count_all(limits, now)
-    }
-
     /// Decides whether the asker may have a link that leads to the owner: the bot's `dm`. It costs
     /// them as much as [`DirectoryTransaction::decide_reach`], but there is no invite to decline.
     pub fn decide_reach_by_link(
@@ -111,26 +56,6 @@ impl DirectoryTransaction<'_> {
         query: &ReachQuery<'_>,
     ) -> Result<Verdict, DirectoryError> {
         self.count_and_decide(query).map(|(verdict, _)| verdict)
-    }
-
-    /// Counts an attempt under each of these limits if it is within all of them, and returns whether
-    /// it is. An attempt over one limit counts under none: a person who is over their own limit must
-    /// not use up that of their server, and a server over its own could make up any number of people,
-    /// who leave no record.
-    fn count_all(
-        &mut self,
-        limits: Vec<(Counted, String, Limit)>,
-        now: Timestamp,
-    ) -> Result<bool, DirectoryError> {
-        for (counted, subject, limit) in &limits {
-            if !self.may(*counted, subject, *limit, now)? {
-                return Ok(false);
-            }
-        }
-        for (counted, subject, limit) in limits {
-            self.count(counted, &subject, limit, now)?;
-        }
-        Ok(true)
     }
 
     pub(super) fn count_and_decide(

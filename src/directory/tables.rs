@@ -4,8 +4,8 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    limit::Usage,
     record::{HandleRecord, Request},
+    usage::Usage,
 };
 use crate::{clock::Timestamp, store::Table};
 
