@@ -42,7 +42,7 @@ pub use self::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Counted, DirectoryError, DirectoryTransaction, Limit, Notice},
+    directory::{Counted, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
     handle::Handle,
 };
 
@@ -252,9 +252,9 @@ pub fn react(
 }
 
 /// The effect by which somebody hears a notice of the directory.
-pub fn tell(notice: Notice) -> BotEffect {
+pub fn tell(notice: OwnerNotice) -> BotEffect {
     match notice {
-        Notice::LookalikeAttempt {
+        OwnerNotice::LookalikeAttempt {
             owner,
             handle,
             attempt,

@@ -932,7 +932,7 @@ async fn asked() -> (Talk, crate::directory::Request) {
     let mut change = talk.directory.begin().await;
     assert_eq!(change.open_request(sam(), &request).unwrap(), Some(1));
     change
-        .request_shown(sam(), 1, ruma::event_id!("$shown").to_owned())
+        .set_request_shown(sam(), 1, ruma::event_id!("$shown").to_owned())
         .unwrap();
     change.commit().await.unwrap();
     (talk, request)

@@ -3,7 +3,7 @@
 use ruma::UserId;
 
 use super::{
-    Counted, DAY, DirectoryError, DirectoryTransaction, Limit, Notice,
+    Counted, DAY, DirectoryError, DirectoryTransaction, Limit, OwnerNotice,
     record::{Discoverable, HandleRecord, HandleState},
     tables::{Generations, Handles, Lookalikes, Owned},
     transaction::Read,
@@ -29,7 +29,7 @@ pub enum ClaimedBy {
 
 /// What is known when a claim is decided.
 #[derive(Clone, Debug)]
-struct Facts<'a> {
+struct ClaimFacts<'a> {
     handle: &'a Handle,
     claimer: &'a UserId,
     by: ClaimedBy,
@@ -58,7 +58,7 @@ struct Claim {
     ends: Option<Handle>,
 }
 
-fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
+fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
     let handle = facts.handle.clone();
     if let Some(record) = &facts.record
         && record.is_held_by(facts.claimer)
@@ -152,10 +152,12 @@ impl DirectoryTransaction<'_> {
         let elsewhere = claimer.server_name() != settings.server_name;
         let server = elsewhere.then(|| host_of(claimer.server_name()));
         let server_within_limit = match &server {
-            Some(server) => self.may(Counted::ClaimsOfServer, server, limit_of_server, now)?,
+            Some(server) => {
+                self.is_within_limit(Counted::ClaimsOfServer, server, limit_of_server, now)?
+            }
             None => true,
         };
-        let facts = Facts {
+        let facts = ClaimFacts {
             handle,
             claimer,
             by,
@@ -164,7 +166,7 @@ impl DirectoryTransaction<'_> {
             last_generation: self.get::<Generations>(&handle.key().to_owned())?,
             held: self.handles_of(claimer)?.len(),
             may_hold: settings.handles_per_person,
-            within_limit: self.may(Counted::Claims, claimer.as_str(), claims, now)?,
+            within_limit: self.is_within_limit(Counted::Claims, claimer.as_str(), claims, now)?,
             server_within_limit,
             record,
             lookalike: lookalike.clone(),
@@ -223,7 +225,7 @@ impl DirectoryTransaction<'_> {
         let key = other.handle.key().to_owned();
         if self.count(Counted::LookalikeNotices, &key, LOOKALIKE_NOTICES, now)? {
             let attempt = attempt.clone();
-            self.notice(Notice::LookalikeAttempt {
+            self.add_notice(OwnerNotice::LookalikeAttempt {
                 owner,
                 handle: other.handle,
                 attempt,

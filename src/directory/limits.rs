@@ -70,7 +70,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Whether an attempt would be within the limit, without counting it.
-    pub fn may(
+    pub fn is_within_limit(
         &self,
         counted: Counted,
         subject: &str,
@@ -115,7 +115,7 @@ impl DirectoryTransaction<'_> {
         now: Timestamp,
     ) -> Result<bool, DirectoryError> {
         for (counted, subject, limit) in &limits {
-            if !self.may(*counted, subject, *limit, now)? {
+            if !self.is_within_limit(*counted, subject, *limit, now)? {
                 return Ok(false);
             }
         }

@@ -72,11 +72,13 @@ pub use self::{
     record::{
         Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach, Request,
     },
-    request::REQUESTS_AT_MOST,
-    settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
-    transaction::{DirectoryTransaction, Notice, WriteLock},
+    request::REQUESTS_PER_HANDLE_MAX,
+    settings::{
+        Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM_MAX, PAIR_MEMORY, PAIR_RETRY,
+    },
+    transaction::{DirectoryTransaction, OwnerNotice, WriteLock},
     usage::{Counted, Limit, Usage, host_of},
-    verdict::{ReachQuery, Verdict, Why},
+    verdict::{OpaqueReason, ReachQuery, Verdict},
 };
 use crate::{clock::Timestamp, handle::Handle, store::Store};
 
@@ -139,11 +141,11 @@ impl Directory {
 
     /// What is known of the handle whose ghost this is; `None` also for what is no ghost.
     pub fn by_ghost(&self, ghost: &UserId) -> Result<Option<HandleRecord>, DirectoryError> {
-        Ok(self.known_by_ghost(ghost)?.as_deref().cloned())
+        Ok(self.cached_by_ghost(ghost)?.as_deref().cloned())
     }
 
     /// The same for whoever only looks at it.
-    pub fn known_by_ghost(
+    pub fn cached_by_ghost(
         &self,
         ghost: &UserId,
     ) -> Result<Option<Arc<HandleRecord>>, DirectoryError> {

@@ -3,14 +3,14 @@
 use ruma::UserId;
 
 use super::{
-    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM, Limit,
+    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM_MAX, Limit,
     ReachQuery, Verdict,
     block::is_blocked,
     record::{HandleRecord, Others, Reach},
     request::{may_open, requests_of},
     tables::{Contacts, Handles, Owned},
     transaction::Read,
-    verdict::{Facts, Reason, Why, decide},
+    verdict::{OpaqueReason, ReachFacts, RefusalReason, decide},
 };
 use crate::{
     clock::Timestamp,
@@ -84,10 +84,10 @@ impl DirectoryTransaction<'_> {
             if verdicts.iter().any(|(seen, _)| seen == handle) {
                 continue;
             }
-            let verdict = if verdicts.len() < HANDLES_PER_ROOM {
+            let verdict = if verdicts.len() < HANDLES_PER_ROOM_MAX {
                 self.decide_reach(&ReachQuery { asker, handle, now })?
             } else {
-                Verdict::NotNow(Why::new(Reason::TooManyHandles))
+                Verdict::NotNow(OpaqueReason::new(RefusalReason::TooManyHandles))
             };
             verdicts.push((handle.clone(), verdict));
         }
@@ -100,10 +100,10 @@ fn facts(
     from: &impl Read,
     query: &ReachQuery<'_>,
     within_limits: bool,
-) -> Result<Facts, StoreError> {
-    let mut facts = Facts {
+) -> Result<ReachFacts, StoreError> {
+    let mut facts = ReachFacts {
         within_limits,
-        ..Facts::default()
+        ..ReachFacts::default()
     };
     let Some(record) = from.get::<Handles>(&query.handle.key().to_owned())? else {
         return Ok(facts);

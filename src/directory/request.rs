@@ -16,16 +16,17 @@ use crate::{
 
 /// How many requests can be open for one handle; whoever comes after that is told "not now". Counted
 /// by handle, so that nobody can tell by it which handles are one person's.
-pub const REQUESTS_AT_MOST: usize = 50;
+pub const REQUESTS_PER_HANDLE_MAX: usize = 50;
 
 /// More than an owner has for all handles together.
-const SCANNED: usize = 5000;
+const REQUESTS_SCANNED_MAX: usize = 5000;
 
 pub(super) fn requests_of(
     from: &impl Read,
     owner: &UserId,
 ) -> Result<Vec<(u32, Request)>, StoreError> {
-    let requests = from.scan::<Requests>(&store::prefix(&owner.to_owned()), SCANNED)?;
+    let requests =
+        from.scan::<Requests>(&store::prefix(&owner.to_owned()), REQUESTS_SCANNED_MAX)?;
     Ok(requests
         .into_iter()
         .map(|((_, number), request)| (number, request))
@@ -48,7 +49,7 @@ pub(super) fn may_open<'a>(
             others += 1;
         }
     }
-    others < REQUESTS_AT_MOST
+    others < REQUESTS_PER_HANDLE_MAX
 }
 
 impl Directory {
@@ -90,7 +91,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Notes the message by which the bot showed a request, if it is still open.
-    pub fn request_shown(
+    pub fn set_request_shown(
         &mut self,
         owner: &UserId,
         number: u32,
@@ -105,7 +106,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// The owner has lost the room in which their requests were shown.
-    pub fn requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
+    pub fn set_requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
         for (number, request) in requests_of(self, owner)? {
             let key = (owner.to_owned(), number);
             let shown = None;

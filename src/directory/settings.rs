@@ -10,7 +10,7 @@ use crate::handle::{HandleRules, ReservedNames};
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many handles of ours one room creation may name; those beyond are told "not now".
-pub const HANDLES_PER_ROOM: usize = 10;
+pub const HANDLES_PER_ROOM_MAX: usize = 10;
 
 /// For how long the room of two people who were introduced is remembered.
 pub const PAIR_MEMORY: Duration = Duration::from_secs(90 * 24 * 60 * 60);

@@ -231,7 +231,7 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
         tx.claim(kim(), &handle("rnodern"), ClaimedBy::Person, NOW)
             .unwrap_err();
         for notice in tx.take_notices() {
-            let Notice::LookalikeAttempt {
+            let OwnerNotice::LookalikeAttempt {
                 owner,
                 handle: theirs,
                 attempt,
@@ -424,26 +424,26 @@ async fn going_strict_or_back_replaces_the_identity_and_what_is_not_offered_is_r
 /// Every policy against everybody who may ask.
 #[test]
 fn the_verdict_follows_the_policy() {
-    use verdict::{Facts, decide};
+    use verdict::{ReachFacts, decide};
 
     let record = |direct, others| {
         let mut record = HandleRecord::new(handle("sam"), sam().to_owned(), 3, NOW);
         record.policy = Policy { direct, others };
         record
     };
-    let stranger = Facts {
+    let stranger = ReachFacts {
         within_limits: true,
-        ..Facts::default()
+        ..ReachFacts::default()
     };
-    let neighbour = Facts {
+    let neighbour = ReachFacts {
         has_handle: true,
         ..stranger.clone()
     };
-    let verified = Facts {
+    let verified = ReachFacts {
         has_verified_handle: true,
         ..neighbour.clone()
     };
-    let contact = Facts {
+    let contact = ReachFacts {
         is_contact: true,
         ..stranger.clone()
     };
@@ -459,7 +459,7 @@ fn the_verdict_follows_the_policy() {
             .zip(may)
         {
             for (others, refusal) in [(Others::Refuse, "policy"), (Others::Request, "request")] {
-                let facts = Facts {
+                let facts = ReachFacts {
                     record: Some(record(direct, others)),
                     may_request: true,
                     ..facts.clone()
@@ -467,18 +467,18 @@ fn the_verdict_follows_the_policy() {
                 let expected = if may { "introduce" } else { refusal };
                 assert_eq!(label(&decide(alice(), &facts)), expected, "{facts:?}");
 
-                let blocked = Facts {
+                let blocked = ReachFacts {
                     blocked: true,
                     ..facts.clone()
                 };
                 assert_eq!(label(&decide(alice(), &blocked)), "blocked");
-                let limited = Facts {
+                let limited = ReachFacts {
                     within_limits: false,
                     ..facts.clone()
                 };
                 assert_eq!(label(&decide(alice(), &limited)), "limited");
                 assert_eq!(label(&decide(sam(), &limited)), "own");
-                let full = Facts {
+                let full = ReachFacts {
                     may_request: false,
                     ..facts.clone()
                 };
@@ -495,7 +495,7 @@ fn the_verdict_follows_the_policy() {
     for mode in [Mode::Masked, Mode::Sealed] {
         let mut masked = record(Reach::Everyone, Others::Refuse);
         masked.mode = mode;
-        let facts = Facts {
+        let facts = ReachFacts {
             record: Some(masked),
             ..stranger.clone()
         };
@@ -1178,7 +1178,7 @@ async fn an_owner_has_so_many_requests_at_most() {
     })
     .await
     .unwrap();
-    for n in 0..REQUESTS_AT_MOST {
+    for n in 0..REQUESTS_PER_HANDLE_MAX {
         let asker = ruma::UserId::parse(format!("@p{n}:example.org")).unwrap();
         let request = request("sam", &asker, &format!("!r{n}:example.org"));
         assert!(open(&directory, &request).await.is_some());

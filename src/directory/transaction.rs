@@ -32,7 +32,7 @@ impl Read for Store {
 
 /// A message that an owner receives unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum OwnerNotice {
     /// Somebody tried to claim a handle that looks like theirs, and was refused.
     LookalikeAttempt {
         /// The owner to tell.
@@ -60,7 +60,7 @@ pub struct DirectoryTransaction<'a> {
     lock: WriteLock<'a>,
     batch: Batch,
     pending: PendingRecords,
-    notices: Vec<Notice>,
+    notices: Vec<OwnerNotice>,
 }
 
 /// Leaves out the records, which may be secret.
@@ -147,11 +147,11 @@ impl<'a> DirectoryTransaction<'a> {
     }
 
     /// Returns the notices for owners, each one once.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
+    pub fn take_notices(&mut self) -> Vec<OwnerNotice> {
         std::mem::take(&mut self.notices)
     }
 
-    pub(super) fn notice(&mut self, notice: Notice) {
+    pub(super) fn add_notice(&mut self, notice: OwnerNotice) {
         self.notices.push(notice);
     }
 

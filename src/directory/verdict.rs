@@ -48,7 +48,7 @@ pub enum Verdict {
     },
     /// Decline, without joining. Refused, blocked, limited and frozen are this one answer, in the
     /// same words and after the same delay: nobody is to learn which it was.
-    NotNow(Why),
+    NotNow(OpaqueReason),
     /// Nobody holds the handle.
     Unclaimed {
         /// Whether to decline the invite. A ghost has to be registered for that, so there is a
@@ -72,10 +72,10 @@ impl Verdict {
 /// Why somebody is told "not now". It is for the metrics, which count over everybody, and cannot
 /// be shown or compared: what cannot be read cannot be told.
 #[derive(Clone, Copy)]
-pub struct Why(Reason);
+pub struct OpaqueReason(RefusalReason);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum RefusalReason {
     Blocked,
     Policy,
     Limited,
@@ -84,42 +84,42 @@ pub(super) enum Reason {
     TooManyHandles,
 }
 
-impl Why {
-    pub(super) fn new(reason: Reason) -> Why {
-        Why(reason)
+impl OpaqueReason {
+    pub(super) fn new(reason: RefusalReason) -> OpaqueReason {
+        OpaqueReason(reason)
     }
 
     /// The value of the metrics' label.
     pub fn metric_label(self) -> &'static str {
         match self.0 {
-            Reason::Blocked => "blocked",
-            Reason::Policy => "policy",
-            Reason::Limited => "limited",
-            Reason::Frozen => "frozen",
-            Reason::NotOffered => "not_offered",
-            Reason::TooManyHandles => "too_many_handles",
+            RefusalReason::Blocked => "blocked",
+            RefusalReason::Policy => "policy",
+            RefusalReason::Limited => "limited",
+            RefusalReason::Frozen => "frozen",
+            RefusalReason::NotOffered => "not_offered",
+            RefusalReason::TooManyHandles => "too_many_handles",
         }
     }
 }
 
-impl std::fmt::Debug for Why {
+impl std::fmt::Debug for OpaqueReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("_")
     }
 }
 
 /// Two reasons are equal to whoever looks at them.
-impl PartialEq for Why {
+impl PartialEq for OpaqueReason {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Why {}
+impl Eq for OpaqueReason {}
 
 /// What is known when a verdict is made.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct ReachFacts {
     /// The handle, if it was ever claimed.
     pub record: Option<HandleRecord>,
     /// Whether the owner blocked the asker on this handle or on all.
@@ -136,14 +136,14 @@ pub(super) struct Facts {
     pub may_request: bool,
 }
 
-pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
+pub(super) fn decide(asker: &UserId, facts: &ReachFacts) -> Verdict {
     let Some(record) = &facts.record else {
         return Verdict::Unclaimed { decline: true };
     };
     let Some(owner) = record.holder() else {
         return Verdict::Unclaimed { decline: true };
     };
-    let not_now = |reason| Verdict::NotNow(Why::new(reason));
+    let not_now = |reason| Verdict::NotNow(OpaqueReason::new(reason));
 
     // A masked ghost must not behave differently to its owner: who notices would know the owner.
     if record.mode == Mode::Open && owner == asker {
@@ -152,13 +152,13 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
         };
     }
     if !facts.within_limits {
-        return not_now(Reason::Limited);
+        return not_now(RefusalReason::Limited);
     }
     if !record.is_active() {
-        return not_now(Reason::Frozen);
+        return not_now(RefusalReason::Frozen);
     }
     if facts.blocked {
-        return not_now(Reason::Blocked);
+        return not_now(RefusalReason::Blocked);
     }
     let direct = match record.policy.direct {
         Reach::Everyone => true,
@@ -169,9 +169,9 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
     };
     if !direct {
         return match record.policy.others {
-            Others::Refuse => not_now(Reason::Policy),
-            Others::Request if record.mode == Mode::Sealed => not_now(Reason::NotOffered),
-            Others::Request if !facts.may_request => not_now(Reason::Limited),
+            Others::Refuse => not_now(RefusalReason::Policy),
+            Others::Request if record.mode == Mode::Sealed => not_now(RefusalReason::NotOffered),
+            Others::Request if !facts.may_request => not_now(RefusalReason::Limited),
             Others::Request => Verdict::Request {
                 owner: owner.to_owned(),
                 generation: record.generation,
@@ -190,6 +190,6 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
             owner: owner.to_owned(),
             generation: record.generation,
         },
-        Mode::Sealed => not_now(Reason::NotOffered),
+        Mode::Sealed => not_now(RefusalReason::NotOffered),
     }
 }

@@ -39,14 +39,14 @@ pub use self::{lookalike::lookalike_key, reserved::ReservedNames, typed::Typed};
 pub const GHOST_PREFIX: &str = "_dm_";
 
 /// No rules can allow more than this, so that a ghost's Matrix ID stays far below its 255 bytes.
-pub const MAX_HANDLE_LENGTH: usize = 64;
+pub const HANDLE_LENGTH_MAX: usize = 64;
 
 /// Which handles may be claimed here. Handles that exist already stay valid when the rules change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandleRules {
     /// The least number of characters.
     pub min: usize,
-    /// The largest number of characters; [`MAX_HANDLE_LENGTH`] is the most it can be.
+    /// The largest number of characters; [`HANDLE_LENGTH_MAX`] is the most it can be.
     pub max: usize,
 }
 
@@ -54,7 +54,7 @@ impl HandleRules {
     /// All that can ever have been a handle, whatever the rules were then.
     pub const WIDEST: HandleRules = HandleRules {
         min: 1,
-        max: MAX_HANDLE_LENGTH,
+        max: HANDLE_LENGTH_MAX,
     };
 }
 
@@ -123,7 +123,7 @@ impl Handle {
                 suggestion: suggest(text, rules),
             });
         }
-        let max = rules.max.min(MAX_HANDLE_LENGTH);
+        let max = rules.max.min(HANDLE_LENGTH_MAX);
         if text.len() > max {
             return Err(HandleError::TooLong { max });
         }
@@ -175,7 +175,7 @@ fn is_handle_char(c: char) -> bool {
 
 /// The ASCII handle that `text` looks like, for people whose keyboard gave them `ѕаm` or `sam!`.
 fn suggest(text: &str, rules: &HandleRules) -> Option<String> {
-    if text.chars().count() > MAX_HANDLE_LENGTH {
+    if text.chars().count() > HANDLE_LENGTH_MAX {
         return None;
     }
     let plain: String = text

@@ -67,7 +67,7 @@ fn no_rules_allow_a_handle_that_would_not_fit_into_a_matrix_id() {
     assert_eq!(
         Handle::parse(&"a".repeat(65), &rules),
         Err(HandleError::TooLong {
-            max: MAX_HANDLE_LENGTH
+            max: HANDLE_LENGTH_MAX
         })
     );
 }

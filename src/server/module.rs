@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{ApiError, App, Intake, transactions::read};
-use crate::directory::HANDLES_PER_ROOM;
+use crate::directory::HANDLES_PER_ROOM_MAX;
 
 /// The largest body that is read: a thousand Matrix IDs, and every character of them escaped.
 pub(super) const MAX_BODY: usize = 2 << 20;
@@ -58,7 +58,7 @@ pub(super) async fn introduce<I: Intake>(
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: Introduce = body(request).await?;
-    if asked.handles.len() > HANDLES_PER_ROOM || asked.people.len() > MOST_PEOPLE {
+    if asked.handles.len() > HANDLES_PER_ROOM_MAX || asked.people.len() > MOST_PEOPLE {
         return Err(ApiError::BadJson);
     }
     let mut handles: Map<String, Value> = Map::new();

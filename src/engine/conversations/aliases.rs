@@ -108,7 +108,7 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         for person in &conversation.people {
             if let Seat::Portal { .. } = person.seat
-                && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
+                && let Some(record) = self.directory().cached_by_ghost(&person.ghost)?
                 && !record.hide_addresses
             {
                 continue;
