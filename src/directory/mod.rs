@@ -80,7 +80,7 @@ pub use self::{
     usage::{Counted, Limit, Usage, host_of},
     verdict::{OpaqueReason, ReachQuery, Verdict},
 };
-use crate::{clock::Timestamp, handle::Handle, store::Store};
+use crate::{handle::Handle, store::Store};
 
 /// The directory of handles. Clones share one.
 #[derive(Clone, Debug)]
