@@ -12,7 +12,7 @@ use crate::{
     clock::Timestamp,
     directory::{Directory, DirectoryError, DirectoryTransaction},
     engine::{Answer, Invited, Judgement, Message, Shown, Spokesperson, Task, Words},
-    handle::Handle,
+    handle::{GHOST_PREFIX, Handle},
     introduction::{MEGOLM, RoomView},
 };
 
@@ -31,7 +31,8 @@ impl Bot {
     }
 
     fn is_ours(&self, user: &UserId) -> bool {
-        user.server_name() == self.context.bot.server_name() && user.localpart().starts_with("_dm_")
+        user.server_name() == self.context.bot.server_name()
+            && user.localpart().starts_with(GHOST_PREFIX)
     }
 
     fn ghost(&self, handle: &Handle) -> Option<OwnedUserId> {

@@ -26,7 +26,7 @@ pub use error::ConfigError;
 pub use files::{PrivateFile, absolute_beside, relative_to, write_private};
 pub use module::{ModuleToken, snippet};
 pub use registration::{
-    BOT_LOCALPART, CHECK_LOCALPART, GHOST_PREFIX, Namespace, Namespaces, PROTOCOL, Registration,
+    BOT_LOCALPART, CHECK_LOCALPART, Namespace, Namespaces, PROTOCOL, Registration,
     SENDER_LOCALPART, Tokens,
 };
 pub use sample::{SAMPLE_TOKENS_NOTE, sample_file, sample_registration};

@@ -13,9 +13,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Config, ConfigError, files, yaml};
+use crate::handle::GHOST_PREFIX;
 
-/// What the localpart of every user of ours begins with.
-pub const GHOST_PREFIX: &str = "_dm_";
 /// The bot that people talk to. No handle can contain a dot.
 pub const BOT_LOCALPART: &str = "_dm_.bot";
 /// The user that the checks of `run` and `doctor` act as, so that they touch nothing of the bot's.

@@ -103,6 +103,7 @@ use crate::{
     clock::{Clock, Timestamp},
     crypto::Machines,
     directory::Directory,
+    handle::GHOST_PREFIX,
     introduction::Rules,
     matrix::{Homeserver, Transaction},
     relay::CallWatch,
@@ -396,6 +397,7 @@ impl Engine {
 
     /// Whether this user is one of ours: a ghost, the bot, or the unused sender.
     pub fn is_ours(&self, user: &UserId) -> bool {
-        user.server_name() == self.0.settings.server_name && user.localpart().starts_with("_dm_")
+        user.server_name() == self.0.settings.server_name
+            && user.localpart().starts_with(GHOST_PREFIX)
     }
 }
