@@ -1,6 +1,9 @@
 //! What can be wrong with a configuration, told so that an admin can put it right.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -93,4 +96,20 @@ pub enum ConfigError {
         /// What is wrong and what to do next.
         problem: String,
     },
+}
+
+impl ConfigError {
+    pub(super) fn value(
+        path: &Path,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::Value {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
 }

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use super::{Config, Registration, check, sample_file, yaml};
+use super::{Config, Registration, registration_check::check_registration, sample_file, yaml};
 
 /// What a refusal says besides what it repeats of the input.
 const WORDS_AT_MOST: usize = 2_000;
@@ -38,7 +38,7 @@ pub(crate) fn config(input: &[u8]) {
             let written = registration.to_text(registration_path).unwrap();
             let read: Registration = yaml::parse_yaml(registration_path, &written).unwrap();
             assert_eq!(*read.to_text(registration_path).unwrap(), *written);
-            let checked = check::registration(registration_path, &registration, path, &config);
+            let checked = check_registration(registration_path, &registration, path, &config);
             if let Err(error) = checked {
                 check_words(&error.to_string(), registration_path, text);
             }

@@ -8,13 +8,14 @@
 //! Secrets are never in this file: the tokens are in the registration, the key of the store is in a
 //! file of its own, and environment variables can stand in for each of them (see [`secrets`]).
 
-mod check;
+mod config_check;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod module;
 mod registration;
+mod registration_check;
 mod sample;
 pub mod secrets;
 mod sections;

@@ -6,8 +6,11 @@ use ruma::{OwnedUserId, UserId};
 use secrecy::SecretString;
 
 use super::{
-    BOT_LOCALPART, Config, ConfigError, Registration, check, files,
+    BOT_LOCALPART, Config, ConfigError, Registration,
+    config_check::check_config,
+    files,
     module::ModuleToken,
+    registration_check::check_registration,
     secrets::{self, Environment},
     yaml,
 };
@@ -26,7 +29,7 @@ impl Config {
     /// Reads the text of a configuration file; `path` is for the errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let config: Self = yaml::parse_yaml(path, text)?;
-        check::config(path, &config)?;
+        check_config(path, &config)?;
         Ok(config)
     }
 }
@@ -62,7 +65,7 @@ impl Setup {
         if let Some(token) = secrets::token(environment, secrets::HS_TOKEN)? {
             registration.hs_token = token;
         }
-        check::registration(&registration_path, &registration, path, &config)?;
+        check_registration(&registration_path, &registration, path, &config)?;
         let module_token = match secrets::token(environment, secrets::MODULE_TOKEN)? {
             Some(token) => Some(token),
             None => ModuleToken::of(path, &config).read(&registration)?,
