@@ -105,9 +105,9 @@ impl ConfigCheck<'_> {
 
     fn introductions_and_rest(&self) -> Result<(), ConfigError> {
         let (introductions, reconcile) = (&self.config.introductions, &self.config.reconcile);
-        // Two of the members are the ghost and the asker.
-        let others = introductions.room_members.saturating_sub(2);
-        self.at_least("introductions.room_members", others.into(), 1)?;
+        // A ghost, the asker and the owner.
+        let members = introductions.room_members;
+        self.at_least("introductions.room_members", members.into(), 3)?;
         let per_second = reconcile.ghosts_per_second;
         self.at_least("reconcile.ghosts_per_second", per_second.into(), 1)?;
         if introductions.at_most < introductions.linger {

@@ -137,3 +137,10 @@ fn a_value_that_cannot_work_is_refused_with_key_and_remedy() {
         assert!(error.contains("; "), "no remedy: {error}");
     }
 }
+
+#[test]
+fn a_value_that_is_too_little_is_refused_with_the_least_that_works() {
+    let error = refused(&format!("{MINIMAL}introductions: {{room_members: 2}}"));
+    assert!(error.ends_with("2 is too little; use 3 or more"), "{error}");
+    assert!(parse(&format!("{MINIMAL}introductions: {{room_members: 3}}")).is_ok());
+}
