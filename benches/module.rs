@@ -136,7 +136,7 @@ struct Room {
 impl Room {
     fn new(asker: usize, n: usize, named: usize, people: usize, handles: usize) -> Self {
         let at = |k: usize| (n * 7919 + k * 104_729 + asker * 31) % handles;
-        let ghost = |k| format!("@{}:example.org", name(at(k)).ghost_localpart());
+        let ghost = |k| name(at(k)).ghost_address(server_name!("example.org"));
         Self {
             asker: UserId::parse(format!("@asker{asker}_{n}_{named}_{people}:example.org"))
                 .unwrap(),

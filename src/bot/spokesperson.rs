@@ -37,7 +37,7 @@ impl Bot {
 
     fn ghost(&self, handle: &Handle) -> Option<OwnedUserId> {
         let server = self.context.bot.server_name();
-        UserId::parse(format!("@{}:{server}", handle.ghost_localpart())).ok()
+        handle.ghost_id(server)
     }
 
     fn task(

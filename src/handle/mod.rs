@@ -30,6 +30,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 pub use self::{lookalike::lookalike_key, reserved::ReservedNames, typed::Typed};
@@ -98,7 +99,7 @@ pub enum HandleError {
     OnlyUnderscores,
     /// A Matrix ID of somebody who is not a ghost.
     #[error("{0} is a Matrix ID, not a handle; a handle looks like `@sam`")]
-    MatrixId(ruma::OwnedUserId),
+    MatrixId(OwnedUserId),
     /// A link that does not lead to a ghost, or something with a broken server name.
     #[error("that is neither a handle like `@sam` nor a link to one")]
     NotAHandle,
@@ -163,10 +164,30 @@ impl Handle {
         lookalike_key(&self.key)
     }
 
-    /// The localpart of this handle's ghost.
+    /// Returns the localpart of this handle's ghost.
     pub fn ghost_localpart(&self) -> String {
         format!("{GHOST_PREFIX}{}", self.key)
     }
+
+    /// Returns the Matrix ID of this handle's ghost on `server`, or `None` if the server's name is
+    /// too long for one.
+    pub fn ghost_id(&self, server: &ServerName) -> Option<OwnedUserId> {
+        ghost_id(&self.ghost_localpart(), server)
+    }
+
+    /// Returns the Matrix ID of this handle's ghost on `server` as text, for links.
+    pub fn ghost_address(&self, server: &ServerName) -> String {
+        ghost_address(&self.ghost_localpart(), server)
+    }
+}
+
+/// Returns the Matrix ID of a ghost by its localpart, or `None` if that is no Matrix ID.
+pub fn ghost_id(localpart: &str, server: &ServerName) -> Option<OwnedUserId> {
+    UserId::parse(ghost_address(localpart, server)).ok()
+}
+
+fn ghost_address(localpart: &str, server: &ServerName) -> String {
+    format!("@{localpart}:{server}")
 }
 
 fn is_handle_char(c: char) -> bool {

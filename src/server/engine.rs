@@ -14,7 +14,7 @@ use crate::{
 impl Engine {
     fn shown(&self, record: HandleRecord) -> Option<ThirdPartyUser> {
         let server = &self.settings().server_name;
-        let ghost = UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()?;
+        let ghost = record.handle.ghost_id(server)?;
         // A handle is found once its ghost can be invited, with keys that clients can encrypt for.
         self.knows(&ghost).then(|| ThirdPartyUser {
             ghost,

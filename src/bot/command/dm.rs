@@ -34,7 +34,7 @@ fn run(call: &mut Call<'_, '_>, words: &[&str]) -> Result<Answer, Fail> {
         }
     };
     if let Some(server) = call.elsewhere(server) {
-        let ghost = format!("@{}:{server}", handle.ghost_localpart());
+        let ghost = handle.ghost_address(&server);
         return Ok(
             Say::text(&format!("Handles of {server} are looked after there. If "))
                 .strong(&format!("{handle}@{server}"))

@@ -255,11 +255,7 @@ impl Call<'_, '_> {
 
     /// The Matrix ID of a handle's ghost.
     pub fn ghost(&self, handle: &Handle) -> String {
-        format!(
-            "@{}:{}",
-            handle.ghost_localpart(),
-            self.change.settings().server_name
-        )
+        handle.ghost_address(&self.change.settings().server_name)
     }
 }
 

@@ -6,6 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use crate::{
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
+    handle::{GHOST_PREFIX, ghost_id},
     introduction::Refusal,
     relay::{Conversation, Input, Seat, Standing},
     store::Batch,
@@ -122,7 +123,7 @@ impl Engine {
 
     pub(in crate::engine) fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
         let server = &self.0.settings.server_name;
-        UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()
+        record.handle.ghost_id(server)
     }
 
     pub(in crate::engine) fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
@@ -131,7 +132,7 @@ impl Engine {
         let name: String = (0..16)
             .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
             .collect();
-        UserId::parse(format!("@_dm_.p{name}:{server}"))
-            .map_err(|_| EngineError::Refused(Refusal::Impossible))
+        ghost_id(&format!("{GHOST_PREFIX}.p{name}"), server)
+            .ok_or(EngineError::Refused(Refusal::Impossible))
     }
 }
