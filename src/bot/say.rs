@@ -1,5 +1,7 @@
 //! What the bot says, as plain text and as HTML at once.
 
+use crate::text::push_escaped_lines;
+
 /// A text in the making. Whatever is put in is escaped; only these methods make HTML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Say {
@@ -16,7 +18,7 @@ impl Say {
     /// Goes on with these words.
     pub fn and(mut self, words: &str) -> Say {
         self.plain.push_str(words);
-        escape(words, &mut self.html);
+        push_escaped_lines(&mut self.html, words);
         self
     }
 
@@ -38,9 +40,9 @@ impl Say {
     pub fn link(mut self, url: &str) -> Say {
         self.plain.push_str(url);
         self.html.push_str("<a href=\"");
-        escape(url, &mut self.html);
+        push_escaped_lines(&mut self.html, url);
         self.html.push_str("\">");
-        escape(url, &mut self.html);
+        push_escaped_lines(&mut self.html, url);
         self.html.push_str("</a>");
         self
     }
@@ -93,23 +95,9 @@ impl Say {
 
     fn wrap(mut self, tag: &str, words: &str) -> Say {
         self.html.push_str(&format!("<{tag}>"));
-        escape(words, &mut self.html);
+        push_escaped_lines(&mut self.html, words);
         self.html.push_str(&format!("</{tag}>"));
         self
-    }
-}
-
-fn escape(text: &str, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' => out.push_str("<br>"),
-            other => out.push(other),
-        }
     }
 }
 
@@ -144,7 +132,7 @@ mod tests {
         );
         assert_eq!(
             say.html(),
-            "a &lt;b&gt;<strong>&quot;&amp;&#39;</strong><code>&lt;script&gt;</code>\
+            "a &lt;b&gt;<strong>&quot;&amp;'</strong><code>&lt;script&gt;</code>\
              <a href=\"https://x/&quot;&gt;&lt;img src=x&gt;\">https://x/&quot;&gt;&lt;img \
              src=x&gt;</a><br>1<br>2"
         );
