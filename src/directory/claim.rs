@@ -1,4 +1,4 @@
-//! Claiming a handle, and giving it up.
+//! Claims and releases of handles.
 
 use ruma::UserId;
 
@@ -11,23 +11,22 @@ use super::{
 };
 use crate::{clock::Timestamp, handle::Handle};
 
-/// How often the owner of a handle is told within a day that somebody wanted one that looks like
-/// it.
+/// Limit on the notices to an owner that somebody tried to claim a handle that looks like theirs.
 const LOOKALIKE_NOTICES: Limit = Limit {
     most: 3,
     window: DAY,
 };
 
-/// Who claims.
+/// The one who claims a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimedBy {
     /// The person who will own it.
     Person,
-    /// The admin for somebody: reserved names and limits do not hold.
+    /// The admin, for somebody else: reserved names and limits do not hold.
     Admin,
 }
 
-/// What is known when a claim is decided.
+/// The facts on which a claim is decided.
 #[derive(Clone, Debug)]
 struct ClaimFacts<'a> {
     handle: &'a Handle,
@@ -35,26 +34,26 @@ struct ClaimFacts<'a> {
     by: ClaimedBy,
     now: Timestamp,
     reserved: bool,
-    /// The record of this very handle.
+    /// The record of the claimed handle.
     record: Option<HandleRecord>,
-    /// The record of another handle that has the same look.
+    /// The record of another handle that looks like it.
     lookalike: Option<HandleRecord>,
     /// The generation of the last owner of this name.
     last_generation: Option<u32>,
-    /// How many handles the claimer holds, and how many they may.
+    /// The number of handles that the claimer holds, and the number that they may hold.
     held: usize,
     may_hold: usize,
-    /// Whether the claimer has not claimed too often.
+    /// Whether the claimer is within their limit on claims.
     within_limit: bool,
-    /// Whether the people of the claimer's server have not.
+    /// Whether the people of the claimer's server are within theirs.
     server_within_limit: bool,
 }
 
-/// A claim that goes through.
+/// A claim that succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Claim {
     generation: u32,
-    /// A handle in quarantine whose look is taken over, which ends it.
+    /// A handle in quarantine that looks like the claimed one, and which this claim deletes.
     ends: Option<Handle>,
 }
 
@@ -101,7 +100,7 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
         }
         let given_up = other.holder().is_none();
         if !(given_up && (other.is_free(facts.now) || other.owner == facts.claimer)) {
-            // A handle that only a link leads to is not to be found out by its look.
+            // A handle that is found only by a link must not be found by its look.
             let shown = other.discoverable != Discoverable::Link;
             return Err(DirectoryError::LooksLike {
                 handle,
@@ -148,7 +147,7 @@ impl DirectoryTransaction<'_> {
             most: settings.claims_per_server,
             window: DAY,
         };
-        // Our own people have their own limits only.
+        // Our own homeserver has no limit, only its people do.
         let elsewhere = claimer.server_name() != settings.server_name;
         let server = elsewhere.then(|| host_of(claimer.server_name()));
         let server_within_limit = match &server {
@@ -234,7 +233,7 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
-    /// Gives a handle up: it goes into quarantine. Its ghost is to be retired.
+    /// Releases a handle: it goes into quarantine. The caller retires its ghost.
     pub fn release(
         &mut self,
         owner: &UserId,
@@ -245,7 +244,7 @@ impl DirectoryTransaction<'_> {
         self.give_up(record, now)
     }
 
-    /// Takes a handle from whoever holds it, frozen or not, for the admin. It goes into
+    /// Takes a handle from its owner, frozen or not, for the admin. The handle goes into
     /// quarantine, where its last owner could claim it again: freeze it instead to prevent that.
     pub fn revoke(
         &mut self,
@@ -269,7 +268,7 @@ impl DirectoryTransaction<'_> {
         };
         record.verified_at = None;
         self.delete::<Owned>(&(record.owner.clone(), key.clone()));
-        // Their ghost leaves the rooms in which they wait.
+        // The ghost leaves the rooms in which the askers wait.
         for (number, request) in self.requests_of(&record.owner)? {
             if request.handle == record.handle {
                 self.close_request(&record.owner, number)?;
@@ -279,7 +278,7 @@ impl DirectoryTransaction<'_> {
         Ok(record)
     }
 
-    /// The record of a handle that this person holds and may change.
+    /// Returns the record of a handle that this person holds and may change.
     pub(super) fn held_and_active(
         &self,
         owner: &UserId,

@@ -6,7 +6,7 @@ use super::{DirectoryError, DirectoryTransaction, tables::Contacts, transaction:
 use crate::{clock::Timestamp, handle::Handle, store};
 
 impl DirectoryTransaction<'_> {
-    /// Makes somebody a contact of a handle. Beyond the number that is kept nothing happens.
+    /// Makes somebody a contact of a handle, unless it has the maximum number of contacts.
     pub fn add_contact(
         &mut self,
         handle: &Handle,
@@ -24,12 +24,12 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
-    /// Ends that somebody is a contact of a handle.
+    /// Removes a contact of a handle.
     pub fn remove_contact(&mut self, handle: &Handle, generation: u32, person: &UserId) {
         self.delete::<Contacts>(&(handle.key().to_owned(), generation, person.to_owned()));
     }
 
-    /// Deletes all contacts of a handle, by its key.
+    /// Deletes the contacts of a handle, by its key.
     pub(super) fn forget_contacts(&mut self, key: &str) -> Result<(), DirectoryError> {
         let prefix = store::prefix(&key.to_owned());
         let most = self.settings().contacts_per_handle.saturating_mul(2);

@@ -8,8 +8,8 @@ use super::{
 use crate::clock::Timestamp;
 
 impl DirectoryTransaction<'_> {
-    /// Deletes what has run out, at most `limit` records, and says how many it looked at: as many
-    /// as `limit` means that there may be more.
+    /// Deletes expired records. Looks at no more than `limit` and returns how many it looked at: if
+    /// that is `limit`, there may be more.
     pub fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<usize, DirectoryError> {
         let due: Vec<_> = self
             .scan::<Expiries>(&[], limit)?
@@ -26,7 +26,7 @@ impl DirectoryTransaction<'_> {
                     generation,
                 } => {
                     let key = (asker, handle, generation);
-                    // A newer introduction has an entry of its own.
+                    // A pair that was introduced again has a later entry.
                     if let Some(pair) = self.get::<Pairs>(&key)?
                         && now.since(pair.introduced_at) >= PAIR_MEMORY
                     {
@@ -49,7 +49,7 @@ impl DirectoryTransaction<'_> {
         Ok(seen)
     }
 
-    /// Has a record deleted by [`DirectoryTransaction::sweep`] after this time.
+    /// Schedules the deletion of a record by [`DirectoryTransaction::sweep`].
     pub(super) fn expire(&mut self, when: Timestamp, what: Expiring) -> Result<(), DirectoryError> {
         let tag = match &what {
             Expiring::Pair {

@@ -46,7 +46,7 @@ impl Directory {
 }
 
 impl DirectoryTransaction<'_> {
-    /// Counts one attempt of `subject` if it is within the limit, and says whether it is.
+    /// Counts one attempt of `subject` if it is within the limit. Returns whether it is.
     pub fn count(
         &mut self,
         counted: Counted,
@@ -69,7 +69,7 @@ impl DirectoryTransaction<'_> {
         Ok(allowed)
     }
 
-    /// Whether an attempt would be within the limit, without counting it.
+    /// Returns whether an attempt would be within the limit, without counting it.
     pub fn is_within_limit(
         &self,
         counted: Counted,
@@ -105,10 +105,10 @@ impl DirectoryTransaction<'_> {
         self.count_all(limits, now)
     }
 
-    /// Counts an attempt under each of these limits if it is within all of them, and returns whether
-    /// it is. An attempt over one limit counts under none: a person who is over their own limit must
-    /// not use up that of their server, and a server over its own could make up any number of people,
-    /// who leave no record.
+    /// Counts an attempt under each of these limits if it is within all of them, and returns
+    /// whether it is. An attempt over one limit counts under none: a person who is over their own
+    /// limit must not use up that of their server, and a server over its own could make up any
+    /// number of people, who leave no record.
     pub(super) fn count_all(
         &mut self,
         limits: Vec<(Counted, String, Limit)>,

@@ -1,4 +1,4 @@
-//! Who owns which handle, and who may reach them.
+//! The directory: who owns which handle, and who may reach them.
 //!
 //! [`Directory`] reads. A [`DirectoryTransaction`] writes; there is one at a time. It decides on
 //! the records that it reads, and its writes are one batch, to which the caller can add records of
@@ -60,7 +60,7 @@ use tracing::warn;
 use self::tables::Handles;
 pub(crate) use self::transaction::Read;
 
-/// The table of handles in a backup, to count them by.
+/// The id of the table of handles, by which a backup counts them.
 pub const HANDLES_TABLE: u8 = <Handles as crate::store::Table>::ID;
 pub use self::{
     aliases::{forget_alias, record_alias},
@@ -97,7 +97,8 @@ struct Inner {
 }
 
 impl Directory {
-    /// The directory kept in this store. There must be one only, or its lock is worth nothing.
+    /// Opens the directory that is kept in this store. Open only one: its lock guards against
+    /// others.
     pub fn new(store: Store, settings: DirectorySettings) -> Self {
         Directory {
             inner: Arc::new(Inner {
@@ -109,7 +110,7 @@ impl Directory {
         }
     }
 
-    /// The configuration of the directory.
+    /// Returns the directory's configuration.
     pub fn settings(&self) -> &DirectorySettings {
         &self.inner.settings
     }
@@ -134,17 +135,18 @@ impl Directory {
         Ok(self.inner.writing.lock().await.apply(self.store())?)
     }
 
-    /// What is known of a handle that is held or in quarantine.
+    /// Returns the record of a handle that is held or in quarantine.
     pub fn lookup(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.store().get::<Handles>(&handle.key().to_owned())?)
     }
 
-    /// What is known of the handle whose ghost this is; `None` also for what is no ghost.
+    /// Returns the record of the handle whose ghost this is. `None` also if this is no ghost.
     pub fn by_ghost(&self, ghost: &UserId) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.cached_by_ghost(ghost)?.as_deref().cloned())
     }
 
-    /// The same for whoever only looks at it.
+    /// Returns the record of the handle whose ghost this is, like [`Directory::by_ghost`], but from
+    /// the store's cache and without a copy.
     pub fn cached_by_ghost(
         &self,
         ghost: &UserId,
@@ -158,20 +160,20 @@ impl Directory {
         }
     }
 
-    /// A handle for whoever knows its exact name: it is held, and its owner does not ask for a
-    /// link. The same for everybody who asks.
+    /// Returns a handle for somebody who knows its exact name: it is held, and can be found without
+    /// a link. The answer does not depend on who asks.
     pub fn discover(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.lookup(handle)?.filter(|record| {
             record.holder().is_some() && record.discoverable != Discoverable::Link
         }))
     }
 
-    /// The handles that this person holds, frozen ones too.
+    /// Returns the handles that this person holds, frozen ones too.
     pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
         Ok(reach::handles_of(self.store(), owner, self.most_handles())?)
     }
 
-    /// All handles that are held or in quarantine, in order, from after this key.
+    /// Returns a page of all handles that are held or in quarantine, in order, after this key.
     pub fn page(
         &self,
         after: Option<&str>,
@@ -182,7 +184,8 @@ impl Directory {
         Ok(page.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// More handles than anybody holds: the admin may have given some, or lowered the limit.
+    /// Returns a number of handles that nobody reaches, although the admin may have given some or
+    /// lowered the limit.
     fn most_handles(&self) -> usize {
         self.settings().handles_per_person.saturating_add(1000)
     }

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{clock::Timestamp, handle::Handle, store::StoreError};
 
-/// What to do when somebody starts a chat with a handle.
+/// The advice for somebody who starts a chat with a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PairAdvice {
-    /// Introduce: they have no room, or the one they have is of no use to them.
+    /// Introduce them: they have no room with the owner, or that room is of no use to them.
     Introduce,
-    /// Lead them back to the room they have.
+    /// Lead them back to their room.
     LeadBack {
         /// That room.
         room: OwnedRoomId,
@@ -33,7 +33,8 @@ fn advise(pair: Option<&Pair>, now: Timestamp) -> PairAdvice {
     }
 }
 
-pub(super) fn room_of(
+/// Returns the room of two people who were introduced, while it is remembered.
+fn room_of(
     from: &impl Read,
     asker: &UserId,
     handle: &Handle,
@@ -71,7 +72,8 @@ impl DirectoryTransaction<'_> {
         Ok(room_of(self, asker, handle, generation, now)?)
     }
 
-    /// What to do when `asker` starts a chat with this handle again. Being led back is noted.
+    /// Advises what to do when `asker` starts a chat with this handle, and records it if they are
+    /// led back.
     pub fn pair_advice(
         &mut self,
         asker: &UserId,
@@ -89,7 +91,7 @@ impl DirectoryTransaction<'_> {
         Ok(advice)
     }
 
-    /// Remembers the room of two people who were introduced; it takes the place of an older one.
+    /// Records the room of two people who were introduced, in place of an older one.
     pub fn remember_pair(
         &mut self,
         asker: &UserId,

@@ -1,8 +1,9 @@
 //! Queries of the homeserver's module, which come before there is a room.
 //!
-//! The module asks while a room is being created. If the owner is put in the ghost's place, no other
-//! query follows. If the ghost stays, its invite leads to a second query about the same handle. The
-//! first one is remembered for a while as prepaid, so that the second is not counted again.
+//! The module asks while a room is being created. If the owner is put in the ghost's place, no
+//! other query follows. If the ghost stays, its invite leads to a second query about the same
+//! handle. The first one is remembered for a while as prepaid, so that the second is not counted
+//! again.
 
 use std::{
     collections::VecDeque,

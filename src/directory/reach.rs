@@ -19,7 +19,8 @@ use crate::{
 };
 
 impl Directory {
-    /// Returns the verdict that [`DirectoryTransaction::decide_reach`] would give, and counts nothing.
+    /// Returns the verdict that [`DirectoryTransaction::decide_reach`] would give, and counts
+    /// nothing.
     pub fn verdict(&self, query: &ReachQuery<'_>) -> Result<Verdict, DirectoryError> {
         let facts = facts(self, self.store(), query, self.within_limits(query)?)?;
         Ok(decide(query.asker, &facts))

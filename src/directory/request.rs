@@ -1,4 +1,4 @@
-//! Requests: somebody who may not reach an owner directly asks first.
+//! Requests: people who may not reach an owner directly and ask first.
 
 use ruma::{OwnedEventId, UserId};
 
@@ -14,11 +14,11 @@ use crate::{
     store::{self, StoreError},
 };
 
-/// How many requests can be open for one handle; whoever comes after that is told "not now". Counted
-/// by handle, so that nobody can tell by it which handles are one person's.
+/// Maximum number of open requests for one handle. Further askers get "not now". It is counted by
+/// handle, so that it does not show which handles are one person's.
 pub const REQUESTS_PER_HANDLE_MAX: usize = 50;
 
-/// More than an owner has for all handles together.
+/// Maximum number of requests read at once. No owner has that many open.
 const REQUESTS_SCANNED_MAX: usize = 5000;
 
 pub(super) fn requests_of(
@@ -33,7 +33,8 @@ pub(super) fn requests_of(
         .collect())
 }
 
-/// Whether one more may be asked: this asker has none open for this handle, and it has not too many.
+/// Returns whether one more request may be opened: this asker has none open for this handle, and
+/// the handle has fewer than the maximum.
 pub(super) fn may_open<'a>(
     open: impl Iterator<Item = &'a Request>,
     asker: &UserId,
@@ -53,21 +54,21 @@ pub(super) fn may_open<'a>(
 }
 
 impl Directory {
-    /// The open requests of an owner, by their numbers.
+    /// Returns the open requests of an owner with their numbers.
     pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self.store(), owner)?)
     }
 }
 
 impl DirectoryTransaction<'_> {
-    /// The open requests of an owner, by their numbers.
+    /// Returns the open requests of an owner with their numbers.
     pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self, owner)?)
     }
 
-    /// Keeps a request and gives its number. The same request again, by its room and ghost, keeps
-    /// its number. `None` when there are too many for this handle, or the asker has another one.
-    /// Numbers are never used again: an owner may still be looking at an earlier one.
+    /// Stores a request and returns its number. A request with the room and ghost of an open one
+    /// keeps that one's number. Returns `None` if the handle has too many, or the asker another
+    /// one. Numbers are never used again: the owner may still be looking at an earlier request.
     pub fn open_request(
         &mut self,
         owner: &UserId,
@@ -90,7 +91,7 @@ impl DirectoryTransaction<'_> {
         Ok(Some(number))
     }
 
-    /// Notes the message by which the bot showed a request, if it is still open.
+    /// Records the bot's message that shows a request, if the request is still open.
     pub fn set_request_shown(
         &mut self,
         owner: &UserId,
@@ -105,7 +106,7 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
-    /// The owner has lost the room in which their requests were shown.
+    /// Forgets the messages that show an owner's requests: their room is lost.
     pub fn set_requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
         for (number, request) in requests_of(self, owner)? {
             let key = (owner.to_owned(), number);
@@ -115,7 +116,7 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
-    /// Closes a request, and gives it back if it was open.
+    /// Closes a request. Returns it if it was open.
     pub fn close_request(
         &mut self,
         owner: &UserId,
@@ -127,7 +128,7 @@ impl DirectoryTransaction<'_> {
         Ok(request)
     }
 
-    /// Closes the request that was made in this room through this ghost, if there is one.
+    /// Closes the request of this room and ghost, if there is one.
     pub fn withdraw_request(
         &mut self,
         owner: &UserId,
@@ -142,7 +143,7 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
-    /// Blocks who made a request, on the handle that they wanted to reach.
+    /// Blocks the asker of a request on the handle that they wanted to reach.
     pub fn block_asker(
         &mut self,
         owner: &UserId,
@@ -159,7 +160,7 @@ impl DirectoryTransaction<'_> {
         self.block(owner, &target, &scope, now)
     }
 
-    /// Whether the owner blocked who made a request, after it was made.
+    /// Returns whether the owner has blocked the asker of a request.
     pub fn is_asker_blocked(
         &self,
         owner: &UserId,

@@ -1,4 +1,4 @@
-//! Whether somebody may reach the owner of a handle now.
+//! Verdicts: whether somebody may reach the owner of a handle now.
 
 use ruma::{OwnedUserId, UserId};
 
@@ -23,54 +23,54 @@ pub enum Verdict {
     Introduce {
         /// The handle's owner.
         owner: OwnedUserId,
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
-        /// Whether nothing may pass through us.
+        /// Whether nothing that people write may pass through us.
         strict: bool,
     },
-    /// Carry what is said to the owner, whose Matrix ID is not to be seen.
+    /// Pass messages on to the owner, whose Matrix ID must not be seen.
     Relay {
         /// The handle's owner.
         owner: OwnedUserId,
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
     },
-    /// ReachQuery the owner first.
+    /// Ask the owner first.
     Request {
         /// The handle's owner.
         owner: OwnedUserId,
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
-        /// Whether nothing may pass through us.
+        /// Whether nothing that people write may pass through us.
         strict: bool,
-        /// Whether the owner's Matrix ID is not to be seen.
+        /// Whether the owner's Matrix ID must not be seen.
         masked: bool,
     },
-    /// Decline, without joining. Refused, blocked, limited and frozen are this one answer, in the
-    /// same words and after the same delay: nobody is to learn which it was.
+    /// Decline without joining. This is the one answer for refused, blocked, limited and frozen, in
+    /// the same words and after the same delay: nobody may learn which it was.
     NotNow(OpaqueReason),
     /// Nobody holds the handle.
     Unclaimed {
-        /// Whether to decline the invite. A ghost has to be registered for that, so there is a
-        /// limit, beyond which such invites are left alone.
+        /// Whether to decline the invite. Each needs a registered ghost, so there is a limit, and
+        /// invites beyond it are left alone.
         decline: bool,
     },
     /// The asker is the owner.
     OwnHandle {
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
     },
 }
 
 impl Verdict {
-    /// Whether the asker may be brought together with the owner.
+    /// Returns whether the asker may be brought together with the owner.
     pub fn is_introduce(&self) -> bool {
         matches!(self, Verdict::Introduce { .. })
     }
 }
 
-/// Why somebody is told "not now". It is for the metrics, which count over everybody, and cannot
-/// be shown or compared: what cannot be read cannot be told.
+/// The reason of a "not now". It is only for the metrics, which count everybody together. It can be
+/// neither shown nor compared, so that nobody can be told it by mistake.
 #[derive(Clone, Copy)]
 pub struct OpaqueReason(RefusalReason);
 
@@ -89,7 +89,7 @@ impl OpaqueReason {
         OpaqueReason(reason)
     }
 
-    /// The value of the metrics' label.
+    /// Returns the value of the metrics' label.
     pub fn metric_label(self) -> &'static str {
         match self.0 {
             RefusalReason::Blocked => "blocked",
@@ -108,7 +108,7 @@ impl std::fmt::Debug for OpaqueReason {
     }
 }
 
-/// Two reasons are equal to whoever looks at them.
+/// All reasons are equal, so that a comparison tells nothing.
 impl PartialEq for OpaqueReason {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -117,22 +117,22 @@ impl PartialEq for OpaqueReason {
 
 impl Eq for OpaqueReason {}
 
-/// What is known when a verdict is made.
+/// The facts on which a verdict is decided.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReachFacts {
-    /// The handle, if it was ever claimed.
+    /// The record of the handle, if it has one.
     pub record: Option<HandleRecord>,
-    /// Whether the owner blocked the asker on this handle or on all.
+    /// Whether the owner has blocked the asker on this handle or on all.
     pub blocked: bool,
-    /// Whether the asker, and the asker's server, are within their limits.
+    /// Whether the asker and the asker's server are within their limits.
     pub within_limits: bool,
     /// Whether the asker owns an active handle here.
     pub has_handle: bool,
-    /// Whether one of them is verified.
+    /// Whether the asker owns an active handle here that is verified.
     pub has_verified_handle: bool,
     /// Whether the asker is a contact of this handle.
     pub is_contact: bool,
-    /// Whether the owner can be asked: not by this asker already, nor by too many others.
+    /// Whether a request may be opened: this asker has none open, and not too many others have.
     pub may_request: bool,
 }
 
@@ -145,7 +145,8 @@ pub(super) fn decide(asker: &UserId, facts: &ReachFacts) -> Verdict {
     };
     let not_now = |reason| Verdict::NotNow(OpaqueReason::new(reason));
 
-    // A masked ghost must not behave differently to its owner: who notices would know the owner.
+    // A masked ghost must answer its owner like everybody else: a difference would give the owner
+    // away.
     if record.mode == Mode::Open && owner == asker {
         return Verdict::OwnHandle {
             generation: record.generation,

@@ -85,7 +85,7 @@ fn the_verdict_follows_the_policy() {
             record: Some(masked),
             ..stranger.clone()
         };
-        // Its owner is answered as everybody is: whoever saw a difference would know the owner.
+        // Its owner gets the same answer as everybody: a difference would give the owner away.
         assert_eq!(decide(sam(), &facts), decide(alice(), &facts));
         let expected = match mode {
             Mode::Masked => "relay",
