@@ -1,10 +1,9 @@
-//! Text that somebody else wrote, made fit to stand among our own words.
+//! Text by other people, made fit for our own sentences and for HTML.
 
 use ruma::UserId;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-/// Somebody's display name, fit to stand in our own sentence: no control characters, no
-/// direction overrides, no stacked marks, at most 48 characters. Falls back to the localpart.
+/// Returns somebody's display name, cleaned like [`clean`]. Falls back to their localpart.
 pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
     let cleaned = clean(name.unwrap_or_default());
     if !cleaned.is_empty() {
@@ -18,7 +17,8 @@ pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
     }
 }
 
-/// What somebody calls themself, fit to stand in our own sentence; empty if nothing of it is.
+/// Returns a name fit for our own sentences: no control characters, direction overrides, combining
+/// marks, `@` or `:`, at most 48 characters. Empty if nothing is left.
 pub fn clean(text: &str) -> String {
     let visible = text.chars().take(500).nfc().filter(|c| {
         !c.is_control() && !is_combining_mark(*c) && !is_invisible(*c) && !matches!(c, '@' | ':')
