@@ -1,12 +1,12 @@
-//! The configuration: what an admin decides, in one YAML file, and the registration that the
-//! homeserver reads.
+//! The configuration, which is one YAML file of the admin's, and the registration, which the
+//! homeserver reads as well.
 //!
-//! [`Config`] is the file as written; [`Setup::load`] reads it together with the registration and
-//! refuses what cannot work, naming file, line or key and what to do. `config/stonechat.yaml` in
-//! the repository is made by [`sample_file`] out of the same code, and a test compares the two.
+//! [`Config`] is the file as written. [`Setup::load`] reads it together with the registration and
+//! refuses values that cannot work, with the file, the line or key, and what to do. [`sample_file`]
+//! makes `config/stonechat.yaml` in the repository from the same code, and a test compares the two.
 //!
-//! Secrets are never in this file: the tokens are in the registration, the key of the store is in a
-//! file of its own, and environment variables can stand in for each of them (see [`secrets`]).
+//! The file holds no secrets: the tokens are in the registration, the key of the store is in a file
+//! of its own, and environment variables can replace each of them (see [`secrets`]).
 
 mod config_check;
 mod error;

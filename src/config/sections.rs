@@ -1,7 +1,7 @@
 //! The sections of the configuration file and their defaults.
 //!
-//! A new option is a field with its default here and a line in the table of `sample.rs`; a test
-//! refuses the one without the other.
+//! A new option is a field with its default here and a line in the table of `sample.rs`. A test
+//! fails if one of them is missing.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use url::Url;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The homeserver we serve.
+    /// The homeserver that we serve.
     pub homeserver: HomeserverSection,
     /// How the homeserver reaches us.
     #[serde(default)]
@@ -36,10 +36,10 @@ pub struct Config {
     /// How a ghost brings two people together.
     #[serde(default)]
     pub introductions: Introductions,
-    /// How conversations with masked handles are carried.
+    /// How conversations with masked handles are passed on.
     #[serde(default)]
     pub relay: RelaySection,
-    /// How gaps in what the homeserver pushed are filled.
+    /// How ghosts fetch events that the homeserver failed to push.
     #[serde(default)]
     pub reconcile: Reconcile,
     /// The Olm machines.
@@ -48,7 +48,7 @@ pub struct Config {
     /// The module in the homeserver.
     #[serde(default)]
     pub module: Module,
-    /// What is logged, and how.
+    /// The log.
     #[serde(default)]
     pub log: Log,
 }
@@ -62,7 +62,7 @@ fn default_data() -> PathBuf {
 }
 
 impl Default for Config {
-    /// What the sample file says.
+    /// Returns the values of the sample file.
     fn default() -> Self {
         Self {
             homeserver: HomeserverSection::default(),
@@ -82,11 +82,11 @@ impl Default for Config {
     }
 }
 
-/// `homeserver`: the homeserver we serve.
+/// `homeserver`: the homeserver that we serve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HomeserverSection {
-    /// Where we reach its client-server API.
+    /// The URL of its client-server API.
     pub url: Url,
     /// Its name, the part of a user id after the colon.
     pub server_name: OwnedServerName,
@@ -123,7 +123,7 @@ impl Default for HomeserverSection {
 pub struct Appservice {
     /// Our name in the homeserver's list of application services.
     pub id: String,
-    /// The address we listen on.
+    /// The address on which we listen.
     pub listen: SocketAddr,
     /// Our address as the homeserver sees it.
     pub url: Url,
@@ -175,7 +175,7 @@ pub struct Handles {
     /// How long a released handle is kept for its last owner alone.
     #[serde(with = "super::span")]
     pub quarantine: Duration,
-    /// Names that nobody may claim, besides the list that is shipped.
+    /// Names that nobody may claim, in addition to the shipped list.
     pub reserved: Vec<String>,
 }
 
@@ -199,7 +199,7 @@ pub struct Limits {
     pub new_conversations_per_sender: u32,
     /// New conversations that all people of one other homeserver may start in a day.
     pub new_conversations_per_server: u32,
-    /// Ghosts that may be invited into one room while it is being made.
+    /// Handles that may be invited into one room while it is being created.
     pub handles_per_room: u32,
     /// Handles that one person may claim in a day.
     pub claims_per_day: u32,
@@ -207,7 +207,7 @@ pub struct Limits {
     pub claims_per_server: u32,
     /// Third-party lookups answered in a second, for everybody together.
     pub lookups_per_second: u32,
-    /// Invites to names that nobody holds, declined in a day, for everybody together.
+    /// Invites to names that nobody holds that are declined in a day, for everybody together.
     pub unclaimed_per_day: u32,
     /// How long a ghost takes to decline, whatever the reason.
     #[serde(with = "super::span")]
@@ -233,26 +233,26 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Introductions {
-    /// Whether no opening line passes through us, for every handle of this server.
+    /// Whether nothing that people write passes through us, for every handle of this server.
     pub strict: bool,
     /// How long a ghost waits for the opening line before it introduces without one.
     #[serde(with = "super::span")]
     pub wait_for_message: Duration,
-    /// How long a ghost stays after the invite and after the last message it heard.
+    /// How long a ghost stays after the invite and after the last message.
     #[serde(with = "super::span")]
     pub linger: Duration,
-    /// How long a ghost stays after the invite at most.
+    /// Maximum time that a ghost stays after the invite.
     #[serde(with = "super::span")]
     pub at_most: Duration,
-    /// How long a ghost stays where the owner has to join first.
+    /// How long a ghost stays if the owner has to join first.
     #[serde(with = "super::span")]
     pub wait_for_owner: Duration,
     /// How long a request waits for the owner's answer.
     #[serde(with = "super::span")]
     pub wait_for_answer: Duration,
-    /// How many introductions go on at the same time, for people of this server and for others.
+    /// How many introductions run at the same time, for people of this server and for all others.
     pub joins_at_once: usize,
-    /// The largest room a ghost introduces in.
+    /// Maximum number of members of a room in which a ghost introduces.
     pub room_members: u32,
 }
 
@@ -271,7 +271,7 @@ impl Default for Introductions {
     }
 }
 
-/// `relay`: how conversations with masked handles are carried.
+/// `relay`: how conversations with masked handles are passed on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelaySection {
@@ -279,7 +279,7 @@ pub struct RelaySection {
     pub offered: bool,
     /// Whether a read receipt shows that a message has reached the other side.
     pub delivery_receipts: bool,
-    /// For how long it is remembered which event here is which there.
+    /// How long the ids of an event in both rooms are remembered.
     #[serde(with = "super::span")]
     pub remember: Duration,
     /// How long a message whose key is missing holds up those behind it.
@@ -298,11 +298,11 @@ impl Default for RelaySection {
     }
 }
 
-/// `reconcile`: how gaps in what the homeserver pushed are filled.
+/// `reconcile`: how ghosts fetch events that the homeserver failed to push.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reconcile {
-    /// How often each ghost with open work asks the homeserver what it missed.
+    /// How often each ghost asks the homeserver for missed events.
     #[serde(with = "super::span")]
     pub interval: Duration,
     /// How many ghosts ask in a second.
@@ -322,7 +322,7 @@ impl Default for Reconcile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Crypto {
-    /// How many machines are kept in memory; the others are loaded when they are needed.
+    /// How many machines are kept in memory. The others are loaded when they are needed.
     pub machines_in_memory: usize,
 }
 
@@ -338,7 +338,7 @@ impl Default for Crypto {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Module {
-    /// The file with the token that the module shows us. There is no module while it is not there.
+    /// The file with the token that the module shows us. Without it there is no module.
     pub token_file: PathBuf,
 }
 
@@ -350,13 +350,13 @@ impl Default for Module {
     }
 }
 
-/// `log`: what is logged, and how.
+/// `log`: the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// For people or for machines.
+    /// The format: for people or for machines.
     pub format: LogFormat,
-    /// How much.
+    /// The level from which entries are logged.
     pub level: LogLevel,
 }
 
@@ -375,14 +375,14 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only what needs an admin.
+    /// Problems that need the admin.
     Error,
-    /// And what may need one soon.
+    /// And problems that may need the admin soon.
     Warn,
-    /// And what happens.
+    /// And events of the service.
     #[default]
     Info,
-    /// And how.
+    /// And details of them.
     Debug,
     /// Everything.
     Trace,
