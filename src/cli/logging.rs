@@ -28,7 +28,7 @@ use tracing_subscriber::{
 };
 
 use super::printable::{Printable, SENTENCE, VALUE};
-use crate::config::{Log, LogFormat};
+use crate::config::{LogFormat, LogSection};
 
 /// What these libraries log names sessions, devices and keys; sled's shows parts of records. What
 /// the encryption library warns of comes to us as an error, and is often only a reason to look
@@ -45,7 +45,7 @@ const DISCREET: [(&str, &str); 5] = [
 const MESSAGE: &str = "message";
 
 /// Starts logging; the second call in a process does nothing. `RUST_LOG` overrides the level.
-pub fn start(log: &Log) {
+pub fn start(log: &LogSection) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let filter = EnvFilter::try_new(directives(asked.as_deref(), log))
         .unwrap_or_else(|_| EnvFilter::new(directives(None, log)));
@@ -210,7 +210,7 @@ impl Visit for JsonFields<'_> {
 
 /// The libraries below us are held at warnings, and those that know keys at errors. A
 /// `RUST_LOG=debug` does not change that for the latter: one has to name them.
-fn directives(asked: Option<&str>, log: &Log) -> String {
+fn directives(asked: Option<&str>, log: &LogSection) -> String {
     let asked = asked.filter(|asked| !asked.trim().is_empty());
     let mut directives = match asked {
         Some(asked) => asked.to_owned(),
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     #[ignore = "run by the next test in a process of its own"]
     fn child_that_panics() {
-        start(&Log::default());
+        start(&LogSection::default());
         let panicking = std::thread::spawn(|| panic!("{FORGED}"));
         panicking.join().unwrap_err();
     }
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn libraries_that_know_keys_are_heard_only_when_they_are_named() {
-        let log = Log::default();
+        let log = LogSection::default();
         for none in [None, Some(" ")] {
             let usual = directives(none, &log);
             assert!(usual.starts_with("warn,stonechat=info,"), "{usual}");

@@ -25,13 +25,13 @@ pub struct PrivateFile {
     path: PathBuf,
     /// The path of the file itself, if `path` is a link.
     target: PathBuf,
-    draft: Draft,
-    way: Way,
+    draft: DraftFile,
+    placement: Placement,
 }
 
 /// The way in which the new content gets into its place.
 #[derive(Debug)]
-enum Way {
+enum Placement {
     /// Nothing to do: the content is there already.
     Unchanged,
     /// A link to a name that must be free.
@@ -89,13 +89,13 @@ impl PrivateFile {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = folder_of(&target);
         fs::create_dir_all(&folder).map_err(failed)?;
-        let (draft, way) = match before {
+        let (draft, placement) = match before {
             Some(_) if fs::read(&target).is_ok_and(|now| now == content.as_bytes()) => {
-                (Draft::default(), Way::Unchanged)
+                (DraftFile::default(), Placement::Unchanged)
             }
             Some(before) => {
-                let draft = Draft::write(&target, content, Some(&before)).map_err(failed)?;
-                let way = replacement(&target, &draft, &before).ok_or_else(|| {
+                let draft = DraftFile::write(&target, content, Some(&before)).map_err(failed)?;
+                let placement = replacement(&target, &draft, &before).ok_or_else(|| {
                     let access = Access::of(&target, &before);
                     ConfigError::NotOurs {
                         path: path.to_owned(),
@@ -103,16 +103,16 @@ impl PrivateFile {
                         group: access.group,
                     }
                 })?;
-                (draft, way)
+                (draft, placement)
             }
             None => {
-                let draft = Draft::write(&target, content, None).map_err(failed)?;
+                let draft = DraftFile::write(&target, content, None).map_err(failed)?;
                 (
                     draft,
                     if replace {
-                        Way::Rename
+                        Placement::Rename
                     } else {
-                        Way::Create
+                        Placement::Create
                     },
                 )
             }
@@ -121,22 +121,22 @@ impl PrivateFile {
             path: path.to_owned(),
             target,
             draft,
-            way,
+            placement,
         })
     }
 
     /// Puts the content in place. Returns whether anything changed.
     pub fn commit(mut self) -> Result<bool, ConfigError> {
-        let done = match self.way {
-            Way::Unchanged => return Ok(false),
+        let done = match self.placement {
+            Placement::Unchanged => return Ok(false),
             // Unlike a rename, a link fails if the name has been taken in the meantime.
-            Way::Create => fs::hard_link(&self.draft.0, &self.target),
-            Way::Rename => match fs::rename(&self.draft.0, &self.target) {
+            Placement::Create => fs::hard_link(&self.draft.0, &self.target),
+            Placement::Rename => match fs::rename(&self.draft.0, &self.target) {
                 // The file is a mount of its own, as in containers.
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.overwrite(),
                 done => done,
             },
-            Way::InPlace => self.overwrite(),
+            Placement::InPlace => self.overwrite(),
         };
         done.map_err(|reason| {
             if reason.kind() == io::ErrorKind::AlreadyExists {
@@ -174,13 +174,13 @@ impl PrivateFile {
 }
 
 /// Returns the way to replace a file so that nobody loses access, or `None` if there is none.
-fn replacement(target: &Path, draft: &Draft, before: &fs::Metadata) -> Option<Way> {
+fn replacement(target: &Path, draft: &DraftFile, before: &fs::Metadata) -> Option<Placement> {
     let fresh = fs::metadata(&draft.0).ok()?;
     if Access::of(target, before).survives_rename(Access::of(&draft.0, &fresh)) {
-        return Some(Way::Rename);
+        return Some(Placement::Rename);
     }
     let opened = OpenOptions::new().write(true).open(target);
-    opened.is_ok().then_some(Way::InPlace)
+    opened.is_ok().then_some(Placement::InPlace)
 }
 
 fn exists(path: &Path) -> ConfigError {
@@ -206,9 +206,9 @@ fn sync_folder(target: &Path) {
 
 /// A file beside the target. Removed when dropped.
 #[derive(Debug, Default)]
-struct Draft(PathBuf);
+struct DraftFile(PathBuf);
 
-impl Draft {
+impl DraftFile {
     /// Writes a draft durably. It gets the access of the file that it may replace, as far as we can
     /// give it.
     fn write(target: &Path, content: &str, before: Option<&fs::Metadata>) -> io::Result<Self> {
@@ -235,7 +235,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for DraftFile {
     fn drop(&mut self) {
         if self.0 != Path::new("") {
             // After a rename the file no longer exists, and that is fine.

@@ -32,8 +32,9 @@ pub use registration::{
 };
 pub use sample::{SAMPLE_TOKENS_NOTE, sample_file, sample_registration};
 pub use sections::{
-    Appservice, Config, Crypto, Handles, HomeserverSection, Introductions, Limits, Log, LogFormat,
-    LogLevel, Module, Reconcile, StoreSection,
+    AppserviceSection, Config, CryptoSection, HandlesSection, HomeserverSection,
+    IntroductionsSection, LimitsSection, LogFormat, LogLevel, LogSection, ModuleSection,
+    ReconcileSection, StoreSection,
 };
 pub use setup::Setup;
 pub(crate) use yaml::with_remedy;

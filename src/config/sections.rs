@@ -17,7 +17,7 @@ pub struct Config {
     pub homeserver: HomeserverSection,
     /// How the homeserver reaches us.
     #[serde(default)]
-    pub appservice: Appservice,
+    pub appservice: AppserviceSection,
     /// The registration file, which holds the tokens.
     #[serde(default = "default_registration")]
     pub registration: PathBuf,
@@ -29,28 +29,28 @@ pub struct Config {
     pub store: StoreSection,
     /// What a handle may look like and how many a person may hold.
     #[serde(default)]
-    pub handles: Handles,
+    pub handles: HandlesSection,
     /// How much one person or one server may ask of us.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsSection,
     /// How a ghost brings two people together.
     #[serde(default)]
-    pub introductions: Introductions,
+    pub introductions: IntroductionsSection,
     /// How conversations with masked handles are passed on.
     #[serde(default)]
     pub relay: RelaySection,
     /// How ghosts fetch events that the homeserver failed to push.
     #[serde(default)]
-    pub reconcile: Reconcile,
+    pub reconcile: ReconcileSection,
     /// The Olm machines.
     #[serde(default)]
-    pub crypto: Crypto,
+    pub crypto: CryptoSection,
     /// The module in the homeserver.
     #[serde(default)]
-    pub module: Module,
+    pub module: ModuleSection,
     /// The log.
     #[serde(default)]
-    pub log: Log,
+    pub log: LogSection,
 }
 
 fn default_registration() -> PathBuf {
@@ -66,18 +66,18 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             homeserver: HomeserverSection::default(),
-            appservice: Appservice::default(),
+            appservice: AppserviceSection::default(),
             registration: default_registration(),
             data: default_data(),
             store: StoreSection::default(),
-            handles: Handles::default(),
-            limits: Limits::default(),
-            introductions: Introductions::default(),
+            handles: HandlesSection::default(),
+            limits: LimitsSection::default(),
+            introductions: IntroductionsSection::default(),
             relay: RelaySection::default(),
-            reconcile: Reconcile::default(),
-            crypto: Crypto::default(),
-            module: Module::default(),
-            log: Log::default(),
+            reconcile: ReconcileSection::default(),
+            crypto: CryptoSection::default(),
+            module: ModuleSection::default(),
+            log: LogSection::default(),
         }
     }
 }
@@ -120,7 +120,7 @@ impl Default for HomeserverSection {
 /// `appservice`: how the homeserver reaches us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Appservice {
+pub struct AppserviceSection {
     /// Our name in the homeserver's list of application services.
     pub id: String,
     /// The address on which we listen.
@@ -129,7 +129,7 @@ pub struct Appservice {
     pub url: Url,
 }
 
-impl Default for Appservice {
+impl Default for AppserviceSection {
     #[expect(
         clippy::unwrap_used,
         reason = "a constant that every test of this room parses"
@@ -165,7 +165,7 @@ impl Default for StoreSection {
 /// `handles`: what a handle may look like and how many a person may hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Handles {
+pub struct HandlesSection {
     /// The shortest handle, in characters.
     pub min_length: usize,
     /// The longest handle, in characters.
@@ -179,7 +179,7 @@ pub struct Handles {
     pub reserved: Vec<String>,
 }
 
-impl Default for Handles {
+impl Default for HandlesSection {
     fn default() -> Self {
         Self {
             min_length: 1,
@@ -194,7 +194,7 @@ impl Default for Handles {
 /// `limits`: how much one person or one server may ask of us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsSection {
     /// New conversations that one person may start in a day, over all handles.
     pub new_conversations_per_sender: u32,
     /// New conversations that all people of one other homeserver may start in a day.
@@ -214,7 +214,7 @@ pub struct Limits {
     pub decline_after: Duration,
 }
 
-impl Default for Limits {
+impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             new_conversations_per_sender: 30,
@@ -232,7 +232,7 @@ impl Default for Limits {
 /// `introductions`: how a ghost brings two people together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Introductions {
+pub struct IntroductionsSection {
     /// Whether nothing that people write passes through us, for every handle of this server.
     pub strict: bool,
     /// How long a ghost waits for the opening line before it introduces without one.
@@ -256,7 +256,7 @@ pub struct Introductions {
     pub room_members: u32,
 }
 
-impl Default for Introductions {
+impl Default for IntroductionsSection {
     fn default() -> Self {
         Self {
             strict: false,
@@ -301,7 +301,7 @@ impl Default for RelaySection {
 /// `reconcile`: how ghosts fetch events that the homeserver failed to push.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Reconcile {
+pub struct ReconcileSection {
     /// How often each ghost asks the homeserver for missed events.
     #[serde(with = "super::span")]
     pub interval: Duration,
@@ -309,7 +309,7 @@ pub struct Reconcile {
     pub ghosts_per_second: u32,
 }
 
-impl Default for Reconcile {
+impl Default for ReconcileSection {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(3600),
@@ -321,12 +321,12 @@ impl Default for Reconcile {
 /// `crypto`: the Olm machines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Crypto {
+pub struct CryptoSection {
     /// How many machines are kept in memory. The others are loaded when they are needed.
     pub machines_in_memory: usize,
 }
 
-impl Default for Crypto {
+impl Default for CryptoSection {
     fn default() -> Self {
         Self {
             machines_in_memory: 200,
@@ -337,12 +337,12 @@ impl Default for Crypto {
 /// `module`: the module in the homeserver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Module {
+pub struct ModuleSection {
     /// The file with the token that the module shows us. Without it there is no module.
     pub token_file: PathBuf,
 }
 
-impl Default for Module {
+impl Default for ModuleSection {
     fn default() -> Self {
         Self {
             token_file: PathBuf::from("module.token"),
@@ -353,7 +353,7 @@ impl Default for Module {
 /// `log`: the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
+pub struct LogSection {
     /// The format: for people or for machines.
     pub format: LogFormat,
     /// The level from which entries are logged.
