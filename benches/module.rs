@@ -92,7 +92,7 @@ async fn measure(folder: &Path, handles: usize, questions: usize) {
         ("a hundred people", 0, 100),
     ] {
         // What was counted before is written before this is measured.
-        directory.settle().await.unwrap();
+        directory.flush_deferred().await.unwrap();
         let room = |asker: usize, n: usize| Room::new(asker, n, named, people, handles);
         let cpu = directly(&directory, questions / 10, &room).await;
         let paced = shares(asked.at_a_rate(questions, rate, &room).await);
@@ -139,7 +139,7 @@ struct Room {
 impl Room {
     fn new(asker: usize, n: usize, named: usize, people: usize, handles: usize) -> Self {
         let at = |k: usize| (n * 7919 + k * 104_729 + asker * 31) % handles;
-        let ghost = |k| format!("@{}:example.org", name(at(k)).ghost_localpart());
+        let ghost = |k| name(at(k)).ghost_address(server_name!("example.org"));
         Self {
             asker: UserId::parse(format!("@asker{asker}_{n}_{named}_{people}:example.org"))
                 .unwrap(),
@@ -232,7 +232,7 @@ impl Asked {
             let mut ticks = tokio::time::interval(Duration::from_millis(250));
             loop {
                 ticks.tick().await;
-                settling.settle().await.unwrap();
+                settling.flush_deferred().await.unwrap();
             }
         });
         let router = router(FakeAppservice::new().with_directory(directory), options);

@@ -1,4 +1,4 @@
-//! Time as a value. Deciders take a [`Timestamp`]; only the edge holds a [`Clock`].
+//! Time as a value: the deciders take a [`Timestamp`], and only the edge holds a [`Clock`].
 
 use std::{
     fmt,
@@ -16,16 +16,16 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// How long ago `earlier` was; zero when it lies in the future.
+    /// Returns how long ago `earlier` was, or zero if it lies in the future.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// As `2026-11-23 16:40:07 UTC`.
+/// Writes the time like `2026-11-23 16:40:07 UTC`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The year 10000: what lies beyond has no such form.
+        // The year 10000, from which on there is no such form.
         const END: u64 = 253_402_300_800_000;
         let known = Some(self.0)
             .filter(|ms| *ms < END)
@@ -60,13 +60,13 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// Where the edge reads the time from.
+/// A source of the time, for the edge.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
-/// The clock of the machine.
+/// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

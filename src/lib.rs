@@ -16,7 +16,7 @@
 //! | [`introduction`] | how a ghost brings two people together: pure | [`introduction::decide`] |
 //! | [`conversation`] | how people talk through a masked handle's ghost, from one room into another: pure | [`conversation::decide`] |
 //! | [`relay`] | how an event is translated from one room into another, so that nothing in it names its sender: pure | [`relay::translate()`] |
-//! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::Change`] |
+//! | [`directory`] | who owns which handle, and who may reach whom | [`directory::Directory`], [`directory::DirectoryTransaction`] |
 //! | [`crypto`] | one Olm machine per ghost, keys that nobody has, the crypto store | [`crypto::Machines`] |
 //! | [`matrix`] | the homeserver: requests made as a ghost and its device, and what it pushes | [`matrix::Homeserver`] |
 //! | [`store`] | typed tables over an embedded database; what durable means; backups | [`store::Store`] |

@@ -1,42 +1,42 @@
-//! Going down, as a value: whoever works in the background holds a [`Shutdown`] and ends when it
-//! is asked to; whoever started them holds the [`Trigger`].
+//! Shutdown as a value: a background task holds a [`Shutdown`] and ends when it is asked to. The
+//! starter of the tasks holds the [`Trigger`].
 
 use tokio::sync::watch;
 
-/// Asks everybody who holds the [`Shutdown`] to end. Dropping it asks too.
+/// Asks all holders of the [`Shutdown`] to end. Dropping it asks them as well.
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<bool>);
 
-/// Learns that it is time to end. Cheap to clone.
+/// Tells a task that it is time to end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
 
-/// A trigger and what listens to it.
+/// Returns a trigger and a shutdown that listens to it.
 pub fn channel() -> (Trigger, Shutdown) {
     let (sender, receiver) = watch::channel(false);
     (Trigger(sender), Shutdown(receiver))
 }
 
 impl Trigger {
-    /// Asks everybody to end, now or when they come to look.
+    /// Asks all holders to end, now or when they next look.
     pub fn pull(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
-    /// Whether it is time to end.
+    /// Returns whether it is time to end.
     pub fn is_asked(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Waits until it is time to end. Can be dropped and called again at will.
+    /// Waits until it is time to end. Cancel-safe.
     pub async fn asked(&self) {
-        // The trigger being gone means the same.
+        // A dropped trigger asks as well.
         let _ = self.0.clone().wait_for(|asked| *asked).await;
     }
 
-    /// Does `work` unless it is time to end first.
+    /// Runs `work` to its end, or returns `None` if it is time to end first.
     pub async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

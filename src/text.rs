@@ -1,10 +1,9 @@
-//! Text that somebody else wrote, made fit to stand among our own words.
+//! Text by other people, made fit for our own sentences and for HTML.
 
 use ruma::UserId;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-/// Somebody's display name, fit to stand in our own sentence: no control characters, no
-/// direction overrides, no stacked marks, at most 48 characters. Falls back to the localpart.
+/// Returns somebody's display name, cleaned like [`clean`]. Falls back to their localpart.
 pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
     let cleaned = clean(name.unwrap_or_default());
     if !cleaned.is_empty() {
@@ -18,7 +17,8 @@ pub fn clean_name(name: Option<&str>, user: &UserId) -> String {
     }
 }
 
-/// What somebody calls themself, fit to stand in our own sentence; empty if nothing of it is.
+/// Returns a name fit for our own sentences: no control characters, direction overrides, combining
+/// marks, `@` or `:`, at most 48 characters. Empty if nothing is left.
 pub fn clean(text: &str) -> String {
     let visible = text.chars().take(500).nfc().filter(|c| {
         !c.is_control() && !is_combining_mark(*c) && !is_invisible(*c) && !matches!(c, '@' | ':')
@@ -33,11 +33,52 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// Format characters that change how the text around them is shown (direction, joining, tags).
+/// Returns whether a character is not seen itself: fillers, variation selectors, tags, and format
+/// characters that only change how the text around them is shown.
 pub fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
         | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
         | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// Appends text to HTML, escaped for text nodes and for attribute values in double quotes.
+pub fn push_escaped(html: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            c => html.push(c),
+        }
+    }
+}
+
+/// Appends text to HTML like [`push_escaped`], with `<br>` for each line break.
+pub fn push_escaped_lines(html: &mut String, text: &str) {
+    for (n, line) in text.split('\n').enumerate() {
+        if n > 0 {
+            html.push_str("<br>");
+        }
+        push_escaped(html, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_makes_no_html() {
+        let mut html = String::from("<p title=\"");
+        push_escaped(&mut html, "a \"b\"");
+        html.push_str("\">");
+        push_escaped_lines(&mut html, "<i> & it's\n\n&amp;\n");
+        assert_eq!(
+            html,
+            "<p title=\"a &quot;b&quot;\">&lt;i&gt; &amp; it's<br><br>&amp;amp;<br>"
+        );
+    }
 }

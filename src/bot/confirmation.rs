@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::NoticeText;
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError, Read},
+    directory::{DirectoryError, DirectoryTransaction, Read},
     handle::Handle,
     store::Table,
 };
@@ -93,7 +93,7 @@ pub(super) enum RedeemedCode {
 
 /// Stores an action until it is confirmed, in place of an earlier one, and returns its code.
 pub(super) fn issue_code(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     action: Action,
     now: Timestamp,
@@ -114,7 +114,7 @@ pub(super) fn issue_code(
 
 /// Returns the action that waits for this code. A code works once.
 pub(super) fn redeem_code(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     code: &str,
     now: Timestamp,
@@ -140,7 +140,7 @@ pub(super) fn redeem_code(
 
 /// Drops the waiting action. Returns `false` if there is none.
 pub(super) fn cancel(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     now: Timestamp,
 ) -> Result<bool, DirectoryError> {
@@ -151,7 +151,7 @@ pub(super) fn cancel(
 
 /// Returns the waiting action whose code has not expired.
 pub(super) fn current(
-    change: &Change<'_>,
+    change: &DirectoryTransaction<'_>,
     person: &UserId,
     now: Timestamp,
 ) -> Result<Option<Confirmation>, DirectoryError> {
@@ -163,7 +163,7 @@ pub(super) fn current(
 /// Deletes the actions whose codes have expired. Returns the number of records that were due; if it
 /// is `limit`, there may be more.
 pub fn sweep_confirmations(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     now: Timestamp,
     limit: usize,
 ) -> Result<usize, DirectoryError> {

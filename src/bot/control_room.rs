@@ -5,7 +5,7 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use crate::{config::GHOST_PREFIX, matrix::RoomState};
+use crate::{handle::GHOST_PREFIX, matrix::RoomState};
 
 /// Whether a room is a control room.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ruma::OwnedEventId;
 use serde_json::Value;
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, text::is_invisible};
 
 /// Maximum length of a command, in characters.
 pub(super) const COMMAND_CHARS_MAX: usize = 1000;
@@ -137,15 +137,6 @@ fn clean(line: &str) -> String {
     visible.trim().to_owned()
 }
 
-/// Returns `true` for the characters of Unicode's category Cf that people meet: soft hyphen, zero-width spaces and
-/// joiners, marks and overrides of the writing direction, the byte order mark, tags.
-pub(super) fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
-        | '\u{E0000}'..='\u{E007F}')
-}
-
 fn is_quote_mark(c: char) -> bool {
     matches!(
         c,
@@ -196,6 +187,7 @@ mod tests {
             "“claim sam”",
             "claim\u{a0}sam",
             "cl\u{200b}aim s\u{202e}am\u{7}",
+            "claim\u{3164} s\u{34f}am\u{fe0f}",
             "> <@bot:example.org> Hello\n> more\n\nclaim sam",
             "\n\nclaim sam\n",
         ] {

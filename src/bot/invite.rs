@@ -5,7 +5,7 @@ use ruma::UserId;
 use super::{NoticeText, control_room};
 use crate::{
     clock::Timestamp,
-    directory::{Change, Counted, DAY, DirectoryError, Limit, host_of},
+    directory::{Counted, DAY, DirectoryError, DirectoryTransaction, Limit, host_of},
     matrix::RoomState,
 };
 
@@ -33,10 +33,10 @@ pub fn answer_invite(
     person: &UserId,
     view: &RoomState,
     bot: &UserId,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     now: Timestamp,
 ) -> Result<InviteAnswer, DirectoryError> {
-    if change.ask_for_bot(person, now)? {
+    if change.count_bot_invite(person, now)? {
         return Ok(match control_room::check_invite(view, person, bot) {
             None => InviteAnswer::Join,
             Some(why) => InviteAnswer::Decline(why.to_string()),

@@ -2,7 +2,7 @@
 //!
 //! A person writes to the bot as to anybody: plain words in an encrypted chat. [`answer`] reads the
 //! event, runs the command in it, and returns the answer. Nothing here does I/O, and time and
-//! randomness are arguments: what a command changes goes into a [`Change`] of the directory, and
+//! randomness are arguments: what a command changes goes into a [`DirectoryTransaction`] of the directory, and
 //! what has to happen outside is returned as [`Effect`]s, so that the engine writes the command, its
 //! answer and its effects in one batch.
 //!
@@ -42,7 +42,7 @@ pub use self::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Change, Counted, DirectoryError, Limit, Notice},
+    directory::{Counted, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
 };
 
 /// The bot's options.
@@ -99,7 +99,7 @@ const FLOOD_ANSWER_LIMIT: Limit = Limit {
 pub fn answer(
     message: &Message<'_>,
     options: &Options,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
     match input::read_input(message.event_type, message.content) {
@@ -117,7 +117,7 @@ fn answer_text(
     message: &Message<'_>,
     text: &str,
     options: &Options,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
     if let Some(flooded) = check_flood(message, change, options)? {
@@ -160,7 +160,7 @@ fn answer_text(
 /// Counts a message, and returns the answer to it if there are too many.
 fn check_flood(
     message: &Message<'_>,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     options: &Options,
 ) -> Result<Option<Answer>, DirectoryError> {
     let (person, now) = (message.person.as_str(), message.now);
@@ -185,7 +185,7 @@ fn react(
     message: &Message<'_>,
     to: &EventId,
     key: &str,
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
 ) -> Result<Answer, DirectoryError> {
     let (person, now) = (message.person, message.now);
     match Age::of(message.sent_at, now) {
@@ -201,9 +201,9 @@ fn react(
 }
 
 /// Returns the effect by which a person hears a notice of the directory.
-fn notice_effect(notice: Notice) -> Effect {
+fn notice_effect(notice: OwnerNotice) -> Effect {
     match notice {
-        Notice::LookalikeAttempt {
+        OwnerNotice::LookalikeAttempt {
             owner,
             handle,
             attempt,

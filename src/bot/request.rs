@@ -7,7 +7,7 @@ use ruma::{EventId, UserId};
 use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{Change, Directory, DirectoryError, HandleRecord, Mode, Request},
+    directory::{Directory, DirectoryError, DirectoryTransaction, HandleRecord, Mode, Request},
 };
 
 /// An owner's answer to a request.
@@ -115,7 +115,7 @@ fn age_text(age: Duration) -> String {
 
 /// Answers the open request that is shown by the message to which the owner reacted, if there is one.
 pub(super) fn answer_by_reaction(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     to: &EventId,
     key: &str,
@@ -134,7 +134,7 @@ pub(super) fn answer_by_reaction(
 
 /// Returns `true` if this message shows an open request.
 pub(super) fn shows_open_request(
-    change: &Change<'_>,
+    change: &DirectoryTransaction<'_>,
     person: &UserId,
     message: &EventId,
 ) -> Result<bool, DirectoryError> {
@@ -145,7 +145,7 @@ pub(super) fn shows_open_request(
 
 /// Answers a request as the owner chose. Returns `None` if there is no such request.
 pub(super) fn answer_request(
-    change: &mut Change<'_>,
+    change: &mut DirectoryTransaction<'_>,
     person: &UserId,
     number: u32,
     choice: RequestChoice,

@@ -7,12 +7,15 @@ use ruma::{RoomId, ServerName, UserId};
 use super::{Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError},
+    directory::{DirectoryError, DirectoryTransaction},
     handle::Handle,
 };
 
 /// Greets a person when their control room is ready.
-pub fn greeting(person: &UserId, change: &Change<'_>) -> Result<NoticeText, DirectoryError> {
+pub fn greeting(
+    person: &UserId,
+    change: &DirectoryTransaction<'_>,
+) -> Result<NoticeText, DirectoryError> {
     let handles = change.handles_of(person)?;
     let text = NoticeText::new("Hello! I look after the handles of ")
         .strong(change.settings().server_name.as_str())

@@ -93,8 +93,8 @@ fn directory_settings(setup: &Setup) -> DirectorySettings {
         claims_per_day: limits.claims_per_day,
         claims_per_server: limits.claims_per_server,
         quarantine: handles.quarantine,
-        asks_per_sender: limits.new_conversations_per_sender,
-        asks_per_server: limits.new_conversations_per_server,
+        new_conversations_per_sender: limits.new_conversations_per_sender,
+        new_conversations_per_server: limits.new_conversations_per_server,
         unclaimed_per_day: limits.unclaimed_per_day,
         strict_by_default: setup.config.introductions.strict,
         capabilities: Capabilities {

@@ -28,7 +28,7 @@ use tracing_subscriber::{
 };
 
 use super::printable::{Printable, SENTENCE_CHARS_MAX, VALUE_CHARS_MAX};
-use crate::config::{Log, LogFormat};
+use crate::config::{LogFormat, LogSection};
 
 /// The highest levels of libraries whose logs show secrets: sessions, devices and keys, or parts of
 /// records. The warnings of the encryption library also come to us as errors, which are often only
@@ -45,7 +45,7 @@ const LIBRARY_LEVELS: [(&str, &str); 5] = [
 const MESSAGE: &str = "message";
 
 /// Starts logging; the second call in a process does nothing. `RUST_LOG` overrides the level.
-pub fn start(log: &Log) {
+pub fn start(log: &LogSection) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let filter = EnvFilter::try_new(filter_directives(asked.as_deref(), log))
         .unwrap_or_else(|_| EnvFilter::new(filter_directives(None, log)));
@@ -215,7 +215,7 @@ impl Visit for JsonFields<'_> {
 
 /// Returns the filter: warnings of libraries, and only errors of those that know keys.
 /// `RUST_LOG=debug` does not change the latter, which have to be named.
-fn filter_directives(asked: Option<&str>, log: &Log) -> String {
+fn filter_directives(asked: Option<&str>, log: &LogSection) -> String {
     let asked = asked.filter(|asked| !asked.trim().is_empty());
     let mut directives = match asked {
         Some(asked) => asked.to_owned(),
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     #[ignore = "run by the next test in a process of its own"]
     fn child_that_panics() {
-        start(&Log::default());
+        start(&LogSection::default());
         let panicking = std::thread::spawn(|| panic!("{FORGED}"));
         panicking.join().unwrap_err();
     }
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn libraries_that_know_keys_are_heard_only_when_they_are_named() {
-        let log = Log::default();
+        let log = LogSection::default();
         for none in [None, Some(" ")] {
             let usual = filter_directives(none, &log);
             assert!(usual.starts_with("warn,stonechat=info,"), "{usual}");

@@ -1,10 +1,13 @@
-//! What can be wrong with a configuration, told so that an admin can put it right.
+//! Errors of the configuration, each with words that tell the admin what to do.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
-/// Why a configuration, a registration or a secret could not be used.
+/// The reason why a configuration, a registration or a secret could not be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// A file could not be read.
@@ -12,7 +15,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         reason: io::Error,
         /// What to do next.
         remedy: String,
@@ -23,7 +26,7 @@ pub enum ConfigError {
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where in it, counted from 1, if that is known.
+        /// The line, counted from 1, if it is known.
         line: Option<usize>,
         /// What is wrong and what to do next.
         problem: String,
@@ -42,7 +45,7 @@ pub enum ConfigError {
         remedy: String,
     },
 
-    /// A file with secrets can be read by others.
+    /// Others can read a file with secrets.
     #[error("{}: can be read by {who} (mode {mode:03o}); run: chmod {want:03o} {}", path.display(), path.display())]
     Exposed {
         /// The file.
@@ -55,7 +58,7 @@ pub enum ConfigError {
         want: u32,
     },
 
-    /// A file is in the way.
+    /// The file exists already.
     #[error("{}: exists already; use --force to replace it", path.display())]
     Exists {
         /// The file.
@@ -67,11 +70,11 @@ pub enum ConfigError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         reason: io::Error,
     },
 
-    /// A file cannot be replaced without taking it from those who can read it now.
+    /// A file cannot be replaced without taking access from somebody who has it.
     #[error(
         "{}: belongs to user {owner} and group {group}, and you can neither write to it nor give a \
          new one to them; nothing was changed. Run this as root or as its owner", path.display()
@@ -85,7 +88,7 @@ pub enum ConfigError {
         group: u32,
     },
 
-    /// An environment variable holds something that cannot be used. Its value is never repeated.
+    /// An environment variable has a value that cannot be used. The value is never repeated.
     #[error("environment variable {name}: {problem}")]
     Environment {
         /// The variable.
@@ -93,4 +96,21 @@ pub enum ConfigError {
         /// What is wrong and what to do next.
         problem: String,
     },
+}
+
+impl ConfigError {
+    /// Returns a [`ConfigError::Value`].
+    pub(super) fn value(
+        path: &Path,
+        key: &str,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::Value {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
+    }
 }

@@ -9,54 +9,54 @@ use std::{
 
 use super::ConfigError;
 
-/// Bits of the mode that nobody but owner and group may have.
+/// The mode bits of everybody but owner and group.
 pub(super) const OTHERS: u32 = 0o007;
 
-/// A file with secrets whose new content is on disk, under another name. [`PrivateFile::commit`]
-/// puts it in place; dropping it leaves everything as it was.
+/// A file with secrets whose new content is on disk under another name. [`PrivateFile::commit`]
+/// puts it in place. Dropping it leaves everything as it was.
 ///
-/// A new file has mode 0600. A file that is replaced keeps its owner, its group, its mode and its
-/// access list, since an admin has set them so that the homeserver can read it; everybody else is
-/// shut out all the same.
+/// A new file has mode 0600. A replaced file keeps its owner, group, mode and access list, which
+/// the admin may have set so that the homeserver can read it. Everybody else loses access in any
+/// case.
 #[derive(Debug)]
 #[must_use = "nothing changes without a commit"]
 pub struct PrivateFile {
-    /// The file as it was named.
+    /// The path as the caller named it.
     path: PathBuf,
-    /// The file itself, where `path` is a link.
+    /// The path of the file itself, if `path` is a link.
     target: PathBuf,
-    draft: Draft,
-    way: Way,
+    draft: DraftFile,
+    placement: Placement,
 }
 
-/// How the new content gets into its place.
+/// The way in which the new content gets into its place.
 #[derive(Debug)]
-enum Way {
-    /// It is there already.
+enum Placement {
+    /// Nothing to do: the content is there already.
     Unchanged,
-    /// Under a name that must be free.
+    /// A link to a name that must be free.
     Create,
-    /// In one step that a crash cannot split.
+    /// A rename, which a crash cannot split.
     Rename,
-    /// Into the file that is there, because a new one would have another owner, group or access
-    /// list. A crash can cut it short; the draft is whole then.
+    /// A write into the existing file, because a new one would have another owner, group or access
+    /// list. A crash can cut it short, and then the draft is whole.
     InPlace,
 }
 
-/// What has to stay when a file is replaced.
+/// The access to a file, which has to stay when it is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Access {
     owner: u32,
     group: u32,
     /// Whether it has an access list besides its mode.
     has_list: bool,
-    /// How many names it has.
+    /// The number of its names.
     names: u64,
 }
 
 impl Access {
     fn of(path: &Path, about: &fs::Metadata) -> Self {
-        // A file system without access lists answers with an error, and so does one without this.
+        // An error means that there is no access list.
         let list = rustix::fs::getxattr_query(path, "system.posix_acl_access");
         Self {
             owner: about.uid(),
@@ -73,8 +73,8 @@ impl Access {
 }
 
 impl PrivateFile {
-    /// Writes the content under another name and finds out whether it can be put in place. A file
-    /// that is there already is an error unless `replace`.
+    /// Writes the content under another name and finds out whether it can be put in place. An
+    /// existing file is an error unless `replace`.
     pub fn prepare(path: &Path, content: &str, replace: bool) -> Result<Self, ConfigError> {
         let failed = |reason| ConfigError::Write {
             path: path.to_owned(),
@@ -82,20 +82,20 @@ impl PrivateFile {
         };
         let before = match fs::symlink_metadata(path) {
             Ok(_) if !replace => return Err(exists(path)),
-            // Through a link, so that what is replaced is what the link names.
+            // Through a link, so that its target is replaced and not the link.
             Ok(_) => fs::metadata(path).ok(),
             Err(_) => None,
         };
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder = folder_of(&target);
         fs::create_dir_all(&folder).map_err(failed)?;
-        let (draft, way) = match before {
+        let (draft, placement) = match before {
             Some(_) if fs::read(&target).is_ok_and(|now| now == content.as_bytes()) => {
-                (Draft::default(), Way::Unchanged)
+                (DraftFile::default(), Placement::Unchanged)
             }
             Some(before) => {
-                let draft = Draft::write(&target, content, Some(&before)).map_err(failed)?;
-                let way = replacement(&target, &draft, &before).ok_or_else(|| {
+                let draft = DraftFile::write(&target, content, Some(&before)).map_err(failed)?;
+                let placement = replacement(&target, &draft, &before).ok_or_else(|| {
                     let access = Access::of(&target, &before);
                     ConfigError::NotOurs {
                         path: path.to_owned(),
@@ -103,33 +103,40 @@ impl PrivateFile {
                         group: access.group,
                     }
                 })?;
-                (draft, way)
+                (draft, placement)
             }
             None => {
-                let draft = Draft::write(&target, content, None).map_err(failed)?;
-                (draft, if replace { Way::Rename } else { Way::Create })
+                let draft = DraftFile::write(&target, content, None).map_err(failed)?;
+                (
+                    draft,
+                    if replace {
+                        Placement::Rename
+                    } else {
+                        Placement::Create
+                    },
+                )
             }
         };
         Ok(Self {
             path: path.to_owned(),
             target,
             draft,
-            way,
+            placement,
         })
     }
 
     /// Puts the content in place. Returns whether anything changed.
     pub fn commit(mut self) -> Result<bool, ConfigError> {
-        let done = match self.way {
-            Way::Unchanged => return Ok(false),
-            // Unlike a rename, a link refuses a name that is taken since we looked.
-            Way::Create => fs::hard_link(&self.draft.0, &self.target),
-            Way::Rename => match fs::rename(&self.draft.0, &self.target) {
-                // A file that is mounted by itself, as containers do.
+        let done = match self.placement {
+            Placement::Unchanged => return Ok(false),
+            // Unlike a rename, a link fails if the name has been taken in the meantime.
+            Placement::Create => fs::hard_link(&self.draft.0, &self.target),
+            Placement::Rename => match fs::rename(&self.draft.0, &self.target) {
+                // The file is a mount of its own, as in containers.
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => self.overwrite(),
                 done => done,
             },
-            Way::InPlace => self.overwrite(),
+            Placement::InPlace => self.overwrite(),
         };
         done.map_err(|reason| {
             if reason.kind() == io::ErrorKind::AlreadyExists {
@@ -145,7 +152,7 @@ impl PrivateFile {
         Ok(true)
     }
 
-    /// Writes the content of the draft into the file that is there.
+    /// Writes the content of the draft into the existing file.
     fn overwrite(&mut self) -> io::Result<()> {
         let content = zeroize::Zeroizing::new(fs::read(&self.draft.0)?);
         let mut file = OpenOptions::new().write(true).open(&self.target)?;
@@ -166,14 +173,14 @@ impl PrivateFile {
     }
 }
 
-/// The way to replace a file without taking it from anybody; `None` if there is none.
-fn replacement(target: &Path, draft: &Draft, before: &fs::Metadata) -> Option<Way> {
+/// Returns the way to replace a file so that nobody loses access, or `None` if there is none.
+fn replacement(target: &Path, draft: &DraftFile, before: &fs::Metadata) -> Option<Placement> {
     let fresh = fs::metadata(&draft.0).ok()?;
     if Access::of(target, before).survives_rename(Access::of(&draft.0, &fresh)) {
-        return Some(Way::Rename);
+        return Some(Placement::Rename);
     }
     let opened = OpenOptions::new().write(true).open(target);
-    opened.is_ok().then_some(Way::InPlace)
+    opened.is_ok().then_some(Placement::InPlace)
 }
 
 fn exists(path: &Path) -> ConfigError {
@@ -189,20 +196,21 @@ fn folder_of(target: &Path) -> PathBuf {
     }
 }
 
-/// A new name has to survive a power cut too; a file system that cannot do this says so.
+/// Syncs the folder, so that a new name survives a power cut. Some file systems cannot do that, and
+/// their error is ignored.
 fn sync_folder(target: &Path) {
     if let Ok(folder) = fs::File::open(folder_of(target)) {
         let _ = folder.sync_all();
     }
 }
 
-/// A file beside the one that is written, removed when dropped.
+/// A file beside the target. Removed when dropped.
 #[derive(Debug, Default)]
-struct Draft(PathBuf);
+struct DraftFile(PathBuf);
 
-impl Draft {
-    /// Writes a draft, durably, with the access of the file that it may replace as far as that can
-    /// be given.
+impl DraftFile {
+    /// Writes a draft durably. It gets the access of the file that it may replace, as far as we can
+    /// give it.
     fn write(target: &Path, content: &str, before: Option<&fs::Metadata>) -> io::Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let name = format!(".{name}.{:016x}", rand::random::<u64>());
@@ -214,7 +222,7 @@ impl Draft {
             .open(&draft.0)?;
         file.write_all(content.as_bytes())?;
         if let Some(before) = before {
-            // What cannot be given shows when the two are compared.
+            // `replacement` compares the two, so a failure here is noticed there.
             let _ = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
             let about = file.metadata()?;
             if (about.uid(), about.gid()) == (before.uid(), before.gid()) {
@@ -227,23 +235,22 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for DraftFile {
     fn drop(&mut self) {
         if self.0 != Path::new("") {
-            // After a rename it is gone already.
+            // After a rename the file no longer exists, and that is fine.
             let _ = fs::remove_file(&self.0);
         }
     }
 }
 
-/// Writes a file with secrets and makes the folders above it: see [`PrivateFile`]. Returns whether
-/// anything changed.
+/// Writes a file with secrets, and creates the folders above it: see [`PrivateFile`]. Returns
+/// whether anything changed.
 pub fn write_private(path: &Path, content: &str, replace: bool) -> Result<bool, ConfigError> {
     PrivateFile::prepare(path, content, replace)?.commit()
 }
 
-/// Reads a file with secrets, unless more people than meant can read it: `shut` are the bits of
-/// its mode that must be off.
+/// Reads a file with secrets. Refuses it if a bit of its mode is set that is also in `shut`.
 pub(super) fn read_private(path: &Path, shut: u32, remedy: &str) -> Result<String, ConfigError> {
     let failed = |reason| ConfigError::Read {
         path: path.to_owned(),
@@ -268,7 +275,7 @@ pub(super) fn read_private(path: &Path, shut: u32, remedy: &str) -> Result<Strin
     io::read_to_string(file).map_err(failed)
 }
 
-/// A path of the configuration as seen from here: relative ones are beside the configuration file.
+/// Resolves a path of the configuration, where relative paths begin at the configuration file.
 pub fn absolute_beside(config: &Path, path: &Path) -> PathBuf {
     if path.is_absolute() {
         return path.to_owned();
@@ -277,8 +284,8 @@ pub fn absolute_beside(config: &Path, path: &Path) -> PathBuf {
     tidy(&folder.join(path))
 }
 
-/// How a configuration file at `config` names the file at `path`: relative when the two are near
-/// each other, so that the whole folder can be moved, else absolute.
+/// Returns the path by which a configuration file at `config` names the file at `path`: relative if
+/// the two are near each other, so that the whole folder can be moved, and absolute otherwise.
 pub fn relative_to(config: &Path, path: &Path) -> PathBuf {
     let (Ok(config), Ok(path)) = (std::path::absolute(config), std::path::absolute(path)) else {
         return path.to_owned();
@@ -304,7 +311,7 @@ pub fn relative_to(config: &Path, path: &Path) -> PathBuf {
         .collect()
 }
 
-/// Takes `.` and `x/..` out of a path.
+/// Removes `.` and `x/..` from a path.
 fn tidy(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
     for part in path.components() {

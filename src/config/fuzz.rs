@@ -1,5 +1,5 @@
-//! The fuzz target of this room: an accepted configuration is written and read back as it was, a
-//! refused one is refused with words.
+//! The fuzz target of the configuration: an accepted one can be written and read back unchanged,
+//! and a refused one is refused with words.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,12 +9,12 @@
 
 use std::path::Path;
 
-use super::{Config, Registration, check, sample_file, yaml};
+use super::{Config, Registration, registration_check::check_registration, sample_file, yaml};
 
-/// What a refusal says besides what it repeats of the input.
+/// Maximum length of a refusal apart from the input that it repeats, in bytes.
 const WORDS_AT_MOST: usize = 2_000;
 
-/// A configuration file, also read as a registration.
+/// Reads the input as a configuration and as a registration.
 pub(crate) fn config(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -38,7 +38,7 @@ pub(crate) fn config(input: &[u8]) {
             let written = registration.to_text(registration_path).unwrap();
             let read: Registration = yaml::parse_yaml(registration_path, &written).unwrap();
             assert_eq!(*read.to_text(registration_path).unwrap(), *written);
-            let checked = check::registration(registration_path, &registration, path, &config);
+            let checked = check_registration(registration_path, &registration, path, &config);
             if let Err(error) = checked {
                 check_words(&error.to_string(), registration_path, text);
             }
@@ -47,11 +47,11 @@ pub(crate) fn config(input: &[u8]) {
     }
 }
 
-/// Checks that a refusal names the file and what is wrong, and is no longer than what it is about.
+/// Checks that a refusal names the file and the problem, and that its length is bounded.
 fn check_words(words: &str, path: &Path, text: &str) {
     let about = words.strip_prefix(path.to_str().unwrap());
     assert!(about.is_some_and(|about| about.len() > 5), "{words:?}");
-    // A control character takes eight bytes where it is quoted.
+    // A quoted control character takes eight bytes.
     assert!(
         words.len() <= 20 * text.len() + WORDS_AT_MOST,
         "{} bytes",

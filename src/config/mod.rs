@@ -1,20 +1,21 @@
-//! The configuration: what an admin decides, in one YAML file, and the registration that the
-//! homeserver reads.
+//! The configuration, which is one YAML file of the admin's, and the registration, which the
+//! homeserver reads as well.
 //!
-//! [`Config`] is the file as written; [`Setup::load`] reads it together with the registration and
-//! refuses what cannot work, naming file, line or key and what to do. `config/stonechat.yaml` in
-//! the repository is made by [`sample_file`] out of the same code, and a test compares the two.
+//! [`Config`] is the file as written. [`Setup::load`] reads it together with the registration and
+//! refuses values that cannot work, with the file, the line or key, and what to do. [`sample_file`]
+//! makes `config/stonechat.yaml` in the repository from the same code, and a test compares the two.
 //!
-//! Secrets are never in this file: the tokens are in the registration, the key of the store is in a
-//! file of its own, and environment variables can stand in for each of them (see [`secrets`]).
+//! The file holds no secrets: the tokens are in the registration, the key of the store is in a file
+//! of its own, and environment variables can replace each of them (see [`secrets`]).
 
-mod check;
+mod config_check;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod module;
 mod registration;
+mod registration_check;
 mod sample;
 pub mod secrets;
 mod sections;
@@ -26,13 +27,14 @@ pub use error::ConfigError;
 pub use files::{PrivateFile, absolute_beside, relative_to, write_private};
 pub use module::{ModuleToken, snippet};
 pub use registration::{
-    BOT_LOCALPART, CHECK_LOCALPART, GHOST_PREFIX, Namespace, Namespaces, PROTOCOL, Registration,
+    BOT_LOCALPART, CHECK_LOCALPART, Namespace, Namespaces, PROTOCOL, Registration,
     SENDER_LOCALPART, Tokens,
 };
 pub use sample::{SAMPLE_TOKENS_NOTE, sample_file, sample_registration};
 pub use sections::{
-    Appservice, Config, Crypto, Handles, HomeserverSection, Introductions, Limits, Log, LogFormat,
-    LogLevel, Module, Reconcile, StoreSection,
+    AppserviceSection, Config, CryptoSection, HandlesSection, HomeserverSection,
+    IntroductionsSection, LimitsSection, LogFormat, LogLevel, LogSection, ModuleSection,
+    ReconcileSection, StoreSection,
 };
 pub use setup::Setup;
 pub(crate) use yaml::with_remedy;

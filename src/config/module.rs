@@ -1,4 +1,4 @@
-//! The module in the homeserver: its token, and what the homeserver is told about it.
+//! The module in the homeserver: its token and its part of the homeserver's configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ const SNIPPET: &str = "homeserver-module.yaml";
 pub struct ModuleToken(PathBuf);
 
 impl ModuleToken {
-    /// The one that a configuration names.
+    /// Returns the file that a configuration names.
     pub fn of(config_path: &Path, config: &Config) -> Self {
         Self(files::absolute_beside(
             config_path,
@@ -30,18 +30,17 @@ impl ModuleToken {
         ))
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Whether it is there, and so a module is to be.
+    /// Returns whether it exists, which means that there is a module.
     pub fn is_there(&self) -> bool {
         self.0.symlink_metadata().is_ok()
     }
 
-    /// Prepares the file with a fresh token of 256 bits; see [`PrivateFile::prepare`] for
-    /// `replace`.
+    /// Prepares the file with a new token of 256 bits. See [`PrivateFile::prepare`] for `replace`.
     pub fn prepare<R: RngCore + CryptoRng>(
         &self,
         rng: &mut R,
@@ -52,17 +51,17 @@ impl ModuleToken {
         PrivateFile::prepare(&self.0, &line, replace)
     }
 
-    /// The file beside it with what turns the module on in the homeserver's configuration.
+    /// Returns the path of the file beside it that holds the [`snippet`].
     pub fn snippet_path(&self) -> PathBuf {
         self.0.with_file_name(SNIPPET)
     }
 
-    /// Prepares that file: see [`snippet`].
+    /// Prepares the file with the [`snippet`].
     pub fn prepare_snippet(&self, config: &Config) -> Result<PrivateFile, ConfigError> {
         PrivateFile::prepare(&self.snippet_path(), &snippet(config, self), true)
     }
 
-    /// Reads it, if it is there. Nobody but its owner and its group may be able to.
+    /// Reads the token if the file exists. Only its owner and its group may have access.
     pub(super) fn read(
         &self,
         registration: &Registration,
@@ -81,7 +80,7 @@ impl ModuleToken {
             remedy: again.to_owned(),
         };
         secrets::check_token(&token).map_err(refuse)?;
-        // Who has one of them is not to have the others.
+        // A holder of one token must not have the others.
         for other in [&registration.as_token, &registration.hs_token] {
             if other.expose_secret() == token.expose_secret() {
                 return Err(refuse("is a token of the registration".to_owned()));
@@ -91,7 +90,7 @@ impl ModuleToken {
     }
 }
 
-/// What turns the module on in the homeserver's configuration.
+/// Returns the lines that turn the module on in the homeserver's configuration.
 pub fn snippet(config: &Config, token: &ModuleToken) -> String {
     let path = std::path::absolute(token.path()).unwrap_or_else(|_| token.path().to_owned());
     let quoted = |text: &str| Value::from(text).to_string();

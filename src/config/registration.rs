@@ -1,7 +1,7 @@
 //! The registration: what the homeserver has to know about us, and the two tokens.
 //!
-//! A type of our own, since those of the libraries lack the keys that Synapse reads besides the
-//! ones of the spec.
+//! The types of the libraries lack keys that Synapse reads besides those of the spec, so it is a
+//! type of our own.
 
 use std::path::Path;
 
@@ -13,16 +13,17 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{Config, ConfigError, files, yaml};
+use crate::handle::GHOST_PREFIX;
 
-/// What the localpart of every user of ours begins with.
-pub const GHOST_PREFIX: &str = "_dm_";
-/// The bot that people talk to. No handle can contain a dot.
+/// The localpart of the bot. No handle contains a dot.
 pub const BOT_LOCALPART: &str = "_dm_.bot";
-/// The user that the checks of `run` and `doctor` act as, so that they touch nothing of the bot's.
+/// The localpart of the user as which `run` and `doctor` make their checks, so that they leave the
+/// bot alone.
 pub const CHECK_LOCALPART: &str = "_dm_.check";
-/// The user that a registration must name and that does nothing: Synapse cannot sync for it.
+/// The localpart of the user that every registration has to name. It is not used, because Synapse
+/// cannot sync for it.
 pub const SENDER_LOCALPART: &str = "_dm_.svc";
-/// Our name as a third-party protocol.
+/// The name of our third-party protocol.
 pub const PROTOCOL: &str = "stonechat";
 
 const HEADER: &str = "\
@@ -32,45 +33,45 @@ const HEADER: &str = "\
 
 /// The registration file.
 ///
-/// Keys that we do not know are left alone: they are the homeserver's business.
+/// Unknown keys are left alone: they are for the homeserver.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Registration {
     /// Our name in the homeserver's list of application services.
     pub id: String,
-    /// Where the homeserver reaches us.
+    /// The URL at which the homeserver reaches us.
     pub url: Option<Url>,
-    /// The token with which we speak to the homeserver.
+    /// The token with which we authenticate to the homeserver.
     #[serde(serialize_with = "exposed")]
     pub as_token: SecretString,
-    /// The token with which the homeserver speaks to us.
+    /// The token with which the homeserver authenticates to us.
     #[serde(serialize_with = "exposed")]
     pub hs_token: SecretString,
-    /// See [`SENDER_LOCALPART`].
+    /// Always [`SENDER_LOCALPART`].
     pub sender_localpart: String,
-    /// Must be off: otherwise the homeserver slows us down together with all our users.
+    /// Must be off: otherwise the homeserver's rate limit holds for all our users together.
     #[serde(default = "yes")]
     pub rate_limited: bool,
-    /// Must be on: without it no to-device message is pushed.
+    /// Must be on: without it the homeserver pushes no to-device messages.
     #[serde(default)]
     pub receive_ephemeral: bool,
-    /// What older Synapses call the same. Newer ones take both.
+    /// The name that older Synapses use for `receive_ephemeral`. Newer ones accept both.
     #[serde(default, rename = "de.sorunome.msc2409.push_ephemeral")]
     pub push_ephemeral: bool,
-    /// One-time key counts and device lists in transactions (MSC3202).
+    /// Turns on one-time key counts and device lists in transactions (MSC3202).
     #[serde(default, rename = "org.matrix.msc3202")]
     pub msc3202: bool,
-    /// Devices without a login (MSC4190).
+    /// Turns on devices without a login (MSC4190).
     #[serde(default, rename = "io.element.msc4190")]
     pub msc4190: bool,
-    /// The third-party protocols we answer for.
+    /// The third-party protocols that we serve.
     #[serde(default)]
     pub protocols: Vec<String>,
-    /// The names that are ours.
+    /// The namespaces that are ours.
     #[serde(default)]
     pub namespaces: Namespaces,
 }
 
-/// The names that are ours.
+/// The namespaces that are ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Namespaces {
@@ -85,7 +86,7 @@ pub struct Namespaces {
 /// A pattern of names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Matched from the start of the name.
+    /// The expression, which is anchored at the start of the name.
     pub regex: String,
     /// Whether nobody else may use such names.
     pub exclusive: bool,
@@ -94,14 +95,14 @@ pub struct Namespace {
 /// The two tokens of a registration.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// The token with which we speak to the homeserver.
+    /// The token with which we authenticate to the homeserver.
     pub appservice: SecretString,
-    /// The token with which the homeserver speaks to us.
+    /// The token with which the homeserver authenticates to us.
     pub homeserver: SecretString,
 }
 
 impl Tokens {
-    /// Fresh random tokens of 256 bits each.
+    /// Returns new random tokens of 256 bits each.
     pub fn generate<R: RngCore + CryptoRng>(rng: &mut R) -> Self {
         Self {
             appservice: random_hex(rng, "as_"),
@@ -111,7 +112,7 @@ impl Tokens {
 }
 
 impl Registration {
-    /// The registration that belongs to a configuration.
+    /// Returns the registration that fits a configuration.
     pub fn of(config: &Config, tokens: Tokens) -> Self {
         Self {
             id: config.appservice.id.clone(),
@@ -135,7 +136,7 @@ impl Registration {
         }
     }
 
-    /// Reads a registration, which nobody but its owner and its group may read.
+    /// Reads a registration. Only its owner and its group may have access to the file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = Zeroizing::new(files::read_private(
             path,
@@ -145,12 +146,12 @@ impl Registration {
         yaml::parse_yaml(path, &text)
     }
 
-    /// Prepares the file of the registration; see [`files::PrivateFile::prepare`] for `replace`.
+    /// Prepares the file of the registration. See [`files::PrivateFile::prepare`] for `replace`.
     pub fn prepare(&self, path: &Path, replace: bool) -> Result<files::PrivateFile, ConfigError> {
         files::PrivateFile::prepare(path, &self.to_text(path)?, replace)
     }
 
-    /// The tokens.
+    /// Returns the tokens.
     pub fn tokens(&self) -> Tokens {
         Tokens {
             appservice: self.as_token.clone(),
@@ -164,8 +165,8 @@ impl Registration {
     }
 }
 
-/// The pattern of our users. Synapse anchors a pattern at its start only: without the `$` it would
-/// also name users of `example.org.somewhere.else`, whose events would then be sent to us.
+/// Returns the pattern of our users. Synapse anchors a pattern only at its start. Without the `$`
+/// it would match users of `example.org.somewhere.else` as well, whose events would be sent to us.
 pub fn user_pattern(server: &ServerName) -> String {
     let mut pattern = format!("@{GHOST_PREFIX}.*:");
     for c in server.as_str().chars() {

@@ -1,4 +1,4 @@
-//! The configuration file with every option, its comment and its default, made from the code.
+//! The sample files, made from the code: every option with its comment and its default.
 
 use std::{fmt::Write, path::Path};
 
@@ -8,26 +8,26 @@ use zeroize::Zeroizing;
 
 use super::{Config, ConfigError, Registration, Tokens, yaml};
 
-/// What shows that a token is the one of the repository's sample, which everybody knows.
+/// The mark of the tokens in the repository's sample, which everybody knows.
 pub(super) const SAMPLE_TOKEN_MARK: &str = "sample_do_not_use";
 
-/// Why the registration in the repository does not work as it is.
+/// The reason why the registration in the repository does not work as it is.
 pub const SAMPLE_TOKENS_NOTE: &str = "sample tokens are refused when Stonechat starts";
 
 const TITLE: &str = "\
-# Stonechat's configuration. Every option is here with its default; what is left out has that
-# default too. An unknown option is refused.
+# Stonechat's configuration. Every option is here with its default, which also holds for options
+# that are left out. An unknown option is refused.
 #
 # Relative paths are relative to the folder of this file. Durations are written like 500ms, 10s,
 # 5m, 1h, 90days, 1year.
 #
-# No secret stands in this file. The tokens are in the registration, the key of the database is in
-# a file of its own; the environment variables STONECHAT_AS_TOKEN, STONECHAT_HS_TOKEN,
-# STONECHAT_STORE_KEY and STONECHAT_MODULE_TOKEN take their places where they are set.
+# This file holds no secrets. The tokens are in the registration, and the key of the database is in
+# a file of its own. The environment variables STONECHAT_AS_TOKEN, STONECHAT_HS_TOKEN,
+# STONECHAT_STORE_KEY and STONECHAT_MODULE_TOKEN replace them if they are set.
 ";
 
-/// Every key in the order of the file, with its comment. A key without a dot that has others below
-/// it is a section.
+/// All keys in the order of the file, with their comments. A key without a dot that has others
+/// below it is a section.
 #[rustfmt::skip]
 pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("homeserver", "The homeserver that Stonechat serves."),
@@ -46,57 +46,57 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
 
     ("store", "The database."),
     ("store.cache_mib", "Memory for its cache, in MiB."),
-    ("store.key_file", "The file with the key under which secrets are kept in the database. Keep a copy of it apart from the backups: without it they are worth nothing, with it they are readable."),
+    ("store.key_file", "The file with the key that encrypts secrets in the database. Keep a copy apart from the backups: without the key they are useless, and with it they are readable."),
 
     ("handles", "What a handle may look like and how many a person may hold."),
     ("handles.min_length", "The shortest handle, in characters."),
     ("handles.max_length", "The longest handle, in characters."),
     ("handles.max_per_person", "How many handles one person may hold at a time."),
     ("handles.quarantine", "How long a released handle is kept for its last owner alone."),
-    ("handles.reserved", "Names that nobody may claim, besides the list that is shipped."),
+    ("handles.reserved", "Names that nobody may claim, in addition to the shipped list."),
 
     ("limits", "How much one person or one server may ask of Stonechat."),
     ("limits.new_conversations_per_sender", "New conversations that one person may start in a day, over all handles."),
     ("limits.new_conversations_per_server", "New conversations that the people of one other homeserver may start in a day, together."),
-    ("limits.handles_per_room", "How many handles may be invited into a room while it is being made."),
+    ("limits.handles_per_room", "How many handles may be invited into a room while it is being created."),
     ("limits.claims_per_day", "How many handles one person may claim in a day."),
     ("limits.claims_per_server", "How many handles the people of one other homeserver may claim in a day, together."),
-    ("limits.lookups_per_second", "Third-party lookups answered in a second, for everybody together. Above that the answer is empty."),
-    ("limits.unclaimed_per_day", "Invites to names that nobody holds, declined in a day, for everybody together. Each needs a user of the homeserver; above that they are left unanswered."),
-    ("limits.decline_after", "How long a ghost takes to decline. It is the same whatever the reason, so that the delay tells nothing."),
+    ("limits.lookups_per_second", "Third-party lookups answered in a second, for everybody together. Further ones get an empty answer."),
+    ("limits.unclaimed_per_day", "Invites to names that nobody holds that are declined in a day, for everybody together. Each needs a user on the homeserver. Further ones are left unanswered."),
+    ("limits.decline_after", "How long a ghost takes to decline. It is the same for every reason, so that the delay tells nothing."),
 
     ("introductions", "How a ghost brings two people together."),
-    ("introductions.strict", "Whether nothing at all passes through Stonechat, not even the opening line, for every handle of this server. Each owner can choose this for their own handle too."),
+    ("introductions.strict", "Whether nothing that people write passes through Stonechat, not even the opening line, for every handle of this server. Each owner can choose this for their own handle too."),
     ("introductions.wait_for_message", "How long a ghost waits for the opening line before it introduces without one."),
-    ("introductions.linger", "How long a ghost stays after it invited the owner and after the last message it heard, to pass on what is still coming."),
-    ("introductions.at_most", "How long it stays after the invite at most."),
-    ("introductions.wait_for_owner", "How long it stays where the owner has to join before anything can be passed on to them."),
-    ("introductions.wait_for_answer", "How long it stays where the owner has to be asked first (`policy sam ask`); then the request ends as if it had been declined."),
-    ("introductions.joins_at_once", "How many introductions by people of this server go on at the same time, and how many by all others; the rest waits at the door. One other server has two of them at most."),
+    ("introductions.linger", "How long a ghost stays after it has invited the owner and after the last message, to pass on messages that are still coming."),
+    ("introductions.at_most", "The longest time that it stays after the invite."),
+    ("introductions.wait_for_owner", "How long it stays if the owner has to join before anything can be passed on to them."),
+    ("introductions.wait_for_answer", "How long it stays if the owner has to be asked first (`policy sam ask`). After that the request ends as if it had been declined."),
+    ("introductions.joins_at_once", "How many introductions by people of this server run at the same time. The same number may run for all others together, and at most two for any one server. The rest wait."),
     ("introductions.room_members", "A ghost leaves rooms with more members than this."),
 
-    ("relay", "How conversations with masked handles are carried between their rooms."),
+    ("relay", "How conversations with masked handles are passed on between their rooms."),
     ("relay.offered", "Whether people can mask their handles (`mode sam masked`). What they write then passes through Stonechat, which can read it on the way."),
     ("relay.delivery_receipts", "Whether a read receipt of the ghost shows that a message has reached the other side."),
-    ("relay.remember", "For how long Stonechat remembers which event in one room is which in the other, by their ids, so that replies, edits, reactions and deletions find theirs. What refers to an older one is carried without it, or its sender is told."),
-    ("relay.wait_for_key", "How long a message whose key has not come holds up those behind it; then its sender is asked to send it again."),
+    ("relay.remember", "How long Stonechat remembers the ids of an event in both rooms, so that replies, edits, reactions and deletions find their target. If the target is older, they are passed on without it, or their sender is told."),
+    ("relay.wait_for_key", "How long a message whose key is missing holds up those behind it. After that its sender is asked to send it again."),
 
-    ("reconcile", "The homeserver can lose what it pushes; each ghost asks it now and then what it missed."),
-    ("reconcile.interval", "How often every ghost asks. Those with open work ask at every start, before the others."),
+    ("reconcile", "The homeserver can lose events that it pushes, so each ghost asks it now and then for those that it missed."),
+    ("reconcile.interval", "How often every ghost asks. Ghosts with open work also ask at every start, before the others."),
     ("reconcile.ghosts_per_second", "How many ghosts ask in a second."),
 
     ("crypto", "The encryption of ghosts and bot."),
-    ("crypto.machines_in_memory", "How many ghosts' keys are kept in memory; the others are loaded when they are needed."),
+    ("crypto.machines_in_memory", "How many ghosts' keys are kept in memory. The others are loaded when they are needed."),
 
-    ("module", "The module in the homeserver, with which no ghost enters the rooms that are made for open handles."),
-    ("module.token_file", "The file with the token that the module shows Stonechat; the homeserver reads it as well. `stonechat registration --with-module` makes it and prints what to add to homeserver.yaml. While it is not there, there is no module."),
+    ("module", "The module in the homeserver. With it, no ghost enters rooms that are created for open handles."),
+    ("module.token_file", "The file with the token that the module shows to Stonechat. The homeserver reads it as well. `stonechat registration --with-module` writes it and prints what to add to homeserver.yaml. Without this file there is no module."),
 
-    ("log", "What is logged, to standard error. Never what people write, no token and no key."),
+    ("log", "The log, on standard error. It never holds what people write, tokens or keys."),
     ("log.format", "text, or json for machines."),
     ("log.level", "error, warn, info, debug or trace. The environment variable RUST_LOG overrides it."),
 ];
 
-/// The configuration file for `config`, with every comment and default.
+/// Returns the configuration file for `config`, with all comments and defaults.
 pub fn sample_file(config: &Config) -> Result<String, ConfigError> {
     let path = Path::new("stonechat.yaml");
     let values = tree(path, config)?;
@@ -111,7 +111,7 @@ pub fn sample_file(config: &Config) -> Result<String, ConfigError> {
         let default = at(&defaults, key);
         out.push_str(if indent.is_empty() { "\n" } else { "" });
         for line in wrap(comment, 97 - indent.len()) {
-            // Writing into a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(out, "{indent}# {line}");
         }
         match value {
@@ -129,7 +129,8 @@ pub fn sample_file(config: &Config) -> Result<String, ConfigError> {
     Ok(out)
 }
 
-/// The registration of the repository: what `init` writes, with tokens that are refused.
+/// Returns the registration of the repository: like the one that `init` writes, but with tokens
+/// that are refused.
 pub fn sample_registration(config: &Config) -> Result<Zeroizing<String>, ConfigError> {
     let tokens = Tokens {
         appservice: SecretString::from(format!("as_{SAMPLE_TOKEN_MARK}_{}", "0".repeat(46))),
@@ -152,8 +153,8 @@ fn at<'a>(tree: &'a Value, key: &str) -> &'a Value {
         .unwrap_or(&Value::Null)
 }
 
-/// Returns a value on one line. Lists, and texts that YAML would write on several lines, are written
-/// as JSON, which is YAML too.
+/// Returns a value on one line. Lists, and texts that YAML would write on several lines, are
+/// written as JSON, which is valid YAML.
 fn scalar(path: &Path, value: &Value) -> Result<String, ConfigError> {
     if !matches!(value, Value::Sequence(_)) {
         let text = yaml::to_yaml(path, value)?;
@@ -169,12 +170,12 @@ fn scalar(path: &Path, value: &Value) -> Result<String, ConfigError> {
     })?;
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        // What JSON takes as it is and YAML refuses, or reads as the end of a line.
+        // JSON leaves these unescaped, but YAML refuses them or reads them as line breaks.
         if matches!(
             c,
             '\u{7F}'..='\u{9F}' | '\u{2028}' | '\u{2029}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}'
         ) {
-            // Writing into a String cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);

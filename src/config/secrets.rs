@@ -1,28 +1,28 @@
-//! Secrets that do not stand in the configuration file, and the environment variables that can
-//! stand in for their files.
+//! Secrets, which are not in the configuration file, and the environment variables that can replace
+//! their files.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::ConfigError;
 
-/// Takes the place of `as_token` in the registration.
+/// Replaces `as_token` of the registration.
 pub const AS_TOKEN: &str = "STONECHAT_AS_TOKEN";
-/// Takes the place of `hs_token` in the registration.
+/// Replaces `hs_token` of the registration.
 pub const HS_TOKEN: &str = "STONECHAT_HS_TOKEN";
-/// Takes the place of the file named by `module.token_file`.
+/// Replaces the file named by `module.token_file`.
 pub const MODULE_TOKEN: &str = "STONECHAT_MODULE_TOKEN";
-/// Takes the place of the file named by `store.key_file`, with the same content.
+/// Replaces the file named by `store.key_file`, with the same content.
 pub const STORE_KEY: &str = "STONECHAT_STORE_KEY";
 
-/// Where environment variables are looked up: the process's own in life, a closure in tests.
+/// A lookup of environment variables: those of the process, or a closure in tests.
 pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 
-/// The environment of this process.
+/// Looks up an environment variable of this process.
 pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// A token from the environment, if it is there.
+/// Returns a token from the environment, if it is set.
 pub(super) fn token(
     environment: Environment<'_>,
     name: &'static str,
@@ -35,7 +35,7 @@ pub(super) fn token(
     }
 }
 
-/// Whether a token can be sent in a header and not be guessed.
+/// Checks that a token can be sent in a header and cannot be guessed.
 pub(super) fn check_token(token: &SecretString) -> Result<(), String> {
     let token = token.expose_secret();
     if token.len() < 32 {

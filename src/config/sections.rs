@@ -1,7 +1,7 @@
 //! The sections of the configuration file and their defaults.
 //!
-//! A new option is a field with its default here and a line in the table of `sample.rs`; a test
-//! refuses the one without the other.
+//! A new option is a field with its default here and a line in the table of `sample.rs`. A test
+//! fails if one of them is missing.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,11 +13,11 @@ use url::Url;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The homeserver we serve.
+    /// The homeserver that we serve.
     pub homeserver: HomeserverSection,
     /// How the homeserver reaches us.
     #[serde(default)]
-    pub appservice: Appservice,
+    pub appservice: AppserviceSection,
     /// The registration file, which holds the tokens.
     #[serde(default = "default_registration")]
     pub registration: PathBuf,
@@ -29,28 +29,28 @@ pub struct Config {
     pub store: StoreSection,
     /// What a handle may look like and how many a person may hold.
     #[serde(default)]
-    pub handles: Handles,
+    pub handles: HandlesSection,
     /// How much one person or one server may ask of us.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsSection,
     /// How a ghost brings two people together.
     #[serde(default)]
-    pub introductions: Introductions,
-    /// How conversations with masked handles are carried.
+    pub introductions: IntroductionsSection,
+    /// How conversations with masked handles are passed on.
     #[serde(default)]
     pub relay: RelaySection,
-    /// How gaps in what the homeserver pushed are filled.
+    /// How ghosts fetch events that the homeserver failed to push.
     #[serde(default)]
-    pub reconcile: Reconcile,
+    pub reconcile: ReconcileSection,
     /// The Olm machines.
     #[serde(default)]
-    pub crypto: Crypto,
+    pub crypto: CryptoSection,
     /// The module in the homeserver.
     #[serde(default)]
-    pub module: Module,
-    /// What is logged, and how.
+    pub module: ModuleSection,
+    /// The log.
     #[serde(default)]
-    pub log: Log,
+    pub log: LogSection,
 }
 
 fn default_registration() -> PathBuf {
@@ -62,31 +62,31 @@ fn default_data() -> PathBuf {
 }
 
 impl Default for Config {
-    /// What the sample file says.
+    /// Returns the values of the sample file.
     fn default() -> Self {
         Self {
             homeserver: HomeserverSection::default(),
-            appservice: Appservice::default(),
+            appservice: AppserviceSection::default(),
             registration: default_registration(),
             data: default_data(),
             store: StoreSection::default(),
-            handles: Handles::default(),
-            limits: Limits::default(),
-            introductions: Introductions::default(),
+            handles: HandlesSection::default(),
+            limits: LimitsSection::default(),
+            introductions: IntroductionsSection::default(),
             relay: RelaySection::default(),
-            reconcile: Reconcile::default(),
-            crypto: Crypto::default(),
-            module: Module::default(),
-            log: Log::default(),
+            reconcile: ReconcileSection::default(),
+            crypto: CryptoSection::default(),
+            module: ModuleSection::default(),
+            log: LogSection::default(),
         }
     }
 }
 
-/// `homeserver`: the homeserver we serve.
+/// `homeserver`: the homeserver that we serve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HomeserverSection {
-    /// Where we reach its client-server API.
+    /// The URL of its client-server API.
     pub url: Url,
     /// Its name, the part of a user id after the colon.
     pub server_name: OwnedServerName,
@@ -120,16 +120,16 @@ impl Default for HomeserverSection {
 /// `appservice`: how the homeserver reaches us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Appservice {
+pub struct AppserviceSection {
     /// Our name in the homeserver's list of application services.
     pub id: String,
-    /// The address we listen on.
+    /// The address on which we listen.
     pub listen: SocketAddr,
     /// Our address as the homeserver sees it.
     pub url: Url,
 }
 
-impl Default for Appservice {
+impl Default for AppserviceSection {
     #[expect(
         clippy::unwrap_used,
         reason = "a constant that every test of this room parses"
@@ -165,7 +165,7 @@ impl Default for StoreSection {
 /// `handles`: what a handle may look like and how many a person may hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Handles {
+pub struct HandlesSection {
     /// The shortest handle, in characters.
     pub min_length: usize,
     /// The longest handle, in characters.
@@ -175,11 +175,11 @@ pub struct Handles {
     /// How long a released handle is kept for its last owner alone.
     #[serde(with = "super::span")]
     pub quarantine: Duration,
-    /// Names that nobody may claim, besides the list that is shipped.
+    /// Names that nobody may claim, in addition to the shipped list.
     pub reserved: Vec<String>,
 }
 
-impl Default for Handles {
+impl Default for HandlesSection {
     fn default() -> Self {
         Self {
             min_length: 1,
@@ -194,12 +194,12 @@ impl Default for Handles {
 /// `limits`: how much one person or one server may ask of us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsSection {
     /// New conversations that one person may start in a day, over all handles.
     pub new_conversations_per_sender: u32,
     /// New conversations that all people of one other homeserver may start in a day.
     pub new_conversations_per_server: u32,
-    /// Ghosts that may be invited into one room while it is being made.
+    /// Handles that may be invited into one room while it is being created.
     pub handles_per_room: u32,
     /// Handles that one person may claim in a day.
     pub claims_per_day: u32,
@@ -207,14 +207,14 @@ pub struct Limits {
     pub claims_per_server: u32,
     /// Third-party lookups answered in a second, for everybody together.
     pub lookups_per_second: u32,
-    /// Invites to names that nobody holds, declined in a day, for everybody together.
+    /// Invites to names that nobody holds that are declined in a day, for everybody together.
     pub unclaimed_per_day: u32,
     /// How long a ghost takes to decline, whatever the reason.
     #[serde(with = "super::span")]
     pub decline_after: Duration,
 }
 
-impl Default for Limits {
+impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             new_conversations_per_sender: 30,
@@ -232,31 +232,31 @@ impl Default for Limits {
 /// `introductions`: how a ghost brings two people together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Introductions {
-    /// Whether no opening line passes through us, for every handle of this server.
+pub struct IntroductionsSection {
+    /// Whether nothing that people write passes through us, for every handle of this server.
     pub strict: bool,
     /// How long a ghost waits for the opening line before it introduces without one.
     #[serde(with = "super::span")]
     pub wait_for_message: Duration,
-    /// How long a ghost stays after the invite and after the last message it heard.
+    /// How long a ghost stays after the invite and after the last message.
     #[serde(with = "super::span")]
     pub linger: Duration,
-    /// How long a ghost stays after the invite at most.
+    /// Maximum time that a ghost stays after the invite.
     #[serde(with = "super::span")]
     pub at_most: Duration,
-    /// How long a ghost stays where the owner has to join first.
+    /// How long a ghost stays if the owner has to join first.
     #[serde(with = "super::span")]
     pub wait_for_owner: Duration,
     /// How long a request waits for the owner's answer.
     #[serde(with = "super::span")]
     pub wait_for_answer: Duration,
-    /// How many introductions go on at the same time, for people of this server and for others.
+    /// How many introductions run at the same time, for people of this server and for all others.
     pub joins_at_once: usize,
-    /// The largest room a ghost introduces in.
+    /// Maximum number of members of a room in which a ghost introduces.
     pub room_members: u32,
 }
 
-impl Default for Introductions {
+impl Default for IntroductionsSection {
     fn default() -> Self {
         Self {
             strict: false,
@@ -271,7 +271,7 @@ impl Default for Introductions {
     }
 }
 
-/// `relay`: how conversations with masked handles are carried.
+/// `relay`: how conversations with masked handles are passed on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelaySection {
@@ -279,7 +279,7 @@ pub struct RelaySection {
     pub offered: bool,
     /// Whether a read receipt shows that a message has reached the other side.
     pub delivery_receipts: bool,
-    /// For how long it is remembered which event here is which there.
+    /// How long the ids of an event in both rooms are remembered.
     #[serde(with = "super::span")]
     pub remember: Duration,
     /// How long a message whose key is missing holds up those behind it.
@@ -298,18 +298,18 @@ impl Default for RelaySection {
     }
 }
 
-/// `reconcile`: how gaps in what the homeserver pushed are filled.
+/// `reconcile`: how ghosts fetch events that the homeserver failed to push.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Reconcile {
-    /// How often each ghost with open work asks the homeserver what it missed.
+pub struct ReconcileSection {
+    /// How often each ghost asks the homeserver for missed events.
     #[serde(with = "super::span")]
     pub interval: Duration,
     /// How many ghosts ask in a second.
     pub ghosts_per_second: u32,
 }
 
-impl Default for Reconcile {
+impl Default for ReconcileSection {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(3600),
@@ -321,12 +321,12 @@ impl Default for Reconcile {
 /// `crypto`: the Olm machines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Crypto {
-    /// How many machines are kept in memory; the others are loaded when they are needed.
+pub struct CryptoSection {
+    /// How many machines are kept in memory. The others are loaded when they are needed.
     pub machines_in_memory: usize,
 }
 
-impl Default for Crypto {
+impl Default for CryptoSection {
     fn default() -> Self {
         Self {
             machines_in_memory: 200,
@@ -337,12 +337,12 @@ impl Default for Crypto {
 /// `module`: the module in the homeserver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Module {
-    /// The file with the token that the module shows us. There is no module while it is not there.
+pub struct ModuleSection {
+    /// The file with the token that the module shows us. Without it there is no module.
     pub token_file: PathBuf,
 }
 
-impl Default for Module {
+impl Default for ModuleSection {
     fn default() -> Self {
         Self {
             token_file: PathBuf::from("module.token"),
@@ -350,13 +350,13 @@ impl Default for Module {
     }
 }
 
-/// `log`: what is logged, and how.
+/// `log`: the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// For people or for machines.
+pub struct LogSection {
+    /// The format: for people or for machines.
     pub format: LogFormat,
-    /// How much.
+    /// The level from which entries are logged.
     pub level: LogLevel,
 }
 
@@ -375,14 +375,14 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only what needs an admin.
+    /// Problems that need the admin.
     Error,
-    /// And what may need one soon.
+    /// And problems that may need the admin soon.
     Warn,
-    /// And what happens.
+    /// And events of the service.
     #[default]
     Info,
-    /// And how.
+    /// And details of them.
     Debug,
     /// Everything.
     Trace,

@@ -1,4 +1,4 @@
-//! Configuration and registration read together, with everything that can be refused refused.
+//! The configuration and the registration, read and checked together.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,11 @@ use ruma::{OwnedUserId, UserId};
 use secrecy::SecretString;
 
 use super::{
-    BOT_LOCALPART, Config, ConfigError, Registration, check, files,
+    BOT_LOCALPART, Config, ConfigError, Registration,
+    config_check::check_config,
+    files,
     module::ModuleToken,
+    registration_check::check_registration,
     secrets::{self, Environment},
     yaml,
 };
@@ -23,35 +26,35 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Reads the text of a configuration file; `path` is for the errors.
+    /// Reads the text of a configuration file and checks its values. `path` is for the errors.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let config: Self = yaml::parse_yaml(path, text)?;
-        check::config(path, &config)?;
+        check_config(path, &config)?;
         Ok(config)
     }
 }
 
-/// Everything `run` and `doctor` need to know before they touch the network or the database.
+/// Everything that `run` and `doctor` need before they touch the network or the database.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The configuration as written.
     pub config: Config,
-    /// The registration, with tokens from the environment where those are set.
+    /// The registration, with the tokens of the environment if they are set.
     pub registration: Registration,
-    /// Where the configuration came from.
+    /// The path of the configuration.
     pub config_path: PathBuf,
-    /// Where the registration came from.
+    /// The path of the registration.
     pub registration_path: PathBuf,
-    /// The folder of the database, as seen from here.
+    /// The folder of the database, resolved.
     pub data: PathBuf,
-    /// Where the key of the store is, as seen from here.
+    /// The file with the key of the store, resolved.
     pub key_file: PathBuf,
-    /// The token of the module in the homeserver, if there is to be one.
+    /// The token of the module in the homeserver, if there is a module.
     pub module_token: Option<SecretString>,
 }
 
 impl Setup {
-    /// Reads and checks configuration and registration.
+    /// Reads and checks the configuration and the registration.
     pub fn load(path: &Path, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let config = Config::load(path)?;
         let registration_path = files::absolute_beside(path, &config.registration);
@@ -62,7 +65,7 @@ impl Setup {
         if let Some(token) = secrets::token(environment, secrets::HS_TOKEN)? {
             registration.hs_token = token;
         }
-        check::registration(&registration_path, &registration, path, &config)?;
+        check_registration(&registration_path, &registration, path, &config)?;
         let module_token = match secrets::token(environment, secrets::MODULE_TOKEN)? {
             Some(token) => Some(token),
             None => ModuleToken::of(path, &config).read(&registration)?,
@@ -78,7 +81,7 @@ impl Setup {
         })
     }
 
-    /// The bot's user id.
+    /// Returns the bot's Matrix ID.
     pub fn bot(&self) -> Result<OwnedUserId, ConfigError> {
         let server = &self.config.homeserver.server_name;
         UserId::parse(format!("@{BOT_LOCALPART}:{server}")).map_err(|error| ConfigError::Value {

@@ -1,16 +1,17 @@
 //! Durations as people write them: `5s`, `90days`, `1year`.
 //!
-//! Reading takes everything `humantime` takes, to the millisecond, up to a thousand years. Writing uses one unit where one is exact, so that a
-//! default reads as it was meant (`90days`, not two months, 29 days and some minutes).
+//! Reading accepts all that `humantime` accepts, to the millisecond and up to a thousand years.
+//! Writing uses a single unit, so that a default reads as it was meant (`90days`, not two months,
+//! 29 days and some minutes).
 
 use std::time::Duration;
 
 use serde::{Deserializer, Serializer, de::Error as _};
 
-/// Maximum duration: a thousand years. More is a slip, and too much to reckon with.
+/// Maximum duration: a thousand years. More is a typing error, and could overflow.
 const LONGEST: Duration = Duration::from_secs(1000 * 31_557_600);
 
-/// In milliseconds, from the largest. A month is left out: nobody means 30.44 days.
+/// The units in milliseconds, the largest first. There is no month: nobody means 30.44 days.
 const UNITS: [(u128, &str, &str); 6] = [
     (31_557_600_000, "year", "years"),
     (86_400_000, "day", "days"),
@@ -25,7 +26,7 @@ pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&written(*value))
 }
 
-/// Reads a duration. What is below a millisecond is cut off: it could not be written again.
+/// Reads a duration. Fractions of a millisecond are cut off, because they could not be written.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let value: Duration = humantime_serde::deserialize(deserializer)?;
     if value > LONGEST {

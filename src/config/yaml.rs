@@ -1,4 +1,4 @@
-//! The one place that knows the YAML library.
+//! YAML. Only this file uses the library.
 
 use std::path::Path;
 
@@ -6,24 +6,25 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::ConfigError;
 
-/// Reads `text`, which came from `path`, as a `T`. An error names line and key, and the key that
-/// was probably meant.
+/// Reads `text`, which came from `path`, as a `T`. An error names the line and the key, and the key
+/// that was probably meant.
 ///
-/// It can repeat a value that is wrong, but no secret: those are strings to the formats read here,
-/// and a string of any content has the right type.
+/// An error can repeat a wrong value but no secret: in the formats read here secrets are strings,
+/// and every string has the right type.
 pub fn parse_yaml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     let document = serde_yaml::Deserializer::from_str(text);
     serde_path_to_error::deserialize(document).map_err(|error| {
         let key = error.path().to_string();
         let error = error.into_inner();
         let mut problem = error.to_string();
-        // Of a key that stands there twice the library knows only where the section begins.
+        // For a duplicate key the library knows only the line at which the section begins.
         let twice = problem.contains("duplicate field");
         let line = error.location().map(|at| at.line()).filter(|_| !twice);
         if let Some(at) = problem.rfind(" at line ") {
             problem.truncate(at);
         }
-        // The library knows the way to the error too, but not always to its end.
+        // The library's message begins with the path to the error as well, but not always all of
+        // it.
         let way: Vec<_> = key.split('.').collect();
         let known = (1..=way.len()).rev().find_map(|n| {
             let prefix = format!("{}: ", way.get(..n)?.join("."));
@@ -53,7 +54,7 @@ pub fn to_yaml<T: Serialize>(path: &Path, value: &T) -> Result<String, ConfigErr
     })
 }
 
-/// What libraries say of a value, and what to write instead.
+/// Parts of the libraries' messages about a value, and what to write instead.
 const REMEDIES: [(&str, &str); 10] = [
     (
         "relative URL without a base",
@@ -94,7 +95,7 @@ const REMEDIES: [(&str, &str); 10] = [
     ),
 ];
 
-/// What a library says is wrong, and what to do about it.
+/// Returns a library's message with what to do about it.
 pub(crate) fn with_remedy(problem: &str) -> String {
     let fixed = || {
         let known = REMEDIES.iter().find(|(part, _)| problem.contains(part));
@@ -104,7 +105,7 @@ pub(crate) fn with_remedy(problem: &str) -> String {
     format!("{problem}{remedy}")
 }
 
-/// "unknown field `a`, expected one of `b`, `c`" becomes a hint at the nearest of them.
+/// Returns a hint at the nearest known name, for "unknown field `a`, expected one of `b`, `c`".
 fn meant(problem: &str) -> Option<String> {
     let unknown = problem.split_once("unknown field ").map(|(_, rest)| rest)?;
     let mut quoted = unknown.split('`').skip(1).step_by(2);

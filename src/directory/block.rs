@@ -1,16 +1,16 @@
-//! Whom an owner does not want to hear from.
+//! Blocks: the people an owner does not want to hear from.
 //!
-//! A block is of a person: it holds against all handles and accounts by which we know them to be
-//! that person. On the blocker's side it holds for the one handle it was made on, so that a
-//! blocked person who tries them all does not learn which of them belong together.
+//! A block is against a person, with all handles and accounts that we know to be theirs. It holds
+//! for the one handle of the blocker on which it was made: otherwise a blocked person who tries all
+//! handles would learn which of them belong together.
 
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Change, DirectoryError,
-    change::Read,
+    Directory, DirectoryError, DirectoryTransaction,
     record::Mode,
     tables::{Block, Blocks, Handles},
+    transaction::Read,
 };
 use crate::{
     clock::Timestamp,
@@ -18,13 +18,13 @@ use crate::{
     store::{self, StoreError},
 };
 
-/// For which of the blocker's handles a block holds.
+/// The handles of the blocker for which a block holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockScope {
-    /// For this one.
+    /// One handle.
     Handle(Handle),
-    /// For all they have and will have. Whoever is blocked can find out that these belong
-    /// together.
+    /// All handles that they have and will have. The blocked person can find out that these
+    /// belong together.
     All,
 }
 
@@ -37,14 +37,14 @@ impl BlockScope {
     }
 }
 
-/// The bytes that begin the keys of all blocks of one person by another.
+/// Returns the prefix of the keys of all blocks of one person by another.
 fn between(blocker: &UserId, blocked: &UserId) -> Vec<u8> {
     let mut prefix = store::prefix(&blocker.to_owned());
     prefix.extend(store::prefix(&blocked.to_owned()));
     prefix
 }
 
-/// Whether `blocker` blocked this person on this handle or on all.
+/// Returns whether `blocker` has blocked this person on this handle or on all.
 pub(super) fn is_blocked(
     from: &impl Read,
     blocker: &UserId,
@@ -58,9 +58,9 @@ pub(super) fn is_blocked(
         .any(|((_, _, on, _), _)| on.is_empty() || on == handle.key()))
 }
 
-/// Whether `blocker` blocked this person in a way that may show when the person writes to the
-/// blocker's Matrix ID: on all handles, or on an open one, which leads to that ID anyway. A block
-/// on a masked handle must not show there, or it would tell whose handle that is.
+/// Returns whether `blocker` has blocked this person in a way that may show when the person writes
+/// to the blocker's Matrix ID: on all handles, or on an open one, which leads to that ID anyway. A
+/// block on a masked handle must not show there, or it would tell whose handle that is.
 pub(super) fn is_blocked_in_person(
     from: &impl Read,
     blocker: &UserId,
@@ -81,8 +81,42 @@ pub(super) fn is_blocked_in_person(
     Ok(false)
 }
 
-impl Change<'_> {
-    /// Blocks a person, named by a handle or a Matrix ID. Blocking twice is no error.
+impl Directory {
+    /// Returns for each of these people whether they have blocked the inviter.
+    pub fn who_blocked(
+        &self,
+        inviter: &UserId,
+        people: &[OwnedUserId],
+    ) -> Result<Vec<bool>, DirectoryError> {
+        people
+            .iter()
+            .map(|person| self.is_invite_blocked(inviter, person))
+            .collect()
+    }
+
+    /// Returns whether a block forbids that one person invites another by their Matrix ID.
+    pub fn is_invite_blocked(
+        &self,
+        inviter: &UserId,
+        invitee: &UserId,
+    ) -> Result<bool, DirectoryError> {
+        let most = self.settings().blocks_per_person;
+        Ok(is_blocked_in_person(self.store(), invitee, inviter, most)?)
+    }
+
+    /// Returns whether the owner of a handle has blocked somebody on this handle or on all.
+    pub fn is_blocked_on(&self, handle: &Handle, person: &UserId) -> Result<bool, DirectoryError> {
+        let record = self.lookup(handle)?;
+        let Some(owner) = record.as_ref().and_then(|record| record.holder()) else {
+            return Ok(false);
+        };
+        let most = self.settings().blocks_per_person;
+        Ok(is_blocked(self.store(), owner, person, handle, most)?)
+    }
+}
+
+impl DirectoryTransaction<'_> {
+    /// Blocks a person, named by a handle or a Matrix ID. A second block of the same is no error.
     pub fn block(
         &mut self,
         blocker: &UserId,
@@ -94,9 +128,9 @@ impl Change<'_> {
             self.must_hold(blocker, on)?;
         }
         let (blocked, label) = match target {
-            // The ghost of somebody who has no masked handle stands for them alone.
+            // A ghost that was made for one conversation stands for the person behind it.
             Typed::Person(user) => (
-                self.unmask(user)?.unwrap_or_else(|| user.clone()),
+                self.person_behind(user)?.unwrap_or_else(|| user.clone()),
                 user.to_string(),
             ),
             Typed::Handle { handle, server } => {
@@ -111,7 +145,7 @@ impl Change<'_> {
         self.block_as(blocker, blocked, label, scope, now)
     }
 
-    /// Blocks a person under a name by which the block is taken back.
+    /// Blocks a person under a label, by which the block is taken back.
     pub(super) fn block_as(
         &mut self,
         blocker: &UserId,
@@ -135,10 +169,10 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Takes back blocks that were made with this name for the person, on one handle or on any.
+    /// Takes back the blocks that were made with this name for the person, on one handle or on any.
     ///
     /// The name decides, not the person: somebody who blocked `@sam` must not learn by unblocking
-    /// `@samuel:example.org` that the two are one.
+    /// `@samuel:example.org` that the two are the same person.
     pub fn unblock(
         &mut self,
         blocker: &UserId,
@@ -155,7 +189,7 @@ impl Change<'_> {
         self.unblock_label(blocker, label, scope)
     }
 
-    /// The same by the name that a list of blocks shows, such as the number of a request.
+    /// Takes back the blocks with this label, which a list of blocks shows.
     pub fn unblock_label(
         &mut self,
         blocker: &UserId,
@@ -179,8 +213,8 @@ impl Change<'_> {
         }
     }
 
-    /// Whom this person blocked, as they named them, and on which of their handles; none means
-    /// on all.
+    /// Returns the labels of the people whom this person blocked, each with the key of the handle
+    /// on which the block holds, or `None` for all.
     pub fn blocks_of(
         &self,
         blocker: &UserId,

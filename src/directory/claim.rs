@@ -1,64 +1,63 @@
-//! Claiming a handle, and giving it up.
+//! Claims and releases of handles.
 
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 
 use super::{
-    Change, Counted, DAY, DirectoryError, Limit, Notice,
-    change::Read,
-    limit::host_of,
+    Counted, DAY, DirectoryError, DirectoryTransaction, Limit, OwnerNotice,
     record::{Discoverable, HandleRecord, HandleState},
-    tables::{Contacts, Generations, Handles, Lookalikes, Owned},
+    tables::{Generations, Handles, Lookalikes, Owned},
+    transaction::Read,
+    usage::host_of,
 };
-use crate::{clock::Timestamp, handle::Handle, store};
+use crate::{clock::Timestamp, handle::Handle};
 
-/// How often the owner of a handle is told within a day that somebody wanted one that looks like
-/// it.
+/// Limit on the notices to an owner that somebody tried to claim a handle that looks like theirs.
 const LOOKALIKE_NOTICES: Limit = Limit {
     most: 3,
     window: DAY,
 };
 
-/// Who claims.
+/// The one who claims a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimedBy {
     /// The person who will own it.
     Person,
-    /// The admin for somebody: reserved names and limits do not hold.
+    /// The admin, for somebody else: reserved names and limits do not hold.
     Admin,
 }
 
-/// What is known when a claim is decided.
+/// The facts on which a claim is decided.
 #[derive(Clone, Debug)]
-struct Facts<'a> {
+struct ClaimFacts<'a> {
     handle: &'a Handle,
     claimer: &'a UserId,
     by: ClaimedBy,
     now: Timestamp,
     reserved: bool,
-    /// The record of this very handle.
+    /// The record of the claimed handle.
     record: Option<HandleRecord>,
-    /// The record of another handle that has the same look.
+    /// The record of another handle that looks like it.
     lookalike: Option<HandleRecord>,
     /// The generation of the last owner of this name.
     last_generation: Option<u32>,
-    /// How many handles the claimer holds, and how many they may.
+    /// The number of handles that the claimer holds, and the number that they may hold.
     held: usize,
     may_hold: usize,
-    /// Whether the claimer has not claimed too often.
+    /// Whether the claimer is within their limit on claims.
     within_limit: bool,
-    /// Whether the people of the claimer's server have not.
+    /// Whether the people of the claimer's server are within theirs.
     server_within_limit: bool,
 }
 
-/// A claim that goes through.
+/// A claim that succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Claim {
     generation: u32,
-    /// A handle in quarantine whose look is taken over, which ends it.
+    /// A handle in quarantine that looks like the claimed one, and which this claim deletes.
     ends: Option<Handle>,
 }
 
-fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
+fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
     let handle = facts.handle.clone();
     if let Some(record) = &facts.record
         && record.is_held_by(facts.claimer)
@@ -101,7 +100,7 @@ fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
         }
         let given_up = other.holder().is_none();
         if !(given_up && (other.is_free(facts.now) || other.owner == facts.claimer)) {
-            // A handle that only a link leads to is not to be found out by its look.
+            // A handle that is found only by a link must not be found by its look.
             let shown = other.discoverable != Discoverable::Link;
             return Err(DirectoryError::LooksLike {
                 handle,
@@ -123,9 +122,9 @@ fn decide(facts: Facts<'_>) -> Result<Claim, DirectoryError> {
     Ok(Claim { generation, ends })
 }
 
-impl Change<'_> {
-    /// Makes `claimer` the owner of this handle, if they may. The change has to be written in
-    /// either case: that an owner is told of a look-alike is counted.
+impl DirectoryTransaction<'_> {
+    /// Makes `claimer` the owner of this handle, if they may be. Commit the transaction also after
+    /// a refusal: notices about look-alikes are counted.
     pub fn claim(
         &mut self,
         claimer: &UserId,
@@ -148,14 +147,16 @@ impl Change<'_> {
             most: settings.claims_per_server,
             window: DAY,
         };
-        // Our own people have their own limits only.
+        // Our own homeserver has no limit, only its people do.
         let elsewhere = claimer.server_name() != settings.server_name;
         let server = elsewhere.then(|| host_of(claimer.server_name()));
         let server_within_limit = match &server {
-            Some(server) => self.may(Counted::ClaimsOfServer, server, limit_of_server, now)?,
+            Some(server) => {
+                self.is_within_limit(Counted::ClaimsOfServer, server, limit_of_server, now)?
+            }
             None => true,
         };
-        let facts = Facts {
+        let facts = ClaimFacts {
             handle,
             claimer,
             by,
@@ -164,7 +165,7 @@ impl Change<'_> {
             last_generation: self.get::<Generations>(&handle.key().to_owned())?,
             held: self.handles_of(claimer)?.len(),
             may_hold: settings.handles_per_person,
-            within_limit: self.may(Counted::Claims, claimer.as_str(), claims, now)?,
+            within_limit: self.is_within_limit(Counted::Claims, claimer.as_str(), claims, now)?,
             server_within_limit,
             record,
             lookalike: lookalike.clone(),
@@ -223,7 +224,7 @@ impl Change<'_> {
         let key = other.handle.key().to_owned();
         if self.count(Counted::LookalikeNotices, &key, LOOKALIKE_NOTICES, now)? {
             let attempt = attempt.clone();
-            self.notice(Notice::LookalikeAttempt {
+            self.add_notice(OwnerNotice::LookalikeAttempt {
                 owner,
                 handle: other.handle,
                 attempt,
@@ -232,7 +233,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Gives a handle up: it goes into quarantine. Its ghost is to be retired.
+    /// Releases a handle: it goes into quarantine. The caller retires its ghost.
     pub fn release(
         &mut self,
         owner: &UserId,
@@ -243,7 +244,7 @@ impl Change<'_> {
         self.give_up(record, now)
     }
 
-    /// Takes a handle from whoever holds it, frozen or not, for the admin. It goes into
+    /// Takes a handle from its owner, frozen or not, for the admin. The handle goes into
     /// quarantine, where its last owner could claim it again: freeze it instead to prevent that.
     pub fn revoke(
         &mut self,
@@ -267,7 +268,7 @@ impl Change<'_> {
         };
         record.verified_at = None;
         self.delete::<Owned>(&(record.owner.clone(), key.clone()));
-        // Their ghost leaves the rooms in which they wait.
+        // The ghost leaves the rooms in which the askers wait.
         for (number, request) in self.requests_of(&record.owner)? {
             if request.handle == record.handle {
                 self.close_request(&record.owner, number)?;
@@ -277,7 +278,7 @@ impl Change<'_> {
         Ok(record)
     }
 
-    /// The record of a handle that this person holds and may change.
+    /// Returns the record of a handle that this person holds and may change.
     pub(super) fn held_and_active(
         &self,
         owner: &UserId,
@@ -293,20 +294,6 @@ impl Change<'_> {
             }
             _ => Err(DirectoryError::NotYours(handle.clone())),
         }
-    }
-
-    fn forget_contacts(&mut self, key: &str) -> Result<(), DirectoryError> {
-        let prefix = store::prefix(&key.to_owned());
-        let most = self.settings().contacts_per_handle.saturating_mul(2);
-        let contacts: Vec<(String, u32, OwnedUserId)> = self
-            .scan::<Contacts>(&prefix, most)?
-            .into_iter()
-            .map(|(key, _)| key)
-            .collect();
-        for contact in contacts {
-            self.delete::<Contacts>(&contact);
-        }
-        Ok(())
     }
 }
 

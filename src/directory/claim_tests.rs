@@ -46,8 +46,8 @@ fn frozen(name: &str, owner: &UserId) -> HandleRecord {
 }
 
 /// Sam claims `modern`, which nobody ever had.
-fn fresh(handle: &Handle) -> Facts<'_> {
-    Facts {
+fn fresh(handle: &Handle) -> ClaimFacts<'_> {
+    ClaimFacts {
         handle,
         claimer: sam(),
         by: ClaimedBy::Person,
@@ -85,7 +85,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ("nobody had it", fresh(&wanted), claimed(1)),
         (
             "it is theirs",
-            Facts {
+            ClaimFacts {
                 record: Some(record("modern", sam(), HandleState::Active)),
                 within_limit: false,
                 reserved: true,
@@ -95,7 +95,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "it is theirs, and frozen",
-            Facts {
+            ClaimFacts {
                 record: Some(frozen("modern", sam())),
                 ..fresh(&wanted)
             },
@@ -103,7 +103,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody has it",
-            Facts {
+            ClaimFacts {
                 record: Some(record("modern", kim(), HandleState::Active)),
                 ..fresh(&wanted)
             },
@@ -111,7 +111,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody has it, and it is frozen",
-            Facts {
+            ClaimFacts {
                 record: Some(frozen("modern", kim())),
                 ..fresh(&wanted)
             },
@@ -119,7 +119,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody gave it up",
-            Facts {
+            ClaimFacts {
                 record: Some(quarantined("modern", kim())),
                 last_generation: Some(4),
                 ..fresh(&wanted)
@@ -128,7 +128,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "they gave it up themselves",
-            Facts {
+            ClaimFacts {
                 record: Some(quarantined("modern", sam())),
                 last_generation: Some(4),
                 ..fresh(&wanted)
@@ -137,7 +137,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "its quarantine is over",
-            Facts {
+            ClaimFacts {
                 record: Some(free("modern", kim())),
                 last_generation: Some(4),
                 ..fresh(&wanted)
@@ -146,7 +146,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "its quarantine is over, and they had it last",
-            Facts {
+            ClaimFacts {
                 record: Some(free("modern", sam())),
                 last_generation: Some(4),
                 ..fresh(&wanted)
@@ -155,7 +155,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "its record was ended by a look-alike, its generation remains",
-            Facts {
+            ClaimFacts {
                 last_generation: Some(4),
                 ..fresh(&wanted)
             },
@@ -163,7 +163,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "it is reserved",
-            Facts {
+            ClaimFacts {
                 reserved: true,
                 ..fresh(&wanted)
             },
@@ -171,7 +171,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "it is reserved, and the admin gives it",
-            Facts {
+            ClaimFacts {
                 reserved: true,
                 held: 5,
                 within_limit: false,
@@ -182,7 +182,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "the admin gives what somebody has",
-            Facts {
+            ClaimFacts {
                 record: Some(record("modern", kim(), HandleState::Active)),
                 by: ClaimedBy::Admin,
                 ..fresh(&wanted)
@@ -191,7 +191,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody has one that looks like it",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(record("rnodern", kim(), HandleState::Active)),
                 ..fresh(&wanted)
             },
@@ -199,7 +199,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody has a frozen one that looks like it",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(frozen("rnodern", kim())),
                 ..fresh(&wanted)
             },
@@ -207,7 +207,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody gave up one that looks like it",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(quarantined("rnodern", kim())),
                 ..fresh(&wanted)
             },
@@ -215,7 +215,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "somebody has one that looks like it and is not to be found",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(HandleRecord {
                     discoverable: Discoverable::Link,
                     ..record("rnodern", kim(), HandleState::Active)
@@ -226,7 +226,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "they have one that looks like it",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(record("rnodern", sam(), HandleState::Active)),
                 ..fresh(&wanted)
             },
@@ -234,7 +234,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "they gave up one that looks like it",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(quarantined("rnodern", sam())),
                 ..fresh(&wanted)
             },
@@ -242,7 +242,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "one that looks like it is out of quarantine",
-            Facts {
+            ClaimFacts {
                 lookalike: Some(free("rnodern", kim())),
                 ..fresh(&wanted)
             },
@@ -250,7 +250,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "they have as many as they may",
-            Facts {
+            ClaimFacts {
                 held: 5,
                 ..fresh(&wanted)
             },
@@ -258,7 +258,7 @@ fn a_claim_goes_through_or_is_refused_for_its_reason() {
         ),
         (
             "they claimed many today",
-            Facts {
+            ClaimFacts {
                 within_limit: false,
                 ..fresh(&wanted)
             },

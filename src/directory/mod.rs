@@ -1,14 +1,14 @@
-//! Who owns which handle, and who may reach them.
+//! The directory: who owns which handle, and who may reach them.
 //!
-//! Reading goes through [`Directory`]. Everything that changes something goes through a
-//! [`Change`], of which there is one at a time: it decides on what it reads, and what it writes
-//! is one batch, which its caller may write together with records of their own.
+//! [`Directory`] reads. A [`DirectoryTransaction`] writes; there is one at a time. It decides on
+//! the records that it reads, and its writes are one batch, to which the caller can add records of
+//! their own.
 //!
 //! ```
 //! use ruma::{server_name, user_id};
 //! use stonechat::{
 //!     clock::Timestamp,
-//!     directory::{Ask, ClaimedBy, Directory, DirectorySettings, Verdict},
+//!     directory::{ReachQuery, ClaimedBy, Directory, DirectorySettings, Verdict},
 //!     handle::{Handle, HandleRules},
 //!     store::Store,
 //! };
@@ -18,31 +18,34 @@
 //! let directory = Directory::new(Store::in_memory(), settings);
 //! let (sam, now) = (Handle::parse("sam", &HandleRules::default())?, Timestamp(1));
 //!
-//! let mut change = directory.begin().await;
-//! change.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
-//! change.commit().await?;
+//! let mut tx = directory.begin().await;
+//! tx.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
+//! tx.commit().await?;
 //!
-//! let ask = Ask { asker: user_id!("@alice:example.org"), handle: &sam, now };
-//! assert!(matches!(directory.verdict(&ask)?, Verdict::Introduce { .. }));
+//! let query = ReachQuery { asker: user_id!("@alice:example.org"), handle: &sam, now };
+//! assert!(matches!(directory.verdict(&query)?, Verdict::Introduce { .. }));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod ask;
-mod asked;
+mod aliases;
 mod block;
-mod change;
 mod claim;
+mod contacts;
 mod error;
-mod limit;
-mod mask;
-mod memory;
+mod expiry;
+mod limits;
+mod options;
+mod pairs;
+mod prepaid;
+mod reach;
 mod record;
 mod request;
-mod setting;
 mod settings;
 mod tables;
+mod transaction;
+mod usage;
 mod verdict;
 
 #[cfg(test)]
@@ -50,30 +53,34 @@ mod tests;
 
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::UserId;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-pub(crate) use self::change::Read;
 use self::tables::Handles;
+pub(crate) use self::transaction::Read;
 
-/// The table of handles in a backup, to count them by.
+/// The id of the table of handles, by which a backup counts them.
 pub const HANDLES_TABLE: u8 = <Handles as crate::store::Table>::ID;
 pub use self::{
+    aliases::{forget_alias, record_alias},
     block::BlockScope,
-    change::{Change, Notice, WriteLock},
     claim::ClaimedBy,
     error::DirectoryError,
-    limit::{Counted, Limit, Usage, host_of},
-    mask::{forget_mask, note_mask},
-    memory::PairAdvice,
-    record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach},
-    request::{REQUESTS_AT_MOST, Request},
-    setting::ModeSet,
-    settings::{Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM, PAIR_MEMORY, PAIR_RETRY},
-    verdict::{Ask, Verdict, Why},
+    options::ModeSet,
+    pairs::PairAdvice,
+    record::{
+        Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Others, Policy, Reach, Request,
+    },
+    request::REQUESTS_PER_HANDLE_MAX,
+    settings::{
+        Capabilities, DAY, DirectorySettings, HANDLES_PER_ROOM_MAX, PAIR_MEMORY, PAIR_RETRY,
+    },
+    transaction::{DirectoryTransaction, OwnerNotice, WriteLock},
+    usage::{Counted, Limit, Usage, host_of},
+    verdict::{OpaqueReason, ReachQuery, Verdict},
 };
-use crate::{clock::Timestamp, handle::Handle, store::Store};
+use crate::{handle::Handle, store::Store};
 
 /// The directory of handles. Clones share one.
 #[derive(Clone, Debug)]
@@ -85,24 +92,25 @@ pub struct Directory {
 struct Inner {
     store: Store,
     settings: DirectorySettings,
-    writing: Mutex<change::Unwritten>,
-    asked: asked::Asked,
+    writing: Mutex<transaction::DeferredWrites>,
+    prepaid: prepaid::PrepaidQueries,
 }
 
 impl Directory {
-    /// The directory kept in this store. There must be one only, or its lock is worth nothing.
+    /// Opens the directory that is kept in this store. Open only one: its lock guards against
+    /// others.
     pub fn new(store: Store, settings: DirectorySettings) -> Self {
         Directory {
             inner: Arc::new(Inner {
                 store,
                 settings,
                 writing: Mutex::default(),
-                asked: asked::Asked::default(),
+                prepaid: prepaid::PrepaidQueries::default(),
             }),
         }
     }
 
-    /// The configuration of the directory.
+    /// Returns the directory's configuration.
     pub fn settings(&self) -> &DirectorySettings {
         &self.inner.settings
     }
@@ -111,34 +119,35 @@ impl Directory {
         &self.inner.store
     }
 
-    /// Begins a change, when all others are written or dropped.
-    pub async fn begin(&self) -> Change<'_> {
+    /// Begins a transaction. Waits until no other one is open.
+    pub async fn begin(&self) -> DirectoryTransaction<'_> {
         let mut lock = self.inner.writing.lock().await;
         if let Err(error) = lock.apply(self.store()) {
-            // The change fails as well, and says so to whoever makes it.
-            warn!(%error, "what was asked a moment ago is not counted");
+            // The transaction will fail as well, and its caller reports that.
+            warn!(%error, "the deferred counts could not be written");
         }
-        Change::new(self, lock)
+        DirectoryTransaction::new(self, lock)
     }
 
-    /// Applies what [`Directory::introduce`] has put off. Every change does that before it begins;
-    /// this is for the time in which there is none.
-    pub async fn settle(&self) -> Result<(), DirectoryError> {
+    /// Applies the writes that [`Directory::introduce`] has deferred. Every transaction does that
+    /// first; this is for times in which there is none.
+    pub async fn flush_deferred(&self) -> Result<(), DirectoryError> {
         Ok(self.inner.writing.lock().await.apply(self.store())?)
     }
 
-    /// What is known of a handle that is held or in quarantine.
+    /// Returns the record of a handle that is held or in quarantine.
     pub fn lookup(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.store().get::<Handles>(&handle.key().to_owned())?)
     }
 
-    /// What is known of the handle whose ghost this is; `None` also for what is no ghost.
+    /// Returns the record of the handle whose ghost this is. `None` also if this is no ghost.
     pub fn by_ghost(&self, ghost: &UserId) -> Result<Option<HandleRecord>, DirectoryError> {
-        Ok(self.known_by_ghost(ghost)?.as_deref().cloned())
+        Ok(self.cached_by_ghost(ghost)?.as_deref().cloned())
     }
 
-    /// The same for whoever only looks at it.
-    pub fn known_by_ghost(
+    /// Returns the record of the handle whose ghost this is, like [`Directory::by_ghost`], but from
+    /// the store's cache and without a copy.
+    pub fn cached_by_ghost(
         &self,
         ghost: &UserId,
     ) -> Result<Option<Arc<HandleRecord>>, DirectoryError> {
@@ -153,20 +162,20 @@ impl Directory {
         }
     }
 
-    /// A handle for whoever knows its exact name: it is held, and its owner does not ask for a
-    /// link. The same for everybody who asks.
+    /// Returns a handle for somebody who knows its exact name: it is held, and can be found without
+    /// a link. The answer does not depend on who asks.
     pub fn discover(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.lookup(handle)?.filter(|record| {
             record.holder().is_some() && record.discoverable != Discoverable::Link
         }))
     }
 
-    /// The handles that this person holds, frozen ones too.
+    /// Returns the handles that this person holds, frozen ones too.
     pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
-        Ok(ask::handles_of(self.store(), owner, self.most_handles())?)
+        Ok(reach::handles_of(self.store(), owner, self.most_handles())?)
     }
 
-    /// All handles that are held or in quarantine, in order, from after this key.
+    /// Returns a page of all handles that are held or in quarantine, in order, after this key.
     pub fn page(
         &self,
         after: Option<&str>,
@@ -177,75 +186,25 @@ impl Directory {
         Ok(page.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// The room of two people who were introduced, while it is remembered.
-    pub fn room_of(
-        &self,
-        asker: &UserId,
-        handle: &Handle,
-        generation: u32,
-        now: Timestamp,
-    ) -> Result<Option<OwnedRoomId>, DirectoryError> {
-        Ok(memory::room_of(
-            self.store(),
-            asker,
-            handle,
-            generation,
-            now,
-        )?)
-    }
-
-    /// For each of these people, whether they have blocked the one who invites them.
-    pub fn who_blocked(
-        &self,
-        inviter: &UserId,
-        people: &[OwnedUserId],
-    ) -> Result<Vec<bool>, DirectoryError> {
-        people
-            .iter()
-            .map(|person| self.is_invite_blocked(inviter, person))
-            .collect()
-    }
-
-    /// Whether an invite of one person to another, by their Matrix IDs, goes against a block.
-    pub fn is_invite_blocked(
-        &self,
-        inviter: &UserId,
-        invitee: &UserId,
-    ) -> Result<bool, DirectoryError> {
-        let most = self.settings().blocks_per_person;
-        Ok(block::is_blocked_in_person(
-            self.store(),
-            invitee,
-            inviter,
-            most,
-        )?)
-    }
-
-    /// More handles than anybody holds: the admin may have given some, or lowered the limit.
+    /// Returns a number of handles that nobody reaches, although the admin may have given some or
+    /// lowered the limit.
     fn most_handles(&self) -> usize {
         self.settings().handles_per_person.saturating_add(1000)
     }
 }
 
-impl Change<'_> {
-    /// What is known of a handle, after this change.
+impl DirectoryTransaction<'_> {
+    /// Returns the record of a handle, after this transaction's writes.
     pub fn lookup(&self, handle: &Handle) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.get::<Handles>(&handle.key().to_owned())?)
     }
 
-    /// The handles that this person holds, after this change.
+    /// Returns the handles that this person holds, after this transaction's writes.
     pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
-        Ok(ask::handles_of(self, owner, self.directory.most_handles())?)
-    }
-
-    /// The room of two people who were introduced, while it is remembered.
-    pub fn room_of(
-        &self,
-        asker: &UserId,
-        handle: &Handle,
-        generation: u32,
-        now: Timestamp,
-    ) -> Result<Option<OwnedRoomId>, DirectoryError> {
-        Ok(memory::room_of(self, asker, handle, generation, now)?)
+        Ok(reach::handles_of(
+            self,
+            owner,
+            self.directory.most_handles(),
+        )?)
     }
 }

@@ -1,30 +1,30 @@
-//! What is known of a handle.
+//! The records of handles and requests.
 
 use std::{fmt, time::Duration};
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{clock::Timestamp, handle::Handle};
 
-/// How a handle's ghost serves its owner.
+/// The way in which a handle's ghost serves its owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The ghost introduces two people and leaves.
     #[default]
     Open,
-    /// The ghost stays and carries messages, so that the owner's Matrix ID is not seen.
+    /// The ghost stays and passes messages on, so that the owner's Matrix ID is not seen.
     Masked,
     /// The owner signs in to the ghost's account itself.
     Sealed,
 }
 
-/// Who may reach the owner directly.
+/// The people who may reach the owner directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
-    /// Whoever asks.
+    /// Everybody.
     #[default]
     Everyone,
     /// People who own a handle here.
@@ -37,40 +37,40 @@ pub enum Reach {
     Nobody,
 }
 
-/// What happens to those who may not reach the owner directly.
+/// The treatment of people who may not reach the owner directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Others {
     /// The owner is asked.
     Request,
-    /// They are told "not now".
+    /// The asker gets "not now".
     #[default]
     Refuse,
 }
 
-/// Who may reach the owner of a handle, and what happens to everybody else.
+/// Who may reach the owner of a handle, and how everybody else is treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Who may reach the owner directly.
+    /// The people who may reach the owner directly.
     pub direct: Reach,
-    /// What happens to the others.
+    /// The treatment of all others.
     pub others: Others,
 }
 
-/// Who can find a handle.
+/// The people who can find a handle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Discoverable {
-    /// The user directory shows it.
+    /// Everybody: the user directory shows it.
     Yes,
-    /// Whoever knows the exact name.
+    /// People who know the exact name.
     #[default]
     Exact,
-    /// Only who has a link with a contact key.
+    /// People who have a link with a contact key.
     Link,
 }
 
-/// Why a handle is frozen. Outsiders see the same as for a blocked one.
+/// The reason of a freeze. Outsiders get the same answer as somebody who is blocked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FreezeReason {
@@ -79,57 +79,57 @@ pub enum FreezeReason {
         /// The admin's note, shown to the owner.
         note: String,
     },
-    /// The ghost's Matrix name, or its keys, are somebody else's.
+    /// The ghost's Matrix ID, or its keys, belong to somebody else.
     GhostNotOurs,
-    /// It changed after the backup from which this service was restored.
+    /// The handle changed after the backup from which this service was restored.
     ChangedSinceBackup,
 }
 
-/// Whether a handle works.
+/// The state of a handle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HandleState {
-    /// It works.
+    /// Held and in use.
     Active,
-    /// It belongs to its owner but reaches nobody.
+    /// Held by its owner, whom it does not reach.
     Frozen {
-        /// Why.
+        /// The reason.
         reason: FreezeReason,
-        /// Since when.
+        /// The time of the freeze.
         since: Timestamp,
     },
-    /// It was released: nobody holds it, and only its last owner may claim it before `until`.
+    /// Released: nobody holds it, and only its last owner may claim it before `until`.
     Quarantined {
-        /// From then on everybody may claim it.
+        /// The time from which everybody may claim it.
         until: Timestamp,
     },
 }
 
-/// What the directory keeps of a handle.
+/// The record of a handle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandleRecord {
     /// The handle, as its owner typed it.
     pub handle: Handle,
-    /// Who holds it; while it is in quarantine, who held it last.
+    /// The owner, or in quarantine the last owner.
     pub owner: OwnedUserId,
-    /// Counts the owners of this name. Everything that others can notice of a handle is kept
-    /// under (handle, generation), so that nothing passes from one owner to the next.
+    /// The number of this owner among all owners of the name. Everything that others can notice
+    /// of a handle is kept under (handle, generation), so that nothing passes to the next owner.
     pub generation: u32,
-    /// How its ghost works.
+    /// The mode of its ghost.
     pub mode: Mode,
-    /// Whether nothing at all may pass through us, not even the opening line.
+    /// Whether nothing that people write may pass through us, not even the opening line.
     pub strict: bool,
-    /// Who may reach the owner.
+    /// The people who may reach the owner.
     pub policy: Policy,
-    /// Who can find it.
+    /// The people who can find it.
     pub discoverable: Discoverable,
-    /// Since when this owner holds it.
+    /// The time at which this owner claimed it.
     pub claimed_at: Timestamp,
-    /// When the admin marked it as verified, if so.
+    /// The time at which the admin marked it as verified, if so.
     pub verified_at: Option<Timestamp>,
-    /// Whether it works.
+    /// Its state.
     pub state: HandleState,
-    /// While it is masked: whether calls carry only addresses that do not show where somebody is.
+    /// Whether calls hide the network addresses of both sides, while the handle is masked.
     #[serde(default = "yes")]
     pub hide_addresses: bool,
 }
@@ -139,7 +139,7 @@ fn yes() -> bool {
 }
 
 impl HandleRecord {
-    /// A handle as it is right after it was claimed.
+    /// Returns a handle as it is right after its claim.
     pub fn new(handle: Handle, owner: OwnedUserId, generation: u32, now: Timestamp) -> Self {
         HandleRecord {
             handle,
@@ -156,7 +156,7 @@ impl HandleRecord {
         }
     }
 
-    /// Who holds the handle now, if anybody does.
+    /// Returns the owner, unless the handle is in quarantine.
     pub fn holder(&self) -> Option<&UserId> {
         match self.state {
             HandleState::Active | HandleState::Frozen { .. } => Some(&self.owner),
@@ -164,24 +164,84 @@ impl HandleRecord {
         }
     }
 
-    /// Whether this person holds it now.
+    /// Returns whether this person holds it now.
     pub fn is_held_by(&self, person: &UserId) -> bool {
         self.holder() == Some(person)
     }
 
-    /// Whether it is held and not frozen.
+    /// Returns whether it is held and not frozen.
     pub fn is_active(&self) -> bool {
         self.state == HandleState::Active
     }
 
-    /// Whether it was released and its quarantine is over: as good as never claimed.
+    /// Returns whether its quarantine is over, so that everybody may claim it.
     pub fn is_free(&self, now: Timestamp) -> bool {
         matches!(self.state, HandleState::Quarantined { until } if until <= now)
     }
 
-    /// For how long this owner has held it.
+    /// Returns how long this owner has held it.
     pub fn age(&self, now: Timestamp) -> Duration {
         now.since(self.claimed_at)
+    }
+}
+
+/// A request: somebody asks an owner whether they may reach them. Holds nothing that they wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The handle that the asker wants to reach.
+    pub handle: Handle,
+    /// The generation of its owner.
+    pub generation: u32,
+    /// The person who asks.
+    pub asker: OwnedUserId,
+    /// The room in which the asker waits with the handle's ghost.
+    pub room: OwnedRoomId,
+    /// The ghost in that room.
+    pub ghost: OwnedUserId,
+    /// The time at which it was opened.
+    pub since: Timestamp,
+    /// The bot's message that shows it to the owner.
+    pub shown: Option<OwnedEventId>,
+    /// For a masked handle: the name by which its owner knows the asker, whose Matrix ID the owner
+    /// must not see.
+    #[serde(default)]
+    pub masked_as: Option<String>,
+}
+
+impl Request {
+    /// Returns the asker's Matrix ID, or for a masked handle their name and the request's number.
+    pub fn asker_named(&self, number: u32) -> String {
+        match &self.masked_as {
+            Some(name) if name.starts_with('@') => name.clone(),
+            Some(name) => format!("{name} (#{number})"),
+            None => self.asker_shown(),
+        }
+    }
+
+    /// Returns the label under which a block of the asker is taken back.
+    pub fn block_label(&self, number: u32) -> String {
+        match &self.masked_as {
+            Some(name) if name.starts_with('@') => name.clone(),
+            Some(_) => format!("#{number}"),
+            None => self.asker_shown(),
+        }
+    }
+
+    /// Returns the asker's Matrix ID, fit for a sentence of ours: characters that are invisible or
+    /// begin a line are replaced by a mark. Localparts of other servers can hold almost anything.
+    pub fn asker_shown(&self) -> String {
+        let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
+        self.asker
+            .as_str()
+            .chars()
+            .map(|c| {
+                if fit(c) {
+                    c
+                } else {
+                    char::REPLACEMENT_CHARACTER
+                }
+            })
+            .collect()
     }
 }
 

@@ -1,12 +1,12 @@
-//! Requests: somebody who may not reach an owner directly asks first.
+//! Requests: people who may not reach an owner directly and ask first.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
-use serde::{Deserialize, Serialize};
+use ruma::{OwnedEventId, UserId};
 
 use super::{
-    Change, Directory, DirectoryError,
-    change::Read,
+    Directory, DirectoryError, DirectoryTransaction,
+    record::Request,
     tables::{RequestNumbers, Requests},
+    transaction::Read,
 };
 use crate::{
     clock::Timestamp,
@@ -14,83 +14,27 @@ use crate::{
     store::{self, StoreError},
 };
 
-/// How many requests can be open for one handle; whoever comes after that is told "not now". Counted
-/// by handle, so that nobody can tell by it which handles are one person's.
-pub const REQUESTS_AT_MOST: usize = 50;
+/// Maximum number of open requests for one handle. Further askers get "not now". It is counted by
+/// handle, so that it does not show which handles are one person's.
+pub const REQUESTS_PER_HANDLE_MAX: usize = 50;
 
-/// More than an owner has for all handles together.
-const SCANNED: usize = 5000;
-
-/// Somebody asks an owner whether they may reach them. Nothing of what they said is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// The handle that they want to reach.
-    pub handle: Handle,
-    /// Which owner of it.
-    pub generation: u32,
-    /// Who asks.
-    pub asker: OwnedUserId,
-    /// The room in which they wait, with the handle's ghost.
-    pub room: OwnedRoomId,
-    /// The ghost.
-    pub ghost: OwnedUserId,
-    /// Since when.
-    pub since: Timestamp,
-    /// The message of the bot that shows it to the owner.
-    pub shown: Option<OwnedEventId>,
-    /// To a masked handle: the name by which its owner knows the asker, whose Matrix ID they are
-    /// not to see.
-    #[serde(default)]
-    pub masked_as: Option<String>,
-}
-
-impl Request {
-    /// How the asker is called: by their Matrix ID, or as they appear to a masked person.
-    pub fn asker_named(&self, number: u32) -> String {
-        match &self.masked_as {
-            Some(name) if name.starts_with('@') => name.clone(),
-            Some(name) => format!("{name} (#{number})"),
-            None => self.asker_shown(),
-        }
-    }
-
-    /// The name under which a block of the asker is taken back.
-    pub fn block_label(&self, number: u32) -> String {
-        match &self.masked_as {
-            Some(name) if name.starts_with('@') => name.clone(),
-            Some(_) => format!("#{number}"),
-            None => self.asker_shown(),
-        }
-    }
-
-    /// The asker's Matrix ID, fit to stand in our own sentence: what cannot be seen, or would begin a
-    /// line, is shown as a mark. Localparts of other servers can hold almost anything.
-    pub fn asker_shown(&self) -> String {
-        let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
-        let id = self.asker.as_str().chars();
-        id.map(|c| {
-            if fit(c) {
-                c
-            } else {
-                char::REPLACEMENT_CHARACTER
-            }
-        })
-        .collect()
-    }
-}
+/// Maximum number of requests read at once. No owner has that many open.
+const REQUESTS_SCANNED_MAX: usize = 5000;
 
 pub(super) fn requests_of(
     from: &impl Read,
     owner: &UserId,
 ) -> Result<Vec<(u32, Request)>, StoreError> {
-    let requests = from.scan::<Requests>(&store::prefix(&owner.to_owned()), SCANNED)?;
+    let requests =
+        from.scan::<Requests>(&store::prefix(&owner.to_owned()), REQUESTS_SCANNED_MAX)?;
     Ok(requests
         .into_iter()
         .map(|((_, number), request)| (number, request))
         .collect())
 }
 
-/// Whether one more may be asked: this asker has none open for this handle, and it has not too many.
+/// Returns whether one more request may be opened: this asker has none open for this handle, and
+/// the handle has fewer than the maximum.
 pub(super) fn may_open<'a>(
     open: impl Iterator<Item = &'a Request>,
     asker: &UserId,
@@ -106,25 +50,25 @@ pub(super) fn may_open<'a>(
             others += 1;
         }
     }
-    others < REQUESTS_AT_MOST
+    others < REQUESTS_PER_HANDLE_MAX
 }
 
 impl Directory {
-    /// The open requests of an owner, by their numbers.
+    /// Returns the open requests of an owner with their numbers.
     pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self.store(), owner)?)
     }
 }
 
-impl Change<'_> {
-    /// The open requests of an owner, by their numbers.
+impl DirectoryTransaction<'_> {
+    /// Returns the open requests of an owner with their numbers.
     pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self, owner)?)
     }
 
-    /// Keeps a request and gives its number. The same request again, by its room and ghost, keeps
-    /// its number. `None` when there are too many for this handle, or the asker has another one.
-    /// Numbers are never used again: an owner may still be looking at an earlier one.
+    /// Stores a request and returns its number. A request with the room and ghost of an open one
+    /// keeps that one's number. Returns `None` if the handle has too many, or the asker another
+    /// one. Numbers are never used again: the owner may still be looking at an earlier request.
     pub fn open_request(
         &mut self,
         owner: &UserId,
@@ -147,8 +91,8 @@ impl Change<'_> {
         Ok(Some(number))
     }
 
-    /// Notes the message by which the bot showed a request, if it is still open.
-    pub fn request_shown(
+    /// Records the bot's message that shows a request, if the request is still open.
+    pub fn set_request_shown(
         &mut self,
         owner: &UserId,
         number: u32,
@@ -162,8 +106,8 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The owner has lost the room in which their requests were shown.
-    pub fn requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
+    /// Forgets the messages that show an owner's requests: their room is lost.
+    pub fn set_requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
         for (number, request) in requests_of(self, owner)? {
             let key = (owner.to_owned(), number);
             let shown = None;
@@ -172,7 +116,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Closes a request, and gives it back if it was open.
+    /// Closes a request. Returns it if it was open.
     pub fn close_request(
         &mut self,
         owner: &UserId,
@@ -184,7 +128,7 @@ impl Change<'_> {
         Ok(request)
     }
 
-    /// Closes the request that was made in this room through this ghost, if there is one.
+    /// Closes the request of this room and ghost, if there is one.
     pub fn withdraw_request(
         &mut self,
         owner: &UserId,
@@ -199,7 +143,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Blocks who made a request, on the handle that they wanted to reach.
+    /// Blocks the asker of a request on the handle that they wanted to reach.
     pub fn block_asker(
         &mut self,
         owner: &UserId,
@@ -216,7 +160,7 @@ impl Change<'_> {
         self.block(owner, &target, &scope, now)
     }
 
-    /// Whether the owner blocked who made a request, after it was made.
+    /// Returns whether the owner has blocked the asker of a request.
     pub fn is_asker_blocked(
         &self,
         owner: &UserId,

@@ -1,4 +1,4 @@
-//! What the admin decides about handles.
+//! The settings of the directory, which the admin decides.
 
 use std::time::Duration;
 
@@ -6,58 +6,60 @@ use ruma::OwnedServerName;
 
 use crate::handle::{HandleRules, ReservedNames};
 
-/// One day, over which the limits count.
+/// The time over which the limits hold.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many handles of ours one room creation may name; those beyond are told "not now".
-pub const HANDLES_PER_ROOM: usize = 10;
+/// Maximum number of our handles that may be named while a room is created. The others get "not
+/// now".
+pub const HANDLES_PER_ROOM_MAX: usize = 10;
 
-/// For how long the room of two people who were introduced is remembered.
+/// How long the room of two people who were introduced is remembered.
 pub const PAIR_MEMORY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// After somebody was led back to a room they have, another attempt within this time means that
-/// the room is of no use to them, and introduces afresh.
+/// How long a second attempt of somebody who was led back to their room means that the room is of
+/// no use to them, so that they are introduced again.
 pub const PAIR_RETRY: Duration = Duration::from_secs(10 * 60);
 
-/// What the admin decides about handles.
+/// The settings of the directory.
 #[derive(Clone, Debug)]
 pub struct DirectorySettings {
     /// Our homeserver's name.
     pub server_name: OwnedServerName,
-    /// Which handles may be claimed.
+    /// The rules for handles that are claimed.
     pub rules: HandleRules,
     /// Names that nobody may claim.
     pub reserved: ReservedNames,
-    /// How many handles a person may hold at a time.
+    /// Maximum number of handles that a person may hold at a time.
     pub handles_per_person: usize,
-    /// How many handles a person may claim within a day. Every released one is in quarantine for
-    /// months, so without this anybody could use up the good names.
+    /// Maximum number of handles that a person may claim within a day. A released one is in
+    /// quarantine for months, so without this limit anybody could use up the good names.
     pub claims_per_day: u32,
-    /// How many handles the people of one other homeserver may claim within a day.
+    /// Maximum number of handles that the people of one other homeserver may claim within a day.
     pub claims_per_server: u32,
-    /// How many chats a person may start with the bot within a day.
+    /// Maximum number of chats that a person may start with the bot within a day.
     pub bot_invites_per_sender: u32,
-    /// For how long a released handle is kept for its last owner.
+    /// How long a released handle is kept for its last owner.
     pub quarantine: Duration,
-    /// How many new conversations a person may ask for within a day.
-    pub asks_per_sender: u32,
-    /// How many new conversations the people of one other homeserver may ask for within a day.
-    pub asks_per_server: u32,
-    /// How many invites to names that nobody claimed are declined within a day; the others are
-    /// left alone, since a ghost has to be registered for each.
+    /// Maximum number of new conversations that a person may start within a day.
+    pub new_conversations_per_sender: u32,
+    /// Maximum number of new conversations that the people of one other homeserver may start within
+    /// a day.
+    pub new_conversations_per_server: u32,
+    /// Maximum number of invites to names that nobody holds that are declined within a day. Each
+    /// needs a registered ghost; the others are left alone.
     pub unclaimed_per_day: u32,
-    /// How many people somebody may block.
+    /// Maximum number of people that a person may block.
     pub blocks_per_person: usize,
-    /// How many contacts are kept of a handle.
+    /// Maximum number of contacts of a handle.
     pub contacts_per_handle: usize,
-    /// Whether handles are strict when they are claimed.
+    /// Whether a handle is strict when it is claimed.
     pub strict_by_default: bool,
-    /// What this version can do.
+    /// The capabilities of this version.
     pub capabilities: Capabilities,
 }
 
 impl DirectorySettings {
-    /// The defaults, for this homeserver.
+    /// Returns the defaults for this homeserver.
     pub fn new(server_name: OwnedServerName) -> Self {
         DirectorySettings {
             server_name,
@@ -68,8 +70,8 @@ impl DirectorySettings {
             claims_per_server: 20,
             bot_invites_per_sender: 10,
             quarantine: Duration::from_secs(365 * 24 * 60 * 60),
-            asks_per_sender: 30,
-            asks_per_server: 500,
+            new_conversations_per_sender: 30,
+            new_conversations_per_server: 500,
             unclaimed_per_day: 200,
             blocks_per_person: 1000,
             contacts_per_handle: 5000,
@@ -79,10 +81,10 @@ impl DirectorySettings {
     }
 }
 
-/// What the types already know and the service does not offer yet.
+/// Capabilities that the types already know and the service may not offer yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Masked handles, whose ghosts carry messages.
+    /// Masked handles, whose ghosts pass messages on.
     pub masked: bool,
     /// Sealed handles, which are accounts.
     pub sealed: bool,

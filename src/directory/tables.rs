@@ -1,9 +1,12 @@
-//! What the directory keeps. Ids 30 to 49.
+//! The tables of the directory. Ids 30 to 49.
 
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use super::{limit::Usage, record::HandleRecord, request::Request};
+use super::{
+    record::{HandleRecord, Request},
+    usage::Usage,
+};
 use crate::{clock::Timestamp, store::Table};
 
 /// Declares a table.
@@ -24,34 +27,36 @@ macro_rules! table {
 }
 
 table! {
-    /// By handle key: every handle that is held or in quarantine. Replaced by the next claim.
+    /// By handle key: a handle that is held or in quarantine. Replaced by the next claim.
     Handles, 30, "handles", true, String => HandleRecord
 }
 table! {
-    /// By look-alike key: the key of the handle that has this look. Deleted when another takes it.
+    /// By look-alike key: the key of the handle that has this look. Replaced when another handle
+    /// takes it.
     Lookalikes, 31, "lookalikes", false, String => String
 }
 table! {
-    /// The handles that somebody holds, with the time of their claim. Deleted on release.
+    /// By owner and handle key: the time of the claim. Deleted on release.
     Owned, 32, "owned", false, (OwnedUserId, String) => Timestamp
 }
 table! {
     /// By handle key: the generation of its last owner. Never deleted, or a new owner would be
-    /// taken for an old one.
+    /// mistaken for an earlier one.
     Generations, 33, "generations", false, String => u32
 }
 table! {
-    /// Whom somebody blocked: (blocker, blocked, handle key or nothing for all, how it was
-    /// named). Deleted when they unblock.
+    /// By blocker, blocked person, handle key (empty for all handles) and label: a block. Deleted
+    /// when the blocker unblocks.
     Blocks, 34, "blocks", true, (OwnedUserId, OwnedUserId, String, String) => Block
 }
 table! {
-    /// The contacts of (handle key, generation). Deleted when the handle gets a new owner.
+    /// By handle key, generation and contact: the time since when. Deleted when the handle gets a
+    /// new owner.
     Contacts, 35, "contacts", true, (String, u32, OwnedUserId) => Timestamp
 }
 table! {
-    /// How much of a limit is used, by what is counted and for whom. Deleted when it says nothing
-    /// any more.
+    /// By counted thing and subject: how much of a limit is used. Deleted when that no longer
+    /// matters.
     Usages, 36, "usages", false, (String, String) => StoredUsage
 }
 table! {
@@ -60,56 +65,57 @@ table! {
     Pairs, 37, "pairs", true, (OwnedUserId, String, u32) => Pair
 }
 table! {
-    /// What is to be deleted when. The second part of the key tells two of the same time apart.
+    /// By time: a record to delete then. The second part of the key tells records of the same time
+    /// apart.
     Expiries, 38, "expiries", true, (Timestamp, String) => Expiring
 }
 
 table! {
-    /// The open requests of an owner, by their numbers. Deleted when they are answered, withdrawn
-    /// or run out.
+    /// By owner and number: an open request. Deleted when it is answered or withdrawn, or expires.
     Requests, 39, "requests", true, (OwnedUserId, u32) => Request
 }
 
 table! {
-    /// The number of the last request of an owner. Never deleted, so that none is used again.
+    /// By owner: the number of their last request. Never deleted, so that no number is used again.
     RequestNumbers, 40, "request_numbers", false, OwnedUserId => u32
 }
 
 table! {
-    /// How somebody is called by those who do not see their Matrix ID. Deleted when they choose no
-    /// name.
+    /// The name by which somebody appears to those who do not see their Matrix ID. Deleted when
+    /// they choose none.
     Appearances, 41, "appearances", true, OwnedUserId => String
 }
 
 table! {
-    /// Ghosts that were made for one conversation, and whom they show. Deleted with it.
-    Masks, 42, "masks", true, OwnedUserId => OwnedUserId
+    /// By ghost that was made for one conversation: the person behind it. Deleted with the
+    /// conversation.
+    Aliases, 42, "aliases", true, OwnedUserId => OwnedUserId
 }
 
-/// One block.
+/// A block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
-    /// Since when.
+    /// The time of the block.
     pub since: Timestamp,
 }
 
-/// A usage and when it can be forgotten.
+/// A usage, and the time at which it can be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredUsage {
     /// How much is used.
     pub usage: Usage,
-    /// From then on it says nothing.
+    /// The time from which it no longer matters.
     pub expires: Timestamp,
 }
 
-/// Two people who were introduced.
+/// The room of two people who were introduced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The room they have.
+    /// The room.
     pub room: OwnedRoomId,
-    /// Since when.
+    /// The time of the introduction.
     pub introduced_at: Timestamp,
-    /// When the asker was last led back to it.
+    /// The time at which the asker was last led back to it.
     pub led_back_at: Option<Timestamp>,
 }
 
@@ -128,9 +134,9 @@ pub enum Expiring {
     },
     /// A record of [`Usages`].
     Usage {
-        /// What is counted.
+        /// The counted thing.
         counted: String,
-        /// For whom.
+        /// The person, server or handle that it is counted for.
         subject: String,
     },
 }

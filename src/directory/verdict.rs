@@ -1,81 +1,81 @@
-//! Whether somebody may reach the owner of a handle now.
+//! Verdicts: whether somebody may reach the owner of a handle now.
 
 use ruma::{OwnedUserId, UserId};
 
 use super::record::{HandleRecord, Mode, Others, Reach};
 use crate::{clock::Timestamp, handle::Handle};
 
-/// Somebody asks to be brought together with the owner of a handle.
+/// A question: may this person reach the owner of this handle now?
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// Who asks.
+pub struct ReachQuery<'a> {
+    /// The person who asks.
     pub asker: &'a UserId,
-    /// Whom they want to reach.
+    /// The handle whose owner they want to reach.
     pub handle: &'a Handle,
-    /// When.
+    /// The time of the question.
     pub now: Timestamp,
 }
 
-/// What becomes of an ask.
+/// The answer to a [`ReachQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Bring them together.
     Introduce {
         /// The handle's owner.
         owner: OwnedUserId,
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
-        /// Whether nothing may pass through us.
+        /// Whether nothing that people write may pass through us.
         strict: bool,
     },
-    /// Carry what is said to the owner, whose Matrix ID is not to be seen.
+    /// Pass messages on to the owner, whose Matrix ID must not be seen.
     Relay {
         /// The handle's owner.
         owner: OwnedUserId,
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
     },
     /// Ask the owner first.
     Request {
         /// The handle's owner.
         owner: OwnedUserId,
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
-        /// Whether nothing may pass through us.
+        /// Whether nothing that people write may pass through us.
         strict: bool,
-        /// Whether the owner's Matrix ID is not to be seen.
+        /// Whether the owner's Matrix ID must not be seen.
         masked: bool,
     },
-    /// Decline, without joining. Refused, blocked, limited and frozen are this one answer, in the
-    /// same words and after the same delay: nobody is to learn which it was.
-    NotNow(Why),
+    /// Decline without joining. This is the one answer for refused, blocked, limited and frozen, in
+    /// the same words and after the same delay: nobody may learn which it was.
+    NotNow(OpaqueReason),
     /// Nobody holds the handle.
     Unclaimed {
-        /// Whether to decline the invite. A ghost has to be registered for that, so there is a
-        /// limit, beyond which such invites are left alone.
+        /// Whether to decline the invite. Each needs a registered ghost, so there is a limit, and
+        /// invites beyond it are left alone.
         decline: bool,
     },
     /// The asker is the owner.
     OwnHandle {
-        /// Which owner of the name that is.
+        /// The generation of the owner.
         generation: u32,
     },
 }
 
 impl Verdict {
-    /// Whether the asker may be brought together with the owner.
+    /// Returns whether the asker may be brought together with the owner.
     pub fn is_introduce(&self) -> bool {
         matches!(self, Verdict::Introduce { .. })
     }
 }
 
-/// Why somebody is told "not now". It is for the metrics, which count over everybody, and cannot
-/// be shown or compared: what cannot be read cannot be told.
+/// The reason of a "not now". It is only for the metrics, which count everybody together. It can be
+/// neither shown nor compared, so that nobody can be told it by mistake.
 #[derive(Clone, Copy)]
-pub struct Why(Reason);
+pub struct OpaqueReason(RefusalReason);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum RefusalReason {
     Blocked,
     Policy,
     Limited,
@@ -84,81 +84,82 @@ pub(super) enum Reason {
     TooManyHandles,
 }
 
-impl Why {
-    pub(super) fn new(reason: Reason) -> Why {
-        Why(reason)
+impl OpaqueReason {
+    pub(super) fn new(reason: RefusalReason) -> OpaqueReason {
+        OpaqueReason(reason)
     }
 
-    /// The value of the metrics' label.
+    /// Returns the value of the metrics' label.
     pub fn metric_label(self) -> &'static str {
         match self.0 {
-            Reason::Blocked => "blocked",
-            Reason::Policy => "policy",
-            Reason::Limited => "limited",
-            Reason::Frozen => "frozen",
-            Reason::NotOffered => "not_offered",
-            Reason::TooManyHandles => "too_many_handles",
+            RefusalReason::Blocked => "blocked",
+            RefusalReason::Policy => "policy",
+            RefusalReason::Limited => "limited",
+            RefusalReason::Frozen => "frozen",
+            RefusalReason::NotOffered => "not_offered",
+            RefusalReason::TooManyHandles => "too_many_handles",
         }
     }
 }
 
-impl std::fmt::Debug for Why {
+impl std::fmt::Debug for OpaqueReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("_")
     }
 }
 
-/// Two reasons are equal to whoever looks at them.
-impl PartialEq for Why {
+/// All reasons are equal, so that a comparison tells nothing.
+impl PartialEq for OpaqueReason {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Why {}
+impl Eq for OpaqueReason {}
 
-/// What is known when a verdict is made.
+/// The facts on which a verdict is decided.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    /// The handle, if it was ever claimed.
+pub(super) struct ReachFacts {
+    /// The record of the handle, if it has one.
     pub record: Option<HandleRecord>,
-    /// Whether the owner blocked the asker on this handle or on all.
+    /// Whether the owner has blocked the asker on this handle or on all.
     pub blocked: bool,
-    /// Whether the asker, and the asker's server, are within their limits.
+    /// Whether the asker and the asker's server are within their limits.
     pub within_limits: bool,
     /// Whether the asker owns an active handle here.
     pub has_handle: bool,
-    /// Whether one of them is verified.
+    /// Whether the asker owns an active handle here that is verified.
     pub has_verified_handle: bool,
     /// Whether the asker is a contact of this handle.
     pub is_contact: bool,
-    /// Whether the owner can be asked: not by this asker already, nor by too many others.
+    /// Whether a request may be opened: this asker has none open, and not too many others have.
     pub may_request: bool,
 }
 
-pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
+pub(super) fn decide(asker: &UserId, facts: &ReachFacts) -> Verdict {
     let Some(record) = &facts.record else {
         return Verdict::Unclaimed { decline: true };
     };
     let Some(owner) = record.holder() else {
         return Verdict::Unclaimed { decline: true };
     };
-    let not_now = |reason| Verdict::NotNow(Why::new(reason));
+    let not_now = |reason| Verdict::NotNow(OpaqueReason::new(reason));
 
-    // A masked ghost must not behave differently to its owner: who notices would know the owner.
+    // A masked ghost must answer its owner like everybody else: a difference would give the owner
+    // away.
     if record.mode == Mode::Open && owner == asker {
         return Verdict::OwnHandle {
             generation: record.generation,
         };
     }
     if !facts.within_limits {
-        return not_now(Reason::Limited);
+        return not_now(RefusalReason::Limited);
     }
     if !record.is_active() {
-        return not_now(Reason::Frozen);
+        return not_now(RefusalReason::Frozen);
     }
     if facts.blocked {
-        return not_now(Reason::Blocked);
+        return not_now(RefusalReason::Blocked);
     }
     let direct = match record.policy.direct {
         Reach::Everyone => true,
@@ -169,9 +170,9 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
     };
     if !direct {
         return match record.policy.others {
-            Others::Refuse => not_now(Reason::Policy),
-            Others::Request if record.mode == Mode::Sealed => not_now(Reason::NotOffered),
-            Others::Request if !facts.may_request => not_now(Reason::Limited),
+            Others::Refuse => not_now(RefusalReason::Policy),
+            Others::Request if record.mode == Mode::Sealed => not_now(RefusalReason::NotOffered),
+            Others::Request if !facts.may_request => not_now(RefusalReason::Limited),
             Others::Request => Verdict::Request {
                 owner: owner.to_owned(),
                 generation: record.generation,
@@ -190,6 +191,6 @@ pub(super) fn decide(asker: &UserId, facts: &Facts) -> Verdict {
             owner: owner.to_owned(),
             generation: record.generation,
         },
-        Mode::Sealed => not_now(Reason::NotOffered),
+        Mode::Sealed => not_now(RefusalReason::NotOffered),
     }
 }

@@ -105,6 +105,7 @@ use crate::{
     conversation::CallWatch,
     crypto::Machines,
     directory::Directory,
+    handle::GHOST_PREFIX,
     introduction::Rules,
     matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
@@ -399,6 +400,7 @@ impl Engine {
 
     /// Whether this user is one of ours: a ghost, the bot, or the unused sender.
     pub fn is_ours(&self, user: &UserId) -> bool {
-        user.server_name() == self.0.settings.server_name && user.localpart().starts_with("_dm_")
+        user.server_name() == self.0.settings.server_name
+            && user.localpart().starts_with(GHOST_PREFIX)
     }
 }

@@ -70,8 +70,8 @@ impl Engine {
             let stopped = stop.wait_for(|stop| *stop);
             let _ = tokio::time::timeout(SETTLE_AFTER, stopped).await;
             engine.0.settling.store(false, Ordering::SeqCst);
-            if let Err(error) = engine.directory().settle().await {
-                warn!(%error, "what was asked a moment ago is not counted");
+            if let Err(error) = engine.directory().flush_deferred().await {
+                warn!(%error, "the deferred counts could not be written");
             }
         });
     }

@@ -1,12 +1,12 @@
-//! Which names a reader could take for one another.
+//! Names that a reader could mistake for one another.
 
-/// A key that is the same for all names that look alike: the skeleton of UTS #39, without case,
-/// and without the differences that matter only between ASCII letters (`0 o`, `1 l i`, `rn m`,
-/// `vv w`, and any `_`).
+/// Returns a key that is the same for all names that look alike: the skeleton of UTS #39 in lower
+/// case, which also ignores differences between ASCII letters (`0 o`, `1 l i`, `rn m`, `vv w`) and
+/// every `_`.
 ///
-/// Every letter is spelled out on its own (`m` as `rn`, never `rn` as `m`), so that the key of two
-/// names put together is their keys put together. A rewriting of pairs would depend on where it
-/// starts: `vvv` could become `wv` or `vw`, which look the same but would not be.
+/// Each letter is rewritten on its own (`m` as `rn`, never `rn` as `m`), so that the key of two
+/// joined names is their joined keys. Rewriting pairs would depend on where it starts: `vvv` could
+/// become `wv` or `vw`, which look alike but would differ.
 pub fn lookalike_key(name: &str) -> String {
     let lower = name.to_lowercase();
     let skeleton: String = unicode_security::skeleton(&lower).collect();

@@ -2,8 +2,8 @@
 //!
 //! A [`Handle`] is shown as its owner typed it and compared without case. Two keys are derived
 //! from it: [`Handle::key`], under which it is stored, and [`Handle::lookalike_key`], which is the
-//! same for all handles that a reader could take for one another. What people type, which may be
-//! a link or carry a server, is read by [`Typed::parse`].
+//! same for all handles that a reader could mistake for one another. [`Typed::parse`] reads what
+//! people type, which may be a link or name a server.
 //!
 //! ```
 //! use stonechat::handle::{Handle, HandleRules};
@@ -30,31 +30,32 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 
 pub use self::{lookalike::lookalike_key, reserved::ReservedNames, typed::Typed};
 
-/// What the Matrix names of all our ghosts begin with. People cannot register such names:
-/// Synapse refuses them a localpart that begins with `_`.
+/// The prefix of the localparts of all our users. People cannot register such names: Synapse
+/// refuses them a localpart that begins with `_`.
 pub const GHOST_PREFIX: &str = "_dm_";
 
-/// No rules can allow more than this, so that a ghost's Matrix ID stays far below its 255 bytes.
-pub const MAX_HANDLE_LENGTH: usize = 64;
+/// Maximum length of a handle under any rules. It keeps a ghost's Matrix ID far below 255 bytes.
+pub const HANDLE_LENGTH_MAX: usize = 64;
 
-/// Which handles may be claimed here. Handles that exist already stay valid when the rules change.
+/// The rules for handles that are claimed here. Existing handles stay valid when they change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandleRules {
-    /// The least number of characters.
+    /// Minimum number of characters.
     pub min: usize,
-    /// The largest number of characters; [`MAX_HANDLE_LENGTH`] is the most it can be.
+    /// Maximum number of characters, up to [`HANDLE_LENGTH_MAX`].
     pub max: usize,
 }
 
 impl HandleRules {
-    /// All that can ever have been a handle, whatever the rules were then.
+    /// Rules that accept every handle there can be, whatever the rules were when it was claimed.
     pub const WIDEST: HandleRules = HandleRules {
         min: 1,
-        max: MAX_HANDLE_LENGTH,
+        max: HANDLE_LENGTH_MAX,
     };
 }
 
@@ -64,25 +65,25 @@ impl Default for HandleRules {
     }
 }
 
-/// Why something is not a handle. The words can be shown to the person who typed it.
+/// The reason why something is not a handle, in words that can be shown to the person who typed it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
     /// Nothing was typed.
     #[error("a handle is missing; it looks like `@sam`")]
     Empty,
-    /// Fewer characters than the rules want.
+    /// Fewer characters than the rules ask for.
     #[error("a handle has at least {min} characters; try a longer one")]
     TooShort {
-        /// The least number of characters.
+        /// Minimum number of characters.
         min: usize,
     },
     /// More characters than the rules allow.
     #[error("a handle has at most {max} characters; try a shorter one")]
     TooLong {
-        /// The largest number of characters.
+        /// Maximum number of characters.
         max: usize,
     },
-    /// A character that handles do not have.
+    /// A character that no handle has.
     #[error(
         "a handle has only the letters a to z, digits and `_`, so {found:?} cannot be in it{}",
         suggestion.as_ref().map(|s| format!("; did you mean `@{s}`?")).unwrap_or_default()
@@ -96,15 +97,15 @@ pub enum HandleError {
     /// Only underscores.
     #[error("a handle needs at least one letter or digit besides `_`")]
     OnlyUnderscores,
-    /// A Matrix ID of somebody who is not a ghost.
+    /// A Matrix ID that is not a ghost's.
     #[error("{0} is a Matrix ID, not a handle; a handle looks like `@sam`")]
-    MatrixId(ruma::OwnedUserId),
+    MatrixId(OwnedUserId),
     /// A link that does not lead to a ghost, or something with a broken server name.
     #[error("that is neither a handle like `@sam` nor a link to one")]
     NotAHandle,
 }
 
-/// A name that is a valid handle. Equal to another if they differ in nothing but case.
+/// A valid handle. Handles that differ only in case are equal.
 #[derive(Clone)]
 pub struct Handle {
     shown: Box<str>,
@@ -123,7 +124,7 @@ impl Handle {
                 suggestion: suggest(text, rules),
             });
         }
-        let max = rules.max.min(MAX_HANDLE_LENGTH);
+        let max = rules.max.min(HANDLE_LENGTH_MAX);
         if text.len() > max {
             return Err(HandleError::TooLong { max });
         }
@@ -139,43 +140,63 @@ impl Handle {
         })
     }
 
-    /// The handle whose ghost has this localpart. `None` for everything else in our namespace:
-    /// the bot and people without a handle have names with a `.`, which no handle has.
+    /// Returns the handle whose ghost has this localpart. `None` for all other names in our
+    /// namespace: the bot and ghosts without a handle have a `.` in theirs, which no handle has.
     pub fn of_ghost(localpart: &str) -> Option<Handle> {
         let name = localpart.strip_prefix(GHOST_PREFIX)?;
         let handle = Handle::parse(name, &HandleRules::WIDEST).ok()?;
-        // Matrix IDs are compared with case: `_dm_Sam` is nobody of ours.
+        // Matrix IDs are case-sensitive: `_dm_Sam` is not ours.
         (handle.key() == name).then_some(handle)
     }
 
-    /// As its owner typed it, without the `@`.
+    /// Returns the handle as its owner typed it, without the `@`.
     pub fn as_shown(&self) -> &str {
         &self.shown
     }
 
-    /// The handle in lower case: the same for all spellings of it.
+    /// Returns the handle in lower case, which is the same for all its spellings.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The same for all handles that a reader could take for this one.
+    /// Returns a key that is the same for all handles that a reader could mistake for this one.
     pub fn lookalike_key(&self) -> String {
         lookalike_key(&self.key)
     }
 
-    /// The localpart of this handle's ghost.
+    /// Returns the localpart of this handle's ghost.
     pub fn ghost_localpart(&self) -> String {
         format!("{GHOST_PREFIX}{}", self.key)
     }
+
+    /// Returns the Matrix ID of this handle's ghost on `server`, or `None` if the server's name is
+    /// too long for one.
+    pub fn ghost_id(&self, server: &ServerName) -> Option<OwnedUserId> {
+        ghost_id(&self.ghost_localpart(), server)
+    }
+
+    /// Returns the Matrix ID of this handle's ghost on `server` as text, for links.
+    pub fn ghost_address(&self, server: &ServerName) -> String {
+        ghost_address(&self.ghost_localpart(), server)
+    }
+}
+
+/// Returns the Matrix ID of a ghost by its localpart, or `None` if that is no Matrix ID.
+pub fn ghost_id(localpart: &str, server: &ServerName) -> Option<OwnedUserId> {
+    UserId::parse(ghost_address(localpart, server)).ok()
+}
+
+fn ghost_address(localpart: &str, server: &ServerName) -> String {
+    format!("@{localpart}:{server}")
 }
 
 fn is_handle_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The ASCII handle that `text` looks like, for people whose keyboard gave them `ѕаm` or `sam!`.
+/// Returns the ASCII handle that `text` looks like, for people who typed `ѕаm` or `sam!`.
 fn suggest(text: &str, rules: &HandleRules) -> Option<String> {
-    if text.chars().count() > MAX_HANDLE_LENGTH {
+    if text.chars().count() > HANDLE_LENGTH_MAX {
         return None;
     }
     let plain: String = text

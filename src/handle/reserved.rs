@@ -4,17 +4,17 @@ use std::collections::HashSet;
 
 use super::{Handle, lookalike_key};
 
-/// What ships with Stonechat: one name a line, `#` begins a comment.
+/// The shipped list: one name per line, and `#` begins a comment.
 const SHIPPED: &str = include_str!("reserved.txt");
 
-/// Names that nobody may claim, nor anything that looks like one of them.
+/// Names that nobody may claim, and with them all names that look like one.
 #[derive(Clone, Debug)]
 pub struct ReservedNames {
     keys: HashSet<String>,
 }
 
 impl ReservedNames {
-    /// The shipped names and the admin's own.
+    /// Returns the shipped names together with the admin's own.
     pub fn new<I, S>(extra: I) -> Self
     where
         I: IntoIterator<Item = S>,
@@ -30,7 +30,7 @@ impl ReservedNames {
         ReservedNames { keys }
     }
 
-    /// Whether this handle is reserved, or looks like a name that is.
+    /// Returns whether this handle is reserved or looks like a reserved name.
     pub fn contains(&self, handle: &Handle) -> bool {
         self.keys.contains(&handle.lookalike_key())
     }
@@ -42,7 +42,7 @@ impl Default for ReservedNames {
     }
 }
 
-/// The names that ship with Stonechat.
+/// Returns the shipped names.
 pub(super) fn shipped() -> impl Iterator<Item = &'static str> {
     SHIPPED
         .lines()

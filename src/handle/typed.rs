@@ -1,4 +1,4 @@
-//! What people type when they mean a handle or a person.
+//! The ways in which people type a handle or a person.
 
 use ruma::{MatrixToUri, MatrixUri, OwnedServerName, OwnedUserId, UserId, matrix_uri::MatrixId};
 
@@ -11,16 +11,16 @@ pub enum Typed {
     Handle {
         /// The handle.
         handle: Handle,
-        /// The server that was named; none means the one where it was typed.
+        /// The server that was named, if any. Otherwise it is the server where it was typed.
         server: Option<OwnedServerName>,
     },
-    /// The Matrix ID of a person, or a link to it. `@sam:example.org` is the person whose account
-    /// is called `sam`, who need not be the owner of the handle `@sam`.
+    /// The Matrix ID of a person, or a link to it. `@sam:example.org` is the person with the
+    /// account `sam`, who need not be the owner of the handle `@sam`.
     Person(OwnedUserId),
 }
 
 impl Typed {
-    /// Reads what was typed. The rules are those for handles without a server or on our own one.
+    /// Reads a typed handle or Matrix ID. The rules are those of our own server.
     pub fn parse(text: &str, rules: &HandleRules) -> Result<Typed, HandleError> {
         let text = text.trim();
         if text.is_empty() {
@@ -44,7 +44,7 @@ impl Typed {
             }
             return Ok(Self::of_user(user));
         }
-        // Some copy the ghost's name without its server.
+        // Some people copy the ghost's localpart alone.
         let handle = match Handle::of_ghost(name) {
             Some(handle) => handle,
             None => Handle::parse(name, rules)?,
@@ -55,7 +55,7 @@ impl Typed {
         })
     }
 
-    /// Reads what was typed where only a handle makes sense.
+    /// Reads a typed handle where a Matrix ID makes no sense.
     pub fn parse_handle(
         text: &str,
         rules: &HandleRules,
@@ -77,7 +77,7 @@ impl Typed {
     }
 }
 
-/// The user that a `matrix.to` or `matrix:` link leads to; `None` when `text` is no link.
+/// Returns the user that a `matrix.to` or `matrix:` link leads to, or `None` if `text` is no link.
 fn linked_user(text: &str) -> Result<Option<OwnedUserId>, HandleError> {
     let id = if starts_with(text, "https://") || starts_with(text, "http://") {
         MatrixToUri::parse(text).map(|uri| uri.id().clone())

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::text::{push_escaped, push_escaped_lines};
+
 /// Maximum length of a text that is also sent as HTML, in bytes.
 const HTML_AT_MOST: usize = 12_000;
 
@@ -155,12 +157,16 @@ fn text(name: &str, verb: &str, msgtype: &str, content: &Value) -> Result<Value,
 
 fn text_with_html(name: &str, verb: &str, msgtype: &str, body: &str) -> Value {
     let quoted: Vec<String> = body.lines().map(|line| format!("> {line}")).collect();
-    let html = escape(body).replace('\n', "<br>");
+    let mut html = String::with_capacity(body.len());
+    push_escaped(&mut html, name);
+    html.push_str(&format!(" {verb}<blockquote>"));
+    push_escaped_lines(&mut html, body);
+    html.push_str("</blockquote>");
     json!({
         "msgtype": msgtype,
         "body": format!("{name} {verb}\n{}", quoted.join("\n")),
         "format": "org.matrix.custom.html",
-        "formatted_body": format!("{} {verb}<blockquote>{html}</blockquote>", escape(name)),
+        "formatted_body": html,
         "m.mentions": {},
     })
 }
@@ -237,21 +243,6 @@ fn cut(text: &str, at_most: usize) -> String {
     let mut out: String = text.chars().take(at_most).collect();
     if out.len() < text.len() {
         out.push('…');
-    }
-    out
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
     }
     out
 }

@@ -27,7 +27,7 @@ fn find_by_handle(engine: &Engine, handle: &Handle) -> Vec<ThirdPartyUser> {
 /// clients can encrypt for.
 fn to_third_party_user(engine: &Engine, record: &HandleRecord) -> Option<ThirdPartyUser> {
     let server = &engine.settings().server_name;
-    let ghost = UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()?;
+    let ghost = record.handle.ghost_id(server)?;
     engine.knows(&ghost).then(|| ThirdPartyUser {
         ghost,
         handle: record.handle.as_shown().to_owned(),

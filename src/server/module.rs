@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{ApiError, App, Appservice, transactions::read_body};
-use crate::directory::HANDLES_PER_ROOM;
+use crate::directory::HANDLES_PER_ROOM_MAX;
 
 /// Maximum size of a body, in bytes: a thousand Matrix IDs with every character escaped.
 pub(super) const MODULE_BODY_BYTES_MAX: usize = 2 << 20;
@@ -58,7 +58,7 @@ pub(super) async fn introduce<A: Appservice>(
     request: Request<Body>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: IntroduceRequest = read_json(request).await?;
-    if asked.handles.len() > HANDLES_PER_ROOM || asked.people.len() > PEOPLE_MAX {
+    if asked.handles.len() > HANDLES_PER_ROOM_MAX || asked.people.len() > PEOPLE_MAX {
         return Err(ApiError::BadJson);
     }
     let mut handles: Map<String, Value> = Map::new();

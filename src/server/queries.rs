@@ -33,6 +33,6 @@ impl super::Options {
     /// Returns whether a user id is in our namespace and on our server.
     pub(super) fn is_ours(&self, user: &UserId) -> bool {
         user.server_name() == self.server_name
-            && user.localpart().starts_with(crate::config::GHOST_PREFIX)
+            && user.localpart().starts_with(crate::handle::GHOST_PREFIX)
     }
 }

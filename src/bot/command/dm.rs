@@ -8,7 +8,7 @@ use ruma::UserId;
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, claim::link_to, ghost_at};
 use crate::{
-    directory::{Ask, Verdict},
+    directory::{ReachQuery, Verdict},
     handle::{Handle, HandleRules, Typed},
 };
 
@@ -45,7 +45,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .append(link_to(&ghost))
         .into());
     }
-    let verdict = context.change.ask_for_link(&Ask {
+    let verdict = context.change.decide_reach_by_link(&ReachQuery {
         asker: context.person,
         handle: &handle,
         now: context.now,

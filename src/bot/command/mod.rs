@@ -27,7 +27,7 @@ use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use super::{Answer, NoticeText, Options, confirmation, notice_text::sentence};
 use crate::{
     clock::Timestamp,
-    directory::{Change, DirectoryError, HandleRecord},
+    directory::{DirectoryError, DirectoryTransaction, HandleRecord},
     handle::{Handle, HandleError, HandleRules, Typed},
 };
 
@@ -81,7 +81,7 @@ pub(super) struct PersonState {
 /// The context in which a command runs.
 pub(super) struct CommandContext<'a, 'c> {
     pub person: &'a UserId,
-    pub change: &'a mut Change<'c>,
+    pub change: &'a mut DirectoryTransaction<'c>,
     pub options: &'a Options,
     pub now: Timestamp,
     pub rng: &'a mut dyn RngCore,

@@ -57,7 +57,7 @@ async fn dm_leads_to_the_owner_of_an_open_handle() {
 
 #[tokio::test]
 async fn dm_answers_all_who_cannot_get_through_alike() {
-    let mut talk = Talk::with(|settings| settings.asks_per_sender = 5);
+    let mut talk = Talk::with(|settings| settings.new_conversations_per_sender = 5);
     talk.ask(sam(), "claim sam").await;
     let mut said = Vec::new();
     said.push(talk.ask(alice(), "dm free").await.replace("@free", "@sam"));

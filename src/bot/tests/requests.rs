@@ -6,7 +6,7 @@ use ruma::{event_id, room_id};
 use super::*;
 use crate::{
     bot::input::COMMAND_AGE_MAX,
-    directory::{Ask, Request, Verdict},
+    directory::{ReachQuery, Request, Verdict},
 };
 
 /// Sam wants to be asked first, and Alice has asked.
@@ -28,7 +28,7 @@ async fn asked() -> (Talk, Request) {
     let mut change = talk.directory.begin().await;
     assert_eq!(change.open_request(sam(), &request).unwrap(), Some(1));
     change
-        .request_shown(sam(), 1, event_id!("$shown").to_owned())
+        .set_request_shown(sam(), 1, event_id!("$shown").to_owned())
         .unwrap();
     change.commit().await.unwrap();
     (talk, request)
@@ -69,7 +69,7 @@ async fn a_request_is_answered_in_words() {
         );
         let again = talk.ask(sam(), typed).await;
         assert!(talk.effects(sam(), typed).await.is_empty(), "{again}");
-        let ask = Ask {
+        let ask = ReachQuery {
             asker: alice(),
             handle: &handle("sam"),
             now: NOW,

@@ -8,7 +8,8 @@ use ruma::api::client::{
 
 use super::{CheckResult, Checker, OLDEST_SYNAPSE, Problem};
 use crate::{
-    config::{CHECK_LOCALPART, GHOST_PREFIX, Setup},
+    config::{CHECK_LOCALPART, Setup},
+    handle::GHOST_PREFIX,
     matrix::{Actor, Homeserver, HomeserverOptions, MatrixError},
 };
 

@@ -197,7 +197,7 @@ impl Room {
         }
         batch.delete::<ControlRooms>(&person);
         let mut change = engine.directory().begin().await;
-        change.requests_unseen(&person)?;
+        change.set_requests_unseen(&person)?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
         let settled = self.settle(batch, []);

@@ -95,7 +95,7 @@ impl Room {
         let source = format!("request {} {}", request.room, request.ghost);
         let event = self.say_words(&words, &source).await?;
         let mut change = engine.directory().begin().await;
-        change.request_shown(&person, number, event)?;
+        change.set_request_shown(&person, number, event)?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
         let settled = self.settle(batch, []);

@@ -7,6 +7,7 @@ use crate::{
     conversation::{Conversation, Home, Input, PortalStatus},
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
+    handle::{GHOST_PREFIX, ghost_id},
     introduction::Refusal,
     store::Batch,
 };
@@ -108,7 +109,7 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         for person in &conversation.people {
             if let Home::Portal { .. } = person.home
-                && let Some(record) = self.directory().known_by_ghost(&person.ghost)?
+                && let Some(record) = self.directory().cached_by_ghost(&person.ghost)?
                 && !record.hide_addresses
             {
                 continue;
@@ -122,7 +123,7 @@ impl Engine {
 
     pub(in crate::engine) fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
         let server = &self.0.settings.server_name;
-        UserId::parse(format!("@{}:{server}", record.handle.ghost_localpart())).ok()
+        record.handle.ghost_id(server)
     }
 
     pub(in crate::engine) fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
@@ -131,7 +132,7 @@ impl Engine {
         let name: String = (0..16)
             .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
             .collect();
-        UserId::parse(format!("@_dm_.p{name}:{server}"))
-            .map_err(|_| EngineError::Refused(Refusal::Impossible))
+        ghost_id(&format!("{GHOST_PREFIX}.p{name}"), server)
+            .ok_or(EngineError::Refused(Refusal::Impossible))
     }
 }

@@ -13,7 +13,7 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use crate::{
     clock::Timestamp,
     conversation::{Conversation, Home, Input, Participant, PortalStatus, decide},
-    directory::{forget_mask, note_mask},
+    directory::{forget_alias, record_alias},
     engine::{
         Engine, EngineError,
         records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
@@ -174,7 +174,7 @@ impl Engine {
             for person in &before.people {
                 batch.delete::<GhostsIn>(&(person.ghost.clone(), id.clone()));
                 if person.is_alias {
-                    forget_mask(batch, &person.ghost);
+                    forget_alias(batch, &person.ghost);
                 }
             }
             batch.delete::<Conversations>(id);
@@ -189,7 +189,7 @@ impl Engine {
                 false => batch.put::<GhostsIn>(&key, &())?,
             }
             if person.is_alias {
-                note_mask(batch, &person.ghost, &person.user)?;
+                record_alias(batch, &person.ghost, &person.user)?;
             }
         }
         if !after.ended {

@@ -3,7 +3,7 @@
 use ruma::OwnedUserId;
 
 use crate::{
-    directory::{Ask, PairAdvice, Verdict, WriteLock},
+    directory::{PairAdvice, ReachQuery, Verdict, WriteLock},
     engine::{Engine, EngineError},
     handle::Handle,
     introduction::Admission,
@@ -28,7 +28,7 @@ pub(in crate::engine) async fn admission<'a>(
         return Ok((Admission::LeaveAlone, None));
     };
     let mut change = directory.begin().await;
-    let verdict = change.ask(&Ask {
+    let verdict = change.decide_reach(&ReachQuery {
         asker,
         handle: &handle,
         now,

@@ -15,7 +15,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt as _;
-use ruma::{OwnedUserId, UserId};
+use ruma::OwnedUserId;
 
 use crate::{
     bot,
@@ -30,7 +30,7 @@ use crate::{
             Revisits, SyncTokens, ToDevice, What,
         },
     },
-    handle::Handle,
+    handle::{Handle, ghost_id},
     matrix::Actor,
     store::{Batch, Store, StoreError, Table},
 };
@@ -198,7 +198,7 @@ impl Engine {
         let known: HashSet<OwnedUserId> = self.machines().known_users()?.into_iter().collect();
         let mut strangers: Vec<OwnedUserId> = Vec::new();
         for name in names {
-            if let Ok(ghost) = UserId::parse(format!("@{name}:{server}"))
+            if let Some(ghost) = ghost_id(&name, &server)
                 && !known.contains(&ghost)
             {
                 strangers.push(ghost);

@@ -14,6 +14,8 @@ use super::{
 use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use pieces::{Piece, pieces};
 
+use crate::text::push_escaped;
+
 /// Maximum nesting depth of HTML elements, as in the specification.
 const HTML_DEPTH_MAX: usize = 100;
 
@@ -227,7 +229,7 @@ impl Page<'_> {
         let mut open: Vec<&'static str> = Vec::new();
         for piece in &self.out {
             match piece {
-                Out::Text(text) => escape(&mut html, text),
+                Out::Text(text) => push_escaped(&mut html, text),
                 Out::Person(person) => {
                     // A mention is a link too.
                     close(&mut html, &mut open, "a");
@@ -259,7 +261,7 @@ impl Page<'_> {
             return;
         };
         write_tag(html, "a", &[("href", link::to_user(&alias.target))]);
-        escape(html, self.scrub.mention(person));
+        push_escaped(html, self.scrub.mention(person));
         write_end(html, "a");
     }
 }
@@ -282,7 +284,7 @@ fn write_tag(html: &mut String, tag: &str, attributes: &[(&'static str, String)]
         html.push_str(name);
         if !value.is_empty() {
             html.push_str("=\"");
-            escape(html, value);
+            push_escaped(html, value);
             html.push('"');
         }
     }
@@ -293,17 +295,4 @@ fn write_end(html: &mut String, tag: &str) {
     html.push_str("</");
     html.push_str(tag);
     html.push('>');
-}
-
-/// Writes text or the value of an attribute.
-fn escape(html: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            c => html.push(c),
-        }
-    }
 }

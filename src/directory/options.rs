@@ -1,29 +1,29 @@
-//! What an owner decides about a handle, and what the admin does.
+//! The options of a handle that its owner sets, and those that the admin sets.
 
 use ruma::UserId;
 
 use super::{
-    Change, DirectoryError,
-    change::Read,
+    DirectoryError, DirectoryTransaction,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Policy},
     tables::{Generations, Handles, Lookalikes, Owned},
+    transaction::Read,
 };
 use crate::{clock::Timestamp, handle::Handle};
 
-/// A handle whose mode was set.
+/// The result of setting a handle's mode.
 #[derive(Clone, Debug)]
 pub struct ModeSet {
-    /// The handle as it is now.
+    /// The handle with its new mode.
     pub record: HandleRecord,
-    /// Whether its ghost needs another device and identity: a strict ghost has keys that nobody
-    /// can use, the others have ones that we use, and one must never become the other.
+    /// Whether its ghost needs a new device and identity: a strict ghost has keys that nobody can
+    /// use, other ghosts have keys that we use, and the one kind must never become the other.
     pub replace_identity: bool,
-    /// Whether it was masked and is not any more: what its ghost carries ends first.
+    /// Whether it was masked and no longer is. The caller ends its conversations first.
     pub unmasked: bool,
 }
 
-impl Change<'_> {
-    /// Sets how the ghost of this handle works.
+impl DirectoryTransaction<'_> {
+    /// Sets the mode of a handle, and whether it is strict.
     pub fn set_mode(
         &mut self,
         owner: &UserId,
@@ -56,7 +56,7 @@ impl Change<'_> {
         })
     }
 
-    /// Sets whether calls by this handle hide where the two people are.
+    /// Sets whether calls by this handle hide the network addresses of both sides.
     pub fn set_hide_addresses(
         &mut self,
         owner: &UserId,
@@ -98,7 +98,8 @@ impl Change<'_> {
         Ok(record)
     }
 
-    /// Freezes a handle: it stays its owner's and reaches nobody. Says whether anybody holds it.
+    /// Freezes a handle: its owner keeps it, but it does not reach them. Returns whether anybody
+    /// holds it.
     pub fn freeze(
         &mut self,
         handle: &Handle,
@@ -108,7 +109,7 @@ impl Change<'_> {
         let Some(mut record) = self.held(handle)? else {
             return Ok(false);
         };
-        // The first reason and its time stay.
+        // If it is frozen already, the first reason and its time stay.
         if record.is_active() {
             record.state = HandleState::Frozen { reason, since: now };
             self.write(&record)?;
@@ -116,9 +117,9 @@ impl Change<'_> {
         Ok(true)
     }
 
-    /// Freezes a handle that changed after the backup from which the service was restored. If
-    /// nobody holds it as far as we know, its ghost itself does from now on: somebody had it, and
-    /// nobody else may take it before the admin has looked.
+    /// Freezes a handle that changed after the backup from which the service was restored. If the
+    /// backup knows no owner, the handle's own ghost becomes its owner: somebody held it, and
+    /// nobody else may claim it before the admin has looked.
     pub fn freeze_changed(
         &mut self,
         handle: &Handle,
@@ -143,7 +144,7 @@ impl Change<'_> {
         self.write(&record)
     }
 
-    /// Ends a freeze. Says whether anybody holds the handle.
+    /// Ends a freeze. Returns whether anybody holds the handle.
     pub fn unfreeze(&mut self, handle: &Handle) -> Result<bool, DirectoryError> {
         let Some(mut record) = self.held(handle)? else {
             return Ok(false);
@@ -153,7 +154,7 @@ impl Change<'_> {
         Ok(true)
     }
 
-    /// Gives or takes the verified mark. Says whether anybody holds the handle.
+    /// Sets or removes the verified mark. Returns whether anybody holds the handle.
     pub fn set_verified(
         &mut self,
         handle: &Handle,

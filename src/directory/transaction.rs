@@ -1,4 +1,4 @@
-//! One change to the directory, from the first look to the atomic write.
+//! A transaction of the directory: reads, then one atomic write.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::{
     store::{Batch, Entry, Store, StoreError, Table, TableKey},
 };
 
-/// Where records are read from: the store as it is, or as it will be after a [`Change`].
+/// A source of records: the store, or the store as it will be after a [`DirectoryTransaction`].
 pub(crate) trait Read {
-    /// The record of a key.
+    /// Returns the record of a key.
     fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError>;
-    /// At most `limit` records whose encoded key begins with `prefix`, in order.
+    /// Returns at most `limit` records whose encoded key begins with `prefix`, in order.
     fn scan<T: Table>(&self, prefix: &[u8], limit: usize) -> Result<Vec<Entry<T>>, StoreError>;
 }
 
@@ -30,12 +30,12 @@ impl Read for Store {
     }
 }
 
-/// Something an owner is to be told, though they asked for nothing.
+/// A message that an owner receives unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum OwnerNotice {
     /// Somebody tried to claim a handle that looks like theirs, and was refused.
     LookalikeAttempt {
-        /// Who is to be told.
+        /// The owner to tell.
         owner: OwnedUserId,
         /// Their handle.
         handle: Handle,
@@ -44,29 +44,29 @@ pub enum Notice {
     },
 }
 
-/// How many records are put off at most.
-const PUT_OFF_AT_MOST: usize = 1000;
+/// Maximum number of deferred writes. More than that are applied at once.
+const DEFERRED_WRITES_MAX: usize = 1000;
 
-/// The table and the encoded key of a record, and its new bytes; none means deleted.
-type Pending = BTreeMap<(u8, Vec<u8>), Option<Vec<u8>>>;
+/// By table id and encoded key: the new bytes of a record, or `None` if it is deleted.
+type PendingRecords = BTreeMap<(u8, Vec<u8>), Option<Vec<u8>>>;
 
-/// A change to the directory: it holds the directory's write lock, reads through what it has
-/// already written, and is written as one batch or not at all. Dropping it changes nothing.
+/// A write transaction of the directory. It holds the directory's write lock and reads its own
+/// writes, which are applied as one batch or not at all. Dropping it writes nothing.
 ///
-/// Since there is one change at a time, of two people who claim the same handle at once the
-/// second finds it taken.
-pub struct Change<'a> {
+/// There is one transaction at a time. So if two people claim the same handle at once, the second
+/// finds it taken.
+pub struct DirectoryTransaction<'a> {
     pub(super) directory: &'a Directory,
     lock: WriteLock<'a>,
     batch: Batch,
-    pending: Pending,
-    notices: Vec<Notice>,
+    pending: PendingRecords,
+    notices: Vec<OwnerNotice>,
 }
 
-/// Without what is written: it may be secret.
-impl std::fmt::Debug for Change<'_> {
+/// Leaves out the records, which may be secret.
+impl std::fmt::Debug for DirectoryTransaction<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Change")
+        f.debug_struct("DirectoryTransaction")
             .field("batch", &self.batch)
             .finish_non_exhaustive()
     }
@@ -76,32 +76,33 @@ impl std::fmt::Debug for Change<'_> {
 #[derive(Debug)]
 #[must_use = "the lock must be held until the batch is applied"]
 pub struct WriteLock<'a> {
-    guard: MutexGuard<'a, Unwritten>,
+    guard: MutexGuard<'a, DeferredWrites>,
 }
 
-/// What was put off by [`Change::put_off`]: whoever begins a change applies it first.
+/// The writes of transactions that ended with [`DirectoryTransaction::defer`]. The next transaction
+/// goes on with them.
 #[derive(Debug, Default)]
-pub(super) struct Unwritten {
+pub(super) struct DeferredWrites {
     batch: Batch,
-    pending: Pending,
+    pending: PendingRecords,
 }
 
-impl Unwritten {
-    /// Applies it, so that there is nothing left.
+impl DeferredWrites {
+    /// Applies the writes and leaves none.
     pub(super) fn apply(&mut self, store: &Store) -> Result<(), StoreError> {
-        let Unwritten { batch, .. } = std::mem::take(self);
-        match batch.is_empty() {
-            true => Ok(()),
-            false => store.apply(batch),
+        let DeferredWrites { batch, .. } = std::mem::take(self);
+        if batch.is_empty() {
+            return Ok(());
         }
+        store.apply(batch)
     }
 }
 
-impl<'a> Change<'a> {
-    /// A change that goes on with what was put off.
-    pub(super) fn new(directory: &'a Directory, mut guard: MutexGuard<'a, Unwritten>) -> Self {
-        let Unwritten { batch, pending } = std::mem::take(&mut *guard);
-        Change {
+impl<'a> DirectoryTransaction<'a> {
+    /// Begins a transaction that goes on with the deferred writes.
+    pub(super) fn new(directory: &'a Directory, mut guard: MutexGuard<'a, DeferredWrites>) -> Self {
+        let DeferredWrites { batch, pending } = std::mem::take(&mut *guard);
+        DirectoryTransaction {
             directory,
             lock: WriteLock { guard },
             batch,
@@ -110,32 +111,32 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Leaves everything written for a later batch, so that many changes become one. A crash before
-    /// that is as if they had not been.
-    pub(super) fn put_off(mut self) -> Result<(), StoreError> {
-        let full = self.batch.len() >= PUT_OFF_AT_MOST;
-        *self.lock.guard = Unwritten {
+    /// Leaves the writes to the next transaction, so that many transactions become one batch. A
+    /// crash before that loses them.
+    pub(super) fn defer(mut self) -> Result<(), StoreError> {
+        let full = self.batch.len() >= DEFERRED_WRITES_MAX;
+        *self.lock.guard = DeferredWrites {
             batch: self.batch,
             pending: self.pending,
         };
-        match full {
-            true => self.lock.guard.apply(self.directory.store()),
-            false => Ok(()),
+        if full {
+            self.lock.guard.apply(self.directory.store())?;
         }
+        Ok(())
     }
 
-    /// The configuration of the directory.
+    /// Returns the directory's configuration.
     pub fn settings(&self) -> &'a DirectorySettings {
         self.directory.settings()
     }
 
-    /// Everything written, to be applied together with the caller's own records, and the lock, to
-    /// be dropped after that.
+    /// Returns the writes as a batch, to which the caller can add their own records, and the lock,
+    /// which must be held until the batch is applied.
     pub fn into_parts(self) -> (Batch, WriteLock<'a>) {
         (self.batch, self.lock)
     }
 
-    /// Applies everything written and returns when it is durable.
+    /// Applies the writes and returns when they are durable.
     pub async fn commit(self) -> Result<(), DirectoryError> {
         let store = self.directory.store();
         let (batch, lock) = self.into_parts();
@@ -145,12 +146,12 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Whom to tell of what happened. Each notice is handed out once.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
+    /// Returns the notices for owners, each one once.
+    pub fn take_notices(&mut self) -> Vec<OwnerNotice> {
         std::mem::take(&mut self.notices)
     }
 
-    pub(super) fn notice(&mut self, notice: Notice) {
+    pub(super) fn add_notice(&mut self, notice: OwnerNotice) {
         self.notices.push(notice);
     }
 
@@ -171,7 +172,7 @@ impl<'a> Change<'a> {
     }
 }
 
-impl Read for Change<'_> {
+impl Read for DirectoryTransaction<'_> {
     fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
         match self.pending.get(&(T::ID, key.encode())) {
             Some(Some(bytes)) => decode::<T>(bytes).map(Some),
@@ -182,7 +183,7 @@ impl Read for Change<'_> {
 
     fn scan<T: Table>(&self, prefix: &[u8], limit: usize) -> Result<Vec<Entry<T>>, StoreError> {
         let mut found = BTreeMap::new();
-        // What is pending can hide at most as many stored records as it has entries.
+        // Each pending entry can hide at most one stored record.
         let pending: Vec<_> = self
             .pending
             .range((T::ID, prefix.to_vec())..)

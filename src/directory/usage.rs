@@ -1,4 +1,4 @@
-//! How often somebody may do something.
+//! Limits and how much of them is used.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// What is counted.
+/// The things that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// New conversations that a person asked for.
+    /// New conversations that a person started.
     AsksOfSender,
-    /// New conversations that the people of a homeserver asked for.
+    /// New conversations that the people of another homeserver started.
     AsksOfServer,
-    /// Invites to names that nobody claimed, over all.
+    /// Invites to names that nobody holds, of everybody together.
     Unclaimed,
-    /// Handles that a person tried to claim.
+    /// Handles that a person claimed.
     Claims,
     /// Handles that the people of another homeserver claimed.
     ClaimsOfServer,
@@ -24,18 +24,19 @@ pub enum Counted {
     BotInvitesOfSender,
     /// Chats that the people of another homeserver started with the bot.
     BotInvitesOfServer,
-    /// Times that somebody, or a homeserver, was told that this is too often.
+    /// Notices to a person, or to the people of a homeserver, that they start too many chats with
+    /// the bot.
     BotRefusals,
-    /// Times that an owner was told of look-alikes of a handle.
+    /// Notices to an owner about look-alikes of a handle.
     LookalikeNotices,
-    /// What a person typed to the bot.
+    /// Commands that a person typed.
     Commands,
-    /// Times that somebody was told that they typed too much.
+    /// Answers to a person that they typed too much.
     FloodAnswers,
 }
 
 impl Counted {
-    /// The name under which it is stored.
+    /// Returns the name under which it is stored.
     pub(super) fn name(self) -> &'static str {
         match self {
             Counted::AsksOfSender => "asks_of_sender",
@@ -53,23 +54,24 @@ impl Counted {
     }
 }
 
-/// Returns what stands for a server where something is counted: its host name. One machine can
-/// answer under every port, and under every spelling of its name.
+/// Returns the name under which a server is counted: its host name in lower case. One machine can
+/// answer on every port and to every spelling of its name.
 pub fn host_of(server: &ServerName) -> String {
     server.host().trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// At most `most` within any `window`, nearly: see [`Usage`].
+/// A limit of `most` within any `window`, approximately: see [`Usage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// How many.
+    /// The maximum number.
     pub most: u32,
-    /// Within which time.
+    /// The time over which it holds.
     pub window: Duration,
 }
 
-/// How much of a limit is used: a count for this window and one for the window before, of which
-/// the part that still lies within reach is added. Two numbers stand for a list of times.
+/// How much of a limit is used: a sliding window of two counters, one for the current window and
+/// one for the window before, which is weighted by the part that still overlaps. They replace a
+/// list of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     started: Timestamp,
@@ -78,10 +80,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Counts one attempt if it is within the limit, and says whether it is.
+    /// Counts one attempt if it is within the limit. Returns whether it is.
     ///
-    /// What is beyond the limit does not count, so that whoever keeps trying is let through again
-    /// when the window has moved on, and a flood writes nothing.
+    /// Attempts beyond the limit do not count. So somebody who keeps trying gets through again when
+    /// the window has moved on, and a flood writes nothing.
     pub fn attempt(self, limit: Limit, now: Timestamp) -> (Usage, bool) {
         let mut usage = self.moved_to(limit, now);
         let allowed = usage.used(limit, now) < u64::from(limit.most);
@@ -92,12 +94,12 @@ impl Usage {
         (usage, true)
     }
 
-    /// Whether an attempt made now would be within the limit.
+    /// Returns whether an attempt made now would be within the limit.
     pub fn allows(self, limit: Limit, now: Timestamp) -> bool {
         self.moved_to(limit, now).used(limit, now) < u64::from(limit.most)
     }
 
-    /// From then on the record says nothing any more.
+    /// Returns the time from which this record no longer matters.
     pub fn expires(self, window: Duration) -> Timestamp {
         self.started + window + window
     }
@@ -124,7 +126,7 @@ impl Usage {
     fn used(self, limit: Limit, now: Timestamp) -> u64 {
         let window = limit.window.as_millis().max(1);
         let left = window.saturating_sub(now.since(self.started).as_millis());
-        // Rounded up: what is partly within reach counts.
+        // Rounded up: an attempt that partly overlaps counts.
         let before = (u128::from(self.before) * left).div_ceil(window);
         u64::from(self.count).saturating_add(u64::try_from(before).unwrap_or(u64::MAX))
     }
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_keeps_trying_is_let_through_again() {
+    fn somebody_who_keeps_trying_gets_through_again() {
         let times: Vec<u64> = (1000..1300).collect();
         let allowed = attempts(&times);
         assert!(allowed[200..].iter().any(|ok| *ok));

@@ -1,4 +1,4 @@
-//! The module asks, and then the ghost is invited all the same.
+//! Queries of the module, and invites of the ghosts that stay.
 
 use ruma::{server_name, user_id};
 
@@ -23,13 +23,13 @@ fn alice() -> &'static UserId {
 }
 
 /// `@sam` and `@samuel` belong to one person, `@kim` to another, `@far` to somebody elsewhere.
-async fn directory(asks: u32) -> Directory {
+async fn directory(limit: u32) -> Directory {
     let settings = DirectorySettings {
-        asks_per_sender: asks,
+        new_conversations_per_sender: limit,
         ..DirectorySettings::new(server_name!("example.org").to_owned())
     };
     let directory = Directory::new(Store::in_memory(), settings);
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     for (owner, name) in [
         (user_id!("@s:example.org"), "sam"),
         (user_id!("@s:example.org"), "samuel"),
@@ -37,11 +37,10 @@ async fn directory(asks: u32) -> Directory {
         (user_id!("@far:elsewhere.org"), "far"),
         (alice(), "alice"),
     ] {
-        change
-            .claim(owner, &handle(name), ClaimedBy::Person, NOW)
+        tx.claim(owner, &handle(name), ClaimedBy::Person, NOW)
             .unwrap();
     }
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     directory
 }
 
@@ -54,17 +53,17 @@ async fn introduce(directory: &Directory, names: &[&str]) -> Vec<Option<String>>
 
 async fn ghost_invited(directory: &Directory, name: &str, now: Timestamp) -> Verdict {
     let handle = handle(name);
-    let mut change = directory.begin().await;
-    let verdict = change.ask(&Ask {
+    let mut tx = directory.begin().await;
+    let verdict = tx.decide_reach(&ReachQuery {
         asker: alice(),
         handle: &handle,
         now,
     });
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     verdict.unwrap()
 }
 
-/// How many of so many asks are left.
+/// Returns how many of `most` queries are left.
 async fn left(directory: &Directory, most: u32) -> u32 {
     let mut left = 0;
     while left < most && ghost_invited(directory, "kim", NOW).await.is_introduce() {
@@ -84,19 +83,18 @@ async fn owners_are_named_where_they_can_be_reached_now() {
 #[tokio::test]
 async fn blocked_refused_limited_and_frozen_are_one_answer() {
     let directory = directory(3).await;
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     let scope = BlockScope::Handle(handle("sam"));
     let her = Typed::Person(alice().to_owned());
     let s = user_id!("@s:example.org");
-    change.block(s, &her, &scope, NOW).unwrap();
+    tx.block(s, &her, &scope, NOW).unwrap();
     let nobody = Policy {
         direct: Reach::Nobody,
         others: Others::Refuse,
     };
-    change
-        .set_policy(user_id!("@kim:example.org"), &handle("kim"), nobody)
+    tx.set_policy(user_id!("@kim:example.org"), &handle("kim"), nobody)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     let found = introduce(&directory, &["sam", "kim", "samuel", "samuel"]).await;
     // The fourth is over the limit.
     assert_eq!(found, [None, None, Some("@s:example.org".into()), None]);
@@ -121,7 +119,7 @@ async fn what_was_counted_is_good_for_one_invite_of_the_same_handle_and_not_for_
         ghost_invited(&directory, "far", NOW).await;
     }
     introduce(&directory, &["far"]).await;
-    ghost_invited(&directory, "far", NOW + KEPT_FOR).await;
+    ghost_invited(&directory, "far", NOW + PREPAID_FOR).await;
     // 2 + 1 + 2 were counted.
     assert_eq!(left(&directory, 9).await, 4);
 }
@@ -158,13 +156,16 @@ async fn ones_own_handle_costs_nothing() {
 #[tokio::test]
 async fn what_is_remembered_is_bounded() {
     let directory = directory(100_000).await;
-    for _ in 0..=MOST {
+    for _ in 0..=PREPAID_QUERIES_MAX {
         introduce(&directory, &["far"]).await;
     }
-    assert_eq!(directory.inner.asked.0.lock().unwrap().len(), MOST);
+    assert_eq!(
+        directory.inner.prepaid.0.lock().unwrap().len(),
+        PREPAID_QUERIES_MAX
+    );
 }
 
-/// What the store has counted of somebody's asks.
+/// Whether the store has counted a query of this person.
 fn written(directory: &Directory, asker: &UserId) -> bool {
     let key = ("asks_of_sender".to_owned(), asker.to_string());
     let usage = directory.store().get::<Usages>(&key);
@@ -178,7 +179,7 @@ async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after
         introduce(&directory, &["sam", "samuel"]).await;
     }
     assert!(!written(&directory, alice()));
-    // Also by a change that comes to nothing.
+    // Also by a transaction that writes nothing of its own.
     drop(directory.begin().await);
     assert!(written(&directory, alice()));
     assert_eq!(introduce(&directory, &["kim", "sam"]).await[1], None);
@@ -187,13 +188,13 @@ async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after
     let sam = [handle("sam")];
     directory.introduce(kim, &sam, NOW).await.unwrap();
     assert!(!written(&directory, kim));
-    directory.settle().await.unwrap();
+    directory.flush_deferred().await.unwrap();
     assert!(written(&directory, kim));
     assert_eq!(left(&directory, 9).await, 0);
 }
 
 #[tokio::test]
-async fn what_is_put_off_is_bounded() {
+async fn deferred_writes_are_bounded() {
     let directory = directory(5).await;
     let asker = |n: usize| UserId::parse(format!("@asker{n}:example.org")).unwrap();
     let sam = [handle("sam")];

@@ -1,0 +1,60 @@
+//! Aliases: the ghosts and names by which people appear to those who do not see their Matrix ID.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    Directory, DirectoryError, DirectoryTransaction,
+    tables::{Aliases, Appearances},
+    transaction::Read as _,
+};
+use crate::store::{Batch, StoreError};
+
+impl Directory {
+    /// Returns the name that this person chose for chats in which their Matrix ID is not shown.
+    pub fn appearance(&self, person: &UserId) -> Result<Option<String>, DirectoryError> {
+        Ok(self.store().get::<Appearances>(&person.to_owned())?)
+    }
+}
+
+/// Records the person behind a ghost that was made for one conversation.
+pub fn record_alias(
+    batch: &mut Batch,
+    ghost: &OwnedUserId,
+    person: &OwnedUserId,
+) -> Result<(), StoreError> {
+    batch.put::<Aliases>(ghost, person)
+}
+
+/// Forgets the person behind such a ghost.
+pub fn forget_alias(batch: &mut Batch, ghost: &OwnedUserId) {
+    batch.delete::<Aliases>(ghost);
+}
+
+impl DirectoryTransaction<'_> {
+    /// Returns the name that this person chose for chats in which their Matrix ID is not shown.
+    pub fn appearance(&self, person: &UserId) -> Result<Option<String>, DirectoryError> {
+        Ok(self.get::<Appearances>(&person.to_owned())?)
+    }
+
+    /// Sets that name, or none. It holds for later conversations only: if it changed in all of them
+    /// at once, it would show that they are one person's.
+    pub fn set_appearance(
+        &mut self,
+        person: &UserId,
+        name: Option<String>,
+    ) -> Result<(), DirectoryError> {
+        match name {
+            Some(name) => self.put::<Appearances>(&person.to_owned(), &name)?,
+            None => self.delete::<Appearances>(&person.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Returns the person behind a ghost that was made for one conversation.
+    pub(super) fn person_behind(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<OwnedUserId>, DirectoryError> {
+        Ok(self.get::<Aliases>(&user.to_owned())?)
+    }
+}

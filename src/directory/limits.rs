@@ -1,0 +1,127 @@
+//! Limits on what people and servers do, and the counting against them.
+
+use ruma::UserId;
+
+use super::{
+    Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery,
+    tables::{Expiring, StoredUsage, Usages},
+    transaction::Read as _,
+    usage::host_of,
+};
+use crate::{clock::Timestamp, store::StoreError};
+
+impl Directory {
+    /// Returns whether a query is within its limits, without counting it.
+    pub(super) fn within_limits(&self, query: &ReachQuery<'_>) -> Result<bool, StoreError> {
+        for (counted, subject, limit) in self.limits_of(query.asker) {
+            let key = (counted.name().to_owned(), subject);
+            if let Some(StoredUsage { usage, .. }) = self.store().get::<Usages>(&key)?
+                && !usage.allows(limit, query.now)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns the limits that a query of this person counts against, their server's first.
+    pub(super) fn limits_of(&self, asker: &UserId) -> Vec<(Counted, String, Limit)> {
+        let settings = self.settings();
+        let mut limits = Vec::with_capacity(2);
+        // Our own homeserver may be of any size, so only its people's own limits hold.
+        if asker.server_name() != settings.server_name {
+            let limit = Limit {
+                most: settings.new_conversations_per_server,
+                window: DAY,
+            };
+            limits.push((Counted::AsksOfServer, host_of(asker.server_name()), limit));
+        }
+        let limit = Limit {
+            most: settings.new_conversations_per_sender,
+            window: DAY,
+        };
+        limits.push((Counted::AsksOfSender, asker.to_string(), limit));
+        limits
+    }
+}
+
+impl DirectoryTransaction<'_> {
+    /// Counts one attempt of `subject` if it is within the limit. Returns whether it is.
+    pub fn count(
+        &mut self,
+        counted: Counted,
+        subject: &str,
+        limit: Limit,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        let key = (counted.name().to_owned(), subject.to_owned());
+        let stored = self.get::<Usages>(&key)?;
+        let before = stored.map(|stored| stored.usage).unwrap_or_default();
+        let (usage, allowed) = before.attempt(limit, now);
+        if stored.is_none() || usage != before {
+            let expires = usage.expires(limit.window);
+            self.put::<Usages>(&key, &StoredUsage { usage, expires })?;
+            if stored.is_none() {
+                let (counted, subject) = key;
+                self.expire(expires, Expiring::Usage { counted, subject })?;
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// Returns whether an attempt would be within the limit, without counting it.
+    pub fn is_within_limit(
+        &self,
+        counted: Counted,
+        subject: &str,
+        limit: Limit,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        let key = (counted.name().to_owned(), subject.to_owned());
+        let stored = self.get::<Usages>(&key)?;
+        let usage = stored.map(|stored| stored.usage).unwrap_or_default();
+        Ok(usage.allows(limit, now))
+    }
+
+    /// Counts a chat that this person starts with the bot. Returns whether it is within the limits
+    /// of the person and of their server.
+    pub fn count_bot_invite(
+        &mut self,
+        person: &UserId,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        let settings = self.settings();
+        let per_day = |most| Limit { most, window: DAY };
+        let mut limits = Vec::with_capacity(2);
+        if person.server_name() != settings.server_name {
+            let (server, limit) = (
+                host_of(person.server_name()),
+                settings.new_conversations_per_server,
+            );
+            limits.push((Counted::BotInvitesOfServer, server, per_day(limit)));
+        }
+        let limit = per_day(settings.bot_invites_per_sender);
+        limits.push((Counted::BotInvitesOfSender, person.to_string(), limit));
+        self.count_all(limits, now)
+    }
+
+    /// Counts an attempt under each of these limits if it is within all of them, and returns
+    /// whether it is. An attempt over one limit counts under none: a person who is over their own
+    /// limit must not use up that of their server, and a server over its own could make up any
+    /// number of people, who leave no record.
+    pub(super) fn count_all(
+        &mut self,
+        limits: Vec<(Counted, String, Limit)>,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        for (counted, subject, limit) in &limits {
+            if !self.is_within_limit(*counted, subject, *limit, now)? {
+                return Ok(false);
+            }
+        }
+        for (counted, subject, limit) in limits {
+            self.count(counted, &subject, limit, now)?;
+        }
+        Ok(true)
+    }
+}
