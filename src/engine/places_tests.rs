@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    clock::SystemClock,
     directory::ClaimedBy,
-    engine::{Settings, inbox::accept_tests},
+    engine::Settings,
     handle::{Handle, HandleRules},
     matrix::Transaction,
-    testing::FakeHomeserver,
+    testing::{self, FakeHomeserver, TestEngine},
 };
 
 fn server(name: &str) -> &ServerName {
@@ -43,7 +42,8 @@ fn one_server_holds_two_places_and_our_own_people_have_theirs() {
 
 /// An engine that runs, with `@sam` of Samuel, of this server.
 async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver) {
-    let (engine, _, fake) = accept_tests::engine_with(Arc::new(SystemClock), adjust).await;
+    let built = testing::engine().real_time().settings(adjust).build();
+    let TestEngine { engine, fake, .. } = built.await;
     let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
     let mut change = engine.directory().begin().await;
     let (samuel, by) = (user_id!("@samuel:hs.test"), ClaimedBy::Person);

@@ -1,10 +1,14 @@
 //! What tests of several rooms share: a homeserver of a few hundred lines, and people with clients.
 
 mod crowd;
+#[cfg(test)]
+mod engine;
 mod homeserver;
 mod person;
 
 pub(crate) use crowd::{claimed_devices, device_keys};
+#[cfg(test)]
+pub(crate) use engine::{NOW, TestEngine, bot, engine};
 pub(crate) use homeserver::{FakeHomeserver, Held, When};
 pub(crate) use person::{Person, encrypted_event};
 

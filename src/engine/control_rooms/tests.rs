@@ -12,19 +12,12 @@ use crate::{
         Engine, Words,
         actors::actor::RoomActor,
         control_rooms::state::{Control, ControlEffect, ControlPhase},
-        inbox::accept_tests,
         records::{Arrived, ControlRooms, Inbox, Outbox, What},
     },
     handle::{Handle, HandleRules},
     store::{Batch, Store, prefix},
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{self, FakeHomeserver, NOW, Person, TestClock, TestEngine, bot},
 };
-
-const NOW: u64 = 1_795_376_395_450;
-
-fn bot() -> OwnedUserId {
-    owned_user_id!("@_dm_.bot:hs.test")
-}
 
 fn samuel() -> OwnedUserId {
     owned_user_id!("@samuel:hs.test")
@@ -34,17 +27,23 @@ struct House {
     engine: Engine,
     store: Store,
     fake: FakeHomeserver,
+    clock: Arc<TestClock>,
 }
 
 impl House {
     async fn new() -> Self {
-        let clock = Arc::new(TestClock::at(NOW));
-        let (engine, store, fake) = accept_tests::engine_at(clock).await;
+        let TestEngine {
+            engine,
+            store,
+            fake,
+            clock,
+        } = testing::engine().build().await;
         engine.machines().provision(&bot(), "Bot").await.unwrap();
         Self {
             engine,
             store,
             fake,
+            clock,
         }
     }
 
@@ -306,14 +305,7 @@ async fn whoever_cannot_be_invited_is_not_waited_for_by_those_who_ask() {
 
 #[tokio::test]
 async fn clear_messages_are_answered_once_a_minute() {
-    let clock = Arc::new(TestClock::at(NOW));
-    let (engine, store, fake) = accept_tests::engine_at(clock.clone()).await;
-    engine.machines().provision(&bot(), "Bot").await.unwrap();
-    let house = House {
-        engine,
-        store,
-        fake,
-    };
+    let house = House::new().await;
     let room = owned_room_id!("!control:hs.test");
     let mut actor = house.control_room(&room);
     for (minute, answers) in [(0, 1), (1, 2)] {
@@ -327,6 +319,6 @@ async fn clear_messages_are_answered_once_a_minute() {
             actor.room.take(house.engine.next(), arrived).await.unwrap();
         }
         assert_eq!(house.due(&room).len(), answers);
-        clock.advance(std::time::Duration::from_secs(60));
+        house.clock.advance(std::time::Duration::from_secs(60));
     }
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
+    clock::Timestamp,
     engine::{
         Engine,
         actors::actor::RoomActor,
-        inbox::accept_tests,
         records::{
             Arrived, Conversations, CopiesOf, Copy, Due, Inbox, Kept, OpenWork, Outbox, SeatHere,
             Seen, What,
@@ -20,11 +20,10 @@ use crate::{
     matrix::Transaction,
     relay::{Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing},
     store::{Batch, Store, prefix},
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{self, FakeHomeserver, NOW, Person, TestClock, TestEngine},
 };
 
 const ID: &str = "talk";
-const NOW: u64 = 1_795_376_395_450;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn origin() -> OwnedRoomId {
@@ -63,7 +62,7 @@ fn talk() -> Conversation {
             person("alice", ".palice", Seat::Origin { here: true }),
             person("samuel", "sam", Seat::Portal { room, standing }),
         ],
-        begun_at: crate::clock::Timestamp(NOW),
+        begun_at: NOW,
         led_back_at: None,
         told_of_room_calls: Vec::new(),
         ended: false,
@@ -81,8 +80,12 @@ struct Talk {
 impl Talk {
     /// The conversation as it is, seen from the room of one of its places.
     async fn at(room: OwnedRoomId, talk: &Conversation) -> Self {
-        let clock = Arc::new(TestClock::at(NOW));
-        let (engine, store, fake) = accept_tests::engine_at(clock.clone()).await;
+        let TestEngine {
+            engine,
+            store,
+            fake,
+            clock,
+        } = testing::engine().build().await;
         let mut batch = Batch::new();
         batch.put::<Conversations>(&ID.to_owned(), talk).unwrap();
         store.apply(batch).unwrap();
@@ -212,14 +215,14 @@ impl Talk {
 
     /// Looks for what may have been lost before a message.
     async fn make_sure(&mut self, id: &str) {
-        let event = message(id, self.engine.now().0);
+        let event = message(id, self.engine.now());
         let json = event.to_string();
         let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
         self.actor.room.make_sure(parsed, &json).await.unwrap();
     }
 }
 
-fn message(id: &str, sent_at: u64) -> Value {
+fn message(id: &str, sent_at: Timestamp) -> Value {
     json!({
         "type": "m.room.encrypted", "event_id": id, "room_id": origin(),
         "sender": "@alice:hs.test", "origin_server_ts": sent_at, "content": {"ciphertext": id},
@@ -300,12 +303,12 @@ async fn a_room_with_something_left_to_do_keeps_its_actor() {
 #[tokio::test]
 async fn after_a_quiet_week_nothing_is_carried_again() {
     let mut it = Talk::provisioned().await;
-    let week_ago = NOW - u64::try_from(8 * DAY.as_millis()).unwrap();
-    let lost = NOW - u64::try_from((DAY * 2).as_millis()).unwrap();
+    let week_ago = NOW - 8 * DAY;
+    let lost = NOW - 2 * DAY;
     let history = vec![
         message("$lost", lost),
         message("$older", week_ago),
-        message("$oldest", week_ago - 1),
+        message("$oldest", week_ago - Duration::from_millis(1)),
     ];
     it.fake.put_history(origin().as_str(), history);
     it.make_sure("$new").await;

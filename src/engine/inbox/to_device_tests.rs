@@ -10,12 +10,11 @@ use crate::{
     engine::{
         Engine,
         actors::actor::RoomActor,
-        inbox::accept_tests,
         records::{OpenWork, Rooms, ToDevice},
     },
     matrix::Transaction,
     store::Store,
-    testing::{FakeHomeserver, Held, Person, TestClock},
+    testing::{self, FakeHomeserver, Held, Person, TestEngine, bot},
 };
 
 /// How long a ghost may wait for another one. Without a slow server it takes milliseconds.
@@ -23,10 +22,6 @@ const WAITS: Duration = Duration::from_secs(1);
 
 fn sam() -> OwnedUserId {
     user_id!("@_dm_sam:hs.test").to_owned()
-}
-
-fn bot() -> OwnedUserId {
-    user_id!("@_dm_.bot:hs.test").to_owned()
 }
 
 fn sams_room() -> &'static RoomId {
@@ -51,8 +46,12 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        let clock = Arc::new(TestClock::at(1_795_376_395_450));
-        let (engine, store, fake) = accept_tests::engine_at(clock).await;
+        let TestEngine {
+            engine,
+            store,
+            fake,
+            ..
+        } = testing::engine().build().await;
         let machines = engine.machines();
         for (ghost, name, room) in [(bot(), "Bot", bots_room()), (sam(), "Sam", sams_room())] {
             machines.provision(&ghost, name).await.unwrap();

@@ -1,18 +1,14 @@
 //! A service out of a backup, on a homeserver of a few hundred lines: what it drops, takes up and
 //! freezes, also when it is interrupted at any request.
 
-use std::sync::Arc;
-
-use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, user_id};
+use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id};
 use serde_json::json;
 
 use crate::{
-    bot::Bot,
-    clock::Timestamp,
-    crypto::{Machines, store::GhostStores},
-    directory::{ClaimedBy, Directory, DirectorySettings, FreezeReason, HandleState},
+    crypto::store::GhostStores,
+    directory::{ClaimedBy, FreezeReason, HandleState},
     engine::{
-        Engine, Parts, Settings,
+        Engine,
         control_rooms::state::{Control, ControlEffect, Task, Words},
         maintenance::restore::prepare,
         records::{
@@ -21,17 +17,10 @@ use crate::{
         },
     },
     handle::{Handle, HandleRules},
-    introduction::{Admission, Introduction, Invite, Phase, Rules},
-    matrix::Homeserver,
+    introduction::{Admission, Introduction, Invite, Phase},
     store::{Batch, Made, Store, StoreKey, StoreOptions, prefix},
-    testing::{FakeHomeserver, TestClock, When},
+    testing::{self, FakeHomeserver, NOW, When, bot},
 };
-
-const NOW: Timestamp = Timestamp(1_795_376_395_450);
-
-fn bot() -> &'static UserId {
-    user_id!("@_dm_.bot:hs.test")
-}
 
 fn ghost(name: &str) -> OwnedUserId {
     UserId::parse(format!("@_dm_{name}:hs.test")).unwrap()
@@ -41,42 +30,9 @@ fn handle(name: &str) -> Handle {
     Handle::parse(name, &HandleRules::default()).unwrap()
 }
 
-/// The machines of a new start. What an earlier one left running ends first.
-async fn machines(store: &Store, homeserver: &Homeserver) -> Machines {
-    loop {
-        match Machines::new(store.clone(), homeserver.clone(), Default::default()) {
-            Err(error) if error.to_string().contains("in use") => {
-                tokio::task::yield_now().await;
-            }
-            machines => return machines.unwrap(),
-        }
-    }
-}
-
 async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
-    let homeserver = fake.connect().await;
-    let server = ruma::server_name!("hs.test").to_owned();
-    let parts = Parts {
-        machines: machines(store, &homeserver).await,
-        directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
-        spokesperson: Arc::new(Bot::new(bot().to_owned())),
-        clock: Arc::new(TestClock::at(NOW.0)),
-        store: store.clone(),
-        homeserver,
-    };
-    let settings = Settings {
-        server_name: server,
-        bot: bot().to_owned(),
-        bot_name: "Stonechat".to_owned(),
-        relay: Default::default(),
-        rules: Rules::default(),
-        joins_at_once: 1,
-        strict: false,
-        handles_per_room: 10,
-        reconcile_every: std::time::Duration::from_secs(3600),
-        reconcile_per_second: 1,
-    };
-    Engine::new(parts, settings).unwrap()
+    let built = testing::engine().store(store).homeserver(fake).build();
+    built.await.engine
 }
 
 fn introduction(name: &str, room: &str) -> Introduction {
@@ -102,7 +58,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let engine = engine(store, fake).await;
     engine
         .machines()
-        .provision(bot(), "Stonechat")
+        .provision(&bot(), "Stonechat")
         .await
         .unwrap();
     for name in ["sam", "kim"] {
@@ -198,7 +154,7 @@ impl World {
             &["!joined:hs.test", "!since:hs.test"],
             &["!invited:hs.test"],
         );
-        fake.put_into_rooms(bot(), &["!control:hs.test"], &[]);
+        fake.put_into_rooms(&bot(), &["!control:hs.test"], &[]);
         let asked = json!({
             "type": "m.room.member", "event_id": "$invite", "sender": "@bob:hs.test",
             "state_key": ghost("sam"), "content": {"membership": "invite"},
@@ -229,7 +185,7 @@ impl World {
 /// What must hold when the restore is done.
 fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
     assert!(!store.restored().unwrap());
-    for user in [bot().to_owned(), ghost("sam"), ghost("kim")] {
+    for user in [bot(), ghost("sam"), ghost("kim")] {
         let device = engine.machines().device_of(&user).unwrap().unwrap();
         assert_eq!(fake.devices(&user), [device.as_str()]);
         assert_eq!(fake.ever_published(&user), (1, 1));

@@ -9,14 +9,13 @@ use crate::{
     crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
-        inbox::accept_tests,
         records::{Conversations, What},
         room::{Repeatable, Room},
     },
     introduction::{Admission, Effect, Introduction, Invite},
     matrix::MatrixError,
     relay,
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{self, FakeHomeserver, Person, TestClock, TestEngine},
 };
 
 fn room() -> &'static RoomId {
@@ -29,8 +28,12 @@ fn sam() -> OwnedUserId {
 
 /// Sam's ghost in a room with Alice.
 async fn actor() -> (Room, FakeHomeserver, Arc<TestClock>) {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, _, fake) = accept_tests::engine_at(clock.clone()).await;
+    let TestEngine {
+        engine,
+        fake,
+        clock,
+        ..
+    } = testing::engine().build().await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     alice.sign().await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
@@ -170,8 +173,12 @@ async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Valu
 
 #[tokio::test]
 async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_before() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, fake) = accept_tests::engine_at(clock).await;
+    let TestEngine {
+        engine,
+        store,
+        fake,
+        ..
+    } = testing::engine().build().await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
     let actor = Room::load(engine, room().to_owned()).unwrap();
@@ -203,8 +210,12 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
 
 #[tokio::test]
 async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, _fake) = accept_tests::engine_at(clock.clone()).await;
+    let TestEngine {
+        engine,
+        store,
+        clock,
+        ..
+    } = testing::engine().build().await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let event = ruma::owned_event_id!("$invite");
     let arrived = actor.engine.now();
@@ -220,8 +231,7 @@ async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
 
 #[tokio::test]
 async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, _fake) = accept_tests::engine_at(clock).await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let id = "conversation".to_owned();
     let mut conversation = relay::Conversation {
