@@ -12,7 +12,7 @@ use crate::{
     engine::Settings,
     handle::{Handle, HandleRules},
     matrix::Transaction,
-    testing::{self, FakeHomeserver, TestEngine},
+    testing::{self, EventFactory, FakeHomeserver, TestEngine},
 };
 
 fn server(name: &str) -> &ServerName {
@@ -55,11 +55,10 @@ async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver)
 }
 
 fn invite(room: &str, sender: &str, ghost: &UserId) -> Value {
-    json!({
-        "type": "m.room.member", "event_id": format!("$invite-{room}"), "room_id": room,
-        "sender": sender, "state_key": ghost, "origin_server_ts": 1,
-        "content": {"membership": "invite", "is_direct": true},
-    })
+    let events = EventFactory::room(room.try_into().unwrap()).sender(sender);
+    let mut invite = events.member(ghost.as_str(), "invite");
+    invite["content"]["is_direct"] = json!(true);
+    invite
 }
 
 async fn push(engine: &Engine, events: &[Value]) {

@@ -1,14 +1,24 @@
-//! What tests of several rooms share: a homeserver of a few hundred lines, and people with clients.
+//! What tests of several folders share: an engine ([`engine`]), a homeserver ([`FakeHomeserver`]),
+//! people with clients ([`Person`]), and builders of events and records. The benchmarks read this file
+//! as well, without what stands on the engine.
 
+#[cfg(test)]
+mod builders;
 mod crowd;
 #[cfg(test)]
 mod engine;
+#[cfg(test)]
+mod events;
 mod homeserver;
 mod person;
 
+#[cfg(test)]
+pub(crate) use builders::{alice, conversation, introduction, participant};
 pub(crate) use crowd::{claimed_devices, device_keys};
 #[cfg(test)]
 pub(crate) use engine::{NOW, TestEngine, bot, engine};
+#[cfg(test)]
+pub(crate) use events::EventFactory;
 pub(crate) use homeserver::{FakeHomeserver, Held, When};
 pub(crate) use person::{Person, encrypted_event};
 

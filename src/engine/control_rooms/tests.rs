@@ -16,7 +16,7 @@ use crate::{
     },
     handle::{Handle, HandleRules},
     store::{Batch, Store, prefix},
-    testing::{self, FakeHomeserver, NOW, Person, TestClock, TestEngine, bot},
+    testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine, bot},
 };
 
 fn samuel() -> OwnedUserId {
@@ -80,11 +80,9 @@ impl House {
     /// What the bot is about to do when this person invites it into a room that shows `state`.
     async fn invited(&self, room: &str, by: &str, state: &[Value]) -> Vec<ControlEffect> {
         let room: OwnedRoomId = room.try_into().unwrap();
-        let invite = json!({
-            "type": "m.room.member", "event_id": format!("$i{room}"), "room_id": room,
-            "sender": by, "origin_server_ts": NOW, "state_key": bot(),
-            "content": {"membership": "invite"}, "unsigned": {"invite_room_state": state},
-        });
+        let events = EventFactory::room(&room).sender(by);
+        let mut invite = events.member(bot().as_str(), "invite");
+        invite["unsigned"] = json!({"invite_room_state": state});
         let arrived = Arrived::Event(invite.to_string());
         let mut actor = self.actor(&room);
         actor.room.take(self.engine.next(), arrived).await.unwrap();
@@ -308,13 +306,11 @@ async fn clear_messages_are_answered_once_a_minute() {
     let house = House::new().await;
     let room = owned_room_id!("!control:hs.test");
     let mut actor = house.control_room(&room);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
     for (minute, answers) in [(0, 1), (1, 2)] {
         for n in 0..200 {
-            let clear = json!({
-                "type": "m.room.message", "event_id": format!("${minute}.{n}"), "room_id": room,
-                "sender": samuel(), "origin_server_ts": NOW,
-                "content": {"msgtype": "m.text", "body": "hi"},
-            });
+            let content = json!({"msgtype": "m.text", "body": "hi"});
+            let clear = events.event("m.room.message", &format!("${minute}.{n}"), content);
             let arrived = Arrived::Event(clear.to_string());
             actor.room.take(house.engine.next(), arrived).await.unwrap();
         }

@@ -4,8 +4,8 @@ use ruma::{owned_room_id, owned_user_id};
 
 use super::*;
 use crate::{
-    clock::Timestamp,
-    relay::{Participant, Seat, Secret, decide},
+    relay::{Participant, Seat, decide},
+    testing::{self, EventFactory, participant},
 };
 
 fn old() -> OwnedRoomId {
@@ -19,23 +19,13 @@ fn new() -> OwnedRoomId {
 /// Alice and Bob, who has left, with somebody masked.
 fn conversation() -> Conversation {
     let person = |name: &str, here| Participant {
-        user: OwnedUserId::try_from(format!("@{name}:hs.test")).unwrap(),
-        ghost: OwnedUserId::try_from(format!("@_dm_.p{name}:hs.test")).unwrap(),
-        name: "Someone".to_owned(),
         own_ghost: true,
-        seat: Seat::Origin { here },
-        known_as: Vec::new(),
+        ..participant(name, &format!(".p{name}"), Seat::Origin { here })
     };
     Conversation {
-        id: "c0ffee".to_owned(),
-        origin: Some(old()),
         direct: false,
-        secret: Secret([7; 32]),
         people: vec![person("alice", true), person("bob", false)],
-        begun_at: Timestamp(0),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
-        ended: false,
+        ..testing::conversation(&old())
     }
 }
 
@@ -110,11 +100,7 @@ fn a_ghost_reads_from_its_invite_on_or_from_its_coming_uninvited() {
         ("@_dm_sam:hs.test", "leave", false),
         ("@bob:hs.test", "join", false),
     ] {
-        let json = serde_json::json!({
-            "type": "m.room.member", "state_key": user, "sender": "@alice:hs.test",
-            "event_id": "$one", "room_id": new(), "origin_server_ts": 1,
-            "content": { "membership": membership },
-        });
+        let json = EventFactory::room(&new()).member(user, membership);
         let event = RoomEvent::parse(&json.to_string(), Some(&new())).unwrap();
         assert_eq!(lets_in(&event, &ghost), lets, "{user} {membership}");
     }

@@ -13,7 +13,7 @@ use crate::{
     },
     matrix::Transaction,
     store::{Batch, Store, Table, prefix},
-    testing::{self, TestEngine},
+    testing::{self, EventFactory, TestEngine},
 };
 
 fn room() -> OwnedRoomId {
@@ -21,10 +21,7 @@ fn room() -> OwnedRoomId {
 }
 
 fn event(id: &str) -> Value {
-    json!({
-        "type": "m.room.encrypted", "event_id": id, "room_id": room(),
-        "sender": "@alice:hs.test", "origin_server_ts": 1, "content": { "ciphertext": id },
-    })
+    EventFactory::room(&room()).encrypted(id)
 }
 
 fn transaction(events: &[Value]) -> Transaction {

@@ -14,7 +14,7 @@ use crate::{
     },
     matrix::Transaction,
     store::Store,
-    testing::{self, FakeHomeserver, Held, Person, TestEngine, bot},
+    testing::{self, EventFactory, FakeHomeserver, Held, Person, TestEngine, bot},
 };
 
 /// How long a ghost may wait for another one. Without a slow server it takes milliseconds.
@@ -229,12 +229,9 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
     let mut rooms: Vec<OwnedRoomId> = Vec::new();
     for first in (0..NAMES).step_by(100) {
         let invites = (first..first + 100).map(|n| {
-            json!({
-                "type": "m.room.member", "event_id": format!("$made{n}"),
-                "room_id": format!("!made{n}:evil.test"), "sender": format!("@m{n}:evil.test"),
-                "origin_server_ts": 1_795_376_395_450_u64,
-                "state_key": format!("@_dm_made{n}:hs.test"), "content": {"membership": "invite"},
-            })
+            let room = OwnedRoomId::try_from(format!("!made{n}:evil.test")).unwrap();
+            let events = EventFactory::room(&room).sender(&format!("@m{n}:evil.test"));
+            events.member(&format!("@_dm_made{n}:hs.test"), "invite")
         });
         let body = json!({"events": invites.collect::<Vec<_>>()});
         let body = Transaction::parse(body.to_string().as_bytes()).unwrap();

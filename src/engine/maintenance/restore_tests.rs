@@ -1,7 +1,7 @@
 //! A service out of a backup, on a homeserver of a few hundred lines: what it drops, takes up and
 //! freezes, also when it is interrupted at any request.
 
-use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id};
+use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, room_id};
 use serde_json::json;
 
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
         },
     },
     handle::{Handle, HandleRules},
-    introduction::{Admission, Introduction, Invite, Phase},
+    introduction::{Introduction, Phase},
     store::{Batch, Made, Store, StoreKey, StoreOptions, prefix},
-    testing::{self, FakeHomeserver, NOW, When, bot},
+    testing::{self, EventFactory, FakeHomeserver, NOW, When, bot},
 };
 
 fn ghost(name: &str) -> OwnedUserId {
@@ -36,19 +36,9 @@ async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
 }
 
 fn introduction(name: &str, room: &str) -> Introduction {
-    let invite = Invite {
-        asker: owned_user_id!("@alice:hs.test"),
-        admission: Admission::Introduce {
-            owner: owned_user_id!("@owner:hs.test"),
-            handle: name.to_owned(),
-            strict: false,
-            back_to: None,
-            asks_first: false,
-            masked: false,
-        },
-    };
     let room = ruma::RoomId::parse(room).unwrap();
-    let mut is = Introduction::found(&room, &ghost(name), invite, NOW);
+    let owner = owned_user_id!("@owner:hs.test");
+    let mut is = testing::introduction(&room, &ghost(name), owner, name);
     is.phase = Phase::Lingering;
     is
 }
@@ -78,8 +68,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     for room in ["!joined:hs.test", "!left:hs.test", "!invited:hs.test"] {
         let record = RoomRecord {
             introductions: vec![introduction("sam", room)],
-            control: None,
-            seat: None,
+            ..RoomRecord::default()
         };
         let room = ruma::RoomId::parse(room).unwrap();
         batch.put::<Rooms>(&room, &record).unwrap();
@@ -88,9 +77,8 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let control = owned_room_id!("!control:hs.test");
     let person = owned_user_id!("@sam:hs.test");
     let record = RoomRecord {
-        introductions: Vec::new(),
         control: Some(Control::made(person.clone())),
-        seat: None,
+        ..RoomRecord::default()
     };
     batch.put::<Rooms>(&control, &record).unwrap();
     batch.put::<ControlRooms>(&person, &control).unwrap();
@@ -155,16 +143,11 @@ impl World {
             &["!invited:hs.test"],
         );
         fake.put_into_rooms(&bot(), &["!control:hs.test"], &[]);
-        let asked = json!({
-            "type": "m.room.member", "event_id": "$invite", "sender": "@bob:hs.test",
-            "state_key": ghost("sam"), "content": {"membership": "invite"},
-            "origin_server_ts": 1,
-        });
+        let events = EventFactory::room(room_id!("!since:hs.test")).sender("@bob:hs.test");
+        let asked = events.member(ghost("sam").as_str(), "invite");
         fake.put_history("!since:hs.test", vec![asked]);
-        let said = json!({
-            "type": "m.room.encrypted", "event_id": "$said", "sender": "@sam:hs.test",
-            "content": {}, "origin_server_ts": 1,
-        });
+        let events = EventFactory::room(room_id!("!control:hs.test")).sender("@sam:hs.test");
+        let said = events.encrypted("$said");
         fake.put_history("!control:hs.test", vec![said]);
         Self {
             fake,

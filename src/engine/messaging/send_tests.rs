@@ -12,10 +12,10 @@ use crate::{
         records::{Conversations, What},
         room::{Repeatable, Room},
     },
-    introduction::{Admission, Effect, Introduction, Invite},
+    introduction::Effect,
     matrix::MatrixError,
     relay,
-    testing::{self, FakeHomeserver, Person, TestClock, TestEngine},
+    testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
 };
 
 fn room() -> &'static RoomId {
@@ -156,18 +156,8 @@ fn introduction(effect: Effect) -> What {
 async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
     let events = events.iter().map(|event| (*event).clone()).collect();
     fake.put_history(room().as_str(), events);
-    let invite = Invite {
-        asker: user_id!("@alice:hs.test").to_owned(),
-        admission: Admission::Introduce {
-            owner: user_id!("@samuel:hs.test").to_owned(),
-            handle: "sam".to_owned(),
-            strict: false,
-            back_to: None,
-            asks_first: false,
-            masked: false,
-        },
-    };
-    let is = Introduction::found(room(), &sam(), invite, actor.engine.now());
+    let owner = user_id!("@samuel:hs.test").to_owned();
+    let is = testing::introduction(room(), &sam(), owner, "sam");
     actor.was_missed(&is).await.unwrap()
 }
 
@@ -186,10 +176,9 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
         let event = alice.says(room(), &[&sam()], text).await;
         serde_json::from_str(event.get()).unwrap()
     };
-    let left = json!({
-        "type": "m.room.member", "state_key": sam(), "sender": sam(), "event_id": "$left",
-        "room_id": room(), "origin_server_ts": 1, "content": {"membership": "leave"},
-    });
+    let ghost = sam();
+    let events = EventFactory::room(room()).sender(ghost.as_str());
+    let left = events.member(ghost.as_str(), "leave");
     let (heard, last) = (read("heard").await, read("the last word").await);
     let mut batch = crate::store::Batch::new();
     let id = heard["event_id"].as_str().unwrap().try_into().unwrap();
@@ -236,14 +225,7 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
     let id = "conversation".to_owned();
     let mut conversation = relay::Conversation {
         id: id.clone(),
-        origin: Some(room().to_owned()),
-        direct: true,
-        secret: relay::Secret([7; 32]),
-        people: Vec::new(),
-        begun_at: actor.engine.now(),
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
-        ended: false,
+        ..testing::conversation(room())
     };
     let write = |conversation: &relay::Conversation| {
         let mut batch = crate::store::Batch::new();

@@ -25,7 +25,7 @@ async fn without_kim() -> (Talk, OwnedUserId) {
     let mut group = talk();
     group.direct = false;
     let (room, standing) = (None, Standing::Gone);
-    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let kim = participant("kim", "kim", Seat::Portal { room, standing });
     let ghost = kim.ghost.clone();
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
@@ -129,7 +129,7 @@ async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
     group.direct = false;
     let standing = Standing::Joined;
     let room = Some(room_id!("!kims:hs.test").to_owned());
-    let kim = person("kim", "kim", Seat::Portal { room, standing });
+    let kim = participant("kim", "kim", Seat::Portal { room, standing });
     group.people.push(kim);
     // In the group, and in the conversation of two.
     for (talk, is_there) in [(&group, true), (&group, false), (&talk(), false)] {

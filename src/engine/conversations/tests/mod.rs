@@ -9,9 +9,7 @@ mod waiting;
 use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
-
 use serde_json::{Value, json};
-
 use tokio::sync::Notify;
 
 use crate::{
@@ -26,13 +24,14 @@ use crate::{
     },
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
-    relay::{Conversation, Effect, Input, Participant, Place, Saying, Seat, Secret, Standing},
+    relay::{Conversation, Effect, Input, Place, Saying, Seat, Standing},
     store::{Batch, Store, prefix},
-    testing::{self, FakeHomeserver, NOW, Person, TestClock, TestEngine},
+    testing::{
+        self, EventFactory, FakeHomeserver, NOW, Person, TestClock, TestEngine, participant,
+    },
 };
 
 const ID: &str = "talk";
-
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn origin() -> OwnedRoomId {
@@ -47,34 +46,17 @@ fn sam() -> OwnedUserId {
     user_id!("@_dm_sam:hs.test").to_owned()
 }
 
-fn person(name: &str, ghost: &str, seat: Seat) -> Participant {
-    Participant {
-        user: format!("@{name}:hs.test").try_into().unwrap(),
-        ghost: format!("@_dm_{ghost}:hs.test").try_into().unwrap(),
-        name: name.to_owned(),
-        own_ghost: false,
-        seat,
-        known_as: Vec::new(),
-    }
-}
-
 /// Alice and `@sam`, who is masked.
 fn talk() -> Conversation {
     let room = Some(portal());
     let standing = Standing::Joined;
     Conversation {
         id: ID.to_owned(),
-        origin: Some(origin()),
-        direct: true,
-        secret: Secret([7; 32]),
         people: vec![
-            person("alice", ".palice", Seat::Origin { here: true }),
-            person("samuel", "sam", Seat::Portal { room, standing }),
+            participant("alice", ".palice", Seat::Origin { here: true }),
+            participant("samuel", "sam", Seat::Portal { room, standing }),
         ],
-        begun_at: NOW,
-        led_back_at: None,
-        told_of_room_calls: Vec::new(),
-        ended: false,
+        ..testing::conversation(&origin())
     }
 }
 
@@ -232,18 +214,11 @@ impl Talk {
 }
 
 fn message(id: &str, sent_at: Timestamp) -> Value {
-    json!({
-        "type": "m.room.encrypted", "event_id": id, "room_id": origin(),
-        "sender": "@alice:hs.test", "origin_server_ts": sent_at, "content": {"ciphertext": id},
-    })
+    EventFactory::room(&origin()).sent_at(sent_at).encrypted(id)
 }
 
 fn membership(of: &str, membership: &str, before: Option<&str>) -> Value {
-    let mut event = json!({
-        "type": "m.room.member", "event_id": format!("${of}-{membership}"), "room_id": origin(),
-        "sender": "@alice:hs.test", "origin_server_ts": NOW, "state_key": of,
-        "content": {"membership": membership},
-    });
+    let mut event = EventFactory::room(&origin()).member(of, membership);
     if let Some(before) = before {
         event["unsigned"] = json!({"prev_content": {"membership": before}});
     }
