@@ -1,7 +1,8 @@
 //! Devices: their keys, and the messages that wait for them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
+use fake_keys::{ALGORITHM, DeviceKeys};
 use matrix_sdk_crypto::vodozemac::{base64_decode, olm};
 use ruma::{DeviceId, UserId};
 use serde_json::{Value, json};
@@ -14,60 +15,8 @@ use crate::crypto::IncomingCrypto;
 
 #[derive(Default)]
 pub(super) struct Device {
-    keys: Option<Value>,
-    /// Every Ed25519 key that was ever published for this device.
-    ed25519: BTreeSet<String>,
-    /// Claimed in the order they were uploaded in, as Synapse does it.
-    one_time: VecDeque<(String, Value)>,
-    /// Every one-time key that was ever uploaded.
-    uploaded: BTreeMap<String, Value>,
-    /// Every fallback key that was ever uploaded.
-    fallbacks: BTreeMap<String, Value>,
-    fallback: Option<(String, Value)>,
-    fallback_used: bool,
+    keys: DeviceKeys,
     inbox: Vec<Value>,
-}
-
-impl Device {
-    fn upload(&mut self, id: &str, body: &Value, reuses: &mut Vec<String>) -> (u16, Value) {
-        for (key_id, key) in body["one_time_keys"].as_object().into_iter().flatten() {
-            match self.uploaded.get(key_id) {
-                // The sign of a crypto store that was rolled back.
-                Some(known) if known != key => {
-                    reuses.push(format!("{id}: one-time key {key_id}"));
-                    return refused(400, "M_UNKNOWN");
-                }
-                Some(_) => {}
-                None => {
-                    self.uploaded.insert(key_id.clone(), key.clone());
-                    self.one_time.push_back((key_id.clone(), key.clone()));
-                }
-            }
-        }
-        for (key_id, key) in body["fallback_keys"].as_object().into_iter().flatten() {
-            if self
-                .fallback
-                .as_ref()
-                .is_none_or(|(known, _)| known != key_id)
-            {
-                self.fallback_used = false;
-            }
-            let first = self.fallbacks.entry(key_id.clone());
-            if first.or_insert_with(|| key.clone()) != key {
-                reuses.push(format!("{id}: fallback key {key_id}"));
-            }
-            self.fallback = Some((key_id.clone(), key.clone()));
-        }
-        if !body["device_keys"].is_null() {
-            self.keys = Some(body["device_keys"].clone());
-            let key = &body["device_keys"]["keys"][format!("ed25519:{id}")];
-            self.ed25519.insert(key.as_str().unwrap().to_owned());
-        }
-        (
-            200,
-            json!({"one_time_key_counts": {"signed_curve25519": self.one_time.len()}}),
-        )
-    }
 }
 
 impl FakeHomeserver {
@@ -105,7 +54,8 @@ impl FakeHomeserver {
     pub(crate) fn put_device_keys(&self, user: &UserId, device: &str, keys: Value) {
         self.with(|server| {
             let user = server.users.entry(user.to_string()).or_default();
-            user.devices.entry(device.to_owned()).or_default().keys = Some(keys);
+            let device = user.devices.entry(device.to_owned()).or_default();
+            device.keys.published = Some(keys);
         });
     }
 
@@ -124,9 +74,9 @@ impl FakeHomeserver {
             let keys = user
                 .devices
                 .values()
-                .map(|device| device.ed25519.len())
+                .map(|device| device.keys.published_count())
                 .max();
-            (user.masters.len(), keys.unwrap_or_default())
+            (user.identity.master_count(), keys.unwrap_or_default())
         })
     }
 
@@ -143,16 +93,15 @@ impl FakeHomeserver {
     /// What a transaction would bring for a device now: its messages, and how many keys it has.
     pub(crate) fn take_incoming(&self, user: &UserId, device: &DeviceId) -> IncomingCrypto {
         self.device(user, device, |device| {
-            let unused = (device.fallback.is_some() && !device.fallback_used)
-                .then(|| "signed_curve25519".into());
-            let count = u32::try_from(device.one_time.len()).unwrap();
+            let count = u32::try_from(device.keys.one_time_count()).unwrap();
+            let unused = device.keys.unused_fallback().iter();
             IncomingCrypto {
                 to_device: std::mem::take(&mut device.inbox)
                     .into_iter()
                     .map(|message| serde_json::value::to_raw_value(&message).unwrap())
                     .collect(),
-                otk_counts: Some(BTreeMap::from([("signed_curve25519".into(), count.into())])),
-                fallback_types: Some(unused.into_iter().collect()),
+                otk_counts: Some(BTreeMap::from([(ALGORITHM.into(), count.into())])),
+                fallback_types: Some(unused.map(|algorithm| (*algorithm).into()).collect()),
                 device_lists_changed: Vec::new(),
             }
         })
@@ -186,21 +135,18 @@ impl FakeHomeserver {
 
     /// Claims so many one-time keys of a device, or as many as there are, without using any.
     pub(crate) fn claim(&self, user: &UserId, device: &DeviceId, count: usize) -> usize {
-        self.device(user, device, |device| {
-            let count = count.min(device.one_time.len());
-            device.one_time.drain(..count).count()
-        })
+        self.device(user, device, |device| device.keys.waste(count))
     }
 
     /// Every one-time key ever uploaded for a device.
     pub(crate) fn uploaded(&self, user: &UserId, device: &DeviceId) -> usize {
-        self.device(user, device, |device| device.uploaded.len())
+        self.device(user, device, |device| device.keys.uploaded_count())
     }
 
     /// The id of the present fallback key.
     pub(crate) fn fallback(&self, user: &UserId, device: &DeviceId) -> Option<String> {
         self.device(user, device, |device| {
-            device.fallback.as_ref().map(|(id, _)| id.clone())
+            device.keys.fallback_id().map(str::to_owned)
         })
     }
 }
@@ -246,19 +192,20 @@ impl Server {
         };
         let user = self.users.get_mut(&ask.user).unwrap();
         let device = user.devices.get_mut(id).unwrap();
-        device.upload(id, &ask.body, &mut self.reuses)
+        let upload = device.keys.upload(id, &ask.body);
+        let reuses = upload.reuses.iter();
+        self.reuses
+            .extend(reuses.map(|what| format!("{id}: {what}")));
+        if upload.is_refused {
+            return refused(400, "M_UNKNOWN");
+        }
+        let count = device.keys.one_time_count();
+        (200, json!({"one_time_key_counts": {ALGORITHM: count}}))
     }
 
     fn upload_identity(&mut self, ask: &Ask) -> Answer {
         let user = self.users.get_mut(&ask.user).unwrap();
-        for kind in ["master_key", "self_signing_key", "user_signing_key"] {
-            if !ask.body[kind].is_null() {
-                user.identity.insert(kind, ask.body[kind].clone());
-            }
-        }
-        let master = ask.body["master_key"]["keys"].as_object().unwrap();
-        let keys = master.values().map(|key| key.as_str().unwrap().to_owned());
-        user.masters.extend(keys);
+        user.identity.upload(&ask.body);
         (200, json!({}))
     }
 
@@ -266,18 +213,15 @@ impl Server {
         let user = self.users.get_mut(&ask.user).unwrap();
         for (id, signed) in ask.body[&ask.user].as_object().unwrap() {
             let device = user.devices.get_mut(id);
-            if let Some(keys) = device.and_then(|device| device.keys.as_mut()) {
-                merge(&mut keys["signatures"], &signed["signatures"]);
+            if let Some(keys) = device.and_then(|device| device.keys.published.as_mut()) {
+                fake_keys::add_signatures(keys, signed);
             }
         }
         (200, json!({"failures": {}}))
     }
 
     fn query(&self, body: &Value) -> Value {
-        let mut answer = json!({
-            "device_keys": {}, "master_keys": {}, "self_signing_keys": {},
-            "user_signing_keys": {}, "failures": {}
-        });
+        let mut answer = fake_keys::empty_query_answer();
         for id in body["device_keys"].as_object().unwrap().keys() {
             let server_name = id.split_once(':').unwrap().1;
             if self.unreachable.contains(server_name) {
@@ -294,10 +238,10 @@ impl Server {
             answer["device_keys"][id] = user
                 .devices
                 .iter()
-                .filter_map(|(id, device)| Some((id.clone(), device.keys.clone()?)))
+                .filter_map(|(id, device)| Some((id.clone(), device.keys.published.clone()?)))
                 .collect::<serde_json::Map<_, _>>()
                 .into();
-            for (kind, key) in &user.identity {
+            for (kind, key) in &user.identity.keys {
                 answer[format!("{kind}s")][id] = key.clone();
             }
         }
@@ -319,11 +263,7 @@ impl Server {
                     .get_mut(id)
                     .and_then(|user| user.devices.get_mut(device_id));
                 let Some(device) = device else { continue };
-                let key = device.one_time.pop_front().or_else(|| {
-                    device.fallback_used = true;
-                    device.fallback.clone()
-                });
-                if let Some((key_id, key)) = key {
+                if let Some((key_id, key)) = device.keys.claim() {
                     keys[id][device_id][key_id] = key;
                 }
             }
@@ -396,12 +336,4 @@ fn olm_messages(content: &Value) -> Vec<(OlmPlace, Vec<u8>)> {
             (place, message.to_bytes())
         })
         .collect()
-}
-
-fn merge(into: &mut Value, from: &Value) {
-    for (user, signatures) in from.as_object().into_iter().flatten() {
-        for (key, signature) in signatures.as_object().into_iter().flatten() {
-            into[user][key] = signature.clone();
-        }
-    }
 }

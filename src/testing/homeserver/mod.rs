@@ -13,6 +13,7 @@ use std::{
 };
 
 use axum::Router;
+use fake_keys::Identity;
 use ruma::UserId;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -86,9 +87,7 @@ struct Server {
 struct User {
     name: Option<String>,
     devices: BTreeMap<String, Device>,
-    identity: BTreeMap<&'static str, Value>,
-    /// Every master key that was ever published.
-    masters: BTreeSet<String>,
+    identity: Identity,
     joined: Vec<String>,
     invited: Vec<String>,
 }
