@@ -1,6 +1,6 @@
 //! The bot as the engine knows it: who answers in control rooms.
 
-use rand::{SeedableRng as _, rngs::StdRng};
+use rand::RngCore;
 use ruma::{OwnedUserId, RoomId, UserId};
 
 use super::{
@@ -127,6 +127,7 @@ impl Spokesperson for Bot {
         &self,
         message: Message<'_>,
         change: &mut Change<'_>,
+        rng: &mut dyn RngCore,
     ) -> Result<Answer, DirectoryError> {
         let answer = match hear::hear(message.event_type, message.content) {
             hear::Heard::Nothing => None,
@@ -152,7 +153,7 @@ impl Spokesperson for Bot {
                 change,
                 &self.context,
                 message.now,
-                &mut StdRng::from_os_rng(),
+                rng,
             )?,
         };
         match answer {

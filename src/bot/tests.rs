@@ -850,6 +850,7 @@ async fn what_is_not_text_counts_like_a_command() {
     let talk = Talk::new();
     let bot = Bot::new(talk.context.bot.clone());
     let content = serde_json::json!({"msgtype": "m.image", "body": "picture.png"});
+    let mut rng = StdRng::seed_from_u64(7);
     let mut answers = 0;
     for _ in 0..200 {
         let mut change = talk.directory.begin().await;
@@ -860,7 +861,7 @@ async fn what_is_not_text_counts_like_a_command() {
             sent_at: NOW,
             now: NOW,
         };
-        let answer = bot.answer(message, &mut change).unwrap();
+        let answer = bot.answer(message, &mut change, &mut rng).unwrap();
         change.commit().await.unwrap();
         answers += usize::from(answer.words.is_some());
     }

@@ -1,9 +1,10 @@
 //! From the configuration to an engine that is ready to take things in.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::CliError;
-
 use crate::{
     bot::Bot,
     clock::SystemClock,
@@ -42,6 +43,7 @@ pub(super) fn engine(
         directory: Directory::new(store.clone(), directory_settings(setup)),
         spokesperson: Arc::new(Bot::new(bot.clone())),
         clock: Arc::new(SystemClock),
+        rng: Mutex::new(StdRng::from_rng(&mut super::rng())),
         store,
         homeserver,
         machines,

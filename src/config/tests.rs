@@ -5,6 +5,7 @@ use std::{
 };
 
 use assert_matches::assert_matches;
+use rand::{SeedableRng as _, rngs::StdRng};
 use secrecy::ExposeSecret;
 use serde_yaml::Value;
 use tempfile::TempDir;
@@ -272,7 +273,7 @@ impl Home {
         let home = Self(tempfile::tempdir().unwrap());
         home.write("config/stonechat.yaml", MINIMAL, 0o644);
         let config = Config::default();
-        Registration::of(&config, Tokens::generate(&mut rand::rng()))
+        Registration::of(&config, Tokens::generate(&mut StdRng::seed_from_u64(7)))
             .prepare(&home.path("registration.yaml"), false)
             .unwrap()
             .commit()

@@ -1,7 +1,9 @@
-//! The engine of a test: a store in memory, a homeserver of its own, and a clock that stands.
+//! The engine of a test: a store in memory, a homeserver of its own, a clock that stands, and a
+//! generator with a seed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use rand::{SeedableRng as _, rngs::StdRng};
 use ruma::{OwnedUserId, owned_user_id, server_name};
 
 use super::{FakeHomeserver, TestClock};
@@ -30,6 +32,7 @@ pub(crate) fn engine() -> EngineBuilder {
         store: None,
         fake: None,
         real_time: false,
+        seed: 7,
         settings: Settings {
             server_name: server_name!("hs.test").to_owned(),
             bot: bot(),
@@ -60,6 +63,7 @@ pub(crate) struct EngineBuilder {
     store: Option<Store>,
     fake: Option<FakeHomeserver>,
     real_time: bool,
+    seed: u64,
     settings: Settings,
 }
 
@@ -79,6 +83,12 @@ impl EngineBuilder {
     /// Reads the system's clock.
     pub(crate) fn real_time(mut self) -> Self {
         self.real_time = true;
+        self
+    }
+
+    /// Draws ids and secrets from another seed.
+    pub(crate) fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
         self
     }
 
@@ -107,6 +117,7 @@ impl EngineBuilder {
             },
             store: store.clone(),
             homeserver,
+            rng: Mutex::new(StdRng::seed_from_u64(self.seed)),
         };
         TestEngine {
             engine: Engine::new(parts, self.settings).unwrap(),

@@ -107,7 +107,7 @@ impl Checker<'_> {
     /// nothing but the homeserver's own rules keeps them from it.
     pub async fn namespace(&self) -> Found {
         let random = Alphanumeric
-            .sample_string(&mut rand::rng(), 12)
+            .sample_string(&mut crate::cli::rng(), 12)
             .to_ascii_lowercase();
         let name = format!("{GHOST_PREFIX}{random}");
         let open = || {

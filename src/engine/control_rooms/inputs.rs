@@ -193,7 +193,9 @@ impl Room {
             sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
             now: engine.now(),
         };
-        let answer = engine.spokesperson().answer(message, &mut change)?;
+        let answer = engine
+            .spokesperson()
+            .answer(message, &mut change, &mut *engine.rng())?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
         // The person who asked is answered before anybody else is told.

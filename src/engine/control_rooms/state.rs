@@ -5,6 +5,7 @@
 
 use std::{fmt, time::Duration};
 
+use rand::RngCore;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ pub trait Spokesperson: Send + Sync + fmt::Debug + 'static {
         &self,
         message: Message<'_>,
         change: &mut Change<'_>,
+        rng: &mut dyn RngCore,
     ) -> Result<Answer, DirectoryError>;
     /// How it shows a request to the owner.
     fn request(&self, shown: &Shown<'_>, directory: &Directory) -> Result<Words, DirectoryError>;

@@ -4,6 +4,7 @@ mod backfill;
 mod durability;
 mod leaving;
 mod retention;
+mod seed;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
