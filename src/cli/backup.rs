@@ -92,7 +92,7 @@ async fn write(
             // It may have been started a moment ago.
             Err(CliError::Store(StoreError::InUse { .. })) if tries < STARTING => {
                 tries += 1;
-                tokio::time::sleep(Duration::from_millis(250)).await;
+                crate::clock::sleep(Duration::from_millis(250)).await;
             }
             Err(error) => return Err(error),
             Ok(store) => return export(store, draft).await,

@@ -220,7 +220,7 @@ async fn ping(checker: &Checker<'_>, witness: &Witness) -> Found {
         match checker.ping(witness).await {
             Err(problem) if !problem.passing => {
                 info!("ping: {problem}; once more");
-                tokio::time::sleep(PING_AGAIN).await;
+                crate::clock::sleep(PING_AGAIN).await;
             }
             other => return other,
         }
@@ -260,7 +260,7 @@ async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
             Some(Err(problem)) if problem.passing => {
                 let wait = pause(tries);
                 warn!("{name}: {problem}; trying again in {} s", wait.as_secs());
-                if shutdown.or(tokio::time::sleep(wait)).await.is_none() {
+                if shutdown.or(crate::clock::sleep(wait)).await.is_none() {
                     return Ok(None);
                 }
             }

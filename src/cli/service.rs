@@ -109,7 +109,7 @@ impl Service {
                 Some(Err(error)) if error.is_transient() => {
                     tracing::warn!(%error, "it cannot begin yet");
                     if shutdown
-                        .or(tokio::time::sleep(pause(tries)))
+                        .or(crate::clock::sleep(pause(tries)))
                         .await
                         .is_none()
                     {

@@ -167,7 +167,7 @@ impl Machines {
         mut error: MegolmError,
     ) -> Result<Result<Plain, MegolmError>, DecryptError> {
         for pause in LOOK_AGAIN {
-            tokio::time::sleep(pause).await;
+            crate::clock::sleep(pause).await;
             self.freshen(ghost, sender, Duration::ZERO).await?;
             match decrypt_once(ghost, room, event).await? {
                 Err(again) if may_be_signed_yet(&again) => error = again,

@@ -142,7 +142,7 @@ async fn accept(
         Ok((stream, _)) => Some((stream, permit)),
         Err(error) => {
             warn!(%error, "an admin's command could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            crate::clock::sleep(Duration::from_millis(100)).await;
             None
         }
     }

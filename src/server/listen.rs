@@ -142,7 +142,7 @@ async fn accept(socket: &TcpListener) -> Option<TcpStream> {
         Err(error) => {
             // Out of file descriptors, most often: it passes, and asking at once would spin.
             warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            crate::clock::sleep(Duration::from_millis(100)).await;
             None
         }
     }
@@ -192,7 +192,7 @@ pub(super) async fn connection<S>(
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
     let unknown_for_too_long = async {
-        tokio::time::sleep(limits.stranger).await;
+        crate::clock::sleep(limits.stranger).await;
         if !peer.is_stranger() {
             std::future::pending().await
         }

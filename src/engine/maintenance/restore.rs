@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use ruma::{OwnedUserId, UserId};
 
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     crypto::{CryptoError, Renewed},
     directory::HandleState,
     engine::{
@@ -256,7 +256,7 @@ impl Engine {
                 return;
             }
             match self.revisit_one().await {
-                Ok(true) => tokio::time::sleep(pause).await,
+                Ok(true) => clock::sleep(pause).await,
                 Ok(false) => return,
                 Err(error) => {
                     tracing::error!(%error, "people cannot be told of the restore");
