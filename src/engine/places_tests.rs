@@ -1,6 +1,6 @@
 //! Other servers that accept a connection and never answer, and what goes on meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use ruma::{owned_user_id, user_id};
@@ -87,7 +87,7 @@ async fn introduced(
 ) -> Duration {
     let id = <&RoomId>::try_from(room).unwrap();
     fake.add_room(id, &[asker]);
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     push(engine, &[invite(room, asker.as_str(), &sam())]).await;
     let samuel = user_id!("@samuel:hs.test");
     fake.until(|fake| fake.membership(id, samuel) == "invite")

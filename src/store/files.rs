@@ -50,6 +50,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lock a file. A process that was started a moment ago holds what its parent had open until it has
 /// become the program it is to be, also if its parent has let go of it meanwhile.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its thread sleeps as well: nothing here is tokio's"
+)]
 fn lock(file: &File) -> Result<(), TryLockError> {
     let since = Instant::now();
     loop {

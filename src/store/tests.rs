@@ -431,6 +431,10 @@ fn a_read_only_folder_is_refused_with_words() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the committer's thread is not tokio's"
+)]
 fn what_nobody_waits_for_is_flushed_all_the_same() {
     use std::sync::atomic::Ordering::SeqCst;
     let backend = Arc::new(Slow::default());

@@ -92,7 +92,7 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
 #[tokio::test]
 async fn what_we_have_said_ourselves_is_answered_two_milliseconds_apart() {
     let engine = testing::engine().build().await.engine;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     for n in 0..50 {
         let mut own = event(&format!("$own{n}"));
         own["sender"] = json!("@_dm_sam:hs.test");
