@@ -158,7 +158,7 @@ async fn the_bot_waits_for_a_place_like_a_ghost() {
 }
 
 #[tokio::test]
-async fn the_bot_stays_only_with_whoever_invited_it() {
+async fn the_bot_stays_only_with_the_person_who_invited_it() {
     let house = House::new().await;
     let room = owned_room_id!("!old:evil.org");
     house.invited(room.as_str(), "@eve:evil.org", &[]).await;
@@ -219,7 +219,7 @@ async fn a_room_that_the_person_never_came_to_is_left_and_its_invite_taken_back(
 }
 
 #[tokio::test]
-async fn whoever_is_told_something_is_not_waited_for() {
+async fn nobody_waits_for_a_person_who_is_told_something() {
     let house = House::new().await;
     house.fake.silence("@kim:evil.org");
     let words = |to: &str| Words {
@@ -259,7 +259,7 @@ async fn whoever_is_told_something_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn whoever_cannot_be_invited_is_not_waited_for_by_those_who_ask() {
+async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
     let house = House::new().await;
     let (kim, by) = (owned_user_id!("@kim:far.org"), ClaimedBy::Person);
     let handle = Handle::parse("kim", &HandleRules::default()).unwrap();

@@ -5,7 +5,7 @@ use ruma::room_id;
 use super::*;
 
 #[test]
-fn whoever_may_not_reach_the_owner_is_declined_alike_after_the_same_delay() {
+fn people_who_may_not_reach_the_owner_are_declined_alike_after_the_same_delay() {
     let mut outcomes = Vec::new();
     for admission in [Admission::NotNow, Admission::Unclaimed] {
         let mut play = Play::new();

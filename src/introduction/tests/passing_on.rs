@@ -243,7 +243,7 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
         assert_eq!(*play.phase(), Phase::Over);
     }
     let mut play = leaves();
-    // It cannot be passed on any more.
+    // It can no longer be passed on.
     play.says(second(), HeardKind::Line);
     assert!(play.effects.is_empty());
     play.feed(Input::Missed);

@@ -122,7 +122,7 @@ fn declined_run_out_and_unaskable_requests_end_in_the_words_of_every_refusal() {
 }
 
 #[test]
-fn whoever_waits_no_longer_asks_no_longer() {
+fn an_asker_who_waits_no_longer_asks_no_longer() {
     let mut play = asking(false);
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
@@ -213,7 +213,7 @@ fn after_the_answer_the_room_is_looked_at_again() {
         "{done:?}"
     );
 
-    // Nobody is there any more.
+    // Nobody is left in the room.
     let mut play = asking(false);
     play.carry_out(&view(&[]));
     play.feed(Input::Answered { accepted: true });

@@ -66,7 +66,7 @@ struct Server {
     history: BTreeMap<String, Vec<Value>>,
     /// With which status it is refused to show that.
     refused: Option<u16>,
-    /// The to-device messages that the next sync brings, whoever asks.
+    /// The to-device messages that the next sync brings, to any user.
     to_device: Vec<Value>,
     /// What a sync shows of rooms.
     timelines: BTreeMap<String, Value>,

@@ -18,7 +18,7 @@ async fn after_a_quiet_week_nothing_is_carried_again() {
 }
 
 #[tokio::test]
-async fn whoever_dates_old_messages_as_new_does_not_have_them_carried_again() {
+async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
     let mut it = Talk::provisioned().await;
     let key = (origin(), owned_event_id!("$carried"), portal());
     let copy = Copy {

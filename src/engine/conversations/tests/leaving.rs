@@ -66,7 +66,7 @@ impl Talk {
 }
 
 #[tokio::test]
-async fn the_ghost_of_whoever_is_gone_leaves_a_group_alone() {
+async fn the_ghost_of_a_person_who_is_gone_leaves_a_group_alone() {
     let (mut it, ghost) = without_kim().await;
     it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
@@ -124,7 +124,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
 
 /// After a restore it may be that a ghost was sent away since the backup.
 #[tokio::test]
-async fn whoever_was_sent_away_since_the_backup_is_out_of_the_conversation() {
+async fn a_person_who_was_sent_away_since_the_backup_is_out_of_the_conversation() {
     let mut group = talk();
     group.direct = false;
     let standing = Standing::Joined;

@@ -50,7 +50,7 @@ async fn a_stop_waits_for_no_receipt() {
 }
 
 #[tokio::test]
-async fn whoever_has_left_shows_no_delivery() {
+async fn a_ghost_that_has_left_shows_no_delivery() {
     let mut it = Talk::provisioned().await;
     let event = owned_event_id!("$one");
     it.actor.room.deliveries.note(sam(), event);

@@ -30,14 +30,14 @@ async fn the_ghost_introduces(story: &Story, chat: &Chat) -> Result<()> {
 async fn with_the_module_and_without_stonechat_the_ghost_is_invited_and_introduces_later()
 -> Result<()> {
     let mut story = story().await?;
-    // Nobody listens behind the proxy any more; then not even the proxy answers.
+    // Nobody listens behind the proxy; then not even the proxy answers.
     story.world.service.stop().await?;
     let (chat, _) = starts_in_time(&story).await?;
     chat.says(LINE).await?;
     story.world.service.start().await?;
     the_ghost_introduces(&story, &chat).await?;
     // The module that got no answer does not ask for a while, but is told that the service is back:
-    // whoever comes next meets no ghost.
+    // the next asker meets no ghost.
     let (kim, lou) = tokio::try_join!(story.world.person("kim"), story.world.person("lou"))?;
     story.world.service.stop().await?;
     lou.starts_chat(&[&story.ghost]).await?;
