@@ -8,8 +8,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
+    reason = "a benchmark that cannot go on has nothing to say, what it has goes to the terminal, and what it measures is real time"
 )]
 
 #[path = "../src/testing/appservice.rs"]

@@ -7,9 +7,10 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark that cannot go on has nothing to say, and what it has goes to the terminal"
+    reason = "a benchmark that cannot go on has nothing to say, what it has goes to the terminal, and what it measures is real time"
 )]
 
 #[allow(dead_code, reason = "not every benchmark needs all of it")]

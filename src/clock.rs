@@ -1,4 +1,5 @@
-//! Time as a value: the deciders take a [`Timestamp`], and only the edge holds a [`Clock`].
+//! Time as a value. Deciders take a [`Timestamp`]; only the edge holds a [`Clock`], and lets time pass
+//! by [`sleep`].
 
 use std::{
     fmt,
@@ -81,6 +82,16 @@ impl Clock for SystemClock {
             .unwrap_or(Duration::ZERO);
         Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
     }
+}
+
+/// Waits until this much time is over: the pause before a request is tried again, or between two
+/// rounds. Code that waits for something to happen waits for that, with a limit.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where time alone is waited for"
+)]
+pub async fn sleep(pause: Duration) {
+    tokio::time::sleep(pause).await;
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ async fn write(
             // The service may have started a moment ago.
             Err(CliError::Store(StoreError::InUse { .. })) if tries < OPEN_TRIES_MAX => {
                 tries += 1;
-                tokio::time::sleep(Duration::from_millis(250)).await;
+                crate::clock::sleep(Duration::from_millis(250)).await;
             }
             Err(error) => return Err(error),
             Ok(store) => return export_stopped(store, draft).await,

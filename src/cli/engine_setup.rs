@@ -1,9 +1,10 @@
 //! Builds an engine from the configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::CliError;
-
 use crate::{
     clock::SystemClock,
     config::Setup,
@@ -40,6 +41,7 @@ pub(super) fn build_engine(
     let parts = Parts {
         directory: Directory::new(store.clone(), directory_settings(setup)),
         clock: Arc::new(SystemClock),
+        rng: Mutex::new(StdRng::from_rng(&mut super::rng())),
         store,
         homeserver,
         machines,

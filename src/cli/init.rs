@@ -72,14 +72,14 @@ impl Init {
         }
         let module = ModuleToken::of(config_path, &config);
         let new_module = self.with_module && !module.is_there();
-        let registration = Registration::of(&config, Tokens::generate(&mut rand::rng()));
+        let registration = Registration::of(&config, Tokens::generate(&mut super::rng()));
         // Every file is checked before the first one changes.
         let mut files = vec![
             PrivateFile::prepare(config_path, &text, self.force)?,
             registration.prepare(&self.registration, self.force)?,
         ];
         if new_module {
-            files.push(module.prepare(&mut rand::rng(), false)?);
+            files.push(module.prepare(&mut super::rng(), false)?);
         }
         if self.with_module {
             files.push(module.prepare_snippet(&config)?);

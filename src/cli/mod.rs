@@ -38,6 +38,15 @@ use crate::{
     store::{Store, StoreKey, StoreOptions},
 };
 
+/// Returns the generator of the secrets in a new setup, and of the seed of the engine's own generator.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where randomness comes in"
+)]
+fn rng() -> rand::rngs::ThreadRng {
+    rand::rng()
+}
+
 /// Handles, and end-to-end encrypted direct messages by handle, for a Matrix homeserver.
 #[derive(Debug, Parser)]
 #[command(name = "stonechat", version, about, max_term_width = 100)]

@@ -4,10 +4,11 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::checks::{Checker, Observer};
 use crate::{
+    clock::sleep,
     matrix::MatrixError,
     server::{Health, HealthPart},
 };

@@ -37,7 +37,7 @@ impl Write {
             .is_some_and(|before| before.namespaces.users.iter().any(|users| users.exclusive));
         let tokens = match before {
             Some(before) => before.tokens(),
-            None => Tokens::generate(&mut rand::rng()),
+            None => Tokens::generate(&mut super::rng()),
         };
         let mut registration = Registration::of(&config, tokens);
         for users in &mut registration.namespaces.users {
@@ -49,7 +49,7 @@ impl Write {
         let file = registration.prepare(&path, true)?;
         let mut others = Vec::new();
         if (there && self.new_tokens) || (!there && self.with_module) {
-            others.push(module.prepare(&mut rand::rng(), there)?);
+            others.push(module.prepare(&mut super::rng(), there)?);
         }
         if self.with_module {
             others.push(module.prepare_snippet(&config)?);

@@ -271,7 +271,7 @@ async fn check_ping(checker: &Checker<'_>, observer: &Observer) -> CheckResult {
         match checker.check_ping(observer).await {
             Err(problem) if !problem.is_transient => {
                 info!("ping: {problem}; once more");
-                tokio::time::sleep(PING_RETRY_PAUSE).await;
+                crate::clock::sleep(PING_RETRY_PAUSE).await;
             }
             other => return other,
         }
@@ -311,7 +311,7 @@ async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
             Some(Err(problem)) if problem.is_transient => {
                 let wait = retry_pause(tries);
                 warn!("{name}: {problem}; trying again in {} s", wait.as_secs());
-                if shutdown.or(tokio::time::sleep(wait)).await.is_none() {
+                if shutdown.or(crate::clock::sleep(wait)).await.is_none() {
                     return Ok(None);
                 }
             }

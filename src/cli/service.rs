@@ -111,7 +111,7 @@ impl Service {
                 Some(Err(error)) if error.is_transient() => {
                     tracing::warn!(%error, "the engine cannot start yet");
                     if shutdown
-                        .or(tokio::time::sleep(retry_pause(tries)))
+                        .or(crate::clock::sleep(retry_pause(tries)))
                         .await
                         .is_none()
                     {

@@ -168,7 +168,7 @@ impl Machines {
         mut error: MegolmError,
     ) -> Result<Result<Plain, MegolmError>, DecryptError> {
         for pause in QUERY_PAUSES {
-            tokio::time::sleep(pause).await;
+            crate::clock::sleep(pause).await;
             self.update_device_lists(ghost, sender, Duration::ZERO)
                 .await?;
             match decrypt_once(ghost, room, event).await? {

@@ -6,6 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, api::Direction};
 use serde_json::value::RawValue;
 
 use crate::{
+    clock,
     engine::{Engine, EngineError, event::RoomEvent},
     matrix::{Actor, MatrixError, Page},
 };
@@ -45,7 +46,7 @@ impl Engine {
             match page.await {
                 Err(error) if error.is_transient() && tries < TRIES && !self.stopping() => {
                     let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(tries));
-                    tokio::time::sleep(pause.min(PAUSE_MAX)).await;
+                    clock::sleep(pause.min(PAUSE_MAX)).await;
                     tries += 1;
                 }
                 other => return other,

@@ -95,6 +95,7 @@ use std::{
     time::Duration,
 };
 
+use rand::rngs::StdRng;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
@@ -181,6 +182,8 @@ pub struct Parts {
     pub directory: Directory,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Where ids and secrets are drawn from.
+    pub rng: std::sync::Mutex<StdRng>,
 }
 
 /// The running engine. Cheap to clone.
@@ -373,6 +376,11 @@ impl Engine {
 
     fn now(&self) -> Timestamp {
         self.0.parts.clock.now()
+    }
+
+    fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {
+        let rng = self.0.parts.rng.lock();
+        rng.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn next(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Other servers that accept a connection and never answer, and what goes on meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use ruma::{owned_user_id, user_id};
@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    clock::SystemClock,
     directory::ClaimedBy,
-    engine::{Settings, inbox::accept_tests},
+    engine::Settings,
     handle::{Handle, HandleRules},
     matrix::Transaction,
-    testing::FakeHomeserver,
+    testing::{self, EventFactory, FakeHomeserver, TestEngine},
 };
 
 fn server(name: &str) -> &ServerName {
@@ -43,7 +42,8 @@ fn one_server_holds_two_places_and_our_own_people_have_theirs() {
 
 /// An engine that runs, with `@sam` of Samuel, of this server.
 async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver) {
-    let (engine, _, fake) = accept_tests::engine_with(Arc::new(SystemClock), adjust).await;
+    let built = testing::engine().real_time().settings(adjust).build();
+    let TestEngine { engine, fake, .. } = built.await;
     let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
     let mut change = engine.directory().begin().await;
     let (samuel, by) = (user_id!("@samuel:hs.test"), ClaimedBy::Person);
@@ -55,11 +55,10 @@ async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver)
 }
 
 fn invite(room: &str, sender: &str, ghost: &UserId) -> Value {
-    json!({
-        "type": "m.room.member", "event_id": format!("$invite-{room}"), "room_id": room,
-        "sender": sender, "state_key": ghost, "origin_server_ts": 1,
-        "content": {"membership": "invite", "is_direct": true},
-    })
+    let events = EventFactory::room(room.try_into().unwrap()).sender(sender);
+    let mut invite = events.member(ghost.as_str(), "invite");
+    invite["content"]["is_direct"] = json!(true);
+    invite
 }
 
 async fn push(engine: &Engine, events: &[Value]) {
@@ -88,7 +87,7 @@ async fn introduced(
 ) -> Duration {
     let id = <&RoomId>::try_from(room).unwrap();
     fake.add_room(id, &[asker]);
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     push(engine, &[invite(room, asker.as_str(), &sam())]).await;
     let samuel = user_id!("@samuel:hs.test");
     fake.until(|fake| fake.membership(id, samuel) == "invite")

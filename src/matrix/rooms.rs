@@ -123,7 +123,7 @@ impl Homeserver {
         loop {
             match (self.try_to_join(who, room).await, pauses.next()) {
                 (Err(error), Some(pause)) if error.has_errcode("M_FORBIDDEN") => {
-                    tokio::time::sleep(pause).await;
+                    crate::clock::sleep(pause).await;
                 }
                 (answer, _) => return answer,
             }

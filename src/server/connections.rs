@@ -143,7 +143,7 @@ impl Connections {
                 Ok(stream) => stream,
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
+                    crate::clock::sleep(ACCEPT_RETRY_PAUSE).await;
                     continue;
                 }
             };
@@ -215,7 +215,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let authentication_timeout = async {
-        tokio::time::sleep(limits.authentication_timeout).await;
+        crate::clock::sleep(limits.authentication_timeout).await;
         if !peer.is_unauthenticated() {
             std::future::pending().await
         }

@@ -60,6 +60,10 @@ const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Locks a file. A child process inherits the open files of its parent until it calls `exec`, and
 /// so may hold the lock for a moment after the parent has released it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its thread sleeps as well: nothing here is tokio's"
+)]
 fn lock(file: &File) -> Result<(), TryLockError> {
     let since = Instant::now();
     loop {

@@ -147,6 +147,10 @@ impl Drop for Flusher {
 }
 
 impl Flusher {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "its thread sleeps as well: nothing here is tokio's"
+    )]
     fn run(mut self, requests: &Receiver<Request>) {
         let mut waiting = Vec::new();
         let mut began: Option<Instant> = None;

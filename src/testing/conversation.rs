@@ -85,12 +85,6 @@ impl ConversationBuilder {
         self
     }
 
-    /// Sets the time when it began.
-    pub(crate) fn started_at(mut self, at: Timestamp) -> Self {
-        self.0.started_at = at;
-        self
-    }
-
     /// Adds a participant.
     pub(crate) fn person(mut self, person: ParticipantBuilder) -> Self {
         self.0.people.push(person.build());

@@ -1,15 +1,33 @@
-//! What tests of several rooms share: a homeserver of a few hundred lines, people with clients, and
-//! builders, and an application service without an engine.
+//! What tests of several folders share: an engine ([`engine`]), a homeserver ([`FakeHomeserver`]),
+//! people with clients ([`Person`]), an application service without an engine ([`FakeAppservice`]),
+//! and builders of events and records. The benchmarks read this file as well, without what stands on
+//! the engine.
 
+#[cfg(test)]
 mod appservice;
+#[cfg(test)]
+mod builders;
+#[cfg(test)]
 mod conversation;
 mod crowd;
+#[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod events;
 mod homeserver;
 mod person;
 
+#[cfg(test)]
 pub(crate) use appservice::{FakeAppservice, RecordedTransaction};
+#[cfg(test)]
+pub(crate) use builders::{alice, conversation, introduction, participant};
+#[cfg(test)]
 pub(crate) use conversation::{ConversationBuilder, ParticipantBuilder};
 pub(crate) use crowd::{claimed_devices, device_keys};
+#[cfg(test)]
+pub(crate) use engine::{NOW, TestEngine, bot, engine};
+#[cfg(test)]
+pub(crate) use events::EventFactory;
 pub(crate) use homeserver::{FakeHomeserver, Held, When};
 pub(crate) use person::{Person, encrypted_event};
 

@@ -112,7 +112,7 @@ impl Checker<'_> {
     /// the homeserver's own rules prevent it.
     pub async fn check_namespace(&self) -> CheckResult {
         let random = Alphanumeric
-            .sample_string(&mut rand::rng(), 12)
+            .sample_string(&mut crate::cli::rng(), 12)
             .to_ascii_lowercase();
         let name = format!("{GHOST_PREFIX}{random}");
         let open = || {

@@ -6,7 +6,7 @@ use ruma::OwnedRoomId;
 use tokio::sync::Notify;
 
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     engine::{
         Engine, EngineError,
         records::{Arrived, Inbox, Outbox, Rooms, What},
@@ -80,7 +80,7 @@ impl RoomActor {
                     let idle = pause.is_none();
                     tokio::select! {
                         () = self.notify.notified() => {}
-                        () = tokio::time::sleep(pause.unwrap_or(IDLE)) => {
+                        () = clock::sleep(pause.unwrap_or(IDLE)) => {
                             if idle && self.room.engine.retire_actor(&self.room.id)? {
                                 return Ok(());
                             }
@@ -105,7 +105,7 @@ impl RoomActor {
                     // waiting shorter.
                     let key = matches!(error, EngineError::KeyOnItsWay | EngineError::NotThereYet);
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = clock::sleep(pause) => {}
                         () = self.notify.notified(), if key => {}
                         _ = stop.changed() => {}
                     }

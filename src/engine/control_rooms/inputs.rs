@@ -194,7 +194,7 @@ impl Room {
             now: engine.now(),
         };
         let options = engine.bot_options();
-        let answer = bot::answer(&message, &options, &mut change, &mut rand::rng())?;
+        let answer = bot::answer(&message, &options, &mut change, &mut *engine.rng())?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
         // The person who asked is answered before anybody else is told.

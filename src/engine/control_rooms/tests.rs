@@ -13,19 +13,12 @@ use crate::{
         Engine,
         actors::actor::RoomActor,
         control_rooms::state::{Control, ControlEffect, ControlPhase},
-        inbox::accept_tests,
         records::{Arrived, ControlRooms, Inbox, Outbox, What},
     },
     handle::{Handle, HandleRules},
     store::{Batch, Store, prefix},
-    testing::{FakeHomeserver, Person, TestClock},
+    testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine, bot},
 };
-
-const NOW: u64 = 1_795_376_395_450;
-
-fn bot() -> OwnedUserId {
-    owned_user_id!("@_dm_.bot:hs.test")
-}
 
 fn samuel() -> OwnedUserId {
     owned_user_id!("@samuel:hs.test")
@@ -35,17 +28,23 @@ struct House {
     engine: Engine,
     store: Store,
     fake: FakeHomeserver,
+    clock: Arc<TestClock>,
 }
 
 impl House {
     async fn new() -> Self {
-        let clock = Arc::new(TestClock::at(NOW));
-        let (engine, store, fake) = accept_tests::engine_at(clock).await;
+        let TestEngine {
+            engine,
+            store,
+            fake,
+            clock,
+        } = testing::engine().build().await;
         engine.machines().provision(&bot(), "Bot").await.unwrap();
         Self {
             engine,
             store,
             fake,
+            clock,
         }
     }
 
@@ -82,11 +81,9 @@ impl House {
     /// What the bot is about to do when this person invites it into a room that shows `state`.
     async fn invited(&self, room: &str, by: &str, state: &[Value]) -> Vec<ControlEffect> {
         let room: OwnedRoomId = room.try_into().unwrap();
-        let invite = json!({
-            "type": "m.room.member", "event_id": format!("$i{room}"), "room_id": room,
-            "sender": by, "origin_server_ts": NOW, "state_key": bot(),
-            "content": {"membership": "invite"}, "unsigned": {"invite_room_state": state},
-        });
+        let events = EventFactory::room(&room).sender(by);
+        let mut invite = events.member(bot().as_str(), "invite");
+        invite["unsigned"] = json!({"invite_room_state": state});
         let arrived = Arrived::Event(invite.to_string());
         let mut actor = self.actor(&room);
         actor.room.take(self.engine.next(), arrived).await.unwrap();
@@ -162,7 +159,7 @@ async fn the_bot_waits_for_a_place_like_a_ghost() {
 }
 
 #[tokio::test]
-async fn the_bot_stays_only_with_whoever_invited_it() {
+async fn the_bot_stays_only_with_the_person_who_invited_it() {
     let house = House::new().await;
     let room = owned_room_id!("!old:evil.org");
     house.invited(room.as_str(), "@eve:evil.org", &[]).await;
@@ -223,7 +220,7 @@ async fn a_room_that_the_person_never_came_to_is_left_and_its_invite_taken_back(
 }
 
 #[tokio::test]
-async fn whoever_is_told_something_is_not_waited_for() {
+async fn nobody_waits_for_a_person_who_is_told_something() {
     let house = House::new().await;
     house.fake.silence("@kim:evil.org");
     let words = |to: &str| NoticeText {
@@ -263,7 +260,7 @@ async fn whoever_is_told_something_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn whoever_cannot_be_invited_is_not_waited_for_by_those_who_ask() {
+async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
     let house = House::new().await;
     let (kim, by) = (owned_user_id!("@kim:far.org"), ClaimedBy::Person);
     let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
@@ -307,27 +304,18 @@ async fn whoever_cannot_be_invited_is_not_waited_for_by_those_who_ask() {
 
 #[tokio::test]
 async fn clear_messages_are_answered_once_a_minute() {
-    let clock = Arc::new(TestClock::at(NOW));
-    let (engine, store, fake) = accept_tests::engine_at(clock.clone()).await;
-    engine.machines().provision(&bot(), "Bot").await.unwrap();
-    let house = House {
-        engine,
-        store,
-        fake,
-    };
+    let house = House::new().await;
     let room = owned_room_id!("!control:hs.test");
     let mut actor = house.control_room(&room);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
     for (minute, answers) in [(0, 1), (1, 2)] {
         for n in 0..200 {
-            let clear = json!({
-                "type": "m.room.message", "event_id": format!("${minute}.{n}"), "room_id": room,
-                "sender": samuel(), "origin_server_ts": NOW,
-                "content": {"msgtype": "m.text", "body": "hi"},
-            });
+            let content = json!({"msgtype": "m.text", "body": "hi"});
+            let clear = events.event("m.room.message", &format!("${minute}.{n}"), content);
             let arrived = Arrived::Event(clear.to_string());
             actor.room.take(house.engine.next(), arrived).await.unwrap();
         }
         assert_eq!(house.due(&room).len(), answers);
-        clock.advance(std::time::Duration::from_secs(60));
+        house.clock.advance(std::time::Duration::from_secs(60));
     }
 }

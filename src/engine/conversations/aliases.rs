@@ -128,7 +128,7 @@ impl Engine {
 
     pub(in crate::engine) fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
         let server = &self.0.settings.server_name;
-        let mut rng = rand::rng();
+        let mut rng = self.rng();
         let name: String = (0..16)
             .map(|_| char::from(DIGITS[rng.random_range(0..DIGITS.len())]))
             .collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ruma::OwnedEventId;
 
 use crate::{
+    clock,
     conversation::{Conversation, RoomRole},
     engine::room::Room,
     matrix::Receipt,
@@ -43,7 +44,7 @@ impl Room {
             let mut pause = GATHER;
             let mut failed = 0;
             loop {
-                tokio::time::sleep(pause).await;
+                clock::sleep(pause).await;
                 pause = BETWEEN;
                 let Some((ghost, event)) = deliveries.take() else {
                     return;

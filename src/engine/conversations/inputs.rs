@@ -1,7 +1,7 @@
 //! What a room does for the conversation that the room shows: who comes in by it, and what
 //! becomes of an event.
 
-use rand::Rng as _;
+use rand::{CryptoRng, Rng as _};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::{
@@ -21,8 +21,12 @@ use crate::{
     store::Batch,
 };
 
-fn new_conversation(origin: OwnedRoomId, direct: bool, now: Timestamp) -> Conversation {
-    let mut rng = rand::rng();
+fn new_conversation(
+    origin: OwnedRoomId,
+    direct: bool,
+    now: Timestamp,
+    rng: &mut impl CryptoRng,
+) -> Conversation {
     Conversation {
         id: hex::encode(rng.random::<[u8; 16]>()),
         origin: Some(origin),
@@ -135,7 +139,7 @@ impl Room {
                 let now = engine.now();
                 let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
                 let direct = is.direct && people == [&is.invite.asker];
-                let mut new = new_conversation(self.id.clone(), direct, now);
+                let mut new = new_conversation(self.id.clone(), direct, now, &mut *engine.rng());
                 for user in people {
                     let (ghost, name, is_alias) = match direct {
                         true => engine.shown_to_one(user, &is.ghost)?,

@@ -17,5 +17,5 @@ pub(in crate::engine) mod portal_info;
 pub(in crate::engine) mod portal_repair;
 pub(in crate::engine) mod repository;
 #[cfg(test)]
-pub(in crate::engine) mod talk_tests;
+pub(in crate::engine) mod tests;
 pub(in crate::engine) mod upgrade;

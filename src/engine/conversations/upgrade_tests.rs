@@ -5,7 +5,7 @@ use ruma::{owned_room_id, owned_user_id};
 use super::*;
 use crate::{
     conversation::{Home, decide},
-    testing::{ConversationBuilder, ParticipantBuilder},
+    testing::{ConversationBuilder, EventFactory, ParticipantBuilder},
 };
 
 fn old() -> OwnedRoomId {
@@ -104,11 +104,7 @@ fn a_ghost_reads_from_its_invite_on_or_from_its_coming_uninvited() {
         ("@_dm_sam:hs.test", "leave", false),
         ("@bob:hs.test", "join", false),
     ] {
-        let json = serde_json::json!({
-            "type": "m.room.member", "state_key": user, "sender": "@alice:hs.test",
-            "event_id": "$one", "room_id": new(), "origin_server_ts": 1,
-            "content": { "membership": membership },
-        });
+        let json = EventFactory::room(&new()).member(user, membership);
         let event = RoomEvent::parse(&json.to_string(), Some(&new())).unwrap();
         assert_eq!(lets_in(&event, &ghost), lets, "{user} {membership}");
     }

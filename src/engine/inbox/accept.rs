@@ -11,7 +11,7 @@ use serde_json::{Value, value::RawValue};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     engine::{
         Engine, EngineError,
         event::RoomEvent,
@@ -49,8 +49,9 @@ pub(in crate::engine) struct Echoes(Mutex<Option<Instant>>);
 impl Echoes {
     async fn pace(&self) {
         let mut answered = self.0.lock().await;
-        if let Some(answered) = *answered {
-            tokio::time::sleep_until(answered + ECHOES).await;
+        let rest = answered.and_then(|answered| ECHOES.checked_sub(answered.elapsed()));
+        if let Some(rest) = rest {
+            clock::sleep(rest).await;
         }
         *answered = Some(Instant::now());
     }

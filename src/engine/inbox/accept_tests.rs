@@ -1,75 +1,27 @@
 //! What the inbox holds after transactions that come again, come twice at once, or hold rubbish.
 //! The engine is not started: what was taken in stays where it can be counted.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use ruma::{OwnedEventId, OwnedRoomId, room_id, user_id};
 use serde_json::{Value, json};
 
 use crate::{
-    clock::Clock,
-    crypto::Machines,
-    directory::{Directory, DirectorySettings},
     engine::{
-        Engine, Parts, Settings,
         inbox::dead_letters::count_dead_letters,
         records::{DeadLetters, Inbox, Seen, SeenByTime, SeenEvent, SyncTokens, ToDevice},
     },
-    introduction::Rules,
     matrix::Transaction,
     store::{Batch, Store, Table, prefix},
-    testing::{FakeHomeserver, TestClock},
+    testing::{self, EventFactory, TestEngine},
 };
-
-pub(in crate::engine) async fn engine() -> (Engine, Store, FakeHomeserver) {
-    engine_at(Arc::new(TestClock::at(1_795_376_395_450))).await
-}
-
-pub(in crate::engine) async fn engine_at(clock: Arc<TestClock>) -> (Engine, Store, FakeHomeserver) {
-    engine_with(clock, |_| {}).await
-}
-
-pub(in crate::engine) async fn engine_with(
-    clock: Arc<dyn Clock>,
-    adjust: impl FnOnce(&mut Settings),
-) -> (Engine, Store, FakeHomeserver) {
-    let fake = FakeHomeserver::start().await;
-    let store = Store::in_memory();
-    let homeserver = fake.connect().await;
-    let server = ruma::server_name!("hs.test").to_owned();
-    let bot = user_id!("@_dm_.bot:hs.test").to_owned();
-    let parts = Parts {
-        machines: Machines::new(store.clone(), homeserver.clone(), Default::default()).unwrap(),
-        directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
-        clock,
-        store: store.clone(),
-        homeserver,
-    };
-    let mut settings = Settings {
-        server_name: server,
-        bot,
-        bot_name: "Stonechat".to_owned(),
-        rules: Rules::default(),
-        relay: Default::default(),
-        joins_at_once: 1,
-        strict: false,
-        handles_per_room: 10,
-        reconcile_every: std::time::Duration::from_secs(3600),
-        reconcile_per_second: 1,
-    };
-    adjust(&mut settings);
-    (Engine::new(parts, settings).unwrap(), store, fake)
-}
 
 fn room() -> OwnedRoomId {
     room_id!("!room:hs.test").to_owned()
 }
 
 fn event(id: &str) -> Value {
-    json!({
-        "type": "m.room.encrypted", "event_id": id, "room_id": room(),
-        "sender": "@alice:hs.test", "origin_server_ts": 1, "content": { "ciphertext": id },
-    })
+    EventFactory::room(&room()).encrypted(id)
 }
 
 fn transaction(events: &[Value]) -> Transaction {
@@ -86,7 +38,7 @@ fn taken(store: &Store) -> usize {
 
 #[tokio::test]
 async fn a_transaction_that_comes_again_is_taken_in_once() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let events = [event("$one"), event("$two")];
     engine.transaction(transaction(&events)).await.unwrap();
     engine.transaction(transaction(&events)).await.unwrap();
@@ -98,7 +50,7 @@ async fn a_transaction_that_comes_again_is_taken_in_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_transaction_that_comes_twice_at_the_same_time_is_taken_in_once() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let events: Vec<Value> = (0..100).map(|n| event(&format!("$event{n}"))).collect();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -113,7 +65,7 @@ async fn a_transaction_that_comes_twice_at_the_same_time_is_taken_in_once() {
 
 #[tokio::test]
 async fn the_same_to_device_message_is_kept_once_however_it_comes() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     // Nobody's machine takes it out again: this ghost has none.
     let message = json!({
         "type": "m.room.encrypted", "sender": "@alice:hs.test", "content": { "body": "x" },
@@ -139,8 +91,8 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
 
 #[tokio::test]
 async fn what_we_have_said_ourselves_is_answered_two_milliseconds_apart() {
-    let (engine, _store, _fake) = engine().await;
-    let began = std::time::Instant::now();
+    let engine = testing::engine().build().await.engine;
+    let began = tokio::time::Instant::now();
     for n in 0..50 {
         let mut own = event(&format!("$own{n}"));
         own["sender"] = json!("@_dm_sam:hs.test");
@@ -151,7 +103,7 @@ async fn what_we_have_said_ourselves_is_answered_two_milliseconds_apart() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_set_aside_and_the_rest_goes_on() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let rubbish = [
         json!({}),
         json!({ "type": "m.room.encrypted", "event_id": 7 }),
@@ -179,8 +131,12 @@ impl Table for SeenByTime2 {
 
 #[tokio::test]
 async fn what_arrived_is_known_for_a_week_and_then_forgotten() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, _fake) = engine_at(clock.clone()).await;
+    let TestEngine {
+        engine,
+        store,
+        clock,
+        ..
+    } = testing::engine().build().await;
     let id = |id: &str| OwnedEventId::try_from(id).unwrap();
     let seen = |event: &str| store.contains::<Seen>(&id(event)).unwrap();
 
@@ -242,7 +198,7 @@ fn invite(id: &str, bytes: usize) -> Value {
 
 #[tokio::test]
 async fn an_invite_with_any_amount_of_stripped_state_stops_nothing() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     for (at, kib) in [4, 400, 600, 1500, 6000].into_iter().enumerate() {
         let (big, beside) = (format!("$big{at}"), format!("$beside{at}"));
         let events = [event(&beside), invite(&big, kib << 10)];
@@ -263,7 +219,7 @@ async fn an_invite_with_any_amount_of_stripped_state_stops_nothing() {
 
 #[tokio::test]
 async fn a_message_to_a_device_that_is_too_large_is_counted_and_the_rest_goes_on() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let message = |bytes: usize| {
         json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
             "to_user_id": "@_dm_.bot:hs.test", "to_device_id": "DEV",
@@ -281,7 +237,12 @@ async fn a_message_to_a_device_that_is_too_large_is_counted_and_the_rest_goes_on
 
 #[tokio::test]
 async fn a_sync_goes_on_behind_what_is_too_large() {
-    let (engine, store, fake) = engine().await;
+    let TestEngine {
+        engine,
+        store,
+        fake,
+        ..
+    } = testing::engine().build().await;
     let sam = user_id!("@_dm_sam:hs.test").to_owned();
     engine.machines().provision(&sam, "Sam").await.unwrap();
     let large = json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
@@ -298,7 +259,7 @@ async fn a_sync_goes_on_behind_what_is_too_large() {
 
 #[tokio::test]
 async fn the_parts_of_a_large_transaction_wake_their_rooms_with_the_last() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let mut part = transaction(&[event("$one")]);
     part.more = true;
     engine.transaction(part).await.unwrap();
@@ -314,7 +275,7 @@ async fn the_parts_of_a_large_transaction_wake_their_rooms_with_the_last() {
 
 #[tokio::test]
 async fn what_was_set_aside_marks_its_room_for_backfill() {
-    let (engine, _store, _fake) = engine().await;
+    let engine = testing::engine().build().await.engine;
     engine
         .transaction(transaction(&[event("$one")]))
         .await
@@ -332,7 +293,7 @@ async fn what_was_set_aside_marks_its_room_for_backfill() {
 
 #[tokio::test]
 async fn only_the_newest_thousand_dead_letters_are_kept() {
-    let (engine, store, _fake) = engine().await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let rubbish: Vec<Value> = (0..1500).map(|n| json!({"odd": n})).collect();
     engine.transaction(transaction(&rubbish)).await.unwrap();
     engine.transaction(transaction(&rubbish)).await.unwrap();

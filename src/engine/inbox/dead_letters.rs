@@ -13,6 +13,7 @@ use std::{
 use ruma::OwnedUserId;
 
 use crate::{
+    clock,
     engine::{
         Engine,
         inbox::sync::CATCH_UP_PAUSE,
@@ -116,7 +117,7 @@ impl Engine {
             let mut stop = engine.0.stop.subscribe();
             for _ in 0..BACKFILL_TRIES {
                 // What came since the last sync, a moment ago, comes with the next one.
-                let pause = tokio::time::sleep(CATCH_UP_PAUSE);
+                let pause = clock::sleep(CATCH_UP_PAUSE);
                 tokio::select! {
                     () = pause => {}
                     _ = stop.wait_for(|stop| *stop) => break,

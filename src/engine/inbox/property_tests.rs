@@ -3,10 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,12 +14,11 @@ use crate::{
     clock::Timestamp,
     engine::{
         Engine,
-        inbox::accept_tests,
         records::{Arrived, DigestsByTime, Inbox},
     },
     matrix::transaction::{Transaction, TransactionReader},
     store::{Store, prefix},
-    testing::TestClock,
+    testing::{self, TestEngine},
 };
 
 /// Maximum size of what is held of a body while it is read, in bytes.
@@ -250,8 +246,12 @@ fn a_hostile_transaction_is_accepted_and_what_is_well_formed_in_it_is_there_once
         .enable_all()
         .build()
         .unwrap();
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, _fake) = runtime.block_on(accept_tests::engine_at(clock.clone()));
+    let TestEngine {
+        engine,
+        store,
+        clock,
+        ..
+    } = runtime.block_on(testing::engine().build());
     let case = AtomicU64::new(0);
     let config = ProptestConfig {
         cases: CASES,

@@ -10,12 +10,11 @@ use crate::{
     engine::{
         Engine,
         actors::actor::RoomActor,
-        inbox::accept_tests,
         records::{OpenWork, Rooms, ToDevice},
     },
     matrix::Transaction,
     store::Store,
-    testing::{FakeHomeserver, Held, Person, TestClock},
+    testing::{self, EventFactory, FakeHomeserver, Held, Person, TestEngine, bot},
 };
 
 /// How long a ghost may wait for another one. Without a slow server it takes milliseconds.
@@ -23,10 +22,6 @@ const WAITS: Duration = Duration::from_secs(1);
 
 fn sam() -> OwnedUserId {
     user_id!("@_dm_sam:hs.test").to_owned()
-}
-
-fn bot() -> OwnedUserId {
-    user_id!("@_dm_.bot:hs.test").to_owned()
 }
 
 fn sams_room() -> &'static RoomId {
@@ -51,8 +46,12 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        let clock = Arc::new(TestClock::at(1_795_376_395_450));
-        let (engine, store, fake) = accept_tests::engine_at(clock).await;
+        let TestEngine {
+            engine,
+            store,
+            fake,
+            ..
+        } = testing::engine().build().await;
         let machines = engine.machines();
         for (ghost, name, room) in [(bot(), "Bot", bots_room()), (sam(), "Sam", sams_room())] {
             machines.provision(&ghost, name).await.unwrap();
@@ -230,12 +229,9 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
     let mut rooms: Vec<OwnedRoomId> = Vec::new();
     for first in (0..NAMES).step_by(100) {
         let invites = (first..first + 100).map(|n| {
-            json!({
-                "type": "m.room.member", "event_id": format!("$made{n}"),
-                "room_id": format!("!made{n}:evil.test"), "sender": format!("@m{n}:evil.test"),
-                "origin_server_ts": 1_795_376_395_450_u64,
-                "state_key": format!("@_dm_made{n}:hs.test"), "content": {"membership": "invite"},
-            })
+            let room = OwnedRoomId::try_from(format!("!made{n}:evil.test")).unwrap();
+            let events = EventFactory::room(&room).sender(&format!("@m{n}:evil.test"));
+            events.member(&format!("@_dm_made{n}:hs.test"), "invite")
         });
         let body = json!({"events": invites.collect::<Vec<_>>()});
         let body = Transaction::parse(body.to_string().as_bytes()).unwrap();

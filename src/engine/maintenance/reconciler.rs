@@ -6,6 +6,7 @@ use std::time::Duration;
 use ruma::OwnedUserId;
 
 use crate::{
+    clock,
     engine::{Engine, EngineError, records::OpenWork},
     matrix::MatrixError,
 };
@@ -27,7 +28,7 @@ impl Engine {
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             tokio::select! {
-                () = tokio::time::sleep(SETTLE) => {}
+                () = clock::sleep(SETTLE) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             // The next gap does not wait until all of these were asked.
@@ -59,7 +60,7 @@ impl Engine {
                 tracing::error!(%error, "what has expired cannot be deleted");
             }
             tokio::select! {
-                () = tokio::time::sleep(self.0.settings.reconcile_every) => {}
+                () = clock::sleep(self.0.settings.reconcile_every) => {}
                 _ = stop.changed() => return,
             }
         }
@@ -90,7 +91,7 @@ impl Engine {
                 tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
             }
             self.drain_for(&ghost).await;
-            tokio::time::sleep(pause).await;
+            clock::sleep(pause).await;
         }
         Ok(())
     }
@@ -147,13 +148,13 @@ impl Engine {
                     tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
                     failed.push(ghost);
                 }
-                tokio::time::sleep(pause).await;
+                clock::sleep(pause).await;
             }
             if failed.is_empty() {
                 break;
             }
             ghosts = failed;
-            tokio::time::sleep(SETTLE * 2_u32.pow(round)).await;
+            clock::sleep(SETTLE * 2_u32.pow(round)).await;
         }
         Ok(())
     }

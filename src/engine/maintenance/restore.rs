@@ -19,7 +19,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     bot,
-    clock::Timestamp,
+    clock::{self, Timestamp},
     crypto::{CryptoError, DeviceRotation},
     directory::HandleState,
     engine::{
@@ -257,7 +257,7 @@ impl Engine {
                 return;
             }
             match self.revisit_one().await {
-                Ok(true) => tokio::time::sleep(pause).await,
+                Ok(true) => clock::sleep(pause).await,
                 Ok(false) => return,
                 Err(error) => {
                     tracing::error!(%error, "people cannot be told of the restore");

@@ -1,18 +1,15 @@
 //! A service out of a backup, on a homeserver of a few hundred lines: what it drops, takes up and
 //! freezes, also when it is interrupted at any request.
 
-use std::sync::Arc;
-
-use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, user_id};
+use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, room_id};
 use serde_json::json;
 
 use crate::{
     bot::{Effect, NoticeText},
-    clock::Timestamp,
-    crypto::{Machines, store::GhostStores},
-    directory::{ClaimedBy, Directory, DirectorySettings, FreezeReason, HandleState},
+    crypto::store::GhostStores,
+    directory::{ClaimedBy, FreezeReason, HandleState},
     engine::{
-        Engine, Parts, Settings,
+        Engine,
         control_rooms::state::{Control, ControlEffect},
         maintenance::restore::prepare,
         records::{
@@ -21,17 +18,10 @@ use crate::{
         },
     },
     handle::{Handle, HandleRules},
-    introduction::{Admission, Introduction, Invite, Phase, Rules},
-    matrix::Homeserver,
+    introduction::{Introduction, Phase},
     store::{BackupInfo, Batch, Store, StoreKey, StoreOptions, prefix},
-    testing::{FakeHomeserver, TestClock, When},
+    testing::{self, EventFactory, FakeHomeserver, NOW, When, bot},
 };
-
-const NOW: Timestamp = Timestamp(1_795_376_395_450);
-
-fn bot() -> &'static UserId {
-    user_id!("@_dm_.bot:hs.test")
-}
 
 fn ghost(name: &str) -> OwnedUserId {
     UserId::parse(format!("@_dm_{name}:hs.test")).unwrap()
@@ -41,57 +31,15 @@ fn handle(name: &str) -> Handle {
     Handle::parse(name, &HandleRules::default()).unwrap()
 }
 
-/// The machines of a new start. What an earlier one left running ends first.
-async fn machines(store: &Store, homeserver: &Homeserver) -> Machines {
-    loop {
-        match Machines::new(store.clone(), homeserver.clone(), Default::default()) {
-            Err(error) if error.to_string().contains("in use") => {
-                tokio::task::yield_now().await;
-            }
-            machines => return machines.unwrap(),
-        }
-    }
-}
-
 async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
-    let homeserver = fake.connect().await;
-    let server = ruma::server_name!("hs.test").to_owned();
-    let parts = Parts {
-        machines: machines(store, &homeserver).await,
-        directory: Directory::new(store.clone(), DirectorySettings::new(server.clone())),
-        clock: Arc::new(TestClock::at(NOW.0)),
-        store: store.clone(),
-        homeserver,
-    };
-    let settings = Settings {
-        server_name: server,
-        bot: bot().to_owned(),
-        bot_name: "Stonechat".to_owned(),
-        relay: Default::default(),
-        rules: Rules::default(),
-        joins_at_once: 1,
-        strict: false,
-        handles_per_room: 10,
-        reconcile_every: std::time::Duration::from_secs(3600),
-        reconcile_per_second: 1,
-    };
-    Engine::new(parts, settings).unwrap()
+    let built = testing::engine().store(store).homeserver(fake).build();
+    built.await.engine
 }
 
 fn introduction(name: &str, room: &str) -> Introduction {
-    let invite = Invite {
-        asker: owned_user_id!("@alice:hs.test"),
-        admission: Admission::Introduce {
-            owner: owned_user_id!("@owner:hs.test"),
-            handle: name.to_owned(),
-            strict: false,
-            back_to: None,
-            asks_first: false,
-            masked: false,
-        },
-    };
     let room = ruma::RoomId::parse(room).unwrap();
-    let mut is = Introduction::found(&room, &ghost(name), invite, NOW);
+    let owner = owned_user_id!("@owner:hs.test");
+    let mut is = testing::introduction(&room, &ghost(name), owner, name);
     is.phase = Phase::Lingering;
     is
 }
@@ -101,7 +49,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let engine = engine(store, fake).await;
     engine
         .machines()
-        .provision(bot(), "Stonechat")
+        .provision(&bot(), "Stonechat")
         .await
         .unwrap();
     for name in ["sam", "kim"] {
@@ -121,8 +69,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     for room in ["!joined:hs.test", "!left:hs.test", "!invited:hs.test"] {
         let record = RoomRecord {
             introductions: vec![introduction("sam", room)],
-            control: None,
-            seat: None,
+            ..RoomRecord::default()
         };
         let room = ruma::RoomId::parse(room).unwrap();
         batch.put::<Rooms>(&room, &record).unwrap();
@@ -131,9 +78,8 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let control = owned_room_id!("!control:hs.test");
     let person = owned_user_id!("@sam:hs.test");
     let record = RoomRecord {
-        introductions: Vec::new(),
         control: Some(Control::made(person.clone())),
-        seat: None,
+        ..RoomRecord::default()
     };
     batch.put::<Rooms>(&control, &record).unwrap();
     batch.put::<ControlRooms>(&person, &control).unwrap();
@@ -197,17 +143,12 @@ impl World {
             &["!joined:hs.test", "!since:hs.test"],
             &["!invited:hs.test"],
         );
-        fake.put_into_rooms(bot(), &["!control:hs.test"], &[]);
-        let asked = json!({
-            "type": "m.room.member", "event_id": "$invite", "sender": "@bob:hs.test",
-            "state_key": ghost("sam"), "content": {"membership": "invite"},
-            "origin_server_ts": 1,
-        });
+        fake.put_into_rooms(&bot(), &["!control:hs.test"], &[]);
+        let events = EventFactory::room(room_id!("!since:hs.test")).sender("@bob:hs.test");
+        let asked = events.member(ghost("sam").as_str(), "invite");
         fake.put_history("!since:hs.test", vec![asked]);
-        let said = json!({
-            "type": "m.room.encrypted", "event_id": "$said", "sender": "@sam:hs.test",
-            "content": {}, "origin_server_ts": 1,
-        });
+        let events = EventFactory::room(room_id!("!control:hs.test")).sender("@sam:hs.test");
+        let said = events.encrypted("$said");
         fake.put_history("!control:hs.test", vec![said]);
         Self {
             fake,
@@ -228,7 +169,7 @@ impl World {
 /// What must hold when the restore is done.
 fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
     assert!(!store.is_restored().unwrap());
-    for user in [bot().to_owned(), ghost("sam"), ghost("kim")] {
+    for user in [bot(), ghost("sam"), ghost("kim")] {
         let device = engine.machines().device_of(&user).unwrap().unwrap();
         assert_eq!(fake.devices(&user), [device.as_str()]);
         assert_eq!(fake.ever_published(&user), (1, 1));

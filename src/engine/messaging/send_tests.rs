@@ -10,13 +10,12 @@ use crate::{
     crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
-        inbox::accept_tests,
         records::{Conversations, What},
         room::{Repeatable, Room},
     },
-    introduction::{Admission, Effect, Introduction, Invite},
+    introduction::Effect,
     matrix::MatrixError,
-    testing::{ConversationBuilder, FakeHomeserver, Person, TestClock},
+    testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
 };
 
 fn room() -> &'static RoomId {
@@ -29,8 +28,12 @@ fn sam() -> OwnedUserId {
 
 /// Sam's ghost in a room with Alice.
 async fn actor() -> (Room, FakeHomeserver, Arc<TestClock>) {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, _, fake) = accept_tests::engine_at(clock.clone()).await;
+    let TestEngine {
+        engine,
+        fake,
+        clock,
+        ..
+    } = testing::engine().build().await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     alice.sign().await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
@@ -153,25 +156,19 @@ fn introduction(effect: Effect) -> What {
 async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
     let events = events.iter().map(|event| (*event).clone()).collect();
     fake.put_history(room().as_str(), events);
-    let invite = Invite {
-        asker: user_id!("@alice:hs.test").to_owned(),
-        admission: Admission::Introduce {
-            owner: user_id!("@samuel:hs.test").to_owned(),
-            handle: "sam".to_owned(),
-            strict: false,
-            back_to: None,
-            asks_first: false,
-            masked: false,
-        },
-    };
-    let is = Introduction::found(room(), &sam(), invite, actor.engine.now());
+    let owner = user_id!("@samuel:hs.test").to_owned();
+    let is = testing::introduction(room(), &sam(), owner, "sam");
     actor.was_missed(&is).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_before() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, fake) = accept_tests::engine_at(clock).await;
+    let TestEngine {
+        engine,
+        store,
+        fake,
+        ..
+    } = testing::engine().build().await;
     let alice = Person::new(&fake, "@alice:hs.test").await;
     engine.machines().provision(&sam(), "Sam").await.unwrap();
     let actor = Room::load(engine, room().to_owned()).unwrap();
@@ -179,10 +176,9 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
         let event = alice.says(room(), &[&sam()], text).await;
         serde_json::from_str(event.get()).unwrap()
     };
-    let left = json!({
-        "type": "m.room.member", "state_key": sam(), "sender": sam(), "event_id": "$left",
-        "room_id": room(), "origin_server_ts": 1, "content": {"membership": "leave"},
-    });
+    let ghost = sam();
+    let events = EventFactory::room(room()).sender(ghost.as_str());
+    let left = events.member(ghost.as_str(), "leave");
     let (heard, last) = (read("heard").await, read("the last word").await);
     let mut batch = crate::store::Batch::new();
     let id = heard["event_id"].as_str().unwrap().try_into().unwrap();
@@ -203,8 +199,12 @@ async fn a_ghost_that_has_left_sees_whether_something_was_said_in_the_moment_bef
 
 #[tokio::test]
 async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, _fake) = accept_tests::engine_at(clock.clone()).await;
+    let TestEngine {
+        engine,
+        store,
+        clock,
+        ..
+    } = testing::engine().build().await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let event = ruma::owned_event_id!("$invite");
     let arrived = actor.engine.now();
@@ -220,15 +220,13 @@ async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
 
 #[tokio::test]
 async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
-    let clock = Arc::new(TestClock::at(1_795_376_395_450));
-    let (engine, store, _fake) = accept_tests::engine_at(clock).await;
+    let TestEngine { engine, store, .. } = testing::engine().build().await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
     let id = "conversation".to_owned();
-    let mut conversation = ConversationBuilder::new(&id)
-        .origin(room())
-        .direct()
-        .started_at(actor.engine.now())
-        .build();
+    let mut conversation = conversation::Conversation {
+        id: id.clone(),
+        ..testing::conversation(room())
+    };
     let write = |conversation: &conversation::Conversation| {
         let mut batch = crate::store::Batch::new();
         batch.put::<Conversations>(&id, conversation).unwrap();

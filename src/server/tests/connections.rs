@@ -329,7 +329,7 @@ async fn idle_connections_do_not_keep_the_homeserver_out() {
         }
         idle.push(stream);
     }
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let mut homeserver = running.connect().await;
     homeserver
         .write_all(format!("{}{{}}", head("1", 2)).as_bytes())

@@ -1,7 +1,8 @@
 //! Devices: their keys, and the messages that wait for them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
+use fake_keys::{ALGORITHM, DeviceKeys};
 use serde_json::{Value, json};
 
 use super::{
@@ -11,79 +12,16 @@ use super::{
 
 /// Synapse holds so many one-time keys of a device.
 const ONE_TIME_KEYS: usize = 500;
-const ALGORITHM: &str = "signed_curve25519";
 
 /// A device.
 #[derive(Debug, Default)]
 pub struct Device {
     /// Its name, visible to everybody who asks for its keys.
     pub name: Option<String>,
-    /// What it published.
-    pub keys: Option<Value>,
-    /// One-time keys that nobody has claimed, in the order in which they came.
-    pub one_time: VecDeque<(String, Value)>,
-    /// Every one-time key that was ever uploaded.
-    pub uploaded: BTreeMap<String, Value>,
-    /// The present fallback key.
-    pub fallback: Option<(String, Value)>,
-    /// Whether somebody was given it.
-    pub fallback_used: bool,
+    /// Its keys.
+    pub keys: DeviceKeys,
     /// To-device messages with their positions, until a sync acknowledges them.
     pub inbox: VecDeque<(u64, Value)>,
-    /// Every Ed25519 key that was ever published for this device.
-    pub ever: BTreeSet<String>,
-}
-
-impl Device {
-    /// How many one-time keys there are.
-    pub fn count(&self) -> usize {
-        self.one_time.len()
-    }
-
-    /// For which algorithms there is a fallback key that nobody has used.
-    pub fn unused_fallback(&self) -> &'static [&'static str] {
-        if self.fallback.is_some() && !self.fallback_used {
-            &[ALGORITHM]
-        } else {
-            &[]
-        }
-    }
-
-    fn upload(&mut self, id: &str, body: &Value) -> Result<bool, String> {
-        for (key_id, key) in body["one_time_keys"].as_object().into_iter().flatten() {
-            match self.uploaded.get(key_id) {
-                Some(known) if known != key => return Err(format!("one-time key {key_id}")),
-                Some(_) => {}
-                None => {
-                    self.uploaded.insert(key_id.clone(), key.clone());
-                    self.one_time.push_back((key_id.clone(), key.clone()));
-                }
-            }
-        }
-        for (key_id, key) in body["fallback_keys"].as_object().into_iter().flatten() {
-            let known = self.fallback.as_ref().map(|(known, _)| known);
-            if known != Some(key_id) {
-                self.fallback_used = false;
-            }
-            self.fallback = Some((key_id.clone(), key.clone()));
-        }
-        let keys = &body["device_keys"];
-        if keys.is_null() || self.keys.as_ref() == Some(keys) {
-            return Ok(false);
-        }
-        let key = keys["keys"][format!("ed25519:{id}")].as_str();
-        self.ever.extend(key.map(str::to_owned));
-        self.keys = Some(keys.clone());
-        Ok(true)
-    }
-
-    fn claim(&mut self) -> Option<(String, Value)> {
-        let key = self.one_time.pop_front();
-        key.or_else(|| {
-            self.fallback_used = true;
-            self.fallback.clone()
-        })
-    }
 }
 
 impl Server {
@@ -92,10 +30,11 @@ impl Server {
         let Some(account) = self.accounts.get(user) else {
             return false;
         };
-        let key = account.identity.get("self_signing_key");
+        let key = account.identity.keys.get("self_signing_key");
         let key = key.and_then(|key| key["keys"].as_object()?.keys().next());
         key.is_some_and(|key| {
-            let devices = account.devices.values().filter_map(|is| is.keys.as_ref());
+            let devices = account.devices.values();
+            let devices = devices.filter_map(|device| device.keys.published.as_ref());
             let mut signatures = devices.map(|keys| &keys["signatures"][user]);
             signatures.any(|signed| !signed[key].is_null())
         })
@@ -153,31 +92,25 @@ impl Server {
         let Some((id, device)) = device else {
             return Answer::refused(400, "M_UNKNOWN", "To upload keys, you must pass device_id");
         };
-        match device.upload(id, &ask.json()) {
-            Ok(changed) => {
-                let count = device.count();
-                let many = count > ONE_TIME_KEYS;
-                if changed {
-                    self.keys_changed(&ask.user);
-                }
-                if many {
-                    return Answer::refused(400, "M_TOO_LARGE", "too many one-time keys");
-                }
-                Answer::ok(&json!({"one_time_key_counts": {ALGORITHM: count}}))
-            }
-            // The sign of a crypto store that went back.
-            Err(what) => {
-                self.reuses.push(format!("{} {id}: {what}", ask.user));
-                Answer::refused(400, "M_UNKNOWN", "One time key already exists")
-            }
+        let upload = device.keys.upload(id, &ask.json());
+        let count = device.keys.one_time_count();
+        let reuses = upload.reuses.iter();
+        let reuses = reuses.map(|what| format!("{} {id}: {what}", ask.user));
+        self.reuses.extend(reuses);
+        if upload.is_refused {
+            return Answer::refused(400, "M_UNKNOWN", "One time key already exists");
         }
+        if upload.is_change {
+            self.keys_changed(&ask.user);
+        }
+        if count > ONE_TIME_KEYS {
+            return Answer::refused(400, "M_TOO_LARGE", "too many one-time keys");
+        }
+        Answer::ok(&json!({"one_time_key_counts": {ALGORITHM: count}}))
     }
 
     pub(super) fn query_keys(&self, ask: &Ask) -> Answer {
-        let mut answer = json!({
-            "device_keys": {}, "master_keys": {}, "self_signing_keys": {},
-            "user_signing_keys": {}, "failures": {}
-        });
+        let mut answer = fake_keys::empty_query_answer();
         let asked = ask.json();
         for (id, wanted) in asked["device_keys"].as_object().into_iter().flatten() {
             let Some(account) = self.accounts.get(id) else {
@@ -187,7 +120,7 @@ impl Server {
             let mut devices = json!({});
             for (device_id, device) in &account.devices {
                 let is_wanted = |all: &Vec<Value>| all.iter().any(|one| one == device_id);
-                if let Some(keys) = &device.keys
+                if let Some(keys) = &device.keys.published
                     && wanted.is_none_or(is_wanted)
                 {
                     let mut keys = keys.clone();
@@ -196,7 +129,7 @@ impl Server {
                 }
             }
             answer["device_keys"][id] = devices;
-            for (kind, key) in &account.identity {
+            for (kind, key) in &account.identity.keys {
                 if kind != "user_signing_key" || *id == ask.user {
                     answer[format!("{kind}s")][id] = key.clone();
                 }
@@ -212,7 +145,7 @@ impl Server {
             for device_id in devices.as_object().into_iter().flatten().map(|(id, _)| id) {
                 let account = self.accounts.get_mut(id);
                 let device = account.and_then(|account| account.devices.get_mut(device_id));
-                if let Some((key_id, key)) = device.and_then(Device::claim) {
+                if let Some((key_id, key)) = device.and_then(|device| device.keys.claim()) {
                     keys[id][device_id][key_id] = key;
                 }
             }
@@ -244,21 +177,7 @@ impl Server {
         let Some(account) = self.accounts.get_mut(&ask.user) else {
             return Answer::forbidden("no such user");
         };
-        let mut changed = false;
-        for kind in ["master_key", "self_signing_key", "user_signing_key"] {
-            let key = &body[kind];
-            if !key.is_null() && account.identity.get(kind) != Some(key) {
-                account.identity.insert(kind.to_owned(), key.clone());
-                changed = true;
-            }
-        }
-        let masters = body["master_key"]["keys"].as_object();
-        let masters = masters
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, key)| key.as_str());
-        account.masters.extend(masters.map(str::to_owned));
-        if changed {
+        if account.identity.upload(&body) {
             self.keys_changed(&ask.user);
         }
         Answer::empty()
@@ -272,16 +191,16 @@ impl Server {
             for (id, object) in signed.as_object().into_iter().flatten() {
                 let account = self.accounts.get_mut(user);
                 let target = account.and_then(|account| match account.devices.get_mut(id) {
-                    Some(device) => device.keys.as_mut(),
+                    Some(device) => device.keys.published.as_mut(),
                     None => {
-                        let master = account.identity.get_mut("master_key")?;
+                        let master = account.identity.keys.get_mut("master_key")?;
                         let is = master["keys"].get(format!("ed25519:{id}")).is_some();
                         is.then_some(master)
                     }
                 });
                 match target {
                     Some(target) => {
-                        merge(&mut target["signatures"], &object["signatures"]);
+                        fake_keys::add_signatures(target, object);
                         changed.insert(user.clone());
                     }
                     None => {
@@ -322,13 +241,5 @@ impl Server {
             }
         }
         Answer::empty()
-    }
-}
-
-fn merge(into: &mut Value, from: &Value) {
-    for (user, signatures) in from.as_object().into_iter().flatten() {
-        for (key, signature) in signatures.as_object().into_iter().flatten() {
-            into[user][key] = signature.clone();
-        }
     }
 }

@@ -88,7 +88,7 @@ struct Running {
     faults: Faults,
     requests: StdRng,
     transactions: StdRng,
-    /// What went wrong so far, for whoever wants to know that anything did.
+    /// What went wrong so far, to assert that anything did.
     counts: [usize; 6],
 }
 
@@ -103,7 +103,7 @@ impl Chance {
         });
     }
 
-    /// Nothing goes wrong any more.
+    /// Lets nothing go wrong from now on.
     pub fn end(&mut self) {
         self.0 = None;
     }

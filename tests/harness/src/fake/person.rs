@@ -158,7 +158,7 @@ impl Person {
         self.asks_for(request).await.map(drop)
     }
 
-    /// Says something, encrypted for whoever is in the room or invited at this moment.
+    /// Says something, encrypted for everybody who is in the room or invited at this moment.
     pub async fn says(&self, room: &RoomId, text: &str) -> Result<OwnedEventId> {
         let content = json!({"msgtype": "m.text", "body": text});
         self.sends(room, "m.room.message", &content).await
@@ -190,7 +190,7 @@ impl Person {
         self.asks_for(request).await.map(drop)
     }
 
-    /// Encrypts without sending, for whoever wants to send many at once.
+    /// Encrypts without sending, so that many can be sent at once.
     pub async fn encrypts(
         &self,
         room: &RoomId,

@@ -222,15 +222,15 @@ impl Server {
             };
             for (id, device) in &account.devices {
                 // No key left is an empty object and not a zero.
-                let count = device.count();
+                let count = device.keys.one_time_count();
                 counts[user][id] = match count {
                     0 => json!({}),
                     count => json!({"signed_curve25519": count}),
                 };
-                unused[user][id] = json!(device.unused_fallback());
+                unused[user][id] = json!(device.keys.unused_fallback());
             }
             // Synapse keeps the keys of an identity among the devices, and does not hide them.
-            for key in account.identity.values() {
+            for key in account.identity.keys.values() {
                 for id in key["keys"]
                     .as_object()
                     .into_iter()

@@ -13,7 +13,7 @@ pub struct Room {
     pub id: String,
     /// `12`, …
     pub version: String,
-    /// Who has power for ever (room version 12).
+    /// The creators, who always have power (room version 12).
     pub creators: BTreeSet<String>,
     /// All events, in order.
     pub events: Vec<Event>,

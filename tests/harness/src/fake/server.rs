@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use fake_keys::Identity;
 use ruma::{
     MilliSecondsSinceUnixEpoch,
     serde::{Base64, base64::UrlSafe},
@@ -71,10 +72,8 @@ pub struct Account {
     pub profile: BTreeMap<String, Value>,
     /// Devices by id.
     pub devices: BTreeMap<String, Device>,
-    /// `master_key`, `self_signing_key`, `user_signing_key`.
-    pub identity: BTreeMap<String, Value>,
-    /// Every master key that was ever published.
-    pub masters: BTreeSet<String>,
+    /// Who they are.
+    pub identity: Identity,
     /// When devices or identity last changed, in positions.
     pub keys_changed: u64,
     /// Rooms in which this user has ever had a membership.

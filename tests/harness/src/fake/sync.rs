@@ -79,8 +79,9 @@ impl Server {
             .zip(device)
             .and_then(|(account, id)| account.devices.get(id));
         if let Some(device) = device {
-            body["device_one_time_keys_count"] = json!({"signed_curve25519": device.count()});
-            body["device_unused_fallback_key_types"] = json!(device.unused_fallback());
+            body["device_one_time_keys_count"] =
+                json!({"signed_curve25519": device.keys.one_time_count()});
+            body["device_unused_fallback_key_types"] = json!(device.keys.unused_fallback());
         }
         let rooms = account.into_iter().flat_map(|account| &account.rooms);
         for id in rooms.filter(|_| !filter.no_rooms) {

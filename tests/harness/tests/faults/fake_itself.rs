@@ -420,7 +420,11 @@ async fn one_time_keys_are_given_out_once_and_then_the_fallback_key() -> Result<
     let alice = Person::register(&fake, "alice").await?;
     let sam = Person::register(&fake, "sam").await?;
     let held = |fake: &Fake| {
-        fake.with(|server| server.accounts["@sam:fake.test"].devices["PHONE"].count())
+        fake.with(|server| {
+            server.accounts["@sam:fake.test"].devices["PHONE"]
+                .keys
+                .one_time_count()
+        })
     };
     let mut given = std::collections::BTreeSet::new();
     let count = held(&fake);

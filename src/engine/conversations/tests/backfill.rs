@@ -1,0 +1,113 @@
+//! What may have been lost before a message, and what is not for the ghost.
+
+use super::*;
+
+#[tokio::test]
+async fn after_a_quiet_week_nothing_is_carried_again() {
+    let mut it = Talk::provisioned().await;
+    let week_ago = NOW - 8 * DAY;
+    let lost = NOW - 2 * DAY;
+    let history = vec![
+        message("$lost", lost),
+        message("$older", week_ago),
+        message("$oldest", week_ago - Duration::from_millis(1)),
+    ];
+    it.fake.put_history(origin().as_str(), history);
+    it.make_sure("$new").await;
+    assert_eq!(it.carries(), ["$lost", "$new"]);
+}
+
+#[tokio::test]
+async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
+    let mut it = Talk::provisioned().await;
+    let key = (origin(), owned_event_id!("$carried"), portal());
+    let copy = Copy {
+        event: owned_event_id!("$copy"),
+        by: 0,
+    };
+    let mut batch = Batch::new();
+    batch.put::<CopiesOf>(&key, &copy).unwrap();
+    it.store.apply(batch).unwrap();
+    let history = vec![
+        message("$lost", NOW),
+        message("$carried", NOW),
+        message("$before", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), history);
+    it.make_sure("$new").await;
+    assert_eq!(it.carries(), ["$lost", "$new"]);
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_ghost_came_is_not_for_it() {
+    let mut it = Talk::provisioned().await;
+    let sam = sam();
+    let history = vec![
+        message("$lost", NOW),
+        membership(sam.as_str(), "join", Some("invite")),
+        message("$while-invited", NOW),
+        membership(sam.as_str(), "invite", None),
+        message("$before", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), history);
+    it.make_sure("$new").await;
+    assert_eq!(it.carries(), ["$while-invited", "$lost", "$new"]);
+
+    let begins = |event: Value| {
+        let raw = serde_json::value::to_raw_value(&event).unwrap();
+        crate::engine::inbox::gap::begins_for(&sam, &raw)
+    };
+    assert!(begins(membership(sam.as_str(), "join", None)));
+    assert!(begins(membership(sam.as_str(), "join", Some("leave"))));
+    assert!(!begins(membership(sam.as_str(), "join", Some("join"))));
+    assert!(!begins(membership("@alice:hs.test", "join", None)));
+    assert!(!begins(message("$one", NOW)));
+}
+
+#[tokio::test]
+async fn a_sync_of_a_room_with_history_brings_what_came_after_the_ghost() {
+    let it = Talk::provisioned().await;
+    let timeline = vec![
+        message("$before", NOW),
+        membership(sam().as_str(), "invite", None),
+        message("$after", NOW),
+    ];
+    it.fake.put_timeline(origin().as_str(), timeline, true);
+    let older = vec![message("$long-before", NOW)];
+    it.fake.put_history(origin().as_str(), older);
+    it.engine.sync_until_empty(&sam()).await.unwrap();
+    let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
+    assert!(seen("$after").unwrap());
+    assert!(!seen("$before").unwrap());
+    assert!(!seen("$long-before").unwrap());
+
+    // It has been there for long.
+    it.fake
+        .put_timeline(origin().as_str(), vec![message("$new", NOW)], true);
+    let older = vec![
+        message("$lost", NOW),
+        membership(sam().as_str(), "invite", None),
+        message("$long-before", NOW),
+    ];
+    it.fake.put_history(origin().as_str(), older);
+    it.engine.sync_until_empty(&sam()).await.unwrap();
+    assert!(seen("$lost").unwrap() && seen("$new").unwrap());
+    assert!(!seen("$long-before").unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_up_does_not_cost_the_message_that_is_here() {
+    let mut it = Talk::provisioned().await;
+    let (key, json) = ((origin(), it.engine.next()), message("$one", NOW));
+    let mut batch = Batch::new();
+    batch
+        .put::<Inbox>(&key, &Arrived::AfterGap(json.to_string()))
+        .unwrap();
+    it.store.apply(batch).unwrap();
+    it.engine.has_arrived(it.engine.next());
+    it.fake.refuse_history(502);
+    assert!(it.actor.step().await.is_err(), "it is tried again");
+    it.clock.advance(Duration::from_secs(3 * 60));
+    it.actor.step().await.unwrap();
+    assert_eq!(it.carries(), ["$one"]);
+}

@@ -1,0 +1,174 @@
+//! Ghosts of people who have gone, and whom nobody invites again.
+
+use super::*;
+
+#[tokio::test]
+async fn nobody_is_invited_to_what_is_over() {
+    let mut over = talk();
+    over.ended = true;
+    over.people[1].home = Home::Portal {
+        room: None,
+        status: PortalStatus::NotInvited,
+    };
+    let mut it = Talk::at(origin(), &over).await;
+    it.keep(&message("$one", NOW));
+    let number = it.put_due(forward("$one", RoomRole::Portal(1), true));
+    it.carry_out(number).await;
+    let log = it.fake.log();
+    let made = log.iter().find(|line| line.contains("createRoom"));
+    assert_eq!(made, None);
+    assert!(!it.is_kept("$one"));
+}
+
+/// Alice and `@sam` go on, and Kim, who is masked too, is gone.
+async fn without_kim() -> (Talk, OwnedUserId) {
+    let mut group = talk();
+    group.direct = false;
+    let (room, standing) = (None, PortalStatus::Closed);
+    let kim = participant(
+        "kim",
+        "kim",
+        Home::Portal {
+            room,
+            status: standing,
+        },
+    );
+    let ghost = kim.ghost.clone();
+    group.people.push(kim);
+    let mut it = Talk::at(origin(), &group).await;
+    it.engine.machines().provision(&ghost, "Kim").await.unwrap();
+    let seat = it.actor.room.record.seat.as_mut().unwrap();
+    seat.ghosts.push(ghost.clone());
+    it.actor.room.settle(Batch::new(), []).unwrap();
+    it.fake.put_into_rooms(&ghost, &[origin().as_str()], &[]);
+    (it, ghost)
+}
+
+impl Talk {
+    fn works_here(&self, ghost: &OwnedUserId) -> bool {
+        let key = (ghost.clone(), self.actor.room.id.clone());
+        self.store.contains::<OpenWork>(&key).unwrap()
+    }
+
+    /// An invite of a ghost is in the inbox, and was not handled yet.
+    fn invite_arrives(&self, ghost: &OwnedUserId) {
+        let invite = membership(ghost.as_str(), "invite", None);
+        let mut batch = Batch::new();
+        let key = (origin(), self.engine.next());
+        let arrived = Arrived::Event(invite.to_string());
+        batch.put::<Inbox>(&key, &arrived).unwrap();
+        self.store.apply(batch).unwrap();
+    }
+
+    fn asked_to_leave(&self) -> bool {
+        let log = self.fake.log();
+        log.iter().any(|request| request.contains("/leave"))
+    }
+
+    async fn leaves(&mut self, sent_away: bool) {
+        let person = 2;
+        let number = self.put_due(Effect::RemoveGhost { person, sent_away });
+        self.carry_out(number).await;
+    }
+}
+
+#[tokio::test]
+async fn the_ghost_of_a_person_who_is_gone_leaves_a_group_alone() {
+    let (mut it, ghost) = without_kim().await;
+    it.leaves(false).await;
+    assert!(it.fake.rooms_of(&ghost).is_empty());
+    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(it.actor.room.seat_has(&sam()) && it.works_here(&sam()));
+}
+
+/// The room deals with what has arrived only after everything that is due in it.
+#[tokio::test]
+async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet() {
+    let (mut it, ghost) = without_kim().await;
+    it.invite_arrives(&ghost);
+    let mut batch = Batch::new();
+    let again = Arrived::Invite {
+        user: ghost.clone(),
+        state: vec![membership(ghost.as_str(), "invite", None).to_string()],
+    };
+    let key = (origin(), it.engine.next());
+    batch.put::<Inbox>(&key, &again).unwrap();
+    it.store.apply(batch).unwrap();
+    it.leaves(false).await;
+    assert!(it.fake.rooms_of(&ghost).is_empty());
+    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    // That invite does not call it back: not as it was pushed, nor as a sync shows it.
+    it.actor.room.engine.store().flush().await.unwrap();
+    it.engine.has_arrived(it.engine.next());
+    while it.actor.step().await.unwrap() {}
+    assert!(it.actor.room.record.introductions.is_empty());
+    assert!(it.fake.rooms_of(&ghost).is_empty());
+}
+
+/// Else it would decline the invite, and never come back.
+#[tokio::test]
+async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_again() {
+    let (mut it, ghost) = without_kim().await;
+    it.fake.put_into_rooms(&ghost, &[], &[]);
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&ghost, &origin()).await.unwrap();
+    it.leaves(true).await;
+    assert!(!it.asked_to_leave(), "it is not there");
+    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(!machines.expects_room(&ghost, &origin()).unwrap());
+
+    // The invite has arrived, and with it perhaps a key.
+    let (mut it, ghost) = without_kim().await;
+    it.fake.put_into_rooms(&ghost, &[], &[origin().as_str()]);
+    let machines = it.engine.machines().clone();
+    machines.expect_room(&ghost, &origin()).await.unwrap();
+    it.invite_arrives(&ghost);
+    it.leaves(true).await;
+    assert!(!it.asked_to_leave(), "that would decline the invite");
+    assert!(!it.actor.room.seat_has(&ghost));
+    assert!(machines.expects_room(&ghost, &origin()).unwrap());
+}
+
+/// After a restore it may be that a ghost was sent away since the backup.
+#[tokio::test]
+async fn a_person_who_was_sent_away_since_the_backup_is_out_of_the_conversation() {
+    let mut group = talk();
+    group.direct = false;
+    let standing = PortalStatus::Joined;
+    let room = Some(room_id!("!kims:hs.test").to_owned());
+    let kim = participant(
+        "kim",
+        "kim",
+        Home::Portal {
+            room,
+            status: standing,
+        },
+    );
+    group.people.push(kim);
+    // In the group, and in the conversation of two.
+    for (talk, is_there) in [(&group, true), (&group, false), (&talk(), false)] {
+        let it = Talk::at(origin(), talk).await;
+        it.engine.machines().provision(&sam(), "Sam").await.unwrap();
+        let rooms: &[&str] = if is_there { &["!origin:hs.test"] } else { &[] };
+        it.fake.put_into_rooms(&sam(), rooms, &[]);
+        it.engine.take_stock().await.unwrap();
+        let now = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
+        let now = now.unwrap();
+        assert_eq!(now.people[1].takes_part(), is_there);
+        assert_eq!(now.ended, talk.direct);
+        assert_eq!(it.works_here(&sam()), is_there);
+        if !is_there {
+            assert!(matches!(it.notices(&portal())[..], [Notice::Ended]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_invited_again_who_is_gone() {
+    let (mut it, _) = without_kim().await;
+    let number = it.put_due(Effect::EnsurePortal { person: 2 });
+    it.carry_out(number).await;
+    let log = it.fake.log();
+    let made = log.iter().find(|line| line.contains("createRoom"));
+    assert_eq!(made, None);
+}

@@ -1,0 +1,110 @@
+//! Rooms that are not chats of two: groups, crowds, rooms in clear.
+
+use ruma::OwnedEventId;
+
+use super::*;
+
+#[test]
+fn clear_messages_make_the_ghost_listen_longer_once() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    for n in 0..10 {
+        play.after(4_000);
+        play.carry_out(&view(&[]));
+        let event = OwnedEventId::try_from(format!("$clear{n}")).unwrap();
+        play.says(event, HeardKind::Plaintext);
+        let listens = matches!(play.phase(), Phase::Listening { .. });
+        assert_eq!(listens, n < 2, "after clear message {n}");
+    }
+}
+
+#[test]
+fn in_a_group_the_owner_is_invited_and_nothing_passed_on() {
+    for others in [
+        &[("@kim:example.org", "join")][..],
+        &[("@_dm_kim:example.org", "invite")],
+    ] {
+        let mut play = Play::admitted();
+        play.feed(Input::Done(Effect::Join));
+        play.says(first(), HeardKind::Line);
+        let done = play.carry_out(&view(others));
+        let say = Effect::Say {
+            saying: Saying::GroupFromInviteOn,
+        };
+        assert!(done.contains(&Effect::InviteOwner) && done.contains(&say));
+        assert!(
+            !done
+                .iter()
+                .any(|effect| matches!(effect, Effect::PassOn { .. }))
+        );
+        assert_eq!(*play.phase(), Phase::Over);
+    }
+}
+
+#[test]
+fn the_owners_own_invite_does_not_make_a_group_of_a_chat() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), HeardKind::Line);
+    play.carry_out(&view(&[("@sam:example.org", "invite")]));
+    play.after(3_100);
+    play.says(second(), HeardKind::Line);
+    let done = play.carry_out(&view(&[("@sam:example.org", "invite")]));
+    assert!(done.contains(&pass_on(second())));
+}
+
+#[test]
+fn an_unencrypted_room_is_encrypted_first() {
+    let mut play = Play::admitted();
+    let mut plain = view(&[]);
+    plain.encryption = None;
+    play.feed(Input::Done(Effect::Join));
+    play.effects.clear();
+    // Found when the ghost looks back, before anything can be said in the room.
+    play.says(first(), HeardKind::Plaintext);
+    play.feed(Input::Looked(plain));
+    assert_eq!(play.effects, [Effect::TurnOnEncryption, Effect::Look]);
+    let done = play.carry_out(&view(&[]));
+    let saying = Saying::SendAgainEncrypted;
+    let asked = Effect::Say { saying };
+    assert_eq!(done[2..], [asked]);
+    play.says(second(), HeardKind::Plaintext);
+    assert!(play.effects.is_empty());
+    assert!(matches!(play.phase(), Phase::Listening { .. }));
+}
+
+#[test]
+fn what_is_said_in_clear_while_the_ghost_listens_is_asked_for_again() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), HeardKind::Plaintext);
+    let saying = Saying::SendAgainEncrypted;
+    assert_eq!(play.effects, [Effect::Say { saying }]);
+}
+
+#[test]
+fn a_room_that_may_not_be_encrypted_is_left_with_the_reason() {
+    let mut play = Play::admitted();
+    let mut plain = view(&[]);
+    plain.encryption = None;
+    play.feed(Input::Done(Effect::Join))
+        .feed(Input::Looked(plain));
+    play.effects.clear();
+    play.feed(Input::Refused(Effect::TurnOnEncryption, Refusal::Forbidden));
+    let reason = Some(Reason::NotEncrypted);
+    assert_eq!(play.effects, [Effect::Leave { reason }, Effect::Forget]);
+}
+
+#[test]
+fn a_crowd_is_left_at_once() {
+    let mut play = Play::admitted();
+    let mut crowd = view(&[]);
+    for number in 0..50 {
+        let user = ruma::UserId::parse(format!("@u{number}:example.org")).unwrap();
+        crowd.members.insert(user, "join".to_owned());
+    }
+    let done = play.carry_out(&crowd);
+    assert!(done.contains(&Effect::Leave {
+        reason: Some(Reason::TooManyMembers)
+    }));
+}

@@ -1,0 +1,42 @@
+//! Strict handles: the ghost says nothing, and reads nothing.
+
+use super::*;
+
+#[test]
+fn a_strict_ghost_never_speaks_and_leaves_after_the_first_message() {
+    let mut play = Play::strict();
+    let mut done = play.carry_out(&view(&[]));
+    assert!(done.contains(&Effect::InviteOwner));
+    play.says(first(), HeardKind::Sealed);
+    done.extend(play.carry_out(&view(&[])));
+    assert_eq!(*play.phase(), Phase::Over);
+    let spoke = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Say { .. } | Effect::PassOn { .. } | Effect::TellAsker { .. }
+        )
+    };
+    assert!(!done.iter().any(spoke));
+}
+
+#[test]
+fn a_strict_ghost_leaves_five_seconds_after_the_invite_without_a_message() {
+    let mut play = Play::strict();
+    play.carry_out(&view(&[]));
+    play.after(4_900);
+    assert!(play.effects.is_empty());
+    play.after(200);
+    play.carry_out(&view(&[]));
+    assert_eq!(*play.phase(), Phase::Over);
+}
+
+#[test]
+fn a_key_for_a_strict_ghost_lets_the_bot_tell_the_asker() {
+    let mut play = Play::strict();
+    play.carry_out(&view(&[]));
+    play.feed(Input::KeyCame).says(first(), HeardKind::Sealed);
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&Effect::TellAsker {
+        saying: Saying::StrictSendAgain
+    }));
+}

@@ -1,0 +1,65 @@
+//! What tests of several folders begin with: a conversation, an introduction.
+//!
+//! A test that needs another field writes it before `..`, as in
+//! `Conversation { direct: false, ..conversation(&origin) }`.
+
+use ruma::{OwnedUserId, RoomId, UserId, owned_user_id};
+
+use super::NOW;
+use crate::{
+    conversation::{Conversation, Home, Participant, Secret},
+    introduction::{Admission, Introduction, Invite},
+};
+
+/// The person who writes first, in most tests.
+pub(crate) fn alice() -> OwnedUserId {
+    owned_user_id!("@alice:hs.test")
+}
+
+/// A conversation of two that has begun just now, with nobody in it.
+pub(crate) fn conversation(origin: &RoomId) -> Conversation {
+    Conversation {
+        id: "talk".to_owned(),
+        origin: Some(origin.to_owned()),
+        direct: true,
+        secret: Secret([7; 32]),
+        people: Vec::new(),
+        started_at: NOW,
+        last_return_at: None,
+        rtc_notice_sent_in: Vec::new(),
+        ended: false,
+    }
+}
+
+/// Somebody who is shown by the ghost `@_dm_GHOST`, under their own localpart.
+pub(crate) fn participant(localpart: &str, ghost: &str, home: Home) -> Participant {
+    Participant {
+        user: format!("@{localpart}:hs.test").try_into().unwrap(),
+        ghost: format!("@_dm_{ghost}:hs.test").try_into().unwrap(),
+        name: localpart.to_owned(),
+        is_alias: false,
+        home,
+        former_names: Vec::new(),
+    }
+}
+
+/// An introduction of Alice to the owner of a handle. She has invited its ghost just now.
+pub(crate) fn introduction(
+    room: &RoomId,
+    ghost: &UserId,
+    owner: OwnedUserId,
+    handle: &str,
+) -> Introduction {
+    let invite = Invite {
+        asker: alice(),
+        admission: Admission::Introduce {
+            owner,
+            handle: handle.to_owned(),
+            strict: false,
+            back_to: None,
+            asks_first: false,
+            masked: false,
+        },
+    };
+    Introduction::found(room, ghost, invite, NOW)
+}

@@ -1,0 +1,83 @@
+//! Owners whom the module leaves to the ghost.
+
+use anyhow::{Result, ensure};
+use harness::{Person, checks};
+use ruma::UserId;
+use serde_json::json;
+
+use super::{comes_by_name, no_ghost_was_there, ours_in, story, with_module};
+use crate::{
+    federation::two_servers,
+    told::{LINE, comes, ends_well, goodbye, quoted},
+};
+
+#[tokio::test]
+async fn with_the_module_an_owner_who_takes_no_invites_makes_nobodys_room_fail() -> Result<()> {
+    let story = story().await?;
+    story.sam.blocks_all_invites().await?;
+    let chat = story.alice_writes(LINE).await?;
+    let told = chat.sees_part("cannot be invited at the moment").await?;
+    ensure!(told.sender == story.ghost && told.was_encrypted());
+    goodbye(&chat, &story.ghost).await.map(drop)
+}
+
+#[tokio::test]
+async fn with_the_module_an_owner_on_another_homeserver_is_left_to_the_ghost_which_introduces()
+-> Result<()> {
+    let (world, there) = two_servers(with_module()).await?;
+    let (alice, sam) = tokio::try_join!(world.person("alice"), Person::register(&there, "sam"))?;
+    let control_room = world.control_room(&sam).await?;
+    world.claims(&sam, &control_room, "sam").await?;
+    let ghost = world.ghost("sam")?;
+
+    let chat = alice.starts_chat(&[&ghost]).await?;
+    chat.says(LINE).await?;
+    let sams = comes(&sam, &chat, &ghost, "Alice, to your handle @sam").await?;
+    sams.sees(&quoted("Alice", LINE)).await?;
+    goodbye(&chat, &ghost).await?;
+    ends_well(&world, (&alice, &chat), (&sam, &sams)).await?;
+    let ours = ours_in(&world, &chat).await?;
+    ensure!(
+        ours.contains(&vec![json!(ghost), json!("join")]),
+        "{ours:?}"
+    );
+    world.nothing_leaked(&[LINE])?;
+    checks::holds_none_of(there.folder(), &[LINE])
+}
+
+#[tokio::test]
+async fn with_the_module_an_owner_who_is_asked_first_is_asked_by_the_ghost_and_only_once()
+-> Result<()> {
+    let story = story().await?;
+    let (alice, sam, ghost) = (&story.alice, &story.sam, &story.ghost);
+    let bot = story.world.bot()?;
+    let answer = story.control_room.asks(&bot, "policy sam ask").await?;
+    let said = answer.text().unwrap_or_default();
+    ensure!(said.contains("people ask first"), "{said}");
+
+    let chat = story.alice_writes(LINE).await?;
+    let told = chat.sees_part("likes to be asked first").await?;
+    ensure!(told.sender == *ghost && told.was_encrypted());
+    let shown = story
+        .control_room
+        .sees_part("asks to chat with you")
+        .await?;
+    let said = shown.text().unwrap_or_default();
+    ensure!(said.contains(&format!("> {LINE}\n")), "{said}");
+    let two: [&UserId; 2] = [&alice.user_id, ghost];
+    story.world.only_these_are_in(&chat, alice, &two).await?;
+
+    story.control_room.reacts(&shown.event_id, "👍").await?;
+    let sams = story.sam_comes(&chat).await?;
+    sams.sees(&quoted("Alice", LINE)).await?;
+    goodbye(&chat, ghost).await?;
+    story.ends_well(&chat, &sams).await?;
+
+    // Whom he has accepted once he need not be asked about, and then there is no ghost either.
+    let again = alice.starts_chat(&[ghost]).await?;
+    again.says("the same bank, tomorrow?").await?;
+    let (_, sams) = comes_by_name(sam, &again, alice).await?;
+    sams.sees("the same bank, tomorrow?").await?;
+    story.ends_well(&again, &sams).await?;
+    no_ghost_was_there(&story.world, &[&again]).await
+}
