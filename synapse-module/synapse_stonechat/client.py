@@ -1,7 +1,7 @@
-"""Stonechat, as far as it answers in time.
+"""Questions to Stonechat over HTTP, and how long the module waits for the answers.
 
-Whatever goes wrong here is nobody's problem but ours: a question that is not answered in time, or
-not sensibly, is answered with `None`, and things go as they would without the module.
+No failure reaches the people who wait: if a question is not answered in time, or the answer makes
+no sense, the caller gets `None` and does what it would do without the module.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_PAUSE = 2.0
-"""For how long nobody is made to wait after a question that was not answered, in seconds."""
+"""How long the module asks nothing after the first question without an answer, in seconds."""
 LONGEST_PAUSE = 60.0
-"""The pause doubles with every further one, up to this."""
+"""Maximum pause, in seconds. The pause doubles with each further question without an answer."""
 MAX_LOGGED = 255
 """Maximum number of characters of an error in the log."""
 REPORT_LIMIT = 5.0
-"""How long a report may take: nobody waits for it."""
+"""How long a report may take, in seconds. Nobody waits for it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What Stonechat says about a room that is being created."""
+    """Stonechat's answer about a room that is being created."""
 
     owners: dict[str, str]
-    """By ghost, whom to invite in its place. Who is not in here stays a ghost."""
+    """By ghost, the owner to invite in its place. A ghost without an owner here stays invited."""
     blocked: frozenset[str]
-    """Who does not want to be invited by this person."""
+    """The people who do not want to be invited by this person."""
 
 
 class Stonechat:
-    """Stonechat over HTTP, with a limit on what anybody waits for it."""
+    """Stonechat over HTTP, with a limit on how long anybody waits for an answer."""
 
     def __init__(self, http: SimpleHttpClient, config: Config, token: Token, clock: Clock) -> None:
         """Prepare to ask; nothing is sent yet."""
@@ -63,11 +63,11 @@ class Stonechat:
         self._ask_again_at = 0.0
 
     def answers(self) -> bool:
-        """Whether the last question was answered."""
+        """Return whether the last question was answered."""
         return not self._failures
 
     async def introduce(self, question: Question) -> Answer | None:
-        """Ask what becomes of a room, all at once."""
+        """Ask about everybody who is invited into a room that is being created."""
         body = {
             "asker": question.asker,
             "handles": list(question.ghosts),
@@ -78,14 +78,14 @@ class Stonechat:
         return await self._ask("introduce", body, lambda said: _answer(said, question))
 
     async def blocked(self, inviter: str, people: Sequence[str]) -> frozenset[str] | None:
-        """Ask which of these people do not want to be invited by this one."""
+        """Ask which of these people do not want to be invited by this inviter."""
         body = {"inviter": inviter, "people": list(people)}
         return await self._ask("blocked", body, lambda said: _blocked(said, people))
 
     async def report(self, about: dict[str, Any]) -> bool:
-        """Tell Stonechat that the module is here, and return whether that arrived.
+        """Tell Stonechat that the module is loaded, and return whether it answered.
 
-        Goes out whatever has gone wrong before, so that an answer ends the pause early.
+        A report is sent even during a pause, so that an answer ends the pause early.
         """
         if self._token.value() is None:
             return False
@@ -99,8 +99,8 @@ class Stonechat:
         return True
 
     async def _ask(self, what: str, body: dict[str, Any], read: Callable[[Any], T]) -> T | None:
-        # A missing token was logged when its file was read. It says nothing about Stonechat, so it
-        # begins no pause either.
+        # A missing token was logged when its file was read. It says nothing about whether Stonechat
+        # answers, so it does not begin a pause either.
         if self._token.value() is None or self._pausing():
             return None
         answers = self._answers
@@ -122,16 +122,16 @@ class Stonechat:
         now = self._clock.seconds()
         if now < self._ask_again_at:
             return True
-        # One tries, and the others go on without waiting for how that ends.
+        # This question is asked; until it is answered, others are not asked and nobody waits.
         self._ask_again_at = now + self._limit
         return False
 
     def _failed(self, what: str, error: Exception, answers: int) -> None:
         why = _one_line(error)
         if self._answers != answers:
-            # Something was answered since this was sent: as when the report of Synapse's own start
-            # fails only now, and Stonechat has started meanwhile.
-            logger.info("Stonechat did not answer, and has answered since (%s: %s)", what, why)
+            # Another question was answered after this one was sent. For example, a report from
+            # Synapse's start fails only now, and Stonechat has started meanwhile.
+            logger.info("Stonechat did not answer once, and has answered since (%s: %s)", what, why)
             return
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._ask_again_at = self._clock.seconds() + pause
@@ -139,7 +139,7 @@ class Stonechat:
             logger.warning(
                 "Stonechat does not answer (%s: %s); until it does, ghosts introduce", what, why
             )
-        # Counting further would only make larger numbers.
+        # The pause is at its maximum long before this.
         self._failures = min(self._failures + 1, 10)
 
     def _answered(self) -> None:
@@ -149,7 +149,7 @@ class Stonechat:
         self._answers += 1
 
     async def _within(self, seconds: float, call: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Wait no longer than this, even for a call that does not let itself be cancelled."""
+        """Wait no longer than this, even for a call that ignores being cancelled."""
         first: defer.Deferred[T] = defer.Deferred()
         running = run_in_background(call, *args)
 
@@ -176,13 +176,13 @@ class Stonechat:
 
 
 def _one_line(error: Exception) -> str:
-    """Return an error's text as it may stand in a log: the other side can have worded it."""
+    """Return an error's text, safe for a log: the other side may have written it."""
     text = str(error)[:MAX_LOGGED]
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _answer(said: Any, question: Question) -> Answer:
-    """Read an answer, and take nothing from it that was not asked for."""
+    """Read an answer, ignoring everything that was not asked for."""
     owners: dict[str, str] = {}
     handles = said["handles"]
     if not isinstance(handles, dict):

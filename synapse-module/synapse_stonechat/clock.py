@@ -1,4 +1,4 @@
-"""What the module needs of Twisted's reactor: handed in, so that tests need not wait."""
+"""What the module needs of Twisted's reactor: passed in, so that tests need not wait."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
 
 class Timer(Protocol):
-    """Something that will happen unless it is cancelled."""
+    """A call that will be made unless it is cancelled."""
 
     def active(self) -> bool:
-        """Whether it is still to happen."""
+        """Return whether the call is still to be made."""
 
     def cancel(self) -> None:
-        """Let it not happen."""
+        """Prevent the call."""
 
 
 class Clock(Protocol):
-    """The time, and what happens at a time."""
+    """The time, and calls at a later time."""
 
     def seconds(self) -> float:
-        """Tell the time, in seconds."""
+        """Return the time, in seconds."""
 
     def callLater(self, delay: float, callable: Callable[..., Any], /) -> Timer:  # noqa: A002, N802
-        """Let something happen after so many seconds."""
+        """Call something after a number of seconds."""

@@ -1,8 +1,8 @@
-"""What `homeserver.yaml` says to the module.
+"""The module's part of `homeserver.yaml`.
 
 A mistake in it is an error that Synapse reports when it starts: an admin has just written it, and
-nobody would notice a wrong word otherwise. A missing or unusable token file is not an error, since
-other programs write it: see `secret.py`.
+nobody would notice the mistake otherwise. A missing or unusable token file is not an error, since
+another program writes it: see `secret.py`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Config:
     url: str
     """Where Stonechat listens, without a slash at the end."""
     token_file: str
-    """The file with the token that shows Stonechat that the module asks."""
+    """The path of the file with the token by which Stonechat knows the module."""
     time_limit: float = DEFAULT_TIME_LIMIT
     """How long a room or an invite may wait for Stonechat, in seconds."""
 
 
 def parse(config: Any) -> Config:
-    """Read the module's part of `homeserver.yaml`, and refuse what cannot work, saying why."""
+    """Read the module's part of `homeserver.yaml`; refuse what cannot work, and say why."""
     if not isinstance(config, dict):
         raise ConfigError(
             "the Stonechat module needs `url` and `token_file` under `config:`; "
@@ -42,7 +42,7 @@ def parse(config: Any) -> Config:
         )
     unknown = sorted(str(key) for key in config if key not in _KNOWN)
     if unknown:
-        raise _wrong(unknown[0], f"is unknown; there are {', '.join(sorted(_KNOWN))}")
+        raise _wrong(unknown[0], f"is unknown; the options are {', '.join(sorted(_KNOWN))}")
     return Config(
         url=_url(config.get("url")),
         token_file=_token_file(config.get("token_file")),
@@ -57,19 +57,19 @@ def _wrong(key: str, problem: str) -> ConfigError:
 def _url(value: Any) -> str:
     like = "write it like http://127.0.0.1:29331"
     if not isinstance(value, str) or not value:
-        raise _wrong("url", f"is missing: where Stonechat listens; {like}")
+        raise _wrong("url", f"is missing: it says where Stonechat listens; {like}")
     try:
         parts = urlsplit(value)
         host = parts.hostname
-        _ = parts.port  # parsed only when it is asked for
+        _ = parts.port  # checked only when it is read
     except ValueError as error:
-        raise _wrong("url", f"is no URL ({error}); {like}") from error
+        raise _wrong("url", f"is not a URL ({error}); {like}") from error
     if parts.scheme not in ("http", "https") or not host:
-        raise _wrong("url", f"is no URL of http or https; {like}")
+        raise _wrong("url", f"is not an http or https URL; {like}")
     if parts.username is not None or parts.password is not None:
-        raise _wrong("url", "holds a user name or password; take it out")
+        raise _wrong("url", "contains a user name or password; remove it")
     if parts.query or parts.fragment:
-        raise _wrong("url", "has a part after ? or #; take it out")
+        raise _wrong("url", "has a part after ? or #; remove it")
     return value.rstrip("/")
 
 
@@ -77,7 +77,7 @@ def _token_file(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _wrong(
             "token_file",
-            "is missing: the file that `stonechat registration --with-module` made",
+            "is missing: it names the file that `stonechat registration --with-module` made",
         )
     return value
 

@@ -1,7 +1,7 @@
-"""Invites that were looked at before they are made.
+"""Invites that Stonechat was asked about before Synapse makes them.
 
-A room is asked about once, with everybody in its invite list. Synapse asks about each invite again
-when it makes it; those who were asked about already are not asked about twice.
+The module asks about a room once, with everybody in its invite list. Synapse then calls the module
+for each of these invites again; Stonechat is not asked about them twice.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from synapse_stonechat.clock import Clock
 
 KEPT_FOR = 120.0
-"""How long an invite may take to be made, in seconds."""
+"""How long an invite is remembered until Synapse makes it, in seconds."""
 MAX_EXPECTED = 10_000
-"""Maximum number of invites that are remembered; the oldest make room."""
+"""Maximum number of invites that are remembered; the oldest are dropped first."""
 
 
 class Expected:
-    """Who is about to invite whom. Each is good for one invite."""
+    """The expected invites, by inviter and invitee. Each is used up by one invite."""
 
     def __init__(self, clock: Clock) -> None:
-        """Expect nobody yet."""
+        """Expect nothing yet."""
         self._clock = clock
-        # Ordered: a plain dict looks for its first key past all those that were deleted.
+        # A plain dict, to find its first key, walks past all those that were deleted.
         self._until: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def add(self, inviter: str, people: Iterable[str]) -> None:
@@ -42,6 +42,6 @@ class Expected:
             del self._until[oldest]
 
     def take(self, inviter: str, invitee: str) -> bool:
-        """Return whether this invite was expected. The next one of the same kind is not."""
+        """Return whether this invite was expected, and expect it no longer."""
         until = self._until.pop((inviter, invitee), None)
         return until is not None and self._clock.seconds() < until

@@ -15,7 +15,7 @@ WARN_EVERY = 3600.0
 
 
 class Failures:
-    """A log of the callbacks that failed: one warning an hour for each, whatever the number."""
+    """A log of failed callbacks, with at most one warning an hour for each."""
 
     def __init__(self, clock: Clock) -> None:
         """Create an empty log."""
@@ -23,7 +23,7 @@ class Failures:
         self._warned: dict[str, float] = {}
 
     def caught(self, callback: str, error: Exception) -> None:
-        """Log an exception, with where it came from."""
+        """Log an exception and the callback that it came from."""
         now = self._clock.seconds()
         last = self._warned.get(callback)
         if last is not None and now < last + WARN_EVERY:
@@ -31,8 +31,8 @@ class Failures:
             return
         self._warned[callback] = now
         logger.warning(
-            "%s failed, and what it was asked about passes as without the module. Please report "
-            "this to Stonechat; further failures of it are not logged for an hour",
+            "%s failed; the room or invite passes as without the module. Please report this to "
+            "Stonechat's developers; for an hour its further failures are logged at debug only",
             callback,
             exc_info=error,
         )

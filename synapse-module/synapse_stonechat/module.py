@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_MS = 5_000
-"""How often the module looks whether a report is due, or its token file is to be read again."""
+"""How often the module checks whether to report or to read its token file again."""
 READ_EVERY = 10.0
-"""Minimum interval between two readings of the token file, in seconds."""
+"""Minimum interval between two reads of the token file, in seconds."""
 REPORT_EVERY = 60.0
-"""How often it reports once Stonechat has heard of it, in seconds."""
+"""How often the module reports while Stonechat answers, in seconds."""
 REPORT_AGAIN = 10.0
-"""How often it reports before that, in seconds."""
+"""How often it reports otherwise, in seconds."""
 CHECKER = "@_dm_.check:"
-"""`stonechat doctor` makes a room as this user, to see whether the module is called."""
+"""The user as which `stonechat doctor` makes a room, to see whether the module is called."""
 INVITE_SETTINGS = ("m.invite_permission_config", "org.matrix.msc4155.invite_permission_config")
-"""Account data by which people refuse invites at the server."""
+"""Account data with which people have the server refuse invites."""
 
 
 class StonechatModule:
@@ -44,11 +44,11 @@ class StonechatModule:
 
     @staticmethod
     def parse_config(given: dict[str, Any]) -> config.Config:
-        """Read the module's configuration, or refuse it with words."""
+        """Read the module's configuration, or refuse it with a message."""
         return config.parse(given)
 
     def __init__(self, given: config.Config, api: ModuleApi, clock: Clock | None = None) -> None:
-        """Register the callbacks, and report to Stonechat from now on."""
+        """Register the callbacks, and begin to report to Stonechat."""
         if clock is None:
             from twisted.internet import reactor  # noqa: PLC0415 (Synapse has chosen one by now)
 
@@ -81,7 +81,7 @@ class StonechatModule:
                 federated_user_may_invite=self.federated_user_may_invite,
             )
         else:
-            # Before 1.133 Synapse asks `user_may_invite` about people of other servers too.
+            # Before 1.133, Synapse calls `user_may_invite` for inviters of other servers too.
             register(user_may_invite=self.user_may_invite)
 
     async def on_create_room(
@@ -92,8 +92,8 @@ class StonechatModule:
     ) -> None:
         """Put owners in the places of their ghosts.
 
-        Raises only where somebody is invited who has blocked this person: the room would be made,
-        the invite refused, and an empty room left over.
+        Raises only if somebody is invited who has blocked the creator. Otherwise the room would be
+        made, the invite refused, and an empty room left over.
         """
         unwanted: list[str] = []
         try:
@@ -106,9 +106,9 @@ class StonechatModule:
             )
 
     async def _prepare(self, content: dict[str, Any], asker: str, *, is_admin: bool) -> list[str]:
-        """Change the request, and return who in it does not want to be invited by this person."""
+        """Change the request, and return the invitees who do not want to be invited by `asker`."""
         if rooms.is_ours(asker, self._server_name):
-            # Ghosts make rooms of their own.
+            # Ghosts make rooms too, and nothing in those is to be changed.
             if asker.startswith(CHECKER):
                 self._last_report = -REPORT_EVERY
                 self._api.delayed_background_call(
@@ -125,7 +125,7 @@ class StonechatModule:
             blocked = await self._stonechat.blocked(asker, question.people)
             answer = None if blocked is None else Answer(owners={}, blocked=blocked)
         if answer is None:
-            # It was given its time; the invites that follow are not to wait as well.
+            # Stonechat had its time; the invites of this room do not wait again.
             self._expected.add(asker, question.people)
             return []
         if answer.blocked and not is_admin:
@@ -142,7 +142,7 @@ class StonechatModule:
     async def _can_be_invited(self, owner: str) -> bool:
         """Return whether Synapse would let anybody invite this person.
 
-        If it would not, creating the room would fail. The ghost can tell the asker instead.
+        If it would not, creating the room would fail; a ghost can tell the asker instead.
         """
         if not self._api.is_mine(owner):
             return False
@@ -162,8 +162,8 @@ class StonechatModule:
     async def user_may_invite(
         self, inviter: str, invitee: str, room_id: str
     ) -> Literal["NOT_SPAM"] | Codes:
-        """Refuse invites by people whom the invited have blocked."""
-        del room_id  # no room is Stonechat's business
+        """Refuse an invite if the invitee has blocked the inviter."""
+        del room_id  # Stonechat does not need to know the room
         try:
             return await self._may_invite(inviter, invitee)
         except Exception as error:  # noqa: BLE001
@@ -171,9 +171,9 @@ class StonechatModule:
             return NOT_SPAM
 
     async def federated_user_may_invite(self, event: EventBase) -> Literal["NOT_SPAM"] | Codes:
-        """Refuse invites by people of other servers whom the invited have blocked.
+        """Refuse an invite from another server if the invitee has blocked the inviter.
 
-        Synapse calls `user_may_invite` next, for the same invite.
+        Synapse then calls `user_may_invite` for the same invite.
         """
         try:
             inviter, invitee = event.sender, event.get_state_key()
@@ -186,7 +186,7 @@ class StonechatModule:
         return said
 
     async def _may_invite(self, inviter: Any, invitee: Any) -> Literal["NOT_SPAM"] | Codes:
-        # Synapse has not checked the invited name yet: it can be megabytes long.
+        # Synapse has not checked the invitee's name yet: it can be megabytes long.
         if not (rooms.is_matrix_id(inviter) and rooms.is_matrix_id(invitee)):
             return NOT_SPAM
         if any(rooms.is_ours(user, self._server_name) for user in (inviter, invitee)):
@@ -197,7 +197,7 @@ class StonechatModule:
         return Codes.FORBIDDEN if blocked else NOT_SPAM
 
     async def look_after_itself(self) -> None:
-        """Read the token again, and report to Stonechat, when either is due."""
+        """Read the token again and report to Stonechat, each if it is time to."""
         try:
             await self._read_token()
             await self._report()
@@ -209,15 +209,15 @@ class StonechatModule:
         if now < self._token_read_at + READ_EVERY:
             return
         self._token_read_at = now
-        # On a thread of Synapse's: a disk that hangs would hold up everybody.
+        # On a thread of its own: a disk that hangs would hold up everybody.
         self._token.take(await self._api.defer_to_thread(self._token.look))
 
     async def _report(self) -> None:
-        """Tell Stonechat that the module is loaded, again and again until it has heard it."""
+        """Tell Stonechat that the module is loaded, more often until it answers."""
         if self._token.value() is None:
             return
         now = self._clock.seconds()
-        # What went unanswered is followed by a report soon, which shows when it is over.
+        # After an unanswered question a report follows soon, and shows when Stonechat is back.
         well = self._heard and self._stonechat.answers()
         if now < self._last_report + (REPORT_EVERY if well else REPORT_AGAIN):
             return

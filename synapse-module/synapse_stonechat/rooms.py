@@ -1,12 +1,12 @@
-"""What a request to create a room asks for, and what becomes of it.
+"""Reads requests to create a room, and changes them.
 
-Pure: a request in, a question or a changed request out. Every field is the client's and may be
-anything. What is malformed is left alone: Synapse has its own words for it.
+Pure: a request in, a question or a changed request out. Every field comes from the client and may
+be anything. Malformed fields are left alone: Synapse refuses them with its own message.
 
 Synapse calls this on its only thread, before it has checked anything, with up to 12.5 MiB of JSON.
 So `is_bounded` looks at the lengths of the lists first, and a longer request stays as it is. In the
-others, only names of up to 255 characters and single keys of objects are read; nested JSON is
-neither walked, compared nor copied.
+others, only names of up to 255 characters and single keys of objects are read; nested JSON is not
+walked, compared or copied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_STATE_EVENTS = 100
 MAX_CREATORS = 100
 """Maximum number of additional creators in a request that the module looks at."""
 MAX_HANDLES = 10
-"""Maximum number of handles. Beyond it, all is left to the ghosts, of which ten introduce."""
+"""Maximum number of handles. Beyond it the ghosts are invited, and ten of them introduce."""
 MAX_ID_LENGTH = 255
 """Maximum length of a Matrix ID."""
 
@@ -45,15 +45,15 @@ class Question:
     """What Stonechat is asked about a room that is being created."""
 
     asker: str
-    """Who creates the room."""
+    """The person who creates the room."""
     ghosts: tuple[str, ...]
-    """The ghosts invited, as Stonechat writes them, each once."""
+    """The invited ghosts, as Stonechat writes them, each once."""
     people: tuple[str, ...]
-    """Who else is invited, each once."""
+    """The other people invited, each once."""
     direct: bool
-    """Whether it is a chat of two."""
+    """Whether it is a direct chat."""
     encrypted: bool
-    """Whether it is encrypted from its first moment."""
+    """Whether it is encrypted from its first event on."""
 
 
 def is_bounded(content: Mapping[str, Any]) -> bool:
@@ -79,7 +79,7 @@ def is_matrix_id(user: Any) -> TypeGuard[str]:
 
 
 def ghost(user: str, server_name: str) -> str | None:
-    """Return the ghost that is meant, if one is. Unlike a Matrix ID, a handle has no case."""
+    """Return the ghost that this user is, if any. Unlike a Matrix ID, a handle ignores case."""
     localpart, _, server = user.partition(":")
     lower = localpart.lower()
     name = lower.removeprefix(_PREFIX)
@@ -91,7 +91,7 @@ def ghost(user: str, server_name: str) -> str | None:
 
 
 def question(content: Mapping[str, Any], asker: str, server_name: str) -> Question | None:
-    """Return what there is to ask about this room, if there is anything."""
+    """Return the question to ask Stonechat about this room, if there is one."""
     if not is_bounded(content):
         return None
     ghosts: dict[str, None] = {}
@@ -115,12 +115,12 @@ def question(content: Mapping[str, Any], asker: str, server_name: str) -> Questi
 
 
 def is_encrypted(content: Mapping[str, Any]) -> bool:
-    """Return whether a bounded request asks for encryption."""
+    """Return whether a request that is bounded asks for encryption."""
     return any(event.get("type") == ENCRYPTION for event in _room_state(content))
 
 
 def encrypt_direct(content: dict[str, Any], server_name: str) -> None:
-    """Add encryption to a direct room that invites one of ours and does not ask for it."""
+    """Add encryption to a direct chat with one of our users that does not ask for it."""
     if content.get("is_direct") is not True or not is_bounded(content) or is_encrypted(content):
         return
     if not any(_is_near(user, server_name) for user in _invited(content)):
@@ -129,7 +129,7 @@ def encrypt_direct(content: dict[str, Any], server_name: str) -> None:
     if state is not None and not isinstance(state, list):
         return
     if state and len(state) >= MAX_STATE_EVENTS:
-        # With one more, the request would be over the bounds for `put_owners`.
+        # With one more event the request would exceed the bounds that `put_owners` checks.
         return
     event = {"type": ENCRYPTION, "state_key": "", "content": {"algorithm": MEGOLM}}
     content["initial_state"] = [*(state or []), event]
@@ -138,9 +138,9 @@ def encrypt_direct(content: dict[str, Any], server_name: str) -> None:
 def put_owners(
     content: dict[str, Any], asker: str, owners: Mapping[str, str], server_name: str
 ) -> list[str]:
-    """Put owners in the places of their ghosts, and return whom that invites.
+    """Put owners in the places of their ghosts, and return the owners.
 
-    `owners` maps ghosts to owners. A ghost stays where the change would break the request.
+    `owners` maps ghosts to owners. A ghost stays if the change would break the request.
     """
     if not is_bounded(content):
         return []
@@ -154,7 +154,7 @@ def put_owners(
         owner = owners.get(ghost(user, server_name) or "")
         if not owner or owner == asker:
             continue
-        # From room version 12 on, a creator who has a level too is an error. Without us it is none.
+        # From room version 12 on, Synapse refuses a creator who also has a power level.
         is_creator = content.get("preset") == TRUSTED or user in creators
         if not (is_creator and owner in have_level):
             replaced[user] = owner
@@ -182,7 +182,7 @@ def _is_near(user: str, server_name: str) -> bool:
 
 
 def _invited(content: Mapping[str, Any]) -> list[str]:
-    """Return who is invited by Matrix ID. Nobody, if the list is not what it should be."""
+    """Return the users on the invite list, or nobody if the list is malformed."""
     invite = content.get("invite")
     if isinstance(invite, list) and all(_is_name(user) for user in invite):
         return list(invite)
@@ -204,7 +204,7 @@ def _room_state(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _levels_of_users(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the objects that give people power levels by name."""
+    """Yield the objects that map users to power levels."""
     places = [content.get("power_level_content_override")]
     places += [e.get("content") for e in _room_state(content) if e.get("type") == POWER_LEVELS]
     for levels in places:
@@ -214,7 +214,7 @@ def _levels_of_users(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _renamed_invitees(users: list[str], replaced: Mapping[str, str]) -> list[str]:
-    """Return the invite list with owners for ghosts. Someone invited by two names stays once."""
+    """Return the invite list with owners for ghosts, each person once."""
     there = {user for user in users if user not in replaced}
     invite: list[str] = []
     for user in users:
@@ -228,7 +228,7 @@ def _renamed_invitees(users: list[str], replaced: Mapping[str, str]) -> list[str
 
 
 def _rename_levels(by_user: dict[str, Any], replaced: Mapping[str, str]) -> None:
-    """Give the ghosts' levels to their owners. A level that an owner has already stays.
+    """Give the ghosts' levels to their owners. An owner who has a level already keeps it.
 
     Changes the object in place: it may have a million entries.
     """
@@ -239,7 +239,7 @@ def _rename_levels(by_user: dict[str, Any], replaced: Mapping[str, str]) -> None
 
 
 def _renamed_creators(named: list[Any], replaced: Mapping[str, str]) -> list[Any]:
-    """Return the creators with owners for ghosts, each name once. Other values stay."""
+    """Return the creators with owners for ghosts, each once. Other values stay."""
     seen: set[str] = set()
     creators: list[Any] = []
     for value in named:

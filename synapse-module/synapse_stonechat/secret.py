@@ -1,8 +1,8 @@
-"""The token that shows Stonechat that the module asks.
+"""The token by which Stonechat knows the module.
 
-Nothing about its file is a reason for Synapse not to start, or for a room not to be made: until
-there is a token, the module lets everything pass. The file is read again while Synapse runs, so
-that a token that is made, repaired or replaced later is used without a restart.
+No problem with its file keeps Synapse from starting or a room from being made: until there is a
+token, the module lets everything pass. The file is read again while Synapse runs, so that a token
+that is made, repaired or replaced later is used without a restart.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 MAX_FILE = 4096
-"""Maximum number of bytes that are read of the file."""
+"""Maximum number of bytes read from the file."""
 _TOKEN = re.compile(r"[!-~]{32,255}")
 _MAKE_IT = "make it with `stonechat registration --with-module`"
 
 
 class UnusableTokenError(Exception):
-    """A token file that is no use, with what to do about it."""
+    """A token file that cannot be used, and what to do about it."""
 
 
 class Token:
-    """The token in a file, as of the last look."""
+    """The token in a file, as of the last time it was read."""
 
     def __init__(self, path: str) -> None:
         """Read the file for the first time."""
@@ -36,21 +36,21 @@ class Token:
         self.take(self.look())
 
     def value(self) -> str | None:
-        """Return the token, if there is one that can be used."""
+        """Return the token, if there is a usable one."""
         return self._value
 
     def look(self) -> str | UnusableTokenError:
-        """Read the file. Changes nothing, and so may run on another thread."""
+        """Read the file. Changes nothing, so it may run on another thread."""
         try:
             return _read(self._path)
         except UnusableTokenError as error:
             return error
 
     def take(self, found: str | UnusableTokenError) -> None:
-        """Use what was found from now on, and log a problem once."""
+        """Use what `look` found, and log a problem once."""
         if isinstance(found, str):
             if self._problem is not None:
-                logger.info("the Stonechat module has its token; it is at work from now on")
+                logger.info("the Stonechat module has its token and works from now on")
             self._value, self._problem = found, None
             return
         self._value = None
@@ -84,7 +84,7 @@ def _read(path: Path) -> str:
 
 
 def _open_and_read(path: Path) -> tuple[int, bytes]:
-    # Without O_NONBLOCK, a pipe in the file's place would be waited for.
+    # Without O_NONBLOCK, opening a pipe in the file's place would wait.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode

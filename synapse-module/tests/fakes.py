@@ -1,4 +1,4 @@
-"""What the module stands on, played by the tests."""
+"""Fakes of what the module needs: Synapse's API, Stonechat, the clock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ URL = "http://127.0.0.1:29331"
 
 
 class Web:
-    """An HTTP client, and what it is told from the other side."""
+    """An HTTP client that records requests and returns prepared answers."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -44,7 +44,7 @@ class Web:
 
 
 def silence() -> defer.Deferred[Any]:
-    """Answer never, and do not even notice that nobody waits any more."""
+    """Return an answer that never comes and ignores being cancelled."""
     return defer.Deferred(lambda _: None)
 
 
@@ -53,7 +53,7 @@ def refuse(*_: Any) -> Any:
 
 
 class Api:
-    """Synapse's module API, as much of it as the module uses."""
+    """The part of Synapse's module API that the module uses."""
 
     def __init__(self) -> None:
         self.server_name = HERE
@@ -96,9 +96,9 @@ class Api:
 
 
 class QuietTest(unittest.TestCase):
-    """A test in which nothing is warned of that it does not ask for.
+    """A test that fails on a warning that it does not expect.
 
-    What it asks for is not printed, so that a warning on the screen is one too many.
+    Expected warnings are not printed, so each one that is printed is a failure.
     """
 
     def setUp(self) -> None:
@@ -108,7 +108,7 @@ class QuietTest(unittest.TestCase):
 
     @contextmanager
     def warning(self, *expected: str) -> Iterator[Any]:
-        """Expect just these warnings, each by a part of it."""
+        """Expect exactly these warnings, each given by a part of its text."""
         with self.assertLogs("synapse_stonechat", "WARNING") as logs:
             yield logs
         self.assertEqual(len(logs.output), len(expected), logs.output)

@@ -112,7 +112,7 @@ class ClientTest(QuietTest):
         with self.warning("no answer within 0.5 s"):
             self.clock.advance(1)
         self.assertIsNone(self.successResultOf(asked))
-        # Nor is it said again, until Stonechat has answered.
+        # Nor is it logged again, until Stonechat has answered.
         for _ in range(100):
             self.assertIsNone(self.successResultOf(self.ask()))
         self.assertEqual(len(self.web.asked), 1)

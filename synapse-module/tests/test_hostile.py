@@ -25,7 +25,7 @@ LIMIT = 0.05
 MAX_REQUEST_SIZE = 200 * 65_536
 """Bytes of the largest body that Synapse accepts by default."""
 ROOM_FOR_MORE = 5000
-"""Bytes of a body that are left for what stands around its largest part."""
+"""Bytes of a body that are left for everything but its largest part."""
 FULL = MAX_REQUEST_SIZE - ROOM_FOR_MORE
 
 
@@ -34,23 +34,23 @@ Requests = Iterator[dict[str, str]]
 
 
 def repeated(part: str, size: int = FULL) -> str:
-    """Write a JSON list of one element again and again."""
+    """Return a JSON list that repeats one element."""
     return f"[{','.join([part] * (size // (len(part) + 1)))}]"
 
 
 def numbered(part: str, size: int = FULL) -> str:
-    """Write a JSON list of elements of which no two are the same."""
+    """Return a JSON list of different elements."""
     return f"[{','.join(part % n for n in range(size // (len(part) + 8)))}]"
 
 
 def levels(size: int, user: str = '"@u%d:stone.test":1') -> str:
-    """Write power levels of very many users, the owner and the ghost among them."""
+    """Return power levels of very many users, the owner and the ghost among them."""
     many = numbered(user, size)[1:-1]
     return f'{{"users":{{"{SAMS}":75,"{SAM}":50,{many}}}}}'
 
 
 def size(value: Any) -> list[int]:
-    """Tell the lengths of what the module could change."""
+    """Return the lengths of what the module could change."""
     creators = value.get("additional_creators", []) if isinstance(value, dict) else []
     return [len(value) if isinstance(value, (list, dict)) else 0, len(creators)]
 
@@ -62,11 +62,11 @@ def deep(depth: int) -> str:
 GHOST = f'"{SAMS}"'
 STATE = '{"type":"m.room.power_levels","content":%s}'
 PART = FULL // 100 - 100
-"""What each of a hundred elements can have."""
+"""Bytes that each of a hundred elements can have."""
 
 
 def beyond_the_bounds() -> Requests:
-    """Give requests that stay as they are."""
+    """Yield requests that stay as they are."""
     yield {"invite": repeated(GHOST)}
     yield {"invite": repeated("1")}
     yield {"invite": numbered('"@u%d:x"')}
@@ -83,16 +83,16 @@ def beyond_the_bounds() -> Requests:
 
 
 def impossible_names() -> Requests:
-    """Give requests with a list from which Synapse could invite nobody."""
+    """Yield requests with a list from which Synapse could invite nobody."""
     yield {"invite": f'[{GHOST},"@{"a" * (FULL - 100)}:stone.test"]'}
-    # It grows when it is put into lower case.
+    # It grows when it is lower-cased.
     yield {"invite": f'[{GHOST},"@{"İ" * (FULL // 2 - 100)}:stone.test"]'}
     yield {"invite": repeated(f'"@_dm_{"A" * PART}:stone.test"')}
     yield {"invite": f"[{GHOST},5,null,{{}},{repeated('{}', FULL - 100)}]"}
 
 
 def within_the_bounds() -> Requests:
-    """Give requests in which the owner takes the ghost's place all the same."""
+    """Yield requests in which the owner takes the ghost's place all the same."""
     yield {"power_level_content_override": levels(FULL)}
     yield {"initial_state": f"[{','.join([STATE % levels(PART)] * 100)}]"}
     yield {
@@ -113,16 +113,16 @@ def within_the_bounds() -> Requests:
 
 
 class TimeTest(QuietTest):
-    """The whole callback, as Synapse calls it, with an answer that is there at once."""
+    """The whole callback, as Synapse calls it, with an answer that comes at once."""
 
     def setUp(self) -> None:
         super().setUp()
-        # Synapse, too, collects garbage at moments of its own choice.
+        # Synapse, too, collects garbage at any moment.
         gc.disable()
         self.addCleanup(gc.enable)
 
     def takes(self, request: dict[str, str]) -> dict[str, Any]:
-        """Let a request through the module, and return what it has become."""
+        """Pass a request through the module, and return it as changed."""
         whole = {"is_direct": "true", "invite": f"[{','.join([GHOST] * 100)}]"} | request
         body = f"{{{','.join(f'{json.dumps(key)}:{value}' for key, value in whole.items())}}}"
         self.assertLessEqual(len(body.encode()), MAX_REQUEST_SIZE)
