@@ -15,7 +15,7 @@
 //! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
 //! | `room` | a room: its record, what is written together with it, and what its effects need |
-//! | `history`, `places`, `bells`, `users`, `records`, `event`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users, as whom requests are made; what is on disk; an event; locks by key; errors |
+//! | `history`, `places`, `bells`, `users`, `records`, `control_room`, `event`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users, as whom requests are made; what is on disk; where a control room stands; an event; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
 //!
@@ -65,6 +65,7 @@
 
 mod actors;
 mod bells;
+mod control_room;
 mod control_rooms;
 mod conversations;
 mod error;

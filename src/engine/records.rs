@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Timestamp,
     conversation::{self, Conversation},
-    engine::control_rooms::state::{Control, ControlEffect},
+    engine::control_room::{Control, ControlEffect},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
     store::{BackupInfo, Batch, Store, StoreError, Table},

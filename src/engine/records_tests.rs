@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    super::control_rooms::state::{Control, ControlPhase, Remark},
+    super::control_room::{Control, ControlPhase, Remark},
     *,
 };
 use crate::{

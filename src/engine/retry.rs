@@ -17,9 +17,7 @@ use std::time::Duration;
 use crate::{
     bot, conversation,
     crypto::DecryptError,
-    engine::{
-        EngineError, RelaySettings, control_rooms::state::ControlEffect, records::What, room::Room,
-    },
+    engine::{EngineError, RelaySettings, control_room::ControlEffect, records::What, room::Room},
     introduction::{self, Rules},
     matrix::Fate,
 };

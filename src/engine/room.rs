@@ -13,7 +13,7 @@ use crate::{
     conversation::Conversation,
     engine::{
         Engine, EngineError,
-        control_rooms::state::ControlPhase,
+        control_room::ControlPhase,
         places::Place,
         records::{Conversations, Due, OpenWork, Outbox, RoomRecord, Rooms, What},
     },

@@ -2,11 +2,12 @@
 //! what was said before a ghost or the bot came.
 
 use ruma::{OwnedUserId, api::Direction};
+use serde_json::value::RawValue;
 
 use crate::{
     engine::{
         EngineError,
-        control_rooms::state::ControlEffect,
+        control_room::ControlEffect,
         event::RoomEvent,
         inbox::{
             gap::{PAGES, begins_for},
@@ -24,34 +25,49 @@ use crate::{
 const READ_BACK: u32 = 30;
 
 impl Room {
-    /// Takes in, in the room's order, what lies between the last thing that was handled here and
-    /// this event, the event itself, and what there is behind it. What was taken in before this one
-    /// has been handled by now.
-    pub(in crate::engine) async fn make_sure(
+    /// Handles, in the room's order, the events between the last one that was handled here and this
+    /// one, this one, and those behind it. Whatever the inbox held before it has been handled by now.
+    pub(in crate::engine) async fn backfill_before(
         &mut self,
         this: RoomEvent,
         json: &str,
     ) -> Result<(), EngineError> {
-        let before = &this.id.clone();
         let seat = self.record.seat.as_ref();
         let Some(ghost) = seat.and_then(|seat| seat.ghosts.first()).cloned() else {
             return Ok(());
         };
         let acting = self.engine.as_user(&ghost)?;
-        let engine = self.engine.clone();
-        let around = engine
-            .homeserver()
-            .context(acting.actor(), &self.id, before, 0)
-            .await;
-        let (mut from, mut on) = match around {
+        let homeserver = self.engine.homeserver();
+        let around = homeserver.context(acting.actor(), &self.id, &this.id, 0);
+        let (before, behind) = match around.await {
             Ok(around) => (around.start, around.end),
-            // Not to be seen by the ghost: neither is what lies before it.
+            // The ghost may not see it, nor what lies before it.
             Err(error) if !error.is_transient() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        let newest_first = self.missed_before(&ghost, &this, before).await?;
+        for json in newest_first.into_iter().rev() {
+            if let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) {
+                self.handle(event, json.get(), Batch::new()).await?;
+            }
+        }
+        self.handle(this, json, Batch::new()).await?;
+        self.handle_behind(&ghost, behind).await
+    }
+
+    /// Returns the events before `this` that were not handled, the newest first.
+    async fn missed_before(
+        &self,
+        ghost: &OwnedUserId,
+        this: &RoomEvent,
+        mut from: Option<String>,
+    ) -> Result<Vec<Box<RawValue>>, EngineError> {
+        let engine = &self.engine;
+        let acting = engine.as_user(ghost)?;
+        // As text: parsed, an event takes several times as much.
         let mut newest_first = Vec::new();
         let mut bytes = 0;
-        'back: for _ in 0..PAGES {
+        for _ in 0..PAGES {
             let Some(token) = from.as_deref() else { break };
             let back = Direction::Backward;
             let page = engine
@@ -63,39 +79,43 @@ impl Room {
             bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
                 let (reason, room) = (DeadLetterReason::GapTooLarge, &self.id);
-                engine.note_gap(reason, &ghost, room, bytes).await?;
+                engine.note_gap(reason, ghost, room, bytes).await?;
                 break;
             }
             for json in page.events {
                 // What was said before it came is not for it.
-                if begins_for(&ghost, &json) {
-                    break 'back;
+                if begins_for(ghost, &json) {
+                    return Ok(newest_first);
                 }
                 let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
                     continue;
                 };
-                // What our own users say is known, and their coming and going is not lost.
-                if self.engine.is_ours(&event.sender) || event.id == *before {
+                // What our own users say is known, and their memberships are not lost.
+                if engine.is_ours(&event.sender) || event.id == this.id {
                     continue;
                 }
-                let seen = self.engine.store().get::<Seen>(&event.id)?;
+                let seen = engine.store().get::<Seen>(&event.id)?;
                 if seen.is_some_and(|seen| seen.handled) || self.may_be_known(&event)? {
-                    break 'back;
+                    return Ok(newest_first);
                 }
-                // As text only: parsed, an event takes several times as much.
                 newest_first.push(json);
             }
             from = page.end;
         }
-        for json in newest_first.into_iter().rev() {
-            if let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) {
-                self.handle(event, json.get(), Batch::new()).await?;
-            }
-        }
-        self.handle(this, json, Batch::new()).await?;
-        // A transaction that failed comes again, and what was lost lay behind it.
+        Ok(newest_first)
+    }
+
+    /// Handles the events behind a gap: a transaction that failed comes again, and what was lost lay
+    /// behind it.
+    async fn handle_behind(
+        &mut self,
+        ghost: &OwnedUserId,
+        mut from: Option<String>,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let acting = engine.as_user(ghost)?;
         for _ in 0..PAGES {
-            let Some(token) = on.as_deref() else { break };
+            let Some(token) = from.as_deref() else { break };
             let forward = Direction::Forward;
             let page = engine
                 .history(acting.actor(), &self.id, Some(token), forward)
@@ -105,11 +125,11 @@ impl Room {
             }
             for json in page.events {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
-                if let Some(event) = event.filter(|event| !self.engine.is_ours(&event.sender)) {
+                if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender)) {
                     self.handle(event, json.get(), Batch::new()).await?;
                 }
             }
-            on = page.end;
+            from = page.end;
         }
         Ok(())
     }

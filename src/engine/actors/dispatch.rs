@@ -5,7 +5,7 @@ use ruma::OwnedUserId;
 use crate::{
     engine::{
         EngineError,
-        control_rooms::state::{Control, ControlEffect},
+        control_room::{Control, ControlEffect},
         event::RoomEvent,
         records::{Arrived, Inbox, Seen, What},
         retry::Retry,
@@ -31,7 +31,7 @@ impl Room {
             },
             Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
                 Some(event) => {
-                    match self.make_sure(event.clone(), &json).await {
+                    match self.backfill_before(event.clone(), &json).await {
                         // What cannot be looked up must not cost what is here.
                         Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
                             let room = &self.id;

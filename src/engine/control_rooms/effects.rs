@@ -8,7 +8,7 @@ use crate::{
     crypto::EncryptError,
     engine::{
         EngineError,
-        control_rooms::state::{ControlEffect, ControlPhase},
+        control_room::{ControlEffect, ControlPhase},
         records::{ControlRooms, Kept, What},
         room::Room,
     },

@@ -8,7 +8,7 @@ use crate::{
     crypto::DecryptError,
     engine::{
         EngineError,
-        control_rooms::state::{Control, ControlEffect, ControlPhase, Remark},
+        control_room::{Control, ControlEffect, ControlPhase, Remark},
         conversations::failures::not_trusted,
         event::RoomEvent,
         records::{ControlRooms, Due, Kept, Outbox, Untold, What},

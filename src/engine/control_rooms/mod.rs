@@ -3,7 +3,6 @@
 pub(in crate::engine) mod effects;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod requests;
-pub(in crate::engine) mod state;
 pub(in crate::engine) mod tasks;
 #[cfg(test)]
 pub(in crate::engine) mod tests;

@@ -8,7 +8,7 @@ use crate::{
     directory::Request,
     engine::{
         Engine, EngineError,
-        control_rooms::state::ControlEffect,
+        control_room::ControlEffect,
         records::{Arrived, Kept, Rooms, What},
         room::Room,
     },

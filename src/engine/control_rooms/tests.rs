@@ -12,7 +12,7 @@ use crate::{
     engine::{
         Engine,
         actors::actor::RoomActor,
-        control_rooms::state::{Control, ControlEffect, ControlPhase},
+        control_room::{Control, ControlEffect, ControlPhase},
         records::{Arrived, ControlRooms, Inbox, Outbox, What},
     },
     handle::{Handle, HandleRules},

@@ -4,7 +4,8 @@
 use ruma::OwnedRoomId;
 
 use crate::{
-    conversation::{EventKind, Input},
+    clock::Timestamp,
+    conversation::{Conversation, EventKind, Input},
     engine::{
         EngineError,
         conversations::inputs::heard,
@@ -25,29 +26,49 @@ impl Room {
             && !self.record.introductions.iter().any(Introduction::is_open)
     }
 
-    /// Takes what people have said, up to the first arrival that is something else, in one batch.
-    /// False if that is nothing.
+    /// Handles the messages and reactions at the front of the inbox in one batch, up to the first
+    /// item that is something else. Returns `false` if there are none.
     pub(in crate::engine) async fn take_messages(
         &mut self,
         arrived: &[((OwnedRoomId, u64), Arrived)],
     ) -> Result<bool, EngineError> {
-        let engine = self.engine.clone();
         let Some(seat) = self.record.seat.clone() else {
             return Ok(false);
         };
-        let conversation = engine
-            .store()
-            .get_cached::<Conversations>(&seat.conversation)?;
-        let role = conversation
-            .as_ref()
-            .and_then(|known| known.role_of(&self.id));
-        let (Some(conversation), Some(role)) = (conversation, role) else {
+        let conversations = self.engine.store();
+        let conversation = conversations.get_cached::<Conversations>(&seat.conversation)?;
+        let Some(messages) = conversation
+            .map(|conversation| self.collect_messages(&conversation, arrived))
+            .transpose()?
+            .flatten()
+        else {
             return Ok(false);
         };
-        let mut batch = Batch::new();
-        let mut inputs = Vec::new();
-        let mut taken = 0;
-        let mut since = engine.now();
+        self.decide_on_messages(&seat.conversation, messages)
+    }
+
+    /// Collects the messages and reactions at the front of the inbox. Returns `None` if there are
+    /// none, or if the conversation is no longer in this room.
+    fn collect_messages(
+        &self,
+        conversation: &Conversation,
+        arrived: &[((OwnedRoomId, u64), Arrived)],
+    ) -> Result<Option<Messages>, EngineError> {
+        let engine = &self.engine;
+        let Some(role) = conversation.role_of(&self.id) else {
+            return Ok(None);
+        };
+        let mut messages = Messages {
+            inputs: Vec::new(),
+            since: engine.now(),
+            batch: Batch::new(),
+        };
+        let Messages {
+            inputs,
+            since,
+            batch,
+        } = &mut messages;
+        let mut handled = 0;
         for (key, arrived) in arrived {
             let Arrived::Event(json) = arrived else { break };
             let Some(event) = RoomEvent::parse(json, Some(&self.id)) else {
@@ -56,19 +77,19 @@ impl Room {
             if event.state_key.is_some() || heard(&event) != Some(EventKind::Forwardable) {
                 break;
             }
-            taken += 1;
+            handled += 1;
             batch.delete::<Inbox>(key);
             let seen = engine.store().get::<Seen>(&event.id)?;
             if seen.as_ref().is_some_and(|seen| seen.handled) {
                 continue;
             }
-            // If it is found out anew after a crash, it may have been sent as long ago.
-            since = seen.as_ref().map_or(since, |seen| since.min(seen.at));
-            engine.mark_seen_as(&event.id, seen, true, &mut batch)?;
+            // Decided anew after a crash, it may have been sent as long ago.
+            *since = seen.as_ref().map_or(*since, |seen| seen.at.min(*since));
+            engine.mark_seen_as(&event.id, seen, true, batch)?;
             if engine.is_ours(&event.sender) {
                 continue;
             }
-            // What is for nobody is not kept.
+            // A message that is for nobody is not kept.
             if conversation.person_at(role, &event.sender).is_some()
                 && !conversation.targets_of(role).is_empty()
             {
@@ -81,27 +102,30 @@ impl Room {
                 kind: EventKind::Forwardable,
             });
         }
-        if taken == 0 {
-            return Ok(false);
-        }
+        Ok((handled > 0).then_some(messages))
+    }
+
+    /// Lets the conversation decide on these messages. Returns `false` if it is gone.
+    fn decide_on_messages(&mut self, id: &String, messages: Messages) -> Result<bool, EngineError> {
+        let engine = self.engine.clone();
+        let Messages {
+            inputs,
+            since,
+            mut batch,
+        } = messages;
         let lock = engine.deciding();
-        // As it is now: other deciders have released the lock.
-        let Some(before) = engine
-            .store()
-            .get_cached::<Conversations>(&seat.conversation)?
-        else {
+        // Read again under the lock: it may have changed.
+        let Some(before) = engine.store().get_cached::<Conversations>(id)? else {
             return Ok(false);
         };
-        // Should a crash take what somebody else has just decided, this would be decided without it.
+        // After a crash that loses the decision before this one, this one would be another.
         let (applied, durable) = (engine.store().applied(), engine.store().durable());
         let settled = engine.0.changes.are_durable(applied, durable);
         let from = engine.next();
         let rooms = engine.decide_on(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();
         self.settle(batch, [])?;
-        let after = engine
-            .store()
-            .get_cached::<Conversations>(&seat.conversation)?;
+        let after = engine.store().get_cached::<Conversations>(id)?;
         // After a crash these items are taken from the inbox again, with the same result as long as
         // nothing else is decided on this conversation in between.
         let repeatable = settled && after.as_ref() == Some(&before);
@@ -109,14 +133,24 @@ impl Room {
             engine.0.changes.is_seen(engine.store().applied());
         }
         drop(lock);
-        self.repeatable = match repeatable {
-            true => Repeatable {
+        self.repeatable = if repeatable {
+            Repeatable {
                 numbers,
                 decided_on: after,
-            },
-            false => Repeatable::default(),
+            }
+        } else {
+            Repeatable::default()
         };
         self.wake_others(rooms);
         Ok(true)
     }
+}
+
+/// The messages and reactions at the front of an inbox.
+struct Messages {
+    inputs: Vec<Input>,
+    /// The earliest time at which one of them may have been sent on already.
+    since: Timestamp,
+    /// Deletes them from the inbox and keeps what is to be forwarded.
+    batch: Batch,
 }

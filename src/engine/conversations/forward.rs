@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Timestamp,
-    conversation::{Conversation, Effect, EventKind, Input, RoomRole},
+    conversation::{Conversation, Effect, EventKind, Input, Participant, RoomRole},
     crypto::DecryptError,
     engine::{
         EngineError,
@@ -95,8 +95,8 @@ impl Room {
             pseudonym_key: &conversation.secret.0,
         };
         let context = Context::between((&self.id, &there), &sender.user, &aliases, &map, masking);
-        // Should anything that somebody made up ever break it, their message is refused, and not
-        // tried again forever in front of all others.
+        // A message that breaks the translator is refused, rather than tried again in front of all
+        // others without end.
         let translated = catch_unwind(AssertUnwindSafe(|| {
             relay::translate(&kind, &content, &context)
         }));
@@ -106,28 +106,10 @@ impl Room {
             Err(why) if why.is_missing_target() && self.may_know_soon(conversation, route)? => {
                 return Err(EngineError::CounterpartOnItsWay);
             }
-            // As if it had come in clear: such a call begins with an event of each kind.
-            Err(TranslateError::MatrixRtc) => {
-                let room_call = Input::Event {
-                    role: route.source,
-                    sender: sender.user.clone(),
-                    event: event.clone(),
-                    kind: EventKind::MatrixRtc,
-                };
-                return Ok((false, vec![room_call]));
+            Err(why) => {
+                let input = not_translated(why, event, &sender.user, route.source, &content);
+                return Ok((false, vec![input]));
             }
-            // Once for each time that somebody begins to show where they are, and not for each step.
-            Err(why @ TranslateError::LiveLocation) => {
-                let begun = content["m.relates_to"]["event_id"].as_str();
-                let begun = begun.and_then(|event| event.try_into().ok());
-                let once = Input::NotForwarded {
-                    role: route.source,
-                    event: begun.unwrap_or_else(|| event.clone()),
-                    text: why.notice_text().to_owned(),
-                };
-                return Ok((false, vec![once]));
-            }
-            Err(why) => return Ok((false, vec![said(why.notice_text())])),
         };
         if translated
             .remarks
@@ -144,34 +126,18 @@ impl Room {
         let waited = engine
             .now()
             .since(self.arrived_at(event, &translated.event_type)?);
-        relay::ages(
-            &translated.event_type,
-            &mut content,
-            parsed.age.saturating_add(waited),
-        );
-        let transaction = transaction_id(&sender.ghost, &there, "carry", event.as_str());
-        let in_clear = parsed.kind != "m.room.encrypted";
-        let sent = if in_clear {
-            self.react_there(
-                &sender.ghost,
-                &there,
-                &translated.event_type,
-                &content,
-                transaction,
-            )
-            .await?
-        } else {
-            let must_read = only_reader(conversation, route.target);
-            self.say_there(
-                &sender.ghost,
-                &there,
-                must_read,
-                &translated.event_type,
-                &content,
-                transaction,
-            )
-            .await?
+        let age = parsed.age.saturating_add(waited);
+        relay::ages(&translated.event_type, &mut content, age);
+        let outgoing = Forwarded {
+            cause: event,
+            room: &there,
+            kind: &translated.event_type,
+            content: &content,
+            is_encrypted: parsed.kind == "m.room.encrypted",
         };
+        let sent = self
+            .send_forwarded(conversation, sender, route, &outgoing)
+            .await?;
         note(
             batch,
             (&self.id, event),
@@ -186,6 +152,32 @@ impl Room {
             inputs.extend(self.watch_call(conversation, event, route, kind, &content));
         }
         Ok((true, inputs))
+    }
+
+    /// Sends a translated event into its room, encrypted if it came so.
+    async fn send_forwarded(
+        &self,
+        conversation: &Conversation,
+        sender: &Participant,
+        route: &Route,
+        outgoing: &Forwarded<'_>,
+    ) -> Result<OwnedEventId, EngineError> {
+        let Forwarded {
+            cause,
+            room,
+            kind,
+            content,
+            is_encrypted,
+        } = *outgoing;
+        let transaction = transaction_id(&sender.ghost, room, "carry", cause.as_str());
+        if is_encrypted {
+            let must_read = only_reader(conversation, route.target);
+            self.say_there(&sender.ghost, room, must_read, kind, content, transaction)
+                .await
+        } else {
+            self.react_there(&sender.ghost, room, kind, content, transaction)
+                .await
+        }
     }
 
     /// Since when a call's event waits here: in the inbox, and then for its turn.
@@ -308,6 +300,49 @@ pub(in crate::engine) fn only_reader(
     at_home
         .filter(|_| conversation.direct)
         .map(|(_, person)| &person.user)
+}
+
+/// A translated event on its way into another room.
+#[derive(Clone, Copy)]
+struct Forwarded<'a> {
+    /// The event that it was translated from.
+    cause: &'a OwnedEventId,
+    room: &'a OwnedRoomId,
+    kind: &'a str,
+    content: &'a Value,
+    is_encrypted: bool,
+}
+
+/// Returns what the conversation hears of an event that cannot be translated.
+fn not_translated(
+    why: TranslateError,
+    event: &OwnedEventId,
+    sender: &OwnedUserId,
+    role: RoomRole,
+    content: &Value,
+) -> Input {
+    let text = why.notice_text().to_owned();
+    match why {
+        // As if it had come unencrypted: such a call begins with an event of each kind.
+        TranslateError::MatrixRtc => Input::Event {
+            role,
+            sender: sender.clone(),
+            event: event.clone(),
+            kind: EventKind::MatrixRtc,
+        },
+        // Once each time that somebody begins to show where they are, and not for each step.
+        TranslateError::LiveLocation => {
+            let begun = content["m.relates_to"]["event_id"].as_str();
+            let begun = begun.and_then(|event| event.try_into().ok());
+            let event = begun.unwrap_or_else(|| event.clone());
+            Input::NotForwarded { role, event, text }
+        }
+        _ => Input::NotForwarded {
+            role,
+            event: event.clone(),
+            text,
+        },
+    }
 }
 
 /// The route of one event.

@@ -17,7 +17,7 @@ use crate::{
         room::Room,
     },
     introduction::{Introduction, Refusal},
-    matrix::event_type::is_matrix_rtc,
+    matrix::{RoomState, event_type::is_matrix_rtc},
     store::Batch,
 };
 
@@ -99,68 +99,7 @@ impl Room {
             },
             former_names: Vec::new(),
         };
-        let earlier = self.what_was_heard(is);
-        let known = match (&self.record.seat, is.direct) {
-            (Some(seat), _) => engine.store().get::<Conversations>(&seat.conversation)?,
-            (None, true) => engine.conversation_with(&is.invite.asker, &is.ghost)?,
-            (None, false) => None,
-        };
-        // One in which the asker is the masked one, and nobody is left.
-        let former = known.as_ref().filter(|_| self.record.seat.is_none());
-        let former = former.filter(|known| {
-            known
-                .person_at(RoomRole::Origin, &is.invite.asker)
-                .is_none()
-        });
-        let former = former.cloned();
-        let (conversation, input) = match known {
-            Some(known) if self.record.seat.is_some() => {
-                let person = Box::new(masked);
-                let by = is.invite.asker.clone();
-                (
-                    known,
-                    Input::Added {
-                        person,
-                        by,
-                        earlier,
-                    },
-                )
-            }
-            // Only where the asker is the one in the origin: the owner's portal cannot move here.
-            Some(known)
-                if known
-                    .person_at(RoomRole::Origin, &is.invite.asker)
-                    .is_some() =>
-            {
-                let room = self.id.clone();
-                (known, Input::OriginReplaced { room, earlier })
-            }
-            _ => {
-                let now = engine.now();
-                let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
-                let direct = is.direct && people == [&is.invite.asker];
-                let mut new = new_conversation(self.id.clone(), direct, now, &mut *engine.rng());
-                for user in people {
-                    let (ghost, name, is_alias) = match direct {
-                        true => engine.shown_to_one(user, &is.ghost)?,
-                        false => engine.shown_to_many(user)?,
-                    };
-                    new.people.push(Participant {
-                        user: user.clone(),
-                        ghost,
-                        name,
-                        is_alias,
-                        home: Home::Origin { is_present: true },
-                        former_names: Vec::new(),
-                    });
-                }
-                // The person who began it comes first.
-                new.people
-                    .sort_by_key(|person| person.user != is.invite.asker);
-                new.people.push(masked);
-                (new, Input::Started { earlier })
-            }
-        };
+        let (former, conversation, input) = self.conversation_for(is, masked, &view)?;
         let seat = self.record.seat.get_or_insert_with(|| SeatHere {
             conversation: conversation.id.clone(),
             ghosts: Vec::new(),
@@ -194,6 +133,78 @@ impl Room {
         Ok(())
     }
 
+    /// Returns the conversation in which this room takes part from now on and what happens to it,
+    /// and before them the one that ends with that.
+    fn conversation_for(
+        &self,
+        is: &Introduction,
+        masked: Participant,
+        view: &RoomState,
+    ) -> Result<(Option<Conversation>, Conversation, Input), EngineError> {
+        let engine = &self.engine;
+        let asker = &is.invite.asker;
+        let earlier = self.what_was_heard(is);
+        if let Some(seat) = &self.record.seat
+            && let Some(known) = engine.store().get::<Conversations>(&seat.conversation)?
+        {
+            let input = Input::Added {
+                person: Box::new(masked),
+                by: asker.clone(),
+                earlier,
+            };
+            return Ok((None, known, input));
+        }
+        let known = if self.record.seat.is_none() && is.direct {
+            engine.conversation_with(asker, &is.ghost)?
+        } else {
+            None
+        };
+        match known {
+            // Only where the asker is the one in the origin: the owner's portal cannot move here.
+            Some(known) if known.person_at(RoomRole::Origin, asker).is_some() => {
+                let room = self.id.clone();
+                Ok((None, known, Input::OriginReplaced { room, earlier }))
+            }
+            // One in which the asker is the masked one, and nobody is left, ends.
+            former => {
+                let new = self.start_conversation(is, masked, view)?;
+                Ok((former, new, Input::Started { earlier }))
+            }
+        }
+    }
+
+    /// Makes a conversation of the people in this room and the masked person, the asker first.
+    fn start_conversation(
+        &self,
+        is: &Introduction,
+        masked: Participant,
+        view: &RoomState,
+    ) -> Result<Conversation, EngineError> {
+        let engine = &self.engine;
+        let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
+        let direct = is.direct && people == [&is.invite.asker];
+        let mut new = new_conversation(self.id.clone(), direct, engine.now(), &mut *engine.rng());
+        for user in people {
+            let (ghost, name, is_alias) = if direct {
+                engine.shown_to_one(user, &is.ghost)?
+            } else {
+                engine.shown_to_many(user)?
+            };
+            new.people.push(Participant {
+                user: user.clone(),
+                ghost,
+                name,
+                is_alias,
+                home: Home::Origin { is_present: true },
+                former_names: Vec::new(),
+            });
+        }
+        new.people
+            .sort_by_key(|person| person.user != is.invite.asker);
+        new.people.push(masked);
+        Ok(new)
+    }
+
     /// What the ghost heard before the conversation began, in order, edits behind what they edit.
     fn what_was_heard(&self, is: &Introduction) -> Vec<OwnedEventId> {
         let heard = is.heard.iter().filter(|heard| !heard.done);
@@ -223,49 +234,7 @@ impl Room {
             }
             return self.settle(batch, []);
         };
-        let input = match event.membership() {
-            Some((user, membership)) => {
-                for ghost in &seat.ghosts {
-                    // The homeserver reports no change of devices when somebody comes.
-                    let came = std::slice::from_ref(&user);
-                    engine
-                        .machines()
-                        .mark_device_lists_outdated(ghost, came)
-                        .await;
-                }
-                let new = membership == "join"
-                    && role == RoomRole::Origin
-                    && !engine.is_ours(&user)
-                    && conversation.person_at(role, &user).is_none();
-                let ghost = match new {
-                    true => Some(engine.shown_to_many(&user)?),
-                    false => None,
-                };
-                Some(Input::Member {
-                    role,
-                    by_others: event.sender != user,
-                    membership: membership.to_owned(),
-                    user,
-                    ghost,
-                })
-            }
-            None if engine.is_ours(&event.sender) => None,
-            None if is_state(&event, "m.room.tombstone") => {
-                let to = event.content["replacement_room"].as_str();
-                let to = to.and_then(|to| to.try_into().ok());
-                to.map(|to| Input::RoomUpgraded {
-                    role,
-                    to,
-                    by: event.sender.clone(),
-                })
-            }
-            None => heard(&event).map(|kind| Input::Event {
-                role,
-                sender: event.sender.clone(),
-                event: event.id.clone(),
-                kind,
-            }),
-        };
+        let input = self.input_of(&event, &conversation, role).await?;
         let Some(input) = input else {
             return self.settle(batch, []);
         };
@@ -278,6 +247,59 @@ impl Room {
             batch.put::<Kept>(&key, &json.to_owned())?;
         }
         self.apply(&seat.conversation, &[input], batch)
+    }
+
+    /// Returns what an event means to the conversation, `None` if nothing.
+    async fn input_of(
+        &self,
+        event: &RoomEvent,
+        conversation: &Conversation,
+        role: RoomRole,
+    ) -> Result<Option<Input>, EngineError> {
+        let engine = &self.engine;
+        if let Some((user, membership)) = event.membership() {
+            let ghosts = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
+            for ghost in ghosts {
+                // The homeserver reports no change of devices when somebody comes.
+                let came = std::slice::from_ref(&user);
+                let machines = engine.machines();
+                machines.mark_device_lists_outdated(ghost, came).await;
+            }
+            let is_new = membership == "join"
+                && role == RoomRole::Origin
+                && !engine.is_ours(&user)
+                && conversation.person_at(role, &user).is_none();
+            let ghost = if is_new {
+                Some(engine.shown_to_many(&user)?)
+            } else {
+                None
+            };
+            return Ok(Some(Input::Member {
+                role,
+                by_others: event.sender != user,
+                membership: membership.to_owned(),
+                user,
+                ghost,
+            }));
+        }
+        if engine.is_ours(&event.sender) {
+            return Ok(None);
+        }
+        if is_state(event, "m.room.tombstone") {
+            let to = event.content["replacement_room"].as_str();
+            let to = to.and_then(|to| to.try_into().ok());
+            return Ok(to.map(|to| Input::RoomUpgraded {
+                role,
+                to,
+                by: event.sender.clone(),
+            }));
+        }
+        Ok(heard(event).map(|kind| Input::Event {
+            role,
+            sender: event.sender.clone(),
+            event: event.id.clone(),
+            kind,
+        }))
     }
 }
 

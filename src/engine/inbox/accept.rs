@@ -150,18 +150,28 @@ impl Engine {
             self.machines().mark_all_device_lists_outdated();
         }
         let counted = self.note_counts(body.otk_counts, body.fallback_types).await;
-        let engine = self.clone();
-        if body.more {
-            // Its keys come with the last part, and a room's first event may need them.
+        self.wake_after(taken, counted, body.more).await;
+        if echo && !body.more {
+            self.0.echoes.pace().await;
+        }
+        Ok(())
+    }
+
+    /// Wakes the rooms of a transaction, and handles its to-device messages. If it has further parts,
+    /// the rooms wait for the last one: their keys come with it, and a room's first event may need
+    /// them.
+    async fn wake_after(&self, taken: Taken, counted: bool, has_more: bool) {
+        if has_more {
             self.0.held_rooms.lock().await.extend(taken.rooms);
-            return Ok(());
+            return;
         }
         let held = std::mem::take(&mut *self.0.held_rooms.lock().await);
-        // The homeserver waits for its answer: what follows does not concern it. Nor does it begin
-        // before this is durable: what comes a second time need not be what came the first time, as
-        // when its sender has taken it back meanwhile.
+        let engine = self.clone();
+        // The homeserver waits for its answer, and what follows does not concern it. Nor does that
+        // begin before the transaction is durable: a second one need not hold what the first one
+        // did, as when a sender has redacted an event meanwhile.
         self.spawn(async move {
-            // Rooms first: one that needs a key that came with them waits for it there, and the
+            // Rooms first: one that needs a key of this transaction waits for it there, and the
             // others need not wait for a slow server's keys.
             for room in held.into_iter().chain(taken.rooms) {
                 engine.wake(&room);
@@ -170,10 +180,6 @@ impl Engine {
                 engine.start_draining().await;
             }
         });
-        if echo {
-            self.0.echoes.pace().await;
-        }
-        Ok(())
     }
 
     /// What was taken in with lower numbers is durable now.

@@ -34,26 +34,26 @@ pub(in crate::engine) async fn admission<'a>(
         now,
     })?;
     let asks_first = matches!(verdict, Verdict::Request { .. });
+    let shown = change.lookup(&handle)?.map(|record| record.handle);
+    let shown = shown.as_ref().unwrap_or(&handle).as_shown().to_owned();
     let admission = match verdict {
         Verdict::Relay { owner, .. }
         | Verdict::Request {
             owner,
             masked: true,
             ..
-        } => {
-            let shown = change.lookup(&handle)?.map(|record| record.handle);
-            Admission::Introduce {
-                owner,
-                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
-                strict: false,
-                asks_first,
-                masked: true,
-                back_to: match direct {
-                    true => engine.lead_back(asker, ghost).await?,
-                    false => None,
-                },
-            }
-        }
+        } => Admission::Introduce {
+            owner,
+            handle: shown,
+            strict: false,
+            asks_first,
+            masked: true,
+            back_to: if direct {
+                engine.lead_back(asker, ghost).await?
+            } else {
+                None
+            },
+        },
         Verdict::Introduce {
             owner,
             generation,
@@ -64,23 +64,21 @@ pub(in crate::engine) async fn admission<'a>(
             generation,
             strict,
             ..
-        } => {
-            let shown = change.lookup(&handle)?.map(|record| record.handle);
-            Admission::Introduce {
-                owner,
-                handle: shown.as_ref().unwrap_or(&handle).as_shown().to_owned(),
-                strict: strict || engine.settings().strict,
-                asks_first,
-                masked: false,
-                back_to: match direct && !asks_first {
-                    true => match change.pair_advice(asker, &handle, generation, now)? {
-                        PairAdvice::LeadBack { room } => Some(room),
-                        PairAdvice::Introduce => None,
-                    },
-                    false => None,
-                },
-            }
-        }
+        } => Admission::Introduce {
+            owner,
+            handle: shown,
+            strict: strict || engine.settings().strict,
+            asks_first,
+            masked: false,
+            back_to: if direct && !asks_first {
+                match change.pair_advice(asker, &handle, generation, now)? {
+                    PairAdvice::LeadBack { room } => Some(room),
+                    PairAdvice::Introduce => None,
+                }
+            } else {
+                None
+            },
+        },
         Verdict::NotNow(why) => {
             tracing::info!(why = why.metric_label(), "an invite is declined");
             Admission::NotNow

@@ -24,7 +24,7 @@ use crate::{
     directory::HandleState,
     engine::{
         Engine, EngineError,
-        control_rooms::state::ControlEffect,
+        control_room::ControlEffect,
         records::{
             Arrived, ControlRooms, Inbox, Kept, OpenWork, Outbox, Passed, RestoreRecord, Restores,
             Revisits, SyncTokens, ToDevice, What,

@@ -10,7 +10,7 @@ use crate::{
     directory::{ClaimedBy, FreezeReason, HandleState},
     engine::{
         Engine,
-        control_rooms::state::{Control, ControlEffect},
+        control_room::{Control, ControlEffect},
         maintenance::restore::prepare,
         records::{
             Arrived, ControlRooms, Due, Inbox, OpenWork, Outbox, RestoreRecord, Restores, Revisits,

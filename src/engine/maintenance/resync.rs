@@ -9,7 +9,7 @@ use crate::{
     conversation::{Input, RoomRole},
     engine::{
         Engine, EngineError,
-        control_rooms::state::{Control, ControlPhase},
+        control_room::{Control, ControlPhase},
         event::RoomEvent,
         inbox::accept::Taken,
         introductions::admission::admission,

@@ -13,7 +13,7 @@ async fn after_a_quiet_week_nothing_is_carried_again() {
         message("$oldest", week_ago - Duration::from_millis(1)),
     ];
     it.fake.put_history(origin().as_str(), history);
-    it.make_sure("$new").await;
+    it.backfill_before("$new").await;
     assert_eq!(it.carries(), ["$lost", "$new"]);
 }
 
@@ -34,7 +34,7 @@ async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
         message("$before", NOW),
     ];
     it.fake.put_history(origin().as_str(), history);
-    it.make_sure("$new").await;
+    it.backfill_before("$new").await;
     assert_eq!(it.carries(), ["$lost", "$new"]);
 }
 
@@ -50,7 +50,7 @@ async fn what_was_said_before_the_ghost_came_is_not_for_it() {
         message("$before", NOW),
     ];
     it.fake.put_history(origin().as_str(), history);
-    it.make_sure("$new").await;
+    it.backfill_before("$new").await;
     assert_eq!(it.carries(), ["$while-invited", "$lost", "$new"]);
 
     let begins = |event: Value| {

@@ -213,11 +213,15 @@ impl Talk {
     }
 
     /// Looks for what may have been lost before a message.
-    async fn make_sure(&mut self, id: &str) {
+    async fn backfill_before(&mut self, id: &str) {
         let event = message(id, self.engine.now());
         let json = event.to_string();
         let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
-        self.actor.room.make_sure(parsed, &json).await.unwrap();
+        self.actor
+            .room
+            .backfill_before(parsed, &json)
+            .await
+            .unwrap();
     }
 }
 
