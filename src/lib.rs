@@ -1,8 +1,8 @@
 //! Stonechat: handles, and direct messages by handle, for a Matrix homeserver.
 //!
 //! A **handle** is a name by which an **owner** can be reached. A **ghost** is the Matrix user that
-//! stands for it: whoever starts a chat with the ghost is brought together with the owner, in an
-//! ordinary encrypted room, and the ghost leaves. People look after their handles by writing to the
+//! stands for a handle: it brings a person who starts a chat with it together with the owner, in an
+//! ordinary encrypted room, and leaves. People look after their handles by writing to the
 //! **bot**, each in a **control room** of their own.
 //!
 //! This page is the map of the house. A lower room never imports a higher one.

@@ -28,7 +28,7 @@ pub enum RoomProblem {
     #[error("I talk about handles only with one person at a time. Start a new chat with me alone.")]
     NotAlone,
     /// Nobody else is there.
-    #[error("Nobody else is here any more. Start a new chat when you need me.")]
+    #[error("Nobody else is here. Start a new chat when you need me.")]
     Nobody,
     /// The other member did not invite the bot. Otherwise a stranger could turn a room in which the
     /// person is for another reason into their control room.

@@ -194,7 +194,7 @@ pub(super) fn answer_request(
             Ok(()) => NoticeText::default()
                 .name(&asker)
                 .and(&format!(
-                    " can't reach you by {} any more. To undo: ",
+                    " can no longer reach you by {}. To undo: ",
                     request.handle
                 ))
                 .code(&format!("unblock {label}"))

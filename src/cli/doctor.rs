@@ -30,9 +30,9 @@ struct Row {
 /// Advice about a setting that cannot be seen from outside `homeserver.yaml`: the problem unless it
 /// is set, and what to set.
 const INVITES_ADVICE: (&str, &str) = (
-    "cannot be seen from here: rc_invites in homeserver.yaml. By default Synapse lets each ghost, and \
-     the bot, be invited from other servers 5 times and then once in 333 seconds, whoever invites \
-     (per_user: 0.003 a second, burst 5), so one server can keep the others out",
+    "cannot be seen from here: rc_invites in homeserver.yaml. By default Synapse lets each ghost, \
+     and the bot, be invited from other servers 5 times and then once in 333 seconds, no matter by \
+     whom (per_user: 0.003 a second, burst 5), so one server can keep the others out",
     "set rc_invites: {per_user: {per_second: 5, burst_count: 50}}, if you have not. It holds for \
      all people of the homeserver",
 );

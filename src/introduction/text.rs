@@ -151,7 +151,7 @@ impl Saying {
 /// nothing about anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
-    /// The one answer to whoever may not reach the owner now.
+    /// The one answer to everybody who may not reach the owner now.
     NotNow,
     /// The owner invited their own handle.
     OwnHandle,

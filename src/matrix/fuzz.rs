@@ -252,7 +252,7 @@ pub(crate) fn room_state(input: &[u8]) {
     assert_eq!(RoomState::from_state(noisy), state);
 }
 
-/// Checks that whoever has a creator's power has every power.
+/// Checks that a user with a creator's power has every power.
 fn check_power(state: &RoomState, user: &UserId) {
     let all = [
         state.may_invite(user),

@@ -162,7 +162,7 @@ class OwnersTest(unittest.TestCase):
         self.assertEqual(put(content), [])
         self.assertEqual(content, before)
 
-    def test_whoever_is_invited_already_is_invited_once(self) -> None:
+    def test_a_person_who_is_named_twice_is_invited_once(self) -> None:
         for invite in [[SAM, SAMS], [SAMS, SAM], [SAMS, ROBS], [SAMS, "@_dm_Sam:stone.test"]]:
             content = {"invite": list(invite)}
             self.assertEqual(put(content, sam=SAM, rob=SAM), [SAM])

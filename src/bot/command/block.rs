@@ -109,12 +109,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = NoticeText::new("Blocked: ").name(&name);
     let text = match &scope {
         BlockScope::Handle(handle) => text
-            .and(" can't reach you by ")
+            .and(" can no longer reach you by ")
             .name(&handle.to_string())
-            .and(" any more, whichever of their handles they use. "),
+            .and(", whichever of their handles they use. "),
         BlockScope::All => text.and(
-            " can't reach you by any of your handles any more, whichever of theirs they use. If they \
-             try several of yours, they can find out that these belong together. ",
+            " can no longer reach you by any of your handles, whichever of theirs they use. If \
+             they try several of yours, they can find out that these belong together. ",
         ),
     };
     let mut answer = Answer::from(text

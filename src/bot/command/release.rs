@@ -43,7 +43,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let text = NoticeText::new("Giving up ")
         .name(&record.handle.to_string())
         .and(
-            " means that nobody can reach you by it any more. Chats that began with it go on \
+            " means that people can no longer reach you by it. Chats that began with it go on \
              without it. ",
         )
         .and(&match days {
@@ -82,7 +82,7 @@ pub(super) fn confirmed(
     let name = record.handle.to_string();
     let text = NoticeText::new("Done: ")
         .name(&name)
-        .and(" isn't yours any more. If you change your mind: ")
+        .and(" is no longer yours. If you change your mind: ")
         .code(&format!("claim {}", record.handle.as_shown()))
         .and(".");
     let mut answer = Answer::from(text);

@@ -86,12 +86,12 @@ fn answer_request(
     }
 }
 
-/// Answers the number of a request that does not exist.
+/// Returns the answer to the number of a request that is not open.
 pub(super) fn no_such_request(number: u32) -> CommandError {
     CommandError::Refused(
-        NoticeText::new(&format!("There's no request {number} any more. "))
+        NoticeText::new(&format!("There's no open request {number}. "))
             .code("requests")
-            .and(" shows the open ones."),
+            .and(" shows those that are open."),
     )
 }
 

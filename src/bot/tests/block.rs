@@ -14,7 +14,7 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
     talk.ask(kim(), "claim kim").await;
     assert_eq!(
         talk.ask(sam(), "block @kim").await,
-        "Blocked: @kim can't reach you by @sam any more, whichever of their handles they use. They \
+        "Blocked: @kim can no longer reach you by @sam, whichever of their handles they use. They \
          aren't told: they see the same message as anyone who can't reach you.\n\n\
          This only affects new chats by handle. If they know your Matrix ID or you have a chat \
          with them, ignore them in your client too: open their profile and choose \"Ignore\". To \

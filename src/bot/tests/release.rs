@@ -16,7 +16,7 @@ async fn a_handle_is_released_only_with_its_code() {
     let said = talk.ask(sam(), "release sam").await;
     assert!(
         said.starts_with(
-            "Giving up @sam means that nobody can reach you by it any more. Chats that began \
+            "Giving up @sam means that people can no longer reach you by it. Chats that began \
              with it go on without it. For 365 days only you can claim it again, after that \
              anyone can. To do it, write `confirm "
         ),
@@ -46,7 +46,7 @@ async fn a_handle_is_released_only_with_its_code() {
         .unwrap();
     assert_eq!(
         answer.plain,
-        "Done: @sam isn't yours any more. If you change your mind: `claim sam`."
+        "Done: @sam is no longer yours. If you change your mind: `claim sam`."
     );
     assert_eq!(
         answer.effects,

@@ -84,7 +84,7 @@ async fn a_request_is_answered_in_words() {
     }
     let (mut talk, _) = asked().await;
     let said = talk.ask(sam(), "accept 7").await;
-    assert!(said.contains("no request 7"), "{said}");
+    assert!(said.contains("no open request 7"), "{said}");
     assert!(talk.effects(kim(), "accept 1").await.is_empty(), "not hers");
     assert_eq!(
         talk.ask(kim(), "requests").await,

@@ -179,7 +179,7 @@ async fn taking_keys_away_goes_on_where_a_crash_stopped_it() {
         assert_eq!(
             world.machines.device_of(sam()).unwrap(),
             None,
-            "it is no ghost any more"
+            "it is no longer a ghost"
         );
         // The next owner does not wait for somebody to finish it.
         world.machines.provision(sam(), "Sam").await.unwrap();

@@ -36,7 +36,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use conversation::Conversation;
 use support::cpu;
 
-/// How long a run may take in which nothing is carried any more.
+/// How long a run may go on without carrying another message.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many conversations are set up at the same time.
 const AT_ONCE: usize = 12;

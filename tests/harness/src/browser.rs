@@ -165,7 +165,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It closes its windows first, so that nothing writes to its folder any more.
+        // It closes its windows before it ends, so that nothing writes to the folder while this is
+        // removed.
         self.process.lets_go(Duration::from_secs(10));
     }
 }

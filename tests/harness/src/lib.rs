@@ -17,8 +17,8 @@
 //! | [`proxy`] | a network that can be slow or away, between any two of them |
 //! | [`process`] | a child process that dies with us |
 //!
-//! Nothing here sleeps to let something happen: whoever waits, waits for the thing itself, and an
-//! error says what was seen instead.
+//! Nothing here sleeps to let something happen: every wait is for the thing itself, and its error
+//! says what was seen instead.
 
 #![recursion_limit = "512"]
 

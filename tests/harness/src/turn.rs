@@ -15,8 +15,8 @@ use crate::{
 const MISSING: &str = "cannot start turnserver: stories of calls need coturn (on Debian: apt-get \
                        install --no-install-recommends coturn; its own service need not run)";
 
-/// Where what is relayed comes from. Not where browsers are: what comes past the relay is refused,
-/// as a relay refuses whoever it was not told of.
+/// The address from which relayed packets come. Browsers have another one: a relay accepts packets
+/// only from addresses that its client named, so it refuses those that a browser sends directly.
 const RELAY_IP: &str = "127.0.0.2";
 
 /// A running relay. Dropping it ends it and removes its folder.

@@ -124,7 +124,7 @@ impl Conversation {
 
     /// Encrypts messages without sending them.
     pub async fn encrypts(&self, count: usize) -> Result<Vec<Box<RawValue>>> {
-        // Whoever came or changed devices since.
+        // Alice learns who joined since, and whose devices changed.
         self.alice.syncs().await?;
         let empty = json!({"msgtype": "m.text", "body": ""}).to_string().len();
         let mut texts = Vec::with_capacity(count);

@@ -117,8 +117,8 @@ async fn deliver(shared: &Arc<Shared>, transaction: &Transaction, body: Vec<u8>)
         Delivery::GiveUp(time) => time,
         _ => shared.options.transaction_timeout,
     };
-    // Whoever gives up does not take the request back: the service may still be at it when the
-    // same transaction comes again.
+    // Giving up does not cancel the request: the service may still be working on it when the same
+    // transaction comes again.
     match tokio::time::timeout(patience, sending).await {
         Ok(Ok(Some(taken))) => taken,
         _ => false,
@@ -164,7 +164,7 @@ impl Shared {
         let began = std::time::Instant::now();
         match request.send().await {
             Ok(answer) if answer.status().is_success() => {
-                // Whoever is about to try again does so at once.
+                // A recovery that is pausing tries again at once.
                 self.pinged.notify_waiters();
                 let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Answer::ok(&json!({"duration_ms": took}))

@@ -69,8 +69,8 @@ impl Chat {
         Ok(room)
     }
 
-    /// Says something, encrypted for whoever is in the room or invited at this moment. Does not
-    /// wait for anybody to join, as Element does not.
+    /// Says something, encrypted for everybody who is in the room or invited at this moment. Does
+    /// not wait for anybody to join, as Element does not.
     pub async fn says(&self, text: &str) -> Result<OwnedEventId> {
         let room = self.encrypted_room().await?;
         let content = RoomMessageEventContent::text_plain(text);
@@ -139,7 +139,7 @@ impl Chat {
             .event_id)
     }
 
-    /// Shows, or not any more, that they type.
+    /// Shows that they are typing, or that they have stopped.
     pub async fn types(&self, typing: bool) -> Result<()> {
         Ok(self.room()?.typing_notice(typing).await?)
     }

@@ -1,4 +1,4 @@
-"""Runs Synapse, and ends it at once when whoever started it is gone.
+"""Runs Synapse, and ends it at once when the process that started it is gone.
 
 The parent holds the other end of our standard input: when that closes, however the parent died,
 so do we. No test leaves a homeserver behind.

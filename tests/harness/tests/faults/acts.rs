@@ -127,7 +127,7 @@ impl Side {
         let seen = acts(self.person.log(), self, &self.ghost);
         for (n, (did, saw)) in theirs.iter().zip(&seen).enumerate() {
             if did != saw {
-                // Whoever did it may have been told that it could not be carried.
+                // The other may have been told that this act could not be carried.
                 let told = other.person.log().texts_in(&other.room).into_iter();
                 let told: Vec<String> = told
                     .filter(|(by, text)| *by == other.ghost && !text.contains(" says "))

@@ -260,7 +260,7 @@ async fn every_message_between_two_masked_people_arrives_once_and_in_order() -> 
     for side in [&both.alice, &both.sam] {
         let control = side.control.as_ref().context("no control room")?;
         let answer = side.person.asks(control, &bot, "handles");
-        answer.await.context("the bot does not answer any more")?;
+        answer.await.context("the bot no longer answers")?;
     }
     both.alice.heard_well(&both.sam, messages)?;
     both.sam.heard_well(&both.alice, messages)?;

@@ -222,7 +222,7 @@ async fn the_caller_learns_that_it_is_the_other_side_that_has_no_relay() -> Resu
 }
 
 #[tokio::test]
-async fn whoever_shows_where_they_are_needs_no_relay() -> Result<()> {
+async fn direct_calls_need_no_relay() -> Result<()> {
     let mut is = callers(false).await?;
     let bot = is.story.world.bot()?;
     let asked = is.story.control_room.asks(&bot, "calls sam direct").await?;

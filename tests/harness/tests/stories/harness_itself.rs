@@ -122,7 +122,8 @@ async fn a_slow_network_keeps_the_gap_between_keys_and_message() -> Result<()> {
     proxy
         .hears(|method, path| method == "PUT" && path.contains("/send/m.room.encrypted"))
         .await?;
-    // The key is out, the message is not: whoever comes now sees it and cannot read it.
+    // The key is out, the message is not: somebody who comes now sees the message, but cannot read
+    // it.
     chat.invites(&kim.user_id).await?;
     let kims = kim.accepts(&kim.invited_by(&alice.user_id).await?).await?;
     let sent = saying.await??;

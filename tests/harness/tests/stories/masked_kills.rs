@@ -18,7 +18,7 @@ const EACH: usize = 500;
 const KILLS: usize = 10;
 /// How often the homeserver is restarted.
 const RESTARTS: usize = 2;
-/// How long everything may take to arrive when nothing is killed any more.
+/// How long each wait for messages may take, kills and restarts included.
 const ARRIVAL: Duration = Duration::from_secs(10 * 60);
 
 fn line(who: &str, number: usize) -> String {

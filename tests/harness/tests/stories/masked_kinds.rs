@@ -264,9 +264,9 @@ async fn a_receipt_shows_that_a_message_has_reached_the_other_side() -> Result<(
     talk.ends_well().await
 }
 
-/// What lies on another homeserver would tell which one that is.
+/// The address of a file names the homeserver that stores it.
 #[tokio::test]
-async fn whoever_is_on_another_homeserver_sends_files_that_do_not_say_so() -> Result<()> {
+async fn a_file_from_another_homeserver_does_not_name_it() -> Result<()> {
     let (world, there) = two_servers(quick()).await?;
     let (sam, control_room) = world.owner("sam").await?;
     masks(&world, &control_room, "sam").await?;
@@ -322,7 +322,7 @@ async fn in_a_group_nobody_is_shown_by_their_masked_handle() -> Result<()> {
 }
 
 #[tokio::test]
-async fn whoever_goes_from_a_group_is_gone_for_all_and_can_come_back() -> Result<()> {
+async fn a_person_who_leaves_a_group_is_gone_for_all_and_can_come_back() -> Result<()> {
     let story = masked(quick()).await?;
     let (kim, kims_room) = story.world.owner("kim").await?;
     masks(&story.world, &kims_room, "kim").await?;

@@ -309,7 +309,7 @@ async fn a_conversation_is_not_led_to_where_others_are() -> Result<()> {
 }
 
 #[tokio::test]
-async fn whoever_forgets_to_invite_a_ghost_is_told_and_can_do_so_later() -> Result<()> {
+async fn a_person_who_forgets_to_invite_a_ghost_is_told_and_can_do_so_later() -> Result<()> {
     let Group {
         story,
         kim: _kim,

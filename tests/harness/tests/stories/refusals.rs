@@ -180,7 +180,7 @@ pub async fn release(room: &Chat, bot: &UserId, handle: &str) -> Result<()> {
     let done = room.asks(bot, &format!("confirm {code}")).await?;
     ensure!(
         done.text()
-            .is_some_and(|text| text.contains("not yours any more")),
+            .is_some_and(|text| text.contains("no longer yours")),
         "{done:?}"
     );
     Ok(())

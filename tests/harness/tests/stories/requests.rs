@@ -57,7 +57,7 @@ fn nothing_came_of_it(story: &Story, not_shown: &[&str]) -> Result<()> {
 }
 
 #[tokio::test]
-async fn whoever_is_accepted_is_introduced_and_all_they_wrote_comes_in_order() -> Result<()> {
+async fn an_accepted_asker_is_introduced_and_all_they_wrote_comes_in_order() -> Result<()> {
     let story = story(quick()).await?;
     let (chat, _) = alice_asks(&story).await?;
     chat.says(SECOND).await?;
@@ -89,7 +89,7 @@ async fn whoever_is_accepted_is_introduced_and_all_they_wrote_comes_in_order() -
 }
 
 #[tokio::test]
-async fn whoever_is_declined_hears_what_everybody_hears_and_nothing_is_kept() -> Result<()> {
+async fn a_declined_asker_hears_what_everybody_hears_and_nothing_is_kept() -> Result<()> {
     let mut story = story(quick()).await?;
     let (chat, shown) = alice_asks(&story).await?;
     chat.says(SECOND).await?;

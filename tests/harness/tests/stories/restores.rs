@@ -129,7 +129,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
 
     let (devices_now, keys_now) = devices_and_keys(&story.world).await?;
     let kept: Vec<_> = devices.intersection(&devices_now).collect();
-    // The two whose handles are lost are nobody's any more, and stay as they were.
+    // The ghosts of the two handles that are lost belong to nobody, and keep their devices.
     ensure!(kept.len() == 2, "{devices:?} {devices_now:?}");
     let fresh = keys_now.difference(&keys).count();
     ensure!(fresh >= 90, "only {fresh} new keys");
