@@ -223,7 +223,7 @@ impl Engine {
             user: ghost.clone(),
             state,
         };
-        self.stage(&room, &arrived, &mut taken.batch)?;
+        self.stage(room, &arrived, &mut taken.batch)?;
         taken.rooms.push(room.clone());
         Ok(())
     }
