@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    fields::is_html,
     html::{self, Html},
     outcome::{Remark, TranslateError},
     relation::{self, OnMissingTarget, RELATES_TO},
-    scrub::{Scrubber, is_html},
+    scrub::Scrubber,
 };
 
 const NEW_CONTENT: &str = "m.new_content";

@@ -6,6 +6,7 @@
 
 pub(crate) mod calls;
 mod context;
+mod fields;
 mod final_check;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

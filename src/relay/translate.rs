@@ -5,11 +5,12 @@ use serde_json::{Map, Value};
 use super::{
     calls,
     context::Context,
+    fields::{is_html, is_prose},
     final_check::FinalCheck,
     message,
     outcome::{MediaToReupload, Remark, TranslateError, Translated},
     relation::OnMissingTarget,
-    scrub::{Scrubber, is_content, is_html, is_prose},
+    scrub::{Scrubber, is_content},
 };
 use crate::matrix::event_type::is_matrix_rtc;
 
