@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    outcome::{Remark, TranslateError},
+    outcome::{SenderRemark, TranslateError},
     scrub::Scrubber,
 };
 
@@ -25,7 +25,7 @@ pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     on_missing: OnMissingTarget,
-    remarks: &mut Vec<Remark>,
+    remarks: &mut Vec<SenderRemark>,
 ) -> Result<Option<Value>, TranslateError> {
     let relates = match content.get(RELATES_TO) {
         Some(Value::Object(relates)) => relates,
@@ -42,7 +42,7 @@ pub(super) fn translate(
             return Err(TranslateError::Malformed);
         }
         if reply == Reply::Unknown {
-            remarks.push(Remark::WithoutReply);
+            remarks.push(SenderRemark::WithoutReply);
         }
         return Ok(reply.known().map(reply_to));
     };
@@ -55,11 +55,11 @@ pub(super) fn translate(
         return match on_missing {
             OnMissingTarget::Refuse(why) => Err(why),
             OnMissingTarget::Remark if is_thread => {
-                remarks.push(Remark::WithoutThread);
+                remarks.push(SenderRemark::WithoutThread);
                 Ok(outside_of_thread(relates, reply))
             }
             OnMissingTarget::Remark => {
-                remarks.push(Remark::WithoutReference);
+                remarks.push(SenderRemark::WithoutReference);
                 Ok(None)
             }
         };
@@ -83,10 +83,10 @@ pub(super) fn translate(
             );
             if !falls_back {
                 out.insert("is_falling_back".to_owned(), Value::Bool(true));
-                remarks.push(Remark::WithoutReply);
+                remarks.push(SenderRemark::WithoutReply);
             }
         }
-        Reply::Unknown => remarks.push(Remark::WithoutReply),
+        Reply::Unknown => remarks.push(SenderRemark::WithoutReply),
     }
     Ok(Some(Value::Object(out)))
 }

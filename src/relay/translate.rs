@@ -8,7 +8,7 @@ use super::{
     fields::{is_html, is_prose},
     final_check::FinalCheck,
     message,
-    outcome::{MediaToReupload, Remark, TranslateError, Translated},
+    outcome::{MediaToReupload, SenderRemark, TranslateError, Translated},
     relation::OnMissingTarget,
     scrub::{Scrubber, is_content},
 };
@@ -53,7 +53,7 @@ pub(super) fn translate_unchecked(
     event_type: &str,
     content: &Value,
     context: &Context<'_>,
-) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, TranslateError> {
+) -> Result<Option<(Map<String, Value>, Vec<SenderRemark>)>, TranslateError> {
     let on_missing = match handling(event_type) {
         Handling::Message(on_missing) => on_missing,
         Handling::Silent => return Ok(None),
@@ -145,7 +145,7 @@ fn handling(event_type: &str) -> Handling {
 pub(super) fn finish(
     event_type: &str,
     content: Map<String, Value>,
-    mut remarks: Vec<Remark>,
+    mut remarks: Vec<SenderRemark>,
     context: &Context<'_>,
 ) -> Result<Translated, TranslateError> {
     let mut content = Value::Object(content);
@@ -153,7 +153,7 @@ pub(super) fn finish(
         if !without_formatting(&mut content) || length(&content) > CONTENT_BYTES_MAX {
             return Err(TranslateError::TooLong);
         }
-        remarks.push(Remark::WithoutFormatting);
+        remarks.push(SenderRemark::WithoutFormatting);
     }
     FinalCheck::of(context).redact(&mut content);
     let mut media_to_reupload = Vec::new();
