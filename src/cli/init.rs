@@ -61,14 +61,7 @@ impl Init {
         // A configuration that `run` would refuse is not written.
         Config::parse(config_path, &text)?;
         if !self.force {
-            for path in [config_path, &self.registration] {
-                if path.symlink_metadata().is_ok() {
-                    return Err(ConfigError::Exists {
-                        path: path.to_owned(),
-                    }
-                    .into());
-                }
-            }
+            self.refuse_existing(config_path)?;
         }
         let module = ModuleToken::of(config_path, &config);
         let new_module = self.with_module && !module.is_there();
@@ -93,7 +86,7 @@ impl Init {
             file.commit()?;
         }
 
-        let mut written = vec![
+        let mut written: Vec<(&Path, &str)> = vec![
             (config_path, "the configuration, with every option"),
             (&self.registration, "the registration, for the homeserver"),
         ];
@@ -106,13 +99,7 @@ impl Init {
         if new_module {
             written.push((module.path(), "the token of the module, for the homeserver"));
         }
-        let paths = written.iter().map(|(path, _)| path.display().to_string());
-        let width = paths.map(|path| path.chars().count()).max();
-        println!("Written, readable only by you:");
-        for (path, what) in written {
-            let path = path.display().to_string();
-            println!("  {path:width$}   {what}", width = width.unwrap_or(0));
-        }
+        print_written(&written);
         if !new_key {
             let key_file = key_file.display();
             println!("The key of the database, {key_file}, existed and was kept.");
@@ -126,6 +113,18 @@ impl Init {
         println!("  stonechat{} run", config_option(config_path));
         println!("and check that all is well:");
         println!("  stonechat{} doctor", config_option(config_path));
+        Ok(())
+    }
+
+    /// Refuses to replace a configuration or a registration.
+    fn refuse_existing(&self, config_path: &Path) -> Result<(), ConfigError> {
+        for path in [config_path, &self.registration] {
+            if path.symlink_metadata().is_ok() {
+                return Err(ConfigError::Exists {
+                    path: path.to_owned(),
+                });
+            }
+        }
         Ok(())
     }
 
@@ -143,6 +142,17 @@ impl Init {
         config.registration = relative_to(path, &self.registration);
         config.data = relative_to(path, &self.data);
         Ok(config)
+    }
+}
+
+/// Prints the files that were written, and what each of them is.
+fn print_written(written: &[(&Path, &str)]) {
+    let paths = written.iter().map(|(path, _)| path.display().to_string());
+    let width = paths.map(|path| path.chars().count()).max();
+    println!("Written, readable only by you:");
+    for (path, what) in written {
+        let path = path.display().to_string();
+        println!("  {path:width$}   {what}", width = width.unwrap_or(0));
     }
 }
 

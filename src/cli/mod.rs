@@ -70,7 +70,7 @@ enum Command {
     /// to the homeserver's configuration.
     Init(Box<init::Init>),
     /// Write the registration again from the configuration, with its current tokens.
-    Registration(registration::Write),
+    Registration(registration::WriteRegistration),
     /// Check everything that Stonechat needs, and show what is wrong and what to change.
     Doctor,
     /// Run the service.

@@ -12,7 +12,7 @@ use crate::config::{Config, ModuleToken, Registration, Tokens, absolute_beside};
 
 /// The arguments of `registration`.
 #[derive(Debug, Args)]
-pub struct Write {
+pub struct WriteRegistration {
     /// Make new tokens. The homeserver cannot talk to Stonechat until it is restarted.
     #[arg(long)]
     new_tokens: bool,
@@ -22,7 +22,7 @@ pub struct Write {
     with_module: bool,
 }
 
-impl Write {
+impl WriteRegistration {
     /// Writes the registration that belongs to the configuration.
     pub fn run(self, config_path: &Path) -> Result<(), CliError> {
         let config = Config::load(config_path)?;

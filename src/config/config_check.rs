@@ -37,7 +37,7 @@ impl ConfigCheck<'_> {
         if id.is_empty() || !id.bytes().all(fits) {
             self.refuse(
                 "appservice.id",
-                format!("{id:?} cannot be used"),
+                format!("\"{id}\" cannot be used"),
                 "use letters, digits, dots, dashes and underscores",
             )?;
         }
@@ -148,7 +148,7 @@ impl ConfigCheck<'_> {
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return self.refuse(
                 key,
-                format!("{:?} is not a URL of http or https", url.as_str()),
+                format!("\"{url}\" is not a URL of http or https"),
                 "write it like http://127.0.0.1:8008",
             );
         }

@@ -65,7 +65,7 @@ impl RegistrationCheck<'_> {
         if *id != appservice.id {
             self.refuse_mismatch(
                 "id",
-                format!("is {id:?} but appservice.id is {:?}", appservice.id),
+                format!("is \"{id}\" but appservice.id is \"{}\"", appservice.id),
             )?;
         }
         if url != Some(&appservice.url) {
@@ -121,14 +121,14 @@ impl RegistrationCheck<'_> {
             [only] if !only.regex.starts_with(&format!("@{GHOST_PREFIX}")) => self.refuse_mismatch(
                 key,
                 format!(
-                    "{:?} is wider than the names that are Stonechat's ({want})",
+                    "\"{}\" is wider than the names that are Stonechat's ({want})",
                     only.regex
                 ),
             ),
             [only] => self.refuse_mismatch(
                 key,
                 format!(
-                    "{:?} is not {want}, as homeserver.server_name {server} asks for",
+                    "\"{}\" is not {want}, as homeserver.server_name {server} asks for",
                     only.regex
                 ),
             ),

@@ -6,7 +6,8 @@
 
 mod call_watch;
 mod decide;
-mod decide_rooms;
+mod effect;
+mod input;
 mod notice;
 mod room_names;
 mod state;
@@ -15,10 +16,9 @@ mod state;
 mod tests;
 
 pub use call_watch::{CallWatch, Missing, NoRelay, Side, Signs, signs};
-pub use decide::decide;
+pub use decide::{Decision, decide};
+pub use effect::Effect;
+pub use input::{EventKind, Input};
 pub use notice::Notice;
 pub use room_names::{names_at, names_to_remember};
-pub use state::{
-    Conversation, Decision, Effect, EventKind, Home, Input, Participant, PortalStatus, RoomRole,
-    Secret,
-};
+pub use state::{Conversation, Home, Participant, PortalStatus, RoomRole, Secret};

@@ -13,7 +13,7 @@ use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{CryptoError, DecryptError, Distrust, Machines, locks::lock, machines::Pinned};
+use super::{CryptoError, DecryptError, Distrust, Machines, loading::Pinned, locks::lock};
 use crate::store::Batch;
 
 /// A decrypted event.

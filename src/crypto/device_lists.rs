@@ -19,7 +19,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{
     CryptoError, Machines,
     device_list_cache::DeviceListSnapshot,
-    machines::Pinned,
+    loading::Pinned,
     slot::Slot,
     split_request::{SplitRequest, may_be_spoiled_by_one},
 };

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::{
     CryptoError, EncryptError, Machines,
     device_lists::SignedDevices,
-    machines::Pinned,
+    loading::Pinned,
     slot::{InUse, KeyShare},
 };
 

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     CryptoError, Machines, SIGNED_DEVICES_MAX,
     device_lists::SignedDevices,
-    machines::Pinned,
+    loading::Pinned,
     slot::InUse,
     split_request::{SplitRequest, may_be_spoiled_by_one},
 };

@@ -146,10 +146,10 @@ impl Slot {
 /// The slots of all ghosts. When there are many, unused slots without a machine are removed: what
 /// else they hold is in the store or can be requested again.
 #[derive(Default)]
-pub(super) struct Slots(Mutex<Table>);
+pub(super) struct Slots(Mutex<SlotTable>);
 
 #[derive(Default)]
-struct Table {
+struct SlotTable {
     slots: HashMap<OwnedUserId, Arc<Slot>>,
     /// The number of slots at which unused ones are removed.
     sweep_at: usize,

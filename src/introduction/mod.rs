@@ -21,21 +21,24 @@
 //! passed on too, since nobody can tell whether the owner got its key.
 
 mod decide;
+mod effect;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod input;
 mod quote;
+mod rules;
 mod state;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-pub use decide::decide;
+pub use decide::{Decision, decide};
+pub use effect::{Effect, EffectKind};
+pub use input::{HeardKind, Input, Refusal};
 pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
-pub use state::{
-    Admission, Decision, Effect, EffectKind, Heard, HeardKind, Input, Introduction, Invite, Phase,
-    Refusal, Rules, WaitFor,
-};
+pub use rules::Rules;
+pub use state::{Admission, Heard, Introduction, Invite, Phase, WaitFor};
 pub use text::{Reason, Saying};
 
 pub use crate::text::clean_name;

@@ -1,12 +1,10 @@
-//! What an introduction knows, what can happen to it, and what it asks for.
-
-use std::time::Duration;
+//! What an introduction knows.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, Saying};
-use crate::{clock::Timestamp, matrix::RoomState};
+use super::{Effect, Rules, Saying};
+use crate::clock::Timestamp;
 
 /// What the directory says to an invite, before the ghost does anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,48 +45,6 @@ pub struct Invite {
     pub asker: OwnedUserId,
     /// What the directory says.
     pub admission: Admission,
-}
-
-/// Durations and bounds that the configuration sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// How long the ghost listens for an opening line after it joined.
-    pub wait_for_message: Duration,
-    /// How long it stays after inviting the owner and after the last message that it heard.
-    pub linger: Duration,
-    /// How long it stays after inviting the owner at the most.
-    pub linger_at_most: Duration,
-    /// How long it waits for an owner who has to join or set up encryption first.
-    pub wait_for_owner: Duration,
-    /// How long a request waits for its answer.
-    pub wait_for_answer: Duration,
-    /// After how long an invite is declined, whatever the cause.
-    pub decline_after: Duration,
-    /// From how many members on a ghost leaves at once.
-    pub members_at_most: usize,
-    /// How often it looks whether the owner has set up encryption.
-    pub retry_owner: Duration,
-    /// How many messages it keeps to pass on.
-    pub heard_at_most: usize,
-    /// How long another server's answer is waited for before the place goes to somebody else.
-    pub ask_abroad_for: Duration,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            wait_for_message: Duration::from_secs(5),
-            linger: Duration::from_secs(3),
-            linger_at_most: Duration::from_secs(10),
-            wait_for_owner: Duration::from_secs(7 * 24 * 60 * 60),
-            wait_for_answer: Duration::from_secs(7 * 24 * 60 * 60),
-            retry_owner: Duration::from_secs(60),
-            decline_after: Duration::from_millis(1500),
-            members_at_most: 50,
-            heard_at_most: 100,
-            ask_abroad_for: Duration::from_secs(15),
-        }
-    }
 }
 
 /// Where an introduction stands.
@@ -334,7 +290,7 @@ impl Introduction {
         }
     }
 
-    /// When the next [`Input::Tick`] is due, if one is.
+    /// When the next [`Input::Tick`](super::Input::Tick) is due, if one is.
     pub fn deadline(&self, rules: &Rules) -> Option<Timestamp> {
         match self.phase {
             Phase::Declining { at } => Some(at),
@@ -363,205 +319,4 @@ impl Introduction {
     pub fn is_open(&self) -> bool {
         !matches!(self.phase, Phase::Over | Phase::Declined)
     }
-}
-
-/// What an event turned out to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeardKind {
-    /// Something to pass on.
-    Line,
-    /// A new text for an earlier event of the same sender.
-    Edit {
-        /// The event that it changes.
-        of: OwnedEventId,
-    },
-    /// An earlier event was taken back.
-    Redaction {
-        /// The event taken back.
-        of: OwnedEventId,
-    },
-    /// A message in clear.
-    Plaintext,
-    /// A message whose key has not come.
-    Unreadable,
-    /// A message from a device that its owner has not signed.
-    Untrusted,
-    /// A message from a person with too many devices.
-    TooManyDevices,
-    /// A message for a strict ghost, which reads nothing.
-    Sealed,
-    /// Something that a ghost cannot pass on, such as a poll.
-    Other,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made one at a time, and passed by reference"
-)]
-pub enum Input {
-    /// The ghost was invited (again).
-    Invited(Invite),
-    /// What the room looks like, and the events of the time before, have been read.
-    Looked(RoomState),
-    /// An effect was carried out.
-    Done(Effect),
-    /// An effect was refused for good.
-    Refused(Effect, Refusal),
-    /// Somebody said something.
-    Heard {
-        /// The event.
-        event: OwnedEventId,
-        /// Who said it.
-        sender: OwnedUserId,
-        /// What it is.
-        kind: HeardKind,
-    },
-    /// Somebody's membership changed.
-    Member {
-        /// Whose.
-        user: OwnedUserId,
-        /// `join`, `invite`, `leave` or `ban`.
-        membership: String,
-    },
-    /// Looking back, something was found that was said before the ghost left, and not heard.
-    Missed,
-    /// A key was sent to a strict ghost by the asker.
-    KeyCame,
-    /// The owner answered the request.
-    Answered {
-        /// Whether they want this.
-        accepted: bool,
-    },
-    /// A deadline passed.
-    Tick,
-}
-
-/// Why an effect cannot be carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// The homeserver or the room does not allow it.
-    Forbidden,
-    /// These people have no device that they have signed.
-    NoSignedDevice(Vec<OwnedUserId>),
-    /// These people have more devices than are encrypted for.
-    TooManyDevices(Vec<OwnedUserId>),
-    /// The event is gone, unreadable or cannot be passed on.
-    Unreadable,
-    /// Anything else that will not get better by trying again.
-    Impossible,
-}
-
-/// What has to be done, in this order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effect {
-    /// Decline the invite.
-    Decline {
-        /// What the asker may know.
-        reason: Option<Reason>,
-    },
-    /// Join the room.
-    Join,
-    /// Read the room's state, and what was said since the ghost's invite.
-    Look,
-    /// Make the room encrypted.
-    TurnOnEncryption,
-    /// Carry the asker's name for this room, so that the owner's invite says who asks.
-    ShowAs,
-    /// Ask the owner, in their control room, whether they want this.
-    AskOwner,
-    /// The request is no more.
-    WithdrawRequest,
-    /// Take the ghost's place in a conversation that is carried to the owner.
-    OpenConversation,
-    /// Invite the owner, as a direct chat where it is one.
-    InviteOwner,
-    /// Pass a message on to the owner, quoted.
-    PassOn {
-        /// The event to quote.
-        event: OwnedEventId,
-        /// Where its newest text stands, if it was edited.
-        edit: Option<OwnedEventId>,
-    },
-    /// Pass on the new text of a message that was passed on.
-    PassOnEdit {
-        /// The edit.
-        event: OwnedEventId,
-        /// The event that it changes.
-        of: OwnedEventId,
-    },
-    /// Take back what was passed on.
-    TakeBack {
-        /// The event that was passed on.
-        of: OwnedEventId,
-    },
-    /// Say one of our own sentences, encrypted.
-    Say {
-        /// Which.
-        saying: Saying,
-    },
-    /// Give the owner the power of a room's founder, and lay down our own.
-    HandOver,
-    /// Remember that these two have this room.
-    RememberPair,
-    /// Forget that these two have this room: one of them does not want it.
-    ForgetPair,
-    /// Leave the room.
-    Leave {
-        /// What the people in it may know.
-        reason: Option<Reason>,
-    },
-    /// Outside already: find out whether something was said in the moment before the leaving that
-    /// the ghost has not heard.
-    LookBack,
-    /// Destroy every key of this room.
-    Forget,
-    /// Let the bot tell the asker something in their control room.
-    TellAsker {
-        /// What.
-        saying: Saying,
-    },
-}
-
-/// The kinds of [`Effect`], for metrics and logs.
-pub type EffectKind = &'static str;
-
-impl Effect {
-    /// A name without any content, for logs and transaction ids.
-    pub fn kind(&self) -> EffectKind {
-        match self {
-            Self::Decline { .. } => "decline",
-            Self::Join => "join",
-            Self::Look => "look",
-            Self::TurnOnEncryption => "turn-on-encryption",
-            Self::ShowAs => "show-as",
-            Self::AskOwner => "ask-owner",
-            Self::WithdrawRequest => "withdraw-request",
-            Self::OpenConversation => "open-conversation",
-            Self::InviteOwner => "invite-owner",
-            Self::PassOn { .. } => "pass-on",
-            Self::PassOnEdit { .. } => "pass-on-edit",
-            Self::TakeBack { .. } => "take-back",
-            Self::Say { .. } => "say",
-            Self::HandOver => "hand-over",
-            Self::RememberPair => "remember-pair",
-            Self::ForgetPair => "forget-pair",
-            Self::Leave { .. } => "leave",
-            Self::LookBack => "look-back",
-            Self::Forget => "forget",
-            Self::TellAsker { .. } => "tell-asker",
-        }
-    }
-}
-
-/// The new state, what to do, and when to come back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The state from now on.
-    pub state: Introduction,
-    /// What to do, in order.
-    pub effects: Vec<Effect>,
-    /// When to feed [`Input::Tick`], unless something happens earlier.
-    pub wake: Option<Timestamp>,
 }

@@ -18,8 +18,9 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
     json_stream::{
-        MatchValue, Selector,
-        Step::{AnyKey, Each, Key},
+        MatchValue,
+        PathStep::{AnyKey, Each, Key},
+        Selector,
     },
 };
 

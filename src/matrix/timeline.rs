@@ -14,8 +14,9 @@ use super::{
     Actor, Homeserver, MatrixError,
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX},
     json_stream::{
-        Match, MatchValue, Selector,
-        Step::{Each, Key},
+        Match, MatchValue,
+        PathStep::{Each, Key},
+        Selector,
     },
 };
 

@@ -16,8 +16,9 @@ use serde_json::value::RawValue;
 use super::{
     bounds::{DeadLetter, DeadLetterReason, ITEM_MAX, UNREDUCED_ITEM_MAX, bounded_event},
     json_stream::{
-        Head, JsonStream, Match, MatchValue, NotJson, Selector,
-        Step::{self, AnyKey, Each, Key},
+        Head, JsonStream, Match, MatchValue, NotJson,
+        PathStep::{self, AnyKey, Each, Key},
+        Selector,
     },
 };
 
@@ -88,7 +89,7 @@ pub enum TransactionError {
 
 /// What a selector of [`SELECTORS`] matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
+enum TransactionItem {
     Event,
     Ephemeral,
     ToDevice,
@@ -97,36 +98,44 @@ enum Item {
     FallbackType,
 }
 
-const STABLE_TO_DEVICE: &[Step] = &[Key("to_device"), Each];
-const TO_DEVICE: &[Step] = &[Key("de.sorunome.msc2409.to_device"), Each];
+const STABLE_TO_DEVICE: &[PathStep] = &[Key("to_device"), Each];
+const TO_DEVICE: &[PathStep] = &[Key("de.sorunome.msc2409.to_device"), Each];
 
-const ITEMS: [(Item, Selector); 12] = [
-    select(Item::Event, &[Key("events"), Each], UNREDUCED_ITEM_MAX),
-    select(Item::Ephemeral, &[Key("ephemeral"), Each], ITEM_MAX),
+const ITEMS: [(TransactionItem, Selector); 12] = [
     select(
-        Item::Ephemeral,
+        TransactionItem::Event,
+        &[Key("events"), Each],
+        UNREDUCED_ITEM_MAX,
+    ),
+    select(
+        TransactionItem::Ephemeral,
+        &[Key("ephemeral"), Each],
+        ITEM_MAX,
+    ),
+    select(
+        TransactionItem::Ephemeral,
         &[Key("de.sorunome.msc2409.ephemeral"), Each],
         ITEM_MAX,
     ),
-    select(Item::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
-    select(Item::ToDevice, TO_DEVICE, ITEM_MAX),
+    select(TransactionItem::ToDevice, STABLE_TO_DEVICE, ITEM_MAX),
+    select(TransactionItem::ToDevice, TO_DEVICE, ITEM_MAX),
     select(
-        Item::Changed,
+        TransactionItem::Changed,
         &[Key("device_lists"), Key("changed"), Each],
         COUNT_MAX,
     ),
     select(
-        Item::Changed,
+        TransactionItem::Changed,
         &[Key("org.matrix.msc3202.device_lists"), Key("changed"), Each],
         COUNT_MAX,
     ),
     select(
-        Item::OtkCount,
+        TransactionItem::OtkCount,
         &[Key("device_one_time_keys_count"), AnyKey, AnyKey],
         COUNT_MAX,
     ),
     select(
-        Item::OtkCount,
+        TransactionItem::OtkCount,
         &[
             Key("org.matrix.msc3202.device_one_time_keys_count"),
             AnyKey,
@@ -136,7 +145,7 @@ const ITEMS: [(Item, Selector); 12] = [
     ),
     // Synapse also sends the counts under this spelling.
     select(
-        Item::OtkCount,
+        TransactionItem::OtkCount,
         &[
             Key("org.matrix.msc3202.device_one_time_key_counts"),
             AnyKey,
@@ -145,12 +154,12 @@ const ITEMS: [(Item, Selector); 12] = [
         COUNT_MAX,
     ),
     select(
-        Item::FallbackType,
+        TransactionItem::FallbackType,
         &[Key("device_unused_fallback_key_types"), AnyKey, AnyKey],
         COUNT_MAX,
     ),
     select(
-        Item::FallbackType,
+        TransactionItem::FallbackType,
         &[
             Key("org.matrix.msc3202.device_unused_fallback_key_types"),
             AnyKey,
@@ -170,7 +179,11 @@ static SELECTORS: [Selector; ITEMS.len()] = {
     selectors
 };
 
-const fn select(item: Item, path: &'static [Step], limit: usize) -> (Item, Selector) {
+const fn select(
+    item: TransactionItem,
+    path: &'static [PathStep],
+    limit: usize,
+) -> (TransactionItem, Selector) {
     (item, Selector { path, limit })
 }
 
@@ -254,21 +267,21 @@ impl PartialTransaction {
         };
         match (item, found.value) {
             (_, MatchValue::TooLarge(head)) => self.add_too_large(*item, head),
-            (Item::Event, MatchValue::Whole(json)) => self.add_event(json),
-            (Item::Ephemeral, MatchValue::Whole(json)) => {
+            (TransactionItem::Event, MatchValue::Whole(json)) => self.add_event(json),
+            (TransactionItem::Ephemeral, MatchValue::Whole(json)) => {
                 if let Some(item) = self.parse_object(json) {
                     self.part_bytes += item.get().len() + OVERHEAD;
                     self.part.ephemeral.push(item);
                 }
             }
-            (Item::ToDevice, MatchValue::Whole(json)) => self.add_to_device(json),
-            (Item::Changed, MatchValue::Whole(json)) => self.add_changed_user(json),
-            (Item::OtkCount, MatchValue::Whole(json)) => {
+            (TransactionItem::ToDevice, MatchValue::Whole(json)) => self.add_to_device(json),
+            (TransactionItem::Changed, MatchValue::Whole(json)) => self.add_changed_user(json),
+            (TransactionItem::OtkCount, MatchValue::Whole(json)) => {
                 self.add_listed(found.names, parse_key_counts(json), |part| {
                     &mut part.otk_counts
                 });
             }
-            (Item::FallbackType, MatchValue::Whole(json)) => {
+            (TransactionItem::FallbackType, MatchValue::Whole(json)) => {
                 self.add_listed(found.names, parse_algorithms(json), |part| {
                     &mut part.fallback_types
                 });
@@ -344,13 +357,15 @@ impl PartialTransaction {
         object
     }
 
-    fn add_too_large(&mut self, item: Item, head: &Head) {
+    fn add_too_large(&mut self, item: TransactionItem, head: &Head) {
         let reason = match item {
-            Item::Event => DeadLetterReason::EventTooLarge,
-            Item::ToDevice => DeadLetterReason::ToDeviceTooLarge,
-            Item::Ephemeral => DeadLetterReason::EphemeralTooLarge,
+            TransactionItem::Event => DeadLetterReason::EventTooLarge,
+            TransactionItem::ToDevice => DeadLetterReason::ToDeviceTooLarge,
+            TransactionItem::Ephemeral => DeadLetterReason::EphemeralTooLarge,
             // These are asked for when they are needed.
-            Item::Changed | Item::OtkCount | Item::FallbackType => {
+            TransactionItem::Changed
+            | TransactionItem::OtkCount
+            | TransactionItem::FallbackType => {
                 self.note_dropped();
                 return;
             }

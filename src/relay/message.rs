@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    fields::is_html,
     html::{self, Html},
-    outcome::{Remark, TranslateError},
+    outcome::{SenderRemark, TranslateError},
     relation::{self, OnMissingTarget, RELATES_TO},
-    scrub::{Scrubber, is_html},
+    scrub::Scrubber,
 };
 
 const NEW_CONTENT: &str = "m.new_content";
@@ -17,7 +18,7 @@ pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     on_missing: OnMissingTarget,
-    remarks: &mut Vec<Remark>,
+    remarks: &mut Vec<SenderRemark>,
 ) -> Result<Map<String, Value>, TranslateError> {
     let Some(target) = relation::edited(scrub, content) else {
         let relation = relation::translate(scrub, content, on_missing, remarks)?;
@@ -42,7 +43,7 @@ pub(super) fn translate(
             Ok(out)
         }
         None => {
-            remarks.push(Remark::EditAsNew);
+            remarks.push(SenderRemark::EditAsNew);
             Ok(body(scrub, new.unwrap_or(content), true))
         }
     }

@@ -6,6 +6,7 @@
 
 pub(crate) mod calls;
 mod context;
+mod fields;
 mod final_check;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -25,6 +26,6 @@ mod tests;
 
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping, Masking};
-pub use outcome::{MediaToReupload, Remark, TranslateError, Translated};
+pub use outcome::{MediaToReupload, SenderRemark, TranslateError, Translated};
 pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;

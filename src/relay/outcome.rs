@@ -12,7 +12,7 @@ pub struct Translated {
     /// The media to upload again first. Each address is then replaced by the new one.
     pub media_to_reupload: Vec<MediaToReupload>,
     /// What the sender is told about it.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<SenderRemark>,
 }
 
 /// Media whose address names another homeserver.
@@ -26,7 +26,7 @@ pub struct MediaToReupload {
 
 /// Something that the sender of a forwarded event is told about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Remark {
+pub enum SenderRemark {
     /// It was sent without being a reply.
     WithoutReply,
     /// It was sent outside of its thread.
@@ -39,7 +39,7 @@ pub enum Remark {
     WithoutFormatting,
 }
 
-impl Remark {
+impl SenderRemark {
     /// Whether the reason is that the target of a relation is unknown.
     pub fn is_missing_target(self) -> bool {
         matches!(

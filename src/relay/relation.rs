@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    outcome::{Remark, TranslateError},
+    outcome::{SenderRemark, TranslateError},
     scrub::Scrubber,
 };
 
@@ -25,7 +25,7 @@ pub(super) fn translate(
     scrub: &Scrubber<'_>,
     content: &Map<String, Value>,
     on_missing: OnMissingTarget,
-    remarks: &mut Vec<Remark>,
+    remarks: &mut Vec<SenderRemark>,
 ) -> Result<Option<Value>, TranslateError> {
     let relates = match content.get(RELATES_TO) {
         Some(Value::Object(relates)) => relates,
@@ -42,11 +42,9 @@ pub(super) fn translate(
             return Err(TranslateError::Malformed);
         }
         if reply == Reply::Unknown {
-            remarks.push(Remark::WithoutReply);
+            remarks.push(SenderRemark::WithoutReply);
         }
-        return Ok(reply
-            .known()
-            .map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
+        return Ok(reply.known().map(reply_to));
     };
     let target = relates
         .get("event_id")
@@ -54,25 +52,24 @@ pub(super) fn translate(
         .and_then(|event| scrub.context.mapped_event(event));
     let is_thread = matches!(kind, "m.thread" | "io.element.thread");
     let Some(target) = target else {
-        if let OnMissingTarget::Refuse(why) = on_missing {
-            return Err(why);
-        }
-        if !is_thread {
-            remarks.push(Remark::WithoutReference);
-            return Ok(None);
-        }
-        remarks.push(Remark::WithoutThread);
-        // A fallback reply means nothing outside of the thread.
-        let falls_back = relates.get("is_falling_back").and_then(Value::as_bool) == Some(true);
-        let reply = reply.known().filter(|_| !falls_back);
-        return Ok(reply.map(|event| json!({ IN_REPLY_TO: { "event_id": event } })));
+        return match on_missing {
+            OnMissingTarget::Refuse(why) => Err(why),
+            OnMissingTarget::Remark if is_thread => {
+                remarks.push(SenderRemark::WithoutThread);
+                Ok(outside_of_thread(relates, reply))
+            }
+            OnMissingTarget::Remark => {
+                remarks.push(SenderRemark::WithoutReference);
+                Ok(None)
+            }
+        };
     };
     let mut own = relates.clone();
     own.remove("event_id");
     own.remove(IN_REPLY_TO);
     let mut out = scrub.fields(&own);
     out.insert("event_id".to_owned(), Value::String(target.to_string()));
-    let falls_back = out.get("is_falling_back").and_then(Value::as_bool) == Some(true);
+    let falls_back = is_falling_back(&out);
     match reply {
         Reply::None => {}
         Reply::To(event) => {
@@ -86,12 +83,31 @@ pub(super) fn translate(
             );
             if !falls_back {
                 out.insert("is_falling_back".to_owned(), Value::Bool(true));
-                remarks.push(Remark::WithoutReply);
+                remarks.push(SenderRemark::WithoutReply);
             }
         }
-        Reply::Unknown => remarks.push(Remark::WithoutReply),
+        Reply::Unknown => remarks.push(SenderRemark::WithoutReply),
     }
     Ok(Some(Value::Object(out)))
+}
+
+/// Translates the relation of an event in an unknown thread: it may still be a reply.
+fn outside_of_thread(relates: &Map<String, Value>, reply: Reply) -> Option<Value> {
+    // A fallback reply means nothing outside of the thread.
+    if is_falling_back(relates) {
+        return None;
+    }
+    reply.known().map(reply_to)
+}
+
+/// Whether the reply in this relation is only for clients without threads.
+fn is_falling_back(relates: &Map<String, Value>) -> bool {
+    relates.get("is_falling_back").and_then(Value::as_bool) == Some(true)
+}
+
+/// Returns the relation of a reply to this event.
+fn reply_to(event: String) -> Value {
+    json!({ IN_REPLY_TO: { "event_id": event } })
 }
 
 /// Returns the translated event that `content` edits; `Some(None)` if that is unknown, `None` if it

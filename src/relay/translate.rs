@@ -5,11 +5,12 @@ use serde_json::{Map, Value};
 use super::{
     calls,
     context::Context,
+    fields::{is_html, is_prose},
     final_check::FinalCheck,
     message,
-    outcome::{MediaToReupload, Remark, TranslateError, Translated},
+    outcome::{MediaToReupload, SenderRemark, TranslateError, Translated},
     relation::OnMissingTarget,
-    scrub::{Scrubber, is_content, is_html, is_prose},
+    scrub::{Scrubber, is_content},
 };
 use crate::matrix::event_type::is_matrix_rtc;
 
@@ -52,7 +53,7 @@ pub(super) fn translate_unchecked(
     event_type: &str,
     content: &Value,
     context: &Context<'_>,
-) -> Result<Option<(Map<String, Value>, Vec<Remark>)>, TranslateError> {
+) -> Result<Option<(Map<String, Value>, Vec<SenderRemark>)>, TranslateError> {
     let on_missing = match handling(event_type) {
         Handling::Message(on_missing) => on_missing,
         Handling::Silent => return Ok(None),
@@ -144,7 +145,7 @@ fn handling(event_type: &str) -> Handling {
 pub(super) fn finish(
     event_type: &str,
     content: Map<String, Value>,
-    mut remarks: Vec<Remark>,
+    mut remarks: Vec<SenderRemark>,
     context: &Context<'_>,
 ) -> Result<Translated, TranslateError> {
     let mut content = Value::Object(content);
@@ -152,7 +153,7 @@ pub(super) fn finish(
         if !without_formatting(&mut content) || length(&content) > CONTENT_BYTES_MAX {
             return Err(TranslateError::TooLong);
         }
-        remarks.push(Remark::WithoutFormatting);
+        remarks.push(SenderRemark::WithoutFormatting);
     }
     FinalCheck::of(context).redact(&mut content);
     let mut media_to_reupload = Vec::new();

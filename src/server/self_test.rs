@@ -48,7 +48,7 @@ impl Default for SelfTest {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct CheckMessage {
     #[serde(rename = "type")]
     kind: String,
     sender: OwnedUserId,
@@ -86,7 +86,7 @@ impl SelfTest {
             if !raw.get().contains(Self::EVENT_TYPE) {
                 return true;
             }
-            match serde_json::from_str::<Message>(raw.get()) {
+            match serde_json::from_str::<CheckMessage>(raw.get()) {
                 Ok(message)
                     if message.kind == Self::EVENT_TYPE
                         && message.sender.localpart() == CHECK_LOCALPART =>

@@ -146,9 +146,9 @@ pub(crate) fn check_of(bytes: &[u8]) -> [u8; 8] {
 /// A small file beside the database that belongs to one user of the store. A store in memory keeps
 /// its bytes in memory.
 #[derive(Clone)]
-pub(crate) struct SideFile(Arc<Side>);
+pub(crate) struct SideFile(Arc<SideStorage>);
 
-enum Side {
+enum SideStorage {
     Disk {
         file: File,
         path: PathBuf,
@@ -166,7 +166,7 @@ impl std::fmt::Debug for SideFile {
 
 impl SideFile {
     pub(crate) fn memory() -> Self {
-        Self(Arc::new(Side::Memory(Mutex::default())))
+        Self(Arc::new(SideStorage::Memory(Mutex::default())))
     }
 
     /// Opens or creates the file durably, and locks it. If it cannot be read or written later, the
@@ -192,7 +192,7 @@ impl SideFile {
             Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", path, &e)),
         }
         sync_parent(path)?;
-        Ok(Self(Arc::new(Side::Disk {
+        Ok(Self(Arc::new(SideStorage::Disk {
             file,
             path: path.to_owned(),
             failure,
@@ -213,7 +213,7 @@ impl SideFile {
         let mut bytes = Zeroizing::new(vec![0u8; length]);
         let mut filled = 0;
         match &*self.0 {
-            Side::Disk {
+            SideStorage::Disk {
                 file,
                 path,
                 failure,
@@ -229,7 +229,7 @@ impl SideFile {
                     }
                 }
             }
-            Side::Memory(memory) => {
+            SideStorage::Memory(memory) => {
                 let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 let start = usize::try_from(offset)
                     .unwrap_or(usize::MAX)
@@ -245,7 +245,7 @@ impl SideFile {
     /// Overwrites bytes in place. Durable when this returns.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         match &*self.0 {
-            Side::Disk {
+            SideStorage::Disk {
                 file,
                 path,
                 failure,
@@ -255,7 +255,7 @@ impl SideFile {
                     .and_then(|()| file.sync_data());
                 failure.record_fatal(written.map_err(|e| StoreError::io("write", path, &e)))
             }
-            Side::Memory(memory) => {
+            SideStorage::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let end = start.saturating_add(bytes.len());

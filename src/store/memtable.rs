@@ -34,19 +34,19 @@ const ACTIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const ENTRY_OVERHEAD_BYTES: usize = 100;
 
 /// A value as a reader finds it.
-pub(super) enum Value {
+pub(super) enum RecordValue {
     /// In the form in which the database stores it.
     Stored(Vec<u8>),
     /// The plain value of a secret table, not sealed yet.
     Plain(Zeroizing<Vec<u8>>),
 }
 
-impl Value {
+impl RecordValue {
     /// Returns the value in the form in which the database stores it.
     pub(super) fn stored(self, key: &[u8], sealer: &Sealer) -> Result<Vec<u8>, StoreError> {
         match self {
-            Value::Stored(value) => Ok(value),
-            Value::Plain(plain) => sealer.seal(key, &plain),
+            RecordValue::Stored(value) => Ok(value),
+            RecordValue::Plain(plain) => sealer.seal(key, &plain),
         }
     }
 }
@@ -60,10 +60,10 @@ pub(super) enum MemEntry {
 }
 
 impl MemEntry {
-    pub(super) fn value(&self) -> Option<Value> {
+    pub(super) fn value(&self) -> Option<RecordValue> {
         match self {
-            MemEntry::Stored(value) => Some(Value::Stored(value.clone())),
-            MemEntry::Plain(plain) => Some(Value::Plain(plain.clone())),
+            MemEntry::Stored(value) => Some(RecordValue::Stored(value.clone())),
+            MemEntry::Plain(plain) => Some(RecordValue::Plain(plain.clone())),
             MemEntry::Tombstone => None,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use super::{
     StoreError,
     backend::{Record, memory::key_range},
-    memtable::{MemEntry, MemMap, Memtable, Value},
+    memtable::{MemEntry, MemMap, Memtable, RecordValue},
 };
 
 impl Memtable {
@@ -17,12 +17,12 @@ impl Memtable {
     }
 
     /// Returns the value of a key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<RecordValue>, StoreError> {
         if let Some(value) = self.entry(key, MemEntry::value) {
             return Ok(value);
         }
         // A change that is applied and written out at this moment is found in the database.
-        Ok(self.backend.get(key)?.map(Value::Stored))
+        Ok(self.backend.get(key)?.map(RecordValue::Stored))
     }
 
     /// Returns `true` if a key has a value.
@@ -39,7 +39,7 @@ impl Memtable {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+    ) -> Result<Vec<(Vec<u8>, RecordValue)>, StoreError> {
         let Some(bounds) = key_range(prefix, after, None) else {
             return Ok(Vec::new());
         };
@@ -65,7 +65,7 @@ impl Memtable {
         prefix: &[u8],
         before: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+    ) -> Result<Vec<(Vec<u8>, RecordValue)>, StoreError> {
         let Some(bounds) = key_range(prefix, None, before) else {
             return Ok(Vec::new());
         };
@@ -102,11 +102,11 @@ impl Memtable {
     }
 }
 
-fn as_stored((key, value): Record) -> (Vec<u8>, Value) {
-    (key, Value::Stored(value))
+fn as_stored((key, value): Record) -> (Vec<u8>, RecordValue) {
+    (key, RecordValue::Stored(value))
 }
 
-fn with_value((key, entry): (Vec<u8>, MemEntry)) -> Option<(Vec<u8>, Value)> {
+fn with_value((key, entry): (Vec<u8>, MemEntry)) -> Option<(Vec<u8>, RecordValue)> {
     Some((key, entry.value()?))
 }
 

@@ -53,7 +53,7 @@ use self::{
     files::{Lock, Progress, SideFile},
     group_commit::Committer,
     integrity::rebuild,
-    memtable::{Memtable, Value},
+    memtable::{Memtable, RecordValue},
     seal::Sealer,
 };
 pub use self::{
@@ -417,7 +417,7 @@ impl Inner {
         self.failure().record_fatal(result)
     }
 
-    fn value<T: Table>(&self, key: &[u8], value: &Value) -> Result<T::Value, StoreError> {
+    fn value<T: Table>(&self, key: &[u8], value: &RecordValue) -> Result<T::Value, StoreError> {
         let decode = |bytes: &[u8]| {
             rmp_serde::from_slice(bytes).map_err(|e| StoreError::Decode {
                 table: T::NAME,
@@ -425,19 +425,19 @@ impl Inner {
             })
         };
         match value {
-            Value::Plain(plain) => decode(plain),
-            Value::Stored(value) if T::SECRET => {
+            RecordValue::Plain(plain) => decode(plain),
+            RecordValue::Stored(value) if T::SECRET => {
                 let sealer = self.memtable.sealer();
                 let plain = sealer
                     .open(key, value)
                     .ok_or(StoreError::Unseal { table: T::NAME })?;
                 decode(&plain)
             }
-            Value::Stored(value) => decode(value),
+            RecordValue::Stored(value) => decode(value),
         }
     }
 
-    fn record<T: Table>(&self, key: &[u8], value: &Value) -> Result<Entry<T>, StoreError> {
+    fn record<T: Table>(&self, key: &[u8], value: &RecordValue) -> Result<Entry<T>, StoreError> {
         let typed =
             T::Key::decode(key.get(1..).unwrap_or_default()).ok_or_else(|| StoreError::Decode {
                 table: T::NAME,

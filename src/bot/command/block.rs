@@ -106,8 +106,16 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             blocked_only: true,
         });
     }
-    let text = NoticeText::new("Blocked: ").name(&name);
-    let text = match &scope {
+    Ok(Answer {
+        text: Some(blocked_text(&name, &scope)),
+        effects,
+    })
+}
+
+/// Says what the block of a person means, and how to undo it.
+fn blocked_text(name: &str, scope: &BlockScope) -> NoticeText {
+    let text = NoticeText::new("Blocked: ").name(name);
+    let text = match scope {
         BlockScope::Handle(handle) => text
             .and(" can no longer reach you by ")
             .name(&handle.to_string())
@@ -117,8 +125,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
              they try several of yours, they can find out that these belong together. ",
         ),
     };
-    let mut answer = Answer::from(text
-        .and("They aren't told: they see the same message as anyone who can't reach you.")
+    text.and("They aren't told: they see the same message as anyone who can't reach you.")
         .paragraph()
         .and(
             "This only affects new chats by handle. If they know your Matrix ID or you have a chat \
@@ -126,9 +133,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         )
         .and("To undo: ")
         .code(&format!("unblock {name}"))
-        .and("."));
-    answer.effects = effects;
-    Ok(answer)
+        .and(".")
 }
 
 /// Returns the name by which the person was typed.

@@ -3,7 +3,7 @@
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
 use crate::{
     bot::Effect,
-    directory::{Mode, Others},
+    directory::{HandleRecord, Mode, Others},
     handle::Handle,
 };
 
@@ -32,18 +32,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let shown = record.handle.as_shown().to_owned();
     let (mode, strict) = match rest {
         [] => {
-            return Ok(NoticeText::default()
-                .name(&record.handle.to_string())
-                .and(&format!(
-                    " is {}. You can choose between ",
-                    handles::mode_name(&record)
-                ))
-                .code(&format!("mode {shown} open"))
-                .append(choices_text(
-                    &shown,
-                    context.change.settings().capabilities.masked,
-                ))
-                .into());
+            let can_mask = context.change.settings().capabilities.masked;
+            return Ok(present_mode_text(&record, can_mask).into());
         }
         [word] => parse_mode(&word.to_lowercase()),
         _ => None,
@@ -80,14 +70,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             effects,
         });
     }
-    // People who ask first meet the ghost, with the module too.
-    let asks_first = set.record.policy.others == Others::Request;
-    let with_module = context.options.module_loaded && !asks_first;
-    let mut text = text
-        .and(open_text(set.record.strict, with_module))
-        .and("People who reach you by it see your Matrix ID, ")
-        .name(context.person.as_str())
-        .and(", and know it for good: blocking them later doesn't change that.");
+    let mut text = unmasked_text(context, &set.record, text);
     if set.replace_identity {
         text = text
             .paragraph()
@@ -104,6 +87,19 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     })
 }
 
+/// Says which mode a handle has, and which modes there are.
+fn present_mode_text(record: &HandleRecord, can_mask: bool) -> NoticeText {
+    let shown = record.handle.as_shown();
+    NoticeText::default()
+        .name(&record.handle.to_string())
+        .and(&format!(
+            " is {}. You can choose between ",
+            handles::mode_name(record)
+        ))
+        .code(&format!("mode {shown} open"))
+        .append(choices_text(shown, can_mask))
+}
+
 fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
     let strict = format!("mode {shown} strict");
     if can_mask {
@@ -115,6 +111,21 @@ fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
     } else {
         NoticeText::new(" and ").code(&strict).and(".")
     }
+}
+
+/// Says what a handle that is not masked means, before anybody writes to it.
+fn unmasked_text(
+    context: &CommandContext<'_, '_>,
+    record: &HandleRecord,
+    text: NoticeText,
+) -> NoticeText {
+    // People who ask first meet the ghost, with the module too.
+    let asks_first = record.policy.others == Others::Request;
+    let with_module = context.options.module_loaded && !asks_first;
+    text.and(open_text(record.strict, with_module))
+        .and("People who reach you by it see your Matrix ID, ")
+        .name(context.person.as_str())
+        .and(", and know it for good: blocking them later doesn't change that.")
 }
 
 /// Says how an open handle's ghost works, and who can read what people write.

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 50;
 const TYPES_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
-struct Wire {
+struct EphemeralEvent {
     #[serde(rename = "type")]
     kind: String,
     room_id: OwnedRoomId,
@@ -35,7 +35,7 @@ impl Engine {
     /// What the homeserver pushed of receipts and typing.
     pub(in crate::engine) async fn carry_ephemeral(&self, events: Vec<Box<RawValue>>) {
         for json in events {
-            let Ok(event) = serde_json::from_str::<Wire>(json.get()) else {
+            let Ok(event) = serde_json::from_str::<EphemeralEvent>(json.get()) else {
                 continue;
             };
             if let Err(error) = self.carry_one(&event).await {
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    async fn carry_one(&self, event: &Wire) -> Result<(), EngineError> {
+    async fn carry_one(&self, event: &EphemeralEvent) -> Result<(), EngineError> {
         let here = &event.room_id;
         let Some(seat) = self.store().get::<Rooms>(here)?.and_then(|room| room.seat) else {
             return Ok(());
@@ -124,7 +124,7 @@ impl Engine {
         &self,
         conversation: &Conversation,
         role: RoomRole,
-        event: &Wire,
+        event: &EphemeralEvent,
     ) -> Result<(), EngineError> {
         let Some(content) = event.content.as_object() else {
             return Ok(());

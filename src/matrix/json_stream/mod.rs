@@ -19,7 +19,7 @@ pub use stream::JsonStream;
 
 /// One step of the path from a document's root to a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PathStep {
     /// The member of an object with this name.
     Key(&'static str),
     /// Every member of an object.
@@ -32,7 +32,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug)]
 pub struct Selector {
     /// The path from the root.
-    pub path: &'static [Step],
+    pub path: &'static [PathStep],
     /// Maximum length of one value, in bytes of JSON text.
     pub limit: usize,
 }
@@ -42,7 +42,7 @@ pub struct Selector {
 pub struct Match<'a> {
     /// The index of the selector that names it.
     pub selector: usize,
-    /// The names that [`Step::AnyKey`] stood for, outermost first.
+    /// The names that [`PathStep::AnyKey`] stood for, outermost first.
     pub names: &'a [String],
     /// The value.
     pub value: MatchValue<'a>,

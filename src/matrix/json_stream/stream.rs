@@ -1,7 +1,7 @@
 //! The way from the root of a document to its selected values.
 
 use super::{
-    Match, MatchValue, NotJson, Selector, Step,
+    Match, MatchValue, NotJson, PathStep, Selector,
     value::{Value, unescape},
 };
 
@@ -16,7 +16,7 @@ pub struct JsonStream {
     state: State,
     /// The containers that are open on the way to a selected value.
     frames: Vec<Frame>,
-    /// The names of [`Step::AnyKey`] among the open containers.
+    /// The names of [`PathStep::AnyKey`] among the open containers.
     names: Vec<String>,
     /// Selectors that may match the value that comes next, by bit.
     candidates: u64,
@@ -207,8 +207,8 @@ impl JsonStream {
         let mut any = false;
         for at in set_bits(frame.mask) {
             match self.selectors[at].path.get(depth) {
-                Some(Step::Key(wanted)) if *wanted == name => self.candidates |= 1 << at,
-                Some(Step::AnyKey) => {
+                Some(PathStep::Key(wanted)) if *wanted == name => self.candidates |= 1 << at,
+                Some(PathStep::AnyKey) => {
                     self.candidates |= 1 << at;
                     any = true;
                 }
@@ -237,7 +237,7 @@ impl JsonStream {
         let depth = self.frames.len().saturating_sub(1);
         let mask = self.frames.last().map_or(0, |frame| frame.mask);
         self.candidates = set_bits(mask)
-            .filter(|at| self.selectors[*at].path.get(depth) == Some(&Step::Each))
+            .filter(|at| self.selectors[*at].path.get(depth) == Some(&PathStep::Each))
             .fold(0, |mask, at| mask | 1 << at);
         self.state = State::Value { or_end };
     }
@@ -279,7 +279,7 @@ impl JsonStream {
         let depth = self.frames.len();
         let here = set_bits(self.candidates).find(|at| self.selectors[*at].path.len() == depth);
         let leads_on = |at: &usize| match self.selectors[*at].path.get(depth) {
-            Some(Step::Each) => byte == b'[',
+            Some(PathStep::Each) => byte == b'[',
             Some(_) => byte == b'{',
             None => false,
         };

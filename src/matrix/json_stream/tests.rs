@@ -5,24 +5,24 @@ use super::*;
 
 static SELECTORS: [Selector; 4] = [
     Selector {
-        path: &[Step::Key("events"), Step::Each],
+        path: &[PathStep::Key("events"), PathStep::Each],
         limit: 100,
     },
     Selector {
-        path: &[Step::Key("rooms"), Step::AnyKey, Step::Key("n")],
+        path: &[PathStep::Key("rooms"), PathStep::AnyKey, PathStep::Key("n")],
         limit: 100,
     },
     Selector {
         path: &[
-            Step::Key("rooms"),
-            Step::AnyKey,
-            Step::Key("list"),
-            Step::Each,
+            PathStep::Key("rooms"),
+            PathStep::AnyKey,
+            PathStep::Key("list"),
+            PathStep::Each,
         ],
         limit: 100,
     },
     Selector {
-        path: &[Step::Key("token")],
+        path: &[PathStep::Key("token")],
         limit: 100,
     },
 ];

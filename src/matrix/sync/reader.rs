@@ -13,8 +13,9 @@ use crate::matrix::{
         is_used_in_invite,
     },
     json_stream::{
-        Head, JsonStream, Match, MatchValue, Selector,
-        Step::{self, AnyKey, Each, Key},
+        Head, JsonStream, Match, MatchValue,
+        PathStep::{self, AnyKey, Each, Key},
+        Selector,
     },
     transaction::{parse_algorithms, parse_key_counts},
 };
@@ -34,7 +35,7 @@ const OVERHEAD: usize = 64;
 
 /// What a selector of [`SELECTORS`] matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
+enum SyncItem {
     NextBatch,
     ToDevice,
     OtkCounts,
@@ -54,19 +55,19 @@ enum RoomSection {
     Invite,
 }
 
-const fn room(kind: &'static str, last: [Step; 2]) -> [Step; 5] {
+const fn room(kind: &'static str, last: [PathStep; 2]) -> [PathStep; 5] {
     [Key("rooms"), Key(kind), AnyKey, last[0], last[1]]
 }
 
-const JOIN_LIMITED: [Step; 5] = room("join", [Key("timeline"), Key("limited")]);
-const JOIN_PREV: [Step; 5] = room("join", [Key("timeline"), Key("prev_batch")]);
-const LEAVE_LIMITED: [Step; 5] = room("leave", [Key("timeline"), Key("limited")]);
-const LEAVE_PREV: [Step; 5] = room("leave", [Key("timeline"), Key("prev_batch")]);
-const JOIN_EVENTS: [Step; 6] = events("join", "timeline");
-const LEAVE_EVENTS: [Step; 6] = events("leave", "timeline");
-const INVITE_EVENTS: [Step; 6] = events("invite", "invite_state");
+const JOIN_LIMITED: [PathStep; 5] = room("join", [Key("timeline"), Key("limited")]);
+const JOIN_PREV: [PathStep; 5] = room("join", [Key("timeline"), Key("prev_batch")]);
+const LEAVE_LIMITED: [PathStep; 5] = room("leave", [Key("timeline"), Key("limited")]);
+const LEAVE_PREV: [PathStep; 5] = room("leave", [Key("timeline"), Key("prev_batch")]);
+const JOIN_EVENTS: [PathStep; 6] = events("join", "timeline");
+const LEAVE_EVENTS: [PathStep; 6] = events("leave", "timeline");
+const INVITE_EVENTS: [PathStep; 6] = events("invite", "invite_state");
 
-const fn events(kind: &'static str, list: &'static str) -> [Step; 6] {
+const fn events(kind: &'static str, list: &'static str) -> [PathStep; 6] {
     [
         Key("rooms"),
         Key(kind),
@@ -92,22 +93,22 @@ static SELECTORS: [Selector; 12] = [
     select(&INVITE_EVENTS, STRIPPED_EVENT_MAX),
 ];
 
-const ITEMS: [Item; SELECTORS.len()] = [
-    Item::NextBatch,
-    Item::ToDevice,
-    Item::OtkCounts,
-    Item::FallbackTypes,
-    Item::Changed,
-    Item::Event(RoomSection::Join),
-    Item::Event(RoomSection::Leave),
-    Item::Limited(RoomSection::Join),
-    Item::Limited(RoomSection::Leave),
-    Item::PrevBatch(RoomSection::Join),
-    Item::PrevBatch(RoomSection::Leave),
-    Item::Stripped,
+const ITEMS: [SyncItem; SELECTORS.len()] = [
+    SyncItem::NextBatch,
+    SyncItem::ToDevice,
+    SyncItem::OtkCounts,
+    SyncItem::FallbackTypes,
+    SyncItem::Changed,
+    SyncItem::Event(RoomSection::Join),
+    SyncItem::Event(RoomSection::Leave),
+    SyncItem::Limited(RoomSection::Join),
+    SyncItem::Limited(RoomSection::Leave),
+    SyncItem::PrevBatch(RoomSection::Join),
+    SyncItem::PrevBatch(RoomSection::Leave),
+    SyncItem::Stripped,
 ];
 
-const fn select(path: &'static [Step], limit: usize) -> Selector {
+const fn select(path: &'static [PathStep], limit: usize) -> Selector {
     Selector { path, limit }
 }
 
@@ -214,20 +215,20 @@ impl PartialSync {
         let Some(item) = ITEMS.get(found.selector) else {
             return;
         };
-        if *item == Item::ToDevice {
+        if *item == SyncItem::ToDevice {
             self.to_device_count += 1;
         }
         let json = match found.value {
             MatchValue::Whole(json) => json,
             MatchValue::TooLarge(head) => {
-                if *item == Item::Stripped
+                if *item == SyncItem::Stripped
                     && let Some(room) = self.room(RoomSection::Invite, found.names)
                 {
                     room.add_large_stripped(head);
                 }
                 let reason = match item {
-                    Item::Event(_) => DeadLetterReason::EventTooLarge,
-                    Item::ToDevice => DeadLetterReason::ToDeviceTooLarge,
+                    SyncItem::Event(_) => DeadLetterReason::EventTooLarge,
+                    SyncItem::ToDevice => DeadLetterReason::ToDeviceTooLarge,
                     _ => return,
                 };
                 let mut letter = DeadLetter::too_large(reason, head);
@@ -238,27 +239,27 @@ impl PartialSync {
             }
         };
         match *item {
-            Item::NextBatch => self.next_batch = serde_json::from_str(json).ok(),
-            Item::OtkCounts => self.otk_counts = parse_key_counts(json).unwrap_or_default(),
-            Item::FallbackTypes => self.fallback_types = parse_algorithms(json),
-            Item::Changed => self.add_changed_user(json),
-            Item::ToDevice => self.add_to_device(json),
-            Item::Event(kind) => {
+            SyncItem::NextBatch => self.next_batch = serde_json::from_str(json).ok(),
+            SyncItem::OtkCounts => self.otk_counts = parse_key_counts(json).unwrap_or_default(),
+            SyncItem::FallbackTypes => self.fallback_types = parse_algorithms(json),
+            SyncItem::Changed => self.add_changed_user(json),
+            SyncItem::ToDevice => self.add_to_device(json),
+            SyncItem::Event(kind) => {
                 if let Some(room) = self.room(kind, found.names) {
                     room.add_event(json);
                 }
             }
-            Item::Limited(kind) => {
+            SyncItem::Limited(kind) => {
                 if let Some(room) = self.room(kind, found.names) {
                     room.room.limited |= json == "true";
                 }
             }
-            Item::PrevBatch(kind) => {
+            SyncItem::PrevBatch(kind) => {
                 if let Some(room) = self.room(kind, found.names) {
                     room.room.prev_batch = serde_json::from_str(json).ok();
                 }
             }
-            Item::Stripped => {
+            SyncItem::Stripped => {
                 if let Some(room) = self.room(RoomSection::Invite, found.names) {
                     room.add_stripped(json);
                 }

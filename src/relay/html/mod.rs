@@ -47,29 +47,29 @@ pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
 
 /// Translates HTML. Returns `None` if no person could have written it.
 pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
-    let mut page = Page {
+    let mut translation = HtmlTranslation {
         scrub,
         out: Vec::new(),
         renamed: Vec::new(),
         quoted: false,
     };
-    page.take(&pieces(html)?);
-    page.scrub_text();
+    translation.take(&pieces(html)?);
+    translation.scrub_text();
     Some(Html {
-        html: page.write(),
-        renamed: page.renamed,
-        quoted: page.quoted,
+        html: translation.write(),
+        renamed: translation.renamed,
+        quoted: translation.quoted,
     })
 }
 
-struct Page<'a> {
+struct HtmlTranslation<'a> {
     scrub: &'a Scrubber<'a>,
     out: Vec<Out>,
     renamed: Vec<(String, String)>,
     quoted: bool,
 }
 
-impl Page<'_> {
+impl HtmlTranslation<'_> {
     /// Takes the allowed tags and the text from the pieces.
     fn take(&mut self, pieces: &[Piece]) {
         let mut at = 0;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{ALICE, Direction, SAM, SAMUEL, to_sam, translated, with_context};
-use crate::relay::{Remark, TranslateError, translate};
+use crate::relay::{SenderRemark, TranslateError, translate};
 
 #[test]
 fn a_reply_of_element_web_with_a_mention() {
@@ -391,7 +391,7 @@ fn a_message_too_long_with_its_formatting_goes_without() {
     let content = json!({ "msgtype": "m.text", "body": "x".repeat(30_000),
         "format": "org.matrix.custom.html", "formatted_body": format!("<b>{}</b>", "x".repeat(30_000)) });
     let out = to_sam("m.room.message", &content).unwrap().unwrap();
-    assert_eq!(out.remarks, [Remark::WithoutFormatting]);
+    assert_eq!(out.remarks, [SenderRemark::WithoutFormatting]);
     assert!(out.content.get("formatted_body").is_none());
     assert!(out.content.get("format").is_none());
     // Many short names that become long ones.
@@ -446,7 +446,7 @@ fn a_thread_that_is_forgotten_leaves_the_reply_in_it() {
         to_sam("m.room.message", &content).unwrap().unwrap()
     };
     let out = thread(false);
-    assert_eq!(out.remarks, [Remark::WithoutThread]);
+    assert_eq!(out.remarks, [SenderRemark::WithoutThread]);
     assert_eq!(
         out.content["m.relates_to"],
         json!({ "m.in_reply_to": { "event_id": "$eins" } })

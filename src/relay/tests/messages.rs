@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::{ALICE, Direction, GHOST, SAM, SAMUEL, to_sam, translated, with_context};
 use crate::relay::{
-    Names, Remark, TOPIC_CHARS_MAX, TranslateError, translate, translate_room_text,
+    Names, SenderRemark, TOPIC_CHARS_MAX, TranslateError, translate, translate_room_text,
 };
 
 #[test]
@@ -178,7 +178,7 @@ fn what_refers_to_something_forgotten_goes_without_it_and_its_sender_is_told() {
     let reply = json!({ "msgtype": "m.text", "body": "so it is",
         "m.relates_to": { "m.in_reply_to": { "event_id": "$gone" } } });
     let out = to_sam("m.room.message", &reply).unwrap().unwrap();
-    assert_eq!(out.remarks, [Remark::WithoutReply]);
+    assert_eq!(out.remarks, [SenderRemark::WithoutReply]);
     assert_eq!(
         out.content,
         json!({ "msgtype": "m.text", "body": "so it is" })
@@ -187,7 +187,7 @@ fn what_refers_to_something_forgotten_goes_without_it_and_its_sender_is_told() {
         "m.new_content": { "msgtype": "m.text", "body": "new" },
         "m.relates_to": { "rel_type": "m.replace", "event_id": "$gone" } });
     let out = to_sam("m.room.message", &edit).unwrap().unwrap();
-    assert_eq!(out.remarks, [Remark::EditAsNew]);
+    assert_eq!(out.remarks, [SenderRemark::EditAsNew]);
     assert_eq!(out.content["body"], "new");
     let reaction =
         json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": "$gone", "key": "x" } });

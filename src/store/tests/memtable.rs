@@ -34,17 +34,17 @@ fn delete(key: &[u8]) -> Change {
     Change::Delete { key: key.to_vec() }
 }
 
-fn plain(memtable: &Memtable, key: &[u8], value: Value) -> Vec<u8> {
+fn plain(memtable: &Memtable, key: &[u8], value: RecordValue) -> Vec<u8> {
     match value {
-        Value::Plain(plain) => plain.to_vec(),
-        Value::Stored(stored) => match memtable.sealer().open(key, &stored) {
+        RecordValue::Plain(plain) => plain.to_vec(),
+        RecordValue::Stored(stored) => match memtable.sealer().open(key, &stored) {
             Some(plain) => plain.to_vec(),
             None => stored,
         },
     }
 }
 
-fn read(memtable: &Memtable, records: Vec<(Vec<u8>, Value)>) -> Vec<Record> {
+fn read(memtable: &Memtable, records: Vec<(Vec<u8>, RecordValue)>) -> Vec<Record> {
     records
         .into_iter()
         .map(|(key, value)| (key.clone(), plain(memtable, &key, value)))
@@ -132,7 +132,7 @@ proptest! {
         stored.retain(|(key, _)| key[0] != table::META_ID);
         let stored: Vec<Record> = stored
             .into_iter()
-            .map(|(key, value)| (key.clone(), plain(&memtable, &key, Value::Stored(value))))
+            .map(|(key, value)| (key.clone(), plain(&memtable, &key, RecordValue::Stored(value))))
             .collect();
         prop_assert_eq!(stored, model.scan(&[], None, 1000).unwrap());
     }

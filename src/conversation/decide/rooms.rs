@@ -4,8 +4,8 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::{
-    Effect, Notice, Participant, PortalStatus, RoomRole,
-    decide::{Transition, has_room},
+    super::{Effect, Notice, Participant, PortalStatus, RoomRole},
+    Transition, has_room,
 };
 
 /// Maximum number of former names that are remembered of a person.

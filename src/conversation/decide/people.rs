@@ -1,0 +1,200 @@
+//! The rules about who takes part in a conversation.
+
+use ruma::{OwnedEventId, OwnedUserId, UserId};
+
+use super::{
+    super::{Effect, Home, Notice, Participant, PortalStatus, RoomRole},
+    Transition, has_room, room_name,
+};
+
+/// Maximum number of people in a conversation. Messages of later ones are not forwarded.
+const PEOPLE_MAX: usize = 100;
+
+impl Transition {
+    pub(super) fn added(&mut self, person: &Participant, by: &UserId, earlier: &[OwnedEventId]) {
+        let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
+        let index = match self.state.people.iter().position(same) {
+            Some(index) => {
+                // They were out of the conversation and are invited again.
+                if let Home::Portal { status, .. } = &mut self.state.people[index].home
+                    && *status == PortalStatus::Closed
+                {
+                    *status = PortalStatus::NotInvited;
+                }
+                index
+            }
+            None => {
+                self.state.people.push(person.clone());
+                self.state.direct = false;
+                self.state.people.len() - 1
+            }
+        };
+        self.announce_masked(|p| p.ghost == person.ghost);
+        // The other portals have these events already.
+        if let Some(sender) = self.state.person_at(RoomRole::Origin, by)
+            && self.state.people[index].takes_part()
+        {
+            for event in earlier {
+                self.forward_to(
+                    RoomRole::Origin,
+                    sender,
+                    event,
+                    vec![RoomRole::Portal(index)],
+                );
+            }
+        }
+        self.ensure_all_portals(RoomRole::Origin);
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        role: RoomRole,
+        user: &OwnedUserId,
+        ghost: Option<&(OwnedUserId, String, bool)>,
+    ) {
+        if let Some(person) = self.state.person_at(role, user) {
+            match &mut self.state.people[person].home {
+                // They accepted the invite while the portal was being closed.
+                Home::Portal {
+                    status: PortalStatus::Closed,
+                    ..
+                } => {}
+                Home::Portal { status, .. } => *status = PortalStatus::Joined,
+                Home::Origin { is_present } if !*is_present => {
+                    *is_present = true;
+                    self.ensure_all_portals(role);
+                }
+                Home::Origin { .. } => {}
+            }
+            return;
+        }
+        if role != RoomRole::Origin {
+            return;
+        }
+        let Some((ghost, name, is_alias)) = ghost else {
+            return;
+        };
+        // Each newcomer costs a ghost, in every portal.
+        if self.state.people.len() >= PEOPLE_MAX {
+            self.send_notice(RoomRole::Origin, Notice::Full, "full");
+            for portal in self.state.targets_of(RoomRole::Origin) {
+                self.send_notice(portal, Notice::Full, "full");
+            }
+            return;
+        }
+        self.state.people.push(Participant {
+            user: user.clone(),
+            ghost: ghost.clone(),
+            name: name.clone(),
+            is_alias: *is_alias,
+            home: Home::Origin { is_present: true },
+            former_names: Vec::new(),
+        });
+        self.state.direct = false;
+        self.ensure_all_portals(role);
+    }
+
+    /// Brings the ghosts in every existing portal up to date.
+    fn ensure_all_portals(&mut self, role: RoomRole) {
+        for (person, participant) in self.state.people.clone().iter().enumerate() {
+            // An owner who has left is invited again by the next message.
+            let left = matches!(
+                participant.home,
+                Home::Portal {
+                    status: PortalStatus::Left,
+                    ..
+                }
+            );
+            if has_room(participant) && participant.takes_part() && !left {
+                self.emit(role, Effect::EnsurePortal { person });
+            }
+        }
+    }
+
+    pub(super) fn left(&mut self, role: RoomRole, user: &UserId, by_others: bool) {
+        if let Some(person) = self.state.person_at(role, user) {
+            return match &mut self.state.people[person].home {
+                Home::Origin { is_present } if *is_present => {
+                    *is_present = false;
+                    self.left_origin(person);
+                }
+                Home::Origin { .. } => {}
+                Home::Portal { status, .. } => match *status {
+                    PortalStatus::Joined => *status = PortalStatus::Left,
+                    PortalStatus::Invited => self.remove_masked(person, false),
+                    _ => {}
+                },
+            };
+        }
+        // A handle may have had another owner in this conversation: the present one counts.
+        let shown = self
+            .state
+            .people
+            .iter()
+            .enumerate()
+            .filter(|(index, person)| person.ghost == user && person.room_role(*index) != role)
+            .max_by_key(|(_, person)| person.takes_part());
+        let Some((person, _)) = shown else { return };
+        if !by_others {
+            return;
+        }
+        match role {
+            // Another user sent the ghost of a masked person away.
+            RoomRole::Origin => self.remove_masked(person, true),
+            // The owner sent a ghost out of their portal: they do not want the others there.
+            RoomRole::Portal(owner) => self.remove_masked(owner, false),
+        }
+    }
+
+    fn left_origin(&mut self, person: usize) {
+        let name = self.state.people[person].name.clone();
+        if self.asker().is_some() {
+            return self.ensure_all_portals(RoomRole::Origin);
+        }
+        for role in self.state.targets_of(RoomRole::Origin) {
+            let cause = format!("went {} {person}", room_name(self.state.origin.as_ref()));
+            self.send_notice(role, Notice::PersonLeft { name: name.clone() }, &cause);
+        }
+        // Ghosts that are not needed leave. A person who comes back finds the same portals.
+        self.emit(RoomRole::Origin, Effect::LeaveRoom);
+    }
+
+    pub(super) fn handle_closed(&mut self, ghost: &UserId) {
+        let masked = |p: &Participant| p.ghost == ghost && matches!(p.home, Home::Portal { .. });
+        let people = &self.state.people;
+        // This ghost shows a person in the origin, whom the others would no longer hear.
+        if people.iter().any(|p| p.ghost == ghost && !masked(p)) {
+            return self.end();
+        }
+        // They may be out of the conversation already.
+        if let Some(person) = people.iter().position(|p| masked(p) && p.takes_part()) {
+            self.remove_masked(person, false);
+        }
+    }
+
+    /// Takes a masked person out of the conversation.
+    pub(super) fn remove_masked(&mut self, person: usize, sent_away: bool) {
+        let Some((room, status)) = self.state.portal_mut(person) else {
+            return;
+        };
+        if std::mem::replace(status, PortalStatus::Closed) == PortalStatus::Closed {
+            return;
+        }
+        let portal = room.clone();
+        if !self.state.people.iter().any(Participant::is_masked) {
+            return self.end();
+        }
+        self.send_notice(RoomRole::Portal(person), Notice::Ended, "ended");
+        self.emit(RoomRole::Portal(person), Effect::LeaveRoom);
+        let name = self.state.people[person].name.clone();
+        // A person who comes back has another portal, and may leave again.
+        let (origin, portal) = (
+            room_name(self.state.origin.as_ref()),
+            room_name(portal.as_ref()),
+        );
+        let cause = format!("gone {origin} {person} {portal}");
+        self.send_notice(RoomRole::Origin, Notice::PersonLeft { name }, &cause);
+        self.emit(RoomRole::Origin, Effect::RemoveGhost { person, sent_away });
+        self.ensure_all_portals(RoomRole::Origin);
+    }
+}

@@ -1,0 +1,166 @@
+//! The inputs of a conversation.
+
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+
+use super::{Participant, RoomRole};
+use crate::clock::Timestamp;
+
+/// Something that happened in or to a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The handle's ghost is in the origin, and the conversation begins.
+    Started {
+        /// The messages that were sent there before, in order.
+        earlier: Vec<OwnedEventId>,
+    },
+    /// Another masked person takes part: their handle's ghost has joined the origin.
+    Added {
+        /// The masked person.
+        person: Box<Participant>,
+        /// The user who invited the ghost.
+        by: OwnedUserId,
+        /// The messages that this user sent there before, in order.
+        earlier: Vec<OwnedEventId>,
+    },
+    /// A person who started a new chat was sent back to the room that they already have.
+    ReturnedToRoom {
+        /// The time.
+        at: Timestamp,
+        /// The person. Invited again if they have left their portal.
+        person: usize,
+    },
+    /// An event was sent.
+    Event {
+        /// The room.
+        role: RoomRole,
+        /// The sender.
+        sender: OwnedUserId,
+        /// The event.
+        event: OwnedEventId,
+        /// The kind of event.
+        kind: EventKind,
+    },
+    /// A user's membership of one of the rooms changed.
+    Member {
+        /// The room.
+        role: RoomRole,
+        /// The user.
+        user: OwnedUserId,
+        /// `join`, `invite`, `leave` or `ban`.
+        membership: String,
+        /// Whether another user changed it.
+        by_others: bool,
+        /// If the user is new: the ghost that shows them to the others, its name, and whether it is
+        /// made for this conversation only.
+        ghost: Option<(OwnedUserId, String, bool)>,
+    },
+    /// A portal is complete: its owner is invited, and the ghosts of the others are in it.
+    PortalReady {
+        /// The owner.
+        person: usize,
+    },
+    /// The room of a portal was created.
+    PortalCreated {
+        /// The owner.
+        person: usize,
+        /// The room.
+        room: OwnedRoomId,
+    },
+    /// The asker came back with another room.
+    OriginReplaced {
+        /// The new origin.
+        room: OwnedRoomId,
+        /// The messages that were sent there before, in order.
+        earlier: Vec<OwnedEventId>,
+    },
+    /// An event was not forwarded, or not completely.
+    NotForwarded {
+        /// The room where it was sent.
+        role: RoomRole,
+        /// The event.
+        event: OwnedEventId,
+        /// What its sender is told.
+        text: String,
+    },
+    /// A person has chosen another name for this conversation.
+    Renamed {
+        /// The person.
+        person: usize,
+        /// The name.
+        name: String,
+    },
+    /// A person has this display name in their own room.
+    NameSeen {
+        /// The person.
+        person: usize,
+        /// The name.
+        name: String,
+    },
+    /// A room was replaced by another one (`m.room.tombstone`).
+    RoomUpgraded {
+        /// The room.
+        role: RoomRole,
+        /// The room that replaces it.
+        to: OwnedRoomId,
+        /// The user who upgraded it.
+        by: OwnedUserId,
+    },
+    /// The conversation goes on in the room that has replaced its origin.
+    UpgradeFollowed {
+        /// The new origin.
+        room: OwnedRoomId,
+    },
+    /// The conversation cannot go on in the room that has replaced its origin.
+    UpgradeFailed {
+        /// The new room.
+        to: OwnedRoomId,
+        /// The user who upgraded the origin.
+        by: OwnedUserId,
+    },
+    /// A portal has none of our users left, or was replaced by a room that is not ours.
+    PortalLost {
+        /// The owner.
+        person: usize,
+    },
+    /// The origin has the name that the owner of a portal has given to the conversation.
+    OriginRenamed {
+        /// The owner.
+        person: usize,
+    },
+    /// A portal cannot be created, or its owner cannot be invited.
+    PortalFailed {
+        /// The owner.
+        person: usize,
+    },
+    /// All our users have left one of the rooms.
+    RoomLeft {
+        /// The room.
+        role: RoomRole,
+    },
+    /// A masked handle was released or has changed its mode, or its owner has blocked a
+    /// participant. Other masked people go on without them.
+    HandleClosed {
+        /// The handle's ghost.
+        ghost: OwnedUserId,
+    },
+    /// The conversation is over.
+    End,
+}
+
+/// The kind of an event, as far as it shows without decryption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// An encrypted event or a reaction.
+    Forwardable,
+    /// The redaction of an earlier event.
+    Redaction {
+        /// The redacted event.
+        of: OwnedEventId,
+    },
+    /// A message that is not encrypted.
+    Unencrypted,
+    /// An event of a MatrixRTC call, which cannot cross rooms.
+    MatrixRtc,
+    /// A new name or topic of the room.
+    RoomInfo,
+}

@@ -1,0 +1,76 @@
+//! How a ghost leaves the room of an introduction, and what comes after.
+
+use super::{
+    super::{Effect, Phase, Reason, Saying},
+    IntroductionStep,
+};
+
+impl IntroductionStep<'_> {
+    /// After the last look: whatever turned up is being passed on; else go.
+    pub(super) fn close(&mut self) {
+        if self
+            .state
+            .heard
+            .iter()
+            .any(|heard| heard.unreadable && !heard.done)
+        {
+            self.say(Saying::SendAgainUnreadable);
+        }
+        let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
+        let too_early = self.state.heard_at.is_some_and(|at| at < owner_invited_at);
+        let tell = self.state.strict() && (self.state.key_came || too_early);
+        self.leave_telling(None, tell);
+        // Between the last look and the leaving people go on writing.
+        if !self.state.strict() {
+            self.effects.pop_if(|last| *last == Effect::Forget);
+            self.effects.push(Effect::LookBack);
+        }
+    }
+
+    /// Nobody can pass it on any more: the bot tells the asker.
+    pub(super) fn missed(&mut self) {
+        let saying = Saying::SaidAtTheLast;
+        if self.state.phase == Phase::Leaving && !self.state.said.contains(&saying) {
+            self.state.said.push(saying.clone());
+            self.effects
+                .extend([Effect::TellAsker { saying }, Effect::Forget]);
+        }
+    }
+
+    /// A strict ghost was sent a key: the owner may not have been given it.
+    pub(super) fn key_came(&mut self) {
+        self.state.key_came = true;
+        let told = self.state.said.contains(&Saying::StrictSendAgain);
+        if self.state.phase == Phase::Leaving && self.state.strict() && !told {
+            self.state.said.push(Saying::StrictSendAgain);
+            self.effects.push(Effect::TellAsker {
+                saying: Saying::StrictSendAgain,
+            });
+        }
+    }
+
+    pub(super) fn leave(&mut self, reason: Option<Reason>) {
+        self.leave_telling(reason, false);
+    }
+
+    /// Out first: telling may take long, and nobody is to wait for that with the ghost in the room.
+    fn leave_telling(&mut self, reason: Option<Reason>, tell: bool) {
+        self.withdraw();
+        self.state.phase = Phase::Leaving;
+        self.effects.push(Effect::Leave { reason });
+        if tell {
+            self.state.said.push(Saying::StrictSendAgain);
+            self.effects.push(Effect::TellAsker {
+                saying: Saying::StrictSendAgain,
+            });
+        }
+        self.effects.push(Effect::Forget);
+    }
+
+    /// Nobody is to answer a request that nobody makes any more.
+    pub(super) fn withdraw(&mut self) {
+        if let Phase::Asking { .. } = self.state.phase {
+            self.effects.push(Effect::WithdrawRequest);
+        }
+    }
+}

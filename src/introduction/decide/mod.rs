@@ -1,0 +1,439 @@
+//! The rules of an introduction. Pure: the same state, input and time give the same decision.
+
+mod leaving;
+mod messages;
+
+use ruma::{OwnedUserId, UserId};
+
+use super::{
+    Admission, Effect, Input, Introduction, Invite, Phase, Reason, Refusal, Rules, Saying, WaitFor,
+};
+use crate::{clock::Timestamp, matrix::RoomState};
+
+/// The new state, what to do, and when to come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The state from now on.
+    pub state: Introduction,
+    /// What to do, in order.
+    pub effects: Vec<Effect>,
+    /// When to feed [`Input::Tick`], unless something happens earlier.
+    pub wake: Option<Timestamp>,
+}
+
+/// Decides what follows from `input` at the time `now`.
+///
+/// `state` is `None` only for an invite into a room that the ghost does not know; any other input
+/// for an unknown room decides nothing and returns `None`.
+pub fn decide(
+    state: Option<Introduction>,
+    room: &ruma::RoomId,
+    ghost: &UserId,
+    input: &Input,
+    now: Timestamp,
+    rules: &Rules,
+) -> Option<Decision> {
+    let state = match (state, input) {
+        (Some(state), _) => state,
+        (None, Input::Invited(invite)) => Introduction::found(room, ghost, invite.clone(), now),
+        (None, _) => return None,
+    };
+    let mut step = IntroductionStep {
+        state,
+        effects: Vec::new(),
+        now,
+        rules,
+    };
+    step.take(input);
+    let wake = step.deadline();
+    Some(Decision {
+        state: step.state,
+        effects: step.effects,
+        wake,
+    })
+}
+
+/// A decision in the making.
+struct IntroductionStep<'a> {
+    state: Introduction,
+    effects: Vec<Effect>,
+    now: Timestamp,
+    rules: &'a Rules,
+}
+
+impl IntroductionStep<'_> {
+    fn take(&mut self, input: &Input) {
+        match input {
+            Input::Invited(invite) => self.invited(invite),
+            _ if !self.state.is_open() => {}
+            Input::Looked(view) => self.looked(view),
+            Input::Done(effect) => self.done(effect),
+            Input::Refused(effect, why) => self.refused(effect, why),
+            Input::Heard {
+                event,
+                sender,
+                kind,
+            } => self.heard(event, sender, kind),
+            Input::Member { user, membership } => self.member(user, membership),
+            Input::Missed => self.missed(),
+            Input::KeyCame => self.key_came(),
+            Input::Answered { accepted } => self.answered(*accepted),
+            Input::Tick => self.tick(),
+        }
+    }
+
+    fn invited(&mut self, invite: &Invite) {
+        match self.state.phase {
+            // A ghost never comes back to a room that it has left: it would have a founder's
+            // power there, and read what two people say who were promised to be alone.
+            Phase::Over => return self.effects.push(Effect::Decline { reason: None }),
+            Phase::Declined => {}
+            // The same invite, seen again.
+            _ => return,
+        }
+        self.state = Introduction::found(
+            &self.state.room,
+            &self.state.ghost,
+            invite.clone(),
+            self.now,
+        );
+        self.state.phase = match invite.admission {
+            Admission::Introduce { .. } => {
+                self.effects.push(Effect::Join);
+                Phase::Joining
+            }
+            Admission::LeaveAlone => Phase::Declined,
+            _ => Phase::Declining {
+                at: self.now + self.rules.decline_after,
+            },
+        };
+    }
+
+    fn looked(&mut self, view: &RoomState) {
+        let first = self.state.phase == Phase::Looking;
+        if !first && self.state.phase != Phase::Closing {
+            return;
+        }
+        if let Some(owner) = self.state.owner().cloned() {
+            self.state.owner_joined = view.membership(&owner) == "join";
+        }
+        self.state.visible_from_join = view.history_visibility == "joined";
+        if !first {
+            return self.close();
+        }
+        // The owner may be there because of this very introduction.
+        let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
+        let other =
+            |user: &&OwnedUserId| **user != self.state.ghost && Some(*user) != expected.as_ref();
+        let others = view.joined().filter(other).count();
+        let guests = view.invited().filter(other).count();
+        // Looked at once: the owner's own invite must not make a group of it later.
+        if self.state.owner_invited_at.is_none() {
+            self.state.direct = others == 1 && guests == 0;
+        }
+        if view.joined().count() + view.invited().count() > self.rules.members_at_most {
+            return self.leave(Some(Reason::TooManyMembers));
+        }
+        if view.membership(&self.state.invite.asker) != "join" {
+            return self.leave(None);
+        }
+        // Before the owner has answered nothing is to tell who they are.
+        let may_show = !self.state.asks_first() && !self.state.accepted && !self.state.masked();
+        if self.state.owner_joined && !self.state.resumed && may_show {
+            return self.leave(Some(Reason::OwnerIsHere));
+        }
+        if view.encryption.is_none() {
+            if self.state.encrypted_by_us || view.foreign_encryption {
+                return self.leave(Some(Reason::NotEncrypted));
+            }
+            self.state.encrypted_by_us = true;
+            return self
+                .effects
+                .extend([Effect::TurnOnEncryption, Effect::Look]);
+        }
+        if self.state.direct && !self.state.strict() && !self.state.resumed {
+            let back_to = match &self.state.invite.admission {
+                Admission::Introduce { back_to, .. } => back_to.clone(),
+                _ => None,
+            };
+            if let Some(room) = back_to {
+                self.say(Saying::BackTo { room });
+                return self.leave(None);
+            }
+            if self.state.in_clear {
+                self.say(Saying::SendAgainEncrypted);
+            }
+            let heard = self.state.heard.iter().any(|heard| !heard.unreadable);
+            // What is said to a masked handle is carried when it comes.
+            let waits = !self.state.masked() || self.state.asks_first();
+            if !heard && !self.state.accepted && waits {
+                self.state.phase = Phase::Listening {
+                    until: self.now + self.rules.wait_for_message,
+                };
+                return;
+            }
+        }
+        self.approach_owner();
+    }
+
+    /// The owner is invited, or asked first.
+    fn approach_owner(&mut self) {
+        if !self.state.asks_first() {
+            return self.invite_owner();
+        }
+        self.state.phase = Phase::Asking {
+            until: self.now + self.rules.wait_for_answer,
+        };
+        let saying = match self.state.direct {
+            true => Saying::AskingFirst,
+            false => Saying::AskingFirstInGroup,
+        };
+        if self.state.strict() {
+            // It never speaks: the bot does.
+            let saying = Saying::AskingFirstStrict;
+            self.state.said.push(saying.clone());
+            self.effects.push(Effect::TellAsker { saying });
+        } else {
+            self.say(saying);
+        }
+        self.effects.push(Effect::AskOwner);
+    }
+
+    fn answered(&mut self, accepted: bool) {
+        match self.state.phase {
+            // Days may have passed: the room is looked at again.
+            Phase::Asking { .. } if accepted => {
+                self.state.accepted = true;
+                self.state.phase = Phase::Looking;
+                self.effects.push(Effect::Look);
+            }
+            // In the words of every refusal.
+            Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
+            _ => {}
+        }
+    }
+
+    fn invite_owner(&mut self) {
+        if self.state.masked() {
+            self.state.phase = Phase::Opening;
+            return self.effects.push(Effect::OpenConversation);
+        }
+        self.state.phase = Phase::Inviting;
+        if !(self.state.resumed && self.state.owner_joined) {
+            self.effects.push(Effect::ShowAs);
+        }
+        self.effects.push(Effect::InviteOwner);
+    }
+
+    fn done(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Join => {
+                self.state.phase = Phase::Looking;
+                self.effects.push(Effect::Look);
+            }
+            Effect::InviteOwner => self.owner_invited(),
+            Effect::PassOn { event, edit } => self.passed_on(event, edit.as_ref()),
+            Effect::LookBack => self.effects.push(Effect::Forget),
+            Effect::Forget => self.state.end(),
+            _ => {}
+        }
+    }
+
+    fn owner_invited(&mut self) {
+        self.state.owner_invited_at = Some(self.now);
+        if self.state.direct && !self.state.strict() {
+            self.effects.push(Effect::RememberPair);
+        }
+        if !self.state.direct {
+            if !self.state.strict() {
+                self.say(Saying::GroupFromInviteOn);
+            }
+            return self.leave(None);
+        }
+        self.effects.push(Effect::HandOver);
+        self.state.phase = Phase::Lingering;
+        if self.state.strict() {
+            // The first message was sent before the owner's invite: nothing more to wait for.
+            if self.state.heard_at.is_some() {
+                self.close();
+            }
+            return;
+        }
+        if self.state.visible_from_join && !self.state.owner_joined {
+            return self.wait(WaitFor::Join);
+        }
+        self.pass_on_all();
+    }
+
+    fn wait(&mut self, on: WaitFor) {
+        let until = self.now + self.rules.wait_for_owner;
+        self.state.phase = Phase::Waiting {
+            on,
+            until,
+            retry: self.now + self.rules.retry_owner,
+        };
+        self.say(match on {
+            WaitFor::Join => Saying::WaitingForJoin,
+            WaitFor::SignedDevice => Saying::WaitingForDevice,
+        });
+    }
+
+    fn pass_on_all(&mut self) {
+        for heard in self
+            .state
+            .heard
+            .iter()
+            .filter(|heard| !heard.done && !heard.unreadable)
+        {
+            let (event, edit) = (heard.event.clone(), heard.edit.clone());
+            self.effects.push(Effect::PassOn { event, edit });
+        }
+    }
+
+    fn linger_afresh(&mut self) {
+        self.state.phase = Phase::Lingering;
+        self.state.owner_invited_at = Some(self.now);
+    }
+
+    fn refused(&mut self, effect: &Effect, why: &Refusal) {
+        match effect {
+            Effect::Join => {
+                self.state.phase = Phase::Leaving;
+                self.effects
+                    .extend([Effect::Leave { reason: None }, Effect::Forget]);
+            }
+            // The ghost was removed: it can do nothing more here.
+            Effect::Look => self.leave(None),
+            Effect::TurnOnEncryption => {
+                self.effects.retain(|effect| *effect != Effect::Look);
+                self.leave(Some(Reason::NotEncrypted));
+            }
+            Effect::AskOwner | Effect::OpenConversation => self.leave(Some(Reason::NotNow)),
+            // Nobody is listened to without knowing it.
+            Effect::Say { saying } if saying.is_asking() => self.leave(Some(match why {
+                Refusal::NoSignedDevice(_) => Reason::UnsignedDevice,
+                Refusal::TooManyDevices(_) => Reason::TooManyDevices,
+                _ => Reason::NotNow,
+            })),
+            Effect::InviteOwner if *why == Refusal::Impossible => {
+                if !self.state.strict() {
+                    self.say(Saying::OwnerNotInvitable);
+                }
+                self.leave(None);
+            }
+            Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
+            Effect::PassOn { event, .. } => self.not_passed_on(event, why),
+            Effect::LookBack => self.effects.push(Effect::Forget),
+            Effect::Forget => self.state.end(),
+            _ => {}
+        }
+    }
+
+    fn member(&mut self, user: &UserId, membership: &str) {
+        let gone = matches!(membership, "leave" | "ban");
+        if user == self.state.ghost {
+            if gone && !matches!(self.state.phase, Phase::Leaving | Phase::Declining { .. }) {
+                self.withdraw();
+                self.state.phase = Phase::Leaving;
+                self.effects.push(Effect::Forget);
+            } else if gone && matches!(self.state.phase, Phase::Declining { .. }) {
+                self.state.phase = Phase::Declined;
+            }
+            return;
+        }
+        let waits = matches!(
+            self.state.phase,
+            Phase::Waiting { .. } | Phase::Asking { .. }
+        );
+        if user == self.state.invite.asker && gone && waits {
+            return self.leave(None);
+        }
+        if user == self.state.invite.asker && gone && self.state.owner_invited_at.is_none() {
+            if matches!(self.state.phase, Phase::Looking | Phase::Listening { .. }) {
+                self.leave(None);
+            }
+            return;
+        }
+        if self.state.owner().is_some_and(|owner| owner == user) {
+            match membership {
+                "join" => self.owner_came(),
+                "leave" | "ban" => self.owner_went(),
+                _ => {}
+            }
+        }
+    }
+
+    fn owner_came(&mut self) {
+        self.state.owner_joined = true;
+        match self.state.phase {
+            Phase::Waiting { .. } => {
+                self.linger_afresh();
+                self.pass_on_all();
+            }
+            Phase::Listening { .. } if !self.state.asks_first() && !self.state.masked() => {
+                self.leave(Some(Reason::OwnerIsHere))
+            }
+            _ => {}
+        }
+    }
+
+    fn owner_went(&mut self) {
+        self.state.owner_left = true;
+        if let Phase::Lingering | Phase::Waiting { .. } = self.state.phase {
+            if self.state.direct && !self.state.strict() {
+                self.effects.push(Effect::ForgetPair);
+            }
+            self.leave(None);
+        }
+    }
+
+    fn tick(&mut self) {
+        let due = self.deadline().is_some_and(|at| at <= self.now);
+        match self.state.phase {
+            _ if !due => {}
+            Phase::Declining { .. } => {
+                let reason = match self.state.invite.admission {
+                    Admission::OwnHandle => Some(Reason::OwnHandle),
+                    Admission::GhostAsking => None,
+                    _ => Some(Reason::NotNow),
+                };
+                self.effects.push(Effect::Decline { reason });
+                self.state.phase = Phase::Declined;
+            }
+            Phase::Listening { .. } => self.approach_owner(),
+            Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
+            Phase::Lingering => {
+                self.state.phase = Phase::Closing;
+                self.effects.push(Effect::Look);
+            }
+            Phase::Waiting { on, until, .. } if until > self.now => {
+                let retry = self.now + self.rules.retry_owner;
+                self.state.phase = Phase::Waiting { on, until, retry };
+                if on == WaitFor::SignedDevice {
+                    self.pass_on_all();
+                }
+            }
+            Phase::Waiting { .. } => {
+                self.say(Saying::OwnerDidNotCome);
+                self.leave(None);
+            }
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, saying: Saying) {
+        if self.state.strict() || self.state.said.contains(&saying) {
+            return;
+        }
+        self.state.said.push(saying.clone());
+        self.effects.push(Effect::Say { saying });
+    }
+
+    fn latest_stay(&self) -> Timestamp {
+        self.state.latest_stay(self.rules)
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.state.deadline(self.rules)
+    }
+}
