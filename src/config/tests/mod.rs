@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rand::{SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
 
 use super::*;
@@ -38,7 +39,7 @@ impl Home {
         let home = Self(tempfile::tempdir().unwrap());
         home.write("config/stonechat.yaml", MINIMAL, 0o644);
         let config = Config::default();
-        Registration::of(&config, Tokens::generate(&mut rand::rng()))
+        Registration::of(&config, Tokens::generate(&mut StdRng::seed_from_u64(7)))
             .prepare(&home.path("registration.yaml"), false)
             .unwrap()
             .commit()

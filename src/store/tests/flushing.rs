@@ -59,6 +59,10 @@ async fn flushed_records_survive_a_restart_and_secrets_are_not_in_clear() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the flusher's thread is not tokio's"
+)]
 fn a_write_that_nobody_waits_for_is_flushed() {
     let backend = Arc::new(Slow::default());
     let store = over(&backend);

@@ -1,4 +1,8 @@
 //! matrix-sdk-crypto's own suite for stores, each test as another ghost of one database.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a part of the suite waits in real time"
+)]
 
 use std::sync::PoisonError;
 
