@@ -10,7 +10,7 @@ use crate::{
     config::Setup,
     crypto::{MachineSettings, Machines, store::GhostStores},
     directory::{Capabilities, Directory, DirectorySettings},
-    engine::{Engine, Parts, RelaySettings, Settings},
+    engine::{ConversationSettings, Engine, EngineSettings, Services},
     handle::{HandleRules, ReservedNames},
     introduction::Rules,
     matrix::Homeserver,
@@ -38,7 +38,7 @@ pub(super) fn build_engine(
         },
     );
     let bot = setup.bot()?;
-    let parts = Parts {
+    let parts = Services {
         directory: Directory::new(store.clone(), directory_settings(setup)),
         clock: Arc::new(SystemClock),
         rng: Mutex::new(StdRng::from_rng(&mut super::rng())),
@@ -46,12 +46,12 @@ pub(super) fn build_engine(
         homeserver,
         machines,
     };
-    let settings = Settings {
+    let settings = EngineSettings {
         server_name: config.homeserver.server_name.clone(),
         bot,
         bot_name: BOT_NAME.to_owned(),
         rules: introduction_rules(setup),
-        relay: RelaySettings {
+        relay: ConversationSettings {
             delivery_receipts: config.relay.delivery_receipts,
             remember: config.relay.remember,
             wait_for_key: config.relay.wait_for_key,

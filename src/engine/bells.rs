@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::{
     engine::{
         Engine,
-        records::{Arrived, Inbox},
+        records::{Inbox, InboxItem},
     },
     store::{Batch, StoreError},
 };
@@ -91,7 +91,7 @@ impl Engine {
     pub(in crate::engine) fn stage(
         &self,
         room: &OwnedRoomId,
-        item: &Arrived,
+        item: &InboxItem,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         batch.put::<Inbox>(&(room.clone(), self.next()), item)
@@ -102,7 +102,7 @@ impl Engine {
     pub(in crate::engine) async fn post(
         &self,
         room: &OwnedRoomId,
-        item: &Arrived,
+        item: &InboxItem,
         mut batch: Batch,
     ) -> Result<(), StoreError> {
         self.stage(room, item, &mut batch)?;

@@ -7,7 +7,7 @@ use crate::{
     directory::FreezeReason,
     engine::{
         Engine, EngineError,
-        records::{RestoreRecord, Restores, SyncTokens},
+        records::{RestoreProgress, RestoreRecord, SyncTokens},
     },
     handle::Handle,
     matrix::{Actor, MatrixError},
@@ -49,7 +49,7 @@ impl Engine {
             Err(error) => Err(error),
             // From here on a sync shows only what is new.
             Ok(()) if self.store().get::<SyncTokens>(ghost)?.is_none() => {
-                self.sync_until_empty(ghost).await
+                self.sync_all_pending(ghost).await
             }
             Ok(()) => Ok(()),
         }
@@ -81,7 +81,7 @@ impl Engine {
     }
 
     pub(in crate::engine) fn restoration(&self) -> Result<RestoreRecord, StoreError> {
-        Ok(self.store().get::<Restores>(&0)?.unwrap_or_default())
+        Ok(self.store().get::<RestoreProgress>(&0)?.unwrap_or_default())
     }
 
     /// A ghost is not as the backup says: its handle reaches nobody until the admin has looked at
@@ -103,7 +103,7 @@ impl Engine {
             change.freeze_changed(&handle, ghost, self.now())?;
         }
         let (mut batch, lock) = change.into_parts();
-        batch.put::<Restores>(&0, &record)?;
+        batch.put::<RestoreProgress>(&0, &record)?;
         self.store().commit(batch).await?;
         drop(lock);
         self.leave_everywhere(ghost).await
@@ -115,7 +115,7 @@ impl Engine {
         &self,
         ghost: &OwnedUserId,
     ) -> Result<bool, EngineError> {
-        let Some(record) = self.store().get::<Restores>(&0)? else {
+        let Some(record) = self.store().get::<RestoreProgress>(&0)? else {
             return Ok(false);
         };
         if record.changed.iter().any(|(known, _)| known == ghost) {
@@ -128,7 +128,7 @@ impl Engine {
 
     /// Why a handle whose ghost turns out to be somebody else's is frozen.
     pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
-        Ok(match self.store().contains::<Restores>(&0)? {
+        Ok(match self.store().contains::<RestoreProgress>(&0)? {
             true => FreezeReason::ChangedSinceBackup,
             false => FreezeReason::GhostNotOurs,
         })

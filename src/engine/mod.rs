@@ -27,14 +27,14 @@
 //!    the inbox, and the transaction is acknowledged when it is durable.
 //! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
 //!    `actors::actor`: `step` takes the event.
-//! 3. `conversations::batch`: `take_messages` takes the messages and reactions that wait together.
-//!    Everything else goes singly through `actors::dispatch` (`take`, `handle`), and so do messages
+//! 3. `conversations::batch`: `handle_messages` takes the messages and reactions that wait together.
+//!    Everything else goes singly through `actors::dispatch` (`dispatch`, `handle_event`), and so do messages
 //!    after a gap, beside an introduction, and where the bot is.
-//! 4. `conversations::repository`: `decide_on` lets [`crate::conversation::decide`] decide, and stages the
+//! 4. `conversations::repository`: `decide_and_stage` lets [`crate::conversation::decide`] decide, and stages the
 //!    effects in the outbox, in the write that deletes the event from the inbox.
 //! 5. `actors::executor`: `carry_out` tries each of them until it is done or given up
 //!    (`retry`); `conversations::effects`: `perform_relay` does it.
-//! 6. `conversations::forward`: `carry` finds the room that the event goes to
+//! 6. `conversations::forward`: `forward_event` finds the room that the event goes to
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
 //!    ([`crate::relay::translate()`]).
 //! 7. `messaging::send`: `say_there` encrypts it for the people there ([`crate::crypto`]) and sends it.
@@ -42,16 +42,16 @@
 //!
 //! The invite of an open handle's ghost, and later each message, takes the first two steps; then:
 //!
-//! 1. `actors::dispatch`: `handle`; `introductions::inputs`: `ghost_invited` asks the directory
+//! 1. `actors::dispatch`: `handle_event`; `introductions::inputs`: `ghost_invited` asks the directory
 //!    (`introductions::admission`), and [`crate::introduction::decide`] decides.
-//! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `hear_before` hears what was said
+//! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `backfill_for` hears what was said
 //!    since the invite; `introductions::effects`: the ghost looks, and invites the owner.
 //! 3. `introductions::inputs`: `handle_in_introduction` hears the message; `introductions::effects`:
 //!    `pass_on` quotes it to the owner, and the ghost leaves (`messaging::membership`).
 //!
 //! A command to the bot:
 //!
-//! 1. `actors::dispatch`: `handle`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks the
+//! 1. `actors::dispatch`: `handle_event`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks the
 //!    bot ([`crate::bot::answer`]) and writes what it changed.
 //! 2. `control_rooms::tasks`: what it set going is done; `control_rooms::effects`: then what it says
 //!    is sent. Other people are told last.
@@ -122,7 +122,7 @@ pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Tabl
 
 /// What the configuration says to the engine.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Our homeserver's name.
     pub server_name: OwnedServerName,
     /// The bot.
@@ -132,7 +132,7 @@ pub struct Settings {
     /// The rules of introductions.
     pub rules: Rules,
     /// How conversations with masked handles are carried.
-    pub relay: RelaySettings,
+    pub relay: ConversationSettings,
     /// How many introductions of our own server's people go on at the same time, and how many of
     /// all others'; the rest waits at the door.
     pub joins_at_once: usize,
@@ -148,7 +148,7 @@ pub struct Settings {
 
 /// How conversations with masked handles are carried.
 #[derive(Clone, Debug)]
-pub struct RelaySettings {
+pub struct ConversationSettings {
     /// Whether a read receipt of the ghost shows that a message has reached the other room.
     pub delivery_receipts: bool,
     /// For how long it is remembered which event here is which there.
@@ -157,7 +157,7 @@ pub struct RelaySettings {
     pub wait_for_key: Duration,
 }
 
-impl Default for RelaySettings {
+impl Default for ConversationSettings {
     fn default() -> Self {
         Self {
             delivery_receipts: true,
@@ -172,7 +172,7 @@ const SYNCS: usize = 4;
 
 /// What the engine stands on.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Services {
     /// The store.
     pub store: Store,
     /// The homeserver.
@@ -192,16 +192,16 @@ pub struct Parts {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    parts: Parts,
-    settings: Settings,
+    parts: Services,
+    settings: EngineSettings,
     /// Numbers everything that is queued; never goes back, also not over restarts.
     sequence: AtomicU64,
     intake: Mutex<()>,
     /// All that has arrived with lower numbers is durable.
     arrived: AtomicU64,
-    echoes: inbox::accept::Echoes,
+    echoes: inbox::accept::EchoPacing,
     to_device: inbox::to_device::Queues,
-    counts: Mutex<HashMap<OwnedUserId, inbox::accept::KeyCounts>>,
+    counts: Mutex<HashMap<OwnedUserId, inbox::accept::OneTimeKeyCounts>>,
     bells: bells::Bells,
     /// Set once the bot is made: from then on rooms have actors.
     started: AtomicBool,
@@ -223,23 +223,23 @@ struct Inner {
     /// One conversation at a time is decided on.
     conversing: std::sync::Mutex<()>,
     /// When one was changed by that.
-    changes: conversations::repository::Changes,
+    changes: conversations::repository::ChangeDurability,
     /// Held, by ghost, while it makes a portal: what is not written down yet is not to be left
     /// again.
     creating: KeyedLocks<OwnedUserId>,
     /// Held, by conversation and person, while their portal is furnished. The actors of several
     /// rooms may want to at once; both would invite the same people, one of them would be refused,
     /// and that would end the conversation.
-    furnishings: KeyedLocks<(String, usize)>,
+    portal_locks: KeyedLocks<(String, usize)>,
     /// Told when a room of a conversation was left.
     departed: Notify,
-    views: messaging::room_cache::Views,
+    room_states: messaging::room_cache::RoomStateCache,
     /// Whether calls that are being made have relays.
     calls: std::sync::Mutex<CallWatch>,
     /// Gap epoch: incremented whenever events may have been lost.
-    doubts: AtomicU64,
+    gap_epoch: AtomicU64,
     /// The gap epoch at which each room was last checked.
-    taken_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
+    gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
     /// What was lost is about to be asked for.
     gap_noted: Notify,
     stop: watch::Sender<bool>,
@@ -253,7 +253,7 @@ impl fmt::Debug for Engine {
 
 impl Engine {
     /// An engine that takes in what arrives, but does nothing about it until [`Engine::start`].
-    pub fn new(parts: Parts, settings: Settings) -> Result<Self, StoreError> {
+    pub fn new(parts: Services, settings: EngineSettings) -> Result<Self, StoreError> {
         // Before anything is taken in: what is there now was there before the restore.
         maintenance::restore::prepare(&parts.store, parts.clock.now())?;
         let sequence = records::first_sequence(&parts.store)?;
@@ -264,7 +264,7 @@ impl Engine {
             sequence: AtomicU64::new(sequence),
             intake: Mutex::default(),
             arrived: AtomicU64::new(sequence),
-            echoes: inbox::accept::Echoes::default(),
+            echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),
             counts: Mutex::default(),
             bells: bells::Bells::default(),
@@ -279,14 +279,14 @@ impl Engine {
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
             conversing: std::sync::Mutex::default(),
-            changes: conversations::repository::Changes::default(),
+            changes: conversations::repository::ChangeDurability::default(),
             creating: KeyedLocks::default(),
-            furnishings: KeyedLocks::default(),
+            portal_locks: KeyedLocks::default(),
             departed: Notify::new(),
-            views: messaging::room_cache::Views::default(),
+            room_states: messaging::room_cache::RoomStateCache::default(),
             calls: std::sync::Mutex::default(),
-            doubts: AtomicU64::new(0),
-            taken_at: std::sync::Mutex::default(),
+            gap_epoch: AtomicU64::new(0),
+            gap_checked_at: std::sync::Mutex::default(),
             gap_noted: Notify::new(),
             stop: watch::Sender::new(false),
         })))
@@ -303,7 +303,7 @@ impl Engine {
         self.0.started.store(true, Ordering::Release);
         let engine = self.clone();
         self.spawn(async move { engine.answer_bells().await });
-        self.drain_to_device().await;
+        self.process_to_device().await;
         self.wake_all().await?;
         let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });
@@ -352,7 +352,7 @@ impl Engine {
     }
 
     /// The settings.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &EngineSettings {
         &self.0.settings
     }
 

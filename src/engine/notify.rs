@@ -9,7 +9,7 @@ use crate::{
     conversation::Notice,
     engine::{
         Engine, EngineError,
-        records::{Arrived, ControlRooms},
+        records::{ControlRooms, InboxItem},
         room::Room,
     },
     store::Batch,
@@ -20,14 +20,14 @@ pub(in crate::engine) const MARK: &str = "chat.stonechat.for";
 
 impl Engine {
     /// Tells somebody something in their control room, or invites them to one.
-    pub(in crate::engine) async fn tell(
+    pub(in crate::engine) async fn notify(
         &self,
         person: &OwnedUserId,
         words: NoticeText,
         source: String,
     ) -> Result<(), EngineError> {
         let room = self.control_room_of(person).await?;
-        let arrived = Arrived::Tell {
+        let arrived = InboxItem::Tell {
             plain: words.plain,
             html: words.html,
             source,
@@ -97,7 +97,7 @@ impl Engine {
     ) -> Result<OwnedRoomId, EngineError> {
         self.machines().expect_room(bot, &room).await?;
         // Through the inbox, since the room's actor may have begun already.
-        let made = Arrived::Made {
+        let made = InboxItem::Made {
             person: person.clone(),
         };
         let mut batch = Batch::new();
@@ -110,7 +110,7 @@ impl Engine {
 
 impl Room {
     /// Lets the bot say what can no longer be said in a room.
-    pub(in crate::engine) async fn tell_by_bot(
+    pub(in crate::engine) async fn notify_by_bot(
         &self,
         person: &OwnedUserId,
         notice: &Notice,
@@ -121,7 +121,7 @@ impl Room {
             .link(&room.matrix_to_uri().to_string())
             .and(&format!(" : {}", notice.text()));
         self.engine
-            .tell(person, text, format!("{room}{cause}"))
+            .notify(person, text, format!("{room}{cause}"))
             .await
     }
 }

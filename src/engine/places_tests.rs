@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     directory::ClaimedBy,
-    engine::Settings,
+    engine::EngineSettings,
     handle::{Handle, HandleRules},
     matrix::Transaction,
     testing::{self, EventFactory, FakeHomeserver, TestEngine},
@@ -41,7 +41,7 @@ fn one_server_holds_two_places_and_our_own_people_have_theirs() {
 }
 
 /// An engine that runs, with `@sam` of Samuel, of this server.
-async fn running(adjust: impl FnOnce(&mut Settings)) -> (Engine, FakeHomeserver) {
+async fn running(adjust: impl FnOnce(&mut EngineSettings)) -> (Engine, FakeHomeserver) {
     let built = testing::engine().real_time().settings(adjust).build();
     let TestEngine { engine, fake, .. } = built.await;
     let handle = Handle::parse("sam", &HandleRules::default()).unwrap();

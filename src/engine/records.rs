@@ -29,7 +29,7 @@ macro_rules! table {
 
 table! {
     /// What has arrived in a room and is not decided yet; deleted in the write that decides it.
-    Inbox = 10, true, (OwnedRoomId, u64) => Arrived
+    Inbox = 10, true, (OwnedRoomId, u64) => InboxItem
 }
 table! {
     /// Events that have arrived, so that none is taken twice; forgotten after a week.
@@ -45,11 +45,11 @@ table! {
 }
 table! {
     /// Digests of to-device messages that have arrived; forgotten after a week.
-    Digests = 14, false, [u8; 32] => Timestamp
+    SeenToDevice = 14, false, [u8; 32] => Timestamp
 }
 table! {
-    /// [`Digests`] by age.
-    DigestsByTime = 15, false, (Timestamp, [u8; 32]) => ()
+    /// [`SeenToDevice`] by age.
+    SeenToDeviceByTime = 15, false, (Timestamp, [u8; 32]) => ()
 }
 table! {
     /// What the engine knows of a room; deleted when nothing is left to do there, except that a
@@ -58,15 +58,15 @@ table! {
 }
 table! {
     /// Effects that are decided and not carried out yet, in order.
-    Outbox = 17, true, (OwnedRoomId, u64) => Due
+    Outbox = 17, true, (OwnedRoomId, u64) => OutboxItem
 }
 table! {
     /// Events, as ciphertext, that are to be passed on or wait for their key.
-    Kept = 18, true, (OwnedRoomId, OwnedEventId) => String
+    RetainedEvents = 18, true, (OwnedRoomId, OwnedEventId) => String
 }
 table! {
     /// Which event passed on which; deleted when the ghost leaves.
-    Passed = 19, false, (OwnedRoomId, OwnedEventId) => OwnedEventId
+    QuotedEvents = 19, false, (OwnedRoomId, OwnedEventId) => OwnedEventId
 }
 table! {
     /// How far a ghost has synced.
@@ -83,7 +83,7 @@ table! {
 }
 table! {
     /// In which rooms a ghost has something to do.
-    OpenWork = 22, false, (OwnedUserId, OwnedRoomId) => ()
+    ActiveRoomsByGhost = 22, false, (OwnedUserId, OwnedRoomId) => ()
 }
 table! {
     /// The control room of a person.
@@ -96,7 +96,7 @@ table! {
 
 /// Something that happened in a room.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(in crate::engine) enum Arrived {
+pub(in crate::engine) enum InboxItem {
     /// An event as the homeserver pushed it, JSON.
     Event(String),
     /// The same, the first of its room after something may have been lost: what lies before it is
@@ -197,12 +197,12 @@ pub(in crate::engine) struct RoomRecord {
     pub control: Option<Control>,
     /// The room is one of a conversation's.
     #[serde(default)]
-    pub seat: Option<SeatHere>,
+    pub seat: Option<ConversationRoom>,
 }
 
 /// Which conversation a room shows, and by which ghosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::engine) struct SeatHere {
+pub(in crate::engine) struct ConversationRoom {
     pub conversation: String,
     /// The ghosts of this conversation that are in the room, or on their way in.
     pub ghosts: Vec<OwnedUserId>,
@@ -213,13 +213,13 @@ pub(in crate::engine) struct SeatHere {
 
 /// An effect that has to be carried out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(in crate::engine) struct Due {
+pub(in crate::engine) struct OutboxItem {
     pub since: Timestamp,
-    pub what: What,
+    pub what: QueuedEffect,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(in crate::engine) enum What {
+pub(in crate::engine) enum QueuedEffect {
     Introduction {
         ghost: OwnedUserId,
         effect: Effect,
@@ -247,7 +247,7 @@ pub(in crate::engine) struct RestoreRecord {
     pub changed: Vec<(OwnedUserId, String)>,
 }
 
-impl What {
+impl QueuedEffect {
     pub(in crate::engine) fn kind(&self) -> &'static str {
         match self {
             Self::Introduction { effect, .. } => effect.kind(),
@@ -269,12 +269,12 @@ pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError
 
 table! {
     /// How far a restore from a backup is. One record; stays.
-    Restores = 26, true, u8 => RestoreRecord
+    RestoreProgress = 26, true, u8 => RestoreRecord
 }
 table! {
     /// Control rooms that the bot has to visit after a restore, and whose they are. Deleted when it
     /// has.
-    Revisits = 27, false, OwnedRoomId => OwnedUserId
+    RoomsToNotify = 27, false, OwnedRoomId => OwnedUserId
 }
 table! {
     /// How often the service was started.
@@ -287,23 +287,23 @@ table! {
 }
 table! {
     /// The conversation of two: by a person and the ghost that they see. Deleted with it.
-    Pairings = 51, false, (OwnedUserId, OwnedUserId) => String
+    DirectConversations = 51, false, (OwnedUserId, OwnedUserId) => String
 }
 table! {
     /// By ghost: the conversations that it takes part in. Deleted with them.
-    GhostsIn = 52, false, (OwnedUserId, String) => ()
+    ConversationsByGhost = 52, false, (OwnedUserId, String) => ()
 }
 table! {
     /// By room and event: of which event this is a copy. Ids only; deleted after the retention.
-    Copies = 53, false, (OwnedRoomId, OwnedEventId) => Source
+    EventSources = 53, false, (OwnedRoomId, OwnedEventId) => Source
 }
 table! {
     /// By room, event and another room: the copy of the event there. Deleted with it.
-    CopiesOf = 54, false, (OwnedRoomId, OwnedEventId, OwnedRoomId) => Copy
+    EventCopies = 54, false, (OwnedRoomId, OwnedEventId, OwnedRoomId) => Copy
 }
 table! {
-    /// [`CopiesOf`] by age.
-    CopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
+    /// [`EventCopies`] by age.
+    EventCopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
 }
 
 /// What a copy is of.

@@ -56,39 +56,39 @@ fn words() -> NoticeText {
 #[test]
 fn what_waits_in_an_inbox() {
     insta::assert_json_snapshot!(all_stored([
-        Arrived::Event("{}".to_owned()),
-        Arrived::AfterGap("{}".to_owned()),
-        Arrived::Invite {
+        InboxItem::Event("{}".to_owned()),
+        InboxItem::AfterGap("{}".to_owned()),
+        InboxItem::Invite {
             user: ghost(),
             state: vec!["{}".to_owned()],
         },
-        Arrived::Made { person: person() },
-        Arrived::Key { user: ghost() },
-        Arrived::KeyForStrict {
+        InboxItem::Made { person: person() },
+        InboxItem::Key { user: ghost() },
+        InboxItem::KeyForStrict {
             ghost: ghost(),
             sender: person(),
         },
-        Arrived::Answered {
+        InboxItem::Answered {
             ghost: ghost(),
             accepted: true,
         },
-        Arrived::Ask {
+        InboxItem::Ask {
             owner: person(),
             number: 7,
         },
-        Arrived::Seated {
+        InboxItem::Seated {
             conversation: "talk".to_owned(),
             ghosts: vec![ghost()],
         },
-        Arrived::Awaited {
+        InboxItem::Awaited {
             conversation: "talk".to_owned(),
             ghosts: vec![ghost()],
         },
-        Arrived::Upgraded {
+        InboxItem::Upgraded {
             to: room(),
             by: person(),
         },
-        Arrived::Tell {
+        InboxItem::Tell {
             plain: "plain".to_owned(),
             html: "html".to_owned(),
             source: "source".to_owned(),
@@ -98,11 +98,11 @@ fn what_waits_in_an_inbox() {
 
 #[test]
 fn what_waits_in_an_outbox() {
-    let introduction = |effect| What::Introduction {
+    let introduction = |effect| QueuedEffect::Introduction {
         ghost: ghost(),
         effect,
     };
-    let relay = |effect| What::Relay {
+    let relay = |effect| QueuedEffect::Relay {
         conversation: "talk".to_owned(),
         effect,
     };
@@ -234,13 +234,13 @@ fn what_waits_in_an_outbox() {
     let control = control
         .into_iter()
         .chain(tasks.map(ControlEffect::Task))
-        .map(What::Control);
+        .map(QueuedEffect::Control);
     let all = introductions
         .map(introduction)
         .into_iter()
         .chain(conversations.map(relay))
         .chain(control);
-    let due = all.map(|what| (what.kind(), stored(&Due { since: AT, what })));
+    let due = all.map(|what| (what.kind(), stored(&OutboxItem { since: AT, what })));
     insta::assert_json_snapshot!(due.collect::<Vec<_>>());
 }
 
@@ -275,7 +275,7 @@ fn what_the_engine_knows_of_a_room() {
             encrypted_by_us: true,
             answered: vec![(Remark::NotEncrypted, AT)],
         }),
-        seat: Some(SeatHere {
+        seat: Some(ConversationRoom {
             conversation: "talk".to_owned(),
             ghosts: vec![ghost()],
             awaited: true,

@@ -6,7 +6,7 @@ use crate::{
     conversation::{Conversation, Effect},
     engine::{
         EngineError,
-        records::{Kept, Outbox, What},
+        records::{Outbox, QueuedEffect, RetainedEvents},
         room::Room,
     },
     introduction::Introduction,
@@ -16,22 +16,22 @@ use crate::{
 impl Room {
     /// Forgets an event once it is carried nowhere else: other portals may still be to come, and
     /// other ghosts that are on their way in.
-    pub(in crate::engine) fn forget_kept(
+    pub(in crate::engine) fn forget_retained(
         &self,
         conversation: &Conversation,
         event: &OwnedEventId,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         let alone = conversation.direct && self.record.introductions.is_empty();
-        if alone || !self.is_needed(event, None)? {
-            batch.delete::<Kept>(&(self.id.clone(), event.clone()));
+        if alone || !self.is_event_needed(event, None)? {
+            batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
         }
         Ok(())
     }
 
     /// Returns whether a kept event is still needed: by the introduction of another ghost than
     /// `but_for`, or by a queued forward other than the current effect.
-    pub(in crate::engine) fn is_needed(
+    pub(in crate::engine) fn is_event_needed(
         &self,
         event: &OwnedEventId,
         but_for: Option<&OwnedUserId>,
@@ -44,7 +44,7 @@ impl Room {
         if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
             return Ok(true);
         }
-        let carries = |what: &What| matches!(what, What::Relay { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
+        let carries = |what: &QueuedEffect| matches!(what, QueuedEffect::Relay { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
         let store = self.engine.store();
         let queued = store.scan::<Outbox>(&prefix(&self.id), None, usize::MAX)?;
         let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);

@@ -17,7 +17,10 @@ use std::time::Duration;
 use crate::{
     bot, conversation,
     crypto::DecryptError,
-    engine::{EngineError, RelaySettings, control_room::ControlEffect, records::What, room::Room},
+    engine::{
+        ConversationSettings, EngineError, control_room::ControlEffect, records::QueuedEffect,
+        room::Room,
+    },
     introduction::{self, Rules},
     matrix::Fate,
 };
@@ -62,11 +65,18 @@ impl Retry {
     pub(in crate::engine) const INBOX_ITEM: Self = Self::For(Duration::from_secs(2 * 60));
 
     /// Returns how long an effect is tried that has failed with `error`.
-    fn of(what: &What, error: &EngineError, relay: &RelaySettings, rules: &Rules) -> Self {
+    fn of(
+        what: &QueuedEffect,
+        error: &EngineError,
+        relay: &ConversationSettings,
+        rules: &Rules,
+    ) -> Self {
         match what {
-            What::Introduction { effect, .. } => Self::of_introduction(effect),
-            What::Relay { effect, .. } => Self::of_conversation(effect, error, relay, rules),
-            What::Control(effect) => Self::of_control_room(effect),
+            QueuedEffect::Introduction { effect, .. } => Self::of_introduction(effect),
+            QueuedEffect::Relay { effect, .. } => {
+                Self::of_conversation(effect, error, relay, rules)
+            }
+            QueuedEffect::Control(effect) => Self::of_control_room(effect),
         }
     }
 
@@ -99,7 +109,7 @@ impl Retry {
     fn of_conversation(
         effect: &conversation::Effect,
         error: &EngineError,
-        settings: &RelaySettings,
+        settings: &ConversationSettings,
         rules: &Rules,
     ) -> Self {
         use conversation::Effect;
@@ -155,7 +165,7 @@ impl Room {
     pub(in crate::engine) fn retries_effect(
         &mut self,
         number: u64,
-        what: &What,
+        what: &QueuedEffect,
         error: &EngineError,
     ) -> bool {
         let settings = self.engine.settings();

@@ -15,7 +15,9 @@ use crate::{
         Engine, EngineError,
         control_room::ControlPhase,
         places::Place,
-        records::{Conversations, Due, OpenWork, Outbox, RoomRecord, Rooms, What},
+        records::{
+            ActiveRoomsByGhost, Conversations, Outbox, OutboxItem, QueuedEffect, RoomRecord, Rooms,
+        },
     },
     introduction::{Effect, Phase},
     store::Batch,
@@ -23,12 +25,12 @@ use crate::{
 
 /// Effects that follow again, the same, from what is in the inbox.
 #[derive(Default)]
-pub(super) struct Repeatable {
+pub(super) struct ReplayableEffects {
     /// Their numbers.
     pub numbers: Range<u64>,
     /// The conversation that they were decided on. Should somebody change it before they are
     /// carried out, a crash could have them decided on the changed one.
-    pub decided_on: Option<Arc<Conversation>>,
+    pub based_on: Option<Arc<Conversation>>,
 }
 
 /// A room, what is known of it, and what is being done in it. Only its actor has one.
@@ -51,11 +53,11 @@ pub(super) struct Room {
     /// The record as it is in the store, if this actor has written it.
     pub written: Option<RoomRecord>,
     /// The effects that a crash could not make us forget, flushed or not.
-    pub repeatable: Repeatable,
+    pub replayable: ReplayableEffects,
     /// What was uploaded anew for the event that is being carried.
     pub uploaded: Uploaded,
     /// What is to be shown of what has reached the others.
-    pub deliveries: Deliveries,
+    pub deliveries: DeliveryReceipts,
 }
 
 /// The files that were uploaded anew for the event that is being forwarded: the new address by the
@@ -64,7 +66,7 @@ pub(super) type Uploaded = (Option<OwnedEventId>, HashMap<String, String>);
 
 /// The newest message of a room that has reached the others, for a receipt that shows so.
 #[derive(Clone, Default)]
-pub(super) struct Deliveries(Arc<Mutex<Newest>>);
+pub(super) struct DeliveryReceipts(Arc<Mutex<Newest>>);
 
 #[derive(Default)]
 struct Newest {
@@ -74,7 +76,7 @@ struct Newest {
     showing: bool,
 }
 
-impl Deliveries {
+impl DeliveryReceipts {
     fn newest(&self) -> MutexGuard<'_, Newest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,9 +131,9 @@ impl Room {
             carrying: 0,
             behind: None,
             written: None,
-            repeatable: Repeatable::default(),
+            replayable: ReplayableEffects::default(),
             uploaded: Default::default(),
-            deliveries: Deliveries::default(),
+            deliveries: DeliveryReceipts::default(),
         })
     }
 
@@ -152,16 +154,20 @@ impl Room {
     }
 
     /// Whether the same would be decided again after a crash: the conversation is as it was then.
-    pub(super) fn is_repeatable(&self, number: u64, what: &What) -> Result<bool, EngineError> {
-        let What::Relay {
+    pub(super) fn is_replayable(
+        &self,
+        number: u64,
+        what: &QueuedEffect,
+    ) -> Result<bool, EngineError> {
+        let QueuedEffect::Relay {
             conversation,
             effect,
         } = what
         else {
             return Ok(false);
         };
-        let decided_on = &self.repeatable.decided_on;
-        if !effect.is_forward() || !self.repeatable.numbers.contains(&number) {
+        let decided_on = &self.replayable.based_on;
+        if !effect.is_forward() || !self.replayable.numbers.contains(&number) {
             return Ok(false);
         }
         Ok(self
@@ -172,13 +178,13 @@ impl Room {
     }
 
     /// Writes the record, the effects and whatever else the batch holds.
-    pub(super) fn settle(
+    pub(super) fn commit(
         &mut self,
         mut batch: Batch,
-        effects: impl IntoIterator<Item = What>,
+        effects: impl IntoIterator<Item = QueuedEffect>,
     ) -> Result<(), EngineError> {
         for what in effects {
-            let due = Due {
+            let due = OutboxItem {
                 since: self.engine.now(),
                 what,
             };
@@ -204,20 +210,20 @@ impl Room {
         for introduction in &self.record.introductions {
             let key = (introduction.ghost.clone(), self.id.clone());
             if introduction.is_open() {
-                batch.put::<OpenWork>(&key, &())?;
+                batch.put::<ActiveRoomsByGhost>(&key, &())?;
             } else {
-                batch.delete::<OpenWork>(&key);
+                batch.delete::<ActiveRoomsByGhost>(&key);
             }
         }
         for ghost in self.record.seat.iter().flat_map(|seat| &seat.ghosts) {
-            batch.put::<OpenWork>(&(ghost.clone(), self.id.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()), &())?;
         }
         if let Some(control) = &self.record.control {
             let key = (self.engine.settings().bot.clone(), self.id.clone());
             if control.waiting.is_empty() {
-                batch.delete::<OpenWork>(&key);
+                batch.delete::<ActiveRoomsByGhost>(&key);
             } else {
-                batch.put::<OpenWork>(&key, &())?;
+                batch.put::<ActiveRoomsByGhost>(&key, &())?;
             }
         }
         let nothing = self.record.control.is_none() && self.record.seat.is_none();
@@ -229,7 +235,7 @@ impl Room {
         Ok(())
     }
 
-    pub(super) fn finish(&self, number: u64) -> Batch {
+    pub(super) fn outbox_done(&self, number: u64) -> Batch {
         let mut batch = Batch::new();
         batch.delete::<Outbox>(&(self.id.clone(), number));
         batch
@@ -280,7 +286,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_shows_the_newest_and_nothing_is_left() {
-        let deliveries = Deliveries::default();
+        let deliveries = DeliveryReceipts::default();
         let ghost = || OwnedUserId::try_from("@_dm_sam:hs.test").unwrap();
         let event = |n: u32| OwnedEventId::try_from(format!("${n}")).unwrap();
         assert!(deliveries.note(ghost(), event(1)), "somebody has to");

@@ -11,7 +11,7 @@ use crate::{
     clock::{Clock, SystemClock, Timestamp},
     crypto::Machines,
     directory::{Directory, DirectorySettings},
-    engine::{Engine, Parts, Settings},
+    engine::{Engine, EngineSettings, Services},
     introduction::Rules,
     matrix::Homeserver,
     store::Store,
@@ -32,7 +32,7 @@ pub(crate) fn engine() -> EngineBuilder {
         fake: None,
         real_time: false,
         seed: 7,
-        settings: Settings {
+        settings: EngineSettings {
             server_name: server_name!("hs.test").to_owned(),
             bot: bot(),
             bot_name: "Stonechat".to_owned(),
@@ -63,7 +63,7 @@ pub(crate) struct EngineBuilder {
     fake: Option<FakeHomeserver>,
     real_time: bool,
     seed: u64,
-    settings: Settings,
+    settings: EngineSettings,
 }
 
 impl EngineBuilder {
@@ -91,7 +91,7 @@ impl EngineBuilder {
         self
     }
 
-    pub(crate) fn settings(mut self, adjust: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn settings(mut self, adjust: impl FnOnce(&mut EngineSettings)) -> Self {
         adjust(&mut self.settings);
         self
     }
@@ -105,7 +105,7 @@ impl EngineBuilder {
         let clock = Arc::new(TestClock::at(NOW.0));
         let homeserver = fake.connect().await;
         let directory = DirectorySettings::new(self.settings.server_name.clone());
-        let parts = Parts {
+        let parts = Services {
             machines: machines(&store, &homeserver).await,
             directory: Directory::new(store.clone(), directory),
             clock: if self.real_time {

@@ -9,7 +9,7 @@ use crate::{
     clock::{self, Timestamp},
     engine::{
         Engine, EngineError,
-        records::{Arrived, Inbox, Outbox, Rooms, What},
+        records::{Inbox, InboxItem, Outbox, QueuedEffect, Rooms},
         retry::Retry,
         room::Room,
     },
@@ -36,13 +36,13 @@ impl RoomActor {
     ) -> Result<Self, EngineError> {
         let room = Room::load(engine, room)?;
         let mut actor = Self { room, notify };
-        actor.take_up()?;
+        actor.resume_outbox()?;
         Ok(actor)
     }
 
     /// An introduction in the middle of something has an effect in the outbox; should that ever be
     /// missing, nobody is left waiting for it.
-    pub(in crate::engine) fn take_up(&mut self) -> Result<(), EngineError> {
+    pub(in crate::engine) fn resume_outbox(&mut self) -> Result<(), EngineError> {
         let store = self.room.engine.store();
         if !store
             .scan::<Outbox>(&prefix(&self.room.id), None, 1)?
@@ -53,15 +53,19 @@ impl RoomActor {
         let mut effects = Vec::new();
         for is in &self.room.record.introductions {
             let ghost = &is.ghost;
-            effects.extend(is.under_way().into_iter().map(|effect| What::Introduction {
-                ghost: ghost.clone(),
-                effect,
-            }));
+            effects.extend(
+                is.under_way()
+                    .into_iter()
+                    .map(|effect| QueuedEffect::Introduction {
+                        ghost: ghost.clone(),
+                        effect,
+                    }),
+            );
         }
         if effects.is_empty() {
             return Ok(());
         }
-        self.room.settle(Batch::new(), effects)
+        self.room.commit(Batch::new(), effects)
     }
 
     pub(in crate::engine) async fn run(mut self) -> Result<(), EngineError> {
@@ -124,22 +128,22 @@ impl RoomActor {
             self.room.carry_out_all(due).await?;
             return Ok(true);
         }
-        let together = match self.room.takes_together() {
+        let together = match self.room.handles_batches() {
             true => AT_ONCE,
             false => 1,
         };
         let mut arrived = store.scan::<Inbox>(&prefix(&self.room.id), None, together)?;
-        let is_sure = |((_, number), arrived): &((OwnedRoomId, u64), Arrived)| {
-            let event = matches!(arrived, Arrived::Event(_) | Arrived::AfterGap(_));
-            !event || engine.is_arrived(*number)
+        let is_sure = |((_, number), arrived): &((OwnedRoomId, u64), InboxItem)| {
+            let event = matches!(arrived, InboxItem::Event(_) | InboxItem::AfterGap(_));
+            !event || engine.is_durable(*number)
         };
         arrived.truncate(arrived.iter().take_while(|it| is_sure(it)).count());
-        if together > 1 && self.room.take_messages(&arrived).await? {
+        if together > 1 && self.room.handle_messages(&arrived).await? {
             return Ok(true);
         }
         if let Some(((_, number), arrived)) = arrived.into_iter().next() {
             let given = arrived.clone();
-            match self.room.take(number, arrived).await {
+            match self.room.dispatch(number, arrived).await {
                 Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
                     tracing::error!(room = %self.room.id, %error, "an event is given up");
                     self.room.give_up(number, given)?;

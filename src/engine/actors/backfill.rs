@@ -13,7 +13,7 @@ use crate::{
             gap::{PAGES, begins_for},
             sync::GAP_BYTES,
         },
-        records::{CopiesOf, Seen, What},
+        records::{EventCopies, QueuedEffect, Seen},
         room::Room,
     },
     introduction::Effect,
@@ -48,10 +48,10 @@ impl Room {
         let newest_first = self.missed_before(&ghost, &this, before).await?;
         for json in newest_first.into_iter().rev() {
             if let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) {
-                self.handle(event, json.get(), Batch::new()).await?;
+                self.handle_event(event, json.get(), Batch::new()).await?;
             }
         }
-        self.handle(this, json, Batch::new()).await?;
+        self.handle_event(this, json, Batch::new()).await?;
         self.handle_behind(&ghost, behind).await
     }
 
@@ -126,7 +126,7 @@ impl Room {
             for json in page.events {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
                 if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender)) {
-                    self.handle(event, json.get(), Batch::new()).await?;
+                    self.handle_event(event, json.get(), Batch::new()).await?;
                 }
             }
             from = page.end;
@@ -140,18 +140,21 @@ impl Room {
         copies.extend(prefix(&event.id));
         let store = self.engine.store();
         Ok(self.engine.may_be_forgotten(event)
-            || !store.scan::<CopiesOf>(&copies, None, 1)?.is_empty())
+            || !store.scan::<EventCopies>(&copies, None, 1)?.is_empty())
     }
 
     /// Hears what an effect has to know of: what was said before one of our users came, since the
     /// homeserver pushes only what comes after the joining.
-    pub(in crate::engine) async fn hear_before(&mut self, what: &What) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn backfill_for(
+        &mut self,
+        what: &QueuedEffect,
+    ) -> Result<(), EngineError> {
         match what {
-            What::Introduction {
+            QueuedEffect::Introduction {
                 ghost,
                 effect: Effect::Look,
             } => self.hear_since_invite(ghost).await,
-            What::Control(ControlEffect::Look) => self.look_around().await,
+            QueuedEffect::Control(ControlEffect::Look) => self.look_around().await,
             _ => Ok(()),
         }
     }
@@ -162,7 +165,7 @@ impl Room {
             return Ok(());
         }
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {
-            self.handle(event, json.get(), Batch::new()).await?;
+            self.handle_event(event, json.get(), Batch::new()).await?;
         }
         Ok(())
     }
@@ -170,8 +173,8 @@ impl Room {
     /// Looks who is here; the person may have written before the bot came.
     async fn look_around(&mut self) -> Result<(), EngineError> {
         let bot = self.engine.settings().bot.clone();
-        let view = self.view(&bot).await?;
-        self.judged(&view, Batch::new()).await?;
+        let view = self.room_state(&bot).await?;
+        self.apply_room_check(&view, Batch::new()).await?;
         if !self.is_ready() {
             return Ok(());
         }
@@ -191,7 +194,7 @@ impl Room {
                 continue;
             };
             if event.membership().is_none() && !self.engine.is_ours(&event.sender) {
-                self.handle(event, json.get(), Batch::new()).await?;
+                self.handle_event(event, json.get(), Batch::new()).await?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::{
         EngineError,
         control_room::{Control, ControlEffect},
         event::RoomEvent,
-        records::{Arrived, Inbox, Seen, What},
+        records::{Inbox, InboxItem, QueuedEffect, Seen},
         retry::Retry,
         room::Room,
     },
@@ -17,19 +17,19 @@ use crate::{
 };
 
 impl Room {
-    pub(in crate::engine) async fn take(
+    pub(in crate::engine) async fn dispatch(
         &mut self,
         number: u64,
-        arrived: Arrived,
+        arrived: InboxItem,
     ) -> Result<(), EngineError> {
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.id.clone(), number));
         match arrived {
-            Arrived::Event(json) => match RoomEvent::parse(&json, Some(&self.id)) {
-                Some(event) => self.handle(event, &json, batch).await,
+            InboxItem::Event(json) => match RoomEvent::parse(&json, Some(&self.id)) {
+                Some(event) => self.handle_event(event, &json, batch).await,
                 None => Ok(self.engine.store().apply(batch)?),
             },
-            Arrived::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
+            InboxItem::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
                 Some(event) => {
                     match self.backfill_before(event.clone(), &json).await {
                         // What cannot be looked up must not cost what is here.
@@ -39,48 +39,52 @@ impl Room {
                         }
                         sure => sure?,
                     }
-                    self.handle(event, &json, batch).await
+                    self.handle_event(event, &json, batch).await
                 }
                 None => Ok(self.engine.store().apply(batch)?),
             },
-            Arrived::Invite { user, state } => self.invite_without_event(&user, state, batch).await,
-            Arrived::Made { person } => {
+            InboxItem::Invite { user, state } => {
+                self.invite_without_event(&user, state, batch).await
+            }
+            InboxItem::Made { person } => {
                 self.record
                     .control
                     .get_or_insert_with(|| Control::made(person));
                 // They may have come already.
                 let effects = [ControlEffect::Invite, ControlEffect::Look];
-                self.settle(batch, effects.map(What::Control))
+                self.commit(batch, effects.map(QueuedEffect::Control))
             }
-            Arrived::Key { user } if user == self.engine.0.settings.bot => {
-                self.key_for_bot(batch).await
+            InboxItem::Key { user } if user == self.engine.0.settings.bot => {
+                self.retry_commands_with_key(batch).await
             }
-            Arrived::Key { user } => self.key_for_ghost(&user, batch).await,
-            Arrived::KeyForStrict { ghost, sender } => self.key_for_strict(&ghost, &sender, batch),
-            Arrived::Answered { ghost, accepted } => {
-                let effects = self.feed(&ghost, &Input::Answered { accepted });
-                self.settle(batch, effects)
+            InboxItem::Key { user } => self.retry_messages_with_key(&user, batch).await,
+            InboxItem::KeyForStrict { ghost, sender } => {
+                self.key_for_strict(&ghost, &sender, batch)
             }
-            Arrived::Seated {
+            InboxItem::Answered { ghost, accepted } => {
+                let effects = self.apply_to_introduction(&ghost, &Input::Answered { accepted });
+                self.commit(batch, effects)
+            }
+            InboxItem::Seated {
                 conversation,
                 ghosts,
-            } => self.seated(conversation, ghosts, batch),
-            Arrived::Awaited {
+            } => self.join_conversation(conversation, ghosts, batch),
+            InboxItem::Awaited {
                 conversation,
                 ghosts,
-            } => self.awaited(conversation, ghosts, batch),
-            Arrived::Upgraded { to, by } => self.replaced(to, by, batch).await,
-            Arrived::Ask { owner, number } => self.asked(&owner, number, batch).await,
-            Arrived::Tell {
+            } => self.expect_upgrade(conversation, ghosts, batch),
+            InboxItem::Upgraded { to, by } => self.on_upgrade(to, by, batch).await,
+            InboxItem::Ask { owner, number } => self.show_requests(&owner, number, batch).await,
+            InboxItem::Tell {
                 plain,
                 html,
                 source,
-            } => self.tell(plain, html, source, batch),
+            } => self.notify(plain, html, source, batch),
         }
     }
 
     /// Handles an event once, however it came. `batch` is written together with what follows.
-    pub(in crate::engine) async fn handle(
+    pub(in crate::engine) async fn handle_event(
         &mut self,
         event: RoomEvent,
         json: &str,

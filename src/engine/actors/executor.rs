@@ -5,7 +5,7 @@ use ruma::OwnedRoomId;
 
 use crate::engine::{
     EngineError,
-    records::{Due, Outbox, What},
+    records::{Outbox, OutboxItem, QueuedEffect},
     room::Room,
 };
 
@@ -14,7 +14,7 @@ impl Room {
     /// others, except where a crash would lead to the same decision and the same transaction id.
     pub(in crate::engine) async fn carry_out_all(
         &mut self,
-        due: Vec<((OwnedRoomId, u64), Due)>,
+        due: Vec<((OwnedRoomId, u64), OutboxItem)>,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let store = engine.store();
@@ -23,7 +23,7 @@ impl Room {
             if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
                 continue;
             }
-            if !self.is_repeatable(key.1, &due.what)? {
+            if !self.is_replayable(key.1, &due.what)? {
                 store.flush().await?;
             }
             self.carry_out(key.1, due).await?;
@@ -37,13 +37,13 @@ impl Room {
     pub(in crate::engine) async fn carry_out(
         &mut self,
         number: u64,
-        due: Due,
+        due: OutboxItem,
     ) -> Result<(), EngineError> {
-        let Due { what, since } = due;
+        let OutboxItem { what, since } = due;
         tracing::debug!(room = %self.id, kind = what.kind(), "carrying out");
         self.due_since = since;
         self.carrying = number;
-        let done = match self.hear_before(&what).await {
+        let done = match self.backfill_for(&what).await {
             Ok(()) => self.perform(number, &what).await,
             Err(error) => Err(error),
         };
@@ -57,13 +57,13 @@ impl Room {
         }
     }
 
-    async fn perform(&mut self, number: u64, what: &What) -> Result<(), EngineError> {
+    async fn perform(&mut self, number: u64, what: &QueuedEffect) -> Result<(), EngineError> {
         match what {
-            What::Introduction { ghost, effect } => {
+            QueuedEffect::Introduction { ghost, effect } => {
                 self.perform_introduction(number, ghost, effect).await
             }
-            What::Control(effect) => self.perform_control(number, effect).await,
-            What::Relay {
+            QueuedEffect::Control(effect) => self.perform_control(number, effect).await,
+            QueuedEffect::Relay {
                 conversation,
                 effect,
             } => self.perform_relay(number, conversation, effect).await,
@@ -73,15 +73,15 @@ impl Room {
     async fn give_up_effect(
         &mut self,
         number: u64,
-        what: What,
+        what: QueuedEffect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
         match what {
-            What::Introduction { ghost, effect } => {
+            QueuedEffect::Introduction { ghost, effect } => {
                 self.give_up_introduction(number, &ghost, effect, error)
             }
-            What::Control(effect) => self.give_up_control(number, &effect, error),
-            What::Relay {
+            QueuedEffect::Control(effect) => self.give_up_control(number, &effect, error),
+            QueuedEffect::Relay {
                 conversation,
                 effect,
             } => {

@@ -8,7 +8,7 @@ use crate::{
         EngineError,
         conversations::failures::NOT_DELIVERED,
         event::RoomEvent,
-        records::{Arrived, Conversations, Inbox, Rooms},
+        records::{Conversations, Inbox, InboxItem, Rooms},
         room::Room,
     },
     introduction::{HeardKind, Input},
@@ -21,7 +21,7 @@ impl Room {
     pub(in crate::engine) fn give_up(
         &mut self,
         number: u64,
-        arrived: Arrived,
+        arrived: InboxItem,
     ) -> Result<(), EngineError> {
         let store = self.engine.store();
         self.record = store.get::<Rooms>(&self.id)?.unwrap_or_default();
@@ -29,7 +29,7 @@ impl Room {
         let mut batch = Batch::new();
         batch.delete::<Inbox>(&(self.id.clone(), number));
         let mut effects = Vec::new();
-        if let Arrived::Event(json) | Arrived::AfterGap(json) = arrived
+        if let InboxItem::Event(json) | InboxItem::AfterGap(json) = arrived
             && let Some(event) = RoomEvent::parse(&json, Some(&self.id))
             && event.kind == "m.room.encrypted"
         {
@@ -45,10 +45,10 @@ impl Room {
                     sender: event.sender.clone(),
                     kind: HeardKind::Unreadable,
                 };
-                effects.extend(self.feed(&ghost, &input));
+                effects.extend(self.apply_to_introduction(&ghost, &input));
             }
         }
-        self.settle(batch, effects)
+        self.commit(batch, effects)
     }
 
     /// The same in a conversation: its sender is told.

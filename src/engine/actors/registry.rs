@@ -10,7 +10,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         actors::actor::RoomActor,
-        records::{Inbox, OpenWork, Outbox},
+        records::{ActiveRoomsByGhost, Inbox, Outbox},
     },
     store::prefix,
 };
@@ -60,7 +60,9 @@ impl Engine {
         let mut rooms: Vec<OwnedRoomId> = Vec::new();
         let mut after = None;
         loop {
-            let some = self.store().scan::<OpenWork>(&[], after.as_ref(), 1000)?;
+            let some = self
+                .store()
+                .scan::<ActiveRoomsByGhost>(&[], after.as_ref(), 1000)?;
             let Some((last, ())) = some.last() else { break };
             after = Some(last.clone());
             rooms.extend(some.into_iter().map(|((_, room), ())| room));

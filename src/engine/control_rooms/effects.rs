@@ -9,7 +9,7 @@ use crate::{
     engine::{
         EngineError,
         control_room::{ControlEffect, ControlPhase},
-        records::{ControlRooms, Kept, What},
+        records::{ControlRooms, QueuedEffect, RetainedEvents},
         room::Room,
     },
     introduction::{Reason, Refusal},
@@ -24,7 +24,7 @@ impl Room {
         number: u64,
         effect: &ControlEffect,
     ) -> Result<(), EngineError> {
-        let batch = self.finish(number);
+        let batch = self.outbox_done(number);
         let engine = self.engine.clone();
         let bot = engine.settings().bot.clone();
         let acting = engine.as_user(&bot)?;
@@ -66,7 +66,7 @@ impl Room {
                 return self.forget_control_room(&bot, batch).await;
             }
         }
-        self.settle(batch, [])
+        self.commit(batch, [])
     }
 
     fn person_here(&self) -> Result<OwnedUserId, EngineError> {
@@ -76,7 +76,7 @@ impl Room {
 
     async fn invite_person(&self, bot: &OwnedUserId) -> Result<(), EngineError> {
         let person = self.person_here()?;
-        let view = self.view(bot).await?;
+        let view = self.room_state(bot).await?;
         if matches!(view.membership(&person), "join" | "invite") {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl Room {
         };
         // It may be the other one that was left meanwhile.
         if control.phase == ControlPhase::Left || current.as_ref() == Some(&self.id) {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         }
         if control.phase == ControlPhase::Looking {
             self.withdraw_invite().await?;
@@ -106,14 +106,14 @@ impl Room {
         }
         let control = self.record.control.iter_mut();
         let effects: Vec<ControlEffect> = control.flat_map(|control| control.leave(None)).collect();
-        self.settle(batch, effects.into_iter().map(What::Control))
+        self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 
     /// Nobody is to come into a room that the bot is about to leave.
     async fn withdraw_invite(&self) -> Result<(), EngineError> {
         let (engine, person) = (&self.engine, self.person_here()?);
         let bot = &engine.settings().bot;
-        if self.view(bot).await?.membership(&person) != "invite" {
+        if self.room_state(bot).await?.membership(&person) != "invite" {
             return Ok(());
         }
         let acting = engine.as_user(bot)?;
@@ -149,7 +149,7 @@ impl Room {
         if let Some(control) = &mut self.record.control {
             effects.extend(control.leave(None));
         }
-        self.settle(batch, effects.into_iter().map(What::Control))
+        self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 
     /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
@@ -182,25 +182,28 @@ impl Room {
         engine.forget_room(bot, &self.id).await?;
         // What a ghost keeps that waits in the same room is not the bot's to throw away.
         if !self.record.introductions.iter().any(|is| is.is_open()) {
-            for (key, _) in engine.store().scan::<Kept>(&prefix(&self.id), None, 1000)? {
-                batch.delete::<Kept>(&key);
+            for (key, _) in engine
+                .store()
+                .scan::<RetainedEvents>(&prefix(&self.id), None, 1000)?
+            {
+                batch.delete::<RetainedEvents>(&key);
             }
         }
         let person = self.record.control.take().and_then(|it| it.person);
         let Some(person) = person else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         // Another room of theirs may become the one meanwhile.
         let _one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
         if engine.store().get::<ControlRooms>(&person)?.as_ref() != Some(&self.id) {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         }
         batch.delete::<ControlRooms>(&person);
         let mut change = engine.directory().begin().await;
         change.set_requests_unseen(&person)?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
-        let settled = self.settle(batch, []);
+        let settled = self.commit(batch, []);
         drop(lock);
         settled
     }
@@ -212,7 +215,7 @@ impl Room {
         effect: &ControlEffect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
-        let batch = self.finish(number);
+        let batch = self.outbox_done(number);
         let Some(control) = &mut self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
         };
@@ -234,14 +237,14 @@ impl Room {
                     words,
                     source: format!("failed {}", self.engine.next()),
                 });
-                return self.settle(batch, say.map(What::Control));
+                return self.commit(batch, say.map(QueuedEffect::Control));
             }
-            _ => return self.settle(batch, []),
+            _ => return self.commit(batch, []),
         };
         let effects = match control.phase {
             ControlPhase::Left => Vec::new(),
             _ => control.leave(reason.map(str::to_owned)),
         };
-        self.settle(batch, effects.into_iter().map(What::Control))
+        self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         control_room::{Control, ControlEffect, ControlPhase, Remark},
         conversations::failures::not_trusted,
         event::RoomEvent,
-        records::{ControlRooms, Due, Kept, Outbox, Untold, What},
+        records::{ControlRooms, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Untold},
         room::Room,
     },
     introduction::Reason,
@@ -54,7 +54,7 @@ impl Room {
             }],
             InviteAnswer::Ignore => Vec::new(),
         };
-        self.settle(batch, effects.into_iter().map(What::Control))?;
+        self.commit(batch, effects.into_iter().map(QueuedEffect::Control))?;
         drop(lock);
         if left_alone {
             engine.machines().turn_away(bot, &self.id).await?;
@@ -85,7 +85,7 @@ impl Room {
             "m.reaction" => self.react(&person, &event, batch).await,
             // Somebody could open the room to others.
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
-                self.settle(batch, [What::Control(ControlEffect::Look)])
+                self.commit(batch, [QueuedEffect::Control(ControlEffect::Look)])
             }
             "m.room.message" => self.remark(Remark::NotEncrypted, &event.id, batch),
             _ => Ok(self.engine.store().apply(batch)?),
@@ -106,7 +106,7 @@ impl Room {
         if user == bot {
             if gone && control.phase != ControlPhase::Left {
                 control.phase = ControlPhase::Left;
-                return self.settle(batch, [What::Control(ControlEffect::Forget)]);
+                return self.commit(batch, [QueuedEffect::Control(ControlEffect::Forget)]);
             }
             return Ok(self.engine.store().apply(batch)?);
         }
@@ -115,7 +115,7 @@ impl Room {
             self.engine
                 .machines()
                 .mark_device_lists_outdated_for_all(std::slice::from_ref(user));
-            return self.settle(batch, [What::Control(ControlEffect::Look)]);
+            return self.commit(batch, [QueuedEffect::Control(ControlEffect::Look)]);
         }
         Ok(self.engine.store().apply(batch)?)
     }
@@ -131,8 +131,8 @@ impl Room {
         let key = (self.id.clone(), event.id.clone());
         match self.decrypt(bot, &event.id, json).await {
             Ok((kind, content)) => {
-                batch.delete::<Kept>(&key);
-                self.waits_no_more(&event.id);
+                batch.delete::<RetainedEvents>(&key);
+                self.stop_waiting_for(&event.id);
                 self.answer(person, &event, &kind, &content, batch).await
             }
             // Nothing has been found out about the event: it is looked at again.
@@ -143,16 +143,16 @@ impl Room {
                     return Ok(());
                 };
                 if control.wait_for_key(event.id, now) {
-                    batch.put::<Kept>(&key, &json.to_owned())?;
+                    batch.put::<RetainedEvents>(&key, &json.to_owned())?;
                 }
-                self.settle(batch, [])
+                self.commit(batch, [])
             }
             Err(EngineError::Decrypt(DecryptError::KeyBeginsLater { .. })) => {
-                self.waits_no_more(&event.id);
+                self.stop_waiting_for(&event.id);
                 self.remark(Remark::Unreadable, &event.id, batch)
             }
             Err(EngineError::Decrypt(DecryptError::Untrusted(distrust))) => {
-                self.waits_no_more(&event.id);
+                self.stop_waiting_for(&event.id);
                 let remark = match not_trusted(distrust) {
                     Reason::TooManyDevices => Remark::TooManyDevices,
                     _ => Remark::UnsignedDevice,
@@ -161,14 +161,14 @@ impl Room {
             }
             Err(EngineError::Decrypt(error)) => {
                 tracing::warn!(room = %self.id, %error, "a message to the bot is ignored");
-                self.waits_no_more(&event.id);
-                self.settle(batch, [])
+                self.stop_waiting_for(&event.id);
+                self.commit(batch, [])
             }
             Err(error) => Err(error),
         }
     }
 
-    fn waits_no_more(&mut self, event: &OwnedEventId) {
+    fn stop_waiting_for(&mut self, event: &OwnedEventId) {
         if let Some(control) = &mut self.record.control {
             control.waiting.retain(|(waiting, _)| waiting != event);
         }
@@ -208,10 +208,10 @@ impl Room {
             .map(|words| ControlEffect::Say { words, source });
         let effects = before.into_iter().map(ControlEffect::Task).chain(say);
         let effects = effects.chain(tell.into_iter().map(ControlEffect::Task));
-        let mut effects: Vec<What> = effects.map(What::Control).collect();
+        let mut effects: Vec<QueuedEffect> = effects.map(QueuedEffect::Control).collect();
         // What could not be shown when it came.
         effects.extend(unseen);
-        let settled = self.settle(batch, effects);
+        let settled = self.commit(batch, effects);
         drop(lock);
         settled
     }
@@ -239,11 +239,14 @@ impl Room {
         let words = say.then(|| remark_text(remark));
         let source = event.to_string();
         let say = words.map(|words| ControlEffect::Say { words, source });
-        self.settle(batch, say.map(What::Control))
+        self.commit(batch, say.map(QueuedEffect::Control))
     }
 
     /// A room key came: what waited for one is tried again.
-    pub(in crate::engine) async fn key_for_bot(&mut self, batch: Batch) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn retry_commands_with_key(
+        &mut self,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
         let Some(control) = &self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
         };
@@ -255,7 +258,7 @@ impl Room {
             let kept = self
                 .engine
                 .store()
-                .get::<Kept>(&(self.id.clone(), event.clone()))?;
+                .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
             let parsed = kept
                 .as_deref()
                 .map(|json| RoomEvent::parse(json, Some(&self.id)));
@@ -263,15 +266,15 @@ impl Room {
                 (Some(json), Some(event)) => {
                     self.hear(&bot, &person, event, json, Batch::new()).await?;
                 }
-                _ => self.waits_no_more(&event),
+                _ => self.stop_waiting_for(&event),
             }
         }
         // Last: until everything was tried, a crash tries it again.
-        self.settle(batch, [])
+        self.commit(batch, [])
     }
 
     /// The bot is to say something here, or as soon as the person has come.
-    pub(in crate::engine) fn tell(
+    pub(in crate::engine) fn notify(
         &mut self,
         plain: String,
         html: String,
@@ -280,7 +283,10 @@ impl Room {
     ) -> Result<(), EngineError> {
         if self.is_ready() {
             let words = NoticeText { plain, html };
-            return self.settle(batch, [What::Control(ControlEffect::Say { words, source })]);
+            return self.commit(
+                batch,
+                [QueuedEffect::Control(ControlEffect::Say { words, source })],
+            );
         }
         let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
             return Ok(self.engine.store().apply(batch)?);
@@ -296,7 +302,7 @@ impl Room {
     }
 
     /// The room was looked at.
-    pub(in crate::engine) async fn judged(
+    pub(in crate::engine) async fn apply_room_check(
         &mut self,
         view: &RoomState,
         mut batch: Batch,
@@ -310,9 +316,9 @@ impl Room {
         let check = bot::check_room(view, bot, expected);
         let (effects, greet) = control.looked(check);
         let person = control.person.clone().filter(|_| greet);
-        let effects: Vec<What> = effects.into_iter().map(What::Control).collect();
+        let effects: Vec<QueuedEffect> = effects.into_iter().map(QueuedEffect::Control).collect();
         let Some(person) = person else {
-            return self.settle(batch, effects);
+            return self.commit(batch, effects);
         };
         // Somebody's control rooms become ready one after the other: one of them stays.
         let one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
@@ -320,9 +326,9 @@ impl Room {
         let former = former.filter(|former| *former != self.id);
         batch.put::<ControlRooms>(&person, &self.id)?;
         if let Some(former) = &former {
-            let due = Due {
+            let due = OutboxItem {
                 since: engine.now(),
-                what: What::Control(ControlEffect::MoveTo {
+                what: QueuedEffect::Control(ControlEffect::MoveTo {
                     room: self.id.clone(),
                 }),
             };
@@ -334,7 +340,7 @@ impl Room {
         let effects = effects
             .into_iter()
             .chain(self.welcome(&person, words, &mut batch)?);
-        self.settle(batch, effects)?;
+        self.commit(batch, effects)?;
         drop(one_at_a_time);
         if let Some(former) = former {
             engine.wake(&former);
@@ -348,13 +354,13 @@ impl Room {
         person: &OwnedUserId,
         words: NoticeText,
         batch: &mut Batch,
-    ) -> Result<Vec<What>, EngineError> {
+    ) -> Result<Vec<QueuedEffect>, EngineError> {
         let source = "greeting".to_owned();
-        let mut effects = vec![What::Control(ControlEffect::Say { words, source })];
+        let mut effects = vec![QueuedEffect::Control(ControlEffect::Say { words, source })];
         let store = self.engine.store();
         for (key, (plain, html)) in store.scan::<Untold>(&prefix(person), None, UNTOLD_AT_MOST)? {
             let (words, source) = (NoticeText { plain, html }, format!("untold {}", key.1));
-            effects.push(What::Control(ControlEffect::Say { words, source }));
+            effects.push(QueuedEffect::Control(ControlEffect::Say { words, source }));
             batch.delete::<Untold>(&key);
         }
         effects.extend(self.unseen_requests(person)?);
@@ -372,12 +378,12 @@ impl Room {
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
             let words = bot::texts::unreadable();
-            effects.push(What::Control(ControlEffect::Say { words, source }));
+            effects.push(QueuedEffect::Control(ControlEffect::Say { words, source }));
         }
         for event in late {
-            batch.delete::<Kept>(&(self.id.clone(), event));
+            batch.delete::<RetainedEvents>(&(self.id.clone(), event));
         }
-        self.settle(batch, effects)
+        self.commit(batch, effects)
     }
 }
 

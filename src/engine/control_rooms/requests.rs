@@ -9,7 +9,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         control_room::ControlEffect,
-        records::{Arrived, Kept, Rooms, What},
+        records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
     introduction::{Phase, Refusal, clean_name, gist},
@@ -23,7 +23,7 @@ pub(in crate::engine) const LINE_AT_MOST: usize = 4000;
 impl Room {
     /// In a control room: a request is to be shown, now or when the person has come. If this is no
     /// control room any more, in another one.
-    pub(in crate::engine) async fn asked(
+    pub(in crate::engine) async fn show_requests(
         &mut self,
         owner: &OwnedUserId,
         number: u32,
@@ -34,19 +34,19 @@ impl Room {
                 true => self.unseen_requests(owner)?,
                 false => Vec::new(),
             };
-            return self.settle(batch, unseen);
+            return self.commit(batch, unseen);
         }
         let engine = self.engine.clone();
         let room = engine.control_room_of(owner).await?;
         if room == self.id {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         }
-        let arrived = Arrived::Ask {
+        let arrived = InboxItem::Ask {
             owner: owner.clone(),
             number,
         };
         engine.stage(&room, &arrived, &mut batch)?;
-        self.settle(batch, [])?;
+        self.commit(batch, [])?;
         engine.wake(&room);
         Ok(())
     }
@@ -55,11 +55,11 @@ impl Room {
     pub(in crate::engine) fn unseen_requests(
         &self,
         person: &OwnedUserId,
-    ) -> Result<Vec<What>, EngineError> {
+    ) -> Result<Vec<QueuedEffect>, EngineError> {
         let requests = self.engine.directory().requests_of(person)?;
         let unseen = requests.into_iter().filter(|(_, it)| it.shown.is_none());
         Ok(unseen
-            .map(|(number, _)| What::Control(ControlEffect::Ask { number }))
+            .map(|(number, _)| QueuedEffect::Control(ControlEffect::Ask { number }))
             .collect())
     }
 
@@ -75,14 +75,14 @@ impl Room {
         let mut requests = engine.directory().requests_of(&person)?.into_iter();
         let request = requests.find(|(known, _)| *known == number);
         let Some((_, request)) = request.filter(|(_, request)| request.shown.is_none()) else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let Some((name, line)) = engine.what_is_asked(&request).await? else {
             // Nobody is waiting.
             let mut change = engine.directory().begin().await;
             change.close_request(&person, number)?;
             change.commit().await?;
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let shown = ShownRequest {
             number,
@@ -98,7 +98,7 @@ impl Room {
         change.set_request_shown(&person, number, event)?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
-        let settled = self.settle(batch, []);
+        let settled = self.commit(batch, []);
         drop(lock);
         settled
     }
@@ -121,7 +121,7 @@ impl Engine {
         if !matches!(is.phase, Phase::Asking { .. }) {
             return Ok(None);
         }
-        let view = self.view_of(&is.ghost, &request.room).await?;
+        let view = self.fetch_room_state(&is.ghost, &request.room).await?;
         let asker = &request.asker;
         let name = match &request.masked_as {
             Some(name) => name.clone(),
@@ -131,7 +131,7 @@ impl Engine {
             return Ok(Some((name, None)));
         };
         let key = (request.room.clone(), edit.unwrap_or(event).clone());
-        let Some(json) = self.store().get::<Kept>(&key)? else {
+        let Some(json) = self.store().get::<RetainedEvents>(&key)? else {
             return Ok(Some((name, None)));
         };
         let raw = RawValue::from_string(json)?;
@@ -175,7 +175,7 @@ impl Engine {
         ghost: &OwnedUserId,
         accepted: bool,
     ) -> Result<(), EngineError> {
-        let arrived = Arrived::Answered {
+        let arrived = InboxItem::Answered {
             ghost: ghost.clone(),
             accepted,
         };

@@ -24,7 +24,7 @@ impl Engine {
                 name,
                 strict,
             } => {
-                self.part_from_all(ghost).await?;
+                self.end_all_conversations(ghost).await?;
                 self.leave_everywhere(ghost).await?;
                 self.machines().retire(ghost).await?;
                 self.make_ghost(ghost, name, *strict || self.settings().strict)
@@ -38,7 +38,7 @@ impl Engine {
                 {
                     return Ok(());
                 }
-                self.part_from_all(ghost).await?;
+                self.end_all_conversations(ghost).await?;
                 self.leave_everywhere(ghost).await?;
                 self.machines().retire(ghost).await?;
                 // Somebody else may have claimed it meanwhile.
@@ -54,13 +54,15 @@ impl Engine {
             bot::Effect::EndConversations {
                 ghost,
                 blocked_only: false,
-            } => self.part_from_all(ghost).await,
-            bot::Effect::EndConversations { ghost, .. } => self.part_from_blocked(ghost).await,
+            } => self.end_all_conversations(ghost).await,
+            bot::Effect::EndConversations { ghost, .. } => {
+                self.end_blocked_conversations(ghost).await
+            }
             bot::Effect::Appear {
                 person,
                 ghost,
                 name,
-            } => self.appear(person, ghost, name).await,
+            } => self.rename_in_conversations(person, ghost, name).await,
             bot::Effect::AnswerRequest {
                 room,
                 ghost,
@@ -68,7 +70,7 @@ impl Engine {
             } => self.answer_request(room, ghost, *accepted).await,
             bot::Effect::Tell { person, words } => {
                 let source = format!("{}{}", person, words.plain);
-                self.tell(person, words.clone(), source).await
+                self.notify(person, words.clone(), source).await
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::{
         Engine,
         actors::actor::RoomActor,
         control_room::{Control, ControlEffect, ControlPhase},
-        records::{Arrived, ControlRooms, Inbox, Outbox, What},
+        records::{ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect},
     },
     handle::{Handle, HandleRules},
     store::{Batch, Store, prefix},
@@ -61,7 +61,7 @@ impl House {
         actor.room.record.control = Some(control);
         let mut batch = Batch::new();
         batch.put::<ControlRooms>(&samuel(), room).unwrap();
-        actor.room.settle(batch, []).unwrap();
+        actor.room.commit(batch, []).unwrap();
         actor
     }
 
@@ -72,7 +72,7 @@ impl House {
             .unwrap();
         all.into_iter()
             .filter_map(|(_, due)| match due.what {
-                What::Control(effect) => Some(effect),
+                QueuedEffect::Control(effect) => Some(effect),
                 _ => None,
             })
             .collect()
@@ -84,9 +84,13 @@ impl House {
         let events = EventFactory::room(&room).sender(by);
         let mut invite = events.member(bot().as_str(), "invite");
         invite["unsigned"] = json!({"invite_room_state": state});
-        let arrived = Arrived::Event(invite.to_string());
+        let arrived = InboxItem::Event(invite.to_string());
         let mut actor = self.actor(&room);
-        actor.room.take(self.engine.next(), arrived).await.unwrap();
+        actor
+            .room
+            .dispatch(self.engine.next(), arrived)
+            .await
+            .unwrap();
         self.due(&room)
     }
 
@@ -228,7 +232,7 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
         html: to.to_owned(),
     };
     let kim = owned_user_id!("@kim:evil.org");
-    let told = house.engine.tell(&kim, words("kim"), "1".to_owned());
+    let told = house.engine.notify(&kim, words("kim"), "1".to_owned());
     told.await.unwrap();
     let room = house.store.get::<ControlRooms>(&kim).unwrap().unwrap();
     // The room's own actor waits, and nobody else.
@@ -236,9 +240,9 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
     let others = async {
         house.fake.until(|fake| fake.unanswered().len() == 1).await;
         let sam = samuel();
-        let told = house.engine.tell(&sam, words("samuel"), "2".to_owned());
+        let told = house.engine.notify(&sam, words("samuel"), "2".to_owned());
         told.await.unwrap();
-        let again = house.engine.tell(&kim, words("again"), "3".to_owned());
+        let again = house.engine.notify(&kim, words("again"), "3".to_owned());
         again.await.unwrap();
     };
     let acting = async {
@@ -255,7 +259,7 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
     assert!(
         waiting
             .iter()
-            .any(|(_, it)| matches!(it, Arrived::Tell { plain, .. } if plain == "again"))
+            .any(|(_, it)| matches!(it, InboxItem::Tell { plain, .. } if plain == "again"))
     );
 }
 
@@ -294,7 +298,7 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
         answers[..],
         [(
             _,
-            Arrived::Answered {
+            InboxItem::Answered {
                 accepted: false,
                 ..
             }
@@ -312,8 +316,12 @@ async fn clear_messages_are_answered_once_a_minute() {
         for n in 0..200 {
             let content = json!({"msgtype": "m.text", "body": "hi"});
             let clear = events.event("m.room.message", &format!("${minute}.{n}"), content);
-            let arrived = Arrived::Event(clear.to_string());
-            actor.room.take(house.engine.next(), arrived).await.unwrap();
+            let arrived = InboxItem::Event(clear.to_string());
+            actor
+                .room
+                .dispatch(house.engine.next(), arrived)
+                .await
+                .unwrap();
         }
         assert_eq!(house.due(&room).len(), answers);
         house.clock.advance(std::time::Duration::from_secs(60));

@@ -21,7 +21,7 @@ pub(in crate::engine) const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz2345
 impl Engine {
     /// The room that somebody has with a masked handle's ghost already. A person who tries again soon
     /// after being led back has no use for it.
-    pub(in crate::engine) async fn lead_back(
+    pub(in crate::engine) async fn existing_room(
         &self,
         asker: &UserId,
         ghost: &UserId,
@@ -72,7 +72,7 @@ impl Engine {
     /// it is called, and whether it is made up for this conversation. It is their masked handle
     /// where they have exactly one: which of several they would like to be known by is not ours to
     /// say.
-    pub(in crate::engine) fn shown_to_one(
+    pub(in crate::engine) fn alias_in_direct(
         &self,
         person: &UserId,
         not: &UserId,
@@ -87,18 +87,18 @@ impl Engine {
         {
             return Ok((ghost, record.handle.to_string(), false));
         }
-        self.shown_to_many(person)
+        self.alias_in_group(person)
     }
 
     /// The same in a group, for which it is always made up. There, somebody may be in the origin
     /// and have a portal as well: what is said in both at the same time would tell them whose a
     /// masked handle is.
-    pub(in crate::engine) fn shown_to_many(
+    pub(in crate::engine) fn alias_in_group(
         &self,
         person: &UserId,
     ) -> Result<(OwnedUserId, String, bool), EngineError> {
         let name = self.directory().appearance(person)?;
-        let ghost = self.made_up_ghost()?;
+        let ghost = self.new_alias_ghost()?;
         Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
     }
 
@@ -126,7 +126,7 @@ impl Engine {
         record.handle.ghost_id(server)
     }
 
-    pub(in crate::engine) fn made_up_ghost(&self) -> Result<OwnedUserId, EngineError> {
+    pub(in crate::engine) fn new_alias_ghost(&self) -> Result<OwnedUserId, EngineError> {
         let server = &self.0.settings.server_name;
         let mut rng = self.rng();
         let name: String = (0..16)

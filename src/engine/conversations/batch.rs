@@ -10,8 +10,8 @@ use crate::{
         EngineError,
         conversations::inputs::heard,
         event::RoomEvent,
-        records::{Arrived, Conversations, Inbox, Kept, Seen},
-        room::{Repeatable, Room},
+        records::{Conversations, Inbox, InboxItem, RetainedEvents, Seen},
+        room::{ReplayableEffects, Room},
     },
     introduction::Introduction,
     store::Batch,
@@ -19,7 +19,7 @@ use crate::{
 
 impl Room {
     /// Whether what is said in this room concerns a conversation and nobody else.
-    pub(in crate::engine) fn takes_together(&self) -> bool {
+    pub(in crate::engine) fn handles_batches(&self) -> bool {
         let seat = self.record.seat.as_ref();
         seat.is_some_and(|seat| !seat.awaited)
             && !self.bot_is_here()
@@ -28,9 +28,9 @@ impl Room {
 
     /// Handles the messages and reactions at the front of the inbox in one batch, up to the first
     /// item that is something else. Returns `false` if there are none.
-    pub(in crate::engine) async fn take_messages(
+    pub(in crate::engine) async fn handle_messages(
         &mut self,
-        arrived: &[((OwnedRoomId, u64), Arrived)],
+        arrived: &[((OwnedRoomId, u64), InboxItem)],
     ) -> Result<bool, EngineError> {
         let Some(seat) = self.record.seat.clone() else {
             return Ok(false);
@@ -52,7 +52,7 @@ impl Room {
     fn collect_messages(
         &self,
         conversation: &Conversation,
-        arrived: &[((OwnedRoomId, u64), Arrived)],
+        arrived: &[((OwnedRoomId, u64), InboxItem)],
     ) -> Result<Option<Messages>, EngineError> {
         let engine = &self.engine;
         let Some(role) = conversation.role_of(&self.id) else {
@@ -70,7 +70,9 @@ impl Room {
         } = &mut messages;
         let mut handled = 0;
         for (key, arrived) in arrived {
-            let Arrived::Event(json) = arrived else { break };
+            let InboxItem::Event(json) = arrived else {
+                break;
+            };
             let Some(event) = RoomEvent::parse(json, Some(&self.id)) else {
                 break;
             };
@@ -93,7 +95,7 @@ impl Room {
             if conversation.person_at(role, &event.sender).is_some()
                 && !conversation.targets_of(role).is_empty()
             {
-                batch.put::<Kept>(&(self.id.clone(), event.id.clone()), json)?;
+                batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), json)?;
             }
             inputs.push(Input::Event {
                 role,
@@ -113,7 +115,7 @@ impl Room {
             since,
             mut batch,
         } = messages;
-        let lock = engine.deciding();
+        let lock = engine.lock_decisions();
         // Read again under the lock: it may have changed.
         let Some(before) = engine.store().get_cached::<Conversations>(id)? else {
             return Ok(false);
@@ -122,9 +124,9 @@ impl Room {
         let (applied, durable) = (engine.store().applied(), engine.store().durable());
         let settled = engine.0.changes.are_durable(applied, durable);
         let from = engine.next();
-        let rooms = engine.decide_on(&before, &inputs, since, &mut batch)?;
+        let rooms = engine.decide_and_stage(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();
-        self.settle(batch, [])?;
+        self.commit(batch, [])?;
         let after = engine.store().get_cached::<Conversations>(id)?;
         // After a crash these items are taken from the inbox again, with the same result as long as
         // nothing else is decided on this conversation in between.
@@ -133,13 +135,13 @@ impl Room {
             engine.0.changes.is_seen(engine.store().applied());
         }
         drop(lock);
-        self.repeatable = if repeatable {
-            Repeatable {
+        self.replayable = if repeatable {
+            ReplayableEffects {
                 numbers,
-                decided_on: after,
+                based_on: after,
             }
         } else {
-            Repeatable::default()
+            ReplayableEffects::default()
         };
         self.wake_others(rooms);
         Ok(true)

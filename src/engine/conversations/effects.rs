@@ -19,10 +19,13 @@ impl Room {
             .store()
             .get_cached::<Conversations>(&id.to_owned())?;
         let conversation = conversation.as_deref();
-        let mut batch = self.finish(number);
+        let mut batch = self.outbox_done(number);
         let inputs = match (conversation, effect) {
-            (_, Effect::DeleteGhosts { ghosts }) => self.retire_ghosts(ghosts).await?,
-            (_, Effect::LeaveRoom) => self.depart(id, conversation, &mut batch).await?,
+            (_, Effect::DeleteGhosts { ghosts }) => self.delete_ghosts(ghosts).await?,
+            (_, Effect::LeaveRoom) => {
+                self.leave_conversation_room(id, conversation, &mut batch)
+                    .await?
+            }
             (Some(conversation), effect) => {
                 self.perform_effect_of(conversation, effect, &mut batch)
                     .await?
@@ -45,13 +48,13 @@ impl Room {
             .store()
             .get_cached::<Conversations>(&id.to_owned())?;
         let conversation = conversation.as_deref();
-        let mut batch = self.finish(number);
+        let mut batch = self.outbox_done(number);
         if let Some(conversation) = conversation.filter(|known| known.ended)
             && let Effect::ForwardEvent { sender, .. } = effect
         {
-            self.say_too_late(conversation, *sender).await;
+            self.send_too_late_notice(conversation, *sender).await;
         }
-        let inputs = self.not_done(conversation, effect, error, &mut batch)?;
+        let inputs = self.on_effect_failed(conversation, effect, error, &mut batch)?;
         self.conversation_goes_on(id, effect, &inputs, batch).await
     }
 
@@ -92,7 +95,7 @@ impl Room {
             (None, _) => return Ok(Vec::new()),
         };
         match effect {
-            Effect::EnsurePortal { person } => self.furnish(conversation, *person).await,
+            Effect::EnsurePortal { person } => self.ensure_portal(conversation, *person).await,
             Effect::ForwardEvent {
                 event,
                 sender,
@@ -104,8 +107,10 @@ impl Room {
                     sender: *sender,
                     target: *target,
                 };
-                let (sent, inputs) = self.carry(conversation, event, &route, batch).await?;
-                self.forget_kept(conversation, event, batch)?;
+                let (sent, inputs) = self
+                    .forward_event(conversation, event, &route, batch)
+                    .await?;
+                self.forget_retained(conversation, event, batch)?;
                 if *is_last && sent {
                     self.show_delivery(conversation, role, event);
                 }
@@ -122,27 +127,31 @@ impl Room {
                     sender: *sender,
                     target: *target,
                 };
-                self.take_back_there(conversation, event, of, &route)
-                    .await?;
+                self.redact_copy(conversation, event, of, &route).await?;
                 Ok(Vec::new())
             }
             Effect::SendNotice { notice, cause } => {
-                self.say_in_conversation(conversation, role, notice, cause)
+                self.send_notice_in_conversation(conversation, role, notice, cause)
                     .await?;
                 Ok(Vec::new())
             }
-            Effect::FollowUpgrade { to, by } => self.follow(conversation, to, by, batch).await,
+            Effect::FollowUpgrade { to, by } => {
+                self.follow_upgrade(conversation, to, by, batch).await
+            }
             Effect::SetGhostName { person } => {
                 if let Some(person) = conversation.people.get(*person) {
-                    self.engine.call(person).await?;
+                    self.engine.set_ghost_name(person).await?;
                 }
                 Ok(Vec::new())
             }
             Effect::SyncPortalInfo { person, cause } => {
-                self.dress(conversation, *person, cause.as_ref()).await
+                self.sync_portal_info(conversation, *person, cause.as_ref())
+                    .await
             }
-            Effect::RemoveGhost { person, .. } => self.leave_alone(conversation, *person).await,
-            Effect::RenameOrigin { event } => self.rename(conversation, event, role).await,
+            Effect::RemoveGhost { person, .. } => self.remove_ghost(conversation, *person).await,
+            Effect::RenameOrigin { event } => {
+                self.rename_origin_by(conversation, event, role).await
+            }
             Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Ok(Vec::new()),
         }
     }

@@ -6,7 +6,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 use crate::{
     engine::{
         Engine,
-        records::{Copies, CopiesByTime, CopiesOf, Copy, Source},
+        records::{Copy, EventCopies, EventCopiesByTime, EventSources, Source},
     },
     relay::EventMapping,
     store::{Batch, Store, StoreError},
@@ -34,13 +34,13 @@ impl EventMap<'_> {
             return Ok(Some(source.event));
         }
         let key = (source.room, source.event, self.there.to_owned());
-        Ok(self.store.get::<CopiesOf>(&key)?.map(|copy| copy.event))
+        Ok(self.store.get::<EventCopies>(&key)?.map(|copy| copy.event))
     }
 
     /// Where an event was said first.
     fn source(&self, event: &EventId) -> Result<Source, StoreError> {
         let here = (self.here.to_owned(), event.to_owned());
-        Ok(match self.store.get::<Copies>(&here)? {
+        Ok(match self.store.get::<EventSources>(&here)? {
             Some(source) => source,
             None => Source {
                 room: here.0,
@@ -56,7 +56,7 @@ impl EventMap<'_> {
             event.to_owned(),
             self.there.to_owned(),
         );
-        self.store.get::<CopiesOf>(&key)
+        self.store.get::<EventCopies>(&key)
     }
 }
 
@@ -85,9 +85,9 @@ pub(in crate::engine) fn note(
     };
     let key = (here.0.clone(), here.1.clone(), there.0.clone());
     let by_time = (now, here.0.clone(), here.1.clone(), there.0.clone());
-    batch.put::<Copies>(&(there.0.clone(), there.1.clone()), &source)?;
-    batch.put::<CopiesOf>(&key, &copy)?;
-    batch.put::<CopiesByTime>(&by_time, &())
+    batch.put::<EventSources>(&(there.0.clone(), there.1.clone()), &source)?;
+    batch.put::<EventCopies>(&key, &copy)?;
+    batch.put::<EventCopiesByTime>(&by_time, &())
 }
 
 impl Engine {
@@ -96,15 +96,15 @@ impl Engine {
         let horizon = self.now() - self.0.settings.relay.remember;
         loop {
             let mut batch = Batch::new();
-            let oldest = self.store().scan::<CopiesByTime>(&[], None, AT_ONCE)?;
+            let oldest = self.store().scan::<EventCopiesByTime>(&[], None, AT_ONCE)?;
             for (key, ()) in oldest.into_iter().filter(|((at, ..), ())| *at < horizon) {
                 let (_, room, event, there) = key.clone();
                 let of = (room, event, there.clone());
-                if let Some(copy) = self.store().get::<CopiesOf>(&of)? {
-                    batch.delete::<Copies>(&(there, copy.event));
+                if let Some(copy) = self.store().get::<EventCopies>(&of)? {
+                    batch.delete::<EventSources>(&(there, copy.event));
                 }
-                batch.delete::<CopiesOf>(&of);
-                batch.delete::<CopiesByTime>(&key);
+                batch.delete::<EventCopies>(&of);
+                batch.delete::<EventCopiesByTime>(&key);
             }
             if batch.is_empty() {
                 return Ok(());

@@ -28,7 +28,7 @@ pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
 
 impl Room {
     /// What becomes of an effect that will never succeed.
-    pub(in crate::engine) fn not_done(
+    pub(in crate::engine) fn on_effect_failed(
         &self,
         conversation: Option<&Conversation>,
         effect: &Effect,
@@ -41,7 +41,7 @@ impl Room {
                 if let Some(conversation) = conversation =>
             {
                 let role = role.unwrap_or_else(|| conversation.home_of(*sender));
-                self.forget_kept(conversation, event, batch)?;
+                self.forget_retained(conversation, event, batch)?;
                 let text = match error {
                     EngineError::KeyOnItsWay
                     | EngineError::Decrypt(
@@ -71,12 +71,16 @@ impl Room {
 
     /// What waited when the conversation ended is not delivered in silence. Once: the cause is the
     /// same for all of it.
-    pub(in crate::engine) async fn say_too_late(&self, conversation: &Conversation, from: usize) {
+    pub(in crate::engine) async fn send_too_late_notice(
+        &self,
+        conversation: &Conversation,
+        from: usize,
+    ) {
         let notice = Notice::NotForwarded {
             text: TOO_LATE.to_owned(),
         };
         let home = conversation.home_of(from);
-        let said = self.say_in_conversation(conversation, home, &notice, "too late");
+        let said = self.send_notice_in_conversation(conversation, home, &notice, "too late");
         if let Err(error) = said.await {
             tracing::info!(room = %self.id, %error, "nobody is told that it was too late");
         }

@@ -16,7 +16,7 @@ use crate::{
             failures::NOT_DELIVERED,
         },
         event::RoomEvent,
-        records::{Kept, Outbox, Seen, What},
+        records::{Outbox, QueuedEffect, RetainedEvents, Seen},
         room::{Room, transaction_id},
     },
     introduction::Refusal,
@@ -55,7 +55,7 @@ impl Room {
 
     /// Carries one event into one room. Returns whether it is there now, and what follows for its
     /// sender.
-    pub(in crate::engine) async fn carry(
+    pub(in crate::engine) async fn forward_event(
         &mut self,
         conversation: &Conversation,
         event: &OwnedEventId,
@@ -65,7 +65,7 @@ impl Room {
         let engine = self.engine.clone();
         let kept = engine
             .store()
-            .get::<Kept>(&(self.id.clone(), event.clone()))?;
+            .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
         let parsed = kept
             .as_deref()
             .and_then(|json| RoomEvent::parse(json, Some(&self.id)));
@@ -78,7 +78,7 @@ impl Room {
             return Ok((false, vec![said(NOT_DELIVERED)]));
         };
         let sender = &conversation.people[route.sender];
-        let there = self.room_there(conversation, route.target).await?;
+        let there = self.target_room(conversation, route.target).await?;
         let (kind, content) = self
             .read_here(conversation, route.source, &parsed, json, batch)
             .await?;
@@ -175,7 +175,7 @@ impl Room {
             self.say_there(&sender.ghost, room, must_read, kind, content, transaction)
                 .await
         } else {
-            self.react_there(&sender.ghost, room, kind, content, transaction)
+            self.send_unencrypted(&sender.ghost, room, kind, content, transaction)
                 .await
         }
     }
@@ -215,7 +215,7 @@ impl Room {
                 .store()
                 .scan::<Outbox>(&prefix(room), None, QUEUED)?;
             let mut queued = queued.into_iter();
-            let carries_here = |what: &What| matches!(what, What::Relay { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
+            let carries_here = |what: &QueuedEffect| matches!(what, QueuedEffect::Relay { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
             if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
                 return Ok(true);
             }
@@ -224,7 +224,7 @@ impl Room {
     }
 
     /// Clients send reactions in clear, and only so do they show them.
-    async fn react_there(
+    async fn send_unencrypted(
         &self,
         ghost: &OwnedUserId,
         there: &OwnedRoomId,
@@ -253,7 +253,7 @@ impl Room {
         }
     }
 
-    pub(in crate::engine) async fn take_back_there(
+    pub(in crate::engine) async fn redact_copy(
         &self,
         conversation: &Conversation,
         redaction: &OwnedEventId,

@@ -13,7 +13,7 @@ use crate::{
     engine::{
         EngineError,
         event::RoomEvent,
-        records::{Conversations, Kept, SeatHere, What},
+        records::{ConversationRoom, Conversations, QueuedEffect, RetainedEvents},
         room::Room,
     },
     introduction::{Introduction, Refusal},
@@ -42,13 +42,13 @@ fn new_conversation(
 
 impl Room {
     /// Whether a ghost is in this room for a conversation.
-    pub(in crate::engine) fn seat_has(&self, ghost: &OwnedUserId) -> bool {
+    pub(in crate::engine) fn has_ghost(&self, ghost: &OwnedUserId) -> bool {
         let seat = self.record.seat.as_ref();
         seat.is_some_and(|seat| seat.ghosts.contains(ghost))
     }
 
     /// A portal was made here.
-    pub(in crate::engine) fn seated(
+    pub(in crate::engine) fn join_conversation(
         &mut self,
         conversation: String,
         ghosts: Vec<OwnedUserId>,
@@ -56,18 +56,18 @@ impl Room {
     ) -> Result<(), EngineError> {
         let known = self.engine.store().get::<Conversations>(&conversation)?;
         let over = known.is_none_or(|known| known.ended || known.role_of(&self.id).is_none());
-        self.record.seat = Some(SeatHere {
+        self.record.seat = Some(ConversationRoom {
             conversation: conversation.clone(),
             ghosts,
             awaited: false,
         });
         // It ended while the ghosts were on their way in.
         let effect = Effect::LeaveRoom;
-        let depart = over.then_some(What::Relay {
+        let depart = over.then_some(QueuedEffect::Relay {
             conversation,
             effect,
         });
-        self.settle(batch, depart)
+        self.commit(batch, depart)
     }
 
     /// A masked handle's ghost is in the room and knows what it looks like: from here on it takes
@@ -87,7 +87,7 @@ impl Room {
         if !record.is_held_by(owner) {
             return Err(impossible());
         }
-        let view = self.view(&is.ghost).await?;
+        let view = self.room_state(&is.ghost).await?;
         let masked = Participant {
             user: owner.clone(),
             ghost: is.ghost.clone(),
@@ -100,7 +100,7 @@ impl Room {
             former_names: Vec::new(),
         };
         let (former, conversation, input) = self.conversation_for(is, masked, &view)?;
-        let seat = self.record.seat.get_or_insert_with(|| SeatHere {
+        let seat = self.record.seat.get_or_insert_with(|| ConversationRoom {
             conversation: conversation.id.clone(),
             ghosts: Vec::new(),
             awaited: false,
@@ -112,12 +112,12 @@ impl Room {
             .introductions
             .retain(|other| other.ghost != is.ghost);
         let mut batch = std::mem::take(batch);
-        let lock = engine.deciding();
+        let lock = engine.lock_decisions();
         let mut rooms = Vec::new();
         if let Some(former) = former {
-            rooms = engine.decide_on(&former, &[Input::End], engine.now(), &mut batch)?;
+            rooms = engine.decide_and_stage(&former, &[Input::End], engine.now(), &mut batch)?;
         }
-        // As it is now; a new one is written whole, for `decide_on` writes what differs from what it
+        // As it is now; a new one is written whole, for `decide_and_stage` writes what differs from what it
         // was given.
         let conversation = match engine.store().get::<Conversations>(&conversation.id)? {
             Some(now) => now,
@@ -126,8 +126,8 @@ impl Room {
                 conversation
             }
         };
-        rooms.extend(engine.decide_on(&conversation, &[input], engine.now(), &mut batch)?);
-        self.settle(batch, [])?;
+        rooms.extend(engine.decide_and_stage(&conversation, &[input], engine.now(), &mut batch)?);
+        self.commit(batch, [])?;
         drop(lock);
         self.wake_others(rooms);
         Ok(())
@@ -186,9 +186,9 @@ impl Room {
         let mut new = new_conversation(self.id.clone(), direct, engine.now(), &mut *engine.rng());
         for user in people {
             let (ghost, name, is_alias) = if direct {
-                engine.shown_to_one(user, &is.ghost)?
+                engine.alias_in_direct(user, &is.ghost)?
             } else {
-                engine.shown_to_many(user)?
+                engine.alias_in_group(user)?
             };
             new.people.push(Participant {
                 user: user.clone(),
@@ -222,21 +222,21 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let Some(seat) = self.record.seat.clone() else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let conversation = engine.store().get::<Conversations>(&seat.conversation)?;
         let Some(conversation) = conversation else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let Some(role) = conversation.role_of(&self.id) else {
             if seat.awaited && !conversation.ended {
                 return Err(EngineError::NotThereYet);
             }
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let input = self.input_of(&event, &conversation, role).await?;
         let Some(input) = input else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         // What is for nobody is not kept.
         let keep = matches!(&input, Input::Event { sender, kind: EventKind::Forwardable, .. }
@@ -244,7 +244,7 @@ impl Room {
                 && !conversation.targets_of(role).is_empty());
         if keep {
             let key = (self.id.clone(), event.id.clone());
-            batch.put::<Kept>(&key, &json.to_owned())?;
+            batch.put::<RetainedEvents>(&key, &json.to_owned())?;
         }
         self.apply(&seat.conversation, &[input], batch)
     }
@@ -270,7 +270,7 @@ impl Room {
                 && !engine.is_ours(&user)
                 && conversation.person_at(role, &user).is_none();
             let ghost = if is_new {
-                Some(engine.shown_to_many(&user)?)
+                Some(engine.alias_in_group(&user)?)
             } else {
                 None
             };

@@ -7,7 +7,7 @@ use crate::{
     engine::{
         EngineError,
         event::RoomEvent,
-        records::{Arrived, Inbox, Kept, OpenWork},
+        records::{ActiveRoomsByGhost, Inbox, InboxItem, RetainedEvents},
         room::Room,
     },
     store::{Batch, prefix},
@@ -18,7 +18,7 @@ const WAITING: usize = 100;
 
 impl Room {
     /// All ghosts of the conversation leave this room and destroy its keys.
-    pub(in crate::engine) async fn depart(
+    pub(in crate::engine) async fn leave_conversation_room(
         &mut self,
         id: &str,
         conversation: Option<&Conversation>,
@@ -35,15 +35,16 @@ impl Room {
         self.deliveries.forget();
         for ghost in &seat.ghosts {
             self.leave_for_good(ghost).await?;
-            batch.delete::<OpenWork>(&(ghost.clone(), self.id.clone()));
+            batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()));
         }
         let introducing = self.record.introductions.iter();
         if !introducing.into_iter().any(|is| is.is_open()) {
-            for (key, _) in engine
-                .store()
-                .scan::<Kept>(&prefix(&self.id), None, usize::MAX)?
+            for (key, _) in
+                engine
+                    .store()
+                    .scan::<RetainedEvents>(&prefix(&self.id), None, usize::MAX)?
             {
-                batch.delete::<Kept>(&key);
+                batch.delete::<RetainedEvents>(&key);
             }
         }
         self.record.seat = None;
@@ -51,7 +52,9 @@ impl Room {
             return Ok(vec![Input::RoomLeft { role }]);
         }
         let mut inputs = match conversation {
-            Some(conversation) if !conversation.ended => self.said_too_late(conversation)?,
+            Some(conversation) if !conversation.ended => {
+                self.refuse_waiting_messages(conversation)?
+            }
             _ => Vec::new(),
         };
         // A room that was moved away from: its record is to be written all the same.
@@ -62,7 +65,7 @@ impl Room {
     }
 
     /// The ghost of somebody who is gone leaves this room, and the others stay.
-    pub(in crate::engine) async fn leave_alone(
+    pub(in crate::engine) async fn remove_ghost(
         &mut self,
         conversation: &Conversation,
         person: usize,
@@ -93,8 +96,8 @@ impl Room {
             seat.ghosts.retain(|here| here != ghost);
         }
         let mut batch = Batch::new();
-        batch.delete::<OpenWork>(&(ghost.clone(), self.id.clone()));
-        self.settle(batch, [])?;
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()));
+        self.commit(batch, [])?;
         Ok(Vec::new())
     }
 
@@ -108,14 +111,14 @@ impl Room {
         let mut batch = Batch::new();
         for (key, arrived) in waiting {
             match arrived {
-                Arrived::Event(json) | Arrived::AfterGap(json) => {
+                InboxItem::Event(json) | InboxItem::AfterGap(json) => {
                     let event = RoomEvent::parse(&json, Some(&self.id));
                     let invites = |event: &RoomEvent| matches!(event.membership(), Some((user, "invite")) if user == *ghost);
                     if let Some(event) = event.filter(invites) {
                         engine.mark_seen(&event.id, true, &mut batch)?;
                     }
                 }
-                Arrived::Invite { user, .. } if user == *ghost => batch.delete::<Inbox>(&key),
+                InboxItem::Invite { user, .. } if user == *ghost => batch.delete::<Inbox>(&key),
                 _ => {}
             }
         }
@@ -131,18 +134,18 @@ impl Room {
             .iter()
             .rev()
             .filter_map(|(_, arrived)| match arrived {
-                Arrived::Event(json) | Arrived::AfterGap(json) => {
+                InboxItem::Event(json) | InboxItem::AfterGap(json) => {
                     let event = RoomEvent::parse(json, Some(&self.id))?;
                     let (user, membership) = event.membership()?;
                     (user == *ghost).then_some(membership == "invite")
                 }
-                Arrived::Invite { user, .. } => (user == ghost).then_some(true),
+                InboxItem::Invite { user, .. } => (user == ghost).then_some(true),
                 _ => None,
             });
         Ok(memberships.next() == Some(true))
     }
 
-    pub(in crate::engine) async fn retire_ghosts(
+    pub(in crate::engine) async fn delete_ghosts(
         &self,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Input>, EngineError> {

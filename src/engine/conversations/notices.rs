@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Room {
-    pub(in crate::engine) async fn say_in_conversation(
+    pub(in crate::engine) async fn send_notice_in_conversation(
         &self,
         conversation: &Conversation,
         role: RoomRole,
@@ -31,7 +31,7 @@ impl Room {
         match (said.await, notice) {
             // Nobody speaks in a room that was replaced.
             (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
-                self.tell_by_bot(by, notice, &cause).await
+                self.notify_by_bot(by, notice, &cause).await
             }
             (said, _) => said.map(drop),
         }

@@ -8,7 +8,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         conversations::portal_info::notice,
-        records::{Arrived, Conversations, OpenWork},
+        records::{ActiveRoomsByGhost, Conversations, InboxItem},
         room::Room,
     },
     introduction::Refusal,
@@ -21,7 +21,7 @@ const MARK: &str = "chat.stonechat.portal";
 
 impl Room {
     /// Makes a portal or finds it, brings everybody's ghosts into it, and invites its owner.
-    pub(in crate::engine) async fn furnish(
+    pub(in crate::engine) async fn ensure_portal(
         &mut self,
         conversation: &Conversation,
         person: usize,
@@ -33,7 +33,7 @@ impl Room {
             Ok(people.map(Participant::takes_part).collect::<Vec<_>>())
         };
         let before = who()?;
-        match self.furnish_as_it_is(conversation, person).await {
+        match self.ensure_current_portal(conversation, person).await {
             // Somebody went meanwhile, and their ghost with them: that says nothing of the others.
             Err(error) if !error.is_transient() && who()? != before => {
                 tracing::info!(room = %self.id, %error, "somebody went meanwhile");
@@ -43,7 +43,7 @@ impl Room {
         }
     }
 
-    async fn furnish_as_it_is(
+    async fn ensure_current_portal(
         &mut self,
         conversation: &Conversation,
         person: usize,
@@ -52,7 +52,7 @@ impl Room {
         let role = RoomRole::Portal(person);
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let portal = (conversation.id.clone(), person);
-        let _one_at_a_time = engine.0.furnishings.lock(portal).await;
+        let _one_at_a_time = engine.0.portal_locks.lock(portal).await;
         // Another task may have made it, or another one in the place of one that was lost.
         let known = engine.store().get::<Conversations>(&conversation.id)?;
         // Nobody is invited to what is over.
@@ -77,7 +77,7 @@ impl Room {
         if let Some(room) = conversation.room(role) {
             host = engine.host_of(&known, room).await?;
             if host.is_none() {
-                now = engine.portal_is_lost(&conversation.id, person).await?;
+                now = engine.mark_portal_lost(&conversation.id, person).await?;
             }
         }
         let conversation = now.as_ref().unwrap_or(conversation);
@@ -90,17 +90,19 @@ impl Room {
             None => engine.make_portal(conversation, person, host).await?,
         };
         engine
-            .seat_ghosts(conversation, person, &room, host, &ghosts)
+            .join_ghosts(conversation, person, &room, host, &ghosts)
             .await?;
         // Before its owner is invited: the invite shows what it is called.
-        let (_, mut inputs) = engine.dress_portal(conversation, person, &room).await?;
-        let view = engine.view_of(&host.ghost, &room).await?;
+        let (_, mut inputs) = engine
+            .sync_info_of_portal(conversation, person, &room)
+            .await?;
+        let view = engine.fetch_room_state(&host.ghost, &room).await?;
         if !matches!(view.membership(&owner.user), "join" | "invite") {
             engine
                 .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
                 .await?;
         }
-        engine.0.views.outdate(&room);
+        engine.0.room_states.outdate(&room);
         inputs.push(Input::PortalReady { person });
         Ok(inputs)
     }
@@ -140,14 +142,14 @@ impl Engine {
             person,
             room: room.clone(),
         };
-        batch.put::<OpenWork>(&(host.ghost.clone(), room.clone()), &())?;
+        batch.put::<ActiveRoomsByGhost>(&(host.ghost.clone(), room.clone()), &())?;
         self.apply(&conversation.id, &[made], batch)?;
         self.store().flush().await?;
         Ok(room)
     }
 
     /// Brings the ghosts of those who take part into a portal, and tells its actor.
-    async fn seat_ghosts(
+    async fn join_ghosts(
         &self,
         conversation: &Conversation,
         person: usize,
@@ -156,17 +158,17 @@ impl Engine {
         ghosts: &[Participant],
     ) -> Result<(), EngineError> {
         // First, so that an invite of one of them is not taken for somebody's wish to reach it.
-        let seated = Arrived::Seated {
+        let seated = InboxItem::Seated {
             conversation: conversation.id.clone(),
             ghosts: ghosts.iter().map(|ghost| ghost.ghost.clone()).collect(),
         };
         let mut batch = Batch::new();
         for ghost in ghosts {
-            batch.put::<OpenWork>(&(ghost.ghost.clone(), room.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.ghost.clone(), room.clone()), &())?;
         }
         self.post(room, &seated, batch).await?;
         let acting = self.as_user(&host.ghost)?;
-        let view = self.view_of(&host.ghost, room).await?;
+        let view = self.fetch_room_state(&host.ghost, room).await?;
         for ghost in ghosts.iter().filter(|ghost| ghost.ghost != host.ghost) {
             self.machines().expect_room(&ghost.ghost, room).await?;
             if view.membership(&ghost.ghost) == "join" {
@@ -204,7 +206,7 @@ impl Engine {
         ghosts: &[Participant],
     ) -> Result<(), EngineError> {
         let kind = "m.room.power_levels";
-        let view = self.view_of(&host.ghost, room).await?;
+        let view = self.fetch_room_state(&host.ghost, room).await?;
         let mut levels = view.power_levels.clone().unwrap_or_default();
         if !levels.is_object() || !view.may_send_state(&host.ghost, kind) {
             return Ok(());
@@ -235,7 +237,7 @@ impl Engine {
         self.leave(ghost, room, None, None).await?;
         self.machines().forget_room(ghost, room).await?;
         let mut batch = Batch::new();
-        batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()));
         Ok(self.store().apply(batch)?)
     }
 

@@ -26,7 +26,7 @@ const MAY_NOT: &str = "The name of this chat was not changed: in the room of the
 impl Room {
     /// Names a portal as the origin is named. Whoever did that is told if it could not be passed
     /// on.
-    pub(in crate::engine) async fn dress(
+    pub(in crate::engine) async fn sync_portal_info(
         &self,
         conversation: &Conversation,
         person: usize,
@@ -35,7 +35,10 @@ impl Room {
         let Some(room) = conversation.room(RoomRole::Portal(person)) else {
             return Ok(Vec::new());
         };
-        let (all, mut inputs) = self.engine.dress_portal(conversation, person, room).await?;
+        let (all, mut inputs) = self
+            .engine
+            .sync_info_of_portal(conversation, person, room)
+            .await?;
         if let (false, Some(event)) = (all, cause) {
             inputs.push(Input::NotForwarded {
                 role: RoomRole::Origin,
@@ -48,7 +51,7 @@ impl Room {
 
     /// Names the origin as the owner of this portal has named it, if their ghost may do that
     /// there; else they are told, and it is called as before here too.
-    pub(in crate::engine) async fn rename(
+    pub(in crate::engine) async fn rename_origin_by(
         &self,
         conversation: &Conversation,
         event: &OwnedEventId,
@@ -64,7 +67,7 @@ impl Room {
         let Some(reader) = conversation.ghosts_at(role).next() else {
             return Ok(Vec::new());
         };
-        let here = engine.view_of(&reader.ghost, &self.id).await?;
+        let here = engine.fetch_room_state(&reader.ghost, &self.id).await?;
         // Unless it is called as the others call it by now.
         let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
             return Ok(Vec::new());
@@ -80,7 +83,7 @@ impl Room {
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => MAY_NOT,
         };
-        let dressed = engine.dress_portal(conversation, person, &self.id);
+        let dressed = engine.sync_info_of_portal(conversation, person, &self.id);
         inputs.extend(dressed.await?.1);
         inputs.push(Input::NotForwarded {
             role,
@@ -94,7 +97,7 @@ impl Room {
 impl Engine {
     /// Calls somebody otherwise in the conversations that they have with a ghost: in no others,
     /// which would show that they are one person's.
-    pub(in crate::engine) async fn appear(
+    pub(in crate::engine) async fn rename_in_conversations(
         &self,
         person: &OwnedUserId,
         ghost: &OwnedUserId,
@@ -116,7 +119,10 @@ impl Engine {
     }
 
     /// Gives a ghost that was made for this conversation the name that it has there.
-    pub(in crate::engine) async fn call(&self, person: &Participant) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn set_ghost_name(
+        &self,
+        person: &Participant,
+    ) -> Result<(), EngineError> {
         if !person.is_alias {
             return Ok(());
         }
@@ -144,7 +150,7 @@ impl Engine {
         let Some(origin) = &conversation.origin else {
             return Ok(Some(MAY_NOT));
         };
-        let there = self.view_of(&owner.ghost, origin).await?;
+        let there = self.fetch_room_state(&owner.ghost, origin).await?;
         let route = TextRoute {
             conversation,
             source: role,
@@ -167,13 +173,13 @@ impl Engine {
         self.homeserver()
             .send_state(acting.actor(), origin, kind, "", &content)
             .await?;
-        self.0.views.outdate(origin);
+        self.0.room_states.outdate(origin);
         Ok(None)
     }
 
     /// Makes a portal's name and topic those of the origin. False if something had to be left out;
     /// and what is to be remembered of it.
-    pub(in crate::engine) async fn dress_portal(
+    pub(in crate::engine) async fn sync_info_of_portal(
         &self,
         conversation: &Conversation,
         person: usize,
@@ -184,7 +190,7 @@ impl Engine {
         let (Some(origin), Some(reader)) = (&conversation.origin, readers.first()) else {
             return Ok((true, Vec::new()));
         };
-        let from = match self.known_view(&reader.ghost, origin).await {
+        let from = match self.cached_room_state(&reader.ghost, origin).await {
             Ok(view) if view.membership(&reader.ghost) == "join" => view,
             // It stays what it was called.
             Ok(_) => return Ok((true, Vec::new())),
@@ -195,7 +201,7 @@ impl Engine {
         let Some(host) = ghosts.first() else {
             return Ok((true, Vec::new()));
         };
-        let there = self.view_of(host, room).await?;
+        let there = self.fetch_room_state(host, room).await?;
         let may = |ghost: &&&OwnedUserId| {
             there.membership(ghost) == "join" && there.may_send_state(ghost, "m.room.topic")
         };
@@ -229,7 +235,7 @@ impl Engine {
                 .send_state(acting.actor(), room, kind, "", &content)
                 .await?;
         }
-        self.0.views.outdate(room);
+        self.0.room_states.outdate(room);
         Ok((
             all,
             names_to_remember(conversation, RoomRole::Origin, &from.names),

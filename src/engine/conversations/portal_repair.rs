@@ -13,7 +13,7 @@ use crate::{
 impl Room {
     /// The room of another place. A portal is made first if it was lost, and its owner invited
     /// again who has left it meanwhile: what is encrypted now would be for nobody.
-    pub(in crate::engine) async fn room_there(
+    pub(in crate::engine) async fn target_room(
         &mut self,
         conversation: &Conversation,
         to: RoomRole,
@@ -31,7 +31,7 @@ impl Room {
             return Err(EngineError::Refused(Refusal::Impossible));
         }
         if let Some(room) = conversation.room(to) {
-            match self.engine.known_view(&host.ghost, room).await {
+            match self.engine.cached_room_state(&host.ghost, room).await {
                 Ok(view)
                     if view.membership(&host.ghost) == "join"
                         && matches!(view.membership(&person.user), "join" | "invite")
@@ -46,7 +46,7 @@ impl Room {
         if conversation.ended {
             return Err(EngineError::Refused(Refusal::Impossible));
         }
-        let furnished = self.furnish(conversation, owner).await?;
+        let furnished = self.ensure_portal(conversation, owner).await?;
         // Its owner is invited: should they decline, that counts.
         let batch = Batch::new();
         self.engine.apply(&conversation.id, &furnished, batch)?;
@@ -66,7 +66,7 @@ impl Engine {
     ) -> Result<Option<OwnedUserId>, EngineError> {
         let mut any = None;
         for ghost in ghosts {
-            let view = match self.view_of(ghost, portal).await {
+            let view = match self.fetch_room_state(ghost, portal).await {
                 Ok(view) => view,
                 Err(error) if error.is_transient() => return Err(error),
                 Err(_) => continue,
@@ -87,7 +87,7 @@ impl Engine {
     }
 
     /// A portal is gone: another one is to be made.
-    pub(in crate::engine) async fn portal_is_lost(
+    pub(in crate::engine) async fn mark_portal_lost(
         &self,
         conversation: &str,
         person: usize,

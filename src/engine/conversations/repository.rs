@@ -16,7 +16,10 @@ use crate::{
     directory::{forget_alias, record_alias},
     engine::{
         Engine, EngineError,
-        records::{Conversations, Due, GhostsIn, Outbox, Pairings, What},
+        records::{
+            Conversations, ConversationsByGhost, DirectConversations, Outbox, OutboxItem,
+            QueuedEffect,
+        },
         room::Room,
     },
     store::{Batch, prefix},
@@ -26,13 +29,13 @@ use crate::{
 const PARTING: Duration = Duration::from_secs(30);
 
 /// The lock of what is decided on conversations: held until it is written.
-pub(in crate::engine) struct Deciding<'a>(
+pub(in crate::engine) struct DecisionLock<'a>(
     #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
 );
 
 /// Whether the latest change of a conversation is durable. Guarded by the lock on decisions.
 #[derive(Default)]
-pub(in crate::engine) struct Changes {
+pub(in crate::engine) struct ChangeDurability {
     /// Set if the last holder of the lock changed a conversation; its batch is applied by now.
     just_now: AtomicBool,
     /// Upper bound of that batch's number.
@@ -41,7 +44,7 @@ pub(in crate::engine) struct Changes {
     seen: AtomicU64,
 }
 
-impl Changes {
+impl ChangeDurability {
     fn note(&self) {
         self.just_now.store(true, Ordering::Release);
     }
@@ -70,15 +73,17 @@ impl Engine {
     /// Lets it be decided what follows for a conversation. What is to be written stands in `batch`;
     /// the rooms that have something to do are returned, and the lock, to be held until the batch
     /// is applied.
-    pub(in crate::engine) fn converse(
+    pub(in crate::engine) fn lock_and_decide(
         &self,
         id: &str,
         inputs: &[Input],
         batch: &mut Batch,
-    ) -> Result<(Deciding<'_>, Vec<OwnedRoomId>), EngineError> {
-        let lock = self.deciding();
+    ) -> Result<(DecisionLock<'_>, Vec<OwnedRoomId>), EngineError> {
+        let lock = self.lock_decisions();
         let rooms = match self.store().get_cached::<Conversations>(&id.to_owned())? {
-            Some(conversation) => self.decide_on(&conversation, inputs, self.now(), batch)?,
+            Some(conversation) => {
+                self.decide_and_stage(&conversation, inputs, self.now(), batch)?
+            }
             None => Vec::new(),
         };
         Ok((lock, rooms))
@@ -92,7 +97,7 @@ impl Engine {
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        let (lock, rooms) = self.converse(id, inputs, &mut batch)?;
+        let (lock, rooms) = self.lock_and_decide(id, inputs, &mut batch)?;
         self.store().apply(batch)?;
         drop(lock);
         for room in rooms {
@@ -101,14 +106,14 @@ impl Engine {
         Ok(())
     }
 
-    pub(in crate::engine) fn deciding(&self) -> Deciding<'_> {
+    pub(in crate::engine) fn lock_decisions(&self) -> DecisionLock<'_> {
         let lock = self.0.conversing.lock();
-        Deciding(lock.unwrap_or_else(PoisonError::into_inner))
+        DecisionLock(lock.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Decides like [`Engine::converse`], with the lock held by the caller. What follows is due `since`
     /// then.
-    pub(in crate::engine) fn decide_on(
+    pub(in crate::engine) fn decide_and_stage(
         &self,
         before: &Conversation,
         inputs: &[Input],
@@ -124,9 +129,9 @@ impl Engine {
             let decision = decide(conversation, input);
             state = decision.state;
             for (room, effect) in decision.effects {
-                let due = Due {
+                let due = OutboxItem {
                     since,
-                    what: What::Relay {
+                    what: QueuedEffect::Relay {
                         conversation: before.id.clone(),
                         effect,
                     },
@@ -166,13 +171,13 @@ impl Engine {
         };
         for key in pairings(before) {
             // Another conversation of the same two may have begun since this one ended.
-            if self.store().get::<Pairings>(&key)?.as_ref() == Some(id) {
-                batch.delete::<Pairings>(&key);
+            if self.store().get::<DirectConversations>(&key)?.as_ref() == Some(id) {
+                batch.delete::<DirectConversations>(&key);
             }
         }
         let Some(after) = after else {
             for person in &before.people {
-                batch.delete::<GhostsIn>(&(person.ghost.clone(), id.clone()));
+                batch.delete::<ConversationsByGhost>(&(person.ghost.clone(), id.clone()));
                 if person.is_alias {
                     forget_alias(batch, &person.ghost);
                 }
@@ -185,8 +190,8 @@ impl Engine {
             let same = after.people.iter().filter(|it| it.ghost == person.ghost);
             // Somebody who has left their portal for good has nothing to do with it.
             match same.into_iter().all(is_done) {
-                true => batch.delete::<GhostsIn>(&key),
-                false => batch.put::<GhostsIn>(&key, &())?,
+                true => batch.delete::<ConversationsByGhost>(&key),
+                false => batch.put::<ConversationsByGhost>(&key, &())?,
             }
             if person.is_alias {
                 record_alias(batch, &person.ghost, &person.user)?;
@@ -194,7 +199,7 @@ impl Engine {
         }
         if !after.ended {
             for key in pairings(after) {
-                batch.put::<Pairings>(&key, id)?;
+                batch.put::<DirectConversations>(&key, id)?;
             }
         }
         Ok(batch.put::<Conversations>(id, after)?)
@@ -207,7 +212,7 @@ impl Engine {
         ghost: &UserId,
     ) -> Result<Option<Conversation>, EngineError> {
         let key = (person.to_owned(), ghost.to_owned());
-        let Some(id) = self.store().get::<Pairings>(&key)? else {
+        let Some(id) = self.store().get::<DirectConversations>(&key)? else {
             return Ok(None);
         };
         let conversation = self.store().get::<Conversations>(&id)?;
@@ -222,7 +227,7 @@ impl Engine {
         let mut conversations = Vec::new();
         let ids = self
             .store()
-            .scan::<GhostsIn>(&prefix(ghost), None, usize::MAX)?;
+            .scan::<ConversationsByGhost>(&prefix(ghost), None, usize::MAX)?;
         for ((_, id), ()) in ids {
             conversations.extend(self.store().get_cached::<Conversations>(&id)?);
         }
@@ -231,7 +236,7 @@ impl Engine {
 
     /// Ends all conversations of a masked handle's ghost, and waits until it has said so in them
     /// and has left, or for as long as that may take. Whatever is left then is left without words.
-    pub(in crate::engine) async fn part_from_all(
+    pub(in crate::engine) async fn end_all_conversations(
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
@@ -253,7 +258,7 @@ impl Engine {
     }
 
     /// Ends the conversations of a masked handle with those whom its owner has blocked.
-    pub(in crate::engine) async fn part_from_blocked(
+    pub(in crate::engine) async fn end_blocked_conversations(
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
@@ -303,8 +308,8 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let (lock, rooms) = engine.converse(id, inputs, &mut batch)?;
-        self.settle(batch, [])?;
+        let (lock, rooms) = engine.lock_and_decide(id, inputs, &mut batch)?;
+        self.commit(batch, [])?;
         drop(lock);
         self.wake_others(rooms);
         Ok(())
@@ -341,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_is_decided_on_a_change_that_a_crash_could_take_is_known_for_that() {
-        let changes = Changes::default();
+        let changes = ChangeDurability::default();
         assert!(changes.are_durable(7, 3), "there was none");
         changes.note();
         assert!(!changes.are_durable(8, 7), "it is the eighth at the latest");

@@ -10,7 +10,10 @@ use crate::{
         Engine, EngineError,
         conversations::inputs::heard,
         event::RoomEvent,
-        records::{Arrived, Conversations, Inbox, Kept, OpenWork, Rooms, SeatHere, Seen},
+        records::{
+            ActiveRoomsByGhost, ConversationRoom, Conversations, Inbox, InboxItem, RetainedEvents,
+            Rooms, Seen,
+        },
         room::Room,
     },
     matrix::{MEGOLM, MatrixError, RoomState},
@@ -27,24 +30,24 @@ const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one 
 
 impl Room {
     /// A conversation may go on here soon.
-    pub(in crate::engine) fn awaited(
+    pub(in crate::engine) fn expect_upgrade(
         &mut self,
         conversation: String,
         ghosts: Vec<OwnedUserId>,
         batch: Batch,
     ) -> Result<(), EngineError> {
         if self.record.control.is_none() {
-            self.record.seat.get_or_insert(SeatHere {
+            self.record.seat.get_or_insert(ConversationRoom {
                 conversation,
                 ghosts,
                 awaited: true,
             });
         }
-        self.settle(batch, [])
+        self.commit(batch, [])
     }
 
     /// A ghost was invited into the room that has replaced this one.
-    pub(in crate::engine) async fn replaced(
+    pub(in crate::engine) async fn on_upgrade(
         &mut self,
         to: OwnedRoomId,
         by: OwnedUserId,
@@ -52,11 +55,11 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let Some(seat) = self.record.seat.clone() else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let known = engine.store().get::<Conversations>(&seat.conversation)?;
         let Some(role) = known.and_then(|known| known.role_of(&self.id)) else {
-            return self.settle(batch, []);
+            return self.commit(batch, []);
         };
         let input = Input::RoomUpgraded { role, to, by };
         self.apply(&seat.conversation, &[input], batch)
@@ -64,7 +67,7 @@ impl Room {
 
     /// Goes on in the room that has replaced this one. Everything said here before is carried by
     /// now, for this waits in the same outbox.
-    pub(in crate::engine) async fn follow(
+    pub(in crate::engine) async fn follow_upgrade(
         &mut self,
         conversation: &Conversation,
         to: &OwnedRoomId,
@@ -87,13 +90,13 @@ impl Room {
         }
         engine.await_conversation(conversation, to, &ghosts).await?;
         let server = engine.server_of_origin(conversation);
-        let inside = engine.go_in(&ghosts, to, &server).await?;
+        let inside = engine.join_room(&ghosts, to, &server).await?;
         // They may be invited in a moment.
         let Some(first) = inside.first() else {
             return Err(EngineError::NotThereYet);
         };
-        let old = self.view(first).await?;
-        let mut new = engine.view_of(first, to).await?;
+        let old = self.room_state(first).await?;
+        let mut new = engine.fetch_room_state(first, to).await?;
         if !is_successor((&self.id, &old), (to, &new), conversation) {
             return not_followed();
         }
@@ -108,16 +111,20 @@ impl Room {
                 .homeserver()
                 .send_state(acting.actor(), to, kind, "", &content)
                 .await?;
-            new = engine.view_of(first, to).await?;
+            new = engine.fetch_room_state(first, to).await?;
         }
         let inside = engine
-            .bring_others(&ghosts, inside.clone(), to, &new)
+            .invite_others(&ghosts, inside.clone(), to, &new)
             .await?;
         let mut inputs = vec![Input::UpgradeFollowed { room: to.clone() }];
         inputs.extend(came_before(conversation, &new));
-        inputs.extend(engine.said_before(conversation, first, to, batch).await?);
-        inputs.extend(self.said_too_late(conversation)?);
-        let seated = Arrived::Seated {
+        inputs.extend(
+            engine
+                .backfill_since_join(conversation, first, to, batch)
+                .await?,
+        );
+        inputs.extend(self.refuse_waiting_messages(conversation)?);
+        let seated = InboxItem::Seated {
             conversation: conversation.id.clone(),
             ghosts: inside,
         };
@@ -127,7 +134,7 @@ impl Room {
 
     /// What still waits here when the conversation goes on elsewhere: nobody listens here any more,
     /// and whoever said it hears that where they are now.
-    pub(in crate::engine) fn said_too_late(
+    pub(in crate::engine) fn refuse_waiting_messages(
         &self,
         conversation: &Conversation,
     ) -> Result<Vec<Input>, EngineError> {
@@ -137,7 +144,7 @@ impl Room {
             .scan::<Inbox>(&prefix(&self.id), None, TOO_LATE)?;
         let mut inputs = Vec::new();
         for (_, arrived) in waiting {
-            let (Arrived::Event(json) | Arrived::AfterGap(json)) = arrived else {
+            let (InboxItem::Event(json) | InboxItem::AfterGap(json)) = arrived else {
                 continue;
             };
             let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
@@ -209,7 +216,7 @@ fn is_successor(
 
 impl Engine {
     /// The origin of a conversation between the two that says that this room has taken its place.
-    pub(in crate::engine) async fn replaced_by(
+    pub(in crate::engine) async fn predecessor_of(
         &self,
         ghost: &OwnedUserId,
         asker: &UserId,
@@ -261,13 +268,13 @@ impl Engine {
         if record.seat.is_some() {
             return Ok(());
         }
-        let awaited = Arrived::Awaited {
+        let awaited = InboxItem::Awaited {
             conversation: conversation.id.clone(),
             ghosts: ghosts.to_vec(),
         };
         let mut batch = Batch::new();
         for ghost in ghosts {
-            batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
         }
         self.post(room, &awaited, batch).await?;
         Ok(())
@@ -288,7 +295,7 @@ impl Engine {
     }
 
     /// Those who get in, where `server` may have to be asked.
-    async fn go_in(
+    async fn join_room(
         &self,
         ghosts: &[OwnedUserId],
         room: &OwnedRoomId,
@@ -310,7 +317,7 @@ impl Engine {
     }
 
     /// Whoever is in brings the others, if that is allowed there.
-    async fn bring_others(
+    async fn invite_others(
         &self,
         ghosts: &[OwnedUserId],
         mut inside: Vec<OwnedUserId>,
@@ -335,7 +342,7 @@ impl Engine {
                 Ok(_) => {
                     let own = &self.settings().server_name;
                     let ghost = std::slice::from_ref(ghost);
-                    inside.extend(self.go_in(ghost, room, own).await?);
+                    inside.extend(self.join_room(ghost, room, own).await?);
                 }
                 Err(MatrixError::Refused { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -345,7 +352,7 @@ impl Engine {
     }
 
     /// What was said in a room before a ghost came in, in order: nobody pushes that.
-    async fn said_before(
+    async fn backfill_since_join(
         &self,
         conversation: &Conversation,
         ghost: &OwnedUserId,
@@ -366,7 +373,7 @@ impl Engine {
             self.mark_seen(&event.id, true, batch)?;
             if kind == EventKind::Forwardable {
                 let key = (room.clone(), event.id.clone());
-                batch.put::<Kept>(&key, &json.get().to_owned())?;
+                batch.put::<RetainedEvents>(&key, &json.get().to_owned())?;
             }
             inputs.push(Input::Event {
                 role,

@@ -17,8 +17,8 @@ use crate::{
         event::RoomEvent,
         inbox::dedup::{SEEN_TOGETHER, ToDeviceMessage, digest},
         records::{
-            Arrived, Digests, DigestsByTime, Rooms, Seen, SeenByTime, SeenEvent, ToDevice,
-            ToDeviceItem,
+            InboxItem, Rooms, Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime,
+            ToDevice, ToDeviceItem,
         },
     },
     introduction::Phase,
@@ -31,7 +31,7 @@ use crate::{
 
 /// What the homeserver says it holds for a device of ours.
 #[derive(Clone, Debug, Default)]
-pub(in crate::engine) struct KeyCounts {
+pub(in crate::engine) struct OneTimeKeyCounts {
     pub one_time: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
     pub fallback: Option<Vec<OneTimeKeyAlgorithm>>,
 }
@@ -44,9 +44,9 @@ const ECHOES: Duration = Duration::from_millis(2);
 /// When a transaction was answered last that held nothing to make sure of: what we have said
 /// ourselves, receipts and typing, counts of keys.
 #[derive(Default)]
-pub(in crate::engine) struct Echoes(Mutex<Option<Instant>>);
+pub(in crate::engine) struct EchoPacing(Mutex<Option<Instant>>);
 
-impl Echoes {
+impl EchoPacing {
     async fn pace(&self) {
         let mut answered = self.0.lock().await;
         let rest = answered.and_then(|answered| ECHOES.checked_sub(answered.elapsed()));
@@ -59,7 +59,7 @@ impl Echoes {
 
 /// What a batch of arrivals touches.
 #[derive(Default)]
-pub(in crate::engine) struct Taken {
+pub(in crate::engine) struct InboxWrites {
     pub batch: Batch,
     pub rooms: Vec<ruma::OwnedRoomId>,
     pub to_device: bool,
@@ -77,7 +77,7 @@ pub(in crate::engine) struct Taken {
     seen: Vec<OwnedEventId>,
 }
 
-impl Taken {
+impl InboxWrites {
     /// What is to be written now.
     pub(in crate::engine) fn take_batch(&mut self) -> Result<Batch, StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
@@ -102,7 +102,7 @@ impl Engine {
         body: Transaction,
     ) -> Result<(), EngineError> {
         if body.after_gap {
-            self.doubt();
+            self.note_possible_gap();
         }
         let events = body.events.iter();
         let events: Vec<Option<RoomEvent>> = events
@@ -114,15 +114,15 @@ impl Engine {
         let changed;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
-            let mut taken = Taken {
+            let mut taken = InboxWrites {
                 dead_letters,
-                ..Taken::default()
+                ..InboxWrites::default()
             };
             for json in &body.to_device {
-                self.take_to_device(json, None, &mut taken)?;
+                self.accept_to_device(json, None, &mut taken)?;
             }
             for (json, event) in body.events.iter().zip(events) {
-                self.take_parsed(json, event, None, &mut taken)?;
+                self.accept_parsed(json, event, None, &mut taken)?;
             }
             self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
             let batch = taken.take_batch()?;
@@ -135,7 +135,7 @@ impl Engine {
         let echo = !changed && !taken.again;
         if !echo {
             self.store().flush().await?;
-            self.has_arrived(taken.until);
+            self.mark_durable(taken.until);
         }
         if body.dropped > 0 {
             tracing::warn!(
@@ -160,7 +160,7 @@ impl Engine {
     /// Wakes the rooms of a transaction, and handles its to-device messages. If it has further parts,
     /// the rooms wait for the last one: their keys come with it, and a room's first event may need
     /// them.
-    async fn wake_after(&self, taken: Taken, counted: bool, has_more: bool) {
+    async fn wake_after(&self, taken: InboxWrites, counted: bool, has_more: bool) {
         if has_more {
             self.0.held_rooms.lock().await.extend(taken.rooms);
             return;
@@ -177,19 +177,19 @@ impl Engine {
                 engine.wake(&room);
             }
             if taken.to_device || counted {
-                engine.start_draining().await;
+                engine.start_processing_to_device().await;
             }
         });
     }
 
     /// What was taken in with lower numbers is durable now.
-    pub(in crate::engine) fn has_arrived(&self, until: u64) {
+    pub(in crate::engine) fn mark_durable(&self, until: u64) {
         self.0.arrived.fetch_max(until, Ordering::AcqRel);
     }
 
     /// Whether what arrived with this number is durable. Nobody begins with what is not: what comes
     /// a second time, after a crash, need not be what came the first time.
-    pub(in crate::engine) fn is_arrived(&self, number: u64) -> bool {
+    pub(in crate::engine) fn is_durable(&self, number: u64) -> bool {
         number < self.0.arrived.load(Ordering::Acquire)
     }
 
@@ -219,22 +219,22 @@ impl Engine {
         Ok(introductions.any(|is| is.ghost == *user && is.phase == Phase::Over))
     }
 
-    pub(in crate::engine) fn take_event(
+    pub(in crate::engine) fn accept_event(
         &self,
         json: &RawValue,
         room: Option<&ruma::OwnedRoomId>,
-        taken: &mut Taken,
+        taken: &mut InboxWrites,
     ) -> Result<(), StoreError> {
-        self.take_parsed(json, RoomEvent::parse(json.get(), room), room, taken)
+        self.accept_parsed(json, RoomEvent::parse(json.get(), room), room, taken)
     }
 
     /// The same with what it was read as.
-    fn take_parsed(
+    fn accept_parsed(
         &self,
         json: &RawValue,
         event: Option<RoomEvent>,
         room: Option<&ruma::OwnedRoomId>,
-        taken: &mut Taken,
+        taken: &mut InboxWrites,
     ) -> Result<(), StoreError> {
         let Some(event) = event else {
             let reason = DeadLetterReason::EventMalformed;
@@ -242,7 +242,7 @@ impl Engine {
             return Ok(());
         };
         if event.state_key.is_some() {
-            self.0.views.outdate(&event.room);
+            self.0.room_states.outdate(&event.room);
         }
         // What our own users say is known already; what becomes of their membership is not.
         let own = self.is_ours(&event.sender) && event.kind != "m.room.member";
@@ -259,9 +259,9 @@ impl Engine {
         taken.batch.put::<Seen>(&event.id, &seen)?;
         taken.seen.push(event.id.clone());
         let json = json_with_room(json, room);
-        let arrived = match self.follows_a_gap(&event.room)? {
-            true => Arrived::AfterGap(json),
-            false => Arrived::Event(json),
+        let arrived = match self.is_after_gap(&event.room)? {
+            true => InboxItem::AfterGap(json),
+            false => InboxItem::Event(json),
         };
         self.stage(&event.room, &arrived, &mut taken.batch)?;
         if !taken.rooms.contains(&event.room) {
@@ -270,11 +270,11 @@ impl Engine {
         Ok(())
     }
 
-    pub(in crate::engine) fn take_to_device(
+    pub(in crate::engine) fn accept_to_device(
         &self,
         json: &RawValue,
         user: Option<&OwnedUserId>,
-        taken: &mut Taken,
+        taken: &mut InboxWrites,
     ) -> Result<(), StoreError> {
         let malformed = || DeadLetter::of(DeadLetterReason::ToDeviceMalformed, json.get());
         let Ok(message) = serde_json::from_str::<ToDeviceMessage<'_>>(json.get()) else {
@@ -290,14 +290,14 @@ impl Engine {
             return Ok(());
         };
         let digest = digest(&user, &message);
-        let known = self.store().contains::<Digests>(&digest)?;
+        let known = self.store().contains::<SeenToDevice>(&digest)?;
         if known || !taken.digests.insert(digest) {
             taken.again = true;
             return Ok(());
         }
         let now = self.now();
-        taken.batch.put::<Digests>(&digest, &now)?;
-        taken.batch.put::<DigestsByTime>(&(now, digest), &())?;
+        taken.batch.put::<SeenToDevice>(&digest, &now)?;
+        taken.batch.put::<SeenToDeviceByTime>(&(now, digest), &())?;
         let item = ToDeviceItem {
             user: user.clone(),
             json: json.get().to_owned(),
@@ -323,7 +323,7 @@ impl Engine {
                 continue;
             };
             let unused = fallback.get(&user).and_then(|devices| devices.get(&device));
-            let known = KeyCounts {
+            let known = OneTimeKeyCounts {
                 one_time: Some(held.clone()),
                 fallback: unused.cloned(),
             };

@@ -72,8 +72,8 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
         "to_user_id": "@_dm_sam:hs.test", "to_device_id": "DEV",
     });
     let raw = serde_json::value::to_raw_value(&message).unwrap();
-    let mut pushed = crate::engine::inbox::accept::Taken::default();
-    engine.take_to_device(&raw, None, &mut pushed).unwrap();
+    let mut pushed = crate::engine::inbox::accept::InboxWrites::default();
+    engine.accept_to_device(&raw, None, &mut pushed).unwrap();
     store.apply(pushed.take_batch().unwrap()).unwrap();
 
     let synced = json!({
@@ -81,9 +81,9 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
     });
     let raw = serde_json::value::to_raw_value(&synced).unwrap();
     let ghost = user_id!("@_dm_sam:hs.test").to_owned();
-    let mut again = crate::engine::inbox::accept::Taken::default();
+    let mut again = crate::engine::inbox::accept::InboxWrites::default();
     engine
-        .take_to_device(&raw, Some(&ghost), &mut again)
+        .accept_to_device(&raw, Some(&ghost), &mut again)
         .unwrap();
     assert!(again.batch.is_empty());
     assert_eq!(store.scan::<ToDevice>(&[], None, 10).unwrap().len(), 1);
@@ -248,7 +248,7 @@ async fn a_sync_goes_on_behind_what_is_too_large() {
     let large = json!({"type": "m.room.encrypted", "sender": "@eve:evil.org",
         "content": {"pad": "A".repeat(2 << 20)}});
     fake.put_to_device(&[large.clone(), large]);
-    engine.sync_until_empty(&sam).await.unwrap();
+    engine.sync_all_pending(&sam).await.unwrap();
     assert_eq!(
         store.get::<SyncTokens>(&sam).unwrap().as_deref(),
         Some("s1")
@@ -280,7 +280,14 @@ async fn what_was_set_aside_marks_its_room_for_backfill() {
         .transaction(transaction(&[event("$one")]))
         .await
         .unwrap();
-    let is_checked = || engine.0.taken_at.lock().unwrap().contains_key(&room());
+    let is_checked = || {
+        engine
+            .0
+            .gap_checked_at
+            .lock()
+            .unwrap()
+            .contains_key(&room())
+    };
     assert!(is_checked());
     let mut large = event("$large");
     large["content"]["body"] = json!("x".repeat(200_000));

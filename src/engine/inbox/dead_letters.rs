@@ -83,7 +83,7 @@ impl Engine {
     pub(in crate::engine) fn backfill_after(&self, letters: &[DeadLetter]) {
         for letter in letters {
             if let Some(room) = &letter.room {
-                let checked = self.0.taken_at.lock();
+                let checked = self.0.gap_checked_at.lock();
                 checked.unwrap_or_else(PoisonError::into_inner).remove(room);
             }
             if let Some(user) = &letter.user
@@ -105,7 +105,7 @@ impl Engine {
             let mut waiting = self.backfills();
             if waiting.len() >= BACKFILLS_MAX {
                 // Users with something to do are synced, a few at a time.
-                self.doubt();
+                self.note_possible_gap();
                 return;
             }
             if !waiting.insert(user.clone()) {
@@ -124,7 +124,7 @@ impl Engine {
                 }
                 // What is set aside from here on may not come with this sync.
                 engine.backfills().remove(&user);
-                match engine.catch_up(&user).await {
+                match engine.fetch_missing_keys(&user).await {
                     Ok(true) => return,
                     Ok(false) => {}
                     Err(error) => tracing::warn!(%user, %error, "a ghost could not be synced"),

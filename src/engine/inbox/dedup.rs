@@ -12,7 +12,7 @@ use crate::{
     engine::{
         Engine,
         event::RoomEvent,
-        records::{Digests, DigestsByTime, Seen, SeenByTime, SeenEvent},
+        records::{Seen, SeenByTime, SeenEvent, SeenToDevice, SeenToDeviceByTime},
     },
     store::{Batch, StoreError},
 };
@@ -104,7 +104,9 @@ impl Engine {
         loop {
             let mut batch = Batch::new();
             let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;
-            let digests = self.store().scan::<DigestsByTime>(&[], None, AT_ONCE)?;
+            let digests = self
+                .store()
+                .scan::<SeenToDeviceByTime>(&[], None, AT_ONCE)?;
             for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
                 for event in more.iter().flatten().chain([&key.1]) {
                     batch.delete::<Seen>(event);
@@ -112,8 +114,8 @@ impl Engine {
                 batch.delete::<SeenByTime>(&key);
             }
             for (key, ()) in digests.into_iter().filter(|((at, _), ())| at.0 < horizon) {
-                batch.delete::<Digests>(&key.1);
-                batch.delete::<DigestsByTime>(&key);
+                batch.delete::<SeenToDevice>(&key.1);
+                batch.delete::<SeenToDeviceByTime>(&key);
             }
             if batch.is_empty() {
                 return Ok(());

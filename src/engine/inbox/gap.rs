@@ -27,8 +27,8 @@ pub(in crate::engine) const PAGES: usize = 300;
 impl Engine {
     /// Something may have been lost. Rooms look before they go on, and ghosts with something to do
     /// ask soon, for what was lost may have been the last thing said.
-    pub(in crate::engine) fn doubt(&self) {
-        self.0.doubts.fetch_add(1, Ordering::AcqRel);
+    pub(in crate::engine) fn note_possible_gap(&self) {
+        self.0.gap_epoch.fetch_add(1, Ordering::AcqRel);
         if self.0.started.load(Ordering::Acquire) {
             self.0.gap_noted.notify_one();
         }
@@ -37,10 +37,10 @@ impl Engine {
 
 impl Engine {
     /// Whether an event is the first of a conversation's room since something may have been lost.
-    pub(in crate::engine) fn follows_a_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
-        let doubts = self.0.doubts.load(Ordering::Acquire);
+    pub(in crate::engine) fn is_after_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
+        let doubts = self.0.gap_epoch.load(Ordering::Acquire);
         {
-            let taken = self.0.taken_at.lock();
+            let taken = self.0.gap_checked_at.lock();
             let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
             if taken.get(room) == Some(&doubts) {
                 return Ok(false);

@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     engine::{
         Engine,
-        records::{Arrived, DigestsByTime, Inbox},
+        records::{Inbox, InboxItem, SeenToDeviceByTime},
     },
     matrix::transaction::{Transaction, TransactionReader},
     store::{Store, prefix},
@@ -226,8 +226,8 @@ struct Event {
 fn in_inbox(store: &Store, case: u64) -> Vec<String> {
     let room = OwnedRoomId::try_from(format!("!c{case}:x")).unwrap();
     let rows = store.scan::<Inbox>(&prefix(&room), None, 1000).unwrap();
-    let id = |arrived: Arrived| match arrived {
-        Arrived::Event(json) => serde_json::from_str::<Event>(&json).unwrap().event_id,
+    let id = |arrived: InboxItem| match arrived {
+        InboxItem::Event(json) => serde_json::from_str::<Event>(&json).unwrap().event_id,
         other => panic!("{other:?}"),
     };
     rows.into_iter().map(|(_, arrived)| id(arrived)).collect()
@@ -235,7 +235,7 @@ fn in_inbox(store: &Store, case: u64) -> Vec<String> {
 
 /// How many to-device messages have been accepted at this moment: a machine may have them by now.
 fn accepted_messages(store: &Store, at: Timestamp) -> usize {
-    let digests = store.scan::<DigestsByTime>(&prefix(&at), None, 1000);
+    let digests = store.scan::<SeenToDeviceByTime>(&prefix(&at), None, 1000);
     digests.unwrap().len()
 }
 

@@ -13,8 +13,8 @@ use crate::{
     engine::{
         Engine, EngineError,
         event::RoomEvent,
-        inbox::{accept::Taken, gap},
-        records::{Arrived, Rooms, Seen, SyncTokens},
+        inbox::{accept::InboxWrites, gap},
+        records::{InboxItem, Rooms, Seen, SyncTokens},
     },
     matrix::{
         Actor, JoinedRoom, SyncPage,
@@ -39,7 +39,7 @@ pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 impl Engine {
     /// Fetches what is there for a ghost whose keys are missing. False when that was done a moment
     /// ago, so that nobody can make us sync by sending what we cannot read.
-    pub(in crate::engine) async fn catch_up(
+    pub(in crate::engine) async fn fetch_missing_keys(
         &self,
         ghost: &OwnedUserId,
     ) -> Result<bool, EngineError> {
@@ -52,13 +52,13 @@ impl Engine {
             }
             synced.insert(ghost.clone(), now);
         }
-        self.sync_until_empty(ghost).await?;
-        self.drain_for(ghost).await;
+        self.sync_all_pending(ghost).await?;
+        self.process_to_device_of(ghost).await;
         Ok(true)
     }
 
     /// Accepts everything that the homeserver holds for a ghost, and acknowledges it.
-    pub(in crate::engine) async fn sync_until_empty(
+    pub(in crate::engine) async fn sync_all_pending(
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
@@ -133,18 +133,18 @@ impl Engine {
         self.expect_invites(ghost, &page).await?;
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
-            let mut taken = Taken::default();
+            let mut taken = InboxWrites::default();
             for json in &page.to_device {
-                self.take_to_device(json, Some(ghost), &mut taken)?;
+                self.accept_to_device(json, Some(ghost), &mut taken)?;
             }
             for (room, joined) in page.joined.iter().chain(&page.left) {
                 let skipped = skipped.get(room).copied().unwrap_or_default();
                 for json in joined.timeline.iter().skip(skipped) {
-                    self.take_event(json, Some(room), &mut taken)?;
+                    self.accept_event(json, Some(room), &mut taken)?;
                 }
             }
             for (room, state) in &page.invited {
-                self.take_invite(ghost, room, state, &mut taken)?;
+                self.accept_invite(ghost, room, state, &mut taken)?;
             }
             if let Some(token) = &page.next_batch {
                 taken.batch.put::<SyncTokens>(ghost, token)?;
@@ -166,9 +166,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let taken = {
             let _one_at_a_time = self.0.intake.lock().await;
-            let mut taken = Taken::default();
+            let mut taken = InboxWrites::default();
             for json in events {
-                self.take_event(json, Some(room), &mut taken)?;
+                self.accept_event(json, Some(room), &mut taken)?;
             }
             self.apply_taken(taken)?
         };
@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// Writes what was accepted; the intake lock is held.
-    fn apply_taken(&self, mut taken: Taken) -> Result<Taken, EngineError> {
+    fn apply_taken(&self, mut taken: InboxWrites) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
         self.store().apply(taken.take_batch()?)?;
         taken.until = self.next();
@@ -184,9 +184,9 @@ impl Engine {
     }
 
     /// Makes what was accepted durable, and wakes its rooms.
-    async fn wake_taken(&self, taken: Taken) -> Result<(), EngineError> {
+    async fn wake_taken(&self, taken: InboxWrites) -> Result<(), EngineError> {
         self.store().flush().await?;
-        self.has_arrived(taken.until);
+        self.mark_durable(taken.until);
         for room in taken.rooms {
             self.wake(&room);
         }
@@ -211,15 +211,15 @@ impl Engine {
         Ok(())
     }
 
-    pub(in crate::engine) fn take_invite(
+    pub(in crate::engine) fn accept_invite(
         &self,
         ghost: &OwnedUserId,
         room: &OwnedRoomId,
         state: &[Box<RawValue>],
-        taken: &mut Taken,
+        taken: &mut InboxWrites,
     ) -> Result<(), EngineError> {
         let state = state.iter().map(|event| event.get().to_owned()).collect();
-        let arrived = Arrived::Invite {
+        let arrived = InboxItem::Invite {
             user: ghost.clone(),
             state,
         };
@@ -303,7 +303,7 @@ impl Engine {
             size: bytes as u64,
         };
         if reason == DeadLetterReason::GapUnreadable {
-            let checked = self.0.taken_at.lock();
+            let checked = self.0.gap_checked_at.lock();
             checked.unwrap_or_else(PoisonError::into_inner).remove(room);
         }
         Ok(self.note_dead_letters(&[letter], Batch::new()).await?)

@@ -20,9 +20,9 @@ use crate::{
     crypto::{GhostKind, IncomingCrypto},
     engine::{
         Engine, EngineError,
-        inbox::accept::KeyCounts,
+        inbox::accept::OneTimeKeyCounts,
         keyed::Keyed,
-        records::{Arrived, OpenWork, Rooms, ToDevice},
+        records::{ActiveRoomsByGhost, InboxItem, Rooms, ToDevice},
     },
     store::{Batch, prefix},
 };
@@ -72,7 +72,7 @@ impl Queues {
 impl Engine {
     /// Lets everything that has arrived for ghosts be handed to their machines, and waits for none
     /// of them. There is never more than one task that hands over for a ghost, and one that waits.
-    pub(in crate::engine) async fn start_draining(&self) {
+    pub(in crate::engine) async fn start_processing_to_device(&self) {
         for ghost in self.ghosts_with_messages().await {
             let queue = self.0.to_device.of(&ghost);
             if queue.is_asked.swap(true, Ordering::AcqRel) {
@@ -98,14 +98,14 @@ impl Engine {
 
     /// Hands every to-device message that has arrived to its machine, and the counts that came with
     /// it, and waits until that is done.
-    pub(in crate::engine) async fn drain_to_device(&self) {
+    pub(in crate::engine) async fn process_to_device(&self) {
         for ghost in self.ghosts_with_messages().await {
-            self.drain_for(&ghost).await;
+            self.process_to_device_of(&ghost).await;
         }
     }
 
     /// Hands over what has arrived for one ghost, and waits until that is done.
-    pub(in crate::engine) async fn drain_for(&self, ghost: &OwnedUserId) {
+    pub(in crate::engine) async fn process_to_device_of(&self, ghost: &OwnedUserId) {
         let queue = self.0.to_device.of(ghost);
         let _turn = queue.turn.lock().await;
         self.hand_over_all(ghost).await;
@@ -173,7 +173,7 @@ impl Engine {
         user: &OwnedUserId,
         numbers: Vec<u64>,
         messages: Vec<Box<RawValue>>,
-        counts: KeyCounts,
+        counts: OneTimeKeyCounts,
     ) -> Result<(), EngineError> {
         let mut batch = Batch::new();
         for number in numbers {
@@ -197,7 +197,7 @@ impl Engine {
                         self.spawn(async move { engine.machines().respond(&user).await });
                     }
                     for key in keys {
-                        let arrived = Arrived::Key { user: user.clone() };
+                        let arrived = InboxItem::Key { user: user.clone() };
                         if self.store().contains::<Rooms>(&key.room_id)? {
                             self.stage(&key.room_id, &arrived, &mut batch)?;
                             woken.push(key.room_id);
@@ -257,7 +257,9 @@ impl Engine {
             #[serde(rename = "type")]
             kind: String,
         }
-        let rooms = self.store().scan::<OpenWork>(&prefix(ghost), None, 100)?;
+        let rooms = self
+            .store()
+            .scan::<ActiveRoomsByGhost>(&prefix(ghost), None, 100)?;
         for message in messages {
             let Ok(Sender { sender, kind }) = serde_json::from_str(message.get()) else {
                 continue;
@@ -266,7 +268,7 @@ impl Engine {
                 continue;
             }
             for ((_, room), ()) in &rooms {
-                let arrived = Arrived::KeyForStrict {
+                let arrived = InboxItem::KeyForStrict {
                     ghost: ghost.clone(),
                     sender: sender.clone(),
                 };

@@ -10,7 +10,7 @@ use crate::{
     engine::{
         Engine,
         actors::actor::RoomActor,
-        records::{OpenWork, Rooms, ToDevice},
+        records::{ActiveRoomsByGhost, Rooms, ToDevice},
     },
     matrix::Transaction,
     store::Store,
@@ -174,7 +174,7 @@ async fn a_busy_ghost_keeps_its_own_messages_waiting_and_no_others() {
     let busy = machines.while_busy(&bot, async {
         house.push(messages).await;
         for _ in 0..50 {
-            house.engine.start_draining().await;
+            house.engine.start_processing_to_device().await;
         }
         while !house.engine.0.to_device.is_at_work(&bot) {
             tokio::task::yield_now().await;
@@ -185,7 +185,7 @@ async fn a_busy_ghost_keeps_its_own_messages_waiting_and_no_others() {
         assert_eq!(waiting.len(), 501, "the bot's");
     });
     busy.await;
-    house.engine.drain_to_device().await;
+    house.engine.process_to_device().await;
     house.reads(&bot, bots_room(), &to_bot).await;
     assert!(
         house
@@ -216,7 +216,7 @@ async fn a_change_of_devices_counts_when_only_a_sync_tells_of_it() {
     let asked = says("one").await;
     assert_eq!(says("two").await, asked);
     house.fake.put_changed_devices(house.alice.user());
-    house.engine.sync_until_empty(&sam()).await.unwrap();
+    house.engine.sync_all_pending(&sam()).await.unwrap();
     assert_eq!(says("three").await, asked + 1);
 }
 
@@ -246,12 +246,12 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
         2,
         "the rooms of bot and Sam"
     );
-    house.engine.has_arrived(house.engine.next());
+    house.engine.mark_durable(house.engine.next());
     for room in &rooms {
         while house.actor(room).step().await.unwrap() {}
     }
     let left_alone = store.scan::<Rooms>(&[], None, NAMES).unwrap();
-    let declined = store.scan::<OpenWork>(&[], None, NAMES).unwrap();
+    let declined = store.scan::<ActiveRoomsByGhost>(&[], None, NAMES).unwrap();
     // Those that are declined are limited in number.
     assert!(declined.len() <= 200, "{}", declined.len());
     assert_eq!(left_alone.len(), declined.len());

@@ -49,7 +49,7 @@ pub(in crate::engine) async fn admission<'a>(
             asks_first,
             masked: true,
             back_to: if direct {
-                engine.lead_back(asker, ghost).await?
+                engine.existing_room(asker, ghost).await?
             } else {
                 None
             },

@@ -8,7 +8,7 @@ use crate::{
     crypto::CryptoError,
     engine::{
         EngineError,
-        records::{Kept, Passed, What},
+        records::{QueuedEffect, QuotedEvents, RetainedEvents},
         room::{Room, cause},
     },
     introduction::{
@@ -33,7 +33,7 @@ impl Room {
         ghost: &OwnedUserId,
         effect: &Effect,
     ) -> Result<(), EngineError> {
-        let mut batch = self.finish(number);
+        let mut batch = self.outbox_done(number);
         let introductions = &self.record.introductions;
         let Some(is) = introductions.iter().find(|is| is.ghost == *ghost).cloned() else {
             return Ok(self.engine.store().apply(batch)?);
@@ -58,7 +58,7 @@ impl Room {
         error: &EngineError,
     ) -> Result<(), EngineError> {
         let input = Input::Refused(effect, error.refusal());
-        self.introduction_goes_on(ghost, &input, self.finish(number))
+        self.introduction_goes_on(ghost, &input, self.outbox_done(number))
     }
 
     fn introduction_goes_on(
@@ -67,13 +67,13 @@ impl Room {
         input: &Input,
         batch: Batch,
     ) -> Result<(), EngineError> {
-        let effects: Vec<What> = self.feed(ghost, input);
+        let effects: Vec<QueuedEffect> = self.apply_to_introduction(ghost, input);
         if let Input::Done(Effect::Decline { .. }) | Input::Refused(Effect::Decline { .. }, _) =
             input
         {
             self.drop_declined(ghost);
         }
-        self.settle(batch, effects)
+        self.commit(batch, effects)
     }
 
     async fn perform_effect(
@@ -91,7 +91,7 @@ impl Room {
             Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(is).await?))),
             Effect::TurnOnEncryption => {
                 // Somebody may have done so meanwhile, with settings of their own.
-                if self.view(&is.ghost).await?.encryption.is_none() {
+                if self.room_state(&is.ghost).await?.encryption.is_none() {
                     let content = json!({ "algorithm": MEGOLM });
                     self.set_state(is, "m.room.encryption", "", &content)
                         .await?;
@@ -114,7 +114,7 @@ impl Room {
             }
             Effect::Leave { reason } => {
                 let words = reason.map(|reason| reason.words());
-                self.get_out(is, words).await?;
+                self.leave_introduction(is, words).await?;
             }
             Effect::LookBack => {
                 if self.was_missed(is).await? {
@@ -125,7 +125,7 @@ impl Room {
             Effect::TellAsker { saying } => {
                 let words = NoticeText::new(&saying.plain(is.handle()));
                 let source = format!("{} {}", self.id, saying.id());
-                self.engine.tell(&is.invite.asker, words, source).await?;
+                self.engine.notify(&is.invite.asker, words, source).await?;
             }
         }
         Ok(Outcome::Done)
@@ -167,7 +167,7 @@ impl Room {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.get_out(is, reason).await?;
+        self.leave_introduction(is, reason).await?;
         Ok(machines.turn_away(&is.ghost, &self.id).await?)
     }
 
@@ -182,7 +182,7 @@ impl Room {
 
     /// Reads the state. What was said since the ghost was invited has been heard by now.
     async fn look(&mut self, is: &Introduction) -> Result<RoomState, EngineError> {
-        let view = self.view(&is.ghost).await?;
+        let view = self.room_state(&is.ghost).await?;
         self.look_for_keys(&is.ghost).await?;
         Ok(view)
     }
@@ -195,15 +195,15 @@ impl Room {
             is.ghost == *ghost && is.heard.iter().any(|heard| heard.unreadable && !heard.done)
         });
         if missing {
-            self.engine.sync_until_empty(ghost).await?;
-            self.engine.drain_for(ghost).await;
-            self.key_for_ghost(ghost, Batch::new()).await?;
+            self.engine.sync_all_pending(ghost).await?;
+            self.engine.process_to_device_of(ghost).await;
+            self.retry_messages_with_key(ghost, Batch::new()).await?;
         }
         Ok(())
     }
 
     async fn asker_name(&self, is: &Introduction) -> Result<String, EngineError> {
-        let view = self.view(&is.ghost).await?;
+        let view = self.room_state(&is.ghost).await?;
         let asker = &is.invite.asker;
         Ok(clean_name(view.names.get(asker).map(String::as_str), asker))
     }
@@ -226,7 +226,7 @@ impl Room {
         let Some(owner) = is.owner() else {
             return Err(EngineError::Refused(Refusal::Impossible));
         };
-        let view = self.view(&is.ghost).await?;
+        let view = self.room_state(&is.ghost).await?;
         if matches!(view.membership(owner), "join" | "invite") {
             return Ok(());
         }
@@ -264,7 +264,7 @@ impl Room {
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
         let sent = self.send_quote(is, &quote, "pass-on", event).await?;
-        batch.put::<Passed>(&(self.id.clone(), event.clone()), &sent)?;
+        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
         self.has_passed(is, event, batch)?;
         Ok(())
     }
@@ -279,7 +279,7 @@ impl Room {
         let passed = self
             .engine
             .store()
-            .get::<Passed>(&(self.id.clone(), of.clone()))?;
+            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let passed = passed.ok_or(EngineError::Refused(Refusal::Unreadable))?;
         let (_, content) = self.read_kept(is, event).await?;
         let name = self.asker_name(is).await?;
@@ -299,8 +299,8 @@ impl Room {
         event: &OwnedEventId,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        if self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))? {
-            batch.delete::<Kept>(&(self.id.clone(), event.clone()));
+        if self.record.seat.is_none() || !self.is_event_needed(event, Some(&is.ghost))? {
+            batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
         }
         Ok(())
     }
@@ -313,7 +313,7 @@ impl Room {
         let kept = self
             .engine
             .store()
-            .get::<Kept>(&(self.id.clone(), event.clone()))?;
+            .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
         let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
         self.decrypt(&is.ghost, event, &json).await
     }
@@ -334,7 +334,7 @@ impl Room {
         let passed = self
             .engine
             .store()
-            .get::<Passed>(&(self.id.clone(), of.clone()))?;
+            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let Some(passed) = passed else { return Ok(()) };
         let acting = self.engine.as_user(&is.ghost)?;
         let transaction = self.transaction_id(&is.ghost, "take-back", of.as_str());
@@ -364,7 +364,7 @@ impl Room {
     /// The owner gets a founder's power and the ghost lays down its own. From room version 12 on
     /// nobody can take a founder's power, but without an invite it is of no use from outside.
     async fn hand_over(&self, is: &Introduction) -> Result<(), EngineError> {
-        let view = self.view(&is.ghost).await?;
+        let view = self.room_state(&is.ghost).await?;
         let (Some(mut levels), Some(owner)) = (view.power_levels.clone(), is.owner()) else {
             return Ok(());
         };
@@ -399,8 +399,8 @@ impl Room {
             let mut gone = Batch::new();
             for heard in &is.heard {
                 for event in std::iter::once(&heard.event).chain(&heard.edit) {
-                    if !self.is_needed(event, Some(&is.ghost))? {
-                        gone.delete::<Kept>(&(self.id.clone(), event.clone()));
+                    if !self.is_event_needed(event, Some(&is.ghost))? {
+                        gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
                     }
                 }
             }
@@ -411,12 +411,16 @@ impl Room {
             let mut gone = Batch::new();
             // Where a conversation goes on, what is kept may wait for its turn there.
             if self.record.seat.is_none() {
-                for (key, _) in self.engine.store().scan::<Kept>(&room, None, 500)? {
-                    gone.delete::<Kept>(&key);
+                for (key, _) in self
+                    .engine
+                    .store()
+                    .scan::<RetainedEvents>(&room, None, 500)?
+                {
+                    gone.delete::<RetainedEvents>(&key);
                 }
             }
-            for (key, _) in self.engine.store().scan::<Passed>(&room, None, 500)? {
-                gone.delete::<Passed>(&key);
+            for (key, _) in self.engine.store().scan::<QuotedEvents>(&room, None, 500)? {
+                gone.delete::<QuotedEvents>(&key);
             }
             if gone.is_empty() {
                 break;

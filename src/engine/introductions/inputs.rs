@@ -9,7 +9,7 @@ use crate::{
         EngineError,
         event::RoomEvent,
         introductions::admission::admission,
-        records::{Arrived, Kept, What},
+        records::{InboxItem, QueuedEffect, RetainedEvents},
         room::Room,
     },
     introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
@@ -33,18 +33,18 @@ impl Room {
             .iter()
             .find(|is| is.ghost == *ghost);
         let engine = self.engine.clone();
-        if self.seat_has(ghost) {
-            return self.settle(batch, []);
+        if self.has_ghost(ghost) {
+            return self.commit(batch, []);
         }
         if known.is_none()
-            && let Some(old) = engine.replaced_by(ghost, asker, &self.id).await?
+            && let Some(old) = engine.predecessor_of(ghost, asker, &self.id).await?
         {
-            let upgraded = Arrived::Upgraded {
+            let upgraded = InboxItem::Upgraded {
                 to: self.id.clone(),
                 by: asker.clone(),
             };
             engine.stage(&old, &upgraded, &mut batch)?;
-            self.settle(batch, [])?;
+            self.commit(batch, [])?;
             engine.wake(&old);
             return Ok(());
         }
@@ -61,11 +61,11 @@ impl Room {
             asker: asker.clone(),
             admission,
         });
-        let effects = self.feed(ghost, &input);
+        let effects = self.apply_to_introduction(ghost, &input);
         if effects.is_empty() {
             self.drop_declined(ghost);
         }
-        self.settle(batch, effects)?;
+        self.commit(batch, effects)?;
         drop(lock);
         if left_alone {
             self.engine.machines().turn_away(ghost, &self.id).await?;
@@ -80,7 +80,11 @@ impl Room {
     }
 
     /// Lets the decider decide; the state is kept, the effects are returned.
-    pub(in crate::engine) fn feed(&mut self, ghost: &OwnedUserId, input: &Input) -> Vec<What> {
+    pub(in crate::engine) fn apply_to_introduction(
+        &mut self,
+        ghost: &OwnedUserId,
+        input: &Input,
+    ) -> Vec<QueuedEffect> {
         let introductions = &mut self.record.introductions;
         let at = introductions.iter().position(|is| is.ghost == *ghost);
         let state = at.map(|at| introductions.remove(at));
@@ -93,7 +97,7 @@ impl Room {
         introductions.insert(at.unwrap_or(introductions.len()), decision.state);
         let effects = decision.effects.into_iter();
         effects
-            .map(|effect| What::Introduction {
+            .map(|effect| QueuedEffect::Introduction {
                 ghost: ghost.clone(),
                 effect,
             })
@@ -134,14 +138,14 @@ impl Room {
             };
             if let Some(input) = input {
                 let declining = matches!(is.phase, Phase::Declining { .. });
-                effects.extend(self.feed(&is.ghost, &input));
+                effects.extend(self.apply_to_introduction(&is.ghost, &input));
                 // The invite was taken back before it was declined.
                 if declining {
                     self.drop_declined(&is.ghost);
                 }
             }
         }
-        self.settle(batch, effects)
+        self.commit(batch, effects)
     }
 
     async fn what_was_said(
@@ -187,7 +191,7 @@ impl Room {
         let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
         // A conversation in the same room may have to carry it.
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
-            Ok(self.record.seat.is_none() || !self.is_needed(event, Some(&is.ghost))?)
+            Ok(self.record.seat.is_none() || !self.is_event_needed(event, Some(&is.ghost))?)
         };
         let free = is.heard.len() < self.engine.settings().rules.heard_at_most;
         let keep = match kind {
@@ -195,7 +199,7 @@ impl Room {
                 if let Some(former) = &heard.edit
                     && may_go(former)?
                 {
-                    batch.delete::<Kept>(&place(former));
+                    batch.delete::<RetainedEvents>(&place(former));
                 }
                 true
             }
@@ -203,7 +207,7 @@ impl Room {
                 let edit = heard(of).map(|heard| heard.edit.iter());
                 for event in edit.into_iter().flat_map(|edit| edit.chain([of])) {
                     if may_go(event)? {
-                        batch.delete::<Kept>(&place(event));
+                        batch.delete::<RetainedEvents>(&place(event));
                     }
                 }
                 false
@@ -212,7 +216,7 @@ impl Room {
             _ => false,
         };
         if keep {
-            batch.put::<Kept>(&place(&event.id), &json.to_owned())?;
+            batch.put::<RetainedEvents>(&place(&event.id), &json.to_owned())?;
         }
         Ok(())
     }
@@ -247,7 +251,7 @@ impl Room {
     }
 
     /// A room key came: what could not be read is tried again.
-    pub(in crate::engine) async fn key_for_ghost(
+    pub(in crate::engine) async fn retry_messages_with_key(
         &mut self,
         ghost: &OwnedUserId,
         mut batch: Batch,
@@ -268,7 +272,11 @@ impl Room {
             .collect();
         let mut effects = Vec::new();
         for event in waiting {
-            let Some(json) = self.engine.store().get::<Kept>(&(self.id.clone(), event))? else {
+            let Some(json) = self
+                .engine
+                .store()
+                .get::<RetainedEvents>(&(self.id.clone(), event))?
+            else {
                 continue;
             };
             let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
@@ -277,16 +285,16 @@ impl Room {
             if let Some(kind) = self.listen(ghost, &event, &json).await?
                 && kind != HeardKind::Unreadable
             {
-                batch.put::<Kept>(&(self.id.clone(), event.id.clone()), &json)?;
+                batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), &json)?;
                 let input = Input::Heard {
                     event: event.id,
                     sender: event.sender,
                     kind,
                 };
-                effects.extend(self.feed(ghost, &input));
+                effects.extend(self.apply_to_introduction(ghost, &input));
             }
         }
-        self.settle(batch, effects)
+        self.commit(batch, effects)
     }
 
     /// Somebody sent a strict ghost a key.
@@ -300,9 +308,9 @@ impl Room {
         let concerned = concerned.filter(|is| is.ghost == *ghost && is.invite.asker == *sender);
         let effects = match concerned.count() {
             0 => Vec::new(),
-            _ => self.feed(ghost, &Input::KeyCame),
+            _ => self.apply_to_introduction(ghost, &Input::KeyCame),
         };
-        self.settle(batch, effects)
+        self.commit(batch, effects)
     }
 
     pub(in crate::engine) fn tick_introductions(&mut self) -> Result<(), EngineError> {
@@ -312,9 +320,9 @@ impl Room {
         let ghosts: Vec<OwnedUserId> = due.map(|is| is.ghost.clone()).collect();
         let mut effects = Vec::new();
         for ghost in ghosts {
-            effects.extend(self.feed(&ghost, &Input::Tick));
+            effects.extend(self.apply_to_introduction(&ghost, &Input::Tick));
         }
-        self.settle(Batch::new(), effects)
+        self.commit(Batch::new(), effects)
     }
 }
 

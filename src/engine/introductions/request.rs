@@ -3,7 +3,7 @@
 
 use crate::{
     directory::Request,
-    engine::{EngineError, records::Arrived, room::Room},
+    engine::{EngineError, records::InboxItem, room::Room},
     introduction::{Introduction, Refusal},
 };
 
@@ -26,8 +26,8 @@ impl Room {
             since: is.invited_at,
             shown: None,
             masked_as: match is.masked() {
-                true if is.direct => Some(engine.shown_to_one(&is.invite.asker, &is.ghost)?.1),
-                true => Some(engine.shown_to_many(&is.invite.asker)?.1),
+                true if is.direct => Some(engine.alias_in_direct(&is.invite.asker, &is.ghost)?.1),
+                true => Some(engine.alias_in_group(&is.invite.asker)?.1),
                 false => None,
             },
         };
@@ -35,7 +35,7 @@ impl Room {
         let number = change.open_request(owner, &request)?;
         let number = number.ok_or_else(impossible)?;
         let (mut batch, lock) = change.into_parts();
-        let arrived = Arrived::Ask {
+        let arrived = InboxItem::Ask {
             owner: owner.clone(),
             number,
         };

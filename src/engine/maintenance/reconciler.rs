@@ -7,7 +7,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     clock,
-    engine::{Engine, EngineError, records::OpenWork},
+    engine::{Engine, EngineError, records::ActiveRoomsByGhost},
     matrix::MatrixError,
 };
 
@@ -72,7 +72,7 @@ impl Engine {
         pause: Duration,
     ) -> Result<(), EngineError> {
         let mut first = Vec::new();
-        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
+        for ((ghost, _), ()) in self.store().scan::<ActiveRoomsByGhost>(&[], None, 10_000)? {
             first.push(ghost);
         }
         first.push(self.0.settings.bot.clone());
@@ -83,14 +83,14 @@ impl Engine {
             if self.stopping() {
                 return Ok(());
             }
-            let reconciled = match self.sync_until_empty(&ghost).await {
+            let reconciled = match self.sync_all_pending(&ghost).await {
                 Ok(()) => self.leave_forgotten_rooms(&ghost).await,
                 error => error,
             };
             if let Err(error) = reconciled {
                 tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
             }
-            self.drain_for(&ghost).await;
+            self.process_to_device_of(&ghost).await;
             clock::sleep(pause).await;
         }
         Ok(())
@@ -114,7 +114,7 @@ impl Engine {
         for room in rooms {
             if self
                 .store()
-                .contains::<OpenWork>(&(ghost.clone(), room.clone()))?
+                .contains::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()))?
             {
                 continue;
             }
@@ -130,7 +130,7 @@ impl Engine {
 
     pub(in crate::engine) async fn reconcile_those_at_work(&self) -> Result<(), EngineError> {
         let mut ghosts = Vec::new();
-        for ((ghost, _), ()) in self.store().scan::<OpenWork>(&[], None, 10_000)? {
+        for ((ghost, _), ()) in self.store().scan::<ActiveRoomsByGhost>(&[], None, 10_000)? {
             if ghosts.last() != Some(&ghost) {
                 ghosts.push(ghost);
             }
@@ -142,8 +142,8 @@ impl Engine {
                 if self.stopping() {
                     return Ok(());
                 }
-                let synced = self.sync_until_empty(&ghost).await;
-                self.drain_for(&ghost).await;
+                let synced = self.sync_all_pending(&ghost).await;
+                self.process_to_device_of(&ghost).await;
                 if let Err(error) = synced {
                     tracing::warn!(%ghost, %error, "a ghost could not be reconciled");
                     failed.push(ghost);

@@ -26,8 +26,8 @@ use crate::{
         Engine, EngineError,
         control_room::ControlEffect,
         records::{
-            Arrived, ControlRooms, Inbox, Kept, OpenWork, Outbox, Passed, RestoreRecord, Restores,
-            Revisits, SyncTokens, ToDevice, What,
+            ActiveRoomsByGhost, ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, QuotedEvents,
+            RestoreProgress, RestoreRecord, RetainedEvents, RoomsToNotify, SyncTokens, ToDevice,
         },
     },
     handle::{Handle, ghost_id},
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Tables that a backup does without: they say how far the service is with an earlier one.
-pub const NOT_IN_BACKUPS: [u8; 2] = [Restores::ID, Revisits::ID];
+pub const NOT_IN_BACKUPS: [u8; 2] = [RestoreProgress::ID, RoomsToNotify::ID];
 
 /// How many records are deleted in one write.
 const CLEARED_AT_ONCE: usize = 500;
@@ -48,19 +48,19 @@ const ASKED_AT_ONCE: usize = 100;
 /// Drops what waited for anything before the restore. Does nothing for a store that was not
 /// restored, or when it was done before.
 pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), StoreError> {
-    if !store.is_restored()? || store.contains::<Restores>(&0)? {
+    if !store.is_restored()? || store.contains::<RestoreProgress>(&0)? {
         return Ok(());
     }
     clear::<Inbox>(store)?;
     clear::<ToDevice>(store)?;
-    clear::<Kept>(store)?;
-    clear::<Passed>(store)?;
+    clear::<RetainedEvents>(store)?;
+    clear::<QuotedEvents>(store)?;
     clear::<SyncTokens>(store)?;
-    clear::<OpenWork>(store)?;
+    clear::<ActiveRoomsByGhost>(store)?;
     // Ghosts that were to be made or taken away still are. What was to be said or done in a room
     // has been, or follows from what is found there now.
     clear_if::<Outbox>(store, |due| {
-        !matches!(due.what, What::Control(ControlEffect::Task(_)))
+        !matches!(due.what, QueuedEffect::Control(ControlEffect::Task(_)))
     })?;
     let record = RestoreRecord {
         begun_at: now,
@@ -68,7 +68,7 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
         ..RestoreRecord::default()
     };
     let mut batch = Batch::new();
-    batch.put::<Restores>(&0, &record)?;
+    batch.put::<RestoreProgress>(&0, &record)?;
     store.apply(batch)?;
     store.flush_blocking()
 }
@@ -105,12 +105,12 @@ impl Engine {
         }
         tracing::info!("restored from a backup: making new devices, which may take a while");
         self.rotate_all_devices().await?;
-        self.take_stock().await?;
+        self.resync_all().await?;
         self.look_for_strangers().await?;
         let mut record = self.restoration()?;
         record.done = true;
         let mut batch = Batch::new();
-        batch.put::<Restores>(&0, &record)?;
+        batch.put::<RestoreProgress>(&0, &record)?;
         Store::restore_done(&mut batch);
         self.store().commit(batch).await?;
         for line in report(&record) {
@@ -166,7 +166,7 @@ impl Engine {
         let mut record = self.restoration()?;
         record.renewed = record.renewed.saturating_add(1);
         let mut batch = Batch::new();
-        batch.put::<Restores>(&0, &record)?;
+        batch.put::<RestoreProgress>(&0, &record)?;
         self.store().apply(batch)
     }
 
@@ -240,7 +240,7 @@ impl Engine {
         loop {
             let page = self
                 .store()
-                .scan::<Revisits>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+                .scan::<RoomsToNotify>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             people.extend(page.into_iter().map(|(_, person)| person));
@@ -268,20 +268,20 @@ impl Engine {
     }
 
     async fn revisit_one(&self) -> Result<bool, EngineError> {
-        let next = self.store().scan::<Revisits>(&[], None, 1)?;
+        let next = self.store().scan::<RoomsToNotify>(&[], None, 1)?;
         let Some((room, person)) = next.into_iter().next() else {
             return Ok(false);
         };
         let record = self.restoration()?;
         let mut batch = Batch::new();
-        batch.delete::<Revisits>(&room);
-        let made = Arrived::Made {
+        batch.delete::<RoomsToNotify>(&room);
+        let made = InboxItem::Made {
             person: person.clone(),
         };
         self.stage(&room, &made, &mut batch)?;
         let at = record.made.as_ref().map(|made| made.at);
         let words = bot::texts::restored(at);
-        let told = Arrived::Tell {
+        let told = InboxItem::Tell {
             plain: words.plain,
             html: words.html,
             source: format!("restored {}", record.begun_at.0),

@@ -13,8 +13,9 @@ use crate::{
         control_room::{Control, ControlEffect},
         maintenance::restore::prepare,
         records::{
-            Arrived, ControlRooms, Due, Inbox, OpenWork, Outbox, RestoreRecord, Restores, Revisits,
-            RoomRecord, Rooms, SyncTokens, ToDevice, ToDeviceItem, What,
+            ActiveRoomsByGhost, ControlRooms, Inbox, InboxItem, Outbox, OutboxItem, QueuedEffect,
+            RestoreProgress, RestoreRecord, RoomRecord, Rooms, RoomsToNotify, SyncTokens, ToDevice,
+            ToDeviceItem,
         },
     },
     handle::{Handle, HandleRules},
@@ -73,7 +74,9 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
         };
         let room = ruma::RoomId::parse(room).unwrap();
         batch.put::<Rooms>(&room, &record).unwrap();
-        batch.put::<OpenWork>(&(ghost("sam"), room), &()).unwrap();
+        batch
+            .put::<ActiveRoomsByGhost>(&(ghost("sam"), room), &())
+            .unwrap();
     }
     let control = owned_room_id!("!control:hs.test");
     let person = owned_user_id!("@sam:hs.test");
@@ -93,15 +96,15 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
         (1, ControlEffect::Say { words, source }),
         (2, ControlEffect::Task(task)),
     ] {
-        let due = Due {
+        let due = OutboxItem {
             since: NOW,
-            what: What::Control(effect),
+            what: QueuedEffect::Control(effect),
         };
         batch
             .put::<Outbox>(&(control.clone(), number), &due)
             .unwrap();
     }
-    let event = Arrived::Event("{}".to_owned());
+    let event = InboxItem::Event("{}".to_owned());
     batch.put::<Inbox>(&(control, 3), &event).unwrap();
     let item = ToDeviceItem {
         user: ghost("sam"),
@@ -189,8 +192,8 @@ fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
     assert_eq!(of("!since:hs.test"), Some((Phase::Joining, true, bob)));
     let invited = owned_room_id!("!invited:hs.test");
     let waiting = store.scan::<Inbox>(&prefix(&invited), None, 9).unwrap();
-    assert!(!waiting.is_empty() && matches!(waiting[0].1, Arrived::Invite { .. }));
-    let visits = store.scan::<Revisits>(&[], None, 9).unwrap();
+    assert!(!waiting.is_empty() && matches!(waiting[0].1, InboxItem::Invite { .. }));
+    let visits = store.scan::<RoomsToNotify>(&[], None, 9).unwrap();
     let control = owned_room_id!("!control:hs.test");
     assert_eq!(visits, [(control, owned_user_id!("@sam:hs.test"))]);
     let said = ruma::owned_event_id!("$said");
@@ -202,7 +205,10 @@ fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
 fn what_waited_is_dropped_once_and_what_comes_later_is_not() {
     let store = Store::in_memory();
     prepare(&store, NOW).unwrap();
-    assert!(!store.contains::<Restores>(&0).unwrap(), "never restored");
+    assert!(
+        !store.contains::<RestoreProgress>(&0).unwrap(),
+        "never restored"
+    );
 }
 
 #[tokio::test]
@@ -218,7 +224,7 @@ async fn a_restored_service_has_new_devices_and_takes_up_what_was_under_way() {
     assert!(store.scan::<ToDevice>(&[], None, 9).unwrap().is_empty());
     engine.restore().await.unwrap();
     as_it_should_be(&store, &world.fake, &engine);
-    let record: RestoreRecord = store.get::<Restores>(&0).unwrap().unwrap();
+    let record: RestoreRecord = store.get::<RestoreProgress>(&0).unwrap().unwrap();
     assert_eq!((record.renewed, record.changed.len()), (3, 0));
     // The next start does nothing of it again.
     let requests = world.fake.log().len();
@@ -290,7 +296,7 @@ async fn handles_that_changed_since_the_backup_are_frozen() {
     assert_eq!(state("lou"), Some((lou.clone(), frozen)), "nobody's");
     assert_eq!(state("sam").unwrap().1, HandleState::Active);
     assert!(world.fake.rooms_of(&ghost("kim")).is_empty());
-    let record = store.get::<Restores>(&0).unwrap().unwrap();
+    let record = store.get::<RestoreProgress>(&0).unwrap().unwrap();
     assert_eq!(record.changed.len(), 2, "{:?}", record.changed);
     let mut change = engine.directory().begin().await;
     let anybody = owned_user_id!("@eve:hs.test");

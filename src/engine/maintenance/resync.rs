@@ -11,9 +11,12 @@ use crate::{
         Engine, EngineError,
         control_room::{Control, ControlPhase},
         event::RoomEvent,
-        inbox::accept::Taken,
+        inbox::accept::InboxWrites,
         introductions::admission::admission,
-        records::{ControlRooms, Conversations, OpenWork, Revisits, RoomRecord, Rooms, SyncTokens},
+        records::{
+            ActiveRoomsByGhost, ControlRooms, Conversations, RoomRecord, Rooms, RoomsToNotify,
+            SyncTokens,
+        },
     },
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, MatrixError, SyncPage},
@@ -34,7 +37,7 @@ const AT_ONCE: usize = 500;
 
 impl Engine {
     /// Lets every ghost and the bot look where they are. A user with a sync token has looked.
-    pub(in crate::engine) async fn take_stock(&self) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn resync_all(&self) -> Result<(), EngineError> {
         let mut open: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
         let mut seated: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
         let mut control = Vec::new();
@@ -66,10 +69,10 @@ impl Engine {
                 continue;
             }
             if user == bot {
-                self.bot_looks(&bot, &control).await?;
+                self.resync_bot(&bot, &control).await?;
             } else {
                 let seated = seated.remove(&user).unwrap_or_default();
-                self.ghost_looks(&user, &rooms, &seated).await?;
+                self.resync_ghost(&user, &rooms, &seated).await?;
             }
         }
         // Ghosts that are no longer ours are in no room.
@@ -85,7 +88,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn bot_looks(
+    async fn resync_bot(
         &self,
         bot: &OwnedUserId,
         control: &[OwnedRoomId],
@@ -112,7 +115,7 @@ impl Engine {
                 self.change_room(room, &mut batch, |record| record.control = None)?;
                 continue;
             };
-            batch.put::<Revisits>(room, &person)?;
+            batch.put::<RoomsToNotify>(room, &person)?;
             // One that the backup does not know, or that it was about to leave, is judged anew;
             // until then nothing that is said there counts as handled.
             self.change_room(room, &mut batch, |record| {
@@ -137,7 +140,7 @@ impl Engine {
         self.has_looked(bot, page, batch).await
     }
 
-    async fn ghost_looks(
+    async fn resync_ghost(
         &self,
         ghost: &OwnedUserId,
         open: &[OwnedRoomId],
@@ -158,7 +161,7 @@ impl Engine {
             self.machines().expect_room(ghost, room).await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
             if self.still_carries(ghost, &record)? {
-                batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+                batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
                 self.count_as_handled(acting.actor(), room, &mut batch)
                     .await?;
                 continue;
@@ -170,7 +173,7 @@ impl Engine {
             };
             match resumed {
                 Some(resumed) => {
-                    batch.put::<OpenWork>(&(ghost.clone(), room.clone()), &())?;
+                    batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
                     self.change_room(room, &mut batch, |record| {
                         record.introductions.retain(|is| is.ghost != *ghost);
                         record.introductions.push(resumed);
@@ -224,9 +227,9 @@ impl Engine {
             ghost: None,
         };
         let mut batch = Batch::new();
-        let (lock, _) = self.converse(&id, &[left], &mut batch)?;
+        let (lock, _) = self.lock_and_decide(&id, &[left], &mut batch)?;
         seat.ghosts.retain(|here| here != ghost);
-        batch.delete::<OpenWork>(&(ghost.clone(), room.clone()));
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()));
         batch.put::<Rooms>(room, &record)?;
         self.store().apply(batch)?;
         drop(lock);
@@ -336,13 +339,13 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.expect_invites(user, &page).await?;
         let _one_at_a_time = self.0.intake.lock().await;
-        let mut taken = Taken::default();
+        let mut taken = InboxWrites::default();
         taken.batch.merge(batch);
         for json in &page.to_device {
-            self.take_to_device(json, Some(user), &mut taken)?;
+            self.accept_to_device(json, Some(user), &mut taken)?;
         }
         for (room, state) in &page.invited {
-            self.take_invite(user, room, state, &mut taken)?;
+            self.accept_invite(user, room, state, &mut taken)?;
         }
         if let Some(token) = &page.next_batch {
             taken.batch.put::<SyncTokens>(user, token)?;

@@ -36,11 +36,11 @@ impl Room {
         let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         if let Err(DecryptError::NoKey { .. }) = decrypted {
             // It may have arrived together with the event, and be on its way to the machine.
-            self.engine.drain_for(user).await;
+            self.engine.process_to_device_of(user).await;
             decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         }
         if let Err(DecryptError::NoKey { .. }) = decrypted
-            && self.engine.catch_up(user).await?
+            && self.engine.fetch_missing_keys(user).await?
         {
             decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         }

@@ -41,7 +41,7 @@ impl Room {
     }
 
     /// The ghost of an introduction leaves, or declines the asker's invite.
-    pub(in crate::engine) async fn get_out(
+    pub(in crate::engine) async fn leave_introduction(
         &self,
         is: &Introduction,
         reason: Option<&str>,
@@ -104,12 +104,12 @@ impl Engine {
         room: &RoomId,
     ) -> Result<(), EngineError> {
         if self.machines().device_of(user)?.is_some()
-            && let Err(error) = self.sync_until_empty(user).await
+            && let Err(error) = self.sync_all_pending(user).await
         {
             // A key that comes later is turned away on arrival.
             tracing::warn!(%user, %error, "keys on their way could not be fetched");
         }
-        self.drain_for(user).await;
+        self.process_to_device_of(user).await;
         Ok(self.machines().forget_room(user, room).await?)
     }
 

@@ -23,7 +23,7 @@ const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// Views of rooms that are good until state arrives there.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Views(Mutex<Known>);
+pub(in crate::engine) struct RoomStateCache(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -32,7 +32,7 @@ struct Known {
     rooms: HashMap<OwnedRoomId, (Timestamp, Arc<RoomState>)>,
 }
 
-impl Views {
+impl RoomStateCache {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,23 +68,23 @@ impl Views {
 
 impl Engine {
     /// A room as one of our users sees it, possibly from before the last moment.
-    pub(in crate::engine) async fn known_view(
+    pub(in crate::engine) async fn cached_room_state(
         &self,
         user: &OwnedUserId,
         room: &RoomId,
     ) -> Result<Arc<RoomState>, EngineError> {
         let now = self.now();
-        let turn = match self.0.views.get(room, now) {
+        let turn = match self.0.room_states.get(room, now) {
             Ok(view) => return Ok(view),
             Err(turn) => turn,
         };
-        let view = Arc::new(self.view_of(user, room).await?);
-        self.0.views.put(room, view.clone(), now, turn);
+        let view = Arc::new(self.fetch_room_state(user, room).await?);
+        self.0.room_states.put(room, view.clone(), now, turn);
         Ok(view)
     }
 
     /// A room as one of our users sees it.
-    pub(in crate::engine) async fn view_of(
+    pub(in crate::engine) async fn fetch_room_state(
         &self,
         user: &OwnedUserId,
         room: &ruma::RoomId,
@@ -97,11 +97,11 @@ impl Engine {
 
 impl Room {
     /// The room as one of our users sees it.
-    pub(in crate::engine) async fn view(
+    pub(in crate::engine) async fn room_state(
         &self,
         user: &OwnedUserId,
     ) -> Result<RoomState, EngineError> {
-        self.engine.view_of(user, &self.id).await
+        self.engine.fetch_room_state(user, &self.id).await
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_view_is_good_until_state_arrives_or_time_has_passed() {
-        let (views, now) = (Views::default(), Timestamp(1_000_000));
+        let (views, now) = (RoomStateCache::default(), Timestamp(1_000_000));
         let room = ruma::room_id!("!room:hs.test");
         let turn = views.get(room, now).unwrap_err();
         views.put(room, Arc::default(), now, turn);

@@ -31,7 +31,7 @@ impl Room {
         content: &Value,
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
-        let view = self.view(user).await?;
+        let view = self.room_state(user).await?;
         let recipients = view
             .readers()
             .filter(|reader| *reader != user)
@@ -58,7 +58,7 @@ impl Room {
         content: &Value,
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
-        let view = self.view(user).await?;
+        let view = self.room_state(user).await?;
         let (room, kind) = (&self.id, "m.room.message");
         self.say_to(user, room, &view, recipients, kind, content, transaction)
             .await
@@ -72,7 +72,7 @@ impl Room {
         content: &Value,
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
-        let view = self.view(user).await?;
+        let view = self.room_state(user).await?;
         let (room, kind) = (&self.id, "m.room.message");
         self.say_where_readable(user, room, &view, must_read, kind, content, transaction)
             .await
@@ -89,7 +89,7 @@ impl Room {
         content: &Value,
         transaction: ruma::OwnedTransactionId,
     ) -> Result<OwnedEventId, EngineError> {
-        let view = self.engine.known_view(user, room).await?;
+        let view = self.engine.cached_room_state(user, room).await?;
         self.say_where_readable(
             user,
             room,

@@ -10,8 +10,8 @@ use crate::{
     crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
-        records::{Conversations, What},
-        room::{Repeatable, Room},
+        records::{Conversations, QueuedEffect},
+        room::{ReplayableEffects, Room},
     },
     introduction::Effect,
     matrix::MatrixError,
@@ -126,7 +126,7 @@ async fn while_the_homeserver_is_away_no_time_runs() {
 #[tokio::test]
 async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     let (mut actor, _, clock) = actor().await;
-    let carry = What::Relay {
+    let carry = QueuedEffect::Relay {
         conversation: "c".to_owned(),
         effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
@@ -147,9 +147,9 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     assert!(!actor.retries_effect(2, &carry, &silent));
 }
 
-fn introduction(effect: Effect) -> What {
+fn introduction(effect: Effect) -> QueuedEffect {
     let ghost = "@_dm_sam:hs.test".try_into().unwrap();
-    What::Introduction { ghost, effect }
+    QueuedEffect::Introduction { ghost, effect }
 }
 
 /// What a room shows to a ghost that has left it, the newest first.
@@ -233,11 +233,11 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         store.apply(batch).unwrap();
     };
     write(&conversation);
-    actor.repeatable = Repeatable {
+    actor.replayable = ReplayableEffects {
         numbers: 3..5,
-        decided_on: store.get_cached::<Conversations>(&id).unwrap(),
+        based_on: store.get_cached::<Conversations>(&id).unwrap(),
     };
-    let effect = |effect| What::Relay {
+    let effect = |effect| QueuedEffect::Relay {
         conversation: id.clone(),
         effect,
     };
@@ -247,16 +247,16 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         target: conversation::RoomRole::Origin,
         is_last: true,
     });
-    assert!(actor.is_repeatable(3, &carry).unwrap());
-    assert!(actor.is_repeatable(4, &carry).unwrap());
-    assert!(!actor.is_repeatable(5, &carry).unwrap(), "decided later");
+    assert!(actor.is_replayable(3, &carry).unwrap());
+    assert!(actor.is_replayable(4, &carry).unwrap());
+    assert!(!actor.is_replayable(5, &carry).unwrap(), "decided later");
     let depart = effect(conversation::Effect::LeaveRoom);
-    assert!(!actor.is_repeatable(3, &depart).unwrap());
+    assert!(!actor.is_replayable(3, &depart).unwrap());
 
     // Written again as it was.
     write(&conversation);
-    assert!(actor.is_repeatable(4, &carry).unwrap());
+    assert!(actor.is_replayable(4, &carry).unwrap());
     conversation.ended = true;
     write(&conversation);
-    assert!(!actor.is_repeatable(4, &carry).unwrap());
+    assert!(!actor.is_replayable(4, &carry).unwrap());
 }

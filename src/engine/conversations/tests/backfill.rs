@@ -26,7 +26,7 @@ async fn old_messages_that_are_dated_as_new_are_not_carried_again() {
         by: 0,
     };
     let mut batch = Batch::new();
-    batch.put::<CopiesOf>(&key, &copy).unwrap();
+    batch.put::<EventCopies>(&key, &copy).unwrap();
     it.store.apply(batch).unwrap();
     let history = vec![
         message("$lost", NOW),
@@ -75,7 +75,7 @@ async fn a_sync_of_a_room_with_history_brings_what_came_after_the_ghost() {
     it.fake.put_timeline(origin().as_str(), timeline, true);
     let older = vec![message("$long-before", NOW)];
     it.fake.put_history(origin().as_str(), older);
-    it.engine.sync_until_empty(&sam()).await.unwrap();
+    it.engine.sync_all_pending(&sam()).await.unwrap();
     let seen = |event: &str| it.store.contains::<Seen>(&event.try_into().unwrap());
     assert!(seen("$after").unwrap());
     assert!(!seen("$before").unwrap());
@@ -90,7 +90,7 @@ async fn a_sync_of_a_room_with_history_brings_what_came_after_the_ghost() {
         message("$long-before", NOW),
     ];
     it.fake.put_history(origin().as_str(), older);
-    it.engine.sync_until_empty(&sam()).await.unwrap();
+    it.engine.sync_all_pending(&sam()).await.unwrap();
     assert!(seen("$lost").unwrap() && seen("$new").unwrap());
     assert!(!seen("$long-before").unwrap());
 }
@@ -101,10 +101,10 @@ async fn what_cannot_be_looked_up_does_not_cost_the_message_that_is_here() {
     let (key, json) = ((origin(), it.engine.next()), message("$one", NOW));
     let mut batch = Batch::new();
     batch
-        .put::<Inbox>(&key, &Arrived::AfterGap(json.to_string()))
+        .put::<Inbox>(&key, &InboxItem::AfterGap(json.to_string()))
         .unwrap();
     it.store.apply(batch).unwrap();
-    it.engine.has_arrived(it.engine.next());
+    it.engine.mark_durable(it.engine.next());
     it.fake.refuse_history(502);
     assert!(it.actor.step().await.is_err(), "it is tried again");
     it.clock.advance(Duration::from_secs(3 * 60));

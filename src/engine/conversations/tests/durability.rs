@@ -27,16 +27,16 @@ async fn nobody_begins_with_what_has_arrived_and_is_not_durable() {
     let mut it = Talk::begun().await;
     let body = json!({"events": [message("$one", NOW)]});
     let body = Transaction::parse(body.to_string().as_bytes()).unwrap();
-    let mut taken = crate::engine::inbox::accept::Taken::default();
+    let mut taken = crate::engine::inbox::accept::InboxWrites::default();
     let raw = &body.events[0];
-    it.engine.take_event(raw, None, &mut taken).unwrap();
+    it.engine.accept_event(raw, None, &mut taken).unwrap();
     it.store.apply(taken.take_batch().unwrap()).unwrap();
     taken.until = it.engine.next();
     it.actor.step().await.unwrap();
     assert!(it.carries().is_empty(), "it is not durable");
     assert!(!it.engine.retire_actor(&origin()).unwrap(), "it is there");
     it.store.flush_blocking().unwrap();
-    it.engine.has_arrived(taken.until);
+    it.engine.mark_durable(taken.until);
     // The first event of a room is looked at alone: nobody knows what was before it.
     it.fake.put_history(origin().as_str(), Vec::new());
     it.engine.machines().provision(&sam(), "Sam").await.unwrap();

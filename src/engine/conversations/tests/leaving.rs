@@ -39,7 +39,7 @@ async fn without_kim() -> (Talk, OwnedUserId) {
     it.engine.machines().provision(&ghost, "Kim").await.unwrap();
     let seat = it.actor.room.record.seat.as_mut().unwrap();
     seat.ghosts.push(ghost.clone());
-    it.actor.room.settle(Batch::new(), []).unwrap();
+    it.actor.room.commit(Batch::new(), []).unwrap();
     it.fake.put_into_rooms(&ghost, &[origin().as_str()], &[]);
     (it, ghost)
 }
@@ -47,7 +47,7 @@ async fn without_kim() -> (Talk, OwnedUserId) {
 impl Talk {
     fn works_here(&self, ghost: &OwnedUserId) -> bool {
         let key = (ghost.clone(), self.actor.room.id.clone());
-        self.store.contains::<OpenWork>(&key).unwrap()
+        self.store.contains::<ActiveRoomsByGhost>(&key).unwrap()
     }
 
     /// An invite of a ghost is in the inbox, and was not handled yet.
@@ -55,7 +55,7 @@ impl Talk {
         let invite = membership(ghost.as_str(), "invite", None);
         let mut batch = Batch::new();
         let key = (origin(), self.engine.next());
-        let arrived = Arrived::Event(invite.to_string());
+        let arrived = InboxItem::Event(invite.to_string());
         batch.put::<Inbox>(&key, &arrived).unwrap();
         self.store.apply(batch).unwrap();
     }
@@ -77,8 +77,8 @@ async fn the_ghost_of_a_person_who_is_gone_leaves_a_group_alone() {
     let (mut it, ghost) = without_kim().await;
     it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
-    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
-    assert!(it.actor.room.seat_has(&sam()) && it.works_here(&sam()));
+    assert!(!it.actor.room.has_ghost(&ghost) && !it.works_here(&ghost));
+    assert!(it.actor.room.has_ghost(&sam()) && it.works_here(&sam()));
 }
 
 /// The room deals with what has arrived only after everything that is due in it.
@@ -87,7 +87,7 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     let (mut it, ghost) = without_kim().await;
     it.invite_arrives(&ghost);
     let mut batch = Batch::new();
-    let again = Arrived::Invite {
+    let again = InboxItem::Invite {
         user: ghost.clone(),
         state: vec![membership(ghost.as_str(), "invite", None).to_string()],
     };
@@ -96,10 +96,10 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     it.store.apply(batch).unwrap();
     it.leaves(false).await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
-    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(!it.actor.room.has_ghost(&ghost) && !it.works_here(&ghost));
     // That invite does not call it back: not as it was pushed, nor as a sync shows it.
     it.actor.room.engine.store().flush().await.unwrap();
-    it.engine.has_arrived(it.engine.next());
+    it.engine.mark_durable(it.engine.next());
     while it.actor.step().await.unwrap() {}
     assert!(it.actor.room.record.introductions.is_empty());
     assert!(it.fake.rooms_of(&ghost).is_empty());
@@ -114,7 +114,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     machines.expect_room(&ghost, &origin()).await.unwrap();
     it.leaves(true).await;
     assert!(!it.asked_to_leave(), "it is not there");
-    assert!(!it.actor.room.seat_has(&ghost) && !it.works_here(&ghost));
+    assert!(!it.actor.room.has_ghost(&ghost) && !it.works_here(&ghost));
     assert!(!machines.expects_room(&ghost, &origin()).unwrap());
 
     // The invite has arrived, and with it perhaps a key.
@@ -125,7 +125,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     it.invite_arrives(&ghost);
     it.leaves(true).await;
     assert!(!it.asked_to_leave(), "that would decline the invite");
-    assert!(!it.actor.room.seat_has(&ghost));
+    assert!(!it.actor.room.has_ghost(&ghost));
     assert!(machines.expects_room(&ghost, &origin()).unwrap());
 }
 
@@ -151,7 +151,7 @@ async fn a_person_who_was_sent_away_since_the_backup_is_out_of_the_conversation(
         it.engine.machines().provision(&sam(), "Sam").await.unwrap();
         let rooms: &[&str] = if is_there { &["!origin:hs.test"] } else { &[] };
         it.fake.put_into_rooms(&sam(), rooms, &[]);
-        it.engine.take_stock().await.unwrap();
+        it.engine.resync_all().await.unwrap();
         let now = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
         let now = now.unwrap();
         assert_eq!(now.people[1].takes_part(), is_there);

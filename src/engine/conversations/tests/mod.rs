@@ -20,8 +20,8 @@ use crate::{
         Engine,
         actors::actor::RoomActor,
         records::{
-            Arrived, Conversations, CopiesOf, Copy, Due, Inbox, Kept, OpenWork, Outbox, SeatHere,
-            Seen, What,
+            ActiveRoomsByGhost, ConversationRoom, Conversations, Copy, EventCopies, Inbox,
+            InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Seen,
         },
     },
     introduction::{Admission, Heard, Introduction, Invite},
@@ -90,12 +90,12 @@ impl Talk {
         store.apply(batch).unwrap();
         store.flush_blocking().unwrap();
         let mut actor = RoomActor::load(engine.clone(), room, Arc::new(Notify::new())).unwrap();
-        actor.room.record.seat = Some(SeatHere {
+        actor.room.record.seat = Some(ConversationRoom {
             conversation: ID.to_owned(),
             ghosts: vec![sam()],
             awaited: false,
         });
-        actor.room.settle(Batch::new(), []).unwrap();
+        actor.room.commit(Batch::new(), []).unwrap();
         Self {
             actor,
             engine,
@@ -115,7 +115,7 @@ impl Talk {
         it
     }
 
-    fn outbox(&self, room: &OwnedRoomId) -> Vec<(u64, What)> {
+    fn outbox(&self, room: &OwnedRoomId) -> Vec<(u64, QueuedEffect)> {
         let all = self.store.scan::<Outbox>(&prefix(room), None, 1000);
         let all = all.unwrap().into_iter();
         all.map(|((_, number), due)| (number, due.what)).collect()
@@ -125,7 +125,7 @@ impl Talk {
     fn carries(&self) -> Vec<String> {
         let all = self.outbox(&self.actor.room.id).into_iter();
         all.filter_map(|(_, what)| match what {
-            What::Relay {
+            QueuedEffect::Relay {
                 effect: Effect::ForwardEvent { event, .. },
                 ..
             } => Some(event.to_string()),
@@ -138,7 +138,7 @@ impl Talk {
     fn notices(&self, room: &OwnedRoomId) -> Vec<Notice> {
         let all = self.outbox(room).into_iter();
         all.filter_map(|(_, what)| match what {
-            What::Relay {
+            QueuedEffect::Relay {
                 effect: Effect::SendNotice { notice, .. },
                 ..
             } => Some(notice),
@@ -149,14 +149,14 @@ impl Talk {
 
     fn is_kept(&self, event: &str) -> bool {
         let key = (self.actor.room.id.clone(), event.try_into().unwrap());
-        self.store.contains::<Kept>(&key).unwrap()
+        self.store.contains::<RetainedEvents>(&key).unwrap()
     }
 
     fn put_due(&self, effect: Effect) -> u64 {
         let number = self.engine.next();
-        let due = Due {
+        let due = OutboxItem {
             since: self.engine.now(),
-            what: What::Relay {
+            what: QueuedEffect::Relay {
                 conversation: ID.to_owned(),
                 effect,
             },
@@ -172,14 +172,16 @@ impl Talk {
         let mut batch = Batch::new();
         let id = event["event_id"].as_str().unwrap().try_into().unwrap();
         let key = (self.actor.room.id.clone(), id);
-        batch.put::<Kept>(&key, &event.to_string()).unwrap();
+        batch
+            .put::<RetainedEvents>(&key, &event.to_string())
+            .unwrap();
         self.store.apply(batch).unwrap();
     }
 
     async fn carry_out(&mut self, number: u64) {
         let due = self.outbox(&self.actor.room.id).into_iter();
         let due = due.into_iter().find(|(n, _)| *n == number).unwrap();
-        let due = Due {
+        let due = OutboxItem {
             since: self.engine.now(),
             what: due.1,
         };
@@ -189,16 +191,16 @@ impl Talk {
     /// Takes in one message, and says whether it may be carried on before it is durable.
     async fn repeatable(&mut self, id: &str) -> bool {
         let key = (self.actor.room.id.clone(), self.engine.next());
-        let arrived = Arrived::Event(message(id, NOW).to_string());
+        let arrived = InboxItem::Event(message(id, NOW).to_string());
         assert!(
             self.actor
                 .room
-                .take_messages(&[(key, arrived)])
+                .handle_messages(&[(key, arrived)])
                 .await
                 .unwrap()
         );
         let (number, what) = self.outbox(&self.actor.room.id).pop().unwrap();
-        self.actor.room.is_repeatable(number, &what).unwrap()
+        self.actor.room.is_replayable(number, &what).unwrap()
     }
 
     fn change(&self) {
@@ -207,7 +209,10 @@ impl Talk {
             at: self.engine.now(),
             person: 0,
         };
-        let (lock, _) = self.engine.converse(ID, &[led_back], &mut batch).unwrap();
+        let (lock, _) = self
+            .engine
+            .lock_and_decide(ID, &[led_back], &mut batch)
+            .unwrap();
         self.store.apply(batch).unwrap();
         drop(lock);
     }

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_message_that_is_given_up_is_not_given_up_in_silence() {
     let mut it = Talk::begun().await;
-    let arrived = Arrived::Event(message("$one", NOW).to_string());
+    let arrived = InboxItem::Event(message("$one", NOW).to_string());
     it.actor.room.give_up(1, arrived).unwrap();
     let said = it.notices(&origin());
     assert!(
@@ -26,10 +26,10 @@ async fn what_is_for_nobody_is_not_kept() {
     };
     let mut it = Talk::at(origin(), &alone).await;
     let key = (origin(), it.engine.next());
-    let arrived = Arrived::Event(message("$one", NOW).to_string());
+    let arrived = InboxItem::Event(message("$one", NOW).to_string());
     it.actor
         .room
-        .take_messages(&[(key, arrived)])
+        .handle_messages(&[(key, arrived)])
         .await
         .unwrap();
     assert_eq!(it.notices(&origin()), [Notice::NobodyThere]);
@@ -106,7 +106,7 @@ async fn what_waits_in_a_room_that_was_moved_away_from_is_not_lost_in_silence() 
     late["room_id"] = json!(old);
     let mut batch = Batch::new();
     let key = (old, it.engine.next());
-    let arrived = Arrived::Event(late.to_string());
+    let arrived = InboxItem::Event(late.to_string());
     batch.put::<Inbox>(&key, &arrived).unwrap();
     it.store.apply(batch).unwrap();
     it.engine.machines().provision(&sam(), "Sam").await.unwrap();

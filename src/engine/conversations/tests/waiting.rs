@@ -23,7 +23,7 @@ async fn a_ghost_that_waits_for_a_slow_server_keeps_nobody_waiting() {
     let ghost = sam();
     let drained = machines.while_requests_wait(&ghost, async {
         it.engine.transaction(body).await.unwrap();
-        let drained = it.engine.drain_to_device();
+        let drained = it.engine.process_to_device();
         tokio::time::timeout(Duration::from_secs(10), drained).await
     });
     drained.await.expect("it waits for nobody");
@@ -57,7 +57,7 @@ async fn a_ghost_that_has_left_shows_no_delivery() {
     let (mut batch, talk) = (Batch::new(), talk());
     it.actor
         .room
-        .depart(ID, Some(&talk), &mut batch)
+        .leave_conversation_room(ID, Some(&talk), &mut batch)
         .await
         .unwrap();
     assert_eq!(it.actor.room.deliveries.take(), None);
