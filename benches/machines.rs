@@ -14,7 +14,7 @@
 #[path = "support/bare.rs"]
 mod bare;
 mod support;
-#[path = "../src/testing/mod.rs"]
+#[path = "../src/testing/peers/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests need more of it")]
 mod testing;
 

@@ -15,7 +15,7 @@
 
 #[allow(dead_code, reason = "not every benchmark needs all of it")]
 mod support;
-#[path = "../src/testing/mod.rs"]
+#[path = "../src/testing/peers/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests need more of it")]
 mod testing;
 

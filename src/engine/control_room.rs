@@ -76,10 +76,10 @@ pub(in crate::engine) enum ControlEffect {
         source: String,
     },
     /// Show a request of this number.
-    Ask {
+    ShowRequest {
         number: u32,
     },
-    Task(bot::Effect),
+    Bot(bot::Effect),
     Forget,
 }
 
@@ -94,8 +94,8 @@ impl ControlEffect {
             Self::TurnOnEncryption => "bot-turn-on-encryption",
             Self::Leave { .. } => "bot-leave",
             Self::Say { .. } => "bot-say",
-            Self::Ask { .. } => "bot-ask",
-            Self::Task(effect) => effect.kind(),
+            Self::ShowRequest { .. } => "bot-ask",
+            Self::Bot(effect) => effect.kind(),
             Self::Forget => "bot-forget",
         }
     }

@@ -27,7 +27,7 @@ impl Engine {
         source: String,
     ) -> Result<(), EngineError> {
         let room = self.control_room_of(person).await?;
-        let arrived = InboxItem::Tell {
+        let arrived = InboxItem::Notify {
             plain: words.plain,
             html: words.html,
             source,
@@ -97,7 +97,7 @@ impl Engine {
     ) -> Result<OwnedRoomId, EngineError> {
         self.machines().expect_room(bot, &room).await?;
         // Through the inbox, since the room's actor may have begun already.
-        let made = InboxItem::Made {
+        let made = InboxItem::ControlRoomCreated {
             person: person.clone(),
         };
         let mut batch = Batch::new();

@@ -110,12 +110,12 @@ pub(in crate::engine) enum InboxItem {
         state: Vec<String>,
     },
     /// The bot made this room, to tell somebody something.
-    Made {
+    ControlRoomCreated {
         /// Whom.
         person: OwnedUserId,
     },
     /// A room key came.
-    Key {
+    RoomKeyArrived {
         /// Whose machine has it.
         user: OwnedUserId,
     },
@@ -134,35 +134,35 @@ pub(in crate::engine) enum InboxItem {
         accepted: bool,
     },
     /// The bot is to show a request here.
-    Ask {
+    ShowRequest {
         /// Whose it is to answer.
         owner: OwnedUserId,
         /// Which.
         number: u32,
     },
     /// A portal was made here, and ghosts of a conversation come in.
-    Seated {
+    ConversationJoined {
         /// The conversation.
         conversation: String,
         /// The ghosts.
         ghosts: Vec<OwnedUserId>,
     },
     /// A conversation may go on here soon: what is said meanwhile waits for that.
-    Awaited {
+    UpgradePending {
         /// The conversation.
         conversation: String,
         /// The ghosts that are on their way in.
         ghosts: Vec<OwnedUserId>,
     },
     /// A ghost was invited into the room that has replaced this one.
-    Upgraded {
+    UpgradeSeen {
         /// The room.
         to: OwnedRoomId,
         /// Who invited it.
         by: OwnedUserId,
     },
     /// The bot is to say something here.
-    Tell {
+    Notify {
         /// In plain text.
         plain: String,
         /// In HTML.
@@ -225,7 +225,7 @@ pub(in crate::engine) enum QueuedEffect {
         effect: Effect,
     },
     Control(ControlEffect),
-    Relay {
+    Conversation {
         conversation: String,
         effect: conversation::Effect,
     },
@@ -252,7 +252,7 @@ impl QueuedEffect {
         match self {
             Self::Introduction { effect, .. } => effect.kind(),
             Self::Control(effect) => effect.kind(),
-            Self::Relay { effect, .. } => effect.kind(),
+            Self::Conversation { effect, .. } => effect.kind(),
         }
     }
 }

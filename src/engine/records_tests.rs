@@ -62,8 +62,8 @@ fn what_waits_in_an_inbox() {
             user: ghost(),
             state: vec!["{}".to_owned()],
         },
-        InboxItem::Made { person: person() },
-        InboxItem::Key { user: ghost() },
+        InboxItem::ControlRoomCreated { person: person() },
+        InboxItem::RoomKeyArrived { user: ghost() },
         InboxItem::KeyForStrict {
             ghost: ghost(),
             sender: person(),
@@ -72,23 +72,23 @@ fn what_waits_in_an_inbox() {
             ghost: ghost(),
             accepted: true,
         },
-        InboxItem::Ask {
+        InboxItem::ShowRequest {
             owner: person(),
             number: 7,
         },
-        InboxItem::Seated {
+        InboxItem::ConversationJoined {
             conversation: "talk".to_owned(),
             ghosts: vec![ghost()],
         },
-        InboxItem::Awaited {
+        InboxItem::UpgradePending {
             conversation: "talk".to_owned(),
             ghosts: vec![ghost()],
         },
-        InboxItem::Upgraded {
+        InboxItem::UpgradeSeen {
             to: room(),
             by: person(),
         },
-        InboxItem::Tell {
+        InboxItem::Notify {
             plain: "plain".to_owned(),
             html: "html".to_owned(),
             source: "source".to_owned(),
@@ -102,7 +102,7 @@ fn what_waits_in_an_outbox() {
         ghost: ghost(),
         effect,
     };
-    let relay = |effect| QueuedEffect::Relay {
+    let relay = |effect| QueuedEffect::Conversation {
         conversation: "talk".to_owned(),
         effect,
     };
@@ -228,12 +228,12 @@ fn what_waits_in_an_outbox() {
             words: words(),
             source: "source".to_owned(),
         },
-        ControlEffect::Ask { number: 7 },
+        ControlEffect::ShowRequest { number: 7 },
         ControlEffect::Forget,
     ];
     let control = control
         .into_iter()
-        .chain(tasks.map(ControlEffect::Task))
+        .chain(tasks.map(ControlEffect::Bot))
         .map(QueuedEffect::Control);
     let all = introductions
         .map(introduction)

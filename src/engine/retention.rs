@@ -44,7 +44,7 @@ impl Room {
         if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
             return Ok(true);
         }
-        let carries = |what: &QueuedEffect| matches!(what, QueuedEffect::Relay { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
+        let carries = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
         let store = self.engine.store();
         let queued = store.scan::<Outbox>(&prefix(&self.id), None, usize::MAX)?;
         let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);

@@ -73,7 +73,7 @@ impl Retry {
     ) -> Self {
         match what {
             QueuedEffect::Introduction { effect, .. } => Self::of_introduction(effect),
-            QueuedEffect::Relay { effect, .. } => {
+            QueuedEffect::Conversation { effect, .. } => {
                 Self::of_conversation(effect, error, relay, rules)
             }
             QueuedEffect::Control(effect) => Self::of_control_room(effect),
@@ -144,8 +144,8 @@ impl Retry {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
             // Their server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
-            ControlEffect::Task(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
-            ControlEffect::Task(
+            ControlEffect::Bot(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
+            ControlEffect::Bot(
                 bot::Effect::RetireGhost { .. } | bot::Effect::ReplaceIdentity { .. },
             ) => Self::For(CLEARING),
             ControlEffect::Join
@@ -154,8 +154,8 @@ impl Retry {
             | ControlEffect::TurnOnEncryption
             | ControlEffect::MoveTo { .. }
             | ControlEffect::Say { .. }
-            | ControlEffect::Ask { .. }
-            | ControlEffect::Task(_) => Self::For(CONTROL_ROOM),
+            | ControlEffect::ShowRequest { .. }
+            | ControlEffect::Bot(_) => Self::For(CONTROL_ROOM),
         }
     }
 }

@@ -159,7 +159,7 @@ impl Room {
         number: u64,
         what: &QueuedEffect,
     ) -> Result<bool, EngineError> {
-        let QueuedEffect::Relay {
+        let QueuedEffect::Conversation {
             conversation,
             effect,
         } = what

@@ -110,7 +110,7 @@ pub struct Heard {
     pub event: OwnedEventId,
     /// The newest edit of it, heard before it was passed on.
     pub edit: Option<OwnedEventId>,
-    /// Whether it has been passed on (or needs not to be any more).
+    /// Whether it has been passed on (or no longer needs to be).
     pub done: bool,
     /// Its key has not come.
     pub unreadable: bool,

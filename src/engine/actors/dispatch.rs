@@ -46,7 +46,7 @@ impl Room {
             InboxItem::Invite { user, state } => {
                 self.invite_without_event(&user, state, batch).await
             }
-            InboxItem::Made { person } => {
+            InboxItem::ControlRoomCreated { person } => {
                 self.record
                     .control
                     .get_or_insert_with(|| Control::made(person));
@@ -54,10 +54,10 @@ impl Room {
                 let effects = [ControlEffect::Invite, ControlEffect::Look];
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
-            InboxItem::Key { user } if user == self.engine.0.settings.bot => {
+            InboxItem::RoomKeyArrived { user } if user == self.engine.0.settings.bot => {
                 self.retry_commands_with_key(batch).await
             }
-            InboxItem::Key { user } => self.retry_messages_with_key(&user, batch).await,
+            InboxItem::RoomKeyArrived { user } => self.retry_messages_with_key(&user, batch).await,
             InboxItem::KeyForStrict { ghost, sender } => {
                 self.key_for_strict(&ghost, &sender, batch)
             }
@@ -65,17 +65,19 @@ impl Room {
                 let effects = self.apply_to_introduction(&ghost, &Input::Answered { accepted });
                 self.commit(batch, effects)
             }
-            InboxItem::Seated {
+            InboxItem::ConversationJoined {
                 conversation,
                 ghosts,
             } => self.join_conversation(conversation, ghosts, batch),
-            InboxItem::Awaited {
+            InboxItem::UpgradePending {
                 conversation,
                 ghosts,
             } => self.expect_upgrade(conversation, ghosts, batch),
-            InboxItem::Upgraded { to, by } => self.on_upgrade(to, by, batch).await,
-            InboxItem::Ask { owner, number } => self.show_requests(&owner, number, batch).await,
-            InboxItem::Tell {
+            InboxItem::UpgradeSeen { to, by } => self.on_upgrade(to, by, batch).await,
+            InboxItem::ShowRequest { owner, number } => {
+                self.show_requests(&owner, number, batch).await
+            }
+            InboxItem::Notify {
                 plain,
                 html,
                 source,

@@ -63,7 +63,7 @@ impl Room {
                 self.perform_introduction(number, ghost, effect).await
             }
             QueuedEffect::Control(effect) => self.perform_control(number, effect).await,
-            QueuedEffect::Relay {
+            QueuedEffect::Conversation {
                 conversation,
                 effect,
             } => self.perform_relay(number, conversation, effect).await,
@@ -81,7 +81,7 @@ impl Room {
                 self.give_up_introduction(number, &ghost, effect, error)
             }
             QueuedEffect::Control(effect) => self.give_up_control(number, &effect, error),
-            QueuedEffect::Relay {
+            QueuedEffect::Conversation {
                 conversation,
                 effect,
             } => {

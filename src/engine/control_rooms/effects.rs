@@ -60,8 +60,10 @@ impl Room {
             ControlEffect::Say { words, source } => {
                 self.say_words(words, source).await?;
             }
-            ControlEffect::Ask { number } => return self.show_request(*number, batch).await,
-            ControlEffect::Task(effect) => engine.carry_out_bot_effect(effect).await?,
+            ControlEffect::ShowRequest { number } => {
+                return self.show_request(*number, batch).await;
+            }
+            ControlEffect::Bot(effect) => engine.carry_out_bot_effect(effect).await?,
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
@@ -139,7 +141,7 @@ impl Room {
         let unseen = requests.filter(|(_, request)| request.shown.is_none());
         let mut effects: Vec<ControlEffect> = unseen
             .map(|(_, request)| {
-                ControlEffect::Task(bot::Effect::AnswerRequest {
+                ControlEffect::Bot(bot::Effect::AnswerRequest {
                     room: request.room,
                     ghost: request.ghost,
                     accepted: false,
@@ -224,14 +226,14 @@ impl Room {
             (ControlEffect::Join | ControlEffect::Look | ControlEffect::MoveTo { .. }, _) => None,
             (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
             (
-                ControlEffect::Say { .. } | ControlEffect::Ask { .. },
+                ControlEffect::Say { .. } | ControlEffect::ShowRequest { .. },
                 EngineError::Encrypt(EncryptError::NoSignedDevice { .. }),
             ) => Some(Reason::UnsignedDevice.words()),
             (
-                ControlEffect::Say { .. } | ControlEffect::Ask { .. },
+                ControlEffect::Say { .. } | ControlEffect::ShowRequest { .. },
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
-            (ControlEffect::Task(effect), _) => {
+            (ControlEffect::Bot(effect), _) => {
                 let words = bot::texts::ghost_failed(effect);
                 let say = words.map(|words| ControlEffect::Say {
                     words,

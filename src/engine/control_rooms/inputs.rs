@@ -23,8 +23,8 @@ use crate::{
 const UNTOLD_AT_MOST: usize = 20;
 
 impl Room {
-    /// The bot was invited. Only the invite is looked at: whoever invites it into many rooms, or
-    /// into one that can be no control room, makes it enter none.
+    /// Handles an invite of the bot by its stripped state alone: an invite into a room that cannot be a
+    /// control room, or one of many, does not make the bot join.
     pub(in crate::engine) async fn bot_invited(
         &mut self,
         asker: &OwnedUserId,
@@ -206,8 +206,8 @@ impl Room {
         let say = answer
             .text
             .map(|words| ControlEffect::Say { words, source });
-        let effects = before.into_iter().map(ControlEffect::Task).chain(say);
-        let effects = effects.chain(tell.into_iter().map(ControlEffect::Task));
+        let effects = before.into_iter().map(ControlEffect::Bot).chain(say);
+        let effects = effects.chain(tell.into_iter().map(ControlEffect::Bot));
         let mut effects: Vec<QueuedEffect> = effects.map(QueuedEffect::Control).collect();
         // What could not be shown when it came.
         effects.extend(unseen);

@@ -21,8 +21,8 @@ use crate::{
 pub(in crate::engine) const LINE_AT_MOST: usize = 4000;
 
 impl Room {
-    /// In a control room: a request is to be shown, now or when the person has come. If this is no
-    /// control room any more, in another one.
+    /// Shows a request in a control room, now or when the person has joined; in another room if this is
+    /// no longer their control room.
     pub(in crate::engine) async fn show_requests(
         &mut self,
         owner: &OwnedUserId,
@@ -41,7 +41,7 @@ impl Room {
         if room == self.id {
             return self.commit(batch, []);
         }
-        let arrived = InboxItem::Ask {
+        let arrived = InboxItem::ShowRequest {
             owner: owner.clone(),
             number,
         };
@@ -59,7 +59,7 @@ impl Room {
         let requests = self.engine.directory().requests_of(person)?;
         let unseen = requests.into_iter().filter(|(_, it)| it.shown.is_none());
         Ok(unseen
-            .map(|(number, _)| QueuedEffect::Control(ControlEffect::Ask { number }))
+            .map(|(number, _)| QueuedEffect::Control(ControlEffect::ShowRequest { number }))
             .collect())
     }
 

@@ -259,7 +259,7 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
     assert!(
         waiting
             .iter()
-            .any(|(_, it)| matches!(it, InboxItem::Tell { plain, .. } if plain == "again"))
+            .any(|(_, it)| matches!(it, InboxItem::Notify { plain, .. } if plain == "again"))
     );
 }
 

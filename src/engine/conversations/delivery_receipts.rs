@@ -11,10 +11,10 @@ use crate::{
     matrix::Receipt,
 };
 
-/// How long the next message is waited for: a receipt for the last one says the same of all.
+/// How long to wait for the next message: a receipt for the last one stands for all before it.
 const GATHER: Duration = Duration::from_millis(200);
-/// From one receipt to the next in a room. A homeserver writes each down and tells everybody in the
-/// room of it, and whoever sees their last message but one arrive does not wait for a sign.
+/// Minimum time between two receipts in a room. A homeserver stores each one and sends it to everybody
+/// in the room; a person who saw the message before arrive does not wait for a sign.
 const BETWEEN: Duration = Duration::from_secs(2);
 
 /// How often one is tried.

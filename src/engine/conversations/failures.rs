@@ -9,11 +9,11 @@ use crate::{
 };
 
 /// What its sender is told about a message whose key did not come.
-const NO_KEY: &str = "I could not decrypt your message, so it was not carried on. Please send it \
+const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
                       again.";
 /// What is said about messages that still waited when the conversation ended.
-const TOO_LATE: &str = "What you wrote last was not delivered any more, because this conversation \
-                        has ended. If it matters, please start a new chat.";
+const TOO_LATE: &str = "Your last messages were not delivered, because this conversation has ended. \
+                        If they matter, please start a new chat.";
 /// What its sender is told about a message that could not be handed over.
 pub(in crate::engine) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
                              later.";

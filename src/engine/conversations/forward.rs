@@ -215,7 +215,7 @@ impl Room {
                 .store()
                 .scan::<Outbox>(&prefix(room), None, QUEUED)?;
             let mut queued = queued.into_iter();
-            let carries_here = |what: &QueuedEffect| matches!(what, QueuedEffect::Relay { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
+            let carries_here = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
             if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
                 return Ok(true);
             }
@@ -289,8 +289,8 @@ impl Room {
     }
 }
 
-/// In a conversation of two, the one person who is in the room of a place: whoever cannot be
-/// encrypted for is waited for there, and left out among others.
+/// Returns the one person in this room of a conversation of two. If nothing can be encrypted for them,
+/// the message waits; in a group such a person is left out.
 pub(in crate::engine) fn only_reader(
     conversation: &Conversation,
     role: RoomRole,

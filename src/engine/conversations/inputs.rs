@@ -63,7 +63,7 @@ impl Room {
         });
         // It ended while the ghosts were on their way in.
         let effect = Effect::LeaveRoom;
-        let depart = over.then_some(QueuedEffect::Relay {
+        let depart = over.then_some(QueuedEffect::Conversation {
             conversation,
             effect,
         });

@@ -158,7 +158,7 @@ impl Engine {
         ghosts: &[Participant],
     ) -> Result<(), EngineError> {
         // First, so that an invite of one of them is not taken for somebody's wish to reach it.
-        let seated = InboxItem::Seated {
+        let seated = InboxItem::ConversationJoined {
             conversation: conversation.id.clone(),
             ghosts: ghosts.iter().map(|ghost| ghost.ghost.clone()).collect(),
         };
@@ -197,8 +197,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whoever made the portal of a group may leave the conversation before the others do: each of
-    /// the ghosts can look after it.
+    /// Gives every ghost in a group's portal the power to look after it: the one that made it may
+    /// leave the conversation before the others do.
     async fn share_power(
         &self,
         host: &Participant,

@@ -24,8 +24,8 @@ const MAY_NOT: &str = "The name of this chat was not changed: in the room of the
                        your handle the permission; until then the chat is called as before.";
 
 impl Room {
-    /// Names a portal as the origin is named. Whoever did that is told if it could not be passed
-    /// on.
+    /// Gives a portal the name and topic of the origin. The person who changed them is told if they
+    /// cannot be passed on.
     pub(in crate::engine) async fn sync_portal_info(
         &self,
         conversation: &Conversation,

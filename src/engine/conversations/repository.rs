@@ -131,7 +131,7 @@ impl Engine {
             for (room, effect) in decision.effects {
                 let due = OutboxItem {
                     since,
-                    what: QueuedEffect::Relay {
+                    what: QueuedEffect::Conversation {
                         conversation: before.id.clone(),
                         effect,
                     },

@@ -124,7 +124,7 @@ impl Room {
                 .await?,
         );
         inputs.extend(self.refuse_waiting_messages(conversation)?);
-        let seated = InboxItem::Seated {
+        let seated = InboxItem::ConversationJoined {
             conversation: conversation.id.clone(),
             ghosts: inside,
         };
@@ -132,8 +132,8 @@ impl Room {
         Ok(inputs)
     }
 
-    /// What still waits here when the conversation goes on elsewhere: nobody listens here any more,
-    /// and whoever said it hears that where they are now.
+    /// Returns what the senders of messages are told that still wait here when the conversation goes on
+    /// elsewhere. They read it in the new room.
     pub(in crate::engine) fn refuse_waiting_messages(
         &self,
         conversation: &Conversation,
@@ -176,8 +176,8 @@ fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
     own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
 }
 
-/// Those who are in the new room: nobody tells who came before the ghosts, and whoever had left
-/// the old room and is here reads again, so that the others have to see their ghost.
+/// Returns the memberships of the people in the new room: no event shows who came before the ghosts.
+/// A person who had left the old room and is here reads again, so the others have to see their ghost.
 fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
     let here = |user: &&OwnedUserId| conversation.person_at(RoomRole::Origin, user).is_some();
     let join = |user: &OwnedUserId| Input::Member {
@@ -268,7 +268,7 @@ impl Engine {
         if record.seat.is_some() {
             return Ok(());
         }
-        let awaited = InboxItem::Awaited {
+        let awaited = InboxItem::UpgradePending {
             conversation: conversation.id.clone(),
             ghosts: ghosts.to_vec(),
         };
@@ -316,7 +316,7 @@ impl Engine {
         Ok(inside)
     }
 
-    /// Whoever is in brings the others, if that is allowed there.
+    /// Lets a ghost that is in the room invite the others, if that is allowed there.
     async fn invite_others(
         &self,
         ghosts: &[OwnedUserId],

@@ -197,7 +197,7 @@ impl Engine {
                         self.spawn(async move { engine.machines().respond(&user).await });
                     }
                     for key in keys {
-                        let arrived = InboxItem::Key { user: user.clone() };
+                        let arrived = InboxItem::RoomKeyArrived { user: user.clone() };
                         if self.store().contains::<Rooms>(&key.room_id)? {
                             self.stage(&key.room_id, &arrived, &mut batch)?;
                             woken.push(key.room_id);

@@ -39,7 +39,7 @@ impl Room {
         if known.is_none()
             && let Some(old) = engine.predecessor_of(ghost, asker, &self.id).await?
         {
-            let upgraded = InboxItem::Upgraded {
+            let upgraded = InboxItem::UpgradeSeen {
                 to: self.id.clone(),
                 by: asker.clone(),
             };

@@ -35,7 +35,7 @@ impl Room {
         let number = change.open_request(owner, &request)?;
         let number = number.ok_or_else(impossible)?;
         let (mut batch, lock) = change.into_parts();
-        let arrived = InboxItem::Ask {
+        let arrived = InboxItem::ShowRequest {
             owner: owner.clone(),
             number,
         };

@@ -60,7 +60,7 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
     // Ghosts that were to be made or taken away still are. What was to be said or done in a room
     // has been, or follows from what is found there now.
     clear_if::<Outbox>(store, |due| {
-        !matches!(due.what, QueuedEffect::Control(ControlEffect::Task(_)))
+        !matches!(due.what, QueuedEffect::Control(ControlEffect::Bot(_)))
     })?;
     let record = RestoreRecord {
         begun_at: now,
@@ -275,13 +275,13 @@ impl Engine {
         let record = self.restoration()?;
         let mut batch = Batch::new();
         batch.delete::<RoomsToNotify>(&room);
-        let made = InboxItem::Made {
+        let made = InboxItem::ControlRoomCreated {
             person: person.clone(),
         };
         self.stage(&room, &made, &mut batch)?;
         let at = record.made.as_ref().map(|made| made.at);
         let words = bot::texts::restored(at);
-        let told = InboxItem::Tell {
+        let told = InboxItem::Notify {
             plain: words.plain,
             html: words.html,
             source: format!("restored {}", record.begun_at.0),

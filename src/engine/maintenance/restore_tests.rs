@@ -94,7 +94,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     };
     for (number, effect) in [
         (1, ControlEffect::Say { words, source }),
-        (2, ControlEffect::Task(task)),
+        (2, ControlEffect::Bot(task)),
     ] {
         let due = OutboxItem {
             since: NOW,

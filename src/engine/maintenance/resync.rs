@@ -205,8 +205,8 @@ impl Engine {
         self.has_looked(ghost, page, batch).await
     }
 
-    /// A ghost is not in the first room of a conversation any more: whoever it stands for is out of
-    /// it, as if it had been sent away.
+    /// Handles that a ghost is no longer in the origin of its conversation: the person it stands for
+    /// has left it, as if the ghost had been removed.
     fn was_sent_away(&self, ghost: &OwnedUserId, room: &OwnedRoomId) -> Result<(), EngineError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let Some(seat) = record.seat.as_mut().filter(|it| it.ghosts.contains(ghost)) else {

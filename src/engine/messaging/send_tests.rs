@@ -126,7 +126,7 @@ async fn while_the_homeserver_is_away_no_time_runs() {
 #[tokio::test]
 async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     let (mut actor, _, clock) = actor().await;
-    let carry = QueuedEffect::Relay {
+    let carry = QueuedEffect::Conversation {
         conversation: "c".to_owned(),
         effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
@@ -237,7 +237,7 @@ async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_de
         numbers: 3..5,
         based_on: store.get_cached::<Conversations>(&id).unwrap(),
     };
-    let effect = |effect| QueuedEffect::Relay {
+    let effect = |effect| QueuedEffect::Conversation {
         conversation: id.clone(),
         effect,
     };

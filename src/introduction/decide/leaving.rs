@@ -27,7 +27,7 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Nobody can pass it on any more: the bot tells the asker.
+    /// Lets the bot tell the asker that a message can no longer be passed on.
     pub(super) fn missed(&mut self) {
         let saying = Saying::SaidAtTheLast;
         if self.state.phase == Phase::Leaving && !self.state.said.contains(&saying) {
@@ -67,7 +67,7 @@ impl IntroductionStep<'_> {
         self.effects.push(Effect::Forget);
     }
 
-    /// Nobody is to answer a request that nobody makes any more.
+    /// Withdraws the request, which the asker no longer makes.
     pub(super) fn withdraw(&mut self) {
         if let Phase::Asking { .. } = self.state.phase {
             self.effects.push(Effect::WithdrawRequest);

@@ -9,7 +9,7 @@ use super::{
 
 impl IntroductionStep<'_> {
     pub(super) fn heard(&mut self, event: &OwnedEventId, sender: &UserId, kind: &HeardKind) {
-        // Whoever else comes in is not the asker: their words are not passed on as the asker's.
+        // Other people may join, and their words are not passed on as the asker's.
         if *sender != *self.state.invite.asker || !self.state.hears() {
             return;
         }

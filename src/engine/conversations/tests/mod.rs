@@ -125,7 +125,7 @@ impl Talk {
     fn carries(&self) -> Vec<String> {
         let all = self.outbox(&self.actor.room.id).into_iter();
         all.filter_map(|(_, what)| match what {
-            QueuedEffect::Relay {
+            QueuedEffect::Conversation {
                 effect: Effect::ForwardEvent { event, .. },
                 ..
             } => Some(event.to_string()),
@@ -138,7 +138,7 @@ impl Talk {
     fn notices(&self, room: &OwnedRoomId) -> Vec<Notice> {
         let all = self.outbox(room).into_iter();
         all.filter_map(|(_, what)| match what {
-            QueuedEffect::Relay {
+            QueuedEffect::Conversation {
                 effect: Effect::SendNotice { notice, .. },
                 ..
             } => Some(notice),
@@ -156,7 +156,7 @@ impl Talk {
         let number = self.engine.next();
         let due = OutboxItem {
             since: self.engine.now(),
-            what: QueuedEffect::Relay {
+            what: QueuedEffect::Conversation {
                 conversation: ID.to_owned(),
                 effect,
             },
