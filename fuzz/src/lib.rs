@@ -13,6 +13,8 @@ pub mod clock;
 pub mod config;
 #[path = "../../src/fuzzing.rs"]
 mod fuzzing;
+#[path = "../../src/handle/mod.rs"]
+pub mod handle;
 #[path = "../../src/introduction/mod.rs"]
 pub mod introduction;
 #[path = "../../src/matrix/mod.rs"]

@@ -28,10 +28,10 @@
 //! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
 //!    `actors::actor`: `step` takes the event.
 //! 3. `conversations::batch`: `handle_messages` takes the messages and reactions that wait together.
-//!    Everything else goes singly through `actors::dispatch` (`dispatch`, `handle_event`), and so do messages
-//!    after a gap, beside an introduction, and where the bot is.
-//! 4. `conversations::repository`: `decide_and_stage` lets [`crate::conversation::decide`] decide, and stages the
-//!    effects in the outbox, in the write that deletes the event from the inbox.
+//!    Everything else goes one by one through `actors::dispatch` (`dispatch`, `handle_event`), and so
+//!    do messages after a gap, beside an introduction, and where the bot is.
+//! 4. `conversations::repository`: `decide_and_stage` lets [`crate::conversation::decide`] decide,
+//!    and stages the effects in the outbox, in the write that deletes the event from the inbox.
 //! 5. `actors::executor`: `carry_out` tries each of them until it is done or given up
 //!    (`retry`); `conversations::effects`: `perform_relay` does it.
 //! 6. `conversations::forward`: `forward_event` finds the room that the event goes to
@@ -44,15 +44,15 @@
 //!
 //! 1. `actors::dispatch`: `handle_event`; `introductions::inputs`: `ghost_invited` asks the directory
 //!    (`introductions::admission`), and [`crate::introduction::decide`] decides.
-//! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `backfill_for` hears what was said
-//!    since the invite; `introductions::effects`: the ghost looks, and invites the owner.
+//! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `backfill_for` reads what was
+//!    said since the invite; `introductions::effects`: the ghost looks, and invites the owner.
 //! 3. `introductions::inputs`: `handle_in_introduction` hears the message; `introductions::effects`:
 //!    `pass_on` quotes it to the owner, and the ghost leaves (`messaging::membership`).
 //!
 //! A command to the bot:
 //!
-//! 1. `actors::dispatch`: `handle_event`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks the
-//!    bot ([`crate::bot::answer`]) and writes what it changed.
+//! 1. `actors::dispatch`: `handle_event`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks
+//!    the bot ([`crate::bot::answer`]) and writes what it changed.
 //! 2. `control_rooms::tasks`: what it set going is done; `control_rooms::effects`: then what it says
 //!    is sent. Other people are told last.
 //!
