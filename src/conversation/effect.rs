@@ -85,7 +85,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether its only effect is that an event shows in another room.
+    /// Returns whether its only effect is that an event shows in another room.
     pub fn is_forward(&self) -> bool {
         matches!(self, Self::ForwardEvent { .. })
     }

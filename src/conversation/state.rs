@@ -105,7 +105,7 @@ pub enum RoomRole {
 }
 
 impl Home {
-    /// Whether it is a portal that is closed for its owner.
+    /// Returns whether it is a portal that is closed for its owner.
     pub fn is_closed(&self) -> bool {
         matches!(
             self,
@@ -126,17 +126,17 @@ impl Participant {
         }
     }
 
-    /// Whether they are in the origin now.
+    /// Returns whether they are in the origin now.
     pub fn is_in_origin(&self) -> bool {
         matches!(self.home, Home::Origin { is_present: true })
     }
 
-    /// Whether they are masked and take part now.
+    /// Returns whether they are masked and take part now.
     pub fn is_masked(&self) -> bool {
         matches!(self.home, Home::Portal { .. }) && self.takes_part()
     }
 
-    /// Whether they take part now, so that the others have to see their ghost.
+    /// Returns whether they take part now, so that the others have to see their ghost.
     pub fn takes_part(&self) -> bool {
         match self.home {
             Home::Origin { is_present } => is_present,
@@ -176,7 +176,7 @@ impl Conversation {
             .find(|role| self.room(*role).is_some_and(|known| known == room))
     }
 
-    /// Whether a ghost stands for a person who takes part.
+    /// Returns whether a ghost stands for a person who takes part.
     pub fn needs(&self, ghost: &UserId) -> bool {
         self.people
             .iter()

@@ -136,7 +136,7 @@ impl Machines {
         }))
     }
 
-    /// Whether the keys of a room are kept.
+    /// Returns whether the keys of a room are kept.
     #[cfg(test)]
     pub(crate) fn expects_room(&self, user: &UserId, room: &RoomId) -> Result<bool, CryptoError> {
         self.expects(&self.slot(user), user, room)

@@ -155,8 +155,8 @@ impl Control {
         vec![ControlEffect::Leave { reason }, ControlEffect::Forget]
     }
 
-    /// Whether the bot is to say this now: not again within [`REMARK_PAUSE`], however many messages
-    /// would lead to it.
+    /// Returns whether the bot is to say this now: not again within [`REMARK_PAUSE`], however many
+    /// messages would lead to it.
     pub(in crate::engine) fn may_remark(&mut self, remark: Remark, now: Timestamp) -> bool {
         self.answered
             .retain(|(_, at)| now.since(*at) < REMARK_PAUSE && *at <= now);

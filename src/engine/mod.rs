@@ -346,7 +346,8 @@ impl Engine {
         &self.0.parts.directory
     }
 
-    /// Whether a user of ours exists: the bot, or the ghost of a handle that somebody holds.
+    /// Returns whether a user of ours exists: the bot, or the ghost of a handle that somebody
+    /// holds.
     pub fn knows(&self, user: &UserId) -> bool {
         self.is_ours(user) && matches!(self.machines().device_of(user), Ok(Some(_)))
     }
@@ -407,7 +408,7 @@ impl Engine {
         *self.0.stop.borrow()
     }
 
-    /// Whether this user is one of ours: a ghost, the bot, or the unused sender.
+    /// Returns whether this user is one of ours: a ghost, the bot, or the unused sender.
     pub fn is_ours(&self, user: &UserId) -> bool {
         user.server_name() == self.0.settings.server_name
             && user.localpart().starts_with(GHOST_PREFIX)

@@ -153,7 +153,8 @@ impl Room {
             .is_some_and(|c| c.phase == ControlPhase::Ready)
     }
 
-    /// Whether the same would be decided again after a crash: the conversation is as it was then.
+    /// Returns whether the same would be decided again after a crash: the conversation is as it was
+    /// then.
     pub(super) fn is_replayable(
         &self,
         number: u64,

@@ -239,7 +239,7 @@ impl Introduction {
         }
     }
 
-    /// Whether the ghost has no keys.
+    /// Returns whether the ghost has no keys.
     pub fn strict(&self) -> bool {
         matches!(
             self.invite.admission,
@@ -247,7 +247,7 @@ impl Introduction {
         )
     }
 
-    /// Whether the owner is still to be asked.
+    /// Returns whether the owner is still to be asked.
     pub fn asks_first(&self) -> bool {
         !self.accepted
             && matches!(
@@ -259,7 +259,7 @@ impl Introduction {
             )
     }
 
-    /// Whether the ghost stays, so that the owner is not seen.
+    /// Returns whether the ghost stays, so that the owner is not seen.
     pub fn masked(&self) -> bool {
         matches!(
             self.invite.admission,
@@ -273,7 +273,7 @@ impl Introduction {
         Some((&heard.event, heard.edit.as_ref()))
     }
 
-    /// Whether the ghost is in the room and takes in what is said.
+    /// Returns whether the ghost is in the room and takes in what is said.
     pub fn hears(&self) -> bool {
         self.is_open() && !matches!(self.phase, Phase::Declining { .. } | Phase::Leaving)
     }
@@ -315,7 +315,7 @@ impl Introduction {
         self.owner_invited_at.unwrap_or(self.invited_at) + rules.linger_at_most
     }
 
-    /// Whether anything is left to do.
+    /// Returns whether anything is left to do.
     pub fn is_open(&self) -> bool {
         !matches!(self.phase, Phase::Over | Phase::Declined)
     }

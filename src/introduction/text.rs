@@ -69,7 +69,7 @@ impl Saying {
         name.to_owned()
     }
 
-    /// Whether this tells an asker that the ghost stays and why.
+    /// Returns whether this tells an asker that the ghost stays and why.
     pub fn is_asking(&self) -> bool {
         matches!(self, Self::AskingFirst | Self::AskingFirstInGroup)
     }

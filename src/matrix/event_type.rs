@@ -1,7 +1,7 @@
 //! Event types that more than one part of the service has to know.
 
-/// Whether events of this type belong to a MatrixRTC call (MSC4143). Such a call lives in one room
-/// and is nothing without the members of that room.
+/// Returns whether events of this type belong to a MatrixRTC call (MSC4143). Such a call lives in
+/// one room and is nothing without the members of that room.
 pub fn is_matrix_rtc(event_type: &str) -> bool {
     matches!(
         event_type,

@@ -164,7 +164,7 @@ impl RoomState {
         }
     }
 
-    /// Whether this room version gives its creators unlimited power (MSC4289).
+    /// Returns whether this room version gives its creators unlimited power (MSC4289).
     pub fn has_powerful_creators(&self) -> bool {
         !matches!(
             self.version.as_str(),
@@ -172,12 +172,12 @@ impl RoomState {
         )
     }
 
-    /// Whether this user has the power to invite others.
+    /// Returns whether this user has the power to invite others.
     pub fn may_invite(&self, user: &UserId) -> bool {
         self.power(user) >= self.level("invite", 0)
     }
 
-    /// Whether this user may send state of this type.
+    /// Returns whether this user may send state of this type.
     pub fn may_send_state(&self, user: &UserId, event_type: &str) -> bool {
         let default = self.level(
             "state_default",

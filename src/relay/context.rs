@@ -118,12 +118,12 @@ impl Context<'_> {
         self.aliases.iter().find(|alias| alias.source == user)
     }
 
-    /// Whether the sender's homeserver is the service's own, and so no secret.
+    /// Returns whether the sender's homeserver is the service's own, and so no secret.
     pub(super) fn is_sender_local(&self) -> bool {
         self.sender.server_name() == self.homeserver
     }
 
-    /// Whether a piece of media has its address on the service's own homeserver.
+    /// Returns whether a piece of media has its address on the service's own homeserver.
     pub(super) fn is_local_media(&self, uri: &str) -> bool {
         let server = uri.strip_prefix("mxc://").and_then(|it| it.split_once('/'));
         server.is_some_and(|(server, _)| server == self.homeserver)

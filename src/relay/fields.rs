@@ -37,12 +37,12 @@ impl Scrubber<'_> {
     }
 }
 
-/// Whether the value of this key is HTML.
+/// Returns whether the value of this key is HTML.
 pub(super) fn is_html(key: &str) -> bool {
     matches!(key, "formatted_body" | "org.matrix.msc1767.html" | "m.html")
 }
 
-/// Whether the value of this key is a text for people, whatever it looks like.
+/// Returns whether the value of this key is a text for people, whatever it looks like.
 pub(super) fn is_prose(key: &str) -> bool {
     matches!(
         key,
@@ -56,7 +56,7 @@ pub(super) fn is_prose(key: &str) -> bool {
     )
 }
 
-/// Whether clients identify themselves under this key.
+/// Returns whether clients identify themselves under this key.
 fn is_personal(key: &str) -> bool {
     matches!(
         key,

@@ -63,7 +63,7 @@ impl FinalCheck {
         }
     }
 
-    /// Whether `text` has an identifier, as it is or decoded, in any order.
+    /// Returns whether `text` has an identifier, as it is or decoded, in any order.
     pub(super) fn finds_identifier(&self, text: &str) -> bool {
         let mut forms = vec![text.to_owned()];
         let mut at = 0;

@@ -117,8 +117,8 @@ pub(super) fn strings(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// Whether `text` shows who sent it: the sender's Matrix ID, the source room, or the sender's
-/// device.
+/// Returns whether `text` shows who sent it: the sender's Matrix ID, the source room, or the
+/// sender's device.
 pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
     let user = match direction {
         Direction::ToSam => ALICE,
@@ -135,7 +135,7 @@ pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
         })
 }
 
-/// Whether a text has an identifier: with its sigil, as in a link, or alone as a word.
+/// Returns whether a text has an identifier: with its sigil, as in a link, or alone as a word.
 fn names(text: &str, id: &str, in_link: &str) -> bool {
     let (sign, bare) = id.split_at(1);
     let in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
@@ -250,8 +250,8 @@ pub(super) fn loaded(value: &Value) -> Vec<(String, String, String)> {
     out
 }
 
-/// Whether a client would load something from another homeserver than `home` because of a string,
-/// however loosely it reads addresses.
+/// Returns whether a client would load something from another homeserver than `home` because of a
+/// string, however loosely it reads addresses.
 pub(super) fn leads_elsewhere(key: &str, text: &str, home: &str) -> bool {
     let text = text.trim_start().to_lowercase();
     let away = |address: &str| !address.starts_with(&format!("mxc://{home}/"));

@@ -40,7 +40,7 @@ pub enum SenderRemark {
 }
 
 impl SenderRemark {
-    /// Whether the reason is that the target of a relation is unknown.
+    /// Returns whether the reason is that the target of a relation is unknown.
     pub fn is_missing_target(self) -> bool {
         matches!(
             self,
@@ -110,7 +110,7 @@ pub enum TranslateError {
 }
 
 impl TranslateError {
-    /// Whether the reason is that the target of a relation is unknown.
+    /// Returns whether the reason is that the target of a relation is unknown.
     pub fn is_missing_target(self) -> bool {
         matches!(self, Self::ReactionTarget | Self::PollTarget)
     }

@@ -100,7 +100,7 @@ fn outside_of_thread(relates: &Map<String, Value>, reply: Reply) -> Option<Value
     reply.known().map(reply_to)
 }
 
-/// Whether the reply in this relation is only for clients without threads.
+/// Returns whether the reply in this relation is only for clients without threads.
 fn is_falling_back(relates: &Map<String, Value>) -> bool {
     relates.get("is_falling_back").and_then(Value::as_bool) == Some(true)
 }
@@ -122,7 +122,7 @@ pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Opti
     Some(known.map(|event| event.to_string()))
 }
 
-/// Whether `content` says that it is a reply.
+/// Returns whether `content` says that it is a reply.
 pub(super) fn is_reply(content: &Map<String, Value>) -> bool {
     let relates = content.get(RELATES_TO).and_then(Value::as_object);
     relates.is_some_and(|relates| relates.contains_key(IN_REPLY_TO))

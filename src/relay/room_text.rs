@@ -95,7 +95,7 @@ impl Names {
     }
 }
 
-/// Whether a name begins at `at`, as a word of its own in scripts that have words.
+/// Returns whether a name begins at `at`, as a word of its own in scripts that have words.
 fn stands_at(letters: &[(usize, char)], at: usize, name: &[char]) -> bool {
     let Some(found) = letters.get(at..at + name.len()) else {
         return false;

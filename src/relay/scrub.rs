@@ -42,7 +42,7 @@ impl<'a> Scrubber<'a> {
         self.mentions.get(person).map_or(REDACTED, String::as_str)
     }
 
-    /// Whether `text` has an identifier that must not come out.
+    /// Returns whether `text` has an identifier that must not come out.
     pub(super) fn finds_identifier(&self, text: &str) -> bool {
         self.identifiers.any(text)
     }
@@ -169,7 +169,7 @@ impl<'a> Scrubber<'a> {
         self.text(text)
     }
 
-    /// Whether the address of media has an identifier besides its homeserver.
+    /// Returns whether the address of media has an identifier besides its homeserver.
     fn names(&self, uri: &str) -> bool {
         let found = self.identifiers.find(uri);
         found.iter().any(|it| it.kind != IdentifierKind::Content)
@@ -189,7 +189,7 @@ fn with_markdown(text: &str, link: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Whether a whole string is the address of media.
+/// Returns whether a whole string is the address of media.
 pub(super) fn is_content(text: &str) -> bool {
     let Some((server, media)) = text
         .strip_prefix("mxc://")

@@ -32,7 +32,7 @@ pub fn decide(state: Conversation, input: &Input) -> Decision {
     }
 }
 
-/// Whether this person has a portal that exists.
+/// Returns whether this person has a portal that exists.
 fn has_room(person: &Participant) -> bool {
     matches!(&person.home, Home::Portal { room: Some(_), .. })
 }

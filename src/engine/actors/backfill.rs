@@ -134,7 +134,8 @@ impl Room {
         Ok(())
     }
 
-    /// Whether an event was handled so long ago that only its copies tell of it, or nothing does.
+    /// Returns whether an event was handled so long ago that only its copies tell of it, or nothing
+    /// does.
     pub(in crate::engine) fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
         let mut copies = prefix(&self.id);
         copies.extend(prefix(&event.id));

@@ -102,7 +102,8 @@ impl Engine {
         Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
     }
 
-    /// Whether calls in a conversation hide where people are: as soon as one of the masked wants it.
+    /// Returns whether calls in a conversation hide where people are: as soon as one of the masked
+    /// wants it.
     pub(in crate::engine) fn hides_addresses(
         &self,
         conversation: &Conversation,

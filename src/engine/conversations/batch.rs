@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Room {
-    /// Whether what is said in this room concerns a conversation and nobody else.
+    /// Returns whether what is said in this room concerns a conversation and nobody else.
     pub(in crate::engine) fn handles_batches(&self) -> bool {
         let seat = self.record.seat.as_ref();
         seat.is_some_and(|seat| !seat.awaited)

@@ -41,7 +41,7 @@ fn new_conversation(
 }
 
 impl Room {
-    /// Whether a ghost is in this room for a conversation.
+    /// Returns whether a ghost is in this room for a conversation.
     pub(in crate::engine) fn has_ghost(&self, ghost: &OwnedUserId) -> bool {
         let seat = self.record.seat.as_ref();
         seat.is_some_and(|seat| seat.ghosts.contains(ghost))

@@ -63,7 +63,7 @@ impl ChangeDurability {
         self.seen.store(applied, Ordering::Release);
     }
 
-    /// Whether all that others may have seen is durable.
+    /// Returns whether all that others may have seen is durable.
     fn may_follow(&self, durable: u64) -> bool {
         durable >= self.seen.load(Ordering::Acquire)
     }

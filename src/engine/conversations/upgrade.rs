@@ -169,8 +169,8 @@ impl Room {
     }
 }
 
-/// Whether a ghost was invited or came in by this: nothing that was said before is encrypted for
-/// it, and waiting for each key of that would hold up the conversation.
+/// Returns whether a ghost was invited or came in by this: nothing that was said before is
+/// encrypted for it, and waiting for each key of that would hold up the conversation.
 fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
     let own = event.membership();
     own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
@@ -190,7 +190,8 @@ fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
     new.joined().filter(here).map(join).collect()
 }
 
-/// Whether `new` has replaced `old`, as both say, and nobody is or will be there who is not here.
+/// Returns whether `new` has replaced `old`, as both say, and nobody is or will be there who is not
+/// here.
 fn is_successor(
     old: (&OwnedRoomId, &RoomState),
     new: (&OwnedRoomId, &RoomState),
@@ -247,7 +248,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// Whether nothing else goes on in a room, and no ghost has left it for good.
+    /// Returns whether nothing else goes on in a room, and no ghost has left it for good.
     fn is_free_for(&self, conversation: &str, room: &OwnedRoomId) -> Result<bool, EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let seat = record.seat.as_ref();

@@ -187,8 +187,8 @@ impl Engine {
         self.0.arrived.fetch_max(until, Ordering::AcqRel);
     }
 
-    /// Whether what arrived with this number is durable. Nobody begins with what is not: what comes
-    /// a second time, after a crash, need not be what came the first time.
+    /// Returns whether what arrived with this number is durable. Nobody begins with what is not:
+    /// what comes a second time, after a crash, need not be what came the first time.
     pub(in crate::engine) fn is_durable(&self, number: u64) -> bool {
         number < self.0.arrived.load(Ordering::Acquire)
     }
@@ -208,7 +208,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a ghost has been in this room before: it never comes back.
+    /// Returns whether a ghost has been in this room before: it never comes back.
     pub(in crate::engine) fn has_left(
         &self,
         user: &OwnedUserId,

@@ -36,7 +36,8 @@ impl Engine {
 }
 
 impl Engine {
-    /// Whether an event is the first of a conversation's room since something may have been lost.
+    /// Returns whether an event is the first of a conversation's room since something may have been
+    /// lost.
     pub(in crate::engine) fn is_after_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
         let doubts = self.0.gap_epoch.load(Ordering::Acquire);
         {
@@ -55,7 +56,7 @@ impl Engine {
     }
 }
 
-/// Whether a ghost was invited into a room by this event, or came in without that.
+/// Returns whether a ghost was invited into a room by this event, or came in without that.
 pub(in crate::engine) fn begins_for(ghost: &UserId, json: &RawValue) -> bool {
     #[derive(Deserialize)]
     struct Member<'a> {

@@ -62,7 +62,7 @@ impl Queues {
         self.of.get(ghost.clone(), Queue::default)
     }
 
-    /// Whether somebody hands over for this ghost.
+    /// Returns whether somebody hands over for this ghost.
     #[cfg(test)]
     pub(in crate::engine) fn is_at_work(&self, ghost: &OwnedUserId) -> bool {
         self.of(ghost).turn.try_lock().is_err()

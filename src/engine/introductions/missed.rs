@@ -11,9 +11,9 @@ use crate::{
 const LAST: u32 = 30;
 
 impl Room {
-    /// Whether the asker has said something before the ghost left, and after its last look. It may
-    /// be anything that would have been passed on, and what the owner was given no key for as well
-    /// as what they were: that cannot be told from here.
+    /// Returns whether the asker has said something before the ghost left, and after its last look.
+    /// It may be anything that would have been passed on, and what the owner was given no key for
+    /// as well as what they were: that cannot be told from here.
     pub(in crate::engine) async fn was_missed(
         &self,
         is: &Introduction,

@@ -236,7 +236,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a ghost has left a group that goes on, and can be invited to it again.
+    /// Returns whether a ghost has left a group that goes on, and can be invited to it again.
     fn may_come_back(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(seat) = &record.seat else {
             return Ok(false);
@@ -248,8 +248,8 @@ impl Engine {
         }))
     }
 
-    /// Whether a ghost is in this room for a conversation, which goes on: what is said from now on
-    /// is carried.
+    /// Returns whether a ghost is in this room for a conversation, which goes on: what is said from
+    /// now on is carried.
     fn still_carries(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(seat) = record
             .seat
@@ -395,7 +395,7 @@ fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &OwnedUserId) {
     }
 }
 
-/// Whether this event says that the ghost left a room in which it had been.
+/// Returns whether this event says that the ghost left a room in which it had been.
 fn was_in(ghost: &OwnedUserId, json: &RawValue) -> bool {
     let Ok(event) = serde_json::from_str::<Value>(json.get()) else {
         return false;

@@ -27,7 +27,7 @@ pub(crate) fn kind(event_type: &str) -> Option<&str> {
         .find_map(|namespace| event_type.strip_prefix(namespace))
 }
 
-/// Whether a call event has candidates of a relay.
+/// Returns whether a call event has candidates of a relay.
 pub fn has_relay(content: &Value) -> bool {
     let descriptions = ["offer", "answer", "description"];
     let mut descriptions = descriptions

@@ -31,7 +31,8 @@ pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
     out
 }
 
-/// Whether a line is an identity assertion of a provider (RFC 8827), which no search can read.
+/// Returns whether a line is an identity assertion of a provider (RFC 8827), which no search can
+/// read.
 fn asserts_who(line: &str) -> bool {
     let name = line.trim().get(..10).unwrap_or_default();
     name.eq_ignore_ascii_case("a=identity")
@@ -88,7 +89,8 @@ fn attribute(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
     }
 }
 
-/// Whether a text is the name of a hash and at least 16 bytes, the size of the shortest one.
+/// Returns whether a text is the name of a hash and at least 16 bytes, the size of the shortest
+/// one.
 fn is_fingerprint(text: &str) -> bool {
     let name = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let byte = |b: &str| b.len() == 2 && b.bytes().all(|b| b.is_ascii_hexdigit());
@@ -98,7 +100,7 @@ fn is_fingerprint(text: &str) -> bool {
     hash.chars().all(name) && bytes.split(':').count() >= 16 && bytes.split(':').all(byte)
 }
 
-/// Whether a part of `text` can be read as a network address.
+/// Returns whether a part of `text` can be read as a network address.
 fn names_an_address(text: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '%');
     let mut words = text.split(|c: char| !part(c));
@@ -113,7 +115,7 @@ fn names_an_address(text: &str) -> bool {
         })
 }
 
-/// Whether a text has four numbers with dots between them, whatever surrounds them.
+/// Returns whether a text has four numbers with dots between them, whatever surrounds them.
 fn dotted(text: &str) -> bool {
     let mut runs = text.split(|c: char| !c.is_ascii_digit() && c != '.');
     runs.any(|run| run.split('.').filter(|number| !number.is_empty()).count() >= 4)
@@ -180,13 +182,13 @@ pub(super) fn candidate(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     Some(out)
 }
 
-/// Whether a description says that no more candidates follow.
+/// Returns whether a description says that no more candidates follow.
 pub(crate) fn is_complete(sdp: &str) -> bool {
     sdp.lines()
         .any(|line| line.trim().eq_ignore_ascii_case("a=end-of-candidates"))
 }
 
-/// Whether a description or a candidate is of a relay.
+/// Returns whether a description or a candidate is of a relay.
 pub(super) fn has_relay(text: &str) -> bool {
     text.lines().any(|line| {
         let words: Vec<String> = line

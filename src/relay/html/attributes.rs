@@ -83,17 +83,17 @@ pub(super) fn allowed_tag(tag: &str) -> Option<&'static str> {
     TAGS.iter().find(|allowed| **allowed == tag).copied()
 }
 
-/// Whether the contents of such a tag are dropped with it.
+/// Returns whether the contents of such a tag are dropped with it.
 pub(super) fn is_hidden(tag: &str) -> bool {
     HIDDEN.contains(&tag)
 }
 
-/// Whether such a tag begins or ends a block.
+/// Returns whether such a tag begins or ends a block.
 pub(super) fn is_block(tag: &str) -> bool {
     BLOCKS.contains(&tag)
 }
 
-/// Whether such a tag has no end.
+/// Returns whether such a tag has no end.
 pub(super) fn is_void(tag: &str) -> bool {
     matches!(tag, "br" | "hr" | "img")
 }
@@ -166,7 +166,7 @@ fn language(scrub: &Scrubber<'_>, value: &str) -> Option<String> {
         })
 }
 
-/// Whether links of this scheme are allowed.
+/// Returns whether links of this scheme are allowed.
 pub(in crate::relay) fn is_scheme(uri: &str) -> bool {
     let scheme = uri.split(':').next().unwrap_or_default();
     [

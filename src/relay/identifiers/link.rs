@@ -63,7 +63,7 @@ fn next_link(lower: &str, at: usize) -> Option<(usize, usize)> {
     [to, scheme].into_iter().flatten().min()
 }
 
-/// Whether a whole string is a link into Matrix, of these two kinds or a client's own.
+/// Returns whether a whole string is a link into Matrix, of these two kinds or a client's own.
 pub(in crate::relay) fn is_link(uri: &str) -> bool {
     links(uri).first().is_some_and(|link| link.start == 0)
         || ["/#/user/", "/#/room/"]

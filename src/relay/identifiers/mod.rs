@@ -123,7 +123,7 @@ impl Identifiers {
         apart(found)
     }
 
-    /// Whether `text` has an identifier.
+    /// Returns whether `text` has an identifier.
     pub(super) fn any(&self, text: &str) -> bool {
         !self.find(text).is_empty()
     }

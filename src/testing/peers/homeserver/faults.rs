@@ -62,7 +62,7 @@ impl FakeHomeserver {
         self.with(|server| server.fault = Some((server.log.len() + n, when)));
     }
 
-    /// Whether the failure that was ordered has not happened yet.
+    /// Returns whether the failure that was ordered has not happened yet.
     pub(crate) fn failure_pending(&self) -> bool {
         self.with(|server| server.fault.is_some())
     }
