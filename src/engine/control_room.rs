@@ -102,7 +102,7 @@ impl ControlEffect {
 }
 
 impl Control {
-    /// The bot was invited by this person.
+    /// Returns the state of a room into which this person has invited the bot.
     pub(in crate::engine) fn invited(person: OwnedUserId) -> (Self, Vec<ControlEffect>) {
         let control = Self {
             person: Some(person),
@@ -114,14 +114,14 @@ impl Control {
         (control, vec![ControlEffect::Join, ControlEffect::Look])
     }
 
-    /// A room that the bot made itself, to tell somebody something.
+    /// Returns the state of a room that the bot made itself, to tell this person something.
     pub(in crate::engine) fn made(person: OwnedUserId) -> Self {
         let (mut control, _) = Self::invited(person);
         control.phase = ControlPhase::Looking;
         control
     }
 
-    /// What the room looks like has been read. Returns what to do and whether to greet.
+    /// Applies the result of the room's check. Returns what to do and whether to greet.
     pub(in crate::engine) fn looked(&mut self, check: RoomCheck) -> (Vec<ControlEffect>, bool) {
         let was_ready = self.phase == ControlPhase::Ready;
         match check {
@@ -148,7 +148,7 @@ impl Control {
         }
     }
 
-    /// The bot goes, and forgets the room's keys.
+    /// Returns the effects by which the bot leaves and forgets the room's keys.
     pub(in crate::engine) fn leave(&mut self, reason: Option<String>) -> Vec<ControlEffect> {
         self.phase = ControlPhase::Left;
         self.waiting.clear();
@@ -167,7 +167,7 @@ impl Control {
         free
     }
 
-    /// A message has no key yet. Returns false when too many wait already.
+    /// Notes that a message has no key yet. Returns `false` if too many wait already.
     pub(in crate::engine) fn wait_for_key(&mut self, event: OwnedEventId, now: Timestamp) -> bool {
         let known = self.waiting.iter().any(|(waiting, _)| *waiting == event);
         if known || self.waiting.len() >= WAITING_AT_MOST {
@@ -188,7 +188,7 @@ impl Control {
         late.into_iter().map(|(event, _)| event).collect()
     }
 
-    /// When to look at the waiting messages again.
+    /// Returns when to look at the waiting messages again.
     pub(in crate::engine) fn wake(&self) -> Option<Timestamp> {
         self.waiting
             .iter()

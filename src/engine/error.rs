@@ -74,7 +74,7 @@ impl EngineError {
         self.fate() != Fate::Final
     }
 
-    /// How long the homeserver asked us to wait.
+    /// Returns how long the homeserver asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Matrix(error) => error.retry_after(),
@@ -82,7 +82,7 @@ impl EngineError {
         }
     }
 
-    /// What a decider is told when an effect will never succeed.
+    /// Returns what a decider is told of an effect that will never succeed.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) => refusal.clone(),

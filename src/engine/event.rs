@@ -88,7 +88,7 @@ impl RoomEvent {
         })
     }
 
-    /// The user whose membership this event sets, and the membership.
+    /// Returns the user whose membership this event sets, and the membership.
     pub(super) fn membership(&self) -> Option<(OwnedUserId, &str)> {
         if self.kind != "m.room.member" {
             return None;

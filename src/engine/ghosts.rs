@@ -55,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// A conversation belongs to the owner, never to the name.
+    /// Lets a ghost leave all its rooms. A conversation belongs to the owner, never to the name.
     pub(in crate::engine) async fn leave_everywhere(
         &self,
         ghost: &OwnedUserId,
@@ -84,8 +84,8 @@ impl Engine {
         Ok(self.store().get::<RestoreProgress>(&0)?.unwrap_or_default())
     }
 
-    /// A ghost is not as the backup says: its handle reaches nobody until the admin has looked at
-    /// it, and the ghost is in no room.
+    /// Freezes the handle of a ghost that is not as the backup says, until the admin has looked at
+    /// it. The ghost leaves all its rooms.
     pub(in crate::engine) async fn freeze_changed(
         &self,
         ghost: &OwnedUserId,
@@ -109,8 +109,8 @@ impl Engine {
         self.leave_everywhere(ghost).await
     }
 
-    /// A name that we do not know is somebody's: after a restore it is most likely a handle that
-    /// was claimed since the backup. Says whether there was a restore.
+    /// Freezes a name that we do not know and that somebody holds, if there was a restore: most
+    /// likely it was claimed since the backup. Returns whether there was one.
     pub(in crate::engine) async fn is_lost_in_restore(
         &self,
         ghost: &OwnedUserId,
@@ -126,7 +126,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Why a handle whose ghost turns out to be somebody else's is frozen.
+    /// Returns why a handle is frozen whose ghost turns out to be somebody else's.
     pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
         Ok(match self.store().contains::<RestoreProgress>(&0)? {
             true => FreezeReason::ChangedSinceBackup,

@@ -30,7 +30,7 @@ pub(in crate::engine) const READ_BACK: u32 = 50;
 pub(in crate::engine) const READ_BACK_PAGES: usize = 4;
 
 impl Engine {
-    /// A page of a room's history.
+    /// Returns a page of a room's history.
     pub(in crate::engine) async fn history(
         &self,
         actor: Actor<'_>,
@@ -54,7 +54,8 @@ impl Engine {
         }
     }
 
-    /// The newest events of a room, down to the invite of the ghost that reads them, in order.
+    /// Returns the newest events of a room, down to the invite of the ghost that reads them, in
+    /// order.
     pub(in crate::engine) async fn read_back(
         &self,
         ghost: &OwnedUserId,

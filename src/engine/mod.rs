@@ -252,7 +252,8 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine that takes in what arrives, but does nothing about it until [`Engine::start`].
+    /// Returns an engine that accepts what arrives and does nothing about it until
+    /// [`Engine::start`].
     pub fn new(parts: Services, settings: EngineSettings) -> Result<Self, StoreError> {
         // Before anything is taken in: what is there now was there before the restore.
         maintenance::restore::prepare(&parts.store, parts.clock.now())?;
@@ -341,7 +342,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn directory(&self) -> &Directory {
         &self.0.parts.directory
     }
@@ -352,7 +353,7 @@ impl Engine {
         self.is_ours(user) && matches!(self.machines().device_of(user), Ok(Some(_)))
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn settings(&self) -> &EngineSettings {
         &self.0.settings
     }

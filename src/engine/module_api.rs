@@ -16,8 +16,8 @@ impl Engine {
         self.0.module_loaded.store(true, Ordering::Relaxed);
     }
 
-    /// For each of these ghosts, whom to invite in its place; `None` leaves the ghost, which then
-    /// answers its invite as without the module.
+    /// Returns for each of these ghosts whom to invite in its place; `None` leaves the ghost, which
+    /// then answers its invite as without the module.
     ///
     /// Nothing is known of the room, nor kept of it.
     pub async fn owners_to_invite(

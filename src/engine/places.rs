@@ -79,7 +79,7 @@ impl Bounded {
 }
 
 impl Places {
-    /// So many places for rooms of this server's people, and as many for all others.
+    /// Returns this number of places for rooms of this server's people, and as many for all others.
     pub(super) fn new(own: OwnedServerName, places: usize) -> Self {
         let places = places.max(1);
         Self {

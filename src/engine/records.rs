@@ -257,8 +257,8 @@ impl QueuedEffect {
     }
 }
 
-/// The first number of a new run. Numbers of a later run are higher than all of an earlier one, so
-/// that what is queued keeps its order over restarts without a write for every number.
+/// Returns the first number of a new run. Numbers of a later run are higher than all of an earlier
+/// one, so the queues keep their order over restarts without a write for each number.
 pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
     let run = store.get::<Run>(&0)?.unwrap_or(0) + 1;
     let mut batch = Batch::new();

@@ -80,7 +80,8 @@ impl Retry {
         }
     }
 
-    /// The ghost leaves and forgets whatever happens; every other effect ends some time.
+    /// Returns how long an effect of an introduction is tried. The ghost leaves and forgets
+    /// whatever happens; every other effect ends some time.
     fn of_introduction(effect: &introduction::Effect) -> Self {
         use introduction::Effect;
         match effect {
@@ -137,8 +138,8 @@ impl Retry {
         }
     }
 
-    /// The bot leaves and forgets whatever happens; every other effect ends some time, so that
-    /// nobody mutes the bot in somebody's room.
+    /// Returns how long an effect of a control room is tried. The bot leaves and forgets whatever
+    /// happens; every other effect ends some time, so that nobody mutes the bot in somebody's room.
     fn of_control_room(effect: &ControlEffect) -> Self {
         match effect {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,

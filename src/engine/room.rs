@@ -242,8 +242,9 @@ impl Room {
         batch
     }
 
-    /// The transaction id of what `kind` sends because of `cause`: the same after a crash, and
-    /// unique over all ghosts, since Synapse keeps one list for the whole application service.
+    /// Returns the transaction id of what `kind` sends into this room because of `cause`. It is the
+    /// same after a crash, and unique over all ghosts, since Synapse keeps one list for the whole
+    /// application service.
     pub(super) fn transaction_id(
         &self,
         user: &OwnedUserId,
@@ -254,7 +255,7 @@ impl Room {
     }
 }
 
-/// The same for another room.
+/// Returns the transaction id of what `kind` sends into a room because of `cause`.
 pub(super) fn transaction_id(
     user: &UserId,
     room: &RoomId,
@@ -270,7 +271,7 @@ pub(super) fn transaction_id(
     format!("sc{}", hex::encode(&hash.finalize()[..20])).into()
 }
 
-/// What an effect was caused by, for its transaction id.
+/// Returns what caused an effect, for its transaction id.
 pub(super) fn cause(effect: &Effect) -> String {
     let id = |event: &OwnedEventId| event.to_string();
     match effect {

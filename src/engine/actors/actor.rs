@@ -40,8 +40,8 @@ impl RoomActor {
         Ok(actor)
     }
 
-    /// An introduction in the middle of something has an effect in the outbox; should that ever be
-    /// missing, nobody is left waiting for it.
+    /// Queues the effect of an introduction that is under way and has none in the outbox. That
+    /// should never happen; if it does, nobody is left waiting.
     pub(in crate::engine) fn resume_outbox(&mut self) -> Result<(), EngineError> {
         let store = self.room.engine.store();
         if !store

@@ -51,7 +51,7 @@ impl Room {
         self.commit(batch, effects)
     }
 
-    /// The same in a conversation: its sender is told.
+    /// Gives up a message of a conversation, and tells its sender.
     pub(in crate::engine) fn give_up_carrying(
         &mut self,
         id: &str,

@@ -85,7 +85,7 @@ impl Room {
         self.engine.invite(bot, &self.id, &person, true).await
     }
 
-    /// The person has another control room, and one is enough.
+    /// Leaves this room for the person's other control room, and says where that is: one is enough.
     async fn move_to(&mut self, room: &OwnedRoomId, batch: Batch) -> Result<(), EngineError> {
         let Some(control) = &self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
@@ -111,7 +111,7 @@ impl Room {
         self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 
-    /// Nobody is to come into a room that the bot is about to leave.
+    /// Withdraws the person's invite, so that nobody joins a room that the bot is about to leave.
     async fn withdraw_invite(&self) -> Result<(), EngineError> {
         let (engine, person) = (&self.engine, self.person_here()?);
         let bot = &engine.settings().bot;
@@ -134,7 +134,8 @@ impl Room {
         }
     }
 
-    /// Somebody who cannot be invited cannot be asked: who waits for it is told now.
+    /// Answers for a person who cannot be invited and so cannot be asked: those who wait for them
+    /// are told now.
     fn not_invited(&mut self, batch: Batch) -> Result<(), EngineError> {
         let person = self.person_here()?;
         let requests = self.engine.directory().requests_of(&person)?.into_iter();

@@ -62,7 +62,7 @@ impl Room {
         Ok(())
     }
 
-    /// An event in a room with the bot.
+    /// Handles an event in a room with the bot.
     pub(in crate::engine) async fn handle_in_control_room(
         &mut self,
         event: RoomEvent,
@@ -174,7 +174,7 @@ impl Room {
         }
     }
 
-    /// The command, its answer and "event done" are one write.
+    /// Answers a command. The command, its answer and its deletion from the inbox are one write.
     async fn answer(
         &mut self,
         person: &OwnedUserId,
@@ -242,7 +242,7 @@ impl Room {
         self.commit(batch, say.map(QueuedEffect::Control))
     }
 
-    /// A room key came: what waited for one is tried again.
+    /// Tries the commands again that waited for a room key.
     pub(in crate::engine) async fn retry_commands_with_key(
         &mut self,
         batch: Batch,
@@ -273,7 +273,7 @@ impl Room {
         self.commit(batch, [])
     }
 
-    /// The bot is to say something here, or as soon as the person has come.
+    /// Lets the bot say something here, or as soon as the person has joined.
     pub(in crate::engine) fn notify(
         &mut self,
         plain: String,
@@ -301,7 +301,7 @@ impl Room {
         Ok(self.engine.store().apply(batch)?)
     }
 
-    /// The room was looked at.
+    /// Applies the check of this room.
     pub(in crate::engine) async fn apply_room_check(
         &mut self,
         view: &RoomState,
@@ -348,7 +348,7 @@ impl Room {
         Ok(())
     }
 
-    /// The greeting, and what was to be told to somebody before they came.
+    /// Sends the greeting, and what the person was to be told before they joined.
     fn welcome(
         &self,
         person: &OwnedUserId,

@@ -51,7 +51,7 @@ impl Room {
         Ok(())
     }
 
-    /// The requests that somebody who has just come to their control room has not seen.
+    /// Returns the requests that a person who has just joined their control room has not seen.
     pub(in crate::engine) fn unseen_requests(
         &self,
         person: &OwnedUserId,
@@ -105,7 +105,7 @@ impl Room {
 }
 
 impl Engine {
-    /// Who asks, and their opening line if it can be read; `None` if nobody is waiting.
+    /// Returns who asks, and their opening line if it can be read; `None` if nobody waits.
     pub(in crate::engine) async fn what_is_asked(
         &self,
         request: &Request,
@@ -156,8 +156,8 @@ impl Engine {
         }
     }
 
-    /// What a masked asker has written, without what would name them, as their messages are carried
-    /// later. None if that cannot be told.
+    /// Returns the words of a masked asker without anything that names them, as their messages are
+    /// forwarded later; `None` if that is not possible.
     pub(in crate::engine) fn without_asker(
         &self,
         text: &str,
@@ -168,7 +168,7 @@ impl Engine {
         translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
     }
 
-    /// The owner answered: the room in which the asker waits goes on.
+    /// Tells the room in which the asker waits what the owner has answered.
     pub(in crate::engine) async fn answer_request(
         &self,
         room: &ruma::OwnedRoomId,

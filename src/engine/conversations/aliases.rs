@@ -19,8 +19,8 @@ pub(in crate::engine) const SOMEONE: &str = "Someone";
 pub(in crate::engine) const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 impl Engine {
-    /// The room that somebody has with a masked handle's ghost already. A person who tries again soon
-    /// after being led back has no use for it.
+    /// Returns the room that a person already has with a masked handle's ghost, and notes that they
+    /// were led back to it. A person who tries again soon after that has no use for it: `None`.
     pub(in crate::engine) async fn existing_room(
         &self,
         asker: &UserId,
@@ -68,9 +68,9 @@ impl Engine {
         Ok(room)
     }
 
-    /// The ghost by which the other one's portal shows the person who began a conversation of two, how
-    /// it is called, and whether it is made up for this conversation. It is their masked handle
-    /// where they have exactly one: which of several they would like to be known by is not ours to
+    /// Returns the ghost that shows the person who began a direct conversation in the other one's
+    /// portal, its name, and whether it was made for this conversation. It is their masked handle
+    /// if they have exactly one: which of several they would like to be known by is not ours to
     /// say.
     pub(in crate::engine) fn alias_in_direct(
         &self,
@@ -90,9 +90,9 @@ impl Engine {
         self.alias_in_group(person)
     }
 
-    /// The same in a group, for which it is always made up. There, somebody may be in the origin
-    /// and have a portal as well: what is said in both at the same time would tell them whose a
-    /// masked handle is.
+    /// Returns the ghost that shows a person in a group, its name, and whether it was made for this
+    /// conversation, which it always is. A person may be in the origin of a group and have a portal
+    /// as well: what they say in both at the same time would tell whose a masked handle is.
     pub(in crate::engine) fn alias_in_group(
         &self,
         person: &UserId,

@@ -57,7 +57,7 @@ impl Room {
     }
 }
 
-/// Who is told about a side without a relay.
+/// Returns the notices about a side of a call without a relay.
 fn told(missing: &Missing) -> Vec<Input> {
     let tell = |role, why: NoRelay| Input::NotForwarded {
         role,

@@ -21,7 +21,7 @@ const BETWEEN: Duration = Duration::from_secs(2);
 const TRIES: u32 = 3;
 
 impl Room {
-    /// A read receipt shows that a message has reached the others. Nothing depends on it.
+    /// Shows by a read receipt that a message has reached the others. Nothing depends on it.
     pub(in crate::engine) fn show_delivery(
         &self,
         conversation: &Conversation,

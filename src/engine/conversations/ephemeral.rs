@@ -32,7 +32,7 @@ struct EphemeralEvent {
 }
 
 impl Engine {
-    /// What the homeserver pushed of receipts and typing.
+    /// Passes on the receipts and typing that the homeserver pushed.
     pub(in crate::engine) async fn carry_ephemeral(&self, events: Vec<Box<RawValue>>) {
         for json in events {
             let Ok(event) = serde_json::from_str::<EphemeralEvent>(json.get()) else {
@@ -63,7 +63,7 @@ impl Engine {
         }
     }
 
-    /// `m.typing` names all who type: the others have stopped.
+    /// Passes on who types. `m.typing` names everybody who does: the others have stopped.
     async fn carry_typing(
         &self,
         conversation: &Conversation,
@@ -97,8 +97,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The root of the thread that an event is in. Synapse does not tell application services in
-    /// which thread something was read: in the one in which it was said.
+    /// Returns the root of the thread of an event. Synapse does not tell application services in
+    /// which thread a receipt is, so it is taken for the one in which the message was sent.
     async fn root_of(
         &self,
         conversation: &Conversation,

@@ -24,7 +24,7 @@ pub(in crate::engine) struct EventMap<'a> {
 }
 
 impl EventMap<'_> {
-    /// The event in the other room that shows what this event shows here.
+    /// Returns the event in the other room that shows what this event shows here.
     pub(in crate::engine) fn find(
         &self,
         event: &EventId,
@@ -37,7 +37,7 @@ impl EventMap<'_> {
         Ok(self.store.get::<EventCopies>(&key)?.map(|copy| copy.event))
     }
 
-    /// Where an event was said first.
+    /// Returns the event that a copy was made of, and its room.
     fn source(&self, event: &EventId) -> Result<Source, StoreError> {
         let here = (self.here.to_owned(), event.to_owned());
         Ok(match self.store.get::<EventSources>(&here)? {
@@ -49,7 +49,7 @@ impl EventMap<'_> {
         })
     }
 
-    /// The copy in the other room of what was said first in this one, with its author.
+    /// Returns the copy in the other room of an event of this one, and its author.
     pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
         let key = (
             self.here.to_owned(),

@@ -27,7 +27,7 @@ pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
 }
 
 impl Room {
-    /// What becomes of an effect that will never succeed.
+    /// Returns what a conversation is told of an effect that will never succeed.
     pub(in crate::engine) fn on_effect_failed(
         &self,
         conversation: Option<&Conversation>,
@@ -69,8 +69,8 @@ impl Room {
         })
     }
 
-    /// What waited when the conversation ended is not delivered in silence. Once: the cause is the
-    /// same for all of it.
+    /// Tells the senders of messages that still waited when the conversation ended. They read it
+    /// once, since the cause is one for all of them.
     pub(in crate::engine) async fn send_too_late_notice(
         &self,
         conversation: &Conversation,

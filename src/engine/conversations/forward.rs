@@ -180,7 +180,7 @@ impl Room {
         }
     }
 
-    /// Since when a call's event waits here: in the inbox, and then for its turn.
+    /// Returns since when an event of a call waits here: in the inbox, and then for its turn.
     pub(in crate::engine) fn arrived_at(
         &self,
         event: &OwnedEventId,
@@ -240,7 +240,7 @@ impl Room {
             .await?)
     }
 
-    /// The room of another place; it may still be on its way.
+    /// Returns the room of another role; it may not exist yet.
     pub(in crate::engine) fn other_room(
         &self,
         conversation: &Conversation,
@@ -355,7 +355,7 @@ pub(in crate::engine) struct Route {
     pub target: RoomRole,
 }
 
-/// Everybody, as the two rooms show them.
+/// Returns everybody, as the two rooms show them.
 pub(in crate::engine) fn aliases(
     conversation: &Conversation,
     source: RoomRole,

@@ -47,7 +47,7 @@ impl Room {
         seat.is_some_and(|seat| seat.ghosts.contains(ghost))
     }
 
-    /// A portal was made here.
+    /// Takes this room, which is a new portal, into its conversation.
     pub(in crate::engine) fn join_conversation(
         &mut self,
         conversation: String,
@@ -70,8 +70,8 @@ impl Room {
         self.commit(batch, depart)
     }
 
-    /// A masked handle's ghost is in the room and knows what it looks like: from here on it takes
-    /// part in a conversation, and the introduction is over.
+    /// Lets a masked handle's ghost, which is in the room and has seen its state, take part in a
+    /// conversation from here on. The introduction is over.
     pub(in crate::engine) async fn open_conversation(
         &mut self,
         is: &Introduction,
@@ -205,7 +205,8 @@ impl Room {
         Ok(new)
     }
 
-    /// What the ghost heard before the conversation began, in order, edits behind what they edit.
+    /// Returns what the ghost heard before the conversation began, in order, edits behind what they
+    /// edit.
     fn what_was_heard(&self, is: &Introduction) -> Vec<OwnedEventId> {
         let heard = is.heard.iter().filter(|heard| !heard.done);
         heard
@@ -213,7 +214,7 @@ impl Room {
             .collect()
     }
 
-    /// An event in a room of a conversation.
+    /// Handles an event in a room of a conversation.
     pub(in crate::engine) async fn handle_in_conversation(
         &mut self,
         event: RoomEvent,
@@ -307,7 +308,7 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
     event.kind == kind && event.state_key.as_deref() == Some("")
 }
 
-/// What an event is, as far as it can be told without reading it.
+/// Returns what kind of event this is, as far as it can be told without reading it.
 pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<EventKind> {
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {

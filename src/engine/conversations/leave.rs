@@ -17,7 +17,7 @@ use crate::{
 const WAITING: usize = 100;
 
 impl Room {
-    /// All ghosts of the conversation leave this room and destroy its keys.
+    /// Lets all ghosts of the conversation leave this room and destroys their keys of it.
     pub(in crate::engine) async fn leave_conversation_room(
         &mut self,
         id: &str,
@@ -64,7 +64,7 @@ impl Room {
         Ok(inputs)
     }
 
-    /// The ghost of somebody who is gone leaves this room, and the others stay.
+    /// Lets the ghost of a person who is gone leave this room. The others stay.
     pub(in crate::engine) async fn remove_ghost(
         &mut self,
         conversation: &Conversation,

@@ -37,7 +37,7 @@ impl Room {
         }
     }
 
-    /// The ghost that speaks for the service in a room: one that is there.
+    /// Returns a ghost in this room that can speak for the service.
     fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<OwnedUserId> {
         let seat = self.record.seat.as_ref()?;
         let there = conversation.people.iter().enumerate();

@@ -261,7 +261,8 @@ impl Engine {
     }
 }
 
-/// How a portal is made: as a chat with its host, whose owner is a guest that can write and leave.
+/// Returns the request that makes a portal: a chat with its host, in which the owner is a guest who
+/// can write and leave.
 fn portal(
     conversation: &Conversation,
     mark: &str,

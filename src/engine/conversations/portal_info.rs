@@ -255,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// A name or topic as the other room may show it.
+    /// Returns a name or topic as the other room may show it.
     fn translated(
         &self,
         route: &TextRoute<'_>,
@@ -295,7 +295,7 @@ struct TextRoute<'a> {
     rooms: (&'a OwnedRoomId, &'a OwnedRoomId),
 }
 
-/// The topic of a portal: what its owner has to know, and behind that the topic of the origin.
+/// Returns the topic of a portal: what its owner has to know, then the topic of the origin.
 pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> String {
     let others = conversation.people.iter().enumerate();
     let mut others = others.filter(|(index, p)| p.room_role(*index) == RoomRole::Origin);

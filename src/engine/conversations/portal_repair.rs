@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Room {
-    /// The room of another place. A portal is made first if it was lost, and its owner invited
-    /// again who has left it meanwhile: what is encrypted now would be for nobody.
+    /// Returns the room of another role. A portal that was lost is made again first, and its owner
+    /// is invited again if they have left it: what is encrypted now would be for nobody.
     pub(in crate::engine) async fn target_room(
         &mut self,
         conversation: &Conversation,
@@ -57,8 +57,8 @@ impl Room {
 }
 
 impl Engine {
-    /// Which of these ghosts is in a portal and can look after it. None if it was lost, or was
-    /// replaced by a room of somebody else.
+    /// Returns the ghost that is in a portal and can look after it; `None` if the portal was lost
+    /// or was replaced by a room of somebody else.
     pub(in crate::engine) async fn host_of(
         &self,
         ghosts: &[OwnedUserId],
@@ -86,7 +86,7 @@ impl Engine {
         Ok(any)
     }
 
-    /// A portal is gone: another one is to be made.
+    /// Tells a conversation that a portal is lost and another one has to be made.
     pub(in crate::engine) async fn mark_portal_lost(
         &self,
         conversation: &str,

@@ -58,7 +58,7 @@ impl ChangeDurability {
         durable >= self.applied.load(Ordering::Acquire)
     }
 
-    /// Others may see what was decided up to this batch before it is durable.
+    /// Notes that others may see, before it is durable, what was decided up to this batch.
     pub(in crate::engine) fn is_seen(&self, applied: u64) {
         self.seen.store(applied, Ordering::Release);
     }
@@ -205,7 +205,7 @@ impl Engine {
         Ok(batch.put::<Conversations>(id, after)?)
     }
 
-    /// The conversation of somebody with a ghost, unless it is over.
+    /// Returns the conversation of a person with a ghost, unless it is over.
     pub(in crate::engine) fn conversation_with(
         &self,
         person: &UserId,
@@ -219,7 +219,7 @@ impl Engine {
         Ok(conversation.filter(|conversation| !conversation.ended))
     }
 
-    /// The conversations that a ghost takes part in.
+    /// Returns the conversations that a ghost takes part in.
     pub(in crate::engine) fn conversations_of(
         &self,
         ghost: &OwnedUserId,

@@ -29,7 +29,7 @@ const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one 
                              too late to be passed on. Please send it again here.";
 
 impl Room {
-    /// A conversation may go on here soon.
+    /// Notes that a conversation may go on in this room soon.
     pub(in crate::engine) fn expect_upgrade(
         &mut self,
         conversation: String,
@@ -46,7 +46,7 @@ impl Room {
         self.commit(batch, [])
     }
 
-    /// A ghost was invited into the room that has replaced this one.
+    /// Handles that a ghost was invited into the room that has replaced this one.
     pub(in crate::engine) async fn on_upgrade(
         &mut self,
         to: OwnedRoomId,
@@ -216,7 +216,8 @@ fn is_successor(
 }
 
 impl Engine {
-    /// The origin of a conversation between the two that says that this room has taken its place.
+    /// Returns the origin of a conversation between the two that says that this room has replaced
+    /// it.
     pub(in crate::engine) async fn predecessor_of(
         &self,
         ghost: &OwnedUserId,
@@ -257,8 +258,8 @@ impl Engine {
             && seat.is_none_or(|seat| seat.conversation == conversation))
     }
 
-    /// First, so that nothing that is said there gets lost, and no invite is taken for somebody's
-    /// wish to reach a ghost.
+    /// Tells the new room that a conversation may go on there. That comes first, so that nothing
+    /// that is said there gets lost, and no invite is taken for the wish to reach a ghost.
     async fn await_conversation(
         &self,
         conversation: &Conversation,
@@ -281,8 +282,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The server that may have to be asked to get into a room of the people of an origin: another
-    /// one, if anybody of it is there.
+    /// Returns the server that may have to be asked to join a room of the people of an origin:
+    /// another one, if one of its people is there.
     fn server_of_origin(&self, conversation: &Conversation) -> OwnedServerName {
         let own = &self.settings().server_name;
         conversation
@@ -295,7 +296,8 @@ impl Engine {
             .to_owned()
     }
 
-    /// Those who get in, where `server` may have to be asked.
+    /// Lets ghosts join a room for which `server` may have to be asked. Returns those that are in
+    /// it.
     async fn join_room(
         &self,
         ghosts: &[OwnedUserId],
@@ -352,7 +354,7 @@ impl Engine {
         Ok(inside)
     }
 
-    /// What was said in a room before a ghost came in, in order: nobody pushes that.
+    /// Returns what was said in a room before a ghost joined it, in order: nobody pushes that.
     async fn backfill_since_join(
         &self,
         conversation: &Conversation,

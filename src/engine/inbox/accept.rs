@@ -78,7 +78,7 @@ pub(in crate::engine) struct InboxWrites {
 }
 
 impl InboxWrites {
-    /// What is to be written now.
+    /// Takes the changes that are to be written now.
     pub(in crate::engine) fn take_batch(&mut self) -> Result<Batch, StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
         let at = self.at.take().unwrap_or_default();
@@ -182,7 +182,7 @@ impl Engine {
         });
     }
 
-    /// What was taken in with lower numbers is durable now.
+    /// Notes that inbox items with lower numbers are durable.
     pub(in crate::engine) fn mark_durable(&self, until: u64) {
         self.0.arrived.fetch_max(until, Ordering::AcqRel);
     }
@@ -193,8 +193,8 @@ impl Engine {
         number < self.0.arrived.load(Ordering::Acquire)
     }
 
-    /// Room keys are dropped on arrival unless their room is expected, and the first one may come
-    /// in the same transaction as the invite.
+    /// Expects the rooms of invites. Room keys are dropped on arrival unless their room is
+    /// expected, and the first one may come in the same transaction as the invite.
     async fn expect_keys(&self, events: &[Option<RoomEvent>]) -> Result<(), EngineError> {
         for event in events.iter().flatten() {
             if let Some((user, "invite")) = event.membership()
@@ -228,7 +228,7 @@ impl Engine {
         self.accept_parsed(json, RoomEvent::parse(json.get(), room), room, taken)
     }
 
-    /// The same with what it was read as.
+    /// Accepts an event that has been parsed.
     fn accept_parsed(
         &self,
         json: &RawValue,

@@ -25,8 +25,8 @@ const ROOMS: usize = 10_000;
 pub(in crate::engine) const PAGES: usize = 300;
 
 impl Engine {
-    /// Something may have been lost. Rooms look before they go on, and ghosts with something to do
-    /// ask soon, for what was lost may have been the last thing said.
+    /// Notes that something may have been lost. Rooms backfill before they go on, and ghosts with
+    /// open work sync soon, since what was lost may have been the last event.
     pub(in crate::engine) fn note_possible_gap(&self) {
         self.0.gap_epoch.fetch_add(1, Ordering::AcqRel);
         if self.0.started.load(Ordering::Acquire) {

@@ -228,8 +228,8 @@ impl Engine {
         Ok(())
     }
 
-    /// What lies between the last event that we know and the beginning of a limited timeline, in
-    /// order.
+    /// Returns the events between the last one that we know and the beginning of a limited
+    /// timeline, in order.
     async fn read_gap(
         &self,
         ghost: &OwnedUserId,

@@ -111,7 +111,7 @@ impl Engine {
         self.hand_over_all(ghost).await;
     }
 
-    /// The ghosts for which something has arrived.
+    /// Returns the ghosts for which to-device messages wait.
     async fn ghosts_with_messages(&self) -> BTreeSet<OwnedUserId> {
         let mut ghosts: BTreeSet<OwnedUserId> =
             self.0.counts.lock().await.keys().cloned().collect();
@@ -133,7 +133,7 @@ impl Engine {
         }
     }
 
-    /// To be called when it is one's turn.
+    /// Hands over all messages of a user to its machine. The caller holds the user's turn.
     async fn hand_over_all(&self, ghost: &OwnedUserId) {
         // Until the machines have their new devices nobody can take anything in.
         if matches!(self.store().is_restored(), Ok(true)) {
@@ -216,8 +216,8 @@ impl Engine {
         Ok(())
     }
 
-    /// What was sent to a device that the ghost had before is for nobody: the homeserver may push
-    /// such messages for a while after a restore.
+    /// Drops what was sent to a former device of the ghost: the homeserver may push such messages
+    /// for a while after a restore.
     pub(in crate::engine) fn for_present_device(
         &self,
         user: &OwnedUserId,
@@ -242,8 +242,8 @@ impl Engine {
         Ok(present)
     }
 
-    /// A strict ghost cannot read what it is sent; that somebody sent it a key says that they
-    /// encrypted a message before the owner was there to read it.
+    /// Notes keys that were sent to strict ghosts. Such a ghost cannot read them; that somebody
+    /// sent one means that they encrypted a message before the owner was there to read it.
     fn note_keys_for_strict(
         &self,
         ghost: &OwnedUserId,

@@ -187,8 +187,8 @@ impl Room {
         Ok(view)
     }
 
-    /// A key that is missing may be lost on its way, or long in coming where the homeserver could
-    /// not reach us for a while: before anything is given up, what it holds is asked for.
+    /// Asks for missing keys before anything is given up: one may be lost on its way, or late where
+    /// the homeserver could not reach us for a while.
     async fn look_for_keys(&mut self, ghost: &OwnedUserId) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
         let missing = introductions.any(|is| {
@@ -292,7 +292,8 @@ impl Room {
         Ok(())
     }
 
-    /// What was passed on is not kept, unless a conversation in the same room has to carry it.
+    /// Deletes an event that was passed on, unless a conversation in the same room has to forward
+    /// it.
     fn has_passed(
         &self,
         is: &Introduction,
@@ -361,8 +362,8 @@ impl Room {
         Ok(())
     }
 
-    /// The owner gets a founder's power and the ghost lays down its own. From room version 12 on
-    /// nobody can take a founder's power, but without an invite it is of no use from outside.
+    /// Gives the owner a founder's power and takes the ghost's. From room version 12 on nobody can
+    /// take a founder's power, but without an invite it is of no use from outside.
     async fn hand_over(&self, is: &Introduction) -> Result<(), EngineError> {
         let view = self.room_state(&is.ghost).await?;
         let (Some(mut levels), Some(owner)) = (view.power_levels.clone(), is.owner()) else {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Room {
-    /// A ghost was invited by `asker`.
+    /// Handles an invite of a ghost by `asker`.
     pub(in crate::engine) async fn ghost_invited(
         &mut self,
         ghost: &OwnedUserId,
@@ -73,7 +73,7 @@ impl Room {
         Ok(())
     }
 
-    /// What was declined leaves no trace.
+    /// Forgets a declined invite, which leaves no trace.
     pub(in crate::engine) fn drop_declined(&mut self, ghost: &OwnedUserId) {
         let introductions = &mut self.record.introductions;
         introductions.retain(|is| is.ghost != *ghost || is.phase != Phase::Declined);
@@ -104,7 +104,7 @@ impl Room {
             .collect()
     }
 
-    /// An event in a room with introductions.
+    /// Handles an event in a room with introductions.
     pub(in crate::engine) async fn handle_in_introduction(
         &mut self,
         event: RoomEvent,
@@ -250,7 +250,7 @@ impl Room {
         })
     }
 
-    /// A room key came: what could not be read is tried again.
+    /// Tries the messages again that waited for a room key.
     pub(in crate::engine) async fn retry_messages_with_key(
         &mut self,
         ghost: &OwnedUserId,
@@ -297,7 +297,7 @@ impl Room {
         self.commit(batch, effects)
     }
 
-    /// Somebody sent a strict ghost a key.
+    /// Handles a key that somebody has sent to a strict ghost.
     pub(in crate::engine) fn key_for_strict(
         &mut self,
         ghost: &OwnedUserId,

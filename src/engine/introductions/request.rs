@@ -47,7 +47,7 @@ impl Room {
         Ok(())
     }
 
-    /// It needs no answer any longer.
+    /// Withdraws the request, which no longer needs an answer.
     pub(in crate::engine) async fn withdraw_request(
         &self,
         is: &Introduction,

@@ -96,8 +96,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A ghost that is not needed leaves: whatever went wrong before, it stays in no room in which
-    /// it has nothing to do.
+    /// Lets a ghost leave the rooms in which it has nothing to do, whatever went wrong before.
     pub(in crate::engine) async fn leave_forgotten_rooms(
         &self,
         ghost: &OwnedUserId,

@@ -224,7 +224,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Everybody who talks with the bot.
+    /// Returns everybody who talks with the bot.
     async fn people(&self) -> Result<Vec<OwnedUserId>, EngineError> {
         let mut people = Vec::new();
         let mut after = None;
@@ -291,7 +291,7 @@ impl Engine {
     }
 }
 
-/// What an admin has to know.
+/// Logs what an admin has to know.
 fn report(record: &RestoreRecord) -> Vec<String> {
     let mut lines = Vec::new();
     let when = match &record.made {

@@ -262,7 +262,7 @@ impl Engine {
         Ok(conversation.is_some_and(|conversation| !conversation.ended))
     }
 
-    /// What was said before the restore has been carried, as far as anybody can tell.
+    /// Notes the events from before the restore as handled, as far as anybody can tell.
     async fn count_as_handled(
         &self,
         actor: Actor<'_>,
@@ -282,8 +282,8 @@ impl Engine {
         Ok(())
     }
 
-    /// An introduction that began after the backup: nobody knows of it but the room. `None` if it
-    /// cannot be found out who asked.
+    /// Returns an introduction that began after the backup, of which only the room knows; `None` if
+    /// it cannot be found out who asked.
     async fn begun_since(
         &self,
         actor: Actor<'_>,
@@ -386,7 +386,7 @@ impl Engine {
     }
 }
 
-/// The ghost was in this room and never comes back.
+/// Notes that the ghost was in this room and never comes back.
 fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &OwnedUserId) {
     let known = record.introductions.iter_mut();
     match known.into_iter().find(|is| is.ghost == *ghost) {

@@ -24,7 +24,7 @@ impl Room {
         Ok(decrypted)
     }
 
-    /// The same; that it was heard is noted in `batch`.
+    /// Decrypts an event and stages in `batch` that it was decrypted.
     pub(in crate::engine) async fn decrypt_with(
         &self,
         user: &OwnedUserId,

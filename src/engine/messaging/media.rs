@@ -12,10 +12,9 @@ use crate::{
 };
 
 impl Room {
-    /// A file of another homeserver would tell which: its bytes, which are encrypted as a rule and
-    /// are not looked at, are given to ours.
-    ///
-    /// Once: a message may be tried again for days, and goes into several portals.
+    /// Uploads a file to our homeserver, since its address would name the sender's. Its bytes, as a
+    /// rule encrypted, are not looked at. Each file is uploaded once: a message may be tried again
+    /// for days, and goes into several portals.
     pub(in crate::engine) async fn reupload(
         &mut self,
         event: &OwnedEventId,

@@ -31,7 +31,7 @@ impl Room {
         Ok(content.is_some_and(|content| content["membership"] == "join"))
     }
 
-    /// A ghost leaves this room and destroys its keys.
+    /// Lets a ghost leave this room and destroys its keys of it.
     pub(in crate::engine) async fn leave_for_good(
         &self,
         ghost: &OwnedUserId,
@@ -40,7 +40,7 @@ impl Room {
         self.engine.forget_room(ghost, &self.id).await
     }
 
-    /// The ghost of an introduction leaves, or declines the asker's invite.
+    /// Lets the ghost of an introduction leave, or decline the asker's invite.
     pub(in crate::engine) async fn leave_introduction(
         &self,
         is: &Introduction,
@@ -113,8 +113,8 @@ impl Engine {
         Ok(self.machines().forget_room(user, room).await?)
     }
 
-    /// A room that was made and not written down, by what its creation says under `key`; a few are
-    /// looked at.
+    /// Returns a room that was made and not written down, by what its creation says under `key`. A
+    /// few are looked at.
     pub(in crate::engine) async fn room_with_mark(
         &self,
         who: Actor<'_>,

@@ -37,7 +37,7 @@ impl RoomStateCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// State has arrived in this room.
+    /// Notes that state has arrived in this room.
     pub(in crate::engine) fn outdate(&self, room: &RoomId) {
         let mut known = self.known();
         known.turn += 1;
@@ -67,7 +67,7 @@ impl RoomStateCache {
 }
 
 impl Engine {
-    /// A room as one of our users sees it, possibly from before the last moment.
+    /// Returns a room as one of our users sees it, possibly from a moment ago.
     pub(in crate::engine) async fn cached_room_state(
         &self,
         user: &OwnedUserId,
@@ -83,7 +83,7 @@ impl Engine {
         Ok(view)
     }
 
-    /// A room as one of our users sees it.
+    /// Returns a room as one of our users sees it, from the homeserver.
     pub(in crate::engine) async fn fetch_room_state(
         &self,
         user: &OwnedUserId,
@@ -96,7 +96,7 @@ impl Engine {
 }
 
 impl Room {
-    /// The room as one of our users sees it.
+    /// Returns this room as one of our users sees it, from the homeserver.
     pub(in crate::engine) async fn room_state(
         &self,
         user: &OwnedUserId,

@@ -50,7 +50,7 @@ impl Room {
         .await
     }
 
-    /// The same, for these people only.
+    /// Encrypts a message for these people only, and sends it.
     pub(in crate::engine) async fn say_only_to(
         &self,
         user: &OwnedUserId,
@@ -64,7 +64,8 @@ impl Room {
             .await
     }
 
-    /// The same, leaving out those who have no device that they have signed.
+    /// Encrypts a message for everybody who has a signed device, and sends it. Fails if `must_read`
+    /// has none.
     pub(in crate::engine) async fn say_to_who_can_read(
         &self,
         user: &OwnedUserId,
@@ -138,8 +139,8 @@ impl Room {
         }
     }
 
-    /// A homeserver knows a transaction id again for a day. What is due for longer may have been
-    /// sent without our hearing of it: then it stands in the room, and shows its transaction id to
+    /// Returns the event that an earlier try has sent. The homeserver remembers a transaction id
+    /// for a day; after that the event is found in the room, where it shows its transaction id to
     /// the device that sent it.
     async fn sent_before(
         &self,
