@@ -17,7 +17,7 @@ use crate::{
 pub(in crate::engine) const KEY_WAIT: Duration = Duration::from_secs(5 * 60);
 /// How long the bot does not repeat what it says to messages that it cannot act on.
 const REMARK_PAUSE: Duration = Duration::from_secs(60);
-/// How many messages may wait for their key at once.
+/// Maximum number of messages that may wait for their key at once.
 const WAITING_AT_MOST: usize = 20;
 
 /// Where a control room stands.

@@ -11,7 +11,7 @@ use crate::{
     matrix::{Actor, MatrixError, Page},
 };
 
-/// How many events are read in one page.
+/// Maximum number of events that are read in one page.
 pub(in crate::engine) const PAGE: u32 = 100;
 
 /// How often a page is asked for: of so many that have to come one after the other some fail.
@@ -23,7 +23,7 @@ pub(in crate::engine) const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The first pause between them; it doubles.
 pub(in crate::engine) const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many events are read back when a ghost comes into a room.
+/// Maximum number of events that are read back when a ghost comes into a room.
 pub(in crate::engine) const READ_BACK: u32 = 50;
 
 /// How often.

@@ -151,7 +151,7 @@ pub struct EngineSettings {
 pub struct ConversationSettings {
     /// Whether a read receipt of the ghost shows that a message has reached the other room.
     pub delivery_receipts: bool,
-    /// For how long it is remembered which event here is which there.
+    /// How long it is remembered which event here is which there.
     pub remember: Duration,
     /// How long what follows waits for a message whose key has not come.
     pub wait_for_key: Duration,

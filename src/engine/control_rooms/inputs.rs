@@ -19,7 +19,7 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How many things may wait to be told to somebody who has not come to their control room.
+/// Maximum number of notices that wait for a person who has not joined their control room.
 const UNTOLD_AT_MOST: usize = 20;
 
 impl Room {

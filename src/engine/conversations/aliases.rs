@@ -12,7 +12,7 @@ use crate::{
     store::Batch,
 };
 
-/// How somebody is called in other people's portals who has chosen nothing else.
+/// The name in other people's portals of a person who has chosen no other.
 pub(in crate::engine) const SOMEONE: &str = "Someone";
 
 /// The digits of a made-up ghost's name.

@@ -17,9 +17,9 @@ use crate::{
     matrix::Receipt,
 };
 
-/// How many people's typing or receipts of one event are looked at.
+/// Maximum number of people's typing or receipts of one event that are looked at.
 const AT_ONCE: usize = 50;
-/// For how long somebody is shown as typing: their client says so again before that, or that they
+/// How long somebody is shown as typing: their client says so again before that, or that they
 /// have stopped.
 const TYPES_FOR: Duration = Duration::from_secs(30);
 

@@ -12,7 +12,7 @@ use crate::{
     store::{Batch, Store, StoreError},
 };
 
-/// How many records are deleted in one write.
+/// Maximum number of records that are deleted in one write.
 const AT_ONCE: usize = 1000;
 
 /// The counterparts of the events of one room in another one.

@@ -8,13 +8,13 @@ use crate::{
     store::Batch,
 };
 
-/// What its sender is told about a message whose key did not come.
+/// The notice to the sender of a message whose key did not come.
 const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
                       again.";
-/// What is said about messages that still waited when the conversation ended.
+/// The notice about messages that still waited when the conversation ended.
 const TOO_LATE: &str = "Your last messages were not delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
-/// What its sender is told about a message that could not be handed over.
+/// The notice to the sender of a message that could not be delivered.
 pub(in crate::engine) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
                              later.";
 

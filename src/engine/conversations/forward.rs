@@ -24,7 +24,7 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How many queued effects of another room are looked at.
+/// Maximum number of queued effects of another room that are looked at.
 const QUEUED: usize = 100;
 
 impl Room {

@@ -13,7 +13,7 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How much of what has arrived is looked at.
+/// Maximum number of inbox items that are looked at.
 const WAITING: usize = 100;
 
 impl Room {

@@ -15,10 +15,10 @@ use crate::{
     store::Batch,
 };
 
-/// What somebody is told whose name or topic of a room would name people.
+/// The notice to a person whose name or topic of a room would name people.
 const NAMES_SOMEBODY: &str = "The new name or topic of this chat was not passed on: it is too \
                               long, or would show who somebody is. Please choose another one.";
-/// What the owner of a portal is told who may not name the room of the others.
+/// The notice to the owner of a portal who may not name the others' room.
 const MAY_NOT: &str = "The name of this chat was not changed: in the room of the others your \
                        handle may not do that. Please ask somebody there to change it, or to give \
                        your handle the permission; until then the chat is called as before.";

@@ -25,7 +25,7 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// For how long an ending conversation is waited for.
+/// How long an ending conversation is waited for.
 const PARTING: Duration = Duration::from_secs(30);
 
 /// The lock of what is decided on conversations: held until it is written.
@@ -111,7 +111,7 @@ impl Engine {
         DecisionLock(lock.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Decides like [`Engine::converse`], with the lock held by the caller. What follows is due `since`
+    /// Decides like [`Engine::lock_and_decide`], with the lock held by the caller. What follows is due `since`
     /// then.
     pub(in crate::engine) fn decide_and_stage(
         &self,

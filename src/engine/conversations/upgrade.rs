@@ -20,11 +20,11 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How many conversations of a ghost are looked at.
+/// Maximum number of conversations of a ghost that are looked at.
 const CONVERSATIONS: usize = 20;
-/// How many messages of the old room that come too late are looked at.
+/// Maximum number of messages of the old room that come too late that are looked at.
 const TOO_LATE: usize = 100;
-/// What their senders are told.
+/// The notice to their senders.
 const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
                              too late to be passed on. Please send it again here.";
 

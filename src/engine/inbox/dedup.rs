@@ -17,16 +17,17 @@ use crate::{
     store::{Batch, StoreError},
 };
 
-/// For how long it is known what has arrived.
+/// How long the id of an event that has arrived is known.
 pub(in crate::engine) const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// By so much clocks may differ. What is younger than the rest and not known has never arrived.
+/// Maximum difference between two clocks. An event that is younger than the rest and not known has
+/// never arrived.
 pub(in crate::engine) const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many records by age are looked at, and what they name forgotten, in one write.
+/// Maximum number of records by age whose events are forgotten in one write.
 pub(in crate::engine) const AT_ONCE: usize = 100;
 
-/// How many events one such record names.
+/// Maximum number of events in one such record.
 pub(in crate::engine) const SEEN_TOGETHER: usize = 100;
 
 /// A to-device message, as far as it is looked at before its machine reads it.

@@ -18,10 +18,11 @@ use crate::{
     store::StoreError,
 };
 
-/// Of so many rooms it is known whether anything was lost; beyond that all are looked at again.
+/// Maximum number of rooms of which it is known whether anything was lost. Beyond it all are looked at
+/// again.
 const ROOMS: usize = 10_000;
-/// How many pages at the most: all that a homeserver may have queued for us when it went down, and
-/// an end to what has to be held in memory.
+/// Maximum number of pages that are read back for one gap: all that a homeserver may have queued for
+/// us before it went down, and an end to what is held in memory.
 pub(in crate::engine) const PAGES: usize = 300;
 
 impl Engine {

@@ -26,14 +26,14 @@ use crate::{
 /// What a ghost wants to know: its messages, its invites, its rooms; nothing of presence, receipts
 /// and typing.
 const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
-/// How many pages one reconciliation reads at the most; what is left waits for the next.
+/// Maximum number of pages that one reconciliation reads. What is left waits for the next.
 const PAGES: usize = 50;
 /// Maximum size of the gap that is read at a time, in bytes of JSON. What lies before it is set aside:
 /// the newest is what people wait for.
 pub(in crate::engine) const GAP_BYTES: usize = 32 << 20;
-/// How far a gap in a room is read back where no conversation goes on.
+/// Maximum number of pages for which a gap is read back in a room without a conversation.
 const GAP_PAGES: usize = 20;
-/// Within this time a ghost is not asked for missing keys again.
+/// Minimum time between two requests for missing keys of one ghost.
 pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 
 impl Engine {

@@ -7,7 +7,7 @@ use crate::{
     introduction::{HeardKind, Introduction},
 };
 
-/// How many events are looked through, back from the leaving.
+/// Maximum number of events that are looked through, back from the leaving.
 const LAST: u32 = 30;
 
 impl Room {

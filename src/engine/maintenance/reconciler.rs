@@ -11,7 +11,7 @@ use crate::{
     matrix::MatrixError,
 };
 
-/// How many rounds those are asked who could not be reached.
+/// Maximum number of rounds those that are asked who could not be reached.
 pub(in crate::engine) const ROUNDS: u32 = 6;
 
 /// How long further gaps are waited for before what was lost is asked for.

@@ -38,11 +38,11 @@ use crate::{
 /// Tables that a backup does without: they say how far the service is with an earlier one.
 pub const NOT_IN_BACKUPS: [u8; 2] = [RestoreProgress::ID, RoomsToNotify::ID];
 
-/// How many records are deleted in one write.
+/// Maximum number of records that are deleted in one write.
 const CLEARED_AT_ONCE: usize = 500;
-/// How many ghosts get their new devices at the same time.
+/// Maximum number of ghosts that get their new devices at the same time.
 const AT_ONCE: usize = 4;
-/// How many users are asked about in one request.
+/// Maximum number of users that are asked about in one request.
 const ASKED_AT_ONCE: usize = 100;
 
 /// Drops what waited for anything before the restore. Does nothing for a store that was not

@@ -28,11 +28,11 @@ use crate::{
 const FIRST_LOOK: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"types":[]},"timeline":{"limit":1}}}"#;
 /// The same with the rooms that a ghost has left.
 const WITH_LEFT: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":true,"state":{"types":[]},"timeline":{"limit":1}}}"#;
-/// How many events of a control room count as handled without being looked at again.
+/// Maximum number of events of a control room that count as handled without being looked at again.
 const HANDLED: u32 = 50;
 /// How far back a ghost looks for its invite.
 const PAGES: usize = 4;
-/// How many records are read at once.
+/// Maximum number of records that are read at once.
 const AT_ONCE: usize = 500;
 
 impl Engine {

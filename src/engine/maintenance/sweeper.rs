@@ -5,7 +5,7 @@ use crate::{
     engine::{Engine, EngineError},
 };
 
-/// How many records are deleted in one write.
+/// Maximum number of records that are deleted in one write.
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 
 impl Engine {

@@ -9,7 +9,7 @@ use crate::{
     matrix::Actor,
 };
 
-/// How many rooms are looked at for a mark.
+/// Maximum number of rooms that are looked at for a mark.
 pub(in crate::engine) const ROOMS_LOOKED_AT: usize = 20;
 
 impl Room {

@@ -15,7 +15,7 @@ use crate::{
     matrix::RoomState,
 };
 
-/// How many rooms are remembered.
+/// Maximum number of rooms that are remembered.
 const MOST: usize = 2000;
 /// For how long. State that is pushed makes a view old at once; this is for what was lost on the
 /// way.

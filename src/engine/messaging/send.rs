@@ -12,14 +12,14 @@ use crate::{
     matrix::RoomState,
 };
 
-/// For how long a homeserver surely answers a transaction id with the event it has: Synapse for 24
+/// How long a homeserver surely answers a transaction id with the event it has: Synapse for 24
 /// hours.
 const KNOWS_TRANSACTIONS: Duration = Duration::from_secs(23 * 60 * 60);
-/// How many events are looked at for one that was sent longer ago, on a page.
+/// Maximum number of events that are looked at for one that was sent longer ago, on a page.
 const LOOK_BACK: u32 = 100;
-/// On how many pages.
+/// Maximum number of such pages.
 const LOOK_BACK_PAGES: usize = 10;
-/// By how much clocks may differ.
+/// Maximum difference between two clocks.
 const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
 impl Room {
