@@ -60,7 +60,7 @@ pub enum Effect {
         /// Only with people whom the owner has blocked.
         blocked_only: bool,
     },
-    /// DirectoryTransaction a person's name in their conversation with a masked handle's ghost.
+    /// Change a person's name in their conversation with a masked handle's ghost.
     Appear {
         /// The person.
         person: OwnedUserId,

@@ -3,6 +3,8 @@
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
+use crate::text::push_escaped_lines;
+
 /// A text that the bot says, as plain text and as HTML. Its methods escape their arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeText {
@@ -36,7 +38,7 @@ impl NoticeText {
     /// Adds words.
     pub fn and(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
-        escape(words, &mut self.html);
+        push_escaped_lines(&mut self.html, words);
         self
     }
 
@@ -70,9 +72,9 @@ impl NoticeText {
     pub fn link(mut self, url: &str) -> NoticeText {
         self.plain.push_str(url);
         self.html.push_str("<a href=\"");
-        escape(url, &mut self.html);
+        push_escaped_lines(&mut self.html, url);
         self.html.push_str("\">");
-        escape(url, &mut self.html);
+        push_escaped_lines(&mut self.html, url);
         self.html.push_str("</a>");
         self
     }
@@ -126,23 +128,9 @@ impl NoticeText {
 
     fn wrap(mut self, tag: &str, words: &str) -> NoticeText {
         self.html.push_str(&format!("<{tag}>"));
-        escape(words, &mut self.html);
+        push_escaped_lines(&mut self.html, words);
         self.html.push_str(&format!("</{tag}>"));
         self
-    }
-}
-
-fn escape(text: &str, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' => out.push_str("<br>"),
-            other => out.push(other),
-        }
     }
 }
 
@@ -187,7 +175,7 @@ mod tests {
         );
         assert_eq!(
             text.html,
-            "a &lt;b&gt;<strong>&quot;&amp;&#39;</strong><code>&lt;script&gt;</code>\
+            "a &lt;b&gt;<strong>&quot;&amp;'</strong><code>&lt;script&gt;</code>\
              <a href=\"https://x/&quot;&gt;&lt;img src=x&gt;\">https://x/&quot;&gt;&lt;img \
              src=x&gt;</a><br>1<br>2"
         );

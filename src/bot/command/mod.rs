@@ -261,8 +261,8 @@ impl CommandContext<'_, '_> {
 /// Returns the Matrix ID of the ghost of a handle on this server. Fails only if the server's name is
 /// too long for a Matrix ID.
 fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, CommandError> {
-    let ghost = UserId::parse(format!("@{}:{server}", handle.ghost_localpart()));
-    ghost.map_err(|_| HandleError::NotAHandle.into())
+    let ghost = handle.ghost_id(server);
+    ghost.ok_or_else(|| HandleError::NotAHandle.into())
 }
 
 /// Tells a person without a handle how to get one.
