@@ -291,7 +291,7 @@ async fn a_conversation_is_not_led_to_where_others_are() -> Result<()> {
         .context("Mallory")?;
     let mallorys = mallory.accepts(&at_trap).await?;
     trap.invites(&story.ghost).await?;
-    trap.sees_join(&story.ghost).await?;
+    // It joins to look, and may be gone before Alice has seen it inside.
     trap.sees_leave(&story.ghost).await?;
     chat.sees_part("was upgraded").await?;
     sams.sees_part("was upgraded").await?;
