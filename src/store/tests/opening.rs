@@ -108,11 +108,8 @@ fn a_newer_schema_is_refused_and_an_older_one_is_migrated() {
     let error = start(&[]).unwrap_err();
     assert_matches!(
         error,
-        StoreError::NewerSchema {
-            found: 6,
-            newest: 4,
-            ..
-        }
+        StoreError::NewerSchema { found, newest, .. }
+            if found == migrate::OLDEST + 2 && newest == migrate::OLDEST
     );
     assert!(error.to_string().contains("run a newer stonechat"));
 }
