@@ -54,12 +54,39 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         quoted: false,
     };
     translation.take(&pieces(html)?);
-    translation.scrub_text();
+    // An identifier may be spread over tags, and it may begin where a block does.
+    translation.scrub_text(Breaks::None);
+    translation.scrub_text(Breaks::AtBlocks);
     Some(Html {
         html: translation.write(),
         renamed: translation.renamed,
         quoted: translation.quoted,
     })
+}
+
+/// Where a text is broken when it is read without its tags.
+#[derive(Clone, Copy, PartialEq)]
+enum Breaks {
+    /// Nowhere.
+    None,
+    /// Where a client begins a new line.
+    AtBlocks,
+}
+
+impl Breaks {
+    /// Returns what is read in place of a piece that is no text.
+    fn read(self, piece: &Out) -> &'static str {
+        match piece {
+            Out::Open(tag, _) | Out::Close(tag) if self == Self::AtBlocks => {
+                if is_block(tag) || is_void(tag) {
+                    "\n"
+                } else {
+                    ""
+                }
+            }
+            _ => "",
+        }
+    }
 }
 
 struct HtmlTranslation<'a> {
@@ -151,13 +178,13 @@ impl HtmlTranslation<'_> {
     }
 
     /// Replaces identifiers in the text, read without its tags.
-    fn scrub_text(&mut self) {
+    fn scrub_text(&mut self, breaks: Breaks) {
         let all: String = self
             .out
             .iter()
-            .filter_map(|out| match out {
-                Out::Text(text) => Some(text.as_str()),
-                _ => None,
+            .map(|out| match out {
+                Out::Text(text) => text.as_str(),
+                other => breaks.read(other),
             })
             .collect();
         let replacements = self.scrub.replacements(&all);
@@ -180,6 +207,7 @@ impl HtmlTranslation<'_> {
                     }
                     _ => {}
                 }
+                start += breaks.read(&piece).len();
                 out.push(piece);
                 continue;
             };

@@ -383,6 +383,30 @@ proptest! {
 }
 
 #[test]
+fn an_identifier_that_begins_where_a_block_does_is_found() {
+    for html in [
+        "<p>my ID is</p><p>samuel:hs.test</p>",
+        "n<p>samuel:hs.test",
+        "my ID is<br>samuel:hs.test",
+        "<ul><li>Sam</li><li>samuel:hs.test</li></ul>",
+        "<p>my ID is</p><p>sam<b>uel</b>:hs.test</p>",
+        "<p>my ID is sam</p><p>uel:hs.test</p>",
+    ] {
+        let content = json!({
+            "msgtype": "m.text",
+            "body": "my ID is",
+            "format": "org.matrix.custom.html",
+            "formatted_body": html,
+        });
+        let sent = with_context(Direction::ToAlice, true, |context| {
+            translate("m.room.message", &content, context)
+        });
+        let sent = sent.unwrap().unwrap().content.to_string();
+        assert!(!sent.contains("uel"), "{html}: {sent}");
+    }
+}
+
+#[test]
 fn the_search_finds_identifiers() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut found = 0;
