@@ -77,12 +77,10 @@ impl Breaks {
     /// Returns what is read in place of a piece that is no text.
     fn read(self, piece: &Out) -> &'static str {
         match piece {
-            Out::Open(tag, _) | Out::Close(tag) if self == Self::AtBlocks => {
-                if is_block(tag) || is_void(tag) {
-                    "\n"
-                } else {
-                    ""
-                }
+            Out::Open(tag, _) | Out::Close(tag)
+                if self == Self::AtBlocks && (is_block(tag) || is_void(tag)) =>
+            {
+                "\n"
             }
             _ => "",
         }
