@@ -54,9 +54,10 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         quoted: false,
     };
     translation.take(&pieces(html)?);
-    // An identifier may be spread over tags, and it may begin where a block does.
-    translation.scrub_text(Breaks::None);
-    translation.scrub_text(Breaks::AtBlocks);
+    // An identifier may be spread over tags, and it may begin or end where a block or any tag does.
+    for breaks in [Breaks::None, Breaks::AtBlocks, Breaks::AtTags] {
+        translation.scrub_text(breaks);
+    }
     Some(Html {
         html: translation.write(),
         renamed: translation.renamed,
@@ -71,14 +72,17 @@ enum Breaks {
     None,
     /// Where a client begins a new line.
     AtBlocks,
+    /// At every tag.
+    AtTags,
 }
 
 impl Breaks {
     /// Returns what is read in place of a piece that is no text.
     fn read(self, piece: &Out) -> &'static str {
-        match piece {
-            Out::Open(tag, _) | Out::Close(tag)
-                if self == Self::AtBlocks && (is_block(tag) || is_void(tag)) =>
+        match (self, piece) {
+            (Self::AtTags, Out::Open(..) | Out::Close(_)) => "\n",
+            (Self::AtBlocks, Out::Open(tag, _) | Out::Close(tag))
+                if is_block(tag) || is_void(tag) =>
             {
                 "\n"
             }

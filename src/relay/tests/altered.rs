@@ -383,7 +383,7 @@ proptest! {
 }
 
 #[test]
-fn an_identifier_that_begins_where_a_block_does_is_found() {
+fn an_identifier_that_begins_or_ends_where_a_tag_does_is_found() {
     for html in [
         "<p>my ID is</p><p>samuel:hs.test</p>",
         "n<p>samuel:hs.test",
@@ -391,6 +391,8 @@ fn an_identifier_that_begins_where_a_block_does_is_found() {
         "<ul><li>Sam</li><li>samuel:hs.test</li></ul>",
         "<p>my ID is</p><p>sam<b>uel</b>:hs.test</p>",
         "<p>my ID is sam</p><p>uel:hs.test</p>",
+        "samuel:hs.test<b>s</b>",
+        "x<b>\u{200b}</b><i>samuel:hs.test</i>",
     ] {
         let content = json!({
             "msgtype": "m.text",
