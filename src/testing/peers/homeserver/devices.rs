@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fake_keys::{ALGORITHM, DeviceKeys};
+use fake_homeserver::model::keys::{self, ALGORITHM, DeviceKeys};
 use matrix_sdk_crypto::vodozemac::{base64_decode, olm};
 use ruma::{DeviceId, UserId};
 use serde_json::{Value, json};
@@ -214,14 +214,14 @@ impl Server {
         for (id, signed) in ask.body[&ask.user].as_object().unwrap() {
             let device = user.devices.get_mut(id);
             if let Some(keys) = device.and_then(|device| device.keys.published.as_mut()) {
-                fake_keys::add_signatures(keys, signed);
+                keys::add_signatures(keys, signed);
             }
         }
         (200, json!({"failures": {}}))
     }
 
     fn query(&self, body: &Value) -> Value {
-        let mut answer = fake_keys::empty_query_answer();
+        let mut answer = keys::empty_query_answer();
         for id in body["device_keys"].as_object().unwrap().keys() {
             let server_name = id.split_once(':').unwrap().1;
             if self.unreachable.contains(server_name) {

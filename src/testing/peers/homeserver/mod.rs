@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::Router;
-use fake_keys::Identity;
+use fake_homeserver::model::keys::Identity;
 use ruma::UserId;
 use secrecy::SecretString;
 use serde_json::Value;

@@ -2,18 +2,13 @@
 //! device that its owner has signed. They live outside of the service's process, make requests
 //! that nothing goes wrong with, and keep what they see as every other client of the harness does.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::{Context, Result, bail};
-use axum::http;
+use anyhow::{Context, Result};
+use fake_homeserver::Client;
 use matrix_sdk_crypto::{
     EncryptionSettings, OlmMachine,
     types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, ToDeviceRequest},
@@ -21,7 +16,7 @@ use matrix_sdk_crypto::{
 use ruma::{
     EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
     api::{
-        IncomingResponse as _, OutgoingRequest as MatrixRequest, SupportedVersions,
+        OutgoingRequest as MatrixRequest,
         auth_scheme::{AuthScheme, SendAccessToken},
         client::{
             keys::{get_keys, upload_signing_keys},
@@ -38,7 +33,7 @@ use ruma::{
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::Mutex;
 
-use super::{Answer, Ask, Fake, Shared, http as wire};
+use super::Fake;
 use crate::{ChatOptions, Invite, Log, PATIENCE, Seen};
 
 mod sync;
@@ -47,15 +42,13 @@ mod sync;
 pub struct Person {
     /// Who they are.
     pub user_id: OwnedUserId,
-    device: OwnedDeviceId,
     /// Their client's cryptography.
     pub machine: OlmMachine,
-    home: Arc<Shared>,
+    client: Client,
     log: Log,
     syncing: Mutex<sync::State>,
     /// One request of the machine at a time, and one message.
     speaking: Mutex<()>,
-    versions: SupportedVersions,
     /// Whether the client syncs in the background.
     awake: AtomicBool,
 }
@@ -89,16 +82,16 @@ impl Person {
         let user = fake.with(|server| server.add_person(localpart, device));
         let user_id = OwnedUserId::try_from(user)?;
         let device: OwnedDeviceId = device.into();
+        let machine = OlmMachine::new(&user_id, &device).await;
+        let client = fake.client(user_id.clone(), device);
         let person = Self {
-            machine: OlmMachine::new(&user_id, &device).await,
+            machine,
             log: Log::new(user_id.clone()),
             user_id,
-            device,
-            home: fake.shared.clone(),
+            client,
             syncing: Mutex::default(),
             speaking: Mutex::default(),
             awake: AtomicBool::new(true),
-            versions: SupportedVersions::from_parts(&["v1.11".to_owned()], &BTreeMap::new()),
         };
         person.errands().await?;
         Ok(person)
@@ -112,7 +105,7 @@ impl Person {
     /// Lets the client sync in the background again.
     pub fn wakes(&self) {
         self.awake.store(true, Ordering::SeqCst);
-        self.bell().notify_waiters();
+        self.client.bell().notify_waiters();
     }
 
     /// Everything that the client has shown so far.
@@ -198,7 +191,7 @@ impl Person {
         content: &Value,
     ) -> Result<Box<RawValue>> {
         let _one_at_a_time = self.speaking.lock().await;
-        let members = self.home.with(|server| {
+        let members = self.client.with(|server| {
             let room = server.rooms.get(room.as_str());
             let (joined, invited) = ("join", "invite");
             let members = room.into_iter().flat_map(|room| {
@@ -301,36 +294,7 @@ impl Person {
         R: MatrixRequest<PathBuilder = VersionHistory>,
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
     {
-        let token = SendAccessToken::Always("of a person");
-        let request: http::Request<Vec<u8>> =
-            request.try_into_http_request("http://fake", token, Cow::Borrowed(&self.versions))?;
-        let (parts, body) = request.into_parts();
-        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-        let answer = self.ask(parts.method.as_str(), path, query, body).await;
-        let mut response = http::Response::new(answer.body);
-        *response.status_mut() = http::StatusCode::from_u16(answer.status)?;
-        let name = std::any::type_name::<R>();
-        match R::IncomingResponse::try_from_http_response(response) {
-            Ok(response) => Ok(response),
-            Err(error) => bail!("{} was refused a {name}: {error}", self.user_id),
-        }
-    }
-
-    async fn ask(&self, method: &str, path: &str, query: &str, body: Vec<u8>) -> Answer {
-        self.home.until_back().await;
-        let ask = Ask {
-            user: self.user_id.to_string(),
-            device: Some(self.device.to_string()),
-            by_service: false,
-            method: method.to_owned(),
-            parts: wire::split(path),
-            path: path.to_owned(),
-            query: wire::query(query),
-            content_type: None,
-            body,
-            arrived: Instant::now(),
-        };
-        self.home.ask(ask).await
+        self.client.request(request).await
     }
 
     async fn errands(&self) -> Result<()> {
@@ -388,7 +352,7 @@ impl Person {
 /// Syncs whenever there may be news, as long as there is somebody to show it to.
 async fn sync_on(person: Weak<Person>) {
     let bell = match person.upgrade() {
-        Some(person) => person.bell(),
+        Some(person) => person.client.bell(),
         None => return,
     };
     let mut rings = true;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
     time::Instant,
 };
 
@@ -14,9 +13,8 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use tokio::sync::Notify;
 
-use super::{Person, Shared};
+use super::Person;
 use crate::{
     Seen, Trust,
     person::{read_invite, read_raw},
@@ -86,16 +84,6 @@ struct Invited {
 }
 
 impl Person {
-    /// What rings when there may be news.
-    pub(super) fn bell(&self) -> Arc<Notify> {
-        self.home.with(|server| {
-            let account = server.accounts.get(self.user_id.as_str());
-            account
-                .map(|account| account.bell.clone())
-                .unwrap_or_default()
-        })
-    }
-
     /// Takes in what is new.
     pub async fn syncs(&self) -> Result<()> {
         let mut state = self.syncing.lock().await;
@@ -106,7 +94,7 @@ impl Person {
             query.finish()
         };
         let path = "/_matrix/client/v3/sync";
-        let answer = self.ask("GET", path, &query, Vec::new()).await;
+        let answer = self.client.ask("GET", path, &query, Vec::new()).await;
         if answer.status != 200 {
             bail!("a sync was refused: {}", answer.status);
         }
@@ -229,17 +217,4 @@ impl Person {
 
 fn is_closed(seen: &Seen) -> bool {
     matches!(seen.trust, Trust::Undecryptable { .. })
-}
-
-impl Shared {
-    /// Waits until the homeserver is there.
-    pub(super) async fn until_back(&self) {
-        loop {
-            let back = self.back.notified();
-            if !self.is_away() {
-                return;
-            }
-            back.await;
-        }
-    }
 }

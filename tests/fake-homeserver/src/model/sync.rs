@@ -23,7 +23,7 @@ fn to_device_part(token: &str) -> Option<u64> {
 }
 
 /// Whether a sync has anything new to tell.
-pub(super) fn brings_something(answer: &Answer) -> bool {
+pub(crate) fn brings_something(answer: &Answer) -> bool {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
     some(&body["to_device"]["events"])

@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use fake_keys::Identity;
 use ruma::{
     MilliSecondsSinceUnixEpoch,
     serde::{Base64, base64::UrlSafe},
@@ -18,10 +17,11 @@ use tokio::sync::Notify;
 use super::{
     device::Device,
     event::{Event, Shape},
-    queue::Queue,
+    keys::Identity,
     room::Room,
     route::Answer,
 };
+use crate::push::Queue;
 
 /// The application service, as its registration describes it.
 #[derive(Clone, Debug, Default)]

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use fake_keys::{ALGORITHM, DeviceKeys};
 use serde_json::{Value, json};
 
 use super::{
+    keys::{self, ALGORITHM, DeviceKeys},
     route::{Answer, Ask},
     server::Server,
 };
@@ -110,7 +110,7 @@ impl Server {
     }
 
     pub(super) fn query_keys(&self, ask: &Ask) -> Answer {
-        let mut answer = fake_keys::empty_query_answer();
+        let mut answer = keys::empty_query_answer();
         let asked = ask.json();
         for (id, wanted) in asked["device_keys"].as_object().into_iter().flatten() {
             let Some(account) = self.accounts.get(id) else {
@@ -200,7 +200,7 @@ impl Server {
                 });
                 match target {
                     Some(target) => {
-                        fake_keys::add_signatures(target, object);
+                        keys::add_signatures(target, object);
                         changed.insert(user.clone());
                     }
                     None => {

@@ -20,7 +20,7 @@ impl Server {
     }
 
     /// `POST /register` with the application service's token.
-    pub(super) fn register(&mut self, body: &Value) -> Answer {
+    pub(crate) fn register(&mut self, body: &Value) -> Answer {
         let Some(localpart) = body["username"].as_str() else {
             return Answer::refused(400, "M_MISSING_PARAM", "no username");
         };

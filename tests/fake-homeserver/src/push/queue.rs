@@ -131,7 +131,7 @@ impl Queue {
     }
 
     /// Makes the next transaction, if the service is up and there is anything.
-    pub fn next(&mut self) -> Option<Transaction> {
+    pub fn take_next(&mut self) -> Option<Transaction> {
         if self.down || self.is_empty() {
             return None;
         }

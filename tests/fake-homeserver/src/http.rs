@@ -12,10 +12,10 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use url::form_urlencoded;
 
-use super::{
+use crate::{
     Shared,
     fault::Fate,
-    route::{Answer, Ask},
+    model::{Answer, Ask},
 };
 
 /// The connection is to be closed without an answer.
@@ -31,7 +31,7 @@ impl std::fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 /// Takes connections until the task is ended; while the homeserver is away they are closed at once.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> Infallible {
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> Infallible {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
@@ -103,7 +103,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
 }
 
 /// The parts of a path after the version of the API, decoded.
-pub(super) fn split(path: &str) -> Vec<String> {
+pub(crate) fn split(path: &str) -> Vec<String> {
     let decode = |part: &str| {
         // As in a query, but a plus is a plus.
         let pair = format!("x={}", part.replace('+', "%2B"));
@@ -115,7 +115,7 @@ pub(super) fn split(path: &str) -> Vec<String> {
     path.split('/').skip(4).map(decode).collect()
 }
 
-pub(super) fn query(query: &str) -> HashMap<String, String> {
+pub(crate) fn query(query: &str) -> HashMap<String, String> {
     form_urlencoded::parse(query.as_bytes())
         .into_owned()
         .collect()
