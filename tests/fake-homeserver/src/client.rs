@@ -90,7 +90,7 @@ impl Client {
             body,
             arrived: Instant::now(),
         };
-        self.home.ask(ask).await
+        self.home.ask(&ask).await
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     Shared,
     fault::Fate,
     model::{Answer, Ask},
+    script::Order,
 };
 
 /// The connection is to be closed without an answer.
@@ -68,6 +69,12 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
         }});
         return Ok(response(Answer::ok(&versions)));
     }
+    // Until all of it is done, and nobody has been answered.
+    let _told = shared.told();
+    let order = shared.order(parts.method.as_str(), &path, &body).await;
+    if let Order::Refuse(answer) = order {
+        return Ok(response(answer));
+    }
     let fate = shared.fate();
     match fate {
         Fate::Drop { after: false } => return Err(Gone),
@@ -86,7 +93,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
         by_service: true,
         method: parts.method.to_string(),
         parts: split(&path),
-        path,
+        path: path.clone(),
         query: query(parts.uri.query().unwrap_or_default()),
         content_type,
         body,
@@ -95,6 +102,10 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
     let answer = by_token(shared, token, ask).await;
     // It is done, and nobody has been told.
     shared.requests.send_modify(|n| *n += 1);
+    shared.ring(&path);
+    if let Order::Lose(answer) = order {
+        return Ok(response(answer));
+    }
     match fate {
         Fate::Fail { after: true } => Ok(response(failure())),
         Fate::Drop { after: true } => Err(Gone),
@@ -172,7 +183,7 @@ async fn by_token(shared: &Arc<Shared>, token: Option<&str>, mut ask: Ask) -> An
             return Answer::refused(400, "M_UNKNOWN_DEVICE", "no such device");
         }
     }
-    shared.ask(ask).await
+    shared.ask_by_script(&ask).await
 }
 
 fn failure() -> Answer {

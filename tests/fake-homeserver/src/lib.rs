@@ -18,14 +18,16 @@
 //! | [`model`] | what it knows, and what it answers |
 //! | `http` | how requests come in |
 //! | [`Client`] | people on it, who live in this process |
-//! | [`push`] | transactions |
+//! | [`push`] | transactions, unless a test hands them over itself |
 //! | `fault` | what goes wrong, by a seed |
+//! | `script` | what goes wrong at a request that a test names, and answers of its own |
 
 mod client;
 mod fault;
 mod http;
 pub mod model;
 pub mod push;
+mod script;
 
 use std::{
     collections::HashMap,
@@ -46,10 +48,12 @@ use url::Url;
 
 pub use client::Client;
 pub use fault::Faults;
-pub use model::{Answer, Ask, Draft, Event, Registration, Server};
+pub use model::{Answer, Ask, Device, Draft, Event, Incoming, Registration, Server};
+pub use script::{Held, When};
 
 use fault::{Chance, Delivery, Fate};
 use push::Transaction;
+use script::Script;
 
 /// How the homeserver is set up.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub struct Options {
     pub backoff: [Duration; 2],
     /// How long a transaction may take. Synapse: 60 s.
     pub transaction_timeout: Duration,
+    /// Whether it pushes transactions. If not, a test hands over what it likes.
+    pub pushes: bool,
     /// Whether it is written down when each event was first pushed ([`Fake::pushed`]).
     pub measures: bool,
 }
@@ -70,6 +76,7 @@ impl Default for Options {
             server_name: "fake.test".to_owned(),
             backoff: [Duration::from_millis(50), Duration::from_secs(1)],
             transaction_timeout: Duration::from_secs(20),
+            pushes: true,
             measures: false,
         }
     }
@@ -106,6 +113,9 @@ struct Shared {
     back: Notify,
     connections: Mutex<Vec<AbortHandle>>,
     pushed: Mutex<HashMap<String, Instant>>,
+    script: Mutex<Script>,
+    /// Told when a request of the service came.
+    came: Notify,
     /// How many requests the service has made.
     requests: watch::Sender<u64>,
 }
@@ -127,10 +137,11 @@ impl Fake {
     pub async fn start(options: Options) -> Result<Self> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
-        let server = Server {
+        let mut server = Server {
             name: options.server_name.clone(),
             ..Server::default()
         };
+        server.queue.is_off = !options.pushes;
         let shared = Arc::new(Shared {
             server: Mutex::new(server),
             chance: Mutex::default(),
@@ -142,6 +153,8 @@ impl Fake {
             back: Notify::new(),
             connections: Mutex::default(),
             pushed: Mutex::default(),
+            script: Mutex::default(),
+            came: Notify::new(),
             requests: watch::Sender::new(0),
         });
         let serving = shared.clone();
@@ -303,10 +316,10 @@ impl Shared {
     }
 
     /// Answers a request of somebody whose token was looked at; a sync waits for news.
-    async fn ask(&self, ask: Ask) -> Answer {
+    async fn ask(&self, ask: &Ask) -> Answer {
         let wait = ask.number("timeout").filter(|_| ask.parts == ["sync"]);
         let Some(wait) = wait.filter(|wait| *wait > 0 && ask.query.contains_key("since")) else {
-            return self.with(|server| server.answer(&ask));
+            return self.with(|server| server.answer(ask));
         };
         let deadline = tokio::time::Instant::now() + Duration::from_millis(wait as u64);
         loop {
@@ -317,7 +330,7 @@ impl Shared {
             let bell = bell.unwrap_or_default();
             let mut rung = std::pin::pin!(bell.notified());
             rung.as_mut().enable();
-            let answer = self.with(|server| server.answer(&ask));
+            let answer = self.with(|server| server.answer(ask));
             let late = tokio::time::Instant::now() >= deadline;
             if late || answer.status != 200 || model::brings_something(&answer) {
                 return answer;

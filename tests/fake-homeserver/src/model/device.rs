@@ -142,6 +142,10 @@ impl Server {
         let mut keys = json!({});
         let asked = ask.json();
         for (id, devices) in asked["one_time_keys"].as_object().into_iter().flatten() {
+            if let Some(account) = self.accounts.get_mut(id) {
+                let count = devices.as_object().map_or(0, serde_json::Map::len);
+                account.most_claimed = account.most_claimed.max(count);
+            }
             for device_id in devices.as_object().into_iter().flatten().map(|(id, _)| id) {
                 let account = self.accounts.get_mut(id);
                 let device = account.and_then(|account| account.devices.get_mut(device_id));
@@ -220,6 +224,11 @@ impl Server {
         let body = ask.json();
         for (user, devices) in body["messages"].as_object().into_iter().flatten() {
             for (wanted, content) in devices.as_object().into_iter().flatten() {
+                if self.firsts.is_other_message(content) {
+                    let sender = &ask.user;
+                    self.reuses
+                        .push(format!("{sender}: a place in its Olm session with {user}"));
+                }
                 let position = self.step();
                 let ours = self.is_ours(user);
                 let Some(account) = self.accounts.get_mut(user) else {
