@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use fake_homeserver::Client;
 use matrix_sdk_common::deserialized_responses::ProcessedToDeviceEvent;
 use matrix_sdk_crypto::{
     CollectStrategy, DecryptionSettings, EncryptionSettings, EncryptionSyncChanges, MegolmError,
@@ -14,10 +15,15 @@ use matrix_sdk_crypto::{
 };
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedUserId, RoomId, TransactionId, UserId,
-    api::client::{
-        keys::{get_keys, upload_signing_keys},
-        sync::sync_events::DeviceLists,
-        to_device::send_event_to_device,
+    api::{
+        OutgoingRequest as MatrixRequest,
+        auth_scheme::{AuthScheme, SendAccessToken},
+        client::{
+            keys::{get_keys, upload_signing_keys},
+            sync::sync_events::DeviceLists,
+            to_device::send_event_to_device,
+        },
+        path_builder::VersionHistory,
     },
     events::AnyMessageLikeEventContent,
     serde::Raw,
@@ -25,12 +31,11 @@ use ruma::{
 use serde_json::{Value, json, value::RawValue};
 
 use super::{FakeHomeserver, device_keys};
-use crate::matrix::{Actor, Homeserver};
 
 pub(crate) struct Person {
     pub(crate) machine: OlmMachine,
     fake: FakeHomeserver,
-    hs: Homeserver,
+    client: Client,
     user: OwnedUserId,
     device: OwnedDeviceId,
     unreadable: AtomicUsize,
@@ -64,7 +69,7 @@ impl Person {
         let person = Self {
             machine,
             fake: fake.clone(),
-            hs: fake.connect().await,
+            client: fake.client(user.clone(), device.clone()),
             user,
             device,
             unreadable: AtomicUsize::new(0),
@@ -81,8 +86,12 @@ impl Person {
         &self.device
     }
 
-    fn actor(&self) -> Actor<'_> {
-        Actor::device(&self.user, &self.device)
+    async fn request<R>(&self, request: R) -> R::IncomingResponse
+    where
+        R: MatrixRequest<PathBuilder = VersionHistory>,
+        for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
+    {
+        self.client.request(request).await.unwrap()
     }
 
     /// Publishes an identity and signs the device with it.
@@ -93,16 +102,13 @@ impl Person {
         upload.master_key = keys.master_key.map(|key| key.to_raw());
         upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
         upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
-        let answer = self.hs.send(self.actor(), upload).await.unwrap();
+        let answer = self.request(upload).await;
         let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
         self.machine
             .mark_request_as_sent(&TransactionId::new(), answer)
             .await
             .unwrap();
-        self.hs
-            .send(self.actor(), requests.upload_signatures_req)
-            .await
-            .unwrap();
+        self.request(requests.upload_signatures_req).await;
         self.query(&[&self.user]).await;
     }
 
@@ -119,7 +125,7 @@ impl Person {
                 .machine
                 .get_device(&self.user, name.as_str().into(), None);
             let signature = device.await.unwrap().unwrap().verify().await.unwrap();
-            self.hs.send(self.actor(), signature).await.unwrap();
+            self.request(signature).await;
         }
     }
 
@@ -127,7 +133,7 @@ impl Person {
         let (id, request) = self.machine.query_keys_for_users(users.iter().copied());
         let mut query = get_keys::v3::Request::new();
         query.device_keys = request.device_keys;
-        let answer = self.hs.send(self.actor(), query).await.unwrap();
+        let answer = self.request(query).await;
         self.machine
             .mark_request_as_sent(&id, &answer)
             .await
@@ -141,10 +147,10 @@ impl Person {
     }
 
     async fn send(&self, request: &OutgoingRequest) {
-        let (who, id) = (self.actor(), request.request_id());
+        let id = request.request_id();
         match request.request() {
             AnyOutgoingRequest::KeysUpload(keys) => {
-                let answer = self.hs.send(who, keys.clone()).await.unwrap();
+                let answer = self.request(keys.clone()).await;
                 self.machine
                     .mark_request_as_sent(id, &answer)
                     .await
@@ -161,7 +167,7 @@ impl Person {
             request.txn_id.clone(),
             request.messages.clone(),
         );
-        let answer = self.hs.send(self.actor(), send).await.unwrap();
+        let answer = self.request(send).await;
         let answer = AnyIncomingResponse::ToDevice(&answer);
         self.machine
             .mark_request_as_sent(&request.txn_id, answer)
@@ -177,7 +183,7 @@ impl Person {
             .await
             .unwrap();
         if let Some((id, claim)) = missing {
-            let answer = self.hs.send(self.actor(), claim).await.unwrap();
+            let answer = self.request(claim).await;
             self.machine
                 .mark_request_as_sent(&id, &answer)
                 .await
