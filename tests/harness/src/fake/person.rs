@@ -7,27 +7,21 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fake_homeserver::Client;
-use matrix_sdk_crypto::{
-    EncryptionSettings, OlmMachine,
-    types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, ToDeviceRequest},
-};
+use matrix_sdk_crypto::{EncryptionSettings, OlmMachine};
 use ruma::{
     EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
     api::{
         OutgoingRequest as MatrixRequest,
         auth_scheme::{AuthScheme, SendAccessToken},
         client::{
-            keys::{get_keys, upload_signing_keys},
             membership::{join_room_by_id, leave_room},
             message::send_message_event,
             redact::redact_event,
-            to_device::send_event_to_device,
         },
         path_builder::VersionHistory,
     },
-    events::AnyMessageLikeEventContent,
     serde::Raw,
 };
 use serde_json::{Value, json, value::RawValue};
@@ -42,8 +36,6 @@ mod sync;
 pub struct Person {
     /// Who they are.
     pub user_id: OwnedUserId,
-    /// Their client's cryptography.
-    pub machine: OlmMachine,
     client: Client,
     log: Log,
     syncing: Mutex<sync::State>,
@@ -71,7 +63,7 @@ impl Person {
     /// Somebody whose client syncs only when it is told to ([`Person::syncs`]).
     pub async fn quiet(fake: &Fake, localpart: &str) -> Result<Arc<Self>> {
         let person = Self::new(fake, localpart).await?;
-        person.signs_device().await?;
+        person.client.sign_device().await?;
         // Uploads a fallback key: then nobody who writes to them finds no key.
         person.syncs().await?;
         Ok(Arc::new(person))
@@ -82,10 +74,8 @@ impl Person {
         let user = fake.with(|server| server.add_person(localpart, device));
         let user_id = OwnedUserId::try_from(user)?;
         let device: OwnedDeviceId = device.into();
-        let machine = OlmMachine::new(&user_id, &device).await;
-        let client = fake.client(user_id.clone(), device);
+        let client = fake.log_in(user_id.clone(), device).await;
         let person = Self {
-            machine,
             log: Log::new(user_id.clone()),
             user_id,
             client,
@@ -113,24 +103,9 @@ impl Person {
         &self.log
     }
 
-    /// Publishes an identity and signs the device with it.
-    async fn signs_device(&self) -> Result<()> {
-        let requests = self.machine.bootstrap_cross_signing(false).await?;
-        let keys = requests.upload_signing_keys_req;
-        let mut upload = upload_signing_keys::v3::Request::new();
-        upload.master_key = keys.master_key.map(|key| key.to_raw());
-        upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
-        upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
-        let answer = self.asks_for(upload).await?;
-        let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
-        let id = TransactionId::new();
-        self.machine.mark_request_as_sent(&id, answer).await?;
-        self.asks_for(requests.upload_signatures_req).await?;
-        let (id, request) = self.machine.query_keys_for_users([&*self.user_id]);
-        let mut query = get_keys::v3::Request::new();
-        query.device_keys = request.device_keys;
-        let answer = self.asks_for(query).await?;
-        Ok(self.machine.mark_request_as_sent(&id, &answer).await?)
+    /// Their client's cryptography.
+    pub fn machine(&self) -> &OlmMachine {
+        &self.client.machine
     }
 
     /// Starts a chat as Element's "Start chat" does; returns at once.
@@ -203,28 +178,15 @@ impl Person {
                 .collect::<Result<Vec<_>, _>>()
         })?;
         let members: Vec<&UserId> = members.iter().map(|member| &**member).collect();
-        self.machine.update_tracked_users(members.clone()).await?;
+        let tracking = self.machine().update_tracked_users(members.clone());
+        tracking.await?;
         self.run_errands().await?;
-        let missing = self.machine.get_missing_sessions(members.iter().copied());
-        if let Some((id, claim)) = missing.await? {
-            let answer = self.asks_for(claim).await?;
-            self.machine.mark_request_as_sent(&id, &answer).await?;
-        }
         // As Element in its ordinary setting: for every device.
         let settings = EncryptionSettings::default();
-        let sharing = self
-            .machine
-            .share_room_key(room, members.into_iter(), settings);
-        for request in sharing.await? {
-            self.sends_to_devices(&request).await?;
-        }
         let content = serde_json::value::to_raw_value(content)?;
-        let content = Raw::<AnyMessageLikeEventContent>::from_json(content);
-        let encrypted = self
-            .machine
-            .encrypt_room_event_raw(room, kind, &content)
-            .await?;
-        Ok(encrypted.content.into_json())
+        self.client
+            .encrypt(room, &members, settings, kind, content)
+            .await
     }
 
     /// Sends what was encrypted.
@@ -303,49 +265,7 @@ impl Person {
     }
 
     async fn run_errands(&self) -> Result<()> {
-        for request in self.machine.outgoing_requests().await? {
-            self.runs(&request).await?;
-        }
-        Ok(())
-    }
-
-    async fn runs(&self, request: &OutgoingRequest) -> Result<()> {
-        let (machine, id) = (&self.machine, request.request_id());
-        match request.request() {
-            AnyOutgoingRequest::KeysUpload(keys) => {
-                let answer = self.asks_for(keys.clone()).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::KeysQuery(keys) => {
-                let mut query = get_keys::v3::Request::new();
-                query.device_keys = keys.device_keys.clone();
-                let answer = self.asks_for(query).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::KeysClaim(claim) => {
-                let answer = self.asks_for(claim.clone()).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::SignatureUpload(upload) => {
-                let answer = self.asks_for(upload.clone()).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::ToDeviceRequest(request) => self.sends_to_devices(request).await?,
-            AnyOutgoingRequest::RoomMessage(_) => {}
-        }
-        Ok(())
-    }
-
-    async fn sends_to_devices(&self, request: &ToDeviceRequest) -> Result<()> {
-        let send = send_event_to_device::v3::Request::new_raw(
-            request.event_type.clone(),
-            request.txn_id.clone(),
-            request.messages.clone(),
-        );
-        let answer = self.asks_for(send).await?;
-        let answer = AnyIncomingResponse::ToDevice(&answer);
-        let marking = self.machine.mark_request_as_sent(&request.txn_id, answer);
-        marking.await.context("a message to devices")
+        self.client.run_errands(|_| true).await
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use matrix_sdk_crypto::{DecryptionSettings, EncryptionSyncChanges, TrustRequirement};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedRoomId, RoomId, UInt, UserId,
     api::client::sync::sync_events::DeviceLists, events::AnyToDeviceEvent, serde::Raw,
@@ -138,33 +137,15 @@ impl Person {
     }
 
     async fn takes_in(&self, body: &Body) -> Result<()> {
-        let settings = DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::Untrusted,
-        };
         let mut lists = DeviceLists::new();
         lists.changed = body.device_lists.changed.clone();
-        let (none, unchanged) = (BTreeMap::new(), DeviceLists::new());
-        // One at a time: of two keys of one session that come at once the library keeps the
-        // second, be it from further on.
-        let messages = body.to_device.events.iter().cloned().map(Some);
-        for message in messages.chain([None]) {
-            let last = message.is_none();
-            let unused = &*body.device_unused_fallback_key_types;
-            let changes = EncryptionSyncChanges {
-                to_device_events: message.into_iter().collect(),
-                changed_devices: if last { &lists } else { &unchanged },
-                one_time_keys_counts: if last {
-                    &body.device_one_time_keys_count
-                } else {
-                    &none
-                },
-                unused_fallback_keys: last.then_some(unused),
-                next_batch_token: None,
-            };
-            self.machine
-                .receive_sync_changes(changes, &settings)
-                .await?;
-        }
+        let receiving = self.client.receive(
+            body.to_device.events.clone(),
+            &lists,
+            &body.device_one_time_keys_count,
+            &body.device_unused_fallback_key_types,
+        );
+        receiving.await?;
         for (room, joined) in &body.rooms.join {
             let came = joined.state.events.iter().chain(&joined.timeline.events);
             let came: Vec<Seen> = came
@@ -179,7 +160,7 @@ impl Person {
             let speakers = came.iter().filter(|seen| seen.state_key.is_none());
             let known: HashSet<&UserId> =
                 members.chain(speakers.map(|seen| &*seen.sender)).collect();
-            self.machine.update_tracked_users(known).await?;
+            self.machine().update_tracked_users(known).await?;
         }
         Ok(())
     }
@@ -192,12 +173,7 @@ impl Person {
         if clear.event_type != "m.room.encrypted" || clear.content["algorithm"].is_null() {
             return Some(clear);
         }
-        let settings = DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::CrossSigned,
-        };
-        let event = Raw::from_json(json.to_owned());
-        let opening = self.machine.decrypt_room_event(&event, room, &settings);
-        match opening.await {
+        match self.client.decrypt(room, json).await {
             Ok(open) => {
                 let trust = Trust::decrypted(&open.encryption_info, late);
                 read_raw(room, &open.event, trust)
