@@ -61,7 +61,7 @@ pub enum Effect {
         blocked_only: bool,
     },
     /// Change a person's name in their conversation with a masked handle's ghost.
-    Appear {
+    SetName {
         /// The person.
         person: OwnedUserId,
         /// The ghost.
@@ -83,7 +83,7 @@ pub enum Effect {
         /// The other person.
         person: OwnedUserId,
         /// What they are told.
-        words: NoticeText,
+        notice: NoticeText,
     },
 }
 
@@ -97,7 +97,7 @@ impl Effect {
             Self::ReplaceIdentity { .. } => "replace-identity",
             Self::RetireGhost { .. } => "retire-ghost",
             Self::Tell { .. } => "tell",
-            Self::Appear { .. } => "appear",
+            Self::SetName { .. } => "set-name",
         }
     }
 }

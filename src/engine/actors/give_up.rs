@@ -6,7 +6,7 @@ use crate::{
     conversation,
     engine::{
         EngineError,
-        conversations::failures::NOT_DELIVERED,
+        conversations::failures::not_delivered,
         event::RoomEvent,
         records::{Conversations, Inbox, InboxItem, Rooms},
         room::Room,
@@ -34,8 +34,8 @@ impl Room {
             && event.kind == "m.room.encrypted"
         {
             self.engine.mark_seen(&event.id, true, &mut batch)?;
-            if let Some(seat) = self.record.seat.clone() {
-                return self.give_up_carrying(&seat.conversation, &event, batch);
+            if let Some(here) = self.record.conversation.clone() {
+                return self.give_up_forwarding(&here.conversation, &event, batch);
             }
             let open = self.record.introductions.iter().filter(|is| is.is_open());
             let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
@@ -52,7 +52,7 @@ impl Room {
     }
 
     /// Gives up a message of a conversation, and tells its sender.
-    pub(in crate::engine) fn give_up_carrying(
+    pub(in crate::engine) fn give_up_forwarding(
         &mut self,
         id: &str,
         event: &RoomEvent,
@@ -60,18 +60,15 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let known = engine.store().get_cached::<Conversations>(&id.to_owned())?;
-        let role = known.and_then(|known| {
+        let input = known.and_then(|known| {
             let role = known.role_of(&self.id)?;
-            known.person_at(role, &event.sender).map(|_| role)
-        });
-        let inputs: Vec<conversation::Input> = role
-            .map(|role| conversation::Input::NotForwarded {
+            known.person_at(role, &event.sender)?;
+            Some(conversation::Input::NotForwarded {
                 role,
                 event: event.id.clone(),
-                text: NOT_DELIVERED.to_owned(),
+                text: not_delivered(&known).to_owned(),
             })
-            .into_iter()
-            .collect();
-        self.apply(id, &inputs, batch)
+        });
+        self.apply(id, input.as_slice(), batch)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         EngineError,
         conversations::{
             event_map::{EventMap, note},
-            failures::NOT_DELIVERED,
+            failures::not_delivered,
         },
         event::RoomEvent,
         messaging::send::{Outgoing, Recipients},
@@ -76,7 +76,7 @@ impl Room {
             text: text.to_owned(),
         };
         let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
-            return Ok((false, vec![said(NOT_DELIVERED)]));
+            return Ok((false, vec![said(not_delivered(conversation))]));
         };
         let sender = &conversation.people[route.sender];
         let there = self.target_room(conversation, route.target).await?;
@@ -208,10 +208,10 @@ impl Room {
     ) -> Result<bool, EngineError> {
         // What is queued from now on was not there to be answered.
         let until = match self.behind {
-            Some((carrying, until)) if carrying == self.carrying => until,
+            Some((effect, until)) if effect == self.current_effect => until,
             _ => self.engine.next(),
         };
-        self.behind = Some((self.carrying, until));
+        self.behind = Some((self.current_effect, until));
         for role in conversation.targets_of(route.source) {
             let Some(room) = conversation.room(role) else {
                 continue;

@@ -25,7 +25,7 @@ impl Room {
             ghost: is.ghost.clone(),
             since: is.invited_at,
             shown: None,
-            masked_as: match is.masked() {
+            asker_alias: match is.masked() {
                 true if is.direct => Some(engine.alias_in_direct(&is.invite.asker, &is.ghost)?.1),
                 true => Some(engine.alias_in_group(&is.invite.asker)?.1),
                 false => None,
