@@ -27,7 +27,7 @@ pub(crate) struct FakeHomeserver {
     client: Arc<OnceCell<Homeserver>>,
 }
 
-/// What a test orders for requests, and what came: with its words for it.
+/// For what a test orders, and for the requests that came.
 impl std::ops::Deref for FakeHomeserver {
     type Target = Fake;
 
@@ -80,7 +80,8 @@ impl FakeHomeserver {
 
     /// Waits until `done` is true of the requests made so far.
     pub(crate) async fn until(&self, done: impl Fn(&Self) -> bool) {
-        self.fake.until(|| done(self)).await.unwrap();
+        let limit = std::time::Duration::from_secs(10);
+        self.fake.until(limit, || done(self)).await.unwrap();
     }
 
     pub(crate) fn name(&self, user: &UserId) -> Option<String> {

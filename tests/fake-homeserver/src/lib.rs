@@ -1,5 +1,5 @@
-//! A homeserver that is a program of ours: fast, and able to fail at any moment. For load and for
-//! faults only; everything else is told on a real Synapse.
+//! A homeserver that is a program of ours: fast, and able to fail at any moment. For unit tests, for
+//! load and for faults; stories are told on a real Synapse.
 //!
 //! It keeps the rules that a service relies on, and the traps that Synapse has for it:
 //!

@@ -150,8 +150,8 @@ impl Fake {
         self.script(|script| script.log.clone())
     }
 
-    /// Waits until `done` is true, and looks after every request.
-    pub async fn until(&self, done: impl Fn() -> bool) -> Result<()> {
+    /// Waits until `done` is true, and looks after every request of the service.
+    pub async fn until(&self, limit: Duration, done: impl Fn() -> bool) -> Result<()> {
         let waiting = async {
             loop {
                 let mut came = std::pin::pin!(self.shared.came.notified());
@@ -162,7 +162,6 @@ impl Fake {
                 came.await;
             }
         };
-        let limit = Duration::from_secs(10);
         if tokio::time::timeout(limit, waiting).await.is_err() {
             bail!("waited in vain; requests: {:#?}", self.log());
         }
