@@ -308,8 +308,9 @@ pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> Str
             None => "the others don't see".to_owned(),
         }
     );
-    match topic.is_empty() {
-        true => notice,
-        false => format!("{notice}\n\n{topic}"),
+    if topic.is_empty() {
+        notice
+    } else {
+        format!("{notice}\n\n{topic}")
     }
 }
