@@ -3,7 +3,7 @@
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, ids::ConversationId};
 
 /// A conversation with a masked person: several rooms that show the same messages.
 ///
@@ -11,8 +11,8 @@ use crate::clock::Timestamp;
 /// person has a **portal**, in which everybody else is a ghost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// 16 random bytes in hexadecimal digits. Marks the portals.
-    pub id: String,
+    /// Its id. Marks the portals.
+    pub id: ConversationId,
     /// The room that one of the people created; `None` while nobody is there.
     pub origin: Option<OwnedRoomId>,
     /// Whether it has two people, one in the origin and one in a portal.

@@ -108,6 +108,7 @@ use crate::{
     crypto::Machines,
     directory::Directory,
     handle::GHOST_PREFIX,
+    ids::ConversationId,
     introduction::Rules,
     matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
@@ -230,7 +231,7 @@ struct Inner {
     /// Held, by conversation and person, while their portal is furnished. The actors of several
     /// rooms may want to at once; both would invite the same people, one of them would be refused,
     /// and that would end the conversation.
-    portal_locks: KeyedLocks<(String, usize)>,
+    portal_locks: KeyedLocks<(ConversationId, usize)>,
     /// Told when a room of a conversation was left.
     departed: Notify,
     room_states: messaging::room_cache::RoomStateCache,

@@ -7,6 +7,7 @@ use crate::{
     clock::Timestamp,
     conversation::{self, Conversation},
     engine::control_room::{Control, ControlEffect},
+    ids::ConversationId,
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
     store::{BackupInfo, Batch, Store, StoreError, Table},
@@ -143,14 +144,14 @@ pub(in crate::engine) enum InboxItem {
     /// A portal was made here, and ghosts of a conversation come in.
     ConversationJoined {
         /// The conversation.
-        conversation: String,
+        conversation: ConversationId,
         /// The ghosts.
         ghosts: Vec<OwnedUserId>,
     },
     /// A conversation may go on here soon: what is said meanwhile waits for that.
     UpgradePending {
         /// The conversation.
-        conversation: String,
+        conversation: ConversationId,
         /// The ghosts that are on their way in.
         ghosts: Vec<OwnedUserId>,
     },
@@ -203,7 +204,7 @@ pub(in crate::engine) struct RoomRecord {
 /// Which conversation a room shows, and by which ghosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct ConversationRoom {
-    pub conversation: String,
+    pub conversation: ConversationId,
     /// The ghosts of this conversation that are in the room, or on their way in.
     pub ghosts: Vec<OwnedUserId>,
     /// It is not decided yet whether the conversation goes on here.
@@ -226,7 +227,7 @@ pub(in crate::engine) enum QueuedEffect {
     },
     Control(ControlEffect),
     Conversation {
-        conversation: String,
+        conversation: ConversationId,
         effect: conversation::Effect,
     },
 }
@@ -283,15 +284,15 @@ table! {
 
 table! {
     /// Conversations of masked handles. Deleted when all their rooms are left.
-    Conversations = 50, true, String => Conversation
+    Conversations = 50, true, ConversationId => Conversation
 }
 table! {
     /// The conversation of two: by a person and the ghost that they see. Deleted with it.
-    DirectConversations = 51, false, (OwnedUserId, OwnedUserId) => String
+    DirectConversations = 51, false, (OwnedUserId, OwnedUserId) => ConversationId
 }
 table! {
     /// By ghost: the conversations that it takes part in. Deleted with them.
-    ConversationsByGhost = 52, false, (OwnedUserId, String) => ()
+    ConversationsByGhost = 52, false, (OwnedUserId, ConversationId) => ()
 }
 table! {
     /// By room and event: of which event this is a copy. Ids only; deleted after the retention.

@@ -46,6 +46,10 @@ fn person() -> OwnedUserId {
     user_id!("@alice:hs.test").to_owned()
 }
 
+fn talk() -> ConversationId {
+    ConversationId::new("talk")
+}
+
 fn words() -> NoticeText {
     NoticeText {
         plain: "plain".to_owned(),
@@ -77,11 +81,11 @@ fn what_waits_in_an_inbox() {
             number: 7,
         },
         InboxItem::ConversationJoined {
-            conversation: "talk".to_owned(),
+            conversation: talk(),
             ghosts: vec![ghost()],
         },
         InboxItem::UpgradePending {
-            conversation: "talk".to_owned(),
+            conversation: talk(),
             ghosts: vec![ghost()],
         },
         InboxItem::UpgradeSeen {
@@ -103,7 +107,7 @@ fn what_waits_in_an_outbox() {
         effect,
     };
     let relay = |effect| QueuedEffect::Conversation {
-        conversation: "talk".to_owned(),
+        conversation: talk(),
         effect,
     };
     let saying = Sentence::AskingFirst;
@@ -276,7 +280,7 @@ fn what_the_engine_knows_of_a_room() {
             answered: vec![(Remark::NotEncrypted, AT)],
         }),
         seat: Some(ConversationRoom {
-            conversation: "talk".to_owned(),
+            conversation: talk(),
             ghosts: vec![ghost()],
             awaited: true,
         }),
@@ -410,7 +414,7 @@ fn a_conversation() {
     let mut people = statuses.map(portal).to_vec();
     people[0].home = Home::Origin { is_present: true };
     let conversation = Conversation {
-        id: "talk".to_owned(),
+        id: talk(),
         origin: Some(room()),
         direct: false,
         secret: Secret([7; 32]),

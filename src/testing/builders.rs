@@ -8,6 +8,7 @@ use ruma::{OwnedUserId, RoomId, UserId, owned_user_id};
 use super::NOW;
 use crate::{
     conversation::{Conversation, Home, Participant, Secret},
+    ids::ConversationId,
     introduction::{Admission, Introduction, Invite},
 };
 
@@ -19,7 +20,7 @@ pub(crate) fn alice() -> OwnedUserId {
 /// A conversation of two that has begun just now, with nobody in it.
 pub(crate) fn conversation(origin: &RoomId) -> Conversation {
     Conversation {
-        id: "talk".to_owned(),
+        id: ConversationId::new("talk"),
         origin: Some(origin.to_owned()),
         direct: true,
         secret: Secret([7; 32]),

@@ -5,6 +5,7 @@ use ruma::{OwnedUserId, RoomId};
 use crate::{
     clock::Timestamp,
     conversation::{Conversation, Home, Participant, PortalStatus, Secret},
+    ids::ConversationId,
 };
 
 /// Builds a participant.
@@ -61,7 +62,7 @@ impl ConversationBuilder {
     /// A group without an origin and without people.
     pub(crate) fn new(id: &str) -> Self {
         Self(Conversation {
-            id: id.to_owned(),
+            id: ConversationId::new(id),
             origin: None,
             direct: false,
             secret: Secret([7; 32]),

@@ -11,6 +11,7 @@ use crate::{
         records::{Conversations, Inbox, InboxItem, Rooms},
         room::Room,
     },
+    ids::ConversationId,
     introduction::{HeardKind, Input},
     store::Batch,
 };
@@ -54,12 +55,12 @@ impl Room {
     /// Gives up a message of a conversation, and tells its sender.
     pub(in crate::engine) fn give_up_carrying(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         event: &RoomEvent,
         batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let known = engine.store().get_cached::<Conversations>(&id.to_owned())?;
+        let known = engine.store().get_cached::<Conversations>(id)?;
         let role = known.and_then(|known| {
             let role = known.role_of(&self.id)?;
             known.person_at(role, &event.sender).map(|_| role)

@@ -16,6 +16,7 @@ use crate::{
         records::{ConversationRoom, Conversations, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    ids::ConversationId,
     introduction::{Introduction, Refusal},
     matrix::{RoomState, event_type::is_matrix_rtc},
     store::Batch,
@@ -28,7 +29,7 @@ fn new_conversation(
     rng: &mut impl CryptoRng,
 ) -> Conversation {
     Conversation {
-        id: hex::encode(rng.random::<[u8; 16]>()),
+        id: ConversationId::new(hex::encode(rng.random::<[u8; 16]>())),
         origin: Some(origin),
         direct,
         secret: Secret(rng.random()),
@@ -50,7 +51,7 @@ impl Room {
     /// Takes this room, which is a new portal, into its conversation.
     pub(in crate::engine) fn join_conversation(
         &mut self,
-        conversation: String,
+        conversation: ConversationId,
         ghosts: Vec<OwnedUserId>,
         batch: Batch,
     ) -> Result<(), EngineError> {

@@ -10,6 +10,7 @@ use crate::{
         records::{ActiveRoomsByGhost, Inbox, InboxItem, RetainedEvents},
         room::Room,
     },
+    ids::ConversationId,
     store::{Batch, prefix},
 };
 
@@ -20,14 +21,14 @@ impl Room {
     /// Lets all ghosts of the conversation leave this room and destroys their keys of it.
     pub(in crate::engine) async fn leave_conversation_room(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         conversation: Option<&Conversation>,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let seat = self.record.seat.as_ref();
         let role = conversation.and_then(|known| known.role_of(&self.id));
-        let Some(seat) = seat.filter(|seat| seat.conversation == id).cloned() else {
+        let Some(seat) = seat.filter(|seat| seat.conversation == *id).cloned() else {
             // The portal is not complete yet: a ghost that comes in later leaves at once.
             let departed = role.map(|role| Input::RoomLeft { role });
             return Ok(departed.into_iter().collect());

@@ -6,6 +6,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use crate::{
     conversation::{Conversation, Input, RoomRole},
     engine::{Engine, EngineError, records::Conversations, room::Room},
+    ids::ConversationId,
     introduction::Refusal,
     store::Batch,
 };
@@ -89,15 +90,13 @@ impl Engine {
     /// Tells a conversation that a portal is lost and another one has to be made.
     pub(in crate::engine) async fn mark_portal_lost(
         &self,
-        conversation: &str,
+        conversation: &ConversationId,
         person: usize,
     ) -> Result<Option<Conversation>, EngineError> {
         let batch = Batch::new();
         let input = Input::PortalLost { person };
         self.apply(conversation, &[input], batch)?;
         self.store().flush().await?;
-        Ok(self
-            .store()
-            .get::<Conversations>(&conversation.to_owned())?)
+        Ok(self.store().get::<Conversations>(conversation)?)
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         },
         room::Room,
     },
+    ids::ConversationId,
     store::{Batch, prefix},
 };
 
@@ -75,12 +76,12 @@ impl Engine {
     /// is applied.
     pub(in crate::engine) fn lock_and_decide(
         &self,
-        id: &str,
+        id: &ConversationId,
         inputs: &[Input],
         batch: &mut Batch,
     ) -> Result<(DecisionLock<'_>, Vec<OwnedRoomId>), EngineError> {
         let lock = self.lock_decisions();
-        let rooms = match self.store().get_cached::<Conversations>(&id.to_owned())? {
+        let rooms = match self.store().get_cached::<Conversations>(id)? {
             Some(conversation) => {
                 self.decide_and_stage(&conversation, inputs, self.now(), batch)?
             }
@@ -93,7 +94,7 @@ impl Engine {
     /// rooms that have something to do. Not durable yet.
     pub(in crate::engine) fn apply(
         &self,
-        id: &str,
+        id: &ConversationId,
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {
@@ -303,7 +304,7 @@ impl Room {
     /// together with what was decided.
     pub(in crate::engine) fn apply(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {

@@ -16,6 +16,7 @@ use crate::{
         },
         room::Room,
     },
+    ids::ConversationId,
     matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
@@ -32,7 +33,7 @@ impl Room {
     /// Notes that a conversation may go on in this room soon.
     pub(in crate::engine) fn expect_upgrade(
         &mut self,
-        conversation: String,
+        conversation: ConversationId,
         ghosts: Vec<OwnedUserId>,
         batch: Batch,
     ) -> Result<(), EngineError> {
@@ -250,12 +251,16 @@ impl Engine {
     }
 
     /// Returns whether nothing else goes on in a room, and no ghost has left it for good.
-    fn is_free_for(&self, conversation: &str, room: &OwnedRoomId) -> Result<bool, EngineError> {
+    fn is_free_for(
+        &self,
+        conversation: &ConversationId,
+        room: &OwnedRoomId,
+    ) -> Result<bool, EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let seat = record.seat.as_ref();
         Ok(record.control.is_none()
             && record.introductions.is_empty()
-            && seat.is_none_or(|seat| seat.conversation == conversation))
+            && seat.is_none_or(|seat| seat.conversation == *conversation))
     }
 
     /// Tells the new room that a conversation may go on there. That comes first, so that nothing

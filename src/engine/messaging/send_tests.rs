@@ -13,6 +13,7 @@ use crate::{
         records::{Conversations, QueuedEffect},
         room::{ReplayableEffects, Room},
     },
+    ids::ConversationId,
     introduction::Effect,
     matrix::MatrixError,
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
@@ -127,7 +128,7 @@ async fn while_the_homeserver_is_away_no_time_runs() {
 async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     let (mut actor, _, clock) = actor().await;
     let carry = QueuedEffect::Conversation {
-        conversation: "c".to_owned(),
+        conversation: ConversationId::new("c"),
         effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
             sender: 0,
@@ -222,7 +223,7 @@ async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
 async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
     let TestEngine { engine, store, .. } = testing::engine().build().await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
-    let id = "conversation".to_owned();
+    let id = ConversationId::new("conversation");
     let mut conversation = conversation::Conversation {
         id: id.clone(),
         ..testing::conversation(room())

@@ -152,7 +152,7 @@ async fn a_person_who_was_sent_away_since_the_backup_is_out_of_the_conversation(
         let rooms: &[&str] = if is_there { &["!origin:hs.test"] } else { &[] };
         it.fake.put_into_rooms(&sam(), rooms, &[]);
         it.engine.resync_all().await.unwrap();
-        let now = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
+        let now = it.store.get::<Conversations>(&id()).unwrap();
         let now = now.unwrap();
         assert_eq!(now.people[1].takes_part(), is_there);
         assert_eq!(now.ended, talk.direct);
