@@ -43,6 +43,7 @@ pub use self::{
 use crate::{
     clock::Timestamp,
     directory::{Counted, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
+    ids::Person,
 };
 
 /// The bot's options.
@@ -208,7 +209,7 @@ fn notice_effect(notice: OwnerNotice) -> Effect {
             handle,
             attempt,
         } => Effect::Tell {
-            person: owner,
+            person: Person::new(owner),
             words: texts::lookalike_attempt(&handle, &attempt),
         },
     }

@@ -8,6 +8,7 @@ use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
     directory::{Directory, DirectoryError, DirectoryTransaction, HandleRecord, Mode, Request},
+    ids::Ghost,
 };
 
 /// An owner's answer to a request.
@@ -204,7 +205,7 @@ pub(super) fn answer_request(
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::AnswerRequest {
         room: request.room,
-        ghost: request.ghost,
+        ghost: Ghost::new(request.ghost),
         accepted,
     });
     Ok(Some(answer))

@@ -108,7 +108,7 @@ use crate::{
     crypto::Machines,
     directory::Directory,
     handle::GHOST_PREFIX,
-    ids::ConversationId,
+    ids::{ConversationId, Ghost},
     introduction::Rules,
     matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
@@ -227,7 +227,7 @@ struct Inner {
     changes: conversations::repository::ChangeDurability,
     /// Held, by ghost, while it makes a portal: what is not written down yet is not to be left
     /// again.
-    creating: KeyedLocks<OwnedUserId>,
+    creating: KeyedLocks<Ghost>,
     /// Held, by conversation and person, while their portal is furnished. The actors of several
     /// rooms may want to at once; both would invite the same people, one of them would be refused,
     /// and that would end the conversation.

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     conversation::{self, Conversation},
     engine::control_room::{Control, ControlEffect},
-    ids::ConversationId,
+    ids::{ConversationId, Ghost, Person},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
     store::{BackupInfo, Batch, Store, StoreError, Table},
@@ -123,14 +123,14 @@ pub(in crate::engine) enum InboxItem {
     /// Somebody sent a strict ghost a key.
     KeyForStrict {
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Who sent it.
         sender: OwnedUserId,
     },
     /// The owner answered a request that waits here.
     Answered {
         /// The ghost that waits.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Whether they want to be introduced.
         accepted: bool,
     },
@@ -146,21 +146,21 @@ pub(in crate::engine) enum InboxItem {
         /// The conversation.
         conversation: ConversationId,
         /// The ghosts.
-        ghosts: Vec<OwnedUserId>,
+        ghosts: Vec<Ghost>,
     },
     /// A conversation may go on here soon: what is said meanwhile waits for that.
     UpgradePending {
         /// The conversation.
         conversation: ConversationId,
         /// The ghosts that are on their way in.
-        ghosts: Vec<OwnedUserId>,
+        ghosts: Vec<Ghost>,
     },
     /// A ghost was invited into the room that has replaced this one.
     UpgradeSeen {
         /// The room.
         to: OwnedRoomId,
         /// Who invited it.
-        by: OwnedUserId,
+        by: Person,
     },
     /// The bot is to say something here.
     Notify {
@@ -206,7 +206,7 @@ pub(in crate::engine) struct RoomRecord {
 pub(in crate::engine) struct ConversationRoom {
     pub conversation: ConversationId,
     /// The ghosts of this conversation that are in the room, or on their way in.
-    pub ghosts: Vec<OwnedUserId>,
+    pub ghosts: Vec<Ghost>,
     /// It is not decided yet whether the conversation goes on here.
     #[serde(default)]
     pub awaited: bool,
@@ -222,7 +222,7 @@ pub(in crate::engine) struct OutboxItem {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::engine) enum QueuedEffect {
     Introduction {
-        ghost: OwnedUserId,
+        ghost: Ghost,
         effect: Effect,
     },
     Control(ControlEffect),
@@ -245,7 +245,7 @@ pub(in crate::engine) struct RestoreRecord {
     /// How many ghosts have new devices.
     pub renewed: u32,
     /// Ghosts that changed since the backup, and what about them.
-    pub changed: Vec<(OwnedUserId, String)>,
+    pub changed: Vec<(Ghost, String)>,
 }
 
 impl QueuedEffect {
@@ -288,11 +288,11 @@ table! {
 }
 table! {
     /// The conversation of two: by a person and the ghost that they see. Deleted with it.
-    DirectConversations = 51, false, (OwnedUserId, OwnedUserId) => ConversationId
+    DirectConversations = 51, false, (Person, Ghost) => ConversationId
 }
 table! {
     /// By ghost: the conversations that it takes part in. Deleted with them.
-    ConversationsByGhost = 52, false, (OwnedUserId, ConversationId) => ()
+    ConversationsByGhost = 52, false, (Ghost, ConversationId) => ()
 }
 table! {
     /// By room and event: of which event this is a copy. Ids only; deleted after the retention.

@@ -38,12 +38,12 @@ fn event() -> OwnedEventId {
     event_id!("$event").to_owned()
 }
 
-fn ghost() -> OwnedUserId {
-    user_id!("@_dm_sam:hs.test").to_owned()
+fn ghost() -> Ghost {
+    Ghost::new(user_id!("@_dm_sam:hs.test").to_owned())
 }
 
-fn person() -> OwnedUserId {
-    user_id!("@alice:hs.test").to_owned()
+fn person() -> Person {
+    Person::new(user_id!("@alice:hs.test").to_owned())
 }
 
 fn talk() -> ConversationId {
@@ -63,21 +63,25 @@ fn what_waits_in_an_inbox() {
         InboxItem::Event("{}".to_owned()),
         InboxItem::AfterGap("{}".to_owned()),
         InboxItem::Invite {
-            user: ghost(),
+            user: ghost().into(),
             state: vec!["{}".to_owned()],
         },
-        InboxItem::ControlRoomCreated { person: person() },
-        InboxItem::RoomKeyArrived { user: ghost() },
+        InboxItem::ControlRoomCreated {
+            person: person().into(),
+        },
+        InboxItem::RoomKeyArrived {
+            user: ghost().into()
+        },
         InboxItem::KeyForStrict {
             ghost: ghost(),
-            sender: person(),
+            sender: person().into(),
         },
         InboxItem::Answered {
             ghost: ghost(),
             accepted: true,
         },
         InboxItem::ShowRequest {
-            owner: person(),
+            owner: person().into(),
             number: 7,
         },
         InboxItem::ConversationJoined {
@@ -219,7 +223,7 @@ fn what_waits_in_an_outbox() {
         ControlEffect::Invite,
         ControlEffect::Join,
         ControlEffect::Decline {
-            inviter: person(),
+            inviter: person().into(),
             reason: "reason".to_owned(),
         },
         ControlEffect::Look,
@@ -259,7 +263,7 @@ fn what_the_engine_knows_of_a_room() {
         masked: false,
     };
     let invite = |admission| Invite {
-        asker: person(),
+        asker: person().into(),
         admission,
     };
     let mut introduction = Introduction::found(&room(), &ghost(), invite(introduced), AT);
@@ -273,7 +277,7 @@ fn what_the_engine_knows_of_a_room() {
     let record = RoomRecord {
         introductions: vec![introduction],
         control: Some(Control {
-            person: Some(person()),
+            person: Some(person().into()),
             phase: ControlPhase::Ready,
             waiting: vec![(event(), AT)],
             encrypted_by_us: true,
@@ -434,7 +438,7 @@ fn the_small_records() {
         letter: DeadLetter {
             reason: DeadLetterReason::EventTooLarge,
             room: Some(room()),
-            user: Some(ghost()),
+            user: Some(ghost().into()),
             event_type: Some("m.room.message".to_owned()),
             size: 200_000,
         },
@@ -444,7 +448,7 @@ fn the_small_records() {
         handled: true,
     };
     let to_device = ToDeviceItem {
-        user: ghost(),
+        user: ghost().into(),
         json: "{}".to_owned(),
     };
     let restore = RestoreRecord {

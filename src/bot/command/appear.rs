@@ -6,6 +6,7 @@ use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
     bot::Effect,
     handle::{HandleRules, Typed},
+    ids::Person,
     text::clean_name,
 };
 
@@ -90,7 +91,7 @@ fn rename_in_conversation(
         );
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::Appear {
-        person: context.person.to_owned(),
+        person: Person::new(context.person.to_owned()),
         ghost: context.ghost(&handle)?,
         name,
     });

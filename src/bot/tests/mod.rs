@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     directory::{Directory, DirectorySettings, HandleRecord},
     handle::{Handle, HandleRules},
+    ids::Ghost,
     store::Store,
 };
 
@@ -38,8 +39,8 @@ fn handle(name: &str) -> Handle {
     Handle::parse(name, &HandleRules::default()).unwrap()
 }
 
-fn ghost(name: &str) -> OwnedUserId {
-    UserId::parse(format!("@_dm_{name}:example.org")).unwrap()
+fn ghost(name: &str) -> Ghost {
+    Ghost::new(UserId::parse(format!("@_dm_{name}:example.org")).unwrap())
 }
 
 /// An answer that is not silence.

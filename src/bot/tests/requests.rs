@@ -20,7 +20,7 @@ async fn asked() -> (Talk, Request) {
         generation: talk.record("sam").unwrap().generation,
         asker: alice().to_owned(),
         room: room_id!("!waits:example.org").to_owned(),
-        ghost: user_id!("@_dm_sam:example.org").to_owned(),
+        ghost: ghost("sam").into(),
         since: NOW,
         shown: None,
         masked_as: None,
@@ -37,7 +37,7 @@ async fn asked() -> (Talk, Request) {
 fn answered(accepted: bool) -> Effect {
     Effect::AnswerRequest {
         room: room_id!("!waits:example.org").to_owned(),
-        ghost: user_id!("@_dm_sam:example.org").to_owned(),
+        ghost: ghost("sam"),
         accepted,
     }
 }

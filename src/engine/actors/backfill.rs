@@ -16,6 +16,7 @@ use crate::{
         records::{EventCopies, QueuedEffect, Seen},
         room::Room,
     },
+    ids::Ghost,
     introduction::Effect,
     matrix::bounds::DeadLetterReason,
     store::{Batch, StoreError, prefix},
@@ -160,7 +161,7 @@ impl Room {
         }
     }
 
-    async fn hear_since_invite(&mut self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    async fn hear_since_invite(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
         if !introductions.any(|is| is.ghost == *ghost) {
             return Ok(());

@@ -1,7 +1,5 @@
 //! What becomes of an arrival that cannot be dealt with.
 
-use ruma::OwnedUserId;
-
 use crate::{
     conversation,
     engine::{
@@ -11,7 +9,7 @@ use crate::{
         records::{Conversations, Inbox, InboxItem, Rooms},
         room::Room,
     },
-    ids::ConversationId,
+    ids::{ConversationId, Ghost},
     introduction::{HeardKind, Input},
     store::Batch,
 };
@@ -39,7 +37,7 @@ impl Room {
                 return self.give_up_carrying(&seat.conversation, &event, batch);
             }
             let open = self.record.introductions.iter().filter(|is| is.is_open());
-            let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
+            let ghosts: Vec<Ghost> = open.map(|is| is.ghost.clone()).collect();
             for ghost in ghosts {
                 let input = Input::Heard {
                     event: event.id.clone(),

@@ -12,6 +12,7 @@ use crate::{
         records::{ControlRooms, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    ids::Ghost,
     introduction::{Reason, Refusal},
     matrix::MatrixError,
     store::{Batch, prefix},
@@ -144,7 +145,7 @@ impl Room {
             .map(|(_, request)| {
                 ControlEffect::Bot(bot::Effect::AnswerRequest {
                     room: request.room,
-                    ghost: request.ghost,
+                    ghost: Ghost::new(request.ghost),
                     accepted: false,
                 })
             })

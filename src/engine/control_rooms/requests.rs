@@ -12,6 +12,7 @@ use crate::{
         records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
+    ids::Ghost,
     introduction::{Phase, Refusal, clean_name, gist},
     relay::{Context, Names, translate_room_text},
     store::Batch,
@@ -172,7 +173,7 @@ impl Engine {
     pub(in crate::engine) async fn answer_request(
         &self,
         room: &ruma::OwnedRoomId,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         accepted: bool,
     ) -> Result<(), EngineError> {
         let arrived = InboxItem::Answered {

@@ -19,6 +19,7 @@ use crate::{
         records::{Outbox, QueuedEffect, RetainedEvents, Seen},
         room::{Room, transaction_id},
     },
+    ids::Ghost,
     introduction::Refusal,
     relay::{self, Alias, Context, Masking, TranslateError},
     store::{Batch, prefix},
@@ -226,7 +227,7 @@ impl Room {
     /// Clients send reactions in clear, and only so do they show them.
     async fn send_unencrypted(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         there: &OwnedRoomId,
         kind: &str,
         content: &Value,
@@ -299,7 +300,7 @@ pub(in crate::engine) fn only_reader(
     let at_home = people.find(|(index, person)| person.room_role(*index) == role);
     at_home
         .filter(|_| conversation.direct)
-        .map(|(_, person)| &person.user)
+        .map(|(_, person)| &*person.user)
 }
 
 /// A translated event on its way into another room.

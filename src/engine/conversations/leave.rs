@@ -1,7 +1,5 @@
 //! How a conversation leaves a room, and ghosts that were made for it are taken away.
 
-use ruma::OwnedUserId;
-
 use crate::{
     conversation::{Conversation, Input, RoomRole},
     engine::{
@@ -10,7 +8,7 @@ use crate::{
         records::{ActiveRoomsByGhost, Inbox, InboxItem, RetainedEvents},
         room::Room,
     },
-    ids::ConversationId,
+    ids::{ConversationId, Ghost},
     store::{Batch, prefix},
 };
 
@@ -36,7 +34,7 @@ impl Room {
         self.deliveries.forget();
         for ghost in &seat.ghosts {
             self.leave_for_good(ghost).await?;
-            batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()));
+            batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         }
         let introducing = self.record.introductions.iter();
         if !introducing.into_iter().any(|is| is.is_open()) {
@@ -97,14 +95,14 @@ impl Room {
             seat.ghosts.retain(|here| here != ghost);
         }
         let mut batch = Batch::new();
-        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()));
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         self.commit(batch, [])?;
         Ok(Vec::new())
     }
 
     /// Handles the invites of a ghost that wait here. It is joined, so it came by one of them; once it
     /// has left, they would call it back.
-    async fn ignore_invites(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    async fn ignore_invites(&self, ghost: &Ghost) -> Result<(), EngineError> {
         let engine = &self.engine;
         let waiting = engine
             .store()
@@ -128,7 +126,7 @@ impl Room {
     }
 
     /// Returns whether the last that has arrived about a ghost, and was not handled, is an invite.
-    fn is_about_to_be_invited(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+    fn is_about_to_be_invited(&self, ghost: &Ghost) -> Result<bool, EngineError> {
         let store = self.engine.store();
         let waiting = store.scan::<Inbox>(&prefix(&self.id), None, WAITING)?;
         let mut memberships = waiting
@@ -148,7 +146,7 @@ impl Room {
 
     pub(in crate::engine) async fn delete_ghosts(
         &self,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
     ) -> Result<Vec<Input>, EngineError> {
         for ghost in ghosts {
             self.engine.machines().retire(ghost).await?;

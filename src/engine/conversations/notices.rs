@@ -1,11 +1,11 @@
 //! What the service itself says in the rooms of a conversation, by the ghosts that are there.
 
-use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
     conversation::{Conversation, Notice, RoomRole},
     engine::{EngineError, conversations::forward::only_reader, room::Room},
+    ids::Ghost,
 };
 
 impl Room {
@@ -38,7 +38,7 @@ impl Room {
     }
 
     /// Returns a ghost in this room that can speak for the service.
-    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<OwnedUserId> {
+    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<Ghost> {
         let seat = self.record.seat.as_ref()?;
         let there = conversation.people.iter().enumerate();
         let mut there = there.filter(|(index, person)| {

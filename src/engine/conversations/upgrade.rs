@@ -16,7 +16,7 @@ use crate::{
         },
         room::Room,
     },
-    ids::ConversationId,
+    ids::{ConversationId, Ghost, Person},
     matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
@@ -34,7 +34,7 @@ impl Room {
     pub(in crate::engine) fn expect_upgrade(
         &mut self,
         conversation: ConversationId,
-        ghosts: Vec<OwnedUserId>,
+        ghosts: Vec<Ghost>,
         batch: Batch,
     ) -> Result<(), EngineError> {
         if self.record.control.is_none() {
@@ -51,7 +51,7 @@ impl Room {
     pub(in crate::engine) async fn on_upgrade(
         &mut self,
         to: OwnedRoomId,
-        by: OwnedUserId,
+        by: Person,
         batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
@@ -72,7 +72,7 @@ impl Room {
         &mut self,
         conversation: &Conversation,
         to: &OwnedRoomId,
-        by: &OwnedUserId,
+        by: &Person,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
@@ -81,7 +81,7 @@ impl Room {
             Ok(vec![Input::UpgradeFailed { to, by }])
         };
         let here = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
-        let ghosts: Vec<OwnedUserId> = conversation
+        let ghosts: Vec<Ghost> = conversation
             .ghosts_at(RoomRole::Origin)
             .map(|person| person.ghost.clone())
             .filter(|ghost| here.clone().any(|here| here == ghost))
@@ -172,7 +172,7 @@ impl Room {
 
 /// Returns whether a ghost was invited or came in by this: nothing that was said before is
 /// encrypted for it, and waiting for each key of that would hold up the conversation.
-fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
+fn lets_in(event: &RoomEvent, ghost: &Ghost) -> bool {
     let own = event.membership();
     own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
 }
@@ -221,7 +221,7 @@ impl Engine {
     /// it.
     pub(in crate::engine) async fn predecessor_of(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         asker: &UserId,
         room: &RoomId,
     ) -> Result<Option<OwnedRoomId>, EngineError> {
@@ -269,7 +269,7 @@ impl Engine {
         &self,
         conversation: &Conversation,
         room: &OwnedRoomId,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
     ) -> Result<(), EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         if record.seat.is_some() {
@@ -281,7 +281,7 @@ impl Engine {
         };
         let mut batch = Batch::new();
         for ghost in ghosts {
-            batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
         }
         self.post(room, &awaited, batch).await?;
         Ok(())
@@ -305,10 +305,10 @@ impl Engine {
     /// it.
     async fn join_room(
         &self,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
         room: &OwnedRoomId,
         server: &ServerName,
-    ) -> Result<Vec<OwnedUserId>, EngineError> {
+    ) -> Result<Vec<Ghost>, EngineError> {
         let mut inside = Vec::new();
         for ghost in ghosts {
             self.machines().expect_room(ghost, room).await?;
@@ -327,11 +327,11 @@ impl Engine {
     /// Lets a ghost that is in the room invite the others, if that is allowed there.
     async fn invite_others(
         &self,
-        ghosts: &[OwnedUserId],
-        mut inside: Vec<OwnedUserId>,
+        ghosts: &[Ghost],
+        mut inside: Vec<Ghost>,
         room: &OwnedRoomId,
         view: &RoomState,
-    ) -> Result<Vec<OwnedUserId>, EngineError> {
+    ) -> Result<Vec<Ghost>, EngineError> {
         let Some(host) = inside.first().cloned().filter(|host| view.may_invite(host)) else {
             return Ok(inside);
         };
@@ -363,7 +363,7 @@ impl Engine {
     async fn backfill_since_join(
         &self,
         conversation: &Conversation,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         room: &OwnedRoomId,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {

@@ -24,6 +24,7 @@ use crate::{
         keyed::Keyed,
         records::{ActiveRoomsByGhost, InboxItem, Rooms, ToDevice},
     },
+    ids::Ghost,
     store::{Batch, prefix},
 };
 
@@ -269,7 +270,7 @@ impl Engine {
             }
             for ((_, room), ()) in &rooms {
                 let arrived = InboxItem::KeyForStrict {
-                    ghost: ghost.clone(),
+                    ghost: Ghost::new(ghost.clone()),
                     sender: sender.clone(),
                 };
                 self.stage(room, &arrived, batch)?;

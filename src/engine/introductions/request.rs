@@ -12,6 +12,7 @@ impl Room {
     pub(in crate::engine) async fn ask_owner(&self, is: &Introduction) -> Result<(), EngineError> {
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let owner = is.owner().ok_or_else(impossible)?;
+        let asker = is.asker().ok_or_else(impossible)?;
         let engine = &self.engine;
         let record = engine.directory().by_ghost(&is.ghost)?;
         let record = record.filter(|record| record.is_held_by(owner));
@@ -20,14 +21,14 @@ impl Room {
         let request = Request {
             handle: record.handle,
             generation: record.generation,
-            asker: is.invite.asker.clone(),
+            asker: asker.clone().into(),
             room: self.id.clone(),
-            ghost: is.ghost.clone(),
+            ghost: is.ghost.clone().into(),
             since: is.invited_at,
             shown: None,
             masked_as: match is.masked() {
-                true if is.direct => Some(engine.alias_in_direct(&is.invite.asker, &is.ghost)?.1),
-                true => Some(engine.alias_in_group(&is.invite.asker)?.1),
+                true if is.direct => Some(engine.alias_in_direct(&asker, &is.ghost)?.1),
+                true => Some(engine.alias_in_group(&asker)?.1),
                 false => None,
             },
         };
@@ -36,7 +37,7 @@ impl Room {
         let number = number.ok_or_else(impossible)?;
         let (mut batch, lock) = change.into_parts();
         let arrived = InboxItem::ShowRequest {
-            owner: owner.clone(),
+            owner: owner.clone().into(),
             number,
         };
         engine.stage(&control_room, &arrived, &mut batch)?;

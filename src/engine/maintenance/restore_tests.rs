@@ -19,6 +19,7 @@ use crate::{
         },
     },
     handle::{Handle, HandleRules},
+    ids::{Ghost, Person},
     introduction::{Introduction, Phase},
     store::{BackupInfo, Batch, Store, StoreKey, StoreOptions, prefix},
     testing::{self, EventFactory, FakeHomeserver, NOW, When, bot},
@@ -39,8 +40,8 @@ async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
 
 fn introduction(name: &str, room: &str) -> Introduction {
     let room = ruma::RoomId::parse(room).unwrap();
-    let owner = owned_user_id!("@owner:hs.test");
-    let mut is = testing::introduction(&room, &ghost(name), owner, name);
+    let owner = Person::new(owned_user_id!("@owner:hs.test"));
+    let mut is = testing::introduction(&room, &Ghost::new(ghost(name)), owner, name);
     is.phase = Phase::Lingering;
     is
 }
@@ -90,7 +91,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let source = String::new();
     let task = Effect::RetireGhost {
         generation: 1,
-        ghost: ghost("old"),
+        ghost: Ghost::new(ghost("old")),
     };
     for (number, effect) in [
         (1, ControlEffect::Say { words, source }),

@@ -13,7 +13,7 @@ use crate::{
         records::{Conversations, QueuedEffect},
         room::{ReplayableEffects, Room},
     },
-    ids::ConversationId,
+    ids::{ConversationId, Ghost},
     introduction::Effect,
     matrix::MatrixError,
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
@@ -149,7 +149,7 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
 }
 
 fn introduction(effect: Effect) -> QueuedEffect {
-    let ghost = "@_dm_sam:hs.test".try_into().unwrap();
+    let ghost = Ghost::new("@_dm_sam:hs.test".try_into().unwrap());
     QueuedEffect::Introduction { ghost, effect }
 }
 
@@ -157,8 +157,8 @@ fn introduction(effect: Effect) -> QueuedEffect {
 async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
     let events = events.iter().map(|event| (*event).clone()).collect();
     fake.put_history(room().as_str(), events);
-    let owner = user_id!("@samuel:hs.test").to_owned();
-    let is = testing::introduction(room(), &sam(), owner, "sam");
+    let owner = crate::ids::Person::new(user_id!("@samuel:hs.test").to_owned());
+    let is = testing::introduction(room(), &Ghost::new(sam()), owner, "sam");
     actor.was_missed(&is).await.unwrap()
 }
 

@@ -21,7 +21,7 @@ async fn nobody_is_invited_to_what_is_over() {
 }
 
 /// Alice and `@sam` go on, and Kim, who is masked too, is gone.
-async fn without_kim() -> (Talk, OwnedUserId) {
+async fn without_kim() -> (Talk, Ghost) {
     let mut group = talk();
     group.direct = false;
     let (room, standing) = (None, PortalStatus::Closed);
@@ -88,7 +88,7 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     it.invite_arrives(&ghost);
     let mut batch = Batch::new();
     let again = InboxItem::Invite {
-        user: ghost.clone(),
+        user: ghost.clone().into(),
         state: vec![membership(ghost.as_str(), "invite", None).to_string()],
     };
     let key = (origin(), it.engine.next());

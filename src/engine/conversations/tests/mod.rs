@@ -24,7 +24,7 @@ use crate::{
             InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Seen,
         },
     },
-    ids::ConversationId,
+    ids::{ConversationId, Ghost},
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
     store::{Batch, Store, prefix},
@@ -47,8 +47,8 @@ fn portal() -> OwnedRoomId {
     room_id!("!portal:hs.test").to_owned()
 }
 
-fn sam() -> OwnedUserId {
-    user_id!("@_dm_sam:hs.test").to_owned()
+fn sam() -> Ghost {
+    Ghost::new(user_id!("@_dm_sam:hs.test").to_owned())
 }
 
 /// Alice and `@sam`, who is masked.
