@@ -11,46 +11,122 @@ use crate::{
     matrix::{Actor, MatrixError, Page},
 };
 
-/// Maximum number of events that are read in one page.
-pub(in crate::engine) const PAGE: u32 = 100;
+/// Maximum number of events in a page.
+pub(in crate::engine) const PAGE_EVENTS: u32 = 100;
 
-/// How often a page is asked for: of so many that have to come one after the other some fail.
-pub(in crate::engine) const TRIES: u32 = 5;
+/// How often a page is requested again: of many that follow one another, some fail.
+const RETRIES: u32 = 5;
 
-/// The longest pause between them.
-pub(in crate::engine) const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The first pause before a page is requested again. It doubles each time.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// The first pause between them; it doubles.
-pub(in crate::engine) const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a page is requested again.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Maximum number of events that are read back when a ghost comes into a room.
-pub(in crate::engine) const READ_BACK: u32 = 50;
+/// Maximum number of events in a page of what is read back when a ghost comes into a room.
+const READ_BACK: u32 = 50;
 
-/// How often.
-pub(in crate::engine) const READ_BACK_PAGES: usize = 4;
+/// Maximum number of such pages.
+const READ_BACK_PAGES: usize = 4;
 
-impl Engine {
-    /// Returns a page of a room's history.
-    pub(in crate::engine) async fn history(
-        &self,
-        actor: Actor<'_>,
-        room: &RoomId,
-        from: Option<&str>,
-        direction: Direction,
-    ) -> Result<Page, MatrixError> {
-        let mut tries = 0;
+/// A room's history as one of our users sees it. Every reader of history goes through it.
+pub(in crate::engine) struct History<'a> {
+    engine: &'a Engine,
+    actor: Actor<'a>,
+    room: &'a RoomId,
+    direction: Direction,
+    next: NextPage,
+    page_events: u32,
+    pages_left: usize,
+}
+
+/// Where the next page begins.
+enum NextPage {
+    /// At the newest event.
+    Newest,
+    At(String),
+    /// There is none.
+    None,
+}
+
+impl History<'_> {
+    /// Sets where to begin, instead of at the newest event.
+    pub(in crate::engine) fn at(mut self, token: Option<String>) -> Self {
+        self.next = token.map_or(NextPage::Newest, NextPage::At);
+        self
+    }
+
+    /// Reads from `token` towards the newest event.
+    pub(in crate::engine) fn forward_from(mut self, token: String) -> Self {
+        self.direction = Direction::Forward;
+        self.next = NextPage::At(token);
+        self
+    }
+
+    /// Sets the maximum number of pages, and of events in each of them.
+    pub(in crate::engine) fn limit(mut self, pages: usize, events: u32) -> Self {
+        (self.pages_left, self.page_events) = (pages, events);
+        self
+    }
+
+    /// Returns the next page in the direction of reading, which may have no events: some of a room
+    /// are not shown to everybody. Returns `None` behind the last page and after the maximum
+    /// number of pages.
+    pub(in crate::engine) async fn next_page(
+        &mut self,
+    ) -> Result<Option<Vec<Box<RawValue>>>, MatrixError> {
+        let token = match &self.next {
+            _ if self.pages_left == 0 => return Ok(None),
+            NextPage::None => return Ok(None),
+            NextPage::Newest => None,
+            NextPage::At(token) => Some(token.as_str()),
+        };
+        let page = self.fetch(token).await?;
+        self.pages_left -= 1;
+        self.next = match page.end {
+            // A homeserver that leads to the same page again has no other.
+            Some(next) if Some(next.as_str()) != token => NextPage::At(next),
+            _ => NextPage::None,
+        };
+        Ok(Some(page.events))
+    }
+
+    async fn fetch(&self, from: Option<&str>) -> Result<Page, MatrixError> {
+        let mut retries = 0;
         loop {
-            let page = self
-                .homeserver()
-                .messages(actor, room, from, direction, PAGE);
+            let homeserver = self.engine.homeserver();
+            let (direction, events) = (self.direction, self.page_events);
+            let page = homeserver.messages(self.actor, self.room, from, direction, events);
             match page.await {
-                Err(error) if error.is_transient() && tries < TRIES && !self.stopping() => {
-                    let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(tries));
+                Err(error)
+                    if error.is_transient() && retries < RETRIES && !self.engine.stopping() =>
+                {
+                    let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(retries));
                     clock::sleep(pause.min(PAUSE_MAX)).await;
-                    tries += 1;
+                    retries += 1;
                 }
                 other => return other,
             }
+        }
+    }
+}
+
+impl Engine {
+    /// Begins to read a room's history as one of our users sees it, from its newest event back. One
+    /// page of it, unless the reader sets another limit.
+    pub(in crate::engine) fn history<'a>(
+        &'a self,
+        actor: Actor<'a>,
+        room: &'a RoomId,
+    ) -> History<'a> {
+        History {
+            engine: self,
+            actor,
+            room,
+            direction: Direction::Backward,
+            next: NextPage::Newest,
+            page_events: PAGE_EVENTS,
+            pages_left: 1,
         }
     }
 
@@ -62,29 +138,21 @@ impl Engine {
         room: &OwnedRoomId,
     ) -> Result<Vec<(RoomEvent, Box<RawValue>)>, EngineError> {
         let acting = self.as_user(ghost)?;
-        let mut from: Option<String> = None;
+        let mut history = self
+            .history(acting.actor(), room)
+            .limit(READ_BACK_PAGES, READ_BACK);
         let mut newest_first = Vec::new();
-        for _ in 0..READ_BACK_PAGES {
-            let back = Direction::Backward;
-            let page = self
-                .homeserver()
-                .messages(acting.actor(), room, from.as_deref(), back, READ_BACK)
-                .await?;
-            let mut reached = page.events.is_empty();
-            for json in page.events {
+        'back: while let Some(page) = history.next_page().await? {
+            for json in page {
                 let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
                     continue;
                 };
                 let own = event.membership();
-                reached |= own.is_some_and(|(user, kind)| user == *ghost && kind == "invite");
+                let is_invite = own.is_some_and(|(user, kind)| user == *ghost && kind == "invite");
                 newest_first.push((event, json));
-                if reached {
-                    break;
+                if is_invite {
+                    break 'back;
                 }
-            }
-            from = page.end;
-            if reached || from.is_none() {
-                break;
             }
         }
         newest_first.reverse();

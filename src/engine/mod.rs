@@ -37,7 +37,7 @@
 //! 6. `conversations::forward`: `forward_event` finds the room that the event goes to
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
 //!    ([`crate::relay::translate()`]).
-//! 7. `messaging::send`: `say_there` encrypts it for the people there ([`crate::crypto`]) and sends it.
+//! 7. `messaging::send`: `send_to_room` encrypts it for the people there ([`crate::crypto`]) and sends it.
 //! 8. `conversations::event_map`: `note` writes down which event is the copy of which.
 //!
 //! The invite of an open handle's ghost, and later each message, takes the first two steps; then:

@@ -153,6 +153,21 @@ impl MatrixError {
         matches!(self, Self::Refused { errcode: Some(code), .. } if code == wanted)
     }
 
+    /// Returns whether a user who asked to leave a room is not in it. Synapse answers 403 if it
+    /// knows the room, and 404 with `M_UNKNOWN` if the room was purged or never was.
+    pub fn says_user_is_gone(&self) -> bool {
+        match self {
+            Self::Refused {
+                status, errcode, ..
+            } => match errcode.as_deref() {
+                Some("M_FORBIDDEN" | "M_NOT_FOUND") => true,
+                Some("M_UNKNOWN") => *status == StatusCode::NOT_FOUND,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Classifies an error of the HTTP client.
     pub(super) fn from_transport(error: reqwest::Error) -> Self {
         // The address contains user ids and sync tokens, which do not belong in a log.
@@ -237,6 +252,25 @@ mod tests {
             "the homeserver refused (HTTP 403 Forbidden, M_FORBIDDEN)"
         );
         assert_eq!(error.message(), Some("noentry"));
+    }
+
+    #[test]
+    fn only_an_answer_about_the_room_says_that_the_user_is_not_in_it() {
+        let refused = |status: u16, errcode: Option<&str>| MatrixError::Refused {
+            status: StatusCode::from_u16(status).unwrap(),
+            errcode: errcode.map(str::to_owned),
+            message: String::new(),
+        };
+        assert!(refused(403, Some("M_FORBIDDEN")).says_user_is_gone());
+        assert!(refused(404, Some("M_NOT_FOUND")).says_user_is_gone());
+        // A room that was purged.
+        assert!(refused(404, Some("M_UNKNOWN")).says_user_is_gone());
+        // A proxy, a token that is wrong, a request that is wrong, a homeserver that fails.
+        assert!(!refused(404, None).says_user_is_gone());
+        assert!(!refused(404, Some("M_UNRECOGNIZED")).says_user_is_gone());
+        assert!(!refused(401, Some("M_UNKNOWN_TOKEN")).says_user_is_gone());
+        assert!(!refused(400, Some("M_UNKNOWN")).says_user_is_gone());
+        assert!(!MatrixError::TimedOut.says_user_is_gone());
     }
 
     #[test]

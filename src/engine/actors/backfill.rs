@@ -1,7 +1,7 @@
 //! What is read from a room's history: between the last event that was handled and the next one, and
 //! what was said before a ghost or the bot came.
 
-use ruma::{OwnedUserId, api::Direction};
+use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         EngineError,
         control_room::ControlEffect,
         event::RoomEvent,
+        history::PAGE_EVENTS,
         inbox::{
             gap::{PAGES, begins_for},
             sync::GAP_BYTES,
@@ -61,29 +62,26 @@ impl Room {
         &self,
         ghost: &OwnedUserId,
         this: &RoomEvent,
-        mut from: Option<String>,
+        from: Option<String>,
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
+        let Some(from) = from else {
+            return Ok(Vec::new());
+        };
         let engine = &self.engine;
         let acting = engine.as_user(ghost)?;
+        let history = engine.history(acting.actor(), &self.id).at(Some(from));
+        let mut history = history.limit(PAGES, PAGE_EVENTS);
         // As text: parsed, an event takes several times as much.
         let mut newest_first = Vec::new();
         let mut bytes = 0;
-        for _ in 0..PAGES {
-            let Some(token) = from.as_deref() else { break };
-            let back = Direction::Backward;
-            let page = engine
-                .history(acting.actor(), &self.id, Some(token), back)
-                .await?;
-            if page.events.is_empty() {
-                break;
-            }
-            bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
+        while let Some(page) = history.next_page().await? {
+            bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
                 let (reason, room) = (DeadLetterReason::GapTooLarge, &self.id);
                 engine.note_gap(reason, ghost, room, bytes).await?;
                 break;
             }
-            for json in page.events {
+            for json in page {
                 // What was said before it came is not for it.
                 if begins_for(ghost, &json) {
                     return Ok(newest_first);
@@ -101,7 +99,6 @@ impl Room {
                 }
                 newest_first.push(json);
             }
-            from = page.end;
         }
         Ok(newest_first)
     }
@@ -111,26 +108,20 @@ impl Room {
     async fn handle_behind(
         &mut self,
         ghost: &OwnedUserId,
-        mut from: Option<String>,
+        from: Option<String>,
     ) -> Result<(), EngineError> {
-        let engine = self.engine.clone();
+        let Some(from) = from else { return Ok(()) };
+        let (engine, room) = (self.engine.clone(), self.id.clone());
         let acting = engine.as_user(ghost)?;
-        for _ in 0..PAGES {
-            let Some(token) = from.as_deref() else { break };
-            let forward = Direction::Forward;
-            let page = engine
-                .history(acting.actor(), &self.id, Some(token), forward)
-                .await?;
-            if page.events.is_empty() {
-                break;
-            }
-            for json in page.events {
+        let history = engine.history(acting.actor(), &room).forward_from(from);
+        let mut history = history.limit(PAGES, PAGE_EVENTS);
+        while let Some(page) = history.next_page().await? {
+            for json in page {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));
                 if let Some(event) = event.filter(|event| !engine.is_ours(&event.sender)) {
                     self.handle_event(event, json.get(), Batch::new()).await?;
                 }
             }
-            from = page.end;
         }
         Ok(())
     }
@@ -181,17 +172,9 @@ impl Room {
             return Ok(());
         }
         let acting = self.engine.as_user(&bot)?;
-        let homeserver = self.engine.homeserver();
-        let page = homeserver
-            .messages(
-                acting.actor(),
-                &self.id,
-                None,
-                Direction::Backward,
-                READ_BACK,
-            )
-            .await?;
-        for json in page.events.iter().rev() {
+        let history = self.engine.history(acting.actor(), &self.id);
+        let newest_first = history.limit(1, READ_BACK).next_page().await?;
+        for json in newest_first.unwrap_or_default().iter().rev() {
             let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
                 continue;
             };

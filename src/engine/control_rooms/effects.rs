@@ -9,6 +9,7 @@ use crate::{
     engine::{
         EngineError,
         control_room::{ControlEffect, ControlPhase},
+        messaging::send::{Outgoing, Recipients},
         records::{ControlRooms, QueuedEffect, RetainedEvents},
         room::Room,
     },
@@ -59,7 +60,7 @@ impl Room {
                 engine.leave(&bot, &self.id, reason, server).await?;
             }
             ControlEffect::Say { words, source } => {
-                self.say_words(words, source).await?;
+                self.send_as_bot(words, source).await?;
             }
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
@@ -105,7 +106,7 @@ impl Room {
         if control.phase == ControlPhase::Ready {
             let server = &self.engine.settings().server_name;
             let words = bot::texts::moved(room, server);
-            self.say_words(&words, &format!("moved {room}")).await?;
+            self.send_as_bot(&words, &format!("moved {room}")).await?;
         }
         let control = self.record.control.iter_mut();
         let effects: Vec<ControlEffect> = control.flat_map(|control| control.leave(None)).collect();
@@ -157,7 +158,7 @@ impl Room {
     }
 
     /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
-    pub(in crate::engine) async fn say_words(
+    pub(in crate::engine) async fn send_as_bot(
         &self,
         words: &NoticeText,
         source: &str,
@@ -170,11 +171,14 @@ impl Room {
             "formatted_body": words.html,
             "m.mentions": {},
         });
-        let transaction = self.transaction_id(&bot, "answer", source);
-        let person = self.record.control.as_ref().and_then(|c| c.person.clone());
-        let person = person.ok_or(EngineError::Refused(Refusal::Impossible))?;
-        self.say_only_to(&bot, vec![person], &content, transaction)
-            .await
+        self.send(Outgoing {
+            sender: &bot,
+            event_type: "m.room.message",
+            content: &content,
+            recipients: Recipients::Only(&self.person_here()?),
+            transaction: self.transaction_id(&bot, "answer", source),
+        })
+        .await
     }
 
     async fn forget_control_room(

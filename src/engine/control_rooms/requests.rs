@@ -94,7 +94,7 @@ impl Room {
         };
         let words = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
-        let event = self.say_words(&words, &source).await?;
+        let event = self.send_as_bot(&words, &source).await?;
         let mut change = engine.directory().begin().await;
         change.set_request_shown(&person, number, event)?;
         let (changed, lock) = change.into_parts();

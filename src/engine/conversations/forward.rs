@@ -16,6 +16,7 @@ use crate::{
             failures::NOT_DELIVERED,
         },
         event::RoomEvent,
+        messaging::send::{Outgoing, Recipients},
         records::{Outbox, QueuedEffect, RetainedEvents, Seen},
         room::{Room, transaction_id},
     },
@@ -172,9 +173,14 @@ impl Room {
         } = *outgoing;
         let transaction = transaction_id(&sender.ghost, room, "carry", cause.as_str());
         if is_encrypted {
-            let must_read = only_reader(conversation, route.target);
-            self.say_there(&sender.ghost, room, must_read, kind, content, transaction)
-                .await
+            let outgoing = Outgoing {
+                sender: &sender.ghost,
+                event_type: kind,
+                content,
+                recipients: Recipients::Readable(only_reader(conversation, route.target)),
+                transaction,
+            };
+            self.send_to_room(room, outgoing).await
         } else {
             self.send_unencrypted(&sender.ghost, room, kind, content, transaction)
                 .await

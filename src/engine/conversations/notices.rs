@@ -4,7 +4,12 @@ use serde_json::json;
 
 use crate::{
     conversation::{Conversation, Notice, RoomRole},
-    engine::{EngineError, conversations::forward::only_reader, room::Room},
+    engine::{
+        EngineError,
+        conversations::forward::only_reader,
+        messaging::send::{Outgoing, Recipients},
+        room::Room,
+    },
     ids::Ghost,
 };
 
@@ -25,15 +30,19 @@ impl Room {
             "m.mentions": {},
         });
         let cause = format!("{} {cause}", conversation.id);
-        let transaction = self.transaction_id(&ghost, "relay-say", &cause);
-        let must_read = only_reader(conversation, role);
-        let said = self.say_to_who_can_read(&ghost, must_read, &content, transaction);
-        match (said.await, notice) {
+        let sent = self.send(Outgoing {
+            sender: &ghost,
+            event_type: "m.room.message",
+            content: &content,
+            recipients: Recipients::Readable(only_reader(conversation, role)),
+            transaction: self.transaction_id(&ghost, "relay-say", &cause),
+        });
+        match (sent.await, notice) {
             // Nobody speaks in a room that was replaced.
             (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
                 self.notify_by_bot(by, notice, &cause).await
             }
-            (said, _) => said.map(drop),
+            (sent, _) => sent.map(drop),
         }
     }
 

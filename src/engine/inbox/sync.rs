@@ -6,13 +6,14 @@
 
 use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
-use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::value::RawValue;
 
 use crate::{
     engine::{
         Engine, EngineError,
         event::RoomEvent,
+        history::PAGE_EVENTS,
         inbox::{accept::InboxWrites, gap},
         records::{InboxItem, Rooms, Seen, SyncTokens},
     },
@@ -237,28 +238,25 @@ impl Engine {
         room: &OwnedRoomId,
         joined: &JoinedRoom,
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
-        let mut from = joined.prev_batch.clone();
         let mut newest_first = Vec::new();
         let mut bytes = 0;
         // Of what is said in a conversation nothing is left out.
         let record = self.store().get::<Rooms>(room)?;
-        let pages = match record.is_some_and(|record| record.seat.is_some()) {
-            true => gap::PAGES,
-            false => GAP_PAGES,
+        let pages = if record.is_some_and(|record| record.seat.is_some()) {
+            gap::PAGES
+        } else {
+            GAP_PAGES
         };
-        'back: for _ in 0..pages {
-            let back = Direction::Backward;
-            let page = self.history(actor, room, from.as_deref(), back).await?;
-            if page.events.is_empty() {
-                break;
-            }
-            bytes += page.events.iter().map(|it| it.get().len()).sum::<usize>();
+        let history = self.history(actor, room).at(joined.prev_batch.clone());
+        let mut history = history.limit(pages, PAGE_EVENTS);
+        'back: while let Some(page) = history.next_page().await? {
+            bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
                 self.note_gap(DeadLetterReason::GapTooLarge, ghost, room, bytes)
                     .await?;
                 break;
             }
-            for json in page.events {
+            for json in page {
                 let event = RoomEvent::parse(json.get(), Some(room));
                 if gap::begins_for(ghost, &json)
                     || event.as_ref().is_some_and(|it| self.may_be_forgotten(it))
@@ -276,10 +274,6 @@ impl Engine {
                     break 'back;
                 }
                 newest_first.push(json);
-            }
-            from = page.end;
-            if from.is_none() {
-                break;
             }
         }
         newest_first.reverse();

@@ -10,6 +10,7 @@ use crate::{
     engine::{
         Engine,
         actors::actor::RoomActor,
+        messaging::send::{Outgoing, Recipients},
         records::{ActiveRoomsByGhost, Rooms, ToDevice},
     },
     matrix::Transaction,
@@ -34,6 +35,17 @@ fn bots_room() -> &'static RoomId {
 
 fn slow_room() -> &'static RoomId {
     room_id!("!slow:hs.test")
+}
+
+/// A message to everybody in the room.
+fn outgoing<'a>(sender: &'a OwnedUserId, content: &'a Value, transaction: &str) -> Outgoing<'a> {
+    Outgoing {
+        sender,
+        event_type: "m.room.message",
+        content,
+        recipients: Recipients::All,
+        transaction: transaction.into(),
+    }
 }
 
 /// The bot and Sam's ghost, each with a room.
@@ -112,10 +124,7 @@ impl House {
         let actor = self.actor(slow_room());
         tokio::spawn(async move {
             let content = json!({"msgtype": "m.text", "body": "x"});
-            let _held_back = actor
-                .room
-                .say(&bot(), "m.room.message", &content, "t1".into())
-                .await;
+            let _held_back = actor.room.send(outgoing(&bot(), &content, "t1")).await;
         });
         held.comes().await;
         held
@@ -205,11 +214,8 @@ async fn a_change_of_devices_counts_when_only_a_sync_tells_of_it() {
     let actor = house.actor(room);
     let says = async |id: &str| {
         let content = json!({"msgtype": "m.text", "body": id});
-        let ghost = sam();
-        let saying = actor
-            .room
-            .say(&ghost, "m.room.message", &content, id.into());
-        saying.await.unwrap();
+        let sent = actor.room.send(outgoing(&sam(), &content, id)).await;
+        sent.unwrap();
         let log = house.fake.log();
         log.iter().filter(|line| line.ends_with("/query")).count()
     };

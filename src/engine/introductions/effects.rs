@@ -8,6 +8,7 @@ use crate::{
     crypto::CryptoError,
     engine::{
         EngineError,
+        messaging::send::{Outgoing, Recipients},
         records::{QueuedEffect, QuotedEvents, RetainedEvents},
         room::{Room, cause},
     },
@@ -107,7 +108,7 @@ impl Room {
             Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
             Effect::PassOnEdit { event, of } => self.pass_on_edit(is, event, of, batch).await?,
             Effect::TakeBack { of } => self.take_back(is, of).await?,
-            Effect::Say { saying } => self.say_saying(is, saying).await?,
+            Effect::Say { saying } => self.send_notice(is, saying).await?,
             Effect::HandOver => self.hand_over(is).await?,
             Effect::RememberPair | Effect::ForgetPair => {
                 self.note_pair(is, *effect == Effect::RememberPair, batch)
@@ -334,8 +335,14 @@ impl Room {
         cause: &OwnedEventId,
     ) -> Result<OwnedEventId, EngineError> {
         let transaction = self.transaction_id(&is.ghost, kind, cause.as_str());
-        self.say(&is.ghost, &quote.event_type, &quote.content, transaction)
-            .await
+        self.send(Outgoing {
+            sender: &is.ghost,
+            event_type: &quote.event_type,
+            content: &quote.content,
+            recipients: Recipients::All,
+            transaction,
+        })
+        .await
     }
 
     async fn take_back(&self, is: &Introduction, of: &OwnedEventId) -> Result<(), EngineError> {
@@ -353,7 +360,7 @@ impl Room {
         Ok(())
     }
 
-    async fn say_saying(&self, is: &Introduction, saying: &Saying) -> Result<(), EngineError> {
+    async fn send_notice(&self, is: &Introduction, saying: &Saying) -> Result<(), EngineError> {
         let content = json!({
             "msgtype": "m.notice",
             "body": saying.plain(is.handle()),
@@ -362,10 +369,14 @@ impl Room {
         let cause = cause(&Effect::Say {
             saying: saying.clone(),
         });
-        let transaction = self.transaction_id(&is.ghost, "say", &cause);
-        let asker = Some(&is.invite.asker);
-        self.say_to_who_can_read(&is.ghost, asker, &content, transaction)
-            .await?;
+        self.send(Outgoing {
+            sender: &is.ghost,
+            event_type: "m.room.message",
+            content: &content,
+            recipients: Recipients::Readable(Some(&is.invite.asker)),
+            transaction: self.transaction_id(&is.ghost, "say", &cause),
+        })
+        .await?;
         Ok(())
     }
 

@@ -1,7 +1,5 @@
 //! What is said between a ghost's last look and its leaving.
 
-use ruma::api::Direction;
-
 use crate::{
     engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
     introduction::{HeardKind, Introduction},
@@ -19,13 +17,10 @@ impl Room {
         is: &Introduction,
     ) -> Result<bool, EngineError> {
         let acting = self.engine.as_user(&is.ghost)?;
-        let back = Direction::Backward;
-        let homeserver = self.engine.homeserver();
-        let page = homeserver
-            .messages(acting.actor(), &self.id, None, back, LAST)
-            .await?;
+        let history = self.engine.history(acting.actor(), &self.id);
+        let page = history.limit(1, LAST).next_page().await?;
         let mut before_leaving = false;
-        for json in page.events {
+        for json in page.unwrap_or_default() {
             let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
                 continue;
             };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ruma::{OwnedRoomId, OwnedUserId, api::Direction};
+use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
         Engine, EngineError,
         control_room::{Control, ControlPhase},
         event::RoomEvent,
+        history::PAGE_EVENTS,
         inbox::accept::InboxWrites,
         introductions::admission::admission,
         records::{
@@ -31,7 +32,7 @@ const FIRST_LOOK: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]}
 const WITH_LEFT: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":true,"state":{"types":[]},"timeline":{"limit":1}}}"#;
 /// Maximum number of events of a control room that count as handled without being looked at again.
 const HANDLED: u32 = 50;
-/// How far back a ghost looks for its invite.
+/// Maximum number of pages in which a ghost looks for its invite.
 const PAGES: usize = 4;
 /// Maximum number of records that are read at once.
 const AT_ONCE: usize = 500;
@@ -276,12 +277,9 @@ impl Engine {
         room: &OwnedRoomId,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        let back = Direction::Backward;
-        let said = self
-            .homeserver()
-            .messages(actor, room, None, back, HANDLED)
-            .await?;
-        for json in said.events {
+        let mut history = self.history(actor, room).limit(1, HANDLED);
+        let newest_first = history.next_page().await?;
+        for json in newest_first.unwrap_or_default() {
             if let Some(event) = RoomEvent::parse(json.get(), Some(room)) {
                 self.mark_seen(&event.id, true, batch)?;
             }
@@ -298,14 +296,9 @@ impl Engine {
         room: &OwnedRoomId,
         batch: &mut Batch,
     ) -> Result<Option<Introduction>, EngineError> {
-        let mut from: Option<String> = None;
-        for _ in 0..PAGES {
-            let back = Direction::Backward;
-            let page = self
-                .homeserver()
-                .messages(actor, room, from.as_deref(), back, 100)
-                .await?;
-            for json in &page.events {
+        let mut history = self.history(actor, room).limit(PAGES, PAGE_EVENTS);
+        while let Some(page) = history.next_page().await? {
+            for json in &page {
                 let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
                     continue;
                 };
@@ -318,10 +311,6 @@ impl Engine {
                     let is = Introduction::found(room, ghost, invite, self.now());
                     return Ok(Some(is.resumed()));
                 }
-            }
-            from = page.end;
-            if from.is_none() {
-                break;
             }
         }
         Ok(None)

@@ -77,11 +77,7 @@ impl Engine {
             // A ghost whose handle was released has no device, and leaves all the same.
             let actor = Actor::user(&user);
             match homeserver.leave(actor, &room, reason.as_deref()).await {
-                Err(error)
-                    if error.has_errcode("M_FORBIDDEN") || error.has_errcode("M_NOT_FOUND") =>
-                {
-                    Ok(())
-                }
+                Err(error) if error.says_user_is_gone() => Ok(()),
                 other => other,
             }
         };

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, TransactionId};
 use serde_json::Value;
 
 use crate::{
     crypto::{EncryptError, EncryptTo},
-    engine::{EngineError, event::RoomEvent, room::Room},
+    engine::{EngineError, event::RoomEvent, history::PAGE_EVENTS, room::Room},
     introduction::Refusal,
     matrix::RoomState,
 };
@@ -15,128 +15,96 @@ use crate::{
 /// How long a homeserver surely answers a transaction id with the event it has: Synapse for 24
 /// hours.
 const KNOWS_TRANSACTIONS: Duration = Duration::from_secs(23 * 60 * 60);
-/// Maximum number of events that are looked at for one that was sent longer ago, on a page.
-const LOOK_BACK: u32 = 100;
-/// Maximum number of such pages.
+/// Maximum number of pages of history in which an event is looked for that was sent longer ago.
 const LOOK_BACK_PAGES: usize = 10;
 /// Maximum difference between two clocks.
 const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
+/// What a ghost or the bot sends, always encrypted.
+pub(in crate::engine) struct Outgoing<'a> {
+    pub(in crate::engine) sender: &'a OwnedUserId,
+    pub(in crate::engine) event_type: &'a str,
+    /// What is encrypted.
+    pub(in crate::engine) content: &'a Value,
+    pub(in crate::engine) recipients: Recipients<'a>,
+    /// Follows from what caused the event, so that it is sent once however often that is tried.
+    pub(in crate::engine) transaction: OwnedTransactionId,
+}
+
+/// Who an event is encrypted for. The sender never counts.
+#[derive(Clone, Copy)]
+pub(in crate::engine) enum Recipients<'a> {
+    /// Everybody who is joined or invited. Nothing is sent if one of them cannot read it.
+    All,
+    /// One person. Nothing is sent if they cannot read it.
+    Only(&'a OwnedUserId),
+    /// Those of everybody who have a signed device. Nothing is sent if this person has none.
+    Readable(Option<&'a OwnedUserId>),
+}
+
 impl Room {
-    /// Encrypts for everybody who is joined or invited, and sends. There is no other way to send.
-    pub(in crate::engine) async fn say(
+    /// Encrypts an event and sends it in this room. There is no other way to send.
+    pub(in crate::engine) async fn send(
         &self,
-        user: &OwnedUserId,
-        event_type: &str,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
+        outgoing: Outgoing<'_>,
     ) -> Result<OwnedEventId, EngineError> {
-        let view = self.room_state(user).await?;
-        let recipients = view
-            .readers()
-            .filter(|reader| *reader != user)
-            .cloned()
-            .collect();
-        let room = &self.id;
-        self.say_to(
-            user,
-            room,
-            &view,
+        let state = self.room_state(outgoing.sender).await?;
+        self.send_in(&self.id, &state, outgoing).await
+    }
+
+    /// Encrypts an event and sends it in another room of the same conversation, whose state may be
+    /// from a moment ago.
+    pub(in crate::engine) async fn send_to_room(
+        &self,
+        room: &OwnedRoomId,
+        outgoing: Outgoing<'_>,
+    ) -> Result<OwnedEventId, EngineError> {
+        let sender = outgoing.sender;
+        let state = self.engine.cached_room_state(sender, room).await?;
+        self.send_in(room, &state, outgoing).await
+    }
+
+    async fn send_in(
+        &self,
+        room: &OwnedRoomId,
+        state: &RoomState,
+        outgoing: Outgoing<'_>,
+    ) -> Result<OwnedEventId, EngineError> {
+        let Outgoing {
+            sender,
+            event_type,
+            content,
             recipients,
-            event_type,
-            content,
             transaction,
-        )
-        .await
-    }
-
-    /// Encrypts a message for these people only, and sends it.
-    pub(in crate::engine) async fn say_only_to(
-        &self,
-        user: &OwnedUserId,
-        recipients: Vec<OwnedUserId>,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let view = self.room_state(user).await?;
-        let (room, kind) = (&self.id, "m.room.message");
-        self.say_to(user, room, &view, recipients, kind, content, transaction)
-            .await
-    }
-
-    /// Encrypts a message for everybody who has a signed device, and sends it. Fails if `must_read`
-    /// has none.
-    pub(in crate::engine) async fn say_to_who_can_read(
-        &self,
-        user: &OwnedUserId,
-        must_read: Option<&OwnedUserId>,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let view = self.room_state(user).await?;
-        let (room, kind) = (&self.id, "m.room.message");
-        self.say_where_readable(user, room, &view, must_read, kind, content, transaction)
-            .await
-    }
-
-    /// Says something in another room of the same conversation, leaving out those who have no
-    /// device that they have signed.
-    pub(in crate::engine) async fn say_there(
-        &self,
-        user: &OwnedUserId,
-        room: &OwnedRoomId,
-        must_read: Option<&OwnedUserId>,
-        event_type: &str,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let view = self.engine.cached_room_state(user, room).await?;
-        self.say_where_readable(
-            user,
-            room,
-            &view,
-            must_read,
-            event_type,
-            content,
-            transaction,
-        )
-        .await
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what is said, where, by whom, to whom"
-    )]
-    async fn say_where_readable(
-        &self,
-        user: &OwnedUserId,
-        room: &OwnedRoomId,
-        view: &RoomState,
-        must_read: Option<&OwnedUserId>,
-        event_type: &str,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let mut recipients: Vec<OwnedUserId> = view
-            .readers()
-            .filter(|reader| *reader != user)
-            .cloned()
-            .collect();
-        loop {
-            let (to, id) = (recipients.clone(), transaction.clone());
-            let said = self.say_to(user, room, view, to, event_type, content, id);
-            match said.await {
-                Err(EngineError::Encrypt(
-                    EncryptError::NoSignedDevice { users }
-                    | EncryptError::TooManyDevices { users }
-                    | EncryptError::KeysUnknown { users }
-                    | EncryptError::NoSession { users },
-                )) if !users.is_empty() && must_read.is_none_or(|who| !users.contains(who)) => {
-                    recipients.retain(|reader| !users.contains(reader));
-                }
-                other => return other,
-            }
+        } = outgoing;
+        let Some(rotation) = state.encryption else {
+            return Err(EngineError::Refused(Refusal::Forbidden));
+        };
+        if let Some(sent) = self.sent_before(sender, room, &transaction).await? {
+            return Ok(sent);
         }
+        let acting = self.engine.as_user(sender)?;
+        let mut to = EncryptTo {
+            room_id: room.clone(),
+            recipients: recipients.listed(state, sender),
+            rotation_ms: u64::try_from(rotation.period.as_millis()).ok(),
+            rotation_msgs: Some(rotation.messages),
+        };
+        let content = serde_json::value::to_raw_value(content)?;
+        let encrypted = loop {
+            let machines = self.engine.machines();
+            match machines.encrypt(sender, &to, event_type, &content).await {
+                Ok(encrypted) => break encrypted,
+                Err(error) => match recipients.left_out(&error) {
+                    Some(users) => to.recipients.retain(|reader| !users.contains(reader)),
+                    None => return Err(error.into()),
+                },
+            }
+        };
+        let (homeserver, kind) = (self.engine.homeserver(), "m.room.encrypted");
+        Ok(homeserver
+            .send_message(acting.actor(), room, kind, &encrypted, transaction)
+            .await?)
     }
 
     /// Returns the event that an earlier try has sent. The homeserver remembers a transaction id
@@ -146,20 +114,16 @@ impl Room {
         &self,
         user: &OwnedUserId,
         room: &OwnedRoomId,
-        transaction: &ruma::TransactionId,
+        transaction: &TransactionId,
     ) -> Result<Option<OwnedEventId>, EngineError> {
         if self.engine.now().since(self.due_since) < KNOWS_TRANSACTIONS {
             return Ok(None);
         }
         let acting = self.engine.as_user(user)?;
-        let mut from: Option<String> = None;
-        for _ in 0..LOOK_BACK_PAGES {
-            let back = ruma::api::Direction::Backward;
-            let homeserver = self.engine.homeserver();
-            let page = homeserver
-                .messages(acting.actor(), room, from.as_deref(), back, LOOK_BACK)
-                .await?;
-            for json in &page.events {
+        let history = self.engine.history(acting.actor(), room);
+        let mut history = history.limit(LOOK_BACK_PAGES, PAGE_EVENTS);
+        while let Some(page) = history.next_page().await? {
+            for json in &page {
                 let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
                     continue;
                 };
@@ -175,51 +139,35 @@ impl Room {
                     return Ok(None);
                 }
             }
-            from = page.end;
-            if from.is_none() {
-                break;
-            }
         }
         Ok(None)
     }
+}
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what is said, where, by whom, to whom"
-    )]
-    async fn say_to(
-        &self,
-        user: &OwnedUserId,
-        room: &OwnedRoomId,
-        view: &RoomState,
-        recipients: Vec<OwnedUserId>,
-        event_type: &str,
-        content: &Value,
-        transaction: ruma::OwnedTransactionId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let Some(rotation) = view.encryption else {
-            return Err(EngineError::Refused(Refusal::Forbidden));
-        };
-        if let Some(sent) = self.sent_before(user, room, &transaction).await? {
-            return Ok(sent);
+impl Recipients<'_> {
+    fn listed(self, state: &RoomState, sender: &OwnedUserId) -> Vec<OwnedUserId> {
+        match self {
+            Self::Only(person) => vec![person.clone()],
+            Self::All | Self::Readable(_) => {
+                let readers = state.readers().filter(|reader| *reader != sender);
+                readers.cloned().collect()
+            }
         }
-        let acting = self.engine.as_user(user)?;
-        let to = EncryptTo {
-            room_id: room.clone(),
-            recipients,
-            rotation_ms: u64::try_from(rotation.period.as_millis()).ok(),
-            rotation_msgs: Some(rotation.messages),
+    }
+
+    /// Returns who is left out, so that the others can read; `None` if nothing is to be sent.
+    fn left_out(self, error: &EncryptError) -> Option<&[OwnedUserId]> {
+        let Self::Readable(must_read) = self else {
+            return None;
         };
-        let content = serde_json::value::to_raw_value(content)?;
-        let encrypted = self
-            .engine
-            .machines()
-            .encrypt(user, &to, event_type, &content)
-            .await?;
-        let homeserver = self.engine.homeserver();
-        let kind = "m.room.encrypted";
-        Ok(homeserver
-            .send_message(acting.actor(), room, kind, &encrypted, transaction)
-            .await?)
+        let (EncryptError::NoSignedDevice { users }
+        | EncryptError::TooManyDevices { users }
+        | EncryptError::KeysUnknown { users }
+        | EncryptError::NoSession { users }) = error
+        else {
+            return None;
+        };
+        let can_be_left_out = must_read.is_none_or(|who| !users.contains(who));
+        (!users.is_empty() && can_be_left_out).then_some(users)
     }
 }

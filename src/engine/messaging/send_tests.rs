@@ -10,6 +10,7 @@ use crate::{
     crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
+        messaging::send::{Outgoing, Recipients},
         records::{Conversations, QueuedEffect},
         room::{ReplayableEffects, Room},
     },
@@ -45,10 +46,14 @@ async fn actor() -> (Room, FakeHomeserver, Arc<TestClock>) {
 
 async fn say(actor: &Room, transaction: &str) -> ruma::OwnedEventId {
     let content = json!({"msgtype": "m.text", "body": "hello"});
-    actor
-        .say(&sam(), "m.room.message", &content, transaction.into())
-        .await
-        .unwrap()
+    let outgoing = Outgoing {
+        sender: &sam(),
+        event_type: "m.room.message",
+        content: &content,
+        recipients: Recipients::All,
+        transaction: transaction.into(),
+    };
+    actor.send(outgoing).await.unwrap()
 }
 
 #[tokio::test]

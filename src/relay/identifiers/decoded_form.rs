@@ -94,6 +94,18 @@ impl DecodedForm {
         }
     }
 
+    /// Returns whether something that the original has in front of the byte `at` is left out, such
+    /// as a control character or a tag.
+    pub(super) fn is_gap(&self, at: usize) -> bool {
+        let Some(origin) = &self.origin else {
+            return false;
+        };
+        let before = at.checked_sub(1).and_then(|last| origin.get(last));
+        before
+            .zip(origin.get(at))
+            .is_some_and(|(before, next)| before.1 < next.0)
+    }
+
     /// Returns the form after one more decoding, unless there is nothing to decode.
     fn decoded(&self, decoder: Decoder) -> Option<Self> {
         if !self

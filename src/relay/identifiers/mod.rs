@@ -40,7 +40,7 @@ pub(super) struct Found {
 enum Edges {
     /// Anything.
     Any,
-    /// Nothing that makes it part of a longer Matrix ID.
+    /// Nothing that makes it part of a longer Matrix ID. What a form leaves out ends an ID.
     Name,
     /// Nothing that makes it part of a longer word.
     Word,
@@ -133,7 +133,7 @@ impl Needle {
     fn find(&self, form: &DecodedForm, found: &mut Vec<Found>) {
         for (start, _) in form.text.match_indices(&self.text) {
             let mut end = start + self.text.len();
-            if !self.stands(&form.text, start, end) {
+            if !self.stands(form, start, end) {
                 continue;
             }
             if self.kind == IdentifierKind::Content {
@@ -149,7 +149,8 @@ impl Needle {
         }
     }
 
-    fn stands(&self, text: &str, start: usize, end: usize) -> bool {
+    fn stands(&self, form: &DecodedForm, start: usize, end: usize) -> bool {
+        let text = &form.text;
         let before = text[..start].chars().next_back();
         let after = text[end..].chars().next();
         let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
@@ -158,7 +159,8 @@ impl Needle {
             Edges::Name => {
                 let name =
                     |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
-                !before.is_some_and(name) && !letter(after)
+                (form.is_gap(start) || !before.is_some_and(name))
+                    && (form.is_gap(end) || !letter(after))
             }
             Edges::Word => {
                 // A word that begins or ends with a punctuation mark needs no edge there.

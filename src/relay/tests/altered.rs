@@ -409,6 +409,42 @@ fn an_identifier_that_begins_or_ends_where_a_tag_does_is_found() {
 }
 
 #[test]
+fn an_identifier_that_begins_or_ends_at_something_invisible_is_found() {
+    for text in [
+        "2\u{14}alice.harbour:far.example",
+        "2\u{200b}alice.harbour:far.example",
+        "2\u{301}alice.harbour:far.example",
+        "2%14alice.harbour:far.example",
+        "2%2514alice.harbour:far.example",
+        "2&#x14;alice.harbour:far.example",
+        "2&shy;al\u{200b}ice.harbour:far.example",
+        "2\u{14}al\u{200b}ice.harbour:far.example",
+        "alice.harbour:far.example\u{14}s",
+    ] {
+        let content = json!({"msgtype": "m.text", "body": text});
+        let sent = with_context(Direction::ToSam, true, |context| {
+            translate("m.room.message", &content, context)
+        });
+        let sent = sent.unwrap().unwrap().content.to_string();
+        assert!(!sent.contains("harbour"), "{text:?}: {sent}");
+    }
+}
+
+#[test]
+fn a_longer_matrix_id_is_left_alone() {
+    for text in [
+        "2alice.harbour:far.example",
+        "2<b>alice.harbour</b>:far.examples",
+    ] {
+        let content = json!({"msgtype": "m.text", "body": text});
+        let sent = with_context(Direction::ToSam, true, |context| {
+            translate("m.room.message", &content, context)
+        });
+        assert_eq!(sent.unwrap().unwrap().content["body"], text);
+    }
+}
+
+#[test]
 fn the_search_finds_identifiers() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut found = 0;
