@@ -24,7 +24,7 @@ mod tests;
 use std::time::Duration;
 
 use rand::RngCore;
-use ruma::{EventId, OwnedUserId, UserId};
+use ruma::{EventId, OwnedUserId};
 use serde_json::Value;
 
 use self::{
@@ -73,7 +73,7 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// The person.
-    pub person: &'a UserId,
+    pub person: &'a Person,
     /// The type of the decrypted event.
     pub event_type: &'a str,
     /// Its content.
@@ -209,7 +209,7 @@ fn notice_effect(notice: OwnerNotice) -> Effect {
             handle,
             attempt,
         } => Effect::Tell {
-            person: Person::new(owner),
+            person: owner,
             words: texts::lookalike_attempt(&handle, &attempt),
         },
     }

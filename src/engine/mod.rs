@@ -108,7 +108,7 @@ use crate::{
     crypto::Machines,
     directory::Directory,
     handle::GHOST_PREFIX,
-    ids::{ConversationId, Ghost},
+    ids::{ConversationId, Ghost, Person},
     introduction::Rules,
     matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
@@ -211,7 +211,7 @@ struct Inner {
     /// Whether what the module has asked will be written in a moment.
     settling: AtomicBool,
     /// Held, by person, while their control room is made or replaced.
-    control_rooms: KeyedLocks<OwnedUserId>,
+    control_rooms: KeyedLocks<Person>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,

@@ -88,11 +88,11 @@ table! {
 }
 table! {
     /// The control room of a person.
-    ControlRooms = 23, false, OwnedUserId => OwnedRoomId
+    ControlRooms = 23, false, Person => OwnedRoomId
 }
 table! {
     /// What the bot has to tell a person who has not come to a control room yet.
-    Untold = 24, true, (OwnedUserId, u64) => (String, String)
+    Untold = 24, true, (Person, u64) => (String, String)
 }
 
 /// Something that happened in a room.
@@ -113,7 +113,7 @@ pub(in crate::engine) enum InboxItem {
     /// The bot made this room, to tell somebody something.
     ControlRoomCreated {
         /// Whom.
-        person: OwnedUserId,
+        person: Person,
     },
     /// A room key came.
     RoomKeyArrived {
@@ -137,7 +137,7 @@ pub(in crate::engine) enum InboxItem {
     /// The bot is to show a request here.
     ShowRequest {
         /// Whose it is to answer.
-        owner: OwnedUserId,
+        owner: Person,
         /// Which.
         number: u32,
     },
@@ -275,7 +275,7 @@ table! {
 table! {
     /// Control rooms that the bot has to visit after a restore, and whose they are. Deleted when it
     /// has.
-    RoomsToNotify = 27, false, OwnedRoomId => OwnedUserId
+    RoomsToNotify = 27, false, OwnedRoomId => Person
 }
 table! {
     /// How often the service was started.

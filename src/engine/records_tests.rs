@@ -66,9 +66,7 @@ fn what_waits_in_an_inbox() {
             user: ghost().into(),
             state: vec!["{}".to_owned()],
         },
-        InboxItem::ControlRoomCreated {
-            person: person().into(),
-        },
+        InboxItem::ControlRoomCreated { person: person() },
         InboxItem::RoomKeyArrived {
             user: ghost().into()
         },
@@ -81,7 +79,7 @@ fn what_waits_in_an_inbox() {
             accepted: true,
         },
         InboxItem::ShowRequest {
-            owner: person().into(),
+            owner: person(),
             number: 7,
         },
         InboxItem::ConversationJoined {
@@ -223,7 +221,7 @@ fn what_waits_in_an_outbox() {
         ControlEffect::Invite,
         ControlEffect::Join,
         ControlEffect::Decline {
-            inviter: person().into(),
+            inviter: person(),
             reason: "reason".to_owned(),
         },
         ControlEffect::Look,
@@ -277,7 +275,7 @@ fn what_the_engine_knows_of_a_room() {
     let record = RoomRecord {
         introductions: vec![introduction],
         control: Some(Control {
-            person: Some(person().into()),
+            person: Some(person()),
             phase: ControlPhase::Ready,
             waiting: vec![(event(), AT)],
             encrypted_by_us: true,

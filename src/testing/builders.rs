@@ -17,6 +17,11 @@ pub(crate) fn alice() -> OwnedUserId {
     owned_user_id!("@alice:hs.test")
 }
 
+/// A person with this Matrix ID. It is never freed, as little as a constant.
+pub(crate) fn person(id: &str) -> &'static Person {
+    Box::leak(Box::new(Person::new(id.try_into().unwrap())))
+}
+
 /// A conversation of two that has begun just now, with nobody in it.
 pub(crate) fn conversation(origin: &RoomId) -> Conversation {
     Conversation {

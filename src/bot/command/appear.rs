@@ -6,7 +6,6 @@ use super::{Answer, Command, CommandContext, CommandError, NoticeText};
 use crate::{
     bot::Effect,
     handle::{HandleRules, Typed},
-    ids::Person,
     text::clean_name,
 };
 
@@ -91,7 +90,7 @@ fn rename_in_conversation(
         );
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::Appear {
-        person: Person::new(context.person.to_owned()),
+        person: context.person.clone(),
         ghost: context.ghost(&handle)?,
         name,
     });

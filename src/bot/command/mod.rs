@@ -22,14 +22,14 @@ mod unblock;
 mod whoami;
 
 use rand::RngCore;
-use ruma::{OwnedServerName, ServerName, UserId};
+use ruma::{OwnedServerName, ServerName};
 
 use super::{Answer, NoticeText, Options, confirmation, notice_text::sentence};
 use crate::{
     clock::Timestamp,
     directory::{DirectoryError, DirectoryTransaction, HandleRecord},
     handle::{Handle, HandleError, HandleRules, Typed},
-    ids::Ghost,
+    ids::{Ghost, Person},
 };
 
 /// All commands, in the order in which `help` shows them.
@@ -81,7 +81,7 @@ pub(super) struct PersonState {
 
 /// The context in which a command runs.
 pub(super) struct CommandContext<'a, 'c> {
-    pub person: &'a UserId,
+    pub person: &'a Person,
     pub change: &'a mut DirectoryTransaction<'c>,
     pub options: &'a Options,
     pub now: Timestamp,

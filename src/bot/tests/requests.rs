@@ -20,7 +20,7 @@ async fn asked() -> (Talk, Request) {
         generation: talk.record("sam").unwrap().generation,
         asker: alice().to_owned(),
         room: room_id!("!waits:example.org").to_owned(),
-        ghost: ghost("sam").into(),
+        ghost: ghost("sam"),
         since: NOW,
         shown: None,
         masked_as: None,

@@ -20,7 +20,7 @@ use crate::{
         records::{Outbox, QueuedEffect, RetainedEvents, Seen},
         room::{Room, transaction_id},
     },
-    ids::Ghost,
+    ids::{Ghost, Person},
     introduction::Refusal,
     relay::{self, Alias, Context, Masking, TranslateError},
     store::{Batch, prefix},
@@ -301,12 +301,12 @@ impl Room {
 pub(in crate::engine) fn only_reader(
     conversation: &Conversation,
     role: RoomRole,
-) -> Option<&OwnedUserId> {
+) -> Option<&Person> {
     let mut people = conversation.people.iter().enumerate();
     let at_home = people.find(|(index, person)| person.room_role(*index) == role);
     at_home
         .filter(|_| conversation.direct)
-        .map(|(_, person)| &*person.user)
+        .map(|(_, person)| &person.user)
 }
 
 /// A translated event on its way into another room.

@@ -45,7 +45,7 @@ pub(in crate::engine) async fn admission<'a>(
             masked: true,
             ..
         } => Admission::Introduce {
-            owner: Person::new(owner),
+            owner,
             handle: shown,
             strict: false,
             asks_first,
@@ -67,7 +67,7 @@ pub(in crate::engine) async fn admission<'a>(
             strict,
             ..
         } => Admission::Introduce {
-            owner: Person::new(owner),
+            owner,
             handle: shown,
             strict: strict || engine.settings().strict,
             asks_first,

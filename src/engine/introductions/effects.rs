@@ -369,11 +369,12 @@ impl Room {
         let cause = cause(&Effect::Say {
             saying: saying.clone(),
         });
+        let asker = is.asker();
         self.send(Outgoing {
             sender: &is.ghost,
             event_type: "m.room.message",
             content: &content,
-            recipients: Recipients::Readable(Some(&is.invite.asker)),
+            recipients: Recipients::Readable(asker.as_ref()),
             transaction: self.transaction_id(&is.ghost, "say", &cause),
         })
         .await?;

@@ -21,9 +21,9 @@ impl Room {
         let request = Request {
             handle: record.handle,
             generation: record.generation,
-            asker: asker.clone().into(),
+            asker: asker.clone(),
             room: self.id.clone(),
-            ghost: is.ghost.clone().into(),
+            ghost: is.ghost.clone(),
             since: is.invited_at,
             shown: None,
             masked_as: match is.masked() {
@@ -37,7 +37,7 @@ impl Room {
         let number = number.ok_or_else(impossible)?;
         let (mut batch, lock) = change.into_parts();
         let arrived = InboxItem::ShowRequest {
-            owner: owner.clone().into(),
+            owner: owner.clone(),
             number,
         };
         engine.stage(&control_room, &arrived, &mut batch)?;

@@ -31,7 +31,7 @@ use crate::{
         },
     },
     handle::{Handle, ghost_id},
-    ids::Ghost,
+    ids::{Ghost, Person},
     matrix::Actor,
     store::{Batch, Store, StoreError, Table},
 };
@@ -228,7 +228,7 @@ impl Engine {
     }
 
     /// Returns everybody who talks with the bot.
-    async fn people(&self) -> Result<Vec<OwnedUserId>, EngineError> {
+    async fn people(&self) -> Result<Vec<Person>, EngineError> {
         let mut people = Vec::new();
         let mut after = None;
         loop {

@@ -19,7 +19,7 @@ use crate::{
             SyncTokens,
         },
     },
-    ids::Ghost,
+    ids::{Ghost, Person},
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, MatrixError, SyncPage},
     store::{Batch, StoreError},
@@ -113,7 +113,8 @@ impl Engine {
                     .homeserver()
                     .joined_members(acting.actor(), room)
                     .await?;
-                person = members.into_keys().find(|member| !self.is_ours(member));
+                let mut people = members.into_keys().filter(|member| !self.is_ours(member));
+                person = people.next().map(Person::new);
             }
             let Some(person) = person else {
                 self.leave_unknown_room(bot, room).await?;
