@@ -62,7 +62,7 @@ pub enum Effect {
         blocked_only: bool,
     },
     /// Change a person's name in their conversation with a masked handle's ghost.
-    Appear {
+    SetName {
         /// The person.
         person: Person,
         /// The ghost.
@@ -84,7 +84,7 @@ pub enum Effect {
         /// The other person.
         person: Person,
         /// What they are told.
-        words: NoticeText,
+        notice: NoticeText,
     },
 }
 
@@ -98,7 +98,7 @@ impl Effect {
             Self::ReplaceIdentity { .. } => "replace-identity",
             Self::RetireGhost { .. } => "retire-ghost",
             Self::Tell { .. } => "tell",
-            Self::Appear { .. } => "appear",
+            Self::SetName { .. } => "set-name",
         }
     }
 }

@@ -210,7 +210,7 @@ fn notice_effect(notice: OwnerNotice) -> Effect {
             attempt,
         } => Effect::Tell {
             person: owner,
-            words: texts::lookalike_attempt(&handle, &attempt),
+            notice: texts::lookalike_attempt(&handle, &attempt),
         },
     }
 }

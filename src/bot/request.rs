@@ -58,7 +58,7 @@ pub fn request_text(
     let number = shown.number;
     let handle = shown.request.handle.to_string();
     let mut text = NoticeText::new(&format!("Request {number}: ")).name(shown.name);
-    let masked = shown.request.masked_as.is_some();
+    let masked = shown.request.asker_alias.is_some();
     if masked {
         text = text.and(" (you don't see their Matrix ID, and they don't see yours");
     } else {
@@ -164,7 +164,7 @@ pub(super) fn answer_request(
             .and(" is blocked, so I've turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
-        RequestChoice::Accept if request.masked_as.is_some() => {
+        RequestChoice::Accept if request.asker_alias.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
             change.add_contact(handle, generation, &request.asker, now)?;
             NoticeText::new("You're invited to a chat with ").name(&asker).and(

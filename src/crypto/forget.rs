@@ -8,7 +8,7 @@ use super::{
     locks::lock,
     machines::lock_provisioning,
     record::{ExpectedRooms, GhostKind, GhostRecord, Step},
-    replay_guard::{ReplayGuard, ReplayLegacy},
+    replay_guard::ReplayGuard,
 };
 use crate::store::{Batch, Table, prefix};
 
@@ -30,7 +30,7 @@ impl Machines {
             let mut batch = Batch::new();
             batch.delete::<ExpectedRooms>(&(user.to_owned(), room.to_owned()));
             let prefix_of_room = [prefix(&user.to_owned()), prefix(&room.to_owned())].concat();
-            self.delete_replay_records(&mut batch, &prefix_of_room)?;
+            self.delete_all::<ReplayGuard>(&mut batch, &prefix_of_room)?;
             self.0.store.apply(batch)?;
             self.reload_expected_rooms(&slot, &unloaded);
             let Some(store) = self.0.stores.existing(user)? else {
@@ -159,7 +159,7 @@ impl Machines {
         }
         let prefix_of_user = prefix(&user.to_owned());
         self.delete_all::<ExpectedRooms>(&mut batch, &prefix_of_user)?;
-        self.delete_replay_records(&mut batch, &prefix_of_user)?;
+        self.delete_all::<ReplayGuard>(&mut batch, &prefix_of_user)?;
         self.0.store.apply(batch)?;
         self.reload_expected_rooms(&slot, &unloaded);
         Ok(())
@@ -176,11 +176,6 @@ impl Machines {
             former.deleted = true;
         }
         Ok(())
-    }
-
-    fn delete_replay_records(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
-        self.delete_all::<ReplayGuard>(batch, first)?;
-        self.delete_all::<ReplayLegacy>(batch, first)
     }
 
     fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {

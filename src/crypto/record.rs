@@ -60,10 +60,10 @@ pub(super) struct GhostRecord {
     pub(super) fallback_used: bool,
     /// When one-time keys were last made on demand.
     #[serde(default)]
-    pub(super) topped_up_at: Timestamp,
+    pub(super) made_on_demand_at: Timestamp,
     /// The number made on demand since unused ones were last discarded.
     #[serde(default)]
-    pub(super) topped_up: u32,
+    pub(super) made_on_demand: u32,
 }
 
 impl GhostRecord {
@@ -77,8 +77,8 @@ impl GhostRecord {
             master: None,
             former: Vec::new(),
             fallback_used: false,
-            topped_up_at: Timestamp::default(),
-            topped_up: 0,
+            made_on_demand_at: Timestamp::default(),
+            made_on_demand: 0,
         }
     }
 
@@ -97,7 +97,7 @@ impl GhostRecord {
         }
         self.ed25519 = None;
         self.fallback_used = false;
-        self.topped_up = 0;
+        self.made_on_demand = 0;
     }
 
     pub(super) fn is_ready(&self, kind: GhostKind) -> bool {
@@ -155,8 +155,8 @@ mod tests {
             }
           ],
           "fallback_used": false,
-          "topped_up_at": 0,
-          "topped_up": 0
+          "made_on_demand_at": 0,
+          "made_on_demand": 0
         }
         "#);
     }

@@ -21,17 +21,6 @@ impl Table for ReplayGuard {
     type Value = ReplayPart;
 }
 
-/// The former format: a whole session in one record. Read and deleted, but no longer written.
-pub(super) struct ReplayLegacy;
-
-impl Table for ReplayLegacy {
-    const ID: u8 = 9;
-    const NAME: &'static str = "replay guard, former format";
-    const SECRET: bool = false;
-    type Key = (OwnedUserId, OwnedRoomId, String);
-    type Value = ReplayPart;
-}
-
 /// Number of message indexes in a part.
 const PART_PLACES: u32 = 16;
 
@@ -79,21 +68,17 @@ impl ReplayPart {
         Ok(true)
     }
 
-    /// Begins the part that holds an index. `others` are the kept parts of the session, in order;
-    /// `whole` is its record in the former format.
+    /// Begins the part that holds an index. `others` are the kept parts of the session, in order.
     pub(super) fn begin(
         index: u32,
         others: &[(u32, Self)],
-        whole: Option<Self>,
     ) -> Result<NewReplayPart, Option<OwnedEventId>> {
         let own = part_of(index);
-        let whole = whole.unwrap_or_default();
         let below = others.iter().map(|(_, part)| part.below);
         let mut part = Self {
-            below: below.max().unwrap_or_default().max(whole.below),
-            events: whole.events,
+            below: below.max().unwrap_or_default(),
+            events: BTreeMap::new(),
         };
-        part.events.retain(|index, _| part_of(*index) == own);
         let mut forget = None;
         if others.len() >= Self::KEPT
             && let Some((oldest, _)) = others.first()
@@ -141,7 +126,6 @@ impl Machines {
         batch: &mut Batch,
     ) -> Result<ReplayPart, DecryptError> {
         let (user, room, session, _) = key;
-        let whole = (user.clone(), room.clone(), session.clone());
         let of_session = [prefix(user), prefix(room), prefix(session)].concat();
         let store = &self.0.store;
         let others = store.scan::<ReplayGuard>(&of_session, None, ReplayPart::KEPT)?;
@@ -149,11 +133,11 @@ impl Machines {
             .into_iter()
             .map(|((.., number), part)| (number, part))
             .collect();
-        let begun = ReplayPart::begin(index, &others, store.get::<ReplayLegacy>(&whole)?)
-            .map_err(|first| DecryptError::Replayed { first })?;
+        let begun =
+            ReplayPart::begin(index, &others).map_err(|first| DecryptError::Replayed { first })?;
         if let Some(number) = begun.forget {
-            let (user, room, session) = whole;
-            batch.delete::<ReplayGuard>(&(user, room, session, number));
+            let oldest = (user.clone(), room.clone(), session.clone(), number);
+            batch.delete::<ReplayGuard>(&oldest);
         }
         Ok(begun.part)
     }
@@ -168,7 +152,6 @@ mod tests {
     #[derive(Default)]
     struct Session {
         parts: BTreeMap<u32, ReplayPart>,
-        whole: Option<ReplayPart>,
     }
 
     impl Session {
@@ -179,7 +162,7 @@ mod tests {
                 return part.note(index, &event);
             }
             let others: Vec<_> = self.parts.clone().into_iter().collect();
-            let mut begun = ReplayPart::begin(index, &others, self.whole.clone())?;
+            let mut begun = ReplayPart::begin(index, &others)?;
             let news = begun.part.note(index, &event)?;
             if let Some(forget) = begun.forget {
                 self.parts.remove(&forget).unwrap();
@@ -225,26 +208,6 @@ mod tests {
             assert_eq!(session.note(index, "$e").is_ok(), kept);
         }
         session.note(u32::MAX, "$again").unwrap_err();
-    }
-
-    #[test]
-    fn what_an_earlier_version_wrote_down_is_heard() {
-        let events = [(90, owned_event_id!("$a")), (99, owned_event_id!("$b"))];
-        let mut session = Session {
-            whole: Some(ReplayPart {
-                events: events.into(),
-                below: 40,
-            }),
-            ..Session::default()
-        };
-        assert_eq!(session.note(39, "$old"), Err(None));
-        assert_eq!(session.note(90, "$a"), Ok(false));
-        assert_eq!(session.note(90, "$again"), Err(Some(owned_event_id!("$a"))));
-        assert_eq!(session.note(91, "$new"), Ok(true));
-        assert_eq!(session.note(90, "$again"), Err(Some(owned_event_id!("$a"))));
-        assert_eq!(session.note(99, "$c"), Err(Some(owned_event_id!("$b"))));
-        assert_eq!(session.note(40, "$new"), Ok(true));
-        assert_eq!(session.note(39, "$old"), Err(None));
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Machines {
     }
 
     fn may_top_up(&self, record: &GhostRecord, left: u64) -> bool {
-        let since = self.0.settings.clock.now().since(record.topped_up_at);
+        let since = self.0.settings.clock.now().since(record.made_on_demand_at);
         left < KEYS_MIN && since >= self.0.settings.top_up_every
     }
 
@@ -216,11 +216,11 @@ impl Machines {
         let made = u32::try_from(KEYS_FULL.saturating_sub(left)).unwrap_or_default();
         let mut hoard = false;
         self.update_record(user, |record| {
-            record.topped_up_at = now;
-            record.topped_up = record.topped_up.saturating_add(made);
-            hoard = record.topped_up > MADE_ON_DEMAND_MAX;
+            record.made_on_demand_at = now;
+            record.made_on_demand = record.made_on_demand.saturating_add(made);
+            hoard = record.made_on_demand > MADE_ON_DEMAND_MAX;
             if hoard {
-                record.topped_up = 0;
+                record.made_on_demand = 0;
             }
             true
         })?;

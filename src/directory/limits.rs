@@ -32,13 +32,17 @@ impl Directory {
                 most: settings.new_conversations_per_server,
                 window: DAY,
             };
-            limits.push((Counted::AsksOfServer, host_of(asker.server_name()), limit));
+            limits.push((
+                Counted::RequestsOfServer,
+                host_of(asker.server_name()),
+                limit,
+            ));
         }
         let limit = Limit {
             most: settings.new_conversations_per_sender,
             window: DAY,
         };
-        limits.push((Counted::AsksOfSender, asker.to_string(), limit));
+        limits.push((Counted::RequestsOfSender, asker.to_string(), limit));
         limits
     }
 }

@@ -168,7 +168,7 @@ async fn what_is_remembered_is_bounded() {
 
 /// Returns whether the store has counted a query of this person.
 fn written(directory: &Directory, asker: &Person) -> bool {
-    let key = ("asks_of_sender".to_owned(), asker.to_string());
+    let key = ("requests_of_sender".to_owned(), asker.to_string());
     let usage = directory.store().get::<Usages>(&key);
     usage.unwrap().is_some()
 }

@@ -210,13 +210,13 @@ pub struct Request {
     /// For a masked handle: the name by which its owner knows the asker, whose Matrix ID the owner
     /// must not see.
     #[serde(default)]
-    pub masked_as: Option<String>,
+    pub asker_alias: Option<String>,
 }
 
 impl Request {
     /// Returns the asker's Matrix ID, or for a masked handle their name and the request's number.
     pub fn asker_named(&self, number: u32) -> String {
-        match &self.masked_as {
+        match &self.asker_alias {
             Some(name) if name.starts_with('@') => name.clone(),
             Some(name) => format!("{name} (#{number})"),
             None => self.asker_shown(),
@@ -225,7 +225,7 @@ impl Request {
 
     /// Returns the label under which a block of the asker is taken back.
     pub fn block_label(&self, number: u32) -> String {
-        match &self.masked_as {
+        match &self.asker_alias {
             Some(name) if name.starts_with('@') => name.clone(),
             Some(_) => format!("#{number}"),
             None => self.asker_shown(),

@@ -153,7 +153,7 @@ impl DirectoryTransaction<'_> {
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
         let scope = super::BlockScope::Handle(request.handle.clone());
-        if request.masked_as.is_some() {
+        if request.asker_alias.is_some() {
             let label = request.block_label(number);
             return self.block_as(owner, request.asker.clone(), label, &scope, now);
         }

@@ -11,9 +11,9 @@ use crate::clock::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     /// New conversations that a person started.
-    AsksOfSender,
+    RequestsOfSender,
     /// New conversations that the people of another homeserver started.
-    AsksOfServer,
+    RequestsOfServer,
     /// Invites to names that nobody holds, of everybody together.
     Unclaimed,
     /// Handles that a person claimed.
@@ -39,8 +39,8 @@ impl Counted {
     /// Returns the name under which it is stored.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Counted::AsksOfSender => "asks_of_sender",
-            Counted::AsksOfServer => "asks_of_server",
+            Counted::RequestsOfSender => "requests_of_sender",
+            Counted::RequestsOfServer => "requests_of_server",
             Counted::Unclaimed => "unclaimed",
             Counted::Claims => "claims",
             Counted::ClaimsOfServer => "claims_of_server",

@@ -72,8 +72,8 @@ pub(in crate::engine) enum ControlEffect {
         reason: Option<String>,
     },
     /// `source` names what is answered: the transaction id follows from it.
-    Say {
-        words: NoticeText,
+    SendNotice {
+        notice: NoticeText,
         source: String,
     },
     /// Show a request of this number.
@@ -94,7 +94,7 @@ impl ControlEffect {
             Self::Look => "bot-look",
             Self::TurnOnEncryption => "bot-turn-on-encryption",
             Self::Leave { .. } => "bot-leave",
-            Self::Say { .. } => "bot-say",
+            Self::SendNotice { .. } => "bot-send-notice",
             Self::ShowRequest { .. } => "bot-ask",
             Self::Bot(effect) => effect.kind(),
             Self::Forget => "bot-forget",

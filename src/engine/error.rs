@@ -37,11 +37,11 @@ pub enum EngineError {
     /// Something that we wrote ourselves cannot be read.
     #[error("a record cannot be read: {0}")]
     Record(#[from] serde_json::Error),
-    /// The key of a message that is to be carried has not come yet.
+    /// The key of a message that is to be forwarded has not come yet.
     #[error("the key of a message has not come yet")]
     KeyOnItsWay,
-    /// What a message refers to is being carried at this moment.
-    #[error("what a message refers to is still being carried")]
+    /// What a message refers to is being forwarded at this moment.
+    #[error("what a message refers to is still being forwarded")]
     CounterpartOnItsWay,
     /// Another room of the conversation is not there yet.
     #[error("the other room of the conversation is not there yet")]

@@ -33,7 +33,7 @@
 //! 4. `conversations::repository`: `decide_and_stage` lets [`crate::conversation::decide`] decide,
 //!    and stages the effects in the outbox, in the write that deletes the event from the inbox.
 //! 5. `actors::executor`: `carry_out` tries each of them until it is done or given up
-//!    (`retry`); `conversations::effects`: `perform_relay` does it.
+//!    (`retry`); `conversations::effects`: `perform_conversation` does it.
 //! 6. `conversations::forward`: `forward_event` finds the room that the event goes to
 //!    (`conversations::portal_repair`), reads it (`messaging::decrypt`) and translates it
 //!    ([`crate::relay::translate()`]).
@@ -323,7 +323,7 @@ impl Engine {
         self.accept_transaction(body).await?;
         if !ephemeral.is_empty() && self.0.started.load(Ordering::Acquire) {
             let engine = self.clone();
-            self.spawn(async move { engine.carry_ephemeral(ephemeral).await });
+            self.spawn(async move { engine.forward_ephemeral(ephemeral).await });
         }
         Ok(())
     }

@@ -24,13 +24,13 @@ impl Engine {
     pub(in crate::engine) async fn notify(
         &self,
         person: &Person,
-        words: NoticeText,
+        notice: NoticeText,
         source: String,
     ) -> Result<(), EngineError> {
         let room = self.control_room_of(person).await?;
         let arrived = InboxItem::Notify {
-            plain: words.plain,
-            html: words.html,
+            plain: notice.plain,
+            html: notice.html,
             source,
         };
         let batch = Batch::new();

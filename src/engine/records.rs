@@ -198,7 +198,7 @@ pub(in crate::engine) struct RoomRecord {
     pub control: Option<Control>,
     /// The room is one of a conversation's.
     #[serde(default)]
-    pub seat: Option<ConversationRoom>,
+    pub conversation: Option<ConversationRoom>,
 }
 
 /// Which conversation a room shows, and by which ghosts.
@@ -209,7 +209,7 @@ pub(in crate::engine) struct ConversationRoom {
     pub ghosts: Vec<Ghost>,
     /// It is not decided yet whether the conversation goes on here.
     #[serde(default)]
-    pub awaited: bool,
+    pub upgrade_pending: bool,
 }
 
 /// An effect that has to be carried out.
@@ -238,12 +238,12 @@ pub(in crate::engine) enum QueuedEffect {
 pub(in crate::engine) struct RestoreRecord {
     /// When it began.
     pub begun_at: Timestamp,
-    /// When the backup was made.
-    pub made: Option<BackupInfo>,
+    /// The backup, and when it was made.
+    pub backup: Option<BackupInfo>,
     /// Whether it is done.
     pub done: bool,
     /// How many ghosts have new devices.
-    pub renewed: u32,
+    pub new_devices: u32,
     /// Ghosts that changed since the backup, and what about them.
     pub changed: Vec<(Ghost, String)>,
 }

@@ -12,7 +12,7 @@ use crate::{
     bot::{self, NoticeText},
     conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
-        Admission, Heard, Introduction, Invite, Phase, Reason, Saying as Sentence, WaitFor,
+        Admission, Heard, Introduction, IntroductionNotice, Invite, Phase, Reason, WaitFor,
     },
     matrix::bounds::DeadLetterReason,
     store::BackupInfo,
@@ -50,7 +50,7 @@ fn talk() -> ConversationId {
     ConversationId::new("talk")
 }
 
-fn words() -> NoticeText {
+fn notice_text() -> NoticeText {
     NoticeText {
         plain: "plain".to_owned(),
         html: "html".to_owned(),
@@ -112,7 +112,7 @@ fn what_waits_in_an_outbox() {
         conversation: talk(),
         effect,
     };
-    let saying = Sentence::AskingFirst;
+    let notice = IntroductionNotice::AskingFirst;
     let introductions = [
         Effect::Decline {
             reason: Some(Reason::NotNow),
@@ -134,8 +134,8 @@ fn what_waits_in_an_outbox() {
             of: event(),
         },
         Effect::TakeBack { of: event() },
-        Effect::Say {
-            saying: saying.clone(),
+        Effect::SendNotice {
+            notice: notice.clone(),
         },
         Effect::HandOver,
         Effect::RememberPair,
@@ -143,7 +143,7 @@ fn what_waits_in_an_outbox() {
         Effect::Leave { reason: None },
         Effect::LookBack,
         Effect::Forget,
-        Effect::TellAsker { saying },
+        Effect::TellAsker { notice },
     ];
     let conversations = [
         conversation::Effect::EnsurePortal { person: 1 },
@@ -202,7 +202,7 @@ fn what_waits_in_an_outbox() {
             ghost: handle.clone(),
             blocked_only: true,
         },
-        bot::Effect::Appear {
+        bot::Effect::SetName {
             person: person(),
             ghost: handle.clone(),
             name,
@@ -214,7 +214,7 @@ fn what_waits_in_an_outbox() {
         },
         bot::Effect::Tell {
             person: person(),
-            words: words(),
+            notice: notice_text(),
         },
     ];
     let control = [
@@ -230,8 +230,8 @@ fn what_waits_in_an_outbox() {
         ControlEffect::Leave {
             reason: Some("reason".to_owned()),
         },
-        ControlEffect::Say {
-            words: words(),
+        ControlEffect::SendNotice {
+            notice: notice_text(),
             source: "source".to_owned(),
         },
         ControlEffect::ShowRequest { number: 7 },
@@ -271,7 +271,9 @@ fn what_the_engine_knows_of_a_room() {
         done: true,
         unreadable: false,
     });
-    introduction.said.push(Sentence::BackTo { room: room() });
+    introduction
+        .notices_sent
+        .push(IntroductionNotice::BackTo { room: room() });
     let record = RoomRecord {
         introductions: vec![introduction],
         control: Some(Control {
@@ -281,10 +283,10 @@ fn what_the_engine_knows_of_a_room() {
             encrypted_by_us: true,
             answered: vec![(Remark::NotEncrypted, AT)],
         }),
-        seat: Some(ConversationRoom {
+        conversation: Some(ConversationRoom {
             conversation: talk(),
             ghosts: vec![ghost()],
-            awaited: true,
+            upgrade_pending: true,
         }),
     };
     insta::assert_json_snapshot!("room_record", stored(&record));
@@ -337,22 +339,22 @@ fn what_the_engine_knows_of_a_room() {
 #[test]
 fn what_ghosts_say() {
     let sentences = [
-        Sentence::GroupFromInviteOn,
-        Sentence::BackTo { room: room() },
-        Sentence::SendAgainEncrypted,
-        Sentence::SendAgainUnreadable,
-        Sentence::SendAgainOther,
-        Sentence::OwnerNotInvitable,
-        Sentence::WaitingForJoin,
-        Sentence::WaitingForDevice,
-        Sentence::AskingFirst,
-        Sentence::AskingFirstInGroup,
-        Sentence::AskingFirstStrict,
-        Sentence::EnoughKept,
-        Sentence::NotKept,
-        Sentence::OwnerDidNotCome,
-        Sentence::StrictSendAgain,
-        Sentence::SaidAtTheLast,
+        IntroductionNotice::GroupFromInviteOn,
+        IntroductionNotice::BackTo { room: room() },
+        IntroductionNotice::SendAgainEncrypted,
+        IntroductionNotice::SendAgainUnreadable,
+        IntroductionNotice::SendAgainOther,
+        IntroductionNotice::OwnerNotInvitable,
+        IntroductionNotice::WaitingForJoin,
+        IntroductionNotice::WaitingForDevice,
+        IntroductionNotice::AskingFirst,
+        IntroductionNotice::AskingFirstInGroup,
+        IntroductionNotice::AskingFirstStrict,
+        IntroductionNotice::EnoughKept,
+        IntroductionNotice::NotKept,
+        IntroductionNotice::OwnerDidNotCome,
+        IntroductionNotice::StrictSendAgain,
+        IntroductionNotice::SaidAtTheLast,
     ];
     let with_ids = sentences.map(|sentence| (sentence.id(), stored(&sentence)));
     insta::assert_json_snapshot!("in_introductions", with_ids.to_vec());
@@ -451,12 +453,12 @@ fn the_small_records() {
     };
     let restore = RestoreRecord {
         begun_at: AT,
-        made: Some(BackupInfo {
+        backup: Some(BackupInfo {
             at: AT,
             version: "0.1.0".to_owned(),
         }),
         done: false,
-        renewed: 3,
+        new_devices: 3,
         changed: vec![(ghost(), "why".to_owned())],
     };
     let source = Source {

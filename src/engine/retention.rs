@@ -45,10 +45,12 @@ impl Room {
         if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
             return Ok(true);
         }
-        let carries = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
+        let forwards = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);
         let store = self.engine.store();
         let queued = store.scan::<Outbox>(&prefix(&self.id), None, usize::MAX)?;
-        let mut others = queued.iter().filter(|((_, n), _)| *n != self.carrying);
-        Ok(others.any(|(_, due)| carries(&due.what)))
+        let mut others = queued
+            .iter()
+            .filter(|((_, n), _)| *n != self.current_effect);
+        Ok(others.any(|(_, due)| forwards(&due.what)))
     }
 }

@@ -100,7 +100,7 @@ impl Retry {
             | Effect::PassOn { .. }
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
-            | Effect::Say { .. }
+            | Effect::SendNotice { .. }
             | Effect::HandOver
             | Effect::LookBack
             | Effect::TellAsker { .. } => Self::For(OPTIONAL),
@@ -154,7 +154,7 @@ impl Retry {
             | ControlEffect::Look
             | ControlEffect::TurnOnEncryption
             | ControlEffect::MoveTo { .. }
-            | ControlEffect::Say { .. }
+            | ControlEffect::SendNotice { .. }
             | ControlEffect::ShowRequest { .. }
             | ControlEffect::Bot(_) => Self::For(CONTROL_ROOM),
         }

@@ -45,7 +45,7 @@ pub(super) struct Room {
     /// When the current effect was queued.
     pub due_since: Timestamp,
     /// The number of the current effect.
-    pub carrying: u64,
+    pub current_effect: u64,
     /// The effect that waits for other rooms' outboxes, and the highest of their numbers that it waits
     /// for.
     pub behind: Option<(u64, u64)>,
@@ -129,7 +129,7 @@ impl Room {
             failing: None,
             due_since: Timestamp(u64::MAX),
             place: None,
-            carrying: 0,
+            current_effect: 0,
             behind: None,
             written: None,
             replayable: ReplayableEffects::default(),
@@ -217,7 +217,12 @@ impl Room {
                 batch.delete::<ActiveRoomsByGhost>(&key);
             }
         }
-        for ghost in self.record.seat.iter().flat_map(|seat| &seat.ghosts) {
+        for ghost in self
+            .record
+            .conversation
+            .iter()
+            .flat_map(|here| &here.ghosts)
+        {
             batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()), &())?;
         }
         if let Some(control) = &self.record.control {
@@ -228,7 +233,7 @@ impl Room {
                 batch.put::<ActiveRoomsByGhost>(&key, &())?;
             }
         }
-        let nothing = self.record.control.is_none() && self.record.seat.is_none();
+        let nothing = self.record.control.is_none() && self.record.conversation.is_none();
         if self.record.introductions.is_empty() && nothing {
             batch.delete::<Rooms>(&self.id);
         } else {
@@ -278,7 +283,7 @@ pub(super) fn cause(effect: &Effect) -> String {
     match effect {
         Effect::PassOn { event, .. } | Effect::PassOnEdit { event, .. } => id(event),
         Effect::TakeBack { of } => id(of),
-        Effect::Say { saying } => saying.id(),
+        Effect::SendNotice { notice } => notice.id(),
         _ => String::new(),
     }
 }

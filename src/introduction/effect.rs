@@ -3,7 +3,7 @@
 use ruma::OwnedEventId;
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, Saying};
+use super::{IntroductionNotice, Reason};
 
 /// What has to be done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +49,9 @@ pub enum Effect {
         of: OwnedEventId,
     },
     /// Say one of our own sentences, encrypted.
-    Say {
+    SendNotice {
         /// Which.
-        saying: Saying,
+        notice: IntroductionNotice,
     },
     /// Give the owner the power of a room's founder, and lay down our own.
     HandOver,
@@ -72,7 +72,7 @@ pub enum Effect {
     /// Let the bot tell the asker something in their control room.
     TellAsker {
         /// What.
-        saying: Saying,
+        notice: IntroductionNotice,
     },
 }
 
@@ -95,7 +95,7 @@ impl Effect {
             Self::PassOn { .. } => "pass-on",
             Self::PassOnEdit { .. } => "pass-on-edit",
             Self::TakeBack { .. } => "take-back",
-            Self::Say { .. } => "say",
+            Self::SendNotice { .. } => "say",
             Self::HandOver => "hand-over",
             Self::RememberPair => "remember-pair",
             Self::ForgetPair => "forget-pair",

@@ -39,6 +39,6 @@ pub use input::{HeardKind, Input, Refusal};
 pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
 pub use rules::Rules;
 pub use state::{Admission, Heard, Introduction, Invite, Phase, WaitFor};
-pub use text::{Reason, Saying};
+pub use text::{IntroductionNotice, Reason};
 
 pub use crate::text::clean_name;

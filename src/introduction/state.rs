@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, Rules, Saying};
+use super::{Effect, IntroductionNotice, Rules};
 use crate::{
     clock::Timestamp,
     ids::{Ghost, Person},
@@ -162,7 +162,7 @@ pub struct Introduction {
     /// What the ghost heard, in the room's order.
     pub heard: Vec<Heard>,
     /// What it has said already, so that it says nothing twice.
-    pub said: Vec<Saying>,
+    pub notices_sent: Vec<IntroductionNotice>,
 }
 
 impl Introduction {
@@ -186,7 +186,7 @@ impl Introduction {
             key_came: false,
             resumed: false,
             heard: Vec::new(),
-            said: Vec::new(),
+            notices_sent: Vec::new(),
         }
     }
 
@@ -202,7 +202,7 @@ impl Introduction {
             heard.unreadable = true;
             heard.edit = None;
         }
-        self.said.clear();
+        self.notices_sent.clear();
         self
     }
 
@@ -210,7 +210,7 @@ impl Introduction {
     pub fn end(&mut self) {
         self.phase = Phase::Over;
         self.heard.clear();
-        self.said.clear();
+        self.notices_sent.clear();
         self.invite.admission = Admission::LeaveAlone;
         self.invite.asker = self.ghost.clone().into();
     }

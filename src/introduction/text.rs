@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A sentence that a ghost or the bot says, always encrypted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Saying {
+pub enum IntroductionNotice {
     /// In a group the owner reads from their invite on.
     GroupFromInviteOn,
     /// The two have a room already.
@@ -44,7 +44,7 @@ pub enum Saying {
     SaidAtTheLast,
 }
 
-impl Saying {
+impl IntroductionNotice {
     /// Returns the name under which a transaction id knows the sentence, with what makes it another
     /// sentence: what was said before a crash is not said again. Names stay as they are.
     pub fn id(&self) -> String {

@@ -28,14 +28,14 @@ pub struct Run {
     /// written in earlier runs may be outdated: a run since then ended without
     /// [`super::Store::shut_down`] (a crash, a kill, a power cut), or the store was restored from a
     /// backup. Equal to `number` if the previous run ended like that.
-    pub sure_since: u64,
+    pub trusted_since: u64,
     clean: bool,
 }
 
 impl Run {
     /// Returns `true` if the run before this one ended without [`super::Store::shut_down`].
     pub fn is_after_crash(&self) -> bool {
-        self.number > 1 && self.sure_since == self.number
+        self.number > 1 && self.trusted_since == self.number
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn mark_restored(
 ) -> Result<(), StoreError> {
     let run = Run {
         number: run,
-        sure_since: run,
+        trusted_since: run,
         clean: false,
     };
     let ops = vec![
@@ -154,7 +154,7 @@ pub(super) fn begin_run(
     let run = match backend.get(RUN)? {
         None => Run {
             number: 1,
-            sure_since: 1,
+            trusted_since: 1,
             clean: false,
         },
         Some(bytes) => {
@@ -163,10 +163,14 @@ pub(super) fn begin_run(
                 why: e.to_string(),
             })?;
             let number = last.number.saturating_add(1);
-            let sure_since = if last.clean { last.sure_since } else { number };
+            let trusted_since = if last.clean {
+                last.trusted_since
+            } else {
+                number
+            };
             Run {
                 number,
-                sure_since,
+                trusted_since,
                 clean: false,
             }
         }
@@ -188,11 +192,14 @@ mod tests {
     fn the_stored_form_of_a_run_is_stable() {
         let run = Run {
             number: 7,
-            sure_since: 5,
+            trusted_since: 5,
             clean: true,
         };
         let bytes = encode(&run).unwrap();
-        assert_eq!(bytes, b"\x83\xA6number\x07\xAAsure_since\x05\xA5clean\xC3");
+        assert_eq!(
+            bytes,
+            b"\x83\xA6number\x07\xADtrusted_since\x05\xA5clean\xC3"
+        );
         assert_eq!(rmp_serde::from_slice::<Run>(&bytes).unwrap(), run);
     }
 }

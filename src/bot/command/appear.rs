@@ -89,7 +89,7 @@ fn rename_in_conversation(
              changes.",
         );
     let mut answer = Answer::from(text);
-    answer.effects.push(Effect::Appear {
+    answer.effects.push(Effect::SetName {
         person: context.person.clone(),
         ghost: context.ghost(&handle)?,
         name,

@@ -138,7 +138,7 @@ async fn the_owner_of_a_handle_hears_of_look_alikes() {
     let mut talk = Talk::new();
     talk.ask(kim(), "claim modern").await;
     let effects = talk.effects(sam(), "claim rnodern").await;
-    assert_matches!(&effects[..], [Effect::Tell { person, words: NoticeText { plain, html } }] => {
+    assert_matches!(&effects[..], [Effect::Tell { person, notice: NoticeText { plain, html } }] => {
         assert_eq!(person, kim());
         assert_eq!(
             plain,

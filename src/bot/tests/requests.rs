@@ -23,7 +23,7 @@ async fn asked() -> (Talk, Request) {
         ghost: ghost("sam"),
         since: NOW,
         shown: None,
-        masked_as: None,
+        asker_alias: None,
     };
     let mut change = talk.directory.begin().await;
     assert_eq!(change.open_request(sam(), &request).unwrap(), Some(1));

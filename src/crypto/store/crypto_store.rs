@@ -296,7 +296,7 @@ impl CryptoStore for GhostStore {
         let (run, pickle) = plain
             .split_first_chunk()
             .ok_or_else(|| broken(OUTBOUND, &"it is too short"))?;
-        if u64::from_be_bytes(*run) < ghost.records.store.run().sure_since {
+        if u64::from_be_bytes(*run) < ghost.records.store.run().trusted_since {
             // The world may have seen later messages of it than this record knows: the next one
             // would reuse a message index, and with it key and nonce. A new session is made.
             ghost.records.delete(OUTBOUND, &[room_id.as_bytes()])?;

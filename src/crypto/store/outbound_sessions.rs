@@ -9,7 +9,7 @@
 //!   only, however many messages it has.
 //! * It is written when the ghost's machine is unloaded, and on a clean shutdown.
 //! * After any other end of a run there is no record, or one that a later run does not use: it
-//!   holds the number of the run that wrote it ([`crate::store::Run::sure_since`]), and the start
+//!   holds the number of the run that wrote it ([`crate::store::Run::trusted_since`]), and the start
 //!   of a run is durable before its first message. Then the next message begins a new session.
 //!
 //! Without a call of [`ActiveOutboundSessions::persist`] a session is lost, and nothing else.

@@ -34,8 +34,8 @@ impl Room {
         this: RoomEvent,
         json: &str,
     ) -> Result<(), EngineError> {
-        let seat = self.record.seat.as_ref();
-        let Some(ghost) = seat.and_then(|seat| seat.ghosts.first()).cloned() else {
+        let here = self.record.conversation.as_ref();
+        let Some(ghost) = here.and_then(|here| here.ghosts.first()).cloned() else {
             return Ok(());
         };
         let acting = self.engine.as_user(&ghost)?;

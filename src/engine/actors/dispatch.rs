@@ -120,11 +120,11 @@ impl Room {
                 .await;
         }
         let introducing = self.record.introductions.iter().any(Introduction::is_open);
-        if (bot_is_here || self.record.seat.is_some()) && introducing {
+        if (bot_is_here || self.record.conversation.is_some()) && introducing {
             self.handle_in_introduction(event.clone(), json, Batch::new())
                 .await?;
         }
-        if self.record.seat.is_some() && !bot_is_here {
+        if self.record.conversation.is_some() && !bot_is_here {
             return self.handle_in_conversation(event, json, batch).await;
         }
         if bot_is_here {

@@ -42,7 +42,7 @@ impl Room {
         let OutboxItem { what, since } = due;
         tracing::debug!(room = %self.id, kind = what.kind(), "carrying out");
         self.due_since = since;
-        self.carrying = number;
+        self.current_effect = number;
         let done = match self.backfill_for(&what).await {
             Ok(()) => self.perform(number, &what).await,
             Err(error) => Err(error),
@@ -66,7 +66,10 @@ impl Room {
             QueuedEffect::Conversation {
                 conversation,
                 effect,
-            } => self.perform_relay(number, conversation, effect).await,
+            } => {
+                self.perform_conversation(number, conversation, effect)
+                    .await
+            }
         }
     }
 
@@ -85,7 +88,7 @@ impl Room {
                 conversation,
                 effect,
             } => {
-                self.give_up_relay(number, &conversation, &effect, error)
+                self.give_up_conversation(number, &conversation, &effect, error)
                     .await
             }
         }

@@ -33,8 +33,8 @@ impl Room {
             && event.kind == "m.room.encrypted"
         {
             self.engine.mark_seen(&event.id, true, &mut batch)?;
-            if let Some(seat) = self.record.seat.clone() {
-                return self.give_up_carrying(&seat.conversation, &event, batch);
+            if let Some(here) = self.record.conversation.clone() {
+                return self.give_up_forwarding(&here.conversation, &event, batch);
             }
             let open = self.record.introductions.iter().filter(|is| is.is_open());
             let ghosts: Vec<Ghost> = open.map(|is| is.ghost.clone()).collect();
@@ -51,7 +51,7 @@ impl Room {
     }
 
     /// Gives up a message of a conversation, and tells its sender.
-    pub(in crate::engine) fn give_up_carrying(
+    pub(in crate::engine) fn give_up_forwarding(
         &mut self,
         id: &ConversationId,
         event: &RoomEvent,

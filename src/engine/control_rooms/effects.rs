@@ -62,8 +62,8 @@ impl Room {
                 let (reason, server) = (reason.as_deref(), Some(server));
                 engine.leave(&bot, &self.id, reason, server).await?;
             }
-            ControlEffect::Say { words, source } => {
-                self.send_as_bot(words, source).await?;
+            ControlEffect::SendNotice { notice, source } => {
+                self.send_as_bot(notice, source).await?;
             }
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
@@ -108,8 +108,8 @@ impl Room {
         }
         if control.phase == ControlPhase::Ready {
             let server = &self.engine.settings().server_name;
-            let words = bot::texts::moved(room, server);
-            self.send_as_bot(&words, &format!("moved {room}")).await?;
+            let notice = bot::texts::moved(room, server);
+            self.send_as_bot(&notice, &format!("moved {room}")).await?;
         }
         let control = self.record.control.iter_mut();
         let effects: Vec<ControlEffect> = control.flat_map(|control| control.leave(None)).collect();
@@ -163,15 +163,15 @@ impl Room {
     /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
     pub(in crate::engine) async fn send_as_bot(
         &self,
-        words: &NoticeText,
+        notice: &NoticeText,
         source: &str,
     ) -> Result<OwnedEventId, EngineError> {
         let bot = self.engine.settings().bot.clone();
         let content = json!({
             "msgtype": "m.notice",
-            "body": words.plain,
+            "body": notice.plain,
             "format": "org.matrix.custom.html",
-            "formatted_body": words.html,
+            "formatted_body": notice.html,
             "m.mentions": {},
         });
         self.send(Outgoing {
@@ -235,17 +235,17 @@ impl Room {
             (ControlEffect::Join | ControlEffect::Look | ControlEffect::MoveTo { .. }, _) => None,
             (ControlEffect::TurnOnEncryption, _) => Some(Reason::NotEncrypted.words()),
             (
-                ControlEffect::Say { .. } | ControlEffect::ShowRequest { .. },
+                ControlEffect::SendNotice { .. } | ControlEffect::ShowRequest { .. },
                 EngineError::Encrypt(EncryptError::NoSignedDevice { .. }),
             ) => Some(Reason::UnsignedDevice.words()),
             (
-                ControlEffect::Say { .. } | ControlEffect::ShowRequest { .. },
+                ControlEffect::SendNotice { .. } | ControlEffect::ShowRequest { .. },
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
             (ControlEffect::Bot(effect), _) => {
-                let words = bot::texts::ghost_failed(effect);
-                let say = words.map(|words| ControlEffect::Say {
-                    words,
+                let notice = bot::texts::ghost_failed(effect);
+                let say = notice.map(|notice| ControlEffect::SendNotice {
+                    notice,
                     source: format!("failed {}", self.engine.next()),
                 });
                 return self.commit(batch, say.map(QueuedEffect::Control));

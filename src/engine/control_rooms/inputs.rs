@@ -207,7 +207,7 @@ impl Room {
         let source = event.id.to_string();
         let say = answer
             .text
-            .map(|words| ControlEffect::Say { words, source });
+            .map(|notice| ControlEffect::SendNotice { notice, source });
         let effects = before.into_iter().map(ControlEffect::Bot).chain(say);
         let effects = effects.chain(tell.into_iter().map(ControlEffect::Bot));
         let mut effects: Vec<QueuedEffect> = effects.map(QueuedEffect::Control).collect();
@@ -238,9 +238,9 @@ impl Room {
         let now = self.engine.now();
         let control = self.record.control.as_mut();
         let say = control.is_some_and(|control| control.may_remark(remark, now));
-        let words = say.then(|| remark_text(remark));
+        let notice = say.then(|| remark_text(remark));
         let source = event.to_string();
-        let say = words.map(|words| ControlEffect::Say { words, source });
+        let say = notice.map(|notice| ControlEffect::SendNotice { notice, source });
         self.commit(batch, say.map(QueuedEffect::Control))
     }
 
@@ -284,10 +284,13 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         if self.is_ready() {
-            let words = NoticeText { plain, html };
+            let notice = NoticeText { plain, html };
             return self.commit(
                 batch,
-                [QueuedEffect::Control(ControlEffect::Say { words, source })],
+                [QueuedEffect::Control(ControlEffect::SendNotice {
+                    notice,
+                    source,
+                })],
             );
         }
         let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
@@ -337,11 +340,11 @@ impl Room {
             batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
         }
         let change = engine.directory().begin().await;
-        let words = bot::texts::greeting(&person, &change)?;
+        let notice = bot::texts::greeting(&person, &change)?;
         drop(change);
         let effects = effects
             .into_iter()
-            .chain(self.welcome(&person, words, &mut batch)?);
+            .chain(self.welcome(&person, notice, &mut batch)?);
         self.commit(batch, effects)?;
         drop(one_at_a_time);
         if let Some(former) = former {
@@ -354,15 +357,21 @@ impl Room {
     fn welcome(
         &self,
         person: &Person,
-        words: NoticeText,
+        notice: NoticeText,
         batch: &mut Batch,
     ) -> Result<Vec<QueuedEffect>, EngineError> {
         let source = "greeting".to_owned();
-        let mut effects = vec![QueuedEffect::Control(ControlEffect::Say { words, source })];
+        let mut effects = vec![QueuedEffect::Control(ControlEffect::SendNotice {
+            notice,
+            source,
+        })];
         let store = self.engine.store();
         for (key, (plain, html)) in store.scan::<Untold>(&prefix(person), None, UNTOLD_AT_MOST)? {
-            let (words, source) = (NoticeText { plain, html }, format!("untold {}", key.1));
-            effects.push(QueuedEffect::Control(ControlEffect::Say { words, source }));
+            let (notice, source) = (NoticeText { plain, html }, format!("untold {}", key.1));
+            effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
+                notice,
+                source,
+            }));
             batch.delete::<Untold>(&key);
         }
         effects.extend(self.unseen_requests(person)?);
@@ -379,8 +388,11 @@ impl Room {
         let mut effects = Vec::new();
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
-            let words = bot::texts::unreadable();
-            effects.push(QueuedEffect::Control(ControlEffect::Say { words, source }));
+            let notice = bot::texts::unreadable();
+            effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
+                notice,
+                source,
+            }));
         }
         for event in late {
             batch.delete::<RetainedEvents>(&(self.id.clone(), event));

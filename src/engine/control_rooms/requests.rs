@@ -92,9 +92,9 @@ impl Room {
             line: line.as_deref(),
             now: engine.now(),
         };
-        let words = bot::request_text(&shown, engine.directory())?;
+        let notice = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
-        let event = self.send_as_bot(&words, &source).await?;
+        let event = self.send_as_bot(&notice, &source).await?;
         let mut change = engine.directory().begin().await;
         change.set_request_shown(&person, number, event)?;
         let (changed, lock) = change.into_parts();
@@ -124,7 +124,7 @@ impl Engine {
         }
         let view = self.fetch_room_state(&is.ghost, &request.room).await?;
         let asker = &request.asker;
-        let name = match &request.masked_as {
+        let name = match &request.asker_alias {
             Some(name) => name.clone(),
             None => clean_name(view.names.get(&**asker).map(String::as_str), asker),
         };
@@ -143,7 +143,7 @@ impl Engine {
         match decrypted.map_err(EngineError::from) {
             Ok(decrypted) => {
                 let content: Value = serde_json::from_str(decrypted.content.get())?;
-                let masked = request.masked_as.is_some();
+                let masked = request.asker_alias.is_some();
                 let told = |text: &str| match masked {
                     true => self.without_asker(text, &request.room, asker),
                     false => Some(text.to_owned()),

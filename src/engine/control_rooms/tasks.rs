@@ -58,7 +58,7 @@ impl Engine {
             bot::Effect::EndConversations { ghost, .. } => {
                 self.end_blocked_conversations(ghost).await
             }
-            bot::Effect::Appear {
+            bot::Effect::SetName {
                 person,
                 ghost,
                 name,
@@ -68,9 +68,9 @@ impl Engine {
                 ghost,
                 accepted,
             } => self.answer_request(room, ghost, *accepted).await,
-            bot::Effect::Tell { person, words } => {
-                let source = format!("{}{}", person, words.plain);
-                self.notify(person, words.clone(), source).await
+            bot::Effect::Tell { person, notice } => {
+                let source = format!("{}{}", person, notice.plain);
+                self.notify(person, notice.clone(), source).await
             }
         }
     }

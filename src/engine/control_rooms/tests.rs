@@ -228,12 +228,12 @@ async fn a_room_that_the_person_never_came_to_is_left_and_its_invite_taken_back(
 async fn nobody_waits_for_a_person_who_is_told_something() {
     let house = House::new().await;
     house.fake.silence("@kim:evil.org");
-    let words = |to: &str| NoticeText {
+    let notice = |to: &str| NoticeText {
         plain: to.to_owned(),
         html: to.to_owned(),
     };
     let kim = testing::person("@kim:evil.org");
-    let told = house.engine.notify(kim, words("kim"), "1".to_owned());
+    let told = house.engine.notify(kim, notice("kim"), "1".to_owned());
     told.await.unwrap();
     let room = house.store.get::<ControlRooms>(kim).unwrap().unwrap();
     // The room's own actor waits, and nobody else.
@@ -241,9 +241,9 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
     let others = async {
         house.fake.until(|fake| fake.unanswered().len() == 1).await;
         let sam = samuel();
-        let told = house.engine.notify(&sam, words("samuel"), "2".to_owned());
+        let told = house.engine.notify(&sam, notice("samuel"), "2".to_owned());
         told.await.unwrap();
-        let again = house.engine.notify(kim, words("again"), "3".to_owned());
+        let again = house.engine.notify(kim, notice("again"), "3".to_owned());
         again.await.unwrap();
     };
     let acting = async {
@@ -280,7 +280,7 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
         ghost: ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
         since: house.engine.now(),
         shown: None,
-        masked_as: None,
+        asker_alias: None,
     };
     change.open_request(kim, &request).unwrap().unwrap();
     change.commit().await.unwrap();

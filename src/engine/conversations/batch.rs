@@ -8,7 +8,7 @@ use crate::{
     conversation::{Conversation, EventKind, Input},
     engine::{
         EngineError,
-        conversations::inputs::heard,
+        conversations::inputs::event_kind,
         event::RoomEvent,
         records::{Conversations, Inbox, InboxItem, RetainedEvents, Seen},
         room::{ReplayableEffects, Room},
@@ -21,8 +21,8 @@ use crate::{
 impl Room {
     /// Returns whether what is said in this room concerns a conversation and nobody else.
     pub(in crate::engine) fn handles_batches(&self) -> bool {
-        let seat = self.record.seat.as_ref();
-        seat.is_some_and(|seat| !seat.awaited)
+        let here = self.record.conversation.as_ref();
+        here.is_some_and(|here| !here.upgrade_pending)
             && !self.bot_is_here()
             && !self.record.introductions.iter().any(Introduction::is_open)
     }
@@ -33,11 +33,11 @@ impl Room {
         &mut self,
         arrived: &[((OwnedRoomId, u64), InboxItem)],
     ) -> Result<bool, EngineError> {
-        let Some(seat) = self.record.seat.clone() else {
+        let Some(here) = self.record.conversation.clone() else {
             return Ok(false);
         };
         let conversations = self.engine.store();
-        let conversation = conversations.get_cached::<Conversations>(&seat.conversation)?;
+        let conversation = conversations.get_cached::<Conversations>(&here.conversation)?;
         let Some(messages) = conversation
             .map(|conversation| self.collect_messages(&conversation, arrived))
             .transpose()?
@@ -45,7 +45,7 @@ impl Room {
         else {
             return Ok(false);
         };
-        self.decide_on_messages(&seat.conversation, messages)
+        self.decide_on_messages(&here.conversation, messages)
     }
 
     /// Collects the messages and reactions at the front of the inbox. Returns `None` if there are
@@ -77,7 +77,7 @@ impl Room {
             let Some(event) = RoomEvent::parse(json, Some(&self.id)) else {
                 break;
             };
-            if event.state_key.is_some() || heard(&event) != Some(EventKind::Forwardable) {
+            if event.state_key.is_some() || event_kind(&event) != Some(EventKind::Forwardable) {
                 break;
             }
             handled += 1;

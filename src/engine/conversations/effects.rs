@@ -9,7 +9,7 @@ use crate::{
 
 impl Room {
     /// Carries out an effect of a conversation.
-    pub(in crate::engine) async fn perform_relay(
+    pub(in crate::engine) async fn perform_conversation(
         &mut self,
         number: u64,
         id: &ConversationId,
@@ -34,7 +34,7 @@ impl Room {
     }
 
     /// Lets the conversation decide what follows from an effect that is given up.
-    pub(in crate::engine) async fn give_up_relay(
+    pub(in crate::engine) async fn give_up_conversation(
         &mut self,
         number: u64,
         id: &ConversationId,

@@ -1,4 +1,4 @@
-//! Receipts and typing, carried while they are fresh: nothing of it is written down, and what gets
+//! Receipts and typing, forwarded while they are fresh: nothing of it is written down, and what gets
 //! lost is made good by the next one.
 
 use std::time::Duration;
@@ -33,38 +33,45 @@ struct EphemeralEvent {
 
 impl Engine {
     /// Passes on the receipts and typing that the homeserver pushed.
-    pub(in crate::engine) async fn carry_ephemeral(&self, events: Vec<Box<RawValue>>) {
+    pub(in crate::engine) async fn forward_ephemeral(&self, events: Vec<Box<RawValue>>) {
         for json in events {
             let Ok(event) = serde_json::from_str::<EphemeralEvent>(json.get()) else {
                 continue;
             };
-            if let Err(error) = self.carry_one(&event).await {
-                tracing::debug!(room = %event.room_id, %error, "a receipt or typing is not carried");
+            if let Err(error) = self.forward_ephemeral_event(&event).await {
+                tracing::debug!(room = %event.room_id, %error, "a receipt or typing is not forwarded");
             }
         }
     }
 
-    async fn carry_one(&self, event: &EphemeralEvent) -> Result<(), EngineError> {
-        let here = &event.room_id;
-        let Some(seat) = self.store().get::<Rooms>(here)?.and_then(|room| room.seat) else {
+    async fn forward_ephemeral_event(&self, event: &EphemeralEvent) -> Result<(), EngineError> {
+        let room = &event.room_id;
+        let Some(here) = self
+            .store()
+            .get::<Rooms>(room)?
+            .and_then(|room| room.conversation)
+        else {
             return Ok(());
         };
-        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        let conversation = self.store().get::<Conversations>(&here.conversation)?;
         let Some(conversation) = conversation.filter(|conversation| !conversation.ended) else {
             return Ok(());
         };
-        let Some(role) = conversation.role_of(here) else {
+        let Some(role) = conversation.role_of(room) else {
             return Ok(());
         };
         match event.kind.as_str() {
-            "m.typing" => self.carry_typing(&conversation, role, &event.content).await,
-            "m.receipt" => self.carry_receipts(&conversation, role, event).await,
+            "m.typing" => {
+                self.forward_typing(&conversation, role, &event.content)
+                    .await
+            }
+            "m.receipt" => self.forward_receipts(&conversation, role, event).await,
             _ => Ok(()),
         }
     }
 
     /// Passes on who types. `m.typing` names everybody who does: the others have stopped.
-    async fn carry_typing(
+    async fn forward_typing(
         &self,
         conversation: &Conversation,
         role: RoomRole,
@@ -90,7 +97,7 @@ impl Engine {
                     .send_typing(acting.actor(), room, typing)
                     .await
                 {
-                    tracing::debug!(%room, %error, "typing is not carried");
+                    tracing::debug!(%room, %error, "typing is not forwarded");
                 }
             }
         }
@@ -120,7 +127,7 @@ impl Engine {
         Ok(root.and_then(|root| root.try_into().ok()))
     }
 
-    async fn carry_receipts(
+    async fn forward_receipts(
         &self,
         conversation: &Conversation,
         role: RoomRole,
@@ -182,7 +189,7 @@ impl Engine {
                         self.homeserver()
                             .send_receipt(acting.actor(), there, &copy, thread);
                     if let Err(error) = shown.await {
-                        tracing::debug!(room = %there, %error, "a receipt is not carried");
+                        tracing::debug!(room = %there, %error, "a receipt is not forwarded");
                     }
                 }
             }

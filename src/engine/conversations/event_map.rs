@@ -1,5 +1,5 @@
 //! Which event here is which there. Ids only, kept for as long as the configuration says: what
-//! refers to an older event is carried without it, or its sender is told.
+//! refers to an older event is forwarded without it, or its sender is told.
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 

@@ -50,7 +50,7 @@ impl Room {
                     EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
                         not_trusted(*distrust).words()
                     }
-                    // Replayed or forged: nobody is told, nothing is carried.
+                    // Replayed or forged: nobody is told, nothing is forwarded.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),
                     _ => NOT_DELIVERED,
                 };

@@ -209,10 +209,10 @@ impl Room {
     ) -> Result<bool, EngineError> {
         // What is queued from now on was not there to be answered.
         let until = match self.behind {
-            Some((carrying, until)) if carrying == self.carrying => until,
+            Some((effect, until)) if effect == self.current_effect => until,
             _ => self.engine.next(),
         };
-        self.behind = Some((self.carrying, until));
+        self.behind = Some((self.current_effect, until));
         for role in conversation.targets_of(route.source) {
             let Some(room) = conversation.room(role) else {
                 continue;

@@ -44,8 +44,8 @@ fn new_conversation(
 impl Room {
     /// Returns whether a ghost is in this room for a conversation.
     pub(in crate::engine) fn has_ghost(&self, ghost: &Ghost) -> bool {
-        let seat = self.record.seat.as_ref();
-        seat.is_some_and(|seat| seat.ghosts.contains(ghost))
+        let here = self.record.conversation.as_ref();
+        here.is_some_and(|here| here.ghosts.contains(ghost))
     }
 
     /// Takes this room, which is a new portal, into its conversation.
@@ -57,10 +57,10 @@ impl Room {
     ) -> Result<(), EngineError> {
         let known = self.engine.store().get::<Conversations>(&conversation)?;
         let over = known.is_none_or(|known| known.ended || known.role_of(&self.id).is_none());
-        self.record.seat = Some(ConversationRoom {
+        self.record.conversation = Some(ConversationRoom {
             conversation: conversation.clone(),
             ghosts,
-            awaited: false,
+            upgrade_pending: false,
         });
         // It ended while the ghosts were on their way in.
         let effect = Effect::LeaveRoom;
@@ -101,13 +101,16 @@ impl Room {
             former_names: Vec::new(),
         };
         let (former, conversation, input) = self.conversation_for(is, masked, &view)?;
-        let seat = self.record.seat.get_or_insert_with(|| ConversationRoom {
-            conversation: conversation.id.clone(),
-            ghosts: Vec::new(),
-            awaited: false,
-        });
-        if !seat.ghosts.contains(&is.ghost) {
-            seat.ghosts.push(is.ghost.clone());
+        let here = self
+            .record
+            .conversation
+            .get_or_insert_with(|| ConversationRoom {
+                conversation: conversation.id.clone(),
+                ghosts: Vec::new(),
+                upgrade_pending: false,
+            });
+        if !here.ghosts.contains(&is.ghost) {
+            here.ghosts.push(is.ghost.clone());
         }
         self.record
             .introductions
@@ -147,8 +150,8 @@ impl Room {
             .asker()
             .ok_or(EngineError::Refused(Refusal::Impossible))?;
         let earlier = self.what_was_heard(is);
-        if let Some(seat) = &self.record.seat
-            && let Some(known) = engine.store().get::<Conversations>(&seat.conversation)?
+        if let Some(here) = &self.record.conversation
+            && let Some(known) = engine.store().get::<Conversations>(&here.conversation)?
         {
             let input = Input::Added {
                 person: Box::new(masked),
@@ -157,7 +160,7 @@ impl Room {
             };
             return Ok((None, known, input));
         }
-        let known = if self.record.seat.is_none() && is.direct {
+        let known = if self.record.conversation.is_none() && is.direct {
             engine.conversation_with(asker, &is.ghost)?
         } else {
             None
@@ -227,15 +230,15 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let Some(seat) = self.record.seat.clone() else {
+        let Some(here) = self.record.conversation.clone() else {
             return self.commit(batch, []);
         };
-        let conversation = engine.store().get::<Conversations>(&seat.conversation)?;
+        let conversation = engine.store().get::<Conversations>(&here.conversation)?;
         let Some(conversation) = conversation else {
             return self.commit(batch, []);
         };
         let Some(role) = conversation.role_of(&self.id) else {
-            if seat.awaited && !conversation.ended {
+            if here.upgrade_pending && !conversation.ended {
                 return Err(EngineError::NotThereYet);
             }
             return self.commit(batch, []);
@@ -252,7 +255,7 @@ impl Room {
             let key = (self.id.clone(), event.id.clone());
             batch.put::<RetainedEvents>(&key, &json.to_owned())?;
         }
-        self.apply(&seat.conversation, &[input], batch)
+        self.apply(&here.conversation, &[input], batch)
     }
 
     /// Returns what an event means to the conversation, `None` if nothing.
@@ -264,7 +267,11 @@ impl Room {
     ) -> Result<Option<Input>, EngineError> {
         let engine = &self.engine;
         if let Some((user, membership)) = event.membership() {
-            let ghosts = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
+            let ghosts = self
+                .record
+                .conversation
+                .iter()
+                .flat_map(|here| &here.ghosts);
             for ghost in ghosts {
                 // The homeserver reports no change of devices when somebody comes.
                 let came = std::slice::from_ref(&user);
@@ -300,7 +307,7 @@ impl Room {
                 by: Person::new(event.sender.clone()),
             }));
         }
-        Ok(heard(event).map(|kind| Input::Event {
+        Ok(event_kind(event).map(|kind| Input::Event {
             role,
             sender: event.sender.clone(),
             event: event.id.clone(),
@@ -314,7 +321,7 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
 }
 
 /// Returns what kind of event this is, as far as it can be told without reading it.
-pub(in crate::engine) fn heard(event: &RoomEvent) -> Option<EventKind> {
+pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {
         // State that is emptied ends a call.

@@ -24,15 +24,15 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
-        let seat = self.record.seat.as_ref();
+        let here = self.record.conversation.as_ref();
         let role = conversation.and_then(|known| known.role_of(&self.id));
-        let Some(seat) = seat.filter(|seat| seat.conversation == *id).cloned() else {
+        let Some(here) = here.filter(|here| here.conversation == *id).cloned() else {
             // The portal is not complete yet: a ghost that comes in later leaves at once.
             let departed = role.map(|role| Input::RoomLeft { role });
             return Ok(departed.into_iter().collect());
         };
         self.deliveries.forget();
-        for ghost in &seat.ghosts {
+        for ghost in &here.ghosts {
             self.leave_for_good(ghost).await?;
             batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         }
@@ -46,7 +46,7 @@ impl Room {
                 batch.delete::<RetainedEvents>(&key);
             }
         }
-        self.record.seat = None;
+        self.record.conversation = None;
         if let Some(role) = role {
             return Ok(vec![Input::RoomLeft { role }]);
         }
@@ -91,8 +91,8 @@ impl Room {
             Err(error) => tracing::warn!(room = %self.id, %ghost, %error, "a ghost cannot leave"),
             Ok(()) => {}
         }
-        if let Some(seat) = &mut self.record.seat {
-            seat.ghosts.retain(|here| here != ghost);
+        if let Some(here) = &mut self.record.conversation {
+            here.ghosts.retain(|it| it != ghost);
         }
         let mut batch = Batch::new();
         batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));

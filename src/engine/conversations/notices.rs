@@ -48,10 +48,10 @@ impl Room {
 
     /// Returns a ghost in this room that can speak for the service.
     fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<Ghost> {
-        let seat = self.record.seat.as_ref()?;
+        let here = self.record.conversation.as_ref()?;
         let there = conversation.people.iter().enumerate();
         let mut there = there.filter(|(index, person)| {
-            person.room_role(*index) != role && seat.ghosts.contains(&person.ghost)
+            person.room_role(*index) != role && here.ghosts.contains(&person.ghost)
         });
         // At the end nobody may be left who takes part.
         let any = there.clone().next();

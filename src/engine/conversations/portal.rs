@@ -159,7 +159,7 @@ impl Engine {
         ghosts: &[Participant],
     ) -> Result<(), EngineError> {
         // First, so that an invite of one of them is not taken for somebody's wish to reach it.
-        let seated = InboxItem::ConversationJoined {
+        let joined = InboxItem::ConversationJoined {
             conversation: conversation.id.clone(),
             ghosts: ghosts.iter().map(|ghost| ghost.ghost.clone()).collect(),
         };
@@ -167,7 +167,7 @@ impl Engine {
         for ghost in ghosts {
             batch.put::<ActiveRoomsByGhost>(&(ghost.ghost.clone().into(), room.clone()), &())?;
         }
-        self.post(room, &seated, batch).await?;
+        self.post(room, &joined, batch).await?;
         let acting = self.as_user(&host.ghost)?;
         let view = self.fetch_room_state(&host.ghost, room).await?;
         for ghost in ghosts.iter().filter(|ghost| ghost.ghost != host.ghost) {

@@ -8,7 +8,7 @@ use crate::{
     conversation::{Conversation, EventKind, Home, Input, RoomRole},
     engine::{
         Engine, EngineError,
-        conversations::inputs::heard,
+        conversations::inputs::event_kind,
         event::RoomEvent,
         records::{
             ActiveRoomsByGhost, ConversationRoom, Conversations, Inbox, InboxItem, RetainedEvents,
@@ -38,10 +38,10 @@ impl Room {
         batch: Batch,
     ) -> Result<(), EngineError> {
         if self.record.control.is_none() {
-            self.record.seat.get_or_insert(ConversationRoom {
+            self.record.conversation.get_or_insert(ConversationRoom {
                 conversation,
                 ghosts,
-                awaited: true,
+                upgrade_pending: true,
             });
         }
         self.commit(batch, [])
@@ -55,15 +55,15 @@ impl Room {
         batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let Some(seat) = self.record.seat.clone() else {
+        let Some(here) = self.record.conversation.clone() else {
             return self.commit(batch, []);
         };
-        let known = engine.store().get::<Conversations>(&seat.conversation)?;
+        let known = engine.store().get::<Conversations>(&here.conversation)?;
         let Some(role) = known.and_then(|known| known.role_of(&self.id)) else {
             return self.commit(batch, []);
         };
         let input = Input::RoomUpgraded { role, to, by };
-        self.apply(&seat.conversation, &[input], batch)
+        self.apply(&here.conversation, &[input], batch)
     }
 
     /// Goes on in the room that has replaced this one. Everything said here before is carried by
@@ -80,7 +80,11 @@ impl Room {
             let (to, by) = (to.clone(), by.clone());
             Ok(vec![Input::UpgradeFailed { to, by }])
         };
-        let here = self.record.seat.iter().flat_map(|seat| &seat.ghosts);
+        let here = self
+            .record
+            .conversation
+            .iter()
+            .flat_map(|here| &here.ghosts);
         let ghosts: Vec<Ghost> = conversation
             .ghosts_at(RoomRole::Origin)
             .map(|person| person.ghost.clone())
@@ -125,11 +129,11 @@ impl Room {
                 .await?,
         );
         inputs.extend(self.refuse_waiting_messages(conversation)?);
-        let seated = InboxItem::ConversationJoined {
+        let joined = InboxItem::ConversationJoined {
             conversation: conversation.id.clone(),
             ghosts: inside,
         };
-        engine.stage(to, &seated, batch)?;
+        engine.stage(to, &joined, batch)?;
         Ok(inputs)
     }
 
@@ -257,10 +261,10 @@ impl Engine {
         room: &OwnedRoomId,
     ) -> Result<bool, EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
-        let seat = record.seat.as_ref();
+        let here = record.conversation.as_ref();
         Ok(record.control.is_none()
             && record.introductions.is_empty()
-            && seat.is_none_or(|seat| seat.conversation == *conversation))
+            && here.is_none_or(|here| here.conversation == *conversation))
     }
 
     /// Tells the new room that a conversation may go on there. That comes first, so that nothing
@@ -272,10 +276,10 @@ impl Engine {
         ghosts: &[Ghost],
     ) -> Result<(), EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
-        if record.seat.is_some() {
+        if record.conversation.is_some() {
             return Ok(());
         }
-        let awaited = InboxItem::UpgradePending {
+        let pending = InboxItem::UpgradePending {
             conversation: conversation.id.clone(),
             ghosts: ghosts.to_vec(),
         };
@@ -283,7 +287,7 @@ impl Engine {
         for ghost in ghosts {
             batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
         }
-        self.post(room, &awaited, batch).await?;
+        self.post(room, &pending, batch).await?;
         Ok(())
     }
 
@@ -375,7 +379,7 @@ impl Engine {
             let role = RoomRole::Origin;
             let said =
                 event.state_key.is_none() && conversation.person_at(role, &event.sender).is_some();
-            let Some(kind) = heard(&event).filter(|_| said) else {
+            let Some(kind) = event_kind(&event).filter(|_| said) else {
                 continue;
             };
             self.mark_seen(&event.id, true, batch)?;

@@ -79,7 +79,7 @@ pub(in crate::engine) struct InboxWrites {
 
 impl InboxWrites {
     /// Takes the changes that are to be written now.
-    pub(in crate::engine) fn take_batch(&mut self) -> Result<Batch, StoreError> {
+    pub(in crate::engine) fn finish_batch(&mut self) -> Result<Batch, StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
         let at = self.at.take().unwrap_or_default();
         for seen in std::mem::take(&mut self.seen).chunks(SEEN_TOGETHER) {
@@ -125,7 +125,7 @@ impl Engine {
                 self.accept_parsed(json, event, None, &mut taken)?;
             }
             self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
-            let batch = taken.take_batch()?;
+            let batch = taken.finish_batch()?;
             changed = !batch.is_empty();
             self.store().apply(batch)?;
             taken.until = self.next();

@@ -74,7 +74,7 @@ async fn the_same_to_device_message_is_kept_once_however_it_comes() {
     let raw = serde_json::value::to_raw_value(&message).unwrap();
     let mut pushed = crate::engine::inbox::accept::InboxWrites::default();
     engine.accept_to_device(&raw, None, &mut pushed).unwrap();
-    store.apply(pushed.take_batch().unwrap()).unwrap();
+    store.apply(pushed.finish_batch().unwrap()).unwrap();
 
     let synced = json!({
         "content": { "body": "x" }, "sender": "@alice:hs.test", "type": "m.room.encrypted",

@@ -2,7 +2,7 @@
 //!
 //! What the homeserver lost, a ghost's `/sync` brings later, and for an introduction that is early
 //! enough. A conversation promises an order: so where a gap is possible, its room's history is read
-//! up to the next event before anything more is carried from there.
+//! up to the next event before anything more is forwarded from there.
 //!
 //! This file says where a gap is possible; `actors::backfill` reads the history there, and
 //! `inbox::sync` that of a sync which left something out.
@@ -53,7 +53,7 @@ impl Engine {
             taken.insert(room.clone(), doubts);
         }
         let record = self.store().get::<Rooms>(room)?;
-        Ok(record.is_some_and(|record| record.seat.is_some()))
+        Ok(record.is_some_and(|record| record.conversation.is_some()))
     }
 }
 

@@ -179,7 +179,7 @@ impl Engine {
     /// Writes what was accepted; the intake lock is held.
     fn apply_taken(&self, mut taken: InboxWrites) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
-        self.store().apply(taken.take_batch()?)?;
+        self.store().apply(taken.finish_batch()?)?;
         taken.until = self.next();
         Ok(taken)
     }
@@ -242,7 +242,7 @@ impl Engine {
         let mut bytes = 0;
         // Of what is said in a conversation nothing is left out.
         let record = self.store().get::<Rooms>(room)?;
-        let pages = if record.is_some_and(|record| record.seat.is_some()) {
+        let pages = if record.is_some_and(|record| record.conversation.is_some()) {
             gap::PAGES
         } else {
             GAP_PAGES

@@ -14,7 +14,8 @@ use crate::{
     },
     ids::Ghost,
     introduction::{
-        Effect, Input, Introduction, Phase, Quote, Refusal, Saying, clean_name, quote, quote_edit,
+        Effect, Input, Introduction, IntroductionNotice, Phase, Quote, Refusal, clean_name, quote,
+        quote_edit,
     },
     matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
@@ -108,7 +109,7 @@ impl Room {
             Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
             Effect::PassOnEdit { event, of } => self.pass_on_edit(is, event, of, batch).await?,
             Effect::TakeBack { of } => self.take_back(is, of).await?,
-            Effect::Say { saying } => self.send_notice(is, saying).await?,
+            Effect::SendNotice { notice } => self.send_notice(is, notice).await?,
             Effect::HandOver => self.hand_over(is).await?,
             Effect::RememberPair | Effect::ForgetPair => {
                 self.note_pair(is, *effect == Effect::RememberPair, batch)
@@ -124,9 +125,9 @@ impl Room {
                 }
             }
             Effect::Forget => self.forget(is).await?,
-            Effect::TellAsker { saying } => {
-                let words = NoticeText::new(&saying.plain(is.handle()));
-                let source = format!("{} {}", self.id, saying.id());
+            Effect::TellAsker { notice } => {
+                let words = NoticeText::new(&notice.plain(is.handle()));
+                let source = format!("{} {}", self.id, notice.id());
                 let asker = is
                     .asker()
                     .ok_or(EngineError::Refused(Refusal::Impossible))?;
@@ -308,7 +309,7 @@ impl Room {
         event: &OwnedEventId,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        if self.record.seat.is_none() || !self.is_event_needed(event, Some(&is.ghost))? {
+        if self.record.conversation.is_none() || !self.is_event_needed(event, Some(&is.ghost))? {
             batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
         }
         Ok(())
@@ -360,14 +361,18 @@ impl Room {
         Ok(())
     }
 
-    async fn send_notice(&self, is: &Introduction, saying: &Saying) -> Result<(), EngineError> {
+    async fn send_notice(
+        &self,
+        is: &Introduction,
+        notice: &IntroductionNotice,
+    ) -> Result<(), EngineError> {
         let content = json!({
             "msgtype": "m.notice",
-            "body": saying.plain(is.handle()),
+            "body": notice.plain(is.handle()),
             "m.mentions": {},
         });
-        let cause = cause(&Effect::Say {
-            saying: saying.clone(),
+        let cause = cause(&Effect::SendNotice {
+            notice: notice.clone(),
         });
         let asker = is.asker();
         self.send(Outgoing {
@@ -415,7 +420,7 @@ impl Room {
         {
             return Ok(());
         }
-        if self.record.seat.is_some() {
+        if self.record.conversation.is_some() {
             let mut gone = Batch::new();
             for heard in &is.heard {
                 for event in std::iter::once(&heard.event).chain(&heard.edit) {
@@ -430,7 +435,7 @@ impl Room {
         loop {
             let mut gone = Batch::new();
             // Where a conversation goes on, what is kept may wait for its turn there.
-            if self.record.seat.is_none() {
+            if self.record.conversation.is_none() {
                 for (key, _) in self
                     .engine
                     .store()

@@ -192,7 +192,8 @@ impl Room {
         let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
         // A conversation in the same room may have to carry it.
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
-            Ok(self.record.seat.is_none() || !self.is_event_needed(event, Some(&is.ghost))?)
+            Ok(self.record.conversation.is_none()
+                || !self.is_event_needed(event, Some(&is.ghost))?)
         };
         let free = is.heard.len() < self.engine.settings().rules.heard_at_most;
         let keep = match kind {

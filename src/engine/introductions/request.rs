@@ -26,7 +26,7 @@ impl Room {
             ghost: is.ghost.clone(),
             since: is.invited_at,
             shown: None,
-            masked_as: match is.masked() {
+            asker_alias: match is.masked() {
                 true if is.direct => Some(engine.alias_in_direct(&asker, &is.ghost)?.1),
                 true => Some(engine.alias_in_group(&asker)?.1),
                 false => None,

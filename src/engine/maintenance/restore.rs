@@ -65,7 +65,7 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
     })?;
     let record = RestoreRecord {
         begun_at: now,
-        made: store.backup_info()?,
+        backup: store.backup_info()?,
         ..RestoreRecord::default()
     };
     let mut batch = Batch::new();
@@ -166,7 +166,7 @@ impl Engine {
 
     fn count_rotated(&self) -> Result<(), StoreError> {
         let mut record = self.restoration()?;
-        record.renewed = record.renewed.saturating_add(1);
+        record.new_devices = record.new_devices.saturating_add(1);
         let mut batch = Batch::new();
         batch.put::<RestoreProgress>(&0, &record)?;
         self.store().apply(batch)
@@ -282,11 +282,11 @@ impl Engine {
             person: person.clone(),
         };
         self.stage(&room, &made, &mut batch)?;
-        let at = record.made.as_ref().map(|made| made.at);
-        let words = bot::texts::restored(at);
+        let at = record.backup.as_ref().map(|backup| backup.at);
+        let notice = bot::texts::restored(at);
         let told = InboxItem::Notify {
-            plain: words.plain,
-            html: words.html,
+            plain: notice.plain,
+            html: notice.html,
             source: format!("restored {}", record.begun_at.0),
         };
         self.post(&room, &told, batch).await?;
@@ -297,13 +297,13 @@ impl Engine {
 /// Logs what an admin has to know.
 fn report(record: &RestoreRecord) -> Vec<String> {
     let mut lines = Vec::new();
-    let when = match &record.made {
+    let when = match &record.backup {
         Some(made) => format!("of {}", made.at),
         None => "of an unknown time".to_owned(),
     };
     lines.push(format!(
         "done, from a backup {when}; {} ghosts have new devices, signed by the identities they had",
-        record.renewed
+        record.new_devices
     ));
     if record.changed.is_empty() {
         lines.push("no handle was seen to have changed since the backup".to_owned());

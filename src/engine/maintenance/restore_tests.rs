@@ -87,14 +87,14 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     };
     batch.put::<Rooms>(&control, &record).unwrap();
     batch.put::<ControlRooms>(person, &control).unwrap();
-    let words = NoticeText::default();
+    let notice = NoticeText::default();
     let source = String::new();
     let task = Effect::RetireGhost {
         generation: 1,
         ghost: Ghost::new(ghost("old")),
     };
     for (number, effect) in [
-        (1, ControlEffect::Say { words, source }),
+        (1, ControlEffect::SendNotice { notice, source }),
         (2, ControlEffect::Bot(task)),
     ] {
         let due = OutboxItem {
@@ -226,7 +226,7 @@ async fn a_restored_service_has_new_devices_and_takes_up_what_was_under_way() {
     engine.restore().await.unwrap();
     as_it_should_be(&store, &world.fake, &engine);
     let record: RestoreRecord = store.get::<RestoreProgress>(&0).unwrap().unwrap();
-    assert_eq!((record.renewed, record.changed.len()), (3, 0));
+    assert_eq!((record.new_devices, record.changed.len()), (3, 0));
     // The next start does nothing of it again.
     let requests = world.fake.log().len();
     engine.restore().await.unwrap();

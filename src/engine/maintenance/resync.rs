@@ -41,7 +41,7 @@ impl Engine {
     /// Lets every ghost and the bot look where they are. A user with a sync token has looked.
     pub(in crate::engine) async fn resync_all(&self) -> Result<(), EngineError> {
         let mut open: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
-        let mut seated: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
+        let mut in_conversations: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
         let mut control = Vec::new();
         let mut after = None;
         loop {
@@ -52,8 +52,11 @@ impl Engine {
                 for is in record.introductions.iter().filter(|is| is.is_open()) {
                     open.entry(is.ghost.clone()).or_default().push(room.clone());
                 }
-                for ghost in record.seat.iter().flat_map(|seat| &seat.ghosts) {
-                    seated.entry(ghost.clone()).or_default().push(room.clone());
+                for ghost in record.conversation.iter().flat_map(|here| &here.ghosts) {
+                    in_conversations
+                        .entry(ghost.clone())
+                        .or_default()
+                        .push(room.clone());
                 }
                 if record.control.is_some() {
                     control.push(room);
@@ -76,8 +79,8 @@ impl Engine {
             let ghost = Ghost::new(user);
             let rooms = open.remove(&ghost).unwrap_or_default();
             if looks {
-                let seated = seated.remove(&ghost).unwrap_or_default();
-                self.resync_ghost(&ghost, &rooms, &seated).await?;
+                let in_conversations = in_conversations.remove(&ghost).unwrap_or_default();
+                self.resync_ghost(&ghost, &rooms, &in_conversations).await?;
             }
         }
         // Ghosts that are no longer ours are in no room.
@@ -150,7 +153,7 @@ impl Engine {
         &self,
         ghost: &Ghost,
         open: &[OwnedRoomId],
-        seated: &[OwnedRoomId],
+        in_conversations: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
         let acting = self.as_user(ghost)?;
         let page = match self.first_look(acting.actor(), WITH_LEFT).await {
@@ -191,7 +194,10 @@ impl Engine {
                 None => self.leave_unknown_room(ghost, room).await?,
             }
         }
-        for room in seated.iter().filter(|room| !joined.contains(room)) {
+        for room in in_conversations
+            .iter()
+            .filter(|room| !joined.contains(room))
+        {
             self.was_sent_away(ghost, room)?;
         }
         for room in open.iter().filter(|room| !joined.contains(room)) {
@@ -218,10 +224,14 @@ impl Engine {
     /// has left it, as if the ghost had been removed.
     fn was_sent_away(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
-        let Some(seat) = record.seat.as_mut().filter(|it| it.ghosts.contains(ghost)) else {
+        let Some(here) = record
+            .conversation
+            .as_mut()
+            .filter(|it| it.ghosts.contains(ghost))
+        else {
             return Ok(());
         };
-        let id = seat.conversation.clone();
+        let id = here.conversation.clone();
         let known = self.store().get_cached::<Conversations>(&id)?;
         let role = known.and_then(|known| known.role_of(room));
         // A portal that was lost is found to be when it is needed.
@@ -237,7 +247,7 @@ impl Engine {
         };
         let mut batch = Batch::new();
         let (lock, _) = self.lock_and_decide(&id, &[left], &mut batch)?;
-        seat.ghosts.retain(|here| here != ghost);
+        here.ghosts.retain(|it| it != ghost);
         batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()));
         batch.put::<Rooms>(room, &record)?;
         self.store().apply(batch)?;
@@ -247,10 +257,10 @@ impl Engine {
 
     /// Returns whether a ghost has left a group that goes on, and can be invited to it again.
     fn may_come_back(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
-        let Some(seat) = &record.seat else {
+        let Some(here) = &record.conversation else {
             return Ok(false);
         };
-        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        let conversation = self.store().get::<Conversations>(&here.conversation)?;
         Ok(conversation.is_some_and(|conversation| {
             let mut people = conversation.people.iter();
             !conversation.ended && people.any(|it| it.ghost == *ghost)
@@ -260,14 +270,14 @@ impl Engine {
     /// Returns whether a ghost is in this room for a conversation, which goes on: what is said from
     /// now on is carried.
     fn still_carries(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
-        let Some(seat) = record
-            .seat
+        let Some(here) = record
+            .conversation
             .as_ref()
-            .filter(|seat| seat.ghosts.contains(ghost))
+            .filter(|here| here.ghosts.contains(ghost))
         else {
             return Ok(false);
         };
-        let conversation = self.store().get::<Conversations>(&seat.conversation)?;
+        let conversation = self.store().get::<Conversations>(&here.conversation)?;
         Ok(conversation.is_some_and(|conversation| !conversation.ended))
     }
 
@@ -349,7 +359,7 @@ impl Engine {
             taken.batch.put::<SyncTokens>(user, token)?;
         }
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
-        Ok(self.store().commit(taken.take_batch()?).await?)
+        Ok(self.store().commit(taken.finish_batch()?).await?)
     }
 
     /// Leaves a room that the backup does not know. Any refusal counts as done.
@@ -374,7 +384,10 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         change(&mut record);
-        if record.introductions.is_empty() && record.control.is_none() && record.seat.is_none() {
+        if record.introductions.is_empty()
+            && record.control.is_none()
+            && record.conversation.is_none()
+        {
             batch.delete::<Rooms>(room);
         } else {
             batch.put::<Rooms>(room, &record)?;

@@ -1,5 +1,5 @@
 //! What rooms look like, remembered between messages: a conversation would otherwise ask the
-//! homeserver for a room's whole state each time something is carried there.
+//! homeserver for a room's whole state each time something is forwarded there.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! How a ghost leaves the room of an introduction, and what comes after.
 
 use super::{
-    super::{Effect, Phase, Reason, Saying},
+    super::{Effect, IntroductionNotice, Phase, Reason},
     IntroductionStep,
 };
 
@@ -14,7 +14,7 @@ impl IntroductionStep<'_> {
             .iter()
             .any(|heard| heard.unreadable && !heard.done)
         {
-            self.say(Saying::SendAgainUnreadable);
+            self.send_notice(IntroductionNotice::SendAgainUnreadable);
         }
         let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
         let too_early = self.state.heard_at.is_some_and(|at| at < owner_invited_at);
@@ -29,22 +29,27 @@ impl IntroductionStep<'_> {
 
     /// Lets the bot tell the asker that a message can no longer be passed on.
     pub(super) fn missed(&mut self) {
-        let saying = Saying::SaidAtTheLast;
-        if self.state.phase == Phase::Leaving && !self.state.said.contains(&saying) {
-            self.state.said.push(saying.clone());
+        let notice = IntroductionNotice::SaidAtTheLast;
+        if self.state.phase == Phase::Leaving && !self.state.notices_sent.contains(&notice) {
+            self.state.notices_sent.push(notice.clone());
             self.effects
-                .extend([Effect::TellAsker { saying }, Effect::Forget]);
+                .extend([Effect::TellAsker { notice }, Effect::Forget]);
         }
     }
 
     /// A strict ghost was sent a key: the owner may not have been given it.
     pub(super) fn key_came(&mut self) {
         self.state.key_came = true;
-        let told = self.state.said.contains(&Saying::StrictSendAgain);
+        let told = self
+            .state
+            .notices_sent
+            .contains(&IntroductionNotice::StrictSendAgain);
         if self.state.phase == Phase::Leaving && self.state.strict() && !told {
-            self.state.said.push(Saying::StrictSendAgain);
+            self.state
+                .notices_sent
+                .push(IntroductionNotice::StrictSendAgain);
             self.effects.push(Effect::TellAsker {
-                saying: Saying::StrictSendAgain,
+                notice: IntroductionNotice::StrictSendAgain,
             });
         }
     }
@@ -59,9 +64,11 @@ impl IntroductionStep<'_> {
         self.state.phase = Phase::Leaving;
         self.effects.push(Effect::Leave { reason });
         if tell {
-            self.state.said.push(Saying::StrictSendAgain);
+            self.state
+                .notices_sent
+                .push(IntroductionNotice::StrictSendAgain);
             self.effects.push(Effect::TellAsker {
-                saying: Saying::StrictSendAgain,
+                notice: IntroductionNotice::StrictSendAgain,
             });
         }
         self.effects.push(Effect::Forget);

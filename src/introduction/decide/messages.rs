@@ -3,7 +3,7 @@
 use ruma::{OwnedEventId, UserId};
 
 use super::{
-    super::{Effect, Heard, HeardKind, Phase, Reason, Refusal, Saying, WaitFor},
+    super::{Effect, Heard, HeardKind, IntroductionNotice, Phase, Reason, Refusal, WaitFor},
     IntroductionStep,
 };
 
@@ -30,16 +30,19 @@ impl IntroductionStep<'_> {
                 self.state.in_clear = true;
             }
             HeardKind::Plaintext => {
-                let told = self.state.said.contains(&Saying::SendAgainEncrypted);
-                self.say(Saying::SendAgainEncrypted);
+                let told = self
+                    .state
+                    .notices_sent
+                    .contains(&IntroductionNotice::SendAgainEncrypted);
+                self.send_notice(IntroductionNotice::SendAgainEncrypted);
                 // Once, for what is sent again: nobody keeps the ghost by writing on in clear.
                 if let (false, Phase::Listening { until }) = (told, &mut self.state.phase) {
                     *until = self.now + self.rules.wait_for_message;
                 }
             }
-            HeardKind::Other => self.say(match self.state.phase {
-                Phase::Asking { .. } => Saying::NotKept,
-                _ => Saying::SendAgainOther,
+            HeardKind::Other => self.send_notice(match self.state.phase {
+                Phase::Asking { .. } => IntroductionNotice::NotKept,
+                _ => IntroductionNotice::SendAgainOther,
             }),
             HeardKind::Unreadable => {
                 self.remember(event, true);
@@ -89,9 +92,9 @@ impl IntroductionStep<'_> {
             return;
         }
         if !self.remember(event, false) {
-            return self.say(match self.state.phase {
-                Phase::Asking { .. } => Saying::EnoughKept,
-                _ => Saying::SendAgainOther,
+            return self.send_notice(match self.state.phase {
+                Phase::Asking { .. } => IntroductionNotice::EnoughKept,
+                _ => IntroductionNotice::SendAgainOther,
             });
         }
         match self.state.phase {
@@ -178,9 +181,9 @@ impl IntroductionStep<'_> {
             }
             _ => {
                 self.give_up_on(event);
-                self.say(match why {
-                    Refusal::Unreadable => Saying::SendAgainUnreadable,
-                    _ => Saying::SendAgainOther,
+                self.send_notice(match why {
+                    Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
+                    _ => IntroductionNotice::SendAgainOther,
                 });
             }
         }

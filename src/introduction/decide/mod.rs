@@ -6,7 +6,8 @@ mod messages;
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Admission, Effect, Input, Introduction, Invite, Phase, Reason, Refusal, Rules, Saying, WaitFor,
+    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, Phase, Reason, Refusal,
+    Rules, WaitFor,
 };
 use crate::{clock::Timestamp, ids::Ghost, matrix::RoomState};
 
@@ -158,11 +159,11 @@ impl IntroductionStep<'_> {
                 _ => None,
             };
             if let Some(room) = back_to {
-                self.say(Saying::BackTo { room });
+                self.send_notice(IntroductionNotice::BackTo { room });
                 return self.leave(None);
             }
             if self.state.in_clear {
-                self.say(Saying::SendAgainEncrypted);
+                self.send_notice(IntroductionNotice::SendAgainEncrypted);
             }
             let heard = self.state.heard.iter().any(|heard| !heard.unreadable);
             // What is said to a masked handle is carried when it comes.
@@ -185,17 +186,17 @@ impl IntroductionStep<'_> {
         self.state.phase = Phase::Asking {
             until: self.now + self.rules.wait_for_answer,
         };
-        let saying = match self.state.direct {
-            true => Saying::AskingFirst,
-            false => Saying::AskingFirstInGroup,
+        let notice = match self.state.direct {
+            true => IntroductionNotice::AskingFirst,
+            false => IntroductionNotice::AskingFirstInGroup,
         };
         if self.state.strict() {
             // It never speaks: the bot does.
-            let saying = Saying::AskingFirstStrict;
-            self.state.said.push(saying.clone());
-            self.effects.push(Effect::TellAsker { saying });
+            let notice = IntroductionNotice::AskingFirstStrict;
+            self.state.notices_sent.push(notice.clone());
+            self.effects.push(Effect::TellAsker { notice });
         } else {
-            self.say(saying);
+            self.send_notice(notice);
         }
         self.effects.push(Effect::AskOwner);
     }
@@ -247,7 +248,7 @@ impl IntroductionStep<'_> {
         }
         if !self.state.direct {
             if !self.state.strict() {
-                self.say(Saying::GroupFromInviteOn);
+                self.send_notice(IntroductionNotice::GroupFromInviteOn);
             }
             return self.leave(None);
         }
@@ -273,9 +274,9 @@ impl IntroductionStep<'_> {
             until,
             retry: self.now + self.rules.retry_owner,
         };
-        self.say(match on {
-            WaitFor::Join => Saying::WaitingForJoin,
-            WaitFor::SignedDevice => Saying::WaitingForDevice,
+        self.send_notice(match on {
+            WaitFor::Join => IntroductionNotice::WaitingForJoin,
+            WaitFor::SignedDevice => IntroductionNotice::WaitingForDevice,
         });
     }
 
@@ -311,14 +312,14 @@ impl IntroductionStep<'_> {
             }
             Effect::AskOwner | Effect::OpenConversation => self.leave(Some(Reason::NotNow)),
             // Nobody is listened to without knowing it.
-            Effect::Say { saying } if saying.is_asking() => self.leave(Some(match why {
+            Effect::SendNotice { notice } if notice.is_asking() => self.leave(Some(match why {
                 Refusal::NoSignedDevice(_) => Reason::UnsignedDevice,
                 Refusal::TooManyDevices(_) => Reason::TooManyDevices,
                 _ => Reason::NotNow,
             })),
             Effect::InviteOwner if *why == Refusal::Impossible => {
                 if !self.state.strict() {
-                    self.say(Saying::OwnerNotInvitable);
+                    self.send_notice(IntroductionNotice::OwnerNotInvitable);
                 }
                 self.leave(None);
             }
@@ -415,19 +416,19 @@ impl IntroductionStep<'_> {
                 }
             }
             Phase::Waiting { .. } => {
-                self.say(Saying::OwnerDidNotCome);
+                self.send_notice(IntroductionNotice::OwnerDidNotCome);
                 self.leave(None);
             }
             _ => {}
         }
     }
 
-    fn say(&mut self, saying: Saying) {
-        if self.state.strict() || self.state.said.contains(&saying) {
+    fn send_notice(&mut self, notice: IntroductionNotice) {
+        if self.state.strict() || self.state.notices_sent.contains(&notice) {
             return;
         }
-        self.state.said.push(saying.clone());
-        self.effects.push(Effect::Say { saying });
+        self.state.notices_sent.push(notice.clone());
+        self.effects.push(Effect::SendNotice { notice });
     }
 
     fn latest_stay(&self) -> Timestamp {

@@ -93,8 +93,8 @@ fn who_has_a_room_already_is_led_back_to_it() {
         admission,
     }));
     let done = play.carry_out(&view(&[]));
-    assert!(done.contains(&Effect::Say {
-        saying: Saying::BackTo { room }
+    assert!(done.contains(&Effect::SendNotice {
+        notice: IntroductionNotice::BackTo { room }
     }));
     assert!(!done.contains(&Effect::InviteOwner));
     assert_eq!(*play.phase(), Phase::Over);

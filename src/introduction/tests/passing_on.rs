@@ -248,7 +248,7 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
     assert!(play.effects.is_empty());
     play.feed(Input::Missed);
     let tell = Effect::TellAsker {
-        saying: Saying::SaidAtTheLast,
+        notice: IntroductionNotice::SaidAtTheLast,
     };
     assert_eq!(play.carry_out(&view(&[])), [tell, Effect::Forget]);
     assert_eq!(*play.phase(), Phase::Over);

@@ -28,8 +28,8 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     ));
     assert_eq!(
         play.effects,
-        [Effect::Say {
-            saying: Saying::WaitingForDevice
+        [Effect::SendNotice {
+            notice: IntroductionNotice::WaitingForDevice
         }]
     );
     play.effects.clear();
@@ -51,8 +51,8 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     late.after(7 * 24 * 3600 * 1000);
     assert_eq!(
         late.effects[0],
-        Effect::Say {
-            saying: Saying::OwnerDidNotCome
+        Effect::SendNotice {
+            notice: IntroductionNotice::OwnerDidNotCome
         }
     );
     late.carry_out(&view(&[]));
@@ -67,8 +67,8 @@ fn where_one_reads_from_joining_on_the_ghost_waits_for_the_owner_to_join() {
     play.carry_out(&from_join);
     play.says(first(), HeardKind::Line);
     let done = play.carry_out(&from_join);
-    assert!(done.contains(&Effect::Say {
-        saying: Saying::WaitingForJoin
+    assert!(done.contains(&Effect::SendNotice {
+        notice: IntroductionNotice::WaitingForJoin
     }));
     assert!(!done.contains(&pass_on(first())));
     play.feed(Input::Member {
@@ -159,8 +159,8 @@ fn a_refused_invite_of_the_owner_is_told_to_the_asker() {
     play.feed(Input::Refused(Effect::InviteOwner, Refusal::Impossible));
     assert_eq!(
         play.effects[0],
-        Effect::Say {
-            saying: Saying::OwnerNotInvitable
+        Effect::SendNotice {
+            notice: IntroductionNotice::OwnerNotInvitable
         }
     );
     play.carry_out(&view(&[]));

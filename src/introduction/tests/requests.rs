@@ -35,10 +35,10 @@ fn asks_first(strict: bool) -> Play {
 #[test]
 fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
     let mut play = asking(false);
-    let saying = Saying::AskingFirst;
+    let notice = IntroductionNotice::AskingFirst;
     assert_eq!(
         play.carry_out(&view(&[])),
-        [Effect::Say { saying }, Effect::AskOwner]
+        [Effect::SendNotice { notice }, Effect::AskOwner]
     );
     assert!(matches!(play.phase(), Phase::Asking { .. }));
     // What comes meanwhile is kept, and nothing of it goes anywhere.
@@ -159,8 +159,8 @@ fn while_a_request_waits_a_hundred_messages_are_kept() {
     assert!(play.effects.is_empty(), "{:?}", play.effects);
     play.says(event_id!("$toomany").to_owned(), HeardKind::Line);
     play.says(event_id!("$evenmore").to_owned(), HeardKind::Line);
-    let saying = Saying::EnoughKept;
-    assert_eq!(play.effects, [Effect::Say { saying }], "told once");
+    let notice = IntroductionNotice::EnoughKept;
+    assert_eq!(play.effects, [Effect::SendNotice { notice }], "told once");
     assert_eq!(play.state.as_ref().unwrap().heard.len(), 100);
 }
 
@@ -168,17 +168,17 @@ fn while_a_request_waits_a_hundred_messages_are_kept() {
 fn a_strict_ghost_asks_without_a_word_of_its_own() {
     let mut play = asks_first(true);
     let done = play.carry_out(&view(&[]));
-    let saying = Saying::AskingFirstStrict;
-    assert!(done.contains(&Effect::TellAsker { saying }), "{done:?}");
+    let notice = IntroductionNotice::AskingFirstStrict;
+    assert!(done.contains(&Effect::TellAsker { notice }), "{done:?}");
     assert!(done.contains(&Effect::AskOwner), "{done:?}");
-    assert!(!done.iter().any(|e| matches!(e, Effect::Say { .. })));
+    assert!(!done.iter().any(|e| matches!(e, Effect::SendNotice { .. })));
     play.after(700).says(first(), HeardKind::Line);
     play.after(60_000).feed(Input::Answered { accepted: true });
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::InviteOwner), "{done:?}");
     // What was written while the owner was asked they cannot read.
-    let saying = Saying::StrictSendAgain;
-    assert!(done.contains(&Effect::TellAsker { saying }), "{done:?}");
+    let notice = IntroductionNotice::StrictSendAgain;
+    assert!(done.contains(&Effect::TellAsker { notice }), "{done:?}");
     assert!(!done.iter().any(|e| matches!(e, Effect::PassOn { .. })));
     assert_eq!(*play.phase(), Phase::Over);
 }
@@ -226,7 +226,7 @@ fn after_the_answer_the_room_is_looked_at_again() {
 
 #[test]
 fn a_ghost_that_cannot_say_why_it_stays_does_not_stay() {
-    let saying = Saying::AskingFirst;
+    let notice = IntroductionNotice::AskingFirst;
     for (why, reason) in [
         (
             Refusal::NoSignedDevice(vec![alice()]),
@@ -239,8 +239,8 @@ fn a_ghost_that_cannot_say_why_it_stays_does_not_stay() {
         (Refusal::Impossible, Reason::NotNow),
     ] {
         let mut play = asking(false);
-        let said = Effect::Say {
-            saying: saying.clone(),
+        let said = Effect::SendNotice {
+            notice: notice.clone(),
         };
         assert_eq!(play.effects[0], said);
         play.effects.clear();

@@ -28,8 +28,8 @@ fn in_a_group_the_owner_is_invited_and_nothing_passed_on() {
         play.feed(Input::Done(Effect::Join));
         play.says(first(), HeardKind::Line);
         let done = play.carry_out(&view(others));
-        let say = Effect::Say {
-            saying: Saying::GroupFromInviteOn,
+        let say = Effect::SendNotice {
+            notice: IntroductionNotice::GroupFromInviteOn,
         };
         assert!(done.contains(&Effect::InviteOwner) && done.contains(&say));
         assert!(
@@ -65,8 +65,8 @@ fn an_unencrypted_room_is_encrypted_first() {
     play.feed(Input::Looked(plain));
     assert_eq!(play.effects, [Effect::TurnOnEncryption, Effect::Look]);
     let done = play.carry_out(&view(&[]));
-    let saying = Saying::SendAgainEncrypted;
-    let asked = Effect::Say { saying };
+    let notice = IntroductionNotice::SendAgainEncrypted;
+    let asked = Effect::SendNotice { notice };
     assert_eq!(done[2..], [asked]);
     play.says(second(), HeardKind::Plaintext);
     assert!(play.effects.is_empty());
@@ -78,8 +78,8 @@ fn what_is_said_in_clear_while_the_ghost_listens_is_asked_for_again() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
     play.says(first(), HeardKind::Plaintext);
-    let saying = Saying::SendAgainEncrypted;
-    assert_eq!(play.effects, [Effect::Say { saying }]);
+    let notice = IntroductionNotice::SendAgainEncrypted;
+    assert_eq!(play.effects, [Effect::SendNotice { notice }]);
 }
 
 #[test]

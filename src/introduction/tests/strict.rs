@@ -13,7 +13,7 @@ fn a_strict_ghost_never_speaks_and_leaves_after_the_first_message() {
     let spoke = |effect: &Effect| {
         matches!(
             effect,
-            Effect::Say { .. } | Effect::PassOn { .. } | Effect::TellAsker { .. }
+            Effect::SendNotice { .. } | Effect::PassOn { .. } | Effect::TellAsker { .. }
         )
     };
     assert!(!done.iter().any(spoke));
@@ -37,6 +37,6 @@ fn a_key_for_a_strict_ghost_lets_the_bot_tell_the_asker() {
     play.feed(Input::KeyCame).says(first(), HeardKind::Sealed);
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::TellAsker {
-        saying: Saying::StrictSendAgain
+        notice: IntroductionNotice::StrictSendAgain
     }));
 }

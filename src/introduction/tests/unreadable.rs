@@ -18,8 +18,8 @@ fn a_key_that_comes_late_but_in_time_is_used_and_one_that_never_comes_is_told() 
     assert_eq!(play.effects, [pass_on(first())]);
     never.after(3_100);
     let done = never.carry_out(&view(&[]));
-    assert!(done.contains(&Effect::Say {
-        saying: Saying::SendAgainUnreadable
+    assert!(done.contains(&Effect::SendNotice {
+        notice: IntroductionNotice::SendAgainUnreadable
     }));
 }
 

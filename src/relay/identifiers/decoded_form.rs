@@ -168,6 +168,7 @@ impl FormBuilder {
     }
 }
 
+/// Decodes a character in percent-encoding.
 fn percent(text: &str) -> Option<(Option<char>, usize)> {
     if !text.starts_with('%') {
         return None;
@@ -177,15 +178,18 @@ fn percent(text: &str) -> Option<(Option<char>, usize)> {
         hex_value(hex).and_then(|value| u8::try_from(value).ok())
     };
     let length = match byte(0)? {
-        0..=0x7F => 1,
         0xC2..=0xDF => 2,
         0xE0..=0xEF => 3,
         0xF0..=0xF4 => 4,
-        _ => return None,
+        _ => 1,
     };
     let bytes: Vec<u8> = (0..length).map_while(byte).collect();
-    let c = std::str::from_utf8(&bytes).ok()?.chars().next()?;
-    Some((Some(c), 3 * length))
+    let decoded = std::str::from_utf8(&bytes).ok();
+    match decoded.and_then(|text| text.chars().next()) {
+        Some(c) => Some((Some(c), 3 * length)),
+        // Not UTF-8: clients show a mark in its place.
+        None => Some((Some(char::REPLACEMENT_CHARACTER), 3)),
+    }
 }
 
 fn hex_value(hex: &str) -> Option<u32> {

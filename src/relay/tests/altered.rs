@@ -420,6 +420,8 @@ fn an_identifier_that_begins_or_ends_at_something_invisible_is_found() {
         "2&shy;al\u{200b}ice.harbour:far.example",
         "2\u{14}al\u{200b}ice.harbour:far.example",
         "alice.harbour:far.example\u{14}s",
+        "%98alice.harbour:far.example",
+        "%e2%82alice.harbour:far.example",
     ] {
         let content = json!({"msgtype": "m.text", "body": text});
         let sent = with_context(Direction::ToSam, true, |context| {

@@ -28,9 +28,9 @@ use crate::store::{
 
 const DATABASE: &str = "sled";
 /// Folder in which the new database is made.
-const NEW: &str = "renewing";
+const NEW: &str = "sled.new";
 /// Folder to which the old database is moved until the new one is in its place.
-const OLD: &str = "renewed";
+const OLD: &str = "sled.old";
 /// How many records are copied at a time.
 const PAGE_RECORDS: usize = 256;
 

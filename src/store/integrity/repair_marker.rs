@@ -10,7 +10,7 @@ use std::{
 
 use crate::store::{StoreError, files::open_private};
 
-const NAME: &str = "doubt";
+const NAME: &str = "needs-repair";
 
 /// Writes the marker if something was skipped at this start, durably. Returns what was skipped at
 /// this start or at an earlier one whose records were not verified.

@@ -1,6 +1,6 @@
 //! Damage to the files of a store is an error, and never a smaller store.
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use assert_matches::assert_matches;
 
@@ -120,24 +120,26 @@ fn a_damaged_byte_is_an_error_and_never_a_smaller_database() {
 #[test]
 fn a_database_that_skipped_something_is_rebuilt_even_after_a_crash() {
     let (folder, key) = filled();
-    let (place, old) = (folder.path().join("sled"), folder.path().join("renewed"));
-    let mark = || std::fs::write(place.join("doubt"), "something was skipped").unwrap();
-    let bytes = || std::fs::read(place.join("db")).unwrap();
+    let (place, old) = (folder.path().join("sled"), folder.path().join("sled.old"));
+    let mark = || std::fs::write(place.join("needs-repair"), "something was skipped").unwrap();
+    let inode = || std::fs::metadata(&place).unwrap().ino();
     mark();
     await_sled(&place);
-    let before = bytes();
+    let before = inode();
     let wrong = open(folder.path(), &StoreKey::random().unwrap()).unwrap_err();
     assert_matches!(wrong, StoreError::WrongKey { .. });
     await_sled(&place);
-    assert!(place.join("doubt").exists() && bytes().starts_with(&before[..4096]));
+    assert!(place.join("needs-repair").exists());
+    assert_eq!(inode(), before, "rebuilt with another key");
     assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
-    let is_rebuilt = || !place.join("doubt").exists() && !old.exists();
-    assert!(is_rebuilt() && !folder.path().join("renewing").exists());
+    assert_ne!(inode(), before, "not rebuilt");
+    let is_rebuilt = || !place.join("needs-repair").exists() && !old.exists();
+    assert!(is_rebuilt() && !folder.path().join("sled.new").exists());
 
     // A crash after the old database was moved aside, before the new one was in its place.
     mark();
     std::fs::rename(&place, &old).unwrap();
-    std::fs::create_dir(folder.path().join("renewing")).unwrap();
+    std::fs::create_dir(folder.path().join("sled.new")).unwrap();
     assert_eq!(read_all(folder.path(), &key).unwrap(), 1000);
     assert!(is_rebuilt());
     // A crash after the new database was in its place, before the old one was removed.

@@ -34,8 +34,8 @@ fn a_store_in_use_is_refused() {
 async fn a_run_without_a_clean_end_is_noticed_by_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let key = StoreKey::random().unwrap();
-    let run = |number, sure_since| (number, sure_since);
-    let seen = |store: &Store| run(store.run().number, store.run().sure_since);
+    let run = |number, trusted_since| (number, trusted_since);
+    let seen = |store: &Store| run(store.run().number, store.run().trusted_since);
 
     let first = open(folder.path(), &key).unwrap();
     assert!(!first.crashed_before());

@@ -37,8 +37,8 @@ async fn without_kim() -> (Talk, Ghost) {
     group.people.push(kim);
     let mut it = Talk::at(origin(), &group).await;
     it.engine.machines().provision(&ghost, "Kim").await.unwrap();
-    let seat = it.actor.room.record.seat.as_mut().unwrap();
-    seat.ghosts.push(ghost.clone());
+    let here = it.actor.room.record.conversation.as_mut().unwrap();
+    here.ghosts.push(ghost.clone());
     it.actor.room.commit(Batch::new(), []).unwrap();
     it.fake.put_into_rooms(&ghost, &[origin().as_str()], &[]);
     (it, ghost)

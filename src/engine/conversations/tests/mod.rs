@@ -94,10 +94,10 @@ impl Talk {
         store.apply(batch).unwrap();
         store.flush_blocking().unwrap();
         let mut actor = RoomActor::load(engine.clone(), room, Arc::new(Notify::new())).unwrap();
-        actor.room.record.seat = Some(ConversationRoom {
+        actor.room.record.conversation = Some(ConversationRoom {
             conversation: id(),
             ghosts: vec![sam()],
-            awaited: false,
+            upgrade_pending: false,
         });
         actor.room.commit(Batch::new(), []).unwrap();
         Self {
