@@ -151,9 +151,14 @@ mod tests {
             owned_user_id!("@kim:hs.test"),
         );
         let person = Person::new(sam.clone());
-        assert!(person == sam && sam == person && person != kim && kim != person);
+        assert_eq!(person, sam);
+        assert_eq!(sam, person);
+        assert_ne!(person, kim);
+        assert_ne!(kim, person);
         let (sam, kim): (&UserId, &UserId) = (&sam, &kim);
-        assert!(person == sam && sam == person && person != kim && kim != person);
-        assert!(person == *sam && *sam == person && person != *kim && *kim != person);
+        assert_eq!(person, sam);
+        assert_eq!(sam, person);
+        assert_ne!(person, *kim);
+        assert_ne!(*kim, person);
     }
 }

@@ -200,7 +200,7 @@ async fn deferred_writes_are_bounded() {
     let asker = |n: usize| person(&format!("@asker{n}:example.org"));
     let sam = [handle("sam")];
     for n in 0..1000 {
-        directory.introduce(&asker(n), &sam, NOW).await.unwrap();
+        directory.introduce(asker(n), &sam, NOW).await.unwrap();
     }
-    assert!(written(&directory, &asker(0)));
+    assert!(written(&directory, asker(0)));
 }

@@ -29,7 +29,7 @@ fn to_third_party_user(engine: &Engine, record: &HandleRecord) -> Option<ThirdPa
     let server = &engine.settings().server_name;
     let ghost = record.handle.ghost_id(server)?;
     engine.knows(&ghost).then(|| ThirdPartyUser {
-        ghost: ghost.into(),
+        ghost,
         handle: record.handle.as_shown().to_owned(),
     })
 }

@@ -15,7 +15,7 @@ use super::{
     clock::Timestamp,
     directory::Directory,
     handle::Handle,
-    ids::Person,
+    ids::{Ghost, Person},
     matrix::Transaction,
     server::{Appservice, AppserviceError, ThirdPartyUser},
 };
@@ -66,7 +66,7 @@ impl FakeAppservice {
     /// Adds a handle, which its own name and its ghost's id find.
     pub(crate) fn with_handle(mut self, handle: &str, ghost: &UserId) -> Self {
         self.handles.push(ThirdPartyUser {
-            ghost: ghost.to_owned(),
+            ghost: Ghost::new(ghost.to_owned()),
             handle: handle.to_owned(),
         });
         self

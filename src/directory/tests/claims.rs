@@ -16,7 +16,7 @@ async fn of_many_who_claim_one_name_at_once_one_wins_and_the_others_are_told() {
                 let person = person(&format!("@p{i}:example.org"));
                 // Half of them spell it so that it only looks the same.
                 let name = if i % 2 == 0 { "modern" } else { "rnodern" };
-                claim(&directory, &person, name, NOW)
+                claim(&directory, person, name, NOW)
                     .await
                     .map(|record| record.owner == *person)
             })
@@ -126,7 +126,7 @@ async fn the_people_of_another_server_claim_a_limited_number_of_handles_a_day() 
     let directory = directory_with(|settings| settings.claims_per_server = 3);
     let claim_as = async |person: &str, name: &str, now| {
         let person = crate::testing::person(person);
-        claim(&directory, &person, name, now).await
+        claim(&directory, person, name, now).await
     };
     for n in 0..3 {
         // One machine, whatever its port.

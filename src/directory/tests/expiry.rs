@@ -10,9 +10,9 @@ async fn what_has_run_out_is_swept_away_and_nothing_else() {
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     for i in 0..20 {
         let person = person(&format!("@p{i}:elsewhere.org"));
-        reach(&directory, &person, "sam", NOW).await;
+        reach(&directory, person, "sam", NOW).await;
         write(&directory, |tx| {
-            tx.remember_pair(&person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
+            tx.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
         })
         .await
         .unwrap();

@@ -47,7 +47,7 @@ async fn every_query_counts_whatever_the_verdict() {
     for i in 0..10 {
         let person = person(&format!("@p{i}:example.org"));
         assert_eq!(
-            label(&reach(&directory, &person, "sam", NOW).await),
+            label(&reach(&directory, person, "sam", NOW).await),
             "introduce"
         );
     }
@@ -70,7 +70,7 @@ async fn a_server_that_makes_up_people_is_limited_and_leaves_no_heap_behind() {
     let mut allowed = 0;
     for i in 0..100 {
         let person = person(&format!("@p{i}:elsewhere.org"));
-        allowed += usize::from(reach(&directory, &person, "sam", NOW).await.is_introduce());
+        allowed += usize::from(reach(&directory, person, "sam", NOW).await.is_introduce());
     }
     assert_eq!(allowed, 4);
     assert_eq!(records::<tables::Usages>(&directory) - before, 5);
@@ -85,7 +85,7 @@ async fn a_server_is_limited_as_one_under_all_its_ports() {
     let mut allowed = 0;
     for port in 1..=50 {
         let asker = person(&format!("@a:elsewhere.org:{port}"));
-        allowed += usize::from(reach(&directory, &asker, "sam", NOW).await.is_introduce());
+        allowed += usize::from(reach(&directory, asker, "sam", NOW).await.is_introduce());
     }
     assert_eq!(allowed, 10);
 }
@@ -108,7 +108,7 @@ async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
     let mut allowed = 0;
     for port in 1..=20 {
         let stranger = person(&format!("@p{port}:elsewhere.org:{port}"));
-        allowed += usize::from(start(&stranger).await);
+        allowed += usize::from(start(stranger).await);
     }
     assert_eq!(allowed, 5);
     // New conversations are another matter.
@@ -122,7 +122,7 @@ async fn invites_to_nobody_are_declined_within_a_limit_over_all() {
     let mut labels = Vec::new();
     for i in 0..4 {
         let person = person(&format!("@p{i}:example.org"));
-        labels.push(label(&reach(&directory, &person, "nobody1", NOW).await));
+        labels.push(label(&reach(&directory, person, "nobody1", NOW).await));
     }
     assert_eq!(
         labels,
@@ -145,17 +145,17 @@ async fn what_one_person_is_refused_is_not_counted_for_their_server() {
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let eve = person("@eve:evil.org");
     for _ in 0..50 {
-        reach(&directory, &eve, "sam", NOW).await;
+        reach(&directory, eve, "sam", NOW).await;
         let mut tx = directory.begin().await;
-        tx.count_bot_invite(&eve, NOW).unwrap();
+        tx.count_bot_invite(eve, NOW).unwrap();
         tx.commit().await.unwrap();
     }
     let bob = person("@bob:evil.org");
     assert_eq!(
-        label(&reach(&directory, &bob, "sam", NOW).await),
+        label(&reach(&directory, bob, "sam", NOW).await),
         "introduce"
     );
     let mut tx = directory.begin().await;
-    assert!(tx.count_bot_invite(&bob, NOW).unwrap());
-    assert!(!tx.count_bot_invite(&eve, NOW).unwrap());
+    assert!(tx.count_bot_invite(bob, NOW).unwrap());
+    assert!(!tx.count_bot_invite(eve, NOW).unwrap());
 }

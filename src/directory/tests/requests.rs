@@ -85,7 +85,7 @@ async fn a_handle_has_a_limited_number_of_requests() {
     .unwrap();
     for n in 0..REQUESTS_PER_HANDLE_MAX {
         let asker = person(&format!("@p{n}:example.org"));
-        let request = request("sam", &asker, &format!("!r{n}:example.org"));
+        let request = request("sam", asker, &format!("!r{n}:example.org"));
         assert!(open(&directory, &request).await.is_some());
     }
     let one_more = request("sam", alice(), "!more:example.org");
