@@ -54,7 +54,7 @@ impl Notice {
     pub fn text(&self) -> String {
         match self {
             Self::Masked { handle, shown_as } => format!(
-                "{handle} is masked: you do not see their Matrix ID, and they do not see yours. \
+                "{handle} is masked: you don't see their Matrix ID, and they don't see yours. \
                  They see you as {shown_as}. This service carries what you write to each other and \
                  can read it on the way; it keeps none of it."
             ),
@@ -62,16 +62,16 @@ impl Notice {
                 "{handle} is masked and takes part through me: this service carries what is \
                  written here to them and can read it on the way; it keeps none of it."
             ),
-            Self::Unencrypted => "That message was not encrypted, so it was not passed on. Please \
+            Self::Unencrypted => "That message wasn't encrypted, so it wasn't passed on. Please \
                                   send it again: this chat is encrypted."
                 .to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
             Self::NotForwarded { text } => text.clone(),
-            Self::NobodyThere => "Nobody is on the other side at the moment, so that was not \
+            Self::NobodyThere => "Nobody is on the other side at the moment, so that wasn't \
                                   delivered."
                 .to_owned(),
             Self::Full => "This chat has reached its limit of 100 people. Newcomers can read what \
-                           masked members write, but their own messages are not passed on. To \
+                           masked members write, but their own messages aren't passed on. To \
                            avoid that, start a new chat with fewer people."
                 .to_owned(),
             Self::PersonLeft { name } => format!(
@@ -79,16 +79,16 @@ impl Notice {
                  they come back."
             ),
             Self::UpgradeFailed { .. } => "This room was upgraded, but I can't move the \
-                                           conversation yet: the new room is unencrypted, I am \
+                                           conversation yet: the new room is unencrypted, I'm \
                                            not in it, or someone is in it who isn't here. Fix \
                                            that and invite me again, or start a new chat."
                 .to_owned(),
-            Self::OthersUpgraded => "The room of the others was upgraded, and I am not in the new \
+            Self::OthersUpgraded => "The room of the others was upgraded, and I'm not in the new \
                                      one yet. Until they invite me there, what you write may not \
                                      reach them."
                 .to_owned(),
             Self::Ended => "This conversation has ended. What you write here is no longer \
-                            delivered, and I am leaving."
+                            delivered, and I'm leaving."
                 .to_owned(),
         }
     }

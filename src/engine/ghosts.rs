@@ -127,9 +127,10 @@ impl Engine {
 
     /// Returns why a handle is frozen whose ghost turns out to be somebody else's.
     pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
-        Ok(match self.store().contains::<RestoreProgress>(&0)? {
-            true => FreezeReason::ChangedSinceBackup,
-            false => FreezeReason::GhostNotOurs,
+        Ok(if self.store().contains::<RestoreProgress>(&0)? {
+            FreezeReason::ChangedSinceBackup
+        } else {
+            FreezeReason::GhostNotOurs
         })
     }
 }

@@ -34,23 +34,23 @@ impl Engine {
         let mut places = Vec::new();
         let mut handles = Vec::new();
         for (place, ghost) in ghosts.iter().enumerate() {
-            let handle = match self.is_ours(ghost) {
-                true => Handle::of_ghost(ghost.localpart()),
-                false => None,
+            let handle = if self.is_ours(ghost) {
+                Handle::of_ghost(ghost.localpart())
+            } else {
+                None
             };
             if let Some(handle) = handle.filter(|handle| !handles.contains(handle)) {
                 places.push(place);
                 handles.push(handle);
             }
         }
-        let answers = match handles.is_empty() {
-            true => Vec::new(),
-            false => {
-                let (directory, asker) = (self.directory(), Person::new(asker.to_owned()));
-                let answers = directory.introduce(&asker, &handles, self.now()).await?;
-                self.settle_soon();
-                answers
-            }
+        let answers = if handles.is_empty() {
+            Vec::new()
+        } else {
+            let (directory, asker) = (self.directory(), Person::new(asker.to_owned()));
+            let answers = directory.introduce(&asker, &handles, self.now()).await?;
+            self.settle_soon();
+            answers
         };
         let mut owners = nobody;
         for (place, answer) in places.into_iter().zip(answers) {

@@ -85,11 +85,11 @@ impl IntroductionNotice {
                  https://matrix.to/#/{room} (if that chat is gone, start this one once more)."
             ),
             Self::SendAgainEncrypted => format!(
-                "That message was not encrypted, so I did not pass it on to @{handle}. \
+                "That message wasn't encrypted, so I didn't pass it on to @{handle}. \
                  The chat is encrypted now: please send it again."
             ),
             Self::SendAgainUnreadable => format!(
-                "I could not decrypt your message for @{handle}. They can read from now on: \
+                "I couldn't decrypt your message for @{handle}. They can read from now on: \
                  please send it again."
             ),
             Self::SendAgainOther => format!(
@@ -97,30 +97,30 @@ impl IntroductionNotice {
                  please send it again."
             ),
             Self::OwnerNotInvitable => format!(
-                "@{handle} cannot be invited at the moment: their account or server refuses it. \
+                "@{handle} can't be invited at the moment: their account or server refuses it. \
                  Please try again another day."
             ),
             Self::WaitingForJoin => format!(
                 "@{handle} can only read here after joining. I stay until then, at most 7 days, to \
-                 pass on what you write; while I am here the service can read this chat."
+                 pass on what you write; while I'm here the service can read this chat."
             ),
             Self::WaitingForDevice => format!(
-                "@{handle} has not set up encryption yet. I stay until then, at most 7 days, to \
-                 pass on what you write; while I am here the service can read this chat."
+                "@{handle} hasn't set up encryption yet. I stay until then, at most 7 days, to \
+                 pass on what you write; while I'm here the service can read this chat."
             ),
             Self::AskingFirst => format!(
                 "@{handle} likes to be asked first, so I ask them and show them your first \
                  message. I stay until they answer, at most 7 days, and then pass on what you \
-                 write meanwhile; while I am here the service can read this chat."
+                 write meanwhile; while I'm here the service can read this chat."
             ),
             Self::AskingFirstInGroup => format!(
                 "@{handle} likes to be asked first, so I ask them. I stay until they answer, at \
-                 most 7 days; while I am here the service can read this chat. They can read what \
+                 most 7 days; while I'm here the service can read this chat. They can read what \
                  is written after they have joined."
             ),
             Self::AskingFirstStrict => format!(
                 "@{handle} likes to be asked first, so I ask them for you. What you write \
-                 before they come they cannot read; if they do not want to chat, or do not answer \
+                 before they come they can't read; if they don't want to chat, or don't answer \
                  within 7 days, you will find them gone from the chat."
             ),
             Self::EnoughKept => format!(
@@ -132,15 +132,15 @@ impl IntroductionNotice {
                  @{handle} is here."
             ),
             Self::OwnerDidNotCome => {
-                format!("@{handle} did not come, so what you wrote was not passed on.")
+                format!("@{handle} didn't come, so what you wrote wasn't passed on.")
             }
             Self::StrictSendAgain => format!(
                 "Your first message to @{handle} may have been sent before they could be given its \
-                 key. If they cannot read it, please send it again in your chat with them."
+                 key. If they can't read it, please send it again in your chat with them."
             ),
             Self::SaidAtTheLast => format!(
                 "What you wrote last to @{handle} came in the moment in which their ghost left, so \
-                 it was not passed on. If they cannot read it, please send it again in your chat \
+                 it wasn't passed on. If they can't read it, please send it again in your chat \
                  with them."
             ),
         }
@@ -173,13 +173,13 @@ impl Reason {
     /// The words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::NotNow => "This handle cannot be reached at the moment.",
+            Self::NotNow => "This handle can't be reached at the moment.",
             Self::OwnHandle => {
                 "This handle is yours. Other people reach you by starting a chat with it."
             }
             Self::OwnerIsHere => "The owner of this handle is in this room already.",
             Self::NotEncrypted => {
-                "This room is not encrypted and I may not change that. \
+                "This room isn't encrypted and I may not change that. \
                  Please start a new, encrypted chat with this handle."
             }
             Self::TooManyMembers => {

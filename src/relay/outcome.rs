@@ -119,15 +119,15 @@ impl TranslateError {
     pub fn notice_text(self) -> &'static str {
         match self {
             Self::ReactionTarget => {
-                "Your reaction was not passed on: the message it belongs to is no longer known \
+                "Your reaction wasn't passed on: the message it belongs to is no longer known \
                  here. Please say it in words."
             }
             Self::PollTarget => {
-                "That was not passed on: the poll it belongs to is no longer known here. Please \
+                "That wasn't passed on: the poll it belongs to is no longer known here. Please \
                  start a new one."
             }
             Self::LiveLocation => {
-                "Live location was not passed on: it works within one room only, and you are in \
+                "Live location wasn't passed on: it works within one room only, and you are in \
                  two. Please share your location as a message instead."
             }
             Self::MatrixRtc => {
@@ -136,20 +136,20 @@ impl TranslateError {
                  on the web and desktop, press the call button and choose \"Legacy call\"."
             }
             Self::CallTransfer => {
-                "The call was not handed over: that works only to somebody in this chat."
+                "The call wasn't handed over: that works only to somebody in this chat."
             }
             Self::Verification => {
-                "The verification was not passed on. The user you see here is a ghost of this \
+                "The verification wasn't passed on. The user you see here is a ghost of this \
                  service, with keys of the service; you can't verify the keys of the person \
                  behind it as long as they are masked. To be sure who they are, ask them \
                  something that only they can know."
             }
             Self::TooLong => {
-                "Your message was not passed on: it is too long. Please send it in two parts, or \
+                "Your message wasn't passed on: it is too long. Please send it in two parts, or \
                  as a file."
             }
             Self::TooDeep | Self::Malformed | Self::IdentifyingType => {
-                "Something you sent could not be passed on: your client made it in a way that is \
+                "Something you sent couldn't be passed on: your client made it in a way that is \
                  not understood here. Please send it in another way, as plain text for example."
             }
         }

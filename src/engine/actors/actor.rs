@@ -128,9 +128,10 @@ impl RoomActor {
             self.room.carry_out_all(due).await?;
             return Ok(true);
         }
-        let together = match self.room.handles_batches() {
-            true => AT_ONCE,
-            false => 1,
+        let together = if self.room.handles_batches() {
+            AT_ONCE
+        } else {
+            1
         };
         let mut arrived = store.scan::<Inbox>(&prefix(&self.room.id), None, together)?;
         let is_sure = |((_, number), arrived): &((OwnedRoomId, u64), InboxItem)| {

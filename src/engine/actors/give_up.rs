@@ -4,7 +4,7 @@ use crate::{
     conversation,
     engine::{
         EngineError,
-        conversations::failures::NOT_DELIVERED,
+        conversations::failures::not_delivered,
         event::RoomEvent,
         records::{Conversations, Inbox, InboxItem, Rooms},
         room::Room,
@@ -59,18 +59,15 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let known = engine.store().get_cached::<Conversations>(id)?;
-        let role = known.and_then(|known| {
+        let input = known.and_then(|known| {
             let role = known.role_of(&self.id)?;
-            known.person_at(role, &event.sender).map(|_| role)
-        });
-        let inputs: Vec<conversation::Input> = role
-            .map(|role| conversation::Input::NotForwarded {
+            known.person_at(role, &event.sender)?;
+            Some(conversation::Input::NotForwarded {
                 role,
                 event: event.id.clone(),
-                text: NOT_DELIVERED.to_owned(),
+                text: not_delivered(&known).to_owned(),
             })
-            .into_iter()
-            .collect();
-        self.apply(id, &inputs, batch)
+        });
+        self.apply(id, input.as_slice(), batch)
     }
 }

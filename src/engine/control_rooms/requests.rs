@@ -31,9 +31,10 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         if self.bot_is_here() {
-            let unseen = match self.is_ready() {
-                true => self.unseen_requests(owner)?,
-                false => Vec::new(),
+            let unseen = if self.is_ready() {
+                self.unseen_requests(owner)?
+            } else {
+                Vec::new()
             };
             return self.commit(batch, unseen);
         }
@@ -144,9 +145,12 @@ impl Engine {
             Ok(decrypted) => {
                 let content: Value = serde_json::from_str(decrypted.content.get())?;
                 let masked = request.asker_alias.is_some();
-                let told = |text: &str| match masked {
-                    true => self.without_asker(text, &request.room, asker),
-                    false => Some(text.to_owned()),
+                let told = |text: &str| {
+                    if masked {
+                        self.without_asker(text, &request.room, asker)
+                    } else {
+                        Some(text.to_owned())
+                    }
                 };
                 let line = gist(&decrypted.event_type, &content, told);
                 Ok(Some((name, Some(line))))

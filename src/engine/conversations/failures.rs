@@ -12,11 +12,16 @@ use crate::{
 const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
                       again.";
 /// The notice about messages that still waited when the conversation ended.
-const TOO_LATE: &str = "Your last messages were not delivered, because this conversation has ended. \
+const TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
-/// The notice to the sender of a message that could not be delivered.
-pub(in crate::engine) const NOT_DELIVERED: &str = "Your message could not be delivered to everybody. Please try again \
-                             later.";
+/// Returns the notice to the sender of a message that could not be delivered.
+pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static str {
+    if conversation.direct {
+        "Your message couldn't be delivered. Please try again later."
+    } else {
+        "Your message couldn't be delivered to everybody. Please try again later."
+    }
+}
 
 /// Returns what the sender of a message is told whose device is not trusted.
 pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
@@ -52,7 +57,7 @@ impl Room {
                     }
                     // Replayed or forged: nobody is told, nothing is forwarded.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),
-                    _ => NOT_DELIVERED,
+                    _ => not_delivered(conversation),
                 };
                 vec![Input::NotForwarded {
                     role,

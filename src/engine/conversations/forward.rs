@@ -13,7 +13,7 @@ use crate::{
         EngineError,
         conversations::{
             event_map::{EventMap, note},
-            failures::NOT_DELIVERED,
+            failures::not_delivered,
         },
         event::RoomEvent,
         messaging::send::{Outgoing, Recipients},
@@ -77,7 +77,7 @@ impl Room {
             text: text.to_owned(),
         };
         let (Some(json), Some(parsed)) = (kept.as_deref(), parsed) else {
-            return Ok((false, vec![said(NOT_DELIVERED)]));
+            return Ok((false, vec![said(not_delivered(conversation))]));
         };
         let sender = &conversation.people[route.sender];
         let there = self.target_room(conversation, route.target).await?;

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// The notice to a person whose name or topic of a room would name people.
-const NAMES_SOMEBODY: &str = "The new name or topic of this chat was not passed on: it is too \
+const NAMES_SOMEBODY: &str = "The new name or topic of this chat wasn't passed on: it is too \
                               long, or would show who somebody is. Please choose another one.";
 /// The notice to the owner of a portal who may not name the others' room.
-const MAY_NOT: &str = "The name of this chat was not changed: in the room of the others your \
+const MAY_NOT: &str = "The name of this chat wasn't changed: in the room of the others your \
                        handle may not do that. Please ask somebody there to change it, or to give \
                        your handle the permission; until then the chat is called as before.";
 
@@ -302,15 +302,16 @@ pub(in crate::engine) fn notice(conversation: &Conversation, topic: &str) -> Str
     let mut others = others.filter(|(index, p)| p.room_role(*index) == RoomRole::Origin);
     let other = others.next().map(|(_, person)| &person.name);
     let notice = format!(
-        "You are masked here: {} your Matrix ID, and you do not see theirs. The service carries \
+        "You are masked here: {} your Matrix ID, and you don't see theirs. The service carries \
          what is written and can read it on the way; it keeps none of it.",
         match other.filter(|_| conversation.direct) {
-            Some(name) => format!("{name} does not see"),
-            None => "the others do not see".to_owned(),
+            Some(name) => format!("{name} doesn't see"),
+            None => "the others don't see".to_owned(),
         }
     );
-    match topic.is_empty() {
-        true => notice,
-        false => format!("{notice}\n\n{topic}"),
+    if topic.is_empty() {
+        notice
+    } else {
+        format!("{notice}\n\n{topic}")
     }
 }

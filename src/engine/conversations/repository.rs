@@ -190,9 +190,10 @@ impl Engine {
             let key = (person.ghost.clone(), id.clone());
             let same = after.people.iter().filter(|it| it.ghost == person.ghost);
             // Somebody who has left their portal for good has nothing to do with it.
-            match same.into_iter().all(is_done) {
-                true => batch.delete::<ConversationsByGhost>(&key),
-                false => batch.put::<ConversationsByGhost>(&key, &())?,
+            if same.into_iter().all(is_done) {
+                batch.delete::<ConversationsByGhost>(&key)
+            } else {
+                batch.put::<ConversationsByGhost>(&key, &())?
             }
             if person.is_alias {
                 record_alias(batch, &person.ghost, &person.user)?;

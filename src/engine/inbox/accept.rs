@@ -259,9 +259,10 @@ impl Engine {
         taken.batch.put::<Seen>(&event.id, &seen)?;
         taken.seen.push(event.id.clone());
         let json = json_with_room(json, room);
-        let arrived = match self.is_after_gap(&event.room)? {
-            true => InboxItem::AfterGap(json),
-            false => InboxItem::Event(json),
+        let arrived = if self.is_after_gap(&event.room)? {
+            InboxItem::AfterGap(json)
+        } else {
+            InboxItem::Event(json)
         };
         self.stage(&event.room, &arrived, &mut taken.batch)?;
         if !taken.rooms.contains(&event.room) {

@@ -26,10 +26,12 @@ impl Room {
             ghost: is.ghost.clone(),
             since: is.invited_at,
             shown: None,
-            asker_alias: match is.masked() {
-                true if is.direct => Some(engine.alias_in_direct(&asker, &is.ghost)?.1),
-                true => Some(engine.alias_in_group(&asker)?.1),
-                false => None,
+            asker_alias: if !is.masked() {
+                None
+            } else if is.direct {
+                Some(engine.alias_in_direct(&asker, &is.ghost)?.1)
+            } else {
+                Some(engine.alias_in_group(&asker)?.1)
             },
         };
         let mut change = engine.directory().begin().await;

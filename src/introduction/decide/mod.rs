@@ -186,9 +186,10 @@ impl IntroductionStep<'_> {
         self.state.phase = Phase::Asking {
             until: self.now + self.rules.wait_for_answer,
         };
-        let notice = match self.state.direct {
-            true => IntroductionNotice::AskingFirst,
-            false => IntroductionNotice::AskingFirstInGroup,
+        let notice = if self.state.direct {
+            IntroductionNotice::AskingFirst
+        } else {
+            IntroductionNotice::AskingFirstInGroup
         };
         if self.state.strict() {
             // It never speaks: the bot does.

@@ -191,7 +191,7 @@ async fn who_is_blocked_is_told_what_everybody_is_told() -> Result<()> {
         .context("no reason")?
         .to_owned();
     ensure!(
-        reason == "This handle cannot be reached at the moment.",
+        reason == "This handle can't be reached at the moment.",
         "{reason}"
     );
     Ok(())

@@ -400,7 +400,7 @@ async fn somebody_is_called_as_they_choose_and_never_as_their_profile_says() -> 
     .await?;
     sams.sees_where("the topic", |seen| {
         let topic = seen.content["topic"].as_str().unwrap_or_default();
-        topic.contains("Kim does not see your Matrix ID")
+        topic.contains("Kim doesn't see your Matrix ID")
     })
     .await?;
     sams.says(&format!("hello {ghost}")).await?;

@@ -97,7 +97,7 @@ async fn a_declined_asker_hears_what_everybody_hears_and_nothing_is_kept() -> Re
     story.control_room.sees_part("I've turned").await?;
     let left = goodbye(&chat, &story.ghost).await?;
     ensure!(
-        reason(&left) == Some("This handle cannot be reached at the moment."),
+        reason(&left) == Some("This handle can't be reached at the moment."),
         "{:?}",
         left.content
     );
@@ -123,7 +123,7 @@ async fn a_request_that_nobody_answers_ends_like_one_that_was_declined() -> Resu
     let (chat, shown) = alice_asks(&story).await?;
     let left = goodbye(&chat, &story.ghost).await?;
     ensure!(
-        reason(&left) == Some("This handle cannot be reached at the moment."),
+        reason(&left) == Some("This handle can't be reached at the moment."),
         "{:?}",
         left.content
     );
@@ -298,7 +298,7 @@ async fn killed_at(
 
     if step == Step::Declined {
         let left = goodbye(&chat, &ghost).await?;
-        let why = Some("This handle cannot be reached at the moment.");
+        let why = Some("This handle can't be reached at the moment.");
         ensure!(reason(&left) == why, "{:?}", left.content);
         ensure!(story.sam.log().invites().iter().all(|i| i.room != room));
     } else {

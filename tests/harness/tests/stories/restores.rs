@@ -166,7 +166,7 @@ async fn a_restored_service_wedges_nobodys_session_and_reuses_no_key() -> Result
 
     // Who wrote while it was down is told, and brought together with Sam.
     let sams_of_bob = comes(&story.sam, &bobs, &story.ghost, "Bob, to your handle @sam").await?;
-    bobs.sees_part("I could not decrypt your message for @sam")
+    bobs.sees_part("I couldn't decrypt your message for @sam")
         .await?;
     ends_well(&story.world, (&bob, &bobs), (&story.sam, &sams_of_bob)).await?;
     // And a new introduction.
@@ -268,7 +268,7 @@ async fn introductions_under_way_end_with_a_word() -> Result<()> {
     let shown = story.alice.devices_of(&story.ghost).await?;
     ensure!(shown.len() == 1, "{shown:?}");
     for chat in [&known, &unknown] {
-        chat.sees_part("I could not decrypt your message for @sam")
+        chat.sees_part("I couldn't decrypt your message for @sam")
             .await?;
         goodbye(chat, &story.ghost).await?;
     }

@@ -28,7 +28,7 @@ async fn a_room_in_clear_is_encrypted_first_and_what_was_said_in_clear_is_asked_
     story.lets_in()?;
 
     let asked = chat
-        .sees_part("was not encrypted, so I did not pass it on")
+        .sees_part("wasn't encrypted, so I didn't pass it on")
         .await?;
     ensure!(asked.sender == *ghost && asked.was_encrypted());
     let algorithm = chat.state("m.room.encryption", "").await?;

@@ -16,7 +16,7 @@ async fn with_the_module_an_owner_who_takes_no_invites_makes_nobodys_room_fail()
     let story = story().await?;
     story.sam.blocks_all_invites().await?;
     let chat = story.alice_writes(LINE).await?;
-    let told = chat.sees_part("cannot be invited at the moment").await?;
+    let told = chat.sees_part("can't be invited at the moment").await?;
     ensure!(told.sender == story.ghost && told.was_encrypted());
     goodbye(&chat, &story.ghost).await.map(drop)
 }
