@@ -128,11 +128,23 @@ impl<'a> Scrubber<'a> {
         }
     }
 
+    /// Returns whether a text in which something was replaced has an identifier again: what was put
+    /// in can be one together with what stands beside it. Nobody writes that by chance.
+    pub(super) fn is_identifier_reborn(&self, text: &str) -> bool {
+        // A secret may be a word that a mention has too.
+        let found = self.identifiers.find(text);
+        found.iter().any(|it| it.kind != IdentifierKind::Secret)
+    }
+
     /// Translates a text for people.
     pub(super) fn text(&self, text: &str) -> String {
+        let replacements = self.replacements(text);
+        if replacements.is_empty() {
+            return text.to_owned();
+        }
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
-        for (range, replacement) in self.replacements(text) {
+        for (range, replacement) in replacements {
             out.push_str(text.get(at..range.start).unwrap_or_default());
             out.push_str(match &replacement {
                 Replacement::Person(person) => self.mention(*person),
@@ -142,6 +154,9 @@ impl<'a> Scrubber<'a> {
             at = range.end;
         }
         out.push_str(text.get(at..).unwrap_or_default());
+        if self.is_identifier_reborn(&out) {
+            return REDACTED.to_owned();
+        }
         out
     }
 

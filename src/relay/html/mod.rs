@@ -45,21 +45,26 @@ pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
     translate(scrub, html).map_or_else(|| REDACTED.to_owned(), |translated| translated.html)
 }
 
-/// Translates HTML. Returns `None` if no person could have written it.
+/// Translates HTML. Returns `None` if no person would have written it.
 pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
     let mut translation = HtmlTranslation {
         scrub,
         out: Vec::new(),
         renamed: Vec::new(),
         quoted: false,
+        replaced: false,
     };
     translation.take(&pieces(html)?);
     // An identifier may be spread over tags, and it may begin or end where a block or any tag does.
     for breaks in [Breaks::None, Breaks::AtBlocks, Breaks::AtTags] {
         translation.scrub_text(breaks);
     }
+    let html = translation.write();
+    if translation.replaced && scrub.is_identifier_reborn(&html) {
+        return None;
+    }
     Some(Html {
-        html: translation.write(),
+        html,
         renamed: translation.renamed,
         quoted: translation.quoted,
     })
@@ -96,6 +101,8 @@ struct HtmlTranslation<'a> {
     out: Vec<Out>,
     renamed: Vec<(String, String)>,
     quoted: bool,
+    /// Whether an identifier was replaced.
+    replaced: bool,
 }
 
 impl HtmlTranslation<'_> {
@@ -158,6 +165,7 @@ impl HtmlTranslation<'_> {
     /// Takes a link to a person, without its text: that may be a name which they have only in the
     /// source room.
     fn take_person(&mut self, person: usize, after: &[Piece]) -> usize {
+        self.replaced = true;
         self.out.push(Out::Person(person));
         let mut said = String::new();
         for (length, piece) in after.iter().enumerate() {
@@ -193,6 +201,7 @@ impl HtmlTranslation<'_> {
         if replacements.is_empty() {
             return;
         }
+        self.replaced = true;
         let mut next = 0;
         let mut out = Vec::with_capacity(self.out.len());
         // The open links and code blocks: no link can be put into them.

@@ -433,6 +433,28 @@ fn an_identifier_that_begins_or_ends_at_something_invisible_is_found() {
 }
 
 #[test]
+fn what_is_put_in_makes_no_identifier_with_what_stands_beside_it() {
+    for html in [
+        "@samuel:hs.testuel:hs.test",
+        "@samuel:hs.test<b>uel:hs.test</b>",
+        "<a href=\"https://matrix.to/#/@samuel:hs.test\">Sam</a>uel:hs.test",
+    ] {
+        let content = json!({
+            "msgtype": "m.text",
+            "body": html,
+            "format": "org.matrix.custom.html",
+            "formatted_body": html,
+        });
+        let sent = with_context(Direction::ToAlice, true, |context| {
+            translate("m.room.message", &content, context)
+        });
+        let sent = sent.unwrap().unwrap().content;
+        assert!(sent["formatted_body"].is_null(), "{html}: {sent}");
+        assert!(!sent.to_string().contains("uel"), "{html}: {sent}");
+    }
+}
+
+#[test]
 fn a_longer_matrix_id_is_left_alone() {
     for text in [
         "2alice.harbour:far.example",
