@@ -36,6 +36,7 @@ use stonechat::{
     clock::{self, Timestamp},
     directory::{self, BlockScope, ClaimedBy, Directory, DirectorySettings},
     handle::{self, Handle, HandleRules, Typed},
+    ids::{self, Person},
     matrix,
     server::{self, Health, Limits, Listener, Options, SelfTest, Token, router},
     shutdown,
@@ -115,7 +116,7 @@ async fn fill(directory: &Directory, handles: usize) {
     for first in (0..handles).step_by(1000) {
         let mut change = directory.begin().await;
         for n in first..handles.min(first + 1000) {
-            let (owner, handle) = (owner(n), name(n));
+            let (owner, handle) = (Person::new(owner(n)), name(n));
             let now = Timestamp(1);
             let claimed = change.claim(&owner, &handle, ClaimedBy::Admin, now);
             claimed.unwrap();
@@ -132,7 +133,7 @@ async fn fill(directory: &Directory, handles: usize) {
 
 /// A room that is being created: everywhere in the directory, by ever new people.
 struct Room {
-    asker: OwnedUserId,
+    asker: Person,
     ghosts: Vec<OwnedUserId>,
     people: Vec<OwnedUserId>,
 }
@@ -142,8 +143,9 @@ impl Room {
         let at = |k: usize| (n * 7919 + k * 104_729 + asker * 31) % handles;
         let ghost = |k| name(at(k)).ghost_address(server_name!("example.org"));
         Self {
-            asker: UserId::parse(format!("@asker{asker}_{n}_{named}_{people}:example.org"))
-                .unwrap(),
+            asker: Person::new(
+                UserId::parse(format!("@asker{asker}_{n}_{named}_{people}:example.org")).unwrap(),
+            ),
             ghosts: (0..named)
                 .map(|k| UserId::parse(ghost(k)).unwrap())
                 .collect(),
@@ -185,10 +187,10 @@ async fn directly(
 
 async fn answer(
     directory: &Directory,
-    asker: &UserId,
+    asker: &Person,
     ghosts: &[OwnedUserId],
     people: &[OwnedUserId],
-) -> (Vec<Option<OwnedUserId>>, Vec<bool>) {
+) -> (Vec<Option<Person>>, Vec<bool>) {
     let handles: Vec<_> = ghosts
         .iter()
         .filter_map(|ghost| Handle::of_ghost(ghost.localpart()))

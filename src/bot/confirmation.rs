@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rand::{Rng, RngCore};
-use ruma::{OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
 use super::NoticeText;
@@ -11,6 +10,7 @@ use crate::{
     clock::Timestamp,
     directory::{DirectoryError, DirectoryTransaction, Read},
     handle::Handle,
+    ids::Person,
     store::Table,
 };
 
@@ -29,7 +29,7 @@ impl Table for Confirmations {
     const ID: u8 = 60;
     const NAME: &'static str = "pending_confirmations";
     const SECRET: bool = true;
-    type Key = OwnedUserId;
+    type Key = Person;
     type Value = Confirmation;
 }
 
@@ -41,7 +41,7 @@ impl Table for ConfirmationEnds {
     const ID: u8 = 61;
     const NAME: &'static str = "pending_confirmation_ends";
     const SECRET: bool = false;
-    type Key = (Timestamp, OwnedUserId);
+    type Key = (Timestamp, Person);
     type Value = ();
 }
 
@@ -94,7 +94,7 @@ pub(super) enum RedeemedCode {
 /// Stores an action until it is confirmed, in place of an earlier one, and returns its code.
 pub(super) fn issue_code(
     change: &mut DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     action: Action,
     now: Timestamp,
     rng: &mut dyn RngCore,
@@ -115,7 +115,7 @@ pub(super) fn issue_code(
 /// Returns the action that waits for this code. A code works once.
 pub(super) fn redeem_code(
     change: &mut DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     code: &str,
     now: Timestamp,
 ) -> Result<RedeemedCode, DirectoryError> {
@@ -141,7 +141,7 @@ pub(super) fn redeem_code(
 /// Drops the waiting action. Returns `false` if there is none.
 pub(super) fn cancel(
     change: &mut DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     now: Timestamp,
 ) -> Result<bool, DirectoryError> {
     let waited = current(change, person, now)?.is_some();
@@ -152,7 +152,7 @@ pub(super) fn cancel(
 /// Returns the waiting action whose code has not expired.
 pub(super) fn current(
     change: &DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     now: Timestamp,
 ) -> Result<Option<Confirmation>, DirectoryError> {
     Ok(change

@@ -3,18 +3,18 @@
 //! In a control room a person manages their handles, so nobody else may read it, write in it or join
 //! it. The bot leaves every other room, and says why.
 
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 
-use crate::{handle::GHOST_PREFIX, matrix::RoomState};
+use crate::{handle::GHOST_PREFIX, ids::Person, matrix::RoomState};
 
 /// Whether a room is a control room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomCheck {
     /// It is the control room of this person.
-    ControlRoom(OwnedUserId),
+    ControlRoom(Person),
     /// It would be the control room of this person if it were encrypted: turn encryption on and check
     /// again.
-    NotEncrypted(OwnedUserId),
+    NotEncrypted(Person),
     /// The bot made it, and the person is invited and has not come yet.
     Waiting,
     /// It cannot be one: leave it.
@@ -59,7 +59,7 @@ pub enum RoomProblem {
 
 /// Checks whether a room that the bot is in is a control room: of `expected`, if that is given (the
 /// person who invited the bot, or was invited by it).
-pub fn check_room(view: &RoomState, bot: &UserId, expected: Option<&UserId>) -> RoomCheck {
+pub fn check_room(view: &RoomState, bot: &UserId, expected: Option<&Person>) -> RoomCheck {
     use RoomCheck::Leave;
 
     if view.joined().count() == 1 && view.invited().count() == 1 {
@@ -84,11 +84,11 @@ pub fn check_room(view: &RoomState, bot: &UserId, expected: Option<&UserId>) -> 
         return Leave(why);
     }
     if view.encryption.is_some() {
-        RoomCheck::ControlRoom(person.clone())
+        RoomCheck::ControlRoom(Person::new(person.clone()))
     } else if view.foreign_encryption {
         Leave(RoomProblem::UnknownEncryption)
     } else if view.may_send_state(bot, "m.room.encryption") {
-        RoomCheck::NotEncrypted(person.clone())
+        RoomCheck::NotEncrypted(Person::new(person.clone()))
     } else {
         Leave(RoomProblem::NotEncrypted)
     }
@@ -106,7 +106,7 @@ fn find_opening(view: &RoomState) -> Option<RoomProblem> {
 /// joined.
 pub(super) fn check_invite(
     view: &RoomState,
-    inviter: &UserId,
+    inviter: &Person,
     bot: &UserId,
 ) -> Option<RoomProblem> {
     if view.room_type.is_some() || view.replaced_by.is_some() {
@@ -126,7 +126,7 @@ pub(super) fn check_invite(
 mod tests {
     use std::collections::BTreeMap;
 
-    use ruma::user_id;
+    use ruma::{OwnedUserId, user_id};
     use serde_json::json;
 
     use super::*;
@@ -182,12 +182,12 @@ mod tests {
     }
 
     fn checked(view: &RoomState) -> RoomCheck {
-        check_room(view, bot(), Some(sam()))
+        check_room(view, bot(), Some(&Person::new(sam().to_owned())))
     }
 
     #[test]
     fn one_person_in_an_encrypted_private_room_is_in_control() {
-        let sam = sam().to_owned();
+        let sam = Person::new(sam().to_owned());
         assert_eq!(checked(&good()), RoomCheck::ControlRoom(sam.clone()));
         let bare = RoomState {
             members: good().members,
@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn outside(shown: &[(&str, &str, serde_json::Value)]) -> Option<RoomProblem> {
-        let (sam, bot) = (sam(), bot());
+        let (sam, bot) = (&Person::new(sam().to_owned()), bot());
         let invite = (
             "m.room.member",
             bot.as_str(),

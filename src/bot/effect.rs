@@ -1,9 +1,10 @@
 //! What a message to the bot leads to: what it says, and what has to happen.
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::OwnedRoomId;
 use serde::{Deserialize, Serialize};
 
 use super::NoticeText;
+use crate::ids::{Ghost, Person};
 
 /// What a message to the bot leads to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Effect {
     /// Make the ghost of a handle, with its keys.
     MakeGhost {
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Its display name.
         name: String,
         /// Whether it is made without keys of ours.
@@ -39,7 +40,7 @@ pub enum Effect {
     /// or has a new owner.
     ReplaceIdentity {
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Its display name.
         name: String,
         /// Whether it is made without keys of ours.
@@ -48,7 +49,7 @@ pub enum Effect {
     /// The handle was released: its ghost leaves every room, and its identity is put away.
     RetireGhost {
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// The generation of the owner who released the handle, counted from 1; 0 if unknown.
         #[serde(default)]
         generation: u32,
@@ -56,16 +57,16 @@ pub enum Effect {
     /// End the conversations of a masked handle's ghost.
     EndConversations {
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Only with people whom the owner has blocked.
         blocked_only: bool,
     },
     /// Change a person's name in their conversation with a masked handle's ghost.
     SetName {
         /// The person.
-        person: OwnedUserId,
+        person: Person,
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Their new name.
         name: String,
     },
@@ -74,14 +75,14 @@ pub enum Effect {
         /// The room.
         room: OwnedRoomId,
         /// The ghost that waits there.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Whether the owner accepts.
         accepted: bool,
     },
     /// Tell another person something in their own control room.
     Tell {
         /// The other person.
-        person: OwnedUserId,
+        person: Person,
         /// What they are told.
         notice: NoticeText,
     },

@@ -6,6 +6,7 @@ use super::{NoticeText, control_room};
 use crate::{
     clock::Timestamp,
     directory::{Counted, DAY, DirectoryError, DirectoryTransaction, Limit, host_of},
+    ids::Person,
     matrix::RoomState,
 };
 
@@ -30,7 +31,7 @@ pub enum InviteAnswer {
 /// Decides about an invite of `bot` by `person`, from the part of the room's state that it shows.
 /// Every invite counts against the limits, even one that is declined.
 pub fn answer_invite(
-    person: &UserId,
+    person: &Person,
     view: &RoomState,
     bot: &UserId,
     change: &mut DirectoryTransaction<'_>,

@@ -24,7 +24,7 @@ mod tests;
 use std::time::Duration;
 
 use rand::RngCore;
-use ruma::{EventId, OwnedUserId, UserId};
+use ruma::{EventId, OwnedUserId};
 use serde_json::Value;
 
 use self::{
@@ -43,6 +43,7 @@ pub use self::{
 use crate::{
     clock::Timestamp,
     directory::{Counted, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
+    ids::Person,
 };
 
 /// The bot's options.
@@ -72,7 +73,7 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// The person.
-    pub person: &'a UserId,
+    pub person: &'a Person,
     /// The type of the decrypted event.
     pub event_type: &'a str,
     /// Its content.

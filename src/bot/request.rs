@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use ruma::{EventId, UserId};
+use ruma::EventId;
 
 use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
     directory::{Directory, DirectoryError, DirectoryTransaction, HandleRecord, Mode, Request},
+    ids::Person,
 };
 
 /// An owner's answer to a request.
@@ -116,7 +117,7 @@ fn age_text(age: Duration) -> String {
 /// Answers the open request that is shown by the message to which the owner reacted, if there is one.
 pub(super) fn answer_by_reaction(
     change: &mut DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     to: &EventId,
     key: &str,
     now: Timestamp,
@@ -135,7 +136,7 @@ pub(super) fn answer_by_reaction(
 /// Returns `true` if this message shows an open request.
 pub(super) fn shows_open_request(
     change: &DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     message: &EventId,
 ) -> Result<bool, DirectoryError> {
     let requests = change.requests_of(person)?;
@@ -146,7 +147,7 @@ pub(super) fn shows_open_request(
 /// Answers a request as the owner chose. Returns `None` if there is no such request.
 pub(super) fn answer_request(
     change: &mut DirectoryTransaction<'_>,
-    person: &UserId,
+    person: &Person,
     number: u32,
     choice: RequestChoice,
     now: Timestamp,

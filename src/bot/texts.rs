@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use ruma::{RoomId, ServerName, UserId};
+use ruma::{RoomId, ServerName};
 
 use super::{Effect, NoticeText};
 use crate::{
     clock::Timestamp,
     directory::{DirectoryError, DirectoryTransaction},
     handle::Handle,
+    ids::Person,
 };
 
 /// Greets a person when their control room is ready.
 pub fn greeting(
-    person: &UserId,
+    person: &Person,
     change: &DirectoryTransaction<'_>,
 ) -> Result<NoticeText, DirectoryError> {
     let handles = change.handles_of(person)?;

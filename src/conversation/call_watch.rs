@@ -10,7 +10,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde_json::Value;
 
 use super::RoomRole;
-use crate::{clock::Timestamp, relay::calls};
+use crate::{clock::Timestamp, ids::ConversationId, relay::calls};
 
 /// How long a side may look for a relay. A relay that answers does so within a second, and clients
 /// collect candidates for at most two; browsers give up on a relay after some ten seconds.
@@ -40,7 +40,7 @@ pub struct Signs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
     /// The conversation.
-    pub conversation: String,
+    pub conversation: ConversationId,
     /// The room of this side.
     pub role: RoomRole,
     /// The id of that room.
@@ -129,7 +129,7 @@ enum SideStatus {
 
 #[derive(Debug)]
 struct Call {
-    conversation: String,
+    conversation: ConversationId,
     id: String,
     sides: Vec<Watched>,
 }

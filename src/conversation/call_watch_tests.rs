@@ -11,7 +11,7 @@ const SAM: (RoomRole, &str) = (RoomRole::Portal(1), "!portal:hs.test");
 
 fn side(conversation: &str, (role, room): (RoomRole, &str)) -> Side {
     Side {
-        conversation: conversation.to_owned(),
+        conversation: ConversationId::new(conversation),
         role,
         room: OwnedRoomId::try_from(room).unwrap(),
         person: usize::from(role != RoomRole::Origin),
@@ -190,7 +190,7 @@ fn the_calls_of_a_conversation_with_many_calls_are_forgotten_first() {
         note(&mut watch, "loud", call);
     }
     assert_eq!(watch.calls.len(), 1 + CALLS_PER_CONVERSATION_MAX);
-    assert_eq!(watch.calls[0].conversation, "quiet");
+    assert_eq!(watch.calls[0].conversation.as_str(), "quiet");
     for conversation in 0..2 * CALLS_MAX {
         note(&mut watch, &conversation.to_string(), 0);
     }

@@ -1,9 +1,10 @@
 //! The effects of a conversation.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
 use super::{Notice, RoomRole};
+use crate::ids::{Ghost, Person};
 
 /// Something that the actor of one room has to do. Effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +52,8 @@ pub enum Effect {
     FollowUpgrade {
         /// The new room.
         to: OwnedRoomId,
-        /// The user who upgraded the origin.
-        by: OwnedUserId,
+        /// The person who upgraded the origin.
+        by: Person,
     },
     /// Give a portal the name and topic of the origin.
     SyncPortalInfo {
@@ -80,7 +81,7 @@ pub enum Effect {
     /// Delete the ghosts that were made for this conversation.
     DeleteGhosts {
         /// The ghosts.
-        ghosts: Vec<OwnedUserId>,
+        ghosts: Vec<Ghost>,
     },
 }
 

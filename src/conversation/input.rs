@@ -3,7 +3,10 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::{Participant, RoomRole};
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    ids::{Ghost, Person},
+};
 
 /// Something that happened in or to a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +20,9 @@ pub enum Input {
     Added {
         /// The masked person.
         person: Box<Participant>,
-        /// The user who invited the ghost.
-        by: OwnedUserId,
-        /// The messages that this user sent there before, in order.
+        /// The person who invited the ghost.
+        by: Person,
+        /// The messages that this person sent there before, in order.
         earlier: Vec<OwnedEventId>,
     },
     /// A person who started a new chat was sent back to the room that they already have.
@@ -52,7 +55,7 @@ pub enum Input {
         by_others: bool,
         /// If the user is new: the ghost that shows them to the others, its name, and whether it is
         /// made for this conversation only.
-        ghost: Option<(OwnedUserId, String, bool)>,
+        ghost: Option<(Ghost, String, bool)>,
     },
     /// A portal is complete: its owner is invited, and the ghosts of the others are in it.
     PortalReady {
@@ -102,8 +105,8 @@ pub enum Input {
         role: RoomRole,
         /// The room that replaces it.
         to: OwnedRoomId,
-        /// The user who upgraded it.
-        by: OwnedUserId,
+        /// The person who upgraded it.
+        by: Person,
     },
     /// The conversation goes on in the room that has replaced its origin.
     UpgradeFollowed {
@@ -114,8 +117,8 @@ pub enum Input {
     UpgradeFailed {
         /// The new room.
         to: OwnedRoomId,
-        /// The user who upgraded the origin.
-        by: OwnedUserId,
+        /// The person who upgraded the origin.
+        by: Person,
     },
     /// A portal has none of our users left, or was replaced by a room that is not ours.
     PortalLost {
@@ -141,7 +144,7 @@ pub enum Input {
     /// participant. Other masked people go on without them.
     HandleClosed {
         /// The handle's ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
     },
     /// The conversation is over.
     End,

@@ -1,10 +1,9 @@
 //! The notices that ghosts send to the rooms of a conversation: fixed sentences, with names that
 //! were cleaned before.
 
-use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
-use crate::relay::TranslateError;
+use crate::{ids::Person, relay::TranslateError};
 
 /// A notice of the service, sent encrypted to the people of one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +40,8 @@ pub enum Notice {
     },
     /// To the origin: it was replaced by a room in which the conversation cannot go on.
     UpgradeFailed {
-        /// The user who replaced it. The bot tells them if the notice cannot be sent to the room.
-        by: OwnedUserId,
+        /// The person who replaced it. The bot tells them if the notice cannot be sent to the room.
+        by: Person,
     },
     /// To a portal: the origin was replaced by a room in which the conversation cannot go on.
     OthersUpgraded,

@@ -25,7 +25,7 @@ pub fn names_at<'a>(
     let mut names = Names::default();
     let people = conversation.people.iter().enumerate();
     for (_, person) in people.filter(|(index, person)| person.room_role(*index) == role) {
-        let now = called.get(&person.user);
+        let now = called.get(&*person.user);
         let mut all: Vec<Option<&str>> = vec![now.map(String::as_str)];
         all.extend(person.former_names.iter().map(|name| Some(name.as_str())));
         for name in all {
@@ -54,7 +54,7 @@ pub fn names_to_remember(
         .enumerate()
         .filter(|(index, person)| person.room_role(*index) == role)
         .filter_map(|(index, person)| {
-            let name = called.get(&person.user)?;
+            let name = called.get(&*person.user)?;
             let new = name.len() <= FORMER_NAME_BYTES_MAX && !person.former_names.contains(name);
             new.then(|| Input::NameSeen {
                 person: index,

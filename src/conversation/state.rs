@@ -3,7 +3,10 @@
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    ids::{ConversationId, Ghost, Person},
+};
 
 /// A conversation with a masked person: several rooms that show the same messages.
 ///
@@ -11,8 +14,8 @@ use crate::clock::Timestamp;
 /// person has a **portal**, in which everybody else is a ghost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// 16 random bytes in hexadecimal digits. Marks the portals.
-    pub id: String,
+    /// Its id. Marks the portals.
+    pub id: ConversationId,
     /// The room that one of the people created; `None` while nobody is there.
     pub origin: Option<OwnedRoomId>,
     /// Whether it has two people, one in the origin and one in a portal.
@@ -46,9 +49,9 @@ impl std::fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     /// Their Matrix ID: known to the service, and shown in no room but their own.
-    pub user: OwnedUserId,
+    pub user: Person,
     /// The ghost that shows them in the rooms of the others.
-    pub ghost: OwnedUserId,
+    pub ghost: Ghost,
     /// The name of that ghost.
     pub name: String,
     /// Whether the ghost was made for this conversation only and is deleted with it.
@@ -177,7 +180,7 @@ impl Conversation {
     }
 
     /// Returns whether a ghost stands for a person who takes part.
-    pub fn needs(&self, ghost: &UserId) -> bool {
+    pub fn needs(&self, ghost: &Ghost) -> bool {
         self.people
             .iter()
             .any(|person| person.ghost == *ghost && person.takes_part())
@@ -235,7 +238,7 @@ impl Conversation {
     }
 
     /// Returns the ghosts that were made for this conversation only.
-    pub fn alias_ghosts(&self) -> impl Iterator<Item = &OwnedUserId> {
+    pub fn alias_ghosts(&self) -> impl Iterator<Item = &Ghost> {
         self.people
             .iter()
             .filter(|person| person.is_alias)

@@ -1,38 +1,37 @@
 //! Aliases: the ghosts and names by which people appear to those who do not see their Matrix ID.
 
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 
 use super::{
     Directory, DirectoryError, DirectoryTransaction,
     tables::{Aliases, Appearances},
     transaction::Read as _,
 };
-use crate::store::{Batch, StoreError};
+use crate::{
+    ids::{Ghost, Person},
+    store::{Batch, StoreError},
+};
 
 impl Directory {
     /// Returns the name that this person chose for chats in which their Matrix ID is not shown.
-    pub fn appearance(&self, person: &UserId) -> Result<Option<String>, DirectoryError> {
+    pub fn appearance(&self, person: &Person) -> Result<Option<String>, DirectoryError> {
         Ok(self.store().get::<Appearances>(&person.to_owned())?)
     }
 }
 
 /// Records the person behind a ghost that was made for one conversation.
-pub fn record_alias(
-    batch: &mut Batch,
-    ghost: &OwnedUserId,
-    person: &OwnedUserId,
-) -> Result<(), StoreError> {
+pub fn record_alias(batch: &mut Batch, ghost: &Ghost, person: &Person) -> Result<(), StoreError> {
     batch.put::<Aliases>(ghost, person)
 }
 
 /// Forgets the person behind such a ghost.
-pub fn forget_alias(batch: &mut Batch, ghost: &OwnedUserId) {
+pub fn forget_alias(batch: &mut Batch, ghost: &Ghost) {
     batch.delete::<Aliases>(ghost);
 }
 
 impl DirectoryTransaction<'_> {
     /// Returns the name that this person chose for chats in which their Matrix ID is not shown.
-    pub fn appearance(&self, person: &UserId) -> Result<Option<String>, DirectoryError> {
+    pub fn appearance(&self, person: &Person) -> Result<Option<String>, DirectoryError> {
         Ok(self.get::<Appearances>(&person.to_owned())?)
     }
 
@@ -40,7 +39,7 @@ impl DirectoryTransaction<'_> {
     /// at once, it would show that they are one person's.
     pub fn set_appearance(
         &mut self,
-        person: &UserId,
+        person: &Person,
         name: Option<String>,
     ) -> Result<(), DirectoryError> {
         match name {
@@ -51,10 +50,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Returns the person behind a ghost that was made for one conversation.
-    pub(super) fn person_behind(
-        &self,
-        user: &UserId,
-    ) -> Result<Option<OwnedUserId>, DirectoryError> {
-        Ok(self.get::<Aliases>(&user.to_owned())?)
+    pub(super) fn person_behind(&self, user: &UserId) -> Result<Option<Person>, DirectoryError> {
+        Ok(self.get::<Aliases>(&Ghost::new(user.to_owned()))?)
     }
 }

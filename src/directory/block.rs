@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     handle::{Handle, Typed},
+    ids::Person,
     store::{self, StoreError},
 };
 
@@ -38,7 +39,7 @@ impl BlockScope {
 }
 
 /// Returns the prefix of the keys of all blocks of one person by another.
-fn between(blocker: &UserId, blocked: &UserId) -> Vec<u8> {
+fn between(blocker: &Person, blocked: &Person) -> Vec<u8> {
     let mut prefix = store::prefix(&blocker.to_owned());
     prefix.extend(store::prefix(&blocked.to_owned()));
     prefix
@@ -47,8 +48,8 @@ fn between(blocker: &UserId, blocked: &UserId) -> Vec<u8> {
 /// Returns whether `blocker` has blocked this person on this handle or on all.
 pub(super) fn is_blocked(
     from: &impl Read,
-    blocker: &UserId,
-    person: &UserId,
+    blocker: &Person,
+    person: &Person,
     handle: &Handle,
     most: usize,
 ) -> Result<bool, StoreError> {
@@ -63,8 +64,8 @@ pub(super) fn is_blocked(
 /// block on a masked handle must not show there, or it would tell whose handle that is.
 pub(super) fn is_blocked_in_person(
     from: &impl Read,
-    blocker: &UserId,
-    person: &UserId,
+    blocker: &Person,
+    person: &Person,
     most: usize,
 ) -> Result<bool, StoreError> {
     for ((_, _, on, _), _) in from.scan::<Blocks>(&between(blocker, person), most)? {
@@ -101,11 +102,21 @@ impl Directory {
         invitee: &UserId,
     ) -> Result<bool, DirectoryError> {
         let most = self.settings().blocks_per_person;
-        Ok(is_blocked_in_person(self.store(), invitee, inviter, most)?)
+        // Only people block and are blocked: for anybody else nothing is found.
+        let (invitee, inviter) = (
+            Person::new(invitee.to_owned()),
+            Person::new(inviter.to_owned()),
+        );
+        Ok(is_blocked_in_person(
+            self.store(),
+            &invitee,
+            &inviter,
+            most,
+        )?)
     }
 
     /// Returns whether the owner of a handle has blocked somebody on this handle or on all.
-    pub fn is_blocked_on(&self, handle: &Handle, person: &UserId) -> Result<bool, DirectoryError> {
+    pub fn is_blocked_on(&self, handle: &Handle, person: &Person) -> Result<bool, DirectoryError> {
         let record = self.lookup(handle)?;
         let Some(owner) = record.as_ref().and_then(|record| record.holder()) else {
             return Ok(false);
@@ -119,7 +130,7 @@ impl DirectoryTransaction<'_> {
     /// Blocks a person, named by a handle or a Matrix ID. A second block of the same is no error.
     pub fn block(
         &mut self,
-        blocker: &UserId,
+        blocker: &Person,
         target: &Typed,
         scope: &BlockScope,
         now: Timestamp,
@@ -130,7 +141,8 @@ impl DirectoryTransaction<'_> {
         let (blocked, label) = match target {
             // A ghost that was made for one conversation stands for the person behind it.
             Typed::Person(user) => (
-                self.person_behind(user)?.unwrap_or_else(|| user.clone()),
+                self.person_behind(user)?
+                    .unwrap_or_else(|| Person::new(user.clone())),
                 user.to_string(),
             ),
             Typed::Handle { handle, server } => {
@@ -148,13 +160,13 @@ impl DirectoryTransaction<'_> {
     /// Blocks a person under a label, by which the block is taken back.
     pub(super) fn block_as(
         &mut self,
-        blocker: &UserId,
-        blocked: OwnedUserId,
+        blocker: &Person,
+        blocked: Person,
         label: String,
         scope: &BlockScope,
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
-        if blocked == blocker {
+        if blocked == *blocker {
             return Err(DirectoryError::Yourself);
         }
         let most = self.settings().blocks_per_person;
@@ -175,7 +187,7 @@ impl DirectoryTransaction<'_> {
     /// `@samuel:example.org` that the two are the same person.
     pub fn unblock(
         &mut self,
-        blocker: &UserId,
+        blocker: &Person,
         target: &Typed,
         scope: Option<&BlockScope>,
     ) -> Result<(), DirectoryError> {
@@ -192,7 +204,7 @@ impl DirectoryTransaction<'_> {
     /// Takes back the blocks with this label, which a list of blocks shows.
     pub fn unblock_label(
         &mut self,
-        blocker: &UserId,
+        blocker: &Person,
         label: String,
         scope: Option<&BlockScope>,
     ) -> Result<(), DirectoryError> {
@@ -217,19 +229,19 @@ impl DirectoryTransaction<'_> {
     /// on which the block holds, or `None` for all.
     pub fn blocks_of(
         &self,
-        blocker: &UserId,
+        blocker: &Person,
     ) -> Result<Vec<(String, Option<String>)>, DirectoryError> {
         let most = self.settings().blocks_per_person;
         let blocks = self.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;
         Ok(blocks
             .into_iter()
-            .map(|((_, _, on, label), _): ((_, OwnedUserId, _, _), _)| {
+            .map(|((_, _, on, label), _): ((_, Person, _, _), _)| {
                 (label, (!on.is_empty()).then_some(on))
             })
             .collect())
     }
 
-    fn must_hold(&self, owner: &UserId, handle: &Handle) -> Result<(), DirectoryError> {
+    fn must_hold(&self, owner: &Person, handle: &Handle) -> Result<(), DirectoryError> {
         match self.get::<Handles>(&handle.key().to_owned())? {
             Some(record) if record.is_held_by(owner) => Ok(()),
             _ => Err(DirectoryError::NotYours(handle.clone())),

@@ -1,7 +1,5 @@
 //! Claims and releases of handles.
 
-use ruma::UserId;
-
 use super::{
     Counted, DAY, DirectoryError, DirectoryTransaction, Limit, OwnerNotice,
     record::{Discoverable, HandleRecord, HandleState},
@@ -9,7 +7,7 @@ use super::{
     transaction::Read,
     usage::host_of,
 };
-use crate::{clock::Timestamp, handle::Handle};
+use crate::{clock::Timestamp, handle::Handle, ids::Person};
 
 /// Limit on the notices to an owner that somebody tried to claim a handle that looks like theirs.
 const LOOKALIKE_NOTICES: Limit = Limit {
@@ -30,7 +28,7 @@ pub enum ClaimedBy {
 #[derive(Clone, Debug)]
 struct ClaimFacts<'a> {
     handle: &'a Handle,
-    claimer: &'a UserId,
+    claimer: &'a Person,
     by: ClaimedBy,
     now: Timestamp,
     reserved: bool,
@@ -78,7 +76,7 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
     let returns = facts
         .record
         .as_ref()
-        .is_some_and(|record| record.owner == facts.claimer);
+        .is_some_and(|record| record.owner == *facts.claimer);
     if let Some(record) = &facts.record {
         match record.state {
             HandleState::Active | HandleState::Frozen { .. } => {
@@ -99,7 +97,7 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
             });
         }
         let given_up = other.holder().is_none();
-        if !(given_up && (other.is_free(facts.now) || other.owner == facts.claimer)) {
+        if !(given_up && (other.is_free(facts.now) || other.owner == *facts.claimer)) {
             // A handle that is found only by a link must not be found by its look.
             let shown = other.discoverable != Discoverable::Link;
             return Err(DirectoryError::LooksLike {
@@ -127,7 +125,7 @@ impl DirectoryTransaction<'_> {
     /// a refusal: notices about look-alikes are counted.
     pub fn claim(
         &mut self,
-        claimer: &UserId,
+        claimer: &Person,
         handle: &Handle,
         by: ClaimedBy,
         now: Timestamp,
@@ -189,7 +187,7 @@ impl DirectoryTransaction<'_> {
 
     fn write_claim(
         &mut self,
-        claimer: &UserId,
+        claimer: &Person,
         handle: &Handle,
         look: &str,
         claim: Claim,
@@ -236,7 +234,7 @@ impl DirectoryTransaction<'_> {
     /// Releases a handle: it goes into quarantine. The caller retires its ghost.
     pub fn release(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         handle: &Handle,
         now: Timestamp,
     ) -> Result<HandleRecord, DirectoryError> {
@@ -281,7 +279,7 @@ impl DirectoryTransaction<'_> {
     /// Returns the record of a handle that this person holds and may change.
     pub(super) fn held_and_active(
         &self,
-        owner: &UserId,
+        owner: &Person,
         handle: &Handle,
     ) -> Result<HandleRecord, DirectoryError> {
         match self.get::<Handles>(&handle.key().to_owned())? {

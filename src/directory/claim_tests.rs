@@ -1,9 +1,7 @@
 use std::time::Duration;
 
-use ruma::user_id;
-
 use super::*;
-use crate::{directory::record::FreezeReason, handle::HandleRules};
+use crate::{directory::record::FreezeReason, handle::HandleRules, testing::person};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -11,22 +9,22 @@ fn handle(text: &str) -> Handle {
     Handle::parse(text, &HandleRules::default()).unwrap()
 }
 
-fn sam() -> &'static UserId {
-    user_id!("@sam:example.org")
+fn sam() -> &'static Person {
+    person("@sam:example.org")
 }
 
-fn kim() -> &'static UserId {
-    user_id!("@kim:example.org")
+fn kim() -> &'static Person {
+    person("@kim:example.org")
 }
 
-fn record(name: &str, owner: &UserId, state: HandleState) -> HandleRecord {
+fn record(name: &str, owner: &Person, state: HandleState) -> HandleRecord {
     HandleRecord {
         state,
         ..HandleRecord::new(handle(name), owner.to_owned(), 4, Timestamp(5))
     }
 }
 
-fn quarantined(name: &str, owner: &UserId) -> HandleRecord {
+fn quarantined(name: &str, owner: &Person) -> HandleRecord {
     record(
         name,
         owner,
@@ -36,11 +34,11 @@ fn quarantined(name: &str, owner: &UserId) -> HandleRecord {
     )
 }
 
-fn free(name: &str, owner: &UserId) -> HandleRecord {
+fn free(name: &str, owner: &Person) -> HandleRecord {
     record(name, owner, HandleState::Quarantined { until: NOW })
 }
 
-fn frozen(name: &str, owner: &UserId) -> HandleRecord {
+fn frozen(name: &str, owner: &Person) -> HandleRecord {
     let reason = FreezeReason::GhostNotOurs;
     record(name, owner, HandleState::Frozen { reason, since: NOW })
 }

@@ -1,9 +1,7 @@
 //! Contacts: the people whom an owner accepted, or started a chat with, through a handle.
 
-use ruma::{OwnedUserId, UserId};
-
 use super::{DirectoryError, DirectoryTransaction, tables::Contacts, transaction::Read as _};
-use crate::{clock::Timestamp, handle::Handle, store};
+use crate::{clock::Timestamp, handle::Handle, ids::Person, store};
 
 impl DirectoryTransaction<'_> {
     /// Makes somebody a contact of a handle, unless it has the maximum number of contacts.
@@ -11,7 +9,7 @@ impl DirectoryTransaction<'_> {
         &mut self,
         handle: &Handle,
         generation: u32,
-        person: &UserId,
+        person: &Person,
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
         let key = (handle.key().to_owned(), generation, person.to_owned());
@@ -25,7 +23,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Removes a contact of a handle.
-    pub fn remove_contact(&mut self, handle: &Handle, generation: u32, person: &UserId) {
+    pub fn remove_contact(&mut self, handle: &Handle, generation: u32, person: &Person) {
         self.delete::<Contacts>(&(handle.key().to_owned(), generation, person.to_owned()));
     }
 
@@ -33,7 +31,7 @@ impl DirectoryTransaction<'_> {
     pub(super) fn forget_contacts(&mut self, key: &str) -> Result<(), DirectoryError> {
         let prefix = store::prefix(&key.to_owned());
         let most = self.settings().contacts_per_handle.saturating_mul(2);
-        let contacts: Vec<(String, u32, OwnedUserId)> = self
+        let contacts: Vec<(String, u32, Person)> = self
             .scan::<Contacts>(&prefix, most)?
             .into_iter()
             .map(|(key, _)| key)

@@ -1,14 +1,12 @@
 //! Limits on what people and servers do, and the counting against them.
 
-use ruma::UserId;
-
 use super::{
     Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery,
     tables::{Expiring, StoredUsage, Usages},
     transaction::Read as _,
     usage::host_of,
 };
-use crate::{clock::Timestamp, store::StoreError};
+use crate::{clock::Timestamp, ids::Person, store::StoreError};
 
 impl Directory {
     /// Returns whether a query is within its limits, without counting it.
@@ -25,7 +23,7 @@ impl Directory {
     }
 
     /// Returns the limits that a query of this person counts against, their server's first.
-    pub(super) fn limits_of(&self, asker: &UserId) -> Vec<(Counted, String, Limit)> {
+    pub(super) fn limits_of(&self, asker: &Person) -> Vec<(Counted, String, Limit)> {
         let settings = self.settings();
         let mut limits = Vec::with_capacity(2);
         // Our own homeserver may be of any size, so only its people's own limits hold.
@@ -91,7 +89,7 @@ impl DirectoryTransaction<'_> {
     /// of the person and of their server.
     pub fn count_bot_invite(
         &mut self,
-        person: &UserId,
+        person: &Person,
         now: Timestamp,
     ) -> Result<bool, DirectoryError> {
         let settings = self.settings();

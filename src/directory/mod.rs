@@ -5,11 +5,12 @@
 //! their own.
 //!
 //! ```
-//! use ruma::{server_name, user_id};
+//! use ruma::{owned_user_id, server_name};
 //! use stonechat::{
 //!     clock::Timestamp,
 //!     directory::{ReachQuery, ClaimedBy, Directory, DirectorySettings, Verdict},
 //!     handle::{Handle, HandleRules},
+//!     ids::Person,
 //!     store::Store,
 //! };
 //!
@@ -19,10 +20,12 @@
 //! let (sam, now) = (Handle::parse("sam", &HandleRules::default())?, Timestamp(1));
 //!
 //! let mut tx = directory.begin().await;
-//! tx.claim(user_id!("@samuel:example.org"), &sam, ClaimedBy::Person, now)?;
+//! let samuel = Person::new(owned_user_id!("@samuel:example.org"));
+//! tx.claim(&samuel, &sam, ClaimedBy::Person, now)?;
 //! tx.commit().await?;
 //!
-//! let query = ReachQuery { asker: user_id!("@alice:example.org"), handle: &sam, now };
+//! let alice = Person::new(owned_user_id!("@alice:example.org"));
+//! let query = ReachQuery { asker: &alice, handle: &sam, now };
 //! assert!(matches!(directory.verdict(&query)?, Verdict::Introduce { .. }));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
@@ -80,7 +83,7 @@ pub use self::{
     usage::{Counted, Limit, Usage, host_of},
     verdict::{OpaqueReason, ReachQuery, Verdict},
 };
-use crate::{handle::Handle, store::Store};
+use crate::{handle::Handle, ids::Person, store::Store};
 
 /// The directory of handles. Clones share one.
 #[derive(Clone, Debug)]
@@ -171,7 +174,7 @@ impl Directory {
     }
 
     /// Returns the handles that this person holds, frozen ones too.
-    pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
+    pub fn handles_of(&self, owner: &Person) -> Result<Vec<HandleRecord>, DirectoryError> {
         Ok(reach::handles_of(self.store(), owner, self.most_handles())?)
     }
 
@@ -200,7 +203,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Returns the handles that this person holds, after this transaction's writes.
-    pub fn handles_of(&self, owner: &UserId) -> Result<Vec<HandleRecord>, DirectoryError> {
+    pub fn handles_of(&self, owner: &Person) -> Result<Vec<HandleRecord>, DirectoryError> {
         Ok(reach::handles_of(
             self,
             owner,

@@ -1,14 +1,16 @@
 //! The options of a handle that its owner sets, and those that the admin sets.
 
-use ruma::UserId;
-
 use super::{
     DirectoryError, DirectoryTransaction,
     record::{Discoverable, FreezeReason, HandleRecord, HandleState, Mode, Policy},
     tables::{Generations, Handles, Lookalikes, Owned},
     transaction::Read,
 };
-use crate::{clock::Timestamp, handle::Handle};
+use crate::{
+    clock::Timestamp,
+    handle::Handle,
+    ids::{Ghost, Person},
+};
 
 /// The result of setting a handle's mode.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ impl DirectoryTransaction<'_> {
     /// Sets the mode of a handle, and whether it is strict.
     pub fn set_mode(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         handle: &Handle,
         mode: Mode,
         strict: bool,
@@ -59,7 +61,7 @@ impl DirectoryTransaction<'_> {
     /// Sets whether calls by this handle hide the network addresses of both sides.
     pub fn set_hide_addresses(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         handle: &Handle,
         hide: bool,
     ) -> Result<HandleRecord, DirectoryError> {
@@ -72,7 +74,7 @@ impl DirectoryTransaction<'_> {
     /// Sets who may reach the owner.
     pub fn set_policy(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         handle: &Handle,
         policy: Policy,
     ) -> Result<HandleRecord, DirectoryError> {
@@ -85,7 +87,7 @@ impl DirectoryTransaction<'_> {
     /// Sets who can find the handle.
     pub fn set_discoverable(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         handle: &Handle,
         discoverable: Discoverable,
     ) -> Result<HandleRecord, DirectoryError> {
@@ -123,7 +125,7 @@ impl DirectoryTransaction<'_> {
     pub fn freeze_changed(
         &mut self,
         handle: &Handle,
-        ghost: &UserId,
+        ghost: &Ghost,
         now: Timestamp,
     ) -> Result<(), DirectoryError> {
         let reason = FreezeReason::ChangedSinceBackup;
@@ -133,10 +135,12 @@ impl DirectoryTransaction<'_> {
         let key = handle.key().to_owned();
         let last = self.get::<Generations>(&key)?.unwrap_or_default();
         let generation = last.saturating_add(1);
-        let mut record = HandleRecord::new(handle.clone(), ghost.to_owned(), generation, now);
+        // The one owner who is nobody real.
+        let owner = Person::new(ghost.clone().into());
+        let mut record = HandleRecord::new(handle.clone(), owner.clone(), generation, now);
         record.state = HandleState::Frozen { reason, since: now };
         self.put::<Generations>(&key, &generation)?;
-        self.put::<Owned>(&(ghost.to_owned(), key.clone()), &now)?;
+        self.put::<Owned>(&(owner, key.clone()), &now)?;
         let look = handle.lookalike_key();
         if self.get::<Lookalikes>(&look)?.is_none() {
             self.put::<Lookalikes>(&look, &key)?;

@@ -1,13 +1,13 @@
 //! Pairs: the rooms of two people who were introduced.
 
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::{OwnedRoomId, RoomId};
 
 use super::{
     Directory, DirectoryError, DirectoryTransaction, PAIR_MEMORY, PAIR_RETRY,
     tables::{Expiring, Pair, Pairs},
     transaction::Read,
 };
-use crate::{clock::Timestamp, handle::Handle, store::StoreError};
+use crate::{clock::Timestamp, handle::Handle, ids::Person, store::StoreError};
 
 /// The advice for somebody who starts a chat with a handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ fn advise(pair: Option<&Pair>, now: Timestamp) -> PairAdvice {
 /// Returns the room of two people who were introduced, while it is remembered.
 fn room_of(
     from: &impl Read,
-    asker: &UserId,
+    asker: &Person,
     handle: &Handle,
     generation: u32,
     now: Timestamp,
@@ -51,7 +51,7 @@ impl Directory {
     /// Returns the room of two people who were introduced, while it is remembered.
     pub fn room_of(
         &self,
-        asker: &UserId,
+        asker: &Person,
         handle: &Handle,
         generation: u32,
         now: Timestamp,
@@ -64,7 +64,7 @@ impl DirectoryTransaction<'_> {
     /// Returns the room of two people who were introduced, while it is remembered.
     pub fn room_of(
         &self,
-        asker: &UserId,
+        asker: &Person,
         handle: &Handle,
         generation: u32,
         now: Timestamp,
@@ -76,7 +76,7 @@ impl DirectoryTransaction<'_> {
     /// led back.
     pub fn pair_advice(
         &mut self,
-        asker: &UserId,
+        asker: &Person,
         handle: &Handle,
         generation: u32,
         now: Timestamp,
@@ -94,7 +94,7 @@ impl DirectoryTransaction<'_> {
     /// Records the room of two people who were introduced, in place of an older one.
     pub fn remember_pair(
         &mut self,
-        asker: &UserId,
+        asker: &Person,
         handle: &Handle,
         generation: u32,
         room: &RoomId,
@@ -119,7 +119,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Forgets the room of two people.
-    pub fn forget_pair(&mut self, asker: &UserId, handle: &Handle, generation: u32) {
+    pub fn forget_pair(&mut self, asker: &Person, handle: &Handle, generation: u32) {
         self.delete::<Pairs>(&(asker.to_owned(), handle.key().to_owned(), generation));
     }
 }

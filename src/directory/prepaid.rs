@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedUserId, UserId};
-
 use super::{Directory, DirectoryError, DirectoryTransaction, ReachQuery, Verdict};
-use crate::{clock::Timestamp, handle::Handle};
+use crate::{clock::Timestamp, handle::Handle, ids::Person};
 
 /// How long the ghost's invite may take to arrive.
 const PREPAID_FOR: Duration = Duration::from_secs(120);
@@ -27,7 +25,7 @@ pub(super) struct PrepaidQueries(Mutex<VecDeque<PrepaidQuery>>);
 
 #[derive(Debug)]
 struct PrepaidQuery {
-    asker: OwnedUserId,
+    asker: Person,
     handle: String,
     within_limits: bool,
     at: Timestamp,
@@ -53,7 +51,7 @@ impl PrepaidQueries {
         let mut queries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         queries.retain(|paid| query.now.since(paid.at) < PREPAID_FOR);
         let same =
-            |paid: &PrepaidQuery| paid.asker == query.asker && paid.handle == query.handle.key();
+            |paid: &PrepaidQuery| paid.asker == *query.asker && paid.handle == query.handle.key();
         let at = queries.iter().position(same)?;
         queries.remove(at).map(|paid| paid.within_limits)
     }
@@ -68,10 +66,10 @@ impl Directory {
     /// waits, and writing takes longest here.
     pub async fn introduce(
         &self,
-        asker: &UserId,
+        asker: &Person,
         handles: &[Handle],
         now: Timestamp,
-    ) -> Result<Vec<Option<OwnedUserId>>, DirectoryError> {
+    ) -> Result<Vec<Option<Person>>, DirectoryError> {
         let lock = self.inner.writing.lock().await;
         let mut tx = DirectoryTransaction::new(self, lock);
         let answered = tx.answer(asker, handles, now);
@@ -86,12 +84,12 @@ impl Directory {
 }
 
 /// The owners, and for each ghost that stays the query and whether it was within the limits.
-type Answers<'a> = (Vec<Option<OwnedUserId>>, Vec<(ReachQuery<'a>, bool)>);
+type Answers<'a> = (Vec<Option<Person>>, Vec<(ReachQuery<'a>, bool)>);
 
 impl DirectoryTransaction<'_> {
     fn answer<'a>(
         &mut self,
-        asker: &'a UserId,
+        asker: &'a Person,
         handles: &'a [Handle],
         now: Timestamp,
     ) -> Result<Answers<'a>, DirectoryError> {

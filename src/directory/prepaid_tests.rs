@@ -1,6 +1,6 @@
 //! Queries of the module, and invites of the ghosts that stay.
 
-use ruma::{server_name, user_id};
+use ruma::server_name;
 
 use super::*;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     },
     handle::{HandleRules, Typed},
     store::Store,
+    testing::person,
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -18,8 +19,8 @@ fn handle(text: &str) -> Handle {
     Handle::parse(text, &HandleRules::default()).unwrap()
 }
 
-fn alice() -> &'static UserId {
-    user_id!("@alice:example.org")
+fn alice() -> &'static Person {
+    person("@alice:example.org")
 }
 
 /// `@sam` and `@samuel` belong to one person, `@kim` to another, `@far` to somebody elsewhere.
@@ -31,10 +32,10 @@ async fn directory(limit: u32) -> Directory {
     let directory = Directory::new(Store::in_memory(), settings);
     let mut tx = directory.begin().await;
     for (owner, name) in [
-        (user_id!("@s:example.org"), "sam"),
-        (user_id!("@s:example.org"), "samuel"),
-        (user_id!("@kim:example.org"), "kim"),
-        (user_id!("@far:elsewhere.org"), "far"),
+        (person("@s:example.org"), "sam"),
+        (person("@s:example.org"), "samuel"),
+        (person("@kim:example.org"), "kim"),
+        (person("@far:elsewhere.org"), "far"),
         (alice(), "alice"),
     ] {
         tx.claim(owner, &handle(name), ClaimedBy::Person, NOW)
@@ -47,7 +48,7 @@ async fn directory(limit: u32) -> Directory {
 async fn introduce(directory: &Directory, names: &[&str]) -> Vec<Option<String>> {
     let handles: Vec<_> = names.iter().map(|name| handle(name)).collect();
     let owners = directory.introduce(alice(), &handles, NOW).await.unwrap();
-    let text = |owner: Option<OwnedUserId>| owner.map(|owner| owner.to_string());
+    let text = |owner: Option<Person>| owner.map(|owner| owner.to_string());
     owners.into_iter().map(text).collect()
 }
 
@@ -85,14 +86,14 @@ async fn blocked_refused_limited_and_frozen_are_one_answer() {
     let directory = directory(3).await;
     let mut tx = directory.begin().await;
     let scope = BlockScope::Handle(handle("sam"));
-    let her = Typed::Person(alice().to_owned());
-    let s = user_id!("@s:example.org");
+    let her = Typed::Person(alice().clone().into());
+    let s = person("@s:example.org");
     tx.block(s, &her, &scope, NOW).unwrap();
     let nobody = Policy {
         direct: Reach::Nobody,
         others: Others::Refuse,
     };
-    tx.set_policy(user_id!("@kim:example.org"), &handle("kim"), nobody)
+    tx.set_policy(person("@kim:example.org"), &handle("kim"), nobody)
         .unwrap();
     tx.commit().await.unwrap();
     let found = introduce(&directory, &["sam", "kim", "samuel", "samuel"]).await;
@@ -166,7 +167,7 @@ async fn what_is_remembered_is_bounded() {
 }
 
 /// Returns whether the store has counted a query of this person.
-fn written(directory: &Directory, asker: &UserId) -> bool {
+fn written(directory: &Directory, asker: &Person) -> bool {
     let key = ("requests_of_sender".to_owned(), asker.to_string());
     let usage = directory.store().get::<Usages>(&key);
     usage.unwrap().is_some()
@@ -184,7 +185,7 @@ async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after
     assert!(written(&directory, alice()));
     assert_eq!(introduce(&directory, &["kim", "sam"]).await[1], None);
 
-    let kim = user_id!("@kim:example.org");
+    let kim = person("@kim:example.org");
     let sam = [handle("sam")];
     directory.introduce(kim, &sam, NOW).await.unwrap();
     assert!(!written(&directory, kim));
@@ -196,10 +197,10 @@ async fn questions_are_counted_at_once_and_written_with_the_next_change_or_after
 #[tokio::test]
 async fn deferred_writes_are_bounded() {
     let directory = directory(5).await;
-    let asker = |n: usize| UserId::parse(format!("@asker{n}:example.org")).unwrap();
+    let asker = |n: usize| person(&format!("@asker{n}:example.org"));
     let sam = [handle("sam")];
     for n in 0..1000 {
-        directory.introduce(&asker(n), &sam, NOW).await.unwrap();
+        directory.introduce(asker(n), &sam, NOW).await.unwrap();
     }
-    assert!(written(&directory, &asker(0)));
+    assert!(written(&directory, asker(0)));
 }

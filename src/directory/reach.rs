@@ -1,7 +1,5 @@
 //! Whether somebody may reach the owner of a handle: the records that decide it, and the counting.
 
-use ruma::UserId;
-
 use super::{
     Counted, DAY, Directory, DirectoryError, DirectoryTransaction, HANDLES_PER_ROOM_MAX, Limit,
     ReachQuery, Verdict,
@@ -15,6 +13,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     handle::Handle,
+    ids::Person,
     store::{self, StoreError},
 };
 
@@ -76,7 +75,7 @@ impl DirectoryTransaction<'_> {
     /// the tenth get "not now" and are not counted.
     pub fn decide_reach_in_room(
         &mut self,
-        asker: &UserId,
+        asker: &Person,
         handles: &[Handle],
         now: Timestamp,
     ) -> Result<Vec<(Handle, Verdict)>, DirectoryError> {
@@ -144,7 +143,7 @@ fn facts(
 /// Returns the handles that this person holds.
 pub(super) fn handles_of(
     from: &impl Read,
-    owner: &UserId,
+    owner: &Person,
     most: usize,
 ) -> Result<Vec<HandleRecord>, StoreError> {
     let mut records = Vec::new();

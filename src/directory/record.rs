@@ -2,10 +2,14 @@
 
 use std::{fmt, time::Duration};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, handle::Handle};
+use crate::{
+    clock::Timestamp,
+    handle::Handle,
+    ids::{Ghost, Person},
+};
 
 /// The way in which a handle's ghost serves its owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,8 +114,9 @@ pub enum HandleState {
 pub struct HandleRecord {
     /// The handle, as its owner typed it.
     pub handle: Handle,
-    /// The owner, or in quarantine the last owner.
-    pub owner: OwnedUserId,
+    /// The owner, or in quarantine the last owner. A handle of which a restore cannot say whose it
+    /// is belongs to its own ghost, and is frozen.
+    pub owner: Person,
     /// The number of this owner among all owners of the name. Everything that others can notice
     /// of a handle is kept under (handle, generation), so that nothing passes to the next owner.
     pub generation: u32,
@@ -140,7 +145,7 @@ fn yes() -> bool {
 
 impl HandleRecord {
     /// Returns a handle as it is right after its claim.
-    pub fn new(handle: Handle, owner: OwnedUserId, generation: u32, now: Timestamp) -> Self {
+    pub fn new(handle: Handle, owner: Person, generation: u32, now: Timestamp) -> Self {
         HandleRecord {
             handle,
             owner,
@@ -157,7 +162,7 @@ impl HandleRecord {
     }
 
     /// Returns the owner, unless the handle is in quarantine.
-    pub fn holder(&self) -> Option<&UserId> {
+    pub fn holder(&self) -> Option<&Person> {
         match self.state {
             HandleState::Active | HandleState::Frozen { .. } => Some(&self.owner),
             HandleState::Quarantined { .. } => None,
@@ -165,7 +170,7 @@ impl HandleRecord {
     }
 
     /// Returns whether this person holds it now.
-    pub fn is_held_by(&self, person: &UserId) -> bool {
+    pub fn is_held_by(&self, person: &Person) -> bool {
         self.holder() == Some(person)
     }
 
@@ -193,11 +198,11 @@ pub struct Request {
     /// The generation of its owner.
     pub generation: u32,
     /// The person who asks.
-    pub asker: OwnedUserId,
+    pub asker: Person,
     /// The room in which the asker waits with the handle's ghost.
     pub room: OwnedRoomId,
     /// The ghost in that room.
-    pub ghost: OwnedUserId,
+    pub ghost: Ghost,
     /// The time at which it was opened.
     pub since: Timestamp,
     /// The bot's message that shows it to the owner.

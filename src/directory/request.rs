@@ -1,6 +1,6 @@
 //! Requests: people who may not reach an owner directly and ask first.
 
-use ruma::{OwnedEventId, UserId};
+use ruma::OwnedEventId;
 
 use super::{
     Directory, DirectoryError, DirectoryTransaction,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     handle::Handle,
+    ids::{Ghost, Person},
     store::{self, StoreError},
 };
 
@@ -23,7 +24,7 @@ const REQUESTS_SCANNED_MAX: usize = 5000;
 
 pub(super) fn requests_of(
     from: &impl Read,
-    owner: &UserId,
+    owner: &Person,
 ) -> Result<Vec<(u32, Request)>, StoreError> {
     let requests =
         from.scan::<Requests>(&store::prefix(&owner.to_owned()), REQUESTS_SCANNED_MAX)?;
@@ -37,14 +38,14 @@ pub(super) fn requests_of(
 /// the handle has fewer than the maximum.
 pub(super) fn may_open<'a>(
     open: impl Iterator<Item = &'a Request>,
-    asker: &UserId,
+    asker: &Person,
     handle: &Handle,
     generation: u32,
 ) -> bool {
     let mut others = 0;
     for request in open {
         if request.handle == *handle && request.generation == generation {
-            if request.asker == asker {
+            if request.asker == *asker {
                 return false;
             }
             others += 1;
@@ -55,14 +56,14 @@ pub(super) fn may_open<'a>(
 
 impl Directory {
     /// Returns the open requests of an owner with their numbers.
-    pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
+    pub fn requests_of(&self, owner: &Person) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self.store(), owner)?)
     }
 }
 
 impl DirectoryTransaction<'_> {
     /// Returns the open requests of an owner with their numbers.
-    pub fn requests_of(&self, owner: &UserId) -> Result<Vec<(u32, Request)>, DirectoryError> {
+    pub fn requests_of(&self, owner: &Person) -> Result<Vec<(u32, Request)>, DirectoryError> {
         Ok(requests_of(self, owner)?)
     }
 
@@ -71,7 +72,7 @@ impl DirectoryTransaction<'_> {
     /// one. Numbers are never used again: the owner may still be looking at an earlier request.
     pub fn open_request(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         request: &Request,
     ) -> Result<Option<u32>, DirectoryError> {
         let open = requests_of(self, owner)?;
@@ -94,7 +95,7 @@ impl DirectoryTransaction<'_> {
     /// Records the bot's message that shows a request, if the request is still open.
     pub fn set_request_shown(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         number: u32,
         shown: OwnedEventId,
     ) -> Result<(), DirectoryError> {
@@ -107,7 +108,7 @@ impl DirectoryTransaction<'_> {
     }
 
     /// Forgets the messages that show an owner's requests: their room is lost.
-    pub fn set_requests_unseen(&mut self, owner: &UserId) -> Result<(), DirectoryError> {
+    pub fn set_requests_unseen(&mut self, owner: &Person) -> Result<(), DirectoryError> {
         for (number, request) in requests_of(self, owner)? {
             let key = (owner.to_owned(), number);
             let shown = None;
@@ -119,7 +120,7 @@ impl DirectoryTransaction<'_> {
     /// Closes a request. Returns it if it was open.
     pub fn close_request(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         number: u32,
     ) -> Result<Option<Request>, DirectoryError> {
         let key = (owner.to_owned(), number);
@@ -131,12 +132,12 @@ impl DirectoryTransaction<'_> {
     /// Closes the request of this room and ghost, if there is one.
     pub fn withdraw_request(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         room: &ruma::RoomId,
-        ghost: &UserId,
+        ghost: &Ghost,
     ) -> Result<(), DirectoryError> {
         for (number, request) in requests_of(self, owner)? {
-            if request.room == room && request.ghost == ghost {
+            if request.room == room && request.ghost == *ghost {
                 self.delete::<Requests>(&(owner.to_owned(), number));
             }
         }
@@ -146,7 +147,7 @@ impl DirectoryTransaction<'_> {
     /// Blocks the asker of a request on the handle that they wanted to reach.
     pub fn block_asker(
         &mut self,
-        owner: &UserId,
+        owner: &Person,
         request: &Request,
         number: u32,
         now: Timestamp,
@@ -156,14 +157,14 @@ impl DirectoryTransaction<'_> {
             let label = request.block_label(number);
             return self.block_as(owner, request.asker.clone(), label, &scope, now);
         }
-        let target = crate::handle::Typed::Person(request.asker.clone());
+        let target = crate::handle::Typed::Person(request.asker.clone().into());
         self.block(owner, &target, &scope, now)
     }
 
     /// Returns whether the owner has blocked the asker of a request.
     pub fn is_asker_blocked(
         &self,
-        owner: &UserId,
+        owner: &Person,
         request: &Request,
     ) -> Result<bool, DirectoryError> {
         let most = self.settings().blocks_per_person;

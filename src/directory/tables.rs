@@ -1,13 +1,17 @@
 //! The tables of the directory. Ids 30 to 49.
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::OwnedRoomId;
 use serde::{Deserialize, Serialize};
 
 use super::{
     record::{HandleRecord, Request},
     usage::Usage,
 };
-use crate::{clock::Timestamp, store::Table};
+use crate::{
+    clock::Timestamp,
+    ids::{Ghost, Person},
+    store::Table,
+};
 
 /// Declares a table.
 macro_rules! table {
@@ -37,7 +41,7 @@ table! {
 }
 table! {
     /// By owner and handle key: the time of the claim. Deleted on release.
-    Owned, 32, "owned", false, (OwnedUserId, String) => Timestamp
+    Owned, 32, "owned", false, (Person, String) => Timestamp
 }
 table! {
     /// By handle key: the generation of its last owner. Never deleted, or a new owner would be
@@ -47,12 +51,12 @@ table! {
 table! {
     /// By blocker, blocked person, handle key (empty for all handles) and label: a block. Deleted
     /// when the blocker unblocks.
-    Blocks, 34, "blocks", true, (OwnedUserId, OwnedUserId, String, String) => Block
+    Blocks, 34, "blocks", true, (Person, Person, String, String) => Block
 }
 table! {
     /// By handle key, generation and contact: the time since when. Deleted when the handle gets a
     /// new owner.
-    Contacts, 35, "contacts", true, (String, u32, OwnedUserId) => Timestamp
+    Contacts, 35, "contacts", true, (String, u32, Person) => Timestamp
 }
 table! {
     /// By counted thing and subject: how much of a limit is used. Deleted when that no longer
@@ -62,7 +66,7 @@ table! {
 table! {
     /// By asker, handle key and generation: the room that an introduction led to. Deleted after
     /// 90 days.
-    Pairs, 37, "pairs", true, (OwnedUserId, String, u32) => Pair
+    Pairs, 37, "pairs", true, (Person, String, u32) => Pair
 }
 table! {
     /// By time: a record to delete then. The second part of the key tells records of the same time
@@ -72,24 +76,24 @@ table! {
 
 table! {
     /// By owner and number: an open request. Deleted when it is answered or withdrawn, or expires.
-    Requests, 39, "requests", true, (OwnedUserId, u32) => Request
+    Requests, 39, "requests", true, (Person, u32) => Request
 }
 
 table! {
     /// By owner: the number of their last request. Never deleted, so that no number is used again.
-    RequestNumbers, 40, "request_numbers", false, OwnedUserId => u32
+    RequestNumbers, 40, "request_numbers", false, Person => u32
 }
 
 table! {
     /// The name by which somebody appears to those who do not see their Matrix ID. Deleted when
     /// they choose none.
-    Appearances, 41, "appearances", true, OwnedUserId => String
+    Appearances, 41, "appearances", true, Person => String
 }
 
 table! {
     /// By ghost that was made for one conversation: the person behind it. Deleted with the
     /// conversation.
-    Aliases, 42, "aliases", true, OwnedUserId => OwnedUserId
+    Aliases, 42, "aliases", true, Ghost => Person
 }
 
 /// A block.
@@ -126,7 +130,7 @@ pub enum Expiring {
     /// A record of [`Pairs`].
     Pair {
         /// The asker.
-        asker: OwnedUserId,
+        asker: Person,
         /// The handle's key.
         handle: String,
         /// The owner's generation.

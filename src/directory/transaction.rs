@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ruma::OwnedUserId;
 use serde::Serialize;
 use tokio::sync::MutexGuard;
 
 use super::{Directory, DirectoryError, DirectorySettings};
 use crate::{
     handle::Handle,
+    ids::Person,
     store::{Batch, Entry, Store, StoreError, Table, TableKey},
 };
 
@@ -36,7 +36,7 @@ pub enum OwnerNotice {
     /// Somebody tried to claim a handle that looks like theirs, and was refused.
     LookalikeAttempt {
         /// The owner to tell.
-        owner: OwnedUserId,
+        owner: Person,
         /// Their handle.
         handle: Handle,
         /// What somebody tried to claim.

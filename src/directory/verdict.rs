@@ -1,15 +1,13 @@
 //! Verdicts: whether somebody may reach the owner of a handle now.
 
-use ruma::{OwnedUserId, UserId};
-
 use super::record::{HandleRecord, Mode, Others, Reach};
-use crate::{clock::Timestamp, handle::Handle};
+use crate::{clock::Timestamp, handle::Handle, ids::Person};
 
 /// A question: may this person reach the owner of this handle now?
 #[derive(Clone, Copy, Debug)]
 pub struct ReachQuery<'a> {
     /// The person who asks.
-    pub asker: &'a UserId,
+    pub asker: &'a Person,
     /// The handle whose owner they want to reach.
     pub handle: &'a Handle,
     /// The time of the question.
@@ -22,7 +20,7 @@ pub enum Verdict {
     /// Bring them together.
     Introduce {
         /// The handle's owner.
-        owner: OwnedUserId,
+        owner: Person,
         /// The generation of the owner.
         generation: u32,
         /// Whether nothing that people write may pass through us.
@@ -31,14 +29,14 @@ pub enum Verdict {
     /// Pass messages on to the owner, whose Matrix ID must not be seen.
     Relay {
         /// The handle's owner.
-        owner: OwnedUserId,
+        owner: Person,
         /// The generation of the owner.
         generation: u32,
     },
     /// Ask the owner first.
     Request {
         /// The handle's owner.
-        owner: OwnedUserId,
+        owner: Person,
         /// The generation of the owner.
         generation: u32,
         /// Whether nothing that people write may pass through us.
@@ -136,7 +134,7 @@ pub(super) struct ReachFacts {
     pub may_request: bool,
 }
 
-pub(super) fn decide(asker: &UserId, facts: &ReachFacts) -> Verdict {
+pub(super) fn decide(asker: &Person, facts: &ReachFacts) -> Verdict {
     let Some(record) = &facts.record else {
         return Verdict::Unclaimed { decline: true };
     };

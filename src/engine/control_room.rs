@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     bot::{self, NoticeText, RoomCheck},
     clock::Timestamp,
+    ids::Person,
 };
 
 /// How long a message in a control room may wait for its key.
@@ -23,7 +24,7 @@ const WAITING_AT_MOST: usize = 20;
 /// Where a control room stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Control {
-    pub person: Option<OwnedUserId>,
+    pub person: Option<Person>,
     pub phase: ControlPhase,
     /// Messages whose key has not come.
     pub waiting: Vec<(OwnedEventId, Timestamp)>,
@@ -58,7 +59,7 @@ pub(in crate::engine) enum ControlEffect {
     Join,
     /// Decline an invite by this person.
     Decline {
-        inviter: OwnedUserId,
+        inviter: Person,
         reason: String,
     },
     Look,
@@ -103,7 +104,7 @@ impl ControlEffect {
 
 impl Control {
     /// Returns the state of a room into which this person has invited the bot.
-    pub(in crate::engine) fn invited(person: OwnedUserId) -> (Self, Vec<ControlEffect>) {
+    pub(in crate::engine) fn invited(person: Person) -> (Self, Vec<ControlEffect>) {
         let control = Self {
             person: Some(person),
             phase: ControlPhase::Joining,
@@ -115,7 +116,7 @@ impl Control {
     }
 
     /// Returns the state of a room that the bot made itself, to tell this person something.
-    pub(in crate::engine) fn made(person: OwnedUserId) -> Self {
+    pub(in crate::engine) fn made(person: Person) -> Self {
         let (mut control, _) = Self::invited(person);
         control.phase = ControlPhase::Looking;
         control

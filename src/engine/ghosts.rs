@@ -1,7 +1,5 @@
 //! Ghosts as users of the homeserver: made, taken away, and whether their handles can be trusted.
 
-use ruma::OwnedUserId;
-
 use crate::{
     crypto::CryptoError,
     directory::FreezeReason,
@@ -10,6 +8,7 @@ use crate::{
         records::{RestoreProgress, RestoreRecord, SyncTokens},
     },
     handle::Handle,
+    ids::Ghost,
     matrix::{Actor, MatrixError},
     store::StoreError,
 };
@@ -27,7 +26,7 @@ impl Engine {
     /// has the account could be taken for its owner.
     pub(in crate::engine) async fn make_ghost(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         name: &str,
         strict: bool,
     ) -> Result<(), EngineError> {
@@ -58,7 +57,7 @@ impl Engine {
     /// Lets a ghost leave all its rooms. A conversation belongs to the owner, never to the name.
     pub(in crate::engine) async fn leave_everywhere(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
     ) -> Result<(), EngineError> {
         let actor = Actor::user(ghost);
         let rooms = match self.homeserver().joined_rooms(actor).await {
@@ -88,7 +87,7 @@ impl Engine {
     /// it. The ghost leaves all its rooms.
     pub(in crate::engine) async fn freeze_changed(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         what: &str,
     ) -> Result<(), EngineError> {
         tracing::warn!(%ghost, what, "changed since the backup");
@@ -113,7 +112,7 @@ impl Engine {
     /// likely it was claimed since the backup. Returns whether there was one.
     pub(in crate::engine) async fn is_lost_in_restore(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
     ) -> Result<bool, EngineError> {
         let Some(record) = self.store().get::<RestoreProgress>(&0)? else {
             return Ok(false);

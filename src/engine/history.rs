@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, api::Direction};
+use ruma::{OwnedRoomId, RoomId, api::Direction};
 use serde_json::value::RawValue;
 
 use crate::{
     clock,
     engine::{Engine, EngineError, event::RoomEvent},
+    ids::Ghost,
     matrix::{Actor, MatrixError, Page},
 };
 
@@ -134,7 +135,7 @@ impl Engine {
     /// order.
     pub(in crate::engine) async fn read_back(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         room: &OwnedRoomId,
     ) -> Result<Vec<(RoomEvent, Box<RawValue>)>, EngineError> {
         let acting = self.as_user(ghost)?;

@@ -108,6 +108,7 @@ use crate::{
     crypto::Machines,
     directory::Directory,
     handle::GHOST_PREFIX,
+    ids::{ConversationId, Ghost, Person},
     introduction::Rules,
     matrix::{Homeserver, Transaction},
     store::{Store, StoreError},
@@ -210,7 +211,7 @@ struct Inner {
     /// Whether what the module has asked will be written in a moment.
     settling: AtomicBool,
     /// Held, by person, while their control room is made or replaced.
-    control_rooms: KeyedLocks<OwnedUserId>,
+    control_rooms: KeyedLocks<Person>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
@@ -226,11 +227,11 @@ struct Inner {
     changes: conversations::repository::ChangeDurability,
     /// Held, by ghost, while it makes a portal: what is not written down yet is not to be left
     /// again.
-    creating: KeyedLocks<OwnedUserId>,
+    creating: KeyedLocks<Ghost>,
     /// Held, by conversation and person, while their portal is furnished. The actors of several
     /// rooms may want to at once; both would invite the same people, one of them would be refused,
     /// and that would end the conversation.
-    portal_locks: KeyedLocks<(String, usize)>,
+    portal_locks: KeyedLocks<(ConversationId, usize)>,
     /// Told when a room of a conversation was left.
     departed: Notify,
     room_states: messaging::room_cache::RoomStateCache,

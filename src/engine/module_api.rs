@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use ruma::{OwnedUserId, UserId};
 use tracing::warn;
 
-use crate::{directory::DirectoryError, engine::Engine, handle::Handle};
+use crate::{directory::DirectoryError, engine::Engine, handle::Handle, ids::Person};
 
 /// How long what was counted may wait to be written.
 const SETTLE_AFTER: Duration = Duration::from_millis(250);
@@ -47,14 +47,14 @@ impl Engine {
         let answers = if handles.is_empty() {
             Vec::new()
         } else {
-            let directory = self.directory();
-            let answers = directory.introduce(asker, &handles, self.now()).await?;
+            let (directory, asker) = (self.directory(), Person::new(asker.to_owned()));
+            let answers = directory.introduce(&asker, &handles, self.now()).await?;
             self.settle_soon();
             answers
         };
         let mut owners = nobody;
         for (place, answer) in places.into_iter().zip(answers) {
-            owners[place] = answer;
+            owners[place] = answer.map(OwnedUserId::from);
         }
         Ok(owners)
     }

@@ -12,6 +12,7 @@ use crate::{
         records::{ControlRooms, InboxItem},
         room::Room,
     },
+    ids::Person,
     store::Batch,
 };
 
@@ -22,7 +23,7 @@ impl Engine {
     /// Tells somebody something in their control room, or invites them to one.
     pub(in crate::engine) async fn notify(
         &self,
-        person: &OwnedUserId,
+        person: &Person,
         notice: NoticeText,
         source: String,
     ) -> Result<(), EngineError> {
@@ -41,7 +42,7 @@ impl Engine {
     /// invited. It may be left at any time, so whatever is put into its inbox may find nobody.
     pub(in crate::engine) async fn control_room_of(
         &self,
-        person: &OwnedUserId,
+        person: &Person,
     ) -> Result<OwnedRoomId, EngineError> {
         if let Some(room) = self.store().get::<ControlRooms>(person)? {
             return Ok(room);
@@ -57,7 +58,7 @@ impl Engine {
     /// take as long as their server takes.
     pub(in crate::engine) async fn make_control_room(
         &self,
-        person: &OwnedUserId,
+        person: &Person,
     ) -> Result<OwnedRoomId, EngineError> {
         let bot = self.settings().bot.clone();
         let acting = self.as_user(&bot)?;
@@ -92,7 +93,7 @@ impl Engine {
     pub(in crate::engine) async fn take_as_control_room(
         &self,
         bot: &OwnedUserId,
-        person: &OwnedUserId,
+        person: &Person,
         room: OwnedRoomId,
     ) -> Result<OwnedRoomId, EngineError> {
         self.machines().expect_room(bot, &room).await?;
@@ -112,7 +113,7 @@ impl Room {
     /// Lets the bot say what can no longer be said in a room.
     pub(in crate::engine) async fn notify_by_bot(
         &self,
-        person: &OwnedUserId,
+        person: &Person,
         notice: &Notice,
         cause: &str,
     ) -> Result<(), EngineError> {

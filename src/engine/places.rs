@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     directory::host_of,
     engine::{Engine, EngineError, keyed::Keyed},
+    ids::Person,
     matrix::MatrixError,
 };
 
@@ -126,7 +127,7 @@ impl Engine {
         &self,
         host: &OwnedUserId,
         room: &RoomId,
-        person: &OwnedUserId,
+        person: &Person,
         direct: bool,
     ) -> Result<(), EngineError> {
         let (homeserver, acting) = (self.homeserver().clone(), self.as_user(host)?);

@@ -46,7 +46,7 @@ async fn running(adjust: impl FnOnce(&mut EngineSettings)) -> (Engine, FakeHomes
     let TestEngine { engine, fake, .. } = built.await;
     let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
     let mut change = engine.directory().begin().await;
-    let (samuel, by) = (user_id!("@samuel:hs.test"), ClaimedBy::Person);
+    let (samuel, by) = (testing::person("@samuel:hs.test"), ClaimedBy::Person);
     change.claim(samuel, &handle, by, engine.now()).unwrap();
     change.commit().await.unwrap();
     engine.machines().provision(&sam(), "Sam").await.unwrap();

@@ -7,6 +7,7 @@ use crate::{
     clock::Timestamp,
     conversation::{self, Conversation},
     engine::control_room::{Control, ControlEffect},
+    ids::{ConversationId, Ghost, Person},
     introduction::{Effect, Introduction},
     matrix::bounds::DeadLetter,
     store::{BackupInfo, Batch, Store, StoreError, Table},
@@ -87,11 +88,11 @@ table! {
 }
 table! {
     /// The control room of a person.
-    ControlRooms = 23, false, OwnedUserId => OwnedRoomId
+    ControlRooms = 23, false, Person => OwnedRoomId
 }
 table! {
     /// What the bot has to tell a person who has not come to a control room yet.
-    Untold = 24, true, (OwnedUserId, u64) => (String, String)
+    Untold = 24, true, (Person, u64) => (String, String)
 }
 
 /// Something that happened in a room.
@@ -112,7 +113,7 @@ pub(in crate::engine) enum InboxItem {
     /// The bot made this room, to tell somebody something.
     ControlRoomCreated {
         /// Whom.
-        person: OwnedUserId,
+        person: Person,
     },
     /// A room key came.
     RoomKeyArrived {
@@ -122,44 +123,44 @@ pub(in crate::engine) enum InboxItem {
     /// Somebody sent a strict ghost a key.
     KeyForStrict {
         /// The ghost.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Who sent it.
         sender: OwnedUserId,
     },
     /// The owner answered a request that waits here.
     Answered {
         /// The ghost that waits.
-        ghost: OwnedUserId,
+        ghost: Ghost,
         /// Whether they want to be introduced.
         accepted: bool,
     },
     /// The bot is to show a request here.
     ShowRequest {
         /// Whose it is to answer.
-        owner: OwnedUserId,
+        owner: Person,
         /// Which.
         number: u32,
     },
     /// A portal was made here, and ghosts of a conversation come in.
     ConversationJoined {
         /// The conversation.
-        conversation: String,
+        conversation: ConversationId,
         /// The ghosts.
-        ghosts: Vec<OwnedUserId>,
+        ghosts: Vec<Ghost>,
     },
     /// A conversation may go on here soon: what is said meanwhile waits for that.
     UpgradePending {
         /// The conversation.
-        conversation: String,
+        conversation: ConversationId,
         /// The ghosts that are on their way in.
-        ghosts: Vec<OwnedUserId>,
+        ghosts: Vec<Ghost>,
     },
     /// A ghost was invited into the room that has replaced this one.
     UpgradeSeen {
         /// The room.
         to: OwnedRoomId,
         /// Who invited it.
-        by: OwnedUserId,
+        by: Person,
     },
     /// The bot is to say something here.
     Notify {
@@ -203,9 +204,9 @@ pub(in crate::engine) struct RoomRecord {
 /// Which conversation a room shows, and by which ghosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct ConversationRoom {
-    pub conversation: String,
+    pub conversation: ConversationId,
     /// The ghosts of this conversation that are in the room, or on their way in.
-    pub ghosts: Vec<OwnedUserId>,
+    pub ghosts: Vec<Ghost>,
     /// It is not decided yet whether the conversation goes on here.
     #[serde(default)]
     pub upgrade_pending: bool,
@@ -221,12 +222,12 @@ pub(in crate::engine) struct OutboxItem {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::engine) enum QueuedEffect {
     Introduction {
-        ghost: OwnedUserId,
+        ghost: Ghost,
         effect: Effect,
     },
     Control(ControlEffect),
     Conversation {
-        conversation: String,
+        conversation: ConversationId,
         effect: conversation::Effect,
     },
 }
@@ -244,7 +245,7 @@ pub(in crate::engine) struct RestoreRecord {
     /// How many ghosts have new devices.
     pub new_devices: u32,
     /// Ghosts that changed since the backup, and what about them.
-    pub changed: Vec<(OwnedUserId, String)>,
+    pub changed: Vec<(Ghost, String)>,
 }
 
 impl QueuedEffect {
@@ -274,7 +275,7 @@ table! {
 table! {
     /// Control rooms that the bot has to visit after a restore, and whose they are. Deleted when it
     /// has.
-    RoomsToNotify = 27, false, OwnedRoomId => OwnedUserId
+    RoomsToNotify = 27, false, OwnedRoomId => Person
 }
 table! {
     /// How often the service was started.
@@ -283,15 +284,15 @@ table! {
 
 table! {
     /// Conversations of masked handles. Deleted when all their rooms are left.
-    Conversations = 50, true, String => Conversation
+    Conversations = 50, true, ConversationId => Conversation
 }
 table! {
     /// The conversation of two: by a person and the ghost that they see. Deleted with it.
-    DirectConversations = 51, false, (OwnedUserId, OwnedUserId) => String
+    DirectConversations = 51, false, (Person, Ghost) => ConversationId
 }
 table! {
     /// By ghost: the conversations that it takes part in. Deleted with them.
-    ConversationsByGhost = 52, false, (OwnedUserId, String) => ()
+    ConversationsByGhost = 52, false, (Ghost, ConversationId) => ()
 }
 table! {
     /// By room and event: of which event this is a copy. Ids only; deleted after the retention.

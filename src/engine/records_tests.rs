@@ -38,12 +38,16 @@ fn event() -> OwnedEventId {
     event_id!("$event").to_owned()
 }
 
-fn ghost() -> OwnedUserId {
-    user_id!("@_dm_sam:hs.test").to_owned()
+fn ghost() -> Ghost {
+    Ghost::new(user_id!("@_dm_sam:hs.test").to_owned())
 }
 
-fn person() -> OwnedUserId {
-    user_id!("@alice:hs.test").to_owned()
+fn person() -> Person {
+    Person::new(user_id!("@alice:hs.test").to_owned())
+}
+
+fn talk() -> ConversationId {
+    ConversationId::new("talk")
 }
 
 fn notice_text() -> NoticeText {
@@ -59,14 +63,16 @@ fn what_waits_in_an_inbox() {
         InboxItem::Event("{}".to_owned()),
         InboxItem::AfterGap("{}".to_owned()),
         InboxItem::Invite {
-            user: ghost(),
+            user: ghost().into(),
             state: vec!["{}".to_owned()],
         },
         InboxItem::ControlRoomCreated { person: person() },
-        InboxItem::RoomKeyArrived { user: ghost() },
+        InboxItem::RoomKeyArrived {
+            user: ghost().into()
+        },
         InboxItem::KeyForStrict {
             ghost: ghost(),
-            sender: person(),
+            sender: person().into(),
         },
         InboxItem::Answered {
             ghost: ghost(),
@@ -77,11 +83,11 @@ fn what_waits_in_an_inbox() {
             number: 7,
         },
         InboxItem::ConversationJoined {
-            conversation: "talk".to_owned(),
+            conversation: talk(),
             ghosts: vec![ghost()],
         },
         InboxItem::UpgradePending {
-            conversation: "talk".to_owned(),
+            conversation: talk(),
             ghosts: vec![ghost()],
         },
         InboxItem::UpgradeSeen {
@@ -103,7 +109,7 @@ fn what_waits_in_an_outbox() {
         effect,
     };
     let relay = |effect| QueuedEffect::Conversation {
-        conversation: "talk".to_owned(),
+        conversation: talk(),
         effect,
     };
     let notice = IntroductionNotice::AskingFirst;
@@ -255,7 +261,7 @@ fn what_the_engine_knows_of_a_room() {
         masked: false,
     };
     let invite = |admission| Invite {
-        asker: person(),
+        asker: person().into(),
         admission,
     };
     let mut introduction = Introduction::found(&room(), &ghost(), invite(introduced), AT);
@@ -278,7 +284,7 @@ fn what_the_engine_knows_of_a_room() {
             answered: vec![(Remark::NotEncrypted, AT)],
         }),
         conversation: Some(ConversationRoom {
-            conversation: "talk".to_owned(),
+            conversation: talk(),
             ghosts: vec![ghost()],
             upgrade_pending: true,
         }),
@@ -412,7 +418,7 @@ fn a_conversation() {
     let mut people = statuses.map(portal).to_vec();
     people[0].home = Home::Origin { is_present: true };
     let conversation = Conversation {
-        id: "talk".to_owned(),
+        id: talk(),
         origin: Some(room()),
         direct: false,
         secret: Secret([7; 32]),
@@ -432,7 +438,7 @@ fn the_small_records() {
         letter: DeadLetter {
             reason: DeadLetterReason::EventTooLarge,
             room: Some(room()),
-            user: Some(ghost()),
+            user: Some(ghost().into()),
             event_type: Some("m.room.message".to_owned()),
             size: 200_000,
         },
@@ -442,7 +448,7 @@ fn the_small_records() {
         handled: true,
     };
     let to_device = ToDeviceItem {
-        user: ghost(),
+        user: ghost().into(),
         json: "{}".to_owned(),
     };
     let restore = RestoreRecord {

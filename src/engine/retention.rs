@@ -1,6 +1,6 @@
 //! Which events a room keeps as ciphertext, and until when.
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::OwnedEventId;
 
 use crate::{
     conversation::{Conversation, Effect},
@@ -9,6 +9,7 @@ use crate::{
         records::{Outbox, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    ids::Ghost,
     introduction::Introduction,
     store::{Batch, prefix},
 };
@@ -34,7 +35,7 @@ impl Room {
     pub(in crate::engine) fn is_event_needed(
         &self,
         event: &OwnedEventId,
-        but_for: Option<&OwnedUserId>,
+        but_for: Option<&Ghost>,
     ) -> Result<bool, EngineError> {
         let waits = |is: &Introduction| {
             let mut waiting = is.heard.iter().filter(|heard| !heard.done);

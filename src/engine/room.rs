@@ -19,6 +19,7 @@ use crate::{
             ActiveRoomsByGhost, Conversations, Outbox, OutboxItem, QueuedEffect, RoomRecord, Rooms,
         },
     },
+    ids::Ghost,
     introduction::{Effect, Phase},
     store::Batch,
 };
@@ -71,7 +72,7 @@ pub(super) struct DeliveryReceipts(Arc<Mutex<Newest>>);
 #[derive(Default)]
 struct Newest {
     /// The last message that arrived, and the ghost that shows it.
-    event: Option<(OwnedUserId, OwnedEventId)>,
+    event: Option<(Ghost, OwnedEventId)>,
     /// Whether a task is about to show it.
     showing: bool,
 }
@@ -82,14 +83,14 @@ impl DeliveryReceipts {
     }
 
     /// Notes what is to be shown next. Returns `true` if no task is about to show it.
-    pub(super) fn note(&self, ghost: OwnedUserId, event: OwnedEventId) -> bool {
+    pub(super) fn note(&self, ghost: Ghost, event: OwnedEventId) -> bool {
         let mut newest = self.newest();
         newest.event = Some((ghost, event));
         !std::mem::replace(&mut newest.showing, true)
     }
 
     /// Puts back what could not be shown, unless there is a newer message: its receipt says the same.
-    pub(super) fn put_back(&self, ghost: OwnedUserId, event: OwnedEventId) {
+    pub(super) fn put_back(&self, ghost: Ghost, event: OwnedEventId) {
         self.newest().event.get_or_insert((ghost, event));
     }
 
@@ -99,7 +100,7 @@ impl DeliveryReceipts {
     }
 
     /// Takes what is to be shown now. `None` ends the task that shows it.
-    pub(super) fn take(&self) -> Option<(OwnedUserId, OwnedEventId)> {
+    pub(super) fn take(&self) -> Option<(Ghost, OwnedEventId)> {
         let mut newest = self.newest();
         newest.showing = newest.event.is_some();
         newest.event.take()
@@ -209,7 +210,7 @@ impl Room {
 
     fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
         for introduction in &self.record.introductions {
-            let key = (introduction.ghost.clone(), self.id.clone());
+            let key = (introduction.ghost.clone().into(), self.id.clone());
             if introduction.is_open() {
                 batch.put::<ActiveRoomsByGhost>(&key, &())?;
             } else {
@@ -222,7 +223,7 @@ impl Room {
             .iter()
             .flat_map(|here| &here.ghosts)
         {
-            batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()), &())?;
         }
         if let Some(control) = &self.record.control {
             let key = (self.engine.settings().bot.clone(), self.id.clone());
@@ -294,7 +295,7 @@ mod tests {
     #[test]
     fn one_at_a_time_shows_the_newest_and_nothing_is_left() {
         let deliveries = DeliveryReceipts::default();
-        let ghost = || OwnedUserId::try_from("@_dm_sam:hs.test").unwrap();
+        let ghost = || Ghost::new("@_dm_sam:hs.test".try_into().unwrap());
         let event = |n: u32| OwnedEventId::try_from(format!("${n}")).unwrap();
         assert!(deliveries.note(ghost(), event(1)), "somebody has to");
         assert!(!deliveries.note(ghost(), event(2)), "somebody does");

@@ -33,6 +33,8 @@ use std::{
 use ruma::{OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Ghost;
+
 pub use self::{lookalike::lookalike_key, reserved::ReservedNames, typed::Typed};
 
 /// The prefix of the localparts of all our users. People cannot register such names: Synapse
@@ -171,7 +173,7 @@ impl Handle {
 
     /// Returns the Matrix ID of this handle's ghost on `server`, or `None` if the server's name is
     /// too long for one.
-    pub fn ghost_id(&self, server: &ServerName) -> Option<OwnedUserId> {
+    pub fn ghost_id(&self, server: &ServerName) -> Option<Ghost> {
         ghost_id(&self.ghost_localpart(), server)
     }
 
@@ -182,8 +184,10 @@ impl Handle {
 }
 
 /// Returns the Matrix ID of a ghost by its localpart, or `None` if that is no Matrix ID.
-pub fn ghost_id(localpart: &str, server: &ServerName) -> Option<OwnedUserId> {
-    UserId::parse(ghost_address(localpart, server)).ok()
+pub fn ghost_id(localpart: &str, server: &ServerName) -> Option<Ghost> {
+    UserId::parse(ghost_address(localpart, server))
+        .ok()
+        .map(Ghost::new)
 }
 
 fn ghost_address(localpart: &str, server: &ServerName) -> String {

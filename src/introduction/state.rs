@@ -1,10 +1,13 @@
 //! What an introduction knows.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
 use super::{Effect, IntroductionNotice, Rules};
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    ids::{Ghost, Person},
+};
 
 /// What the directory says to an invite, before the ghost does anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +15,7 @@ pub enum Admission {
     /// The owner may be reached now.
     Introduce {
         /// Who holds the handle.
-        owner: OwnedUserId,
+        owner: Person,
         /// The handle as its owner writes it, without `@`.
         handle: String,
         /// Nothing may pass through us: the ghost has no keys.
@@ -41,7 +44,7 @@ pub enum Admission {
 /// An invite of a ghost, as the homeserver pushed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
-    /// Who invites.
+    /// Who invites: somebody real, or one of our own users.
     pub asker: OwnedUserId,
     /// What the directory says.
     pub admission: Admission,
@@ -122,7 +125,7 @@ pub struct Introduction {
     /// The room.
     pub room: OwnedRoomId,
     /// The ghost.
-    pub ghost: OwnedUserId,
+    pub ghost: Ghost,
     /// Who invited it, and what the directory said.
     pub invite: Invite,
     /// Where it stands.
@@ -164,10 +167,10 @@ pub struct Introduction {
 
 impl Introduction {
     /// One that is known by nothing but its invite.
-    pub fn found(room: &RoomId, ghost: &UserId, invite: Invite, now: Timestamp) -> Self {
+    pub fn found(room: &RoomId, ghost: &Ghost, invite: Invite, now: Timestamp) -> Self {
         Introduction {
             room: room.to_owned(),
-            ghost: ghost.to_owned(),
+            ghost: ghost.clone(),
             invite,
             phase: Phase::Declined,
             direct: false,
@@ -209,13 +212,13 @@ impl Introduction {
         self.heard.clear();
         self.notices_sent.clear();
         self.invite.admission = Admission::LeaveAlone;
-        self.invite.asker = self.ghost.clone();
+        self.invite.asker = self.ghost.clone().into();
     }
 
     /// A room that the ghost has left.
-    pub fn ended(room: &RoomId, ghost: &UserId) -> Self {
+    pub fn ended(room: &RoomId, ghost: &Ghost) -> Self {
         let invite = Invite {
-            asker: ghost.to_owned(),
+            asker: ghost.clone().into(),
             admission: Admission::LeaveAlone,
         };
         let mut ended = Self::found(room, ghost, invite, Timestamp::default());
@@ -223,8 +226,17 @@ impl Introduction {
         ended
     }
 
+    /// Returns the person who asks, where there is an owner to introduce them to: elsewhere it may
+    /// be one of our own users.
+    pub fn asker(&self) -> Option<Person> {
+        match self.invite.admission {
+            Admission::Introduce { .. } => Some(Person::new(self.invite.asker.clone())),
+            _ => None,
+        }
+    }
+
     /// The owner, where there is one to introduce.
-    pub fn owner(&self) -> Option<&OwnedUserId> {
+    pub fn owner(&self) -> Option<&Person> {
         match &self.invite.admission {
             Admission::Introduce { owner, .. } => Some(owner),
             _ => None,

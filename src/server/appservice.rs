@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ruma::{OwnedUserId, UserId};
 use thiserror::Error;
 
-use crate::matrix::transaction::Transaction;
+use crate::{ids::Ghost, matrix::transaction::Transaction};
 
 /// The engine as the server sees it.
 #[async_trait]
@@ -104,7 +104,7 @@ impl<A: Appservice + ?Sized> Appservice for Arc<A> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThirdPartyUser {
     /// The ghost to invite.
-    pub ghost: OwnedUserId,
+    pub ghost: Ghost,
     /// The handle, spelled as its owner spells it.
     pub handle: String,
 }

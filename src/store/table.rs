@@ -10,7 +10,10 @@
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    ids::{ConversationId, Ghost, Person},
+};
 
 /// The id of the table of the records that the store keeps about itself.
 pub(super) const META_ID: u8 = 1;
@@ -153,6 +156,21 @@ macro_rules! id_part {
 }
 id_part!(OwnedUserId, OwnedRoomId, OwnedEventId);
 
+macro_rules! wrapped_part {
+    ($($wrapper:ty: $id:ty),*) => {$(
+        impl KeyPart for $wrapper {
+            fn write(&self, out: &mut Vec<u8>) {
+                write_bytes(self.as_str().as_bytes(), out);
+            }
+
+            fn read(bytes: &mut &[u8]) -> Option<Self> {
+                <$id as KeyPart>::read(bytes).map(Self::new)
+            }
+        }
+    )*};
+}
+wrapped_part!(Ghost: OwnedUserId, Person: OwnedUserId, ConversationId: String);
+
 impl KeyPart for OwnedDeviceId {
     fn write(&self, out: &mut Vec<u8>) {
         write_bytes(self.as_str().as_bytes(), out);
@@ -188,7 +206,10 @@ whole_key!(
     OwnedUserId,
     OwnedRoomId,
     OwnedEventId,
-    OwnedDeviceId
+    OwnedDeviceId,
+    Ghost,
+    Person,
+    ConversationId
 );
 
 macro_rules! tuple_key {

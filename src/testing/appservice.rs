@@ -15,6 +15,7 @@ use super::{
     clock::Timestamp,
     directory::Directory,
     handle::Handle,
+    ids::{Ghost, Person},
     matrix::Transaction,
     server::{Appservice, AppserviceError, ThirdPartyUser},
 };
@@ -65,7 +66,7 @@ impl FakeAppservice {
     /// Adds a handle, which its own name and its ghost's id find.
     pub(crate) fn with_handle(mut self, handle: &str, ghost: &UserId) -> Self {
         self.handles.push(ThirdPartyUser {
-            ghost: ghost.to_owned(),
+            ghost: Ghost::new(ghost.to_owned()),
             handle: handle.to_owned(),
         });
         self
@@ -208,8 +209,14 @@ impl Appservice for FakeAppservice {
             .filter_map(|ghost| Handle::of_ghost(ghost.localpart()))
             .collect();
         directory
-            .introduce(asker, &handles, Timestamp(5))
+            .introduce(&Person::new(asker.to_owned()), &handles, Timestamp(5))
             .await
+            .map(|owners| {
+                owners
+                    .into_iter()
+                    .map(|owner| owner.map(Into::into))
+                    .collect()
+            })
             .map_err(|error| AppserviceError::Store(error.to_string()))
     }
 

@@ -3,11 +3,12 @@
 //! A test that needs another field writes it before `..`, as in
 //! `Conversation { direct: false, ..conversation(&origin) }`.
 
-use ruma::{OwnedUserId, RoomId, UserId, owned_user_id};
+use ruma::{OwnedUserId, RoomId, owned_user_id};
 
 use super::NOW;
 use crate::{
     conversation::{Conversation, Home, Participant, Secret},
+    ids::{ConversationId, Ghost, Person},
     introduction::{Admission, Introduction, Invite},
 };
 
@@ -16,10 +17,15 @@ pub(crate) fn alice() -> OwnedUserId {
     owned_user_id!("@alice:hs.test")
 }
 
+/// A person with this Matrix ID. It is never freed, as little as a constant.
+pub(crate) fn person(id: &str) -> &'static Person {
+    Box::leak(Box::new(Person::new(id.try_into().unwrap())))
+}
+
 /// A conversation of two that has begun just now, with nobody in it.
 pub(crate) fn conversation(origin: &RoomId) -> Conversation {
     Conversation {
-        id: "talk".to_owned(),
+        id: ConversationId::new("talk"),
         origin: Some(origin.to_owned()),
         direct: true,
         secret: Secret([7; 32]),
@@ -34,8 +40,8 @@ pub(crate) fn conversation(origin: &RoomId) -> Conversation {
 /// Somebody who is shown by the ghost `@_dm_GHOST`, under their own localpart.
 pub(crate) fn participant(localpart: &str, ghost: &str, home: Home) -> Participant {
     Participant {
-        user: format!("@{localpart}:hs.test").try_into().unwrap(),
-        ghost: format!("@_dm_{ghost}:hs.test").try_into().unwrap(),
+        user: Person::new(format!("@{localpart}:hs.test").try_into().unwrap()),
+        ghost: Ghost::new(format!("@_dm_{ghost}:hs.test").try_into().unwrap()),
         name: localpart.to_owned(),
         is_alias: false,
         home,
@@ -46,8 +52,8 @@ pub(crate) fn participant(localpart: &str, ghost: &str, home: Home) -> Participa
 /// An introduction of Alice to the owner of a handle. She has invited its ghost just now.
 pub(crate) fn introduction(
     room: &RoomId,
-    ghost: &UserId,
-    owner: OwnedUserId,
+    ghost: &Ghost,
+    owner: Person,
     handle: &str,
 ) -> Introduction {
     let invite = Invite {

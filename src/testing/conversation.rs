@@ -1,10 +1,11 @@
 //! Builders for conversations and the people in them.
 
-use ruma::{OwnedUserId, RoomId};
+use ruma::RoomId;
 
 use crate::{
     clock::Timestamp,
     conversation::{Conversation, Home, Participant, PortalStatus, Secret},
+    ids::{ConversationId, Ghost, Person},
 };
 
 /// Builds a participant.
@@ -14,8 +15,8 @@ impl ParticipantBuilder {
     /// A person who is in the origin now, and the ghost that shows them.
     pub(crate) fn new(user: &str, ghost: &str) -> Self {
         Self(Participant {
-            user: OwnedUserId::try_from(user).unwrap(),
-            ghost: OwnedUserId::try_from(ghost).unwrap(),
+            user: Person::new(user.try_into().unwrap()),
+            ghost: Ghost::new(ghost.try_into().unwrap()),
             name: "Someone".to_owned(),
             is_alias: false,
             home: Home::Origin { is_present: true },
@@ -61,7 +62,7 @@ impl ConversationBuilder {
     /// A group without an origin and without people.
     pub(crate) fn new(id: &str) -> Self {
         Self(Conversation {
-            id: id.to_owned(),
+            id: ConversationId::new(id),
             origin: None,
             direct: false,
             secret: Secret([7; 32]),

@@ -10,7 +10,7 @@ mod events;
 mod peers;
 
 pub(crate) use appservice::{FakeAppservice, RecordedTransaction};
-pub(crate) use builders::{alice, conversation, introduction, participant};
+pub(crate) use builders::{alice, conversation, introduction, participant, person};
 pub(crate) use conversation::{ConversationBuilder, ParticipantBuilder};
 pub(crate) use engine::{NOW, TestEngine, bot, engine};
 pub(crate) use events::EventFactory;
@@ -19,4 +19,4 @@ pub(crate) use peers::{
 };
 
 // `appservice` names them by `super::`, since a benchmark includes that file as well.
-use crate::{clock, directory, handle, matrix, server};
+use crate::{clock, directory, handle, ids, matrix, server};

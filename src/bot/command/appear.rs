@@ -90,7 +90,7 @@ fn rename_in_conversation(
         );
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::SetName {
-        person: context.person.to_owned(),
+        person: context.person.clone(),
         ghost: context.ghost(&handle)?,
         name,
     });

@@ -4,12 +4,11 @@
 //! of the ghost would, and costs as much: it counts as a new conversation, and the answer is the same
 //! whether the asker is blocked, refused or over a limit, or the handle is frozen or unclaimed.
 
-use ruma::UserId;
-
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, claim::link_to, ghost_at};
 use crate::{
     directory::{ReachQuery, Verdict},
     handle::{Handle, HandleRules, Typed},
+    ids::Person,
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -79,7 +78,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
 fn introduce(
     context: &CommandContext<'_, '_>,
     handle: &Handle,
-    owner: &UserId,
+    owner: &Person,
     generation: u32,
 ) -> Result<NoticeText, CommandError> {
     let name = handle.to_string();

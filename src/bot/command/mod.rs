@@ -22,13 +22,14 @@ mod unblock;
 mod whoami;
 
 use rand::RngCore;
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use ruma::{OwnedServerName, ServerName};
 
 use super::{Answer, NoticeText, Options, confirmation, notice_text::sentence};
 use crate::{
     clock::Timestamp,
     directory::{DirectoryError, DirectoryTransaction, HandleRecord},
     handle::{Handle, HandleError, HandleRules, Typed},
+    ids::{Ghost, Person},
 };
 
 /// All commands, in the order in which `help` shows them.
@@ -80,7 +81,7 @@ pub(super) struct PersonState {
 
 /// The context in which a command runs.
 pub(super) struct CommandContext<'a, 'c> {
-    pub person: &'a UserId,
+    pub person: &'a Person,
     pub change: &'a mut DirectoryTransaction<'c>,
     pub options: &'a Options,
     pub now: Timestamp,
@@ -253,14 +254,14 @@ impl CommandContext<'_, '_> {
     }
 
     /// Returns the Matrix ID of a handle's ghost.
-    pub fn ghost(&self, handle: &Handle) -> Result<OwnedUserId, CommandError> {
+    pub fn ghost(&self, handle: &Handle) -> Result<Ghost, CommandError> {
         ghost_at(handle, &self.change.settings().server_name)
     }
 }
 
 /// Returns the Matrix ID of the ghost of a handle on this server. Fails only if the server's name is
 /// too long for a Matrix ID.
-fn ghost_at(handle: &Handle, server: &ServerName) -> Result<OwnedUserId, CommandError> {
+fn ghost_at(handle: &Handle, server: &ServerName) -> Result<Ghost, CommandError> {
     let ghost = handle.ghost_id(server);
     ghost.ok_or_else(|| HandleError::NotAHandle.into())
 }

@@ -124,7 +124,7 @@ async fn what_cannot_be_claimed_is_refused_with_the_next_step() {
 #[tokio::test]
 async fn a_person_whose_server_is_at_its_limit_reads_what_to_do() {
     let mut talk = Talk::with(|settings| settings.claims_per_server = 1);
-    let (one, other) = (user_id!("@p1:far.org"), user_id!("@p2:far.org"));
+    let (one, other) = (person("@p1:far.org"), person("@p2:far.org"));
     assert!(talk.ask(one, "claim grab").await.contains("is yours"));
     assert_eq!(
         talk.ask(other, "claim more").await,

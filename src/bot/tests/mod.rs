@@ -10,36 +10,38 @@ mod requests;
 mod settings;
 
 use rand::{SeedableRng, rngs::StdRng};
-use ruma::{server_name, user_id};
+use ruma::{UserId, server_name, user_id};
 use serde_json::json;
 
 use super::*;
 use crate::{
     directory::{Directory, DirectorySettings, HandleRecord},
     handle::{Handle, HandleRules},
+    ids::Ghost,
     store::Store,
+    testing::person,
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-fn sam() -> &'static UserId {
-    user_id!("@samuel:example.org")
+fn sam() -> &'static Person {
+    person("@samuel:example.org")
 }
 
-fn kim() -> &'static UserId {
-    user_id!("@kimberly:example.org")
+fn kim() -> &'static Person {
+    person("@kimberly:example.org")
 }
 
-fn alice() -> &'static UserId {
-    user_id!("@alice:example.org")
+fn alice() -> &'static Person {
+    person("@alice:example.org")
 }
 
 fn handle(name: &str) -> Handle {
     Handle::parse(name, &HandleRules::default()).unwrap()
 }
 
-fn ghost(name: &str) -> OwnedUserId {
-    UserId::parse(format!("@_dm_{name}:example.org")).unwrap()
+fn ghost(name: &str) -> Ghost {
+    Ghost::new(UserId::parse(format!("@_dm_{name}:example.org")).unwrap())
 }
 
 /// An answer that is not silence.
@@ -78,13 +80,13 @@ impl Talk {
         }
     }
 
-    async fn answer(&mut self, person: &UserId, text: &str) -> Option<Said> {
+    async fn answer(&mut self, person: &Person, text: &str) -> Option<Said> {
         self.answer_sent_at(person, text, self.now).await
     }
 
     async fn answer_sent_at(
         &mut self,
-        person: &UserId,
+        person: &Person,
         text: &str,
         sent_at: Timestamp,
     ) -> Option<Said> {
@@ -95,7 +97,7 @@ impl Talk {
 
     async fn answer_event(
         &mut self,
-        person: &UserId,
+        person: &Person,
         event_type: &str,
         content: &Value,
         sent_at: Timestamp,
@@ -124,16 +126,16 @@ impl Talk {
     }
 
     /// The plain text of the answer.
-    async fn ask(&mut self, person: &UserId, text: &str) -> String {
+    async fn ask(&mut self, person: &Person, text: &str) -> String {
         self.answer(person, text).await.expect("an answer").plain
     }
 
-    async fn effects(&mut self, person: &UserId, text: &str) -> Vec<Effect> {
+    async fn effects(&mut self, person: &Person, text: &str) -> Vec<Effect> {
         self.answer(person, text).await.expect("an answer").effects
     }
 
     /// The code in what the bot says to `release sam`.
-    async fn code(&mut self, person: &UserId, text: &str) -> String {
+    async fn code(&mut self, person: &Person, text: &str) -> String {
         let said = self.ask(person, text).await;
         let (_, rest) = said.split_once("`confirm ").expect("a code");
         rest.split_once('`').expect("a code").0.to_owned()

@@ -133,7 +133,7 @@ async fn a_code_does_not_release_what_was_frozen_or_given_to_another_meanwhile()
         talk.ask(sam(), &format!("confirm {code}")).await,
         "@sam is not yours."
     );
-    assert_eq!(talk.record("sam").unwrap().owner, kim());
+    assert_eq!(talk.record("sam").unwrap().owner, *kim());
 }
 
 #[tokio::test]

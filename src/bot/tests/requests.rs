@@ -20,7 +20,7 @@ async fn asked() -> (Talk, Request) {
         generation: talk.record("sam").unwrap().generation,
         asker: alice().to_owned(),
         room: room_id!("!waits:example.org").to_owned(),
-        ghost: user_id!("@_dm_sam:example.org").to_owned(),
+        ghost: ghost("sam"),
         since: NOW,
         shown: None,
         asker_alias: None,
@@ -37,7 +37,7 @@ async fn asked() -> (Talk, Request) {
 fn answered(accepted: bool) -> Effect {
     Effect::AnswerRequest {
         room: room_id!("!waits:example.org").to_owned(),
-        ghost: user_id!("@_dm_sam:example.org").to_owned(),
+        ghost: ghost("sam"),
         accepted,
     }
 }

@@ -3,12 +3,12 @@
 mod people;
 mod rooms;
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, UserId};
 
 use super::{
     Conversation, Effect, EventKind, Home, Input, Notice, Participant, PortalStatus, RoomRole,
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, ids::Ghost};
 
 /// The outcome of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -281,7 +281,7 @@ impl Transition {
             }
         }
         // Only now no room needs them.
-        let ghosts: Vec<OwnedUserId> = self.state.alias_ghosts().cloned().collect();
+        let ghosts: Vec<Ghost> = self.state.alias_ghosts().cloned().collect();
         if let Some(room) = left
             && self.is_over()
             && !ghosts.is_empty()

@@ -6,12 +6,13 @@ use super::{
     super::{Effect, Home, Notice, Participant, PortalStatus, RoomRole},
     Transition, has_room, room_name,
 };
+use crate::ids::{Ghost, Person};
 
 /// Maximum number of people in a conversation. Messages of later ones are not forwarded.
 const PEOPLE_MAX: usize = 100;
 
 impl Transition {
-    pub(super) fn added(&mut self, person: &Participant, by: &UserId, earlier: &[OwnedEventId]) {
+    pub(super) fn added(&mut self, person: &Participant, by: &Person, earlier: &[OwnedEventId]) {
         let same = |p: &Participant| p.user == person.user && p.ghost == person.ghost;
         let index = match self.state.people.iter().position(same) {
             Some(index) => {
@@ -50,7 +51,7 @@ impl Transition {
         &mut self,
         role: RoomRole,
         user: &OwnedUserId,
-        ghost: Option<&(OwnedUserId, String, bool)>,
+        ghost: Option<&(Ghost, String, bool)>,
     ) {
         if let Some(person) = self.state.person_at(role, user) {
             match &mut self.state.people[person].home {
@@ -83,7 +84,7 @@ impl Transition {
             return;
         }
         self.state.people.push(Participant {
-            user: user.clone(),
+            user: Person::new(user.clone()),
             ghost: ghost.clone(),
             name: name.clone(),
             is_alias: *is_alias,
@@ -159,11 +160,11 @@ impl Transition {
         self.emit(RoomRole::Origin, Effect::LeaveRoom);
     }
 
-    pub(super) fn handle_closed(&mut self, ghost: &UserId) {
-        let masked = |p: &Participant| p.ghost == ghost && matches!(p.home, Home::Portal { .. });
+    pub(super) fn handle_closed(&mut self, ghost: &Ghost) {
+        let masked = |p: &Participant| p.ghost == *ghost && matches!(p.home, Home::Portal { .. });
         let people = &self.state.people;
         // This ghost shows a person in the origin, whom the others would no longer hear.
-        if people.iter().any(|p| p.ghost == ghost && !masked(p)) {
+        if people.iter().any(|p| p.ghost == *ghost && !masked(p)) {
             return self.end();
         }
         // They may be out of the conversation already.

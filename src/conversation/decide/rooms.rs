@@ -1,12 +1,13 @@
 //! The rules about the rooms of a conversation: their names, and what follows when one is replaced
 //! or lost.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId};
 
 use super::{
     super::{Effect, Notice, Participant, PortalStatus, RoomRole},
     Transition, has_room,
 };
+use crate::ids::Person;
 
 /// Maximum number of former names that are remembered of a person.
 const FORMER_NAMES_MAX: usize = 8;
@@ -42,7 +43,7 @@ impl Transition {
     }
 
     /// Follows the upgrade of the origin, or replaces a portal that was upgraded.
-    pub(super) fn room_upgraded(&mut self, role: RoomRole, to: &OwnedRoomId, by: &OwnedUserId) {
+    pub(super) fn room_upgraded(&mut self, role: RoomRole, to: &OwnedRoomId, by: &Person) {
         match role {
             // A tombstone must not lead the origin into one of its own portals.
             RoomRole::Origin if self.state.role_of(to).is_none() => {
@@ -78,7 +79,7 @@ impl Transition {
     }
 
     /// Stays in the present origin and tells everybody what to do.
-    pub(super) fn upgrade_failed(&mut self, to: &OwnedRoomId, by: &OwnedUserId) {
+    pub(super) fn upgrade_failed(&mut self, to: &OwnedRoomId, by: &Person) {
         if self.state.role_of(to).is_some() {
             return;
         }

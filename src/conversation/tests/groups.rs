@@ -16,7 +16,7 @@ fn a_message_in_a_group_is_forwarded_once_to_every_other_room() {
     let state = added.state.unwrap();
     assert!(!state.direct);
     let bob = (
-        owned_user_id!("@_dm_.pbob:hs.test"),
+        Ghost::new(owned_user_id!("@_dm_.pbob:hs.test")),
         "Someone".to_owned(),
         true,
     );
@@ -52,7 +52,7 @@ fn the_number_of_ghosts_is_bounded_and_newcomers_beyond_it_are_told() {
             membership: "join".to_owned(),
             by_others: false,
             ghost: Some((
-                OwnedUserId::try_from(format!("@_dm_.p{number}:hs.test")).unwrap(),
+                Ghost::new(format!("@_dm_.p{number}:hs.test").try_into().unwrap()),
                 "Someone".to_owned(),
                 true,
             )),
@@ -73,7 +73,7 @@ fn the_number_of_ghosts_is_bounded_and_newcomers_beyond_it_are_told() {
 fn messages_that_a_new_person_has_missed_are_forwarded_to_them_alone_and_from_their_sender() {
     let added = Input::Added {
         person: Box::new(masked("kim").build()),
-        by: owned_user_id!("@bob:hs.test"),
+        by: Person::new(owned_user_id!("@bob:hs.test")),
         earlier: vec![one()],
     };
     let added = decide(with_bob(), &added);
@@ -104,7 +104,7 @@ fn messages_that_a_new_person_has_missed_are_forwarded_to_them_alone_and_from_th
 #[test]
 fn a_person_who_takes_the_mask_off_leaves_a_group_to_the_others() {
     let closed = |name: &str| Input::HandleClosed {
-        ghost: OwnedUserId::try_from(format!("@_dm_{name}:hs.test")).unwrap(),
+        ghost: Ghost::new(format!("@_dm_{name}:hs.test").try_into().unwrap()),
     };
     let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
     let one = decide(group, &closed("kim"));
@@ -123,7 +123,7 @@ fn a_person_who_takes_the_mask_off_leaves_a_group_to_the_others() {
 #[test]
 fn a_portal_that_is_created_for_a_person_who_has_left_is_left_again() {
     let closed = Input::HandleClosed {
-        ghost: owned_user_id!("@_dm_kim:hs.test"),
+        ghost: Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
     };
     let state = after(with_bob(), &[kim_was_added(&[one()]), closed]).state;
     let room = room_id!("!kims:hs.test").to_owned();
@@ -144,14 +144,14 @@ fn a_portal_that_is_created_for_a_person_who_has_left_is_left_again() {
 #[test]
 fn a_person_shown_by_one_handle_in_two_rooms_ends_the_conversation_by_giving_it_up() {
     let mut alice = masked("alice").alias().build();
-    alice.ghost = owned_user_id!("@_dm_alice:hs.test");
+    alice.ghost = Ghost::new(owned_user_id!("@_dm_alice:hs.test"));
     let added = Input::Added {
         person: Box::new(alice),
-        by: owned_user_id!("@bob:hs.test"),
+        by: Person::new(owned_user_id!("@bob:hs.test")),
         earlier: Vec::new(),
     };
     let closed = Input::HandleClosed {
-        ghost: owned_user_id!("@_dm_alice:hs.test"),
+        ghost: Ghost::new(owned_user_id!("@_dm_alice:hs.test")),
     };
     assert!(after(with_bob(), &[added, closed]).state.unwrap().ended);
 }
@@ -159,7 +159,7 @@ fn a_person_shown_by_one_handle_in_two_rooms_ends_the_conversation_by_giving_it_
 #[test]
 fn a_handle_stands_for_its_new_owner() {
     let group = decide(with_bob(), &kim_was_added(&[])).state.unwrap();
-    let ghost = owned_user_id!("@_dm_kim:hs.test");
+    let ghost = Ghost::new(owned_user_id!("@_dm_kim:hs.test"));
     let released = Input::HandleClosed {
         ghost: ghost.clone(),
     };
@@ -167,7 +167,7 @@ fn a_handle_stands_for_its_new_owner() {
     lea.ghost = ghost.clone();
     let added = Input::Added {
         person: Box::new(lea),
-        by: owned_user_id!("@alice:hs.test"),
+        by: Person::new(owned_user_id!("@alice:hs.test")),
         earlier: Vec::new(),
     };
     let state = after(group, &[released, added]).state.unwrap();
@@ -175,7 +175,7 @@ fn a_handle_stands_for_its_new_owner() {
     assert!(state.needs(&ghost));
     let sent_away = Input::Member {
         role: RoomRole::Origin,
-        user: ghost,
+        user: ghost.into(),
         membership: "leave".to_owned(),
         by_others: true,
         ghost: None,

@@ -78,7 +78,7 @@ fn ghosts_are_deleted_when_the_last_room_is_left_and_nothing_is_kept_then() {
     assert!(first.effects.is_empty(), "{first:?}");
     let last = decide(first.state.unwrap(), &Input::RoomLeft { role: PORTAL });
     assert_eq!(last.state, None);
-    let ghosts = vec![owned_user_id!("@_dm_alice:hs.test")];
+    let ghosts = vec![Ghost::new(owned_user_id!("@_dm_alice:hs.test"))];
     assert_eq!(last.effects, [(portal(), Effect::DeleteGhosts { ghosts })]);
 }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    ids::{Ghost, Person},
     testing::{ConversationBuilder, ParticipantBuilder},
 };
 
@@ -73,7 +74,7 @@ fn member(role: RoomRole, user: OwnedUserId, membership: &str) -> Input {
 fn kim_was_added(earlier: &[OwnedEventId]) -> Input {
     Input::Added {
         person: Box::new(masked("kim").build()),
-        by: owned_user_id!("@alice:hs.test"),
+        by: Person::new(owned_user_id!("@alice:hs.test")),
         earlier: earlier.to_vec(),
     }
 }

@@ -41,7 +41,7 @@ fn anything() -> impl Strategy<Value = Input> {
                 user,
                 by_others,
                 membership: memberships[at].to_owned(),
-                ghost: Some(name),
+                ghost: Some((Ghost::new(name.0), name.1, name.2)),
             }
         },
     );
@@ -60,10 +60,10 @@ fn anything() -> impl Strategy<Value = Input> {
             name: format!("Alice {name}"),
         }),
         1 => (role(), room.clone(), user()).prop_map(|(role, to, by)| Input::RoomUpgraded {
-            role, to, by,
+            role, to, by: Person::new(by),
         }),
         1 => room.clone().prop_map(|room| Input::UpgradeFollowed { room }),
-        1 => (room.clone(), user()).prop_map(|(to, by)| Input::UpgradeFailed { to, by }),
+        1 => (room.clone(), user()).prop_map(|(to, by)| Input::UpgradeFailed { to, by: Person::new(by) }),
         1 => Just(Input::Started { earlier: Vec::new() }),
         1 => (0..4usize).prop_map(|person| Input::PortalReady { person }),
         1 => (0..4usize, room.clone()).prop_map(|(person, room)| Input::PortalCreated { person, room }),

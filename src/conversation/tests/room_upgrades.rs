@@ -6,7 +6,7 @@ fn upgraded(role: RoomRole, to: &str) -> Input {
     Input::RoomUpgraded {
         role,
         to: OwnedRoomId::try_from(to).unwrap(),
-        by: owned_user_id!("@alice:hs.test"),
+        by: Person::new(owned_user_id!("@alice:hs.test")),
     }
 }
 
@@ -32,7 +32,7 @@ fn an_upgraded_origin_is_followed_after_its_last_message_and_left() {
 fn if_an_upgrade_cannot_be_followed_everybody_hears_it_and_the_conversation_stays() {
     let (to, by) = (
         room_id!("!new:hs.test").to_owned(),
-        owned_user_id!("@alice:hs.test"),
+        Person::new(owned_user_id!("@alice:hs.test")),
     );
     let not = decide(going_on(), &Input::UpgradeFailed { to, by });
     assert_eq!(
@@ -47,7 +47,7 @@ fn if_an_upgrade_cannot_be_followed_everybody_hears_it_and_the_conversation_stay
     // A tombstone never leads an origin into a portal.
     let into_portal = decide(going_on(), &upgraded(RoomRole::Origin, SAMS));
     assert!(into_portal.effects.is_empty(), "{into_portal:?}");
-    let (to, by) = (portal(), owned_user_id!("@alice:hs.test"));
+    let (to, by) = (portal(), Person::new(owned_user_id!("@alice:hs.test")));
     let not = decide(going_on(), &Input::UpgradeFailed { to, by });
     assert!(not.effects.is_empty(), "{not:?}");
 }
@@ -56,7 +56,7 @@ fn if_an_upgrade_cannot_be_followed_everybody_hears_it_and_the_conversation_stay
 fn a_conversation_that_ends_during_an_upgrade_leaves_the_new_room_too() {
     let (to, by) = (
         room_id!("!new:hs.test").to_owned(),
-        owned_user_id!("@alice:hs.test"),
+        Person::new(owned_user_id!("@alice:hs.test")),
     );
     let ended = decide(going_on(), &Input::End).state.unwrap();
     let not = decide(ended, &Input::UpgradeFailed { to, by });

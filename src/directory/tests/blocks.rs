@@ -87,7 +87,7 @@ async fn a_block_on_a_masked_handle_does_not_show_at_the_matrix_id() {
     let mask = handle("mask");
     let mut tx = directory.begin().await;
     tx.set_mode(sam(), &mask, Mode::Masked, false).unwrap();
-    let target = Typed::Person(kim().to_owned());
+    let target = Typed::Person(kim().clone().into());
     tx.block(sam(), &target, &BlockScope::Handle(mask.clone()), NOW)
         .unwrap();
     tx.commit().await.unwrap();

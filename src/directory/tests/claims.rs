@@ -13,12 +13,12 @@ async fn of_many_who_claim_one_name_at_once_one_wins_and_the_others_are_told() {
         .map(|i| {
             let directory = directory.clone();
             tokio::spawn(async move {
-                let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
+                let person = person(&format!("@p{i}:example.org"));
                 // Half of them spell it so that it only looks the same.
                 let name = if i % 2 == 0 { "modern" } else { "rnodern" };
-                claim(&directory, &person, name, NOW)
+                claim(&directory, person, name, NOW)
                     .await
-                    .map(|record| record.owner == person)
+                    .map(|record| record.owner == *person)
             })
         })
         .collect();
@@ -108,7 +108,7 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
                 handle: theirs,
                 attempt,
             } = notice;
-            assert_eq!(owner, sam());
+            assert_eq!(owner, *sam());
             assert_eq!(
                 (theirs.as_shown(), attempt.as_shown()),
                 ("modern", "rnodern")
@@ -125,8 +125,8 @@ async fn the_owner_is_told_of_look_alikes_but_not_without_end() {
 async fn the_people_of_another_server_claim_a_limited_number_of_handles_a_day() {
     let directory = directory_with(|settings| settings.claims_per_server = 3);
     let claim_as = async |person: &str, name: &str, now| {
-        let person = UserId::parse(person).unwrap();
-        claim(&directory, &person, name, now).await
+        let person = crate::testing::person(person);
+        claim(&directory, person, name, now).await
     };
     for n in 0..3 {
         // One machine, whatever its port.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ruma::user_id;
-
 use super::*;
 
 #[tokio::test]
@@ -20,7 +18,7 @@ async fn contacts_go_with_the_owner() {
     };
     let mut tx = directory.begin().await;
     tx.set_policy(sam(), &sam_handle, policy).unwrap();
-    for person in [alice(), kim(), user_id!("@third:example.org")] {
+    for person in [alice(), kim(), person("@third:example.org")] {
         tx.add_contact(&sam_handle, 1, person, NOW).unwrap();
     }
     tx.commit().await.unwrap();
@@ -29,7 +27,7 @@ async fn contacts_go_with_the_owner() {
         "introduce"
     );
     // Beyond what is kept.
-    let third = user_id!("@third:example.org");
+    let third = person("@third:example.org");
     assert_eq!(label(&reach(&directory, third, "sam", NOW).await), "policy");
 
     write(&directory, |tx| tx.release(sam(), &sam_handle, NOW))

@@ -1,6 +1,6 @@
 //! The deletion of expired records.
 
-use ruma::{room_id, user_id};
+use ruma::room_id;
 
 use super::*;
 
@@ -9,17 +9,17 @@ async fn what_has_run_out_is_swept_away_and_nothing_else() {
     let directory = directory();
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     for i in 0..20 {
-        let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
-        reach(&directory, &person, "sam", NOW).await;
+        let person = person(&format!("@p{i}:elsewhere.org"));
+        reach(&directory, person, "sam", NOW).await;
         write(&directory, |tx| {
-            tx.remember_pair(&person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
+            tx.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), NOW)
         })
         .await
         .unwrap();
     }
     // One of them is still at it a day later, and introduced again.
     let late = NOW + DAY + DAY / 2;
-    let person = user_id!("@p0:elsewhere.org");
+    let person = person("@p0:elsewhere.org");
     reach(&directory, person, "sam", late).await;
     write(&directory, |tx| {
         tx.remember_pair(person, &handle("sam"), 1, room_id!("!r:example.org"), late)

@@ -1,7 +1,5 @@
 //! Limits on people and servers.
 
-use ruma::user_id;
-
 use super::*;
 
 #[tokio::test]
@@ -47,9 +45,9 @@ async fn every_query_counts_whatever_the_verdict() {
     );
     // Somebody else of our own server is not held back by her.
     for i in 0..10 {
-        let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
+        let person = person(&format!("@p{i}:example.org"));
         assert_eq!(
-            label(&reach(&directory, &person, "sam", NOW).await),
+            label(&reach(&directory, person, "sam", NOW).await),
             "introduce"
         );
     }
@@ -71,12 +69,12 @@ async fn a_server_that_makes_up_people_is_limited_and_leaves_no_heap_behind() {
     let before = records::<tables::Usages>(&directory);
     let mut allowed = 0;
     for i in 0..100 {
-        let person = UserId::parse(format!("@p{i}:elsewhere.org")).unwrap();
-        allowed += usize::from(reach(&directory, &person, "sam", NOW).await.is_introduce());
+        let person = person(&format!("@p{i}:elsewhere.org"));
+        allowed += usize::from(reach(&directory, person, "sam", NOW).await.is_introduce());
     }
     assert_eq!(allowed, 4);
     assert_eq!(records::<tables::Usages>(&directory) - before, 5);
-    let other = user_id!("@p:third.org");
+    let other = person("@p:third.org");
     assert!(reach(&directory, other, "sam", NOW).await.is_introduce());
 }
 
@@ -86,8 +84,8 @@ async fn a_server_is_limited_as_one_under_all_its_ports() {
     claim(&directory, sam(), "sam", NOW).await.unwrap();
     let mut allowed = 0;
     for port in 1..=50 {
-        let asker = UserId::parse(format!("@a:elsewhere.org:{port}")).unwrap();
-        allowed += usize::from(reach(&directory, &asker, "sam", NOW).await.is_introduce());
+        let asker = person(&format!("@a:elsewhere.org:{port}"));
+        allowed += usize::from(reach(&directory, asker, "sam", NOW).await.is_introduce());
     }
     assert_eq!(allowed, 10);
 }
@@ -98,7 +96,7 @@ async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
         settings.bot_invites_per_sender = 3;
         settings.new_conversations_per_server = 5;
     });
-    let start = async |person: &UserId| {
+    let start = async |person: &Person| {
         write(&directory, |tx| tx.count_bot_invite(person, NOW))
             .await
             .unwrap()
@@ -109,8 +107,8 @@ async fn chats_with_the_bot_are_limited_for_a_person_and_for_a_server() {
     assert!(!start(alice()).await);
     let mut allowed = 0;
     for port in 1..=20 {
-        let stranger = UserId::parse(format!("@p{port}:elsewhere.org:{port}")).unwrap();
-        allowed += usize::from(start(&stranger).await);
+        let stranger = person(&format!("@p{port}:elsewhere.org:{port}"));
+        allowed += usize::from(start(stranger).await);
     }
     assert_eq!(allowed, 5);
     // New conversations are another matter.
@@ -123,8 +121,8 @@ async fn invites_to_nobody_are_declined_within_a_limit_over_all() {
     let directory = directory_with(|settings| settings.unclaimed_per_day = 2);
     let mut labels = Vec::new();
     for i in 0..4 {
-        let person = UserId::parse(format!("@p{i}:example.org")).unwrap();
-        labels.push(label(&reach(&directory, &person, "nobody1", NOW).await));
+        let person = person(&format!("@p{i}:example.org"));
+        labels.push(label(&reach(&directory, person, "nobody1", NOW).await));
     }
     assert_eq!(
         labels,
@@ -145,19 +143,19 @@ async fn what_one_person_is_refused_is_not_counted_for_their_server() {
         settings.bot_invites_per_sender = 3;
     });
     claim(&directory, sam(), "sam", NOW).await.unwrap();
-    let eve = UserId::parse("@eve:evil.org").unwrap();
+    let eve = person("@eve:evil.org");
     for _ in 0..50 {
-        reach(&directory, &eve, "sam", NOW).await;
+        reach(&directory, eve, "sam", NOW).await;
         let mut tx = directory.begin().await;
-        tx.count_bot_invite(&eve, NOW).unwrap();
+        tx.count_bot_invite(eve, NOW).unwrap();
         tx.commit().await.unwrap();
     }
-    let bob = UserId::parse("@bob:evil.org").unwrap();
+    let bob = person("@bob:evil.org");
     assert_eq!(
-        label(&reach(&directory, &bob, "sam", NOW).await),
+        label(&reach(&directory, bob, "sam", NOW).await),
         "introduce"
     );
     let mut tx = directory.begin().await;
-    assert!(tx.count_bot_invite(&bob, NOW).unwrap());
-    assert!(!tx.count_bot_invite(&eve, NOW).unwrap());
+    assert!(tx.count_bot_invite(bob, NOW).unwrap());
+    assert!(!tx.count_bot_invite(eve, NOW).unwrap());
 }

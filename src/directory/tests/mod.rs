@@ -12,10 +12,10 @@ mod records;
 mod requests;
 mod transactions;
 
-use ruma::{server_name, user_id};
+use ruma::server_name;
 
 use super::*;
-use crate::{clock::Timestamp, handle::HandleRules, store::Table};
+use crate::{clock::Timestamp, handle::HandleRules, ids::Ghost, store::Table, testing::person};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -33,16 +33,16 @@ fn directory() -> Directory {
     directory_with(|_| {})
 }
 
-fn sam() -> &'static UserId {
-    user_id!("@samuel:example.org")
+fn sam() -> &'static Person {
+    person("@samuel:example.org")
 }
 
-fn kim() -> &'static UserId {
-    user_id!("@kim:example.org")
+fn kim() -> &'static Person {
+    person("@kim:example.org")
 }
 
-fn alice() -> &'static UserId {
-    user_id!("@alice:example.org")
+fn alice() -> &'static Person {
+    person("@alice:example.org")
 }
 
 /// Runs one transaction and commits it whatever the result is.
@@ -58,7 +58,7 @@ async fn write<T>(
 
 async fn claim(
     directory: &Directory,
-    owner: &UserId,
+    owner: &Person,
     name: &str,
     now: Timestamp,
 ) -> Result<HandleRecord, DirectoryError> {
@@ -68,7 +68,7 @@ async fn claim(
     .await
 }
 
-async fn reach(directory: &Directory, asker: &UserId, name: &str, now: Timestamp) -> Verdict {
+async fn reach(directory: &Directory, asker: &Person, name: &str, now: Timestamp) -> Verdict {
     let handle = handle(name);
     write(directory, |tx| {
         tx.decide_reach(&ReachQuery {

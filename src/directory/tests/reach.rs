@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use ruma::user_id;
-
 use super::*;
 use crate::handle::Typed;
 
@@ -99,23 +97,23 @@ fn the_verdict_follows_the_policy() {
 async fn not_now_does_not_tell_its_reason() {
     let directory = directory_with(|settings| settings.new_conversations_per_sender = 1);
     for (owner, name) in [
-        (user_id!("@a:example.org"), "blocks"),
-        (user_id!("@b:example.org"), "refuses"),
-        (user_id!("@c:example.org"), "frozen"),
-        (user_id!("@d:example.org"), "opens"),
+        (person("@a:example.org"), "blocks"),
+        (person("@b:example.org"), "refuses"),
+        (person("@c:example.org"), "frozen"),
+        (person("@d:example.org"), "opens"),
     ] {
         claim(&directory, owner, name, NOW).await.unwrap();
     }
     let mut tx = directory.begin().await;
     let on = BlockScope::Handle(handle("blocks"));
-    let target = Typed::Person(alice().to_owned());
-    tx.block(user_id!("@a:example.org"), &target, &on, NOW)
+    let target = Typed::Person(alice().clone().into());
+    tx.block(person("@a:example.org"), &target, &on, NOW)
         .unwrap();
     let policy = Policy {
         direct: Reach::Nobody,
         others: Others::Refuse,
     };
-    tx.set_policy(user_id!("@b:example.org"), &handle("refuses"), policy)
+    tx.set_policy(person("@b:example.org"), &handle("refuses"), policy)
         .unwrap();
     tx.freeze(&handle("frozen"), FreezeReason::GhostNotOurs, NOW)
         .unwrap();
@@ -125,8 +123,8 @@ async fn not_now_does_not_tell_its_reason() {
     let mut labels = BTreeSet::new();
     for (asker, name) in [
         (alice(), "blocks"),
-        (user_id!("@e:example.org"), "refuses"),
-        (user_id!("@f:example.org"), "frozen"),
+        (person("@e:example.org"), "refuses"),
+        (person("@f:example.org"), "frozen"),
         (alice(), "opens"),
     ] {
         let verdict = reach(&directory, asker, name, NOW).await;

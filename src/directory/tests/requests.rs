@@ -2,13 +2,13 @@
 
 use super::*;
 
-fn request(name: &str, asker: &UserId, room: &str) -> Request {
+fn request(name: &str, asker: &Person, room: &str) -> Request {
     Request {
         handle: handle(name),
         generation: 1,
         asker: asker.to_owned(),
         room: ruma::RoomId::parse(room).unwrap(),
-        ghost: ruma::UserId::parse(format!("@_dm_{name}:example.org")).unwrap(),
+        ghost: Ghost::new(ruma::UserId::parse(format!("@_dm_{name}:example.org")).unwrap()),
         since: NOW,
         shown: None,
         asker_alias: None,
@@ -84,8 +84,8 @@ async fn a_handle_has_a_limited_number_of_requests() {
     .await
     .unwrap();
     for n in 0..REQUESTS_PER_HANDLE_MAX {
-        let asker = ruma::UserId::parse(format!("@p{n}:example.org")).unwrap();
-        let request = request("sam", &asker, &format!("!r{n}:example.org"));
+        let asker = person(&format!("@p{n}:example.org"));
+        let request = request("sam", asker, &format!("!r{n}:example.org"));
         assert!(open(&directory, &request).await.is_some());
     }
     let one_more = request("sam", alice(), "!more:example.org");

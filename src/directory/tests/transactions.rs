@@ -32,7 +32,7 @@ async fn the_caller_can_write_a_transaction_with_records_of_their_own() {
     directory.store().apply(all).unwrap();
     drop(lock);
     let record = directory.lookup(&handle("sam")).unwrap().unwrap();
-    assert_eq!((record.owner.as_ref(), record.generation), (sam(), 1));
+    assert_eq!((&record.owner, record.generation), (sam(), 1));
     let ghost = user_id!("@_dm_sam:example.org");
     assert_eq!(directory.by_ghost(ghost).unwrap(), Some(record));
     for other in [

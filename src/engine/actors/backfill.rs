@@ -1,7 +1,6 @@
 //! What is read from a room's history: between the last event that was handled and the next one, and
 //! what was said before a ghost or the bot came.
 
-use ruma::OwnedUserId;
 use serde_json::value::RawValue;
 
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
         records::{EventCopies, QueuedEffect, Seen},
         room::Room,
     },
+    ids::Ghost,
     introduction::Effect,
     matrix::bounds::DeadLetterReason,
     store::{Batch, StoreError, prefix},
@@ -59,7 +59,7 @@ impl Room {
     /// Returns the events before `this` that were not handled, the newest first.
     async fn missed_before(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         this: &RoomEvent,
         from: Option<String>,
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
@@ -106,7 +106,7 @@ impl Room {
     /// behind it.
     async fn handle_behind(
         &mut self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         from: Option<String>,
     ) -> Result<(), EngineError> {
         let Some(from) = from else { return Ok(()) };
@@ -151,7 +151,7 @@ impl Room {
         }
     }
 
-    async fn hear_since_invite(&mut self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    async fn hear_since_invite(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
         if !introductions.any(|is| is.ghost == *ghost) {
             return Ok(());

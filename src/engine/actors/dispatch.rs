@@ -11,6 +11,7 @@ use crate::{
         retry::Retry,
         room::Room,
     },
+    ids::Ghost,
     introduction::{Input, Introduction},
     matrix::bounds::{DeadLetter, DeadLetterReason},
     store::Batch,
@@ -57,7 +58,9 @@ impl Room {
             InboxItem::RoomKeyArrived { user } if user == self.engine.0.settings.bot => {
                 self.retry_commands_with_key(batch).await
             }
-            InboxItem::RoomKeyArrived { user } => self.retry_messages_with_key(&user, batch).await,
+            InboxItem::RoomKeyArrived { user } => {
+                self.retry_messages_with_key(&Ghost::new(user), batch).await
+            }
             InboxItem::KeyForStrict { ghost, sender } => {
                 self.key_for_strict(&ghost, &sender, batch)
             }
@@ -113,7 +116,7 @@ impl Room {
             }
             let direct = event.content["is_direct"] == true;
             return self
-                .ghost_invited(&user, &event.sender, direct, batch)
+                .ghost_invited(&Ghost::new(user), &event.sender, direct, batch)
                 .await;
         }
         let introducing = self.record.introductions.iter().any(Introduction::is_open);
@@ -158,7 +161,8 @@ impl Room {
         if *user == self.engine.0.settings.bot {
             return self.bot_invited(&asker, &state, batch).await;
         }
-        self.ghost_invited(user, &asker, true, batch).await
+        let ghost = Ghost::new(user.clone());
+        self.ghost_invited(&ghost, &asker, true, batch).await
     }
 }
 

@@ -1,7 +1,5 @@
 //! What becomes of an arrival that cannot be dealt with.
 
-use ruma::OwnedUserId;
-
 use crate::{
     conversation,
     engine::{
@@ -11,6 +9,7 @@ use crate::{
         records::{Conversations, Inbox, InboxItem, Rooms},
         room::Room,
     },
+    ids::{ConversationId, Ghost},
     introduction::{HeardKind, Input},
     store::Batch,
 };
@@ -38,7 +37,7 @@ impl Room {
                 return self.give_up_forwarding(&here.conversation, &event, batch);
             }
             let open = self.record.introductions.iter().filter(|is| is.is_open());
-            let ghosts: Vec<OwnedUserId> = open.map(|is| is.ghost.clone()).collect();
+            let ghosts: Vec<Ghost> = open.map(|is| is.ghost.clone()).collect();
             for ghost in ghosts {
                 let input = Input::Heard {
                     event: event.id.clone(),
@@ -54,12 +53,12 @@ impl Room {
     /// Gives up a message of a conversation, and tells its sender.
     pub(in crate::engine) fn give_up_forwarding(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         event: &RoomEvent,
         batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
-        let known = engine.store().get_cached::<Conversations>(&id.to_owned())?;
+        let known = engine.store().get_cached::<Conversations>(id)?;
         let input = known.and_then(|known| {
             let role = known.role_of(&self.id)?;
             known.person_at(role, &event.sender)?;

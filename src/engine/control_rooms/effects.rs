@@ -13,6 +13,7 @@ use crate::{
         records::{ControlRooms, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    ids::Person,
     introduction::{Reason, Refusal},
     matrix::MatrixError,
     store::{Batch, prefix},
@@ -54,8 +55,11 @@ impl Room {
                     .await?;
             }
             ControlEffect::Leave { reason } => {
-                let person = self.person_here().unwrap_or_else(|_| bot.clone());
-                let (reason, server) = (reason.as_deref(), Some(person.server_name()));
+                let person = self.person_here().ok();
+                let server = person
+                    .as_ref()
+                    .map_or(bot.server_name(), |person| person.server_name());
+                let (reason, server) = (reason.as_deref(), Some(server));
                 engine.leave(&bot, &self.id, reason, server).await?;
             }
             ControlEffect::SendNotice { notice, source } => {
@@ -72,7 +76,7 @@ impl Room {
         self.commit(batch, [])
     }
 
-    fn person_here(&self) -> Result<OwnedUserId, EngineError> {
+    fn person_here(&self) -> Result<Person, EngineError> {
         let person = self.record.control.as_ref().and_then(|c| c.person.clone());
         person.ok_or(EngineError::Refused(Refusal::Impossible))
     }

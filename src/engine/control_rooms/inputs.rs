@@ -14,6 +14,7 @@ use crate::{
         records::{ControlRooms, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Untold},
         room::Room,
     },
+    ids::Person,
     introduction::Reason,
     matrix::RoomState,
     store::{Batch, prefix},
@@ -35,6 +36,7 @@ impl Room {
             return Ok(self.engine.store().apply(batch)?);
         }
         let engine = self.engine.clone();
+        let asker = &Person::new(asker.clone());
         let view = RoomState::from_state(state.iter().map(AsRef::as_ref));
         let mut change = engine.directory().begin().await;
         let bot = &engine.settings().bot;
@@ -123,7 +125,7 @@ impl Room {
     async fn hear(
         &mut self,
         bot: &OwnedUserId,
-        person: &OwnedUserId,
+        person: &Person,
         event: RoomEvent,
         json: &str,
         mut batch: Batch,
@@ -177,7 +179,7 @@ impl Room {
     /// Answers a command. The command, its answer and its deletion from the inbox are one write.
     async fn answer(
         &mut self,
-        person: &OwnedUserId,
+        person: &Person,
         event: &RoomEvent,
         kind: &str,
         content: &serde_json::Value,
@@ -218,7 +220,7 @@ impl Room {
 
     async fn react(
         &mut self,
-        person: &OwnedUserId,
+        person: &Person,
         event: &RoomEvent,
         batch: Batch,
     ) -> Result<(), EngineError> {
@@ -315,7 +317,7 @@ impl Room {
             return Ok(engine.store().apply(batch)?);
         };
         let bot = &engine.settings().bot;
-        let expected = control.person.as_deref();
+        let expected = control.person.as_ref();
         let check = bot::check_room(view, bot, expected);
         let (effects, greet) = control.looked(check);
         let person = control.person.clone().filter(|_| greet);
@@ -354,7 +356,7 @@ impl Room {
     /// Sends the greeting, and what the person was to be told before they joined.
     fn welcome(
         &self,
-        person: &OwnedUserId,
+        person: &Person,
         notice: NoticeText,
         batch: &mut Batch,
     ) -> Result<Vec<QueuedEffect>, EngineError> {

@@ -1,6 +1,6 @@
 //! Requests of people who want to reach somebody that wants to be asked first, as the owner sees them.
 
-use ruma::{OwnedUserId, RoomId, UserId};
+use ruma::{RoomId, UserId};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
+    ids::{Ghost, Person},
     introduction::{Phase, Refusal, clean_name, gist},
     relay::{Context, Names, translate_room_text},
     store::Batch,
@@ -25,7 +26,7 @@ impl Room {
     /// no longer their control room.
     pub(in crate::engine) async fn show_requests(
         &mut self,
-        owner: &OwnedUserId,
+        owner: &Person,
         number: u32,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
@@ -55,7 +56,7 @@ impl Room {
     /// Returns the requests that a person who has just joined their control room has not seen.
     pub(in crate::engine) fn unseen_requests(
         &self,
-        person: &OwnedUserId,
+        person: &Person,
     ) -> Result<Vec<QueuedEffect>, EngineError> {
         let requests = self.engine.directory().requests_of(person)?;
         let unseen = requests.into_iter().filter(|(_, it)| it.shown.is_none());
@@ -126,7 +127,7 @@ impl Engine {
         let asker = &request.asker;
         let name = match &request.asker_alias {
             Some(name) => name.clone(),
-            None => clean_name(view.names.get(asker).map(String::as_str), asker),
+            None => clean_name(view.names.get(&**asker).map(String::as_str), asker),
         };
         let Some((event, edit)) = is.opening_line() else {
             return Ok(Some((name, None)));
@@ -176,7 +177,7 @@ impl Engine {
     pub(in crate::engine) async fn answer_request(
         &self,
         room: &ruma::OwnedRoomId,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         accepted: bool,
     ) -> Result<(), EngineError> {
         let arrived = InboxItem::Answered {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{OwnedRoomId, OwnedUserId, owned_room_id, owned_user_id, room_id, user_id};
+use ruma::{OwnedRoomId, owned_room_id, owned_user_id, room_id, user_id};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -16,12 +16,13 @@ use crate::{
         records::{ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect},
     },
     handle::{Handle, HandleRules},
+    ids,
     store::{Batch, Store, prefix},
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine, bot},
 };
 
-fn samuel() -> OwnedUserId {
-    owned_user_id!("@samuel:hs.test")
+fn samuel() -> ids::Person {
+    ids::Person::new(owned_user_id!("@samuel:hs.test"))
 }
 
 struct House {
@@ -219,7 +220,7 @@ async fn a_room_that_the_person_never_came_to_is_left_and_its_invite_taken_back(
     person.sign().await;
     steps(&mut house.actor(&new)).await;
     steps(&mut waiting).await;
-    for user in [bot(), samuel()] {
+    for user in [bot(), samuel().into()] {
         assert_eq!(house.fake.membership(&made, &user), "leave");
     }
 }
@@ -232,10 +233,10 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
         plain: to.to_owned(),
         html: to.to_owned(),
     };
-    let kim = owned_user_id!("@kim:evil.org");
-    let told = house.engine.notify(&kim, notice("kim"), "1".to_owned());
+    let kim = testing::person("@kim:evil.org");
+    let told = house.engine.notify(kim, notice("kim"), "1".to_owned());
     told.await.unwrap();
-    let room = house.store.get::<ControlRooms>(&kim).unwrap().unwrap();
+    let room = house.store.get::<ControlRooms>(kim).unwrap().unwrap();
     // The room's own actor waits, and nobody else.
     let mut actor = house.actor(&room);
     let others = async {
@@ -243,7 +244,7 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
         let sam = samuel();
         let told = house.engine.notify(&sam, notice("samuel"), "2".to_owned());
         told.await.unwrap();
-        let again = house.engine.notify(&kim, notice("again"), "3".to_owned());
+        let again = house.engine.notify(kim, notice("again"), "3".to_owned());
         again.await.unwrap();
     };
     let acting = async {
@@ -267,26 +268,26 @@ async fn nobody_waits_for_a_person_who_is_told_something() {
 #[tokio::test]
 async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
     let house = House::new().await;
-    let (kim, by) = (owned_user_id!("@kim:far.org"), ClaimedBy::Person);
+    let (kim, by) = (testing::person("@kim:far.org"), ClaimedBy::Person);
     let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
     let mut change = house.engine.directory().begin().await;
-    let record = change.claim(&kim, &handle, by, house.engine.now()).unwrap();
+    let record = change.claim(kim, &handle, by, house.engine.now()).unwrap();
     let asked_in = room_id!("!asked:hs.test").to_owned();
     let request = Request {
         handle: record.handle,
         generation: record.generation,
-        asker: owned_user_id!("@alice:hs.test"),
+        asker: testing::person("@alice:hs.test").clone(),
         room: asked_in.clone(),
-        ghost: owned_user_id!("@_dm_kim:hs.test"),
+        ghost: ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
         since: house.engine.now(),
         shown: None,
         asker_alias: None,
     };
-    change.open_request(&kim, &request).unwrap().unwrap();
+    change.open_request(kim, &request).unwrap().unwrap();
     change.commit().await.unwrap();
     house.fake.forbid("m.room.member/%40kim");
     house.fake.forbid("m.room.member/@kim");
-    let room = house.engine.control_room_of(&kim).await.unwrap();
+    let room = house.engine.control_room_of(kim).await.unwrap();
     let mut actor = house.actor(&room);
     steps(&mut actor).await;
     assert!(actor.room.record.control.is_none());

@@ -1,13 +1,14 @@
 //! By which ghost, and under which name, the people of a conversation are shown to the others.
 
 use rand::Rng as _;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::OwnedRoomId;
 
 use crate::{
     conversation::{Conversation, Home, Input, PortalStatus},
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
     handle::{GHOST_PREFIX, ghost_id},
+    ids::{Ghost, Person},
     introduction::Refusal,
     store::Batch,
 };
@@ -23,8 +24,8 @@ impl Engine {
     /// were led back to it. A person who tries again soon after that has no use for it: `None`.
     pub(in crate::engine) async fn existing_room(
         &self,
-        asker: &UserId,
-        ghost: &UserId,
+        asker: &Person,
+        ghost: &Ghost,
     ) -> Result<Option<OwnedRoomId>, EngineError> {
         let Some(conversation) = self.conversation_with(asker, ghost)? else {
             return Ok(None);
@@ -33,7 +34,7 @@ impl Engine {
             .people
             .iter()
             .enumerate()
-            .find(|(_, person)| person.user == asker && person.ghost != ghost)
+            .find(|(_, person)| person.user == *asker && person.ghost != *ghost)
         else {
             return Ok(None);
         };
@@ -41,7 +42,7 @@ impl Engine {
         let mut others = conversation
             .people
             .iter()
-            .filter(|other| other.ghost == ghost);
+            .filter(|other| other.ghost == *ghost);
         if !others.any(|other| other.takes_part()) {
             return Ok(None);
         }
@@ -74,9 +75,9 @@ impl Engine {
     /// say.
     pub(in crate::engine) fn alias_in_direct(
         &self,
-        person: &UserId,
-        not: &UserId,
-    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        person: &Person,
+        not: &Ghost,
+    ) -> Result<(Ghost, String, bool), EngineError> {
         let handles = self.directory().handles_of(person)?;
         let mut masked = handles
             .iter()
@@ -95,8 +96,8 @@ impl Engine {
     /// as well: what they say in both at the same time would tell whose a masked handle is.
     pub(in crate::engine) fn alias_in_group(
         &self,
-        person: &UserId,
-    ) -> Result<(OwnedUserId, String, bool), EngineError> {
+        person: &Person,
+    ) -> Result<(Ghost, String, bool), EngineError> {
         let name = self.directory().appearance(person)?;
         let ghost = self.new_alias_ghost()?;
         Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
@@ -122,12 +123,12 @@ impl Engine {
         Ok(false)
     }
 
-    pub(in crate::engine) fn ghost_of(&self, record: &HandleRecord) -> Option<OwnedUserId> {
+    pub(in crate::engine) fn ghost_of(&self, record: &HandleRecord) -> Option<Ghost> {
         let server = &self.0.settings.server_name;
         record.handle.ghost_id(server)
     }
 
-    pub(in crate::engine) fn new_alias_ghost(&self) -> Result<OwnedUserId, EngineError> {
+    pub(in crate::engine) fn new_alias_ghost(&self) -> Result<Ghost, EngineError> {
         let server = &self.0.settings.server_name;
         let mut rng = self.rng();
         let name: String = (0..16)

@@ -13,6 +13,7 @@ use crate::{
         records::{Conversations, Inbox, InboxItem, RetainedEvents, Seen},
         room::{ReplayableEffects, Room},
     },
+    ids::ConversationId,
     introduction::Introduction,
     store::Batch,
 };
@@ -108,7 +109,11 @@ impl Room {
     }
 
     /// Lets the conversation decide on these messages. Returns `false` if it is gone.
-    fn decide_on_messages(&mut self, id: &String, messages: Messages) -> Result<bool, EngineError> {
+    fn decide_on_messages(
+        &mut self,
+        id: &ConversationId,
+        messages: Messages,
+    ) -> Result<bool, EngineError> {
         let engine = self.engine.clone();
         let Messages {
             inputs,

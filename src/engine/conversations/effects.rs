@@ -3,6 +3,7 @@
 use crate::{
     conversation::{Conversation, Effect, Input},
     engine::{EngineError, conversations::forward::Route, records::Conversations, room::Room},
+    ids::ConversationId,
     store::Batch,
 };
 
@@ -11,13 +12,10 @@ impl Room {
     pub(in crate::engine) async fn perform_conversation(
         &mut self,
         number: u64,
-        id: &str,
+        id: &ConversationId,
         effect: &Effect,
     ) -> Result<(), EngineError> {
-        let conversation = self
-            .engine
-            .store()
-            .get_cached::<Conversations>(&id.to_owned())?;
+        let conversation = self.engine.store().get_cached::<Conversations>(id)?;
         let conversation = conversation.as_deref();
         let mut batch = self.outbox_done(number);
         let inputs = match (conversation, effect) {
@@ -39,14 +37,11 @@ impl Room {
     pub(in crate::engine) async fn give_up_conversation(
         &mut self,
         number: u64,
-        id: &str,
+        id: &ConversationId,
         effect: &Effect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
-        let conversation = self
-            .engine
-            .store()
-            .get_cached::<Conversations>(&id.to_owned())?;
+        let conversation = self.engine.store().get_cached::<Conversations>(id)?;
         let conversation = conversation.as_deref();
         let mut batch = self.outbox_done(number);
         if let Some(conversation) = conversation.filter(|known| known.ended)
@@ -60,7 +55,7 @@ impl Room {
 
     async fn conversation_goes_on(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         effect: &Effect,
         inputs: &[Input],
         batch: Batch,

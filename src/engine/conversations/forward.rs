@@ -20,6 +20,7 @@ use crate::{
         records::{Outbox, QueuedEffect, RetainedEvents, Seen},
         room::{Room, transaction_id},
     },
+    ids::{Ghost, Person},
     introduction::Refusal,
     relay::{self, Alias, Context, Masking, TranslateError},
     store::{Batch, prefix},
@@ -232,7 +233,7 @@ impl Room {
     /// Clients send reactions in clear, and only so do they show them.
     async fn send_unencrypted(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         there: &OwnedRoomId,
         kind: &str,
         content: &Value,
@@ -300,7 +301,7 @@ impl Room {
 pub(in crate::engine) fn only_reader(
     conversation: &Conversation,
     role: RoomRole,
-) -> Option<&OwnedUserId> {
+) -> Option<&Person> {
     let mut people = conversation.people.iter().enumerate();
     let at_home = people.find(|(index, person)| person.room_role(*index) == role);
     at_home

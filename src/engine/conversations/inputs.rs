@@ -2,7 +2,7 @@
 //! becomes of an event.
 
 use rand::{CryptoRng, Rng as _};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::{
     clock::Timestamp,
@@ -16,6 +16,7 @@ use crate::{
         records::{ConversationRoom, Conversations, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    ids::{ConversationId, Ghost, Person},
     introduction::{Introduction, Refusal},
     matrix::{RoomState, event_type::is_matrix_rtc},
     store::Batch,
@@ -28,7 +29,7 @@ fn new_conversation(
     rng: &mut impl CryptoRng,
 ) -> Conversation {
     Conversation {
-        id: hex::encode(rng.random::<[u8; 16]>()),
+        id: ConversationId::new(hex::encode(rng.random::<[u8; 16]>())),
         origin: Some(origin),
         direct,
         secret: Secret(rng.random()),
@@ -42,7 +43,7 @@ fn new_conversation(
 
 impl Room {
     /// Returns whether a ghost is in this room for a conversation.
-    pub(in crate::engine) fn has_ghost(&self, ghost: &OwnedUserId) -> bool {
+    pub(in crate::engine) fn has_ghost(&self, ghost: &Ghost) -> bool {
         let here = self.record.conversation.as_ref();
         here.is_some_and(|here| here.ghosts.contains(ghost))
     }
@@ -50,8 +51,8 @@ impl Room {
     /// Takes this room, which is a new portal, into its conversation.
     pub(in crate::engine) fn join_conversation(
         &mut self,
-        conversation: String,
-        ghosts: Vec<OwnedUserId>,
+        conversation: ConversationId,
+        ghosts: Vec<Ghost>,
         batch: Batch,
     ) -> Result<(), EngineError> {
         let known = self.engine.store().get::<Conversations>(&conversation)?;
@@ -145,7 +146,9 @@ impl Room {
         view: &RoomState,
     ) -> Result<(Option<Conversation>, Conversation, Input), EngineError> {
         let engine = &self.engine;
-        let asker = &is.invite.asker;
+        let asker = &is
+            .asker()
+            .ok_or(EngineError::Refused(Refusal::Impossible))?;
         let earlier = self.what_was_heard(is);
         if let Some(here) = &self.record.conversation
             && let Some(known) = engine.store().get::<Conversations>(&here.conversation)?
@@ -184,17 +187,19 @@ impl Room {
         view: &RoomState,
     ) -> Result<Conversation, EngineError> {
         let engine = &self.engine;
-        let people: Vec<_> = view.joined().filter(|user| !engine.is_ours(user)).collect();
-        let direct = is.direct && people == [&is.invite.asker];
+        let people = view.joined().filter(|user| !engine.is_ours(user)).cloned();
+        let people: Vec<Person> = people.map(Person::new).collect();
+        let alone = matches!(people.as_slice(), [only] if *only == is.invite.asker);
+        let direct = is.direct && alone;
         let mut new = new_conversation(self.id.clone(), direct, engine.now(), &mut *engine.rng());
         for user in people {
             let (ghost, name, is_alias) = if direct {
-                engine.alias_in_direct(user, &is.ghost)?
+                engine.alias_in_direct(&user, &is.ghost)?
             } else {
-                engine.alias_in_group(user)?
+                engine.alias_in_group(&user)?
             };
             new.people.push(Participant {
-                user: user.clone(),
+                user,
                 ghost,
                 name,
                 is_alias,
@@ -278,7 +283,7 @@ impl Room {
                 && !engine.is_ours(&user)
                 && conversation.person_at(role, &user).is_none();
             let ghost = if is_new {
-                Some(engine.alias_in_group(&user)?)
+                Some(engine.alias_in_group(&Person::new(user.clone()))?)
             } else {
                 None
             };
@@ -299,7 +304,7 @@ impl Room {
             return Ok(to.map(|to| Input::RoomUpgraded {
                 role,
                 to,
-                by: event.sender.clone(),
+                by: Person::new(event.sender.clone()),
             }));
         }
         Ok(event_kind(event).map(|kind| Input::Event {

@@ -1,7 +1,5 @@
 //! How a conversation leaves a room, and ghosts that were made for it are taken away.
 
-use ruma::OwnedUserId;
-
 use crate::{
     conversation::{Conversation, Input, RoomRole},
     engine::{
@@ -10,6 +8,7 @@ use crate::{
         records::{ActiveRoomsByGhost, Inbox, InboxItem, RetainedEvents},
         room::Room,
     },
+    ids::{ConversationId, Ghost},
     store::{Batch, prefix},
 };
 
@@ -20,14 +19,14 @@ impl Room {
     /// Lets all ghosts of the conversation leave this room and destroys their keys of it.
     pub(in crate::engine) async fn leave_conversation_room(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         conversation: Option<&Conversation>,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
         let here = self.record.conversation.as_ref();
         let role = conversation.and_then(|known| known.role_of(&self.id));
-        let Some(here) = here.filter(|here| here.conversation == id).cloned() else {
+        let Some(here) = here.filter(|here| here.conversation == *id).cloned() else {
             // The portal is not complete yet: a ghost that comes in later leaves at once.
             let departed = role.map(|role| Input::RoomLeft { role });
             return Ok(departed.into_iter().collect());
@@ -35,7 +34,7 @@ impl Room {
         self.deliveries.forget();
         for ghost in &here.ghosts {
             self.leave_for_good(ghost).await?;
-            batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()));
+            batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         }
         let introducing = self.record.introductions.iter();
         if !introducing.into_iter().any(|is| is.is_open()) {
@@ -96,14 +95,14 @@ impl Room {
             here.ghosts.retain(|it| it != ghost);
         }
         let mut batch = Batch::new();
-        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), self.id.clone()));
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         self.commit(batch, [])?;
         Ok(Vec::new())
     }
 
     /// Handles the invites of a ghost that wait here. It is joined, so it came by one of them; once it
     /// has left, they would call it back.
-    async fn ignore_invites(&self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    async fn ignore_invites(&self, ghost: &Ghost) -> Result<(), EngineError> {
         let engine = &self.engine;
         let waiting = engine
             .store()
@@ -127,7 +126,7 @@ impl Room {
     }
 
     /// Returns whether the last that has arrived about a ghost, and was not handled, is an invite.
-    fn is_about_to_be_invited(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
+    fn is_about_to_be_invited(&self, ghost: &Ghost) -> Result<bool, EngineError> {
         let store = self.engine.store();
         let waiting = store.scan::<Inbox>(&prefix(&self.id), None, WAITING)?;
         let mut memberships = waiting
@@ -147,7 +146,7 @@ impl Room {
 
     pub(in crate::engine) async fn delete_ghosts(
         &self,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
     ) -> Result<Vec<Input>, EngineError> {
         for ghost in ghosts {
             self.engine.machines().retire(ghost).await?;

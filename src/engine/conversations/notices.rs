@@ -1,6 +1,5 @@
 //! What the service itself says in the rooms of a conversation, by the ghosts that are there.
 
-use ruma::OwnedUserId;
 use serde_json::json;
 
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
         messaging::send::{Outgoing, Recipients},
         room::Room,
     },
+    ids::Ghost,
 };
 
 impl Room {
@@ -47,7 +47,7 @@ impl Room {
     }
 
     /// Returns a ghost in this room that can speak for the service.
-    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<OwnedUserId> {
+    fn speaker(&self, conversation: &Conversation, role: RoomRole) -> Option<Ghost> {
         let here = self.record.conversation.as_ref()?;
         let there = conversation.people.iter().enumerate();
         let mut there = there.filter(|(index, person)| {

@@ -11,6 +11,7 @@ use crate::{
         records::{ActiveRoomsByGhost, Conversations, InboxItem},
         room::Room,
     },
+    ids::Ghost,
     introduction::Refusal,
     matrix::{MEGOLM, MatrixError},
     store::Batch,
@@ -71,7 +72,7 @@ impl Room {
                 .provision(&ghost.ghost, &ghost.name)
                 .await?;
         }
-        let known: Vec<OwnedUserId> = ghosts.iter().map(|ghost| ghost.ghost.clone()).collect();
+        let known: Vec<Ghost> = ghosts.iter().map(|ghost| ghost.ghost.clone()).collect();
         let mut now = None;
         let mut host = None;
         if let Some(room) = conversation.room(role) {
@@ -142,7 +143,7 @@ impl Engine {
             person,
             room: room.clone(),
         };
-        batch.put::<ActiveRoomsByGhost>(&(host.ghost.clone(), room.clone()), &())?;
+        batch.put::<ActiveRoomsByGhost>(&(host.ghost.clone().into(), room.clone()), &())?;
         self.apply(&conversation.id, &[made], batch)?;
         self.store().flush().await?;
         Ok(room)
@@ -164,7 +165,7 @@ impl Engine {
         };
         let mut batch = Batch::new();
         for ghost in ghosts {
-            batch.put::<ActiveRoomsByGhost>(&(ghost.ghost.clone(), room.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.ghost.clone().into(), room.clone()), &())?;
         }
         self.post(room, &joined, batch).await?;
         let acting = self.as_user(&host.ghost)?;
@@ -229,22 +230,18 @@ impl Engine {
         Ok(())
     }
 
-    async fn leave_portal(
-        &self,
-        ghost: &OwnedUserId,
-        room: &OwnedRoomId,
-    ) -> Result<(), EngineError> {
+    async fn leave_portal(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
         self.leave(ghost, room, None, None).await?;
         self.machines().forget_room(ghost, room).await?;
         let mut batch = Batch::new();
-        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()));
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()));
         Ok(self.store().apply(batch)?)
     }
 
     async fn invite_owner_of_portal(
         &self,
         conversation: &Conversation,
-        host: &OwnedUserId,
+        host: &Ghost,
         owner: &Participant,
         room: &OwnedRoomId,
     ) -> Result<(), EngineError> {

@@ -1,6 +1,6 @@
 //! What the rooms and people of a conversation are called.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::json;
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         conversations::{event_map::EventMap, forward::aliases},
         room::Room,
     },
+    ids::{Ghost, Person},
     matrix::{Actor, RoomState, RoomText},
     relay::{Context, Masking, NAME_CHARS_MAX, TOPIC_CHARS_MAX, translate_room_text},
     store::Batch,
@@ -99,8 +100,8 @@ impl Engine {
     /// which would show that they are one person's.
     pub(in crate::engine) async fn rename_in_conversations(
         &self,
-        person: &OwnedUserId,
-        ghost: &OwnedUserId,
+        person: &Person,
+        ghost: &Ghost,
         name: &str,
     ) -> Result<(), EngineError> {
         for conversation in self.conversations_of(ghost)? {
@@ -197,12 +198,12 @@ impl Engine {
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => return Ok((true, Vec::new())),
         };
-        let ghosts: Vec<&OwnedUserId> = conversation.ghosts_at(role).map(|p| &p.ghost).collect();
+        let ghosts: Vec<&Ghost> = conversation.ghosts_at(role).map(|p| &p.ghost).collect();
         let Some(host) = ghosts.first() else {
             return Ok((true, Vec::new()));
         };
         let there = self.fetch_room_state(host, room).await?;
-        let may = |ghost: &&&OwnedUserId| {
+        let may = |ghost: &&&Ghost| {
             there.membership(ghost) == "join" && there.may_send_state(ghost, "m.room.topic")
         };
         let Some(ghost) = ghosts.iter().find(may) else {

@@ -1,11 +1,12 @@
 //! Portals that were lost, or replaced by a room of somebody else: they are ours, so another one is
 //! made, and none is followed.
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::OwnedRoomId;
 
 use crate::{
     conversation::{Conversation, Input, RoomRole},
     engine::{Engine, EngineError, records::Conversations, room::Room},
+    ids::{ConversationId, Ghost},
     introduction::Refusal,
     store::Batch,
 };
@@ -61,9 +62,9 @@ impl Engine {
     /// or was replaced by a room of somebody else.
     pub(in crate::engine) async fn host_of(
         &self,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
         portal: &OwnedRoomId,
-    ) -> Result<Option<OwnedUserId>, EngineError> {
+    ) -> Result<Option<Ghost>, EngineError> {
         let mut any = None;
         for ghost in ghosts {
             let view = match self.fetch_room_state(ghost, portal).await {
@@ -89,15 +90,13 @@ impl Engine {
     /// Tells a conversation that a portal is lost and another one has to be made.
     pub(in crate::engine) async fn mark_portal_lost(
         &self,
-        conversation: &str,
+        conversation: &ConversationId,
         person: usize,
     ) -> Result<Option<Conversation>, EngineError> {
         let batch = Batch::new();
         let input = Input::PortalLost { person };
         self.apply(conversation, &[input], batch)?;
         self.store().flush().await?;
-        Ok(self
-            .store()
-            .get::<Conversations>(&conversation.to_owned())?)
+        Ok(self.store().get::<Conversations>(conversation)?)
     }
 }

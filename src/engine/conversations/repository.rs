@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::OwnedRoomId;
 
 use crate::{
     clock::Timestamp,
@@ -22,6 +22,7 @@ use crate::{
         },
         room::Room,
     },
+    ids::{ConversationId, Ghost, Person},
     store::{Batch, prefix},
 };
 
@@ -75,12 +76,12 @@ impl Engine {
     /// is applied.
     pub(in crate::engine) fn lock_and_decide(
         &self,
-        id: &str,
+        id: &ConversationId,
         inputs: &[Input],
         batch: &mut Batch,
     ) -> Result<(DecisionLock<'_>, Vec<OwnedRoomId>), EngineError> {
         let lock = self.lock_decisions();
-        let rooms = match self.store().get_cached::<Conversations>(&id.to_owned())? {
+        let rooms = match self.store().get_cached::<Conversations>(id)? {
             Some(conversation) => {
                 self.decide_and_stage(&conversation, inputs, self.now(), batch)?
             }
@@ -93,7 +94,7 @@ impl Engine {
     /// rooms that have something to do. Not durable yet.
     pub(in crate::engine) fn apply(
         &self,
-        id: &str,
+        id: &ConversationId,
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {
@@ -160,7 +161,7 @@ impl Engine {
         }
         self.0.changes.note();
         let id = &before.id;
-        let pairings = |conversation: &Conversation| -> Vec<(OwnedUserId, OwnedUserId)> {
+        let pairings = |conversation: &Conversation| -> Vec<(Person, Ghost)> {
             match conversation.people.as_slice() {
                 [one, other] if conversation.direct => vec![
                     (one.user.clone(), other.ghost.clone()),
@@ -209,10 +210,10 @@ impl Engine {
     /// Returns the conversation of a person with a ghost, unless it is over.
     pub(in crate::engine) fn conversation_with(
         &self,
-        person: &UserId,
-        ghost: &UserId,
+        person: &Person,
+        ghost: &Ghost,
     ) -> Result<Option<Conversation>, EngineError> {
-        let key = (person.to_owned(), ghost.to_owned());
+        let key = (person.clone(), ghost.clone());
         let Some(id) = self.store().get::<DirectConversations>(&key)? else {
             return Ok(None);
         };
@@ -223,7 +224,7 @@ impl Engine {
     /// Returns the conversations that a ghost takes part in.
     pub(in crate::engine) fn conversations_of(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
     ) -> Result<Vec<Arc<Conversation>>, EngineError> {
         let mut conversations = Vec::new();
         let ids = self
@@ -239,7 +240,7 @@ impl Engine {
     /// and has left, or for as long as that may take. Whatever is left then is left without words.
     pub(in crate::engine) async fn end_all_conversations(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
     ) -> Result<(), EngineError> {
         self.end_conversations(ghost, |_| Ok(true)).await?;
         let parted = async {
@@ -261,7 +262,7 @@ impl Engine {
     /// Ends the conversations of a masked handle with those whom its owner has blocked.
     pub(in crate::engine) async fn end_blocked_conversations(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
     ) -> Result<(), EngineError> {
         let Some(record) = self.directory().by_ghost(ghost)? else {
             return Ok(());
@@ -281,7 +282,7 @@ impl Engine {
     /// Ends the conversations of a masked handle's ghost that `which` says.
     pub(in crate::engine) async fn end_conversations(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         which: impl Fn(&Conversation) -> Result<bool, EngineError>,
     ) -> Result<(), EngineError> {
         for conversation in self.conversations_of(ghost)? {
@@ -304,7 +305,7 @@ impl Room {
     /// together with what was decided.
     pub(in crate::engine) fn apply(
         &mut self,
-        id: &str,
+        id: &ConversationId,
         inputs: &[Input],
         mut batch: Batch,
     ) -> Result<(), EngineError> {

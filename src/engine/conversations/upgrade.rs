@@ -16,6 +16,7 @@ use crate::{
         },
         room::Room,
     },
+    ids::{ConversationId, Ghost, Person},
     matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
@@ -32,8 +33,8 @@ impl Room {
     /// Notes that a conversation may go on in this room soon.
     pub(in crate::engine) fn expect_upgrade(
         &mut self,
-        conversation: String,
-        ghosts: Vec<OwnedUserId>,
+        conversation: ConversationId,
+        ghosts: Vec<Ghost>,
         batch: Batch,
     ) -> Result<(), EngineError> {
         if self.record.control.is_none() {
@@ -50,7 +51,7 @@ impl Room {
     pub(in crate::engine) async fn on_upgrade(
         &mut self,
         to: OwnedRoomId,
-        by: OwnedUserId,
+        by: Person,
         batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
@@ -71,7 +72,7 @@ impl Room {
         &mut self,
         conversation: &Conversation,
         to: &OwnedRoomId,
-        by: &OwnedUserId,
+        by: &Person,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {
         let engine = self.engine.clone();
@@ -84,7 +85,7 @@ impl Room {
             .conversation
             .iter()
             .flat_map(|here| &here.ghosts);
-        let ghosts: Vec<OwnedUserId> = conversation
+        let ghosts: Vec<Ghost> = conversation
             .ghosts_at(RoomRole::Origin)
             .map(|person| person.ghost.clone())
             .filter(|ghost| here.clone().any(|here| here == ghost))
@@ -175,7 +176,7 @@ impl Room {
 
 /// Returns whether a ghost was invited or came in by this: nothing that was said before is
 /// encrypted for it, and waiting for each key of that would hold up the conversation.
-fn lets_in(event: &RoomEvent, ghost: &OwnedUserId) -> bool {
+fn lets_in(event: &RoomEvent, ghost: &Ghost) -> bool {
     let own = event.membership();
     own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
 }
@@ -224,7 +225,7 @@ impl Engine {
     /// it.
     pub(in crate::engine) async fn predecessor_of(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         asker: &UserId,
         room: &RoomId,
     ) -> Result<Option<OwnedRoomId>, EngineError> {
@@ -254,12 +255,16 @@ impl Engine {
     }
 
     /// Returns whether nothing else goes on in a room, and no ghost has left it for good.
-    fn is_free_for(&self, conversation: &str, room: &OwnedRoomId) -> Result<bool, EngineError> {
+    fn is_free_for(
+        &self,
+        conversation: &ConversationId,
+        room: &OwnedRoomId,
+    ) -> Result<bool, EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let here = record.conversation.as_ref();
         Ok(record.control.is_none()
             && record.introductions.is_empty()
-            && here.is_none_or(|here| here.conversation == conversation))
+            && here.is_none_or(|here| here.conversation == *conversation))
     }
 
     /// Tells the new room that a conversation may go on there. That comes first, so that nothing
@@ -268,7 +273,7 @@ impl Engine {
         &self,
         conversation: &Conversation,
         room: &OwnedRoomId,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
     ) -> Result<(), EngineError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         if record.conversation.is_some() {
@@ -280,7 +285,7 @@ impl Engine {
         };
         let mut batch = Batch::new();
         for ghost in ghosts {
-            batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
+            batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
         }
         self.post(room, &pending, batch).await?;
         Ok(())
@@ -304,10 +309,10 @@ impl Engine {
     /// it.
     async fn join_room(
         &self,
-        ghosts: &[OwnedUserId],
+        ghosts: &[Ghost],
         room: &OwnedRoomId,
         server: &ServerName,
-    ) -> Result<Vec<OwnedUserId>, EngineError> {
+    ) -> Result<Vec<Ghost>, EngineError> {
         let mut inside = Vec::new();
         for ghost in ghosts {
             self.machines().expect_room(ghost, room).await?;
@@ -326,11 +331,11 @@ impl Engine {
     /// Lets a ghost that is in the room invite the others, if that is allowed there.
     async fn invite_others(
         &self,
-        ghosts: &[OwnedUserId],
-        mut inside: Vec<OwnedUserId>,
+        ghosts: &[Ghost],
+        mut inside: Vec<Ghost>,
         room: &OwnedRoomId,
         view: &RoomState,
-    ) -> Result<Vec<OwnedUserId>, EngineError> {
+    ) -> Result<Vec<Ghost>, EngineError> {
         let Some(host) = inside.first().cloned().filter(|host| view.may_invite(host)) else {
             return Ok(inside);
         };
@@ -362,7 +367,7 @@ impl Engine {
     async fn backfill_since_join(
         &self,
         conversation: &Conversation,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         room: &OwnedRoomId,
         batch: &mut Batch,
     ) -> Result<Vec<Input>, EngineError> {

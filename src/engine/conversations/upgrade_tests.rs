@@ -97,7 +97,7 @@ fn nobody_is_led_to_where_more_people_can_read() {
 
 #[test]
 fn a_ghost_reads_from_its_invite_on_or_from_its_coming_uninvited() {
-    let ghost = owned_user_id!("@_dm_sam:hs.test");
+    let ghost = Ghost::new(owned_user_id!("@_dm_sam:hs.test"));
     for (user, membership, lets) in [
         ("@_dm_sam:hs.test", "invite", true),
         ("@_dm_sam:hs.test", "join", true),

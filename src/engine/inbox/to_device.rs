@@ -24,6 +24,7 @@ use crate::{
         keyed::Keyed,
         records::{ActiveRoomsByGhost, InboxItem, Rooms, ToDevice},
     },
+    ids::Ghost,
     store::{Batch, prefix},
 };
 
@@ -182,7 +183,8 @@ impl Engine {
         let messages = self.for_present_device(user, messages)?;
         let mut woken = Vec::new();
         if self.machines().kind_of(user)? == Some(GhostKind::Keyless) {
-            self.note_keys_for_strict(user, &messages, &mut batch, &mut woken)?;
+            let ghost = Ghost::new(user.clone());
+            self.note_keys_for_strict(&ghost, &messages, &mut batch, &mut woken)?;
         } else {
             let incoming = IncomingCrypto {
                 to_device: messages,
@@ -246,7 +248,7 @@ impl Engine {
     /// sent one means that they encrypted a message before the owner was there to read it.
     fn note_keys_for_strict(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         messages: &[Box<RawValue>],
         batch: &mut Batch,
         woken: &mut Vec<ruma::OwnedRoomId>,

@@ -6,6 +6,7 @@ use crate::{
     directory::{PairAdvice, ReachQuery, Verdict, WriteLock},
     engine::{Engine, EngineError},
     handle::Handle,
+    ids::{Ghost, Person},
     introduction::Admission,
     store::Batch,
 };
@@ -13,7 +14,7 @@ use crate::{
 /// Asks the directory. What it counts stands in `batch`; the lock is held until that is written.
 pub(in crate::engine) async fn admission<'a>(
     engine: &'a Engine,
-    ghost: &OwnedUserId,
+    ghost: &Ghost,
     asker: &OwnedUserId,
     direct: bool,
     batch: &mut Batch,
@@ -21,6 +22,7 @@ pub(in crate::engine) async fn admission<'a>(
     if engine.is_ours(asker) {
         return Ok((Admission::GhostAsking, None));
     }
+    let asker = &Person::new(asker.clone());
     let now = engine.now();
     let directory = engine.directory();
     // What is in our namespace and can be no handle's ghost belongs to nobody.

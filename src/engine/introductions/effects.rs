@@ -1,6 +1,6 @@
 //! Carrying out the effects of introductions. Each can be carried out twice without harm.
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::OwnedEventId;
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         records::{QueuedEffect, QuotedEvents, RetainedEvents},
         room::{Room, cause},
     },
+    ids::Ghost,
     introduction::{
         Effect, Input, Introduction, IntroductionNotice, Phase, Quote, Refusal, clean_name, quote,
         quote_edit,
@@ -32,7 +33,7 @@ impl Room {
     pub(in crate::engine) async fn perform_introduction(
         &mut self,
         number: u64,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         effect: &Effect,
     ) -> Result<(), EngineError> {
         let mut batch = self.outbox_done(number);
@@ -55,7 +56,7 @@ impl Room {
     pub(in crate::engine) fn give_up_introduction(
         &mut self,
         number: u64,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         effect: Effect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
@@ -65,7 +66,7 @@ impl Room {
 
     fn introduction_goes_on(
         &mut self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         input: &Input,
         batch: Batch,
     ) -> Result<(), EngineError> {
@@ -127,7 +128,10 @@ impl Room {
             Effect::TellAsker { notice } => {
                 let words = NoticeText::new(&notice.plain(is.handle()));
                 let source = format!("{} {}", self.id, notice.id());
-                self.engine.notify(&is.invite.asker, words, source).await?;
+                let asker = is
+                    .asker()
+                    .ok_or(EngineError::Refused(Refusal::Impossible))?;
+                self.engine.notify(&asker, words, source).await?;
             }
         }
         Ok(Outcome::Done)
@@ -143,12 +147,15 @@ impl Room {
         let Some(record) = directory.by_ghost(&is.ghost)? else {
             return Ok(());
         };
-        let (asker, handle, generation) = (&is.invite.asker, &record.handle, record.generation);
+        let asker = is
+            .asker()
+            .ok_or(EngineError::Refused(Refusal::Impossible))?;
+        let (handle, generation) = (&record.handle, record.generation);
         let mut change = directory.begin().await;
         if remember {
-            change.remember_pair(asker, handle, generation, &self.id, self.engine.now())?;
+            change.remember_pair(&asker, handle, generation, &self.id, self.engine.now())?;
         } else {
-            change.forget_pair(asker, handle, generation);
+            change.forget_pair(&asker, handle, generation);
         }
         // The lock need not be held: nobody else writes this pair meanwhile.
         batch.merge(change.into_parts().0);
@@ -191,7 +198,7 @@ impl Room {
 
     /// Asks for missing keys before anything is given up: one may be lost on its way, or late where
     /// the homeserver could not reach us for a while.
-    async fn look_for_keys(&mut self, ghost: &OwnedUserId) -> Result<(), EngineError> {
+    async fn look_for_keys(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
         let missing = introductions.any(|is| {
             is.ghost == *ghost && is.heard.iter().any(|heard| heard.unreadable && !heard.done)
@@ -253,7 +260,7 @@ impl Room {
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         if let (Phase::Waiting { .. }, Some(owner)) = (&is.phase, is.owner()) {
-            let owner = std::slice::from_ref(owner);
+            let owner = std::slice::from_ref(&**owner);
             self.engine
                 .machines()
                 .mark_device_lists_outdated(&is.ghost, owner)
@@ -367,11 +374,12 @@ impl Room {
         let cause = cause(&Effect::SendNotice {
             notice: notice.clone(),
         });
+        let asker = is.asker();
         self.send(Outgoing {
             sender: &is.ghost,
             event_type: "m.room.message",
             content: &content,
-            recipients: Recipients::Readable(Some(&is.invite.asker)),
+            recipients: Recipients::Readable(asker.as_ref()),
             transaction: self.transaction_id(&is.ghost, "say", &cause),
         })
         .await?;

@@ -12,6 +12,7 @@ use crate::{
         records::{InboxItem, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    ids::{Ghost, Person},
     introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
     store::Batch,
 };
@@ -20,7 +21,7 @@ impl Room {
     /// Handles an invite of a ghost by `asker`.
     pub(in crate::engine) async fn ghost_invited(
         &mut self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         asker: &OwnedUserId,
         direct: bool,
         mut batch: Batch,
@@ -41,7 +42,7 @@ impl Room {
         {
             let upgraded = InboxItem::UpgradeSeen {
                 to: self.id.clone(),
-                by: asker.clone(),
+                by: Person::new(asker.clone()),
             };
             engine.stage(&old, &upgraded, &mut batch)?;
             self.commit(batch, [])?;
@@ -74,7 +75,7 @@ impl Room {
     }
 
     /// Forgets a declined invite, which leaves no trace.
-    pub(in crate::engine) fn drop_declined(&mut self, ghost: &OwnedUserId) {
+    pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) {
         let introductions = &mut self.record.introductions;
         introductions.retain(|is| is.ghost != *ghost || is.phase != Phase::Declined);
     }
@@ -82,7 +83,7 @@ impl Room {
     /// Lets the decider decide; the state is kept, the effects are returned.
     pub(in crate::engine) fn apply_to_introduction(
         &mut self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         input: &Input,
     ) -> Vec<QueuedEffect> {
         let introductions = &mut self.record.introductions;
@@ -225,7 +226,7 @@ impl Room {
     /// Decrypts only to see what it is: the text itself is decrypted again when it is passed on.
     pub(in crate::engine) async fn listen(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         event: &RoomEvent,
         json: &str,
     ) -> Result<Option<HeardKind>, EngineError> {
@@ -254,7 +255,7 @@ impl Room {
     /// Tries the messages again that waited for a room key.
     pub(in crate::engine) async fn retry_messages_with_key(
         &mut self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let Some(is) = self
@@ -301,7 +302,7 @@ impl Room {
     /// Handles a key that somebody has sent to a strict ghost.
     pub(in crate::engine) fn key_for_strict(
         &mut self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         sender: &OwnedUserId,
         batch: Batch,
     ) -> Result<(), EngineError> {
@@ -318,7 +319,7 @@ impl Room {
         let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
         let due = self.record.introductions.iter();
         let due = due.filter(|is| is.deadline(rules).is_some_and(|at| at <= now));
-        let ghosts: Vec<OwnedUserId> = due.map(|is| is.ghost.clone()).collect();
+        let ghosts: Vec<Ghost> = due.map(|is| is.ghost.clone()).collect();
         let mut effects = Vec::new();
         for ghost in ghosts {
             effects.extend(self.apply_to_introduction(&ghost, &Input::Tick));

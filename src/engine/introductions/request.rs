@@ -12,6 +12,7 @@ impl Room {
     pub(in crate::engine) async fn ask_owner(&self, is: &Introduction) -> Result<(), EngineError> {
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let owner = is.owner().ok_or_else(impossible)?;
+        let asker = is.asker().ok_or_else(impossible)?;
         let engine = &self.engine;
         let record = engine.directory().by_ghost(&is.ghost)?;
         let record = record.filter(|record| record.is_held_by(owner));
@@ -20,7 +21,7 @@ impl Room {
         let request = Request {
             handle: record.handle,
             generation: record.generation,
-            asker: is.invite.asker.clone(),
+            asker: asker.clone(),
             room: self.id.clone(),
             ghost: is.ghost.clone(),
             since: is.invited_at,
@@ -28,9 +29,9 @@ impl Room {
             asker_alias: if !is.masked() {
                 None
             } else if is.direct {
-                Some(engine.alias_in_direct(&is.invite.asker, &is.ghost)?.1)
+                Some(engine.alias_in_direct(&asker, &is.ghost)?.1)
             } else {
-                Some(engine.alias_in_group(&is.invite.asker)?.1)
+                Some(engine.alias_in_group(&asker)?.1)
             },
         };
         let mut change = engine.directory().begin().await;

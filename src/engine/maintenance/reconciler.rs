@@ -8,6 +8,7 @@ use ruma::OwnedUserId;
 use crate::{
     clock,
     engine::{Engine, EngineError, records::ActiveRoomsByGhost},
+    ids::Ghost,
     matrix::MatrixError,
 };
 
@@ -107,7 +108,7 @@ impl Engine {
         let acting = self.as_user(ghost)?;
         let rooms = {
             // A portal that the ghost is making is not written down yet.
-            let _nothing_is_made = self.0.creating.lock(ghost.clone()).await;
+            let _nothing_is_made = self.0.creating.lock(Ghost::new(ghost.clone())).await;
             self.homeserver().joined_rooms(acting.actor()).await?
         };
         for room in rooms {

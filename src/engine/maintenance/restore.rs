@@ -31,6 +31,7 @@ use crate::{
         },
     },
     handle::{Handle, ghost_id},
+    ids::{Ghost, Person},
     matrix::Actor,
     store::{Batch, Store, StoreError, Table},
 };
@@ -129,7 +130,8 @@ impl Engine {
             DeviceRotation::Unchanged => {}
         }
         let ghosts = self.machines().known_users()?;
-        let others = ghosts.into_iter().filter(|ghost| *ghost != bot);
+        let others = ghosts.into_iter().filter(|user| *user != bot);
+        let others = others.map(Ghost::new);
         let machines = self.machines().clone();
         let mut rotations = futures_util::stream::iter(others)
             .map(move |ghost| {
@@ -196,10 +198,10 @@ impl Engine {
         names.dedup();
         // Those that the backup knows have been looked at.
         let known: HashSet<OwnedUserId> = self.machines().known_users()?.into_iter().collect();
-        let mut strangers: Vec<OwnedUserId> = Vec::new();
+        let mut strangers: Vec<Ghost> = Vec::new();
         for name in names {
             if let Some(ghost) = ghost_id(&name, &server)
-                && !known.contains(&ghost)
+                && !known.contains(&*ghost)
             {
                 strangers.push(ghost);
             }
@@ -210,10 +212,11 @@ impl Engine {
         };
         for some in strangers.chunks(ASKED_AT_ONCE) {
             let actor = Actor::device(&bot, &device);
-            let shown = self.homeserver().query_keys(actor, some.to_vec()).await?;
+            let users = some.iter().cloned().map(OwnedUserId::from);
+            let shown = self.homeserver().query_keys(actor, users).await?;
             for ghost in some {
-                let devices = shown.device_keys.get(ghost);
-                if shown.master_keys.contains_key(ghost)
+                let devices = shown.device_keys.get(&**ghost);
+                if shown.master_keys.contains_key(&**ghost)
                     || devices.is_some_and(|devices| !devices.is_empty())
                 {
                     let what = "it is on the homeserver and not in the backup";
@@ -225,7 +228,7 @@ impl Engine {
     }
 
     /// Returns everybody who talks with the bot.
-    async fn people(&self) -> Result<Vec<OwnedUserId>, EngineError> {
+    async fn people(&self) -> Result<Vec<Person>, EngineError> {
         let mut people = Vec::new();
         let mut after = None;
         loop {

@@ -19,6 +19,7 @@ use crate::{
         },
     },
     handle::{Handle, HandleRules},
+    ids::{Ghost, Person},
     introduction::{Introduction, Phase},
     store::{BackupInfo, Batch, Store, StoreKey, StoreOptions, prefix},
     testing::{self, EventFactory, FakeHomeserver, NOW, When, bot},
@@ -39,8 +40,8 @@ async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
 
 fn introduction(name: &str, room: &str) -> Introduction {
     let room = ruma::RoomId::parse(room).unwrap();
-    let owner = owned_user_id!("@owner:hs.test");
-    let mut is = testing::introduction(&room, &ghost(name), owner, name);
+    let owner = Person::new(owned_user_id!("@owner:hs.test"));
+    let mut is = testing::introduction(&room, &Ghost::new(ghost(name)), owner, name);
     is.phase = Phase::Lingering;
     is
 }
@@ -54,10 +55,10 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
         .await
         .unwrap();
     for name in ["sam", "kim"] {
-        let owner = UserId::parse(format!("@{name}:hs.test")).unwrap();
+        let owner = testing::person(&format!("@{name}:hs.test"));
         let mut change = engine.directory().begin().await;
         change
-            .claim(&owner, &handle(name), ClaimedBy::Person, NOW)
+            .claim(owner, &handle(name), ClaimedBy::Person, NOW)
             .unwrap();
         change.commit().await.unwrap();
         engine
@@ -79,18 +80,18 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
             .unwrap();
     }
     let control = owned_room_id!("!control:hs.test");
-    let person = owned_user_id!("@sam:hs.test");
+    let person = testing::person("@sam:hs.test");
     let record = RoomRecord {
         control: Some(Control::made(person.clone())),
         ..RoomRecord::default()
     };
     batch.put::<Rooms>(&control, &record).unwrap();
-    batch.put::<ControlRooms>(&person, &control).unwrap();
+    batch.put::<ControlRooms>(person, &control).unwrap();
     let notice = NoticeText::default();
     let source = String::new();
     let task = Effect::RetireGhost {
         generation: 1,
-        ghost: ghost("old"),
+        ghost: Ghost::new(ghost("old")),
     };
     for (number, effect) in [
         (1, ControlEffect::SendNotice { notice, source }),
@@ -195,7 +196,7 @@ fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
     assert!(!waiting.is_empty() && matches!(waiting[0].1, InboxItem::Invite { .. }));
     let visits = store.scan::<RoomsToNotify>(&[], None, 9).unwrap();
     let control = owned_room_id!("!control:hs.test");
-    assert_eq!(visits, [(control, owned_user_id!("@sam:hs.test"))]);
+    assert_eq!(visits, [(control, testing::person("@sam:hs.test").clone())]);
     let said = ruma::owned_event_id!("$said");
     let seen = store.get::<crate::engine::records::Seen>(&said).unwrap();
     assert!(seen.unwrap().handled);
@@ -277,9 +278,9 @@ async fn handles_that_changed_since_the_backup_are_frozen() {
     let mut batch = Batch::new();
     let (room, lous) = (
         owned_room_id!("!lou:hs.test"),
-        owned_user_id!("@Lou:hs.test"),
+        testing::person("@Lou:hs.test"),
     );
-    batch.put::<ControlRooms>(&lous, &room).unwrap();
+    batch.put::<ControlRooms>(lous, &room).unwrap();
     store.commit(batch).await.unwrap();
     let engine = engine(&store, &world.fake).await;
     engine.restore().await.unwrap();
@@ -291,16 +292,20 @@ async fn handles_that_changed_since_the_backup_are_frozen() {
         reason: FreezeReason::ChangedSinceBackup,
         since: NOW,
     };
-    let kim = owned_user_id!("@kim:hs.test");
+    let kim = testing::person("@kim:hs.test").clone();
     assert_eq!(state("kim"), Some((kim, frozen.clone())));
-    assert_eq!(state("lou"), Some((lou.clone(), frozen)), "nobody's");
+    assert_eq!(
+        state("lou"),
+        Some((Person::new(lou.clone()), frozen)),
+        "nobody's"
+    );
     assert_eq!(state("sam").unwrap().1, HandleState::Active);
     assert!(world.fake.rooms_of(&ghost("kim")).is_empty());
     let record = store.get::<RestoreProgress>(&0).unwrap().unwrap();
     assert_eq!(record.changed.len(), 2, "{:?}", record.changed);
     let mut change = engine.directory().begin().await;
-    let anybody = owned_user_id!("@eve:hs.test");
-    let claimed = change.claim(&anybody, &handle("lou"), ClaimedBy::Person, NOW);
+    let anybody = testing::person("@eve:hs.test");
+    let claimed = change.claim(anybody, &handle("lou"), ClaimedBy::Person, NOW);
     assert!(claimed.is_err(), "{claimed:?}");
 }
 

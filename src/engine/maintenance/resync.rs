@@ -19,6 +19,7 @@ use crate::{
             SyncTokens,
         },
     },
+    ids::{Ghost, Person},
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, MatrixError, SyncPage},
     store::{Batch, StoreError},
@@ -39,8 +40,8 @@ const AT_ONCE: usize = 500;
 impl Engine {
     /// Lets every ghost and the bot look where they are. A user with a sync token has looked.
     pub(in crate::engine) async fn resync_all(&self) -> Result<(), EngineError> {
-        let mut open: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
-        let mut in_conversations: HashMap<OwnedUserId, Vec<OwnedRoomId>> = HashMap::new();
+        let mut open: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
+        let mut in_conversations: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
         let mut control = Vec::new();
         let mut after = None;
         loop {
@@ -67,16 +68,19 @@ impl Engine {
             if self.stopping() {
                 return Err(EngineError::Stopping);
             }
-            let rooms = open.remove(&user).unwrap_or_default();
             let looked = self.store().contains::<SyncTokens>(&user)?;
-            if looked || self.machines().device_of(&user)?.is_none() {
+            let looks = !looked && self.machines().device_of(&user)?.is_some();
+            if user == bot {
+                if looks {
+                    self.resync_bot(&bot, &control).await?;
+                }
                 continue;
             }
-            if user == bot {
-                self.resync_bot(&bot, &control).await?;
-            } else {
-                let in_conversations = in_conversations.remove(&user).unwrap_or_default();
-                self.resync_ghost(&user, &rooms, &in_conversations).await?;
+            let ghost = Ghost::new(user);
+            let rooms = open.remove(&ghost).unwrap_or_default();
+            if looks {
+                let in_conversations = in_conversations.remove(&ghost).unwrap_or_default();
+                self.resync_ghost(&ghost, &rooms, &in_conversations).await?;
             }
         }
         // Ghosts that are no longer ours are in no room.
@@ -112,7 +116,8 @@ impl Engine {
                     .homeserver()
                     .joined_members(acting.actor(), room)
                     .await?;
-                person = members.into_keys().find(|member| !self.is_ours(member));
+                let mut people = members.into_keys().filter(|member| !self.is_ours(member));
+                person = people.next().map(Person::new);
             }
             let Some(person) = person else {
                 self.leave_unknown_room(bot, room).await?;
@@ -146,7 +151,7 @@ impl Engine {
 
     async fn resync_ghost(
         &self,
-        ghost: &OwnedUserId,
+        ghost: &Ghost,
         open: &[OwnedRoomId],
         in_conversations: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
@@ -165,7 +170,7 @@ impl Engine {
             self.machines().expect_room(ghost, room).await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
             if self.still_carries(ghost, &record)? {
-                batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
+                batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
                 self.count_as_handled(acting.actor(), room, &mut batch)
                     .await?;
                 continue;
@@ -173,11 +178,14 @@ impl Engine {
             let mut known = record.introductions.into_iter();
             let resumed = match known.find(|is| is.ghost == *ghost && is.is_open()) {
                 Some(known) => Some(known.resumed()),
-                None => self.begun_since(acting.actor(), room, &mut batch).await?,
+                None => {
+                    self.begun_since(ghost, acting.actor(), room, &mut batch)
+                        .await?
+                }
             };
             match resumed {
                 Some(resumed) => {
-                    batch.put::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()), &())?;
+                    batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
                     self.change_room(room, &mut batch, |record| {
                         record.introductions.retain(|is| is.ghost != *ghost);
                         record.introductions.push(resumed);
@@ -214,7 +222,7 @@ impl Engine {
 
     /// Handles that a ghost is no longer in the origin of its conversation: the person it stands for
     /// has left it, as if the ghost had been removed.
-    fn was_sent_away(&self, ghost: &OwnedUserId, room: &OwnedRoomId) -> Result<(), EngineError> {
+    fn was_sent_away(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let Some(here) = record
             .conversation
@@ -232,7 +240,7 @@ impl Engine {
         }
         let left = Input::Member {
             role: RoomRole::Origin,
-            user: ghost.clone(),
+            user: ghost.clone().into(),
             membership: "leave".to_owned(),
             by_others: true,
             ghost: None,
@@ -240,7 +248,7 @@ impl Engine {
         let mut batch = Batch::new();
         let (lock, _) = self.lock_and_decide(&id, &[left], &mut batch)?;
         here.ghosts.retain(|it| it != ghost);
-        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone(), room.clone()));
+        batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()));
         batch.put::<Rooms>(room, &record)?;
         self.store().apply(batch)?;
         drop(lock);
@@ -248,7 +256,7 @@ impl Engine {
     }
 
     /// Returns whether a ghost has left a group that goes on, and can be invited to it again.
-    fn may_come_back(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
+    fn may_come_back(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(here) = &record.conversation else {
             return Ok(false);
         };
@@ -261,7 +269,7 @@ impl Engine {
 
     /// Returns whether a ghost is in this room for a conversation, which goes on: what is said from
     /// now on is carried.
-    fn still_carries(&self, ghost: &OwnedUserId, record: &RoomRecord) -> Result<bool, EngineError> {
+    fn still_carries(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(here) = record
             .conversation
             .as_ref()
@@ -294,23 +302,24 @@ impl Engine {
     /// it cannot be found out who asked.
     async fn begun_since(
         &self,
+        ghost: &Ghost,
         actor: Actor<'_>,
         room: &OwnedRoomId,
         batch: &mut Batch,
     ) -> Result<Option<Introduction>, EngineError> {
-        let ghost = actor.user.to_owned();
         let mut history = self.history(actor, room).limit(PAGES, PAGE_EVENTS);
         while let Some(page) = history.next_page().await? {
             for json in &page {
                 let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
                     continue;
                 };
-                if event.membership() == Some((ghost.clone(), "invite")) {
+                let own = event.membership();
+                if own.is_some_and(|(user, kind)| user == *ghost && kind == "invite") {
                     let asker = event.sender;
-                    let (admission, lock) = admission(self, &ghost, &asker, false, batch).await?;
+                    let (admission, lock) = admission(self, ghost, &asker, false, batch).await?;
                     drop(lock);
                     let invite = Invite { asker, admission };
-                    let is = Introduction::found(room, &ghost, invite, self.now());
+                    let is = Introduction::found(room, ghost, invite, self.now());
                     return Ok(Some(is.resumed()));
                 }
             }
@@ -389,7 +398,7 @@ impl Engine {
 }
 
 /// Notes that the ghost was in this room and never comes back.
-fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &OwnedUserId) {
+fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &Ghost) {
     let known = record.introductions.iter_mut();
     match known.into_iter().find(|is| is.ghost == *ghost) {
         Some(is) => is.end(),
@@ -398,7 +407,7 @@ fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &OwnedUserId) {
 }
 
 /// Returns whether this event says that the ghost left a room in which it had been.
-fn was_in(ghost: &OwnedUserId, json: &RawValue) -> bool {
+fn was_in(ghost: &Ghost, json: &RawValue) -> bool {
     let Ok(event) = serde_json::from_str::<Value>(json.get()) else {
         return false;
     };

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     engine::{Engine, EngineError, records::Rooms, room::Room},
+    ids::Ghost,
     introduction::Introduction,
     matrix::Actor,
 };
@@ -15,10 +16,7 @@ pub(in crate::engine) const ROOMS_LOOKED_AT: usize = 20;
 impl Room {
     /// Returns whether the homeserver has a ghost in this room. What is in the inbox cannot say: the
     /// invite that the ghost came by may be waiting there still.
-    pub(in crate::engine) async fn is_joined(
-        &self,
-        ghost: &OwnedUserId,
-    ) -> Result<bool, EngineError> {
+    pub(in crate::engine) async fn is_joined(&self, ghost: &Ghost) -> Result<bool, EngineError> {
         let (homeserver, actor) = (self.engine.homeserver(), Actor::user(ghost));
         let member = homeserver
             .state(actor, &self.id, "m.room.member", ghost.as_str())
@@ -32,10 +30,7 @@ impl Room {
     }
 
     /// Lets a ghost leave this room and destroys its keys of it.
-    pub(in crate::engine) async fn leave_for_good(
-        &self,
-        ghost: &OwnedUserId,
-    ) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn leave_for_good(&self, ghost: &Ghost) -> Result<(), EngineError> {
         self.engine.leave(ghost, &self.id, None, None).await?;
         self.engine.forget_room(ghost, &self.id).await
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     crypto::{EncryptError, EncryptTo},
     engine::{EngineError, event::RoomEvent, history::PAGE_EVENTS, room::Room},
+    ids::Person,
     introduction::Refusal,
     matrix::RoomState,
 };
@@ -37,9 +38,9 @@ pub(in crate::engine) enum Recipients<'a> {
     /// Everybody who is joined or invited. Nothing is sent if one of them cannot read it.
     All,
     /// One person. Nothing is sent if they cannot read it.
-    Only(&'a OwnedUserId),
+    Only(&'a Person),
     /// Those of everybody who have a signed device. Nothing is sent if this person has none.
-    Readable(Option<&'a OwnedUserId>),
+    Readable(Option<&'a Person>),
 }
 
 impl Room {
@@ -147,7 +148,7 @@ impl Room {
 impl Recipients<'_> {
     fn listed(self, state: &RoomState, sender: &OwnedUserId) -> Vec<OwnedUserId> {
         match self {
-            Self::Only(person) => vec![person.clone()],
+            Self::Only(person) => vec![person.clone().into()],
             Self::All | Self::Readable(_) => {
                 let readers = state.readers().filter(|reader| *reader != sender);
                 readers.cloned().collect()

@@ -14,6 +14,7 @@ use crate::{
         records::{Conversations, QueuedEffect},
         room::{ReplayableEffects, Room},
     },
+    ids::{ConversationId, Ghost},
     introduction::Effect,
     matrix::MatrixError,
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
@@ -132,7 +133,7 @@ async fn while_the_homeserver_is_away_no_time_runs() {
 async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
     let (mut actor, _, clock) = actor().await;
     let carry = QueuedEffect::Conversation {
-        conversation: "c".to_owned(),
+        conversation: ConversationId::new("c"),
         effect: conversation::Effect::ForwardEvent {
             event: "$event".try_into().unwrap(),
             sender: 0,
@@ -153,7 +154,7 @@ async fn readers_without_a_device_are_waited_for_although_they_are_refused() {
 }
 
 fn introduction(effect: Effect) -> QueuedEffect {
-    let ghost = "@_dm_sam:hs.test".try_into().unwrap();
+    let ghost = Ghost::new("@_dm_sam:hs.test".try_into().unwrap());
     QueuedEffect::Introduction { ghost, effect }
 }
 
@@ -161,8 +162,8 @@ fn introduction(effect: Effect) -> QueuedEffect {
 async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Value]) -> bool {
     let events = events.iter().map(|event| (*event).clone()).collect();
     fake.put_history(room().as_str(), events);
-    let owner = user_id!("@samuel:hs.test").to_owned();
-    let is = testing::introduction(room(), &sam(), owner, "sam");
+    let owner = crate::ids::Person::new(user_id!("@samuel:hs.test").to_owned());
+    let is = testing::introduction(room(), &Ghost::new(sam()), owner, "sam");
     actor.was_missed(&is).await.unwrap()
 }
 
@@ -227,7 +228,7 @@ async fn a_call_counts_from_when_it_arrived_and_not_from_when_its_turn_came() {
 async fn a_carry_is_made_sure_of_if_its_conversation_has_changed_since_it_was_decided() {
     let TestEngine { engine, store, .. } = testing::engine().build().await;
     let mut actor = Room::load(engine, room().to_owned()).unwrap();
-    let id = "conversation".to_owned();
+    let id = ConversationId::new("conversation");
     let mut conversation = conversation::Conversation {
         id: id.clone(),
         ..testing::conversation(room())

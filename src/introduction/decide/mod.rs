@@ -9,7 +9,7 @@ use super::{
     Admission, Effect, Input, Introduction, IntroductionNotice, Invite, Phase, Reason, Refusal,
     Rules, WaitFor,
 };
-use crate::{clock::Timestamp, matrix::RoomState};
+use crate::{clock::Timestamp, ids::Ghost, matrix::RoomState};
 
 /// The new state, what to do, and when to come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Decision {
 pub fn decide(
     state: Option<Introduction>,
     room: &ruma::RoomId,
-    ghost: &UserId,
+    ghost: &Ghost,
     input: &Input,
     now: Timestamp,
     rules: &Rules,
@@ -124,8 +124,9 @@ impl IntroductionStep<'_> {
         }
         // The owner may be there because of this very introduction.
         let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
-        let other =
-            |user: &&OwnedUserId| **user != self.state.ghost && Some(*user) != expected.as_ref();
+        let other = |user: &&OwnedUserId| {
+            **user != self.state.ghost && expected.as_ref().is_none_or(|owner| **user != *owner)
+        };
         let others = view.joined().filter(other).count();
         let guests = view.invited().filter(other).count();
         // Looked at once: the owner's own invite must not make a group of it later.

@@ -18,6 +18,7 @@ use ruma::{OwnedEventId, OwnedUserId, owned_event_id, owned_user_id, room_id};
 use super::*;
 use crate::{
     clock::Timestamp,
+    ids::{Ghost, Person},
     matrix::{RoomState, Rotation},
 };
 
@@ -27,12 +28,12 @@ fn alice() -> OwnedUserId {
     owned_user_id!("@alice:example.org")
 }
 
-fn sam() -> OwnedUserId {
-    owned_user_id!("@sam:example.org")
+fn sam() -> Person {
+    Person::new(owned_user_id!("@sam:example.org"))
 }
 
-fn ghost() -> OwnedUserId {
-    owned_user_id!("@_dm_sam:example.org")
+fn ghost() -> Ghost {
+    Ghost::new(owned_user_id!("@_dm_sam:example.org"))
 }
 
 fn first() -> OwnedEventId {

@@ -8,7 +8,7 @@ use super::*;
 
 fn inputs() -> impl Strategy<Value = (u64, Input)> {
     let event = (0..6u8).prop_map(|n| OwnedEventId::try_from(format!("$e{n}")).unwrap());
-    let person = prop_oneof![Just(alice()), Just(sam()), Just(ghost())];
+    let person = prop_oneof![Just(alice()), Just(sam().into()), Just(ghost().into())];
     let membership = prop_oneof![Just("join"), Just("leave"), Just("ban"), Just("invite")];
     let kind = (event.clone(), 0..9u8).prop_map(|(of, n)| match n {
         0 => HeardKind::Edit { of },

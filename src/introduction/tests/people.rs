@@ -24,7 +24,7 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     let refused = play.effects.remove(0);
     play.feed(Input::Refused(
         refused,
-        Refusal::NoSignedDevice(vec![sam()]),
+        Refusal::NoSignedDevice(vec![sam().into()]),
     ));
     assert_eq!(
         play.effects,
@@ -72,7 +72,7 @@ fn where_one_reads_from_joining_on_the_ghost_waits_for_the_owner_to_join() {
     }));
     assert!(!done.contains(&pass_on(first())));
     play.feed(Input::Member {
-        user: sam(),
+        user: sam().into(),
         membership: "join".to_owned(),
     });
     assert_eq!(play.carry_out(&from_join), [pass_on(first())]);
@@ -88,7 +88,7 @@ fn an_owner_who_declines_lets_the_ghost_go() {
     play.says(first(), HeardKind::Line);
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
-        user: sam(),
+        user: sam().into(),
         membership: "leave".to_owned(),
     });
     assert_eq!(
@@ -108,7 +108,7 @@ fn an_owner_who_joins_at_once_changes_nothing() {
     play.says(first(), HeardKind::Line);
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
-        user: sam(),
+        user: sam().into(),
         membership: "join".to_owned(),
     });
     assert_eq!(*play.phase(), Phase::Lingering);
@@ -143,7 +143,7 @@ fn a_ghost_that_is_removed_forgets() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
-        user: ghost(),
+        user: ghost().into(),
         membership: "leave".to_owned(),
     });
     assert_eq!(play.carry_out(&view(&[])), [Effect::Forget]);

@@ -140,7 +140,7 @@ fn an_asker_who_waits_no_longer_asks_no_longer() {
     let mut play = asking(false);
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
-        user: ghost(),
+        user: ghost().into(),
         membership: "leave".to_owned(),
     });
     assert_eq!(play.effects, [Effect::WithdrawRequest, Effect::Forget]);
@@ -191,7 +191,7 @@ fn an_asking_ghost_does_not_show_who_its_owner_is() {
     let done = play.carry_out(&owner_is_here);
     assert!(done.contains(&Effect::AskOwner), "{done:?}");
     play.feed(Input::Member {
-        user: sam(),
+        user: sam().into(),
         membership: "join".to_owned(),
     });
     assert!(play.effects.is_empty(), "{:?}", play.effects);

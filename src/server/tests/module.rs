@@ -16,7 +16,7 @@ use crate::{
     handle::{Handle, HandleRules, Typed},
     server::{Options, SelfTest, Token, router},
     store::Store,
-    testing::FakeAppservice,
+    testing::{FakeAppservice, person},
 };
 
 const MODULE: &str = "mod_0123456789abcdef0123456789abcdef";
@@ -26,7 +26,7 @@ async fn appservice_with_sam() -> FakeAppservice {
     let settings = DirectorySettings::new(server_name!("example.org").to_owned());
     let directory = Directory::new(Store::in_memory(), settings);
     let mut change = directory.begin().await;
-    let (owner, sam) = (user_id!("@samuel:example.org"), handle("sam"));
+    let (owner, sam) = (person("@samuel:example.org"), handle("sam"));
     change
         .claim(owner, &sam, ClaimedBy::Person, Timestamp(1))
         .unwrap();

@@ -21,7 +21,7 @@ async fn nobody_is_invited_to_what_is_over() {
 }
 
 /// Alice and `@sam` go on, and Kim, who is masked too, is gone.
-async fn without_kim() -> (Talk, OwnedUserId) {
+async fn without_kim() -> (Talk, Ghost) {
     let mut group = talk();
     group.direct = false;
     let (room, standing) = (None, PortalStatus::Closed);
@@ -88,7 +88,7 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     it.invite_arrives(&ghost);
     let mut batch = Batch::new();
     let again = InboxItem::Invite {
-        user: ghost.clone(),
+        user: ghost.clone().into(),
         state: vec![membership(ghost.as_str(), "invite", None).to_string()],
     };
     let key = (origin(), it.engine.next());
@@ -152,7 +152,7 @@ async fn a_person_who_was_sent_away_since_the_backup_is_out_of_the_conversation(
         let rooms: &[&str] = if is_there { &["!origin:hs.test"] } else { &[] };
         it.fake.put_into_rooms(&sam(), rooms, &[]);
         it.engine.resync_all().await.unwrap();
-        let now = it.store.get::<Conversations>(&ID.to_owned()).unwrap();
+        let now = it.store.get::<Conversations>(&id()).unwrap();
         let now = now.unwrap();
         assert_eq!(now.people[1].takes_part(), is_there);
         assert_eq!(now.ended, talk.direct);

@@ -24,6 +24,7 @@ use crate::{
             InboxItem, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Seen,
         },
     },
+    ids::{ConversationId, Ghost},
     introduction::{Admission, Heard, Introduction, Invite},
     matrix::Transaction,
     store::{Batch, Store, prefix},
@@ -32,8 +33,11 @@ use crate::{
     },
 };
 
-const ID: &str = "talk";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn id() -> ConversationId {
+    ConversationId::new("talk")
+}
 
 fn origin() -> OwnedRoomId {
     room_id!("!origin:hs.test").to_owned()
@@ -43,8 +47,8 @@ fn portal() -> OwnedRoomId {
     room_id!("!portal:hs.test").to_owned()
 }
 
-fn sam() -> OwnedUserId {
-    user_id!("@_dm_sam:hs.test").to_owned()
+fn sam() -> Ghost {
+    Ghost::new(user_id!("@_dm_sam:hs.test").to_owned())
 }
 
 /// Alice and `@sam`, who is masked.
@@ -52,7 +56,7 @@ fn talk() -> Conversation {
     let room = Some(portal());
     let standing = PortalStatus::Joined;
     Conversation {
-        id: ID.to_owned(),
+        id: id(),
         people: vec![
             participant("alice", ".palice", Home::Origin { is_present: true }),
             participant(
@@ -86,12 +90,12 @@ impl Talk {
             clock,
         } = testing::engine().build().await;
         let mut batch = Batch::new();
-        batch.put::<Conversations>(&ID.to_owned(), talk).unwrap();
+        batch.put::<Conversations>(&id(), talk).unwrap();
         store.apply(batch).unwrap();
         store.flush_blocking().unwrap();
         let mut actor = RoomActor::load(engine.clone(), room, Arc::new(Notify::new())).unwrap();
         actor.room.record.conversation = Some(ConversationRoom {
-            conversation: ID.to_owned(),
+            conversation: id(),
             ghosts: vec![sam()],
             upgrade_pending: false,
         });
@@ -157,7 +161,7 @@ impl Talk {
         let due = OutboxItem {
             since: self.engine.now(),
             what: QueuedEffect::Conversation {
-                conversation: ID.to_owned(),
+                conversation: id(),
                 effect,
             },
         };
@@ -211,7 +215,7 @@ impl Talk {
         };
         let (lock, _) = self
             .engine
-            .lock_and_decide(ID, &[led_back], &mut batch)
+            .lock_and_decide(&id(), &[led_back], &mut batch)
             .unwrap();
         self.store.apply(batch).unwrap();
         drop(lock);

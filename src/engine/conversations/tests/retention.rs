@@ -67,7 +67,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
         asker: user_id!("@alice:hs.test").to_owned(),
         admission: Admission::LeaveAlone,
     };
-    let kim = user_id!("@_dm_kim:hs.test");
+    let kim = &Ghost::new(user_id!("@_dm_kim:hs.test").to_owned());
     let mut is = Introduction::found(&origin(), kim, invite, it.engine.now());
     is.heard.push(Heard {
         event: owned_event_id!("$one"),

@@ -8,6 +8,7 @@ use stonechat::{
     clock::{Clock, SystemClock},
     directory::{Directory, DirectorySettings},
     handle::{Handle, HandleRules},
+    ids::Person,
 };
 
 use super::{comes_by_name, no_ghost_was_there, story};
@@ -22,11 +23,12 @@ async fn nothing_is_remembered(world: &mut World, asker: &UserId, handles: &[&st
     let remains = Remains::of(world).await?;
     let settings = DirectorySettings::new(asker.server_name().to_owned());
     let directory = Directory::new(remains.store.clone(), settings);
+    let asker = Person::new(asker.to_owned());
     for name in handles {
         let handle = Handle::parse(name, &HandleRules::default())?;
         let record = directory.lookup(&handle)?.context("no such handle")?;
         let now = SystemClock.now();
-        let room = directory.room_of(asker, &handle, record.generation, now)?;
+        let room = directory.room_of(&asker, &handle, record.generation, now)?;
         ensure!(room.is_none(), "{room:?} is remembered for {handle}");
     }
     Ok(())
