@@ -103,6 +103,40 @@ fn folders_import_downward_only() {
     refuse("imports upward, by the order in src/lib.rs", &upward);
 }
 
+/// The fuzz targets are a crate of their own, which names the folders that it compiles.
+#[test]
+fn the_fuzz_crate_has_what_its_folders_import() {
+    let crate_file = fs::read_to_string(root().join("fuzz/src/lib.rs")).unwrap();
+    let parsed = syn::parse_file(&crate_file).unwrap();
+    let modules = parsed.items.iter().filter_map(|item| match item {
+        Item::Mod(it) => Some(it.ident.to_string()),
+        _ => None,
+    });
+    let modules: BTreeSet<String> = modules.collect();
+    assert!(modules.contains("relay"), "{modules:?}");
+    let mut missing = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        if !modules.contains(source.room()) {
+            continue;
+        }
+        for path in Paths::of(source) {
+            let Some(other) = path.first().filter(|other| is_module(other)) else {
+                continue;
+            };
+            if !modules.contains(other) {
+                missing.push(format!("src/{} imports {}", source.path, path.join("::")));
+            }
+        }
+    }
+    refuse("not in fuzz/src/lib.rs", &missing);
+}
+
+/// Returns whether there is such a folder or file right below `src/`.
+fn is_module(name: &str) -> bool {
+    let src = root().join("src");
+    src.join(name).is_dir() || src.join(format!("{name}.rs")).is_file()
+}
+
 #[test]
 fn the_engine_imports_and_calls_downward_only() {
     let order = order(&fs::read_to_string(root().join("src/engine/mod.rs")).unwrap());

@@ -15,6 +15,8 @@ pub mod config;
 mod fuzzing;
 #[path = "../../src/handle/mod.rs"]
 pub mod handle;
+#[path = "../../src/ids.rs"]
+pub mod ids;
 #[path = "../../src/introduction/mod.rs"]
 pub mod introduction;
 #[path = "../../src/matrix/mod.rs"]

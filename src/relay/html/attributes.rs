@@ -124,7 +124,10 @@ fn attribute(
             c.is_ascii_digit() || matches!(c, '%' | '.' | '-')
         })
     };
-    let color = || short(value, |c| c.is_ascii_alphanumeric() || c == '#');
+    let color = || {
+        let color = short(value, |c| c.is_ascii_alphanumeric() || c == '#');
+        color.filter(|color| !scrub.finds_identifier(color))
+    };
     match (tag, name) {
         ("span" | "font", "data-mx-color") => Some(("data-mx-color", color()?)),
         ("span" | "font", "data-mx-bg-color") => Some(("data-mx-bg-color", color()?)),

@@ -365,6 +365,10 @@ fn html_is_what_the_spec_lists_and_nothing_else() {
             "<font color=\"#ff0000\" data-mx-color=\"#ff0000\">red</font>",
         ),
         (
+            "<font color=\"xALICESDEVICE\" data-mx-color=\"ALICESDEVICE\">red</font>",
+            "<font>red</font>",
+        ),
+        (
             "<code>@alice.harbour:far.example</code>",
             "<code>@Kim</code>",
         ),
