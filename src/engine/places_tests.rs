@@ -61,6 +61,17 @@ fn invite(room: &str, sender: &str, ghost: &UserId) -> Value {
     invite
 }
 
+/// Lets the people invite, and pushes what comes of it.
+async fn push_invites(engine: &Engine, fake: &FakeHomeserver, invites: &[Value]) {
+    for invite in invites {
+        let id = |field: &str| invite[field].as_str().unwrap();
+        let room = id("room_id").try_into().unwrap();
+        let (by, ghost) = (id("sender"), id("state_key"));
+        fake.invite(room, by.try_into().unwrap(), ghost.try_into().unwrap());
+    }
+    push(engine, invites).await;
+}
+
 async fn push(engine: &Engine, events: &[Value]) {
     let body = json!({ "events": events }).to_string();
     let transaction = Transaction::parse(body.as_bytes()).unwrap();
@@ -88,7 +99,7 @@ async fn introduced(
     let id = <&RoomId>::try_from(room).unwrap();
     fake.add_room(id, &[asker]);
     let begun = tokio::time::Instant::now();
-    push(engine, &[invite(room, asker.as_str(), &sam())]).await;
+    push_invites(engine, fake, &[invite(room, asker.as_str(), &sam())]).await;
     let samuel = user_id!("@samuel:hs.test");
     fake.until(|fake| fake.membership(id, samuel) == "invite")
         .await;
@@ -105,7 +116,7 @@ async fn servers_that_never_answer_hold_up_nobody_at_home() {
     })
     .await;
     let alone = introduced(&engine, &fake, "!quiet:hs.test", user_id!("@alice:hs.test")).await;
-    push(&engine, &from_silent_servers(&fake, &sam())).await;
+    push_invites(&engine, &fake, &from_silent_servers(&fake, &sam())).await;
     fake.until(|fake| fake.unanswered().len() == ABROAD_AT_ONCE)
         .await;
     let beside = introduced(&engine, &fake, "!busy:hs.test", user_id!("@bob:hs.test")).await;
@@ -122,11 +133,21 @@ async fn a_place_is_given_up_in_time_and_the_homeserver_is_not_asked_for_ever_mo
     })
     .await;
     fake.silence("evil.org");
-    push(&engine, &[invite("!r:evil.org", "@eve:evil.org", &sam())]).await;
+    push_invites(
+        &engine,
+        &fake,
+        &[invite("!r:evil.org", "@eve:evil.org", &sam())],
+    )
+    .await;
     // It is tried again, and no third time while the homeserver is busy with the first two.
     fake.until(|fake| fake.unanswered().len() == ABROAD_TO_A_SERVER)
         .await;
-    push(&engine, &[invite("!r:far.org", "@bob:far.org", &sam())]).await;
+    push_invites(
+        &engine,
+        &fake,
+        &[invite("!r:far.org", "@bob:far.org", &sam())],
+    )
+    .await;
     let far = "POST /_matrix/client/v3/rooms/!r:far.org/join".to_owned();
     fake.until(|fake| {
         fake.log()
@@ -146,11 +167,11 @@ async fn declining_counts_as_asking_another_server() {
     })
     .await;
     let nobody = owned_user_id!("@_dm_nobody:hs.test");
-    push(&engine, &from_silent_servers(&fake, &nobody)).await;
+    push_invites(&engine, &fake, &from_silent_servers(&fake, &nobody)).await;
     fake.until(|fake| fake.unanswered().len() == ABROAD_AT_ONCE)
         .await;
     let home = invite("!home:hs.test", "@alice:hs.test", &nobody);
-    push(&engine, &[home]).await;
+    push_invites(&engine, &fake, &[home]).await;
     fake.until(|fake| {
         fake.log()
             .iter()

@@ -1,6 +1,6 @@
-//! What tests of several folders share: an engine ([`engine`]), a homeserver ([`FakeHomeserver`]),
-//! people with clients ([`Person`]), an application service without an engine ([`FakeAppservice`]),
-//! and builders of events and records.
+//! What tests of several folders share: an engine ([`engine`]), a handle of the fake homeserver
+//! ([`FakeHomeserver`]), people with clients ([`Person`]), an application service without an engine
+//! ([`FakeAppservice`]), and builders of events and records.
 
 mod appservice;
 mod builders;

@@ -1,4 +1,4 @@
-//! Stories of ghosts and people with ordinary clients, on a homeserver of a few hundred lines.
+//! Stories of ghosts and people with ordinary clients, on the fake homeserver.
 
 mod crowds;
 mod forgetting;

@@ -82,6 +82,7 @@ impl House {
     /// What the bot is about to do when this person invites it into a room that shows `state`.
     async fn invited(&self, room: &str, by: &str, state: &[Value]) -> Vec<ControlEffect> {
         let room: OwnedRoomId = room.try_into().unwrap();
+        self.fake.invite(&room, by.try_into().unwrap(), &bot());
         let events = EventFactory::room(&room).sender(by);
         let mut invite = events.member(bot().as_str(), "invite");
         invite["unsigned"] = json!({"invite_room_state": state});

@@ -211,6 +211,8 @@ async fn a_change_of_devices_counts_when_only_a_sync_tells_of_it() {
     let house = House::new().await;
     let room = sams_room();
     house.fake.add_room(room, &[house.alice.user(), &sam()]);
+    // A first sync tells of no changes.
+    house.engine.sync_all_pending(&sam()).await.unwrap();
     let actor = house.actor(room);
     let says = async |id: &str| {
         let content = json!({"msgtype": "m.text", "body": id});
@@ -236,8 +238,11 @@ async fn names_that_nobody_holds_leave_nothing_behind() {
     for first in (0..NAMES).step_by(100) {
         let invites = (first..first + 100).map(|n| {
             let room = OwnedRoomId::try_from(format!("!made{n}:evil.test")).unwrap();
-            let events = EventFactory::room(&room).sender(&format!("@m{n}:evil.test"));
-            events.member(&format!("@_dm_made{n}:hs.test"), "invite")
+            let by = OwnedUserId::try_from(format!("@m{n}:evil.test")).unwrap();
+            let ghost = OwnedUserId::try_from(format!("@_dm_made{n}:hs.test")).unwrap();
+            house.fake.invite(&room, &by, &ghost);
+            let events = EventFactory::room(&room).sender(by.as_str());
+            events.member(ghost.as_str(), "invite")
         });
         let body = json!({"events": invites.collect::<Vec<_>>()});
         let body = Transaction::parse(body.to_string().as_bytes()).unwrap();

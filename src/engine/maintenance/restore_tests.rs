@@ -1,5 +1,5 @@
-//! A service out of a backup, on a homeserver of a few hundred lines: what it drops, takes up and
-//! freezes, also when it is interrupted at any request.
+//! A service out of a backup, on the fake homeserver: what it drops, takes up and freezes, also when
+//! it is interrupted at any request.
 
 use ruma::{OwnedUserId, UserId, owned_room_id, owned_user_id, room_id};
 use serde_json::json;

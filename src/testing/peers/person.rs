@@ -1,39 +1,38 @@
 //! Somebody with an ordinary client: the same library that Element is built on.
 
 use std::{
-    collections::BTreeMap,
     ops::Range,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use fake_homeserver::Client;
 use matrix_sdk_common::deserialized_responses::ProcessedToDeviceEvent;
 use matrix_sdk_crypto::{
-    CollectStrategy, DecryptionSettings, EncryptionSettings, EncryptionSyncChanges, MegolmError,
-    OlmMachine, TrustRequirement,
-    types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest},
+    CollectStrategy, EncryptionSettings, MegolmError, types::requests::AnyOutgoingRequest,
 };
 use ruma::{
-    DeviceId, OwnedDeviceId, OwnedUserId, RoomId, TransactionId, UserId,
-    api::client::{
-        keys::{get_keys, upload_signing_keys},
-        sync::sync_events::DeviceLists,
-        to_device::send_event_to_device,
-    },
-    events::AnyMessageLikeEventContent,
-    serde::Raw,
+    DeviceId, OwnedDeviceId, OwnedUserId, RoomId, UserId,
+    api::client::sync::sync_events::DeviceLists, serde::Raw,
 };
 use serde_json::{Value, json, value::RawValue};
 
 use super::{FakeHomeserver, device_keys};
-use crate::matrix::{Actor, Homeserver};
 
 pub(crate) struct Person {
-    pub(crate) machine: OlmMachine,
+    client: Client,
     fake: FakeHomeserver,
-    hs: Homeserver,
     user: OwnedUserId,
     device: OwnedDeviceId,
     unreadable: AtomicUsize,
+}
+
+/// For the machine of their client.
+impl std::ops::Deref for Person {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 /// The `m.room.encrypted` event that a homeserver makes of a content, under a new event id.
@@ -59,12 +58,9 @@ impl Person {
     pub(crate) async fn unsigned(fake: &FakeHomeserver, user: &str, device: &str) -> Self {
         let user = OwnedUserId::try_from(user).unwrap();
         let device: OwnedDeviceId = device.into();
-        fake.add_device(&user, &device);
-        let machine = OlmMachine::new(&user, &device).await;
         let person = Self {
-            machine,
             fake: fake.clone(),
-            hs: fake.connect().await,
+            client: fake.log_in(user.clone(), device.clone()).await,
             user,
             device,
             unreadable: AtomicUsize::new(0),
@@ -81,29 +77,9 @@ impl Person {
         &self.device
     }
 
-    fn actor(&self) -> Actor<'_> {
-        Actor::device(&self.user, &self.device)
-    }
-
     /// Publishes an identity and signs the device with it.
     pub(crate) async fn sign(&self) {
-        let requests = self.machine.bootstrap_cross_signing(false).await.unwrap();
-        let keys = requests.upload_signing_keys_req;
-        let mut upload = upload_signing_keys::v3::Request::new();
-        upload.master_key = keys.master_key.map(|key| key.to_raw());
-        upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
-        upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
-        let answer = self.hs.send(self.actor(), upload).await.unwrap();
-        let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
-        self.machine
-            .mark_request_as_sent(&TransactionId::new(), answer)
-            .await
-            .unwrap();
-        self.hs
-            .send(self.actor(), requests.upload_signatures_req)
-            .await
-            .unwrap();
-        self.query(&[&self.user]).await;
+        self.client.sign_device().await.unwrap();
     }
 
     /// Logs in on further devices, which leave no one-time keys; signs the first of them.
@@ -119,70 +95,28 @@ impl Person {
                 .machine
                 .get_device(&self.user, name.as_str().into(), None);
             let signature = device.await.unwrap().unwrap().verify().await.unwrap();
-            self.hs.send(self.actor(), signature).await.unwrap();
+            self.client.request(signature).await.unwrap();
         }
     }
 
     pub(crate) async fn query(&self, users: &[&UserId]) {
-        let (id, request) = self.machine.query_keys_for_users(users.iter().copied());
-        let mut query = get_keys::v3::Request::new();
-        query.device_keys = request.device_keys;
-        let answer = self.hs.send(self.actor(), query).await.unwrap();
-        self.machine
-            .mark_request_as_sent(&id, &answer)
-            .await
-            .unwrap();
+        self.client.query_keys(users).await.unwrap();
     }
 
+    /// Uploads keys and sends messages, and asks for nobody's keys: a test says when.
     async fn pump(&self) {
-        for request in self.machine.outgoing_requests().await.unwrap() {
-            self.send(&request).await;
-        }
-    }
-
-    async fn send(&self, request: &OutgoingRequest) {
-        let (who, id) = (self.actor(), request.request_id());
-        match request.request() {
-            AnyOutgoingRequest::KeysUpload(keys) => {
-                let answer = self.hs.send(who, keys.clone()).await.unwrap();
-                self.machine
-                    .mark_request_as_sent(id, &answer)
-                    .await
-                    .unwrap();
-            }
-            AnyOutgoingRequest::ToDeviceRequest(request) => self.send_to_device(request).await,
-            _ => {}
-        }
-    }
-
-    async fn send_to_device(&self, request: &matrix_sdk_crypto::types::requests::ToDeviceRequest) {
-        let send = send_event_to_device::v3::Request::new_raw(
-            request.event_type.clone(),
-            request.txn_id.clone(),
-            request.messages.clone(),
-        );
-        let answer = self.hs.send(self.actor(), send).await.unwrap();
-        let answer = AnyIncomingResponse::ToDevice(&answer);
-        self.machine
-            .mark_request_as_sent(&request.txn_id, answer)
-            .await
-            .unwrap();
+        let wanted = |request: &AnyOutgoingRequest| {
+            matches!(
+                request,
+                AnyOutgoingRequest::KeysUpload(_) | AnyOutgoingRequest::ToDeviceRequest(_)
+            )
+        };
+        self.client.run_errands(wanted).await.unwrap();
     }
 
     /// Begins sessions where there are none.
     pub(crate) async fn claim(&self, users: &[&UserId]) {
-        let missing = self
-            .machine
-            .get_missing_sessions(users.iter().copied())
-            .await
-            .unwrap();
-        if let Some((id, claim)) = missing {
-            let answer = self.hs.send(self.actor(), claim).await.unwrap();
-            self.machine
-                .mark_request_as_sent(&id, &answer)
-                .await
-                .unwrap();
-        }
+        self.client.claim_keys(users).await.unwrap();
     }
 
     /// Says something in a room, as Element does it, and returns the event.
@@ -199,60 +133,34 @@ impl Person {
         sharing_strategy: CollectStrategy,
     ) -> Box<RawValue> {
         self.query(to).await;
-        self.claim(to).await;
         let settings = EncryptionSettings {
             sharing_strategy,
             ..Default::default()
         };
-        let requests = self
-            .machine
-            .share_room_key(room, to.iter().copied(), settings)
-            .await
-            .unwrap();
-        for request in requests {
-            self.send_to_device(&request).await;
-        }
         let content = json!({"msgtype": "m.text", "body": text});
-        let content = Raw::<AnyMessageLikeEventContent>::from_json(
-            serde_json::value::to_raw_value(&content).unwrap(),
-        );
+        let content = serde_json::value::to_raw_value(&content).unwrap();
         let encrypted = self
-            .machine
-            .encrypt_room_event_raw(room, "m.room.message", &content)
+            .client
+            .encrypt(room, to, settings, "m.room.message", content)
             .await
             .unwrap();
-        encrypted_event(&self.user, room, encrypted.content.json())
+        encrypted_event(&self.user, room, &encrypted)
     }
 
     /// Takes in what has come for the device; returns how many room keys were among it.
     pub(crate) async fn receives(&self) -> usize {
         let incoming = self.fake.take_incoming(&self.user, &self.device);
-        let settings = DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::Untrusted,
+        let messages = incoming.to_device.into_iter().map(Raw::from_json).collect();
+        let unchanged = DeviceLists::new();
+        let counts = incoming.otk_counts.unwrap();
+        let unused = incoming.fallback_types.unwrap();
+        let receiving = self.client.receive(messages, &unchanged, &counts, &unused);
+        let (messages, keys) = receiving.await.unwrap();
+        let unreadable = |event: &&ProcessedToDeviceEvent| {
+            matches!(event, ProcessedToDeviceEvent::UnableToDecrypt { .. })
         };
-        let mut keys = 0;
-        // One at a time: of two keys of one session that come at once the library keeps the
-        // second, be it from further on.
-        let messages = incoming.to_device.into_iter().map(Some);
-        let (counts, none) = (incoming.otk_counts.unwrap(), BTreeMap::new());
-        for message in messages.chain([None]) {
-            let last = message.is_none();
-            let changes = EncryptionSyncChanges {
-                to_device_events: message.into_iter().map(Raw::from_json).collect(),
-                changed_devices: &DeviceLists::new(),
-                one_time_keys_counts: if last { &counts } else { &none },
-                unused_fallback_keys: incoming.fallback_types.as_deref().filter(|_| last),
-                next_batch_token: None,
-            };
-            let receiving = self.machine.receive_sync_changes(changes, &settings);
-            let (processed, new) = receiving.await.unwrap();
-            keys += new.len();
-            let unreadable = |event: &&ProcessedToDeviceEvent| {
-                matches!(event, ProcessedToDeviceEvent::UnableToDecrypt { .. })
-            };
-            let unreadable = processed.iter().filter(unreadable).count();
-            self.unreadable.fetch_add(unreadable, Ordering::Relaxed);
-        }
+        let unreadable = messages.iter().filter(unreadable).count();
+        self.unreadable.fetch_add(unreadable, Ordering::Relaxed);
         self.pump().await;
         keys
     }
@@ -268,14 +176,7 @@ impl Person {
         room: &RoomId,
         event: &RawValue,
     ) -> Result<String, MegolmError> {
-        let settings = DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::CrossSigned,
-        };
-        let event = Raw::from_json(event.to_owned());
-        let decrypted = self
-            .machine
-            .decrypt_room_event(&event, room, &settings)
-            .await?;
+        let decrypted = self.client.decrypt(room, event).await?;
         let event: Value = decrypted.event.deserialize_as_unchecked().unwrap();
         Ok(event["content"]["body"].as_str().unwrap().to_owned())
     }

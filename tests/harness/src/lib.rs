@@ -8,7 +8,7 @@
 //! | [`venv`] | the Python environment that Synapse runs in, made once |
 //! | [`service`] | Stonechat itself, set up through its own command line |
 //! | [`person`] | somebody with a client on matrix-sdk, and everything it has shown them |
-//! | [`fake`] | a homeserver of a few hundred lines, for load and faults, and people on it |
+//! | [`fake`] | the service on the homeserver of `tests/fake-homeserver`, for load and faults, and people on it |
 //! | [`hostile`] | homeservers that attack ours over federation |
 //! | [`js`] | somebody with a client that was not made with the Rust SDK |
 //! | [`browser`] | somebody's client in a real browser, for calls |

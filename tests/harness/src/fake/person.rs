@@ -2,43 +2,32 @@
 //! device that its owner has signed. They live outside of the service's process, make requests
 //! that nothing goes wrong with, and keep what they see as every other client of the harness does.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::{Context, Result, bail};
-use axum::http;
-use matrix_sdk_crypto::{
-    EncryptionSettings, OlmMachine,
-    types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest, ToDeviceRequest},
-};
+use anyhow::Result;
+use fake_homeserver::Client;
+use matrix_sdk_crypto::{EncryptionSettings, OlmMachine};
 use ruma::{
     EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
     api::{
-        IncomingResponse as _, OutgoingRequest as MatrixRequest, SupportedVersions,
+        OutgoingRequest as MatrixRequest,
         auth_scheme::{AuthScheme, SendAccessToken},
         client::{
-            keys::{get_keys, upload_signing_keys},
             membership::{join_room_by_id, leave_room},
             message::send_message_event,
             redact::redact_event,
-            to_device::send_event_to_device,
         },
         path_builder::VersionHistory,
     },
-    events::AnyMessageLikeEventContent,
     serde::Raw,
 };
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::Mutex;
 
-use super::{Answer, Ask, Fake, Shared, http as wire};
+use super::Fake;
 use crate::{ChatOptions, Invite, Log, PATIENCE, Seen};
 
 mod sync;
@@ -47,15 +36,11 @@ mod sync;
 pub struct Person {
     /// Who they are.
     pub user_id: OwnedUserId,
-    device: OwnedDeviceId,
-    /// Their client's cryptography.
-    pub machine: OlmMachine,
-    home: Arc<Shared>,
+    client: Client,
     log: Log,
     syncing: Mutex<sync::State>,
     /// One request of the machine at a time, and one message.
     speaking: Mutex<()>,
-    versions: SupportedVersions,
     /// Whether the client syncs in the background.
     awake: AtomicBool,
 }
@@ -78,7 +63,7 @@ impl Person {
     /// Somebody whose client syncs only when it is told to ([`Person::syncs`]).
     pub async fn quiet(fake: &Fake, localpart: &str) -> Result<Arc<Self>> {
         let person = Self::new(fake, localpart).await?;
-        person.signs_device().await?;
+        person.client.sign_device().await?;
         // Uploads a fallback key: then nobody who writes to them finds no key.
         person.syncs().await?;
         Ok(Arc::new(person))
@@ -89,16 +74,14 @@ impl Person {
         let user = fake.with(|server| server.add_person(localpart, device));
         let user_id = OwnedUserId::try_from(user)?;
         let device: OwnedDeviceId = device.into();
+        let client = fake.log_in(user_id.clone(), device).await;
         let person = Self {
-            machine: OlmMachine::new(&user_id, &device).await,
             log: Log::new(user_id.clone()),
             user_id,
-            device,
-            home: fake.shared.clone(),
+            client,
             syncing: Mutex::default(),
             speaking: Mutex::default(),
             awake: AtomicBool::new(true),
-            versions: SupportedVersions::from_parts(&["v1.11".to_owned()], &BTreeMap::new()),
         };
         person.errands().await?;
         Ok(person)
@@ -112,7 +95,7 @@ impl Person {
     /// Lets the client sync in the background again.
     pub fn wakes(&self) {
         self.awake.store(true, Ordering::SeqCst);
-        self.bell().notify_waiters();
+        self.client.bell().notify_waiters();
     }
 
     /// Everything that the client has shown so far.
@@ -120,24 +103,9 @@ impl Person {
         &self.log
     }
 
-    /// Publishes an identity and signs the device with it.
-    async fn signs_device(&self) -> Result<()> {
-        let requests = self.machine.bootstrap_cross_signing(false).await?;
-        let keys = requests.upload_signing_keys_req;
-        let mut upload = upload_signing_keys::v3::Request::new();
-        upload.master_key = keys.master_key.map(|key| key.to_raw());
-        upload.self_signing_key = keys.self_signing_key.map(|key| key.to_raw());
-        upload.user_signing_key = keys.user_signing_key.map(|key| key.to_raw());
-        let answer = self.asks_for(upload).await?;
-        let answer = AnyIncomingResponse::SigningKeysUpload(&answer);
-        let id = TransactionId::new();
-        self.machine.mark_request_as_sent(&id, answer).await?;
-        self.asks_for(requests.upload_signatures_req).await?;
-        let (id, request) = self.machine.query_keys_for_users([&*self.user_id]);
-        let mut query = get_keys::v3::Request::new();
-        query.device_keys = request.device_keys;
-        let answer = self.asks_for(query).await?;
-        Ok(self.machine.mark_request_as_sent(&id, &answer).await?)
+    /// Their client's cryptography.
+    pub fn machine(&self) -> &OlmMachine {
+        &self.client.machine
     }
 
     /// Starts a chat as Element's "Start chat" does; returns at once.
@@ -198,7 +166,7 @@ impl Person {
         content: &Value,
     ) -> Result<Box<RawValue>> {
         let _one_at_a_time = self.speaking.lock().await;
-        let members = self.home.with(|server| {
+        let members = self.client.with(|server| {
             let room = server.rooms.get(room.as_str());
             let (joined, invited) = ("join", "invite");
             let members = room.into_iter().flat_map(|room| {
@@ -210,28 +178,15 @@ impl Person {
                 .collect::<Result<Vec<_>, _>>()
         })?;
         let members: Vec<&UserId> = members.iter().map(|member| &**member).collect();
-        self.machine.update_tracked_users(members.clone()).await?;
+        let tracking = self.machine().update_tracked_users(members.clone());
+        tracking.await?;
         self.run_errands().await?;
-        let missing = self.machine.get_missing_sessions(members.iter().copied());
-        if let Some((id, claim)) = missing.await? {
-            let answer = self.asks_for(claim).await?;
-            self.machine.mark_request_as_sent(&id, &answer).await?;
-        }
         // As Element in its ordinary setting: for every device.
         let settings = EncryptionSettings::default();
-        let sharing = self
-            .machine
-            .share_room_key(room, members.into_iter(), settings);
-        for request in sharing.await? {
-            self.sends_to_devices(&request).await?;
-        }
         let content = serde_json::value::to_raw_value(content)?;
-        let content = Raw::<AnyMessageLikeEventContent>::from_json(content);
-        let encrypted = self
-            .machine
-            .encrypt_room_event_raw(room, kind, &content)
-            .await?;
-        Ok(encrypted.content.into_json())
+        self.client
+            .encrypt(room, &members, settings, kind, content)
+            .await
     }
 
     /// Sends what was encrypted.
@@ -301,36 +256,7 @@ impl Person {
         R: MatrixRequest<PathBuilder = VersionHistory>,
         for<'a> R::Authentication: AuthScheme<Input<'a> = SendAccessToken<'a>>,
     {
-        let token = SendAccessToken::Always("of a person");
-        let request: http::Request<Vec<u8>> =
-            request.try_into_http_request("http://fake", token, Cow::Borrowed(&self.versions))?;
-        let (parts, body) = request.into_parts();
-        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-        let answer = self.ask(parts.method.as_str(), path, query, body).await;
-        let mut response = http::Response::new(answer.body);
-        *response.status_mut() = http::StatusCode::from_u16(answer.status)?;
-        let name = std::any::type_name::<R>();
-        match R::IncomingResponse::try_from_http_response(response) {
-            Ok(response) => Ok(response),
-            Err(error) => bail!("{} was refused a {name}: {error}", self.user_id),
-        }
-    }
-
-    async fn ask(&self, method: &str, path: &str, query: &str, body: Vec<u8>) -> Answer {
-        self.home.until_back().await;
-        let ask = Ask {
-            user: self.user_id.to_string(),
-            device: Some(self.device.to_string()),
-            by_service: false,
-            method: method.to_owned(),
-            parts: wire::split(path),
-            path: path.to_owned(),
-            query: wire::query(query),
-            content_type: None,
-            body,
-            arrived: Instant::now(),
-        };
-        self.home.ask(ask).await
+        self.client.request(request).await
     }
 
     async fn errands(&self) -> Result<()> {
@@ -339,56 +265,14 @@ impl Person {
     }
 
     async fn run_errands(&self) -> Result<()> {
-        for request in self.machine.outgoing_requests().await? {
-            self.runs(&request).await?;
-        }
-        Ok(())
-    }
-
-    async fn runs(&self, request: &OutgoingRequest) -> Result<()> {
-        let (machine, id) = (&self.machine, request.request_id());
-        match request.request() {
-            AnyOutgoingRequest::KeysUpload(keys) => {
-                let answer = self.asks_for(keys.clone()).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::KeysQuery(keys) => {
-                let mut query = get_keys::v3::Request::new();
-                query.device_keys = keys.device_keys.clone();
-                let answer = self.asks_for(query).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::KeysClaim(claim) => {
-                let answer = self.asks_for(claim.clone()).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::SignatureUpload(upload) => {
-                let answer = self.asks_for(upload.clone()).await?;
-                machine.mark_request_as_sent(id, &answer).await?;
-            }
-            AnyOutgoingRequest::ToDeviceRequest(request) => self.sends_to_devices(request).await?,
-            AnyOutgoingRequest::RoomMessage(_) => {}
-        }
-        Ok(())
-    }
-
-    async fn sends_to_devices(&self, request: &ToDeviceRequest) -> Result<()> {
-        let send = send_event_to_device::v3::Request::new_raw(
-            request.event_type.clone(),
-            request.txn_id.clone(),
-            request.messages.clone(),
-        );
-        let answer = self.asks_for(send).await?;
-        let answer = AnyIncomingResponse::ToDevice(&answer);
-        let marking = self.machine.mark_request_as_sent(&request.txn_id, answer);
-        marking.await.context("a message to devices")
+        self.client.run_errands(|_| true).await
     }
 }
 
 /// Syncs whenever there may be news, as long as there is somebody to show it to.
 async fn sync_on(person: Weak<Person>) {
     let bell = match person.upgrade() {
-        Some(person) => person.bell(),
+        Some(person) => person.client.bell(),
         None => return,
     };
     let mut rings = true;

@@ -1,6 +1,6 @@
 //! The fake homeserver with the real service on it, as a child process.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use std::sync::Arc;
 
@@ -59,15 +59,9 @@ impl World {
 
     /// Waits until somebody has published a device and an identity that signs it.
     pub async fn has_keys(&self, user: &UserId) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !self.fake.with(|server| server.is_signed(user.as_str())) {
-            if tokio::time::Instant::now() > deadline {
-                bail!("{user} has no keys after {PATIENCE:?}");
-            }
-            // Nothing rings for who shares no room.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let is_signed = || self.fake.with(|server| server.is_signed(user.as_str()));
+        let signed = self.fake.until(PATIENCE, is_signed).await;
+        signed.with_context(|| format!("{user} has no keys after {PATIENCE:?}"))
     }
 
     /// Somebody who holds a handle, with their control room.

@@ -2,21 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
     time::Instant,
 };
 
 use anyhow::{Result, bail};
-use matrix_sdk_crypto::{DecryptionSettings, EncryptionSyncChanges, TrustRequirement};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedRoomId, RoomId, UInt, UserId,
     api::client::sync::sync_events::DeviceLists, events::AnyToDeviceEvent, serde::Raw,
 };
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use tokio::sync::Notify;
 
-use super::{Person, Shared};
+use super::Person;
 use crate::{
     Seen, Trust,
     person::{read_invite, read_raw},
@@ -86,16 +83,6 @@ struct Invited {
 }
 
 impl Person {
-    /// What rings when there may be news.
-    pub(super) fn bell(&self) -> Arc<Notify> {
-        self.home.with(|server| {
-            let account = server.accounts.get(self.user_id.as_str());
-            account
-                .map(|account| account.bell.clone())
-                .unwrap_or_default()
-        })
-    }
-
     /// Takes in what is new.
     pub async fn syncs(&self) -> Result<()> {
         let mut state = self.syncing.lock().await;
@@ -106,7 +93,7 @@ impl Person {
             query.finish()
         };
         let path = "/_matrix/client/v3/sync";
-        let answer = self.ask("GET", path, &query, Vec::new()).await;
+        let answer = self.client.ask("GET", path, &query, Vec::new()).await;
         if answer.status != 200 {
             bail!("a sync was refused: {}", answer.status);
         }
@@ -150,33 +137,15 @@ impl Person {
     }
 
     async fn takes_in(&self, body: &Body) -> Result<()> {
-        let settings = DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::Untrusted,
-        };
         let mut lists = DeviceLists::new();
         lists.changed = body.device_lists.changed.clone();
-        let (none, unchanged) = (BTreeMap::new(), DeviceLists::new());
-        // One at a time: of two keys of one session that come at once the library keeps the
-        // second, be it from further on.
-        let messages = body.to_device.events.iter().cloned().map(Some);
-        for message in messages.chain([None]) {
-            let last = message.is_none();
-            let unused = &*body.device_unused_fallback_key_types;
-            let changes = EncryptionSyncChanges {
-                to_device_events: message.into_iter().collect(),
-                changed_devices: if last { &lists } else { &unchanged },
-                one_time_keys_counts: if last {
-                    &body.device_one_time_keys_count
-                } else {
-                    &none
-                },
-                unused_fallback_keys: last.then_some(unused),
-                next_batch_token: None,
-            };
-            self.machine
-                .receive_sync_changes(changes, &settings)
-                .await?;
-        }
+        let receiving = self.client.receive(
+            body.to_device.events.clone(),
+            &lists,
+            &body.device_one_time_keys_count,
+            &body.device_unused_fallback_key_types,
+        );
+        receiving.await?;
         for (room, joined) in &body.rooms.join {
             let came = joined.state.events.iter().chain(&joined.timeline.events);
             let came: Vec<Seen> = came
@@ -191,7 +160,7 @@ impl Person {
             let speakers = came.iter().filter(|seen| seen.state_key.is_none());
             let known: HashSet<&UserId> =
                 members.chain(speakers.map(|seen| &*seen.sender)).collect();
-            self.machine.update_tracked_users(known).await?;
+            self.machine().update_tracked_users(known).await?;
         }
         Ok(())
     }
@@ -204,12 +173,7 @@ impl Person {
         if clear.event_type != "m.room.encrypted" || clear.content["algorithm"].is_null() {
             return Some(clear);
         }
-        let settings = DecryptionSettings {
-            sender_device_trust_requirement: TrustRequirement::CrossSigned,
-        };
-        let event = Raw::from_json(json.to_owned());
-        let opening = self.machine.decrypt_room_event(&event, room, &settings);
-        match opening.await {
+        match self.client.decrypt(room, json).await {
             Ok(open) => {
                 let trust = Trust::decrypted(&open.encryption_info, late);
                 read_raw(room, &open.event, trust)
@@ -229,17 +193,4 @@ impl Person {
 
 fn is_closed(seen: &Seen) -> bool {
     matches!(seen.trust, Trust::Undecryptable { .. })
-}
-
-impl Shared {
-    /// Waits until the homeserver is there.
-    pub(super) async fn until_back(&self) {
-        loop {
-            let back = self.back.notified();
-            if !self.is_away() {
-                return;
-            }
-            back.await;
-        }
-    }
 }

@@ -37,6 +37,8 @@ pub struct Queue {
     /// Transactions that have not been acknowledged, in the database.
     rows: BTreeMap<u64, Vec<Waiting>>,
     last_id: u64,
+    /// Whether nothing is pushed, and so nothing queued.
+    pub is_off: bool,
     /// Whether the service counts as down.
     pub down: bool,
     /// Whether somebody tries again while it is down.
@@ -78,6 +80,9 @@ impl Queue {
             json,
             unknown,
         };
+        if self.is_off {
+            return;
+        }
         if self.down {
             // Only a room event makes a restarted homeserver try again.
             self.recovering = true;
@@ -89,23 +94,28 @@ impl Queue {
 
     /// Queues typing or a receipt.
     pub fn push_ephemeral(&mut self, event: Value) {
-        if !self.down {
+        if self.takes() {
             self.ephemeral.push_back(event);
         }
     }
 
     /// Queues a to-device message.
     pub fn push_message(&mut self, message: Value) {
-        if !self.down {
+        if self.takes() {
             self.to_device.push_back(message);
         }
     }
 
     /// Queues that somebody's devices changed.
     pub fn push_device_list(&mut self, user: &str) {
-        if !self.down {
+        if self.takes() {
             self.changed.insert(user.to_owned());
         }
+    }
+
+    /// Returns whether what a restart loses is queued at all.
+    fn takes(&self) -> bool {
+        !self.is_off && !self.down
     }
 
     fn row(&mut self, events: Vec<Waiting>) -> u64 {
@@ -131,7 +141,7 @@ impl Queue {
     }
 
     /// Makes the next transaction, if the service is up and there is anything.
-    pub fn next(&mut self) -> Option<Transaction> {
+    pub fn take_next(&mut self) -> Option<Transaction> {
         if self.down || self.is_empty() {
             return None;
         }

@@ -121,6 +121,10 @@ impl Server {
             return self.route(ask, &parts);
         }
         let scope = ask.scope();
+        if parts[0] == "sendToDevice" && self.firsts.is_other_body(&scope, &ask.body) {
+            self.reuses
+                .push(format!("{}: transaction {}", ask.user, ask.path));
+        }
         if let Some(first) = self.answered.get(&scope) {
             return first.clone();
         }

@@ -1,17 +1,19 @@
 //! Pushing transactions to the application service, and trying again.
 
+mod queue;
+
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{
+use crate::{
     Shared,
     fault::Delivery,
-    queue::Transaction,
-    route::Answer,
-    server::{Registration, Server},
+    model::{Answer, Registration, Server},
 };
+
+pub use queue::{Queue, Transaction, Waiting};
 
 /// A transaction as Synapse writes it.
 #[derive(Default, Serialize)]
@@ -31,12 +33,15 @@ struct Body<'a> {
     counts: serde_json::Map<String, Value>,
 }
 
-/// Pushes until the task is ended.
+/// Pushes until the task is ended, unless a test hands everything over by itself.
 pub(super) async fn push(shared: Arc<Shared>) {
+    if !shared.options.pushes {
+        return;
+    }
     loop {
         let news = shared.news.notified();
         let (next, waits) = shared.with(|server| {
-            let next = server.queue.next();
+            let next = server.queue.take_next();
             let body = next.as_ref().map(|next| server.body(next));
             let waits = server.queue.down && server.queue.recovering;
             (next.zip(body), waits)
@@ -147,10 +152,16 @@ fn request(
     let url = service.url.trim_end_matches('/');
     shared
         .http
+        .get_or_init(http_client)
         .request(method, format!("{url}/_matrix/app/v1/{path}"))
         .bearer_auth(&service.hs_token)
         .header(reqwest::header::CONTENT_TYPE, "application/json")
         .timeout(Duration::from_secs(60))
+}
+
+fn http_client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true);
+    client.build().unwrap_or_default()
 }
 
 impl Shared {

@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use fake_keys::Identity;
 use ruma::{
     MilliSecondsSinceUnixEpoch,
     serde::{Base64, base64::UrlSafe},
@@ -18,10 +17,12 @@ use tokio::sync::Notify;
 use super::{
     device::Device,
     event::{Event, Shape},
-    queue::Queue,
+    keys::Identity,
+    reuse::Firsts,
     room::Room,
     route::Answer,
 };
+use crate::push::Queue;
 
 /// The application service, as its registration describes it.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +62,10 @@ pub struct Server {
     pub answered: HashMap<String, Answer>,
     /// Events by room, user, device and transaction id, in the database.
     pub sent: HashMap<(String, String, String, String), String>,
-    /// What must never be seen of a client: keys and transaction ids used twice.
+    /// What was sent first in each place where nothing else may come.
+    pub firsts: Firsts,
+    /// What must never be seen of a client: keys, transaction ids and places in sessions that were
+    /// used twice with different content.
     pub reuses: Vec<String>,
 }
 
@@ -80,6 +84,8 @@ pub struct Account {
     pub rooms: BTreeSet<String>,
     /// Account data by type.
     pub account_data: BTreeMap<String, Value>,
+    /// For how many devices keys were claimed at once, at most.
+    pub most_claimed: usize,
     /// Rung when there may be something new for a sync.
     pub bell: Arc<Notify>,
 }

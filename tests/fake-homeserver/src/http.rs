@@ -12,10 +12,11 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use url::form_urlencoded;
 
-use super::{
+use crate::{
     Shared,
     fault::Fate,
-    route::{Answer, Ask},
+    model::{Answer, Ask},
+    script::Order,
 };
 
 /// The connection is to be closed without an answer.
@@ -31,7 +32,7 @@ impl std::fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 /// Takes connections until the task is ended; while the homeserver is away they are closed at once.
-pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> Infallible {
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> Infallible {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
@@ -68,6 +69,12 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
         }});
         return Ok(response(Answer::ok(&versions)));
     }
+    // Until all of it is done, and nobody has been answered.
+    let _told = shared.told();
+    let order = shared.order(parts.method.as_str(), &path, &body).await;
+    if let Order::Refuse(answer) = order {
+        return Ok(response(answer));
+    }
     let fate = shared.fate();
     match fate {
         Fate::Drop { after: false } => return Err(Gone),
@@ -86,7 +93,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
         by_service: true,
         method: parts.method.to_string(),
         parts: split(&path),
-        path,
+        path: path.clone(),
         query: query(parts.uri.query().unwrap_or_default()),
         content_type,
         body,
@@ -95,6 +102,10 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
     let answer = by_token(shared, token, ask).await;
     // It is done, and nobody has been told.
     shared.requests.send_modify(|n| *n += 1);
+    shared.ring(&path);
+    if let Order::Lose(answer) = order {
+        return Ok(response(answer));
+    }
     match fate {
         Fate::Fail { after: true } => Ok(response(failure())),
         Fate::Drop { after: true } => Err(Gone),
@@ -103,7 +114,7 @@ async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response
 }
 
 /// The parts of a path after the version of the API, decoded.
-pub(super) fn split(path: &str) -> Vec<String> {
+pub(crate) fn split(path: &str) -> Vec<String> {
     let decode = |part: &str| {
         // As in a query, but a plus is a plus.
         let pair = format!("x={}", part.replace('+', "%2B"));
@@ -115,7 +126,7 @@ pub(super) fn split(path: &str) -> Vec<String> {
     path.split('/').skip(4).map(decode).collect()
 }
 
-pub(super) fn query(query: &str) -> HashMap<String, String> {
+pub(crate) fn query(query: &str) -> HashMap<String, String> {
     form_urlencoded::parse(query.as_bytes())
         .into_owned()
         .collect()
@@ -172,7 +183,7 @@ async fn by_token(shared: &Arc<Shared>, token: Option<&str>, mut ask: Ask) -> An
             return Answer::refused(400, "M_UNKNOWN_DEVICE", "no such device");
         }
     }
-    shared.ask(ask).await
+    shared.ask_by_script(&ask).await
 }
 
 fn failure() -> Answer {

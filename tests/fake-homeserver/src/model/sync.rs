@@ -23,7 +23,7 @@ fn to_device_part(token: &str) -> Option<u64> {
 }
 
 /// Whether a sync has anything new to tell.
-pub(super) fn brings_something(answer: &Answer) -> bool {
+pub(crate) fn brings_something(answer: &Answer) -> bool {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
     some(&body["to_device"]["events"])
@@ -58,6 +58,12 @@ impl Filter {
 }
 
 impl Server {
+    /// Returns the token of a sync that brings everything but the to-device messages after
+    /// `messages_up_to`.
+    pub fn sync_token(&self, messages_up_to: u64) -> String {
+        format!("s{}_{messages_up_to}", self.position)
+    }
+
     pub(super) fn sync(&mut self, ask: &Ask) -> Answer {
         let service = self.service.as_ref();
         if service.is_some_and(|service| service.sender == ask.user) {
@@ -69,7 +75,7 @@ impl Server {
         let (messages, up_to) = self.take_inbox(ask, since.and_then(to_device_part));
         let since = since.and_then(room_part);
         let mut body = json!({
-            "next_batch": format!("s{}_{up_to}", self.position),
+            "next_batch": self.sync_token(up_to),
             "to_device": {"events": messages},
             "device_lists": self.device_lists(&ask.user, since),
         });

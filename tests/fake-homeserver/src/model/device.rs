@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use fake_keys::{ALGORITHM, DeviceKeys};
 use serde_json::{Value, json};
 
 use super::{
+    keys::{self, ALGORITHM, DeviceKeys},
     route::{Answer, Ask},
     server::Server,
 };
@@ -110,7 +110,7 @@ impl Server {
     }
 
     pub(super) fn query_keys(&self, ask: &Ask) -> Answer {
-        let mut answer = fake_keys::empty_query_answer();
+        let mut answer = keys::empty_query_answer();
         let asked = ask.json();
         for (id, wanted) in asked["device_keys"].as_object().into_iter().flatten() {
             let Some(account) = self.accounts.get(id) else {
@@ -142,6 +142,10 @@ impl Server {
         let mut keys = json!({});
         let asked = ask.json();
         for (id, devices) in asked["one_time_keys"].as_object().into_iter().flatten() {
+            if let Some(account) = self.accounts.get_mut(id) {
+                let count = devices.as_object().map_or(0, serde_json::Map::len);
+                account.most_claimed = account.most_claimed.max(count);
+            }
             for device_id in devices.as_object().into_iter().flatten().map(|(id, _)| id) {
                 let account = self.accounts.get_mut(id);
                 let device = account.and_then(|account| account.devices.get_mut(device_id));
@@ -200,7 +204,7 @@ impl Server {
                 });
                 match target {
                     Some(target) => {
-                        fake_keys::add_signatures(target, object);
+                        keys::add_signatures(target, object);
                         changed.insert(user.clone());
                     }
                     None => {
@@ -220,6 +224,11 @@ impl Server {
         let body = ask.json();
         for (user, devices) in body["messages"].as_object().into_iter().flatten() {
             for (wanted, content) in devices.as_object().into_iter().flatten() {
+                if self.firsts.is_other_message(content) {
+                    let sender = &ask.user;
+                    self.reuses
+                        .push(format!("{sender}: a place in its Olm session with {user}"));
+                }
                 let position = self.step();
                 let ours = self.is_ours(user);
                 let Some(account) = self.accounts.get_mut(user) else {

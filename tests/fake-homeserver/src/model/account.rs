@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::{
     route::{Answer, Ask},
-    server::{Account, Draft, Server},
+    server::{Draft, Server},
 };
 
 impl Server {
     /// Makes a user of the homeserver's own, with a device.
     pub fn add_person(&mut self, localpart: &str, device: &str) -> String {
         let user = format!("@{localpart}:{}", self.name);
-        let account = self.accounts.entry(user.clone()).or_default();
+        let account = self.account(&user);
         account.devices.entry(device.to_owned()).or_default();
         // As Synapse names a new account.
         let name = account.profile.entry("displayname".to_owned());
@@ -20,7 +20,7 @@ impl Server {
     }
 
     /// `POST /register` with the application service's token.
-    pub(super) fn register(&mut self, body: &Value) -> Answer {
+    pub(crate) fn register(&mut self, body: &Value) -> Answer {
         let Some(localpart) = body["username"].as_str() else {
             return Answer::refused(400, "M_MISSING_PARAM", "no username");
         };
@@ -31,14 +31,8 @@ impl Server {
         if self.accounts.contains_key(&user) {
             return Answer::refused(400, "M_USER_IN_USE", "User ID already taken.");
         }
-        let mut account = Account::default();
-        let name = localpart.into();
-        account.profile.insert("displayname".to_owned(), name);
-        // It may have been invited before it existed.
-        let rooms = self.rooms.values();
-        let rooms = rooms.filter(|room| room.memberships.contains_key(&user));
-        account.rooms = rooms.map(|room| room.id.clone()).collect();
-        self.accounts.insert(user.clone(), account);
+        let profile = &mut self.account(&user).profile;
+        profile.insert("displayname".to_owned(), localpart.into());
         if body["inhibit_login"] != true {
             // The user has been made all the same.
             let words = "inhibit_login must be true";

@@ -1,8 +1,5 @@
 //! What a homeserver knows of its users' keys: those of a device, those of an identity, and the
 //! signatures on both.
-//!
-//! Two homeservers of the tests stand on this: the one of the unit tests (`src/testing/peers/homeserver`)
-//! and the one for faults and load (`tests/harness/src/fake`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
