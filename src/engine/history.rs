@@ -160,3 +160,7 @@ impl Engine {
         Ok(newest_first)
     }
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;
