@@ -138,12 +138,16 @@ pub(super) fn identifies_sender(direction: Direction, text: &str) -> bool {
 /// Returns whether a text has an identifier: with its sigil, as in a link, or alone as a word.
 fn names(text: &str, id: &str, in_link: &str) -> bool {
     let (sign, bare) = id.split_at(1);
-    let in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
     text.match_indices(bare).any(|(start, _)| {
         let (before, after) = (&text[..start], &text[start + bare.len()..]);
+        // `a_bare` is another name; `_bare`, `a__bare` and `a=bare` are this one with something else.
+        let begins_earlier = before
+            .strip_suffix(['.', '_', '-'])
+            .unwrap_or(before)
+            .ends_with(char::is_alphanumeric);
         before.ends_with(sign)
             || before.ends_with(in_link)
-            || !before.ends_with(in_name) && !after.starts_with(char::is_alphanumeric)
+            || !begins_earlier && !after.starts_with(char::is_alphanumeric)
     })
 }
 

@@ -10,6 +10,7 @@ pub(super) mod pieces;
 use super::{
     identifiers::link,
     scrub::{REDACTED, Replacement, Scrubber},
+    translate::CONTENT_BYTES_MAX,
 };
 use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use pieces::{Piece, pieces};
@@ -38,6 +39,8 @@ enum Out {
     Open(&'static str, Vec<(&'static str, String)>),
     Close(&'static str),
     Person(usize),
+    /// A tag that is dropped.
+    Dropped,
 }
 
 /// Translates HTML and returns only the HTML.
@@ -60,7 +63,9 @@ pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
         translation.scrub_text(breaks);
     }
     let html = translation.write();
-    if translation.replaced && scrub.is_identifier_reborn(&html) {
+    // What is too long is not sent, so it is not worth a search either.
+    let is_reborn = || html.len() > CONTENT_BYTES_MAX || scrub.is_identifier_reborn(&html);
+    if translation.replaced && is_reborn() {
         return None;
     }
     Some(Html {
@@ -85,7 +90,9 @@ impl Breaks {
     /// Returns what is read in place of a piece that is no text.
     fn read(self, piece: &Out) -> &'static str {
         match (self, piece) {
-            (Self::AtTags, Out::Open(..) | Out::Close(_)) => "\n",
+            // Invisible, so that an identifier is found that begins at one tag and goes on over others.
+            (Self::AtTags, Out::Open(..) | Out::Close(_) | Out::Dropped) => "\u{2060}",
+            (Self::AtBlocks, Out::Dropped) => "\n",
             (Self::AtBlocks, Out::Open(tag, _) | Out::Close(tag))
                 if is_block(tag) || is_void(tag) =>
             {
@@ -113,9 +120,13 @@ impl HtmlTranslation<'_> {
             at += 1;
             match piece {
                 Piece::Text(text) => self.out.push(Out::Text(text.clone())),
-                Piece::Close(tag) => self.out.extend(allowed_tag(tag).map(Out::Close)),
+                Piece::Close(tag) => {
+                    let close = allowed_tag(tag).map_or(Out::Dropped, Out::Close);
+                    self.out.push(close);
+                }
                 Piece::Open(tag, _) if is_hidden(tag) => {
                     self.quoted |= tag == "mx-reply";
+                    self.out.push(Out::Dropped);
                     let end = Piece::Close(tag.clone());
                     at += match pieces[at..].iter().position(|piece| *piece == end) {
                         Some(length) => length + 1,
@@ -131,7 +142,10 @@ impl HtmlTranslation<'_> {
     }
 
     fn take_tag(&mut self, tag: &str, all: &[(String, String)]) {
-        let Some(tag) = allowed_tag(tag) else { return };
+        let Some(tag) = allowed_tag(tag) else {
+            self.out.push(Out::Dropped);
+            return;
+        };
         let attributes = attributes(self.scrub, tag, all);
         let has = |name: &str| attributes.iter().any(|(it, _)| *it == name);
         if tag == "img" && !has("src") {
@@ -287,6 +301,7 @@ impl HtmlTranslation<'_> {
                     }
                 }
                 Out::Close(tag) => close(&mut html, &mut open, tag),
+                Out::Dropped => {}
             }
         }
         for tag in open.iter().rev() {

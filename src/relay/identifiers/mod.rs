@@ -157,9 +157,7 @@ impl Needle {
         match self.edges {
             Edges::Any => true,
             Edges::Name => {
-                let name =
-                    |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '=' | '+' | '-');
-                (form.is_gap(start) || !before.is_some_and(name))
+                (form.is_gap(start) || !is_in_name(form, start))
                     && (form.is_gap(end) || !letter(after))
             }
             Edges::Word => {
@@ -169,6 +167,21 @@ impl Needle {
                 !(letter(first) && letter(before) || letter(last) && letter(after))
             }
         }
+    }
+}
+
+/// Returns whether what stands before `at` makes a longer Matrix ID of what begins there: a letter
+/// or digit, with one of `.`, `_` and `-` between them or nothing. People write those characters in
+/// front of an ID as well: `_alice:example.org_` for emphasis, `...alice:example.org`.
+fn is_in_name(form: &DecodedForm, at: usize) -> bool {
+    let mut before = form.text[..at].char_indices().rev();
+    let joint = |c: char| matches!(c, '.' | '_' | '-');
+    match before.next() {
+        Some((start, c)) if joint(c) && !form.is_gap(start) => {
+            before.next().is_some_and(|(_, c)| c.is_alphanumeric())
+        }
+        Some((_, c)) => c.is_alphanumeric(),
+        None => false,
     }
 }
 

@@ -393,6 +393,10 @@ fn an_identifier_that_begins_or_ends_where_a_tag_does_is_found() {
         "<p>my ID is sam</p><p>uel:hs.test</p>",
         "samuel:hs.test<b>s</b>",
         "x<b>\u{200b}</b><i>samuel:hs.test</i>",
+        "2<b></b>samuel<i>:hs.test</i>",
+        "<section>my ID</section><section>samuel:hs.test</section>",
+        "<dl><dt>Sam</dt><dd>samuel:hs.test</dd></dl>",
+        "my<title>x</title>samuel:hs.test",
     ] {
         let content = json!({
             "msgtype": "m.text",
@@ -455,9 +459,30 @@ fn what_is_put_in_makes_no_identifier_with_what_stands_beside_it() {
 }
 
 #[test]
+fn an_identifier_is_found_behind_punctuation_that_people_write() {
+    for text in [
+        "_alice.harbour:far.example_",
+        "__alice.harbour:far.example__",
+        "-alice.harbour:far.example",
+        "hi...alice.harbour:far.example",
+        "https://x.example/?user=alice.harbour:far.example",
+        "q=hello+alice.harbour:far.example",
+    ] {
+        let content = json!({"msgtype": "m.text", "body": text});
+        let sent = with_context(Direction::ToSam, true, |context| {
+            translate("m.room.message", &content, context)
+        });
+        let sent = sent.unwrap().unwrap().content.to_string();
+        assert!(!sent.contains("harbour"), "{text:?}: {sent}");
+    }
+}
+
+#[test]
 fn a_longer_matrix_id_is_left_alone() {
     for text in [
         "2alice.harbour:far.example",
+        "mr.alice.harbour:far.example",
+        "a_alice.harbour:far.example",
         "2<b>alice.harbour</b>:far.examples",
     ] {
         let content = json!({"msgtype": "m.text", "body": text});
