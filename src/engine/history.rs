@@ -9,13 +9,13 @@ use crate::{
     clock,
     engine::{Engine, EngineError, event::RoomEvent},
     ids::Ghost,
-    matrix::{Actor, MatrixError, Page},
+    matrix::{Actor, Page},
 };
 
 /// Maximum number of events in a page.
 pub(in crate::engine) const PAGE_EVENTS: u32 = 100;
 
-/// How often a page is requested again: of many that follow one another, some fail.
+/// How often a long reading requests a page again: of many pages that follow one another, some fail.
 const RETRIES: u32 = 5;
 
 /// The first pause before a page is requested again. It doubles each time.
@@ -39,6 +39,8 @@ pub(in crate::engine) struct History<'a> {
     next: NextPage,
     page_events: u32,
     pages_left: usize,
+    /// How often a page may be requested again.
+    retries: u32,
 }
 
 /// Where the next page begins.
@@ -70,12 +72,19 @@ impl History<'_> {
         self
     }
 
+    /// Requests a page that fails again, a few times, so that a long reading need not begin anew.
+    /// Not for what holds a place or a turn that others wait for: there the retry policy decides.
+    pub(in crate::engine) fn with_retries(mut self) -> Self {
+        self.retries = RETRIES;
+        self
+    }
+
     /// Returns the next page in the direction of reading, which may have no events: some of a room
     /// are not shown to everybody. Returns `None` behind the last page and after the maximum
     /// number of pages.
     pub(in crate::engine) async fn next_page(
         &mut self,
-    ) -> Result<Option<Vec<Box<RawValue>>>, MatrixError> {
+    ) -> Result<Option<Vec<Box<RawValue>>>, EngineError> {
         let token = match &self.next {
             _ if self.pages_left == 0 => return Ok(None),
             NextPage::None => return Ok(None),
@@ -92,21 +101,20 @@ impl History<'_> {
         Ok(Some(page.events))
     }
 
-    async fn fetch(&self, from: Option<&str>) -> Result<Page, MatrixError> {
+    async fn fetch(&self, from: Option<&str>) -> Result<Page, EngineError> {
         let mut retries = 0;
         loop {
             let homeserver = self.engine.homeserver();
             let (direction, events) = (self.direction, self.page_events);
             let page = homeserver.messages(self.actor, self.room, from, direction, events);
             match page.await {
-                Err(error)
-                    if error.is_transient() && retries < RETRIES && !self.engine.stopping() =>
-                {
+                Err(error) if error.is_transient() && retries < self.retries => {
                     let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(retries));
-                    clock::sleep(pause.min(PAUSE_MAX)).await;
+                    let pause = async { Some(clock::sleep(pause.min(PAUSE_MAX)).await) };
+                    self.engine.unless_stopping(pause).await?;
                     retries += 1;
                 }
-                other => return other,
+                other => return Ok(other?),
             }
         }
     }
@@ -128,6 +136,7 @@ impl Engine {
             next: NextPage::Newest,
             page_events: PAGE_EVENTS,
             pages_left: 1,
+            retries: 0,
         }
     }
 

@@ -73,7 +73,8 @@ async fn pages_follow_one_another_up_to_the_maximum_number() {
 async fn a_page_that_fails_is_requested_again_and_a_refusal_is_not() {
     let (engine, fake) = twelve_messages().await;
     let acting = engine.as_user(&sam()).unwrap();
-    let mut history = engine.history(acting.actor(), room()).limit(3, 5);
+    let history = engine.history(acting.actor(), room()).limit(3, 5);
+    let mut history = history.with_retries();
     assert_eq!(numbers(history.next_page().await.unwrap()).len(), 5);
     fake.fail(0, When::Before);
     assert_eq!(numbers(history.next_page().await.unwrap()), [7, 6, 5, 4, 3]);
@@ -83,4 +84,15 @@ async fn a_page_that_fails_is_requested_again_and_a_refusal_is_not() {
     let error = history.next_page().await.unwrap_err();
     assert!(!error.is_transient(), "{error}");
     assert_eq!(pages_requested(&fake), 4);
+}
+
+/// An actor holds its place, for which others wait, while it looks what was said.
+#[tokio::test]
+async fn a_short_reading_leaves_retries_to_the_retry_policy() {
+    let (engine, fake) = twelve_messages().await;
+    fake.fail(0, When::Before);
+    let room = room().to_owned();
+    let error = engine.read_back(&sam(), &room).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(pages_requested(&fake), 1);
 }

@@ -248,7 +248,7 @@ impl Engine {
             GAP_PAGES
         };
         let history = self.history(actor, room).at(joined.prev_batch.clone());
-        let mut history = history.limit(pages, PAGE_EVENTS);
+        let mut history = history.limit(pages, PAGE_EVENTS).with_retries();
         'back: while let Some(page) = history.next_page().await? {
             bytes += page.iter().map(|it| it.get().len()).sum::<usize>();
             if bytes > GAP_BYTES {
