@@ -9,7 +9,7 @@ use crate::{
     },
     handle::Handle,
     ids::Ghost,
-    matrix::{Actor, MatrixError},
+    matrix::{Actor, Fate, MatrixError},
     store::StoreError,
 };
 
@@ -63,14 +63,16 @@ impl Engine {
         let rooms = match self.homeserver().joined_rooms(actor).await {
             Ok(rooms) => rooms,
             // It was never made.
-            Err(MatrixError::Refused { .. }) => return Ok(()),
+            Err(error) if error.fate() == Fate::Final => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         for room in rooms {
             match self.leave(ghost, &room, None, None).await {
-                Ok(()) | Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
+                Ok(()) => {}
                 // One room that is broken keeps nothing else from being taken away.
-                Err(EngineError::Matrix(error @ MatrixError::Failing { .. })) => {
+                Err(EngineError::Matrix(
+                    error @ (MatrixError::Refused { .. } | MatrixError::Failing { .. }),
+                )) if error.fate() != Fate::Unclear => {
                     tracing::warn!(%ghost, %room, %error, "a ghost cannot leave a room");
                 }
                 Err(error) => return Err(error),

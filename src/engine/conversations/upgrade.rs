@@ -17,7 +17,7 @@ use crate::{
         room::Room,
     },
     ids::{ConversationId, Ghost, Person},
-    matrix::{MEGOLM, MatrixError, RoomState},
+    matrix::{Fate, MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
 
@@ -243,8 +243,8 @@ impl Engine {
                 .await
             {
                 Ok(content) => content,
-                Err(error) if error.is_transient() => return Err(error.into()),
-                Err(_) => continue,
+                Err(error) if error.fate() == Fate::Final => continue,
+                Err(error) => return Err(error.into()),
             };
             let content = content.and_then(|c| serde_json::from_str::<Value>(c.get()).ok());
             if content.is_some_and(|content| content["replacement_room"] == room.as_str()) {

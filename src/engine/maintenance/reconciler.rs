@@ -9,7 +9,6 @@ use crate::{
     clock,
     engine::{Engine, EngineError, records::ActiveRoomsByGhost},
     ids::Ghost,
-    matrix::MatrixError,
 };
 
 /// Maximum number of rounds those that are asked who could not be reached.
@@ -120,10 +119,13 @@ impl Engine {
             }
             tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
             match self.leave(ghost, &room, None, None).await {
-                Ok(()) | Err(EngineError::Matrix(MatrixError::Refused { .. })) => {}
+                Ok(()) => self.machines().forget_room(ghost, &room).await?,
+                // One room that is broken keeps the ghost in no other.
+                Err(error) if !error.is_transient() => {
+                    tracing::warn!(%ghost, %room, %error, "a ghost cannot leave a room");
+                }
                 Err(error) => return Err(error),
             }
-            self.machines().forget_room(ghost, &room).await?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::{
     },
     ids::{Ghost, Person},
     introduction::{Introduction, Invite, Reason},
-    matrix::{Actor, MatrixError, SyncPage},
+    matrix::{Actor, SyncPage},
     store::{Batch, StoreError},
 };
 
@@ -362,7 +362,8 @@ impl Engine {
         Ok(self.store().commit(taken.finish_batch()?).await?)
     }
 
-    /// Leaves a room that the backup does not know. Any refusal counts as done.
+    /// Leaves a room that the backup does not know. A refusal for good counts as done: the
+    /// reconciler tries again.
     async fn leave_unknown_room(
         &self,
         user: &OwnedUserId,
@@ -370,8 +371,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let reason = Some(Reason::NotNow.words());
         match self.leave(user, room, reason, None).await {
-            Ok(()) | Err(EngineError::Matrix(MatrixError::Refused { .. })) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.is_transient() => Err(error),
+            _ => Ok(()),
         }
     }
 
