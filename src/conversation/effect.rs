@@ -91,7 +91,7 @@ impl Effect {
         matches!(self, Self::ForwardEvent { .. })
     }
 
-    /// Returns a name without any content, for logs and transaction ids.
+    /// Returns a name without any content, for logs.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::EnsurePortal { .. } => "furnish",

@@ -23,8 +23,9 @@
 //!
 //! Alice writes to a masked handle, and the conversation exists:
 //!
-//! 1. [`Engine::transaction`] hands it to `inbox::accept`: `accept_transaction` writes the event to
-//!    the inbox, and the transaction is acknowledged when it is durable.
+//! 1. [`crate::server`] reads the body as it comes and hands each part to [`Engine::transaction`]
+//!    (`server/transactions.rs`, `server/engine.rs`). `inbox::accept`: `accept_transaction` writes
+//!    the event to the inbox, and the transaction is acknowledged when it is durable.
 //! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
 //!    `actors::actor`: `step` takes the event.
 //! 3. `conversations::batch`: `handle_messages` takes the messages and reactions that wait together.
@@ -45,11 +46,13 @@
 //! 1. `actors::dispatch`: `handle_event`; `introductions::inputs`: `ghost_invited` asks the directory
 //!    (`introductions::admission`), and [`crate::introduction::decide`] decides.
 //! 2. `introductions::effects`: the ghost joins; `actors::backfill`: `backfill_for` reads what was
-//!    said since the invite; `introductions::effects`: the ghost looks, and invites the owner.
-//! 3. `introductions::inputs`: `handle_in_introduction` hears the message; `introductions::effects`:
-//!    `pass_on` quotes it to the owner, and the ghost leaves (`messaging::membership`).
+//!    said since the invite; `introductions::effects`: the ghost looks at the room's state.
+//! 3. `introductions::inputs`: `handle_in_introduction` hears the opening line; with it, or when none
+//!    has come in time, `introductions::effects` invites the owner.
+//! 4. `introductions::effects`: `pass_on` quotes the line to the owner, and the ghost leaves
+//!    (`messaging::membership`).
 //!
-//! A command to the bot:
+//! A command to the bot takes the first two steps of a message, then:
 //!
 //! 1. `actors::dispatch`: `handle_event`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks
 //!    the bot ([`crate::bot::answer`]) and writes what it changed.
@@ -294,8 +297,8 @@ impl Engine {
         })))
     }
 
-    /// Does what follows from a restore, makes the bot, takes up what was left undone, and keeps reconciling until
-    /// [`Engine::stop`].
+    /// Does what follows from a restore, makes the bot, takes up what was left undone, and keeps
+    /// reconciling until [`Engine::stop`].
     pub async fn start(&self) -> Result<(), EngineError> {
         self.restore().await?;
         let settings = &self.0.settings;

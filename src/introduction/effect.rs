@@ -80,7 +80,7 @@ pub enum Effect {
 pub type EffectKind = &'static str;
 
 impl Effect {
-    /// A name without any content, for logs and transaction ids.
+    /// A name without any content, for logs.
     pub fn kind(&self) -> EffectKind {
         match self {
             Self::Decline { .. } => "decline",

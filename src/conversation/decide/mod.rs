@@ -1,4 +1,4 @@
-//! The rules of a conversation. Pure: the same state, input and time give the same decision.
+//! The rules of a conversation. Pure: the same state and input give the same decision.
 
 mod people;
 mod rooms;
