@@ -8,8 +8,8 @@ pub(super) mod link;
 use super::context::Context;
 use decoded_form::DecodedForm;
 
-/// A secret shorter than this many characters is found as a whole word only, or ordinary words
-/// would be replaced.
+/// A secret shorter than this many characters is found as a whole word only; otherwise ordinary
+/// words would be replaced.
 const WHOLE_WORD_BELOW: usize = 8;
 
 /// Minimum length of a secret that is looked for, in characters.
@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub(super) kind: IdentifierKind,
 }
 
-/// What may surround a needle in the text.
+/// The characters that may be next to a needle in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edges {
     /// Anything.
@@ -172,8 +172,8 @@ impl Needle {
     }
 }
 
-/// Sorts findings and merges those that overlap. The kind of the first one counts, and of several
-/// that begin together that of the longest.
+/// Sorts findings and merges those that overlap. The kind of the first one counts; of several that
+/// begin together, the kind of the longest.
 fn apart(mut found: Vec<Found>) -> Vec<Found> {
     found.sort_by_key(|it| (it.range.start, std::cmp::Reverse(it.range.end)));
     let mut out: Vec<Found> = Vec::with_capacity(found.len());
