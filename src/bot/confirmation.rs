@@ -20,8 +20,8 @@ const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 /// Maximum number of wrong codes before the action is dropped.
 const CODE_TRIES_MAX: u8 = 3;
 
-/// By person: the one action that waits for their confirmation. Deleted when it is confirmed or
-/// cancelled, or when its code expires.
+/// The one action that waits for a person's confirmation, by person. Deleted when it is confirmed
+/// or cancelled, or when its code expires.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Confirmations;
 
@@ -33,7 +33,7 @@ impl Table for Confirmations {
     type Value = Confirmation;
 }
 
-/// By time: the person whose code expires then. Deleted at that time.
+/// The person whose code expires, by time. Deleted at that time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConfirmationEnds;
 
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Confirmation {
 /// The result of a code that a person typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RedeemedCode {
-    /// The code is right: do this.
+    /// The code is right: carry out this action.
     Do(Action),
     /// No action waits, or its code has expired.
     Nothing,
@@ -185,7 +185,7 @@ pub fn sweep_confirmations(
     Ok(due.len())
 }
 
-/// Says how to use a code.
+/// Returns the instructions for a code.
 pub(super) fn code_text(code: &str) -> NoticeText {
     NoticeText::new("To do it, write ")
         .code(&format!("confirm {code}"))

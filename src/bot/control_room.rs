@@ -21,7 +21,7 @@ pub enum RoomCheck {
     Leave(RoomProblem),
 }
 
-/// The reason why a room is no control room, in the words of the bot's leave event.
+/// The reason why a room is not a control room, in the words of the bot's leave event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum RoomProblem {
     /// Somebody else is there or invited.
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// A room without encryption, in which the bot may turn it on.
+    /// Returns a room without encryption, in which the bot may turn it on.
     fn clear() -> RoomState {
         RoomState {
             encryption: None,

@@ -1,4 +1,4 @@
-//! What a message to the bot leads to: what it says, and what has to happen.
+//! The results of a message to the bot: its answer, and its effects.
 
 use ruma::OwnedRoomId;
 use serde::{Deserialize, Serialize};
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::NoticeText;
 use crate::ids::{Ghost, Person};
 
-/// What a message to the bot leads to.
+/// The result of a message to the bot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// What the bot says; `None` if the sender floods it.
+    /// The answer; `None` if the sender floods the bot.
     pub text: Option<NoticeText>,
-    /// What has to happen outside the directory, in this order.
+    /// The effects outside the directory, in this order.
     pub effects: Vec<Effect>,
 }
 
@@ -24,7 +24,7 @@ impl From<NoticeText> for Answer {
     }
 }
 
-/// What a command makes happen outside the directory.
+/// Something that a command does outside the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Make the ghost of a handle, with its keys.
@@ -46,7 +46,7 @@ pub enum Effect {
         /// Whether it is made without keys of ours.
         strict: bool,
     },
-    /// The handle was released: its ghost leaves every room, and its identity is put away.
+    /// The handle was released: its ghost leaves every room, and its device and keys are removed.
     RetireGhost {
         /// The ghost.
         ghost: Ghost,
@@ -58,7 +58,7 @@ pub enum Effect {
     EndConversations {
         /// The ghost.
         ghost: Ghost,
-        /// Only with people whom the owner has blocked.
+        /// Whether to end only those with people whom the owner has blocked.
         blocked_only: bool,
     },
     /// Change a person's name in their conversation with a masked handle's ghost.
@@ -70,7 +70,7 @@ pub enum Effect {
         /// Their new name.
         name: String,
     },
-    /// An owner answered a request: the room in which the asker waits goes on.
+    /// Tell the room in which an asker waits that the owner has answered.
     AnswerRequest {
         /// The room.
         room: OwnedRoomId,
@@ -83,13 +83,13 @@ pub enum Effect {
     Tell {
         /// The other person.
         person: Person,
-        /// What they are told.
+        /// The notice.
         notice: NoticeText,
     },
 }
 
 impl Effect {
-    /// The name of this kind of effect in the log.
+    /// Returns the name of this kind of effect, for the log.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AnswerRequest { .. } => "answer-request",

@@ -14,7 +14,7 @@ pub(super) const COMMAND_CHARS_MAX: usize = 1000;
 /// whenever it likes.
 pub(super) const COMMAND_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// The input that an event in a control room is to the bot.
+/// The content of an event in a control room, as the bot reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CommandInput {
     /// A text.
@@ -42,7 +42,7 @@ pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
         }
         _ => return CommandInput::Ignored,
     }
-    // The original was run as a command, or was none.
+    // The original was run as a command, or was not one.
     if content
         .pointer("/m.relates_to/rel_type")
         .and_then(Value::as_str)

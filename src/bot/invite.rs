@@ -1,4 +1,4 @@
-//! What the bot does about an invite, before it joins the room.
+//! How the bot answers an invite, before it joins the room.
 
 use ruma::UserId;
 
@@ -10,21 +10,21 @@ use crate::{
     matrix::RoomState,
 };
 
-/// How often the bot declines further invites, per day and person (or per other server, for all its
+/// Limit on the further invites that the bot declines, per person (or per other server, for all its
 /// people together). After that it ignores them.
 const REFUSAL_LIMIT: Limit = Limit {
     most: 10,
     window: DAY,
 };
 
-/// What the bot does about an invite.
+/// The bot's answer to an invite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InviteAnswer {
-    /// It joins and looks around.
+    /// The bot joins and checks the room.
     Join,
-    /// It declines, with this reason.
+    /// The bot declines, with this reason.
     Decline(String),
-    /// It does nothing: there are too many invites even to decline them.
+    /// The bot does nothing: there are too many invites even to decline them.
     Ignore,
 }
 

@@ -1,10 +1,10 @@
-//! What people type in their control room, and what they are told. Pure.
+//! What people type in their control room, and how the bot answers. Pure.
 //!
 //! A person writes to the bot as to anybody: plain words in an encrypted chat. [`answer`] reads the
-//! event, runs the command in it, and returns the answer. Nothing here does I/O, and time and
-//! randomness are arguments: what a command changes goes into a [`DirectoryTransaction`] of the directory, and
-//! what has to happen outside is returned as [`Effect`]s, so that the engine writes the command, its
-//! answer and its effects in one batch.
+//! event, runs the command in it, and returns the answer. Nothing here does I/O; time and
+//! randomness are arguments. Changes go into a [`DirectoryTransaction`], and effects outside the
+//! directory are returned as [`Effect`]s, so that the engine writes the command, its answer and its
+//! effects in one batch.
 //!
 //! There is one file per command in `command/`: how it is typed, what it does, what it says.
 
@@ -51,7 +51,7 @@ use crate::{
 pub struct Options {
     /// The bot's own Matrix ID.
     pub bot: OwnedUserId,
-    /// How many commands a person may send within a minute.
+    /// Maximum number of commands that a person may send within a minute.
     pub commands_per_minute: u32,
     /// Whether the module is loaded in the homeserver. Then no ghost enters a chat that a person of
     /// this server starts with an open handle.
@@ -59,7 +59,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default options of the bot with this Matrix ID.
+    /// Returns the default options of the bot with this Matrix ID.
     pub fn new(bot: OwnedUserId) -> Self {
         Options {
             bot,
@@ -84,14 +84,14 @@ pub struct Message<'a> {
     pub now: Timestamp,
 }
 
-/// How often the bot answers a person who sends too much.
+/// Limit on the answers to a person who sends too much.
 const FLOOD_ANSWER_LIMIT: Limit = Limit {
     most: 1,
     window: Duration::from_secs(10 * 60),
 };
 
-/// Does what a message in a control room says. An answer without text is silence: the message wants
-/// none, or the person sends too much and knows it.
+/// Handles a message in a control room. An answer without text is silence: the message needs none,
+/// or the person sends too much and has been told.
 ///
 /// The caller has checked that the room is this person's control room and that a device of theirs
 /// encrypted the message (reactions are never encrypted). The change has to be written whatever the
@@ -180,7 +180,7 @@ fn check_flood(
     }))
 }
 
-/// Does what a person's reaction means; most mean nothing. Like a late command, a late reaction has no
+/// Handles a person's reaction; most mean nothing. Like a late command, a late reaction has no
 /// effect.
 fn react(
     message: &Message<'_>,
@@ -193,7 +193,7 @@ fn react(
         Age::Fresh => {
             Ok(request::answer_by_reaction(change, person, to, key, now)?.unwrap_or_default())
         }
-        // The owner thinks that they have answered, so they are told that they have not.
+        // The owner thinks that they have answered, so the bot tells them that it came too late.
         Age::Old(age) if request::shows_open_request(change, person, to)? => {
             Ok(texts::too_old(age).into())
         }
@@ -201,7 +201,7 @@ fn react(
     }
 }
 
-/// Returns the effect by which a person hears a notice of the directory.
+/// Returns the effect that sends a person a notice of the directory.
 fn notice_effect(notice: OwnerNotice) -> Effect {
     match notice {
         OwnerNotice::LookalikeAttempt {

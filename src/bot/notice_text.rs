@@ -1,11 +1,11 @@
-//! A text that the bot says, written as plain text and as HTML at once.
+//! A text of the bot, written as plain text and as HTML at once.
 
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
 use crate::text::push_escaped_lines;
 
-/// A text that the bot says, as plain text and as HTML. Its methods escape their arguments.
+/// A text of the bot, as plain text and as HTML. Its methods escape their arguments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeText {
     /// The `body`.
@@ -20,7 +20,7 @@ impl NoticeText {
         NoticeText::default().and(words)
     }
 
-    /// Returns `a`, `a and b`, or `a, b and c`, each standing out.
+    /// Returns `a`, `a and b`, or `a, b and c`, each in bold.
     pub(super) fn names(names: impl Iterator<Item = String>) -> NoticeText {
         let names: Vec<String> = names.collect();
         let mut text = NoticeText::default();
@@ -42,14 +42,14 @@ impl NoticeText {
         self
     }
 
-    /// Adds words that stand out.
+    /// Adds words in bold.
     pub fn strong(mut self, words: &str) -> NoticeText {
         self.plain.push_str(words);
         self.wrap("strong", words)
     }
 
-    /// Adds the name of a person or a handle, so that it stands out. A Matrix ID is set as code, so
-    /// that clients do not turn it into a pill, which hides it behind a display name.
+    /// Adds the name of a person or a handle in bold. A Matrix ID is set as code, so that clients
+    /// do not turn it into a pill, which hides it behind a display name.
     pub fn name(mut self, name: &str) -> NoticeText {
         self.plain.push_str(name);
         let tag = if UserId::parse(name).is_ok() {
@@ -60,7 +60,7 @@ impl NoticeText {
         self.wrap(tag, name)
     }
 
-    /// Adds something to type.
+    /// Adds words to type.
     pub fn code(mut self, words: &str) -> NoticeText {
         self.plain.push('`');
         self.plain.push_str(words);
@@ -79,7 +79,7 @@ impl NoticeText {
         self
     }
 
-    /// Begins a new line. A list has ended its last line in HTML already.
+    /// Begins a new line. After a list, the HTML is on a new line already.
     pub fn line(mut self) -> NoticeText {
         self.plain.push('\n');
         if !self.html.ends_with("</ul>") {
@@ -93,7 +93,7 @@ impl NoticeText {
         self.line().line()
     }
 
-    /// Adds a list below what was said.
+    /// Adds a list below the text.
     pub fn list(mut self, items: impl IntoIterator<Item = NoticeText>) -> NoticeText {
         self.html.push_str("<ul>");
         for item in items {
@@ -107,7 +107,7 @@ impl NoticeText {
         self
     }
 
-    /// Adds a quote of what somebody else wrote.
+    /// Adds a quote of somebody else's words.
     pub fn quote(mut self, words: &str) -> NoticeText {
         self.plain.push('\n');
         for line in words.lines() {

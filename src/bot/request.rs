@@ -35,7 +35,7 @@ impl RequestChoice {
     }
 }
 
-/// A request as it is shown to the owner.
+/// A request in the form in which the owner sees it.
 #[derive(Clone, Debug)]
 pub struct ShownRequest<'a> {
     /// Its number.
@@ -97,8 +97,8 @@ pub fn request_text(
         }))
 }
 
-/// Picks one handle of the asker to show: a verified one, else the oldest. Only an open handle, whose
-/// Matrix ID is no secret, and never two: nobody may learn that they belong together.
+/// Returns one handle of the asker to show: a verified one, or else the oldest. It is an open
+/// handle, whose Matrix ID is no secret. Never two: nobody may learn that they belong together.
 fn pick_shown_handle(handles: &[HandleRecord]) -> Option<&HandleRecord> {
     handles
         .iter()
@@ -185,7 +185,7 @@ pub(super) fn answer_request(
              another time.",
         ),
         RequestChoice::Block => match change.block_asker(person, &request, number, now) {
-            // The request is declined in any case.
+            // The request is declined even if the block is refused.
             Err(error) if error.is_refusal() => NoticeText::new("I've turned ")
                 .name(&asker)
                 .and(" down, but not blocked them: ")

@@ -1,4 +1,4 @@
-//! The texts of the bot that answer no command.
+//! The texts of the bot that do not answer a command.
 
 use std::time::Duration;
 

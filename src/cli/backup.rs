@@ -90,7 +90,7 @@ async fn write(
             )));
         }
         match open_store(setup, environment) {
-            // The service may have started a moment ago.
+            // The service may have just started.
             Err(CliError::Store(StoreError::InUse { .. })) if tries < OPEN_TRIES_MAX => {
                 tries += 1;
                 crate::clock::sleep(Duration::from_millis(250)).await;

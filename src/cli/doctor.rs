@@ -62,7 +62,7 @@ impl Report {
         });
     }
 
-    /// Adds checks that are not made because others failed.
+    /// Adds checks that are skipped because others failed.
     fn skip(&mut self, names: &[&'static str]) {
         self.0.extend(names.iter().map(|name| Row {
             name,
@@ -249,8 +249,8 @@ async fn check_module(
     });
 }
 
-/// The Stonechat that is running, or a server that runs during the checks. The transactions that
-/// this server accepts wait for the next `run`.
+/// A running Stonechat, or a server that runs during the checks. The transactions that this server
+/// accepts wait for the next `run`.
 struct LocalService {
     observer: Observer,
     store: String,
@@ -315,13 +315,13 @@ impl LocalService {
         };
         trigger.pull();
         if let Err(error) = server.await {
-            tracing::debug!(%error, "the server broke");
+            tracing::debug!(%error, "the server failed");
         }
         service.close().await
     }
 }
 
-/// Splits a message into what is wrong and what to do.
+/// Splits a message into the problem and its remedy.
 fn split_remedy(message: &str) -> Problem {
     let (wrong, remedy) = message.split_once("; ").unwrap_or((message, "correct it"));
     Problem::new(wrong, remedy)

@@ -18,7 +18,7 @@ pub enum CliError {
     /// A server could not start.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// A check failed in a way that waiting does not help.
+    /// A check failed, and waiting does not help.
     #[error("{0}")]
     Check(String),
     /// The engine stopped by itself.

@@ -31,8 +31,8 @@ use super::printable::{Printable, SENTENCE_CHARS_MAX, VALUE_CHARS_MAX};
 use crate::config::{LogFormat, LogSection};
 
 /// The highest levels of libraries whose logs show secrets: sessions, devices and keys, or parts of
-/// records. The warnings of the encryption library also come to us as errors, which are often only
-/// a reason to try again, and are logged where that is decided.
+/// records. We get the warnings of the encryption library as errors too. Those are often only a
+/// reason to try again, and are logged where that is decided.
 const LIBRARY_LEVELS: [(&str, &str); 5] = [
     ("matrix_sdk_common", "error"),
     ("matrix_sdk_crypto", "error"),
@@ -41,7 +41,7 @@ const LIBRARY_LEVELS: [(&str, &str); 5] = [
     ("vodozemac", "error"),
 ];
 
-/// The field that holds the sentence.
+/// The field that holds the message.
 const MESSAGE: &str = "message";
 
 /// Starts logging; the second call in a process does nothing. `RUST_LOG` overrides the level.
@@ -92,7 +92,7 @@ where
     }
 }
 
-/// Returns a value as the log may show it.
+/// Returns a value in the form in which the log may show it.
 fn display_value(field: &Field, value: &dyn Debug) -> Printable<impl fmt::Display> {
     let chars_max = if field.name() == MESSAGE {
         SENTENCE_CHARS_MAX

@@ -1,6 +1,6 @@
 //! Regular pings, which show whether the homeserver answers and whether it reaches us.
 //!
-//! A ping also ends the pause that the homeserver makes after we did not answer.
+//! A ping also ends the homeserver's pause after we did not answer.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -28,7 +28,7 @@ const NOT_REACHED: &str = "the homeserver does not reach this Stonechat; run `st
 const ANOTHER_REACHED: &str =
     "the homeserver reaches something else at appservice.url; run `stonechat doctor`";
 
-/// What a ping shows of both parts; `None` for a part of which it shows nothing.
+/// The state of both parts that a ping shows; `None` for a part of which it shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PingResult {
     homeserver: Option<Result<(), &'static str>>,
@@ -60,7 +60,7 @@ impl PingResult {
     }
 }
 
-/// Returns what a failed ping shows.
+/// Returns the state of both parts after a failed ping.
 fn classify_error(error: &MatrixError) -> PingResult {
     match error.errcode() {
         Some(
@@ -71,7 +71,7 @@ fn classify_error(error: &MatrixError) -> PingResult {
             | "M_FORBIDDEN",
         ) => PingResult::transactions_failed(NOT_REACHED),
         Some("M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => PingResult::homeserver_failed(TOKEN_REFUSED),
-        // The homeserver answers, and says nothing about the way back.
+        // The homeserver answers, but its answer does not show whether it reaches us.
         Some("M_LIMIT_EXCEEDED" | "M_UNRECOGNIZED") => PingResult {
             homeserver: Some(Ok(())),
             transactions: None,
@@ -86,7 +86,7 @@ async fn ping_once(checker: &Checker<'_>, observer: &Observer, time_limit: Durat
         Ok(Ok(true)) => PingResult::WELL,
         Ok(Ok(false)) => PingResult::transactions_failed(ANOTHER_REACHED),
         Ok(Err(error)) => classify_error(&error),
-        // The homeserver may be waiting for us. Then it answers other requests.
+        // The homeserver may be waiting for us. In that case it answers other requests.
         Err(_) => match timeout(time_limit, checker.check_token()).await {
             Ok(Ok(_)) => PingResult::transactions_failed(NOT_REACHED),
             _ => PingResult::homeserver_failed(NO_ANSWER),
@@ -94,8 +94,8 @@ async fn ping_once(checker: &Checker<'_>, observer: &Observer, time_limit: Durat
     }
 }
 
-/// Pings until it is dropped, and reports to `health`. One failure may be a hiccup; the second in a
-/// row counts.
+/// Pings until it is dropped, and reports to `health`. A single failure may be chance; the second
+/// in a row counts.
 pub(super) async fn ping_forever(
     checker: &Checker<'_>,
     observer: &Observer,

@@ -21,7 +21,7 @@ impl<T: fmt::Display> Printable<T> {
         Self::cut(text, usize::MAX)
     }
 
-    /// Returns the first `chars_max` characters, and an ellipsis where there are more.
+    /// Returns the first `chars_max` characters, with an ellipsis if there are more.
     pub(super) fn cut(text: T, chars_max: usize) -> Self {
         Self { text, chars_max }
     }

@@ -40,7 +40,7 @@ pub async fn run(config: &Path, environment: Environment<'_>) -> Result<(), CliE
 }
 
 /// Serves, connects to the homeserver, checks it, and works until asked to stop or until the store
-/// fails. After a failure of the store nothing can be finished: transactions under way are not
+/// fails. After a failure of the store no work can be completed: transactions under way are not
 /// acknowledged, and the homeserver sends them again.
 pub async fn start(
     setup: &Setup,
@@ -59,8 +59,8 @@ pub async fn start(
 
 /// Serves, connects to the homeserver, checks it, and works until asked to stop.
 ///
-/// The servers start first, so that what the homeserver pushes meanwhile is not refused. They also
-/// stop first: the engine can still write down the last transaction before it is acknowledged.
+/// The servers start first, so that pushes of the homeserver are not refused in the meantime. They
+/// also stop first: the engine can still write the last transaction before it is acknowledged.
 async fn serve(
     setup: &Setup,
     service: Service,
@@ -119,22 +119,22 @@ async fn serve(
         StopReason::CheckFailed(error) => Err(error),
         StopReason::Requested => Ok(()),
     };
-    info!("going down");
+    info!("shutting down");
     servers.stop().await;
     stop_engine.pull();
     engine_result(engine.await)?;
-    info!("down");
+    info!("shut down");
     result
 }
 
-/// What a task of the engine ended with.
+/// The outcome of a task of the engine.
 type EngineResult = Result<Result<(), CliError>, tokio::task::JoinError>;
 
 /// Why the service stops.
 enum StopReason {
     /// It was asked to stop.
     Requested,
-    /// A check failed in a way that waiting does not help.
+    /// A check failed, and waiting does not help.
     CheckFailed(CliError),
     /// The engine ended by itself.
     EngineEnded(EngineResult),
@@ -206,7 +206,7 @@ impl Servers {
     async fn stop(self) {
         self.trigger.pull();
         if let Err(error) = self.task.await {
-            error!(%error, "the server broke");
+            error!(%error, "the server failed");
         }
     }
 }
@@ -255,8 +255,8 @@ async fn check_delivery(
 }
 
 /// Makes the module in the homeserver report itself. While we were away the module stopped asking
-/// us, and would not ask again for up to a minute; its report shows it that we are back. Nothing
-/// depends on it: without the module, ghosts introduce.
+/// us, and would wait up to a minute before it asks again; the answer to its report shows it that
+/// we are back. Nothing depends on this: without the module, ghosts introduce.
 async fn check_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shutdown) {
     match shutdown.or(checker.check_module(observer)).await {
         Some(Ok(found)) => info!("module: {found}"),
@@ -265,7 +265,7 @@ async fn check_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shu
     }
 }
 
-/// Checks the ping up to three times: one that fails may be a hiccup of a homeserver under load.
+/// Checks the ping up to three times: a failed one may be chance, on a homeserver under load.
 async fn check_ping(checker: &Checker<'_>, observer: &Observer) -> CheckResult {
     for _ in 0..2 {
         match checker.check_ping(observer).await {

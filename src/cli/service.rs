@@ -22,7 +22,7 @@ use crate::{
 /// again.
 const ENGINE_WAIT: Duration = Duration::from_secs(45);
 
-/// Stonechat without the servers in front of it.
+/// The service without its servers.
 pub struct Service {
     setup: Setup,
     store: Store,
@@ -131,8 +131,8 @@ fn engine_error(error: &impl ToString) -> CliError {
     CliError::Engine(error.to_string())
 }
 
-/// The engine, once there is one. A transaction that comes before waits for it, and is not lost:
-/// until it is answered, it is not acknowledged.
+/// The engine, once there is one. A transaction that comes earlier waits for it. It is not lost: it
+/// is not acknowledged until it is answered.
 struct DeferredAppservice(watch::Receiver<Option<Engine>>);
 
 impl DeferredAppservice {
@@ -210,7 +210,7 @@ impl Appservice for DeferredAppservice {
         }
     }
 
-    // It reports every minute, so one that comes before the engine may be lost.
+    // The module reports every minute, so a report before the engine has started may be lost.
     fn module_reported(&self) {
         if let Some(engine) = self.engine_if_ready() {
             engine.module_reported();

@@ -21,7 +21,7 @@ pub struct ShowStatus {
 }
 
 impl ShowStatus {
-    /// Asks the running service and prints what it answers.
+    /// Asks the running service and prints its answer.
     pub(super) async fn run(
         self,
         config: &Path,

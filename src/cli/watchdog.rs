@@ -7,8 +7,8 @@ use crate::store::StoreFailure;
 /// How long the orderly shutdown may take after the store has failed.
 pub(super) const GRACE: Duration = Duration::from_secs(8);
 
-/// Calls `end` once the store has failed and `grace` has passed. Waits on a thread of its own,
-/// since all threads of the runtime may be waiting for the disk.
+/// Calls `end` once the store has failed and `grace` has passed. Waits on its own thread, because
+/// all threads of the runtime may be waiting for the disk.
 pub(super) fn start(
     failure: StoreFailure,
     grace: Duration,

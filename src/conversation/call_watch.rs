@@ -22,13 +22,13 @@ const CALLS_PER_CONVERSATION_MAX: usize = 8;
 /// Maximum number of sides of one call.
 const SIDES_PER_CALL_MAX: usize = 8;
 
-/// What a call event shows of its sender's relays.
+/// The signs of relays in a call event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signs {
     call: String,
     /// Whether the sender is the caller; `None` if it is neither an offer nor an answer.
     begins: Option<bool>,
-    /// Whether it shows a relay.
+    /// Whether the event shows a relay.
     relay: bool,
     /// Whether no more candidates follow.
     complete: bool,
@@ -47,7 +47,7 @@ pub struct Side {
     pub room: OwnedRoomId,
     /// The person.
     pub person: usize,
-    /// Its offer, answer or first event.
+    /// The event of this side: its offer, answer or first event.
     pub event: OwnedEventId,
 }
 
@@ -142,7 +142,7 @@ pub struct CallWatch {
 
 impl CallWatch {
     /// Notes an event that was forwarded. Returns its side if that has sent all its candidates and
-    /// no relay among them.
+    /// none is of a relay.
     pub fn note(&mut self, signs: &Signs, by: &Side, now: Timestamp) -> Option<Missing> {
         if signs.over {
             self.calls.retain(|call| !call.is(signs, by));

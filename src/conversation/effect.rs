@@ -9,7 +9,7 @@ use crate::ids::{Ghost, Person};
 /// Something that the actor of one room has to do. Effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Create a portal or find it, bring the ghosts of the others into it and invite its owner.
+    /// Create or find a portal, join the ghosts of the others to it, and invite its owner.
     EnsurePortal {
         /// The owner.
         person: usize,
@@ -48,7 +48,7 @@ pub enum Effect {
         /// The person.
         person: usize,
     },
-    /// Go on in the room that has replaced the origin, if that is possible.
+    /// Move to the successor of the origin, if that is possible.
     FollowUpgrade {
         /// The new room.
         to: OwnedRoomId,
@@ -86,7 +86,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Returns whether its only effect is that an event shows in another room.
+    /// Returns whether its only effect is that another room shows an event.
     pub fn is_forward(&self) -> bool {
         matches!(self, Self::ForwardEvent { .. })
     }

@@ -82,7 +82,7 @@ pub enum Input {
         role: RoomRole,
         /// The event.
         event: OwnedEventId,
-        /// What its sender is told.
+        /// The notice to the sender.
         text: String,
     },
     /// A person has chosen another name for this conversation.
@@ -108,12 +108,12 @@ pub enum Input {
         /// The person who upgraded it.
         by: Person,
     },
-    /// The conversation goes on in the room that has replaced its origin.
+    /// The conversation has moved to the successor of its origin.
     UpgradeFollowed {
-        /// The new origin.
+        /// The new origin, which is the successor.
         room: OwnedRoomId,
     },
-    /// The conversation cannot go on in the room that has replaced its origin.
+    /// The conversation cannot move to the successor of its origin.
     UpgradeFailed {
         /// The new room.
         to: OwnedRoomId,
@@ -150,7 +150,7 @@ pub enum Input {
     End,
 }
 
-/// The kind of an event, as far as it shows without decryption.
+/// The kind of an event, as far as its unencrypted part shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// An encrypted event or a reaction.

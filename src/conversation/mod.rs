@@ -1,8 +1,8 @@
 //! How a masked handle's ghost keeps a conversation going between rooms.
 //!
-//! Everything in this room is pure. [`decide`] says what follows from what happened in one of a
-//! conversation's rooms; the engine carries the [`Effect`]s out. How a single event is translated
-//! from one room into another is [`crate::relay`]'s business.
+//! Everything in this room is pure. [`decide`] returns what follows from an input of one of a
+//! conversation's rooms; the engine carries the [`Effect`]s out. [`crate::relay`] translates a
+//! single event from one room to another.
 
 mod call_watch;
 mod decide;

@@ -38,12 +38,12 @@ pub enum Notice {
         /// Their name.
         name: String,
     },
-    /// To the origin: it was replaced by a room in which the conversation cannot go on.
+    /// To the origin: it was upgraded to a room to which the conversation cannot move.
     UpgradeFailed {
         /// The person who replaced it. The bot tells them if the notice cannot be sent to the room.
         by: Person,
     },
-    /// To a portal: the origin was replaced by a room in which the conversation cannot go on.
+    /// To a portal: the origin was upgraded to a room to which the conversation cannot move.
     OthersUpgraded,
     /// The conversation is over.
     Ended,

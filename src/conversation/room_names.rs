@@ -9,7 +9,7 @@ use crate::relay::Names;
 
 /// Maximum size of a name that is remembered, in bytes.
 const FORMER_NAME_BYTES_MAX: usize = 500;
-/// Maximum number of people whose names are taken who are in a room and not in its conversation.
+/// Maximum number of people in a room, but not in its conversation, whose names are taken.
 const OTHERS_MAX: usize = 200;
 
 /// Returns the names that a text of this room must not show elsewhere: those of the participants
@@ -42,7 +42,7 @@ pub fn names_at<'a>(
     names
 }
 
-/// Returns the names of people in their own room that are not yet remembered.
+/// Returns the names that people have in their own room and that are not yet remembered.
 pub fn names_to_remember(
     conversation: &Conversation,
     role: RoomRole,

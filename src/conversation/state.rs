@@ -14,7 +14,7 @@ use crate::{
 /// person has a **portal**, in which everybody else is a ghost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// Its id. Marks the portals.
+    /// The id of the conversation, by which its portals are marked.
     pub id: ConversationId,
     /// The room that one of the people created; `None` while nobody is there.
     pub origin: Option<OwnedRoomId>,
@@ -56,7 +56,7 @@ pub struct Participant {
     pub name: String,
     /// Whether the ghost was made for this conversation only and is deleted with it.
     pub is_alias: bool,
-    /// Where they are themselves.
+    /// The room that they are in themselves.
     pub home: Home,
     /// The names that they had in their own room whenever another room was named after it. A person
     /// who has left has no name there, but the room may still be called by one.
@@ -64,7 +64,7 @@ pub struct Participant {
     pub former_names: Vec<String>,
 }
 
-/// Where a participant is themselves.
+/// The room that a participant is in themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Home {
     /// In the origin.
@@ -84,7 +84,7 @@ pub enum Home {
 /// The relation of an owner to their portal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PortalStatus {
-    /// Nothing has happened yet that they would be invited for.
+    /// They are not invited: no event for them has come yet.
     NotInvited,
     /// The portal is being created, or its owner is being invited again.
     InvitePending,

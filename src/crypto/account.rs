@@ -33,7 +33,7 @@ pub(super) async fn replace_fallback_key(store: &GhostStore) -> Result<(), Crypt
     .await
 }
 
-/// Forgets the former fallback key: messages sent to it can no longer be decrypted.
+/// Forgets the former fallback key; messages sent to it can no longer be decrypted.
 pub(super) async fn forget_former_fallback_key(store: &GhostStore) -> Result<(), CryptoError> {
     edit(store, |account| {
         account.forget_fallback_key();

@@ -115,7 +115,7 @@ impl Machines {
             Err(MegolmError::SenderIdentityNotTrusted(_)) => {
                 let sender = std::slice::from_ref(&envelope.sender);
                 let within = self.0.settings.devices_fresh_for;
-                // The devices are not even counted again until a change is reported.
+                // The devices are not counted again until a change is reported.
                 if ghost.slot.device_lists.is_crowded(&envelope.sender)
                     && self
                         .device_list_snapshots(&ghost.slot, sender, within)
@@ -123,7 +123,7 @@ impl Machines {
                 {
                     return Err(DecryptError::Untrusted(Distrust::TooManyDevices));
                 }
-                // Final only once we have looked at the sender's devices as they are now.
+                // Final only after a query of the sender's present devices.
                 let unanswered = self
                     .update_device_lists(&ghost, sender, DEVICE_LIST_AGE_MAX)
                     .await?;

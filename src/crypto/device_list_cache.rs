@@ -26,13 +26,13 @@ pub(super) struct DeviceListChangeLog(Mutex<ChangeNumbers>);
 #[derive(Default)]
 struct ChangeNumbers {
     newest: u64,
-    /// Minimum number of a person.
+    /// Minimum change number of a person.
     floor: u64,
     of: HashMap<OwnedUserId, u64>,
 }
 
 impl DeviceListChangeLog {
-    /// Maximum number of people told apart; beyond that everyone counts as changed.
+    /// Maximum number of people with their own number; beyond that everyone counts as changed.
     const KEPT: usize = 50_000;
 
     pub(super) fn note(&self, users: &[OwnedUserId]) {
@@ -66,7 +66,7 @@ impl DeviceListChangeLog {
     }
 }
 
-/// The device lists as one ghost last saw them.
+/// The device lists that one ghost last queried.
 #[derive(Default)]
 pub(super) struct DeviceListCache {
     snapshots: Mutex<Snapshots>,
@@ -80,14 +80,14 @@ struct Snapshots {
     sweep_at: usize,
 }
 
-/// A device list as it was queried: when, and at which change number.
+/// A device list, with the time and the change number of its query.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct DeviceListSnapshot {
     number: u64,
     at: Timestamp,
-    /// The number of the answer, which tells two of the same moment apart.
+    /// The number of the answer, which tells two answers of the same moment apart.
     answer: u64,
-    /// Whether there were too many of them.
+    /// Whether the person had too many devices.
     is_crowded: bool,
 }
 
@@ -98,7 +98,7 @@ impl DeviceListSnapshot {
 }
 
 impl DeviceListCache {
-    /// Maximum number of people.
+    /// Maximum number of people in the cache.
     const KEPT: usize = 10_000;
     /// Minimum number of people before any is forgotten.
     const SWEPT: usize = 256;

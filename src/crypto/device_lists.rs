@@ -25,7 +25,7 @@ use super::{
 };
 use crate::matrix::MatrixError;
 
-/// Maximum number of signed devices of a person to whom something is encrypted. Each costs a
+/// Maximum number of signed devices of a person for whom something is encrypted. Each costs a
 /// session on disk and some milliseconds, and an account with more is hardly one person with
 /// clients.
 pub const SIGNED_DEVICES_MAX: usize = 100;
@@ -129,8 +129,8 @@ impl Machines {
         Ok(unknown)
     }
 
-    /// Hands a machine an answer to a key query. The machine keeps no list of these queries, so any
-    /// answer will do.
+    /// Hands a machine an answer to a key query. The machine keeps no list of these queries, so it
+    /// accepts any answer.
     async fn receive_key_query(
         &self,
         ghost: &Pinned,

@@ -51,7 +51,7 @@ impl EncryptTo {
         EncryptionSettings {
             rotation_period: period.clamp(HOUR, 7 * 24 * HOUR),
             rotation_period_msgs: self.rotation_msgs.unwrap_or(100).clamp(50, 100),
-            // Our keys are not for those who are invited later.
+            // People who are invited later must not get our keys.
             history_visibility: HistoryVisibility::Invited,
             sharing_strategy: CollectStrategy::IdentityBasedStrategy,
             ..Default::default()
@@ -95,7 +95,7 @@ impl Machines {
         }
         drop(machine);
         *shared = None;
-        // Read before the devices are, so that what changes from here on is noticed next time.
+        // Read before the devices, so that a change from here on is noticed next time.
         let received_count = ghost.slot.received_count.load(Ordering::Relaxed);
         let unanswered = self
             .update_device_lists(&ghost, &recipients, within)
@@ -213,8 +213,8 @@ async fn encrypt_with_machine(
     let encrypting = ghost
         .machine
         .encrypt_room_event_raw(&to.room_id, event_type, &content);
-    // The library panics when the session expires at this very moment. Nothing is left half done
-    // then: it looks before it touches the session.
+    // The library panics if the session expires at this moment. It checks that before it touches
+    // the session, so nothing is left half done.
     let encrypted = AssertUnwindSafe(encrypting)
         .catch_unwind()
         .await

@@ -12,16 +12,16 @@ use crate::{
 /// An error of a ghost's keys.
 #[derive(Debug, thiserror::Error)]
 pub enum CryptoError {
-    /// The homeserver.
+    /// The homeserver failed or refused.
     #[error(transparent)]
     Matrix(#[from] MatrixError),
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The ghost's records in it.
+    /// The ghost's crypto records failed.
     #[error(transparent)]
     GhostStore(#[from] GhostStoreError),
-    /// The Olm machine.
+    /// The Olm machine failed.
     #[error("the encryption library failed: {0}")]
     Olm(String),
     /// The user, or a key of it, is not ours. Freeze the handle and tell the admin.
@@ -44,7 +44,7 @@ pub enum CryptoError {
         /// The ghost.
         user: OwnedUserId,
     },
-    /// Our record says the ghost has keys, and the crypto store has others or none.
+    /// Our record says that the ghost has keys, but the crypto store has others or none.
     #[error("the private keys of {user} are gone from the store; restore a backup or retire it")]
     KeysLost {
         /// The ghost.
@@ -56,7 +56,7 @@ pub enum CryptoError {
         /// The ghost.
         user: OwnedUserId,
     },
-    /// After everything was uploaded the homeserver does not show what we uploaded.
+    /// Everything was uploaded, but the homeserver does not show it.
     #[error("the homeserver does not show the keys of {user} as uploaded: {what}")]
     NotAsUploaded {
         /// The ghost.
@@ -103,7 +103,7 @@ pub enum DecryptError {
     /// Its key has not arrived. Keep the ciphertext and try again when it does.
     #[error("the key of session {session_id} has not arrived")]
     NoKey {
-        /// The session.
+        /// The id of the session.
         session_id: String,
         /// The code with which the sender's client refused us the key, such as `m.unverified`.
         withheld: Option<String>,
@@ -111,7 +111,7 @@ pub enum DecryptError {
     /// The key we were given begins after this message.
     #[error("the key of session {session_id} begins after this message")]
     KeyBeginsLater {
-        /// The session.
+        /// The id of the session.
         session_id: String,
     },
     /// The sender's server did not return their devices.
@@ -123,7 +123,7 @@ pub enum DecryptError {
     /// The ciphertext was decrypted before, in another event.
     #[error("the message was sent before")]
     Replayed {
-        /// The event in which it came first, unless that is very long ago.
+        /// The event in which it came first, unless that is too long ago.
         first: Option<OwnedEventId>,
     },
     /// The event is not a Megolm message, or a damaged one.
@@ -167,27 +167,27 @@ pub enum EncryptError {
     /// These people have no device that they have signed, so they could not read it.
     #[error("no device signed by its owner: {}", list(users))]
     NoSignedDevice {
-        /// Who.
+        /// These people.
         users: Vec<OwnedUserId>,
     },
     /// The homeservers of these people did not return their devices. Try again later.
     #[error("their homeserver does not answer: {}", list(users))]
     KeysUnknown {
-        /// Who.
+        /// These people.
         users: Vec<OwnedUserId>,
     },
     /// These people have signed devices, but none with a key left to begin a session. Try again
     /// later.
     #[error("no key to begin an encrypted session with: {}", list(users))]
     NoSession {
-        /// Who.
+        /// These people.
         users: Vec<OwnedUserId>,
     },
     /// These people have more devices than may get room keys. The event can be encrypted for the
     /// others without them.
     #[error("too many signed devices: {}", list(users))]
     TooManyDevices {
-        /// Who.
+        /// These people.
         users: Vec<OwnedUserId>,
     },
     /// An error that is not about the recipients.
@@ -210,8 +210,8 @@ impl EncryptError {
         self.fate() != Fate::Final
     }
 
-    /// Returns `true` if it is about people who cannot read anything now, but may later. Those with
-    /// too many devices are not among them.
+    /// Returns `true` if it is about people who cannot read now, but may later. People with too
+    /// many devices do not count.
     pub fn is_about_readers(&self) -> bool {
         matches!(
             self,
@@ -232,7 +232,7 @@ impl<E: Into<CryptoErrorSource>> From<E> for DecryptError {
     }
 }
 
-/// An error of a lower module, which `?` converts into those of this one.
+/// An error of a lower module, which `?` converts into the errors of this one.
 pub struct CryptoErrorSource(CryptoError);
 
 macro_rules! sources {

@@ -1,5 +1,5 @@
-//! Forgetting of keys: a room's when a ghost has left it, a ghost's when its handle gets a new
-//! owner or another mode.
+//! Forgetting of keys: those of a room when a ghost has left it, and those of a ghost when its
+//! handle gets a new owner or mode.
 
 use ruma::{RoomId, UserId};
 
@@ -20,8 +20,8 @@ impl Machines {
     pub async fn forget_room(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let slot = self.slot(user);
         {
-            // An event that is being encrypted there is finished first. No other task waits for
-            // that, since the machine is not locked yet.
+            // Waits for an event that is being encrypted there. No other task waits for that,
+            // because the machine is not locked yet.
             let room_lock = slot.room_lock(room);
             let mut shared = room_lock.lock().await;
             *shared = None;
@@ -42,7 +42,7 @@ impl Machines {
         self.replace_fallback(user).await
     }
 
-    /// Lets the ghost expect no keys of a room that it does not enter after all, and forgets those
+    /// Lets the ghost expect no keys of a room that it does not join after all, and forgets those
     /// that came. If none came, this costs next to nothing.
     pub async fn turn_away(&self, user: &UserId, room: &RoomId) -> Result<(), CryptoError> {
         let place = (user.to_owned(), room.to_owned());

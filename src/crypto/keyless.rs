@@ -71,7 +71,7 @@ impl Machines {
     }
 }
 
-/// The public halves.
+/// The public halves of a ghost's keys.
 struct NobodysKeys {
     identity: upload_signing_keys::v3::Request,
     device: upload_keys::v3::Request,
@@ -169,7 +169,7 @@ fn device_upload(device_keys: &Value, fallback_key: &Value) -> upload_keys::v3::
     upload
 }
 
-/// Returns 32 random bytes of the system.
+/// Returns 32 random bytes from the system.
 fn random() -> Result<Zeroizing<[u8; 32]>, CryptoError> {
     let mut bytes = Zeroizing::new([0; 32]);
     OsRng
@@ -191,7 +191,7 @@ fn burn_stack() {
 fn canonical(value: &Value) -> String {
     let mut object = CanonicalJsonObject::new();
     for (name, value) in value.as_object().into_iter().flatten() {
-        // Strings, lists and objects of strings, and `true`: all of it has a canonical form.
+        // Strings, lists and objects of strings, and `true`: each has a canonical form.
         if name != "signatures"
             && name != "unsigned"
             && let Ok(value) = CanonicalJsonValue::try_from(value.clone())

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::matrix::Actor;
 
-/// A ghost for which work is in progress that makes requests. Between its steps the machine is free
-/// for others, but is not unloaded as idle.
+/// A ghost with work in progress that makes requests. Between its steps others can use the machine,
+/// but it is not unloaded as idle.
 pub(super) struct Pinned {
     machines: Machines,
     user: OwnedUserId,
@@ -151,8 +151,8 @@ impl Machines {
             .ok_or_else(|| CryptoError::NotProvisioned {
                 user: user.to_owned(),
             })?;
-        // A machine whose store is empty makes itself new keys, which must not happen to a ghost
-        // that has published some.
+        // A machine with an empty store makes new keys, which must not happen to a ghost that has
+        // published some.
         let lost = || CryptoError::KeysLost {
             user: user.to_owned(),
         };

@@ -28,7 +28,7 @@ use crate::{
     store::{Batch, Store, prefix},
 };
 
-/// How machines are kept.
+/// The settings of the machines.
 #[derive(Clone, Debug)]
 pub struct MachineSettings {
     /// Maximum number of machines in memory, not counting those in use (some 40 KB each).
@@ -142,7 +142,7 @@ impl Machines {
         self.expects(&self.slot(user), user, room)
     }
 
-    /// How many rooms are expected, over all ghosts.
+    /// Returns the number of expected rooms, over all ghosts.
     #[cfg(test)]
     pub(crate) fn expected_count(&self) -> Result<usize, CryptoError> {
         Ok(self
@@ -302,7 +302,7 @@ impl Machines {
         self.0.slots.existing(user)
     }
 
-    /// How many ghosts have a slot.
+    /// Returns the number of ghosts that have a slot.
     #[cfg(test)]
     pub(crate) fn slot_count(&self) -> usize {
         self.0.slots.count()

@@ -1,4 +1,4 @@
-//! The requests a machine wants to make on its own: key uploads, repairs of broken sessions,
+//! The requests that a machine makes on its own: key uploads, repairs of broken sessions, and
 //! answers.
 
 use std::{collections::BTreeMap, iter, sync::atomic::Ordering};
@@ -42,7 +42,7 @@ impl Machines {
         let round = self.run_round(ghost).await;
         match round {
             Ok(Round::Done) => ghost.slot.requests_due.done(number),
-            // The other round reports how it ended.
+            // The other round reports its own outcome.
             Ok(Round::LeftToAnother) => {}
             Err(_) => ghost.slot.requests_due.failed(number),
         }

@@ -91,7 +91,7 @@ impl Machines {
         self.upload(&ghost, requests).await?;
         self.check_published(&ghost, &record).await?;
         self.finish(user, record, name, fresh).await?;
-        // The next user of the machine gets one that cannot sign.
+        // Unloaded, so that the next task gets a machine that cannot sign.
         drop(ghost);
         drop(self.unload(&slot).await);
         Ok(())
@@ -170,7 +170,7 @@ impl Machines {
         if !first_time && !has_keys && !self.0.hs.has_devices(user).await? {
             return Ok(());
         }
-        // So that the next attempt is a first one again.
+        // The next attempt starts from the beginning.
         let mut batch = crate::store::Batch::new();
         batch.delete::<super::record::GhostRecords>(&user.to_owned());
         self.0.store.commit(batch).await?;
@@ -246,8 +246,7 @@ impl Machines {
                 .hs
                 .query_keys(ghost.actor(), [user.to_owned()])
                 .await?;
-            // Before the machine sees it: a machine that is shown another identity throws away
-            // its own.
+            // Before the machine sees it: a machine that is shown another identity drops its own.
             check_published(user, record, &shown)?;
             let (id, _) = ghost.machine.query_keys_for_users([user]);
             ghost.machine.mark_request_as_sent(&id, &shown).await?;
@@ -285,7 +284,7 @@ impl Machines {
         signatures: upload_signatures::v3::Request,
     ) -> Result<(), CryptoError> {
         let answer = self.0.hs.send(who, signatures).await?;
-        // Refused signatures come with a success.
+        // The homeserver reports refused signatures in a successful answer.
         if answer
             .failures
             .values()
@@ -321,10 +320,10 @@ impl Machines {
     }
 }
 
-/// Lets the machine make everything that is to be published: identity, device keys, one-time keys
-/// and a fallback key. Until they are uploaded, further calls return the same keys.
+/// Lets the machine make all keys to be published: identity, device keys, one-time keys and a
+/// fallback key. Until they are uploaded, further calls return the same keys.
 pub(super) async fn prepare(ghost: &InUse) -> Result<CrossSigningBootstrapRequests, CryptoError> {
-    // A machine makes a fallback key once it hears that the homeserver knows of them.
+    // A machine makes a fallback key once it hears that the homeserver supports them.
     let changes = EncryptionSyncChanges {
         to_device_events: Vec::new(),
         changed_devices: &DeviceLists::new(),
@@ -351,8 +350,8 @@ pub(super) fn identity_upload(keys: UploadSigningKeysRequest) -> upload_signing_
     upload
 }
 
-/// Returns a device id that nobody can have guessed, so that a device with this id that was there
-/// before is noticed.
+/// Returns a device id that nobody could have guessed, so that an existing device with this id is
+/// noticed.
 fn new_device_id(generation: u32, rng: &mut impl Rng) -> OwnedDeviceId {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let suffix: String = (0..10)
@@ -370,7 +369,7 @@ pub(super) fn public_key(key: &CrossSigningKey) -> Option<String> {
         .map(|key| key.to_base64())
 }
 
-/// The keys of an object as the homeserver shows it.
+/// An object's keys as the homeserver shows them.
 #[derive(serde::Deserialize)]
 struct Shown {
     #[serde(default)]

@@ -200,7 +200,7 @@ mod tests {
                 .all(|part| part.events.len() <= PART_PLACES as usize)
         );
         assert_eq!(parts.map(|part| part.events.len()).sum::<usize>(), 24 * 16);
-        // Far apart and backwards.
+        // Indexes far apart, in descending order.
         let mut session = Session::default();
         for step in 0..100u32 {
             let index = u32::MAX - step * 1000;

@@ -32,12 +32,12 @@ use crate::{matrix::Actor, store::Batch};
 /// The outcome of a device rotation after a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceRotation {
-    /// It has a new device, signed by the identity that it had.
+    /// The ghost has a new device, signed by its former identity.
     Rotated,
-    /// There was nothing to do: it has no machine, or was rotated already.
+    /// Nothing to do: the ghost has no machine, or was rotated already.
     Unchanged,
-    /// The homeserver shows something that the backup does not know. The ghost is left alone and no
-    /// longer has a device of ours.
+    /// The homeserver shows something that the backup does not know. The ghost is left as it is,
+    /// and no longer has a device of ours.
     Changed(&'static str),
 }
 
@@ -312,7 +312,7 @@ fn find_conflict(
         (_, None) => {}
         (Some(ours), Some(theirs)) if ours == theirs => {}
         (Some(_), Some(_)) => return Some("its identity was replaced"),
-        // It has no keys now; those of an earlier owner may still be shown.
+        // The ghost has no keys now; those of an earlier owner may still be shown.
         (None, Some(theirs)) if former.into_iter().any(|known| known == theirs) => {}
         (None, Some(_)) => return Some("it got keys"),
     }

@@ -1,4 +1,4 @@
-//! Where each ghost's machine is, and the locks around it.
+//! The slot of each ghost's machine, and the locks around it.
 
 use std::{
     collections::{HashMap, HashSet},

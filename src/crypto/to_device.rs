@@ -42,9 +42,9 @@ pub struct NewRoomKey {
     pub session_id: String,
 }
 
-/// Minimum number of keys on the homeserver; below it new ones are made.
+/// Minimum number of one-time keys on the homeserver; below it new ones are made.
 const KEYS_MIN: u64 = 25;
-/// The number of keys on the homeserver afterwards.
+/// The number of one-time keys on the homeserver after new ones are made.
 const KEYS_FULL: u64 = 50;
 /// Maximum number of keys made on demand before unused ones are discarded.
 const MADE_ON_DEMAND_MAX: u32 = 400;
@@ -95,7 +95,7 @@ impl Machines {
         let top_up = left.filter(|left| self.may_top_up(&record, *left));
         let slot = self.existing_slot(user);
         let due = slot.is_some_and(|slot| slot.requests_due.is_due());
-        // An empty round costs a machine more than decrypting ten messages does.
+        // A round without work costs a machine more than decrypting ten messages.
         if to_device.is_empty() && top_up.is_none() && !due {
             return nothing();
         }
@@ -112,7 +112,7 @@ impl Machines {
     /// slowest server of the people who wrote to it.
     pub async fn respond(&self, user: &UserId) {
         let slot = self.slot(user);
-        // The round that waits already sends this as well.
+        // The waiting round will send this as well.
         if slot.requests_asked.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -128,7 +128,7 @@ impl Machines {
             }
         };
         if let Err(error) = outcome {
-            // The messages are received; the requests wait for the next round.
+            // The messages are received; only the requests wait for the next round.
             tracing::warn!(%user, %error, "a ghost's outgoing requests have to wait");
         }
     }
@@ -139,7 +139,7 @@ impl Machines {
         to_device_events: Vec<Raw<ruma::events::AnyToDeviceEvent>>,
         top_up: Option<u64>,
     ) -> Result<Vec<NewRoomKey>, CryptoError> {
-        // A machine that is told a number tops the keys up to 50; without one it makes none.
+        // A machine that is given a count tops the keys up to 50; without one it makes none.
         let counts: BTreeMap<_, _> = top_up
             .and_then(UInt::new)
             .map(|left| (OneTimeKeyAlgorithm::SignedCurve25519, left))
@@ -152,8 +152,8 @@ impl Machines {
             unused_fallback_keys: None,
             next_batch_token: None,
         };
-        // Keys are accepted from any device. Each event is judged when it is decrypted, by what is
-        // known of the device then.
+        // Keys are accepted from any device. Whether the device is trusted is decided when an event
+        // is decrypted.
         let settings = DecryptionSettings {
             sender_device_trust_requirement: TrustRequirement::Untrusted,
         };
@@ -233,7 +233,7 @@ impl Machines {
     }
 }
 
-/// Returns a message that a ghost has use for. Requests for keys, secrets and verifications from
+/// Returns a message if the ghost has use for it. Requests for keys, secrets and verifications from
 /// strangers are not answered, so the machine need not store them.
 fn accept_for_machine(message: Box<RawValue>) -> Option<Raw<ruma::events::AnyToDeviceEvent>> {
     let message = Raw::<ruma::events::AnyToDeviceEvent>::from_json(message);

@@ -1,4 +1,4 @@
-//! Aliases: the ghosts and names by which people appear to those who do not see their Matrix ID.
+//! Aliases: the ghosts and names that show people to those who must not see their Matrix ID.
 
 use ruma::UserId;
 
@@ -35,8 +35,8 @@ impl DirectoryTransaction<'_> {
         Ok(self.get::<Appearances>(&person.to_owned())?)
     }
 
-    /// Sets that name, or none. It holds for later conversations only: if it changed in all of them
-    /// at once, it would show that they are one person's.
+    /// Sets that name, or none. It applies to later conversations only: a change in all of them at
+    /// once would show that they belong to one person.
     pub fn set_appearance(
         &mut self,
         person: &Person,

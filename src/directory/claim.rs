@@ -15,7 +15,7 @@ const LOOKALIKE_NOTICES: Limit = Limit {
     window: DAY,
 };
 
-/// The one who claims a handle.
+/// The kind of claimer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimedBy {
     /// The person who will own it.
@@ -98,7 +98,7 @@ fn decide(facts: ClaimFacts<'_>) -> Result<Claim, DirectoryError> {
         }
         let given_up = other.holder().is_none();
         if !(given_up && (other.is_free(facts.now) || other.owner == *facts.claimer)) {
-            // A handle that is found only by a link must not be found by its look.
+            // A handle that can be found only by a link must not be revealed by its look-alikes.
             let shown = other.discoverable != Discoverable::Link;
             return Err(DirectoryError::LooksLike {
                 handle,
@@ -145,7 +145,7 @@ impl DirectoryTransaction<'_> {
             most: settings.claims_per_server,
             window: DAY,
         };
-        // Our own homeserver has no limit, only its people do.
+        // Our own homeserver has no limit as a whole, only its people do.
         let elsewhere = claimer.server_name() != settings.server_name;
         let server = elsewhere.then(|| host_of(claimer.server_name()));
         let server_within_limit = match &server {

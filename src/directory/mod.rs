@@ -132,8 +132,8 @@ impl Directory {
         DirectoryTransaction::new(self, lock)
     }
 
-    /// Applies the writes that [`Directory::introduce`] has deferred. Every transaction does that
-    /// first; this is for times in which there is none.
+    /// Applies the writes that [`Directory::introduce`] has deferred. Every transaction applies
+    /// them first; this is for times without transactions.
     pub async fn flush_deferred(&self) -> Result<(), DirectoryError> {
         Ok(self.inner.writing.lock().await.apply(self.store())?)
     }
@@ -143,7 +143,7 @@ impl Directory {
         Ok(self.store().get::<Handles>(&handle.key().to_owned())?)
     }
 
-    /// Returns the record of the handle whose ghost this is. `None` also if this is no ghost.
+    /// Returns the record of the handle whose ghost this is, or `None` if this is no ghost.
     pub fn by_ghost(&self, ghost: &UserId) -> Result<Option<HandleRecord>, DirectoryError> {
         Ok(self.cached_by_ghost(ghost)?.as_deref().cloned())
     }
@@ -189,8 +189,8 @@ impl Directory {
         Ok(page.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// Returns a number of handles that nobody reaches, although the admin may have given some or
-    /// lowered the limit.
+    /// Returns the maximum number of handles to read of one person. Nobody has that many, even if the
+    /// admin gave them some or lowered the limit.
     fn most_handles(&self) -> usize {
         self.settings().handles_per_person.saturating_add(1000)
     }

@@ -100,7 +100,7 @@ impl DirectoryTransaction<'_> {
         Ok(record)
     }
 
-    /// Freezes a handle: its owner keeps it, but it does not reach them. Returns whether anybody
+    /// Freezes a handle: its owner keeps it, but nobody reaches them by it. Returns whether anybody
     /// holds it.
     pub fn freeze(
         &mut self,
@@ -111,7 +111,7 @@ impl DirectoryTransaction<'_> {
         let Some(mut record) = self.held(handle)? else {
             return Ok(false);
         };
-        // If it is frozen already, the first reason and its time stay.
+        // A handle that is frozen already keeps its first reason and time.
         if record.is_active() {
             record.state = HandleState::Frozen { reason, since: now };
             self.write(&record)?;
@@ -135,7 +135,7 @@ impl DirectoryTransaction<'_> {
         let key = handle.key().to_owned();
         let last = self.get::<Generations>(&key)?.unwrap_or_default();
         let generation = last.saturating_add(1);
-        // The one owner who is nobody real.
+        // The ghost itself, the only owner who is not a person.
         let owner = Person::new(ghost.clone().into());
         let mut record = HandleRecord::new(handle.clone(), owner.clone(), generation, now);
         record.state = HandleState::Frozen { reason, since: now };

@@ -83,7 +83,7 @@ impl Directory {
     }
 }
 
-/// The owners, and for each ghost that stays the query and whether it was within the limits.
+/// The owners, and for each ghost that stays its query and whether that was within the limits.
 type Answers<'a> = (Vec<Option<Person>>, Vec<(ReachQuery<'a>, bool)>);
 
 impl DirectoryTransaction<'_> {
@@ -105,7 +105,7 @@ impl DirectoryTransaction<'_> {
                 {
                     Some(owner)
                 }
-                // The ghost says that the handle is their own. That counts nothing.
+                // The ghost tells them that the handle is their own. That counts nothing.
                 Verdict::OwnHandle { .. } => None,
                 _ => {
                     left.push((query, within_limits));

@@ -114,11 +114,11 @@ pub enum HandleState {
 pub struct HandleRecord {
     /// The handle, as its owner typed it.
     pub handle: Handle,
-    /// The owner, or in quarantine the last owner. A handle of which a restore cannot say whose it
-    /// is belongs to its own ghost, and is frozen.
+    /// The owner, or in quarantine the last owner. A handle whose owner a restore cannot find out
+    /// belongs to its own ghost, and is frozen.
     pub owner: Person,
-    /// The number of this owner among all owners of the name. Everything that others can notice
-    /// of a handle is kept under (handle, generation), so that nothing passes to the next owner.
+    /// The number of this owner among all owners of the name. Everything that others can notice of
+    /// a handle is stored under (handle, generation), so that the next owner inherits none of it.
     pub generation: u32,
     /// The mode of its ghost.
     pub mode: Mode,
@@ -232,8 +232,9 @@ impl Request {
         }
     }
 
-    /// Returns the asker's Matrix ID, fit for a sentence of ours: characters that are invisible or
-    /// begin a line are replaced by a mark. Localparts of other servers can hold almost anything.
+    /// Returns the asker's Matrix ID as it can be shown in our texts: characters that are invisible
+    /// or begin a line are replaced by a mark. Localparts of other servers can hold almost
+    /// anything.
     pub fn asker_shown(&self) -> String {
         let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
         self.asker

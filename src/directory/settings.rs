@@ -16,7 +16,7 @@ pub const HANDLES_PER_ROOM_MAX: usize = 10;
 /// How long the room of two people who were introduced is remembered.
 pub const PAIR_MEMORY: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// How long a second attempt of somebody who was led back to their room means that the room is of
+/// How soon a second attempt by somebody who was led back to their room means that the room is of
 /// no use to them, so that they are introduced again.
 pub const PAIR_RETRY: Duration = Duration::from_secs(10 * 60);
 

@@ -39,7 +39,7 @@ pub enum OwnerNotice {
         owner: Person,
         /// Their handle.
         handle: Handle,
-        /// What somebody tried to claim.
+        /// The handle that somebody tried to claim.
         attempt: Handle,
     },
 }

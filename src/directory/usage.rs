@@ -55,7 +55,7 @@ impl Counted {
 }
 
 /// Returns the name under which a server is counted: its host name in lower case. One machine can
-/// answer on every port and to every spelling of its name.
+/// answer on every port, and under every spelling of its name.
 pub fn host_of(server: &ServerName) -> String {
     server.host().trim_end_matches('.').to_ascii_lowercase()
 }

@@ -68,7 +68,7 @@ impl Verdict {
 }
 
 /// The reason of a "not now". It is only for the metrics, which count everybody together. It can be
-/// neither shown nor compared, so that nobody can be told it by mistake.
+/// neither shown nor compared, so that nobody is told it by mistake.
 #[derive(Clone, Copy)]
 pub struct OpaqueReason(RefusalReason);
 
@@ -143,8 +143,8 @@ pub(super) fn decide(asker: &Person, facts: &ReachFacts) -> Verdict {
     };
     let not_now = |reason| Verdict::NotNow(OpaqueReason::new(reason));
 
-    // A masked ghost must answer its owner like everybody else: a difference would give the owner
-    // away.
+    // A masked ghost must answer its owner like everybody else: a difference would reveal the
+    // owner.
     if record.mode == Mode::Open && owner == asker {
         return Verdict::OwnHandle {
             generation: record.generation,

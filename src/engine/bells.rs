@@ -1,4 +1,4 @@
-//! Bells: what is put into a room's inbox is taken when the room is rung.
+//! Bells: ringing a room's bell makes its actor look at its inbox.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use crate::{
     store::{Batch, StoreError},
 };
 
-/// The bells of all rooms that have an actor, or are to have one.
+/// The bells of all rooms that have an actor or need one.
 #[derive(Default)]
 pub(in crate::engine) struct Bells {
     rooms: Mutex<Rooms>,
-    /// Told when a room was rung that has no actor.
+    /// Notified when a room without an actor is rung.
     unanswered: Notify,
 }
 
 #[derive(Default)]
 struct Rooms {
     bells: HashMap<OwnedRoomId, Arc<Notify>>,
-    /// Those of them that were rung and have no actor yet.
+    /// The rooms that were rung and have no actor yet.
     unanswered: Vec<(OwnedRoomId, Arc<Notify>)>,
 }
 
@@ -48,7 +48,7 @@ impl Bells {
         self.unanswered.notify_one();
     }
 
-    /// Waits for rooms that were rung and have no actor, and returns them with their bells.
+    /// Waits until rooms without an actor are rung, and returns them with their bells.
     pub(in crate::engine) async fn unanswered(&self) -> Vec<(OwnedRoomId, Arc<Notify>)> {
         loop {
             let rung = std::mem::take(&mut self.rooms().unanswered);
@@ -59,7 +59,7 @@ impl Bells {
         }
     }
 
-    /// Takes a room's bell away if `may_go` says so, while nobody can ring it.
+    /// Removes a room's bell if `may_go` allows it. Nobody can ring it in the meantime.
     pub(in crate::engine) fn remove_if<E>(
         &self,
         room: &RoomId,
@@ -73,7 +73,7 @@ impl Bells {
         Ok(goes)
     }
 
-    /// Takes this bell away, unless the room has another one by now.
+    /// Removes this bell, unless the room has a newer one.
     pub(in crate::engine) fn remove(&self, room: &RoomId, bell: &Arc<Notify>) {
         let mut rooms = self.rooms();
         if rooms
@@ -97,8 +97,8 @@ impl Engine {
         batch.put::<Inbox>(&(room.clone(), self.next()), item)
     }
 
-    /// Puts an item into a room's inbox together with the rest of the batch, and wakes the room once
-    /// both are durable.
+    /// Puts an item into a room's inbox together with the rest of the batch, and wakes the room
+    /// once both are durable.
     pub(in crate::engine) async fn post(
         &self,
         room: &OwnedRoomId,
@@ -111,10 +111,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the room's actor look at what has arrived. Whatever it is to find must have been
-    /// written before.
+    /// Makes the room's actor look at its inbox and outbox. Items for it must have been written
+    /// before.
     pub(in crate::engine) fn wake(&self, room: &RoomId) {
-        // Before the start everything waits in the inbox.
+        // Before the start, everything waits in the inbox.
         if !self.stopping() && self.0.started.load(Ordering::Acquire) {
             self.0.bells.ring(room);
         }

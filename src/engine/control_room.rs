@@ -1,7 +1,7 @@
 //! Control rooms: the encrypted room in which a person and the bot talk. Pure.
 //!
-//! What the bot answers, and whether a room is a control room, is decided by [`crate::bot`]; this
-//! module keeps where the room stands, and what is done about a message whose key has not come.
+//! [`crate::bot`] decides what the bot answers and whether a room is a control room. This module
+//! tracks the room's state, and the messages whose key has not come.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     ids::Person,
 };
 
-/// How long a message in a control room may wait for its key.
+/// How long a message in a control room waits for its key.
 pub(in crate::engine) const KEY_WAIT: Duration = Duration::from_secs(5 * 60);
-/// How long the bot does not repeat what it says to messages that it cannot act on.
+/// How long the bot does not repeat a remark about messages that it cannot act on.
 const REMARK_PAUSE: Duration = Duration::from_secs(60);
-/// Maximum number of messages that may wait for their key at once.
+/// Maximum number of messages that wait for their key at once.
 const WAITING_AT_MOST: usize = 20;
 
-/// Where a control room stands.
+/// The state of a control room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Control {
     pub person: Option<Person>,
@@ -29,12 +29,12 @@ pub(in crate::engine) struct Control {
     /// Messages whose key has not come.
     pub waiting: Vec<(OwnedEventId, Timestamp)>,
     pub encrypted_by_us: bool,
-    /// When something was answered last that needs no answer each time.
+    /// When each remark was made last, so that it is not repeated for every message.
     #[serde(default)]
     pub answered: Vec<(Remark, Timestamp)>,
 }
 
-/// What the bot says to a message that it cannot act on.
+/// A remark about messages that the bot cannot act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) enum Remark {
     NotEncrypted,
@@ -51,7 +51,7 @@ pub(in crate::engine) enum ControlPhase {
     Left,
 }
 
-/// What has to be done in a control room.
+/// Something to be done in a control room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) enum ControlEffect {
     /// Invite the person to a room that the bot made for them.
@@ -64,19 +64,19 @@ pub(in crate::engine) enum ControlEffect {
     },
     Look,
     TurnOnEncryption,
-    /// Say where it goes on, and leave.
+    /// Tell the person which control room to use instead, and leave.
     MoveTo {
         room: OwnedRoomId,
     },
     Leave {
         reason: Option<String>,
     },
-    /// `source` names what is answered: the transaction id follows from it.
+    /// Send a notice. `source` names what it answers; the transaction id is derived from it.
     SendNotice {
         notice: NoticeText,
         source: String,
     },
-    /// Show a request of this number.
+    /// Show the request with this number.
     ShowRequest {
         number: u32,
     },
@@ -115,7 +115,7 @@ impl Control {
         (control, vec![ControlEffect::Join, ControlEffect::Look])
     }
 
-    /// Returns the state of a room that the bot made itself, to tell this person something.
+    /// Returns the state of a room that the bot made itself in order to tell this person something.
     pub(in crate::engine) fn made(person: Person) -> Self {
         let (mut control, _) = Self::invited(person);
         control.phase = ControlPhase::Looking;
@@ -156,8 +156,8 @@ impl Control {
         vec![ControlEffect::Leave { reason }, ControlEffect::Forget]
     }
 
-    /// Returns whether the bot is to say this now: not again within [`REMARK_PAUSE`], however many
-    /// messages would lead to it.
+    /// Returns whether the bot may make this remark now: at most once per [`REMARK_PAUSE`], however
+    /// many messages call for it.
     pub(in crate::engine) fn may_remark(&mut self, remark: Remark, now: Timestamp) -> bool {
         self.answered
             .retain(|(_, at)| now.since(*at) < REMARK_PAUSE && *at <= now);
@@ -168,7 +168,7 @@ impl Control {
         free
     }
 
-    /// Notes that a message has no key yet. Returns `false` if too many wait already.
+    /// Notes that a message waits for its key. Returns `false` if too many wait already.
     pub(in crate::engine) fn wait_for_key(&mut self, event: OwnedEventId, now: Timestamp) -> bool {
         let known = self.waiting.iter().any(|(waiting, _)| *waiting == event);
         if known || self.waiting.len() >= WAITING_AT_MOST {
@@ -178,7 +178,7 @@ impl Control {
         true
     }
 
-    /// Messages that have waited long enough.
+    /// Removes and returns the messages that have waited long enough.
     pub(in crate::engine) fn give_up(&mut self, now: Timestamp) -> Vec<OwnedEventId> {
         let (late, waiting) = self
             .waiting
@@ -189,7 +189,7 @@ impl Control {
         late.into_iter().map(|(event, _)| event).collect()
     }
 
-    /// Returns when to look at the waiting messages again.
+    /// Returns when the waiting messages have to be looked at again.
     pub(in crate::engine) fn wake(&self) -> Option<Timestamp> {
         self.waiting
             .iter()

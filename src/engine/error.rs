@@ -1,4 +1,4 @@
-//! What can go wrong while an effect is carried out, and what becomes of it.
+//! Errors while an effect is carried out, and whether it is tried again.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     store::StoreError,
 };
 
-/// An error of the engine. It knows its own fate: try again later, or give up.
+/// An error of the engine. It says whether to try again later or to give up.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The store failed.
@@ -31,19 +31,19 @@ pub enum EngineError {
     /// The directory refused or failed.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// An effect cannot be carried out, whatever happens.
+    /// An effect cannot be carried out, however often it is tried.
     #[error("the effect cannot be carried out: {0:?}")]
     Refused(Refusal),
-    /// Something that we wrote ourselves cannot be read.
+    /// A record that we wrote ourselves cannot be read.
     #[error("a record cannot be read: {0}")]
     Record(#[from] serde_json::Error),
     /// The key of a message that is to be forwarded has not come yet.
     #[error("the key of a message has not come yet")]
     KeyOnItsWay,
-    /// What a message refers to is being forwarded at this moment.
+    /// The message that this one refers to is being forwarded at this moment.
     #[error("what a message refers to is still being forwarded")]
     CounterpartOnItsWay,
-    /// Another room of the conversation is not there yet.
+    /// Another room of the conversation does not exist yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
     /// The service is stopping.
@@ -52,7 +52,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Returns what this error says about trying again.
+    /// Returns whether and when to try again.
     pub fn fate(&self) -> Fate {
         match self {
             Self::Matrix(error) => error.fate().of_work(),
@@ -69,7 +69,7 @@ impl EngineError {
         }
     }
 
-    /// Returns `true` if the same may succeed later.
+    /// Returns `true` if another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         self.fate() != Fate::Final
     }
@@ -82,13 +82,14 @@ impl EngineError {
         }
     }
 
-    /// Returns what a decider is told of an effect that will never succeed.
+    /// Returns the reason that a decider is given for an effect that will never succeed.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) => refusal.clone(),
             Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
             Self::Decrypt(_) | Self::KeyOnItsWay => Refusal::Unreadable,
-            // After some tries, somebody for whom nothing can be encrypted counts as without a device.
+            // After some attempts, a person for whom nothing can be encrypted counts as having no
+            // device.
             Self::Encrypt(
                 EncryptError::NoSignedDevice { users }
                 | EncryptError::KeysUnknown { users }

@@ -8,7 +8,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{clock::Timestamp, matrix::bounds::StrippedState};
 
-/// A room event, as far as the engine needs it.
+/// A room event: the parts that the engine needs.
 #[derive(Clone, Debug)]
 pub(super) struct RoomEvent {
     pub id: OwnedEventId,
@@ -17,15 +17,15 @@ pub(super) struct RoomEvent {
     pub kind: String,
     pub state_key: Option<String>,
     pub content: Value,
-    /// When its sender's server says that it was sent; `None` where that is no time. Others choose
-    /// it as they like.
+    /// When it was sent, as the sender's server says and can choose freely; `None` if that is not a
+    /// valid time.
     pub sent_at: Option<Timestamp>,
-    /// How old it was when it was handed to us.
+    /// How old it was when the homeserver handed it to us.
     pub age: Duration,
     pub redacts: Option<OwnedEventId>,
-    /// Shown only to the device that sent it: the transaction id of its request.
+    /// The transaction id of its request, shown only to the device that sent it.
     pub transaction: Option<OwnedTransactionId>,
-    /// The state shown to who is invited.
+    /// The stripped state shown to an invited user.
     pub invite_state: Vec<Box<RawValue>>,
 }
 
@@ -38,7 +38,8 @@ struct Wire<'a> {
     kind: String,
     state_key: Option<String>,
     content: Value,
-    /// Any JSON: a negative or fractional number, or a string, must not cost the whole event.
+    /// Any JSON: a negative or fractional number, or a string, must not make the whole event
+    /// unreadable.
     #[serde(borrow)]
     origin_server_ts: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -47,7 +48,7 @@ struct Wire<'a> {
     unsigned: Option<&'a RawValue>,
 }
 
-/// What the homeserver adds to an event. Not signed by anybody, so of any form.
+/// What the homeserver adds to an event. Nobody signs it, so it can have any form.
 #[derive(Default, Deserialize)]
 struct Unsigned<'a> {
     #[serde(borrow)]
@@ -59,7 +60,7 @@ struct Unsigned<'a> {
 }
 
 impl RoomEvent {
-    /// Reads an event; `room` is where it was found when it does not say so itself.
+    /// Parses an event; `room` is the room where it was found, in case it does not say so itself.
     pub(super) fn parse(json: &str, room: Option<&OwnedRoomId>) -> Option<Self> {
         let wire: Wire<'_> = serde_json::from_str(json).ok()?;
         let unsigned: Unsigned<'_> = wire.unsigned.and_then(read).unwrap_or_default();
@@ -98,12 +99,12 @@ impl RoomEvent {
     }
 }
 
-/// Returns a value of the wanted kind; `None` if it is of another one.
+/// Returns a value of the expected type, or `None` if it is of another type.
 fn read<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Option<T> {
     serde_json::from_str(json.get()).ok()
 }
 
-/// Returns a time in milliseconds, if it is one that can be.
+/// Returns a time in milliseconds, if it is in range.
 fn timestamp(json: &RawValue) -> Option<Timestamp> {
     /// The largest integer that canonical JSON allows.
     const LARGEST: u64 = (1 << 53) - 1;

@@ -1,4 +1,5 @@
-//! Ghosts as users of the homeserver: made, taken away, and whether their handles can be trusted.
+//! Ghosts as users of the homeserver: how they are made and removed, and whether their handles can
+//! be trusted.
 
 use crate::{
     crypto::CryptoError,
@@ -22,8 +23,8 @@ pub(in crate::engine) fn is_foreign(error: &EngineError) -> bool {
 }
 
 impl Engine {
-    /// Makes a ghost with its keys. A name that somebody else holds freezes the handle: anybody who
-    /// has the account could be taken for its owner.
+    /// Makes a ghost with its keys. If somebody else holds the name, the handle is frozen: anybody
+    /// who has that account could be taken for its owner.
     pub(in crate::engine) async fn make_ghost(
         &self,
         ghost: &Ghost,
@@ -37,7 +38,7 @@ impl Engine {
         };
         match made.map_err(EngineError::from) {
             Err(error) if is_foreign(&error) => {
-                tracing::error!(%ghost, %error, "the handle is frozen");
+                tracing::error!(%ghost, %error, "a handle is frozen: its ghost's name is taken");
                 if let Some(record) = self.directory().by_ghost(ghost)? {
                     let mut change = self.directory().begin().await;
                     change.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
@@ -46,7 +47,7 @@ impl Engine {
                 Err(error)
             }
             Err(error) => Err(error),
-            // From here on a sync shows only what is new.
+            // From here on a sync returns only what is new.
             Ok(()) if self.store().get::<SyncTokens>(ghost)?.is_none() => {
                 self.sync_all_pending(ghost).await
             }
@@ -54,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// Lets a ghost leave all its rooms. A conversation belongs to the owner, never to the name.
+    /// Lets a ghost leave all its rooms. A conversation belongs to the owner, not to the name.
     pub(in crate::engine) async fn leave_everywhere(
         &self,
         ghost: &Ghost,
@@ -85,14 +86,14 @@ impl Engine {
         Ok(self.store().get::<RestoreProgress>(&0)?.unwrap_or_default())
     }
 
-    /// Freezes the handle of a ghost that is not as the backup says, until the admin has looked at
+    /// Freezes the handle of a ghost that differs from the backup, until the admin has looked at
     /// it. The ghost leaves all its rooms.
     pub(in crate::engine) async fn freeze_changed(
         &self,
         ghost: &Ghost,
         what: &str,
     ) -> Result<(), EngineError> {
-        tracing::warn!(%ghost, what, "changed since the backup");
+        tracing::warn!(%ghost, what, "a ghost changed since the backup");
         let mut record = self.restoration()?;
         if record.changed.len() < CHANGED_MAX
             && !record.changed.iter().any(|(known, _)| known == ghost)
@@ -110,8 +111,8 @@ impl Engine {
         self.leave_everywhere(ghost).await
     }
 
-    /// Freezes a name that we do not know and that somebody holds, if there was a restore: most
-    /// likely it was claimed since the backup. Returns whether there was one.
+    /// Freezes a name that we do not know and somebody holds, if there was a restore: most likely
+    /// the name was claimed after the backup. Returns whether there was a restore.
     pub(in crate::engine) async fn is_lost_in_restore(
         &self,
         ghost: &Ghost,
@@ -127,7 +128,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Returns why a handle is frozen whose ghost turns out to be somebody else's.
+    /// Returns the reason for which a handle is frozen whose ghost turns out to be somebody else's.
     pub(in crate::engine) fn reason_of_freezing(&self) -> Result<FreezeReason, StoreError> {
         Ok(if self.store().contains::<RestoreProgress>(&0)? {
             FreezeReason::ChangedSinceBackup

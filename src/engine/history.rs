@@ -24,13 +24,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a page is requested again.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Maximum number of events in a page of what is read back when a ghost comes into a room.
+/// Maximum number of events in a page that is read back when a ghost joins a room.
 const READ_BACK: u32 = 50;
 
-/// Maximum number of such pages.
+/// Maximum number of pages that are read back when a ghost joins a room.
 const READ_BACK_PAGES: usize = 4;
 
-/// A room's history as one of our users sees it. Every reader of history goes through it.
+/// A room's history as one of our users sees it. All history is read through this type.
 pub(in crate::engine) struct History<'a> {
     engine: &'a Engine,
     actor: Actor<'a>,
@@ -48,12 +48,12 @@ enum NextPage {
     /// At the newest event.
     Newest,
     At(String),
-    /// There is none.
+    /// There are no more pages.
     None,
 }
 
 impl History<'_> {
-    /// Sets where to begin, instead of at the newest event.
+    /// Sets the token at which reading begins, instead of the newest event.
     pub(in crate::engine) fn at(mut self, token: Option<String>) -> Self {
         self.next = token.map_or(NextPage::Newest, NextPage::At);
         self
@@ -94,7 +94,7 @@ impl History<'_> {
         let page = self.fetch(token).await?;
         self.pages_left -= 1;
         self.next = match page.end {
-            // A homeserver that leads to the same page again has no other.
+            // A homeserver that leads back to the same page has no more.
             Some(next) if Some(next.as_str()) != token => NextPage::At(next),
             _ => NextPage::None,
         };
@@ -121,8 +121,8 @@ impl History<'_> {
 }
 
 impl Engine {
-    /// Begins to read a room's history as one of our users sees it, from its newest event back. One
-    /// page of it, unless the reader sets another limit.
+    /// Returns a reader of a room's history as one of our users sees it, from the newest event
+    /// backwards. It reads one page unless a limit is set.
     pub(in crate::engine) fn history<'a>(
         &'a self,
         actor: Actor<'a>,
@@ -140,7 +140,7 @@ impl Engine {
         }
     }
 
-    /// Returns the newest events of a room, down to the invite of the ghost that reads them, in
+    /// Returns the newest events of a room, back to the invite of the ghost that reads them, in
     /// order.
     pub(in crate::engine) async fn read_back(
         &self,

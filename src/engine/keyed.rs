@@ -1,4 +1,4 @@
-//! Locks and semaphores by key, so that only those wait for each other who have the same one.
+//! Locks and semaphores by key: only callers with the same key wait for each other.
 
 use std::{
     collections::HashMap,
@@ -8,8 +8,8 @@ use std::{
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// Values by key that live as long as somebody uses them. The map holds what is in use, and what
-/// was in use when its last new key came.
+/// Values by key that live as long as somebody uses them. Unused entries are removed when a new key
+/// is added.
 #[derive(Debug)]
 pub(super) struct Keyed<K, T>(std::sync::Mutex<HashMap<K, Weak<T>>>);
 
@@ -20,7 +20,7 @@ impl<K, T> Default for Keyed<K, T> {
 }
 
 impl<K: Eq + Hash, T> Keyed<K, T> {
-    /// Returns the value of a key, which is made if nobody uses one.
+    /// Returns the value of a key; makes it if nobody uses it.
     pub(super) fn get(&self, key: K, make: impl FnOnce() -> T) -> Arc<T> {
         let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(value) = values.get(&key).and_then(Weak::upgrade) {
@@ -33,7 +33,7 @@ impl<K: Eq + Hash, T> Keyed<K, T> {
     }
 }
 
-/// One lock for each key.
+/// One lock per key.
 pub(super) type KeyedLocks<K> = Keyed<K, Mutex<()>>;
 
 impl<K: Eq + Hash> KeyedLocks<K> {

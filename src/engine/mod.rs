@@ -7,14 +7,14 @@
 //! | folder or file | what it does |
 //! |---|---|
 //! | `maintenance` | after a restore and from time to time: reconciles every ghost, deletes what has expired |
-//! | `actors` | one actor a room, which takes what arrived there in order, has it decided and carries out what follows |
-//! | `introductions`, `control_rooms` | what a room with an introduction or with the bot hears, and how its effects are carried out |
+//! | `actors` | one actor per room, which takes what arrives there in order, has it decided and carries out the effects |
+//! | `introductions`, `control_rooms` | what happens in a room with an introduction or with the bot, and how its effects are carried out |
 //! | `conversations` | conversations of masked handles: decides on them under one lock, forwards events, looks after portals |
 //! | `notify`, `ghosts`, `retry`, `retention` | what the bot tells a person; ghosts as users; the retry policy; which events are kept |
-//! | `module_api` | what the homeserver's module is told while a room is created |
-//! | `messaging` | reads, encrypts and sends as one of our users, who also leaves a room here and forgets it |
+//! | `module_api` | answers to the homeserver's module while a room is created |
+//! | `messaging` | decrypts, encrypts and sends as one of our users; leaves rooms and forgets their keys |
 //! | `inbox` | accepts what the homeserver pushes or a sync brings: once, bounded, durable |
-//! | `room` | a room: its record, what is written together with it, and what its effects need |
+//! | `room` | a room: its record, the writes of its decisions, and what its effects need |
 //! | `history`, `places`, `bells`, `users`, `records`, `control_room`, `event`, `keyed`, `error` | a room's history; places for work that other servers can hold up; how an inbox is filled and its room woken; our users, as whom requests are made; what is on disk; where a control room stands; an event; locks by key; errors |
 //!
 //! A folder or file uses those below it, and in its own row those behind it.
@@ -29,7 +29,7 @@
 //! 2. `bells`: `wake` rings the room, and `actors::registry` starts its actor if it has none;
 //!    `actors::actor`: `step` takes the event.
 //! 3. `conversations::batch`: `handle_messages` takes the messages and reactions that wait together.
-//!    Everything else goes one by one through `actors::dispatch` (`dispatch`, `handle_event`), and so
+//!    All other events go one by one through `actors::dispatch` (`dispatch`, `handle_event`), and so
 //!    do messages after a gap, beside an introduction, and where the bot is.
 //! 4. `conversations::repository`: `decide_and_stage` lets [`crate::conversation::decide`] decide,
 //!    and stages the effects in the outbox, in the write that deletes the event from the inbox.
@@ -56,15 +56,15 @@
 //!
 //! 1. `actors::dispatch`: `handle_event`; `control_rooms::inputs`: `hear` decrypts it, `answer` asks
 //!    the bot ([`crate::bot::answer`]) and writes what it changed.
-//! 2. `control_rooms::tasks`: what it set going is done; `control_rooms::effects`: then what it says
-//!    is sent. Other people are told last.
+//! 2. `control_rooms::tasks` carries out its effects; `control_rooms::effects` then sends the answer.
+//!    Other people are told last.
 //!
 //! # What a crash does
 //!
 //! An event is either still in the inbox, or its state and effects are written. An effect stays in
 //! the outbox until it is done; carrying it out twice is harmless, because its transaction id
-//! follows from the ghost, the room and the event that caused it, and everything else is looked up
-//! before it is changed.
+//! is derived from the ghost, the room and the event that caused it, and everything else is looked
+//! up before it is changed.
 
 mod actors;
 mod bells;
@@ -121,10 +121,10 @@ pub use error::EngineError;
 pub use inbox::dead_letters::count_dead_letters;
 pub use maintenance::restore::NOT_IN_BACKUPS;
 
-/// The table of control rooms in a backup, to count them by.
+/// The table of control rooms, to count those in a backup.
 pub const CONTROL_ROOMS_TABLE: u8 = <records::ControlRooms as crate::store::Table>::ID;
 
-/// What the configuration says to the engine.
+/// The configuration of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
     /// Our homeserver's name.
@@ -135,29 +135,29 @@ pub struct EngineSettings {
     pub bot_name: String,
     /// The rules of introductions.
     pub rules: Rules,
-    /// How conversations with masked handles are carried.
+    /// The settings of conversations with masked handles.
     pub relay: ConversationSettings,
-    /// How many introductions of our own server's people go on at the same time, and how many of
-    /// all others'; the rest waits at the door.
+    /// Maximum number of introductions at the same time: of our own server's people, and again of
+    /// all others'. The rest wait.
     pub joins_at_once: usize,
-    /// Nothing passes through us, for every handle of this server.
+    /// Whether every handle of this server is strict, so that nothing passes through us.
     pub strict: bool,
-    /// How many ghosts may be invited into one room.
+    /// Maximum number of ghosts that may be invited into one room.
     pub handles_per_room: usize,
     /// How often every ghost is reconciled.
     pub reconcile_every: Duration,
-    /// How many ghosts a second.
+    /// Maximum number of ghosts that are reconciled per second.
     pub reconcile_per_second: u32,
 }
 
-/// How conversations with masked handles are carried.
+/// The settings of conversations with masked handles.
 #[derive(Clone, Debug)]
 pub struct ConversationSettings {
     /// Whether a read receipt of the ghost shows that a message has reached the other room.
     pub delivery_receipts: bool,
-    /// How long it is remembered which event here is which there.
+    /// How long the event map remembers an event and its copies.
     pub remember: Duration,
-    /// How long what follows waits for a message whose key has not come.
+    /// How long later messages wait for one whose key has not come.
     pub wait_for_key: Duration,
 }
 
@@ -174,7 +174,7 @@ impl Default for ConversationSettings {
 /// Maximum number of ghosts that sync at the same time.
 const SYNCS: usize = 4;
 
-/// What the engine stands on.
+/// The parts that the engine is built on.
 #[derive(Debug)]
 pub struct Services {
     /// The store.
@@ -187,7 +187,7 @@ pub struct Services {
     pub directory: Directory,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where ids and secrets are drawn from.
+    /// The source of ids and secrets.
     pub rng: std::sync::Mutex<StdRng>,
 }
 
@@ -198,10 +198,10 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     parts: Services,
     settings: EngineSettings,
-    /// Numbers everything that is queued; never goes back, also not over restarts.
+    /// The number of the next queued item. It only grows, also across restarts.
     sequence: AtomicU64,
     intake: Mutex<()>,
-    /// All that has arrived with lower numbers is durable.
+    /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
     to_device: inbox::to_device::Queues,
@@ -211,40 +211,40 @@ struct Inner {
     started: AtomicBool,
     /// Whether the homeserver's module has reported itself since we started.
     module_loaded: AtomicBool,
-    /// Whether what the module has asked will be written in a moment.
+    /// Whether a task is about to write the counts of the module's questions.
     settling: AtomicBool,
     /// Held, by person, while their control room is made or replaced.
     control_rooms: KeyedLocks<Person>,
     tasks: std::sync::Mutex<tokio::task::JoinSet<()>>,
     places: Places,
     synced: Mutex<HashMap<OwnedUserId, Timestamp>>,
-    /// Syncs at the same time: each holds up to some 15 MiB, and keeps the homeserver busy.
+    /// Limits syncs at the same time: each holds up to about 15 MiB, and keeps the homeserver busy.
     syncs: Semaphore,
-    /// Users who are about to be synced, because something for them was set aside.
+    /// Users who are about to be synced, because an item for them was set aside.
     backfills: std::sync::Mutex<HashSet<OwnedUserId>>,
     /// Rooms of a transaction whose last part has not come. They are woken with it.
     held_rooms: Mutex<Vec<OwnedRoomId>>,
-    /// One conversation at a time is decided on.
+    /// The decision lock of conversations.
     conversing: std::sync::Mutex<()>,
-    /// When one was changed by that.
+    /// Whether the latest change of a conversation is durable.
     changes: conversations::repository::ChangeDurability,
-    /// Held, by ghost, while it makes a portal: what is not written down yet is not to be left
-    /// again.
+    /// Held, by ghost, while it makes a portal: until that is recorded, the ghost must not leave it
+    /// as a forgotten room.
     creating: KeyedLocks<Ghost>,
-    /// Held, by conversation and person, while their portal is furnished. The actors of several
-    /// rooms may want to at once; both would invite the same people, one of them would be refused,
-    /// and that would end the conversation.
+    /// Held, by conversation and person, while their portal is set up. Actors of several rooms may
+    /// try at once; both would invite the same people, one would be refused, and that would end the
+    /// conversation.
     portal_locks: KeyedLocks<(ConversationId, usize)>,
-    /// Told when a room of a conversation was left.
+    /// Notified when a room of a conversation was left.
     departed: Notify,
     room_states: messaging::room_cache::RoomStateCache,
-    /// Whether calls that are being made have relays.
+    /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
     /// Gap epoch: incremented whenever events may have been lost.
     gap_epoch: AtomicU64,
     /// The gap epoch at which each room was last checked.
     gap_checked_at: std::sync::Mutex<HashMap<OwnedRoomId, u64>>,
-    /// What was lost is about to be asked for.
+    /// Notified when events may have been lost, so that ghosts are synced.
     gap_noted: Notify,
     stop: watch::Sender<bool>,
 }
@@ -259,7 +259,7 @@ impl Engine {
     /// Returns an engine that accepts what arrives and does nothing about it until
     /// [`Engine::start`].
     pub fn new(parts: Services, settings: EngineSettings) -> Result<Self, StoreError> {
-        // Before anything is taken in: what is there now was there before the restore.
+        // Before anything is accepted: what is there now was there before the restore.
         maintenance::restore::prepare(&parts.store, parts.clock.now())?;
         let sequence = records::first_sequence(&parts.store)?;
         let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
@@ -319,8 +319,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Accepts a transaction: what it holds is durable when this returns. Receipts and typing are
-    /// passed on by the way; nobody waits for them.
+    /// Accepts a transaction: its items are durable when this returns. Receipts and typing are
+    /// forwarded separately; nobody waits for them.
     pub async fn transaction(&self, mut body: Transaction) -> Result<(), EngineError> {
         let ephemeral = std::mem::take(&mut body.ephemeral);
         self.accept_transaction(body).await?;
@@ -331,7 +331,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets every actor finish the step that it is in, and makes everything durable.
+    /// Lets every actor finish its current step, and makes everything durable.
     pub async fn stop(&self) -> Result<(), EngineError> {
         self.0.stop.send_replace(true);
         loop {
@@ -351,7 +351,7 @@ impl Engine {
         &self.0.parts.directory
     }
 
-    /// Returns whether a user of ours exists: the bot, or the ghost of a handle that somebody
+    /// Returns whether one of our users exists: the bot, or the ghost of a handle that somebody
     /// holds.
     pub fn knows(&self, user: &UserId) -> bool {
         self.is_ours(user) && matches!(self.machines().device_of(user), Ok(Some(_)))

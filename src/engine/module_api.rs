@@ -1,4 +1,4 @@
-//! What the homeserver's module is told while a room is being created.
+//! Answers to the homeserver's module while a room is being created.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,27 +7,26 @@ use tracing::warn;
 
 use crate::{directory::DirectoryError, engine::Engine, handle::Handle, ids::Person};
 
-/// How long what was counted may wait to be written.
+/// How long counts may wait to be written.
 const SETTLE_AFTER: Duration = Duration::from_millis(250);
 
 impl Engine {
-    /// Notes that the module is loaded: the bot then says how chats begin with it.
+    /// Notes that the module is loaded: the bot then explains how chats begin with it.
     pub fn note_module(&self) {
         self.0.module_loaded.store(true, Ordering::Relaxed);
     }
 
-    /// Returns for each of these ghosts whom to invite in its place; `None` leaves the ghost, which
-    /// then answers its invite as without the module.
+    /// Returns for each of these ghosts the owner to invite in its place, or `None` to keep the
+    /// ghost, which then answers its invite as it does without the module.
     ///
-    /// Nothing is known of the room, nor kept of it.
+    /// Nothing is known of the room, and nothing about it is kept.
     pub async fn owners_to_invite(
         &self,
         asker: &UserId,
         ghosts: &[OwnedUserId],
     ) -> Result<Vec<Option<OwnedUserId>>, DirectoryError> {
         let nobody = vec![None; ghosts.len()];
-        // Somebody who names more handles than this is looking for something else: of so many ghosts
-        // all but the first decline.
+        // Inviting more ghosts than this looks like a search for handles: all but the first decline.
         if self.is_ours(asker) || ghosts.len() > self.settings().handles_per_room {
             return Ok(nobody);
         }
@@ -59,7 +58,7 @@ impl Engine {
         Ok(owners)
     }
 
-    /// Writes down what was counted, after a moment in which others may have asked as well.
+    /// Writes the counts after a moment, in which others may have asked as well.
     fn settle_soon(&self) {
         if self.0.settling.swap(true, Ordering::SeqCst) {
             return;

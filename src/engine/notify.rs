@@ -1,4 +1,4 @@
-//! What the bot tells a person: in their control room, or in one that is made for that.
+//! Notices from the bot to a person, in their control room or in one that is made for that.
 
 use ruma::{OwnedRoomId, OwnedUserId, api::client::room::create_room};
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::{
 pub(in crate::engine) const MARK: &str = "chat.stonechat.for";
 
 impl Engine {
-    /// Tells somebody something in their control room, or invites them to one.
+    /// Sends a person a notice in their control room, or invites them to one.
     pub(in crate::engine) async fn notify(
         &self,
         person: &Person,
@@ -38,8 +38,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the control room of a person. If they have none, one is made, to which they are
-    /// invited. It may be left at any time, so whatever is put into its inbox may find nobody.
+    /// Returns a person's control room. If there is none, makes one and invites the person. They
+    /// may leave at any time, so an item in its inbox may find nobody.
     pub(in crate::engine) async fn control_room_of(
         &self,
         person: &Person,
@@ -54,16 +54,16 @@ impl Engine {
         }
     }
 
-    /// Makes a control room and writes it down. Its own actor invites the person then, which may
-    /// take as long as their server takes.
+    /// Makes a control room and records it. Its own actor then invites the person, which may take
+    /// as long as their server takes.
     pub(in crate::engine) async fn make_control_room(
         &self,
         person: &Person,
     ) -> Result<OwnedRoomId, EngineError> {
         let bot = self.settings().bot.clone();
         let acting = self.as_user(&bot)?;
-        // Creating a room has no transaction id: the mark finds one that was made for the same
-        // person before a crash, or before the answer was lost.
+        // Creating a room has no transaction id: the mark finds a room that was made for the same
+        // person before a crash, or whose answer was lost.
         let mark = hex::encode(Sha256::digest(person.as_bytes()));
         if let Some(room) = self.room_with_mark(acting.actor(), MARK, &mark).await? {
             return self.take_as_control_room(&bot, person, room).await;
@@ -97,7 +97,7 @@ impl Engine {
         room: OwnedRoomId,
     ) -> Result<OwnedRoomId, EngineError> {
         self.machines().expect_room(bot, &room).await?;
-        // Through the inbox, since the room's actor may have begun already.
+        // Through the inbox, because the room's actor may be running already.
         let made = InboxItem::ControlRoomCreated {
             person: person.clone(),
         };

@@ -1,16 +1,16 @@
-//! How much of the service one other server can keep busy.
+//! Bounds on how much of the service one other server can keep busy.
 //!
-//! * A **place** is held while a ghost introduces, or the bot goes into a room. Rooms to which a
-//!   person of this server invites have places of their own; of all the others one server holds
-//!   [`PLACES_OF_A_SERVER`] at most.
+//! * A **place** is held while a ghost introduces, or while the bot joins a room. Rooms to which a
+//!   person of this server invites have places of their own; any other server holds at most
+//!   [`PLACES_OF_A_SERVER`] of the rest.
 //! * A **request abroad** is one for which the homeserver itself has to ask another server: to join
 //!   or decline where that server invites, or to invite somebody there. Synapse changes ten
 //!   memberships at a time for one application service (its `member_as_limiter`), and goes on with
-//!   a change that nobody waits for any longer. Without [`ABROAD_AT_ONCE`] a few servers that
+//!   a change after we have stopped waiting for it. Without [`ABROAD_AT_ONCE`] a few servers that
 //!   accept a connection and never answer would hold up everything that ghosts do.
 //!
-//! Which server has to be asked is decided by who invites: room ids can be made up, and have no
-//! server from room version 12 on.
+//! The inviter decides which server has to be asked: room ids can be made up, and name no server
+//! from room version 12 on.
 
 use std::{future::Future, sync::Arc};
 
@@ -25,10 +25,10 @@ use crate::{
     matrix::MatrixError,
 };
 
-/// Maximum number of places that the rooms of one other server hold.
+/// Maximum number of places that rooms of one other server hold.
 const PLACES_OF_A_SERVER: usize = 2;
-/// Maximum number of requests abroad at a time, over all servers. Synapse has ten; the others are
-/// left for what it can do alone.
+/// Maximum number of requests abroad at a time, over all servers. Synapse allows ten; the rest is
+/// left for changes that need no other server.
 const ABROAD_AT_ONCE: usize = 6;
 /// Maximum number of requests abroad at a time to one server.
 const ABROAD_TO_A_SERVER: usize = 2;
@@ -42,14 +42,14 @@ pub(super) struct Places {
     abroad: Bounded,
 }
 
-/// A place. Dropping it makes it free.
+/// A place. Dropping it frees it.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     _of_server: Option<OwnedSemaphorePermit>,
 }
 
-/// A semaphore of which each server gets a part at most.
+/// A semaphore of which each server gets only a part.
 #[derive(Debug)]
 struct Bounded {
     all: Arc<Semaphore>,
@@ -66,7 +66,7 @@ impl Bounded {
         }
     }
 
-    /// Waits for a place. Who waits because of their own server holds nothing meanwhile.
+    /// Waits for a place. While its own server's limit is reached, it holds no place.
     async fn acquire(&self, server: &ServerName) -> Option<Place> {
         let of_server = self
             .servers
@@ -80,7 +80,7 @@ impl Bounded {
 }
 
 impl Places {
-    /// Returns this number of places for rooms of this server's people, and as many for all others.
+    /// Returns `places` places for rooms of this server's people, and as many for all others.
     pub(super) fn new(own: OwnedServerName, places: usize) -> Self {
         let places = places.max(1);
         Self {
@@ -103,7 +103,7 @@ impl Places {
 }
 
 impl Engine {
-    /// Waits for a place in a room to which this person invites.
+    /// Waits for a place for a room to which this person invites.
     pub(super) async fn place_for(&self, inviter: &UserId) -> Result<Place, EngineError> {
         let place = self.0.places.acquire(inviter.server_name());
         self.unless_stopping(place).await
@@ -122,7 +122,7 @@ impl Engine {
         self.ask(inviter.server_name(), joining).await
     }
 
-    /// Invites somebody; `direct` says that their client is to file the room under direct chats.
+    /// Invites somebody; `direct` tells their client to list the room under direct chats.
     pub(super) async fn invite(
         &self,
         host: &OwnedUserId,
@@ -148,9 +148,9 @@ impl Engine {
         self.ask(person.server_name(), inviting).await
     }
 
-    /// Makes a request for which the homeserver may have to ask `server`. If that is another one,
-    /// its turn and its answer are waited for until [`Rules::ask_abroad_for`]; the request counts as long as the
-    /// homeserver is busy with it.
+    /// Makes a request for which the homeserver may have to ask `server`. If that is another
+    /// server, waits for a free slot and the answer until [`Rules::ask_abroad_for`]; the request
+    /// counts as long as the homeserver is busy with it.
     ///
     /// [`Rules::ask_abroad_for`]: crate::introduction::Rules::ask_abroad_for
     pub(super) async fn ask<T: Send + 'static>(
@@ -171,7 +171,7 @@ impl Engine {
         self.spawn(async move {
             let request = async { Some(request.await) };
             if let Ok(outcome) = engine.unless_stopping(request).await {
-                // Nobody may wait for it any longer.
+                // The caller may have stopped waiting.
                 let _ = answered.send(outcome);
             }
             drop(turn);
@@ -183,7 +183,7 @@ impl Engine {
         }
     }
 
-    /// Waits for something for as long as the service goes on.
+    /// Waits for a future, unless the service stops first.
     pub(super) async fn unless_stopping<T>(
         &self,
         wait: impl Future<Output = Option<T>>,

@@ -1,4 +1,4 @@
-//! What the engine keeps. Values that hold anything from an event are sealed.
+//! The records that the engine keeps. Values that hold any part of an event are sealed.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -29,19 +29,20 @@ macro_rules! table {
 }
 
 table! {
-    /// What has arrived in a room and is not decided yet; deleted in the write that decides it.
+    /// Items that have arrived in a room; deleted in the write that decides them.
     Inbox = 10, true, (OwnedRoomId, u64) => InboxItem
 }
 table! {
-    /// Events that have arrived, so that none is taken twice; forgotten after a week.
+    /// Events that have arrived, so that none is accepted twice; forgotten after a week.
     Seen = 11, false, OwnedEventId => SeenEvent
 }
 table! {
-    /// [`Seen`] by age. What arrived together is one record, under the first: it lists the others.
+    /// [`Seen`] by age. Events that arrived together share a record under the first, which lists
+    /// the rest.
     SeenByTime = 12, false, (Timestamp, OwnedEventId) => Option<Vec<OwnedEventId>>
 }
 table! {
-    /// To-device messages that no machine has taken yet, by ghost and in order.
+    /// To-device messages that no machine has processed yet, by ghost and in order.
     ToDevice = 13, true, (OwnedUserId, u64) => ToDeviceItem
 }
 table! {
@@ -53,8 +54,8 @@ table! {
     SeenToDeviceByTime = 15, false, (Timestamp, [u8; 32]) => ()
 }
 table! {
-    /// What the engine knows of a room; deleted when nothing is left to do there, except that a
-    /// ghost which has left must never come back.
+    /// The record of a room; deleted when nothing is left to do there, unless a ghost has left it,
+    /// which must never come back.
     Rooms = 16, true, OwnedRoomId => RoomRecord
 }
 table! {
@@ -70,20 +71,20 @@ table! {
     QuotedEvents = 19, false, (OwnedRoomId, OwnedEventId) => OwnedEventId
 }
 table! {
-    /// How far a ghost has synced.
+    /// The sync token of a ghost.
     SyncTokens = 20, false, OwnedUserId => String
 }
 table! {
-    /// What was set aside because it was too large or could not be read: what it was and how large,
-    /// never what it said. The newest thousand.
+    /// Items that were set aside because they were too large or could not be read: kind and size,
+    /// never content. The newest thousand.
     DeadLetters = 28, true, u64 => DeadLetterRecord
 }
 table! {
-    /// How many dead letters there have been, by the name of their reason. Stays.
+    /// The number of dead letters by the name of their reason. Never deleted.
     DeadLetterCounts = 29, false, String => u64
 }
 table! {
-    /// In which rooms a ghost has something to do.
+    /// The rooms in which a ghost has something to do.
     ActiveRoomsByGhost = 22, false, (OwnedUserId, OwnedRoomId) => ()
 }
 table! {
@@ -91,89 +92,89 @@ table! {
     ControlRooms = 23, false, Person => OwnedRoomId
 }
 table! {
-    /// What the bot has to tell a person who has not come to a control room yet.
+    /// Notices for a person who has not joined a control room yet.
     Untold = 24, true, (Person, u64) => (String, String)
 }
 
 /// Something that happened in a room.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::engine) enum InboxItem {
-    /// An event as the homeserver pushed it, JSON.
+    /// An event as the homeserver pushed it, in JSON.
     Event(String),
-    /// The same, the first of its room after something may have been lost: what lies before it is
-    /// read first.
+    /// An event, in JSON, that is the first of its room after a possible gap: the events before it
+    /// are read first.
     AfterGap(String),
-    /// An invite learned from a sync, which shows no event of it: the stripped state, JSON.
+    /// An invite learned from a sync, which shows no event for it.
     Invite {
-        /// Who is invited.
+        /// The user who is invited.
         user: OwnedUserId,
-        /// The stripped state.
+        /// The stripped state, in JSON.
         state: Vec<String>,
     },
-    /// The bot made this room, to tell somebody something.
+    /// The bot made this room in order to tell a person something.
     ControlRoomCreated {
-        /// Whom.
+        /// The person.
         person: Person,
     },
-    /// A room key came.
+    /// A room key arrived.
     RoomKeyArrived {
-        /// Whose machine has it.
+        /// The user whose machine has it.
         user: OwnedUserId,
     },
     /// Somebody sent a strict ghost a key.
     KeyForStrict {
         /// The ghost.
         ghost: Ghost,
-        /// Who sent it.
+        /// The sender of the key.
         sender: OwnedUserId,
     },
     /// The owner answered a request that waits here.
     Answered {
         /// The ghost that waits.
         ghost: Ghost,
-        /// Whether they want to be introduced.
+        /// Whether the owner wants to be introduced.
         accepted: bool,
     },
     /// The bot is to show a request here.
     ShowRequest {
-        /// Whose it is to answer.
+        /// The owner who has to answer it.
         owner: Person,
-        /// Which.
+        /// The number of the request.
         number: u32,
     },
-    /// A portal was made here, and ghosts of a conversation come in.
+    /// A portal was made here, and ghosts of a conversation are joining.
     ConversationJoined {
         /// The conversation.
         conversation: ConversationId,
         /// The ghosts.
         ghosts: Vec<Ghost>,
     },
-    /// A conversation may go on here soon: what is said meanwhile waits for that.
+    /// A conversation may move here soon: events wait until that is decided.
     UpgradePending {
         /// The conversation.
         conversation: ConversationId,
-        /// The ghosts that are on their way in.
+        /// The ghosts that are joining.
         ghosts: Vec<Ghost>,
     },
-    /// A ghost was invited into the room that has replaced this one.
+    /// A ghost was invited into the successor of this room.
     UpgradeSeen {
-        /// The room.
+        /// The successor.
         to: OwnedRoomId,
-        /// Who invited it.
+        /// The person who invited it.
         by: Person,
     },
-    /// The bot is to say something here.
+    /// The bot has a notice to send here.
     Notify {
-        /// In plain text.
+        /// The plain text.
         plain: String,
-        /// In HTML.
+        /// The HTML.
         html: String,
-        /// What it follows from: the same source is never told twice.
+        /// What it answers: a notice with the same source is sent only once.
         source: String,
     },
 }
 
-/// A dead letter, and when it came.
+/// A dead letter, and when it arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct DeadLetterRecord {
     pub at: Timestamp,
@@ -196,18 +197,18 @@ pub(in crate::engine) struct ToDeviceItem {
 pub(in crate::engine) struct RoomRecord {
     pub introductions: Vec<Introduction>,
     pub control: Option<Control>,
-    /// The room is one of a conversation's.
+    /// The conversation that the room belongs to.
     #[serde(default)]
     pub conversation: Option<ConversationRoom>,
 }
 
-/// Which conversation a room shows, and by which ghosts.
+/// The conversation that a room belongs to, and its ghosts there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct ConversationRoom {
     pub conversation: ConversationId,
-    /// The ghosts of this conversation that are in the room, or on their way in.
+    /// The ghosts of this conversation that are in the room or are joining.
     pub ghosts: Vec<Ghost>,
-    /// It is not decided yet whether the conversation goes on here.
+    /// Whether it is undecided if the conversation moves here.
     #[serde(default)]
     pub upgrade_pending: bool,
 }
@@ -232,7 +233,7 @@ pub(in crate::engine) enum QueuedEffect {
     },
 }
 
-/// How far a restore is. Stays when it is done, to tell a handle that changed since the backup from
+/// The progress of a restore. Kept afterwards, to tell a handle that changed since the backup from
 /// one that somebody else has taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct RestoreRecord {
@@ -240,11 +241,11 @@ pub(in crate::engine) struct RestoreRecord {
     pub begun_at: Timestamp,
     /// The backup, and when it was made.
     pub backup: Option<BackupInfo>,
-    /// Whether it is done.
+    /// Whether the restore is done.
     pub done: bool,
-    /// How many ghosts have new devices.
+    /// The number of ghosts that have new devices.
     pub new_devices: u32,
-    /// Ghosts that changed since the backup, and what about them.
+    /// Ghosts that changed since the backup, and how.
     pub changed: Vec<(Ghost, String)>,
 }
 
@@ -258,7 +259,7 @@ impl QueuedEffect {
     }
 }
 
-/// Returns the first number of a new run. Numbers of a later run are higher than all of an earlier
+/// Returns the first number of this run. Numbers of a later run are higher than all of an earlier
 /// one, so the queues keep their order over restarts without a write for each number.
 pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
     let run = store.get::<Run>(&0)?.unwrap_or(0) + 1;
@@ -269,16 +270,16 @@ pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError
 }
 
 table! {
-    /// How far a restore from a backup is. One record; stays.
+    /// The progress of a restore from a backup. One record, never deleted.
     RestoreProgress = 26, true, u8 => RestoreRecord
 }
 table! {
-    /// Control rooms that the bot has to visit after a restore, and whose they are. Deleted when it
-    /// has.
+    /// Control rooms that the bot has to visit after a restore, and their people. Deleted after the
+    /// visit.
     RoomsToNotify = 27, false, OwnedRoomId => Person
 }
 table! {
-    /// How often the service was started.
+    /// The number of times the service was started.
     Run = 25, false, u8 => u64
 }
 
@@ -287,19 +288,21 @@ table! {
     Conversations = 50, true, ConversationId => Conversation
 }
 table! {
-    /// The conversation of two: by a person and the ghost that they see. Deleted with it.
+    /// The conversation of two people: by each person and the ghost that they see. Deleted with it.
     DirectConversations = 51, false, (Person, Ghost) => ConversationId
 }
 table! {
-    /// By ghost: the conversations that it takes part in. Deleted with them.
+    /// The conversations that a ghost takes part in, by ghost. Deleted with them.
     ConversationsByGhost = 52, false, (Ghost, ConversationId) => ()
 }
 table! {
-    /// By room and event: of which event this is a copy. Ids only; deleted after the retention.
+    /// The original of each copy, by the copy's room and event. Ids only; deleted after the
+    /// retention.
     EventSources = 53, false, (OwnedRoomId, OwnedEventId) => Source
 }
 table! {
-    /// By room, event and another room: the copy of the event there. Deleted with it.
+    /// The copy of an event in another room, by the event's room, its id and that other room.
+    /// Deleted with its source.
     EventCopies = 54, false, (OwnedRoomId, OwnedEventId, OwnedRoomId) => Copy
 }
 table! {
@@ -307,7 +310,7 @@ table! {
     EventCopiesByTime = 55, false, (Timestamp, OwnedRoomId, OwnedEventId, OwnedRoomId) => ()
 }
 
-/// What a copy is of.
+/// The original of a copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Source {
     pub room: OwnedRoomId,
@@ -318,7 +321,7 @@ pub(in crate::engine) struct Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct Copy {
     pub event: OwnedEventId,
-    /// The place of its author among the people of the conversation.
+    /// The index of its author among the people of the conversation.
     pub by: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Which events a room keeps as ciphertext, and until when.
+//! Events that a room retains as ciphertext, and for how long.
 
 use ruma::OwnedEventId;
 
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Room {
-    /// Forgets an event once it is carried nowhere else: other portals may still be to come, and
-    /// other ghosts that are on their way in.
+    /// Deletes an event once it need not be forwarded elsewhere: other portals may still be
+    /// missing, and other ghosts may be joining.
     pub(in crate::engine) fn forget_retained(
         &self,
         conversation: &Conversation,
@@ -30,7 +30,7 @@ impl Room {
         Ok(())
     }
 
-    /// Returns whether a kept event is still needed: by the introduction of another ghost than
+    /// Returns whether a retained event is still needed: by the introduction of another ghost than
     /// `but_for`, or by a queued forward other than the current effect.
     pub(in crate::engine) fn is_event_needed(
         &self,

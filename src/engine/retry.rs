@@ -1,9 +1,9 @@
 //! The retry policy: how long an item is tried, which errors count, and how long a room pauses.
 //!
-//! An item of a room is an inbox item or an effect. It is tried again while its error says that it
-//! may succeed later ([`Fate`]), for as long as [`Retry`] gives it. Time runs from its first failure
-//! with an answer, and starts again whenever the homeserver was away. Nothing in the same room
-//! overtakes it; other rooms go on. What cannot succeed is given up:
+//! An item of a room is an inbox item or an effect. It is retried while its error says that it may
+//! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
+//! had an answer, and starts again whenever the homeserver was away. Nothing in the same room
+//! overtakes it; other rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|
@@ -29,34 +29,34 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause where a key is missing.
+/// The longest pause while a key is missing.
 const KEY_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a step is tried that can be left out.
+/// How long an optional step is tried.
 const OPTIONAL: Duration = Duration::from_secs(30);
-/// How long a step is tried that the others depend on.
+/// How long a step is tried that later steps depend on.
 const NEEDED: Duration = Duration::from_secs(10 * 60);
-/// How long a ghost tries to join. Nobody knows of it yet but the asker.
+/// How long a ghost tries to join. Only the asker knows of it yet.
 const JOIN: Duration = Duration::from_secs(2 * 60);
-/// How long a ghost tries to get into the room that has replaced another one. Clients invite at once.
+/// How long a ghost tries to join the successor of a room. Clients invite at once.
 const UPGRADE: Duration = Duration::from_secs(15);
 /// How long an effect of a control room is tried.
 const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
-/// How long a ghost is cleared of what its owner left behind, which is nobody else's.
+/// How long to try to clear a ghost of its former owner's rooms and keys.
 const CLEARING: Duration = Duration::from_secs(60 * 60);
 
 /// How long an item is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::engine) enum Retry {
-    /// It is not tried again.
+    /// Never retried.
     Never,
-    /// While the error says that it may succeed later.
+    /// Retried while the error says that it may succeed later.
     WhileTransient,
-    /// While the error says that it may succeed later, but no longer than this.
+    /// Retried while the error says that it may succeed later, but no longer than this.
     For(Duration),
-    /// Whatever the error says, but no longer than this.
+    /// Retried whatever the error says, but no longer than this.
     DespiteRefusalFor(Duration),
-    /// Whatever the error says, until it succeeds.
+    /// Retried whatever the error says, until it succeeds.
     UntilDone,
 }
 
@@ -80,8 +80,8 @@ impl Retry {
         }
     }
 
-    /// Returns how long an effect of an introduction is tried. The ghost leaves and forgets
-    /// whatever happens; every other effect ends some time.
+    /// Returns how long an effect of an introduction is tried. Leaving and forgetting are retried
+    /// until they succeed; every other effect ends at some time.
     fn of_introduction(effect: &introduction::Effect) -> Self {
         use introduction::Effect;
         match effect {
@@ -121,7 +121,7 @@ impl Retry {
                 EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
-                // A sender whose server is silent holds up nobody else's messages.
+                // A sender whose server is silent must not hold up other people's messages.
                 EngineError::Decrypt(DecryptError::SenderUnknown) => Self::Never,
                 // A person without a signed device is waited for, as in an introduction.
                 EngineError::Encrypt(error) if error.is_about_readers() => {
@@ -138,12 +138,13 @@ impl Retry {
         }
     }
 
-    /// Returns how long an effect of a control room is tried. The bot leaves and forgets whatever
-    /// happens; every other effect ends some time, so that nobody mutes the bot in somebody's room.
+    /// Returns how long an effect of a control room is tried. Leaving and forgetting are retried
+    /// until they succeed; every other effect ends at some time, so that nobody can silence the bot
+    /// in a room.
     fn of_control_room(effect: &ControlEffect) -> Self {
         match effect {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
-            // Their server may be away.
+            // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
             ControlEffect::Bot(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
             ControlEffect::Bot(

@@ -1,4 +1,4 @@
-//! A room of the engine: its record, what is written together with it, and what its effects need.
+//! A room of the engine: its record, the writes of its decisions, and what its effects need.
 
 use std::{
     collections::HashMap,
@@ -24,56 +24,54 @@ use crate::{
     store::Batch,
 };
 
-/// Effects that follow again, the same, from what is in the inbox.
+/// Effects that a crash would only make be decided again from the inbox, with the same result.
 #[derive(Default)]
 pub(super) struct ReplayableEffects {
-    /// Their numbers.
+    /// The numbers of these effects.
     pub numbers: Range<u64>,
-    /// The conversation that they were decided on. Should somebody change it before they are
-    /// carried out, a crash could have them decided on the changed one.
+    /// The conversation that they were decided on. If it changes before they are carried out, a
+    /// crash could have them decided on the changed one.
     pub based_on: Option<Arc<Conversation>>,
 }
 
-/// A room, what is known of it, and what is being done in it. Only its actor has one.
+/// A room: its record, and the state of the work in it. Only its actor has one.
 pub(super) struct Room {
     pub engine: Engine,
     pub id: OwnedRoomId,
     pub record: RoomRecord,
     pub failures: u32,
-    /// The number of the item that fails at the moment, and when it failed first.
+    /// The number of the item that is failing, and when it failed first.
     pub failing: Option<(u64, Timestamp)>,
     /// When the current effect was queued.
     pub due_since: Timestamp,
     /// The number of the current effect.
     pub current_effect: u64,
-    /// The effect that waits for other rooms' outboxes, and the highest of their numbers that it waits
-    /// for.
+    /// The effect that waits for other rooms' outboxes, and the highest number that it waits for.
     pub behind: Option<(u64, u64)>,
-    /// A place among the introductions that go on at the same time.
+    /// The room's place among the introductions that go on at the same time.
     pub place: Option<Place>,
     /// The record as it is in the store, if this actor has written it.
     pub written: Option<RoomRecord>,
-    /// The effects that a crash could not make us forget, flushed or not.
+    /// The effects that may be seen by others before they are durable.
     pub replayable: ReplayableEffects,
-    /// What was uploaded anew for the event that is being carried.
+    /// The files that were uploaded for the event that is being forwarded.
     pub uploaded: Uploaded,
-    /// What is to be shown of what has reached the others.
+    /// The delivery receipts to be sent.
     pub deliveries: DeliveryReceipts,
 }
 
-/// The files that were uploaded anew for the event that is being forwarded: the new address by the
-/// old one.
+/// The event that is being forwarded, and the new addresses of its files by the old ones.
 pub(super) type Uploaded = (Option<OwnedEventId>, HashMap<String, String>);
 
-/// The newest message of a room that has reached the others, for a receipt that shows so.
+/// The newest message of a room that has reached the others, for a delivery receipt.
 #[derive(Clone, Default)]
 pub(super) struct DeliveryReceipts(Arc<Mutex<Newest>>);
 
 #[derive(Default)]
 struct Newest {
-    /// The last message that arrived, and the ghost that shows it.
+    /// The last message that arrived, and the ghost that sends its receipt.
     event: Option<(Ghost, OwnedEventId)>,
-    /// Whether a task is about to show it.
+    /// Whether a task is about to send it.
     showing: bool,
 }
 
@@ -82,24 +80,26 @@ impl DeliveryReceipts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what is to be shown next. Returns `true` if no task is about to show it.
+    /// Notes the message whose receipt is sent next. Returns `true` if no task is about to send
+    /// one.
     pub(super) fn note(&self, ghost: Ghost, event: OwnedEventId) -> bool {
         let mut newest = self.newest();
         newest.event = Some((ghost, event));
         !std::mem::replace(&mut newest.showing, true)
     }
 
-    /// Puts back what could not be shown, unless there is a newer message: its receipt says the same.
+    /// Puts back a message whose receipt failed, unless there is a newer one, whose receipt covers
+    /// it.
     pub(super) fn put_back(&self, ghost: Ghost, event: OwnedEventId) {
         self.newest().event.get_or_insert((ghost, event));
     }
 
-    /// Forgets what is to be shown: the ghost leaves the room.
+    /// Forgets the message, because the ghost leaves the room.
     pub(super) fn forget(&self) {
         self.newest().event = None;
     }
 
-    /// Takes what is to be shown now. `None` ends the task that shows it.
+    /// Takes the message whose receipt is sent now. `None` ends the task.
     pub(super) fn take(&self) -> Option<(Ghost, OwnedEventId)> {
         let mut newest = self.newest();
         newest.showing = newest.event.is_some();
@@ -154,8 +154,8 @@ impl Room {
             .is_some_and(|c| c.phase == ControlPhase::Ready)
     }
 
-    /// Returns whether the same would be decided again after a crash: the conversation is as it was
-    /// then.
+    /// Returns whether a crash would lead to the same effect again: the conversation is still the
+    /// one that it was decided on.
     pub(super) fn is_replayable(
         &self,
         number: u64,
@@ -179,7 +179,7 @@ impl Room {
             == *decided_on)
     }
 
-    /// Writes the record, the effects and whatever else the batch holds.
+    /// Writes the record, the effects, and the rest of the batch.
     pub(super) fn commit(
         &mut self,
         mut batch: Batch,
@@ -248,9 +248,9 @@ impl Room {
         batch
     }
 
-    /// Returns the transaction id of what `kind` sends into this room because of `cause`. It is the
-    /// same after a crash, and unique over all ghosts, since Synapse keeps one list for the whole
-    /// application service.
+    /// Returns the transaction id of the event that `kind` sends into this room because of `cause`.
+    /// It is the same after a crash, and unique over all ghosts, because Synapse keeps one list for
+    /// the whole application service.
     pub(super) fn transaction_id(
         &self,
         user: &OwnedUserId,
@@ -261,7 +261,7 @@ impl Room {
     }
 }
 
-/// Returns the transaction id of what `kind` sends into a room because of `cause`.
+/// Returns the transaction id of the event that `kind` sends into a room because of `cause`.
 pub(super) fn transaction_id(
     user: &UserId,
     room: &RoomId,
@@ -277,7 +277,7 @@ pub(super) fn transaction_id(
     format!("sc{}", hex::encode(&hash.finalize()[..20])).into()
 }
 
-/// Returns what caused an effect, for its transaction id.
+/// Returns the cause of an effect, for its transaction id.
 pub(super) fn cause(effect: &Effect) -> String {
     let id = |event: &OwnedEventId| event.to_string();
     match effect {
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(deliveries.take(), Some((ghost(), event(3))));
         assert_eq!(deliveries.take(), None);
         assert!(deliveries.note(ghost(), event(4)), "somebody has to again");
-        // It failed, and meanwhile nothing newer has arrived, or something has.
+        // The receipt failed: once without a newer message, once with one.
         let (ghost_4, event_4) = deliveries.take().unwrap();
         deliveries.put_back(ghost_4.clone(), event_4.clone());
         assert_eq!(deliveries.take(), Some((ghost_4.clone(), event_4.clone())));

@@ -8,7 +8,7 @@ use crate::{
     matrix::Actor,
 };
 
-/// The bot or a ghost, on its device.
+/// The bot or a ghost, with its device.
 #[derive(Debug)]
 pub(in crate::engine) struct ActingUser {
     user: OwnedUserId,
@@ -16,14 +16,14 @@ pub(in crate::engine) struct ActingUser {
 }
 
 impl ActingUser {
-    /// Returns the user and the device as the homeserver's client wants them.
+    /// Returns the user and the device in the form that the homeserver's client takes.
     pub(in crate::engine) fn actor(&self) -> Actor<'_> {
         Actor::device(&self.user, &self.device)
     }
 }
 
 impl Engine {
-    /// Returns one of our users on its device. Refused for one that has none.
+    /// Returns one of our users with its device. Fails if it has none.
     pub(in crate::engine) fn as_user(&self, user: &UserId) -> Result<ActingUser, EngineError> {
         let device = self.machines().device_of(user)?;
         Ok(ActingUser {

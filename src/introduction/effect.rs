@@ -1,39 +1,39 @@
-//! What an introduction asks for.
+//! The effects of an introduction.
 
 use ruma::OwnedEventId;
 use serde::{Deserialize, Serialize};
 
 use super::{IntroductionNotice, Reason};
 
-/// What has to be done, in this order.
+/// Something to be done. Effects are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Decline the invite.
     Decline {
-        /// What the asker may know.
+        /// The reason, as far as the asker may know it.
         reason: Option<Reason>,
     },
     /// Join the room.
     Join,
-    /// Read the room's state, and what was said since the ghost's invite.
+    /// Read the room's state, and the messages since the ghost's invite.
     Look,
     /// Make the room encrypted.
     TurnOnEncryption,
-    /// Carry the asker's name for this room, so that the owner's invite says who asks.
+    /// Take the asker's name in this room, so that the owner's invite says who asks.
     ShowAs,
     /// Ask the owner, in their control room, whether they want this.
     AskOwner,
-    /// The request is no more.
+    /// Withdraw the request.
     WithdrawRequest,
-    /// Take the ghost's place in a conversation that is carried to the owner.
+    /// Take the ghost's place in a conversation whose messages are forwarded to the owner.
     OpenConversation,
-    /// Invite the owner, as a direct chat where it is one.
+    /// Invite the owner; in a direct chat, mark the invite as one.
     InviteOwner,
     /// Pass a message on to the owner, quoted.
     PassOn {
         /// The event to quote.
         event: OwnedEventId,
-        /// Where its newest text stands, if it was edited.
+        /// Its newest edit, if there is one.
         edit: Option<OwnedEventId>,
     },
     /// Pass on the new text of a message that was passed on.
@@ -43,35 +43,35 @@ pub enum Effect {
         /// The event that it changes.
         of: OwnedEventId,
     },
-    /// Take back what was passed on.
+    /// Redact the quote of a message.
     TakeBack {
         /// The event that was passed on.
         of: OwnedEventId,
     },
-    /// Say one of our own sentences, encrypted.
+    /// Send a notice, encrypted.
     SendNotice {
-        /// Which.
+        /// The notice.
         notice: IntroductionNotice,
     },
-    /// Give the owner the power of a room's founder, and lay down our own.
+    /// Give the owner a founder's power level, and lower the ghost's.
     HandOver,
     /// Remember that these two have this room.
     RememberPair,
-    /// Forget that these two have this room: one of them does not want it.
+    /// Forget that these two have this room, because one of them does not want it.
     ForgetPair,
     /// Leave the room.
     Leave {
-        /// What the people in it may know.
+        /// The reason, as far as the room's members may know it.
         reason: Option<Reason>,
     },
-    /// Outside already: find out whether something was said in the moment before the leaving that
-    /// the ghost has not heard.
+    /// Check from outside whether the asker wrote something between the ghost's last look and its
+    /// leaving.
     LookBack,
     /// Destroy every key of this room.
     Forget,
-    /// Let the bot tell the asker something in their control room.
+    /// Let the bot send the asker a notice in their control room.
     TellAsker {
-        /// What.
+        /// The notice.
         notice: IntroductionNotice,
     },
 }

@@ -1,4 +1,4 @@
-//! The fuzz target of this room: whatever is quoted fits into an event.
+//! The fuzz target of this room: every quote fits into an event.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,12 +12,12 @@ use super::{clean_name, gist, quote, quote_edit};
 
 /// Maximum size of a content that a client can send encrypted, in bytes of JSON.
 const CONTENT_AT_MOST: usize = 47_000;
-/// What a quote adds at most: a name, a verb, and the names of fields.
+/// Maximum size that a quote adds: a name, a verb, and the names of fields.
 const ADDED_AT_MOST: usize = 1_000;
 /// Maximum length of the gist of a message, in characters, with the mark of a cut.
 const GIST_AT_MOST: usize = 1_001;
 
-/// A message of any kind: its quote, the quote of an edit of it, and its gist.
+/// Checks a message of any kind: its quote, the quote of an edit of it, and its gist.
 pub(crate) fn message(input: &[u8]) {
     let event = event_of(input);
     let content = &event["content"];
@@ -53,7 +53,7 @@ pub(crate) fn message(input: &[u8]) {
     assert!(!gist.contains(breaks), "{gist:?}");
 }
 
-/// An event with `name`, `type` and `content`, or else a message of this text.
+/// Returns an event with `name`, `type` and `content`, or else a message with this text.
 fn event_of(input: &[u8]) -> Value {
     match serde_json::from_slice(input) {
         Ok(Value::Object(event)) => Value::Object(event),
@@ -68,7 +68,7 @@ fn size(content: &Value) -> usize {
     serde_json::to_vec(content).unwrap().len()
 }
 
-/// Checks that nothing of the sender's is read as HTML outside of the quote.
+/// Checks that nothing from the sender is read as HTML outside of the quote.
 fn check_html(content: &Value) {
     let Some(html) = content["formatted_body"].as_str() else {
         return;

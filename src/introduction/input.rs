@@ -1,4 +1,4 @@
-//! What can happen to an introduction.
+//! The inputs of an introduction.
 
 use ruma::{OwnedEventId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -6,66 +6,67 @@ use serde::{Deserialize, Serialize};
 use super::{Effect, Invite};
 use crate::matrix::RoomState;
 
-/// What happened.
+/// Something that happened in an introduction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "made one at a time, and passed by reference"
 )]
 pub enum Input {
-    /// The ghost was invited (again).
+    /// The ghost was invited, perhaps again.
     Invited(Invite),
-    /// What the room looks like, and the events of the time before, have been read.
+    /// The room's state was read, and so were the earlier events.
     Looked(RoomState),
     /// An effect was carried out.
     Done(Effect),
-    /// An effect was refused for good.
+    /// An effect was refused and will never succeed.
     Refused(Effect, Refusal),
-    /// Somebody said something.
+    /// Somebody sent an event.
     Heard {
         /// The event.
         event: OwnedEventId,
-        /// Who said it.
+        /// The sender.
         sender: OwnedUserId,
-        /// What it is.
+        /// The kind of event.
         kind: HeardKind,
     },
     /// Somebody's membership changed.
     Member {
-        /// Whose.
+        /// The user.
         user: OwnedUserId,
         /// `join`, `invite`, `leave` or `ban`.
         membership: String,
     },
-    /// Looking back, something was found that was said before the ghost left, and not heard.
+    /// An event was found that the asker sent before the ghost left, and that the ghost has not
+    /// heard.
     Missed,
-    /// A key was sent to a strict ghost by the asker.
+    /// The asker sent a key to a strict ghost.
     KeyCame,
     /// The owner answered the request.
     Answered {
-        /// Whether they want this.
+        /// Whether the owner wants to be introduced.
         accepted: bool,
     },
     /// A deadline passed.
     Tick,
 }
 
-/// What an event turned out to be.
+/// The kind of an event, after decryption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeardKind {
-    /// Something to pass on.
+    /// A message to pass on.
     Line,
     /// A new text for an earlier event of the same sender.
     Edit {
         /// The event that it changes.
         of: OwnedEventId,
     },
-    /// An earlier event was taken back.
+    /// An earlier event was redacted.
     Redaction {
-        /// The event taken back.
+        /// The redacted event.
         of: OwnedEventId,
     },
-    /// A message in clear.
+    /// An unencrypted message.
     Plaintext,
     /// A message whose key has not come.
     Unreadable,
@@ -75,7 +76,7 @@ pub enum HeardKind {
     TooManyDevices,
     /// A message for a strict ghost, which reads nothing.
     Sealed,
-    /// Something that a ghost cannot pass on, such as a poll.
+    /// An event that a ghost cannot pass on, such as a poll.
     Other,
 }
 
@@ -86,10 +87,10 @@ pub enum Refusal {
     Forbidden,
     /// These people have no device that they have signed.
     NoSignedDevice(Vec<OwnedUserId>),
-    /// These people have more devices than are encrypted for.
+    /// These people have more devices than may get room keys.
     TooManyDevices(Vec<OwnedUserId>),
     /// The event is gone, unreadable or cannot be passed on.
     Unreadable,
-    /// Anything else that will not get better by trying again.
+    /// Any other reason why another attempt cannot succeed.
     Impossible,
 }

@@ -1,8 +1,8 @@
-//! How an open handle's ghost brings two people together, and is gone.
+//! How an open handle's ghost brings two people together and leaves.
 //!
-//! Everything in this room is pure. The engine feeds [`decide`] what happened in a room and
-//! carries out the [`Effect`]s in order; each effect that is done, or refused for good, comes back
-//! as an [`Input`]. An [`Introduction`] holds ids and times, never anything that was said.
+//! Everything in this room is pure. The engine feeds [`decide`] what happened in a room and carries
+//! out the [`Effect`]s in order; each effect that is done, or refused for good, comes back as an
+//! [`Input`]. An [`Introduction`] holds ids and times, never what people write.
 //!
 //! # The life of an introduction
 //!

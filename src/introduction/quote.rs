@@ -1,4 +1,4 @@
-//! How a message is passed on: as a quote that says whose words they are.
+//! Quotes: how a message is passed on, with the name of its author.
 
 use serde_json::{Map, Value, json};
 
@@ -7,9 +7,9 @@ use crate::text::{push_escaped, push_escaped_lines};
 /// Maximum length of a text that is also sent as HTML, in bytes.
 const HTML_AT_MOST: usize = 12_000;
 
-/// Maximum size of a quote with HTML, in bytes of JSON. A Matrix event holds 64 KiB in all and
-/// encryption makes four bytes of three, so a message that fitted has to fit again; but HTML takes
-/// six bytes for a quotation mark.
+/// Maximum size of a quote with HTML, in bytes of JSON. A Matrix event holds 64 KiB in all, and
+/// encryption makes four bytes of three. A message that fitted has to fit as a quote, but HTML
+/// takes six bytes for a quotation mark.
 const WITH_HTML_AT_MOST: usize = 40_000;
 
 /// A message content, ready to be encrypted.
@@ -24,18 +24,18 @@ pub struct Quote {
 /// Why a message cannot be quoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
-    /// Polls, calls and the like.
+    /// Not a message: a poll, a call and the like.
     #[error("events of this type cannot be passed on")]
     NotAMessage,
-    /// A file whose bytes are not encrypted would break the promise of the room.
+    /// A file that is not encrypted: passing it on would break the promise of an encrypted room.
     #[error("the attachment is not encrypted")]
     PlainAttachment,
-    /// The content does not follow its type.
+    /// The content does not fit its type.
     #[error("the message is malformed")]
     Malformed,
 }
 
-/// The fields of an attachment that are carried; anything else a client made up stays behind.
+/// The fields of an attachment that are passed on; all others are dropped.
 const ATTACHMENT_FIELDS: [&str; 6] = [
     "msgtype",
     "file",
@@ -85,11 +85,10 @@ pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote,
     })
 }
 
-/// The longest text that a request shows, in characters.
+/// Maximum length of the text that a request shows, in characters.
 const GIST_AT_MOST: usize = 1000;
 
-/// What a request shows of an opening line: its text, as `told` says it, or what kind of thing it
-/// is.
+/// Returns what a request shows of an opening line: its text, as translated by `told`, or its kind.
 pub fn gist(
     event_type: &str,
     content: &Value,
@@ -113,8 +112,8 @@ pub fn gist(
     what.to_owned()
 }
 
-/// With no line breaks but the plain one, and nothing that turns the direction of writing: whatever
-/// stands in a quote must not be able to look as if it stood beside it.
+/// Returns the text with plain line breaks only, and without characters that change the direction
+/// of writing: no text may look as if it stood outside its quote.
 fn in_plain_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(8 * GIST_AT_MOST));
     for c in text.chars().take(2 * GIST_AT_MOST) {
@@ -225,7 +224,7 @@ fn sticker(name: &str, content: &Value) -> Result<Quote, QuoteError> {
     })
 }
 
-/// Both people are in the room, so a reply can point where the sender pointed.
+/// Keeps the target of a reply: both people are in the room, so it is the same event for them.
 fn keep_reply(content: &Value, out: &mut Value) {
     if let Some(event) = content["m.relates_to"]["m.in_reply_to"]["event_id"].as_str() {
         out["m.relates_to"] = json!({ "m.in_reply_to": { "event_id": cut(event, 255) } });

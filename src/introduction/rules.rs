@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-/// Durations and bounds that the configuration sets.
+/// The durations and bounds that the configuration sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// How long the ghost listens for an opening line after it joined.
     pub wait_for_message: Duration,
-    /// How long it stays after inviting the owner and after the last message that it heard.
+    /// How long the ghost stays after inviting the owner and after the last message that it heard.
     pub linger: Duration,
-    /// How long it stays after inviting the owner at the most.
+    /// Maximum time that the ghost stays after inviting the owner.
     pub linger_at_most: Duration,
-    /// How long it waits for an owner who has to join or set up encryption first.
+    /// How long the ghost waits for an owner who has to join or set up encryption first.
     pub wait_for_owner: Duration,
     /// How long a request waits for its answer.
     pub wait_for_answer: Duration,
-    /// After how long an invite is declined, whatever the cause.
+    /// How long the ghost waits before it declines an invite, for whatever reason.
     pub decline_after: Duration,
-    /// From how many members on a ghost leaves at once.
+    /// Maximum number of members and invited people; in a larger room a ghost leaves at once.
     pub members_at_most: usize,
-    /// How often it looks whether the owner has set up encryption.
+    /// How long to wait between two checks whether the owner has set up encryption.
     pub retry_owner: Duration,
-    /// How many messages it keeps to pass on.
+    /// Maximum number of messages that are kept to be passed on.
     pub heard_at_most: usize,
-    /// How long another server's answer is waited for before the place goes to somebody else.
+    /// How long to wait for another server's answer before the place is given to somebody else.
     pub ask_abroad_for: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What an introduction knows.
+//! The state of an introduction.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
@@ -9,27 +9,27 @@ use crate::{
     ids::{Ghost, Person},
 };
 
-/// What the directory says to an invite, before the ghost does anything.
+/// The directory's answer to an invite, before the ghost does anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Admission {
     /// The owner may be reached now.
     Introduce {
-        /// Who holds the handle.
+        /// The holder of the handle.
         owner: Person,
         /// The handle as its owner writes it, without `@`.
         handle: String,
-        /// Nothing may pass through us: the ghost has no keys.
+        /// Whether nothing may pass through us, so that the ghost has no keys.
         strict: bool,
-        /// A room in which the two were introduced before, to be led back to.
+        /// The room of an earlier introduction of the two, to lead the asker back to.
         back_to: Option<OwnedRoomId>,
-        /// The owner wants to be asked first.
+        /// Whether the owner wants to be asked first.
         #[serde(default)]
         asks_first: bool,
-        /// The owner is not brought here: the ghost stays and carries what is said.
+        /// Whether the owner stays out of this room, so that the ghost stays and forwards messages.
         #[serde(default)]
         masked: bool,
     },
-    /// Blocked, refused by policy, over a limit or frozen: alike from outside.
+    /// Blocked, refused by policy, over a limit or frozen: outsiders cannot tell which.
     NotNow,
     /// Nobody holds this handle.
     Unclaimed,
@@ -44,69 +44,69 @@ pub enum Admission {
 /// An invite of a ghost, as the homeserver pushed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
-    /// Who invites: somebody real, or one of our own users.
+    /// The inviter: a person, or one of our own users.
     pub asker: OwnedUserId,
-    /// What the directory says.
+    /// The directory's answer.
     pub admission: Admission,
 }
 
-/// Where an introduction stands.
+/// The phase of an introduction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// The invite will be declined at this time.
     Declining {
-        /// When; the same delay for every cause.
+        /// The time; the delay is the same for every reason.
         at: Timestamp,
     },
-    /// The ghost is on its way in.
+    /// The ghost is joining.
     Joining,
-    /// It is in, and reads the room's state and what was said before it came.
+    /// The ghost has joined, and reads the room's state and the earlier messages.
     Looking,
-    /// It waits for the opening line until this time.
+    /// The ghost waits for the opening line until this time.
     Listening {
-        /// When it introduces without one.
+        /// When it introduces without an opening line.
         until: Timestamp,
     },
-    /// The owner is asked whether they want this; what is said meanwhile is kept as ciphertext.
+    /// The owner is being asked; messages are kept as ciphertext.
     Asking {
         /// When the request ends without an answer.
         until: Timestamp,
     },
-    /// The owner's invite is on its way.
+    /// The owner is being invited.
     Inviting,
-    /// The ghost of a masked handle takes its place in a conversation, which goes on from there.
+    /// A masked handle's ghost takes its place in a conversation, which goes on from there.
     Opening,
     /// The owner is invited; the ghost passes on what it hears.
     Lingering,
-    /// It waits for the owner until this time.
+    /// The ghost waits for the owner until this time.
     Waiting {
-        /// For what.
+        /// What it waits for.
         on: WaitFor,
         /// When it gives up and tells the asker.
         until: Timestamp,
-        /// When it tries again to pass on.
+        /// When it next tries to pass the messages on.
         retry: Timestamp,
     },
-    /// It reads the room a last time before it leaves.
+    /// The ghost reads the room a last time before it leaves.
     Closing,
-    /// It is on its way out, and forgets.
+    /// The ghost is leaving, and forgets its keys.
     Leaving,
     /// Nothing is left to do here, and the ghost never comes back to this room.
     Over,
-    /// The invite was declined; a later one is looked at anew.
+    /// The invite was declined; a later one is decided anew.
     Declined,
 }
 
 /// What an owner has to do before the opening line can be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WaitFor {
-    /// In this room one reads only what is said after one's joining.
+    /// The owner has to join: this room shows only messages from after one's joining.
     Join,
-    /// The owner has no device that they have signed.
+    /// The owner has to sign a device: they have none.
     SignedDevice,
 }
 
-/// One event that the ghost heard.
+/// An event that the ghost heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
     /// The event.
@@ -115,7 +115,7 @@ pub struct Heard {
     pub edit: Option<OwnedEventId>,
     /// Whether it has been passed on (or no longer needs to be).
     pub done: bool,
-    /// Its key has not come.
+    /// Whether its key has not come.
     pub unreadable: bool,
 }
 
@@ -126,11 +126,11 @@ pub struct Introduction {
     pub room: OwnedRoomId,
     /// The ghost.
     pub ghost: Ghost,
-    /// Who invited it, and what the directory said.
+    /// The invite, with the directory's answer.
     pub invite: Invite,
-    /// Where it stands.
+    /// The phase.
     pub phase: Phase,
-    /// Exactly one other person was joined and nobody else invited when the ghost came.
+    /// Whether exactly one other person was joined, and nobody else invited, when the ghost joined.
     pub direct: bool,
     /// When the ghost was invited.
     pub invited_at: Timestamp,
@@ -138,35 +138,35 @@ pub struct Introduction {
     pub owner_invited_at: Option<Timestamp>,
     /// When the last message was heard.
     pub heard_at: Option<Timestamp>,
-    /// The owner has joined.
+    /// Whether the owner has joined.
     pub owner_joined: bool,
-    /// The owner declined or left.
+    /// Whether the owner declined or left.
     pub owner_left: bool,
-    /// Only what is said after one's joining can be read here.
+    /// Whether members can read only messages from after their joining.
     pub visible_from_join: bool,
-    /// Encryption was turned on by us.
+    /// Whether we turned encryption on.
     pub encrypted_by_us: bool,
-    /// Something was said in clear, and its sender has to be asked for it again as soon as the
-    /// room is encrypted.
+    /// Whether somebody wrote unencrypted, and has to be asked to send it again once the room is
+    /// encrypted.
     #[serde(default)]
     pub in_clear: bool,
-    /// The owner was asked and said yes.
+    /// Whether the owner was asked and accepted.
     #[serde(default)]
     pub accepted: bool,
-    /// A key came for a strict ghost: the owner may not have been able to read a message.
+    /// Whether a strict ghost was sent a key: the owner may not have been able to read a message.
     pub key_came: bool,
-    /// It was under way when the service was restored from a backup: the ghost has lost the keys
-    /// of what was said, and the owner may have been invited.
+    /// Whether it was under way when the service was restored from a backup: the ghost has lost the
+    /// keys of earlier messages, and the owner may have been invited.
     #[serde(default)]
     pub resumed: bool,
-    /// What the ghost heard, in the room's order.
+    /// The events that the ghost heard, in the room's order.
     pub heard: Vec<Heard>,
-    /// What it has said already, so that it says nothing twice.
+    /// The notices that it has sent already, so that it repeats none.
     pub notices_sent: Vec<IntroductionNotice>,
 }
 
 impl Introduction {
-    /// One that is known by nothing but its invite.
+    /// Returns an introduction of which only the invite is known.
     pub fn found(room: &RoomId, ghost: &Ghost, invite: Invite, now: Timestamp) -> Self {
         Introduction {
             room: room.to_owned(),
@@ -190,8 +190,8 @@ impl Introduction {
         }
     }
 
-    /// The same, taken up again by a ghost that is still in the room and has lost all its keys. It
-    /// begins anew; whatever was not passed on, its sender will be asked for.
+    /// Returns this introduction, continued after a restore by a ghost that is still in the room
+    /// and has lost its keys. It begins again; senders are asked for what was not passed on.
     pub fn resumed(mut self) -> Self {
         self.resumed = true;
         self.phase = match self.invite.admission {
@@ -206,7 +206,7 @@ impl Introduction {
         self
     }
 
-    /// All that is kept is that the ghost never comes back: not who asked, nor for whom.
+    /// Ends it. Only that the ghost never comes back is kept: neither who asked nor for whom.
     pub fn end(&mut self) {
         self.phase = Phase::Over;
         self.heard.clear();
@@ -215,7 +215,7 @@ impl Introduction {
         self.invite.asker = self.ghost.clone().into();
     }
 
-    /// A room that the ghost has left.
+    /// Returns the record of a room that the ghost has left.
     pub fn ended(room: &RoomId, ghost: &Ghost) -> Self {
         let invite = Invite {
             asker: ghost.clone().into(),
@@ -226,8 +226,8 @@ impl Introduction {
         ended
     }
 
-    /// Returns the person who asks, where there is an owner to introduce them to: elsewhere it may
-    /// be one of our own users.
+    /// Returns the asker, if there is an owner to introduce them to. Otherwise the inviter may be
+    /// one of our own users.
     pub fn asker(&self) -> Option<Person> {
         match self.invite.admission {
             Admission::Introduce { .. } => Some(Person::new(self.invite.asker.clone())),
@@ -235,7 +235,7 @@ impl Introduction {
         }
     }
 
-    /// The owner, where there is one to introduce.
+    /// Returns the owner, if there is one to introduce.
     pub fn owner(&self) -> Option<&Person> {
         match &self.invite.admission {
             Admission::Introduce { owner, .. } => Some(owner),
@@ -243,7 +243,7 @@ impl Introduction {
         }
     }
 
-    /// The handle as its owner writes it.
+    /// Returns the handle as its owner writes it.
     pub fn handle(&self) -> &str {
         match &self.invite.admission {
             Admission::Introduce { handle, .. } => handle,
@@ -259,7 +259,7 @@ impl Introduction {
         )
     }
 
-    /// Returns whether the owner is still to be asked.
+    /// Returns whether the owner has yet to be asked.
     pub fn asks_first(&self) -> bool {
         !self.accepted
             && matches!(
@@ -271,7 +271,7 @@ impl Introduction {
             )
     }
 
-    /// Returns whether the ghost stays, so that the owner is not seen.
+    /// Returns whether the ghost stays, so that the owner's Matrix ID is not seen.
     pub fn masked(&self) -> bool {
         matches!(
             self.invite.admission,
@@ -279,18 +279,18 @@ impl Introduction {
         )
     }
 
-    /// While the owner is asked: the message that they see, and its newest edit.
+    /// Returns the message that the owner sees while they are asked, and its newest edit.
     pub fn opening_line(&self) -> Option<(&OwnedEventId, Option<&OwnedEventId>)> {
         let heard = self.heard.iter().find(|heard| !heard.unreadable)?;
         Some((&heard.event, heard.edit.as_ref()))
     }
 
-    /// Returns whether the ghost is in the room and takes in what is said.
+    /// Returns whether the ghost is in the room and handles messages.
     pub fn hears(&self) -> bool {
         self.is_open() && !matches!(self.phase, Phase::Declining { .. } | Phase::Leaving)
     }
 
-    /// What is under way in this phase: queued again after a restart that lost it.
+    /// Returns the effects under way in this phase, to be queued again if a restart lost them.
     pub fn under_way(&self) -> Vec<Effect> {
         match self.phase {
             Phase::Joining => vec![Effect::Join],
@@ -302,7 +302,7 @@ impl Introduction {
         }
     }
 
-    /// When the next [`Input::Tick`](super::Input::Tick) is due, if one is.
+    /// Returns when the next [`Input::Tick`](super::Input::Tick) is due.
     pub fn deadline(&self, rules: &Rules) -> Option<Timestamp> {
         match self.phase {
             Phase::Declining { at } => Some(at),
@@ -322,7 +322,7 @@ impl Introduction {
         }
     }
 
-    /// When the ghost leaves although people are still writing.
+    /// Returns when the ghost leaves although people are still writing.
     pub fn latest_stay(&self, rules: &Rules) -> Timestamp {
         self.owner_invited_at.unwrap_or(self.invited_at) + rules.linger_at_most
     }

@@ -1,24 +1,23 @@
-//! What ghosts say, in words. Fixed sentences only: nothing that somebody else wrote goes in
-//! unchecked.
+//! The texts of ghosts. Fixed sentences only: text from other people is never inserted unchecked.
 
 use ruma::OwnedRoomId;
 use serde::{Deserialize, Serialize};
 
-/// A sentence that a ghost or the bot says, always encrypted.
+/// A notice of a ghost or the bot, always encrypted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IntroductionNotice {
-    /// In a group the owner reads from their invite on.
+    /// The owner of a handle in a group can read from their invite on.
     GroupFromInviteOn,
-    /// The two have a room already.
+    /// The two people have a room already.
     BackTo {
         /// The room that they have.
         room: OwnedRoomId,
     },
-    /// A message was in clear: please send it again.
+    /// A message was unencrypted: please send it again.
     SendAgainEncrypted,
     /// A message could not be read: please send it again.
     SendAgainUnreadable,
-    /// Something that a ghost cannot pass on.
+    /// An event cannot be passed on by a ghost.
     SendAgainOther,
     /// The owner's server refuses the invite.
     OwnerNotInvitable,
@@ -26,27 +25,28 @@ pub enum IntroductionNotice {
     WaitingForJoin,
     /// The owner has to set up encryption first.
     WaitingForDevice,
-    /// The owner is asked first.
+    /// The owner is being asked first.
     AskingFirst,
-    /// The owner is asked first, in a group.
+    /// The owner of a handle in a group is being asked first.
     AskingFirstInGroup,
-    /// The same, from the bot, for a ghost that never speaks.
+    /// The owner of a strict handle is being asked first. From the bot: a strict ghost never
+    /// writes.
     AskingFirstStrict,
-    /// While the owner is asked no more messages are kept.
+    /// No more messages are kept while the owner is being asked.
     EnoughKept,
-    /// While the owner is asked this is not kept.
+    /// This event is not kept while the owner is being asked.
     NotKept,
     /// The owner did not come.
     OwnerDidNotCome,
-    /// For a strict handle: the first message may not have been readable.
+    /// The owner of a strict handle may not have been able to read the first message.
     StrictSendAgain,
-    /// Something was said in the moment of the leaving.
+    /// The asker wrote something while the ghost was leaving.
     SaidAtTheLast,
 }
 
 impl IntroductionNotice {
-    /// Returns the name under which a transaction id knows the sentence, with what makes it another
-    /// sentence: what was said before a crash is not said again. Names stay as they are.
+    /// Returns the notice's name in transaction ids, with all that makes it different from others,
+    /// so that a notice from before a crash is not sent again. Names must not change.
     pub fn id(&self) -> String {
         let name = match self {
             Self::GroupFromInviteOn => "group-from-invite-on",
@@ -69,12 +69,12 @@ impl IntroductionNotice {
         name.to_owned()
     }
 
-    /// Returns whether this tells an asker that the ghost stays and why.
+    /// Returns whether this notice tells an asker that the ghost stays, and why.
     pub fn is_asking(&self) -> bool {
         matches!(self, Self::AskingFirst | Self::AskingFirstInGroup)
     }
 
-    /// The sentence in plain text. `handle` is without `@`.
+    /// Returns the notice as plain text. `handle` is without `@`.
     pub fn plain(&self, handle: &str) -> String {
         match self {
             Self::GroupFromInviteOn => {
@@ -147,11 +147,11 @@ impl IntroductionNotice {
     }
 }
 
-/// Why a ghost declines or leaves. Shown by clients beside the membership, in clear: it says
-/// nothing about anybody.
+/// Why a ghost declines or leaves. Clients show it, unencrypted, beside the membership, so it must
+/// reveal nothing about anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
-    /// The one answer to everybody who may not reach the owner now.
+    /// The one answer to everybody who cannot reach the owner now.
     NotNow,
     /// The owner invited their own handle.
     OwnHandle,
@@ -159,18 +159,18 @@ pub enum Reason {
     OwnerIsHere,
     /// The room is not encrypted and the ghost may not change that.
     NotEncrypted,
-    /// Too many members.
+    /// The room has too many members.
     TooManyMembers,
-    /// The asker's device is not signed by them.
+    /// The asker has not signed their device.
     UnsignedDevice,
-    /// The asker has more devices than are encrypted for.
+    /// The asker has more devices than may get room keys.
     TooManyDevices,
     /// The ghost may not invite anybody here.
     MayNotInvite,
 }
 
 impl Reason {
-    /// The words.
+    /// Returns the words.
     pub fn words(self) -> &'static str {
         match self {
             Self::NotNow => "This handle can't be reached at the moment.",

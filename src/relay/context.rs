@@ -1,4 +1,4 @@
-//! What the translator has to know to translate an event.
+//! The context of a translation.
 
 use ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
 
@@ -25,14 +25,14 @@ impl Alias {
     }
 }
 
-/// Which event of the target room shows an event of the source room.
+/// The mapping between the events of the source room and those of the target room.
 pub trait EventMapping: Sync {
-    /// Returns the event in the target room that shows `source`, unless it was never known or its
-    /// mapping has expired.
+    /// Returns the event in the target room that corresponds to `source`, unless it was never known
+    /// or its mapping has expired.
     fn target_of(&self, source: &EventId) -> Option<OwnedEventId>;
 }
 
-/// Where an event comes from, where it goes to, and who is who.
+/// The route of an event, and the people of its conversation.
 #[derive(Clone)]
 pub struct Context<'a> {
     /// The sender, as the source room shows them.
@@ -49,23 +49,23 @@ pub struct Context<'a> {
     /// fewer than 8 characters are found as whole words only, those of fewer than 3 not at all.
     pub secrets: &'a [String],
     /// The service's own homeserver. Media of another one has to be uploaded again: its address
-    /// would name the sender's homeserver, or show a third one who looks at it.
+    /// would name the sender's homeserver, or show that server who looks at it.
     pub homeserver: &'a ServerName,
     /// Whether calls show addresses of relays only.
     pub hide_addresses: bool,
-    /// Makes pseudonyms of the ids that clients give themselves in calls. One key per conversation,
-    /// in all directions: an answer that comes back is recognised by it.
+    /// The key of the pseudonyms for the ids that clients give themselves in calls. One key per
+    /// conversation, in all directions, so that an id is recognised when it comes back.
     pub pseudonym_key: &'a [u8; 32],
 }
 
-/// What the translator hides, and how.
+/// The parts of a context that say what is hidden, and how.
 #[derive(Clone, Copy)]
 pub struct Masking<'a> {
     /// The service's own homeserver.
     pub homeserver: &'a ServerName,
     /// Whether calls show addresses of relays only.
     pub hide_addresses: bool,
-    /// Makes pseudonyms of the ids in calls.
+    /// The key of the pseudonyms in calls.
     pub pseudonym_key: &'a [u8; 32],
 }
 
@@ -79,7 +79,8 @@ impl EventMapping for NoEvents {
 }
 
 impl<'a> Context<'a> {
-    /// Returns the context of what `sender` does in one room of a conversation, for another one.
+    /// Returns the context of an event that `sender` sent in one room of a conversation, for
+    /// another one.
     pub fn between(
         (source, target): (&'a RoomId, &'a RoomId),
         sender: &'a UserId,
@@ -129,7 +130,7 @@ impl Context<'_> {
         server.is_some_and(|(server, _)| server == self.homeserver)
     }
 
-    /// Returns the event in the target room that shows an event named by a string.
+    /// Returns the event in the target room that corresponds to an event named by a string.
     pub(super) fn mapped_event(&self, event: &str) -> Option<OwnedEventId> {
         let event = <&EventId>::try_from(event).ok()?;
         self.events.target_of(event)

@@ -1,4 +1,4 @@
-//! Translates the fields of an event: each value in the way that its key asks for.
+//! Translates the fields of an event, each value as its key requires.
 
 use serde_json::{Map, Value};
 

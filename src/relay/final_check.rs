@@ -1,7 +1,7 @@
-//! The final check of what is about to be sent.
+//! The final check of an event before it is sent.
 //!
-//! Everything was searched before. This decodes it once more, with other code, and redacts whole
-//! strings. It finds nothing unless something before it failed.
+//! Every string was searched before. This check decodes them once more, with other code, and
+//! redacts whole strings. It finds nothing unless an earlier step failed.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
@@ -38,7 +38,7 @@ impl FinalCheck {
         Self { needles }
     }
 
-    /// Redacts strings with an identifier in them. Returns how many there were.
+    /// Redacts strings that hold an identifier. Returns their number.
     pub(super) fn redact(&self, value: &mut Value) -> usize {
         match value {
             Value::String(text) if self.finds_identifier(text) => {
@@ -78,7 +78,7 @@ impl FinalCheck {
                 continue;
             }
             let percent = percent_decode_str(&form).decode_utf8_lossy().into_owned();
-            // An overlong tag is not HTML but a text with a < in it.
+            // An overlong tag is not HTML but a text with a `<` in it.
             let (html, entities) = (in_html(&form), in_html(&form.replace(['<', '>'], " ")));
             for next in [Some(percent), html, entities].into_iter().flatten() {
                 if !forms.contains(&next) {
@@ -102,7 +102,7 @@ impl FinalCheck {
     }
 }
 
-/// Returns what a text says when it is read as HTML: its text and the values of its attributes.
+/// Returns a text read as HTML: its text and the values of its attributes.
 fn in_html(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut attributes = String::new();

@@ -1,4 +1,4 @@
-//! The fuzz targets of this room: whatever comes in, nothing that goes out identifies its sender.
+//! The fuzz targets of this room: whatever comes in, no output identifies its sender.
 
 #![expect(
     clippy::panic,
@@ -35,7 +35,7 @@ const TAGS: [(&str, &[&str]); 40] = [
 /// Maximum number of open tags: that of the spec.
 const HTML_DEPTH_MAX: usize = 100;
 
-/// Checks `formatted_body`: what comes out is well-formed, holds only what the spec allows, and
+/// Checks `formatted_body`: the output is well-formed, holds only what the spec allows, and
 /// identifies nobody.
 pub(crate) fn html(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
@@ -61,7 +61,7 @@ pub(crate) fn html(input: &[u8]) {
     });
 }
 
-/// Checks any event: what comes out identifies nobody, fits into an event, and loads nothing from
+/// Checks any event: the output identifies nobody, fits into an event, and loads nothing from
 /// elsewhere.
 pub(crate) fn event(input: &[u8]) {
     let (kind, content) = event_of(input);

@@ -1,8 +1,8 @@
-//! How one event of a conversation is translated from one of its rooms into another, so that
-//! neither side sees the other's Matrix ID.
+//! Translates one event of a conversation from one of its rooms to another, so that neither side
+//! sees the other's Matrix ID.
 //!
-//! Everything in this room is pure. [`translate()`] returns what an event is in the other room, or
-//! why it cannot be translated.
+//! Everything in this room is pure. [`translate()`] returns the event for the other room, or why it
+//! cannot be translated.
 
 pub(crate) mod calls;
 mod context;

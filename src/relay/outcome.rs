@@ -1,4 +1,4 @@
-//! The outcome of a translation, and what the sender is told about it.
+//! The outcome of a translation, and the remarks to the sender.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ pub struct Translated {
     pub content: Value,
     /// The media to upload again first. Each address is then replaced by the new one.
     pub media_to_reupload: Vec<MediaToReupload>,
-    /// What the sender is told about it.
+    /// The remarks to the sender.
     pub remarks: Vec<SenderRemark>,
 }
 
@@ -24,7 +24,7 @@ pub struct MediaToReupload {
     pub uri: String,
 }
 
-/// Something that the sender of a forwarded event is told about it.
+/// A remark to the sender of a forwarded event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SenderRemark {
     /// It was sent without being a reply.
@@ -35,7 +35,7 @@ pub enum SenderRemark {
     EditAsNew,
     /// It was sent without a reference.
     WithoutReference,
-    /// It was sent without its formatting, because it was too long with it.
+    /// It was sent without its formatting, with which it was too long.
     WithoutFormatting,
 }
 

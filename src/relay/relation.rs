@@ -110,8 +110,8 @@ fn reply_to(event: String) -> Value {
     json!({ IN_REPLY_TO: { "event_id": event } })
 }
 
-/// Returns the translated event that `content` edits; `Some(None)` if that is unknown, `None` if it
-/// is no edit.
+/// Returns the translated id of the event that `content` edits: `Some(None)` if that event is
+/// unknown, `None` if `content` is no edit.
 pub(super) fn edited(scrub: &Scrubber<'_>, content: &Map<String, Value>) -> Option<Option<String>> {
     let relates = content.get(RELATES_TO)?.as_object()?;
     if relates.get("rel_type").and_then(Value::as_str) != Some("m.replace") {

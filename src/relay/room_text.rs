@@ -1,7 +1,7 @@
 //! Names and topics of rooms, translated for another room of the conversation.
 //!
-//! Such texts hold people's names more often than messages do, and they stay. So here, and only
-//! here, people's own names are replaced as well as their Matrix IDs.
+//! Such texts name people more often than messages do, and they stay. So here, and only here,
+//! people's own names are replaced as well as their Matrix IDs.
 
 use ruma::UserId;
 use unicode_normalization::UnicodeNormalization as _;

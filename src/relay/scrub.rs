@@ -7,7 +7,7 @@ use super::{
     identifiers::{IdentifierKind, Identifiers, link},
 };
 
-/// The mark of something that was redacted.
+/// The mark in place of something that was redacted.
 pub(super) const REDACTED: &str = "…";
 
 /// The replacement of an identifier.
@@ -128,8 +128,8 @@ impl<'a> Scrubber<'a> {
         }
     }
 
-    /// Returns whether a text in which something was replaced has an identifier again: what was put
-    /// in can be one together with what stands beside it. Nobody writes that by chance.
+    /// Returns whether a text has an identifier again after replacements: an inserted text can form
+    /// one together with its neighbours. Nobody writes that by chance.
     pub(super) fn is_identifier_reborn(&self, text: &str) -> bool {
         // A secret may be a word that a mention has too.
         let found = self.identifiers.find(text);
@@ -176,7 +176,7 @@ impl<'a> Scrubber<'a> {
         if is_content(text) && !self.names(text) {
             return text.to_owned();
         }
-        // A client may read it as an address, with the name of the server still in it.
+        // A client may read it as an address, with the server's name still in it.
         let head = text.trim_start().get(..4).unwrap_or_default();
         if head.eq_ignore_ascii_case("mxc:") {
             return REDACTED.to_owned();

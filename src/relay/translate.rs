@@ -24,7 +24,7 @@ pub(super) const CONTENT_BYTES_MAX: usize = 47_000;
 /// Maximum number of media that are uploaded again for one event.
 const REUPLOADS_MAX: usize = 20;
 
-/// What is done with events of a type.
+/// How events of a type are handled.
 enum Handling {
     /// Translated. `OnMissingTarget` says what happens if the event that it refers to is unknown.
     Message(OnMissingTarget),
@@ -34,7 +34,7 @@ enum Handling {
     Refused(TranslateError),
 }
 
-/// Translates an event of one room into what is sent to another.
+/// Translates an event of one room for another.
 ///
 /// Returns `Ok(None)` if nothing is sent and nobody is told. Redactions and state events are not
 /// for this function.
@@ -62,7 +62,7 @@ pub(super) fn translate_unchecked(
     let Value::Object(content) = content else {
         return Err(TranslateError::Malformed);
     };
-    // The rest of a redacted event.
+    // The event was redacted, and this is what is left.
     if content.is_empty() {
         return Ok(None);
     }

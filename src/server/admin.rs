@@ -88,7 +88,7 @@ impl AdminSocket {
             }
             Err(error) => return Err(failed(error)),
         }
-        // It gets its name once no other user can open it.
+        // The socket gets its final name once no other user can open it.
         let draft = folder.join(format!(".admin.{:08x}", rand::random::<u32>()));
         let socket = UnixListener::bind(&draft).map_err(failed)?;
         let named = fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))
@@ -109,7 +109,7 @@ impl AdminSocket {
             ..Limits::default()
         });
         connections.accept_from(&self.socket, &router, &stop).await;
-        // Before the last requests end: from then on the path may be another process's.
+        // Before the last requests end: afterwards another process may own the path.
         let _ = fs::remove_file(&self.path);
         drop(self.socket);
         connections.finish().await;
@@ -140,7 +140,8 @@ pub struct Status {
     pub ready: bool,
     /// Whether the work after a restore is unfinished.
     pub restoring: bool,
-    /// How many items from the homeserver were set aside since the database was created, by reason.
+    /// The number of items from the homeserver that were set aside since the database was created,
+    /// by reason.
     pub dead_letters: BTreeMap<String, u64>,
 }
 
@@ -245,7 +246,7 @@ async fn post_backup(State(state): State<Arc<AdminState>>) -> Response {
             failed: failed.clone(),
         };
         if let Some(error) = failed {
-            // Breaks the stream off, so that it cannot be taken for complete.
+            // Breaks the stream off, so that nobody takes it for complete.
             let error = Err(io::Error::other(error));
             let _ = chunks.runtime.block_on(chunks.sender.send(error));
         }

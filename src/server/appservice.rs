@@ -1,4 +1,4 @@
-//! What the server asks of the engine.
+//! The interface of the engine to the server.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub trait Appservice: Send + Sync + 'static {
     /// Returns the handle of a ghost, by the rules of [`Appservice::lookup_handle`].
     async fn lookup_user(&self, user: &UserId) -> Vec<ThirdPartyUser>;
 
-    /// Returns whom to invite in place of each ghost into a room that `asker` is creating.
+    /// Returns the owner to invite in place of each ghost into a room that `asker` is creating.
     async fn find_owners(
         &self,
         asker: &UserId,

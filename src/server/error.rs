@@ -102,7 +102,7 @@ pub enum ServerError {
     Admin {
         /// The path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         reason: io::Error,
     },
     /// The port is in use.
@@ -118,7 +118,7 @@ pub enum ServerError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's message.
         reason: io::Error,
     },
 }

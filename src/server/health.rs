@@ -1,8 +1,8 @@
-//! Whether the service lives and whether it is ready, for whatever watches over it.
+//! Whether the service is live and ready, for anything that monitors it.
 //!
 //! *Live* means that the process runs and answers. *Ready* means that the start is over, the store
-//! can be written, the homeserver answers, and the homeserver reaches us. Nothing is asked when a
-//! probe comes: the answer is what the parts have reported last.
+//! can be written, the homeserver answers, and the homeserver reaches us. A probe asks nobody: it
+//! gets what the parts have reported last.
 
 use std::{
     fmt,
@@ -51,7 +51,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     started: AtomicBool,
     store: StoreFailure,
-    /// Why the homeserver and the transactions do not work, in this order.
+    /// Why the homeserver and the transactions fail, in this order.
     failures: Mutex<[Option<&'static str>; 2]>,
 }
 
@@ -74,8 +74,8 @@ impl Health {
         self.0.started.store(true, Ordering::Relaxed);
     }
 
-    /// Sets the state of a part: working, or why not. The reason is shown to everybody who can
-    /// reach the port, so it names no user.
+    /// Sets the state of a part: working, or the reason why not. Everybody who can reach the port
+    /// sees the reason, so it names no user.
     pub fn set_part(&self, part: HealthPart, state: Result<(), &'static str>) {
         let mut failures = self.failures();
         let known = &mut failures[part as usize];
@@ -136,7 +136,8 @@ pub(super) fn respond_live() -> Response {
     respond(StatusCode::OK, &json!({ "status": OK }))
 }
 
-/// A probe shows no token, so its connection would be closed soon anyway.
+/// Closes the connection after the answer: a probe shows no token, so it would be closed soon
+/// anyway.
 fn respond(code: StatusCode, body: &serde_json::Value) -> Response {
     (code, [(header::CONNECTION, "close")], Json(body)).into_response()
 }

@@ -72,7 +72,7 @@ pub struct Options {
     pub handle_chars_max: usize,
     /// The name of our homeserver, shown to clients beside "handle".
     pub server_name: ruma::OwnedServerName,
-    /// Where the checks of `run` and `doctor` see what the homeserver pushed.
+    /// The self-test, by which the checks of `run` and `doctor` see what the homeserver pushed.
     pub self_test: SelfTest,
     /// The state that `/health/ready` reports.
     pub health: Health,

@@ -68,7 +68,7 @@ pub(super) async fn introduce<A: Appservice>(
     let Ok(asker) = UserId::parse(&asked.asker) else {
         return Ok(Json(json!({ "handles": handles, "blocked": [] })));
     };
-    // Nobody is introduced in the clear: a ghost turns encryption on first, or leaves.
+    // Nobody is introduced in an unencrypted room: a ghost turns encryption on first, or leaves.
     let ghosts = if asked.encrypted {
         read_ids(&asked.handles)
     } else {
@@ -150,7 +150,7 @@ async fn read_json<T: DeserializeOwned>(request: Request<Body>) -> Result<T, Api
     })
 }
 
-/// What the module reports about itself.
+/// A report of the module about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleReport {
     /// The module's version.

@@ -24,7 +24,7 @@ pub(super) async fn query_user<A: Appservice>(
     }
 }
 
-/// `GET /_matrix/app/v1/rooms/{alias}`. We have no aliases.
+/// `GET /_matrix/app/v1/rooms/{alias}`. The service has no aliases.
 pub(super) async fn query_room() -> ApiError {
     ApiError::NotFound
 }

@@ -46,11 +46,11 @@ mod tests {
             (one, "7", false),
             (one, "8", true),
             (one, "9", true),
-            // Sent again: the first time was not answered.
+            // Sent again, because the first time was not answered.
             (one, "9", false),
             (one, "10", true),
             (one, "12", false),
-            // Restarted.
+            // Synapse was restarted.
             (two, "13", false),
             (two, "14", true),
             (two, "1", false),

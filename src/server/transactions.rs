@@ -32,7 +32,7 @@ const TXN_ID_BYTES_MAX: usize = 255;
 /// since the homeserver would send it again for good; the ghosts' syncs fetch what it held.
 const TRANSACTION_REFUSALS_MAX: u32 = 3;
 
-/// The transaction that was refused last because its body could not be read, and how often.
+/// The last transaction that was refused as unreadable, and the number of refusals.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<(String, u32)>);
 
@@ -152,8 +152,8 @@ impl<A: Appservice> Delivery<'_, A> {
                 "parts of a transaction could not be read"
             );
         }
-        // If the homeserver gives up and closes the connection, this future is dropped. A task of
-        // its own still stores the part.
+        // If the homeserver gives up and closes the connection, this future is dropped. The part is
+        // stored by a separate task all the same.
         let (app, txn) = (Arc::clone(self.app), self.txn.to_owned());
         let accepted =
             tokio::spawn(async move { app.appservice.accept_transaction(&txn, part).await }).await;
@@ -203,7 +203,7 @@ pub(super) async fn ping<A: Appservice>(
 
 /// Reads a whole body, within the limits of size and time.
 pub(super) async fn read_body(request: Request<Body>) -> Result<Bytes, ApiError> {
-    // A body announced as too large is not waited for.
+    // Refused without waiting, because it is announced as too large.
     if request.body().size_hint().lower() > super::BODY_BYTES_MAX as u64 {
         return Err(ApiError::TooLarge);
     }

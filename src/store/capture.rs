@@ -1,4 +1,4 @@
-//! What is written to the database while a backup is made.
+//! The changes that are written to the database while a backup is made.
 
 use super::backend::Op;
 
@@ -13,7 +13,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Adds changes. Drops everything when there is too much to keep.
+    /// Adds changes. Drops everything if the changes are too large to keep.
     pub(super) fn add(&mut self, ops: &[Op]) {
         for op in ops {
             self.bytes += match op {
@@ -28,7 +28,7 @@ impl Capture {
         }
     }
 
-    /// Returns the changes in order, or `None` if there was too much to keep.
+    /// Returns the changes in order, or `None` if they were too large to keep.
     pub(super) fn into_ops(self) -> Option<Vec<Op>> {
         (self.bytes <= CAPTURED_BYTES_MAX).then_some(self.ops)
     }

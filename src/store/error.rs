@@ -18,7 +18,7 @@ pub enum StoreError {
     NotWritable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         why: String,
     },
     /// The disk or the quota is full.
@@ -26,7 +26,7 @@ pub enum StoreError {
     Full {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         why: String,
     },
     /// Any other failure of the file system.
@@ -36,7 +36,7 @@ pub enum StoreError {
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         why: String,
     },
     /// A file of the store does not contain what was written to it.
@@ -130,7 +130,7 @@ pub enum StoreError {
     Encode {
         /// The table.
         table: &'static str,
-        /// What the encoder said; never the value.
+        /// The encoder's message, without the value.
         why: String,
     },
     /// The bytes of a record are not what its table holds.
@@ -138,7 +138,7 @@ pub enum StoreError {
     Decode {
         /// The table.
         table: &'static str,
-        /// What the decoder said; never the value.
+        /// The decoder's message, without the value.
         why: String,
     },
     /// A sealed record was changed, moved, or sealed under another key.

@@ -64,8 +64,7 @@ fn is_read(schema: u32) -> bool {
     (migrate::OLDEST..=migrate::newest_version(migrate::STEPS)).contains(&schema)
 }
 
-/// Imports a backup into memory, opens the store, and returns its records without those that a
-/// store keeps about itself.
+/// Imports a backup into memory, opens the store, and returns its records without the store's own.
 fn import(stream: &[u8], key: &StoreKey) -> Result<Records, StoreError> {
     let backend = MemoryBackend::default();
     import_into(&mut &*stream, &backend, key)?;
@@ -85,10 +84,10 @@ fn check_text(error: &StoreError) {
 #[derive(Default)]
 struct Changes {
     count: u64,
-    /// Their length, in bytes.
+    /// Length of the changes, in bytes.
     length: usize,
     records: Records,
-    /// Whether they change what a store keeps about itself, which no backup does.
+    /// Whether they change the store's own records, which no backup does.
     touch_meta: bool,
     /// Whether the end mark follows them.
     end: bool,
@@ -110,7 +109,7 @@ impl Changes {
         changes
     }
 
-    /// Adds a change, and returns what follows it; `None` if it is not a change.
+    /// Adds a change and returns the bytes after it, or `None` if it is not a change.
     fn add<'a>(&mut self, kind: u8, rest: &'a [u8]) -> Option<&'a [u8]> {
         let (key, mut rest) = match kind {
             b'P' | b'D' => part(rest, KEY_BYTES_MAX + 1)?,

@@ -22,7 +22,7 @@ use super::{StoreError, failure::StoreFailure, files::Progress, memtable::Memtab
 type Outcome = Result<(), StoreError>;
 type Request = Box<dyn FnOnce(Outcome) + Send>;
 
-/// How long a write that nobody waits for may stay unflushed.
+/// Maximum time that a write stays unflushed if nobody waits for it.
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Minimum time from the start of one flush to the start of the next. A flush has a fixed cost,
 /// since the database writes its buffer and wakes its threads, so under load a pause lets one flush
@@ -79,7 +79,7 @@ impl Committer {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// The failure that stops the store, whether the thread or another part notices it.
+    /// Returns the failure that stops the store, whether the thread or another part notices it.
     pub(super) fn failure(&self) -> &StoreFailure {
         &self.failure
     }
@@ -136,7 +136,7 @@ struct Flusher {
     durable: Arc<AtomicU64>,
 }
 
-/// Nothing becomes durable without the thread, so a panic that ends it stops the store.
+/// Stops the store if a panic ends the thread: without it nothing becomes durable.
 impl Drop for Flusher {
     fn drop(&mut self) {
         if !self.is_closed {

@@ -1,4 +1,4 @@
-//! Changes that every reader sees and the database does not have yet.
+//! The memtable: changes that every reader sees and the database does not have yet.
 //!
 //! A batch is kept in memory until the next flush, which writes everything that has accumulated to
 //! the database as one batch. Applying a batch has a fixed cost (sled seals a log buffer and wakes
@@ -33,7 +33,7 @@ const ACTIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Approximate memory that an entry takes beside its key and value, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 100;
 
-/// A value as a reader finds it.
+/// The value of a record, as a reader finds it.
 pub(super) enum RecordValue {
     /// In the form in which the database stores it.
     Stored(Vec<u8>),
@@ -95,7 +95,7 @@ pub(super) struct Buffers {
 struct WriteState {
     /// The checksum of the records in the database.
     checksum: Checksum,
-    /// What is written while a backup is made.
+    /// The changes that are written while a backup is made.
     capture: Option<Capture>,
 }
 
@@ -127,17 +127,17 @@ impl Memtable {
         }
     }
 
-    /// The sealer of the values of secret tables.
+    /// Returns the sealer of the values of secret tables.
     pub(super) fn sealer(&self) -> &Sealer {
         &self.sealer
     }
 
-    /// The cache of decoded records.
+    /// Returns the cache of decoded records.
     pub(super) fn record_cache(&self) -> &RecordCache {
         &self.record_cache
     }
 
-    /// The database without the changes that are only in memory.
+    /// Returns the database without the changes that are only in memory.
     pub(super) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }

@@ -24,10 +24,10 @@ const CHECK_TEXT: &[u8] = b"this store opens with this key";
 pub struct Run {
     /// The number of this run.
     pub number: u64,
-    /// The first run whose writes are certain to be the newest that the world has seen. Records
-    /// written in earlier runs may be outdated: a run since then ended without
-    /// [`super::Store::shut_down`] (a crash, a kill, a power cut), or the store was restored from a
-    /// backup. Equal to `number` if the previous run ended like that.
+    /// The first run whose writes are certain to be the newest that others have seen. Records of
+    /// earlier runs may be outdated: a run since then ended without [`super::Store::shut_down`] (a
+    /// crash, a kill, a power cut), or the store was restored from a backup. Equal to `number` if
+    /// the previous run ended like that.
     pub trusted_since: u64,
     clean: bool,
 }

@@ -70,7 +70,7 @@ pub use self::{
 /// A key and its record.
 pub type Entry<T> = (<T as Table>::Key, <T as Table>::Value);
 
-/// What to do before a clean shutdown.
+/// The work before a clean shutdown.
 type ShutdownHook = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
 
 /// A handle of the store. Clones share it.
@@ -167,12 +167,12 @@ impl Store {
         Ok(store)
     }
 
-    /// The folder of the store; `None` if it is in memory.
+    /// Returns the folder of the store, or `None` if it is in memory.
     pub fn folder(&self) -> Option<&Path> {
         self.inner.folder.as_deref()
     }
 
-    /// This run of the service.
+    /// Returns the current run of the service.
     pub fn run(&self) -> Run {
         self.inner.run
     }
@@ -310,8 +310,8 @@ impl Store {
         self.flush().await
     }
 
-    /// Sets what a clean shutdown does first, while changes can still be made. Replaces an earlier
-    /// hook.
+    /// Sets the hook that a clean shutdown runs first, while changes can still be made. Replaces an
+    /// earlier hook.
     pub(crate) fn on_shutdown(
         &self,
         hook: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static,
@@ -356,8 +356,8 @@ impl Store {
     }
 
     /// Returns `true` if this store came from a backup and [`Store::restore_done`] was not applied
-    /// yet. Its records may be older than what the world has seen, so no session may be used again
-    /// and no one-time key published again.
+    /// yet. Others may have seen newer records, so no session may be used again and no one-time key
+    /// published again.
     pub fn is_restored(&self) -> Result<bool, StoreError> {
         self.inner.memtable.contains(&meta::restored_key())
     }

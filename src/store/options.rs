@@ -3,8 +3,8 @@
 /// Options of the store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// How much the database may keep in memory, in bytes. The process takes about twice as much
-    /// for it.
+    /// Maximum memory of the database's cache, in bytes. The process takes about twice as much for
+    /// it.
     pub cache_bytes: u64,
 }
 

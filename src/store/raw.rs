@@ -44,7 +44,7 @@ pub(crate) fn delete(batch: &mut Batch, key: Vec<u8>) {
     batch.delete_raw(key);
 }
 
-/// The key of the store, from which others are derived.
+/// Returns the key of the store, from which others are derived.
 pub(crate) fn key(store: &Store) -> &StoreKey {
     &store.inner.key
 }

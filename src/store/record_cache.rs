@@ -1,8 +1,8 @@
-//! Cache of decoded records.
+//! The cache of decoded records.
 //!
-//! Every message asks who is in a conversation, which device a ghost has, and who owns a handle,
-//! and the answers rarely change. Finding, unsealing and decoding such a record each time costs
-//! more than everything else that is done with it. A write to a record invalidates its cache entry.
+//! Every message looks up the people of a conversation, a ghost's device and a handle's owner, and
+//! the answers rarely change. Finding, unsealing and decoding such a record each time costs more
+//! than everything else that is done with it. A write to a record invalidates its cache entry.
 
 use std::{
     any::Any,

@@ -15,7 +15,7 @@ const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 
-/// How many bytes sealing adds to a value.
+/// Number of bytes that sealing adds to a value.
 #[cfg(test)]
 const OVERHEAD_BYTES: usize = 1 + NONCE_BYTES + TAG_BYTES;
 

@@ -58,8 +58,8 @@ pub fn prefix(part: &impl KeyPart) -> Vec<u8> {
     out
 }
 
-/// A zero byte is encoded as `00 FF`, and the end as `00 00`, so a string sorts before every longer
-/// one that begins with it.
+/// Encodes a zero byte as `00 FF` and the end as `00 00`, so that a string sorts before every
+/// longer one that begins with it.
 impl KeyPart for Vec<u8> {
     fn write(&self, out: &mut Vec<u8>) {
         write_bytes(self, out);

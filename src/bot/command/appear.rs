@@ -40,7 +40,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .and(".")
         .into());
     }
-    // Like every name in our own sentences.
+    // Cleaned like every name in our own sentences.
     let cleaned = clean_name(Some(&typed), user_id!("@someone:example.org"));
     let name = match cleaned.to_lowercase().as_str() {
         "someone" => None,
@@ -62,7 +62,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     )
 }
 
-/// Sets the name in one conversation that has begun. The bot does not look up whether there is one:
+/// Sets the name in a conversation that has begun. The bot does not look up whether there is one:
 /// everybody gets the same answer.
 fn rename_in_conversation(
     context: &mut CommandContext<'_, '_>,

@@ -56,7 +56,7 @@ pub(super) fn parse_target(
 }
 
 fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
-    // A number alone always means a request, even one that has just been closed, and never a handle.
+    // A number alone always means a request, even one that was just closed, and never a handle.
     if let [typed] = words
         && let Some(number) = requests::parse_number(typed)
     {
@@ -91,7 +91,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     context
         .change
         .block(context.person, &target, &scope, context.now)?;
-    // The conversations of a masked handle pass through us, so they end at once.
+    // Messages of a masked handle's conversations pass through us, so those end at once.
     let concerned = handles.iter().filter(|record| {
         record.mode == Mode::Masked
             && match &scope {
@@ -112,7 +112,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     })
 }
 
-/// Says what the block of a person means, and how to undo it.
+/// Returns what the block of a person means, and how to undo it.
 fn blocked_text(name: &str, scope: &BlockScope) -> NoticeText {
     let text = NoticeText::new("Blocked: ").name(name);
     let text = match scope {

@@ -72,7 +72,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .and(".");
     let mut answer = Answer::from(text);
     let strict = record.strict;
-    // Anything left of an earlier owner is removed first.
+    // Whatever is left of an earlier owner is removed first.
     answer.effects.push(match record.generation {
         1 => Effect::MakeGhost {
             ghost,
@@ -88,7 +88,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     Ok(answer)
 }
 
-/// Says who can read what is written in a chat that begins with the handle.
+/// Returns who can read what is written in a chat that begins with the handle.
 fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
     if strict {
         "It's strict: nothing that people write passes through this service. "
@@ -112,7 +112,7 @@ fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Hand
                 ),
                 &format!("claim {}", handle.as_shown()),
             )),
-            // Links and names of ghosts were read by the widest rules.
+            // The parser of links and names of ghosts follows the widest rules.
             None => Ok(Handle::parse(handle.as_shown(), rules)?),
         },
         Ok(Typed::Person(user)) => Err(COMMAND.usage_error(

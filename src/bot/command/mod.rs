@@ -160,8 +160,8 @@ fn unknown_command(typed: &str, name: &str) -> NoticeText {
     text.code("help").and(" shows all I can do.")
 }
 
-/// Returns the command that this is most likely a typing slip of. Short aliases do not count: too
-/// many other words are one slip away from them.
+/// Returns the command that this is most likely a typing mistake of. Short aliases do not count:
+/// too many other words are one mistake away from them.
 fn nearest_command(name: &str) -> Option<&'static Command> {
     const TYPED_CHARS_MAX: usize = 12;
     if name.chars().count() > TYPED_CHARS_MAX {
@@ -178,7 +178,7 @@ fn nearest_command(name: &str) -> Option<&'static Command> {
             let slips = strsim::damerau_levenshtein(called, name);
             (slips, called.len(), command)
         })
-        // A slip changes less than half of the word.
+        // A mistake changes less than half of the word.
         .filter(|(slips, length, _)| *slips <= 2 && slips * 2 < *length)
         .min_by_key(|(slips, _, _)| *slips)
         .map(|(_, _, command)| command)
@@ -217,8 +217,8 @@ impl CommandContext<'_, '_> {
         server.filter(|server| *server != self.change.settings().server_name)
     }
 
-    /// Returns the handle that is meant, and the other words. A person with one handle need not name
-    /// it: `is_value` tells a value from a handle.
+    /// Returns the handle that is meant, and the other words. A person with one handle need not
+    /// name it: `is_value` tells a value from a handle.
     pub fn find_own_handle<'w>(
         &self,
         command: &Command,
@@ -266,19 +266,19 @@ fn ghost_at(handle: &Handle, server: &ServerName) -> Result<Ghost, CommandError>
     ghost.ok_or_else(|| HandleError::NotAHandle.into())
 }
 
-/// Tells a person without a handle how to get one.
+/// Returns a text that tells a person without a handle how to get one.
 fn no_handle_text() -> NoticeText {
     NoticeText::new("You don't have a handle yet. To get one, pick a name and write, for example, ")
         .code("claim sam")
         .and(".")
 }
 
-/// Lists handles in words.
+/// Returns the names of handles as a list in words.
 fn handle_names(handles: &[HandleRecord]) -> NoticeText {
     NoticeText::names(handles.iter().map(|record| record.handle.to_string()))
 }
 
-/// Writes the date of a time as `3 November 2026`, in UTC.
+/// Returns the date of a time as `3 November 2026`, in UTC.
 fn format_date(time: Timestamp) -> String {
     const MONTHS: [&str; 12] = [
         "January",

@@ -87,7 +87,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     })
 }
 
-/// Says which mode a handle has, and which modes there are.
+/// Returns the mode of a handle, and the modes that there are.
 fn present_mode_text(record: &HandleRecord, can_mask: bool) -> NoticeText {
     let shown = record.handle.as_shown();
     NoticeText::default()
@@ -113,13 +113,13 @@ fn choices_text(shown: &str, can_mask: bool) -> NoticeText {
     }
 }
 
-/// Says what a handle that is not masked means, before anybody writes to it.
+/// Returns what an unmasked handle means, before anybody writes to it.
 fn unmasked_text(
     context: &CommandContext<'_, '_>,
     record: &HandleRecord,
     text: NoticeText,
 ) -> NoticeText {
-    // People who ask first meet the ghost, with the module too.
+    // People who have to ask first meet the ghost, with the module too.
     let asks_first = record.policy.others == Others::Request;
     let with_module = context.options.module_loaded && !asks_first;
     text.and(open_text(record.strict, with_module))
@@ -128,7 +128,7 @@ fn unmasked_text(
         .and(", and know it for good: blocking them later doesn't change that.")
 }
 
-/// Says how an open handle's ghost works, and who can read what people write.
+/// Returns how an open handle's ghost works, and who can read what people write.
 fn open_text(strict: bool, with_module: bool) -> &'static str {
     match (strict, with_module) {
         (true, true) => {
@@ -154,7 +154,7 @@ fn open_text(strict: bool, with_module: bool) -> &'static str {
     }
 }
 
-/// Says what a masked handle means, before anybody writes to it.
+/// Returns what a masked handle means, before anybody writes to it.
 fn masked_text(context: &CommandContext<'_, '_>, handle: &Handle, text: NoticeText) -> NoticeText {
     text.and(
         " is masked: people who start a chat with it see the handle and not your Matrix ID. What \

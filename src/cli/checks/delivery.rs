@@ -105,8 +105,8 @@ impl Checker<'_> {
         problem.with_server_message(met)
     }
 
-    /// Checks that to-device messages are pushed: a message to ourselves has to come back. Nothing
-    /// else proves it, since a homeserver that does not push them still sends an empty list.
+    /// Checks that to-device messages are pushed: a message to ourselves has to come back. There is
+    /// no other proof, because a homeserver that does not push them still sends an empty list.
     ///
     /// A homeserver that has marked us as down pushes its backlog first. So this waits while many
     /// transactions come. Otherwise it creates an event in a room, without which Synapse does not

@@ -1,4 +1,4 @@
-//! Checks that only ask the homeserver.
+//! Checks that need only the homeserver's answers.
 
 use rand::distr::{Alphanumeric, SampleString};
 use ruma::api::client::{
@@ -124,7 +124,8 @@ impl Checker<'_> {
         };
         let ask = get_username_availability::v3::Request::new(name.clone());
         match self.homeserver.send_unauthenticated(ask).await {
-            // With `inhibit_user_in_use_error` Synapse says this of every name, so ask further.
+            // With `inhibit_user_in_use_error` Synapse says this of every name, so another request
+            // follows.
             Ok(_) => {}
             Err(MatrixError::Refused { errcode, .. }) => {
                 return match errcode.as_deref() {
@@ -160,8 +161,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks that rooms are encrypted from their first moment. This is only recommended: a ghost
-    /// turns encryption on, but messages from before stay in clear.
+    /// Checks that rooms are encrypted from the start. This is only recommended: a ghost turns
+    /// encryption on, but earlier messages stay unencrypted.
     pub async fn check_encryption_by_default(&self) -> CheckResult {
         let who = Actor::user(&self.user);
         let mut request = create_room::v3::Request::new();

@@ -1,4 +1,4 @@
-//! Checks of what Stonechat needs from its homeserver. `run` makes them when it starts; `doctor`
+//! Checks of Stonechat's requirements on its homeserver. `run` makes them when it starts; `doctor`
 //! makes these and some more.
 
 mod delivery;
@@ -76,7 +76,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// What a check found, or what is wrong.
+/// The finding of a check, or its problem.
 pub type CheckResult = Result<String, Problem>;
 
 /// The homeserver, and the user that the checks act as: never the bot, whose devices and rooms
@@ -86,7 +86,7 @@ pub struct Checker<'a> {
     homeserver: Homeserver,
     user: OwnedUserId,
     device: OwnedDeviceId,
-    /// What every timeout is divided by, for tests.
+    /// The divisor of every timeout, for tests.
     speedup: u32,
 }
 
@@ -113,8 +113,7 @@ impl<'a> Checker<'a> {
         self.homeserver.clone()
     }
 
-    /// Deletes the device of the checks. If that fails, a device is left of a user that nobody
-    /// talks to.
+    /// Deletes the device of the checks. If that fails, a device is left that nobody uses.
     pub async fn clean_up(&self) {
         let removed = self
             .homeserver

@@ -1,4 +1,4 @@
-//! The process that receives the homeserver's pushes: this one, or a Stonechat that is running.
+//! The process that receives the homeserver's pushes: this one, or a running Stonechat.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::{
     server::{self, SelfTest},
 };
 
-/// Receives what the homeserver pushes.
+/// The receiver of the homeserver's pushes.
 #[derive(Clone)]
 pub enum Observer {
     /// The server of this process.
     Local(SelfTest),
     /// The Stonechat that has the data folder open. It is asked on its admin socket: if it is down,
-    /// another program may listen on its port, which must not be shown a token.
+    /// another program may listen on its port, and must not be shown a token.
     Running(RunningService),
 }
 

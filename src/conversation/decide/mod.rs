@@ -13,7 +13,7 @@ use crate::{clock::Timestamp, ids::Ghost};
 /// The outcome of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The new state; `None` when nothing of the conversation is left.
+    /// The new state, or `None` if nothing of the conversation is left.
     pub state: Option<Conversation>,
     /// The effects with the room that each belongs to, in order.
     pub effects: Vec<(OwnedRoomId, Effect)>,
@@ -49,7 +49,7 @@ impl Transition {
             Input::RoomLeft { role } => self.room_left(*role),
             // A ghost may already be in the new room.
             Input::UpgradeFailed { to, .. } if self.state.ended => self.leave_room(to),
-            // What is sent while the rooms are being left reaches nobody.
+            // Nothing is forwarded while the rooms are being left.
             _ if self.state.ended => {}
             Input::Started { earlier } => self.started(earlier),
             Input::Added {
@@ -184,7 +184,7 @@ impl Transition {
                 }
             }
             EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
-            // Once a room: every member of such a call sends state again and again.
+            // Once per room: every member of such a call sends state again and again.
             EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
             EventKind::MatrixRtc => {
                 self.state.rtc_notice_sent_in.push(role);
@@ -280,7 +280,7 @@ impl Transition {
                 }
             }
         }
-        // Only now no room needs them.
+        // No room needs them before now.
         let ghosts: Vec<Ghost> = self.state.alias_ghosts().cloned().collect();
         if let Some(room) = left
             && self.is_over()

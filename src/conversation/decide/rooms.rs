@@ -1,5 +1,5 @@
-//! The rules about the rooms of a conversation: their names, and what follows when one is replaced
-//! or lost.
+//! The rules about the rooms of a conversation: their names, and what follows if one is upgraded or
+//! lost.
 
 use ruma::{OwnedEventId, OwnedRoomId};
 
@@ -51,8 +51,8 @@ impl Transition {
                 self.emit(role, Effect::FollowUpgrade { to, by });
             }
             RoomRole::Origin => {}
-            // The service creates portals itself: the owner of any other room could bring others
-            // in.
+            // Portals are rooms that the service made itself: the owner of any other room could let
+            // others in.
             RoomRole::Portal(person) => {
                 if self
                     .state

@@ -24,7 +24,7 @@ use crate::store::{BackupInfo, BackupStats, Batch, Store, Table};
 /// The identity of a ghost from a backup. Deleted when its new device is ready.
 #[derive(Serialize, Deserialize)]
 pub struct SavedIdentity {
-    /// The former device of the ghost, which is to be deleted on the homeserver.
+    /// The ghost's former device, which has to be deleted on the homeserver.
     pub device_id: Option<OwnedDeviceId>,
     identity: PickledCrossSigningIdentity,
 }
@@ -48,7 +48,7 @@ impl SavedIdentity {
 /// The table of identities in a backup, to count them by.
 pub const SAVED_IDENTITIES: u8 = SavedIdentities::ID;
 
-/// Identities out of a backup, by the ghost's user id.
+/// The identities from a backup, by the ghost's user id.
 struct SavedIdentities;
 
 impl Table for SavedIdentities {

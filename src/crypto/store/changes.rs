@@ -1,4 +1,4 @@
-//! Turns the changes of a machine into records: those of one call are one batch.
+//! Turns the changes of a machine into records. The changes of one call are one batch.
 
 use std::{collections::BTreeMap, sync::PoisonError};
 
@@ -35,10 +35,10 @@ pub(super) struct ByDevice {
 /// its store or both sides began at the same time.
 pub(super) const OLM_SESSIONS_MAX: usize = 10;
 
-/// The sessions with one device to be saved.
+/// The Olm sessions with one device that are saved.
 #[derive(Default)]
 struct Kept {
-    /// By their keys in the store.
+    /// The sessions by their keys in the store.
     pickles: BTreeMap<Vec<u8>, PickledSession>,
     /// Whether one of them is not in the store yet.
     are_more: bool,
@@ -214,7 +214,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// Saves group sessions, and the backup they are in.
+    /// Saves group sessions, and the backup version that they are in.
     pub(super) async fn save_inbound(
         &self,
         sessions: &[InboundGroupSession],

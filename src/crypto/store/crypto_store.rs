@@ -1,4 +1,4 @@
-//! `CryptoStore` for one ghost.
+//! The implementation of `CryptoStore` for one ghost.
 
 use std::{
     collections::HashMap,
@@ -68,7 +68,7 @@ impl CryptoStore for GhostStore {
     }
 
     async fn save_changes(&self, changes: Changes) -> Result<()> {
-        // It would be a new one, in the place of the one that is published.
+        // It would be a new identity, in place of the published one.
         if !self.signs && changes.private_identity.is_some() {
             return Err(GhostStoreError::NotToSign);
         }
@@ -199,7 +199,7 @@ impl CryptoStore for GhostStore {
     ) -> Result<Vec<InboundGroupSession>> {
         let ghost = &self.ghost;
         let sender = curve_key.to_base64();
-        // In the order of the hashes, which is as good as any.
+        // In the order of the hashes; any fixed order is good enough.
         let after = after_session_id.map(|id| {
             ghost
                 .records
@@ -261,7 +261,7 @@ impl CryptoStore for GhostStore {
             .await
     }
 
-    /// Nothing to do: each session knows which backup it is in.
+    /// Does nothing: each session knows which backup it is in.
     async fn reset_backup_state(&self) -> Result<()> {
         Ok(())
     }
@@ -297,8 +297,8 @@ impl CryptoStore for GhostStore {
             .split_first_chunk()
             .ok_or_else(|| broken(OUTBOUND, &"it is too short"))?;
         if u64::from_be_bytes(*run) < ghost.records.store.run().trusted_since {
-            // The world may have seen later messages of it than this record knows: the next one
-            // would reuse a message index, and with it key and nonce. A new session is made.
+            // Others may have seen later messages of this session than the record knows. The next
+            // one would reuse a message index, and with it key and nonce. So a new session is made.
             ghost.records.delete(OUTBOUND, &[room_id.as_bytes()])?;
             return Ok(None);
         }
@@ -494,7 +494,7 @@ impl CryptoStore for GhostStore {
         self.ghost.records.delete(CUSTOM, &[key.as_bytes()])
     }
 
-    /// Leases are between processes; only one can have the store open, so memory will do.
+    /// Leases are for several processes; only one can have the store open, so memory is enough.
     async fn try_take_leased_lock(
         &self,
         lease_duration_ms: u32,
@@ -518,7 +518,7 @@ impl CryptoStore for GhostStore {
         self.ghost.records.value(NEXT_BATCH, &[])
     }
 
-    /// Nothing to do: the database belongs to all ghosts.
+    /// Does nothing: the database belongs to all ghosts.
     async fn close(&self) -> Result<()> {
         Ok(())
     }
@@ -527,7 +527,7 @@ impl CryptoStore for GhostStore {
         Ok(())
     }
 
-    /// Unknown: the database belongs to all ghosts.
+    /// Unknown, because the database belongs to all ghosts.
     async fn get_size(&self) -> Result<Option<usize>> {
         Ok(None)
     }

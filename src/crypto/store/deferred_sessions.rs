@@ -1,4 +1,4 @@
-//! New Olm sessions, saved only with the messages that began them.
+//! Deferred sessions: new Olm sessions are saved only with the messages that began them.
 //!
 //! While it receives to-device messages, the machine saves a new session at once, but the contents
 //! of its first message, usually a room key, only after the last message. After a crash in between,
@@ -35,7 +35,7 @@ pub(super) fn defer_or_merge(changes: &mut Changes) {
         if unfinished && !changes.sessions.is_empty() {
             deferred.append(&mut changes.sessions);
         } else {
-            // The newest comes last, and stays.
+            // The newest session comes last, and is the one that is kept.
             changes.sessions.splice(0..0, deferred.drain(..));
         }
     });

@@ -8,23 +8,23 @@ use crate::store::StoreError;
 /// An error of a ghost's crypto store. It names kinds of records, never what is in them.
 #[derive(Debug, Error)]
 pub enum GhostStoreError {
-    /// The database underneath.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record cannot be turned into bytes.
+    /// A record cannot be encoded.
     #[error("cannot write a crypto record of kind {kind}: {why}")]
     Encode {
         /// The kind of record.
         kind: &'static str,
-        /// What the encoder said.
+        /// The encoder's message.
         why: String,
     },
-    /// The bytes of a record are not what they should be.
+    /// A record cannot be decoded.
     #[error("cannot read a crypto record of kind {kind}: {why}; run `stonechat doctor`")]
     Decode {
         /// The kind of record.
         kind: &'static str,
-        /// What the decoder said.
+        /// The decoder's message.
         why: String,
     },
     /// The key that sealed a record is gone, or the record was changed.
@@ -39,13 +39,13 @@ pub enum GhostStoreError {
          cannot be read: put back the file or restore a backup"
     )]
     KeysGone {
-        /// What is wrong with it.
+        /// What is wrong with the file.
         why: &'static str,
     },
     /// A call needs an account, and there is none yet.
     #[error("this ghost has no account yet")]
     NoAccount,
-    /// A machine that was opened without the private half of its identity made itself another.
+    /// A machine that was opened without the private half of its identity made another identity.
     #[error("a machine that signs nothing tried to save an identity; please report this")]
     NotToSign,
     /// This ghost's records were deleted while a machine still used them.

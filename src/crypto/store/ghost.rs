@@ -25,18 +25,19 @@ use super::{
     sealed_records::{SealedRecords, Writes},
 };
 
-/// One ghost. There is one of these for all handles of its store.
+/// The one object of a ghost, shared by all handles of its store.
 pub(super) struct Ghost {
     pub(super) user: String,
     pub(super) records: SealedRecords,
     /// Held during a key rotation.
     pub(super) rotating: Arc<tokio::sync::Mutex<()>>,
-    /// Held while something is pickled and then written: else an older pickle could come last.
+    /// Held while something is pickled and written: otherwise an older pickle could be written
+    /// last.
     pub(super) saving: Arc<tokio::sync::Mutex<()>>,
     pub(super) account: RwLock<Option<StaticAccountData>>,
     pub(super) leases: Mutex<HashMap<String, Lease>>,
     pub(super) olm_hashes: Mutex<Option<OlmHashes>>,
-    /// Which room keys are kept; all of them while there is no filter.
+    /// The filter of room keys. Without a filter all keys are kept.
     pub(super) room_key_filter: RwLock<Option<RoomKeyFilter>>,
     pub(super) outbound_sessions: ActiveOutboundSessions,
 }
@@ -71,7 +72,7 @@ impl Ghost {
         event_type: &str,
         content: &Raw<AnyMessageLikeEventContent>,
     ) -> Option<Raw<RoomEncryptedEventContent>> {
-        // Nobody may write it to disk between the look and the message.
+        // The session must not be written to disk between this check and the message.
         let _one_at_a_time = self.saving.lock().await;
         let session = self.outbound_sessions.of(room)?;
         Some(session.encrypt(event_type, content).await.content)
@@ -155,7 +156,7 @@ impl Ghost {
             .list(INBOUND, &self.records.keys.of(INBOUND, &[room]))?
         {
             let pickle: PickledInboundGroupSession = decode(INBOUND, &plain)?;
-            // The session's part stands last in both keys.
+            // The session's part is the last in both keys.
             let mut index = self
                 .records
                 .keys

@@ -66,8 +66,8 @@ impl GhostStore {
             .unwrap_or_else(PoisonError::into_inner) = Some(filter);
     }
 
-    /// Encrypts with the active session of a room, without what its machine does besides: looking
-    /// up whether the ghost is verified, and saving a session that is not on disk anyway. Returns
+    /// Encrypts with the active session of a room, without two steps of its machine: looking up
+    /// whether the ghost is verified, and saving a session that is not on disk anyway. Returns
     /// `None` if there is no active session. The caller must know that the session is current and
     /// shared.
     pub(in crate::crypto) async fn encrypt_with_active(

@@ -17,7 +17,7 @@ pub struct GhostStores {
 }
 
 impl GhostStores {
-    /// Opens them; their keys lie in `shred.keys` beside the database.
+    /// Opens the crypto stores. Their keys are in `shred.keys` beside the database.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use matrix_sdk_crypto::olm::InboundGroupSession;
 
-/// Maximum number of sessions. A ghost usually reads one person, and a few in a group.
+/// Maximum number of cached sessions. A ghost usually reads one person, and a few in a group.
 const SESSIONS_MAX: usize = 4;
 
 /// The sessions used last, in order of use.
@@ -20,7 +20,7 @@ pub(super) struct InboundSessionCache(Mutex<State>);
 #[derive(Default)]
 struct State {
     version: u64,
-    /// By key; `None` for a session that was used once.
+    /// The sessions by key; `None` for a session that was used once.
     sessions: Vec<(Vec<u8>, Option<Box<InboundGroupSession>>)>,
 }
 
@@ -111,7 +111,7 @@ mod tests {
         reading.await.unwrap()
     }
 
-    /// The second time it is kept.
+    /// Reads a session twice: the second time it is cached.
     async fn read_twice(ghost: &super::super::GhostStore, session: &InboundGroupSession) {
         for _ in 0..2 {
             assert_eq!(kept(ghost), 0);
@@ -164,7 +164,7 @@ mod tests {
             for _ in 0..2 {
                 cache.insert(before(&[key]), vec![key], &session);
             }
-            // The first is used again and again.
+            // The first session is used again and again.
             cache.get(&[0]).ok().unwrap();
         }
         assert_eq!(cache.lock().sessions.len(), SESSIONS_MAX);

@@ -11,7 +11,7 @@
 use super::{GhostStoreError, sealed_records::SealedRecords};
 
 impl SealedRecords {
-    /// Step 1.
+    /// Carries out step 1.
     pub(super) fn begin_rotation(&self) -> Result<(), GhostStoreError> {
         let Some((slot, epoch)) = self.free_generation_slot()? else {
             return Ok(());
@@ -20,7 +20,7 @@ impl SealedRecords {
         self.install_key(slot, epoch, &key)
     }
 
-    /// Step 4.
+    /// Carries out step 4.
     pub(super) fn end_rotation(&self) -> Result<(), GhostStoreError> {
         let Some(slot) = self.older_generation_slot() else {
             return Ok(());
@@ -42,8 +42,8 @@ impl SealedRecords {
 
     /// Seals every secret record under a new key, and destroys the old one.
     pub(super) fn rotate(&self) -> Result<(), GhostStoreError> {
-        // Two keys now mean that an earlier rotation failed. The newer one has sealed records
-        // since, so another rotation is needed.
+        // Two keys mean that an earlier rotation failed. Records have been sealed under the newer
+        // one since, so another rotation is needed.
         self.finish_rotation()?;
         self.begin_rotation()?;
         self.finish_rotation()

@@ -78,7 +78,7 @@ impl Writes {
         self.0.push(Write::Put(kind, key, plain));
     }
 
-    /// Adds a record whose key says everything: it has no value, and nothing is sealed.
+    /// Adds a record that consists of its key: it has no value, so nothing is sealed.
     pub(super) fn mark(&mut self, key: Vec<u8>) {
         self.0.push(Write::Mark(key));
     }
@@ -167,7 +167,7 @@ impl SealedRecords {
         Ok(applied?)
     }
 
-    /// A record.
+    /// Returns a record.
     pub(super) fn read(&self, kind: Kind, key: &[u8]) -> Result<Option<Plain>, GhostStoreError> {
         let seals = self.seals();
         let Some(value) = raw::get(&self.store, key)? else {
@@ -347,7 +347,8 @@ fn sealer(store: &Store, ghost: u32, epoch: u64, key: &Subkey) -> Result<Sealer,
 /// A sealed record: the epoch of its key (8 bytes), then what [`Sealer::seal`] makes.
 fn seal(sealer: &Sealer, epoch: u64, key: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
     let mut value = epoch.to_be_bytes().to_vec();
-    // The epoch needs no further binding: it names the key, and another key does not open it.
+    // The epoch needs no further protection: it only selects the key, and another key does not open
+    // the record.
     value.extend_from_slice(&sealer.seal(key, plain)?);
     Ok(value)
 }

@@ -1,10 +1,10 @@
 //! Keys that can be destroyed: the file `shred.keys` beside the database.
 //!
-//! sled appends; what was overwritten or deleted in it stays on the disk for an unknown time, and
-//! so do the sessions of a conversation that is over. So the records of a ghost are sealed under
-//! a key of its own, of which one half lies here, outside the database, in a place that is
-//! *overwritten*: when the old key is gone, the old bytes say nothing to anybody, the key of the
-//! store in hand or not.
+//! sled appends: overwritten and deleted bytes stay on the disk for an unknown time, and with them
+//! the sessions of conversations that are over. So the records of a ghost are sealed under its own
+//! key. One half of that key is in this file, outside the database, in a place that is
+//! *overwritten*: once the old key is gone, nobody can read the old bytes, with or without the key
+//! of the store.
 //!
 //! The file: a header of 64 bytes, then 144 bytes per ghost: three slots of 48 bytes, each a key
 //! (32), its epoch (8, big endian) and a check of both (8). A slot of zeros is empty. Slot 0, of
@@ -24,9 +24,9 @@ const MAGIC: &[u8; 64] = b"stonechat shred keys 1; a copy of this file undoes fo
 const SLOT: usize = 48;
 const SLOTS: usize = 3;
 
-/// The epoch of lasting records.
+/// The epoch of the key for lasting records.
 pub(super) const LASTING: u64 = 0;
-/// In slot 0: this ghost was wiped.
+/// Marks a ghost in slot 0 as wiped.
 const WIPED: u64 = u64::MAX;
 
 /// The slots of one ghost.
@@ -38,19 +38,19 @@ pub(super) struct KeySlots {
     pub(super) wiped: bool,
 }
 
-/// The file.
+/// The file `shred.keys`.
 #[derive(Clone, Debug)]
 pub(super) struct ShredKeys(SideFile);
 
 impl ShredKeys {
-    /// Opens the file. `fresh` says that there is no ghost yet, so an empty file is right.
+    /// Opens the file. With `fresh` there is no ghost yet, so an empty file is right.
     pub(super) fn open(store: &Store, fresh: bool) -> Result<Self, GhostStoreError> {
         let file = raw::shred_file(store)?;
         let header = file.read(0, MAGIC.len())?;
         if header.as_slice() == MAGIC.as_slice() {
             return Ok(Self(file));
         }
-        // A crash may have cut the first header short; then no ghost was ever made.
+        // A crash may have cut the first header short; in that case no ghost was ever made.
         if !fresh {
             let why = if header.is_empty() {
                 "is missing"

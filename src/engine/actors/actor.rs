@@ -1,4 +1,4 @@
-//! A room's actor: takes what arrives in order, lets it be decided, carries out what follows.
+//! A room's actor: takes what arrives in order, has it decided, and carries out the effects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How long an actor with nothing to do stays, so that a lively room does not load it repeatedly.
+/// How long an idle actor stays, so that a busy room does not load its record again each time.
 pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
 
 /// Maximum number of inbox or outbox items that are processed between two flushes.
 pub(in crate::engine) const AT_ONCE: usize = 32;
 
-/// The loop of one room.
+/// The actor of one room.
 pub(in crate::engine) struct RoomActor {
     pub(in crate::engine) room: Room,
     notify: Arc<Notify>,
@@ -40,8 +40,8 @@ impl RoomActor {
         Ok(actor)
     }
 
-    /// Queues the effect of an introduction that is under way and has none in the outbox. That
-    /// should never happen; if it does, nobody is left waiting.
+    /// Queues the next effect of an introduction that is under way and has none in the outbox. That
+    /// should never happen; if it does, nobody waits forever.
     pub(in crate::engine) fn resume_outbox(&mut self) -> Result<(), EngineError> {
         let store = self.room.engine.store();
         if !store
@@ -94,8 +94,9 @@ impl RoomActor {
                 }
                 Err(error) => {
                     let pause = self.room.pause_after(&error);
-                    // What was decided and not written has not happened; and an actor that waits for a
-                    // slow server keeps nobody else from being introduced.
+                    // Changes that were decided but not written have not happened. An actor that
+                    // waits for a slow server gives up its place, so that other introductions can
+                    // go on.
                     self.room.record = self
                         .room
                         .engine
@@ -104,9 +105,9 @@ impl RoomActor {
                         .unwrap_or_default();
                     self.room.written = None;
                     self.room.place = None;
-                    tracing::warn!(room = %self.room.id, %error, ?pause, "trying again");
-                    // A key may come any moment, and so may a conversation; nothing else makes
-                    // waiting shorter.
+                    tracing::warn!(room = %self.room.id, %error, ?pause, "a room pauses and will try again");
+                    // A room key or another room of the conversation may come at any moment; only
+                    // these two cut the pause short.
                     let key = matches!(error, EngineError::KeyOnItsWay | EngineError::NotThereYet);
                     tokio::select! {
                         () = clock::sleep(pause) => {}
@@ -118,8 +119,8 @@ impl RoomActor {
         }
     }
 
-    /// Carries out what is due, else takes what has arrived, else acts on one deadline. Returns `false`
-    /// if there is nothing to do.
+    /// Carries out queued effects, or else takes the next arrivals, or else acts on one deadline.
+    /// Returns `false` if there is nothing to do.
     pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.room.engine.clone();
         let store = engine.store();
@@ -146,7 +147,7 @@ impl RoomActor {
             let given = arrived.clone();
             match self.room.dispatch(number, arrived).await {
                 Err(error) if !self.room.retries(number, Retry::INBOX_ITEM, &error) => {
-                    tracing::error!(room = %self.room.id, %error, "an event is given up");
+                    tracing::error!(room = %self.room.id, %error, "an inbox item is given up");
                     self.room.give_up(number, given)?;
                 }
                 taken => taken?,

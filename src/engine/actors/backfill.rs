@@ -1,5 +1,5 @@
-//! What is read from a room's history: between the last event that was handled and the next one, and
-//! what was said before a ghost or the bot came.
+//! Reads a room's history: the events between the last one that was handled and the next one, and
+//! those from before a ghost or the bot joined.
 
 use serde_json::value::RawValue;
 
@@ -22,12 +22,12 @@ use crate::{
     store::{Batch, StoreError, prefix},
 };
 
-/// Maximum number of events that are read back when the bot comes into a room.
+/// Maximum number of events that are read back when the bot joins a room.
 const READ_BACK: u32 = 30;
 
 impl Room {
-    /// Handles, in the room's order, the events between the last one that was handled here and this
-    /// one, this one, and those behind it. Whatever the inbox held before it has been handled by now.
+    /// Handles, in the room's order, the events since the last one that was handled here, then
+    /// `this`, then those after it. Everything before it in the inbox has been handled by now.
     pub(in crate::engine) async fn backfill_before(
         &mut self,
         this: RoomEvent,
@@ -42,7 +42,7 @@ impl Room {
         let around = homeserver.context(acting.actor(), &self.id, &this.id, 0);
         let (before, behind) = match around.await {
             Ok(around) => (around.start, around.end),
-            // The ghost may not see it, nor what lies before it.
+            // The ghost may see neither this event nor those before it.
             Err(error) if !error.is_transient() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -81,14 +81,14 @@ impl Room {
                 break;
             }
             for json in page {
-                // What was said before it came is not for it.
+                // Events from before the ghost was invited are not meant for it.
                 if begins_for(ghost, &json) {
                     return Ok(newest_first);
                 }
                 let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
                     continue;
                 };
-                // What our own users say is known, and their memberships are not lost.
+                // Messages of our own users are known, and their memberships are never lost.
                 if engine.is_ours(&event.sender) || event.id == this.id {
                     continue;
                 }
@@ -102,8 +102,8 @@ impl Room {
         Ok(newest_first)
     }
 
-    /// Handles the events behind a gap: a transaction that failed comes again, and what was lost lay
-    /// behind it.
+    /// Handles the events after a gap: the homeserver repeats a transaction that failed, and the
+    /// events that were lost come after it.
     async fn handle_behind(
         &mut self,
         ghost: &Ghost,
@@ -125,8 +125,8 @@ impl Room {
         Ok(())
     }
 
-    /// Returns whether an event was handled so long ago that only its copies tell of it, or nothing
-    /// does.
+    /// Returns whether the event may have been handled: its arrival may be forgotten, or it has
+    /// copies.
     pub(in crate::engine) fn may_be_known(&self, event: &RoomEvent) -> Result<bool, StoreError> {
         let mut copies = prefix(&self.id);
         copies.extend(prefix(&event.id));
@@ -135,8 +135,8 @@ impl Room {
             || !store.scan::<EventCopies>(&copies, None, 1)?.is_empty())
     }
 
-    /// Hears what an effect has to know of: what was said before one of our users came, since the
-    /// homeserver pushes only what comes after the joining.
+    /// Reads back the events that an effect needs and that were sent before our user joined: the
+    /// homeserver pushes only those after.
     pub(in crate::engine) async fn backfill_for(
         &mut self,
         what: &QueuedEffect,
@@ -162,7 +162,7 @@ impl Room {
         Ok(())
     }
 
-    /// Looks who is here; the person may have written before the bot came.
+    /// Checks who is in the room and reads back: the person may have written before the bot joined.
     async fn look_around(&mut self) -> Result<(), EngineError> {
         let bot = self.engine.settings().bot.clone();
         let view = self.room_state(&bot).await?;

@@ -1,4 +1,4 @@
-//! What a room does about what has arrived in it.
+//! Dispatches what has arrived in a room.
 
 use ruma::OwnedUserId;
 
@@ -33,10 +33,10 @@ impl Room {
             InboxItem::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
                 Some(event) => {
                     match self.backfill_before(event.clone(), &json).await {
-                        // What cannot be looked up must not cost what is here.
+                        // A gap that cannot be read must not cost the event that we have.
                         Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
                             let room = &self.id;
-                            tracing::error!(%room, %error, "what an event follows is not looked for");
+                            tracing::error!(%room, %error, "the events before an event could not be read back");
                         }
                         sure => sure?,
                     }
@@ -51,7 +51,7 @@ impl Room {
                 self.record
                     .control
                     .get_or_insert_with(|| Control::made(person));
-                // They may have come already.
+                // The person may have joined already.
                 let effects = [ControlEffect::Invite, ControlEffect::Look];
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
@@ -88,7 +88,7 @@ impl Room {
         }
     }
 
-    /// Handles an event once, however it came. `batch` is written together with what follows.
+    /// Handles an event once, whichever way it came. `batch` is written together with the decision.
     pub(in crate::engine) async fn handle_event(
         &mut self,
         event: RoomEvent,
@@ -99,7 +99,7 @@ impl Room {
         if seen.is_some_and(|seen| seen.handled) {
             return Ok(self.engine.store().apply(batch)?);
         }
-        // Until the bot knows whose room it is in, it reads nothing; then it reads back.
+        // The bot reads nothing until it knows whose room this is; then it reads back.
         let bot_is_here = self.bot_is_here();
         let unread = bot_is_here && !self.is_ready() && event.membership().is_none();
         if !unread {
@@ -155,7 +155,7 @@ impl Room {
                 size: state.iter().map(|event| event.get().len() as u64).sum(),
             };
             self.engine.note_dead_letters(&[letter], batch).await?;
-            // Nobody is let in here, so no key is expected.
+            // Nobody accepts an invite into this room, so no key is expected.
             return Ok(self.engine.machines().turn_away(user, &self.id).await?);
         };
         if *user == self.engine.0.settings.bot {
@@ -166,9 +166,9 @@ impl Room {
     }
 }
 
-/// Returns who sent the invite in the stripped state that a user was shown. The inviting server's own
-/// entries stand before the invite, and it can put any number of invites there that others never
-/// sent: so where two of them disagree, nobody is the asker.
+/// Returns the sender of the invite in the stripped state that a user was shown. The entries of the
+/// inviting server itself come before the invite, and it can add invites that others never sent: if
+/// two of them disagree, the asker is unknown.
 fn asker_of(user: &OwnedUserId, state: &[Box<serde_json::value::RawValue>]) -> Option<OwnedUserId> {
     let senders = state.iter().filter_map(|event| {
         let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;

@@ -1,5 +1,5 @@
-//! Carries out effects: each until it is done or given up, and what was decided before one is shown
-//! to others only once it is durable.
+//! Carries out effects, each until it is done or given up. A decision is durable before others see
+//! its effects.
 
 use ruma::OwnedRoomId;
 
@@ -10,8 +10,8 @@ use crate::engine::{
 };
 
 impl Room {
-    /// Carries out effects in order. A decision is flushed before one of its effects is shown to
-    /// others, except where a crash would lead to the same decision and the same transaction id.
+    /// Carries out effects in order. A decision is flushed before others can see one of its
+    /// effects, unless a crash would lead to the same decision and the same transaction id.
     pub(in crate::engine) async fn carry_out_all(
         &mut self,
         due: Vec<((OwnedRoomId, u64), OutboxItem)>,
@@ -19,7 +19,7 @@ impl Room {
         let engine = self.engine.clone();
         let store = engine.store();
         for (at, (key, due)) in due.into_iter().enumerate() {
-            // An effect may have taken back the ones behind it.
+            // An earlier effect may have removed this one from the outbox.
             if at > 0 && (engine.stopping() || !store.contains::<Outbox>(&key)?) {
                 continue;
             }
@@ -33,14 +33,14 @@ impl Room {
         Ok(())
     }
 
-    /// Carries out one effect. Fails if it is to be tried again.
+    /// Carries out one effect. Returns an error if it has to be tried again.
     pub(in crate::engine) async fn carry_out(
         &mut self,
         number: u64,
         due: OutboxItem,
     ) -> Result<(), EngineError> {
         let OutboxItem { what, since } = due;
-        tracing::debug!(room = %self.id, kind = what.kind(), "carrying out");
+        tracing::debug!(room = %self.id, kind = what.kind(), "carrying out an effect");
         self.due_since = since;
         self.current_effect = number;
         let done = match self.backfill_for(&what).await {
@@ -51,7 +51,7 @@ impl Room {
             Ok(()) => Ok(()),
             Err(error) if self.retries_effect(number, &what, &error) => Err(error),
             Err(error) => {
-                tracing::info!(room = %self.id, kind = what.kind(), %error, "refused");
+                tracing::info!(room = %self.id, kind = what.kind(), %error, "an effect is given up");
                 self.give_up_effect(number, what, &error).await
             }
         }

@@ -1,4 +1,4 @@
-//! What becomes of an arrival that cannot be dealt with.
+//! Gives up inbox items that cannot be handled.
 
 use crate::{
     conversation,
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Room {
-    /// Puts an arrival away that cannot be dealt with. A message counts as unreadable, which its
-    /// sender is told; nothing else may hold up the room forever.
+    /// Gives up an inbox item, so that it does not hold up the room forever. An encrypted message
+    /// counts as unreadable, and its sender is told.
     pub(in crate::engine) fn give_up(
         &mut self,
         number: u64,

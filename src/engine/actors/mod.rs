@@ -1,4 +1,4 @@
-//! One actor a room, which takes what has arrived there in order.
+//! One actor per room, which takes what arrives there in order.
 
 pub(in crate::engine) mod actor;
 pub(in crate::engine) mod backfill;

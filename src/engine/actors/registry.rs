@@ -1,4 +1,4 @@
-//! The actors of the rooms: at most one for each, started when something arrives, gone when
+//! The actors of all rooms: at most one per room, started when something arrives, ended when
 //! nothing is left to do.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Engine {
-    /// Starts the actors of rooms that are rung and have none, until the service stops.
+    /// Starts an actor for each room that is rung and has none, until the service stops.
     pub(in crate::engine) async fn answer_bells(&self) {
         loop {
             let rung = async { Some(self.0.bells.unanswered().await) };
@@ -40,16 +40,16 @@ impl Engine {
             if let Err(error) = outcome
                 && !matches!(error, EngineError::Stopping)
             {
-                tracing::error!(%room, %error, "the room waits for the next event");
+                tracing::error!(%room, %error, "an actor failed; its room waits for the next event");
             }
         });
     }
 
-    /// Ends an actor, unless something has arrived meanwhile.
+    /// Ends an actor, unless something has arrived in the meantime.
     pub(in crate::engine) fn retire_actor(&self, room: &OwnedRoomId) -> Result<bool, EngineError> {
         let (store, room_prefix) = (self.store(), prefix(room));
         self.0.bells.remove_if(room, || {
-            // Another room may have something done here.
+            // Another room may have queued an effect here.
             Ok(store.scan::<Inbox>(&room_prefix, None, 1)?.is_empty()
                 && store.scan::<Outbox>(&room_prefix, None, 1)?.is_empty())
         })
@@ -90,8 +90,8 @@ impl Engine {
     }
 }
 
-/// An actor's bell. Taken away however the actor ends: a room with a dead actor would never be woken
-/// again.
+/// An actor's bell. Dropping it removes the bell, however the actor ends: a room with a dead actor
+/// would never be woken again.
 struct Entry<'a>(&'a Engine, &'a OwnedRoomId, &'a Arc<Notify>);
 
 impl Drop for Entry<'_> {

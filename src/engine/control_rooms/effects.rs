@@ -1,4 +1,4 @@
-//! Carries out what is due in a control room.
+//! Carries out the effects of control rooms.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::json;
@@ -44,7 +44,7 @@ impl Room {
                 engine.machines().turn_away(&bot, &self.id).await?;
             }
             ControlEffect::MoveTo { room } => return self.move_to(room, batch).await,
-            // The room was looked at by now, and what was said before the bot came was heard.
+            // `backfill_for` has checked the room and handled the earlier messages by now.
             ControlEffect::Look => {}
             ControlEffect::TurnOnEncryption => {
                 let content = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
@@ -90,7 +90,8 @@ impl Room {
         self.engine.invite(bot, &self.id, &person, true).await
     }
 
-    /// Leaves this room for the person's other control room, and says where that is: one is enough.
+    /// Leaves this room for the person's other control room, and tells them where that is: one is
+    /// enough.
     async fn move_to(&mut self, room: &OwnedRoomId, batch: Batch) -> Result<(), EngineError> {
         let Some(control) = &self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
@@ -99,7 +100,7 @@ impl Room {
             Some(person) => self.engine.store().get::<ControlRooms>(person)?,
             None => None,
         };
-        // It may be the other one that was left meanwhile.
+        // The other room may have been left in the meantime.
         if control.phase == ControlPhase::Left || current.as_ref() == Some(&self.id) {
             return self.commit(batch, []);
         }
@@ -116,7 +117,8 @@ impl Room {
         self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 
-    /// Withdraws the person's invite, so that nobody joins a room that the bot is about to leave.
+    /// Withdraws the person's invite, so that they do not join a room that the bot is about to
+    /// leave.
     async fn withdraw_invite(&self) -> Result<(), EngineError> {
         let (engine, person) = (&self.engine, self.person_here()?);
         let bot = &engine.settings().bot;
@@ -133,14 +135,14 @@ impl Room {
             &content,
         );
         match withdrawn.await {
-            // They may have come or declined in this moment.
+            // The person may have joined or declined at this moment.
             Ok(_) | Err(MatrixError::Refused { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Answers for a person who cannot be invited and so cannot be asked: those who wait for them
-    /// are told now.
+    /// Handles that a person cannot be invited, and so cannot be asked: the people who wait for
+    /// their answer are told now.
     fn not_invited(&mut self, batch: Batch) -> Result<(), EngineError> {
         let person = self.person_here()?;
         let requests = self.engine.directory().requests_of(&person)?.into_iter();
@@ -160,7 +162,8 @@ impl Room {
         self.commit(batch, effects.into_iter().map(QueuedEffect::Control))
     }
 
-    /// Sends what the bot says, encrypted for the person alone: others may have come in meanwhile.
+    /// Sends a message of the bot, encrypted for the person alone: others may have joined in the
+    /// meantime.
     pub(in crate::engine) async fn send_as_bot(
         &self,
         notice: &NoticeText,
@@ -191,7 +194,7 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         engine.forget_room(bot, &self.id).await?;
-        // What a ghost keeps that waits in the same room is not the bot's to throw away.
+        // Events that a ghost in the same room retains are not the bot's to delete.
         if !self.record.introductions.iter().any(|is| is.is_open()) {
             for (key, _) in engine
                 .store()
@@ -204,7 +207,7 @@ impl Room {
         let Some(person) = person else {
             return self.commit(batch, []);
         };
-        // Another room of theirs may become the one meanwhile.
+        // Another of the person's rooms may become their control room in the meantime.
         let _one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
         if engine.store().get::<ControlRooms>(&person)?.as_ref() != Some(&self.id) {
             return self.commit(batch, []);
@@ -219,7 +222,7 @@ impl Room {
         settled
     }
 
-    /// Does what follows from an effect that is given up.
+    /// Handles that an effect is given up.
     pub(in crate::engine) fn give_up_control(
         &mut self,
         number: u64,

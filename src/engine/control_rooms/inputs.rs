@@ -1,4 +1,4 @@
-//! What a room does in a control room.
+//! Handles what happens in a control room.
 
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::value::RawValue;
@@ -20,12 +20,12 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// Maximum number of notices that wait for a person who has not joined their control room.
+/// Maximum number of notices that are kept for a person who has not joined their control room.
 const UNTOLD_AT_MOST: usize = 20;
 
 impl Room {
-    /// Handles an invite of the bot by its stripped state alone: an invite into a room that cannot be a
-    /// control room, or one of many, does not make the bot join.
+    /// Handles an invite of the bot by its stripped state alone: the bot does not join a room that
+    /// cannot be a control room, or one of many.
     pub(in crate::engine) async fn bot_invited(
         &mut self,
         asker: &OwnedUserId,
@@ -83,9 +83,9 @@ impl Room {
         }
         match event.kind.as_str() {
             "m.room.encrypted" => self.hear(&bot, &person, event, json, batch).await,
-            // In clear, in every room: it serves only what can be undone.
+            // Reactions are unencrypted in every room: they can only do what can be undone.
             "m.reaction" => self.react(&person, &event, batch).await,
-            // Somebody could open the room to others.
+            // Somebody may have opened the room to others.
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
                 self.commit(batch, [QueuedEffect::Control(ControlEffect::Look)])
             }
@@ -112,7 +112,7 @@ impl Room {
             }
             return Ok(self.engine.store().apply(batch)?);
         }
-        // Somebody came or left: look whether this is still a room of two.
+        // Somebody joined or left: check whether this is still a room of two.
         if matches!(control.phase, ControlPhase::Ready | ControlPhase::Looking) {
             self.engine
                 .machines()
@@ -137,7 +137,7 @@ impl Room {
                 self.stop_waiting_for(&event.id);
                 self.answer(person, &event, &kind, &content, batch).await
             }
-            // Nothing has been found out about the event: it is looked at again.
+            // Nothing is known about the event yet: it is tried again.
             Err(error) if error.is_transient() => Err(error),
             Err(EngineError::Decrypt(DecryptError::NoKey { .. })) => {
                 let now = self.engine.now();
@@ -176,7 +176,8 @@ impl Room {
         }
     }
 
-    /// Answers a command. The command, its answer and its deletion from the inbox are one write.
+    /// Answers a command. The command's changes, its answer and its deletion from the inbox are one
+    /// write.
     async fn answer(
         &mut self,
         person: &Person,
@@ -199,7 +200,7 @@ impl Room {
         let answer = bot::answer(&message, &options, &mut change, &mut *engine.rng())?;
         let (changed, lock) = change.into_parts();
         batch.merge(changed);
-        // The person who asked is answered before anybody else is told.
+        // The person who asked is answered before other people are told.
         let (tell, before): (Vec<bot::Effect>, Vec<bot::Effect>) = answer
             .effects
             .into_iter()
@@ -211,7 +212,7 @@ impl Room {
         let effects = before.into_iter().map(ControlEffect::Bot).chain(say);
         let effects = effects.chain(tell.into_iter().map(ControlEffect::Bot));
         let mut effects: Vec<QueuedEffect> = effects.map(QueuedEffect::Control).collect();
-        // What could not be shown when it came.
+        // Requests that could not be shown when they came.
         effects.extend(unseen);
         let settled = self.commit(batch, effects);
         drop(lock);
@@ -228,7 +229,7 @@ impl Room {
             .await
     }
 
-    /// Says why nothing is done about a message, unless that was said a moment ago.
+    /// Says why nothing is done about a message, unless the bot said so a moment ago.
     fn remark(
         &mut self,
         remark: Remark,
@@ -244,7 +245,7 @@ impl Room {
         self.commit(batch, say.map(QueuedEffect::Control))
     }
 
-    /// Tries the commands again that waited for a room key.
+    /// Retries the commands that waited for a room key.
     pub(in crate::engine) async fn retry_commands_with_key(
         &mut self,
         batch: Batch,
@@ -271,11 +272,11 @@ impl Room {
                 _ => self.stop_waiting_for(&event),
             }
         }
-        // Last: until everything was tried, a crash tries it again.
+        // Last: until every command was retried, a crash retries them again.
         self.commit(batch, [])
     }
 
-    /// Lets the bot say something here, or as soon as the person has joined.
+    /// Lets the bot say something here now, or as soon as the person has joined.
     pub(in crate::engine) fn notify(
         &mut self,
         plain: String,
@@ -306,7 +307,7 @@ impl Room {
         Ok(self.engine.store().apply(batch)?)
     }
 
-    /// Applies the check of this room.
+    /// Applies the result of this room's check.
     pub(in crate::engine) async fn apply_room_check(
         &mut self,
         view: &RoomState,
@@ -325,7 +326,8 @@ impl Room {
         let Some(person) = person else {
             return self.commit(batch, effects);
         };
-        // Somebody's control rooms become ready one after the other: one of them stays.
+        // A person's control rooms become ready one after the other, so that exactly one of them
+        // stays.
         let one_at_a_time = engine.0.control_rooms.lock(person.clone()).await;
         let former = engine.store().get::<ControlRooms>(&person)?;
         let former = former.filter(|former| *former != self.id);
@@ -353,7 +355,7 @@ impl Room {
         Ok(())
     }
 
-    /// Sends the greeting, and what the person was to be told before they joined.
+    /// Sends the greeting, and the notices from before the person joined.
     fn welcome(
         &self,
         person: &Person,

@@ -1,4 +1,4 @@
-//! Requests of people who want to reach somebody that wants to be asked first, as the owner sees them.
+//! Requests by askers under the policy `ask`, as the owner sees them.
 
 use ruma::{RoomId, UserId};
 use serde_json::{Value, value::RawValue};
@@ -18,12 +18,12 @@ use crate::{
     store::Batch,
 };
 
-/// The longest line, in characters, before it is cut to what is shown.
+/// Maximum length of an opening line, in characters, before it is cut to what is shown.
 pub(in crate::engine) const LINE_AT_MOST: usize = 4000;
 
 impl Room {
-    /// Shows a request in a control room, now or when the person has joined; in another room if this is
-    /// no longer their control room.
+    /// Shows a request in a control room, now or when the person has joined; in another room if
+    /// this is no longer their control room.
     pub(in crate::engine) async fn show_requests(
         &mut self,
         owner: &Person,
@@ -80,7 +80,7 @@ impl Room {
             return self.commit(batch, []);
         };
         let Some((name, line)) = engine.what_is_asked(&request).await? else {
-            // Nobody is waiting.
+            // Nobody waits any longer.
             let mut change = engine.directory().begin().await;
             change.close_request(&person, number)?;
             change.commit().await?;
@@ -107,7 +107,7 @@ impl Room {
 }
 
 impl Engine {
-    /// Returns who asks, and their opening line if it can be read; `None` if nobody waits.
+    /// Returns who asks, and their opening line if it can be read. Returns `None` if nobody waits.
     pub(in crate::engine) async fn what_is_asked(
         &self,
         request: &Request,
@@ -156,13 +156,13 @@ impl Engine {
                 Ok(Some((name, Some(line))))
             }
             Err(error) if error.is_transient() => Err(error),
-            // It was readable before; the request is shown all the same.
+            // The line could be read before; the request is shown without it.
             Err(_) => Ok(Some((name, None))),
         }
     }
 
-    /// Returns the words of a masked asker without anything that names them, as their messages are
-    /// forwarded later; `None` if that is not possible.
+    /// Returns a masked asker's line without anything that names them, as their messages are
+    /// forwarded later. Returns `None` if that is not possible.
     pub(in crate::engine) fn without_asker(
         &self,
         text: &str,
@@ -173,7 +173,7 @@ impl Engine {
         translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
     }
 
-    /// Tells the room in which the asker waits what the owner has answered.
+    /// Passes the owner's answer to the room in which the asker waits.
     pub(in crate::engine) async fn answer_request(
         &self,
         room: &ruma::OwnedRoomId,

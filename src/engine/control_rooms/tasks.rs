@@ -1,4 +1,4 @@
-//! Carries out what a command to the bot set going.
+//! Carries out what a command to the bot has started.
 
 use crate::{
     bot,
@@ -32,7 +32,8 @@ impl Engine {
             }
             bot::Effect::RetireGhost { ghost, generation } => {
                 let held = self.directory().by_ghost(ghost)?;
-                // The handle's present owner has had the last one's things taken away first.
+                // A newer owner holds the handle; what the former owner left was cleared when they
+                // claimed it.
                 if held.is_some_and(|it| it.is_active() && it.generation > *generation)
                     && *generation > 0
                 {
@@ -41,7 +42,7 @@ impl Engine {
                 self.end_all_conversations(ghost).await?;
                 self.leave_everywhere(ghost).await?;
                 self.machines().retire(ghost).await?;
-                // Somebody else may have claimed it meanwhile.
+                // Somebody else may have claimed the handle in the meantime.
                 match self.directory().by_ghost(ghost)? {
                     Some(record) if record.is_active() => {
                         let strict = record.strict || self.settings().strict;

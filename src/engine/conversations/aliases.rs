@@ -1,4 +1,4 @@
-//! By which ghost, and under which name, the people of a conversation are shown to the others.
+//! Aliases: the ghost and the name by which a person in a conversation is shown to the others.
 
 use rand::Rng as _;
 use ruma::OwnedRoomId;
@@ -13,15 +13,16 @@ use crate::{
     store::Batch,
 };
 
-/// The name in other people's portals of a person who has chosen no other.
+/// The name, in other people's portals, of a person who has not chosen one.
 pub(in crate::engine) const SOMEONE: &str = "Someone";
 
-/// The digits of a made-up ghost's name.
+/// The digits in the name of a ghost that is made for one conversation.
 pub(in crate::engine) const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 impl Engine {
     /// Returns the room that a person already has with a masked handle's ghost, and notes that they
-    /// were led back to it. A person who tries again soon after that has no use for it: `None`.
+    /// were led back to it. Returns `None` if they try again soon after: that room is no use to
+    /// them.
     pub(in crate::engine) async fn existing_room(
         &self,
         asker: &Person,
@@ -38,7 +39,7 @@ impl Engine {
         else {
             return Ok(None);
         };
-        // Somebody whom the others no longer hear has no use for the room they had.
+        // If the others can no longer hear this person, the room is no use to them.
         let mut others = conversation
             .people
             .iter()
@@ -69,10 +70,9 @@ impl Engine {
         Ok(room)
     }
 
-    /// Returns the ghost that shows the person who began a direct conversation in the other one's
-    /// portal, its name, and whether it was made for this conversation. It is their masked handle
-    /// if they have exactly one: which of several they would like to be known by is not ours to
-    /// say.
+    /// Returns the ghost that shows the asker of a direct conversation in the other person's
+    /// portal, its name, and whether it was made for this conversation. It is the asker's masked
+    /// handle if they have exactly one: we do not choose between several.
     pub(in crate::engine) fn alias_in_direct(
         &self,
         person: &Person,
@@ -91,9 +91,9 @@ impl Engine {
         self.alias_in_group(person)
     }
 
-    /// Returns the ghost that shows a person in a group, its name, and whether it was made for this
-    /// conversation, which it always is. A person may be in the origin of a group and have a portal
-    /// as well: what they say in both at the same time would tell whose a masked handle is.
+    /// Returns the ghost that shows a person in a group, its name, and `true`: it is always made
+    /// for this conversation. A person may be in a group's origin and also have a portal; messages
+    /// in both at the same time would show who owns a masked handle.
     pub(in crate::engine) fn alias_in_group(
         &self,
         person: &Person,
@@ -103,8 +103,8 @@ impl Engine {
         Ok((ghost, name.unwrap_or_else(|| SOMEONE.to_owned()), true))
     }
 
-    /// Returns whether calls in a conversation hide where people are: as soon as one of the masked
-    /// wants it.
+    /// Returns whether calls in a conversation hide IP addresses: one masked person who wants that
+    /// is enough.
     pub(in crate::engine) fn hides_addresses(
         &self,
         conversation: &Conversation,

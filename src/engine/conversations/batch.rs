@@ -1,5 +1,5 @@
-//! Many messages of one room at a time: while one is on its way others arrive, and taking them in
-//! together costs hardly more than taking in one.
+//! Handles messages of one room in batches: while one message is on its way others arrive, and a
+//! batch costs hardly more than a single message.
 
 use ruma::OwnedRoomId;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Room {
-    /// Returns whether what is said in this room concerns a conversation and nobody else.
+    /// Returns whether messages in this room concern a conversation and nothing else.
     pub(in crate::engine) fn handles_batches(&self) -> bool {
         let here = self.record.conversation.as_ref();
         here.is_some_and(|here| !here.upgrade_pending)
@@ -86,13 +86,14 @@ impl Room {
             if seen.as_ref().is_some_and(|seen| seen.handled) {
                 continue;
             }
-            // Decided anew after a crash, it may have been sent as long ago.
+            // After a crash a message may be decided again, and have been sent as early as its
+            // arrival.
             *since = seen.as_ref().map_or(*since, |seen| seen.at.min(*since));
             engine.mark_seen_as(&event.id, seen, true, batch)?;
             if engine.is_ours(&event.sender) {
                 continue;
             }
-            // A message that is for nobody is not kept.
+            // A message without recipients is not kept.
             if conversation.person_at(role, &event.sender).is_some()
                 && !conversation.targets_of(role).is_empty()
             {
@@ -121,11 +122,11 @@ impl Room {
             mut batch,
         } = messages;
         let lock = engine.lock_decisions();
-        // Read again under the lock: it may have changed.
+        // Read again under the lock: the conversation may have changed.
         let Some(before) = engine.store().get_cached::<Conversations>(id)? else {
             return Ok(false);
         };
-        // After a crash that loses the decision before this one, this one would be another.
+        // If a crash lost the decision before this one, this one would come out differently.
         let (applied, durable) = (engine.store().applied(), engine.store().durable());
         let settled = engine.0.changes.are_durable(applied, durable);
         let from = engine.next();
@@ -133,8 +134,8 @@ impl Room {
         let numbers = from..engine.next();
         self.commit(batch, [])?;
         let after = engine.store().get_cached::<Conversations>(id)?;
-        // After a crash these items are taken from the inbox again, with the same result as long as
-        // nothing else is decided on this conversation in between.
+        // After a crash these items are taken from the inbox again, with the same result unless
+        // another decision on this conversation comes in between.
         let repeatable = settled && after.as_ref() == Some(&before);
         if repeatable {
             engine.0.changes.is_seen(engine.store().applied());
@@ -156,8 +157,8 @@ impl Room {
 /// The messages and reactions at the front of an inbox.
 struct Messages {
     inputs: Vec<Input>,
-    /// The earliest time at which one of them may have been sent on already.
+    /// The earliest time at which one of them may already have been sent.
     since: Timestamp,
-    /// Deletes them from the inbox and keeps what is to be forwarded.
+    /// Deletes the items from the inbox and retains the events that are to be forwarded.
     batch: Batch,
 }

@@ -1,5 +1,5 @@
-//! Calls in conversations where only relays are shown: a person without one is told that theirs will
-//! not connect. What is decided on them is in [`crate::conversation::CallWatch`].
+//! Calls in conversations that show only relays: a person without a relay is told that their call
+//! will not connect. [`crate::conversation::CallWatch`] decides.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -19,8 +19,8 @@ impl Engine {
 }
 
 impl Room {
-    /// Takes note of an event that was carried out of this room; what follows if it is one of a
-    /// call.
+    /// Notes an event that was forwarded out of this room. Returns the inputs that follow if it
+    /// belongs to a call.
     pub(in crate::engine) fn watch_call(
         &self,
         conversation: &Conversation,
@@ -43,7 +43,7 @@ impl Room {
         missing.iter().flat_map(told).collect()
     }
 
-    /// Tells the sides of this room that have had their time and have shown no relay.
+    /// Tells the sides in this room whose time is up that they have shown no relay.
     pub(in crate::engine) async fn tick_calls(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let overdue = engine.calls().overdue(&self.id, engine.now());
@@ -57,7 +57,7 @@ impl Room {
     }
 }
 
-/// Returns the notices about a side of a call without a relay.
+/// Returns the notices about a side of a call that has no relay.
 fn told(missing: &Missing) -> Vec<Input> {
     let tell = |role, why: NoRelay| Input::NotForwarded {
         role,

@@ -1,4 +1,4 @@
-//! Receipts that show that a message has reached the others.
+//! Read receipts that show the sender that a message has reached the others.
 
 use std::time::Duration;
 
@@ -11,17 +11,19 @@ use crate::{
     matrix::Receipt,
 };
 
-/// How long to wait for the next message: a receipt for the last one stands for all before it.
+/// How long to wait for the next message: one receipt covers all messages before it.
 const GATHER: Duration = Duration::from_millis(200);
-/// Minimum time between two receipts in a room. A homeserver stores each one and sends it to everybody
-/// in the room; a person who saw the message before arrive does not wait for a sign.
+/// Minimum time between two receipts in a room. A homeserver stores each of them and sends it to
+/// everybody in the room; a person who just saw a message delivered does not wait for the next
+/// receipt.
 const BETWEEN: Duration = Duration::from_secs(2);
 
-/// How often one is tried.
+/// Maximum number of attempts to send one receipt.
 const TRIES: u32 = 3;
 
 impl Room {
-    /// Shows by a read receipt that a message has reached the others. Nothing depends on it.
+    /// Shows by a read receipt that a message has reached the others. Best effort: nothing depends
+    /// on it.
     pub(in crate::engine) fn show_delivery(
         &self,
         conversation: &Conversation,
@@ -58,7 +60,7 @@ impl Room {
                 match shown.await {
                     Ok(()) => failed = 0,
                     Err(error) => {
-                        tracing::debug!(%room, %error, "a delivery is not shown");
+                        tracing::debug!(%room, %error, "a delivery receipt could not be sent");
                         failed += 1;
                         if error.is_transient() && failed < TRIES {
                             deliveries.put_back(ghost, event);
@@ -70,7 +72,7 @@ impl Room {
         self.engine.spawn(async move {
             tokio::select! {
                 () = showing => {}
-                // The receipt for the next message says the same, and a stop waits for nobody.
+                // The next message's receipt covers this one, and a stop waits for no receipt.
                 _ = stop.wait_for(|stopping| *stopping) => {}
             }
         });

@@ -33,7 +33,7 @@ impl Room {
         self.conversation_goes_on(id, effect, &inputs, batch).await
     }
 
-    /// Lets the conversation decide what follows from an effect that is given up.
+    /// Lets the conversation decide what follows when an effect is given up.
     pub(in crate::engine) async fn give_up_conversation(
         &mut self,
         number: u64,
@@ -62,7 +62,7 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         if inputs.is_empty() {
-            // Nothing changes but what the batch says: the room's own record stays as it is.
+            // Only the batch is written: the room's own record is unchanged.
             return Ok(engine.store().apply(batch)?);
         }
         self.apply(id, inputs, batch)?;
@@ -83,7 +83,8 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let role = match (conversation.role_of(&self.id), effect) {
             (Some(role), _) => role,
-            // The conversation has moved on, and what was said here before goes where it was to.
+            // The conversation has moved to another room; messages from here go where they were
+            // meant to go.
             (None, Effect::ForwardEvent { sender, .. } | Effect::RedactCopy { sender, .. }) => {
                 conversation.home_of(*sender)
             }

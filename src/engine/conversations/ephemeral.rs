@@ -1,5 +1,5 @@
-//! Receipts and typing, forwarded while they are fresh: nothing of it is written down, and what gets
-//! lost is made good by the next one.
+//! Receipts and typing, forwarded while they are fresh. Nothing is stored; the next one makes up
+//! for one that is lost.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::{
     matrix::Receipt,
 };
 
-/// Maximum number of people's typing or receipts of one event that are looked at.
+/// Maximum number of typing people, or of receipts of one event, that are processed.
 const AT_ONCE: usize = 50;
-/// How long somebody is shown as typing: their client says so again before that, or that they
+/// How long a person is shown as typing. Their client repeats it before then, or says that they
 /// have stopped.
 const TYPES_FOR: Duration = Duration::from_secs(30);
 
@@ -32,14 +32,14 @@ struct EphemeralEvent {
 }
 
 impl Engine {
-    /// Passes on the receipts and typing that the homeserver pushed.
+    /// Forwards the receipts and typing that the homeserver pushed.
     pub(in crate::engine) async fn forward_ephemeral(&self, events: Vec<Box<RawValue>>) {
         for json in events {
             let Ok(event) = serde_json::from_str::<EphemeralEvent>(json.get()) else {
                 continue;
             };
             if let Err(error) = self.forward_ephemeral_event(&event).await {
-                tracing::debug!(room = %event.room_id, %error, "a receipt or typing is not forwarded");
+                tracing::debug!(room = %event.room_id, %error, "a receipt or typing could not be forwarded");
             }
         }
     }
@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Passes on who types. `m.typing` names everybody who does: the others have stopped.
+    /// Forwards who is typing. `m.typing` lists everybody who is: the others have stopped.
     async fn forward_typing(
         &self,
         conversation: &Conversation,
@@ -91,21 +91,21 @@ impl Engine {
                     continue;
                 };
                 let acting = self.as_user(&person.ghost)?;
-                // A ghost may be on its way in or out; the others are there.
+                // One ghost may be joining or leaving; the others are there.
                 if let Err(error) = self
                     .homeserver()
                     .send_typing(acting.actor(), room, typing)
                     .await
                 {
-                    tracing::debug!(%room, %error, "typing is not forwarded");
+                    tracing::debug!(%room, %error, "typing could not be forwarded");
                 }
             }
         }
         Ok(())
     }
 
-    /// Returns the root of the thread of an event. Synapse does not tell application services in
-    /// which thread a receipt is, so it is taken for the one in which the message was sent.
+    /// Returns the thread root of an event. Synapse does not tell application services which thread
+    /// a receipt is in, so the thread of the message is used.
     async fn root_of(
         &self,
         conversation: &Conversation,
@@ -177,7 +177,7 @@ impl Engine {
                     let thread = match (root, named) {
                         (Some(root), named) => match (map.find(&root)?, named) {
                             (Some(root), _) => Receipt::Thread(root),
-                            // Its root is forgotten, or was never there.
+                            // The root is forgotten, or there is none.
                             (None, None) => Receipt::Unthreaded,
                             (None, Some(_)) => continue,
                         },
@@ -189,7 +189,7 @@ impl Engine {
                         self.homeserver()
                             .send_receipt(acting.actor(), there, &copy, thread);
                     if let Err(error) = shown.await {
-                        tracing::debug!(room = %there, %error, "a receipt is not forwarded");
+                        tracing::debug!(room = %there, %error, "a receipt could not be forwarded");
                     }
                 }
             }

@@ -1,5 +1,6 @@
-//! Which event here is which there. Ids only, kept for as long as the configuration says: what
-//! refers to an older event is forwarded without it, or its sender is told.
+//! Maps events to their copies in the other rooms. Only ids are stored, for as long as the
+//! configuration says; an event that refers to an older one is forwarded without the reference, or
+//! its sender is told.
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
 
@@ -15,7 +16,7 @@ use crate::{
 /// Maximum number of records that are deleted in one write.
 const AT_ONCE: usize = 1000;
 
-/// The counterparts of the events of one room in another one.
+/// The mapping between the events of one room and those of another.
 #[derive(Debug)]
 pub(in crate::engine) struct EventMap<'a> {
     pub store: &'a Store,
@@ -24,7 +25,7 @@ pub(in crate::engine) struct EventMap<'a> {
 }
 
 impl EventMap<'_> {
-    /// Returns the event in the other room that shows what this event shows here.
+    /// Returns the event in the other room that corresponds to this one.
     pub(in crate::engine) fn find(
         &self,
         event: &EventId,
@@ -37,7 +38,7 @@ impl EventMap<'_> {
         Ok(self.store.get::<EventCopies>(&key)?.map(|copy| copy.event))
     }
 
-    /// Returns the event that a copy was made of, and its room.
+    /// Returns the event that this one is a copy of, and its room.
     fn source(&self, event: &EventId) -> Result<Source, StoreError> {
         let here = (self.here.to_owned(), event.to_owned());
         Ok(match self.store.get::<EventSources>(&here)? {
@@ -49,7 +50,7 @@ impl EventMap<'_> {
         })
     }
 
-    /// Returns the copy in the other room of an event of this one, and its author.
+    /// Returns the other room's copy of an event of this room, and its author.
     pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
         let key = (
             self.here.to_owned(),
@@ -62,12 +63,12 @@ impl EventMap<'_> {
 
 impl EventMapping for EventMap<'_> {
     fn target_of(&self, here: &EventId) -> Option<OwnedEventId> {
-        // A store that fails stops the service; until then it knows of nothing.
+        // A store that fails stops the service; until then the event counts as unknown.
         self.find(here).ok().flatten()
     }
 }
 
-/// Notes that `copy` in `there` shows what was said in `here`.
+/// Records that `copy` in `there` is the copy of an event in `here`.
 pub(in crate::engine) fn note(
     batch: &mut Batch,
     here: (&OwnedRoomId, &OwnedEventId),
@@ -91,7 +92,7 @@ pub(in crate::engine) fn note(
 }
 
 impl Engine {
-    /// Forgets which event is which where that is older than the retention.
+    /// Deletes mappings that are older than the retention.
     pub(in crate::engine) async fn forget_old_copies(&self) -> Result<(), StoreError> {
         let horizon = self.now() - self.0.settings.relay.remember;
         loop {

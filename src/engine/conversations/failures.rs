@@ -1,4 +1,4 @@
-//! What becomes of a message that does not reach the others, or not all of them: its sender is told.
+//! Handles messages that do not reach all of the others: the sender is told.
 
 use crate::{
     conversation::{Conversation, Effect, Input, Notice},
@@ -11,7 +11,7 @@ use crate::{
 /// The notice to the sender of a message whose key did not come.
 const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
                       again.";
-/// The notice about messages that still waited when the conversation ended.
+/// The notice about messages that were still waiting when the conversation ended.
 const TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
 /// Returns the notice to the sender of a message that could not be delivered.
@@ -23,7 +23,7 @@ pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static 
     }
 }
 
-/// Returns what the sender of a message is told whose device is not trusted.
+/// Returns why a message from an untrusted device was not forwarded, for its sender.
 pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
     match why {
         Distrust::TooManyDevices => Reason::TooManyDevices,
@@ -32,7 +32,7 @@ pub(in crate::engine) fn not_trusted(why: Distrust) -> Reason {
 }
 
 impl Room {
-    /// Returns what a conversation is told of an effect that will never succeed.
+    /// Returns the inputs that tell a conversation of an effect that will never succeed.
     pub(in crate::engine) fn on_effect_failed(
         &self,
         conversation: Option<&Conversation>,
@@ -55,7 +55,7 @@ impl Room {
                     EngineError::Decrypt(DecryptError::Untrusted(distrust)) => {
                         not_trusted(*distrust).words()
                     }
-                    // Replayed or forged: nobody is told, nothing is forwarded.
+                    // A replayed or forged event: it is not forwarded, and nobody is told.
                     EngineError::Decrypt(_) => return Ok(Vec::new()),
                     _ => not_delivered(conversation),
                 };
@@ -74,8 +74,8 @@ impl Room {
         })
     }
 
-    /// Tells the senders of messages that still waited when the conversation ended. They read it
-    /// once, since the cause is one for all of them.
+    /// Tells the senders of messages that were still waiting when the conversation ended. One
+    /// notice covers all of them, since they have the same cause.
     pub(in crate::engine) async fn send_too_late_notice(
         &self,
         conversation: &Conversation,
@@ -87,7 +87,7 @@ impl Room {
         let home = conversation.home_of(from);
         let said = self.send_notice_in_conversation(conversation, home, &notice, "too late");
         if let Err(error) = said.await {
-            tracing::info!(room = %self.id, %error, "nobody is told that it was too late");
+            tracing::info!(room = %self.id, %error, "a notice about undelivered messages could not be sent");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Carries one event of a conversation into another of its rooms, or takes it back there.
+//! Forwards one event of a conversation to another of its rooms, or redacts its copy there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -26,11 +26,11 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// Maximum number of queued effects of another room that are looked at.
+/// Maximum number of queued effects of another room that are checked.
 const QUEUED: usize = 100;
 
 impl Room {
-    /// Reads an event of this room, by whichever of its ghosts has the key.
+    /// Decrypts an event of this room as any of its ghosts that has the key.
     async fn read_here(
         &self,
         conversation: &Conversation,
@@ -55,7 +55,7 @@ impl Room {
         Err(missing)
     }
 
-    /// Carries one event into one room. Returns whether it is there now, and what follows for its
+    /// Forwards one event to one room. Returns whether it is there now, and what follows for its
     /// sender.
     pub(in crate::engine) async fn forward_event(
         &mut self,
@@ -97,7 +97,7 @@ impl Room {
             pseudonym_key: &conversation.secret.0,
         };
         let context = Context::between((&self.id, &there), &sender.user, &aliases, &map, masking);
-        // A message that breaks the translator is refused, rather than tried again in front of all
+        // A message that makes the translator panic is refused. Retrying it would hold up all
         // others without end.
         let translated = catch_unwind(AssertUnwindSafe(|| {
             relay::translate(&kind, &content, &context)
@@ -156,7 +156,7 @@ impl Room {
         Ok((true, inputs))
     }
 
-    /// Sends a translated event into its room, encrypted if it came so.
+    /// Sends a translated event to its room, encrypted if the original was.
     async fn send_forwarded(
         &self,
         conversation: &Conversation,
@@ -187,7 +187,8 @@ impl Room {
         }
     }
 
-    /// Returns since when an event of a call waits here: in the inbox, and then for its turn.
+    /// Returns when an event arrived here, if it belongs to a call; otherwise when its effect was
+    /// queued. A call's event may wait in the inbox, and then for its turn.
     pub(in crate::engine) fn arrived_at(
         &self,
         event: &OwnedEventId,
@@ -200,14 +201,14 @@ impl Room {
         Ok(seen.map_or(self.due_since, |seen| seen.at))
     }
 
-    /// Returns whether the target event may still get a counterpart. A message can be seen here, and
-    /// answered, slightly before the actor that forwarded it has recorded which event it is.
+    /// Returns whether the target event may still get a counterpart. A message is visible here, and
+    /// can be answered, slightly before the actor that forwarded it has recorded its copy.
     fn may_know_soon(
         &mut self,
         conversation: &Conversation,
         route: &Route,
     ) -> Result<bool, EngineError> {
-        // What is queued from now on was not there to be answered.
+        // An effect that is queued from now on was not visible to the person who answered.
         let until = match self.behind {
             Some((effect, until)) if effect == self.current_effect => until,
             _ => self.engine.next(),
@@ -230,7 +231,7 @@ impl Room {
         Ok(false)
     }
 
-    /// Clients send reactions in clear, and only so do they show them.
+    /// Sends an unencrypted event. Clients send reactions like this, and show no others.
     async fn send_unencrypted(
         &self,
         ghost: &Ghost,
@@ -273,7 +274,8 @@ impl Room {
             here: &self.id,
             there: &there,
         };
-        // What somebody takes out of their own portal is still the other's to keep.
+        // A person who redacts somebody else's message in their own portal does not remove the
+        // original.
         let Some(copy) = map.copy(of)? else {
             return Ok(());
         };
@@ -296,8 +298,8 @@ impl Room {
     }
 }
 
-/// Returns the one person in this room of a conversation of two. If nothing can be encrypted for them,
-/// the message waits; in a group such a person is left out.
+/// Returns the one person in this room of a conversation of two. If nothing can be encrypted for
+/// them, the message waits; in a group such a person is left out.
 pub(in crate::engine) fn only_reader(
     conversation: &Conversation,
     role: RoomRole,
@@ -312,7 +314,7 @@ pub(in crate::engine) fn only_reader(
 /// A translated event on its way into another room.
 #[derive(Clone, Copy)]
 struct Forwarded<'a> {
-    /// The event that it was translated from.
+    /// The original event.
     cause: &'a OwnedEventId,
     room: &'a OwnedRoomId,
     kind: &'a str,
@@ -320,7 +322,7 @@ struct Forwarded<'a> {
     is_encrypted: bool,
 }
 
-/// Returns what the conversation hears of an event that cannot be translated.
+/// Returns the input for an event that cannot be translated.
 fn not_translated(
     why: TranslateError,
     event: &OwnedEventId,
@@ -330,14 +332,14 @@ fn not_translated(
 ) -> Input {
     let text = why.notice_text().to_owned();
     match why {
-        // As if it had come unencrypted: such a call begins with an event of each kind.
+        // Handled as if it had come unencrypted: such a call begins with an event of each kind.
         TranslateError::MatrixRtc => Input::Event {
             role,
             sender: sender.clone(),
             event: event.clone(),
             kind: EventKind::MatrixRtc,
         },
-        // Once each time that somebody begins to show where they are, and not for each step.
+        // One notice for each location share, not one for each of its updates.
         TranslateError::LiveLocation => {
             let begun = content["m.relates_to"]["event_id"].as_str();
             let begun = begun.and_then(|event| event.try_into().ok());
@@ -354,15 +356,15 @@ fn not_translated(
 
 /// The route of one event.
 pub(in crate::engine) struct Route {
-    /// The room that it comes from.
+    /// The room that the event comes from.
     pub source: RoomRole,
-    /// The index of its sender.
+    /// The index of its sender in `people`.
     pub sender: usize,
-    /// The room that it goes to.
+    /// The room that the event goes to.
     pub target: RoomRole,
 }
 
-/// Returns everybody, as the two rooms show them.
+/// Returns everybody's alias, as the two rooms show them.
 pub(in crate::engine) fn aliases(
     conversation: &Conversation,
     source: RoomRole,

@@ -1,5 +1,4 @@
-//! What a room does for the conversation that the room shows: who comes in by it, and what
-//! becomes of an event.
+//! Handles what happens in a room of a conversation: who joins, and what each event means.
 
 use rand::{CryptoRng, Rng as _};
 use ruma::{OwnedEventId, OwnedRoomId};
@@ -48,7 +47,7 @@ impl Room {
         here.is_some_and(|here| here.ghosts.contains(ghost))
     }
 
-    /// Takes this room, which is a new portal, into its conversation.
+    /// Adds this room, which is a new portal, to its conversation.
     pub(in crate::engine) fn join_conversation(
         &mut self,
         conversation: ConversationId,
@@ -62,7 +61,7 @@ impl Room {
             ghosts,
             upgrade_pending: false,
         });
-        // It ended while the ghosts were on their way in.
+        // The conversation ended while the ghosts were joining.
         let effect = Effect::LeaveRoom;
         let depart = over.then_some(QueuedEffect::Conversation {
             conversation,
@@ -71,8 +70,8 @@ impl Room {
         self.commit(batch, depart)
     }
 
-    /// Lets a masked handle's ghost, which is in the room and has seen its state, take part in a
-    /// conversation from here on. The introduction is over.
+    /// Lets a masked handle's ghost, which has joined and has seen the room's state, take part in a
+    /// conversation from here on. That ends the introduction.
     pub(in crate::engine) async fn open_conversation(
         &mut self,
         is: &Introduction,
@@ -121,8 +120,8 @@ impl Room {
         if let Some(former) = former {
             rooms = engine.decide_and_stage(&former, &[Input::End], engine.now(), &mut batch)?;
         }
-        // As it is now; a new one is written whole, for `decide_and_stage` writes what differs from what it
-        // was given.
+        // The current state. A new conversation is written whole first, because `decide_and_stage`
+        // writes only what differs from its input.
         let conversation = match engine.store().get::<Conversations>(&conversation.id)? {
             Some(now) => now,
             None => {
@@ -137,8 +136,8 @@ impl Room {
         Ok(())
     }
 
-    /// Returns the conversation in which this room takes part from now on and what happens to it,
-    /// and before them the one that ends with that.
+    /// Returns the conversation that this room takes part in from now on, with the input for it;
+    /// and first the former conversation that ends by that, if any.
     fn conversation_for(
         &self,
         is: &Introduction,
@@ -166,12 +165,12 @@ impl Room {
             None
         };
         match known {
-            // Only where the asker is the one in the origin: the owner's portal cannot move here.
+            // Only if the asker is in the origin: the owner's portal cannot move here.
             Some(known) if known.person_at(RoomRole::Origin, asker).is_some() => {
                 let room = self.id.clone();
                 Ok((None, known, Input::OriginReplaced { room, earlier }))
             }
-            // One in which the asker is the masked one, and nobody is left, ends.
+            // A conversation in which the asker is the masked person, and nobody is left, ends.
             former => {
                 let new = self.start_conversation(is, masked, view)?;
                 Ok((former, new, Input::Started { earlier }))
@@ -179,7 +178,8 @@ impl Room {
         }
     }
 
-    /// Makes a conversation of the people in this room and the masked person, the asker first.
+    /// Returns a new conversation of the people in this room and the masked person, the asker
+    /// first.
     fn start_conversation(
         &self,
         is: &Introduction,
@@ -213,8 +213,8 @@ impl Room {
         Ok(new)
     }
 
-    /// Returns what the ghost heard before the conversation began, in order, edits behind what they
-    /// edit.
+    /// Returns the events that the ghost heard before the conversation began, in order, each edit
+    /// after the event that it edits.
     fn what_was_heard(&self, is: &Introduction) -> Vec<OwnedEventId> {
         let heard = is.heard.iter().filter(|heard| !heard.done);
         heard
@@ -247,7 +247,7 @@ impl Room {
         let Some(input) = input else {
             return self.commit(batch, []);
         };
-        // What is for nobody is not kept.
+        // An event without recipients is not kept.
         let keep = matches!(&input, Input::Event { sender, kind: EventKind::Forwardable, .. }
             if conversation.person_at(role, sender).is_some()
                 && !conversation.targets_of(role).is_empty());
@@ -258,7 +258,7 @@ impl Room {
         self.apply(&here.conversation, &[input], batch)
     }
 
-    /// Returns what an event means to the conversation, `None` if nothing.
+    /// Returns what an event means to the conversation, or `None` if it means nothing.
     async fn input_of(
         &self,
         event: &RoomEvent,
@@ -273,7 +273,7 @@ impl Room {
                 .iter()
                 .flat_map(|here| &here.ghosts);
             for ghost in ghosts {
-                // The homeserver reports no change of devices when somebody comes.
+                // The homeserver reports no device-list change when somebody joins.
                 let came = std::slice::from_ref(&user);
                 let machines = engine.machines();
                 machines.mark_device_lists_outdated(ghost, came).await;
@@ -320,11 +320,11 @@ fn is_state(event: &RoomEvent, kind: &str) -> bool {
     event.kind == kind && event.state_key.as_deref() == Some("")
 }
 
-/// Returns what kind of event this is, as far as it can be told without reading it.
+/// Returns the kind of an event, as far as its unencrypted part shows it.
 pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     let kind = event.kind.as_str();
     if is_matrix_rtc(kind) {
-        // State that is emptied ends a call.
+        // A call ends when its state event is emptied.
         let live =
             event.state_key.is_none() || event.content.as_object().is_some_and(|c| !c.is_empty());
         return live.then_some(EventKind::MatrixRtc);
@@ -336,7 +336,7 @@ pub(in crate::engine) fn event_kind(event: &RoomEvent) -> Option<EventKind> {
     match kind {
         "m.room.encrypted" | "m.reaction" => Some(EventKind::Forwardable),
         "m.room.redaction" => event.redacts.clone().map(|of| EventKind::Redaction { of }),
-        // Verifying a ghost is between the person and us; nothing of it is for the other side.
+        // Verification of a ghost is between the person and us, and is not forwarded.
         kind if kind.starts_with("m.key.verification.") => None,
         _ => Some(EventKind::Unencrypted),
     }

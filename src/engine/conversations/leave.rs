@@ -1,4 +1,4 @@
-//! How a conversation leaves a room, and ghosts that were made for it are taken away.
+//! Leaves rooms of conversations, and removes ghosts that were made for them.
 
 use crate::{
     conversation::{Conversation, Input, RoomRole},
@@ -12,7 +12,7 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// Maximum number of inbox items that are looked at.
+/// Maximum number of inbox items that are checked.
 const WAITING: usize = 100;
 
 impl Room {
@@ -27,7 +27,7 @@ impl Room {
         let here = self.record.conversation.as_ref();
         let role = conversation.and_then(|known| known.role_of(&self.id));
         let Some(here) = here.filter(|here| here.conversation == *id).cloned() else {
-            // The portal is not complete yet: a ghost that comes in later leaves at once.
+            // The portal is not complete yet: a ghost that joins later leaves at once.
             let departed = role.map(|role| Input::RoomLeft { role });
             return Ok(departed.into_iter().collect());
         };
@@ -56,14 +56,15 @@ impl Room {
             }
             _ => Vec::new(),
         };
-        // A room that was moved away from: its record is to be written all the same.
+        // The conversation has moved away from this room; the input only makes its record be
+        // written.
         inputs.push(Input::RoomLeft {
             role: RoomRole::Portal(usize::MAX),
         });
         Ok(inputs)
     }
 
-    /// Lets the ghost of a person who is gone leave this room. The others stay.
+    /// Lets the ghost of a person who is gone leave this room. The other ghosts stay.
     pub(in crate::engine) async fn remove_ghost(
         &mut self,
         conversation: &Conversation,
@@ -71,7 +72,7 @@ impl Room {
     ) -> Result<Vec<Input>, EngineError> {
         let gone = conversation.people.get(person).map(|gone| &gone.ghost);
         let gone = gone.filter(|ghost| !conversation.needs(ghost));
-        // The person it stands for may be back already.
+        // The person that the ghost stands for may be back already.
         let Some(ghost) = gone else {
             return Ok(Vec::new());
         };
@@ -80,15 +81,17 @@ impl Room {
                 self.ignore_invites(ghost).await?;
                 self.leave_for_good(ghost).await
             }
-            // Invited again, it is to come in, and the keys that it is sent are for that. It may
-            // have left before a crash, and only then have been invited.
+            // The ghost was invited again and should join, so it keeps the keys that were sent to
+            // it for that. It may have left before a crash and been invited only after that.
             Ok(false) if self.is_about_to_be_invited(ghost)? => Ok(()),
             Ok(false) => self.engine.forget_room(ghost, &self.id).await,
             Err(error) => Err(error),
         };
         match left {
             Err(error) if error.is_transient() => return Err(error),
-            Err(error) => tracing::warn!(room = %self.id, %ghost, %error, "a ghost cannot leave"),
+            Err(error) => {
+                tracing::warn!(room = %self.id, %ghost, %error, "a ghost could not leave")
+            }
             Ok(()) => {}
         }
         if let Some(here) = &mut self.record.conversation {
@@ -100,8 +103,8 @@ impl Room {
         Ok(Vec::new())
     }
 
-    /// Handles the invites of a ghost that wait here. It is joined, so it came by one of them; once it
-    /// has left, they would call it back.
+    /// Marks the ghost's invites that wait here as handled. The ghost is joined, so it came by one
+    /// of them; once it has left, they would call it back.
     async fn ignore_invites(&self, ghost: &Ghost) -> Result<(), EngineError> {
         let engine = &self.engine;
         let waiting = engine
@@ -121,11 +124,11 @@ impl Room {
                 _ => {}
             }
         }
-        // Durable before it leaves: after a crash it would be taken for one that is invited again.
+        // Durable before the ghost leaves: after a crash the old invite would look like a new one.
         Ok(engine.store().commit(batch).await?)
     }
 
-    /// Returns whether the last that has arrived about a ghost, and was not handled, is an invite.
+    /// Returns whether the latest unhandled membership of a ghost in the inbox is an invite.
     fn is_about_to_be_invited(&self, ghost: &Ghost) -> Result<bool, EngineError> {
         let store = self.engine.store();
         let waiting = store.scan::<Inbox>(&prefix(&self.id), None, WAITING)?;

@@ -1,4 +1,4 @@
-//! Conversations of masked handles: what is decided on them, and how it is carried out.
+//! Conversations of masked handles: how they are decided, and how their effects are carried out.
 
 pub(in crate::engine) mod aliases;
 pub(in crate::engine) mod batch;

@@ -1,4 +1,4 @@
-//! What the service itself says in the rooms of a conversation, by the ghosts that are there.
+//! Notices of the service in the rooms of a conversation, sent by the ghosts that are there.
 
 use serde_json::json;
 
@@ -38,7 +38,7 @@ impl Room {
             transaction: self.transaction_id(&ghost, "relay-say", &cause),
         });
         match (sent.await, notice) {
-            // Nobody speaks in a room that was replaced.
+            // A room that was replaced may refuse all messages.
             (Err(error), Notice::UpgradeFailed { by }) if !error.is_transient() => {
                 self.notify_by_bot(by, notice, &cause).await
             }
@@ -53,7 +53,7 @@ impl Room {
         let mut there = there.filter(|(index, person)| {
             person.room_role(*index) != role && here.ghosts.contains(&person.ghost)
         });
-        // At the end nobody may be left who takes part.
+        // At the end of a conversation perhaps nobody takes part.
         let any = there.clone().next();
         let (_, person) = there.find(|(_, person)| person.takes_part()).or(any)?;
         Some(person.ghost.clone())

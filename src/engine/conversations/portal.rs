@@ -17,11 +17,11 @@ use crate::{
     store::Batch,
 };
 
-/// Marks a portal, so that one that was made before a crash is found again.
+/// Marks a portal, so that one made before a crash is found again.
 const MARK: &str = "chat.stonechat.portal";
 
 impl Room {
-    /// Makes a portal or finds it, brings everybody's ghosts into it, and invites its owner.
+    /// Makes or finds a portal, joins everybody's ghosts to it, and invites its owner.
     pub(in crate::engine) async fn ensure_portal(
         &mut self,
         conversation: &Conversation,
@@ -35,9 +35,10 @@ impl Room {
         };
         let before = who()?;
         match self.ensure_current_portal(conversation, person).await {
-            // Somebody went meanwhile, and their ghost with them: that says nothing of the others.
+            // A person left in the meantime, and their ghost with them: this error says nothing
+            // about the others.
             Err(error) if !error.is_transient() && who()? != before => {
-                tracing::info!(room = %self.id, %error, "somebody went meanwhile");
+                tracing::info!(room = %self.id, %error, "a person left while their portal was set up");
                 Err(EngineError::NotThereYet)
             }
             furnished => furnished,
@@ -54,13 +55,13 @@ impl Room {
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let portal = (conversation.id.clone(), person);
         let _one_at_a_time = engine.0.portal_locks.lock(portal).await;
-        // Another task may have made it, or another one in the place of one that was lost.
+        // Another task may have made the portal, or replaced one that was lost.
         let known = engine.store().get::<Conversations>(&conversation.id)?;
-        // Nobody is invited to what is over.
+        // Nobody is invited to a conversation that has ended.
         let known = known.filter(|known| !known.ended);
         let conversation = &known.ok_or_else(impossible)?;
         let owner = conversation.people.get(person).ok_or_else(impossible)?;
-        // Nor is somebody who has left meanwhile.
+        // Nor is a person who has left in the meantime.
         if !owner.takes_part() {
             return Ok(Vec::new());
         }
@@ -93,7 +94,7 @@ impl Room {
         engine
             .join_ghosts(conversation, person, &room, host, &ghosts)
             .await?;
-        // Before its owner is invited: the invite shows what it is called.
+        // Before the owner is invited, because the invite shows the room's name.
         let (_, mut inputs) = engine
             .sync_info_of_portal(conversation, person, &room)
             .await?;
@@ -110,8 +111,8 @@ impl Room {
 }
 
 impl Engine {
-    /// Makes a portal. It is written down before anybody is invited, and found again by its mark
-    /// should it not have been.
+    /// Makes a portal. It is recorded before anybody is invited; after a crash in between, its mark
+    /// finds it.
     async fn make_portal(
         &self,
         conversation: &Conversation,
@@ -120,7 +121,7 @@ impl Engine {
     ) -> Result<OwnedRoomId, EngineError> {
         let _nothing_is_left = self.0.creating.lock(host.ghost.clone()).await;
         let role = RoomRole::Portal(person);
-        // Another room's actor may have been sooner.
+        // Another room's actor may have been faster.
         let known = self.store().get::<Conversations>(&conversation.id)?;
         if let Some(room) = known.as_ref().and_then(|known| known.room(role)) {
             return Ok(room.clone());
@@ -149,7 +150,7 @@ impl Engine {
         Ok(room)
     }
 
-    /// Brings the ghosts of those who take part into a portal, and tells its actor.
+    /// Joins the ghosts of the people who take part to a portal, and tells its actor.
     async fn join_ghosts(
         &self,
         conversation: &Conversation,
@@ -158,7 +159,7 @@ impl Engine {
         host: &Participant,
         ghosts: &[Participant],
     ) -> Result<(), EngineError> {
-        // First, so that an invite of one of them is not taken for somebody's wish to reach it.
+        // First, so that a ghost's invite is not taken for somebody's wish to reach it.
         let joined = InboxItem::ConversationJoined {
             conversation: conversation.id.clone(),
             ghosts: ghosts.iter().map(|ghost| ghost.ghost.clone()).collect(),
@@ -186,7 +187,7 @@ impl Engine {
         if !conversation.direct {
             self.share_power(host, room, ghosts).await?;
         }
-        // Somebody who no longer takes part must not be seen, nor read.
+        // A person who no longer takes part must be neither seen nor read.
         let role = RoomRole::Portal(person);
         let others = conversation.people.iter().enumerate();
         let gone = others.filter(|(index, p)| p.room_role(*index) != role && !p.takes_part());
@@ -198,8 +199,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives every ghost in a group's portal the power to look after it: the one that made it may
-    /// leave the conversation before the others do.
+    /// Gives every ghost in a group's portal the power to administer it: the one that made it may
+    /// leave the conversation before the others.
     async fn share_power(
         &self,
         host: &Participant,
@@ -216,7 +217,7 @@ impl Engine {
             levels["users"] = json!({});
         }
         for ghost in ghosts.iter().map(|ghost| &ghost.ghost) {
-            // A creator always has it, and must not be named.
+            // A creator always has this power, and must not be listed.
             if !view.creators.contains(ghost) {
                 levels["users"][ghost.as_str()] = json!(100);
             }
@@ -249,7 +250,7 @@ impl Engine {
             .invite(host, room, &owner.user, conversation.direct)
             .await
         {
-            // The room allows it: the owner's account or server does not.
+            // The room allows the invite: the owner's account or server refuses it.
             Err(EngineError::Matrix(MatrixError::Refused { .. })) => {
                 Err(EngineError::Refused(Refusal::Impossible))
             }
@@ -258,7 +259,7 @@ impl Engine {
     }
 }
 
-/// Returns the request that makes a portal: a chat with its host, in which the owner is a guest who
+/// Returns the request that creates a portal: its host is the admin, and the owner is a guest who
 /// can write and leave.
 fn portal(
     conversation: &Conversation,
@@ -300,8 +301,8 @@ fn portal(
         let event = json!({ "type": kind, "state_key": key, "content": content });
         request.initial_state.push(Raw::from_json(raw(&event)?));
     }
-    // What its owner changes would be seen by nobody else, but for the name, which is carried; and
-    // whom they invited could read what the others believe to be between them.
+    // Nobody else would see what the owner changes, except for the name, which is forwarded. And a
+    // person whom the owner invited could read what the others believe to be private.
     let levels = json!({
         "users_default": 0, "events_default": 0, "state_default": 100,
         "events": { "m.room.name": 0 },

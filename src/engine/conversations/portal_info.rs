@@ -1,4 +1,4 @@
-//! What the rooms and people of a conversation are called.
+//! Names and topics of portals and origins, and the names of ghosts.
 
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::json;
@@ -16,16 +16,16 @@ use crate::{
     store::Batch,
 };
 
-/// The notice to a person whose name or topic of a room would name people.
+/// The notice to a person whose new room name or topic would name people.
 const NAMES_SOMEBODY: &str = "The new name or topic of this chat wasn't passed on: it is too \
                               long, or would show who somebody is. Please choose another one.";
-/// The notice to the owner of a portal who may not name the others' room.
+/// The notice to the owner of a portal who may not rename the others' room.
 const MAY_NOT: &str = "The name of this chat wasn't changed: in the room of the others your \
                        handle may not do that. Please ask somebody there to change it, or to give \
                        your handle the permission; until then the chat is called as before.";
 
 impl Room {
-    /// Gives a portal the name and topic of the origin. The person who changed them is told if they
+    /// Gives a portal the origin's name and topic. The person who changed them is told if they
     /// cannot be passed on.
     pub(in crate::engine) async fn sync_portal_info(
         &self,
@@ -50,8 +50,8 @@ impl Room {
         Ok(inputs)
     }
 
-    /// Names the origin as the owner of this portal has named it, if their ghost may do that
-    /// there; else they are told, and it is called as before here too.
+    /// Renames the origin to the name that the owner of this portal has chosen, if their ghost may
+    /// do that there. Otherwise the owner is told, and the portal gets its former name back.
     pub(in crate::engine) async fn rename_origin_by(
         &self,
         conversation: &Conversation,
@@ -69,7 +69,7 @@ impl Room {
             return Ok(Vec::new());
         };
         let here = engine.fetch_room_state(&reader.ghost, &self.id).await?;
-        // Unless it is called as the others call it by now.
+        // Only while the present name is the owner's: a ghost may have set the origin's name since.
         let Some(name) = here.name.as_deref().filter(|name| name.by == owner.user) else {
             return Ok(Vec::new());
         };
@@ -96,8 +96,8 @@ impl Room {
 }
 
 impl Engine {
-    /// Calls somebody otherwise in the conversations that they have with a ghost: in no others,
-    /// which would show that they are one person's.
+    /// Changes a person's name in the conversations that they have with a ghost. Changing it in
+    /// others too would show that they belong to one person.
     pub(in crate::engine) async fn rename_in_conversations(
         &self,
         person: &Person,
@@ -119,7 +119,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a ghost that was made for this conversation the name that it has there.
+    /// Sets the display name of a ghost that was made for this conversation.
     pub(in crate::engine) async fn set_ghost_name(
         &self,
         person: &Participant,
@@ -127,7 +127,7 @@ impl Engine {
         if !person.is_alias {
             return Ok(());
         }
-        // It is made under that name otherwise.
+        // A ghost without a device is yet to be made, and gets the name then.
         let Some(device) = self.machines().device_of(&person.ghost)? else {
             return Ok(());
         };
@@ -138,7 +138,7 @@ impl Engine {
             .await?)
     }
 
-    /// Gives the origin a portal's name. Returns why not, in words.
+    /// Gives the origin a portal's name. Returns a text that says why not, if it cannot.
     async fn rename_origin(
         &self,
         conversation: &Conversation,
@@ -178,8 +178,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// Makes a portal's name and topic those of the origin. False if something had to be left out;
-    /// and what is to be remembered of it.
+    /// Gives a portal the origin's name and topic. Returns `false` if something had to be left out,
+    /// and the inputs that note which names were used.
     pub(in crate::engine) async fn sync_info_of_portal(
         &self,
         conversation: &Conversation,
@@ -193,7 +193,7 @@ impl Engine {
         };
         let from = match self.cached_room_state(&reader.ghost, origin).await {
             Ok(view) if view.membership(&reader.ghost) == "join" => view,
-            // It stays what it was called.
+            // The portal keeps its name.
             Ok(_) => return Ok((true, Vec::new())),
             Err(error) if error.is_transient() => return Err(error),
             Err(_) => return Ok((true, Vec::new())),

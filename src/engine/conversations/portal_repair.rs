@@ -1,5 +1,5 @@
-//! Portals that were lost, or replaced by a room of somebody else: they are ours, so another one is
-//! made, and none is followed.
+//! Replaces portals that were lost or upgraded by somebody: portals are ours, so another one is
+//! made, and no tombstone is followed.
 
 use ruma::OwnedRoomId;
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Room {
-    /// Returns the room of another role. A portal that was lost is made again first, and its owner
-    /// is invited again if they have left it: what is encrypted now would be for nobody.
+    /// Returns the room of another role. A portal that was lost is made again first, and an owner
+    /// who has left it is invited again: otherwise nobody could read what is encrypted now.
     pub(in crate::engine) async fn target_room(
         &mut self,
         conversation: &Conversation,
@@ -48,7 +48,7 @@ impl Room {
             return Err(EngineError::Refused(Refusal::Impossible));
         }
         let furnished = self.ensure_portal(conversation, owner).await?;
-        // Its owner is invited: should they decline, that counts.
+        // The invite counts: should the owner decline it, that is final.
         let batch = Batch::new();
         self.engine.apply(&conversation.id, &furnished, batch)?;
         let known = self.engine.store().get::<Conversations>(&conversation.id)?;
@@ -58,8 +58,8 @@ impl Room {
 }
 
 impl Engine {
-    /// Returns the ghost that is in a portal and can look after it; `None` if the portal was lost
-    /// or was replaced by a room of somebody else.
+    /// Returns the ghost that is in a portal and can administer it, or `None` if the portal was
+    /// lost or somebody has replaced it.
     pub(in crate::engine) async fn host_of(
         &self,
         ghosts: &[Ghost],
@@ -87,7 +87,7 @@ impl Engine {
         Ok(any)
     }
 
-    /// Tells a conversation that a portal is lost and another one has to be made.
+    /// Tells a conversation that a portal is lost and has to be made again.
     pub(in crate::engine) async fn mark_portal_lost(
         &self,
         conversation: &ConversationId,

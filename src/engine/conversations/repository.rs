@@ -1,4 +1,4 @@
-//! The conversations that there are: found, decided on under one lock, written, ended.
+//! The conversations: found, decided on under one lock, written, ended.
 
 use std::{
     sync::{
@@ -26,22 +26,22 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// How long an ending conversation is waited for.
+/// How long to wait for conversations to end.
 const PARTING: Duration = Duration::from_secs(30);
 
-/// The lock of what is decided on conversations: held until it is written.
+/// The lock on decisions about conversations, held until the decision is written.
 pub(in crate::engine) struct DecisionLock<'a>(
     #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>,
 );
 
-/// Whether the latest change of a conversation is durable. Guarded by the lock on decisions.
+/// Whether the latest change of a conversation is durable. Guarded by the decision lock.
 #[derive(Default)]
 pub(in crate::engine) struct ChangeDurability {
     /// Set if the last holder of the lock changed a conversation; its batch is applied by now.
     just_now: AtomicBool,
     /// Upper bound of that batch's number.
     applied: AtomicU64,
-    /// The number of the last batch whose decision others may see before it is durable.
+    /// The number of the last batch that holds a decision whose effects others may see early.
     seen: AtomicU64,
 }
 
@@ -50,8 +50,9 @@ impl ChangeDurability {
         self.just_now.store(true, Ordering::Release);
     }
 
-    /// Returns whether a crash could bring back no older state of a conversation, given the numbers of
-    /// the last applied and the last durable batch. Must be asked before anything is decided.
+    /// Returns whether no crash could bring back an older state of a conversation, given the
+    /// numbers of the last applied and the last durable batch. Must be called before a decision is
+    /// made.
     pub(in crate::engine) fn are_durable(&self, applied: u64, durable: u64) -> bool {
         if self.just_now.swap(false, Ordering::AcqRel) {
             self.applied.store(applied, Ordering::Release);
@@ -59,21 +60,20 @@ impl ChangeDurability {
         durable >= self.applied.load(Ordering::Acquire)
     }
 
-    /// Notes that others may see, before it is durable, what was decided up to this batch.
+    /// Notes that others may see the decisions up to this batch before they are durable.
     pub(in crate::engine) fn is_seen(&self, applied: u64) {
         self.seen.store(applied, Ordering::Release);
     }
 
-    /// Returns whether all that others may have seen is durable.
+    /// Returns whether every decision that others may have seen is durable.
     fn may_follow(&self, durable: u64) -> bool {
         durable >= self.seen.load(Ordering::Acquire)
     }
 }
 
 impl Engine {
-    /// Lets it be decided what follows for a conversation. What is to be written stands in `batch`;
-    /// the rooms that have something to do are returned, and the lock, to be held until the batch
-    /// is applied.
+    /// Decides what follows for a conversation, and stages it in `batch`. Returns the rooms that
+    /// have something to do, and the lock, which the caller holds until the batch is applied.
     pub(in crate::engine) fn lock_and_decide(
         &self,
         id: &ConversationId,
@@ -90,8 +90,8 @@ impl Engine {
         Ok((lock, rooms))
     }
 
-    /// Applies inputs to a conversation, writes `batch` together with what was decided, and wakes the
-    /// rooms that have something to do. Not durable yet.
+    /// Applies inputs to a conversation, writes `batch` together with the decision, and wakes the
+    /// rooms that have something to do. The write is not durable yet.
     pub(in crate::engine) fn apply(
         &self,
         id: &ConversationId,
@@ -112,8 +112,8 @@ impl Engine {
         DecisionLock(lock.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Decides like [`Engine::lock_and_decide`], with the lock held by the caller. What follows is due `since`
-    /// then.
+    /// Decides like [`Engine::lock_and_decide`], with the lock held by the caller. The effects are
+    /// queued as of `since`.
     pub(in crate::engine) fn decide_and_stage(
         &self,
         before: &Conversation,
@@ -155,7 +155,7 @@ impl Engine {
         after: Option<&Conversation>,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        // After a crash what was decided on it as it was must not be decided on what it becomes.
+        // After a crash, decisions that were made on the old state must not be made on the new one.
         if !self.0.changes.may_follow(self.store().durable()) {
             self.store().flush_blocking()?;
         }
@@ -171,7 +171,7 @@ impl Engine {
             }
         };
         for key in pairings(before) {
-            // Another conversation of the same two may have begun since this one ended.
+            // The same two people may have begun another conversation since this one ended.
             if self.store().get::<DirectConversations>(&key)?.as_ref() == Some(id) {
                 batch.delete::<DirectConversations>(&key);
             }
@@ -189,7 +189,7 @@ impl Engine {
         for person in &after.people {
             let key = (person.ghost.clone(), id.clone());
             let same = after.people.iter().filter(|it| it.ghost == person.ghost);
-            // Somebody who has left their portal for good has nothing to do with it.
+            // A person who has left their portal for good no longer takes part.
             if same.into_iter().all(is_done) {
                 batch.delete::<ConversationsByGhost>(&key)
             } else {
@@ -207,7 +207,7 @@ impl Engine {
         Ok(batch.put::<Conversations>(id, after)?)
     }
 
-    /// Returns the conversation of a person with a ghost, unless it is over.
+    /// Returns the conversation of a person with a ghost, unless it has ended.
     pub(in crate::engine) fn conversation_with(
         &self,
         person: &Person,
@@ -236,8 +236,8 @@ impl Engine {
         Ok(conversations)
     }
 
-    /// Ends all conversations of a masked handle's ghost, and waits until it has said so in them
-    /// and has left, or for as long as that may take. Whatever is left then is left without words.
+    /// Ends all conversations of a masked handle's ghost, and waits up to [`PARTING`] until it has
+    /// said so in them and has left. After that it leaves without a word.
     pub(in crate::engine) async fn end_all_conversations(
         &self,
         ghost: &Ghost,
@@ -259,7 +259,7 @@ impl Engine {
             .unwrap_or(Ok(()))
     }
 
-    /// Ends the conversations of a masked handle with those whom its owner has blocked.
+    /// Ends the conversations of a masked handle with people whom its owner has blocked.
     pub(in crate::engine) async fn end_blocked_conversations(
         &self,
         ghost: &Ghost,
@@ -279,7 +279,7 @@ impl Engine {
         .await
     }
 
-    /// Ends the conversations of a masked handle's ghost that `which` says.
+    /// Ends the conversations of a masked handle's ghost that `which` selects.
     pub(in crate::engine) async fn end_conversations(
         &self,
         ghost: &Ghost,
@@ -302,7 +302,7 @@ impl Engine {
 
 impl Room {
     /// Applies inputs to a conversation as [`Engine::apply`] does, and writes this room's record
-    /// together with what was decided.
+    /// together with the decision.
     pub(in crate::engine) fn apply(
         &mut self,
         id: &ConversationId,
@@ -317,7 +317,7 @@ impl Room {
         Ok(())
     }
 
-    /// Wakes the rooms that have something to do, but for this one, which is awake.
+    /// Wakes the rooms that have something to do, except this one, which is awake.
     pub(in crate::engine) fn wake_others(&self, rooms: Vec<OwnedRoomId>) {
         for room in rooms.into_iter().filter(|room| *room != self.id) {
             self.engine.wake(&room);

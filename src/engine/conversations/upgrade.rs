@@ -1,5 +1,5 @@
-//! Origins that were replaced (`m.room.tombstone`): a conversation goes on in the room that has
-//! taken its place, once a ghost can get in there, and only if nobody else is there.
+//! Upgrades of origins (`m.room.tombstone`): a conversation moves to the successor once a ghost can
+//! join it, and only if nobody else is there.
 
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::{Value, json};
@@ -21,16 +21,16 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// Maximum number of conversations of a ghost that are looked at.
+/// Maximum number of a ghost's conversations that are checked.
 const CONVERSATIONS: usize = 20;
-/// Maximum number of messages of the old room that come too late that are looked at.
+/// Maximum number of late messages in the old room that are checked.
 const TOO_LATE: usize = 100;
-/// The notice to their senders.
+/// The notice to the senders of late messages.
 const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
                              too late to be passed on. Please send it again here.";
 
 impl Room {
-    /// Notes that a conversation may go on in this room soon.
+    /// Notes that a conversation may move to this room soon.
     pub(in crate::engine) fn expect_upgrade(
         &mut self,
         conversation: ConversationId,
@@ -47,7 +47,7 @@ impl Room {
         self.commit(batch, [])
     }
 
-    /// Handles that a ghost was invited into the room that has replaced this one.
+    /// Handles that a ghost was invited into the successor of this room.
     pub(in crate::engine) async fn on_upgrade(
         &mut self,
         to: OwnedRoomId,
@@ -66,8 +66,8 @@ impl Room {
         self.apply(&here.conversation, &[input], batch)
     }
 
-    /// Goes on in the room that has replaced this one. Everything said here before is carried by
-    /// now, for this waits in the same outbox.
+    /// Moves the conversation to the successor of this room. Every message from here is forwarded
+    /// by now, because this effect waits behind them in the same outbox.
     pub(in crate::engine) async fn follow_upgrade(
         &mut self,
         conversation: &Conversation,
@@ -96,7 +96,7 @@ impl Room {
         engine.await_conversation(conversation, to, &ghosts).await?;
         let server = engine.server_of_origin(conversation);
         let inside = engine.join_room(&ghosts, to, &server).await?;
-        // They may be invited in a moment.
+        // The ghosts may be invited in a moment.
         let Some(first) = inside.first() else {
             return Err(EngineError::NotThereYet);
         };
@@ -137,8 +137,8 @@ impl Room {
         Ok(inputs)
     }
 
-    /// Returns what the senders of messages are told that still wait here when the conversation goes on
-    /// elsewhere. They read it in the new room.
+    /// Returns the notices to the senders of messages that are still waiting here when the
+    /// conversation has moved. They read them in the new room.
     pub(in crate::engine) fn refuse_waiting_messages(
         &self,
         conversation: &Conversation,
@@ -174,15 +174,16 @@ impl Room {
     }
 }
 
-/// Returns whether a ghost was invited or came in by this: nothing that was said before is
-/// encrypted for it, and waiting for each key of that would hold up the conversation.
+/// Returns whether a ghost was invited or joined by this event. Earlier messages are not encrypted
+/// for it, and waiting for each of their keys would hold up the conversation.
 fn lets_in(event: &RoomEvent, ghost: &Ghost) -> bool {
     let own = event.membership();
     own.is_some_and(|(user, kind)| user == *ghost && matches!(kind, "invite" | "join"))
 }
 
-/// Returns the memberships of the people in the new room: no event shows who came before the ghosts.
-/// A person who had left the old room and is here reads again, so the others have to see their ghost.
+/// Returns the memberships of the people in the new room: no event shows who joined before the
+/// ghosts. A person who had left the old room and is in the new one reads again, so the others have
+/// to see their ghost.
 fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
     let here = |user: &&OwnedUserId| conversation.person_at(RoomRole::Origin, user).is_some();
     let join = |user: &OwnedUserId| Input::Member {
@@ -195,8 +196,8 @@ fn came_before(conversation: &Conversation, new: &RoomState) -> Vec<Input> {
     new.joined().filter(here).map(join).collect()
 }
 
-/// Returns whether `new` has replaced `old`, as both say, and nobody is or will be there who is not
-/// here.
+/// Returns whether `new` is the successor of `old`, as both rooms say, and nobody is or can soon be
+/// there who is not in `old`.
 fn is_successor(
     old: (&OwnedRoomId, &RoomState),
     new: (&OwnedRoomId, &RoomState),
@@ -211,7 +212,7 @@ fn is_successor(
     old.1.replaced_by.as_ref() == Some(new.0)
         && new.1.predecessor.as_ref() == Some(old.0)
         && new.1.replaced_by.is_none()
-        // Where nobody could come in uninvited, nobody is to.
+        // If nobody could join the old room uninvited, nobody may join the new one uninvited.
         && ((new.1.join_rule == old.1.join_rule
             && new.1.allowed_rooms.iter().all(|room| old.1.allowed_rooms.contains(room)))
             || matches!(new.1.join_rule.as_str(), "invite" | "knock" | "private"))
@@ -221,8 +222,8 @@ fn is_successor(
 }
 
 impl Engine {
-    /// Returns the origin of a conversation between the two that says that this room has replaced
-    /// it.
+    /// Returns the origin of a conversation between these two that names this room as its
+    /// successor.
     pub(in crate::engine) async fn predecessor_of(
         &self,
         ghost: &Ghost,
@@ -254,7 +255,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// Returns whether nothing else goes on in a room, and no ghost has left it for good.
+    /// Returns whether a room is used for nothing else, and no ghost has left it for good.
     fn is_free_for(
         &self,
         conversation: &ConversationId,
@@ -267,8 +268,8 @@ impl Engine {
             && here.is_none_or(|here| here.conversation == *conversation))
     }
 
-    /// Tells the new room that a conversation may go on there. That comes first, so that nothing
-    /// that is said there gets lost, and no invite is taken for the wish to reach a ghost.
+    /// Tells the new room that a conversation may move there. That comes first, so that no message
+    /// there is lost, and no invite is taken for a wish to reach a ghost.
     async fn await_conversation(
         &self,
         conversation: &Conversation,
@@ -291,8 +292,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the server that may have to be asked to join a room of the people of an origin:
-    /// another one, if one of its people is there.
+    /// Returns the server that may have to be asked to join the successor of an origin: another
+    /// server if one of the origin's people is on one.
     fn server_of_origin(&self, conversation: &Conversation) -> OwnedServerName {
         let own = &self.settings().server_name;
         conversation
@@ -305,8 +306,8 @@ impl Engine {
             .to_owned()
     }
 
-    /// Lets ghosts join a room for which `server` may have to be asked. Returns those that are in
-    /// it.
+    /// Joins ghosts to a room for which `server` may have to be asked. Returns the ghosts that are
+    /// in it.
     async fn join_room(
         &self,
         ghosts: &[Ghost],
@@ -328,7 +329,7 @@ impl Engine {
         Ok(inside)
     }
 
-    /// Lets a ghost that is in the room invite the others, if that is allowed there.
+    /// Lets a ghost in the room invite the others, if the room allows that.
     async fn invite_others(
         &self,
         ghosts: &[Ghost],
@@ -350,7 +351,7 @@ impl Engine {
                 .homeserver()
                 .send_state(actor, room, "m.room.member", key, &content);
             match invited.await {
-                // The homeserver is in the room by then, and has nobody to ask.
+                // The homeserver is in the room by now, and need not ask another server.
                 Ok(_) => {
                     let own = &self.settings().server_name;
                     let ghost = std::slice::from_ref(ghost);
@@ -363,7 +364,8 @@ impl Engine {
         Ok(inside)
     }
 
-    /// Returns what was said in a room before a ghost joined it, in order: nobody pushes that.
+    /// Returns the events from before a ghost joined a room, in order: the homeserver does not push
+    /// them.
     async fn backfill_since_join(
         &self,
         conversation: &Conversation,

@@ -1,4 +1,4 @@
-//! The inbox: what the homeserver pushes is written down, once, before it is acknowledged.
+//! The inbox: writes down once what the homeserver pushes, before it is acknowledged.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,7 +29,7 @@ use crate::{
     store::{Batch, StoreError},
 };
 
-/// What the homeserver says it holds for a device of ours.
+/// How many one-time keys the homeserver says it holds for one of our devices.
 #[derive(Clone, Debug, Default)]
 pub(in crate::engine) struct OneTimeKeyCounts {
     pub one_time: Option<BTreeMap<OneTimeKeyAlgorithm, UInt>>,
@@ -37,12 +37,12 @@ pub(in crate::engine) struct OneTimeKeyCounts {
 }
 
 /// Minimum time between two answers to transactions that hold only our own echoes. The homeserver
-/// sends the next one as soon as it has the answer, so under load a short pause lets more events share
-/// a transaction. Somebody who speaks alone waits for nothing.
+/// sends the next one as soon as it has the answer, so under load a short pause lets more events
+/// share a transaction. A person who writes alone does not wait.
 const ECHOES: Duration = Duration::from_millis(2);
 
-/// When a transaction was answered last that held nothing to make sure of: what we have said
-/// ourselves, receipts and typing, counts of keys.
+/// When a transaction was last answered that held nothing to make durable: only our own messages,
+/// receipts, typing, and one-time key counts.
 #[derive(Default)]
 pub(in crate::engine) struct EchoPacing(Mutex<Option<Instant>>);
 
@@ -57,28 +57,28 @@ impl EchoPacing {
     }
 }
 
-/// What a batch of arrivals touches.
+/// The changes that a batch of arrivals makes, and the rooms to be woken.
 #[derive(Default)]
 pub(in crate::engine) struct InboxWrites {
     pub batch: Batch,
     pub rooms: Vec<ruma::OwnedRoomId>,
     pub to_device: bool,
-    /// Some of it was accepted before, by a call that may not have made it durable yet.
+    /// Whether an earlier call accepted part of it, and may not have made that durable yet.
     pub again: bool,
-    /// What this batch holds already: the store does not know of it yet.
+    /// The events and digests in this batch, which the store does not know of yet.
     events: HashSet<OwnedEventId>,
     digests: HashSet<[u8; 32]>,
-    /// Whatever of it is queued has a lower number.
+    /// Upper bound of the numbers of its queued items.
     pub until: u64,
     /// What was set aside.
     pub dead_letters: Vec<DeadLetter>,
-    /// When they arrived, and the same events in their order.
+    /// When they arrived, and their ids in order of arrival.
     at: Option<Timestamp>,
     seen: Vec<OwnedEventId>,
 }
 
 impl InboxWrites {
-    /// Takes the changes that are to be written now.
+    /// Takes the changes that have to be written now.
     pub(in crate::engine) fn finish_batch(&mut self) -> Result<Batch, StoreError> {
         let mut batch = std::mem::take(&mut self.batch);
         let at = self.at.take().unwrap_or_default();
@@ -92,11 +92,11 @@ impl InboxWrites {
 }
 
 impl Engine {
-    /// Takes in a transaction. When this returns, everything in it is durable.
+    /// Accepts a transaction. When this returns, everything in it is durable.
     ///
-    /// Transaction ids tell nothing: they start again after a restart of the homeserver. Events are
-    /// known by their id, to-device messages by a digest; the same transaction twice, one after the
-    /// other or at once, is taken in once.
+    /// Transaction ids cannot be used to find repeats, because they start again when the homeserver
+    /// restarts. Events are recognised by their id, to-device messages by a digest; a transaction
+    /// that comes twice, even twice at once, is accepted once.
     pub(in crate::engine) async fn accept_transaction(
         &self,
         body: Transaction,
@@ -131,7 +131,7 @@ impl Engine {
             taken.until = self.next();
             taken
         };
-        // What our own users have said comes back to us, and leaves nothing to make sure of.
+        // The echoes of our own users' messages leave nothing to make durable.
         let echo = !changed && !taken.again;
         if !echo {
             self.store().flush().await?;
@@ -157,9 +157,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Wakes the rooms of a transaction, and handles its to-device messages. If it has further parts,
-    /// the rooms wait for the last one: their keys come with it, and a room's first event may need
-    /// them.
+    /// Wakes the rooms of a transaction, and handles its to-device messages. If further parts
+    /// follow, the rooms wait for the last one: their keys come with it, and a room's first event
+    /// may need them.
     async fn wake_after(&self, taken: InboxWrites, counted: bool, has_more: bool) {
         if has_more {
             self.0.held_rooms.lock().await.extend(taken.rooms);
@@ -167,12 +167,12 @@ impl Engine {
         }
         let held = std::mem::take(&mut *self.0.held_rooms.lock().await);
         let engine = self.clone();
-        // The homeserver waits for its answer, and what follows does not concern it. Nor does that
-        // begin before the transaction is durable: a second one need not hold what the first one
-        // did, as when a sender has redacted an event meanwhile.
+        // In a task, because the homeserver waits for its answer. Only after the transaction is
+        // durable: a repeated transaction may differ, for example if a sender has redacted an event
+        // in between.
         self.spawn(async move {
-            // Rooms first: one that needs a key of this transaction waits for it there, and the
-            // others need not wait for a slow server's keys.
+            // Rooms first: a room that needs a key of this transaction waits for it, and the others
+            // need not wait for a slow server's keys.
             for room in held.into_iter().chain(taken.rooms) {
                 engine.wake(&room);
             }
@@ -187,14 +187,14 @@ impl Engine {
         self.0.arrived.fetch_max(until, Ordering::AcqRel);
     }
 
-    /// Returns whether what arrived with this number is durable. Nobody begins with what is not:
-    /// what comes a second time, after a crash, need not be what came the first time.
+    /// Returns whether the item with this number is durable. No item is handled before it is: if it
+    /// comes again after a crash, it may differ.
     pub(in crate::engine) fn is_durable(&self, number: u64) -> bool {
         number < self.0.arrived.load(Ordering::Acquire)
     }
 
-    /// Expects the rooms of invites. Room keys are dropped on arrival unless their room is
-    /// expected, and the first one may come in the same transaction as the invite.
+    /// Prepares machines for the rooms of invites. Room keys are dropped on arrival unless their
+    /// room is expected, and the first key may come in the same transaction as the invite.
     async fn expect_keys(&self, events: &[Option<RoomEvent>]) -> Result<(), EngineError> {
         for event in events.iter().flatten() {
             if let Some((user, "invite")) = event.membership()
@@ -208,7 +208,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns whether a ghost has been in this room before: it never comes back.
+    /// Returns whether a ghost has left this room, to which it never comes back.
     pub(in crate::engine) fn has_left(
         &self,
         user: &OwnedUserId,
@@ -244,7 +244,7 @@ impl Engine {
         if event.state_key.is_some() {
             self.0.room_states.outdate(&event.room);
         }
-        // What our own users say is known already; what becomes of their membership is not.
+        // Messages of our own users are known already; changes of their membership are not.
         let own = self.is_ours(&event.sender) && event.kind != "m.room.member";
         if own {
             return Ok(());
@@ -335,7 +335,7 @@ impl Engine {
     }
 }
 
-/// Events of a `/sync` do not say in which room they are.
+/// Returns the event with its room, which events in a `/sync` do not name.
 fn json_with_room(json: &RawValue, room: Option<&ruma::OwnedRoomId>) -> String {
     let Some(room) = room else {
         return json.get().to_owned();

@@ -1,9 +1,9 @@
-//! What was set aside at a door: noted, counted, and asked for once more.
+//! Dead letters: items that were set aside, counted, and requested once more.
 //!
-//! Something that is too large or cannot be read never stops what is behind it. It becomes a
-//! [`DeadLetter`], which says what it was and nothing of what it said. What it was for is marked for
-//! backfill: the room compares with its history before its next event, and the ghost syncs, since the
-//! homeserver may show the same thing in a form that can be read.
+//! An item that is too large or cannot be read never blocks the items behind it. It becomes a
+//! [`DeadLetter`], which says what it was but not what it contained. Its room or user is marked for
+//! backfill: the room compares with its history before its next event, and the ghost syncs, because
+//! the homeserver may show the same item in a form that can be read.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,24 +23,23 @@ use crate::{
     store::{Batch, Store, StoreError},
 };
 
-/// Maximum number of dead letters that are kept. The newest take the places of the oldest.
+/// Maximum number of dead letters that are kept. The newest replace the oldest.
 const KEPT_MAX: u64 = 1000;
-/// Maximum number of users who wait to be synced because of dead letters. The others are synced in
-/// their turn.
+/// Maximum number of users that wait to be synced because of dead letters. Others wait for their
+/// regular reconciliation.
 const BACKFILLS_MAX: usize = 1000;
 /// Maximum number of sync attempts per backfill.
 const BACKFILL_TRIES: u32 = 3;
 
-/// Returns how many dead letters there have been since the database was made, by the name of their
-/// reason.
+/// Returns the number of dead letters since the database was made, by the name of their reason.
 pub fn count_dead_letters(store: &Store) -> Result<BTreeMap<String, u64>, StoreError> {
     let rows = store.scan::<DeadLetterCounts>(&[], None, usize::MAX)?;
     Ok(rows.into_iter().collect())
 }
 
 impl Engine {
-    /// Adds what was set aside to `batch`. To be called with the intake lock held until the batch is
-    /// applied, so that none is left out of the counts.
+    /// Adds dead letters to `batch`. The caller holds the intake lock until the batch is applied,
+    /// so that none is left out of the counts.
     pub(in crate::engine) fn stage_dead_letters(
         &self,
         letters: &[DeadLetter],
@@ -56,7 +55,7 @@ impl Engine {
             batch.put::<DeadLetterCounts>(&name, &count.saturating_add(*more))?;
             tracing::warn!(%reason, count = more, "items from the homeserver were set aside");
         }
-        // Of many that came together the first are as good as the last.
+        // Of many that came together, the first show as much as the last.
         for letter in letters.iter().take(KEPT_MAX as usize) {
             let record = DeadLetterRecord {
                 at: self.now(),
@@ -67,8 +66,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes down what was set aside elsewhere than in a transaction or a sync, together with
-    /// `batch`.
+    /// Writes dead letters that did not come in a transaction or a sync, together with `batch`.
     pub(in crate::engine) async fn note_dead_letters(
         &self,
         letters: &[DeadLetter],
@@ -79,7 +77,7 @@ impl Engine {
         self.store().apply(batch)
     }
 
-    /// Marks the rooms and users whose things were set aside.
+    /// Marks the rooms and users of dead letters for backfill.
     pub(in crate::engine) fn backfill_after(&self, letters: &[DeadLetter]) {
         for letter in letters {
             if let Some(room) = &letter.room {
@@ -94,7 +92,7 @@ impl Engine {
         }
     }
 
-    /// Syncs one of our users soon. Once at a time, however many reasons there are.
+    /// Syncs one of our users soon. Several reasons at the same time lead to one sync.
     fn backfill(&self, user: &OwnedUserId) {
         if !self.0.started.load(Ordering::Acquire)
             || !matches!(self.machines().device_of(user), Ok(Some(_)))
@@ -104,7 +102,7 @@ impl Engine {
         {
             let mut waiting = self.backfills();
             if waiting.len() >= BACKFILLS_MAX {
-                // Users with something to do are synced, a few at a time.
+                // Syncs the users with something to do, a few at a time.
                 self.note_possible_gap();
                 return;
             }
@@ -116,13 +114,13 @@ impl Engine {
         self.spawn(async move {
             let mut stop = engine.0.stop.subscribe();
             for _ in 0..BACKFILL_TRIES {
-                // What came since the last sync, a moment ago, comes with the next one.
+                // Items that arrived just after the last sync come with the next one.
                 let pause = clock::sleep(CATCH_UP_PAUSE);
                 tokio::select! {
                     () = pause => {}
                     _ = stop.wait_for(|stop| *stop) => break,
                 }
-                // What is set aside from here on may not come with this sync.
+                // An item that is set aside after this may not be in this sync.
                 engine.backfills().remove(&user);
                 match engine.fetch_missing_keys(&user).await {
                     Ok(true) => return,

@@ -1,4 +1,4 @@
-//! What has arrived before, so that nothing is accepted twice; forgotten after a week.
+//! Remembers for a week what has arrived, so that nothing is accepted twice.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::{
     store::{Batch, StoreError},
 };
 
-/// How long the id of an event that has arrived is known.
+/// How long the id of an arrived event is remembered.
 pub(in crate::engine) const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Maximum difference between two clocks. An event that is younger than the rest and not known has
-/// never arrived.
+/// Maximum difference between two clocks. An event that is younger than [`SEEN_FOR`] by this much
+/// and not known has never arrived.
 pub(in crate::engine) const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Maximum number of records by age whose events are forgotten in one write.
+/// Maximum number of records of [`SeenByTime`] whose events are forgotten in one write.
 pub(in crate::engine) const AT_ONCE: usize = 100;
 
-/// Maximum number of events in one such record.
+/// Maximum number of events in one record of [`SeenByTime`].
 pub(in crate::engine) const SEEN_TOGETHER: usize = 100;
 
-/// A to-device message, as far as it is looked at before its machine reads it.
+/// A to-device message: the parts that are read before its machine reads it.
 #[derive(Deserialize)]
 pub(in crate::engine) struct ToDeviceMessage<'a> {
     #[serde(borrow)]
@@ -43,11 +43,11 @@ pub(in crate::engine) struct ToDeviceMessage<'a> {
     content: Option<&'a RawValue>,
 }
 
-/// Tells one to-device message from another: transactions and `/sync` shape the same one
-/// differently, but recipient, sender, type and content stay.
+/// Returns a digest by which a to-device message is recognised: transactions and `/sync` format the
+/// same message differently, but recipient, sender, type and content stay.
 pub(in crate::engine) fn digest(user: &OwnedUserId, message: &ToDeviceMessage<'_>) -> [u8; 32] {
-    // `serde_json` keeps the keys of objects sorted, so equal values give equal bytes. What it cannot
-    // read is nothing that a machine can, and is told apart as it stands.
+    // `serde_json` sorts the keys of objects, so equal values give equal bytes. No machine can read
+    // what it cannot, so such content is compared byte by byte.
     let canonical = |json: Option<&RawValue>| {
         let json = json.map_or("null", RawValue::get);
         serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |it| it.to_string())
@@ -80,7 +80,7 @@ impl Engine {
         self.mark_seen_as(event, seen, handled, batch)
     }
 
-    /// Notes an event as handled or not, given what is noted already.
+    /// Notes an event as handled or not, given its present record.
     pub(in crate::engine) fn mark_seen_as(
         &self,
         event: &OwnedEventId,
@@ -99,7 +99,7 @@ impl Engine {
         batch.put::<Seen>(event, &SeenEvent { at, handled })
     }
 
-    /// Forgets what arrived more than a week ago: no homeserver sends it again.
+    /// Forgets arrivals that are more than a week old: no homeserver sends them again.
     pub(in crate::engine) async fn forget_old_arrivals(&self) -> Result<(), StoreError> {
         let Timestamp(horizon) = self.now() - SEEN_FOR;
         loop {

@@ -1,11 +1,11 @@
-//! The order of what is said, where something may have been lost on the way.
+//! Keeps the order of a conversation's events where some may have been lost.
 //!
-//! What the homeserver lost, a ghost's `/sync` brings later, and for an introduction that is early
-//! enough. A conversation promises an order: so where a gap is possible, its room's history is read
-//! up to the next event before anything more is forwarded from there.
+//! If the homeserver loses an event, a ghost's `/sync` brings it later, which is early enough for
+//! an introduction. A conversation promises an order, so after a possible gap its room's history is
+//! read up to the next event before anything more is forwarded from there.
 //!
-//! This file says where a gap is possible; `actors::backfill` reads the history there, and
-//! `inbox::sync` that of a sync which left something out.
+//! This file detects possible gaps. `actors::backfill` reads the history there, and `inbox::sync`
+//! reads the history that a limited sync left out.
 
 use std::sync::{PoisonError, atomic::Ordering};
 
@@ -18,16 +18,15 @@ use crate::{
     store::StoreError,
 };
 
-/// Maximum number of rooms of which it is known whether anything was lost. Beyond it all are looked at
-/// again.
+/// Maximum number of rooms whose last check is remembered. Beyond it, all rooms are checked again.
 const ROOMS: usize = 10_000;
-/// Maximum number of pages that are read back for one gap: all that a homeserver may have queued for
-/// us before it went down, and an end to what is held in memory.
+/// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
+/// have queued before it went down, while memory stays bounded.
 pub(in crate::engine) const PAGES: usize = 300;
 
 impl Engine {
-    /// Notes that something may have been lost. Rooms backfill before they go on, and ghosts with
-    /// open work sync soon, since what was lost may have been the last event.
+    /// Notes that events may have been lost. Rooms backfill before they go on, and ghosts with open
+    /// work sync soon, because the lost event may have been the last one.
     pub(in crate::engine) fn note_possible_gap(&self) {
         self.0.gap_epoch.fetch_add(1, Ordering::AcqRel);
         if self.0.started.load(Ordering::Acquire) {
@@ -37,7 +36,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// Returns whether an event is the first of a conversation's room since something may have been
+    /// Returns whether an event is the first in a conversation's room since events may have been
     /// lost.
     pub(in crate::engine) fn is_after_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
         let doubts = self.0.gap_epoch.load(Ordering::Acquire);
@@ -57,7 +56,7 @@ impl Engine {
     }
 }
 
-/// Returns whether a ghost was invited into a room by this event, or came in without that.
+/// Returns whether this event invites a ghost into a room, or joins it without an invite.
 pub(in crate::engine) fn begins_for(ghost: &UserId, json: &RawValue) -> bool {
     #[derive(Deserialize)]
     struct Member<'a> {
@@ -78,7 +77,7 @@ pub(in crate::engine) fn begins_for(ghost: &UserId, json: &RawValue) -> bool {
     let was = |membership| before.is_some_and(|before| before == membership);
     match event.content["membership"].as_str() {
         Some("invite") => true,
-        // The answer to an invite, or another name.
+        // An accepted invite, or a change of the display name.
         Some("join") => !was("invite") && !was("join"),
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! What comes from the homeserver: taken in once, bounded and durable, before it is acknowledged.
+//! What comes from the homeserver: accepted once, bounded and durable before it is acknowledged.
 
 pub(in crate::engine) mod accept;
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The truth, fetched: a transaction is only a hint.
+//! Syncs our users, because transactions may be incomplete.
 //!
-//! Synapse loses to-device messages of a failed transaction, and room events queued behind one
-//! when it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges
-//! to-device messages; what comes that way goes through the same inbox as what was pushed.
+//! Synapse loses to-device messages of a failed transaction, and room events queued behind one when
+//! it restarts. Both are still there for the ghost's own `/sync`, which also acknowledges to-device
+//! messages. What a sync brings goes through the same inbox as what is pushed.
 
 use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
@@ -24,22 +24,22 @@ use crate::{
     store::Batch,
 };
 
-/// What a ghost wants to know: its messages, its invites, its rooms; nothing of presence, receipts
+/// The filter of a ghost's sync: to-device messages, invites and rooms, without presence, receipts
 /// and typing.
 const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
-/// Maximum number of pages that one reconciliation reads. What is left waits for the next.
+/// Maximum number of pages that one reconciliation reads. The rest waits for the next one.
 const PAGES: usize = 50;
-/// Maximum size of the gap that is read at a time, in bytes of JSON. What lies before it is set aside:
-/// the newest is what people wait for.
+/// Maximum size of a gap that is read at a time, in bytes of JSON. Events before that are set
+/// aside: people wait for the newest.
 pub(in crate::engine) const GAP_BYTES: usize = 32 << 20;
-/// Maximum number of pages for which a gap is read back in a room without a conversation.
+/// Maximum number of pages that are read back for a gap in a room without a conversation.
 const GAP_PAGES: usize = 20;
 /// Minimum time between two requests for missing keys of one ghost.
 pub(in crate::engine) const CATCH_UP_PAUSE: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// Fetches what is there for a ghost whose keys are missing. False when that was done a moment
-    /// ago, so that nobody can make us sync by sending what we cannot read.
+    /// Syncs a ghost whose keys are missing. Returns `false` if that was done a moment ago, so that
+    /// nobody can make us sync by sending messages that we cannot read.
     pub(in crate::engine) async fn fetch_missing_keys(
         &self,
         ghost: &OwnedUserId,
@@ -75,8 +75,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Accepts what one sync brings, page by page; returns whether nothing is left to acknowledge.
-    /// A crash between two pages only makes the pages before it come again, and they are known.
+    /// Accepts the items of one sync, page by page. Returns whether nothing is left to acknowledge.
+    /// After a crash between two pages the earlier pages come again, and are recognised.
     async fn sync_once(&self, ghost: &OwnedUserId, actor: Actor<'_>) -> Result<bool, EngineError> {
         let Ok(_few_at_a_time) = self.0.syncs.acquire().await else {
             return Err(EngineError::Stopping);
@@ -87,11 +87,12 @@ impl Engine {
             .homeserver()
             .sync(actor, since, Some(FILTER), Duration::ZERO);
         let mut sync = sync.await?;
-        // The next request with the new token acknowledges what came; when nothing came there is
+        // The next request with the new token acknowledges the items; without items there is
         // nothing to acknowledge.
         let mut is_empty = true;
         while let Some(page) = sync.next_page().await? {
-            // What was set aside waits for that as well, and hides what is behind it.
+            // Items that were set aside wait to be acknowledged as well, and hide those behind
+            // them.
             is_empty &= page.to_device_count == 0;
             self.accept_page(ghost, actor, page).await?;
         }
@@ -112,16 +113,16 @@ impl Engine {
             let mut timeline = joined.timeline.iter();
             let began = timeline.rposition(|json| gap::begins_for(ghost, json));
             match began {
-                // What was there before is not for it.
+                // Events from before the ghost joined are not meant for it.
                 Some(began) => _ = skipped.insert(room, began),
                 None if joined.limited => {
                     match self.read_gap(ghost, actor, room, joined).await {
-                        // By itself, so that one gap at a time is in memory.
+                        // Separately, so that only one gap at a time is in memory.
                         Ok(gap) => self.accept_gap(room, &gap).await?,
-                        // One room whose history is not shown must not keep the ghost from what
-                        // else has come, and its token from being stored.
+                        // A room whose history is not shown must not keep the ghost from its other
+                        // items, nor its token from being stored.
                         Err(EngineError::Matrix(error)) => {
-                            tracing::warn!(%room, %error, "a gap in a room's history is not shown");
+                            tracing::warn!(%room, %error, "a gap in a room's history could not be read");
                             self.note_gap(DeadLetterReason::GapUnreadable, ghost, room, 0)
                                 .await?;
                         }
@@ -176,7 +177,7 @@ impl Engine {
         self.wake_taken(taken).await
     }
 
-    /// Writes what was accepted; the intake lock is held.
+    /// Writes accepted items; the caller holds the intake lock.
     fn apply_taken(&self, mut taken: InboxWrites) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
         self.store().apply(taken.finish_batch()?)?;
@@ -184,7 +185,7 @@ impl Engine {
         Ok(taken)
     }
 
-    /// Makes what was accepted durable, and wakes its rooms.
+    /// Makes accepted items durable, and wakes their rooms.
     async fn wake_taken(&self, taken: InboxWrites) -> Result<(), EngineError> {
         self.store().flush().await?;
         self.mark_durable(taken.until);
@@ -194,8 +195,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a ghost expect the keys of the rooms that it is invited to; those that it has left are
-    /// turned away. Waits for the ghost's machine, so not with the intake lock held.
+    /// Prepares a ghost's machine for the keys of rooms that it is invited to, and turns away those
+    /// of rooms that it has left. Waits for the machine, so not with the intake lock held.
     pub(in crate::engine) async fn expect_invites(
         &self,
         ghost: &OwnedUserId,
@@ -203,7 +204,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         for room in page.invited.keys() {
             if self.has_left(ghost, room)? {
-                // Still declined, but no key is expected.
+                // The invite is still declined, but no key is expected.
                 self.machines().turn_away(ghost, room).await?;
             } else {
                 self.machines().expect_room(ghost, room).await?;
@@ -229,8 +230,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the events between the last one that we know and the beginning of a limited
-    /// timeline, in order.
+    /// Returns the events between the last one that we know and the start of a limited timeline, in
+    /// order.
     async fn read_gap(
         &self,
         ghost: &OwnedUserId,
@@ -240,7 +241,7 @@ impl Engine {
     ) -> Result<Vec<Box<RawValue>>, EngineError> {
         let mut newest_first = Vec::new();
         let mut bytes = 0;
-        // Of what is said in a conversation nothing is left out.
+        // A conversation must not lose events, so its rooms are read back further.
         let record = self.store().get::<Rooms>(room)?;
         let pages = if record.is_some_and(|record| record.conversation.is_some()) {
             gap::PAGES
@@ -263,7 +264,7 @@ impl Engine {
                 {
                     break 'back;
                 }
-                // Of what our own users have said nothing is noted.
+                // Messages of our own users are not noted as seen.
                 let said_by_us =
                     |event: &RoomEvent| event.state_key.is_none() && self.is_ours(&event.sender);
                 if event.as_ref().is_some_and(said_by_us) {
@@ -280,8 +281,8 @@ impl Engine {
         Ok(newest_first)
     }
 
-    /// Notes that a gap, or a part of it, was not read: a conversation compares with its history
-    /// before its next event.
+    /// Notes that a gap, or part of it, was not read: a conversation then backfills before its next
+    /// event.
     pub(in crate::engine) async fn note_gap(
         &self,
         reason: DeadLetterReason,

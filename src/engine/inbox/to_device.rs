@@ -1,8 +1,8 @@
 //! To-device messages on their way from the inbox to the machines.
 //!
-//! Each ghost has a queue of its own, in the order in which the messages came, and one at a time
-//! hands its messages over. Different ghosts do not wait for each other: a machine may be busy, and
-//! everybody could cause that for some ghost.
+//! Each ghost has a queue in order of arrival, and one task at a time hands its messages over.
+//! Ghosts do not wait for each other: a machine may be busy, and anybody could cause that for some
+//! ghost.
 
 use std::{
     collections::BTreeSet,
@@ -30,22 +30,22 @@ use crate::{
 
 /// Maximum number of messages that a machine is given at once.
 const AT_ONCE: usize = 200;
-/// Maximum number of ghosts whose messages are handed over at the same time. It is work for the
-/// processor and the disk; nobody is asked anything.
+/// Maximum number of ghosts whose messages are handed over at the same time. The work uses only the
+/// processor and the disk, no other server.
 const GHOSTS: usize = 16;
 
-/// Who hands over the messages of which ghost.
+/// The queues of all ghosts.
 pub(in crate::engine) struct Queues {
     of: Keyed<OwnedUserId, Queue>,
-    /// The places of [`GHOSTS`].
+    /// Permits, [`GHOSTS`] in all.
     places: Semaphore,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// Held by the one who hands over.
+    /// Held by the task that hands over.
     turn: Mutex<()>,
-    /// Whether a task waits for its turn: it will find what has come until then.
+    /// Whether a task is waiting for its turn: it will find everything that has arrived by then.
     is_asked: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ impl Queues {
         self.of.get(ghost.clone(), Queue::default)
     }
 
-    /// Returns whether somebody hands over for this ghost.
+    /// Returns whether a task is handing over messages of this ghost.
     #[cfg(test)]
     pub(in crate::engine) fn is_at_work(&self, ghost: &OwnedUserId) -> bool {
         self.of(ghost).turn.try_lock().is_err()
@@ -71,8 +71,8 @@ impl Queues {
 }
 
 impl Engine {
-    /// Lets everything that has arrived for ghosts be handed to their machines, and waits for none
-    /// of them. There is never more than one task that hands over for a ghost, and one that waits.
+    /// Starts handing all to-device messages that have arrived to their machines, and returns at
+    /// once. A ghost never has more than one task that hands over and one that waits.
     pub(in crate::engine) async fn start_processing_to_device(&self) {
         for ghost in self.ghosts_with_messages().await {
             let queue = self.0.to_device.of(&ghost);
@@ -86,8 +86,9 @@ impl Engine {
                     if let Ok(turn) = queue.turn.try_lock() {
                         break (place, turn);
                     }
-                    // A place that waits for a turn would be lost to every other ghost, and a turn
-                    // that waits for a place to those who need this one's messages now.
+                    // Waiting for a turn while holding a permit would take it from every other
+                    // ghost; waiting for a permit while holding the turn would block those who need
+                    // this ghost's messages now.
                     drop(place);
                     drop(queue.turn.lock().await);
                 };
@@ -97,15 +98,15 @@ impl Engine {
         }
     }
 
-    /// Hands every to-device message that has arrived to its machine, and the counts that came with
-    /// it, and waits until that is done.
+    /// Hands every to-device message that has arrived, and the key counts that came with it, to its
+    /// machine, and waits until that is done.
     pub(in crate::engine) async fn process_to_device(&self) {
         for ghost in self.ghosts_with_messages().await {
             self.process_to_device_of(&ghost).await;
         }
     }
 
-    /// Hands over what has arrived for one ghost, and waits until that is done.
+    /// Hands over the messages that have arrived for one ghost, and waits until that is done.
     pub(in crate::engine) async fn process_to_device_of(&self, ghost: &OwnedUserId) {
         let queue = self.0.to_device.of(ghost);
         let _turn = queue.turn.lock().await;
@@ -127,7 +128,7 @@ impl Engine {
                     ghosts.insert(ghost);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "to-device messages wait for the next transaction");
+                    tracing::error!(%error, "to-device messages could not be read; they wait for the next transaction");
                     return ghosts;
                 }
             }
@@ -136,7 +137,7 @@ impl Engine {
 
     /// Hands over all messages of a user to its machine. The caller holds the user's turn.
     async fn hand_over_all(&self, ghost: &OwnedUserId) {
-        // Until the machines have their new devices nobody can take anything in.
+        // Until the machines have their new devices, no message can be accepted.
         if matches!(self.store().is_restored(), Ok(true)) {
             return;
         }
@@ -145,7 +146,7 @@ impl Engine {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::error!(%ghost, %error, "to-device messages wait for the next transaction");
+                    tracing::error!(%ghost, %error, "to-device messages could not be handed over; they wait for the next transaction");
                     return;
                 }
             }
@@ -207,7 +208,7 @@ impl Engine {
                     }
                 }
                 Err(error) if error.is_transient() => return Err(error.into()),
-                // It would always fail, and hold up everybody's keys.
+                // It would fail every time, and hold up everybody's keys.
                 Err(error) => tracing::error!(%user, %error, "to-device messages are dropped"),
             }
         }
@@ -218,7 +219,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Drops what was sent to a former device of the ghost: the homeserver may push such messages
+    /// Drops messages that were sent to a former device of the ghost: the homeserver may push them
     /// for a while after a restore.
     pub(in crate::engine) fn for_present_device(
         &self,
@@ -234,7 +235,7 @@ impl Engine {
             let to = serde_json::from_str::<To>(message.get()).ok();
             let meant = match to.and_then(|to| to.to_device_id) {
                 Some(device) => self.machines().is_device(user, &device)?,
-                // A sync does not say it: it is the present one's.
+                // A sync does not name the device: it is the present one.
                 None => true,
             };
             if meant {
@@ -244,8 +245,8 @@ impl Engine {
         Ok(present)
     }
 
-    /// Notes keys that were sent to strict ghosts. Such a ghost cannot read them; that somebody
-    /// sent one means that they encrypted a message before the owner was there to read it.
+    /// Notes keys that were sent to strict ghosts. Such a ghost cannot read them, but a key means
+    /// that its sender encrypted a message before the owner was there to read it.
     fn note_keys_for_strict(
         &self,
         ghost: &Ghost,

@@ -1,4 +1,4 @@
-//! Whether somebody may reach the owner of a handle: what the directory says to an invite.
+//! Admission: what the directory answers to an invite of a handle's ghost.
 
 use ruma::OwnedUserId;
 
@@ -11,7 +11,7 @@ use crate::{
     store::Batch,
 };
 
-/// Asks the directory. What it counts stands in `batch`; the lock is held until that is written.
+/// Asks the directory. Its counts are staged in `batch`; the lock is held until that is written.
 pub(in crate::engine) async fn admission<'a>(
     engine: &'a Engine,
     ghost: &Ghost,
@@ -25,7 +25,7 @@ pub(in crate::engine) async fn admission<'a>(
     let asker = &Person::new(asker.clone());
     let now = engine.now();
     let directory = engine.directory();
-    // What is in our namespace and can be no handle's ghost belongs to nobody.
+    // A user in our namespace whose name cannot be a handle has no owner.
     let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
         return Ok((Admission::LeaveAlone, None));
     };

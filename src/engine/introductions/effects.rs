@@ -1,4 +1,4 @@
-//! Carrying out the effects of introductions. Each can be carried out twice without harm.
+//! Carries out the effects of introductions. Each can be carried out twice without harm.
 
 use ruma::OwnedEventId;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::{
     store::{Batch, prefix},
 };
 
-/// What an effect brought.
+/// The result of an effect.
 enum Outcome {
     Done,
     Looked(Box<RoomState>),
@@ -52,7 +52,7 @@ impl Room {
         self.introduction_goes_on(ghost, &input, batch)
     }
 
-    /// Lets the introduction decide what follows from an effect that is given up.
+    /// Lets the introduction decide what follows when an effect is given up.
     pub(in crate::engine) fn give_up_introduction(
         &mut self,
         number: u64,
@@ -93,7 +93,7 @@ impl Room {
             Effect::Join => self.join(is).await?,
             Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(is).await?))),
             Effect::TurnOnEncryption => {
-                // Somebody may have done so meanwhile, with settings of their own.
+                // Somebody may have turned encryption on in the meantime, with other settings.
                 if self.room_state(&is.ghost).await?.encryption.is_none() {
                     let content = json!({ "algorithm": MEGOLM });
                     self.set_state(is, "m.room.encryption", "", &content)
@@ -103,7 +103,7 @@ impl Room {
             Effect::ShowAs => self.show_as(is).await?,
             Effect::AskOwner => self.ask_owner(is).await?,
             Effect::WithdrawRequest => self.withdraw_request(is).await?,
-            // Ends the introduction, and is carried out apart from the others.
+            // Ends the introduction, and is carried out separately.
             Effect::OpenConversation => {}
             Effect::InviteOwner => self.invite_owner(is).await?,
             Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
@@ -157,7 +157,7 @@ impl Room {
         } else {
             change.forget_pair(&asker, handle, generation);
         }
-        // The lock need not be held: nobody else writes this pair meanwhile.
+        // Safe without the lock: nobody else writes this pair in the meantime.
         batch.merge(change.into_parts().0);
         Ok(())
     }
@@ -166,8 +166,8 @@ impl Room {
         let machines = self.engine.machines();
         let known = machines.device_of(&is.ghost)?;
         if known.is_none() {
-            // Nobody holds this handle: a user without keys is made, only to say no. One that is
-            // not ours is spoken for all the same, since the name is in our namespace.
+            // Nobody holds this handle: a user without keys is made, only to decline. If the user
+            // is not ours, we act as it all the same, because the name is in our namespace.
             match machines.provision_bare(&is.ghost).await {
                 Ok(()) => {}
                 Err(CryptoError::Foreign { .. }) => {
@@ -189,15 +189,15 @@ impl Room {
         engine.enter(&is.ghost, &self.id, asker).await
     }
 
-    /// Reads the state. What was said since the ghost was invited has been heard by now.
+    /// Reads the room's state. Messages since the ghost's invite have been handled by now.
     async fn look(&mut self, is: &Introduction) -> Result<RoomState, EngineError> {
         let view = self.room_state(&is.ghost).await?;
         self.look_for_keys(&is.ghost).await?;
         Ok(view)
     }
 
-    /// Asks for missing keys before anything is given up: one may be lost on its way, or late where
-    /// the homeserver could not reach us for a while.
+    /// Requests missing keys before anything is given up: one may be lost on its way, or late
+    /// because the homeserver could not reach us for a while.
     async fn look_for_keys(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
         let missing = introductions.any(|is| {
@@ -244,7 +244,7 @@ impl Room {
             .invite(&is.ghost, &self.id, owner, is.direct)
             .await
         {
-            // Allowed by the room, and refused all the same: by the owner, or by their server.
+            // The room allows the invite, but the owner or their server refuses it.
             Err(EngineError::Matrix(MatrixError::Refused { .. })) if view.may_invite(&is.ghost) => {
                 Err(EngineError::Refused(Refusal::Impossible))
             }
@@ -386,8 +386,8 @@ impl Room {
         Ok(())
     }
 
-    /// Gives the owner a founder's power and takes the ghost's. From room version 12 on nobody can
-    /// take a founder's power, but without an invite it is of no use from outside.
+    /// Gives the owner a founder's power level and lowers the ghost's. From room version 12 on a
+    /// creator's power cannot be taken, but without an invite it is no use from outside.
     async fn hand_over(&self, is: &Introduction) -> Result<(), EngineError> {
         let view = self.room_state(&is.ghost).await?;
         let (Some(mut levels), Some(owner)) = (view.power_levels.clone(), is.owner()) else {
@@ -410,7 +410,7 @@ impl Room {
             .map(drop)
     }
 
-    /// Forgets the room's keys, and what was kept of it for this introduction alone.
+    /// Forgets the room's keys, and the events retained for this introduction alone.
     async fn forget(&self, is: &Introduction) -> Result<(), EngineError> {
         self.engine.forget_room(&is.ghost, &self.id).await?;
         let others = self.record.introductions.iter();
@@ -434,7 +434,7 @@ impl Room {
         let room = prefix(&self.id);
         loop {
             let mut gone = Batch::new();
-            // Where a conversation goes on, what is kept may wait for its turn there.
+            // If a conversation goes on here, retained events may be waiting for it.
             if self.record.conversation.is_none() {
                 for (key, _) in self
                     .engine

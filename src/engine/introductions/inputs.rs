@@ -1,4 +1,4 @@
-//! What a room does for the introductions in it.
+//! Handles what happens in a room with introductions.
 
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::Value;
@@ -26,7 +26,7 @@ impl Room {
         direct: bool,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        // The same invite again, or one into a room that the ghost has left: neither asks the
+        // A repeated invite, or one into a room that the ghost has left. Neither asks the
         // directory, which would count it against the asker's limits.
         let known = self
             .record
@@ -51,7 +51,7 @@ impl Room {
         }
         let (admission, lock) = match known {
             Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),
-            // Somebody who names more handles than this in one room is looking for something else.
+            // Inviting more ghosts than this into one room looks like a search for handles.
             _ if self.record.introductions.len() >= engine.settings().handles_per_room => {
                 (Admission::NotNow, None)
             }
@@ -74,13 +74,13 @@ impl Room {
         Ok(())
     }
 
-    /// Forgets a declined invite, which leaves no trace.
+    /// Forgets a declined invite without a trace.
     pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) {
         let introductions = &mut self.record.introductions;
         introductions.retain(|is| is.ghost != *ghost || is.phase != Phase::Declined);
     }
 
-    /// Lets the decider decide; the state is kept, the effects are returned.
+    /// Lets the decider decide. Keeps the new state and returns the effects.
     pub(in crate::engine) fn apply_to_introduction(
         &mut self,
         ghost: &Ghost,
@@ -94,7 +94,7 @@ impl Room {
             return Vec::new();
         };
         let phase = &decision.state.phase;
-        tracing::debug!(room = %self.id, %ghost, ?phase, "decided");
+        tracing::debug!(room = %self.id, %ghost, ?phase, "an introduction has decided");
         introductions.insert(at.unwrap_or(introductions.len()), decision.state);
         let effects = decision.effects.into_iter();
         effects
@@ -123,7 +123,7 @@ impl Room {
         for is in open {
             let input = match event.membership() {
                 Some((user, membership)) => {
-                    // The homeserver reports no change of devices when somebody comes.
+                    // The homeserver reports no device-list change when somebody joins.
                     let came = std::slice::from_ref(&user);
                     self.engine
                         .machines()
@@ -140,7 +140,7 @@ impl Room {
             if let Some(input) = input {
                 let declining = matches!(is.phase, Phase::Declining { .. });
                 effects.extend(self.apply_to_introduction(&is.ghost, &input));
-                // The invite was taken back before it was declined.
+                // The invite was withdrawn before it was declined.
                 if declining {
                     self.drop_declined(&is.ghost);
                 }
@@ -156,7 +156,7 @@ impl Room {
         json: &str,
         batch: &mut Batch,
     ) -> Result<Option<Input>, EngineError> {
-        // In a group nothing is passed on.
+        // Nothing is passed on in a group.
         let counts = is.direct || matches!(is.phase, Phase::Joining | Phase::Looking);
         if !is.hears() || event.sender != is.invite.asker || !counts {
             return Ok(None);
@@ -179,7 +179,8 @@ impl Room {
         }))
     }
 
-    /// Keeps what may have to be passed on, as ciphertext: each message once, with its newest edit.
+    /// Retains, as ciphertext, what may have to be passed on: each message once, with its newest
+    /// edit.
     fn keep(
         &self,
         is: &Introduction,
@@ -190,7 +191,7 @@ impl Room {
     ) -> Result<(), EngineError> {
         let place = |event: &OwnedEventId| (self.id.clone(), event.clone());
         let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
-        // A conversation in the same room may have to carry it.
+        // A conversation in the same room may have to forward it.
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
             Ok(self.record.conversation.is_none()
                 || !self.is_event_needed(event, Some(&is.ghost))?)
@@ -223,7 +224,7 @@ impl Room {
         Ok(())
     }
 
-    /// Decrypts only to see what it is: the text itself is decrypted again when it is passed on.
+    /// Decrypts an event only to see its kind; it is decrypted again when it is passed on.
     pub(in crate::engine) async fn listen(
         &self,
         ghost: &Ghost,
@@ -232,7 +233,7 @@ impl Room {
     ) -> Result<Option<HeardKind>, EngineError> {
         Ok(match self.decrypt(ghost, &event.id, json).await {
             Ok((kind, content)) => heard_kind(&kind, &content),
-            // Nothing has been found out about the event: it is looked at again.
+            // Nothing is known about the event yet: it is tried again.
             Err(error) if error.is_transient() => return Err(error),
             Err(EngineError::Decrypt(error)) => match error {
                 DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. } => {
@@ -242,7 +243,7 @@ impl Room {
                     Some(HeardKind::TooManyDevices)
                 }
                 DecryptError::Untrusted { .. } => Some(HeardKind::Untrusted),
-                // Replayed or forged: nobody is told, nothing is passed on.
+                // A replayed or forged event: it is not passed on, and nobody is told.
                 error => {
                     tracing::warn!(room = %self.id, %error, "an event is ignored");
                     None
@@ -252,7 +253,7 @@ impl Room {
         })
     }
 
-    /// Tries the messages again that waited for a room key.
+    /// Retries the messages that waited for a room key.
     pub(in crate::engine) async fn retry_messages_with_key(
         &mut self,
         ghost: &Ghost,
@@ -299,7 +300,7 @@ impl Room {
         self.commit(batch, effects)
     }
 
-    /// Handles a key that somebody has sent to a strict ghost.
+    /// Handles that somebody has sent a key to a strict ghost.
     pub(in crate::engine) fn key_for_strict(
         &mut self,
         ghost: &Ghost,

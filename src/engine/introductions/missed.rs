@@ -1,17 +1,17 @@
-//! What is said between a ghost's last look and its leaving.
+//! Messages between a ghost's last look and its leaving.
 
 use crate::{
     engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
     introduction::{HeardKind, Introduction},
 };
 
-/// Maximum number of events that are looked through, back from the leaving.
+/// Maximum number of events that are checked, back from the leaving.
 const LAST: u32 = 30;
 
 impl Room {
-    /// Returns whether the asker has said something before the ghost left, and after its last look.
-    /// It may be anything that would have been passed on, and what the owner was given no key for
-    /// as well as what they were: that cannot be told from here.
+    /// Returns whether the asker sent anything between the ghost's last look and its leaving that
+    /// would have been passed on. Messages for which the owner has the key count too: that cannot
+    /// be seen from here.
     pub(in crate::engine) async fn was_missed(
         &self,
         is: &Introduction,

@@ -1,4 +1,4 @@
-//! Introductions: what their rooms hear, and how their effects are carried out.
+//! Introductions: what their rooms handle, and how their effects are carried out.
 
 pub(in crate::engine) mod admission;
 pub(in crate::engine) mod effects;

@@ -1,4 +1,4 @@
-//! A request, in the room where the asker waits: written down for the owner, or withdrawn.
+//! A request, in the room where the asker waits: recorded for the owner, or withdrawn.
 //! `control_rooms::requests` shows it.
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Room {
-    /// Writes the request down for the owner and lets the bot show it. Twice is as good as once.
+    /// Records the request for the owner and lets the bot show it. Safe to repeat.
     pub(in crate::engine) async fn ask_owner(&self, is: &Introduction) -> Result<(), EngineError> {
         let impossible = || EngineError::Refused(Refusal::Impossible);
         let owner = is.owner().ok_or_else(impossible)?;

@@ -1,5 +1,5 @@
-//! What is done on the service's own account: after a restore, from time to time, and when something
-//! may have been lost.
+//! What the service does by itself: after a restore, from time to time, and when events may have
+//! been lost.
 
 pub(in crate::engine) mod reconciler;
 pub(in crate::engine) mod restore;

@@ -1,5 +1,5 @@
-//! Every ghost is synced now and then, and those with something to do whenever something may have
-//! been lost.
+//! Syncs every ghost from time to time, and ghosts with open work whenever events may have been
+//! lost.
 
 use std::time::Duration;
 
@@ -11,15 +11,14 @@ use crate::{
     ids::Ghost,
 };
 
-/// Maximum number of rounds those that are asked who could not be reached.
+/// Maximum number of rounds in which ghosts are tried again that could not be synced.
 pub(in crate::engine) const ROUNDS: u32 = 6;
 
-/// How long further gaps are waited for before what was lost is asked for.
+/// How long to wait for further gaps before the ghosts are synced.
 const SETTLE: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Syncs the ghosts with something to do whenever something may have been lost, until the service
-    /// stops.
+    /// Syncs the ghosts with open work whenever events may have been lost, until the service stops.
     pub(in crate::engine) async fn keep_closing_gaps(&self) {
         let mut stop = self.0.stop.subscribe();
         loop {
@@ -31,24 +30,24 @@ impl Engine {
                 () = clock::sleep(SETTLE) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            // The next gap does not wait until all of these were asked.
+            // In a task: the next gap does not wait until all these ghosts are synced.
             let engine = self.clone();
             self.spawn(async move {
                 if let Err(error) = engine.reconcile_those_at_work().await {
-                    tracing::warn!(%error, "what was lost is asked for later");
+                    tracing::warn!(%error, "ghosts could not be synced after a gap; they are synced later");
                 }
             });
         }
     }
 
-    /// Syncs every ghost now and then, at a set rate, until the service stops.
+    /// Syncs every ghost from time to time, at a set rate, until the service stops.
     pub(in crate::engine) async fn keep_reconciling(&self) {
         let mut stop = self.0.stop.subscribe();
         let rate = self.0.settings.reconcile_per_second.max(1);
         let pause = Duration::from_secs(1) / rate;
         loop {
             if let Err(error) = self.reconcile_all(pause).await {
-                tracing::warn!(%error, "reconciling goes on later");
+                tracing::warn!(%error, "reconciling failed; it goes on later");
             }
             if let Err(error) = self.forget_old_arrivals().await {
                 tracing::error!(%error, "old arrivals cannot be forgotten");
@@ -57,7 +56,7 @@ impl Engine {
                 tracing::error!(%error, "old copies cannot be forgotten");
             }
             if let Err(error) = self.sweep().await {
-                tracing::error!(%error, "what has expired cannot be deleted");
+                tracing::error!(%error, "expired records cannot be deleted");
             }
             tokio::select! {
                 () = clock::sleep(self.0.settings.reconcile_every) => {}
@@ -66,7 +65,7 @@ impl Engine {
         }
     }
 
-    /// Ghosts with open work first, then the bot, then the others.
+    /// Syncs ghosts with open work first, then the bot, then the others.
     pub(in crate::engine) async fn reconcile_all(
         &self,
         pause: Duration,
@@ -96,7 +95,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a ghost leave the rooms in which it has nothing to do, whatever went wrong before.
+    /// Lets a ghost leave the rooms in which it has nothing to do, whatever the reason.
     pub(in crate::engine) async fn leave_forgotten_rooms(
         &self,
         ghost: &OwnedUserId,
@@ -106,7 +105,7 @@ impl Engine {
         }
         let acting = self.as_user(ghost)?;
         let rooms = {
-            // A portal that the ghost is making is not written down yet.
+            // A portal that the ghost is making is not recorded yet.
             let _nothing_is_made = self.0.creating.lock(Ghost::new(ghost.clone())).await;
             self.homeserver().joined_rooms(acting.actor()).await?
         };

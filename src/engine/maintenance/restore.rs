@@ -1,15 +1,14 @@
-//! What a service that came out of a backup does before it works, and says that it is ready.
+//! What the service does after a restore from a backup, before it says that it is ready.
 //!
-//! 1. What waited for anything is dropped: it arrived before the restore and counts as handled
-//!    (`prepare`, before anything new is taken in).
+//! 1. Everything that was waiting is dropped: it arrived before the restore and counts as handled
+//!    (`prepare`, before anything new is accepted).
 //! 2. Every machine gets a new device, signed by the same identity, and the old one is deleted
 //!    ([`crate::crypto::Machines::rotate_device`]).
-//! 3. Every ghost looks where it is: introductions under way are taken up again, pending invites
-//!    are taken in, rooms it has left are noted; the bot finds its control rooms
-//!    (`resync`).
+//! 3. Every ghost checks where it is (`resync`): introductions under way are continued, pending
+//!    invites are accepted, rooms that it has left are noted; the bot finds its control rooms.
 //! 4. Handles that changed since the backup, as far as can be seen, are frozen.
 //!
-//! Each step can be made again, so after a crash the next start goes on. Afterwards the bot visits
+//! Each step can be repeated, so after a crash the next start goes on. Afterwards the bot visits
 //! its control rooms at a set rate and tells their people.
 
 use std::{collections::HashSet, time::Duration};
@@ -36,7 +35,7 @@ use crate::{
     store::{Batch, Store, StoreError, Table},
 };
 
-/// Tables that a backup does without: they say how far the service is with an earlier one.
+/// Tables that a backup leaves out: they track the progress of an earlier restore.
 pub const NOT_IN_BACKUPS: [u8; 2] = [RestoreProgress::ID, RoomsToNotify::ID];
 
 /// Maximum number of records that are deleted in one write.
@@ -46,8 +45,8 @@ const AT_ONCE: usize = 4;
 /// Maximum number of users that are asked about in one request.
 const ASKED_AT_ONCE: usize = 100;
 
-/// Drops what waited for anything before the restore. Does nothing for a store that was not
-/// restored, or when it was done before.
+/// Drops everything that was waiting before the restore. Does nothing for a store that was not
+/// restored, or if this was done before.
 pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), StoreError> {
     if !store.is_restored()? || store.contains::<RestoreProgress>(&0)? {
         return Ok(());
@@ -58,8 +57,8 @@ pub(in crate::engine) fn prepare(store: &Store, now: Timestamp) -> Result<(), St
     clear::<QuotedEvents>(store)?;
     clear::<SyncTokens>(store)?;
     clear::<ActiveRoomsByGhost>(store)?;
-    // Ghosts that were to be made or taken away still are. What was to be said or done in a room
-    // has been, or follows from what is found there now.
+    // Ghosts still have to be made or removed. Every other effect was carried out, or follows from
+    // what is found in its room now.
     clear_if::<Outbox>(store, |due| {
         !matches!(due.what, QueuedEffect::Control(ControlEffect::Bot(_)))
     })?;
@@ -98,8 +97,8 @@ fn clear_if<T: Table>(store: &Store, which: impl Fn(&T::Value) -> bool) -> Resul
 }
 
 impl Engine {
-    /// Does what follows from a restore, before anything else is done. After a transient error it
-    /// goes on where it stopped.
+    /// Carries out the steps after a restore, before anything else is done. After a transient error
+    /// it continues where it stopped.
     pub(in crate::engine) async fn restore(&self) -> Result<(), EngineError> {
         if !self.store().is_restored()? {
             return Ok(());
@@ -148,14 +147,14 @@ impl Engine {
             }
             match rotation {
                 Ok(DeviceRotation::Rotated) => {
-                    tracing::info!(%ghost, "has a new device");
+                    tracing::info!(%ghost, "a ghost has a new device");
                     self.count_rotated()?;
                 }
                 Ok(DeviceRotation::Unchanged) => {}
                 Ok(DeviceRotation::Changed(what)) => self.freeze_changed(&ghost, what).await?,
                 Err(error) if error.is_transient() => return Err(error.into()),
                 Err(error) => {
-                    tracing::error!(%ghost, %error, "has no new device");
+                    tracing::error!(%ghost, %error, "a ghost has no new device");
                     self.freeze_changed(&ghost, "it could not be given a new device")
                         .await?;
                 }
@@ -172,9 +171,8 @@ impl Engine {
         self.store().apply(batch)
     }
 
-    /// Looks on the homeserver for ghosts that the backup does not know. It offers no list of a
-    /// namespace, so names that are likely are asked for: those of handles without a ghost, and
-    /// people's own.
+    /// Looks on the homeserver for ghosts that the backup does not know. The homeserver cannot list
+    /// a namespace, so likely names are tried: those of handles without a ghost, and people's own.
     async fn look_for_strangers(&self) -> Result<(), EngineError> {
         let server = self.settings().server_name.clone();
         let mut names: Vec<String> = Vec::new();
@@ -196,7 +194,7 @@ impl Engine {
         }
         names.sort();
         names.dedup();
-        // Those that the backup knows have been looked at.
+        // Ghosts that the backup knows have been checked.
         let known: HashSet<OwnedUserId> = self.machines().known_users()?.into_iter().collect();
         let mut strangers: Vec<Ghost> = Vec::new();
         for name in names {
@@ -227,7 +225,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns everybody who talks with the bot.
+    /// Returns everybody who has a control room.
     async fn people(&self) -> Result<Vec<Person>, EngineError> {
         let mut people = Vec::new();
         let mut after = None;
@@ -251,8 +249,8 @@ impl Engine {
         Ok(people)
     }
 
-    /// Visits the control rooms, one after the other: looks whether each still is one, and tells
-    /// its person that something may have been undone.
+    /// Visits the control rooms one after the other: checks whether each still is one, and tells
+    /// its person that recent changes may be undone.
     pub(in crate::engine) async fn revisit(&self) {
         let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
         loop {

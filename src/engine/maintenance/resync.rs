@@ -1,4 +1,4 @@
-//! After a restore: where our users are now, and what they have to do there.
+//! After a restore: finds out where our users are now, and what they have to do there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,10 +25,10 @@ use crate::{
     store::{Batch, StoreError},
 };
 
-/// What a first look brings: invites, rooms left, messages for the device; of what was said only
-/// the last event of each room.
+/// The filter of a first sync: invites, rooms left, to-device messages, and only the last event of
+/// each room.
 const FIRST_LOOK: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"types":[]},"timeline":{"limit":1}}}"#;
-/// The same with the rooms that a ghost has left.
+/// [`FIRST_LOOK`], with the rooms that a ghost has left.
 const WITH_LEFT: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":true,"state":{"types":[]},"timeline":{"limit":1}}}"#;
 /// Maximum number of events of a control room that count as handled without being looked at again.
 const HANDLED: u32 = 50;
@@ -38,7 +38,7 @@ const PAGES: usize = 4;
 const AT_ONCE: usize = 500;
 
 impl Engine {
-    /// Lets every ghost and the bot look where they are. A user with a sync token has looked.
+    /// Lets every ghost and the bot find out where they are. Users with a sync token have done so.
     pub(in crate::engine) async fn resync_all(&self) -> Result<(), EngineError> {
         let mut open: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
         let mut in_conversations: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
@@ -125,8 +125,8 @@ impl Engine {
                 continue;
             };
             batch.put::<RoomsToNotify>(room, &person)?;
-            // One that the backup does not know, or that it was about to leave, is judged anew;
-            // until then nothing that is said there counts as handled.
+            // A control room that the backup does not know, or that the bot was about to leave, is
+            // checked again; until then no event there counts as handled.
             self.change_room(room, &mut batch, |record| {
                 let left = |control: &Control| control.phase == ControlPhase::Left;
                 if record.control.as_ref().is_none_or(left) {
@@ -159,8 +159,8 @@ impl Engine {
         let page = match self.first_look(acting.actor(), WITH_LEFT).await {
             Ok(page) => page,
             Err(error) => {
-                // Years of introductions may be more than the homeserver can list.
-                tracing::warn!(%ghost, %error, "the rooms that it has left cannot be listed");
+                // Years of introductions may be more rooms than the homeserver can list.
+                tracing::warn!(%ghost, %error, "the rooms that a ghost has left cannot be listed");
                 self.first_look(acting.actor(), FIRST_LOOK).await?
             }
         };
@@ -220,8 +220,8 @@ impl Engine {
         self.has_looked(ghost, page, batch).await
     }
 
-    /// Handles that a ghost is no longer in the origin of its conversation: the person it stands for
-    /// has left it, as if the ghost had been removed.
+    /// Handles that a ghost is no longer in the origin of its conversation: the person it stands
+    /// for has left it, as if the ghost had been removed.
     fn was_sent_away(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let Some(here) = record
@@ -234,7 +234,7 @@ impl Engine {
         let id = here.conversation.clone();
         let known = self.store().get_cached::<Conversations>(&id)?;
         let role = known.and_then(|known| known.role_of(room));
-        // A portal that was lost is found to be when it is needed.
+        // The loss of a portal is noticed when the portal is needed.
         if role != Some(RoomRole::Origin) {
             return Ok(());
         }
@@ -255,7 +255,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns whether a ghost has left a group that goes on, and can be invited to it again.
+    /// Returns whether a ghost has left a group that goes on, and can be invited back.
     fn may_come_back(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(here) = &record.conversation else {
             return Ok(false);
@@ -267,8 +267,8 @@ impl Engine {
         }))
     }
 
-    /// Returns whether a ghost is in this room for a conversation, which goes on: what is said from
-    /// now on is carried.
+    /// Returns whether a ghost is in this room for a conversation that goes on: new messages are
+    /// forwarded.
     fn still_carries(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(here) = record
             .conversation
@@ -281,7 +281,7 @@ impl Engine {
         Ok(conversation.is_some_and(|conversation| !conversation.ended))
     }
 
-    /// Notes the events from before the restore as handled, as far as anybody can tell.
+    /// Notes the events from before the restore as handled, as far as can be known.
     async fn count_as_handled(
         &self,
         actor: Actor<'_>,
@@ -298,8 +298,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns an introduction that began after the backup, of which only the room knows; `None` if
-    /// it cannot be found out who asked.
+    /// Returns an introduction that began after the backup, of which only the room knows, or `None`
+    /// if the asker cannot be found out.
     async fn begun_since(
         &self,
         ghost: &Ghost,
@@ -337,8 +337,8 @@ impl Engine {
         Ok(sync.await?.read_whole().await?)
     }
 
-    /// Takes in what concerns the new device and the invites that nobody has answered, and writes
-    /// down that this user has looked.
+    /// Accepts the new device's messages and the unanswered invites, and notes that this user has
+    /// checked where it is.
     async fn has_looked(
         &self,
         user: &OwnedUserId,
@@ -376,7 +376,7 @@ impl Engine {
         }
     }
 
-    /// Changes what is known of a room; no actor runs yet.
+    /// Changes a room's record; no actor runs yet.
     fn change_room(
         &self,
         room: &OwnedRoomId,

@@ -1,4 +1,4 @@
-//! Deletes what the directory and the bot need not remember.
+//! Deletes expired records of the directory and the bot.
 
 use crate::{
     bot,
@@ -9,7 +9,7 @@ use crate::{
 pub(in crate::engine) const SWEPT_AT_ONCE: usize = 500;
 
 impl Engine {
-    /// Deletes what has expired in the directory.
+    /// Deletes the directory's expired records.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
         loop {
             let mut change = self.directory().begin().await;

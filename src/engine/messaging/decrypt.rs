@@ -1,4 +1,4 @@
-//! Reading an encrypted event by the machine of one of our users.
+//! Decrypts events with the machine of one of our users.
 
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, value::RawValue};
@@ -10,8 +10,7 @@ use crate::{
 };
 
 impl Room {
-    /// Decrypts an event; when its key is missing, fetches what the homeserver still holds for
-    /// this ghost and tries once more.
+    /// Decrypts an event. If its key is missing, syncs this ghost and tries once more.
     pub(in crate::engine) async fn decrypt(
         &self,
         user: &OwnedUserId,
@@ -24,7 +23,7 @@ impl Room {
         Ok(decrypted)
     }
 
-    /// Decrypts an event and stages in `batch` that it was decrypted.
+    /// Decrypts an event and stages the replay record in `batch`.
     pub(in crate::engine) async fn decrypt_with(
         &self,
         user: &OwnedUserId,
@@ -35,7 +34,8 @@ impl Room {
         let (machines, room) = (self.engine.machines(), &self.id);
         let mut decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         if let Err(DecryptError::NoKey { .. }) = decrypted {
-            // It may have arrived together with the event, and be on its way to the machine.
+            // The key may have arrived together with the event, and still be on its way to the
+            // machine.
             self.engine.process_to_device_of(user).await;
             decrypted = machines.decrypt_with(user, room, &raw, batch).await;
         }

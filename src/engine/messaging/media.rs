@@ -1,4 +1,4 @@
-//! Content that has to be uploaded anew.
+//! Files that have to be uploaded again.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Room {
-    /// Uploads a file to our homeserver, since its address would name the sender's. Its bytes, as a
-    /// rule encrypted, are not looked at. Each file is uploaded once: a message may be tried again
-    /// for days, and goes into several portals.
+    /// Uploads a file to our homeserver, because its address would show the sender's server. The
+    /// bytes, usually encrypted, are not inspected. Each file is uploaded once: a message may be
+    /// retried for days, and goes to several portals.
     pub(in crate::engine) async fn reupload(
         &mut self,
         event: &OwnedEventId,

@@ -1,4 +1,4 @@
-//! How one of our users leaves a room and forgets it, and how a room is found that we made.
+//! Leaves rooms and forgets their keys, and finds rooms that we made.
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName};
 use serde_json::Value;
@@ -10,12 +10,12 @@ use crate::{
     matrix::Actor,
 };
 
-/// Maximum number of rooms that are looked at for a mark.
+/// Maximum number of rooms that are checked for a mark.
 pub(in crate::engine) const ROOMS_LOOKED_AT: usize = 20;
 
 impl Room {
-    /// Returns whether the homeserver has a ghost in this room. What is in the inbox cannot say: the
-    /// invite that the ghost came by may be waiting there still.
+    /// Returns whether a ghost is joined to this room, as the homeserver says. The inbox cannot
+    /// tell: the invite that the ghost has accepted may still be waiting there.
     pub(in crate::engine) async fn is_joined(&self, ghost: &Ghost) -> Result<bool, EngineError> {
         let (homeserver, actor) = (self.engine.homeserver(), Actor::user(ghost));
         let member = homeserver
@@ -62,8 +62,8 @@ impl Room {
 }
 
 impl Engine {
-    /// Lets one of our users leave a room, or decline its invite, for which the homeserver asks the
-    /// `server` that invited. Being gone already counts as done; any other refusal is an error.
+    /// Lets one of our users leave a room, or decline its invite; for that the homeserver asks the
+    /// `server` that invited. Being gone already counts as success; any other refusal is an error.
     pub(in crate::engine) async fn leave(
         &self,
         user: &OwnedUserId,
@@ -87,8 +87,8 @@ impl Engine {
         }
     }
 
-    /// Destroys the keys that one of our users has of a room. Keys that are still on their way are
-    /// fetched first, so that none comes after the others are gone.
+    /// Destroys the keys that one of our users has for a room. Keys on their way are fetched first,
+    /// so that none arrives after the others are destroyed.
     pub(in crate::engine) async fn forget_room(
         &self,
         user: &OwnedUserId,
@@ -104,8 +104,8 @@ impl Engine {
         Ok(self.machines().forget_room(user, room).await?)
     }
 
-    /// Returns a room that was made and not written down, by what its creation says under `key`. A
-    /// few are looked at.
+    /// Returns a room that was made but not recorded, by the mark that its creation has under
+    /// `key`. Checks at most [`ROOMS_LOOKED_AT`] rooms.
     pub(in crate::engine) async fn room_with_mark(
         &self,
         who: Actor<'_>,

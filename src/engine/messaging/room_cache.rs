@@ -1,5 +1,5 @@
-//! What rooms look like, remembered between messages: a conversation would otherwise ask the
-//! homeserver for a room's whole state each time something is forwarded there.
+//! A cache of room states: without it, a conversation would request a room's whole state for each
+//! event that is forwarded there.
 
 use std::{
     collections::HashMap,
@@ -15,19 +15,19 @@ use crate::{
     matrix::RoomState,
 };
 
-/// Maximum number of rooms that are remembered.
+/// Maximum number of rooms in the cache.
 const MOST: usize = 2000;
-/// For how long. State that is pushed makes a view old at once; this is for what was lost on the
-/// way.
+/// How long a cached state is used. State that is pushed outdates it at once; this limit is for
+/// pushes that were lost.
 const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
 
-/// Views of rooms that are good until state arrives there.
+/// Room states that are valid until state arrives there.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct RoomStateCache(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Counts what was outdated: a view that was asked for before is not kept.
+    /// Incremented when a state is outdated: states that were requested before are not cached.
     turn: u64,
     rooms: HashMap<OwnedRoomId, (Timestamp, Arc<RoomState>)>,
 }
@@ -58,7 +58,7 @@ impl RoomStateCache {
             return;
         }
         if known.rooms.len() >= MOST {
-            // Any will do: what is needed again is asked for again.
+            // Evict any room: its state is fetched again when it is needed.
             let some = known.rooms.keys().next().cloned();
             some.map(|room| known.rooms.remove(&room));
         }
@@ -67,7 +67,7 @@ impl RoomStateCache {
 }
 
 impl Engine {
-    /// Returns a room as one of our users sees it, possibly from a moment ago.
+    /// Returns a room's state as one of our users sees it, possibly from the cache.
     pub(in crate::engine) async fn cached_room_state(
         &self,
         user: &OwnedUserId,
@@ -83,7 +83,7 @@ impl Engine {
         Ok(view)
     }
 
-    /// Returns a room as one of our users sees it, from the homeserver.
+    /// Returns a room's state as one of our users sees it, from the homeserver.
     pub(in crate::engine) async fn fetch_room_state(
         &self,
         user: &OwnedUserId,
@@ -96,7 +96,7 @@ impl Engine {
 }
 
 impl Room {
-    /// Returns this room as one of our users sees it, from the homeserver.
+    /// Returns this room's state as one of our users sees it, from the homeserver.
     pub(in crate::engine) async fn room_state(
         &self,
         user: &OwnedUserId,
@@ -119,7 +119,7 @@ mod tests {
         assert!(views.get(room, now + GOOD_FOR).is_err());
         views.outdate(room);
         let turn = views.get(room, now).unwrap_err();
-        // State arrived while the view was on its way.
+        // State arrived while the request was under way.
         views.outdate(room);
         views.put(room, Arc::default(), now, turn);
         assert!(views.get(room, now).is_err());

@@ -13,22 +13,22 @@ use crate::{
     matrix::RoomState,
 };
 
-/// How long a homeserver surely answers a transaction id with the event it has: Synapse for 24
-/// hours.
+/// How long a homeserver certainly answers a repeated transaction id with its event: Synapse
+/// remembers it for 24 hours.
 const KNOWS_TRANSACTIONS: Duration = Duration::from_secs(23 * 60 * 60);
-/// Maximum number of pages of history in which an event is looked for that was sent longer ago.
+/// Maximum number of pages of history that are searched for an event sent longer ago.
 const LOOK_BACK_PAGES: usize = 10;
 /// Maximum difference between two clocks.
 const CLOCKS: Duration = Duration::from_secs(10 * 60);
 
-/// What a ghost or the bot sends, always encrypted.
+/// An event that a ghost or the bot sends, always encrypted.
 pub(in crate::engine) struct Outgoing<'a> {
     pub(in crate::engine) sender: &'a OwnedUserId,
     pub(in crate::engine) event_type: &'a str,
-    /// What is encrypted.
+    /// The content before encryption.
     pub(in crate::engine) content: &'a Value,
     pub(in crate::engine) recipients: Recipients<'a>,
-    /// Follows from what caused the event, so that it is sent once however often that is tried.
+    /// Derived from the cause of the event, so that retries send it only once.
     pub(in crate::engine) transaction: OwnedTransactionId,
 }
 
@@ -39,7 +39,8 @@ pub(in crate::engine) enum Recipients<'a> {
     All,
     /// One person. Nothing is sent if they cannot read it.
     Only(&'a Person),
-    /// Those of everybody who have a signed device. Nothing is sent if this person has none.
+    /// Everybody who is joined or invited, except those who cannot read it. Nothing is sent if this
+    /// person is one of them.
     Readable(Option<&'a Person>),
 }
 
@@ -108,9 +109,9 @@ impl Room {
             .await?)
     }
 
-    /// Returns the event that an earlier try has sent. The homeserver remembers a transaction id
-    /// for a day; after that the event is found in the room, where it shows its transaction id to
-    /// the device that sent it.
+    /// Returns the event if an earlier attempt has sent it. The homeserver remembers a transaction
+    /// id for a day; after that the event is looked for in the room, where the device that sent it
+    /// sees its transaction id.
     async fn sent_before(
         &self,
         user: &OwnedUserId,
@@ -135,7 +136,7 @@ impl Room {
                 if event.transaction.as_deref() == Some(transaction) {
                     return Ok(Some(event.id));
                 }
-                // Clocks of two machines agree to some minutes.
+                // The clocks of two machines agree within minutes.
                 if event.sent_at.is_some_and(|at| at + CLOCKS < self.due_since) {
                     return Ok(None);
                 }
@@ -156,7 +157,8 @@ impl Recipients<'_> {
         }
     }
 
-    /// Returns who is left out, so that the others can read; `None` if nothing is to be sent.
+    /// Returns the users to leave out so that the others can read the event, or `None` if nothing
+    /// is sent.
     fn left_out(self, error: &EncryptError) -> Option<&[OwnedUserId]> {
         let Self::Readable(must_read) = self else {
             return None;

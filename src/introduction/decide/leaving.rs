@@ -1,4 +1,4 @@
-//! How a ghost leaves the room of an introduction, and what comes after.
+//! How a ghost leaves the room of an introduction, and what follows.
 
 use super::{
     super::{Effect, IntroductionNotice, Phase, Reason},
@@ -6,7 +6,8 @@ use super::{
 };
 
 impl IntroductionStep<'_> {
-    /// After the last look: whatever turned up is being passed on; else go.
+    /// Leaves after the last look. Messages found by it are being passed on, or their sender is
+    /// asked to send them again.
     pub(super) fn close(&mut self) {
         if self
             .state
@@ -20,7 +21,7 @@ impl IntroductionStep<'_> {
         let too_early = self.state.heard_at.is_some_and(|at| at < owner_invited_at);
         let tell = self.state.strict() && (self.state.key_came || too_early);
         self.leave_telling(None, tell);
-        // Between the last look and the leaving people go on writing.
+        // People may go on writing between the last look and the leaving.
         if !self.state.strict() {
             self.effects.pop_if(|last| *last == Effect::Forget);
             self.effects.push(Effect::LookBack);
@@ -37,7 +38,7 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// A strict ghost was sent a key: the owner may not have been given it.
+    /// Notes that a strict ghost was sent a key: the owner may not have been given it.
     pub(super) fn key_came(&mut self) {
         self.state.key_came = true;
         let told = self
@@ -58,7 +59,8 @@ impl IntroductionStep<'_> {
         self.leave_telling(reason, false);
     }
 
-    /// Out first: telling may take long, and nobody is to wait for that with the ghost in the room.
+    /// Leaves the room first: telling the asker may take long, and the ghost must not stay for
+    /// that.
     fn leave_telling(&mut self, reason: Option<Reason>, tell: bool) {
         self.withdraw();
         self.state.phase = Phase::Leaving;
@@ -74,7 +76,7 @@ impl IntroductionStep<'_> {
         self.effects.push(Effect::Forget);
     }
 
-    /// Withdraws the request, which the asker no longer makes.
+    /// Withdraws the asker's request.
     pub(super) fn withdraw(&mut self) {
         if let Phase::Asking { .. } = self.state.phase {
             self.effects.push(Effect::WithdrawRequest);

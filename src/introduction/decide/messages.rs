@@ -1,4 +1,4 @@
-//! What is said in the room of an introduction, and whether it was passed on.
+//! Messages in the room of an introduction, and whether they were passed on.
 
 use ruma::{OwnedEventId, UserId};
 
@@ -9,14 +9,14 @@ use super::{
 
 impl IntroductionStep<'_> {
     pub(super) fn heard(&mut self, event: &OwnedEventId, sender: &UserId, kind: &HeardKind) {
-        // Other people may join, and their words are not passed on as the asker's.
+        // Other people may join; their messages are not passed on as the asker's.
         if *sender != *self.state.invite.asker || !self.state.hears() {
             return;
         }
         if !self.state.direct && !matches!(self.state.phase, Phase::Joining | Phase::Looking) {
             return;
         }
-        // Whatever it is, a strict ghost cannot read it.
+        // A strict ghost cannot read any event.
         match if self.state.strict() {
             &HeardKind::Sealed
         } else {
@@ -25,7 +25,7 @@ impl IntroductionStep<'_> {
             HeardKind::Line => self.line(event),
             HeardKind::Edit { of } => self.edited(event, of),
             HeardKind::Redaction { of } => self.taken_back(of),
-            // Until the room is encrypted nothing can be said in it.
+            // The ghost asks for it again once the room is encrypted, and can send a notice.
             HeardKind::Plaintext if matches!(self.state.phase, Phase::Joining | Phase::Looking) => {
                 self.state.in_clear = true;
             }
@@ -35,7 +35,7 @@ impl IntroductionStep<'_> {
                     .notices_sent
                     .contains(&IntroductionNotice::SendAgainEncrypted);
                 self.send_notice(IntroductionNotice::SendAgainEncrypted);
-                // Once, for what is sent again: nobody keeps the ghost by writing on in clear.
+                // Only once, so that a person who keeps writing unencrypted cannot keep the ghost.
                 if let (false, Phase::Listening { until }) = (told, &mut self.state.phase) {
                     *until = self.now + self.rules.wait_for_message;
                 }
@@ -58,7 +58,7 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Says whether there was room for it.
+    /// Remembers a message. Returns `false` if there are too many already.
     fn remember(&mut self, event: &OwnedEventId, unreadable: bool) -> bool {
         self.state.heard_at = Some(self.now);
         if let Some(heard) = self
@@ -100,7 +100,7 @@ impl IntroductionStep<'_> {
         match self.state.phase {
             Phase::Listening { .. } => self.approach_owner(),
             Phase::Lingering | Phase::Closing => {
-                // Past the cap it is passed on too, but nothing keeps the ghost any longer.
+                // A message after the latest stay is passed on too, but no longer keeps the ghost.
                 if self.now < self.latest_stay() {
                     self.state.phase = Phase::Lingering;
                 }
@@ -115,7 +115,8 @@ impl IntroductionStep<'_> {
 
     fn edited(&mut self, event: &OwnedEventId, of: &OwnedEventId) {
         let Some(heard) = self.state.heard.iter_mut().find(|heard| heard.event == *of) else {
-            // An edit of something that was not heard carries a whole new text.
+            // An edit holds the whole new text, so it is passed on although its original was not
+            // heard.
             return self.line(event);
         };
         if heard.edit.as_ref() == Some(event) {
@@ -141,7 +142,8 @@ impl IntroductionStep<'_> {
     }
 
     pub(super) fn passed_on(&mut self, event: &OwnedEventId, edit: Option<&OwnedEventId>) {
-        // Meanwhile the owner has shown a signed device: back to the ordinary course.
+        // The owner has set up a signed device in the meantime, so the introduction goes on as
+        // usual.
         if let Phase::Waiting {
             on: WaitFor::SignedDevice,
             ..
@@ -155,7 +157,7 @@ impl IntroductionStep<'_> {
             .iter_mut()
             .find(|heard| heard.event == *event)
         else {
-            // Taken back while it was on its way.
+            // The message was redacted while it was being passed on.
             return self.effects.push(Effect::TakeBack { of: event.clone() });
         };
         heard.done = true;

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{clock::Timestamp, ids::Ghost, matrix::RoomState};
 
-/// The new state, what to do, and when to come back.
+/// The new state, the effects, and the next deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The state from now on.
     pub state: Introduction,
-    /// What to do, in order.
+    /// The effects, in order.
     pub effects: Vec<Effect>,
     /// When to feed [`Input::Tick`], unless something happens earlier.
     pub wake: Option<Timestamp>,
@@ -85,11 +85,11 @@ impl IntroductionStep<'_> {
 
     fn invited(&mut self, invite: &Invite) {
         match self.state.phase {
-            // A ghost never comes back to a room that it has left: it would have a founder's
-            // power there, and read what two people say who were promised to be alone.
+            // A ghost never comes back to a room that it has left: it would have a founder's power
+            // there, and could read a chat that was promised to be private.
             Phase::Over => return self.effects.push(Effect::Decline { reason: None }),
             Phase::Declined => {}
-            // The same invite, seen again.
+            // The same invite again.
             _ => return,
         }
         self.state = Introduction::found(
@@ -122,14 +122,14 @@ impl IntroductionStep<'_> {
         if !first {
             return self.close();
         }
-        // The owner may be there because of this very introduction.
+        // The owner may be there because of this introduction.
         let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
         let other = |user: &&OwnedUserId| {
             **user != self.state.ghost && expected.as_ref().is_none_or(|owner| **user != *owner)
         };
         let others = view.joined().filter(other).count();
         let guests = view.invited().filter(other).count();
-        // Looked at once: the owner's own invite must not make a group of it later.
+        // Decided only once: the owner's own invite must not turn the chat into a group later.
         if self.state.owner_invited_at.is_none() {
             self.state.direct = others == 1 && guests == 0;
         }
@@ -139,7 +139,7 @@ impl IntroductionStep<'_> {
         if view.membership(&self.state.invite.asker) != "join" {
             return self.leave(None);
         }
-        // Before the owner has answered nothing is to tell who they are.
+        // Until the owner has answered, nothing may show who they are.
         let may_show = !self.state.asks_first() && !self.state.accepted && !self.state.masked();
         if self.state.owner_joined && !self.state.resumed && may_show {
             return self.leave(Some(Reason::OwnerIsHere));
@@ -166,7 +166,8 @@ impl IntroductionStep<'_> {
                 self.send_notice(IntroductionNotice::SendAgainEncrypted);
             }
             let heard = self.state.heard.iter().any(|heard| !heard.unreadable);
-            // What is said to a masked handle is carried when it comes.
+            // A message to a masked handle is forwarded when it comes, so there is no need to wait
+            // for one.
             let waits = !self.state.masked() || self.state.asks_first();
             if !heard && !self.state.accepted && waits {
                 self.state.phase = Phase::Listening {
@@ -178,7 +179,7 @@ impl IntroductionStep<'_> {
         self.approach_owner();
     }
 
-    /// The owner is invited, or asked first.
+    /// Invites the owner, or asks them first.
     fn approach_owner(&mut self) {
         if !self.state.asks_first() {
             return self.invite_owner();
@@ -192,7 +193,7 @@ impl IntroductionStep<'_> {
             IntroductionNotice::AskingFirstInGroup
         };
         if self.state.strict() {
-            // It never speaks: the bot does.
+            // A strict ghost never sends a message, so the bot does.
             let notice = IntroductionNotice::AskingFirstStrict;
             self.state.notices_sent.push(notice.clone());
             self.effects.push(Effect::TellAsker { notice });
@@ -204,13 +205,13 @@ impl IntroductionStep<'_> {
 
     fn answered(&mut self, accepted: bool) {
         match self.state.phase {
-            // Days may have passed: the room is looked at again.
+            // Days may have passed, so the room's state is read again.
             Phase::Asking { .. } if accepted => {
                 self.state.accepted = true;
                 self.state.phase = Phase::Looking;
                 self.effects.push(Effect::Look);
             }
-            // In the words of every refusal.
+            // The same words as for every other refusal.
             Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
             _ => {}
         }
@@ -256,7 +257,7 @@ impl IntroductionStep<'_> {
         self.effects.push(Effect::HandOver);
         self.state.phase = Phase::Lingering;
         if self.state.strict() {
-            // The first message was sent before the owner's invite: nothing more to wait for.
+            // The first message was sent before the owner's invite: there is nothing to wait for.
             if self.state.heard_at.is_some() {
                 self.close();
             }
@@ -312,7 +313,7 @@ impl IntroductionStep<'_> {
                 self.leave(Some(Reason::NotEncrypted));
             }
             Effect::AskOwner | Effect::OpenConversation => self.leave(Some(Reason::NotNow)),
-            // Nobody is listened to without knowing it.
+            // The ghost leaves rather than stay without the asker knowing it.
             Effect::SendNotice { notice } if notice.is_asking() => self.leave(Some(match why {
                 Refusal::NoSignedDevice(_) => Reason::UnsignedDevice,
                 Refusal::TooManyDevices(_) => Reason::TooManyDevices,

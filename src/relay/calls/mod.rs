@@ -1,9 +1,8 @@
 //! Calls between two people (`m.call.*`, spec v1.19, "Voice over IP"). Their events are forwarded;
-//! what people say goes directly from one to the other.
+//! sound and picture go directly from one person to the other.
 //!
 //! Every content is built from the fields that the spec knows. With
-//! [`super::Context::hide_addresses`] only
-//! candidates of relays pass ([`sdp`]).
+//! [`super::Context::hide_addresses`] only candidates of relays pass ([`sdp`]).
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ const CANDIDATES_MAX: usize = 100;
 /// Maximum number of streams in one event.
 const STREAMS_MAX: usize = 50;
 
-/// Returns the event type without its namespace, if it is one of a call.
+/// Returns the event type without its namespace, or `None` if it is not of a call.
 pub(crate) fn kind(event_type: &str) -> Option<&str> {
     ["m.call.", "org.matrix.call."]
         .into_iter()
@@ -54,10 +53,10 @@ pub(super) fn translate(
     kind: &str,
     content: &Map<String, Value>,
 ) -> Result<Option<Map<String, Value>>, TranslateError> {
-    // These are not translated, whatever is in them.
+    // These types are not translated, whatever their content.
     match kind {
         "replaces" => return Err(TranslateError::CallTransfer),
-        // It says who the caller is, which is the secret.
+        // It names the caller, which is the secret.
         "asserted_identity" | "asserted_identity.v3" => return Ok(None),
         _ => {}
     }

@@ -32,8 +32,8 @@ pub(super) fn own(context: &Context<'_>, id: &str) -> Option<String> {
     fits(id, ID_BYTES_MAX).then(|| masked(context.pseudonym_key, context.sender, id))?
 }
 
-/// Returns what a pseudonym of another client is in the target room: in the room of its owner the
-/// id itself, in all others one that belongs to nobody.
+/// Returns the id in the target room for a pseudonym of another client: in its owner's room the id
+/// itself, in all others an id that belongs to nobody.
 pub(super) fn of_another(context: &Context<'_>, id: &str) -> Option<String> {
     if !fits(id, PSEUDONYM_BYTES_MAX) {
         return None;
@@ -50,7 +50,7 @@ fn fits(id: &str, longest: usize) -> bool {
     !id.is_empty() && id.len() <= longest
 }
 
-/// Returns a short string that is derived from another one and does not show it.
+/// Returns a short string that is derived from another one and does not reveal it.
 pub(super) fn digest(key: &[u8; 32], of: &str) -> Option<String> {
     let mut out = [0; 8];
     derived(key, b"digest", &[of], &mut out)?;

@@ -31,14 +31,14 @@ pub(super) fn description(scrub: &Scrubber<'_>, sdp: &str) -> String {
     out
 }
 
-/// Returns whether a line is an identity assertion of a provider (RFC 8827), which no search can
-/// read.
+/// Returns whether a line is an identity assertion of a provider (RFC 8827), which cannot be
+/// searched.
 fn asserts_who(line: &str) -> bool {
     let name = line.trim().get(..10).unwrap_or_default();
     name.eq_ignore_ascii_case("a=identity")
 }
 
-/// Translates a line without its addresses; `None` if nothing else is in it.
+/// Translates a line without its addresses. Returns `None` if nothing else is in it.
 fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
     let line = line.trim();
     let (kind, value) = line.split_once('=')?;
@@ -58,7 +58,7 @@ fn hidden(scrub: &Scrubber<'_>, line: &str) -> Option<String> {
         }
         "c" => Some(format!("c={NOWHERE}")),
         "s" => Some("s=-".to_owned()),
-        // All attributes but the ones handled there are about codecs and streams.
+        // All other attributes are about codecs and streams.
         "a" => attribute(scrub, value),
         "v" | "t" | "b" if !names_an_address(value) => Some(scrub.text(line)),
         "m" if !names_an_address(value) => Some(media(scrub, value)),

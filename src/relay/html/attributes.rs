@@ -141,7 +141,7 @@ fn attribute(
         ("img", "alt") => Some(("alt", scrub.text(value))),
         ("img", "title") => Some(("title", scrub.text(value))),
         ("img", "data-mx-emoticon") => Some(("data-mx-emoticon", String::new())),
-        // No picture is uploaded again: its text takes its place.
+        // Pictures are not uploaded again: their text takes their place.
         ("img", "src")
             if is_content(value)
                 && scrub.context.is_local_media(value)

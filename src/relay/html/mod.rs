@@ -1,4 +1,4 @@
-//! `formatted_body` and its like.
+//! `formatted_body` and other HTML.
 //!
 //! Only tags and attributes that the Matrix spec lists are written; comments and a client's own
 //! attributes are dropped. Text is searched across tags, so that no identifier gets through in
@@ -48,7 +48,7 @@ pub(super) fn plainly(scrub: &Scrubber<'_>, html: &str) -> String {
     translate(scrub, html).map_or_else(|| REDACTED.to_owned(), |translated| translated.html)
 }
 
-/// Translates HTML. Returns `None` if no person would have written it.
+/// Translates HTML. Returns `None` if no person could have written it.
 pub(super) fn translate(scrub: &Scrubber<'_>, html: &str) -> Option<Html> {
     let mut translation = HtmlTranslation {
         scrub,
@@ -87,7 +87,7 @@ enum Breaks {
 }
 
 impl Breaks {
-    /// Returns what is read in place of a piece that is no text.
+    /// Returns the text that stands for a piece that is not text.
     fn read(self, piece: &Out) -> &'static str {
         match (self, piece) {
             // Invisible, so that an identifier is found that begins at one tag and goes on over others.

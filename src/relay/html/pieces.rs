@@ -1,8 +1,7 @@
 //! HTML, cut into pieces.
 //!
 //! Only the tokenizer of html5ever is used, not its tree. The output is written from the pieces, so
-//! every client reads it in one way whatever the input was, and no nesting costs more than its
-//! length.
+//! every client reads it in the same way, and nesting costs no more than length.
 
 use std::cell::RefCell;
 

@@ -94,8 +94,8 @@ impl DecodedForm {
         }
     }
 
-    /// Returns whether something that the original has in front of the byte `at` is left out, such
-    /// as a control character or a tag.
+    /// Returns whether something directly before the byte `at` of the original is left out, such as
+    /// a control character or a tag.
     pub(super) fn is_gap(&self, at: usize) -> bool {
         let Some(origin) = &self.origin else {
             return false;

@@ -23,7 +23,7 @@ const KINDS: [&str; 5] = ["u/", "user/", "r/", "room/", "roomid/"];
 /// Returns the links in a text, in order.
 pub(in crate::relay) fn links(text: &str) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
-    // Most texts have none.
+    // Most texts have no link.
     if !text.bytes().any(|b| b == b':' || b == b'#') {
         return out;
     }

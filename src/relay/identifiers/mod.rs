@@ -8,8 +8,8 @@ pub(super) mod link;
 use super::context::Context;
 use decoded_form::DecodedForm;
 
-/// A secret shorter than this many characters is found as a whole word only, or ordinary words
-/// would be replaced.
+/// A secret shorter than this many characters is found as a whole word only; otherwise ordinary
+/// words would be replaced.
 const WHOLE_WORD_BELOW: usize = 8;
 
 /// Minimum length of a secret that is looked for, in characters.
@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub(super) kind: IdentifierKind,
 }
 
-/// What may surround a needle in the text.
+/// The characters that may be next to a needle in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edges {
     /// Anything.

@@ -1,5 +1,5 @@
-//! The database under the store. The trait is small on purpose: one ordered map of bytes with
-//! atomic batches, which PostgreSQL could be as well.
+//! The database under the store. The trait is small on purpose: an ordered map of bytes with atomic
+//! batches, which PostgreSQL could implement as well.
 
 #[cfg(test)]
 mod conformance;
@@ -50,7 +50,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// returns.
     fn apply(&self, ops: Vec<Op>) -> Result<(), StoreError>;
 
-    /// Blocks until everything applied before the call is durable. Only the committer calls it.
+    /// Blocks until everything applied before the call is durable. Called by the committer only.
     fn flush(&self) -> Result<(), StoreError>;
 
     /// Returns the size on disk in bytes, or 0 without a disk.

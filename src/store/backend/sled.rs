@@ -1,4 +1,4 @@
-//! The only place that knows sled.
+//! The backend on sled, the only file that uses it.
 //!
 //! `docs/store.md` lists its weaknesses and what avoids them: one tree, no flush timer, never
 //! `flush_async`, caught panics, a real `fsync` after its flush, and the number of the last
@@ -54,7 +54,7 @@ impl SledBackend {
         options: &StoreOptions,
         before_open: impl Fn(Option<String>) -> Result<Option<String>, StoreError>,
     ) -> Result<Self, StoreError> {
-        // sled would make it readable by others.
+        // sled would make the folder readable by others.
         make_folder(path)?;
         let mut tries = 0;
         let (db, skipped) = loop {
@@ -95,14 +95,14 @@ impl SledBackend {
         })
     }
 
-    /// The part of the log that sled skipped when it opened the database. Records may be missing
-    /// without an error.
+    /// Returns the part of the log that sled skipped when it opened the database. Records may be
+    /// missing without an error.
     pub fn skipped_damage(&self) -> Option<&str> {
         self.skipped.as_deref()
     }
 
-    /// Calls sled. After a failure every call is refused, since sled's memory may be ahead of what
-    /// will ever be on disk.
+    /// Calls sled. After a failure every call is refused, because sled's memory may be ahead of
+    /// what will reach the disk.
     fn run<T>(&self, call: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
         if let Some(why) = self.stopped.get() {
             return Err(StoreError::Stopped(why.clone()));

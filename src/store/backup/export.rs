@@ -14,7 +14,7 @@ use crate::store::{
     Batch, Store, StoreError, backend::Op, capture::Capture, migrate, table::META_ID,
 };
 
-/// How many records are read from the database at a time.
+/// Number of records that are read from the database at a time.
 const PAGE_RECORDS: usize = 256;
 
 /// Writes a backup, and authenticates and counts what it writes.
@@ -73,7 +73,7 @@ fn cannot_write(error: &std::io::Error) -> StoreError {
 
 impl Store {
     /// Copies the store to `to`, without the tables whose ids are in `leave_out`, and with the
-    /// records of `extra` as if they were in it. Blocks; others go on reading and writing.
+    /// records of `extra` added. Blocks; others can read and write meanwhile.
     pub fn export(
         &self,
         to: &mut dyn Write,

@@ -18,7 +18,7 @@ use crate::store::{
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 impl Store {
-    /// Makes a store in a folder that has none, from a stream that [`Store::export`] wrote with the
+    /// Makes a store in a folder without one, from a stream that [`Store::export`] wrote with the
     /// same key. On failure no store is left there. The next start counts as one after a crash, and
     /// [`Store::is_restored`] returns `true` until [`Store::restore_done`] is applied.
     pub fn import(
@@ -141,7 +141,7 @@ pub(in crate::store) fn import_into(
         return Err(failed("the backup is damaged: its checksum does not match"));
     }
     backend.apply(ops)?;
-    // Written last: without these records the folder is no store.
+    // Written last: without these records the folder is not a store.
     let sealer = Sealer::of(key)?;
     meta::mark_restored(backend, schema, run, &sealer)?;
     backend.flush()?;

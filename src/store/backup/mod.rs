@@ -1,4 +1,4 @@
-//! Backups: a copy of a running store as one stream, and the way back.
+//! Backups: how a running store is written to one stream, and how it is restored.
 //!
 //! # The stream
 //!

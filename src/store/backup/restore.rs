@@ -1,6 +1,5 @@
-//! Puts a backup in the place of a store. The backup is verified before anything is touched,
-//! imported beside the old store, and then moved into its place in steps, each of which may be the
-//! last before a crash.
+//! Replaces a store by a backup. The backup is verified before anything is touched, imported beside
+//! the old store, and then moved into its place in steps. A crash may follow each of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -340,7 +339,7 @@ mod tests {
         assert!(!path.join("replaced-1").exists() && !path.join(STAGING).exists());
     }
 
-    /// Whatever the last step was, no empty or older store is left there that could be used.
+    /// Whatever the last step was, no empty or older store is left that could be used.
     #[test]
     fn a_crash_between_the_moves_leaves_a_folder_that_is_refused() {
         let key = StoreKey::random().unwrap();

@@ -26,7 +26,7 @@ use crate::store::{
 };
 
 const KEY: &[u8] = &[META_ID, b'h'];
-/// How many records are read from the database at a time.
+/// Number of records that are read from the database at a time.
 const PAGE_RECORDS: usize = 256;
 
 /// The number of the last batch, the number of records after it, and the sum of their digests.
@@ -53,7 +53,7 @@ impl Checksum {
         })
     }
 
-    /// The number of the last batch.
+    /// Returns the number of the last batch.
     pub(in crate::store) fn batches(self) -> u64 {
         self.batches
     }

@@ -31,7 +31,7 @@ const DATABASE: &str = "sled";
 const NEW: &str = "sled.new";
 /// Folder to which the old database is moved until the new one is in its place.
 const OLD: &str = "sled.old";
-/// How many records are copied at a time.
+/// Number of records that are copied at a time.
 const PAGE_RECORDS: usize = 256;
 
 /// Opens the database of the store in `path`, and rebuilds it if sled skipped a part of its log.
