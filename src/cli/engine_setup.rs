@@ -51,7 +51,7 @@ pub(super) fn build_engine(
         bot,
         bot_name: BOT_NAME.to_owned(),
         rules: introduction_rules(setup),
-        relay: ConversationSettings {
+        conversations: ConversationSettings {
             delivery_receipts: config.relay.delivery_receipts,
             remember: config.relay.remember,
             wait_for_key: config.relay.wait_for_key,

@@ -42,7 +42,7 @@ pub enum EngineError {
     KeyOnItsWay,
     /// The message that this one refers to is being forwarded at this moment.
     #[error("what a message refers to is still being forwarded")]
-    CounterpartOnItsWay,
+    TargetOnItsWay,
     /// Another room of the conversation does not exist yet.
     #[error("the other room of the conversation is not there yet")]
     NotThereYet,
@@ -60,7 +60,7 @@ impl EngineError {
             Self::Encrypt(error) => error.fate(),
             Self::Store(_) | Self::Stopping => Fate::Away,
             Self::KeyOnItsWay
-            | Self::CounterpartOnItsWay
+            | Self::TargetOnItsWay
             | Self::NotThereYet
             | Self::Decrypt(DecryptError::SenderUnknown) => Fate::Failing,
             Self::Decrypt(_) | Self::Directory(_) | Self::Refused(_) | Self::Record(_) => {

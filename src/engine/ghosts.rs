@@ -113,7 +113,7 @@ impl Engine {
 
     /// Freezes a name that we do not know and somebody holds, if there was a restore: most likely
     /// the name was claimed after the backup. Returns whether there was a restore.
-    pub(in crate::engine) async fn is_lost_in_restore(
+    pub(in crate::engine) async fn freeze_if_changed_in_restore(
         &self,
         ghost: &Ghost,
     ) -> Result<bool, EngineError> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ruma::{OwnedRoomId, RoomId, api::Direction};
 use serde_json::value::RawValue;
 
@@ -110,7 +111,7 @@ impl History<'_> {
             match page.await {
                 Err(error) if error.is_transient() && retries < self.retries => {
                     let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(retries));
-                    let pause = async { Some(clock::sleep(pause.min(PAUSE_MAX)).await) };
+                    let pause = clock::sleep(pause.min(PAUSE_MAX)).map(Some);
                     self.engine.unless_stopping(pause).await?;
                     retries += 1;
                 }

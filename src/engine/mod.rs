@@ -136,7 +136,7 @@ pub struct EngineSettings {
     /// The rules of introductions.
     pub rules: Rules,
     /// The settings of conversations with masked handles.
-    pub relay: ConversationSettings,
+    pub conversations: ConversationSettings,
     /// Maximum number of introductions at the same time: of our own server's people, and again of
     /// all others'. The rest wait.
     pub joins_at_once: usize,
@@ -174,7 +174,7 @@ impl Default for ConversationSettings {
 /// Maximum number of ghosts that sync at the same time.
 const SYNCS: usize = 4;
 
-/// The parts that the engine is built on.
+/// The services that the engine is built on.
 #[derive(Debug)]
 pub struct Services {
     /// The store.
@@ -196,11 +196,11 @@ pub struct Services {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    parts: Services,
+    services: Services,
     settings: EngineSettings,
     /// The number of the next queued item. It only grows, also across restarts.
     sequence: AtomicU64,
-    intake: Mutex<()>,
+    inbox_lock: Mutex<()>,
     /// Upper bound of the numbers of arrivals that are durable.
     arrived: AtomicU64,
     echoes: inbox::accept::EchoPacing,
@@ -225,7 +225,7 @@ struct Inner {
     /// Rooms of a transaction whose last part has not come. They are woken with it.
     held_rooms: Mutex<Vec<OwnedRoomId>>,
     /// The decision lock of conversations.
-    conversing: std::sync::Mutex<()>,
+    decision_lock: std::sync::Mutex<()>,
     /// Whether the latest change of a conversation is durable.
     changes: conversations::repository::ChangeDurability,
     /// Held, by ghost, while it makes a portal: until that is recorded, the ghost must not leave it
@@ -236,7 +236,7 @@ struct Inner {
     /// conversation.
     portal_locks: KeyedLocks<(ConversationId, usize)>,
     /// Notified when a room of a conversation was left.
-    departed: Notify,
+    room_left: Notify,
     room_states: messaging::room_cache::RoomStateCache,
     /// The calls that are being made, to see whether they have relays.
     calls: std::sync::Mutex<CallWatch>,
@@ -258,16 +258,16 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// Returns an engine that accepts what arrives and does nothing about it until
     /// [`Engine::start`].
-    pub fn new(parts: Services, settings: EngineSettings) -> Result<Self, StoreError> {
+    pub fn new(services: Services, settings: EngineSettings) -> Result<Self, StoreError> {
         // Before anything is accepted: what is there now was there before the restore.
-        maintenance::restore::prepare(&parts.store, parts.clock.now())?;
-        let sequence = records::first_sequence(&parts.store)?;
+        maintenance::restore::prepare(&services.store, services.clock.now())?;
+        let sequence = records::first_sequence(&services.store)?;
         let places = Places::new(settings.server_name.clone(), settings.joins_at_once);
         Ok(Self(Arc::new(Inner {
-            parts,
+            services,
             settings,
             sequence: AtomicU64::new(sequence),
-            intake: Mutex::default(),
+            inbox_lock: Mutex::default(),
             arrived: AtomicU64::new(sequence),
             echoes: inbox::accept::EchoPacing::default(),
             to_device: inbox::to_device::Queues::default(),
@@ -283,11 +283,11 @@ impl Engine {
             syncs: Semaphore::new(SYNCS),
             backfills: std::sync::Mutex::default(),
             held_rooms: Mutex::default(),
-            conversing: std::sync::Mutex::default(),
+            decision_lock: std::sync::Mutex::default(),
             changes: conversations::repository::ChangeDurability::default(),
             creating: KeyedLocks::default(),
             portal_locks: KeyedLocks::default(),
-            departed: Notify::new(),
+            room_left: Notify::new(),
             room_states: messaging::room_cache::RoomStateCache::default(),
             calls: std::sync::Mutex::default(),
             gap_epoch: AtomicU64::new(0),
@@ -348,7 +348,7 @@ impl Engine {
 
     /// Returns the directory.
     pub fn directory(&self) -> &Directory {
-        &self.0.parts.directory
+        &self.0.services.directory
     }
 
     /// Returns whether one of our users exists: the bot, or the ghost of a handle that somebody
@@ -363,15 +363,15 @@ impl Engine {
     }
 
     fn store(&self) -> &Store {
-        &self.0.parts.store
+        &self.0.services.store
     }
 
     fn homeserver(&self) -> &Homeserver {
-        &self.0.parts.homeserver
+        &self.0.services.homeserver
     }
 
     fn machines(&self) -> &Machines {
-        &self.0.parts.machines
+        &self.0.services.machines
     }
 
     fn bot_options(&self) -> bot::Options {
@@ -382,11 +382,11 @@ impl Engine {
     }
 
     fn now(&self) -> Timestamp {
-        self.0.parts.clock.now()
+        self.0.services.clock.now()
     }
 
     fn rng(&self) -> std::sync::MutexGuard<'_, StdRng> {
-        let rng = self.0.parts.rng.lock();
+        let rng = self.0.services.rng.lock();
         rng.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -93,7 +93,7 @@ table! {
 }
 table! {
     /// Notices for a person who has not joined a control room yet.
-    Untold = 24, true, (Person, u64) => (String, String)
+    PendingNotices = 24, true, (Person, u64) => (String, String)
 }
 
 /// Something that happened in a room.

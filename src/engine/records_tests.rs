@@ -476,6 +476,6 @@ fn the_small_records() {
         ("restore", stored(&restore)),
         ("source of a copy", stored(&source)),
         ("copy", stored(&copy)),
-        ("untold", stored(&("plain", "html"))),
+        ("pending", stored(&("plain", "html"))),
     ]);
 }

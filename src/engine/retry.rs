@@ -118,7 +118,7 @@ impl Retry {
             Effect::LeaveRoom | Effect::DeleteGhosts { .. } => Self::UntilDone,
             Effect::RemoveGhost { .. } => Self::WhileTransient,
             Effect::ForwardEvent { .. } => match error {
-                EngineError::KeyOnItsWay | EngineError::CounterpartOnItsWay => {
+                EngineError::KeyOnItsWay | EngineError::TargetOnItsWay => {
                     Self::For(settings.wait_for_key)
                 }
                 // A sender whose server is silent must not hold up other people's messages.
@@ -171,7 +171,7 @@ impl Room {
         error: &EngineError,
     ) -> bool {
         let settings = self.engine.settings();
-        let retry = Retry::of(what, error, &settings.relay, &settings.rules);
+        let retry = Retry::of(what, error, &settings.conversations, &settings.rules);
         self.retries(number, retry, error)
     }
 
@@ -209,9 +209,9 @@ impl Room {
         self.failures = self.failures.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1));
         let longest = match error {
-            EngineError::KeyOnItsWay
-            | EngineError::CounterpartOnItsWay
-            | EngineError::NotThereYet => KEY_PAUSE,
+            EngineError::KeyOnItsWay | EngineError::TargetOnItsWay | EngineError::NotThereYet => {
+                KEY_PAUSE
+            }
             _ => LONGEST_PAUSE,
         };
         error

@@ -25,10 +25,10 @@ mod effect;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod input;
+mod notice;
 mod quote;
 mod rules;
 mod state;
-mod text;
 
 #[cfg(test)]
 mod tests;
@@ -36,9 +36,9 @@ mod tests;
 pub use decide::{Decision, decide};
 pub use effect::{Effect, EffectKind};
 pub use input::{HeardKind, Input, Refusal};
+pub use notice::{IntroductionNotice, Reason};
 pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
 pub use rules::Rules;
 pub use state::{Admission, Heard, Introduction, Invite, Phase, WaitFor};
-pub use text::{IntroductionNotice, Reason};
 
 pub use crate::text::clean_name;

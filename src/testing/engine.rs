@@ -37,7 +37,7 @@ pub(crate) fn engine() -> EngineBuilder {
             bot: bot(),
             bot_name: "Stonechat".to_owned(),
             rules: Rules::default(),
-            relay: Default::default(),
+            conversations: Default::default(),
             joins_at_once: 1,
             strict: false,
             handles_per_room: 10,

@@ -11,7 +11,7 @@ use crate::{
         control_room::{Control, ControlEffect, ControlPhase, Remark},
         conversations::failures::not_trusted,
         event::RoomEvent,
-        records::{ControlRooms, Outbox, OutboxItem, QueuedEffect, RetainedEvents, Untold},
+        records::{ControlRooms, Outbox, OutboxItem, PendingNotices, QueuedEffect, RetainedEvents},
         room::Room,
     },
     ids::Person,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Maximum number of notices that are kept for a person who has not joined their control room.
-const UNTOLD_AT_MOST: usize = 20;
+const PENDING_NOTICES_MAX: usize = 20;
 
 impl Room {
     /// Handles an invite of the bot by its stripped state alone: the bot does not join a room that
@@ -131,7 +131,7 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         let key = (self.id.clone(), event.id.clone());
-        match self.decrypt(bot, &event.id, json).await {
+        match self.decrypt(bot, json).await {
             Ok((kind, content)) => {
                 batch.delete::<RetainedEvents>(&key);
                 self.stop_waiting_for(&event.id);
@@ -297,12 +297,13 @@ impl Room {
         let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
             return Ok(self.engine.store().apply(batch)?);
         };
-        let untold = self
-            .engine
-            .store()
-            .scan::<Untold>(&prefix(&person), None, UNTOLD_AT_MOST)?;
-        if untold.len() < UNTOLD_AT_MOST {
-            batch.put::<Untold>(&(person, self.engine.next()), &(plain, html))?;
+        let pending = self.engine.store().scan::<PendingNotices>(
+            &prefix(&person),
+            None,
+            PENDING_NOTICES_MAX,
+        )?;
+        if pending.len() < PENDING_NOTICES_MAX {
+            batch.put::<PendingNotices>(&(person, self.engine.next()), &(plain, html))?;
         }
         Ok(self.engine.store().apply(batch)?)
     }
@@ -368,13 +369,15 @@ impl Room {
             source,
         })];
         let store = self.engine.store();
-        for (key, (plain, html)) in store.scan::<Untold>(&prefix(person), None, UNTOLD_AT_MOST)? {
+        for (key, (plain, html)) in
+            store.scan::<PendingNotices>(&prefix(person), None, PENDING_NOTICES_MAX)?
+        {
             let (notice, source) = (NoticeText { plain, html }, format!("untold {}", key.1));
             effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
                 notice,
                 source,
             }));
-            batch.delete::<Untold>(&key);
+            batch.delete::<PendingNotices>(&key);
         }
         effects.extend(self.unseen_requests(person)?);
         Ok(effects)

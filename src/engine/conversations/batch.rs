@@ -128,7 +128,7 @@ impl Room {
         };
         // If a crash lost the decision before this one, this one would come out differently.
         let (applied, durable) = (engine.store().applied(), engine.store().durable());
-        let settled = engine.0.changes.are_durable(applied, durable);
+        let settled = engine.0.changes.note_change(applied, durable);
         let from = engine.next();
         let rooms = engine.decide_and_stage(&before, &inputs, since, &mut batch)?;
         let numbers = from..engine.next();
@@ -138,7 +138,7 @@ impl Room {
         // another decision on this conversation comes in between.
         let repeatable = settled && after.as_ref() == Some(&before);
         if repeatable {
-            engine.0.changes.is_seen(engine.store().applied());
+            engine.0.changes.note_sent_early(engine.store().applied());
         }
         drop(lock);
         self.replayable = if repeatable {

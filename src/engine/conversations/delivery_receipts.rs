@@ -30,7 +30,7 @@ impl Room {
         role: RoomRole,
         event: &OwnedEventId,
     ) {
-        if !self.engine.settings().relay.delivery_receipts {
+        if !self.engine.settings().conversations.delivery_receipts {
             return;
         }
         let Some(ghost) = conversation.ghosts_at(role).next() else {

@@ -70,7 +70,7 @@ impl Room {
             engine.wake(to);
         }
         if *effect == Effect::LeaveRoom {
-            engine.0.departed.notify_waiters();
+            engine.0.room_left.notify_waiters();
         }
         Ok(())
     }

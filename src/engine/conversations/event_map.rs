@@ -94,7 +94,7 @@ pub(in crate::engine) fn note(
 impl Engine {
     /// Deletes mappings that are older than the retention.
     pub(in crate::engine) async fn forget_old_copies(&self) -> Result<(), StoreError> {
-        let horizon = self.now() - self.0.settings.relay.remember;
+        let horizon = self.now() - self.0.settings.conversations.remember;
         loop {
             let mut batch = Batch::new();
             let oldest = self.store().scan::<EventCopiesByTime>(&[], None, AT_ONCE)?;

@@ -106,7 +106,7 @@ impl Room {
             Ok(Some(translated)) => translated,
             Ok(None) => return Ok((false, Vec::new())),
             Err(why) if why.is_missing_target() && self.may_know_soon(conversation, route)? => {
-                return Err(EngineError::CounterpartOnItsWay);
+                return Err(EngineError::TargetOnItsWay);
             }
             Err(why) => {
                 let input = not_translated(why, event, &sender.user, route.source, &content);
@@ -119,7 +119,7 @@ impl Room {
             .any(|remark| remark.is_missing_target())
             && self.may_know_soon(conversation, route)?
         {
-            return Err(EngineError::CounterpartOnItsWay);
+            return Err(EngineError::TargetOnItsWay);
         }
         let mut content = translated.content;
         for media in &translated.media_to_reupload {
@@ -223,8 +223,8 @@ impl Room {
                 .store()
                 .scan::<Outbox>(&prefix(room), None, QUEUED)?;
             let mut queued = queued.into_iter();
-            let carries_here = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
-            if queued.any(|((_, number), due)| number < until && carries_here(&due.what)) {
+            let forwards_here = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { target, .. }, .. } if *target == route.source);
+            if queued.any(|((_, number), due)| number < until && forwards_here(&due.what)) {
                 return Ok(true);
             }
         }

@@ -28,8 +28,8 @@ impl Room {
         let role = conversation.and_then(|known| known.role_of(&self.id));
         let Some(here) = here.filter(|here| here.conversation == *id).cloned() else {
             // The portal is not complete yet: a ghost that joins later leaves at once.
-            let departed = role.map(|role| Input::RoomLeft { role });
-            return Ok(departed.into_iter().collect());
+            let left = role.map(|role| Input::RoomLeft { role });
+            return Ok(left.into_iter().collect());
         };
         self.deliveries.forget();
         for ghost in &here.ghosts {

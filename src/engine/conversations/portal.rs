@@ -104,7 +104,7 @@ impl Room {
                 .invite_owner_of_portal(conversation, &host.ghost, owner, &room)
                 .await?;
         }
-        engine.0.room_states.outdate(&room);
+        engine.0.room_states.mark_outdated(&room);
         inputs.push(Input::PortalReady { person });
         Ok(inputs)
     }

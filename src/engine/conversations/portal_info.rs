@@ -174,7 +174,7 @@ impl Engine {
         self.homeserver()
             .send_state(acting.actor(), origin, kind, "", &content)
             .await?;
-        self.0.room_states.outdate(origin);
+        self.0.room_states.mark_outdated(origin);
         Ok(None)
     }
 
@@ -236,7 +236,7 @@ impl Engine {
                 .send_state(acting.actor(), room, kind, "", &content)
                 .await?;
         }
-        self.0.room_states.outdate(room);
+        self.0.room_states.mark_outdated(room);
         Ok((
             all,
             names_to_remember(conversation, RoomRole::Origin, &from.names),

@@ -53,7 +53,7 @@ impl ChangeDurability {
     /// Returns whether no crash could bring back an older state of a conversation, given the
     /// numbers of the last applied and the last durable batch. Must be called before a decision is
     /// made.
-    pub(in crate::engine) fn are_durable(&self, applied: u64, durable: u64) -> bool {
+    pub(in crate::engine) fn note_change(&self, applied: u64, durable: u64) -> bool {
         if self.just_now.swap(false, Ordering::AcqRel) {
             self.applied.store(applied, Ordering::Release);
         }
@@ -61,7 +61,7 @@ impl ChangeDurability {
     }
 
     /// Notes that others may see the decisions up to this batch before they are durable.
-    pub(in crate::engine) fn is_seen(&self, applied: u64) {
+    pub(in crate::engine) fn note_sent_early(&self, applied: u64) {
         self.seen.store(applied, Ordering::Release);
     }
 
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     pub(in crate::engine) fn lock_decisions(&self) -> DecisionLock<'_> {
-        let lock = self.0.conversing.lock();
+        let lock = self.0.decision_lock.lock();
         DecisionLock(lock.unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -245,13 +245,13 @@ impl Engine {
         self.end_conversations(ghost, |_| Ok(true)).await?;
         let parted = async {
             loop {
-                let departed = self.0.departed.notified();
-                let mut departed = std::pin::pin!(departed);
-                departed.as_mut().enable();
+                let left = self.0.room_left.notified();
+                let mut left = std::pin::pin!(left);
+                left.as_mut().enable();
                 if self.conversations_of(ghost)?.is_empty() {
                     return Ok(());
                 }
-                departed.await;
+                left.await;
             }
         };
         tokio::time::timeout(PARTING, parted)
@@ -349,15 +349,15 @@ mod tests {
     #[test]
     fn what_is_decided_on_a_change_that_a_crash_could_take_is_known_for_that() {
         let changes = ChangeDurability::default();
-        assert!(changes.are_durable(7, 3), "there was none");
+        assert!(changes.note_change(7, 3), "there was none");
         changes.note();
-        assert!(!changes.are_durable(8, 7), "it is the eighth at the latest");
+        assert!(!changes.note_change(8, 7), "it is the eighth at the latest");
         // Others change nothing that matters.
-        assert!(!changes.are_durable(9, 7));
-        assert!(changes.are_durable(9, 8));
-        assert!(changes.are_durable(10, 8));
+        assert!(!changes.note_change(9, 7));
+        assert!(changes.note_change(9, 8));
+        assert!(changes.note_change(10, 8));
         changes.note();
-        assert!(!changes.are_durable(11, 10));
-        assert!(changes.are_durable(12, 11));
+        assert!(!changes.note_change(11, 10));
+        assert!(changes.note_change(12, 11));
     }
 }

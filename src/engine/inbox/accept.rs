@@ -113,7 +113,7 @@ impl Engine {
         self.expect_keys(&events).await?;
         let changed;
         let taken = {
-            let _one_at_a_time = self.0.intake.lock().await;
+            let _one_at_a_time = self.0.inbox_lock.lock().await;
             let mut taken = InboxWrites {
                 dead_letters,
                 ..InboxWrites::default()
@@ -242,7 +242,7 @@ impl Engine {
             return Ok(());
         };
         if event.state_key.is_some() {
-            self.0.room_states.outdate(&event.room);
+            self.0.room_states.mark_outdated(&event.room);
         }
         // Messages of our own users are known already; changes of their membership are not.
         let own = self.is_ours(&event.sender) && event.kind != "m.room.member";

@@ -38,7 +38,7 @@ pub fn count_dead_letters(store: &Store) -> Result<BTreeMap<String, u64>, StoreE
 }
 
 impl Engine {
-    /// Adds dead letters to `batch`. The caller holds the intake lock until the batch is applied,
+    /// Adds dead letters to `batch`. The caller holds the inbox lock until the batch is applied,
     /// so that none is left out of the counts.
     pub(in crate::engine) fn stage_dead_letters(
         &self,
@@ -72,7 +72,7 @@ impl Engine {
         letters: &[DeadLetter],
         mut batch: Batch,
     ) -> Result<(), StoreError> {
-        let _one_at_a_time = self.0.intake.lock().await;
+        let _one_at_a_time = self.0.inbox_lock.lock().await;
         self.stage_dead_letters(letters, &mut batch)?;
         self.store().apply(batch)
     }

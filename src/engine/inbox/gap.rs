@@ -39,17 +39,17 @@ impl Engine {
     /// Returns whether an event is the first in a conversation's room since events may have been
     /// lost.
     pub(in crate::engine) fn is_after_gap(&self, room: &OwnedRoomId) -> Result<bool, StoreError> {
-        let doubts = self.0.gap_epoch.load(Ordering::Acquire);
+        let epoch = self.0.gap_epoch.load(Ordering::Acquire);
         {
-            let taken = self.0.gap_checked_at.lock();
-            let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
-            if taken.get(room) == Some(&doubts) {
+            let checked = self.0.gap_checked_at.lock();
+            let mut checked = checked.unwrap_or_else(PoisonError::into_inner);
+            if checked.get(room) == Some(&epoch) {
                 return Ok(false);
             }
-            if taken.len() >= ROOMS {
-                taken.clear();
+            if checked.len() >= ROOMS {
+                checked.clear();
             }
-            taken.insert(room.clone(), doubts);
+            checked.insert(room.clone(), epoch);
         }
         let record = self.store().get::<Rooms>(room)?;
         Ok(record.is_some_and(|record| record.conversation.is_some()))

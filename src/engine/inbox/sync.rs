@@ -134,7 +134,7 @@ impl Engine {
         }
         self.expect_invites(ghost, &page).await?;
         let taken = {
-            let _one_at_a_time = self.0.intake.lock().await;
+            let _one_at_a_time = self.0.inbox_lock.lock().await;
             let mut taken = InboxWrites::default();
             for json in &page.to_device {
                 self.accept_to_device(json, Some(ghost), &mut taken)?;
@@ -154,11 +154,11 @@ impl Engine {
             taken
                 .dead_letters
                 .extend(self.homeserver().take_dead_letters());
-            self.apply_taken(taken)?
+            self.write_inbox(taken)?
         };
         self.machines()
             .mark_device_lists_outdated_for_all(&page.device_lists_changed);
-        self.wake_taken(taken).await
+        self.flush_and_wake(taken).await
     }
 
     async fn accept_gap(
@@ -167,18 +167,18 @@ impl Engine {
         events: &[Box<RawValue>],
     ) -> Result<(), EngineError> {
         let taken = {
-            let _one_at_a_time = self.0.intake.lock().await;
+            let _one_at_a_time = self.0.inbox_lock.lock().await;
             let mut taken = InboxWrites::default();
             for json in events {
                 self.accept_event(json, Some(room), &mut taken)?;
             }
-            self.apply_taken(taken)?
+            self.write_inbox(taken)?
         };
-        self.wake_taken(taken).await
+        self.flush_and_wake(taken).await
     }
 
-    /// Writes accepted items; the caller holds the intake lock.
-    fn apply_taken(&self, mut taken: InboxWrites) -> Result<InboxWrites, EngineError> {
+    /// Writes accepted items; the caller holds the inbox lock.
+    fn write_inbox(&self, mut taken: InboxWrites) -> Result<InboxWrites, EngineError> {
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
         self.store().apply(taken.finish_batch()?)?;
         taken.until = self.next();
@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// Makes accepted items durable, and wakes their rooms.
-    async fn wake_taken(&self, taken: InboxWrites) -> Result<(), EngineError> {
+    async fn flush_and_wake(&self, taken: InboxWrites) -> Result<(), EngineError> {
         self.store().flush().await?;
         self.mark_durable(taken.until);
         for room in taken.rooms {
@@ -196,7 +196,7 @@ impl Engine {
     }
 
     /// Prepares a ghost's machine for the keys of rooms that it is invited to, and turns away those
-    /// of rooms that it has left. Waits for the machine, so not with the intake lock held.
+    /// of rooms that it has left. Waits for the machine, so not with the inbox lock held.
     pub(in crate::engine) async fn expect_invites(
         &self,
         ghost: &OwnedUserId,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, room_id, user_id};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, room_id, user_id};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::Notify;
 
@@ -107,10 +107,8 @@ impl House {
     }
 
     async fn reads(&self, ghost: &OwnedUserId, room: &RoomId, event: &RawValue) {
-        let value: Value = serde_json::from_str(event.get()).unwrap();
-        let id: OwnedEventId = value["event_id"].as_str().unwrap().try_into().unwrap();
         let actor = self.actor(room);
-        let reading = actor.room.decrypt(ghost, &id, event.get());
+        let reading = actor.room.decrypt(ghost, event.get());
         let read = tokio::time::timeout(WAITS, reading).await;
         read.expect("it waits for nobody").unwrap();
     }

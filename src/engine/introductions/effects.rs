@@ -171,7 +171,7 @@ impl Room {
             match machines.provision_bare(&is.ghost).await {
                 Ok(()) => {}
                 Err(CryptoError::Foreign { .. }) => {
-                    self.engine.is_lost_in_restore(&is.ghost).await?;
+                    self.engine.freeze_if_changed_in_restore(&is.ghost).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -274,7 +274,7 @@ impl Room {
         };
         let sent = self.send_quote(is, &quote, "pass-on", event).await?;
         batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
-        self.has_passed(is, event, batch)?;
+        self.on_quoted(is, event, batch)?;
         Ok(())
     }
 
@@ -297,13 +297,13 @@ impl Room {
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
         self.send_quote(is, &quote, "pass-on-edit", event).await?;
-        self.has_passed(is, event, batch)?;
+        self.on_quoted(is, event, batch)?;
         Ok(())
     }
 
     /// Deletes an event that was passed on, unless a conversation in the same room has to forward
     /// it.
-    fn has_passed(
+    fn on_quoted(
         &self,
         is: &Introduction,
         event: &OwnedEventId,
@@ -325,7 +325,7 @@ impl Room {
             .store()
             .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
         let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        self.decrypt(&is.ghost, event, &json).await
+        self.decrypt(&is.ghost, &json).await
     }
 
     async fn send_quote(

@@ -163,7 +163,7 @@ impl Room {
         }
         let kind = match event.kind.as_str() {
             "m.room.encrypted" if is.strict() => Some(HeardKind::Sealed),
-            "m.room.encrypted" => self.listen(&is.ghost, event, json).await?,
+            "m.room.encrypted" => self.classify_encrypted(&is.ghost, json).await?,
             "m.room.message" | "m.sticker" if event.state_key.is_none() => {
                 Some(HeardKind::Plaintext)
             }
@@ -225,13 +225,12 @@ impl Room {
     }
 
     /// Decrypts an event only to see its kind; it is decrypted again when it is passed on.
-    pub(in crate::engine) async fn listen(
+    pub(in crate::engine) async fn classify_encrypted(
         &self,
         ghost: &Ghost,
-        event: &RoomEvent,
         json: &str,
     ) -> Result<Option<HeardKind>, EngineError> {
-        Ok(match self.decrypt(ghost, &event.id, json).await {
+        Ok(match self.decrypt(ghost, json).await {
             Ok((kind, content)) => heard_kind(&kind, &content),
             // Nothing is known about the event yet: it is tried again.
             Err(error) if error.is_transient() => return Err(error),
@@ -285,7 +284,7 @@ impl Room {
             let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
                 continue;
             };
-            if let Some(kind) = self.listen(ghost, &event, &json).await?
+            if let Some(kind) = self.classify_encrypted(ghost, &json).await?
                 && kind != HeardKind::Unreadable
             {
                 batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), &json)?;

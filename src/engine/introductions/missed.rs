@@ -38,7 +38,7 @@ impl Room {
             if seen.is_some_and(|seen| seen.handled) {
                 return Ok(false);
             }
-            let heard = self.listen(&is.ghost, &event, json.get()).await?;
+            let heard = self.classify_encrypted(&is.ghost, json.get()).await?;
             if matches!(
                 heard,
                 Some(

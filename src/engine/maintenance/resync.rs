@@ -146,7 +146,7 @@ impl Engine {
             }
             self.change_room(room, &mut batch, |record| record.control = None)?;
         }
-        self.has_looked(bot, page, batch).await
+        self.finish_first_look(bot, page, batch).await
     }
 
     async fn resync_ghost(
@@ -169,7 +169,7 @@ impl Engine {
         for room in &joined {
             self.machines().expect_room(ghost, room).await?;
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
-            if self.still_carries(ghost, &record)? {
+            if self.is_in_conversation(ghost, &record)? {
                 batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
                 self.count_as_handled(acting.actor(), room, &mut batch)
                     .await?;
@@ -217,7 +217,7 @@ impl Engine {
                 self.change_room(room, &mut batch, |record| end(record, room, ghost))?;
             }
         }
-        self.has_looked(ghost, page, batch).await
+        self.finish_first_look(ghost, page, batch).await
     }
 
     /// Handles that a ghost is no longer in the origin of its conversation: the person it stands
@@ -269,7 +269,7 @@ impl Engine {
 
     /// Returns whether a ghost is in this room for a conversation that goes on: new messages are
     /// forwarded.
-    fn still_carries(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
+    fn is_in_conversation(&self, ghost: &Ghost, record: &RoomRecord) -> Result<bool, EngineError> {
         let Some(here) = record
             .conversation
             .as_ref()
@@ -339,14 +339,14 @@ impl Engine {
 
     /// Accepts the new device's messages and the unanswered invites, and notes that this user has
     /// checked where it is.
-    async fn has_looked(
+    async fn finish_first_look(
         &self,
         user: &OwnedUserId,
         page: SyncPage,
         batch: Batch,
     ) -> Result<(), EngineError> {
         self.expect_invites(user, &page).await?;
-        let _one_at_a_time = self.0.intake.lock().await;
+        let _one_at_a_time = self.0.inbox_lock.lock().await;
         let mut taken = InboxWrites::default();
         taken.batch.merge(batch);
         for json in &page.to_device {

@@ -1,6 +1,6 @@
 //! Decrypts events with the machine of one of our users.
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::OwnedUserId;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -14,7 +14,6 @@ impl Room {
     pub(in crate::engine) async fn decrypt(
         &self,
         user: &OwnedUserId,
-        _event: &OwnedEventId,
         json: &str,
     ) -> Result<(String, Value), EngineError> {
         let mut batch = Batch::new();

@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// Maximum number of rooms in the cache.
-const MOST: usize = 2000;
+const ROOMS_MAX: usize = 2000;
 /// How long a cached state is used. State that is pushed outdates it at once; this limit is for
 /// pushes that were lost.
-const GOOD_FOR: Duration = Duration::from_secs(5 * 60);
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// Room states that are valid until state arrives there.
 #[derive(Debug, Default)]
@@ -28,36 +28,36 @@ pub(in crate::engine) struct RoomStateCache(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     /// Incremented when a state is outdated: states that were requested before are not cached.
-    turn: u64,
+    epoch: u64,
     rooms: HashMap<OwnedRoomId, (Timestamp, Arc<RoomState>)>,
 }
 
 impl RoomStateCache {
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that state has arrived in this room.
-    pub(in crate::engine) fn outdate(&self, room: &RoomId) {
-        let mut known = self.known();
-        known.turn += 1;
+    pub(in crate::engine) fn mark_outdated(&self, room: &RoomId) {
+        let mut known = self.lock();
+        known.epoch += 1;
         known.rooms.remove(room);
     }
 
     fn get(&self, room: &RoomId, now: Timestamp) -> Result<Arc<RoomState>, u64> {
-        let known = self.known();
+        let known = self.lock();
         match known.rooms.get(room) {
-            Some((at, view)) if now.since(*at) < GOOD_FOR => Ok(view.clone()),
-            _ => Err(known.turn),
+            Some((at, view)) if now.since(*at) < MAX_AGE => Ok(view.clone()),
+            _ => Err(known.epoch),
         }
     }
 
-    fn put(&self, room: &RoomId, view: Arc<RoomState>, now: Timestamp, turn: u64) {
-        let mut known = self.known();
-        if known.turn != turn {
+    fn put(&self, room: &RoomId, view: Arc<RoomState>, now: Timestamp, epoch: u64) {
+        let mut known = self.lock();
+        if known.epoch != epoch {
             return;
         }
-        if known.rooms.len() >= MOST {
+        if known.rooms.len() >= ROOMS_MAX {
             // Evict any room: its state is fetched again when it is needed.
             let some = known.rooms.keys().next().cloned();
             some.map(|room| known.rooms.remove(&room));
@@ -74,12 +74,12 @@ impl Engine {
         room: &RoomId,
     ) -> Result<Arc<RoomState>, EngineError> {
         let now = self.now();
-        let turn = match self.0.room_states.get(room, now) {
+        let epoch = match self.0.room_states.get(room, now) {
             Ok(view) => return Ok(view),
-            Err(turn) => turn,
+            Err(epoch) => epoch,
         };
         let view = Arc::new(self.fetch_room_state(user, room).await?);
-        self.0.room_states.put(room, view.clone(), now, turn);
+        self.0.room_states.put(room, view.clone(), now, epoch);
         Ok(view)
     }
 
@@ -113,15 +113,15 @@ mod tests {
     fn a_view_is_good_until_state_arrives_or_time_has_passed() {
         let (views, now) = (RoomStateCache::default(), Timestamp(1_000_000));
         let room = ruma::room_id!("!room:hs.test");
-        let turn = views.get(room, now).unwrap_err();
-        views.put(room, Arc::default(), now, turn);
+        let epoch = views.get(room, now).unwrap_err();
+        views.put(room, Arc::default(), now, epoch);
         assert!(views.get(room, now + Duration::from_secs(60)).is_ok());
-        assert!(views.get(room, now + GOOD_FOR).is_err());
-        views.outdate(room);
-        let turn = views.get(room, now).unwrap_err();
+        assert!(views.get(room, now + MAX_AGE).is_err());
+        views.mark_outdated(room);
+        let epoch = views.get(room, now).unwrap_err();
         // State arrived while the request was under way.
-        views.outdate(room);
-        views.put(room, Arc::default(), now, turn);
+        views.mark_outdated(room);
+        views.put(room, Arc::default(), now, epoch);
         assert!(views.get(room, now).is_err());
     }
 }

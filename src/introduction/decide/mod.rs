@@ -45,7 +45,7 @@ pub fn decide(
         now,
         rules,
     };
-    step.take(input);
+    step.apply(input);
     let wake = step.deadline();
     Some(Decision {
         state: step.state,
@@ -63,7 +63,7 @@ struct IntroductionStep<'a> {
 }
 
 impl IntroductionStep<'_> {
-    fn take(&mut self, input: &Input) {
+    fn apply(&mut self, input: &Input) {
         match input {
             Input::Invited(invite) => self.invited(invite),
             _ if !self.state.is_open() => {}

@@ -9,7 +9,7 @@ mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
+use ruma::{OwnedRoomId, OwnedUserId, owned_event_id, room_id, user_id};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
