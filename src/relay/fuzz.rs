@@ -9,12 +9,12 @@
 use serde_json::{Value, json};
 
 use super::{
-    Context, Names, TOPIC_CHARS_MAX, Translated,
+    CONTENT_BYTES_MAX, Context, Names, TOPIC_CHARS_MAX, Translated,
     final_check::FinalCheck,
     html::{self, attributes::is_scheme},
     oracle::{Direction, identifies_sender, leads_elsewhere, loaded, strings, with_every_context},
     scrub::Scrubber,
-    translate::{CONTENT_BYTES_MAX, finish, translate_unchecked},
+    translate::{finish, translate_unchecked},
     translate_room_text,
 };
 

@@ -29,3 +29,7 @@ pub use context::{Alias, Context, EventMapping, Masking};
 pub use outcome::{MediaToReupload, SenderRemark, TranslateError, Translated};
 pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;
+
+/// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and
+/// encryption makes four bytes of three.
+const CONTENT_BYTES_MAX: usize = 47_000;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    calls,
+    CONTENT_BYTES_MAX, calls,
     context::Context,
     fields::{is_html, is_prose},
     final_check::FinalCheck,
@@ -16,10 +16,6 @@ use crate::matrix::event_type::is_matrix_rtc;
 
 /// Maximum nesting depth of an event's content.
 const CONTENT_DEPTH_MAX: usize = 100;
-
-/// Maximum size of a content, in bytes of JSON. An event may have 65,536 bytes in all, and
-/// encryption makes four bytes of three.
-pub(super) const CONTENT_BYTES_MAX: usize = 47_000;
 
 /// Maximum number of media that are uploaded again for one event.
 const REUPLOADS_MAX: usize = 20;

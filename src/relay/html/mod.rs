@@ -8,9 +8,9 @@ pub(super) mod attributes;
 pub(super) mod pieces;
 
 use super::{
+    CONTENT_BYTES_MAX,
     identifiers::link,
     scrub::{REDACTED, Replacement, Scrubber},
-    translate::CONTENT_BYTES_MAX,
 };
 use attributes::{allowed_tag, attributes, is_block, is_hidden, is_scheme, is_void};
 use pieces::{Piece, pieces};
