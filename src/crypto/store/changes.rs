@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     GhostStoreError, deferred_sessions,
-    ghost::Ghost,
+    ghost::StoredGhost,
     olm_hashes,
     record::{
         ACCOUNT, BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED,
@@ -67,7 +67,7 @@ async fn furthest_back(sessions: Vec<InboundGroupSession>) -> Vec<InboundGroupSe
     kept
 }
 
-impl Ghost {
+impl StoredGhost {
     pub(super) async fn save_account(
         &self,
         changes: PendingChanges,

@@ -34,7 +34,7 @@ use super::{
     GhostStore, GhostStoreError,
     changes::ByDevice,
     deferred_sessions,
-    ghost::Ghost,
+    ghost::StoredGhost,
     olm_hashes,
     record::{
         BACKED_UP, BACKUP_KEY, BACKUP_VERSION, BUNDLE, BY_DEVICE, CUSTOM, DEHYDRATED, DEVICE,
@@ -125,7 +125,7 @@ impl CryptoStore for GhostStore {
         let Some(plain) = self.ghost.records.read(INBOUND, &key)? else {
             return Ok(None);
         };
-        let session = Ghost::group_session(&plain)?;
+        let session = StoredGhost::group_session(&plain)?;
         self.ghost
             .records
             .inbound_sessions
@@ -221,7 +221,7 @@ impl CryptoStore for GhostStore {
                 continue;
             }
             if let Some(plain) = ghost.records.read(INBOUND, &entry.session)? {
-                sessions.push(Ghost::group_session(&plain)?);
+                sessions.push(StoredGhost::group_session(&plain)?);
             }
         }
         Ok(sessions)

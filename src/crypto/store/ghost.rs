@@ -26,7 +26,7 @@ use super::{
 };
 
 /// The one object of a ghost, shared by all handles of its store.
-pub(super) struct Ghost {
+pub(super) struct StoredGhost {
     pub(super) user: String,
     pub(super) records: SealedRecords,
     /// Held during a key rotation.
@@ -42,15 +42,15 @@ pub(super) struct Ghost {
     pub(super) outbound_sessions: ActiveOutboundSessions,
 }
 
-impl std::fmt::Debug for Ghost {
+impl std::fmt::Debug for StoredGhost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ghost")
+        f.debug_struct("StoredGhost")
             .field("user", &self.user)
             .finish_non_exhaustive()
     }
 }
 
-impl Ghost {
+impl StoredGhost {
     pub(super) fn new(user: String, records: SealedRecords) -> Self {
         Self {
             user,

@@ -10,7 +10,7 @@ use ruma::{RoomId, events::AnyMessageLikeEventContent, serde::Raw};
 
 use super::{
     GhostStoreError,
-    ghost::Ghost,
+    ghost::StoredGhost,
     record::{INBOUND, OLM},
     registry::{Registry, delete_all},
     room_key_filter::RoomKeyFilter,
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 /// forgetting.
 #[derive(Clone, Debug)]
 pub struct GhostStore {
-    pub(super) ghost: Arc<Ghost>,
+    pub(super) ghost: Arc<StoredGhost>,
     registry: Arc<Registry>,
     /// Whether a machine on this handle gets the private half of the ghost's identity.
     pub(super) signs: bool,
@@ -34,7 +34,7 @@ impl Drop for GhostStore {
 }
 
 impl GhostStore {
-    pub(super) fn new(ghost: Arc<Ghost>, registry: Arc<Registry>) -> Self {
+    pub(super) fn new(ghost: Arc<StoredGhost>, registry: Arc<Registry>) -> Self {
         Self {
             ghost,
             registry,

@@ -51,7 +51,7 @@ impl ActiveOutboundSessions {
     }
 
     /// Adds the deletion of the records of sessions that become active to `writes`. The caller must
-    /// hold `Ghost::saving`, and call [`Self::activate`] once the writes are applied.
+    /// hold `StoredGhost::saving`, and call [`Self::activate`] once the writes are applied.
     pub(super) fn invalidate(&self, keys: &Keys, changes: &Changes, writes: &mut Writes) {
         let active = self.lock();
         for session in &changes.outbound_group_sessions {
@@ -74,7 +74,7 @@ impl ActiveOutboundSessions {
     }
 
     /// Writes the active sessions to disk, and makes them inactive. The caller must hold
-    /// `Ghost::saving`.
+    /// `StoredGhost::saving`.
     pub(super) async fn persist(&self, records: &SealedRecords) -> Result<(), GhostStoreError> {
         let sessions = std::mem::take(&mut *self.lock());
         let mut writes = Writes::default();

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use ruma::UserId;
 
 use super::{
-    GhostStoreError, ghost::Ghost, record::ghost_prefix, sealed_records::SealedRecords,
+    GhostStoreError, ghost::StoredGhost, record::ghost_prefix, sealed_records::SealedRecords,
     shred_keys::ShredKeys,
 };
 use crate::store::{Batch, Store, Table, raw};
@@ -41,7 +41,7 @@ pub(super) struct Registry {
     pub(super) store: Store,
     shred: ShredKeys,
     /// The ghosts in use. All handles of one share its keys and locks.
-    in_use: Mutex<HashMap<String, Weak<Ghost>>>,
+    in_use: Mutex<HashMap<String, Weak<StoredGhost>>>,
 }
 
 impl Registry {
@@ -55,7 +55,7 @@ impl Registry {
     }
 
     /// Returns a ghost, made if there is none.
-    pub(super) fn ghost(&self, user: &UserId) -> Result<Arc<Ghost>, GhostStoreError> {
+    pub(super) fn ghost(&self, user: &UserId) -> Result<Arc<StoredGhost>, GhostStoreError> {
         let mut in_use = self.in_use();
         if let Some(found) = self.find(&mut in_use, user)? {
             return Ok(found);
@@ -72,20 +72,23 @@ impl Registry {
         let records = SealedRecords::new(id, store, &self.shred, slots)?;
         Ok(Self::register(
             &mut in_use,
-            Ghost::new(user.to_string(), records),
+            StoredGhost::new(user.to_string(), records),
         ))
     }
 
     /// Returns a ghost that has records.
-    pub(super) fn existing(&self, user: &UserId) -> Result<Option<Arc<Ghost>>, GhostStoreError> {
+    pub(super) fn existing(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<Arc<StoredGhost>>, GhostStoreError> {
         self.find(&mut self.in_use(), user)
     }
 
     fn find(
         &self,
-        in_use: &mut HashMap<String, Weak<Ghost>>,
+        in_use: &mut HashMap<String, Weak<StoredGhost>>,
         user: &UserId,
-    ) -> Result<Option<Arc<Ghost>>, GhostStoreError> {
+    ) -> Result<Option<Arc<StoredGhost>>, GhostStoreError> {
         if let Some(ghost) = in_use.get(user.as_str()).and_then(Weak::upgrade) {
             return Ok(Some(ghost));
         }
@@ -101,11 +104,14 @@ impl Registry {
         }
         let records = SealedRecords::new(id, store, &self.shred, slots)?;
         records.finish_rotation()?;
-        let ghost = Ghost::new(user.to_string(), records);
+        let ghost = StoredGhost::new(user.to_string(), records);
         Ok(Some(Self::register(in_use, ghost)))
     }
 
-    fn register(in_use: &mut HashMap<String, Weak<Ghost>>, ghost: Ghost) -> Arc<Ghost> {
+    fn register(
+        in_use: &mut HashMap<String, Weak<StoredGhost>>,
+        ghost: StoredGhost,
+    ) -> Arc<StoredGhost> {
         // At most half of the entries are dead.
         if in_use.len() >= 64 && in_use.len().is_power_of_two() {
             in_use.retain(|_, ghost| ghost.strong_count() > 0);
@@ -125,7 +131,7 @@ impl Registry {
     }
 
     /// Persists the active outbound sessions of a ghost if this is its last handle.
-    pub(super) fn persist_unless_shared(&self, ghost: &Arc<Ghost>) {
+    pub(super) fn persist_unless_shared(&self, ghost: &Arc<StoredGhost>) {
         if ghost.outbound_sessions.is_empty() {
             return;
         }
@@ -140,19 +146,19 @@ impl Registry {
         }
     }
 
-    pub(super) fn in_use(&self) -> MutexGuard<'_, HashMap<String, Weak<Ghost>>> {
+    pub(super) fn in_use(&self) -> MutexGuard<'_, HashMap<String, Weak<StoredGhost>>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the ghosts in use.
-    pub(super) fn live_ghosts(&self) -> Vec<Arc<Ghost>> {
+    pub(super) fn live_ghosts(&self) -> Vec<Arc<StoredGhost>> {
         self.in_use().values().filter_map(Weak::upgrade).collect()
     }
 
     /// Removes a wiped ghost, so that the next call for it creates another.
-    pub(super) fn remove(&self, ghost: &Ghost) {
+    pub(super) fn remove(&self, ghost: &StoredGhost) {
         let mut in_use = self.in_use();
-        let same = |held: &Weak<Ghost>| held.as_ptr() == std::ptr::from_ref(ghost);
+        let same = |held: &Weak<StoredGhost>| held.as_ptr() == std::ptr::from_ref(ghost);
         if in_use.get(&ghost.user).is_some_and(same) {
             in_use.remove(&ghost.user);
         }
