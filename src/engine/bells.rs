@@ -19,20 +19,20 @@ use crate::{
 /// The bells of all rooms that have an actor or need one.
 #[derive(Default)]
 pub(in crate::engine) struct Bells {
-    rooms: Mutex<Rooms>,
+    rooms: Mutex<RungRooms>,
     /// Notified when a room without an actor is rung.
     unanswered: Notify,
 }
 
 #[derive(Default)]
-struct Rooms {
+struct RungRooms {
     bells: HashMap<OwnedRoomId, Arc<Notify>>,
     /// The rooms that were rung and have no actor yet.
     unanswered: Vec<(OwnedRoomId, Arc<Notify>)>,
 }
 
 impl Bells {
-    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+    fn rooms(&self) -> MutexGuard<'_, RungRooms> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -262,9 +262,9 @@ impl QueuedEffect {
 /// Returns the first number of this run. Numbers of a later run are higher than all of an earlier
 /// one, so the queues keep their order over restarts without a write for each number.
 pub(in crate::engine) fn first_sequence(store: &Store) -> Result<u64, StoreError> {
-    let run = store.get::<Run>(&0)?.unwrap_or(0) + 1;
+    let run = store.get::<RunCount>(&0)?.unwrap_or(0) + 1;
     let mut batch = Batch::new();
-    batch.put::<Run>(&0, &run)?;
+    batch.put::<RunCount>(&0, &run)?;
     store.apply(batch)?;
     Ok(run << 40)
 }
@@ -280,7 +280,7 @@ table! {
 }
 table! {
     /// The number of times the service was started.
-    Run = 25, false, u8 => u64
+    RunCount = 25, false, u8 => u64
 }
 
 table! {
