@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::{
     Attribute, Item, ItemUse, UseTree,
     visit::{self, Visit},
@@ -81,8 +82,31 @@ pub fn is_for_tests(attributes: &[Attribute]) -> bool {
             .meta
             .require_list()
             .map(|list| list.tokens.to_string());
-        attribute.path().is_ident("test") || cfg && tokens.is_ok_and(|it| it.contains("test"))
+        attribute.path().is_ident("test")
+            || cfg && tokens.is_ok_and(|it| it.contains("test") && !it.contains("not"))
     })
+}
+
+/// Returns the tokens of a macro, those in brackets too.
+pub fn tokens(stream: TokenStream) -> Vec<String> {
+    let mut found = Vec::new();
+    for token in stream {
+        match token {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                found.push(open.to_owned());
+                found.extend(tokens(group.stream()));
+                found.push(close.to_owned());
+            }
+            other => found.push(other.to_string()),
+        }
+    }
+    found
 }
 
 /// Returns the names in the first column of the table that a file's documentation has, highest
@@ -171,6 +195,26 @@ impl<'a> Visit<'a> for Paths<'_> {
         let parts = path.segments.iter().map(|part| part.ident.to_string());
         self.note(&parts.collect::<Vec<_>>());
         visit::visit_path(self, path);
+    }
+
+    /// What stands in a macro is no tree but tokens: `crate`, `:`, `:`, a name, and so on.
+    fn visit_macro(&mut self, item: &'a syn::Macro) {
+        let tokens = tokens(item.tokens.clone());
+        let mut at = 0;
+        while let Some(first) = tokens.get(at) {
+            let mut path = vec![first.clone()];
+            at += 1;
+            while let [one, two, name, ..] = &tokens[at..]
+                && (one == ":" && two == ":")
+            {
+                path.push(name.clone());
+                at += 3;
+            }
+            if path.len() > 1 {
+                self.note(&path);
+            }
+        }
+        visit::visit_macro(self, item);
     }
 }
 
