@@ -202,6 +202,21 @@ pub(in crate::engine) struct RoomRecord {
     pub conversation: Option<ConversationRoom>,
 }
 
+impl RoomRecord {
+    /// Stages this as the record of a room, or its deletion if it says nothing.
+    pub(in crate::engine) fn stage(
+        &self,
+        room: &OwnedRoomId,
+        batch: &mut Batch,
+    ) -> Result<(), StoreError> {
+        if *self == Self::default() {
+            batch.delete::<Rooms>(room);
+            return Ok(());
+        }
+        batch.put::<Rooms>(room, self)
+    }
+}
+
 /// The conversation that a room belongs to, and its ghosts there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::engine) struct ConversationRoom {

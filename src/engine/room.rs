@@ -16,7 +16,8 @@ use crate::{
         control_room::ControlPhase,
         places::Place,
         records::{
-            ActiveRoomsByGhost, Conversations, Outbox, OutboxItem, QueuedEffect, RoomRecord, Rooms,
+            ActiveRoomsByGhost, Conversations, InboxItem, Outbox, OutboxItem, QueuedEffect,
+            RoomRecord, Rooms,
         },
     },
     ids::Ghost,
@@ -208,6 +209,19 @@ impl Room {
         Ok(())
     }
 
+    /// Commits together with an item for another room's inbox, and wakes that room.
+    pub(super) fn commit_and_post(
+        &mut self,
+        to: &OwnedRoomId,
+        item: &InboxItem,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        self.engine.stage(to, item, &mut batch)?;
+        self.commit(batch, [])?;
+        self.engine.wake(to);
+        Ok(())
+    }
+
     fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
         for introduction in &self.record.introductions {
             let key = (introduction.ghost.clone().into(), self.id.clone());
@@ -233,13 +247,7 @@ impl Room {
                 batch.put::<ActiveRoomsByGhost>(&key, &())?;
             }
         }
-        let nothing = self.record.control.is_none() && self.record.conversation.is_none();
-        if self.record.introductions.is_empty() && nothing {
-            batch.delete::<Rooms>(&self.id);
-        } else {
-            batch.put::<Rooms>(&self.id, &self.record)?;
-        }
-        Ok(())
+        Ok(self.record.stage(&self.id, batch)?)
     }
 
     pub(super) fn outbox_done(&self, number: u64) -> Batch {

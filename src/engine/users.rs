@@ -23,12 +23,21 @@ impl ActingUser {
 }
 
 impl Engine {
-    /// Returns one of our users with its device. Fails if it has none.
+    /// Returns one of our users on its device. Refused for one that has none.
     pub(in crate::engine) fn as_user(&self, user: &UserId) -> Result<ActingUser, EngineError> {
+        let acting = self.find_user(user)?;
+        acting.ok_or(EngineError::Refused(Refusal::Impossible))
+    }
+
+    /// Returns one of our users on its device; `None` for one that has none, and is yet to be made.
+    pub(in crate::engine) fn find_user(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<ActingUser>, EngineError> {
         let device = self.machines().device_of(user)?;
-        Ok(ActingUser {
+        Ok(device.map(|device| ActingUser {
             user: user.to_owned(),
-            device: device.ok_or(EngineError::Refused(Refusal::Impossible))?,
-        })
+            device,
+        }))
     }
 }

@@ -28,7 +28,7 @@ impl Room {
         &mut self,
         owner: &Person,
         number: u32,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         if self.bot_is_here() {
             let unseen = if self.is_ready() {
@@ -47,10 +47,7 @@ impl Room {
             owner: owner.clone(),
             number,
         };
-        engine.stage(&room, &arrived, &mut batch)?;
-        self.commit(batch, [])?;
-        engine.wake(&room);
-        Ok(())
+        self.commit_and_post(&room, &arrived, batch)
     }
 
     /// Returns the requests that a person who has just joined their control room has not seen.

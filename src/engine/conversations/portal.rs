@@ -233,7 +233,7 @@ impl Engine {
 
     async fn leave_portal(&self, ghost: &Ghost, room: &OwnedRoomId) -> Result<(), EngineError> {
         self.leave(ghost, room, None, None).await?;
-        self.machines().forget_room(ghost, room).await?;
+        self.forget_room(ghost, room).await?;
         let mut batch = Batch::new();
         batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()));
         Ok(self.store().apply(batch)?)

@@ -11,7 +11,7 @@ use crate::{
         room::Room,
     },
     ids::{Ghost, Person},
-    matrix::{Actor, RoomState, RoomText},
+    matrix::{RoomState, RoomText},
     relay::{Context, Masking, NAME_CHARS_MAX, TOPIC_CHARS_MAX, translate_room_text},
     store::Batch,
 };
@@ -128,13 +128,12 @@ impl Engine {
             return Ok(());
         }
         // A ghost without a device is yet to be made, and gets the name then.
-        let Some(device) = self.machines().device_of(&person.ghost)? else {
+        let Some(acting) = self.find_user(&person.ghost)? else {
             return Ok(());
         };
-        let actor = Actor::device(&person.ghost, &device);
         Ok(self
             .homeserver()
-            .set_display_name(actor, &person.name)
+            .set_display_name(acting.actor(), &person.name)
             .await?)
     }
 

@@ -63,12 +63,11 @@ impl Engine {
         &self,
         ghost: &OwnedUserId,
     ) -> Result<(), EngineError> {
-        let Some(device) = self.machines().device_of(ghost)? else {
+        let Some(acting) = self.find_user(ghost)? else {
             return Ok(());
         };
-        let actor = Actor::device(ghost, &device);
         for _ in 0..PAGES {
-            if self.sync_once(ghost, actor).await? {
+            if self.sync_once(ghost, acting.actor()).await? {
                 break;
             }
         }

@@ -44,10 +44,7 @@ impl Room {
                 to: self.id.clone(),
                 by: Person::new(asker.clone()),
             };
-            engine.stage(&old, &upgraded, &mut batch)?;
-            self.commit(batch, [])?;
-            engine.wake(&old);
-            return Ok(());
+            return self.commit_and_post(&old, &upgraded, batch);
         }
         let (admission, lock) = match known {
             Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),

@@ -118,7 +118,7 @@ impl Engine {
             }
             tracing::warn!(%ghost, %room, "a ghost leaves a room in which it has nothing to do");
             match self.leave(ghost, &room, None, None).await {
-                Ok(()) => self.machines().forget_room(ghost, &room).await?,
+                Ok(()) => self.forget_room(ghost, &room).await?,
                 // One room that is broken keeps the ghost in no other.
                 Err(error) if !error.is_transient() => {
                     tracing::warn!(%ghost, %room, %error, "a ghost cannot leave a room");

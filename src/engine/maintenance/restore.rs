@@ -31,7 +31,6 @@ use crate::{
     },
     handle::{Handle, ghost_id},
     ids::{Ghost, Person},
-    matrix::Actor,
     store::{Batch, Store, StoreError, Table},
 };
 
@@ -205,13 +204,12 @@ impl Engine {
             }
         }
         let bot = self.settings().bot.clone();
-        let Some(device) = self.machines().device_of(&bot)? else {
+        let Some(acting) = self.find_user(&bot)? else {
             return Ok(());
         };
         for some in strangers.chunks(ASKED_AT_ONCE) {
-            let actor = Actor::device(&bot, &device);
             let users = some.iter().cloned().map(OwnedUserId::from);
-            let shown = self.homeserver().query_keys(actor, users).await?;
+            let shown = self.homeserver().query_keys(acting.actor(), users).await?;
             for ghost in some {
                 let devices = shown.device_keys.get(&**ghost);
                 if shown.master_keys.contains_key(&**ghost)

@@ -246,10 +246,11 @@ impl Engine {
             ghost: None,
         };
         let mut batch = Batch::new();
+        // No actor runs yet, so there is nobody to wake.
         let (lock, _) = self.lock_and_decide(&id, &[left], &mut batch)?;
         here.ghosts.retain(|it| it != ghost);
         batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()));
-        batch.put::<Rooms>(room, &record)?;
+        record.stage(room, &mut batch)?;
         self.store().apply(batch)?;
         drop(lock);
         Ok(())
@@ -385,14 +386,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let mut record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         change(&mut record);
-        if record.introductions.is_empty()
-            && record.control.is_none()
-            && record.conversation.is_none()
-        {
-            batch.delete::<Rooms>(room);
-        } else {
-            batch.put::<Rooms>(room, &record)?;
-        }
+        record.stage(room, batch)?;
         // Two changes of one room in a batch would not see each other.
         self.store().apply(std::mem::take(batch))
     }
