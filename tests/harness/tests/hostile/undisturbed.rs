@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::{Result, ensure};
 use harness::{Chat, Person, World};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::pulse::Pulse;
 
 /// The longest that a person may wait for any step, besides what the homeserver is late with by
 /// itself.
 const AT_MOST: Duration = Duration::from_secs(3);
+
+/// How much time lies between the beginnings of two rounds at least: in each of them Sam types a
+/// command, and the bot takes twenty a minute from a person.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(3100);
 
 /// How long something took.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +98,8 @@ pub struct Undisturbed {
     /// Kim's room with Alice's ghost.
     to_alice: Chat,
     round: u32,
+    /// When the next round may begin.
+    pace: Interval,
     pulse: Pulse,
     // Last: the client goes after its rooms.
     _kim: Person,
@@ -118,6 +125,8 @@ impl Undisturbed {
             .await?;
         let to_alice = kim.accepts(&invite).await?;
         to_alice.sees("is this Kim?").await?;
+        let mut pace = interval(BETWEEN_ROUNDS);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             alice,
             sam,
@@ -125,6 +134,7 @@ impl Undisturbed {
             to_kim,
             to_alice,
             round: 0,
+            pace,
             pulse: Pulse::of(world).await?,
             _kim: kim,
         })
@@ -133,6 +143,7 @@ impl Undisturbed {
     /// Sam claims a further handle, Alice reaches him by it, and Alice and Kim say a word each; an
     /// error if any of it took too long.
     pub async fn go_on(&mut self, world: &World) -> Result<Steps> {
+        self.pace.tick().await;
         self.round += 1;
         let handle = format!("sam{}", self.round);
         let ghost = world.ghost(&handle)?;
