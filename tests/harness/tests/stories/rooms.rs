@@ -62,7 +62,7 @@ async fn a_room_in_clear_that_the_ghost_may_not_encrypt_is_left_with_the_reason(
     let left = goodbye(&chat, ghost).await?;
     let why = reason(&left).unwrap_or_default();
     ensure!(
-        why.contains("not encrypted and I may not change that"),
+        why.contains("isn't encrypted and I may not change that"),
         "{left:?}"
     );
 
