@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::{Chat, Person, World};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -18,7 +18,7 @@ const AT_MOST: Duration = Duration::from_secs(3);
 
 /// How much time lies between the beginnings of two rounds at least: in each of them Sam types a
 /// command, and the bot takes twenty a minute from a person.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(3100);
+const BETWEEN_ROUNDS: Duration = Duration::from_secs(4);
 
 /// How long something took.
 #[derive(Clone, Copy, Debug)]
@@ -150,9 +150,12 @@ impl Undisturbed {
 
         let began = Instant::now();
         let claim = format!("claim {handle}");
-        self.control_room.asks(&world.bot()?, &claim).await?;
+        let answer = self.control_room.asks(&world.bot()?, &claim).await?;
         let claimed = self.since(began);
-        world.reachable(&self.alice, &handle).await?;
+        world
+            .reachable(&self.alice, &handle)
+            .await
+            .with_context(|| format!("the bot said {:?}", answer.text()))?;
 
         let line = format!("a line for {handle}");
         let began = Instant::now();
