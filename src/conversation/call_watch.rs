@@ -145,7 +145,7 @@ impl CallWatch {
     /// none is of a relay.
     pub fn note(&mut self, signs: &Signs, by: &Side, now: Timestamp) -> Option<Missing> {
         if signs.over {
-            self.calls.retain(|call| !call.is(signs, by));
+            self.calls.retain(|call| !call.matches(signs, by));
             return None;
         }
         if signs.begins.is_none() && !signs.relay && !signs.complete {
@@ -210,7 +210,7 @@ impl CallWatch {
 
     /// Returns the call, which replaces the oldest one if it is new and there is no room for it.
     fn call(&mut self, signs: &Signs, by: &Side) -> Option<&mut Call> {
-        let known = self.calls.iter().position(|call| call.is(signs, by));
+        let known = self.calls.iter().position(|call| call.matches(signs, by));
         if let Some(index) = known {
             return self.calls.get_mut(index);
         }
@@ -232,7 +232,7 @@ impl CallWatch {
 }
 
 impl Call {
-    fn is(&self, signs: &Signs, by: &Side) -> bool {
+    fn matches(&self, signs: &Signs, by: &Side) -> bool {
         self.id == signs.call && self.conversation == by.conversation
     }
 

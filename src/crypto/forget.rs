@@ -109,7 +109,10 @@ impl Machines {
 
     fn is_fallback_used(&self, user: &UserId) -> Result<bool, CryptoError> {
         let record = self.record(user)?;
-        Ok(record.is_some_and(|is| is.is_ready(GhostKind::Machine) && is.fallback_used))
+        Ok(
+            record
+                .is_some_and(|record| record.is_ready(GhostKind::Machine) && record.fallback_used),
+        )
     }
 
     /// Removes a ghost's device and keys, on the homeserver and here. The next provisioning makes a

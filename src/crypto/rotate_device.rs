@@ -59,7 +59,7 @@ impl Machines {
     /// Returns whether this is the current device of a ghost.
     pub fn is_device(&self, user: &UserId, device: &str) -> Result<bool, CryptoError> {
         let record = self.record(user)?;
-        Ok(record.is_some_and(|is| is.device.is_some_and(|known| known == device)))
+        Ok(record.is_some_and(|record| record.device.is_some_and(|known| known == device)))
     }
 
     /// Gives a ghost from a backup a new device, or checks that a ghost without a machine is as the
@@ -212,7 +212,11 @@ impl Machines {
             .cloned()
             .collect();
         for device in others {
-            if let Some(known) = record.former.iter_mut().find(|is| is.device == device) {
+            if let Some(known) = record
+                .former
+                .iter_mut()
+                .find(|former| former.device == device)
+            {
                 known.deleted = false;
                 continue;
             }
@@ -307,7 +311,10 @@ fn find_conflict(
     shown: &get_keys::v3::Response,
 ) -> Option<&'static str> {
     let master = shown_master(user, shown);
-    let former = record.former.iter().filter_map(|is| is.master.as_ref());
+    let former = record
+        .former
+        .iter()
+        .filter_map(|device| device.master.as_ref());
     match (&record.master, &master) {
         (_, None) => {}
         (Some(ours), Some(theirs)) if ours == theirs => {}

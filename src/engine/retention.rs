@@ -37,12 +37,14 @@ impl Room {
         event: &OwnedEventId,
         but_for: Option<&Ghost>,
     ) -> Result<bool, EngineError> {
-        let waits = |is: &Introduction| {
-            let mut waiting = is.heard.iter().filter(|heard| !heard.done);
+        let waits = |introduction: &Introduction| {
+            let mut waiting = introduction.heard.iter().filter(|heard| !heard.done);
             waiting.any(|heard| heard.event == *event || heard.edit.as_ref() == Some(event))
         };
         let mut introductions = self.record.introductions.iter();
-        if introductions.any(|is| Some(&is.ghost) != but_for && waits(is)) {
+        if introductions
+            .any(|introduction| Some(&introduction.ghost) != but_for && waits(introduction))
+        {
             return Ok(true);
         }
         let forwards = |what: &QueuedEffect| matches!(what, QueuedEffect::Conversation { effect: Effect::ForwardEvent { event: of, .. }, .. } if of == event);

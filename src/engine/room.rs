@@ -200,7 +200,7 @@ impl Room {
             .record
             .introductions
             .iter()
-            .any(|is| is_at_work(&is.phase))
+            .any(|introduction| is_at_work(&introduction.phase))
         {
             self.place = None;
         }

@@ -266,7 +266,7 @@ fn bytes_in(state: &RoomState) -> usize {
     let members = state
         .members
         .iter()
-        .map(|(user, is)| user.as_str().len() + is.len());
+        .map(|(user, data)| user.as_str().len() + data.len());
     let names = state.names.values().map(String::len);
     let creators = state.creators.iter().map(|user| user.as_str().len());
     let texts = [&state.name, &state.topic].into_iter().flatten();

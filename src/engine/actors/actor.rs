@@ -51,16 +51,14 @@ impl RoomActor {
             return Ok(());
         }
         let mut effects = Vec::new();
-        for is in &self.room.record.introductions {
-            let ghost = &is.ghost;
-            effects.extend(
-                is.under_way()
-                    .into_iter()
-                    .map(|effect| QueuedEffect::Introduction {
-                        ghost: ghost.clone(),
-                        effect,
-                    }),
-            );
+        for introduction in &self.room.record.introductions {
+            let ghost = &introduction.ghost;
+            effects.extend(introduction.under_way().into_iter().map(|effect| {
+                QueuedEffect::Introduction {
+                    ghost: ghost.clone(),
+                    effect,
+                }
+            }));
         }
         if effects.is_empty() {
             return Ok(());
@@ -169,8 +167,8 @@ impl RoomActor {
 
     pub(in crate::engine) fn wake(&self) -> Option<Timestamp> {
         let introductions = self.room.record.introductions.iter();
-        let deadlines =
-            introductions.filter_map(|is| is.deadline(&self.room.engine.0.settings.rules));
+        let deadlines = introductions
+            .filter_map(|introduction| introduction.deadline(&self.room.engine.0.settings.rules));
         deadlines
             .chain(
                 self.room

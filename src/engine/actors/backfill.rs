@@ -153,7 +153,7 @@ impl Room {
 
     async fn hear_since_invite(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
-        if !introductions.any(|is| is.ghost == *ghost) {
+        if !introductions.any(|introduction| introduction.ghost == *ghost) {
             return Ok(());
         }
         for (event, json) in self.engine.read_back(ghost, &self.id).await? {

@@ -36,8 +36,14 @@ impl Room {
             if let Some(here) = self.record.conversation.clone() {
                 return self.give_up_forwarding(&here.conversation, &event, batch);
             }
-            let open = self.record.introductions.iter().filter(|is| is.is_open());
-            let ghosts: Vec<Ghost> = open.map(|is| is.ghost.clone()).collect();
+            let open = self
+                .record
+                .introductions
+                .iter()
+                .filter(|introduction| introduction.is_open());
+            let ghosts: Vec<Ghost> = open
+                .map(|introduction| introduction.ghost.clone())
+                .collect();
             for ghost in ghosts {
                 let input = Input::Heard {
                     event: event.id.clone(),

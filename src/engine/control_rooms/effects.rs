@@ -195,7 +195,12 @@ impl Room {
         let engine = self.engine.clone();
         engine.forget_room(bot, &self.id).await?;
         // Events that a ghost in the same room retains are not the bot's to delete.
-        if !self.record.introductions.iter().any(|is| is.is_open()) {
+        if !self
+            .record
+            .introductions
+            .iter()
+            .any(|introduction| introduction.is_open())
+        {
             for (key, _) in engine
                 .store()
                 .scan::<RetainedEvents>(&prefix(&self.id), None, 1000)?

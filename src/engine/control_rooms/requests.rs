@@ -114,19 +114,23 @@ impl Engine {
             .get::<Rooms>(&request.room)?
             .unwrap_or_default();
         let mut introductions = record.introductions.iter();
-        let Some(is) = introductions.find(|is| is.ghost == request.ghost) else {
+        let Some(introduction) =
+            introductions.find(|introduction| introduction.ghost == request.ghost)
+        else {
             return Ok(None);
         };
-        if !matches!(is.phase, Phase::Asking { .. }) {
+        if !matches!(introduction.phase, Phase::Asking { .. }) {
             return Ok(None);
         }
-        let view = self.fetch_room_state(&is.ghost, &request.room).await?;
+        let view = self
+            .fetch_room_state(&introduction.ghost, &request.room)
+            .await?;
         let asker = &request.asker;
         let name = match &request.asker_alias {
             Some(name) => name.clone(),
             None => clean_name(view.names.get(&**asker).map(String::as_str), asker),
         };
-        let Some((event, edit)) = is.opening_line() else {
+        let Some((event, edit)) = introduction.opening_line() else {
             return Ok(Some((name, None)));
         };
         let key = (request.room.clone(), edit.unwrap_or(event).clone());
@@ -136,7 +140,7 @@ impl Engine {
         let raw = RawValue::from_string(json)?;
         let decrypted = self
             .machines()
-            .decrypt(&is.ghost, &request.room, &raw)
+            .decrypt(&introduction.ghost, &request.room, &raw)
             .await;
         match decrypted.map_err(EngineError::from) {
             Ok(decrypted) => {

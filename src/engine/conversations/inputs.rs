@@ -74,23 +74,23 @@ impl Room {
     /// conversation from here on. That ends the introduction.
     pub(in crate::engine) async fn open_conversation(
         &mut self,
-        is: &Introduction,
+        introduction: &Introduction,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let impossible = || EngineError::Refused(Refusal::Impossible);
-        let record = engine.directory().by_ghost(&is.ghost)?;
+        let record = engine.directory().by_ghost(&introduction.ghost)?;
         let record = record.filter(|record| record.mode == Mode::Masked && record.is_active());
-        let (Some(record), Some(owner)) = (record, is.owner()) else {
+        let (Some(record), Some(owner)) = (record, introduction.owner()) else {
             return Err(impossible());
         };
         if !record.is_held_by(owner) {
             return Err(impossible());
         }
-        let view = self.room_state(&is.ghost).await?;
+        let view = self.room_state(&introduction.ghost).await?;
         let masked = Participant {
             user: owner.clone(),
-            ghost: is.ghost.clone(),
+            ghost: introduction.ghost.clone(),
             name: record.handle.to_string(),
             is_alias: false,
             home: Home::Portal {
@@ -99,7 +99,7 @@ impl Room {
             },
             former_names: Vec::new(),
         };
-        let (former, conversation, input) = self.conversation_for(is, masked, &view)?;
+        let (former, conversation, input) = self.conversation_for(introduction, masked, &view)?;
         let here = self
             .record
             .conversation
@@ -108,12 +108,12 @@ impl Room {
                 ghosts: Vec::new(),
                 upgrade_pending: false,
             });
-        if !here.ghosts.contains(&is.ghost) {
-            here.ghosts.push(is.ghost.clone());
+        if !here.ghosts.contains(&introduction.ghost) {
+            here.ghosts.push(introduction.ghost.clone());
         }
         self.record
             .introductions
-            .retain(|other| other.ghost != is.ghost);
+            .retain(|other| other.ghost != introduction.ghost);
         let mut batch = std::mem::take(batch);
         let lock = engine.lock_decisions();
         let mut rooms = Vec::new();
@@ -140,15 +140,15 @@ impl Room {
     /// and first the former conversation that ends by that, if any.
     fn conversation_for(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         masked: Participant,
         view: &RoomState,
     ) -> Result<(Option<Conversation>, Conversation, Input), EngineError> {
         let engine = &self.engine;
-        let asker = &is
+        let asker = &introduction
             .asker()
             .ok_or(EngineError::Refused(Refusal::Impossible))?;
-        let earlier = self.what_was_heard(is);
+        let earlier = self.what_was_heard(introduction);
         if let Some(here) = &self.record.conversation
             && let Some(known) = engine.store().get::<Conversations>(&here.conversation)?
         {
@@ -159,8 +159,8 @@ impl Room {
             };
             return Ok((None, known, input));
         }
-        let known = if self.record.conversation.is_none() && is.direct {
-            engine.conversation_with(asker, &is.ghost)?
+        let known = if self.record.conversation.is_none() && introduction.direct {
+            engine.conversation_with(asker, &introduction.ghost)?
         } else {
             None
         };
@@ -172,7 +172,7 @@ impl Room {
             }
             // A conversation in which the asker is the masked person, and nobody is left, ends.
             former => {
-                let new = self.start_conversation(is, masked, view)?;
+                let new = self.start_conversation(introduction, masked, view)?;
                 Ok((former, new, Input::Started { earlier }))
             }
         }
@@ -182,19 +182,19 @@ impl Room {
     /// first.
     fn start_conversation(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         masked: Participant,
         view: &RoomState,
     ) -> Result<Conversation, EngineError> {
         let engine = &self.engine;
         let people = view.joined().filter(|user| !engine.is_ours(user)).cloned();
         let people: Vec<Person> = people.map(Person::new).collect();
-        let alone = matches!(people.as_slice(), [only] if *only == is.invite.asker);
-        let direct = is.direct && alone;
+        let alone = matches!(people.as_slice(), [only] if *only == introduction.invite.asker);
+        let direct = introduction.direct && alone;
         let mut new = new_conversation(self.id.clone(), direct, engine.now(), &mut *engine.rng());
         for user in people {
             let (ghost, name, is_alias) = if direct {
-                engine.alias_in_direct(&user, &is.ghost)?
+                engine.alias_in_direct(&user, &introduction.ghost)?
             } else {
                 engine.alias_in_group(&user)?
             };
@@ -208,15 +208,15 @@ impl Room {
             });
         }
         new.people
-            .sort_by_key(|person| person.user != is.invite.asker);
+            .sort_by_key(|person| person.user != introduction.invite.asker);
         new.people.push(masked);
         Ok(new)
     }
 
     /// Returns the events that the ghost heard before the conversation began, in order, each edit
     /// after the event that it edits.
-    fn what_was_heard(&self, is: &Introduction) -> Vec<OwnedEventId> {
-        let heard = is.heard.iter().filter(|heard| !heard.done);
+    fn what_was_heard(&self, introduction: &Introduction) -> Vec<OwnedEventId> {
+        let heard = introduction.heard.iter().filter(|heard| !heard.done);
         heard
             .flat_map(|heard| std::iter::once(heard.event.clone()).chain(heard.edit.clone()))
             .collect()

@@ -37,7 +37,10 @@ impl Room {
             batch.delete::<ActiveRoomsByGhost>(&(ghost.clone().into(), self.id.clone()));
         }
         let introducing = self.record.introductions.iter();
-        if !introducing.into_iter().any(|is| is.is_open()) {
+        if !introducing
+            .into_iter()
+            .any(|introduction| introduction.is_open())
+        {
             for (key, _) in
                 engine
                     .store()

@@ -219,17 +219,17 @@ impl Engine {
         let all = name.is_some() && topic.is_some();
         let (name, topic) = (name.unwrap_or_default(), topic.unwrap_or_default());
         let topic = notice(conversation, &topic);
-        let is = |worded: &Option<Box<RoomText>>, text: &str| {
+        let is_current = |worded: &Option<Box<RoomText>>, text: &str| {
             worded.as_ref().map_or("", |worded| &worded.text) == text
         };
         let acting = self.as_user(ghost)?;
-        if !is(&there.name, &name) {
+        if !is_current(&there.name, &name) {
             let (kind, content) = ("m.room.name", json!({ "name": name }));
             self.homeserver()
                 .send_state(acting.actor(), room, kind, "", &content)
                 .await?;
         }
-        if !is(&there.topic, &topic) {
+        if !is_current(&there.topic, &topic) {
             let (kind, content) = ("m.room.topic", json!({ "topic": topic }));
             self.homeserver()
                 .send_state(acting.actor(), room, kind, "", &content)

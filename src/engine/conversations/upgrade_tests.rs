@@ -66,24 +66,24 @@ fn who_had_left_the_old_room_and_is_in_the_new_one_is_shown_again() {
 
 #[test]
 fn nobody_is_led_to_where_more_people_can_read() {
-    for (history, is) in [
+    for (history, expected) in [
         ("shared", true),
         ("joined", true),
         ("world_readable", false),
     ] {
         let (before, after) = views(history);
         let found = is_successor((&old(), &before), (&new(), &after), &conversation());
-        assert_eq!(found, is, "{history}");
+        assert_eq!(found, expected, "{history}");
     }
     // Nor to where the members of another space come in.
-    for (space, is) in [("!boats:hs.test", true), ("!all:hs.test", false)] {
+    for (space, expected) in [("!boats:hs.test", true), ("!all:hs.test", false)] {
         let (mut before, mut after) = views("shared");
         for (view, space) in [(&mut before, "!boats:hs.test"), (&mut after, space)] {
             view.join_rule = "restricted".to_owned();
             view.allowed_rooms = vec![space.to_owned()];
         }
         let found = is_successor((&old(), &before), (&new(), &after), &conversation());
-        assert_eq!(found, is, "{space}");
+        assert_eq!(found, expected, "{space}");
     }
     let (before, mut after) = views("shared");
     let mallory = owned_user_id!("@mallory:hs.test");

@@ -216,7 +216,8 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
         let mut introductions = record.introductions.iter();
-        Ok(introductions.any(|is| is.ghost == *user && is.phase == Phase::Over))
+        Ok(introductions
+            .any(|introduction| introduction.ghost == *user && introduction.phase == Phase::Over))
     }
 
     pub(in crate::engine) fn accept_event(

@@ -38,13 +38,20 @@ impl Room {
     ) -> Result<(), EngineError> {
         let mut batch = self.outbox_done(number);
         let introductions = &self.record.introductions;
-        let Some(is) = introductions.iter().find(|is| is.ghost == *ghost).cloned() else {
+        let Some(introduction) = introductions
+            .iter()
+            .find(|introduction| introduction.ghost == *ghost)
+            .cloned()
+        else {
             return Ok(self.engine.store().apply(batch)?);
         };
         if *effect == Effect::OpenConversation {
-            return self.open_conversation(&is, &mut batch).await;
+            return self.open_conversation(&introduction, &mut batch).await;
         }
-        let input = match self.perform_effect(&is, effect, &mut batch).await? {
+        let input = match self
+            .perform_effect(&introduction, effect, &mut batch)
+            .await?
+        {
             Outcome::Done => Input::Done(effect.clone()),
             Outcome::Looked(view) => Input::Looked(*view),
             Outcome::Missed => Input::Missed,
@@ -81,54 +88,64 @@ impl Room {
 
     async fn perform_effect(
         &mut self,
-        is: &Introduction,
+        introduction: &Introduction,
         effect: &Effect,
         batch: &mut Batch,
     ) -> Result<Outcome, EngineError> {
         match effect {
             Effect::Decline { reason } => {
-                self.decline(is, reason.map(|reason| reason.words()))
+                self.decline(introduction, reason.map(|reason| reason.words()))
                     .await?;
             }
-            Effect::Join => self.join(is).await?,
-            Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(is).await?))),
+            Effect::Join => self.join(introduction).await?,
+            Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(introduction).await?))),
             Effect::TurnOnEncryption => {
                 // Somebody may have turned encryption on in the meantime, with other settings.
-                if self.room_state(&is.ghost).await?.encryption.is_none() {
+                if self
+                    .room_state(&introduction.ghost)
+                    .await?
+                    .encryption
+                    .is_none()
+                {
                     let content = json!({ "algorithm": MEGOLM });
-                    self.set_state(is, "m.room.encryption", "", &content)
+                    self.set_state(introduction, "m.room.encryption", "", &content)
                         .await?;
                 }
             }
-            Effect::ShowAs => self.show_as(is).await?,
-            Effect::AskOwner => self.ask_owner(is).await?,
-            Effect::WithdrawRequest => self.withdraw_request(is).await?,
+            Effect::ShowAs => self.show_as(introduction).await?,
+            Effect::AskOwner => self.ask_owner(introduction).await?,
+            Effect::WithdrawRequest => self.withdraw_request(introduction).await?,
             // Ends the introduction, and is carried out separately.
             Effect::OpenConversation => {}
-            Effect::InviteOwner => self.invite_owner(is).await?,
-            Effect::PassOn { event, edit } => self.pass_on(is, event, edit.as_ref(), batch).await?,
-            Effect::PassOnEdit { event, of } => self.pass_on_edit(is, event, of, batch).await?,
-            Effect::TakeBack { of } => self.take_back(is, of).await?,
-            Effect::SendNotice { notice } => self.send_notice(is, notice).await?,
-            Effect::HandOver => self.hand_over(is).await?,
+            Effect::InviteOwner => self.invite_owner(introduction).await?,
+            Effect::PassOn { event, edit } => {
+                self.pass_on(introduction, event, edit.as_ref(), batch)
+                    .await?
+            }
+            Effect::PassOnEdit { event, of } => {
+                self.pass_on_edit(introduction, event, of, batch).await?
+            }
+            Effect::TakeBack { of } => self.take_back(introduction, of).await?,
+            Effect::SendNotice { notice } => self.send_notice(introduction, notice).await?,
+            Effect::HandOver => self.hand_over(introduction).await?,
             Effect::RememberPair | Effect::ForgetPair => {
-                self.note_pair(is, *effect == Effect::RememberPair, batch)
+                self.note_pair(introduction, *effect == Effect::RememberPair, batch)
                     .await?;
             }
             Effect::Leave { reason } => {
                 let words = reason.map(|reason| reason.words());
-                self.leave_introduction(is, words).await?;
+                self.leave_introduction(introduction, words).await?;
             }
             Effect::LookBack => {
-                if self.was_missed(is).await? {
+                if self.was_missed(introduction).await? {
                     return Ok(Outcome::Missed);
                 }
             }
-            Effect::Forget => self.forget(is).await?,
+            Effect::Forget => self.forget(introduction).await?,
             Effect::TellAsker { notice } => {
-                let words = NoticeText::new(&notice.plain(is.handle()));
+                let words = NoticeText::new(&notice.plain(introduction.handle()));
                 let source = format!("{} {}", self.id, notice.id());
-                let asker = is
+                let asker = introduction
                     .asker()
                     .ok_or(EngineError::Refused(Refusal::Impossible))?;
                 self.engine.notify(&asker, words, source).await?;
@@ -139,15 +156,15 @@ impl Room {
 
     async fn note_pair(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         remember: bool,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         let directory = self.engine.directory();
-        let Some(record) = directory.by_ghost(&is.ghost)? else {
+        let Some(record) = directory.by_ghost(&introduction.ghost)? else {
             return Ok(());
         };
-        let asker = is
+        let asker = introduction
             .asker()
             .ok_or(EngineError::Refused(Refusal::Impossible))?;
         let (handle, generation) = (&record.handle, record.generation);
@@ -162,37 +179,46 @@ impl Room {
         Ok(())
     }
 
-    async fn decline(&self, is: &Introduction, reason: Option<&str>) -> Result<(), EngineError> {
+    async fn decline(
+        &self,
+        introduction: &Introduction,
+        reason: Option<&str>,
+    ) -> Result<(), EngineError> {
         let machines = self.engine.machines();
-        let known = machines.device_of(&is.ghost)?;
+        let known = machines.device_of(&introduction.ghost)?;
         if known.is_none() {
             // Nobody holds this handle: a user without keys is made, only to decline. If the user
             // is not ours, we act as it all the same, because the name is in our namespace.
-            match machines.provision_bare(&is.ghost).await {
+            match machines.provision_bare(&introduction.ghost).await {
                 Ok(()) => {}
                 Err(CryptoError::Foreign { .. }) => {
-                    self.engine.freeze_if_changed_in_restore(&is.ghost).await?;
+                    self.engine
+                        .freeze_if_changed_in_restore(&introduction.ghost)
+                        .await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        self.leave_introduction(is, reason).await?;
-        Ok(machines.turn_away(&is.ghost, &self.id).await?)
+        self.leave_introduction(introduction, reason).await?;
+        Ok(machines.turn_away(&introduction.ghost, &self.id).await?)
     }
 
-    async fn join(&mut self, is: &Introduction) -> Result<(), EngineError> {
-        let (engine, asker) = (&self.engine, &is.invite.asker);
+    async fn join(&mut self, introduction: &Introduction) -> Result<(), EngineError> {
+        let (engine, asker) = (&self.engine, &introduction.invite.asker);
         if self.place.is_none() {
             self.place = Some(engine.place_for(asker).await?);
         }
-        engine.machines().expect_room(&is.ghost, &self.id).await?;
-        engine.enter(&is.ghost, &self.id, asker).await
+        engine
+            .machines()
+            .expect_room(&introduction.ghost, &self.id)
+            .await?;
+        engine.enter(&introduction.ghost, &self.id, asker).await
     }
 
     /// Reads the room's state. Messages since the ghost's invite have been handled by now.
-    async fn look(&mut self, is: &Introduction) -> Result<RoomState, EngineError> {
-        let view = self.room_state(&is.ghost).await?;
-        self.look_for_keys(&is.ghost).await?;
+    async fn look(&mut self, introduction: &Introduction) -> Result<RoomState, EngineError> {
+        let view = self.room_state(&introduction.ghost).await?;
+        self.look_for_keys(&introduction.ghost).await?;
         Ok(view)
     }
 
@@ -200,8 +226,12 @@ impl Room {
     /// because the homeserver could not reach us for a while.
     async fn look_for_keys(&mut self, ghost: &Ghost) -> Result<(), EngineError> {
         let mut introductions = self.record.introductions.iter();
-        let missing = introductions.any(|is| {
-            is.ghost == *ghost && is.heard.iter().any(|heard| heard.unreadable && !heard.done)
+        let missing = introductions.any(|introduction| {
+            introduction.ghost == *ghost
+                && introduction
+                    .heard
+                    .iter()
+                    .any(|heard| heard.unreadable && !heard.done)
         });
         if missing {
             self.engine.sync_all_pending(ghost).await?;
@@ -211,19 +241,19 @@ impl Room {
         Ok(())
     }
 
-    async fn asker_name(&self, is: &Introduction) -> Result<String, EngineError> {
-        let view = self.room_state(&is.ghost).await?;
-        let asker = &is.invite.asker;
+    async fn asker_name(&self, introduction: &Introduction) -> Result<String, EngineError> {
+        let view = self.room_state(&introduction.ghost).await?;
+        let asker = &introduction.invite.asker;
         Ok(clean_name(view.names.get(asker).map(String::as_str), asker))
     }
 
-    async fn show_as(&self, is: &Introduction) -> Result<(), EngineError> {
+    async fn show_as(&self, introduction: &Introduction) -> Result<(), EngineError> {
         let name = format!(
             "{}, to your handle @{}",
-            self.asker_name(is).await?,
-            is.handle()
+            self.asker_name(introduction).await?,
+            introduction.handle()
         );
-        let acting = self.engine.as_user(&is.ghost)?;
+        let acting = self.engine.as_user(&introduction.ghost)?;
         self.engine
             .homeserver()
             .set_name_in_room(acting.actor(), &self.id, &name)
@@ -231,21 +261,23 @@ impl Room {
         Ok(())
     }
 
-    async fn invite_owner(&self, is: &Introduction) -> Result<(), EngineError> {
-        let Some(owner) = is.owner() else {
+    async fn invite_owner(&self, introduction: &Introduction) -> Result<(), EngineError> {
+        let Some(owner) = introduction.owner() else {
             return Err(EngineError::Refused(Refusal::Impossible));
         };
-        let view = self.room_state(&is.ghost).await?;
+        let view = self.room_state(&introduction.ghost).await?;
         if matches!(view.membership(owner), "join" | "invite") {
             return Ok(());
         }
         match self
             .engine
-            .invite(&is.ghost, &self.id, owner, is.direct)
+            .invite(&introduction.ghost, &self.id, owner, introduction.direct)
             .await
         {
             // The room allows the invite, but the owner or their server refuses it.
-            Err(EngineError::Matrix(MatrixError::Refused { .. })) if view.may_invite(&is.ghost) => {
+            Err(EngineError::Matrix(MatrixError::Refused { .. }))
+                if view.may_invite(&introduction.ghost) =>
+            {
                 Err(EngineError::Refused(Refusal::Impossible))
             }
             other => other,
@@ -254,33 +286,35 @@ impl Room {
 
     async fn pass_on(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         event: &OwnedEventId,
         edit: Option<&OwnedEventId>,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        if let (Phase::Waiting { .. }, Some(owner)) = (&is.phase, is.owner()) {
+        if let (Phase::Waiting { .. }, Some(owner)) = (&introduction.phase, introduction.owner()) {
             let owner = std::slice::from_ref(&**owner);
             self.engine
                 .machines()
-                .mark_device_lists_outdated(&is.ghost, owner)
+                .mark_device_lists_outdated(&introduction.ghost, owner)
                 .await;
         }
-        let (kind, content) = self.read_kept(is, edit.unwrap_or(event)).await?;
-        let name = self.asker_name(is).await?;
+        let (kind, content) = self.read_kept(introduction, edit.unwrap_or(event)).await?;
+        let name = self.asker_name(introduction).await?;
         let quote = match quote(&name, &kind, &content) {
             Ok(quote) => quote,
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
-        let sent = self.send_quote(is, &quote, "pass-on", event).await?;
+        let sent = self
+            .send_quote(introduction, &quote, "pass-on", event)
+            .await?;
         batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
-        self.on_quoted(is, event, batch)?;
+        self.on_quoted(introduction, event, batch)?;
         Ok(())
     }
 
     async fn pass_on_edit(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         event: &OwnedEventId,
         of: &OwnedEventId,
         batch: &mut Batch,
@@ -290,14 +324,15 @@ impl Room {
             .store()
             .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let passed = passed.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        let (_, content) = self.read_kept(is, event).await?;
-        let name = self.asker_name(is).await?;
+        let (_, content) = self.read_kept(introduction, event).await?;
+        let name = self.asker_name(introduction).await?;
         let quote = match quote_edit(&name, &content, passed.as_str()) {
             Ok(quote) => quote,
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
-        self.send_quote(is, &quote, "pass-on-edit", event).await?;
-        self.on_quoted(is, event, batch)?;
+        self.send_quote(introduction, &quote, "pass-on-edit", event)
+            .await?;
+        self.on_quoted(introduction, event, batch)?;
         Ok(())
     }
 
@@ -305,11 +340,13 @@ impl Room {
     /// it.
     fn on_quoted(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         event: &OwnedEventId,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
-        if self.record.conversation.is_none() || !self.is_event_needed(event, Some(&is.ghost))? {
+        if self.record.conversation.is_none()
+            || !self.is_event_needed(event, Some(&introduction.ghost))?
+        {
             batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
         }
         Ok(())
@@ -317,7 +354,7 @@ impl Room {
 
     async fn read_kept(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         event: &OwnedEventId,
     ) -> Result<(String, Value), EngineError> {
         let kept = self
@@ -325,19 +362,19 @@ impl Room {
             .store()
             .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
         let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        self.decrypt(&is.ghost, &json).await
+        self.decrypt(&introduction.ghost, &json).await
     }
 
     async fn send_quote(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         quote: &Quote,
         kind: &str,
         cause: &OwnedEventId,
     ) -> Result<OwnedEventId, EngineError> {
-        let transaction = self.transaction_id(&is.ghost, kind, cause.as_str());
+        let transaction = self.transaction_id(&introduction.ghost, kind, cause.as_str());
         self.send(Outgoing {
-            sender: &is.ghost,
+            sender: &introduction.ghost,
             event_type: &quote.event_type,
             content: &quote.content,
             recipients: Recipients::All,
@@ -346,14 +383,18 @@ impl Room {
         .await
     }
 
-    async fn take_back(&self, is: &Introduction, of: &OwnedEventId) -> Result<(), EngineError> {
+    async fn take_back(
+        &self,
+        introduction: &Introduction,
+        of: &OwnedEventId,
+    ) -> Result<(), EngineError> {
         let passed = self
             .engine
             .store()
             .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let Some(passed) = passed else { return Ok(()) };
-        let acting = self.engine.as_user(&is.ghost)?;
-        let transaction = self.transaction_id(&is.ghost, "take-back", of.as_str());
+        let acting = self.engine.as_user(&introduction.ghost)?;
+        let transaction = self.transaction_id(&introduction.ghost, "take-back", of.as_str());
         self.engine
             .homeserver()
             .redact(acting.actor(), &self.id, &passed, None, transaction)
@@ -363,24 +404,24 @@ impl Room {
 
     async fn send_notice(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         notice: &IntroductionNotice,
     ) -> Result<(), EngineError> {
         let content = json!({
             "msgtype": "m.notice",
-            "body": notice.plain(is.handle()),
+            "body": notice.plain(introduction.handle()),
             "m.mentions": {},
         });
         let cause = cause(&Effect::SendNotice {
             notice: notice.clone(),
         });
-        let asker = is.asker();
+        let asker = introduction.asker();
         self.send(Outgoing {
-            sender: &is.ghost,
+            sender: &introduction.ghost,
             event_type: "m.room.message",
             content: &content,
             recipients: Recipients::Readable(asker.as_ref()),
-            transaction: self.transaction_id(&is.ghost, "say", &cause),
+            transaction: self.transaction_id(&introduction.ghost, "say", &cause),
         })
         .await?;
         Ok(())
@@ -388,9 +429,10 @@ impl Room {
 
     /// Gives the owner a founder's power level and lowers the ghost's. From room version 12 on a
     /// creator's power cannot be taken, but without an invite it is no use from outside.
-    async fn hand_over(&self, is: &Introduction) -> Result<(), EngineError> {
-        let view = self.room_state(&is.ghost).await?;
-        let (Some(mut levels), Some(owner)) = (view.power_levels.clone(), is.owner()) else {
+    async fn hand_over(&self, introduction: &Introduction) -> Result<(), EngineError> {
+        let view = self.room_state(&introduction.ghost).await?;
+        let (Some(mut levels), Some(owner)) = (view.power_levels.clone(), introduction.owner())
+        else {
             return Ok(());
         };
         if !levels["users"].is_object() {
@@ -400,31 +442,33 @@ impl Room {
         if !view.has_powerful_creators()
             && let Some(users) = levels["users"].as_object_mut()
         {
-            users.remove(is.ghost.as_str());
+            users.remove(introduction.ghost.as_str());
         }
         if Some(&levels) == view.power_levels.as_ref() {
             return Ok(());
         }
-        self.set_state(is, "m.room.power_levels", "", &levels)
+        self.set_state(introduction, "m.room.power_levels", "", &levels)
             .await
             .map(drop)
     }
 
     /// Forgets the room's keys, and the events retained for this introduction alone.
-    async fn forget(&self, is: &Introduction) -> Result<(), EngineError> {
-        self.engine.forget_room(&is.ghost, &self.id).await?;
+    async fn forget(&self, introduction: &Introduction) -> Result<(), EngineError> {
+        self.engine
+            .forget_room(&introduction.ghost, &self.id)
+            .await?;
         let others = self.record.introductions.iter();
         if others
             .into_iter()
-            .any(|other| other.ghost != is.ghost && other.is_open())
+            .any(|other| other.ghost != introduction.ghost && other.is_open())
         {
             return Ok(());
         }
         if self.record.conversation.is_some() {
             let mut gone = Batch::new();
-            for heard in &is.heard {
+            for heard in &introduction.heard {
                 for event in std::iter::once(&heard.event).chain(&heard.edit) {
-                    if !self.is_event_needed(event, Some(&is.ghost))? {
+                    if !self.is_event_needed(event, Some(&introduction.ghost))? {
                         gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
                     }
                 }

@@ -32,7 +32,7 @@ impl Room {
             .record
             .introductions
             .iter()
-            .find(|is| is.ghost == *ghost);
+            .find(|introduction| introduction.ghost == *ghost);
         let engine = self.engine.clone();
         if self.has_ghost(ghost) {
             return self.commit(batch, []);
@@ -47,7 +47,9 @@ impl Room {
             return self.commit_and_post(&old, &upgraded, batch);
         }
         let (admission, lock) = match known {
-            Some(is) if is.phase != Phase::Declined => (is.invite.admission.clone(), None),
+            Some(introduction) if introduction.phase != Phase::Declined => {
+                (introduction.invite.admission.clone(), None)
+            }
             // Inviting more ghosts than this into one room looks like a search for handles.
             _ if self.record.introductions.len() >= engine.settings().handles_per_room => {
                 (Admission::NotNow, None)
@@ -74,7 +76,9 @@ impl Room {
     /// Forgets a declined invite without a trace.
     pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) {
         let introductions = &mut self.record.introductions;
-        introductions.retain(|is| is.ghost != *ghost || is.phase != Phase::Declined);
+        introductions.retain(|introduction| {
+            introduction.ghost != *ghost || introduction.phase != Phase::Declined
+        });
     }
 
     /// Lets the decider decide. Keeps the new state and returns the effects.
@@ -84,7 +88,9 @@ impl Room {
         input: &Input,
     ) -> Vec<QueuedEffect> {
         let introductions = &mut self.record.introductions;
-        let at = introductions.iter().position(|is| is.ghost == *ghost);
+        let at = introductions
+            .iter()
+            .position(|introduction| introduction.ghost == *ghost);
         let state = at.map(|at| introductions.remove(at));
         let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
         let Some(decision) = decide(state, &self.id, ghost, input, now, rules) else {
@@ -114,17 +120,17 @@ impl Room {
             .record
             .introductions
             .iter()
-            .filter(|is| is.is_open())
+            .filter(|introduction| introduction.is_open())
             .cloned()
             .collect();
-        for is in open {
+        for introduction in open {
             let input = match event.membership() {
                 Some((user, membership)) => {
                     // The homeserver reports no device-list change when somebody joins.
                     let came = std::slice::from_ref(&user);
                     self.engine
                         .machines()
-                        .mark_device_lists_outdated(&is.ghost, came)
+                        .mark_device_lists_outdated(&introduction.ghost, came)
                         .await;
                     Some(Input::Member {
                         user,
@@ -132,14 +138,17 @@ impl Room {
                     })
                 }
                 None if self.engine.is_ours(&event.sender) => None,
-                None => self.what_was_said(&is, &event, json, &mut batch).await?,
+                None => {
+                    self.what_was_said(&introduction, &event, json, &mut batch)
+                        .await?
+                }
             };
             if let Some(input) = input {
-                let declining = matches!(is.phase, Phase::Declining { .. });
-                effects.extend(self.apply_to_introduction(&is.ghost, &input));
+                let declining = matches!(introduction.phase, Phase::Declining { .. });
+                effects.extend(self.apply_to_introduction(&introduction.ghost, &input));
                 // The invite was withdrawn before it was declined.
                 if declining {
-                    self.drop_declined(&is.ghost);
+                    self.drop_declined(&introduction.ghost);
                 }
             }
         }
@@ -148,26 +157,27 @@ impl Room {
 
     async fn what_was_said(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         event: &RoomEvent,
         json: &str,
         batch: &mut Batch,
     ) -> Result<Option<Input>, EngineError> {
         // Nothing is passed on in a group.
-        let counts = is.direct || matches!(is.phase, Phase::Joining | Phase::Looking);
-        if !is.hears() || event.sender != is.invite.asker || !counts {
+        let counts =
+            introduction.direct || matches!(introduction.phase, Phase::Joining | Phase::Looking);
+        if !introduction.hears() || event.sender != introduction.invite.asker || !counts {
             return Ok(None);
         }
         let kind = match event.kind.as_str() {
-            "m.room.encrypted" if is.strict() => Some(HeardKind::Sealed),
-            "m.room.encrypted" => self.classify_encrypted(&is.ghost, json).await?,
+            "m.room.encrypted" if introduction.strict() => Some(HeardKind::Sealed),
+            "m.room.encrypted" => self.classify_encrypted(&introduction.ghost, json).await?,
             "m.room.message" | "m.sticker" if event.state_key.is_none() => {
                 Some(HeardKind::Plaintext)
             }
             "m.room.redaction" => event.redacts.clone().map(|of| HeardKind::Redaction { of }),
             _ => None,
         };
-        self.keep(is, event, kind.as_ref(), json, batch)?;
+        self.keep(introduction, event, kind.as_ref(), json, batch)?;
         let (event, sender) = (event.id.clone(), event.sender.clone());
         Ok(kind.map(|kind| Input::Heard {
             event,
@@ -180,20 +190,20 @@ impl Room {
     /// edit.
     fn keep(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         event: &RoomEvent,
         kind: Option<&HeardKind>,
         json: &str,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         let place = |event: &OwnedEventId| (self.id.clone(), event.clone());
-        let heard = |of: &OwnedEventId| is.heard.iter().find(|heard| heard.event == *of);
+        let heard = |of: &OwnedEventId| introduction.heard.iter().find(|heard| heard.event == *of);
         // A conversation in the same room may have to forward it.
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
             Ok(self.record.conversation.is_none()
-                || !self.is_event_needed(event, Some(&is.ghost))?)
+                || !self.is_event_needed(event, Some(&introduction.ghost))?)
         };
-        let free = is.heard.len() < self.engine.settings().rules.heard_at_most;
+        let free = introduction.heard.len() < self.engine.settings().rules.heard_at_most;
         let keep = match kind {
             Some(HeardKind::Edit { of }) if let Some(heard) = heard(of) => {
                 if let Some(former) = &heard.edit
@@ -255,15 +265,15 @@ impl Room {
         ghost: &Ghost,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        let Some(is) = self
+        let Some(introduction) = self
             .record
             .introductions
             .iter()
-            .find(|is| is.ghost == *ghost)
+            .find(|introduction| introduction.ghost == *ghost)
         else {
             return Ok(self.engine.store().apply(batch)?);
         };
-        let waiting: Vec<OwnedEventId> = is
+        let waiting: Vec<OwnedEventId> = introduction
             .heard
             .iter()
             .filter(|heard| heard.unreadable)
@@ -304,7 +314,9 @@ impl Room {
         batch: Batch,
     ) -> Result<(), EngineError> {
         let concerned = self.record.introductions.iter();
-        let concerned = concerned.filter(|is| is.ghost == *ghost && is.invite.asker == *sender);
+        let concerned = concerned.filter(|introduction| {
+            introduction.ghost == *ghost && introduction.invite.asker == *sender
+        });
         let effects = match concerned.count() {
             0 => Vec::new(),
             _ => self.apply_to_introduction(ghost, &Input::KeyCame),
@@ -315,8 +327,9 @@ impl Room {
     pub(in crate::engine) fn tick_introductions(&mut self) -> Result<(), EngineError> {
         let (now, rules) = (self.engine.now(), &self.engine.settings().rules);
         let due = self.record.introductions.iter();
-        let due = due.filter(|is| is.deadline(rules).is_some_and(|at| at <= now));
-        let ghosts: Vec<Ghost> = due.map(|is| is.ghost.clone()).collect();
+        let due =
+            due.filter(|introduction| introduction.deadline(rules).is_some_and(|at| at <= now));
+        let ghosts: Vec<Ghost> = due.map(|introduction| introduction.ghost.clone()).collect();
         let mut effects = Vec::new();
         for ghost in ghosts {
             effects.extend(self.apply_to_introduction(&ghost, &Input::Tick));

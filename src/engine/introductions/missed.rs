@@ -14,9 +14,9 @@ impl Room {
     /// be seen from here.
     pub(in crate::engine) async fn was_missed(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
     ) -> Result<bool, EngineError> {
-        let acting = self.engine.as_user(&is.ghost)?;
+        let acting = self.engine.as_user(&introduction.ghost)?;
         let history = self.engine.history(acting.actor(), &self.id);
         let page = history.limit(1, LAST).next_page().await?;
         let mut before_leaving = false;
@@ -25,11 +25,11 @@ impl Room {
                 continue;
             };
             if let Some((user, membership)) = event.membership() {
-                before_leaving |= user == is.ghost && membership == "leave";
+                before_leaving |= user == introduction.ghost && membership == "leave";
                 continue;
             }
             if !before_leaving
-                || event.sender != is.invite.asker
+                || event.sender != introduction.invite.asker
                 || event.kind != "m.room.encrypted"
             {
                 continue;
@@ -38,7 +38,9 @@ impl Room {
             if seen.is_some_and(|seen| seen.handled) {
                 return Ok(false);
             }
-            let heard = self.classify_encrypted(&is.ghost, json.get()).await?;
+            let heard = self
+                .classify_encrypted(&introduction.ghost, json.get())
+                .await?;
             if matches!(
                 heard,
                 Some(

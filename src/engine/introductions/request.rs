@@ -9,12 +9,15 @@ use crate::{
 
 impl Room {
     /// Records the request for the owner and lets the bot show it. Safe to repeat.
-    pub(in crate::engine) async fn ask_owner(&self, is: &Introduction) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn ask_owner(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<(), EngineError> {
         let impossible = || EngineError::Refused(Refusal::Impossible);
-        let owner = is.owner().ok_or_else(impossible)?;
-        let asker = is.asker().ok_or_else(impossible)?;
+        let owner = introduction.owner().ok_or_else(impossible)?;
+        let asker = introduction.asker().ok_or_else(impossible)?;
         let engine = &self.engine;
-        let record = engine.directory().by_ghost(&is.ghost)?;
+        let record = engine.directory().by_ghost(&introduction.ghost)?;
         let record = record.filter(|record| record.is_held_by(owner));
         let record = record.ok_or_else(impossible)?;
         let control_room = engine.control_room_of(owner).await?;
@@ -23,13 +26,13 @@ impl Room {
             generation: record.generation,
             asker: asker.clone(),
             room: self.id.clone(),
-            ghost: is.ghost.clone(),
-            since: is.invited_at,
+            ghost: introduction.ghost.clone(),
+            since: introduction.invited_at,
             shown: None,
-            asker_alias: if !is.masked() {
+            asker_alias: if !introduction.masked() {
                 None
-            } else if is.direct {
-                Some(engine.alias_in_direct(&asker, &is.ghost)?.1)
+            } else if introduction.direct {
+                Some(engine.alias_in_direct(&asker, &introduction.ghost)?.1)
             } else {
                 Some(engine.alias_in_group(&asker)?.1)
             },
@@ -53,11 +56,11 @@ impl Room {
     /// Withdraws the request, which no longer needs an answer.
     pub(in crate::engine) async fn withdraw_request(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
     ) -> Result<(), EngineError> {
-        if let Some(owner) = is.owner() {
+        if let Some(owner) = introduction.owner() {
             let mut change = self.engine.directory().begin().await;
-            change.withdraw_request(owner, &self.id, &is.ghost)?;
+            change.withdraw_request(owner, &self.id, &introduction.ghost)?;
             change.commit().await?;
         }
         Ok(())

@@ -181,7 +181,7 @@ impl Engine {
             let Some(last) = page.last() else { break };
             after = Some(last.handle.key().to_owned());
             let gone = page.iter();
-            let gone = gone.filter(|is| !matches!(is.state, HandleState::Frozen { .. }));
+            let gone = gone.filter(|record| !matches!(record.state, HandleState::Frozen { .. }));
             names.extend(gone.map(|record| record.handle.ghost_localpart()));
         }
         for person in self.people().await? {

@@ -41,9 +41,9 @@ async fn engine(store: &Store, fake: &FakeHomeserver) -> Engine {
 fn introduction(name: &str, room: &str) -> Introduction {
     let room = ruma::RoomId::parse(room).unwrap();
     let owner = Person::new(owned_user_id!("@owner:hs.test"));
-    let mut is = testing::introduction(&room, &Ghost::new(ghost(name)), owner, name);
-    is.phase = Phase::Lingering;
-    is
+    let mut introduction = testing::introduction(&room, &Ghost::new(ghost(name)), owner, name);
+    introduction.phase = Phase::Lingering;
+    introduction
 }
 
 /// Sam and Kim have handles; each ghost is in the midst of introductions; things are waiting.
@@ -182,8 +182,14 @@ fn as_it_should_be(store: &Store, fake: &FakeHomeserver, engine: &Engine) {
     let of = |room: &str| {
         let room = ruma::RoomId::parse(room).unwrap();
         let record = store.get::<Rooms>(&room).unwrap().unwrap_or_default();
-        let is = record.introductions.into_iter().next();
-        is.map(|is| (is.phase, is.resumed, is.invite.asker))
+        let introduction = record.introductions.into_iter().next();
+        introduction.map(|introduction| {
+            (
+                introduction.phase,
+                introduction.resumed,
+                introduction.invite.asker,
+            )
+        })
     };
     let alice = owned_user_id!("@alice:hs.test");
     assert_eq!(of("!joined:hs.test"), Some((Phase::Joining, true, alice)));

@@ -49,8 +49,14 @@ impl Engine {
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (room, record) in page {
-                for is in record.introductions.iter().filter(|is| is.is_open()) {
-                    open.entry(is.ghost.clone()).or_default().push(room.clone());
+                for introduction in record
+                    .introductions
+                    .iter()
+                    .filter(|introduction| introduction.is_open())
+                {
+                    open.entry(introduction.ghost.clone())
+                        .or_default()
+                        .push(room.clone());
                 }
                 for ghost in record.conversation.iter().flat_map(|here| &here.ghosts) {
                     in_conversations
@@ -176,7 +182,9 @@ impl Engine {
                 continue;
             }
             let mut known = record.introductions.into_iter();
-            let resumed = match known.find(|is| is.ghost == *ghost && is.is_open()) {
+            let resumed = match known
+                .find(|introduction| introduction.ghost == *ghost && introduction.is_open())
+            {
                 Some(known) => Some(known.resumed()),
                 None => {
                     self.begun_since(ghost, acting.actor(), room, &mut batch)
@@ -187,7 +195,9 @@ impl Engine {
                 Some(resumed) => {
                     batch.put::<ActiveRoomsByGhost>(&(ghost.clone().into(), room.clone()), &())?;
                     self.change_room(room, &mut batch, |record| {
-                        record.introductions.retain(|is| is.ghost != *ghost);
+                        record
+                            .introductions
+                            .retain(|introduction| introduction.ghost != *ghost);
                         record.introductions.push(resumed);
                     })?;
                 }
@@ -204,7 +214,9 @@ impl Engine {
             let invited = page.invited.contains_key(room);
             self.change_room(room, &mut batch, |record| {
                 if invited {
-                    record.introductions.retain(|is| is.ghost != *ghost);
+                    record
+                        .introductions
+                        .retain(|introduction| introduction.ghost != *ghost);
                 } else {
                     end(record, room, ghost);
                 }
@@ -320,8 +332,8 @@ impl Engine {
                     let (admission, lock) = admission(self, ghost, &asker, false, batch).await?;
                     drop(lock);
                     let invite = Invite { asker, admission };
-                    let is = Introduction::found(room, ghost, invite, self.now());
-                    return Ok(Some(is.resumed()));
+                    let introduction = Introduction::found(room, ghost, invite, self.now());
+                    return Ok(Some(introduction.resumed()));
                 }
             }
         }
@@ -395,8 +407,11 @@ impl Engine {
 /// Notes that the ghost was in this room and never comes back.
 fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &Ghost) {
     let known = record.introductions.iter_mut();
-    match known.into_iter().find(|is| is.ghost == *ghost) {
-        Some(is) => is.end(),
+    match known
+        .into_iter()
+        .find(|introduction| introduction.ghost == *ghost)
+    {
+        Some(introduction) => introduction.end(),
         None => record.introductions.push(Introduction::ended(room, ghost)),
     }
 }

@@ -38,21 +38,23 @@ impl Room {
     /// Lets the ghost of an introduction leave, or decline the asker's invite.
     pub(in crate::engine) async fn leave_introduction(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         reason: Option<&str>,
     ) -> Result<(), EngineError> {
-        let server = Some(is.invite.asker.server_name());
-        self.engine.leave(&is.ghost, &self.id, reason, server).await
+        let server = Some(introduction.invite.asker.server_name());
+        self.engine
+            .leave(&introduction.ghost, &self.id, reason, server)
+            .await
     }
 
     pub(in crate::engine) async fn set_state(
         &self,
-        is: &Introduction,
+        introduction: &Introduction,
         kind: &str,
         key: &str,
         content: &Value,
     ) -> Result<OwnedEventId, EngineError> {
-        let acting = self.engine.as_user(&is.ghost)?;
+        let acting = self.engine.as_user(&introduction.ghost)?;
         Ok(self
             .engine
             .homeserver()

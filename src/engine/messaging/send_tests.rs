@@ -163,8 +163,8 @@ async fn missed(actor: &Room, fake: &FakeHomeserver, events: &[&serde_json::Valu
     let events = events.iter().map(|event| (*event).clone()).collect();
     fake.put_history(room().as_str(), events);
     let owner = crate::ids::Person::new(user_id!("@samuel:hs.test").to_owned());
-    let is = testing::introduction(room(), &Ghost::new(sam()), owner, "sam");
-    actor.was_missed(&is).await.unwrap()
+    let introduction = testing::introduction(room(), &Ghost::new(sam()), owner, "sam");
+    actor.was_missed(&introduction).await.unwrap()
 }
 
 #[tokio::test]

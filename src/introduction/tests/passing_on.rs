@@ -124,7 +124,11 @@ fn an_endless_talker_does_not_keep_the_ghost_and_loses_nothing() {
     for number in 0..60 {
         let event = OwnedEventId::try_from(format!("$talk{number}")).unwrap();
         play.after(250);
-        if play.state.as_ref().is_some_and(|is| is.hears()) {
+        if play
+            .state
+            .as_ref()
+            .is_some_and(|introduction| introduction.hears())
+        {
             play.says(event, HeardKind::Line);
             let done = play.carry_out(&view(&[]));
             passed += done

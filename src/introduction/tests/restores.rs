@@ -9,7 +9,7 @@ fn what_lost_its_keys_in_a_restore_begins_anew_and_asks_for_what_it_cannot_read(
     // Whether the owner is still to be invited, is invited, or is there.
     for owner in [None, Some("invite"), Some("join")] {
         let others: Vec<_> = owner
-            .map(|is| ("@sam:example.org", is))
+            .map(|introduction| ("@sam:example.org", introduction))
             .into_iter()
             .collect();
         let mut play = Play::admitted();
@@ -45,7 +45,7 @@ fn what_could_not_be_admitted_leaves_when_it_is_taken_up() {
         asker: alice(),
         admission: Admission::NotNow,
     };
-    let is = Introduction::found(room_id!("!room"), &ghost(), invite, START).resumed();
+    let introduction = Introduction::found(room_id!("!room"), &ghost(), invite, START).resumed();
     let leaving = [Effect::Leave { reason: None }, Effect::Forget];
-    assert_eq!(is.under_way(), leaving);
+    assert_eq!(introduction.under_way(), leaving);
 }

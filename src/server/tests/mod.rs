@@ -69,9 +69,9 @@ async fn get(app: &Router, path: &str) -> (StatusCode, Value) {
 
 fn refused(status: u16, errcode: &str) -> impl Fn((StatusCode, Value), &str) {
     let errcode = errcode.to_owned();
-    move |(is, body), what| {
+    move |(expected, body), what| {
         assert_eq!(
-            (is.as_u16(), body["errcode"].as_str()),
+            (expected.as_u16(), body["errcode"].as_str()),
             (status, Some(&*errcode)),
             "{what}"
         );

@@ -68,14 +68,14 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
         admission: Admission::LeaveAlone,
     };
     let kim = &Ghost::new(user_id!("@_dm_kim:hs.test").to_owned());
-    let mut is = Introduction::found(&origin(), kim, invite, it.engine.now());
-    is.heard.push(Heard {
+    let mut introduction = Introduction::found(&origin(), kim, invite, it.engine.now());
+    introduction.heard.push(Heard {
         event: owned_event_id!("$one"),
         edit: None,
         done: false,
         unreadable: false,
     });
-    it.actor.room.record.introductions.push(is);
+    it.actor.room.record.introductions.push(introduction);
     let third = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(third).await;
     assert!(it.is_kept("$one"), "Kim is to get it");
