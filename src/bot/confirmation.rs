@@ -93,7 +93,7 @@ pub(super) enum RedeemedCode {
 
 /// Stores an action until it is confirmed, in place of an earlier one, and returns its code.
 pub(super) fn issue_code(
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     person: &Person,
     action: Action,
     now: Timestamp,
@@ -107,31 +107,31 @@ pub(super) fn issue_code(
         ends,
         tries_left: CODE_TRIES_MAX,
     };
-    change.put::<Confirmations>(&person.to_owned(), &confirmation)?;
-    change.put::<ConfirmationEnds>(&(ends, person.to_owned()), &())?;
+    tx.put::<Confirmations>(&person.to_owned(), &confirmation)?;
+    tx.put::<ConfirmationEnds>(&(ends, person.to_owned()), &())?;
     Ok(code)
 }
 
 /// Returns the action that waits for this code. A code works once.
 pub(super) fn redeem_code(
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     person: &Person,
     code: &str,
     now: Timestamp,
 ) -> Result<RedeemedCode, DirectoryError> {
     let key = person.to_owned();
-    let Some(mut confirmation) = current(change, person, now)? else {
+    let Some(mut confirmation) = current(tx, person, now)? else {
         return Ok(RedeemedCode::Nothing);
     };
     if code == confirmation.code {
-        change.delete::<Confirmations>(&key);
+        tx.delete::<Confirmations>(&key);
         return Ok(RedeemedCode::Do(confirmation.action));
     }
     confirmation.tries_left = confirmation.tries_left.saturating_sub(1);
     if confirmation.tries_left == 0 {
-        change.delete::<Confirmations>(&key);
+        tx.delete::<Confirmations>(&key);
     } else {
-        change.put::<Confirmations>(&key, &confirmation)?;
+        tx.put::<Confirmations>(&key, &confirmation)?;
     }
     Ok(RedeemedCode::Wrong {
         tries_left: confirmation.tries_left,
@@ -140,22 +140,22 @@ pub(super) fn redeem_code(
 
 /// Drops the waiting action. Returns `false` if there is none.
 pub(super) fn cancel(
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     person: &Person,
     now: Timestamp,
 ) -> Result<bool, DirectoryError> {
-    let waited = current(change, person, now)?.is_some();
-    change.delete::<Confirmations>(&person.to_owned());
+    let waited = current(tx, person, now)?.is_some();
+    tx.delete::<Confirmations>(&person.to_owned());
     Ok(waited)
 }
 
 /// Returns the waiting action whose code has not expired.
 pub(super) fn current(
-    change: &DirectoryTransaction<'_>,
+    tx: &DirectoryTransaction<'_>,
     person: &Person,
     now: Timestamp,
 ) -> Result<Option<Confirmation>, DirectoryError> {
-    Ok(change
+    Ok(tx
         .get::<Confirmations>(&person.to_owned())?
         .filter(|confirmation| now < confirmation.ends))
 }
@@ -163,23 +163,23 @@ pub(super) fn current(
 /// Deletes the actions whose codes have expired. Returns the number of records that were due; if it
 /// is `limit`, there may be more.
 pub fn sweep_confirmations(
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     now: Timestamp,
     limit: usize,
 ) -> Result<usize, DirectoryError> {
-    let due: Vec<_> = change
+    let due: Vec<_> = tx
         .scan::<ConfirmationEnds>(&[], limit)?
         .into_iter()
         .take_while(|((when, _), ())| *when <= now)
         .collect();
     for (key, ()) in &due {
-        change.delete::<ConfirmationEnds>(key);
+        tx.delete::<ConfirmationEnds>(key);
         // A newer action has an expiry of its own.
-        if change
+        if tx
             .get::<Confirmations>(&key.1)?
             .is_some_and(|confirmation| confirmation.ends <= now)
         {
-            change.delete::<Confirmations>(&key.1);
+            tx.delete::<Confirmations>(&key.1);
         }
     }
     Ok(due.len())

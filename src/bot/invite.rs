@@ -34,22 +34,22 @@ pub fn answer_invite(
     person: &Person,
     view: &RoomState,
     bot: &UserId,
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     now: Timestamp,
 ) -> Result<InviteAnswer, DirectoryError> {
-    if change.count_bot_invite(person, now)? {
+    if tx.count_bot_invite(person, now)? {
         return Ok(match control_room::check_invite(view, person, bot) {
             None => InviteAnswer::Join,
             Some(why) => InviteAnswer::Decline(why.to_string()),
         });
     }
-    let own = &change.settings().server_name;
+    let own = &tx.settings().server_name;
     let subject = if person.server_name() == own {
         person.to_string()
     } else {
         host_of(person.server_name())
     };
-    if change.count(Counted::BotRefusals, &subject, REFUSAL_LIMIT, now)? {
+    if tx.count(Counted::BotRefusals, &subject, REFUSAL_LIMIT, now)? {
         Ok(InviteAnswer::Decline(too_often_text().plain))
     } else {
         Ok(InviteAnswer::Ignore)

@@ -100,17 +100,17 @@ const FLOOD_ANSWER_LIMIT: Limit = Limit {
 pub fn answer(
     message: &Message<'_>,
     options: &Options,
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
     match input::read_input(message.event_type, message.content) {
         CommandInput::Ignored => Ok(Answer::default()),
-        CommandInput::NotText => Ok(match check_flood(message, change, options)? {
+        CommandInput::NotText => Ok(match check_flood(message, tx, options)? {
             Some(flooded) => flooded,
             None => texts::not_text().into(),
         }),
-        CommandInput::Reaction { to, key } => react(message, &to, &key, change),
-        CommandInput::Text(text) => answer_text(message, &text, options, change, rng),
+        CommandInput::Reaction { to, key } => react(message, &to, &key, tx),
+        CommandInput::Text(text) => answer_text(message, &text, options, tx, rng),
     }
 }
 
@@ -118,10 +118,10 @@ fn answer_text(
     message: &Message<'_>,
     text: &str,
     options: &Options,
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     rng: &mut dyn RngCore,
 ) -> Result<Answer, DirectoryError> {
-    if let Some(flooded) = check_flood(message, change, options)? {
+    if let Some(flooded) = check_flood(message, tx, options)? {
         return Ok(flooded);
     }
     let words = match (
@@ -139,7 +139,7 @@ fn answer_text(
     };
     let context = CommandContext {
         person: message.person,
-        change,
+        tx,
         options,
         now: message.now,
         rng,
@@ -154,14 +154,14 @@ fn answer_text(
     };
     answer
         .effects
-        .extend(change.take_notices().into_iter().map(notice_effect));
+        .extend(tx.take_notices().into_iter().map(notice_effect));
     Ok(answer)
 }
 
 /// Counts a message, and returns the answer to it if there are too many.
 fn check_flood(
     message: &Message<'_>,
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     options: &Options,
 ) -> Result<Option<Answer>, DirectoryError> {
     let (person, now) = (message.person.as_str(), message.now);
@@ -169,10 +169,10 @@ fn check_flood(
         most: options.commands_per_minute,
         window: Duration::from_secs(60),
     };
-    if change.count(Counted::Commands, person, limit, now)? {
+    if tx.count(Counted::Commands, person, limit, now)? {
         return Ok(None);
     }
-    let first = change.count(Counted::FloodAnswers, person, FLOOD_ANSWER_LIMIT, now)?;
+    let first = tx.count(Counted::FloodAnswers, person, FLOOD_ANSWER_LIMIT, now)?;
     Ok(Some(if first {
         texts::slow_down().into()
     } else {
@@ -186,15 +186,15 @@ fn react(
     message: &Message<'_>,
     to: &EventId,
     key: &str,
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
 ) -> Result<Answer, DirectoryError> {
     let (person, now) = (message.person, message.now);
     match Age::of(message.sent_at, now) {
         Age::Fresh => {
-            Ok(request::answer_by_reaction(change, person, to, key, now)?.unwrap_or_default())
+            Ok(request::answer_by_reaction(tx, person, to, key, now)?.unwrap_or_default())
         }
         // The owner thinks that they have answered, so the bot tells them that it came too late.
-        Age::Old(age) if request::shows_open_request(change, person, to)? => {
+        Age::Old(age) if request::shows_open_request(tx, person, to)? => {
             Ok(texts::too_old(age).into())
         }
         Age::Old(_) | Age::FromTheFuture => Ok(Answer::default()),

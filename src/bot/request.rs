@@ -116,7 +116,7 @@ fn age_text(age: Duration) -> String {
 
 /// Answers the open request that is shown by the message to which the owner reacted, if there is one.
 pub(super) fn answer_by_reaction(
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     person: &Person,
     to: &EventId,
     key: &str,
@@ -125,37 +125,37 @@ pub(super) fn answer_by_reaction(
     let Some(choice) = RequestChoice::of_reaction(key) else {
         return Ok(None);
     };
-    let mut requests = change.requests_of(person)?.into_iter();
+    let mut requests = tx.requests_of(person)?.into_iter();
     let meant = requests.find(|(_, request)| request.shown.as_deref() == Some(to));
     match meant {
-        Some((number, _)) => answer_request(change, person, number, choice, now),
+        Some((number, _)) => answer_request(tx, person, number, choice, now),
         None => Ok(None),
     }
 }
 
 /// Returns `true` if this message shows an open request.
 pub(super) fn shows_open_request(
-    change: &DirectoryTransaction<'_>,
+    tx: &DirectoryTransaction<'_>,
     person: &Person,
     message: &EventId,
 ) -> Result<bool, DirectoryError> {
-    let requests = change.requests_of(person)?;
+    let requests = tx.requests_of(person)?;
     let mut shown = requests.iter().map(|(_, request)| &request.shown);
     Ok(shown.any(|shown| shown.as_deref() == Some(message)))
 }
 
 /// Answers a request as the owner chose. Returns `None` if there is no such request.
 pub(super) fn answer_request(
-    change: &mut DirectoryTransaction<'_>,
+    tx: &mut DirectoryTransaction<'_>,
     person: &Person,
     number: u32,
     choice: RequestChoice,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let Some(request) = change.close_request(person, number)? else {
+    let Some(request) = tx.close_request(person, number)? else {
         return Ok(None);
     };
-    let blocked = change.is_asker_blocked(person, &request)?;
+    let blocked = tx.is_asker_blocked(person, &request)?;
     let accepted = choice == RequestChoice::Accept && !blocked;
     let (asker, label) = (request.asker_named(number), request.block_label(number));
     let text = match choice {
@@ -166,7 +166,7 @@ pub(super) fn answer_request(
             .and("."),
         RequestChoice::Accept if request.asker_alias.is_some() => {
             let (handle, generation) = (&request.handle, request.generation);
-            change.add_contact(handle, generation, &request.asker, now)?;
+            tx.add_contact(handle, generation, &request.asker, now)?;
             NoticeText::new("You're invited to a chat with ").name(&asker).and(
                 ". You don't see each other's Matrix IDs there. This service passes on what you write \
                  and can read it on the way.",
@@ -174,7 +174,7 @@ pub(super) fn answer_request(
         }
         RequestChoice::Accept => {
             let (handle, generation) = (&request.handle, request.generation);
-            change.add_contact(handle, generation, &request.asker, now)?;
+            tx.add_contact(handle, generation, &request.asker, now)?;
             NoticeText::new("You're invited to a chat with ")
                 .name(&asker)
                 .and(". If no invite comes, your server or client turns invites away. Then start the chat yourself: ")
@@ -184,7 +184,7 @@ pub(super) fn answer_request(
             " down. They see the same message as anyone who can't reach you. They may ask again \
              another time.",
         ),
-        RequestChoice::Block => match change.block_asker(person, &request, number, now) {
+        RequestChoice::Block => match tx.block_asker(person, &request, number, now) {
             // The request is declined even if the block is refused.
             Err(error) if error.is_refusal() => NoticeText::new("I've turned ")
                 .name(&asker)

@@ -15,11 +15,11 @@ use crate::{
 /// Greets a person when their control room is ready.
 pub fn greeting(
     person: &Person,
-    change: &DirectoryTransaction<'_>,
+    tx: &DirectoryTransaction<'_>,
 ) -> Result<NoticeText, DirectoryError> {
-    let handles = change.handles_of(person)?;
+    let handles = tx.handles_of(person)?;
     let text = NoticeText::new("Hello! I look after the handles of ")
-        .strong(change.settings().server_name.as_str())
+        .strong(tx.settings().server_name.as_str())
         .and(
             ". A handle is a name by which people can start an encrypted chat with you. They need to \
              know nothing else about you.",

@@ -40,9 +40,9 @@ impl Engine {
             Err(error) if is_foreign(&error) => {
                 tracing::error!(%ghost, %error, "a handle is frozen: its ghost's name is taken");
                 if let Some(record) = self.directory().by_ghost(ghost)? {
-                    let mut change = self.directory().begin().await;
-                    change.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
-                    change.commit().await?;
+                    let mut tx = self.directory().begin().await;
+                    tx.freeze(&record.handle, self.reason_of_freezing()?, self.now())?;
+                    tx.commit().await?;
                 }
                 Err(error)
             }
@@ -100,11 +100,11 @@ impl Engine {
         {
             record.changed.push((ghost.clone(), what.to_owned()));
         }
-        let mut change = self.directory().begin().await;
+        let mut tx = self.directory().begin().await;
         if let Some(handle) = Handle::of_ghost(ghost.localpart()) {
-            change.freeze_changed(&handle, ghost, self.now())?;
+            tx.freeze_changed(&handle, ghost, self.now())?;
         }
-        let (mut batch, lock) = change.into_parts();
+        let (mut batch, lock) = tx.into_parts();
         batch.put::<RestoreProgress>(&0, &record)?;
         self.store().commit(batch).await?;
         drop(lock);

@@ -45,10 +45,10 @@ async fn running(adjust: impl FnOnce(&mut EngineSettings)) -> (Engine, FakeHomes
     let built = testing::engine().real_time().settings(adjust).build();
     let TestEngine { engine, fake, .. } = built.await;
     let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
-    let mut change = engine.directory().begin().await;
+    let mut tx = engine.directory().begin().await;
     let (samuel, by) = (testing::person("@samuel:hs.test"), ClaimedBy::Person);
-    change.claim(samuel, &handle, by, engine.now()).unwrap();
-    change.commit().await.unwrap();
+    tx.claim(samuel, &handle, by, engine.now()).unwrap();
+    tx.commit().await.unwrap();
     engine.machines().provision(&sam(), "Sam").await.unwrap();
     engine.start().await.unwrap();
     (engine, fake)

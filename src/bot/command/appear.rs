@@ -27,7 +27,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     }
     let typed = words.join(" ");
     if words.is_empty() {
-        let name = context.change.appearance(context.person)?;
+        let name = context.tx.appearance(context.person)?;
         let name = name.unwrap_or_else(|| "Someone".to_owned());
         return Ok(NoticeText::new(
             "When you write to someone whose handle is masked, they see you as ",
@@ -47,7 +47,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         _ => Some(cleaned.clone()),
     };
     let shown = name.clone().unwrap_or_else(|| "Someone".to_owned());
-    context.change.set_appearance(context.person, name)?;
+    context.tx.set_appearance(context.person, name)?;
     Ok(
         NoticeText::new("From now on, masked people you write to see you as ")
             .name(&shown)

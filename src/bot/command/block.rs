@@ -61,7 +61,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         && let Some(number) = requests::parse_number(typed)
     {
         return request::answer_request(
-            context.change,
+            context.tx,
             context.person,
             number,
             RequestChoice::Block,
@@ -89,7 +89,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         }
     };
     context
-        .change
+        .tx
         .block(context.person, &target, &scope, context.now)?;
     // Messages of a masked handle's conversations pass through us, so those end at once.
     let concerned = handles.iter().filter(|record| {

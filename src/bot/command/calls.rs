@@ -35,7 +35,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         record
     } else {
         context
-            .change
+            .tx
             .set_hide_addresses(context.person, &record.handle, hide)?
     };
     let text = NoticeText::new("Calls by ").name(&record.handle.to_string());

@@ -13,7 +13,7 @@ pub(super) const COMMAND: Command = Command {
 };
 
 fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
-    let waited = confirmation::cancel(context.change, context.person, context.now)?;
+    let waited = confirmation::cancel(context.tx, context.person, context.now)?;
     let words = if waited {
         "Dropped. Nothing was changed."
     } else {

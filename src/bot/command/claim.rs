@@ -21,7 +21,7 @@ pub(super) const COMMAND: Command = Command {
 fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
     let handle = parse_handle(context, words)?;
     let claimed = context
-        .change
+        .tx
         .claim(context.person, &handle, ClaimedBy::Person, context.now);
     let record = match claimed {
         Ok(record) => record,
@@ -102,7 +102,7 @@ fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
 
 /// Reads the handle that the person wants.
 fn parse_handle(context: &CommandContext<'_, '_>, words: &[&str]) -> Result<Handle, CommandError> {
-    let rules = &context.change.settings().rules;
+    let rules = &context.tx.settings().rules;
     let typed = words.join(" ");
     match Typed::parse(&typed, rules) {
         Ok(Typed::Handle { handle, server }) => match context.foreign_server(server) {

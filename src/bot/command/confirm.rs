@@ -19,14 +19,14 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let code = words.concat();
     if code.is_empty() {
         return Err(
-            if confirmation::current(context.change, context.person, context.now)?.is_some() {
+            if confirmation::current(context.tx, context.person, context.now)?.is_some() {
                 COMMAND.usage_error("add the code I gave you", "confirm 1234")
             } else {
                 nothing_waits()
             },
         );
     }
-    match confirmation::redeem_code(context.change, context.person, &code, context.now)? {
+    match confirmation::redeem_code(context.tx, context.person, &code, context.now)? {
         RedeemedCode::Do(Action::Release { handle, generation }) => {
             release::confirmed(context, &handle, generation)
         }

@@ -44,7 +44,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .append(link_to(&ghost))
         .into());
     }
-    let verdict = context.change.decide_reach_by_link(&ReachQuery {
+    let verdict = context.tx.decide_reach_by_link(&ReachQuery {
         asker: context.person,
         handle: &handle,
         now: context.now,
@@ -83,7 +83,7 @@ fn introduce(
 ) -> Result<NoticeText, CommandError> {
     let name = handle.to_string();
     let text = match context
-        .change
+        .tx
         .room_of(context.person, handle, generation, context.now)?
     {
         Some(room) => NoticeText::new("You have a room with ")

@@ -19,7 +19,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
     if handles.is_empty() {
         return Ok(no_handle_text().into());
     }
-    let most = context.change.settings().handles_per_person;
+    let most = context.tx.settings().handles_per_person;
     let lines = handles.iter().map(|record| {
         NoticeText::default()
             .name(&record.handle.to_string())

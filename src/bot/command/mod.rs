@@ -82,7 +82,7 @@ pub(super) struct PersonState {
 /// The context in which a command runs.
 pub(super) struct CommandContext<'a, 'c> {
     pub person: &'a Person,
-    pub change: &'a mut DirectoryTransaction<'c>,
+    pub tx: &'a mut DirectoryTransaction<'c>,
     pub options: &'a Options,
     pub now: Timestamp,
     pub rng: &'a mut dyn RngCore,
@@ -189,18 +189,18 @@ impl CommandContext<'_, '_> {
     pub fn person_state(&self) -> Result<PersonState, CommandError> {
         let handles = self.handles()?;
         Ok(PersonState {
-            can_claim_more: handles.len() < self.change.settings().handles_per_person,
-            has_blocks: !self.change.blocks_of(self.person)?.is_empty(),
-            has_requests: !self.change.requests_of(self.person)?.is_empty(),
-            can_mask: self.change.settings().capabilities.masked,
-            has_confirmation: confirmation::current(self.change, self.person, self.now)?.is_some(),
+            can_claim_more: handles.len() < self.tx.settings().handles_per_person,
+            has_blocks: !self.tx.blocks_of(self.person)?.is_empty(),
+            has_requests: !self.tx.requests_of(self.person)?.is_empty(),
+            can_mask: self.tx.settings().capabilities.masked,
+            has_confirmation: confirmation::current(self.tx, self.person, self.now)?.is_some(),
             handles,
         })
     }
 
     /// Returns the handles of the person.
     pub fn handles(&self) -> Result<Vec<HandleRecord>, CommandError> {
-        Ok(self.change.handles_of(self.person)?)
+        Ok(self.tx.handles_of(self.person)?)
     }
 
     /// Reads a typed handle, which has to be one of this server.
@@ -214,7 +214,7 @@ impl CommandContext<'_, '_> {
 
     /// Returns the typed server if it is not ours.
     pub fn foreign_server(&self, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
-        server.filter(|server| *server != self.change.settings().server_name)
+        server.filter(|server| *server != self.tx.settings().server_name)
     }
 
     /// Returns the handle that is meant, and the other words. A person with one handle need not
@@ -255,7 +255,7 @@ impl CommandContext<'_, '_> {
 
     /// Returns the Matrix ID of a handle's ghost.
     pub fn ghost(&self, handle: &Handle) -> Result<Ghost, CommandError> {
-        ghost_at(handle, &self.change.settings().server_name)
+        ghost_at(handle, &self.tx.settings().server_name)
     }
 }
 

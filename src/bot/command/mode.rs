@@ -32,7 +32,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     let shown = record.handle.as_shown().to_owned();
     let (mode, strict) = match rest {
         [] => {
-            let can_mask = context.change.settings().capabilities.masked;
+            let can_mask = context.tx.settings().capabilities.masked;
             return Ok(present_mode_text(&record, can_mask).into());
         }
         [word] => parse_mode(&word.to_lowercase()),
@@ -45,7 +45,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         )
     })?;
     let set = context
-        .change
+        .tx
         .set_mode(context.person, &record.handle, mode, strict)?;
     let handle = &set.record.handle;
     let ghost = context.ghost(handle)?;

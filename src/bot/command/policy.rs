@@ -79,7 +79,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     };
     let policy = Policy { direct, others };
     let record = context
-        .change
+        .tx
         .set_policy(context.person, &record.handle, policy)?;
     let text = NoticeText::default().name(&record.handle.to_string());
     Ok(match direct {

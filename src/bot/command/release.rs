@@ -32,14 +32,14 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         ));
     };
     let handle = context.parse_local_handle(typed)?;
-    let record = match context.change.lookup(&handle)? {
+    let record = match context.tx.lookup(&handle)? {
         Some(record) if record.is_held_by(context.person) => record,
         _ => return Err(DirectoryError::NotYours(handle).into()),
     };
     if !record.is_active() {
         return Err(DirectoryError::Frozen(record.handle).into());
     }
-    let days = context.change.settings().quarantine.as_secs() / 86_400;
+    let days = context.tx.settings().quarantine.as_secs() / 86_400;
     let text = NoticeText::new("Giving up ")
         .name(&record.handle.to_string())
         .and(
@@ -56,13 +56,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         handle: record.handle,
         generation: record.generation,
     };
-    let code = confirmation::issue_code(
-        context.change,
-        context.person,
-        action,
-        context.now,
-        context.rng,
-    )?;
+    let code =
+        confirmation::issue_code(context.tx, context.person, action, context.now, context.rng)?;
     Ok(text.append(confirmation::code_text(&code)).into())
 }
 
@@ -72,13 +67,11 @@ pub(super) fn confirmed(
     handle: &Handle,
     generation: u32,
 ) -> Result<Answer, CommandError> {
-    match context.change.lookup(handle)? {
+    match context.tx.lookup(handle)? {
         Some(record) if record.is_held_by(context.person) && record.generation == generation => {}
         _ => return Err(DirectoryError::NotYours(handle.clone()).into()),
     }
-    let record = context
-        .change
-        .release(context.person, handle, context.now)?;
+    let record = context.tx.release(context.person, handle, context.now)?;
     let name = record.handle.to_string();
     let text = NoticeText::new("Done: ")
         .name(&name)

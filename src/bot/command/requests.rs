@@ -31,7 +31,7 @@ pub(super) const DECLINE: Command = Command {
 };
 
 fn list(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, CommandError> {
-    let requests = context.change.requests_of(context.person)?;
+    let requests = context.tx.requests_of(context.person)?;
     if requests.is_empty() {
         return Err(nobody_asks());
     }
@@ -63,7 +63,7 @@ fn answer_request(
     choice: RequestChoice,
     words: &[&str],
 ) -> Result<Answer, CommandError> {
-    let requests = context.change.requests_of(context.person)?;
+    let requests = context.tx.requests_of(context.person)?;
     let number = match (words, requests.as_slice()) {
         (_, []) => return Err(nobody_asks()),
         ([], [(only, _)]) => *only,
@@ -80,7 +80,7 @@ fn answer_request(
             ));
         }
     };
-    match request::answer_request(context.change, context.person, number, choice, context.now)? {
+    match request::answer_request(context.tx, context.person, number, choice, context.now)? {
         Some(answer) => Ok(answer),
         None => Err(no_such_request(number)),
     }

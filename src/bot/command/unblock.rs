@@ -27,15 +27,12 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         && number.starts_with('#')
     {
         let label = (*number).to_owned();
-        context.change.unblock_label(context.person, label, None)?;
+        context.tx.unblock_label(context.person, label, None)?;
         return Ok(unblocked(number).into());
     }
     let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
     let name = target_name(&target);
-    match context
-        .change
-        .unblock(context.person, &target, scope.as_ref())
-    {
+    match context.tx.unblock(context.person, &target, scope.as_ref()) {
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
             return Err(CommandError::Refused(
@@ -59,7 +56,7 @@ fn unblocked(name: &str) -> NoticeText {
 }
 
 fn blocks(context: &CommandContext<'_, '_>) -> Result<Answer, CommandError> {
-    let blocks = context.change.blocks_of(context.person)?;
+    let blocks = context.tx.blocks_of(context.person)?;
     if blocks.is_empty() {
         return Ok(NoticeText::new("You haven't blocked anyone.").into());
     }

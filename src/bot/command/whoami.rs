@@ -25,7 +25,7 @@ fn run(context: &mut CommandContext<'_, '_>, _: &[&str]) -> Result<Answer, Comma
             .append(handle_names(&handles))
             .and(".")
     };
-    let blocks = context.change.blocks_of(context.person)?.len();
+    let blocks = context.tx.blocks_of(context.person)?.len();
     let text = match blocks {
         0 => text,
         1 => text.and(" You've blocked one person."),

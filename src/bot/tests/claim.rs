@@ -7,15 +7,15 @@ use super::*;
 #[tokio::test]
 async fn somebody_comes_claims_and_is_told_what_follows() {
     let mut talk = Talk::new();
-    let change = talk.directory.begin().await;
+    let tx = talk.directory.begin().await;
     assert_eq!(
-        texts::greeting(sam(), &change).unwrap().plain,
+        texts::greeting(sam(), &tx).unwrap().plain,
         "Hello! I look after the handles of example.org. A handle is a name by which people can \
          start an encrypted chat with you. They need to know nothing else about you.\n\n\
          To get one, pick a name and write, for example, `claim sam`. To write to someone: `dm \
          @kim`. All I can do: `help`."
     );
-    drop(change);
+    drop(tx);
 
     let answer = talk.answer(sam(), "claim @Sam").await.unwrap();
     assert_eq!(
@@ -39,8 +39,8 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
             strict: false,
         }]
     );
-    let change = talk.directory.begin().await;
-    let again = texts::greeting(sam(), &change).unwrap().plain;
+    let tx = talk.directory.begin().await;
+    let again = texts::greeting(sam(), &tx).unwrap().plain;
     assert!(
         again.contains("You have @Sam. To see how it's set up, write `handles`."),
         "{again}"

@@ -39,12 +39,11 @@ async fn dm_leads_to_the_owner_of_an_open_handle() {
         talk.ask(alice(), "dm").await,
         "Say whom you want to write to. For example: `dm @sam`"
     );
-    let mut change = talk.directory.begin().await;
+    let mut tx = talk.directory.begin().await;
     let room = room_id!("!theirs:example.org");
-    change
-        .remember_pair(alice(), &handle("sam"), 1, room, NOW)
+    tx.remember_pair(alice(), &handle("sam"), 1, room, NOW)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     let said = talk.ask(alice(), "dm sam").await;
     assert!(
         said.starts_with(
@@ -67,15 +66,14 @@ async fn dm_answers_all_who_cannot_get_through_alike() {
     talk.ask(sam(), "block @alice:example.org").await;
     said.push(talk.ask(alice(), "dm sam").await);
     talk.ask(sam(), "unblock @alice:example.org").await;
-    let mut change = talk.directory.begin().await;
-    change
-        .freeze(&handle("sam"), FreezeReason::GhostNotOurs, NOW)
+    let mut tx = talk.directory.begin().await;
+    tx.freeze(&handle("sam"), FreezeReason::GhostNotOurs, NOW)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     said.push(talk.ask(alice(), "dm sam").await);
-    let mut change = talk.directory.begin().await;
-    change.unfreeze(&handle("sam")).unwrap();
-    change.commit().await.unwrap();
+    let mut tx = talk.directory.begin().await;
+    tx.unfreeze(&handle("sam")).unwrap();
+    tx.commit().await.unwrap();
     assert!(
         talk.ask(alice(), "dm sam")
             .await

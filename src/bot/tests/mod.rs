@@ -109,9 +109,9 @@ impl Talk {
             sent_at,
             now: self.now,
         };
-        let mut change = self.directory.begin().await;
-        let answer = answer(&message, &self.options, &mut change, &mut self.rng).unwrap();
-        change.commit().await.unwrap();
+        let mut tx = self.directory.begin().await;
+        let answer = answer(&message, &self.options, &mut tx, &mut self.rng).unwrap();
+        tx.commit().await.unwrap();
         match answer.text {
             Some(NoticeText { plain, html }) => Some(Said {
                 plain,

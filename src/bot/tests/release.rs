@@ -111,23 +111,22 @@ async fn a_code_does_not_release_what_was_frozen_or_given_to_another_meanwhile()
     let mut talk = Talk::with(|settings| settings.quarantine = Duration::ZERO);
     talk.ask(sam(), "claim sam").await;
     let code = talk.code(sam(), "release sam").await;
-    let mut change = talk.directory.begin().await;
-    change
-        .freeze(&handle("sam"), FreezeReason::GhostNotOurs, NOW)
+    let mut tx = talk.directory.begin().await;
+    tx.freeze(&handle("sam"), FreezeReason::GhostNotOurs, NOW)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     assert_eq!(
         talk.ask(sam(), &format!("confirm {code}")).await,
         "@sam is frozen; ask the admin of this server about it."
     );
-    let mut change = talk.directory.begin().await;
-    change.unfreeze(&handle("sam")).unwrap();
-    change.commit().await.unwrap();
+    let mut tx = talk.directory.begin().await;
+    tx.unfreeze(&handle("sam")).unwrap();
+    tx.commit().await.unwrap();
 
     let code = talk.code(sam(), "release sam").await;
-    let mut change = talk.directory.begin().await;
-    change.revoke(&handle("sam"), NOW).unwrap();
-    change.commit().await.unwrap();
+    let mut tx = talk.directory.begin().await;
+    tx.revoke(&handle("sam"), NOW).unwrap();
+    tx.commit().await.unwrap();
     talk.ask(kim(), "claim sam").await;
     assert_eq!(
         talk.ask(sam(), &format!("confirm {code}")).await,
@@ -146,10 +145,10 @@ async fn codes_that_nobody_used_are_swept_away() {
     talk.now = NOW + Duration::from_secs(300);
     let code = talk.code(kim(), "release kim").await;
     talk.now = NOW + Duration::from_secs(600);
-    let mut change = talk.directory.begin().await;
-    assert_eq!(sweep_confirmations(&mut change, talk.now, 10).unwrap(), 2);
-    assert_eq!(sweep_confirmations(&mut change, talk.now, 10).unwrap(), 0);
-    change.commit().await.unwrap();
+    let mut tx = talk.directory.begin().await;
+    assert_eq!(sweep_confirmations(&mut tx, talk.now, 10).unwrap(), 2);
+    assert_eq!(sweep_confirmations(&mut tx, talk.now, 10).unwrap(), 0);
+    tx.commit().await.unwrap();
     let done = talk.ask(kim(), &format!("confirm {code}")).await;
     assert!(done.starts_with("Done: @kim"), "{done}");
 }

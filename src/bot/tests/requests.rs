@@ -25,12 +25,11 @@ async fn asked() -> (Talk, Request) {
         shown: None,
         asker_alias: None,
     };
-    let mut change = talk.directory.begin().await;
-    assert_eq!(change.open_request(sam(), &request).unwrap(), Some(1));
-    change
-        .set_request_shown(sam(), 1, event_id!("$shown").to_owned())
+    let mut tx = talk.directory.begin().await;
+    assert_eq!(tx.open_request(sam(), &request).unwrap(), Some(1));
+    tx.set_request_shown(sam(), 1, event_id!("$shown").to_owned())
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     (talk, request)
 }
 

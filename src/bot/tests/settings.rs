@@ -19,13 +19,12 @@ async fn handles_are_listed_with_how_they_are_set_up() {
     ] {
         talk.ask(sam(), text).await;
     }
-    let mut change = talk.directory.begin().await;
-    change.set_verified(&handle("sam"), Some(NOW)).unwrap();
+    let mut tx = talk.directory.begin().await;
+    tx.set_verified(&handle("sam"), Some(NOW)).unwrap();
     let note = "<b>complaints</b>".to_owned();
-    change
-        .freeze(&handle("sam"), FreezeReason::Admin { note }, NOW)
+    tx.freeze(&handle("sam"), FreezeReason::Admin { note }, NOW)
         .unwrap();
-    change.commit().await.unwrap();
+    tx.commit().await.unwrap();
     let answer = talk.answer(sam(), "list").await.unwrap();
     assert_eq!(
         answer.plain,

@@ -218,9 +218,9 @@ impl Room {
             return self.commit(batch, []);
         }
         batch.delete::<ControlRooms>(&person);
-        let mut change = engine.directory().begin().await;
-        change.set_requests_unseen(&person)?;
-        let (changed, lock) = change.into_parts();
+        let mut tx = engine.directory().begin().await;
+        tx.set_requests_unseen(&person)?;
+        let (changed, lock) = tx.into_parts();
         batch.merge(changed);
         let settled = self.commit(batch, []);
         drop(lock);

@@ -38,10 +38,10 @@ impl Room {
         let engine = self.engine.clone();
         let asker = &Person::new(asker.clone());
         let view = RoomState::from_state(state.iter().map(AsRef::as_ref));
-        let mut change = engine.directory().begin().await;
+        let mut tx = engine.directory().begin().await;
         let bot = &engine.settings().bot;
-        let invited = bot::answer_invite(asker, &view, bot, &mut change, engine.now())?;
-        let (changed, lock) = change.into_parts();
+        let invited = bot::answer_invite(asker, &view, bot, &mut tx, engine.now())?;
+        let (changed, lock) = tx.into_parts();
         batch.merge(changed);
         let left_alone = invited == InviteAnswer::Ignore;
         let effects = match invited {
@@ -188,7 +188,7 @@ impl Room {
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let unseen = self.unseen_requests(person)?;
-        let mut change = engine.directory().begin().await;
+        let mut tx = engine.directory().begin().await;
         let message = bot::Message {
             person,
             event_type: kind,
@@ -197,8 +197,8 @@ impl Room {
             now: engine.now(),
         };
         let options = engine.bot_options();
-        let answer = bot::answer(&message, &options, &mut change, &mut *engine.rng())?;
-        let (changed, lock) = change.into_parts();
+        let answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
+        let (changed, lock) = tx.into_parts();
         batch.merge(changed);
         // The person who asked is answered before other people are told.
         let (tell, before): (Vec<bot::Effect>, Vec<bot::Effect>) = answer
@@ -342,9 +342,9 @@ impl Room {
             };
             batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
         }
-        let change = engine.directory().begin().await;
-        let notice = bot::texts::greeting(&person, &change)?;
-        drop(change);
+        let tx = engine.directory().begin().await;
+        let notice = bot::texts::greeting(&person, &tx)?;
+        drop(tx);
         let effects = effects
             .into_iter()
             .chain(self.welcome(&person, notice, &mut batch)?);

@@ -78,9 +78,9 @@ impl Room {
         };
         let Some((name, line)) = engine.what_is_asked(&request).await? else {
             // Nobody waits any longer.
-            let mut change = engine.directory().begin().await;
-            change.close_request(&person, number)?;
-            change.commit().await?;
+            let mut tx = engine.directory().begin().await;
+            tx.close_request(&person, number)?;
+            tx.commit().await?;
             return self.commit(batch, []);
         };
         let shown = ShownRequest {
@@ -93,9 +93,9 @@ impl Room {
         let notice = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
         let event = self.send_as_bot(&notice, &source).await?;
-        let mut change = engine.directory().begin().await;
-        change.set_request_shown(&person, number, event)?;
-        let (changed, lock) = change.into_parts();
+        let mut tx = engine.directory().begin().await;
+        tx.set_request_shown(&person, number, event)?;
+        let (changed, lock) = tx.into_parts();
         batch.merge(changed);
         let settled = self.commit(batch, []);
         drop(lock);

@@ -270,8 +270,8 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
     let house = House::new().await;
     let (kim, by) = (testing::person("@kim:far.org"), ClaimedBy::Person);
     let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
-    let mut change = house.engine.directory().begin().await;
-    let record = change.claim(kim, &handle, by, house.engine.now()).unwrap();
+    let mut tx = house.engine.directory().begin().await;
+    let record = tx.claim(kim, &handle, by, house.engine.now()).unwrap();
     let asked_in = room_id!("!asked:hs.test").to_owned();
     let request = Request {
         handle: record.handle,
@@ -283,8 +283,8 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
         shown: None,
         asker_alias: None,
     };
-    change.open_request(kim, &request).unwrap().unwrap();
-    change.commit().await.unwrap();
+    tx.open_request(kim, &request).unwrap().unwrap();
+    tx.commit().await.unwrap();
     house.fake.forbid("m.room.member/%40kim");
     house.fake.forbid("m.room.member/@kim");
     let room = house.engine.control_room_of(kim).await.unwrap();

@@ -29,14 +29,14 @@ pub(in crate::engine) async fn admission<'a>(
     let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
         return Ok((Admission::LeaveAlone, None));
     };
-    let mut change = directory.begin().await;
-    let verdict = change.decide_reach(&ReachQuery {
+    let mut tx = directory.begin().await;
+    let verdict = tx.decide_reach(&ReachQuery {
         asker,
         handle: &handle,
         now,
     })?;
     let asks_first = matches!(verdict, Verdict::Request { .. });
-    let shown = change.lookup(&handle)?.map(|record| record.handle);
+    let shown = tx.lookup(&handle)?.map(|record| record.handle);
     let shown = shown.as_ref().unwrap_or(&handle).as_shown().to_owned();
     let admission = match verdict {
         Verdict::Relay { owner, .. }
@@ -73,7 +73,7 @@ pub(in crate::engine) async fn admission<'a>(
             asks_first,
             masked: false,
             back_to: if direct && !asks_first {
-                match change.pair_advice(asker, &handle, generation, now)? {
+                match tx.pair_advice(asker, &handle, generation, now)? {
                     PairAdvice::LeadBack { room } => Some(room),
                     PairAdvice::Introduce => None,
                 }
@@ -89,7 +89,7 @@ pub(in crate::engine) async fn admission<'a>(
         Verdict::Unclaimed { decline: false } => Admission::LeaveAlone,
         Verdict::OwnHandle { .. } => Admission::OwnHandle,
     };
-    let (changed, lock) = change.into_parts();
+    let (changed, lock) = tx.into_parts();
     batch.merge(changed);
     Ok((admission, Some(lock)))
 }

@@ -168,14 +168,14 @@ impl Room {
             .asker()
             .ok_or(EngineError::Refused(Refusal::Impossible))?;
         let (handle, generation) = (&record.handle, record.generation);
-        let mut change = directory.begin().await;
+        let mut tx = directory.begin().await;
         if remember {
-            change.remember_pair(&asker, handle, generation, &self.id, self.engine.now())?;
+            tx.remember_pair(&asker, handle, generation, &self.id, self.engine.now())?;
         } else {
-            change.forget_pair(&asker, handle, generation);
+            tx.forget_pair(&asker, handle, generation);
         }
         // Safe without the lock: nobody else writes this pair in the meantime.
-        batch.merge(change.into_parts().0);
+        batch.merge(tx.into_parts().0);
         Ok(())
     }
 

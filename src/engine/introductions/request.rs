@@ -37,10 +37,10 @@ impl Room {
                 Some(engine.alias_in_group(&asker)?.1)
             },
         };
-        let mut change = engine.directory().begin().await;
-        let number = change.open_request(owner, &request)?;
+        let mut tx = engine.directory().begin().await;
+        let number = tx.open_request(owner, &request)?;
         let number = number.ok_or_else(impossible)?;
-        let (mut batch, lock) = change.into_parts();
+        let (mut batch, lock) = tx.into_parts();
         let arrived = InboxItem::ShowRequest {
             owner: owner.clone(),
             number,
@@ -59,9 +59,9 @@ impl Room {
         introduction: &Introduction,
     ) -> Result<(), EngineError> {
         if let Some(owner) = introduction.owner() {
-            let mut change = self.engine.directory().begin().await;
-            change.withdraw_request(owner, &self.id, &introduction.ghost)?;
-            change.commit().await?;
+            let mut tx = self.engine.directory().begin().await;
+            tx.withdraw_request(owner, &self.id, &introduction.ghost)?;
+            tx.commit().await?;
         }
         Ok(())
     }

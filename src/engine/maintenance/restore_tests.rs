@@ -56,11 +56,10 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
         .unwrap();
     for name in ["sam", "kim"] {
         let owner = testing::person(&format!("@{name}:hs.test"));
-        let mut change = engine.directory().begin().await;
-        change
-            .claim(owner, &handle(name), ClaimedBy::Person, NOW)
+        let mut tx = engine.directory().begin().await;
+        tx.claim(owner, &handle(name), ClaimedBy::Person, NOW)
             .unwrap();
-        change.commit().await.unwrap();
+        tx.commit().await.unwrap();
         engine
             .machines()
             .provision(&ghost(name), name)
@@ -309,9 +308,9 @@ async fn handles_that_changed_since_the_backup_are_frozen() {
     assert!(world.fake.rooms_of(&ghost("kim")).is_empty());
     let record = store.get::<RestoreProgress>(&0).unwrap().unwrap();
     assert_eq!(record.changed.len(), 2, "{:?}", record.changed);
-    let mut change = engine.directory().begin().await;
+    let mut tx = engine.directory().begin().await;
     let anybody = testing::person("@eve:hs.test");
-    let claimed = change.claim(anybody, &handle("lou"), ClaimedBy::Person, NOW);
+    let claimed = tx.claim(anybody, &handle("lou"), ClaimedBy::Person, NOW);
     assert!(claimed.is_err(), "{claimed:?}");
 }
 

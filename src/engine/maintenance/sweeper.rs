@@ -12,10 +12,10 @@ impl Engine {
     /// Deletes the directory's expired records.
     pub(in crate::engine) async fn sweep(&self) -> Result<(), EngineError> {
         loop {
-            let mut change = self.directory().begin().await;
-            let looked_at = change.sweep(self.now(), SWEPT_AT_ONCE)?
-                + bot::sweep_confirmations(&mut change, self.now(), SWEPT_AT_ONCE)?;
-            change.commit().await?;
+            let mut tx = self.directory().begin().await;
+            let looked_at = tx.sweep(self.now(), SWEPT_AT_ONCE)?
+                + bot::sweep_confirmations(&mut tx, self.now(), SWEPT_AT_ONCE)?;
+            tx.commit().await?;
             if looked_at < SWEPT_AT_ONCE {
                 return Ok(());
             }

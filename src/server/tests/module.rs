@@ -25,15 +25,14 @@ const MODULE: &str = "mod_0123456789abcdef0123456789abcdef";
 async fn appservice_with_sam() -> FakeAppservice {
     let settings = DirectorySettings::new(server_name!("example.org").to_owned());
     let directory = Directory::new(Store::in_memory(), settings);
-    let mut change = directory.begin().await;
+    let mut tx = directory.begin().await;
     let (owner, sam) = (person("@samuel:example.org"), handle("sam"));
-    change
-        .claim(owner, &sam, ClaimedBy::Person, Timestamp(1))
+    tx.claim(owner, &sam, ClaimedBy::Person, Timestamp(1))
         .unwrap();
     let bob = Typed::Person(user_id!("@bob:example.org").to_owned());
     let scope = BlockScope::Handle(sam);
-    change.block(owner, &bob, &scope, Timestamp(1)).unwrap();
-    change.commit().await.unwrap();
+    tx.block(owner, &bob, &scope, Timestamp(1)).unwrap();
+    tx.commit().await.unwrap();
     FakeAppservice::new().with_directory(directory)
 }
 
