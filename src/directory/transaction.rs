@@ -130,16 +130,18 @@ impl<'a> DirectoryTransaction<'a> {
         self.directory.settings()
     }
 
-    /// Returns the writes as a batch, to which the caller can add their own records, and the lock,
-    /// which must be held until the batch is applied.
-    pub fn into_parts(self) -> (Batch, WriteLock<'a>) {
-        (self.batch, self.lock)
+    /// Adds the writes to a batch that holds other records too. The lock must be held until the
+    /// batch is applied.
+    pub fn stage(self, batch: &mut Batch) -> WriteLock<'a> {
+        batch.merge(self.batch);
+        self.lock
     }
 
     /// Applies the writes and returns when they are durable.
     pub async fn commit(self) -> Result<(), DirectoryError> {
         let store = self.directory.store();
-        let (batch, lock) = self.into_parts();
+        let mut batch = Batch::new();
+        let lock = self.stage(&mut batch);
         store.apply(batch)?;
         drop(lock);
         store.flush().await?;

@@ -11,7 +11,7 @@ use crate::{
     handle::Handle,
     ids::Ghost,
     matrix::{Actor, Fate, MatrixError},
-    store::StoreError,
+    store::{Batch, StoreError},
 };
 
 /// Maximum number of changed ghosts that are listed by name after a restore.
@@ -104,7 +104,8 @@ impl Engine {
         if let Some(handle) = Handle::of_ghost(ghost.localpart()) {
             tx.freeze_changed(&handle, ghost, self.now())?;
         }
-        let (mut batch, lock) = tx.into_parts();
+        let mut batch = Batch::new();
+        let lock = tx.stage(&mut batch);
         batch.put::<RestoreProgress>(&0, &record)?;
         self.store().commit(batch).await?;
         drop(lock);

@@ -11,6 +11,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use crate::{
     clock::Timestamp,
     conversation::Conversation,
+    directory::DirectoryTransaction,
     engine::{
         Engine, EngineError,
         control_room::ControlPhase,
@@ -207,6 +208,17 @@ impl Room {
         self.engine.store().apply(batch)?;
         self.written = Some(self.record.clone());
         Ok(())
+    }
+
+    /// Commits together with a transaction of the directory.
+    pub(super) fn commit_with(
+        &mut self,
+        tx: DirectoryTransaction<'_>,
+        mut batch: Batch,
+        effects: impl IntoIterator<Item = QueuedEffect>,
+    ) -> Result<(), EngineError> {
+        let _until_applied = tx.stage(&mut batch);
+        self.commit(batch, effects)
     }
 
     /// Commits together with an item for another room's inbox, and wakes that room.

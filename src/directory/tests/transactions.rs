@@ -26,10 +26,9 @@ async fn the_caller_can_write_a_transaction_with_records_of_their_own() {
     let mut tx = directory.begin().await;
     tx.claim(sam(), &handle("sam"), ClaimedBy::Person, NOW)
         .unwrap();
-    let (batch, lock) = tx.into_parts();
-    let mut all = Batch::new();
-    all.merge(batch);
-    directory.store().apply(all).unwrap();
+    let mut batch = Batch::new();
+    let lock = tx.stage(&mut batch);
+    directory.store().apply(batch).unwrap();
     drop(lock);
     let record = directory.lookup(&handle("sam")).unwrap().unwrap();
     assert_eq!((&record.owner, record.generation), (sam(), 1));

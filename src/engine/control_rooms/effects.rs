@@ -220,11 +220,7 @@ impl Room {
         batch.delete::<ControlRooms>(&person);
         let mut tx = engine.directory().begin().await;
         tx.set_requests_unseen(&person)?;
-        let (changed, lock) = tx.into_parts();
-        batch.merge(changed);
-        let settled = self.commit(batch, []);
-        drop(lock);
-        settled
+        self.commit_with(tx, batch, [])
     }
 
     /// Handles that an effect is given up.

@@ -41,8 +41,6 @@ impl Room {
         let mut tx = engine.directory().begin().await;
         let bot = &engine.settings().bot;
         let invited = bot::answer_invite(asker, &view, bot, &mut tx, engine.now())?;
-        let (changed, lock) = tx.into_parts();
-        batch.merge(changed);
         let left_alone = invited == InviteAnswer::Ignore;
         let effects = match invited {
             InviteAnswer::Join => {
@@ -56,8 +54,7 @@ impl Room {
             }],
             InviteAnswer::Ignore => Vec::new(),
         };
-        self.commit(batch, effects.into_iter().map(QueuedEffect::Control))?;
-        drop(lock);
+        self.commit_with(tx, batch, effects.into_iter().map(QueuedEffect::Control))?;
         if left_alone {
             engine.machines().turn_away(bot, &self.id).await?;
         }
@@ -198,8 +195,6 @@ impl Room {
         };
         let options = engine.bot_options();
         let answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
-        let (changed, lock) = tx.into_parts();
-        batch.merge(changed);
         // The person who asked is answered before other people are told.
         let (tell, before): (Vec<bot::Effect>, Vec<bot::Effect>) = answer
             .effects
@@ -214,9 +209,7 @@ impl Room {
         let mut effects: Vec<QueuedEffect> = effects.map(QueuedEffect::Control).collect();
         // Requests that could not be shown when they came.
         effects.extend(unseen);
-        let settled = self.commit(batch, effects);
-        drop(lock);
-        settled
+        self.commit_with(tx, batch, effects)
     }
 
     async fn react(

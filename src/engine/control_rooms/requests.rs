@@ -66,7 +66,7 @@ impl Room {
     pub(in crate::engine) async fn show_request(
         &mut self,
         number: u32,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let person = self.record.control.as_ref().and_then(|c| c.person.clone());
@@ -95,11 +95,7 @@ impl Room {
         let event = self.send_as_bot(&notice, &source).await?;
         let mut tx = engine.directory().begin().await;
         tx.set_request_shown(&person, number, event)?;
-        let (changed, lock) = tx.into_parts();
-        batch.merge(changed);
-        let settled = self.commit(batch, []);
-        drop(lock);
-        settled
+        self.commit_with(tx, batch, [])
     }
 }
 

@@ -89,7 +89,5 @@ pub(in crate::engine) async fn admission<'a>(
         Verdict::Unclaimed { decline: false } => Admission::LeaveAlone,
         Verdict::OwnHandle { .. } => Admission::OwnHandle,
     };
-    let (changed, lock) = tx.into_parts();
-    batch.merge(changed);
-    Ok((admission, Some(lock)))
+    Ok((admission, Some(tx.stage(batch))))
 }

@@ -175,7 +175,7 @@ impl Room {
             tx.forget_pair(&asker, handle, generation);
         }
         // Safe without the lock: nobody else writes this pair in the meantime.
-        batch.merge(tx.into_parts().0);
+        drop(tx.stage(batch));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use crate::{
     directory::Request,
     engine::{EngineError, records::InboxItem, room::Room},
     introduction::{Introduction, Refusal},
+    store::Batch,
 };
 
 impl Room {
@@ -40,7 +41,8 @@ impl Room {
         let mut tx = engine.directory().begin().await;
         let number = tx.open_request(owner, &request)?;
         let number = number.ok_or_else(impossible)?;
-        let (mut batch, lock) = tx.into_parts();
+        let mut batch = Batch::new();
+        let lock = tx.stage(&mut batch);
         let arrived = InboxItem::ShowRequest {
             owner: owner.clone(),
             number,
