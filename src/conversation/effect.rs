@@ -72,9 +72,6 @@ pub enum Effect {
     RemoveGhost {
         /// The person.
         person: usize,
-        /// Whether another user sent the ghost away: then it is no longer there, unless it was
-        /// invited again.
-        sent_away: bool,
     },
     /// Let all ghosts of this conversation leave this room and destroy its keys.
     LeaveRoom,

@@ -137,8 +137,8 @@ pub enum Input {
     },
     /// All our users have left one of the rooms.
     RoomLeft {
-        /// The room.
-        role: RoomRole,
+        /// The room, `None` if the conversation had moved on from it.
+        role: Option<RoomRole>,
     },
     /// A masked handle was released or has changed its mode, or its owner has blocked a
     /// participant. Other masked people go on without them.

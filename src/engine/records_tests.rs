@@ -12,7 +12,7 @@ use crate::{
     bot::{self, NoticeText},
     conversation::{Home, Notice, Participant, PortalStatus, RoomRole, Secret},
     introduction::{
-        Admission, Heard, Introduction, IntroductionNotice, Invite, Phase, Reason, WaitFor,
+        Admission, Introduction, IntroductionNotice, Invite, PendingEvent, Phase, Reason, WaitFor,
     },
     matrix::bounds::DeadLetterReason,
     store::BackupInfo,
@@ -173,10 +173,7 @@ fn what_waits_in_an_outbox() {
             cause: Some(event()),
         },
         conversation::Effect::RenameOrigin { event: event() },
-        conversation::Effect::RemoveGhost {
-            person: 1,
-            sent_away: false,
-        },
+        conversation::Effect::RemoveGhost { person: 1 },
         conversation::Effect::LeaveRoom,
         conversation::Effect::DeleteGhosts {
             ghosts: vec![ghost()],
@@ -265,7 +262,7 @@ fn what_the_engine_knows_of_a_room() {
         admission,
     };
     let mut introduction = Introduction::found(&room(), &ghost(), invite(introduced), AT);
-    introduction.heard.push(Heard {
+    introduction.pending.push(PendingEvent {
         event: event(),
         edit: Some(event()),
         done: true,

@@ -38,8 +38,8 @@ impl Room {
         but_for: Option<&Ghost>,
     ) -> Result<bool, EngineError> {
         let waits = |introduction: &Introduction| {
-            let mut waiting = introduction.heard.iter().filter(|heard| !heard.done);
-            waiting.any(|heard| heard.event == *event || heard.edit.as_ref() == Some(event))
+            let mut waiting = introduction.pending.iter().filter(|pending| !pending.done);
+            waiting.any(|pending| pending.event == *event || pending.edit.as_ref() == Some(event))
         };
         let mut introductions = self.record.introductions.iter();
         if introductions

@@ -22,13 +22,13 @@ pub enum Input {
     /// An effect was refused and will never succeed.
     Refused(Effect, Refusal),
     /// Somebody sent an event.
-    Heard {
+    Message {
         /// The event.
         event: OwnedEventId,
         /// The sender.
         sender: OwnedUserId,
         /// The kind of event.
-        kind: HeardKind,
+        kind: MessageKind,
     },
     /// Somebody's membership changed.
     Member {
@@ -38,7 +38,7 @@ pub enum Input {
         membership: String,
     },
     /// An event was found that the asker sent before the ghost left, and that the ghost has not
-    /// heard.
+    /// read.
     Missed,
     /// The asker sent a key to a strict ghost.
     KeyCame,
@@ -53,7 +53,7 @@ pub enum Input {
 
 /// The kind of an event, after decryption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeardKind {
+pub enum MessageKind {
     /// A message to pass on.
     Line,
     /// A new text for an earlier event of the same sender.

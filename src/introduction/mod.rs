@@ -35,10 +35,10 @@ mod tests;
 
 pub use decide::{Decision, decide};
 pub use effect::{Effect, EffectKind};
-pub use input::{HeardKind, Input, Refusal};
+pub use input::{Input, MessageKind, Refusal};
 pub use notice::{IntroductionNotice, Reason};
 pub use quote::{Quote, QuoteError, gist, quote, quote_edit};
 pub use rules::Rules;
-pub use state::{Admission, Heard, Introduction, Invite, Phase, WaitFor};
+pub use state::{Admission, Introduction, Invite, PendingEvent, Phase, WaitFor};
 
 pub use crate::text::clean_name;

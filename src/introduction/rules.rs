@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Rules {
     /// How long the ghost listens for an opening line after it joined.
     pub wait_for_message: Duration,
-    /// How long the ghost stays after inviting the owner and after the last message that it heard.
+    /// How long the ghost stays after inviting the owner and after the last message that it read.
     pub linger: Duration,
     /// Maximum time that the ghost stays after inviting the owner.
     pub linger_at_most: Duration,
@@ -22,7 +22,7 @@ pub struct Rules {
     /// How long to wait between two checks whether the owner has set up encryption.
     pub retry_owner: Duration,
     /// Maximum number of messages that are kept to be passed on.
-    pub heard_at_most: usize,
+    pub pending_events_max: usize,
     /// How long to wait for another server's answer before the place is given to somebody else.
     pub ask_abroad_for: Duration,
 }
@@ -38,7 +38,7 @@ impl Default for Rules {
             retry_owner: Duration::from_secs(60),
             decline_after: Duration::from_millis(1500),
             members_at_most: 50,
-            heard_at_most: 100,
+            pending_events_max: 100,
             ask_abroad_for: Duration::from_secs(15),
         }
     }

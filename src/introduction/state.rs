@@ -106,12 +106,12 @@ pub enum WaitFor {
     SignedDevice,
 }
 
-/// An event that the ghost heard.
+/// An event that the ghost read and passes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct PendingEvent {
     /// The event.
     pub event: OwnedEventId,
-    /// The newest edit of it, heard before it was passed on.
+    /// The newest edit of it, read before it was passed on.
     pub edit: Option<OwnedEventId>,
     /// Whether it has been passed on (or no longer needs to be).
     pub done: bool,
@@ -136,8 +136,8 @@ pub struct Introduction {
     pub invited_at: Timestamp,
     /// When the owner was invited.
     pub owner_invited_at: Option<Timestamp>,
-    /// When the last message was heard.
-    pub heard_at: Option<Timestamp>,
+    /// When the last message was read.
+    pub last_message_at: Option<Timestamp>,
     /// Whether the owner has joined.
     pub owner_joined: bool,
     /// Whether the owner declined or left.
@@ -159,8 +159,8 @@ pub struct Introduction {
     /// keys of earlier messages, and the owner may have been invited.
     #[serde(default)]
     pub resumed: bool,
-    /// The events that the ghost heard, in the room's order.
-    pub heard: Vec<Heard>,
+    /// The events that the ghost read, in the room's order.
+    pub pending: Vec<PendingEvent>,
     /// The notices that it has sent already, so that it repeats none.
     pub notices_sent: Vec<IntroductionNotice>,
 }
@@ -176,7 +176,7 @@ impl Introduction {
             direct: false,
             invited_at: now,
             owner_invited_at: None,
-            heard_at: None,
+            last_message_at: None,
             owner_joined: false,
             owner_left: false,
             visible_from_join: false,
@@ -185,7 +185,7 @@ impl Introduction {
             accepted: false,
             key_came: false,
             resumed: false,
-            heard: Vec::new(),
+            pending: Vec::new(),
             notices_sent: Vec::new(),
         }
     }
@@ -198,9 +198,9 @@ impl Introduction {
             Admission::Introduce { .. } => Phase::Joining,
             _ => Phase::Leaving,
         };
-        for heard in self.heard.iter_mut().filter(|heard| !heard.done) {
-            heard.unreadable = true;
-            heard.edit = None;
+        for pending in self.pending.iter_mut().filter(|pending| !pending.done) {
+            pending.unreadable = true;
+            pending.edit = None;
         }
         self.notices_sent.clear();
         self
@@ -209,7 +209,7 @@ impl Introduction {
     /// Ends it. Only that the ghost never comes back is kept: neither who asked nor for whom.
     pub fn end(&mut self) {
         self.phase = Phase::Over;
-        self.heard.clear();
+        self.pending.clear();
         self.notices_sent.clear();
         self.invite.admission = Admission::LeaveAlone;
         self.invite.asker = self.ghost.clone().into();
@@ -281,8 +281,8 @@ impl Introduction {
 
     /// Returns the message that the owner sees while they are asked, and its newest edit.
     pub fn opening_line(&self) -> Option<(&OwnedEventId, Option<&OwnedEventId>)> {
-        let heard = self.heard.iter().find(|heard| !heard.unreadable)?;
-        Some((&heard.event, heard.edit.as_ref()))
+        let pending = self.pending.iter().find(|pending| !pending.unreadable)?;
+        Some((&pending.event, pending.edit.as_ref()))
     }
 
     /// Returns whether the ghost is in the room and handles messages.
@@ -314,7 +314,7 @@ impl Introduction {
                 } else {
                     rules.linger
                 };
-                let last = self.heard_at.map_or(invited, |heard| heard.max(invited));
+                let last = self.last_message_at.map_or(invited, |at| at.max(invited));
                 Some((last + wait).min(self.latest_stay(rules)))
             }
             Phase::Waiting { until, retry, .. } => Some(until.min(retry)),

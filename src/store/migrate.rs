@@ -31,7 +31,9 @@ pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
 /// - 5: the records of inbox, outbox, control rooms and conversations name their fields and variants
 ///   otherwise.
 /// - 6: more records do, and table 9 (a session of the replay guard in one record) is gone.
-pub(super) const OLDEST: u32 = 6;
+/// - 7: an introduction names its pending events otherwise, and the removal of a ghost from a
+///   conversation no longer says who sent it away.
+pub(super) const OLDEST: u32 = 7;
 
 /// All steps, in order.
 pub(super) const STEPS: &[Step] = &[];

@@ -46,7 +46,11 @@ struct Transition {
 impl Transition {
     fn apply(&mut self, input: &Input) {
         match input {
-            Input::RoomLeft { role } => self.room_left(*role),
+            Input::RoomLeft { role } => {
+                if let Some(role) = role {
+                    self.room_left(*role);
+                }
+            }
             // A ghost may already be in the new room.
             Input::UpgradeFailed { to, .. } if self.state.ended => self.leave_room(to),
             // Nothing is forwarded while the rooms are being left.
@@ -248,7 +252,7 @@ impl Transition {
     }
 
     fn portal_failed(&mut self, person: usize) {
-        self.remove_masked(person, false);
+        self.remove_masked(person);
     }
 
     fn origin_replaced(&mut self, room: &OwnedRoomId, earlier: &[OwnedEventId]) {

@@ -122,7 +122,7 @@ impl Transition {
                 Home::Origin { .. } => {}
                 Home::Portal { status, .. } => match *status {
                     PortalStatus::Joined => *status = PortalStatus::Left,
-                    PortalStatus::Invited => self.remove_masked(person, false),
+                    PortalStatus::Invited => self.remove_masked(person),
                     _ => {}
                 },
             };
@@ -141,9 +141,9 @@ impl Transition {
         }
         match role {
             // Another user sent the ghost of a masked person away.
-            RoomRole::Origin => self.remove_masked(person, true),
+            RoomRole::Origin => self.remove_masked(person),
             // The owner sent a ghost out of their portal: they do not want the others there.
-            RoomRole::Portal(owner) => self.remove_masked(owner, false),
+            RoomRole::Portal(owner) => self.remove_masked(owner),
         }
     }
 
@@ -169,12 +169,12 @@ impl Transition {
         }
         // They may be out of the conversation already.
         if let Some(person) = people.iter().position(|p| masked(p) && p.takes_part()) {
-            self.remove_masked(person, false);
+            self.remove_masked(person);
         }
     }
 
     /// Takes a masked person out of the conversation.
-    pub(super) fn remove_masked(&mut self, person: usize, sent_away: bool) {
+    pub(super) fn remove_masked(&mut self, person: usize) {
         let Some((room, status)) = self.state.portal_mut(person) else {
             return;
         };
@@ -195,7 +195,7 @@ impl Transition {
         );
         let cause = format!("gone {origin} {person} {portal}");
         self.send_notice(RoomRole::Origin, Notice::PersonLeft { name }, &cause);
-        self.emit(RoomRole::Origin, Effect::RemoveGhost { person, sent_away });
+        self.emit(RoomRole::Origin, Effect::RemoveGhost { person });
         self.ensure_all_portals(RoomRole::Origin);
     }
 }

@@ -181,10 +181,7 @@ fn a_handle_stands_for_its_new_owner() {
         ghost: None,
     };
     let gone = decide(state, &sent_away);
-    let leave = Effect::RemoveGhost {
-        person: 4,
-        sent_away: true,
-    };
+    let leave = Effect::RemoveGhost { person: 4 };
     assert!(gone.effects.contains(&(origin(), leave)), "{gone:?}");
     assert!(!gone.state.unwrap().people[4].takes_part());
 }

@@ -72,11 +72,14 @@ fn ghosts_are_deleted_when_the_last_room_is_left_and_nothing_is_kept_then() {
     let first = decide(
         ended,
         &Input::RoomLeft {
-            role: RoomRole::Origin,
+            role: Some(RoomRole::Origin),
         },
     );
     assert!(first.effects.is_empty(), "{first:?}");
-    let last = decide(first.state.unwrap(), &Input::RoomLeft { role: PORTAL });
+    let last = decide(
+        first.state.unwrap(),
+        &Input::RoomLeft { role: Some(PORTAL) },
+    );
     assert_eq!(last.state, None);
     let ghosts = vec![Ghost::new(owned_user_id!("@_dm_alice:hs.test"))];
     assert_eq!(last.effects, [(portal(), Effect::DeleteGhosts { ghosts })]);
@@ -92,7 +95,7 @@ fn an_asker_who_leaves_finds_the_same_portal_again() {
     let gone = decide(
         left.state.unwrap(),
         &Input::RoomLeft {
-            role: RoomRole::Origin,
+            role: Some(RoomRole::Origin),
         },
     );
     // Meanwhile nobody is there to read.

@@ -10,7 +10,7 @@ use crate::{
         room::Room,
     },
     ids::{ConversationId, Ghost},
-    introduction::{HeardKind, Input},
+    introduction::{Input, MessageKind},
     store::Batch,
 };
 
@@ -45,10 +45,10 @@ impl Room {
                 .map(|introduction| introduction.ghost.clone())
                 .collect();
             for ghost in ghosts {
-                let input = Input::Heard {
+                let input = Input::Message {
                     event: event.id.clone(),
                     sender: event.sender.clone(),
-                    kind: HeardKind::Unreadable,
+                    kind: MessageKind::Unreadable,
                 };
                 effects.extend(self.apply_to_introduction(&ghost, &input));
             }

@@ -144,7 +144,7 @@ impl Room {
                 self.sync_portal_info(conversation, *person, cause.as_ref())
                     .await
             }
-            Effect::RemoveGhost { person, .. } => self.remove_ghost(conversation, *person).await,
+            Effect::RemoveGhost { person } => self.remove_ghost(conversation, *person).await,
             Effect::RenameOrigin { event } => {
                 self.rename_origin_by(conversation, event, role).await
             }

@@ -148,7 +148,7 @@ impl Room {
         let asker = &introduction
             .asker()
             .ok_or(EngineError::Refused(Refusal::Impossible))?;
-        let earlier = self.what_was_heard(introduction);
+        let earlier = self.pending_events_of(introduction);
         if let Some(here) = &self.record.conversation
             && let Some(known) = engine.store().get::<Conversations>(&here.conversation)?
         {
@@ -213,12 +213,12 @@ impl Room {
         Ok(new)
     }
 
-    /// Returns the events that the ghost heard before the conversation began, in order, each edit
+    /// Returns the events that the ghost read before the conversation began, in order, each edit
     /// after the event that it edits.
-    fn what_was_heard(&self, introduction: &Introduction) -> Vec<OwnedEventId> {
-        let heard = introduction.heard.iter().filter(|heard| !heard.done);
-        heard
-            .flat_map(|heard| std::iter::once(heard.event.clone()).chain(heard.edit.clone()))
+    fn pending_events_of(&self, introduction: &Introduction) -> Vec<OwnedEventId> {
+        let pending = introduction.pending.iter().filter(|pending| !pending.done);
+        pending
+            .flat_map(|pending| std::iter::once(pending.event.clone()).chain(pending.edit.clone()))
             .collect()
     }
 

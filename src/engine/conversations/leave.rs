@@ -1,7 +1,7 @@
 //! Leaves rooms of conversations, and removes ghosts that were made for them.
 
 use crate::{
-    conversation::{Conversation, Input, RoomRole},
+    conversation::{Conversation, Input},
     engine::{
         EngineError,
         event::RoomEvent,
@@ -28,7 +28,7 @@ impl Room {
         let role = conversation.and_then(|known| known.role_of(&self.id));
         let Some(here) = here.filter(|here| here.conversation == *id).cloned() else {
             // The portal is not complete yet: a ghost that joins later leaves at once.
-            let left = role.map(|role| Input::RoomLeft { role });
+            let left = role.map(|role| Input::RoomLeft { role: Some(role) });
             return Ok(left.into_iter().collect());
         };
         self.deliveries.forget();
@@ -50,7 +50,7 @@ impl Room {
             }
         }
         self.record.conversation = None;
-        if let Some(role) = role {
+        if role.is_some() {
             return Ok(vec![Input::RoomLeft { role }]);
         }
         let mut inputs = match conversation {
@@ -59,11 +59,8 @@ impl Room {
             }
             _ => Vec::new(),
         };
-        // The conversation has moved away from this room; the input only makes its record be
-        // written.
-        inputs.push(Input::RoomLeft {
-            role: RoomRole::Portal(usize::MAX),
-        });
+        // The conversation has moved on from this room; the input only makes its record be written.
+        inputs.push(Input::RoomLeft { role });
         Ok(inputs)
     }
 

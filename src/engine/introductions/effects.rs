@@ -229,9 +229,9 @@ impl Room {
         let missing = introductions.any(|introduction| {
             introduction.ghost == *ghost
                 && introduction
-                    .heard
+                    .pending
                     .iter()
-                    .any(|heard| heard.unreadable && !heard.done)
+                    .any(|pending| pending.unreadable && !pending.done)
         });
         if missing {
             self.engine.sync_all_pending(ghost).await?;
@@ -466,8 +466,8 @@ impl Room {
         }
         if self.record.conversation.is_some() {
             let mut gone = Batch::new();
-            for heard in &introduction.heard {
-                for event in std::iter::once(&heard.event).chain(&heard.edit) {
+            for pending in &introduction.pending {
+                for event in std::iter::once(&pending.event).chain(&pending.edit) {
                     if !self.is_event_needed(event, Some(&introduction.ghost))? {
                         gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
                     }

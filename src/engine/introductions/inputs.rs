@@ -13,7 +13,7 @@ use crate::{
         room::Room,
     },
     ids::{Ghost, Person},
-    introduction::{Admission, HeardKind, Input, Introduction, Invite, Phase, decide},
+    introduction::{Admission, Input, Introduction, Invite, MessageKind, Phase, decide},
     store::Batch,
 };
 
@@ -169,17 +169,20 @@ impl Room {
             return Ok(None);
         }
         let kind = match event.kind.as_str() {
-            "m.room.encrypted" if introduction.strict() => Some(HeardKind::Sealed),
+            "m.room.encrypted" if introduction.strict() => Some(MessageKind::Sealed),
             "m.room.encrypted" => self.classify_encrypted(&introduction.ghost, json).await?,
             "m.room.message" | "m.sticker" if event.state_key.is_none() => {
-                Some(HeardKind::Plaintext)
+                Some(MessageKind::Plaintext)
             }
-            "m.room.redaction" => event.redacts.clone().map(|of| HeardKind::Redaction { of }),
+            "m.room.redaction" => event
+                .redacts
+                .clone()
+                .map(|of| MessageKind::Redaction { of }),
             _ => None,
         };
         self.keep(introduction, event, kind.as_ref(), json, batch)?;
         let (event, sender) = (event.id.clone(), event.sender.clone());
-        Ok(kind.map(|kind| Input::Heard {
+        Ok(kind.map(|kind| Input::Message {
             event,
             sender,
             kind,
@@ -192,29 +195,34 @@ impl Room {
         &self,
         introduction: &Introduction,
         event: &RoomEvent,
-        kind: Option<&HeardKind>,
+        kind: Option<&MessageKind>,
         json: &str,
         batch: &mut Batch,
     ) -> Result<(), EngineError> {
         let place = |event: &OwnedEventId| (self.id.clone(), event.clone());
-        let heard = |of: &OwnedEventId| introduction.heard.iter().find(|heard| heard.event == *of);
+        let pending = |of: &OwnedEventId| {
+            introduction
+                .pending
+                .iter()
+                .find(|pending| pending.event == *of)
+        };
         // A conversation in the same room may have to forward it.
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
             Ok(self.record.conversation.is_none()
                 || !self.is_event_needed(event, Some(&introduction.ghost))?)
         };
-        let free = introduction.heard.len() < self.engine.settings().rules.heard_at_most;
+        let free = introduction.pending.len() < self.engine.settings().rules.pending_events_max;
         let keep = match kind {
-            Some(HeardKind::Edit { of }) if let Some(heard) = heard(of) => {
-                if let Some(former) = &heard.edit
+            Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
+                if let Some(former) = &pending.edit
                     && may_go(former)?
                 {
                     batch.delete::<RetainedEvents>(&place(former));
                 }
                 true
             }
-            Some(HeardKind::Redaction { of }) => {
-                let edit = heard(of).map(|heard| heard.edit.iter());
+            Some(MessageKind::Redaction { of }) => {
+                let edit = pending(of).map(|pending| pending.edit.iter());
                 for event in edit.into_iter().flat_map(|edit| edit.chain([of])) {
                     if may_go(event)? {
                         batch.delete::<RetainedEvents>(&place(event));
@@ -222,7 +230,7 @@ impl Room {
                 }
                 false
             }
-            Some(HeardKind::Line | HeardKind::Edit { .. } | HeardKind::Unreadable) => free,
+            Some(MessageKind::Line | MessageKind::Edit { .. } | MessageKind::Unreadable) => free,
             _ => false,
         };
         if keep {
@@ -236,19 +244,19 @@ impl Room {
         &self,
         ghost: &Ghost,
         json: &str,
-    ) -> Result<Option<HeardKind>, EngineError> {
+    ) -> Result<Option<MessageKind>, EngineError> {
         Ok(match self.decrypt(ghost, json).await {
-            Ok((kind, content)) => heard_kind(&kind, &content),
+            Ok((kind, content)) => message_kind(&kind, &content),
             // Nothing is known about the event yet: it is tried again.
             Err(error) if error.is_transient() => return Err(error),
             Err(EngineError::Decrypt(error)) => match error {
                 DecryptError::NoKey { .. } | DecryptError::KeyBeginsLater { .. } => {
-                    Some(HeardKind::Unreadable)
+                    Some(MessageKind::Unreadable)
                 }
                 DecryptError::Untrusted(Distrust::TooManyDevices) => {
-                    Some(HeardKind::TooManyDevices)
+                    Some(MessageKind::TooManyDevices)
                 }
-                DecryptError::Untrusted { .. } => Some(HeardKind::Untrusted),
+                DecryptError::Untrusted { .. } => Some(MessageKind::Untrusted),
                 // A replayed or forged event: it is not passed on, and nobody is told.
                 error => {
                     tracing::warn!(room = %self.id, %error, "an event is ignored");
@@ -274,9 +282,9 @@ impl Room {
             return Ok(self.engine.store().apply(batch)?);
         };
         let waiting: Vec<OwnedEventId> = introduction
-            .heard
+            .pending
             .iter()
-            .filter(|heard| heard.unreadable)
+            .filter(|pending| pending.unreadable)
             .map(|h| h.event.clone())
             .collect();
         let mut effects = Vec::new();
@@ -292,10 +300,10 @@ impl Room {
                 continue;
             };
             if let Some(kind) = self.classify_encrypted(ghost, &json).await?
-                && kind != HeardKind::Unreadable
+                && kind != MessageKind::Unreadable
             {
                 batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), &json)?;
-                let input = Input::Heard {
+                let input = Input::Message {
                     event: event.id,
                     sender: event.sender,
                     kind,
@@ -338,11 +346,11 @@ impl Room {
     }
 }
 
-fn heard_kind(kind: &str, content: &Value) -> Option<HeardKind> {
+fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
     let relation = &content["m.relates_to"];
     if relation["rel_type"] == "m.replace" {
         let of = relation["event_id"].as_str()?.try_into().ok()?;
-        return Some(HeardKind::Edit { of });
+        return Some(MessageKind::Edit { of });
     }
     match kind {
         "m.room.message"
@@ -352,9 +360,9 @@ fn heard_kind(kind: &str, content: &Value) -> Option<HeardKind> {
         {
             None
         }
-        "m.room.message" | "m.sticker" => Some(HeardKind::Line),
+        "m.room.message" | "m.sticker" => Some(MessageKind::Line),
         // Verification and reactions concern the two people, not the ghost.
         kind if kind.starts_with("m.key.verification") || kind == "m.reaction" => None,
-        _ => Some(HeardKind::Other),
+        _ => Some(MessageKind::Other),
     }
 }

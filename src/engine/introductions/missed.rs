@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{EngineError, event::RoomEvent, records::Seen, room::Room},
-    introduction::{HeardKind, Introduction},
+    introduction::{Introduction, MessageKind},
 };
 
 /// Maximum number of events that are checked, back from the leaving.
@@ -38,16 +38,16 @@ impl Room {
             if seen.is_some_and(|seen| seen.handled) {
                 return Ok(false);
             }
-            let heard = self
+            let kind = self
                 .classify_encrypted(&introduction.ghost, json.get())
                 .await?;
             if matches!(
-                heard,
+                kind,
                 Some(
-                    HeardKind::Line
-                        | HeardKind::Edit { .. }
-                        | HeardKind::Unreadable
-                        | HeardKind::Other
+                    MessageKind::Line
+                        | MessageKind::Edit { .. }
+                        | MessageKind::Unreadable
+                        | MessageKind::Other
                 )
             ) {
                 return Ok(true);

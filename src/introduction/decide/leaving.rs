@@ -11,14 +11,17 @@ impl IntroductionStep<'_> {
     pub(super) fn close(&mut self) {
         if self
             .state
-            .heard
+            .pending
             .iter()
-            .any(|heard| heard.unreadable && !heard.done)
+            .any(|pending| pending.unreadable && !pending.done)
         {
             self.send_notice(IntroductionNotice::SendAgainUnreadable);
         }
         let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
-        let too_early = self.state.heard_at.is_some_and(|at| at < owner_invited_at);
+        let too_early = self
+            .state
+            .last_message_at
+            .is_some_and(|at| at < owner_invited_at);
         let tell = self.state.strict() && (self.state.key_came || too_early);
         self.leave_telling(None, tell);
         // People may go on writing between the last look and the leaving.

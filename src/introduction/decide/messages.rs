@@ -3,12 +3,14 @@
 use ruma::{OwnedEventId, UserId};
 
 use super::{
-    super::{Effect, Heard, HeardKind, IntroductionNotice, Phase, Reason, Refusal, WaitFor},
+    super::{
+        Effect, IntroductionNotice, MessageKind, PendingEvent, Phase, Reason, Refusal, WaitFor,
+    },
     IntroductionStep,
 };
 
 impl IntroductionStep<'_> {
-    pub(super) fn heard(&mut self, event: &OwnedEventId, sender: &UserId, kind: &HeardKind) {
+    pub(super) fn message(&mut self, event: &OwnedEventId, sender: &UserId, kind: &MessageKind) {
         // Other people may join; their messages are not passed on as the asker's.
         if *sender != *self.state.invite.asker || !self.state.hears() {
             return;
@@ -18,18 +20,20 @@ impl IntroductionStep<'_> {
         }
         // A strict ghost cannot read any event.
         match if self.state.strict() {
-            &HeardKind::Sealed
+            &MessageKind::Sealed
         } else {
             kind
         } {
-            HeardKind::Line => self.line(event),
-            HeardKind::Edit { of } => self.edited(event, of),
-            HeardKind::Redaction { of } => self.taken_back(of),
+            MessageKind::Line => self.line(event),
+            MessageKind::Edit { of } => self.edited(event, of),
+            MessageKind::Redaction { of } => self.taken_back(of),
             // The ghost asks for it again once the room is encrypted, and can send a notice.
-            HeardKind::Plaintext if matches!(self.state.phase, Phase::Joining | Phase::Looking) => {
+            MessageKind::Plaintext
+                if matches!(self.state.phase, Phase::Joining | Phase::Looking) =>
+            {
                 self.state.in_clear = true;
             }
-            HeardKind::Plaintext => {
+            MessageKind::Plaintext => {
                 let told = self
                     .state
                     .notices_sent
@@ -40,17 +44,17 @@ impl IntroductionStep<'_> {
                     *until = self.now + self.rules.wait_for_message;
                 }
             }
-            HeardKind::Other => self.send_notice(match self.state.phase {
+            MessageKind::Other => self.send_notice(match self.state.phase {
                 Phase::Asking { .. } => IntroductionNotice::NotKept,
                 _ => IntroductionNotice::SendAgainOther,
             }),
-            HeardKind::Unreadable => {
+            MessageKind::Unreadable => {
                 self.remember(event, true);
             }
-            HeardKind::Untrusted => self.leave(Some(Reason::UnsignedDevice)),
-            HeardKind::TooManyDevices => self.leave(Some(Reason::TooManyDevices)),
-            HeardKind::Sealed => {
-                self.state.heard_at = Some(self.now);
+            MessageKind::Untrusted => self.leave(Some(Reason::UnsignedDevice)),
+            MessageKind::TooManyDevices => self.leave(Some(Reason::TooManyDevices)),
+            MessageKind::Sealed => {
+                self.state.last_message_at = Some(self.now);
                 if self.state.phase == Phase::Lingering {
                     self.close();
                 }
@@ -60,19 +64,19 @@ impl IntroductionStep<'_> {
 
     /// Remembers a message. Returns `false` if there are too many already.
     fn remember(&mut self, event: &OwnedEventId, unreadable: bool) -> bool {
-        self.state.heard_at = Some(self.now);
-        if let Some(heard) = self
+        self.state.last_message_at = Some(self.now);
+        if let Some(pending) = self
             .state
-            .heard
+            .pending
             .iter_mut()
-            .find(|heard| heard.event == *event)
+            .find(|pending| pending.event == *event)
         {
-            heard.unreadable = unreadable;
+            pending.unreadable = unreadable;
             return true;
         }
-        let room = self.state.heard.len() < self.rules.heard_at_most;
+        let room = self.state.pending.len() < self.rules.pending_events_max;
         if room {
-            self.state.heard.push(Heard {
+            self.state.pending.push(PendingEvent {
                 event: event.clone(),
                 edit: None,
                 done: false,
@@ -85,9 +89,9 @@ impl IntroductionStep<'_> {
     fn line(&mut self, event: &OwnedEventId) {
         if self
             .state
-            .heard
+            .pending
             .iter()
-            .any(|heard| heard.event == *event && !heard.unreadable)
+            .any(|pending| pending.event == *event && !pending.unreadable)
         {
             return;
         }
@@ -114,30 +118,40 @@ impl IntroductionStep<'_> {
     }
 
     fn edited(&mut self, event: &OwnedEventId, of: &OwnedEventId) {
-        let Some(heard) = self.state.heard.iter_mut().find(|heard| heard.event == *of) else {
+        let Some(pending) = self
+            .state
+            .pending
+            .iter_mut()
+            .find(|pending| pending.event == *of)
+        else {
             // An edit holds the whole new text, so it is passed on although its original was not
-            // heard.
+            // read.
             return self.line(event);
         };
-        if heard.edit.as_ref() == Some(event) {
+        if pending.edit.as_ref() == Some(event) {
             return;
         }
-        heard.edit = Some(event.clone());
-        self.state.heard_at = Some(self.now);
-        if heard.done {
+        pending.edit = Some(event.clone());
+        self.state.last_message_at = Some(self.now);
+        if pending.done {
             let (event, of) = (event.clone(), of.clone());
             self.effects.push(Effect::PassOnEdit { event, of });
         }
     }
 
     fn taken_back(&mut self, of: &OwnedEventId) {
-        let Some(at) = self.state.heard.iter().position(|heard| heard.event == *of) else {
+        let Some(at) = self
+            .state
+            .pending
+            .iter()
+            .position(|pending| pending.event == *of)
+        else {
             return;
         };
-        if self.state.heard[at].done {
+        if self.state.pending[at].done {
             self.effects.push(Effect::TakeBack { of: of.clone() });
         } else {
-            self.state.heard.remove(at);
+            self.state.pending.remove(at);
         }
     }
 
@@ -151,17 +165,17 @@ impl IntroductionStep<'_> {
         {
             self.linger_afresh();
         }
-        let Some(heard) = self
+        let Some(pending) = self
             .state
-            .heard
+            .pending
             .iter_mut()
-            .find(|heard| heard.event == *event)
+            .find(|pending| pending.event == *event)
         else {
             // The message was redacted while it was being passed on.
             return self.effects.push(Effect::TakeBack { of: event.clone() });
         };
-        heard.done = true;
-        if let Some(newer) = heard.edit.clone().filter(|newer| Some(newer) != edit) {
+        pending.done = true;
+        if let Some(newer) = pending.edit.clone().filter(|newer| Some(newer) != edit) {
             self.effects.push(Effect::PassOnEdit {
                 event: newer,
                 of: event.clone(),
@@ -192,13 +206,13 @@ impl IntroductionStep<'_> {
     }
 
     fn give_up_on(&mut self, event: &OwnedEventId) {
-        for heard in self
+        for pending in self
             .state
-            .heard
+            .pending
             .iter_mut()
-            .filter(|heard| heard.event == *event)
+            .filter(|pending| pending.event == *event)
         {
-            heard.done = true;
+            pending.done = true;
         }
     }
 }

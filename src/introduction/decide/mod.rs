@@ -11,15 +11,13 @@ use super::{
 };
 use crate::{clock::Timestamp, ids::Ghost, matrix::RoomState};
 
-/// The new state, the effects, and the next deadline.
+/// The new state and the effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The state from now on.
     pub state: Introduction,
     /// The effects, in order.
     pub effects: Vec<Effect>,
-    /// When to feed [`Input::Tick`], unless something happens earlier.
-    pub wake: Option<Timestamp>,
 }
 
 /// Decides what follows from `input` at the time `now`.
@@ -46,11 +44,9 @@ pub fn decide(
         rules,
     };
     step.apply(input);
-    let wake = step.deadline();
     Some(Decision {
         state: step.state,
         effects: step.effects,
-        wake,
     })
 }
 
@@ -70,11 +66,11 @@ impl IntroductionStep<'_> {
             Input::Looked(view) => self.looked(view),
             Input::Done(effect) => self.done(effect),
             Input::Refused(effect, why) => self.refused(effect, why),
-            Input::Heard {
+            Input::Message {
                 event,
                 sender,
                 kind,
-            } => self.heard(event, sender, kind),
+            } => self.message(event, sender, kind),
             Input::Member { user, membership } => self.member(user, membership),
             Input::Missed => self.missed(),
             Input::KeyCame => self.key_came(),
@@ -165,11 +161,11 @@ impl IntroductionStep<'_> {
             if self.state.in_clear {
                 self.send_notice(IntroductionNotice::SendAgainEncrypted);
             }
-            let heard = self.state.heard.iter().any(|heard| !heard.unreadable);
+            let has_line = self.state.pending.iter().any(|pending| !pending.unreadable);
             // A message to a masked handle is forwarded when it comes, so there is no need to wait
             // for one.
             let waits = !self.state.masked() || self.state.asks_first();
-            if !heard && !self.state.accepted && waits {
+            if !has_line && !self.state.accepted && waits {
                 self.state.phase = Phase::Listening {
                     until: self.now + self.rules.wait_for_message,
                 };
@@ -258,7 +254,7 @@ impl IntroductionStep<'_> {
         self.state.phase = Phase::Lingering;
         if self.state.strict() {
             // The first message was sent before the owner's invite: there is nothing to wait for.
-            if self.state.heard_at.is_some() {
+            if self.state.last_message_at.is_some() {
                 self.close();
             }
             return;
@@ -283,13 +279,13 @@ impl IntroductionStep<'_> {
     }
 
     fn pass_on_all(&mut self) {
-        for heard in self
+        for pending in self
             .state
-            .heard
+            .pending
             .iter()
-            .filter(|heard| !heard.done && !heard.unreadable)
+            .filter(|pending| !pending.done && !pending.unreadable)
         {
-            let (event, edit) = (heard.event.clone(), heard.edit.clone());
+            let (event, edit) = (pending.event.clone(), pending.edit.clone());
             self.effects.push(Effect::PassOn { event, edit });
         }
     }

@@ -130,8 +130,8 @@ impl Play {
         done
     }
 
-    fn says(&mut self, event: OwnedEventId, kind: HeardKind) -> &mut Self {
-        self.feed(Input::Heard {
+    fn says(&mut self, event: OwnedEventId, kind: MessageKind) -> &mut Self {
+        self.feed(Input::Message {
             event,
             sender: alice(),
             kind,

@@ -11,17 +11,17 @@ fn inputs() -> impl Strategy<Value = (u64, Input)> {
     let person = prop_oneof![Just(alice()), Just(sam().into()), Just(ghost().into())];
     let membership = prop_oneof![Just("join"), Just("leave"), Just("ban"), Just("invite")];
     let kind = (event.clone(), 0..9u8).prop_map(|(of, n)| match n {
-        0 => HeardKind::Edit { of },
-        1 => HeardKind::Redaction { of },
-        2 => HeardKind::Plaintext,
-        3 => HeardKind::Unreadable,
-        4 => HeardKind::Other,
-        5 => HeardKind::Sealed,
-        _ => HeardKind::Line,
+        0 => MessageKind::Edit { of },
+        1 => MessageKind::Redaction { of },
+        2 => MessageKind::Plaintext,
+        3 => MessageKind::Unreadable,
+        4 => MessageKind::Other,
+        5 => MessageKind::Sealed,
+        _ => MessageKind::Line,
     });
     let input = prop_oneof![
         4 => (event, person.clone(), kind)
-            .prop_map(|(event, sender, kind)| Input::Heard { event, sender, kind }),
+            .prop_map(|(event, sender, kind)| Input::Message { event, sender, kind }),
         1 => (person, membership)
             .prop_map(|(user, m)| Input::Member { user, membership: m.to_owned() }),
         3 => Just(Input::Tick),

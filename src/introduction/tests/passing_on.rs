@@ -9,7 +9,7 @@ fn the_opening_line_is_taken_the_owner_invited_the_line_passed_on_and_the_ghost_
     let mut play = Play::admitted();
     assert_eq!(play.carry_out(&view(&[])), [Effect::Join, Effect::Look]);
     assert!(matches!(play.phase(), Phase::Listening { .. }));
-    play.after(700).says(first(), HeardKind::Line);
+    play.after(700).says(first(), MessageKind::Line);
     assert_eq!(
         play.carry_out(&view(&[])),
         [
@@ -40,7 +40,7 @@ fn the_opening_line_is_taken_the_owner_invited_the_line_passed_on_and_the_ghost_
 fn a_message_from_before_the_joining_is_heard_while_looking() {
     let mut play = Play::admitted();
     play.feed(Input::Done(Effect::Join));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.effects.clear();
     play.feed(Input::Looked(view(&[])));
     assert_eq!(play.effects, [Effect::ShowAs, Effect::InviteOwner]);
@@ -69,9 +69,9 @@ fn no_message_at_all_introduces_without_one() {
 fn a_message_between_invite_and_leaving_is_passed_on_too_and_keeps_the_ghost() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[]));
-    play.after(2_000).says(second(), HeardKind::Line);
+    play.after(2_000).says(second(), MessageKind::Line);
     assert_eq!(play.carry_out(&view(&[])), [pass_on(second())]);
     play.after(1_500);
     assert_eq!(
@@ -87,8 +87,8 @@ fn a_message_between_invite_and_leaving_is_passed_on_too_and_keeps_the_ghost() {
 fn two_messages_in_a_row_are_passed_on_in_order() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line)
-        .says(second(), HeardKind::Line);
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Line);
     let done = play.carry_out(&view(&[]));
     let passed: Vec<_> = done
         .into_iter()
@@ -101,10 +101,10 @@ fn two_messages_in_a_row_are_passed_on_in_order() {
 fn the_same_event_heard_twice_is_passed_on_once() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line)
-        .says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line)
+        .says(first(), MessageKind::Line);
     let mut done = play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     done.extend(play.carry_out(&view(&[])));
     assert_eq!(
         done.iter()
@@ -118,7 +118,7 @@ fn the_same_event_heard_twice_is_passed_on_once() {
 fn an_endless_talker_does_not_keep_the_ghost_and_loses_nothing() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[]));
     let mut passed = 1;
     for number in 0..60 {
@@ -129,7 +129,7 @@ fn an_endless_talker_does_not_keep_the_ghost_and_loses_nothing() {
             .as_ref()
             .is_some_and(|introduction| introduction.hears())
         {
-            play.says(event, HeardKind::Line);
+            play.says(event, MessageKind::Line);
             let done = play.carry_out(&view(&[]));
             passed += done
                 .iter()
@@ -146,12 +146,12 @@ fn an_endless_talker_does_not_keep_the_ghost_and_loses_nothing() {
 fn a_line_found_by_the_last_look_is_passed_on_before_leaving() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[]));
     play.after(3_100);
     assert_eq!(play.effects, [Effect::Look]);
     play.effects.clear();
-    play.says(second(), HeardKind::Line)
+    play.says(second(), MessageKind::Line)
         .feed(Input::Looked(view(&[])));
     assert_eq!(play.effects, [pass_on(second())]);
     assert_eq!(*play.phase(), Phase::Lingering);
@@ -161,8 +161,8 @@ fn a_line_found_by_the_last_look_is_passed_on_before_leaving() {
 fn an_edit_before_passing_on_is_quoted_instead_and_after_it_is_passed_on_as_an_edit() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line)
-        .says(second(), HeardKind::Edit { of: first() });
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Edit { of: first() });
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::PassOn {
         event: first(),
@@ -174,7 +174,7 @@ fn an_edit_before_passing_on_is_quoted_instead_and_after_it_is_passed_on_as_an_e
             .any(|effect| matches!(effect, Effect::PassOnEdit { .. }))
     );
     let third = owned_event_id!("$third");
-    play.says(third.clone(), HeardKind::Edit { of: first() });
+    play.says(third.clone(), MessageKind::Edit { of: first() });
     assert_eq!(
         play.carry_out(&view(&[])),
         [Effect::PassOnEdit {
@@ -188,12 +188,12 @@ fn an_edit_before_passing_on_is_quoted_instead_and_after_it_is_passed_on_as_an_e
 fn an_edit_that_comes_while_the_line_is_on_its_way_follows_it() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     while play.effects.first() != Some(&pass_on(first())) {
         let effect = play.effects.remove(0);
         play.feed(Input::Done(effect));
     }
-    play.says(second(), HeardKind::Edit { of: first() });
+    play.says(second(), MessageKind::Edit { of: first() });
     let done = play.carry_out(&view(&[]));
     let follow = Effect::PassOnEdit {
         event: second(),
@@ -206,15 +206,18 @@ fn an_edit_that_comes_while_the_line_is_on_its_way_follows_it() {
 fn a_redaction_before_passing_on_leaves_nothing_and_after_it_takes_back() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line)
-        .says(second(), HeardKind::Line);
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Line);
     play.says(
         owned_event_id!("$r1"),
-        HeardKind::Redaction { of: second() },
+        MessageKind::Redaction { of: second() },
     );
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&pass_on(first())) && !done.contains(&pass_on(second())));
-    play.says(owned_event_id!("$r2"), HeardKind::Redaction { of: first() });
+    play.says(
+        owned_event_id!("$r2"),
+        MessageKind::Redaction { of: first() },
+    );
     assert_eq!(
         play.carry_out(&view(&[])),
         [Effect::TakeBack { of: first() }]
@@ -226,7 +229,7 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
     let leaves = || {
         let mut play = Play::admitted();
         play.carry_out(&view(&[]));
-        play.says(first(), HeardKind::Line);
+        play.says(first(), MessageKind::Line);
         play.carry_out(&view(&[]));
         play.after(3_100);
         play.feed(Input::Looked(view(&[])));
@@ -248,7 +251,7 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
     }
     let mut play = leaves();
     // It can no longer be passed on.
-    play.says(second(), HeardKind::Line);
+    play.says(second(), MessageKind::Line);
     assert!(play.effects.is_empty());
     play.feed(Input::Missed);
     let tell = Effect::TellAsker {

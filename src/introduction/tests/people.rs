@@ -16,7 +16,7 @@ fn the_owner_in_the_room_needs_no_introduction() {
 fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     while play.effects.first() != Some(&pass_on(first())) {
         let effect = play.effects.remove(0);
         play.feed(Input::Done(effect));
@@ -33,7 +33,7 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
         }]
     );
     play.effects.clear();
-    play.says(second(), HeardKind::Line);
+    play.says(second(), MessageKind::Line);
     play.after(61_000);
     assert_eq!(play.effects, [pass_on(first()), pass_on(second())]);
     let retried = std::mem::take(&mut play.effects);
@@ -65,7 +65,7 @@ fn where_one_reads_from_joining_on_the_ghost_waits_for_the_owner_to_join() {
     let mut from_join = view(&[]);
     from_join.history_visibility = "joined".to_owned();
     play.carry_out(&from_join);
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     let done = play.carry_out(&from_join);
     assert!(done.contains(&Effect::SendNotice {
         notice: IntroductionNotice::WaitingForJoin
@@ -85,7 +85,7 @@ fn where_one_reads_from_joining_on_the_ghost_waits_for_the_owner_to_join() {
 fn an_owner_who_declines_lets_the_ghost_go() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
         user: sam().into(),
@@ -105,14 +105,14 @@ fn an_owner_who_declines_lets_the_ghost_go() {
 fn an_owner_who_joins_at_once_changes_nothing() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[]));
     play.feed(Input::Member {
         user: sam().into(),
         membership: "join".to_owned(),
     });
     assert_eq!(*play.phase(), Phase::Lingering);
-    play.says(second(), HeardKind::Line);
+    play.says(second(), MessageKind::Line);
     assert_eq!(play.effects, [pass_on(second())]);
 }
 
@@ -132,7 +132,7 @@ fn an_asker_who_leaves_before_the_invite_ends_it_and_after_it_does_not() {
 
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[]));
     play.feed(gone);
     assert_eq!(*play.phase(), Phase::Lingering);
@@ -154,7 +154,7 @@ fn a_ghost_that_is_removed_forgets() {
 fn a_refused_invite_of_the_owner_is_told_to_the_asker() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.effects.clear();
     play.feed(Input::Refused(Effect::InviteOwner, Refusal::Impossible));
     assert_eq!(

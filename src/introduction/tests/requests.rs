@@ -8,7 +8,7 @@ use super::*;
 fn asking(strict: bool) -> Play {
     let mut play = asks_first(strict);
     play.carry_out(&view(&[]));
-    play.after(700).says(first(), HeardKind::Line);
+    play.after(700).says(first(), MessageKind::Line);
     play
 }
 
@@ -43,15 +43,15 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
     assert!(matches!(play.phase(), Phase::Asking { .. }));
     // What comes meanwhile is kept, and nothing of it goes anywhere.
     play.after(60_000)
-        .says(event_id!("$second").to_owned(), HeardKind::Line)
+        .says(event_id!("$second").to_owned(), MessageKind::Line)
         .says(
             event_id!("$edit").to_owned(),
-            HeardKind::Edit { of: first() },
+            MessageKind::Edit { of: first() },
         )
-        .says(event_id!("$third").to_owned(), HeardKind::Line)
+        .says(event_id!("$third").to_owned(), MessageKind::Line)
         .says(
             event_id!("$gone").to_owned(),
-            HeardKind::Redaction {
+            MessageKind::Redaction {
                 of: event_id!("$third").to_owned(),
             },
         );
@@ -153,15 +153,15 @@ fn while_a_request_waits_a_hundred_messages_are_kept() {
     for n in 1..100 {
         play.says(
             ruma::EventId::parse(format!("$e{n}")).unwrap(),
-            HeardKind::Line,
+            MessageKind::Line,
         );
     }
     assert!(play.effects.is_empty(), "{:?}", play.effects);
-    play.says(event_id!("$toomany").to_owned(), HeardKind::Line);
-    play.says(event_id!("$evenmore").to_owned(), HeardKind::Line);
+    play.says(event_id!("$toomany").to_owned(), MessageKind::Line);
+    play.says(event_id!("$evenmore").to_owned(), MessageKind::Line);
     let notice = IntroductionNotice::EnoughKept;
     assert_eq!(play.effects, [Effect::SendNotice { notice }], "told once");
-    assert_eq!(play.state.as_ref().unwrap().heard.len(), 100);
+    assert_eq!(play.state.as_ref().unwrap().pending.len(), 100);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_strict_ghost_asks_without_a_word_of_its_own() {
     assert!(done.contains(&Effect::TellAsker { notice }), "{done:?}");
     assert!(done.contains(&Effect::AskOwner), "{done:?}");
     assert!(!done.iter().any(|e| matches!(e, Effect::SendNotice { .. })));
-    play.after(700).says(first(), HeardKind::Line);
+    play.after(700).says(first(), MessageKind::Line);
     play.after(60_000).feed(Input::Answered { accepted: true });
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::InviteOwner), "{done:?}");

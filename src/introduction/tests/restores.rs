@@ -14,7 +14,7 @@ fn what_lost_its_keys_in_a_restore_begins_anew_and_asks_for_what_it_cannot_read(
             .collect();
         let mut play = Play::admitted();
         play.carry_out(&view(&[]));
-        play.says(first(), HeardKind::Line);
+        play.says(first(), MessageKind::Line);
         play.effects.clear();
         let resumed = play.state.take().unwrap().resumed();
         assert_eq!(resumed.under_way(), [Effect::Join]);

@@ -12,7 +12,7 @@ fn clear_messages_make_the_ghost_listen_longer_once() {
         play.after(4_000);
         play.carry_out(&view(&[]));
         let event = OwnedEventId::try_from(format!("$clear{n}")).unwrap();
-        play.says(event, HeardKind::Plaintext);
+        play.says(event, MessageKind::Plaintext);
         let listens = matches!(play.phase(), Phase::Listening { .. });
         assert_eq!(listens, n < 2, "after clear message {n}");
     }
@@ -26,7 +26,7 @@ fn in_a_group_the_owner_is_invited_and_nothing_passed_on() {
     ] {
         let mut play = Play::admitted();
         play.feed(Input::Done(Effect::Join));
-        play.says(first(), HeardKind::Line);
+        play.says(first(), MessageKind::Line);
         let done = play.carry_out(&view(others));
         let say = Effect::SendNotice {
             notice: IntroductionNotice::GroupFromInviteOn,
@@ -45,10 +45,10 @@ fn in_a_group_the_owner_is_invited_and_nothing_passed_on() {
 fn the_owners_own_invite_does_not_make_a_group_of_a_chat() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Line);
+    play.says(first(), MessageKind::Line);
     play.carry_out(&view(&[("@sam:example.org", "invite")]));
     play.after(3_100);
-    play.says(second(), HeardKind::Line);
+    play.says(second(), MessageKind::Line);
     let done = play.carry_out(&view(&[("@sam:example.org", "invite")]));
     assert!(done.contains(&pass_on(second())));
 }
@@ -61,14 +61,14 @@ fn an_unencrypted_room_is_encrypted_first() {
     play.feed(Input::Done(Effect::Join));
     play.effects.clear();
     // Found when the ghost looks back, before anything can be said in the room.
-    play.says(first(), HeardKind::Plaintext);
+    play.says(first(), MessageKind::Plaintext);
     play.feed(Input::Looked(plain));
     assert_eq!(play.effects, [Effect::TurnOnEncryption, Effect::Look]);
     let done = play.carry_out(&view(&[]));
     let notice = IntroductionNotice::SendAgainEncrypted;
     let asked = Effect::SendNotice { notice };
     assert_eq!(done[2..], [asked]);
-    play.says(second(), HeardKind::Plaintext);
+    play.says(second(), MessageKind::Plaintext);
     assert!(play.effects.is_empty());
     assert!(matches!(play.phase(), Phase::Listening { .. }));
 }
@@ -77,7 +77,7 @@ fn an_unencrypted_room_is_encrypted_first() {
 fn what_is_said_in_clear_while_the_ghost_listens_is_asked_for_again() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
-    play.says(first(), HeardKind::Plaintext);
+    play.says(first(), MessageKind::Plaintext);
     let notice = IntroductionNotice::SendAgainEncrypted;
     assert_eq!(play.effects, [Effect::SendNotice { notice }]);
 }

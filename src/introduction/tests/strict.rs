@@ -7,7 +7,7 @@ fn a_strict_ghost_never_speaks_and_leaves_after_the_first_message() {
     let mut play = Play::strict();
     let mut done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::InviteOwner));
-    play.says(first(), HeardKind::Sealed);
+    play.says(first(), MessageKind::Sealed);
     done.extend(play.carry_out(&view(&[])));
     assert_eq!(*play.phase(), Phase::Over);
     let spoke = |effect: &Effect| {
@@ -34,7 +34,7 @@ fn a_strict_ghost_leaves_five_seconds_after_the_invite_without_a_message() {
 fn a_key_for_a_strict_ghost_lets_the_bot_tell_the_asker() {
     let mut play = Play::strict();
     play.carry_out(&view(&[]));
-    play.feed(Input::KeyCame).says(first(), HeardKind::Sealed);
+    play.feed(Input::KeyCame).says(first(), MessageKind::Sealed);
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::TellAsker {
         notice: IntroductionNotice::StrictSendAgain

@@ -65,9 +65,9 @@ impl Talk {
         log.iter().any(|request| request.contains("/leave"))
     }
 
-    async fn leaves(&mut self, sent_away: bool) {
+    async fn leaves(&mut self) {
         let person = 2;
-        let number = self.put_due(Effect::RemoveGhost { person, sent_away });
+        let number = self.put_due(Effect::RemoveGhost { person });
         self.carry_out(number).await;
     }
 }
@@ -75,7 +75,7 @@ impl Talk {
 #[tokio::test]
 async fn the_ghost_of_a_person_who_is_gone_leaves_a_group_alone() {
     let (mut it, ghost) = without_kim().await;
-    it.leaves(false).await;
+    it.leaves().await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
     assert!(!it.actor.room.has_ghost(&ghost) && !it.works_here(&ghost));
     assert!(it.actor.room.has_ghost(&sam()) && it.works_here(&sam()));
@@ -94,7 +94,7 @@ async fn a_ghost_leaves_although_the_invite_that_it_came_by_was_not_handled_yet(
     let key = (origin(), it.engine.next());
     batch.put::<Inbox>(&key, &again).unwrap();
     it.store.apply(batch).unwrap();
-    it.leaves(false).await;
+    it.leaves().await;
     assert!(it.fake.rooms_of(&ghost).is_empty());
     assert!(!it.actor.room.has_ghost(&ghost) && !it.works_here(&ghost));
     // That invite does not call it back: not as it was pushed, nor as a sync shows it.
@@ -112,7 +112,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     it.fake.put_into_rooms(&ghost, &[], &[]);
     let machines = it.engine.machines().clone();
     machines.expect_room(&ghost, &origin()).await.unwrap();
-    it.leaves(true).await;
+    it.leaves().await;
     assert!(!it.asked_to_leave(), "it is not there");
     assert!(!it.actor.room.has_ghost(&ghost) && !it.works_here(&ghost));
     assert!(!machines.expects_room(&ghost, &origin()).unwrap());
@@ -123,7 +123,7 @@ async fn a_ghost_that_was_sent_away_does_not_leave_what_it_may_be_invited_to_aga
     let machines = it.engine.machines().clone();
     machines.expect_room(&ghost, &origin()).await.unwrap();
     it.invite_arrives(&ghost);
-    it.leaves(true).await;
+    it.leaves().await;
     assert!(!it.asked_to_leave(), "that would decline the invite");
     assert!(!it.actor.room.has_ghost(&ghost));
     assert!(machines.expects_room(&ghost, &origin()).unwrap());

@@ -25,7 +25,7 @@ use crate::{
         },
     },
     ids::{ConversationId, Ghost},
-    introduction::{Admission, Heard, Introduction, Invite},
+    introduction::{Admission, Introduction, Invite, PendingEvent},
     matrix::Transaction,
     store::{Batch, Store, prefix},
     testing::{

@@ -69,7 +69,7 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
     };
     let kim = &Ghost::new(user_id!("@_dm_kim:hs.test").to_owned());
     let mut introduction = Introduction::found(&origin(), kim, invite, it.engine.now());
-    introduction.heard.push(Heard {
+    introduction.pending.push(PendingEvent {
         event: owned_event_id!("$one"),
         edit: None,
         done: false,
