@@ -269,7 +269,7 @@ async fn check_module(checker: &Checker<'_>, observer: &Observer, shutdown: &Shu
 async fn check_ping(checker: &Checker<'_>, observer: &Observer) -> CheckResult {
     for _ in 0..2 {
         match checker.check_ping(observer).await {
-            Err(problem) if !problem.is_transient => {
+            Err(problem) if !problem.is_temporary => {
                 info!("ping: {problem}; once more");
                 crate::clock::sleep(PING_RETRY_PAUSE).await;
             }
@@ -308,7 +308,7 @@ async fn until_it_passes<T, F: Future<Output = Result<T, Problem>>>(
         match shutdown.or(check()).await {
             None => return Ok(None),
             Some(Ok(found)) => return Ok(Some(found)),
-            Some(Err(problem)) if problem.is_transient => {
+            Some(Err(problem)) if problem.is_temporary => {
                 let wait = retry_pause(tries);
                 warn!("{name}: {problem}; trying again in {} s", wait.as_secs());
                 if shutdown.or(crate::clock::sleep(wait)).await.is_none() {

@@ -16,7 +16,7 @@ use super::{
 
 /// Number of the newest one-time keys that are kept: those on the homeserver, and the same number
 /// again that may have been claimed a moment ago.
-const KEPT: usize = 100;
+const ONE_TIME_KEYS_MAX: usize = 100;
 
 /// Makes a new fallback key, to be uploaded next. The former one still decrypts what was sent to
 /// it.
@@ -63,7 +63,7 @@ fn drop_oldest(keys: &mut Value) {
         .filter_map(|(id, _)| id.parse().ok())
         .collect();
     ids.sort_unstable();
-    let surplus = ids.len().saturating_sub(KEPT);
+    let surplus = ids.len().saturating_sub(ONE_TIME_KEYS_MAX);
     for id in &ids[..surplus] {
         for kind in ["private_keys", "public_keys"] {
             if let Some(keys) = keys[kind].as_object_mut() {

@@ -33,14 +33,14 @@ struct ChangeNumbers {
 
 impl DeviceListChangeLog {
     /// Maximum number of people with their own number; beyond that everyone counts as changed.
-    const KEPT: usize = 50_000;
+    const CHANGES_MAX: usize = 50_000;
 
     pub(super) fn note(&self, users: &[OwnedUserId]) {
         let mut changes = lock(&self.0);
         for user in users {
             changes.newest += 1;
             let newest = changes.newest;
-            if changes.of.len() >= Self::KEPT {
+            if changes.of.len() >= Self::CHANGES_MAX {
                 changes.of.clear();
                 changes.floor = newest;
             }
@@ -99,7 +99,7 @@ impl DeviceListSnapshot {
 
 impl DeviceListCache {
     /// Maximum number of people in the cache.
-    const KEPT: usize = 10_000;
+    const CACHE_PEOPLE_MAX: usize = 10_000;
     /// Minimum number of people before any is forgotten.
     const SWEPT: usize = 256;
 
@@ -139,10 +139,10 @@ impl DeviceListCache {
             snapshots
                 .of
                 .retain(|_, snapshot| at.since(snapshot.at) < kept_for);
-            if snapshots.of.len() >= Self::KEPT {
+            if snapshots.of.len() >= Self::CACHE_PEOPLE_MAX {
                 snapshots.of.clear();
             }
-            snapshots.sweep_at = (snapshots.of.len() * 2).min(Self::KEPT);
+            snapshots.sweep_at = (snapshots.of.len() * 2).min(Self::CACHE_PEOPLE_MAX);
         }
         let snapshot = DeviceListSnapshot {
             number,
@@ -189,11 +189,11 @@ mod tests {
     fn the_table_of_changes_is_bounded_and_errs_on_the_safe_side() {
         let changes = DeviceListChangeLog::default();
         let before = changes.number(user_id!("@never:x"));
-        let users: Vec<OwnedUserId> = (0..DeviceListChangeLog::KEPT + 10)
+        let users: Vec<OwnedUserId> = (0..DeviceListChangeLog::CHANGES_MAX + 10)
             .map(|n| OwnedUserId::try_from(format!("@u{n}:x")).unwrap())
             .collect();
         changes.note(&users);
-        assert!(lock(&changes.0).of.len() <= DeviceListChangeLog::KEPT);
+        assert!(lock(&changes.0).of.len() <= DeviceListChangeLog::CHANGES_MAX);
         assert!(changes.number(user_id!("@never:x")) > before);
     }
 }

@@ -181,19 +181,15 @@ impl Machines {
         Ok(())
     }
 
-    fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError> {
-        const PAGE: usize = 256;
-        let mut after = None;
-        loop {
-            let rows = self.0.store.scan::<T>(first, after.as_ref(), PAGE)?;
-            let full = rows.len() == PAGE;
-            for (key, _) in &rows {
-                batch.delete::<T>(key);
-            }
-            after = rows.into_iter().last().map(|(key, _)| key);
-            if !full {
-                return Ok(());
+    fn delete_all<T: Table>(&self, batch: &mut Batch, first: &[u8]) -> Result<(), CryptoError>
+    where
+        T::Key: Clone,
+    {
+        for page in self.0.store.pages::<T>(first) {
+            for (key, _) in page? {
+                batch.delete::<T>(&key);
             }
         }
+        Ok(())
     }
 }

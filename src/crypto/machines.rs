@@ -175,24 +175,14 @@ impl Machines {
 
     /// Returns every user that is ready.
     pub fn ghosts(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
-        const PAGE: usize = 1000;
         let mut users = Vec::new();
-        let mut after = None;
-        loop {
-            let rows = self
-                .0
-                .store
-                .scan::<GhostRecords>(&[], after.as_ref(), PAGE)?;
-            let full = rows.len() == PAGE;
-            after = rows.last().map(|(user, _)| user.clone());
-            let ready = rows
+        for page in self.0.store.pages::<GhostRecords>(&[]) {
+            let ready = page?
                 .into_iter()
                 .filter(|(_, record)| record.step == Step::Ready);
             users.extend(ready.map(|(user, _)| user));
-            if !full {
-                return Ok(users);
-            }
         }
+        Ok(users)
     }
 
     /// Lets the ghost keep the keys of this room from now on: it is about to join, or has joined.

@@ -85,14 +85,14 @@ impl GhostRecord {
     /// Moves the present device to the former ones.
     pub(super) fn archive_device(&mut self) {
         /// The homeserver can only show the newest master key; older ones need no remembering.
-        const KEPT: usize = 8;
+        const FORMER_DEVICES_MAX: usize = 8;
         if let Some(device) = self.device.take() {
             self.former.push(Former {
                 device,
                 master: self.master.take(),
                 deleted: false,
             });
-            let surplus = self.former.len().saturating_sub(KEPT);
+            let surplus = self.former.len().saturating_sub(FORMER_DEVICES_MAX);
             self.former.drain(..surplus);
         }
         self.ed25519 = None;

@@ -49,7 +49,7 @@ pub(super) struct NewReplayPart {
 impl ReplayPart {
     /// Maximum number of parts kept of a session: more than a session has in any client we know,
     /// before it rotates.
-    pub(super) const KEPT: usize = 24;
+    pub(super) const PARTS_MAX: usize = 24;
 
     /// Records a message. Returns `Ok(false)` if it is recorded already. `Err` names the event that
     /// had this index before, unless that is too long ago.
@@ -80,7 +80,7 @@ impl ReplayPart {
             events: BTreeMap::new(),
         };
         let mut forget = None;
-        if others.len() >= Self::KEPT
+        if others.len() >= Self::PARTS_MAX
             && let Some((oldest, _)) = others.first()
         {
             if own < *oldest {
@@ -128,7 +128,7 @@ impl Machines {
         let (user, room, session, _) = key;
         let of_session = [prefix(user), prefix(room), prefix(session)].concat();
         let store = &self.0.store;
-        let others = store.scan::<ReplayGuard>(&of_session, None, ReplayPart::KEPT)?;
+        let others = store.scan::<ReplayGuard>(&of_session, None, ReplayPart::PARTS_MAX)?;
         let others: Vec<_> = others
             .into_iter()
             .map(|((.., number), part)| (number, part))
@@ -188,7 +188,7 @@ mod tests {
         let mut session = Session::default();
         for index in 0..10_000u32 {
             assert_eq!(session.note(index, &format!("$e{index}")), Ok(true));
-            assert!(session.parts.len() <= ReplayPart::KEPT);
+            assert!(session.parts.len() <= ReplayPart::PARTS_MAX);
         }
         for index in 0..10_000u32 {
             session.note(index, "$again").unwrap_err();
@@ -204,7 +204,7 @@ mod tests {
         let mut session = Session::default();
         for step in 0..100u32 {
             let index = u32::MAX - step * 1000;
-            let kept = (step as usize) < ReplayPart::KEPT;
+            let kept = (step as usize) < ReplayPart::PARTS_MAX;
             assert_eq!(session.note(index, "$e").is_ok(), kept);
         }
         session.note(u32::MAX, "$again").unwrap_err();

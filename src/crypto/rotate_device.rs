@@ -44,16 +44,11 @@ pub enum DeviceRotation {
 impl Machines {
     /// Returns every user that was ever ours, with keys or without.
     pub fn known_users(&self) -> Result<Vec<OwnedUserId>, CryptoError> {
-        const PAGE: usize = 1000;
         let mut users = Vec::new();
-        loop {
-            let rows = self.0.store.scan::<GhostRecords>(&[], users.last(), PAGE)?;
-            let full = rows.len() == PAGE;
-            users.extend(rows.into_iter().map(|(user, _)| user));
-            if !full {
-                return Ok(users);
-            }
+        for page in self.0.store.pages::<GhostRecords>(&[]) {
+            users.extend(page?.into_iter().map(|(user, _)| user));
         }
+        Ok(users)
     }
 
     /// Returns whether this is the current device of a ghost.

@@ -157,7 +157,7 @@ struct SlotTable {
 
 impl Slots {
     /// Minimum number of slots before any is removed.
-    const KEPT: usize = 1024;
+    const SLOTS_MIN: usize = 1024;
 
     /// Returns the slot of a user, and creates it if there is none.
     pub(super) fn of(&self, user: &UserId) -> Arc<Slot> {
@@ -165,7 +165,7 @@ impl Slots {
         if let Some(slot) = table.slots.get(user) {
             return slot.clone();
         }
-        if table.slots.len() >= table.sweep_at.max(Self::KEPT) {
+        if table.slots.len() >= table.sweep_at.max(Self::SLOTS_MIN) {
             table
                 .slots
                 .retain(|_, slot| Arc::strong_count(slot) > 1 || !slot.is_blank());
@@ -261,7 +261,7 @@ mod tests {
         for n in 2..10_000 {
             slots.of(&user(n));
         }
-        assert!(slots.count() <= Slots::KEPT, "{}", slots.count());
+        assert!(slots.count() <= Slots::SLOTS_MIN, "{}", slots.count());
         assert!(Arc::ptr_eq(&held, &slots.of(&user(0))), "one is in use");
         let due = slots.of(&user(1));
         assert!(due.requests_due.is_due(), "work is left");

@@ -109,7 +109,7 @@ impl History<'_> {
             let (direction, events) = (self.direction, self.page_events);
             let page = homeserver.messages(self.actor, self.room, from, direction, events);
             match page.await {
-                Err(error) if error.is_transient() && retries < self.retries => {
+                Err(error) if error.is_temporary() && retries < self.retries => {
                     let pause = error.retry_after().unwrap_or(PAUSE * 2_u32.pow(retries));
                     let pause = clock::sleep(pause.min(PAUSE_MAX)).map(Some);
                     self.engine.unless_stopping(pause).await?;

@@ -15,7 +15,7 @@ const CONTENT_AT_MOST: usize = 47_000;
 /// Maximum size that a quote adds: a name, a verb, and the names of fields.
 const ADDED_AT_MOST: usize = 1_000;
 /// Maximum length of the gist of a message, in characters, with the mark of a cut.
-const GIST_AT_MOST: usize = 1_001;
+const GIST_CHARS_MAX: usize = 1_001;
 
 /// Checks a message of any kind: its quote, the quote of an edit of it, and its gist.
 pub(crate) fn message(input: &[u8]) {
@@ -48,7 +48,7 @@ pub(crate) fn message(input: &[u8]) {
         check_html(&edit.content["m.new_content"]);
     }
     let gist = gist(kind, content, |body| Some(body.to_owned()));
-    assert!(gist.chars().count() <= GIST_AT_MOST);
+    assert!(gist.chars().count() <= GIST_CHARS_MAX);
     let breaks = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202E}';
     assert!(!gist.contains(breaks), "{gist:?}");
 }

@@ -86,7 +86,7 @@ pub fn quote_edit(name: &str, content: &Value, passed_on: &str) -> Result<Quote,
 }
 
 /// Maximum length of the text that a request shows, in characters.
-const GIST_AT_MOST: usize = 1000;
+const GIST_CHARS_MAX: usize = 1000;
 
 /// Returns what a request shows of an opening line: its text, as translated by `told`, or its kind.
 pub fn gist(
@@ -103,7 +103,7 @@ pub fn gist(
         ("m.room.message", Some("m.location")) => "(a place)",
         _ => match content["body"].as_str() {
             Some(body) => match told(body) {
-                Some(body) => return cut(&in_plain_lines(&body), GIST_AT_MOST),
+                Some(body) => return cut(&in_plain_lines(&body), GIST_CHARS_MAX),
                 None => "(a text that cannot be shown here)",
             },
             None => "(something without text)",
@@ -115,8 +115,8 @@ pub fn gist(
 /// Returns the text with plain line breaks only, and without characters that change the direction
 /// of writing: no text may look as if it stood outside its quote.
 fn in_plain_lines(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(8 * GIST_AT_MOST));
-    for c in text.chars().take(2 * GIST_AT_MOST) {
+    let mut out = String::with_capacity(text.len().min(8 * GIST_CHARS_MAX));
+    for c in text.chars().take(2 * GIST_CHARS_MAX) {
         match c {
             '\r' | '\u{B}' | '\u{C}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
             '\u{61C}'

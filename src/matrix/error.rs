@@ -110,7 +110,7 @@ impl MatrixError {
     }
 
     /// Returns `true` if the same request may succeed later without anybody changing anything.
-    pub fn is_transient(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self.fate(), Fate::Away | Fate::Failing)
     }
 
@@ -234,7 +234,7 @@ mod tests {
         headers.insert(RETRY_AFTER, http::HeaderValue::from_static("7"));
         let body = br#"{"errcode":"M_LIMIT_EXCEEDED","error":"slow down","retry_after_ms":1500}"#;
         let error = MatrixError::from_answer(StatusCode::TOO_MANY_REQUESTS, &headers, body);
-        assert!(error.is_transient());
+        assert!(error.is_temporary());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
         let error =
             MatrixError::from_answer(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body);
@@ -245,7 +245,7 @@ mod tests {
     fn a_refusal_is_final_and_names_its_errcode() {
         let body = br#"{"errcode":"M_FORBIDDEN","error":"no\nentry"}"#;
         let error = MatrixError::from_answer(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
-        assert!(!error.is_transient());
+        assert!(!error.is_temporary());
         assert!(error.has_errcode("M_FORBIDDEN"));
         assert_eq!(
             error.to_string(),
@@ -274,10 +274,10 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_without_a_homeserver_behind_it_is_transient() {
+    fn a_proxy_without_a_homeserver_behind_it_is_temporary() {
         let error =
             MatrixError::from_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
-        assert!(error.is_transient());
+        assert!(error.is_temporary());
         assert_eq!(error.errcode(), None);
         assert_eq!(error.status(), Some(502));
     }

@@ -150,7 +150,7 @@ async fn silence_is_transient() {
     let (hs, _) = homeserver(vec![]).await;
     let error = hs.whoami(ghost()).await.unwrap_err();
     assert!(
-        matches!(error, MatrixError::TimedOut) && error.is_transient(),
+        matches!(error, MatrixError::TimedOut) && error.is_temporary(),
         "{error}"
     );
 }
@@ -161,7 +161,7 @@ async fn nobody_listening_is_transient() {
     let error = Homeserver::connect(&url, "t".into(), HomeserverOptions::default())
         .await
         .unwrap_err();
-    assert!(error.is_transient(), "{error}");
+    assert!(error.is_temporary(), "{error}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The key of the schema version.
-const VERSION: &[u8] = &[META_ID, b's'];
+const SCHEMA_KEY: &[u8] = &[META_ID, b's'];
 
 /// One step: reads the database and returns the changes to make.
 pub(super) type Step = fn(&dyn Backend) -> Result<Vec<Op>, StoreError>;
@@ -40,12 +40,12 @@ pub(super) const STEPS: &[Step] = &[];
 
 /// Returns the change that stores the schema version.
 pub(super) fn version_op(version: u32) -> Op {
-    Op::Put(VERSION.to_vec(), version.to_be_bytes().to_vec())
+    Op::Put(SCHEMA_KEY.to_vec(), version.to_be_bytes().to_vec())
 }
 
 /// Loads the schema version of a database, if it has one.
 pub(super) fn load_version(backend: &dyn Backend) -> Result<Option<u32>, StoreError> {
-    let bytes = backend.get(VERSION)?;
+    let bytes = backend.get(SCHEMA_KEY)?;
     Ok(bytes.and_then(|bytes| bytes.try_into().ok().map(u32::from_be_bytes)))
 }
 

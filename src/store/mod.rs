@@ -32,6 +32,7 @@ mod merged_read;
 mod meta;
 mod migrate;
 mod options;
+mod pages;
 pub(crate) mod raw;
 mod record_cache;
 pub(crate) mod seal;
@@ -64,6 +65,7 @@ pub use self::{
     key::StoreKey,
     meta::Run,
     options::StoreOptions,
+    pages::Pages,
     table::{KeyPart, Table, TableKey, prefix},
 };
 

@@ -11,7 +11,7 @@ use super::{
     key::{StoreKey, Subkey},
 };
 
-const VERSION: u8 = 1;
+const SEAL_FORMAT: u8 = 1;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 
@@ -43,7 +43,7 @@ impl Sealer {
     pub(crate) fn seal(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         let nonce = nonce()?;
         let mut out = Vec::with_capacity(plain.len() + 1 + NONCE_BYTES + TAG_BYTES);
-        out.push(VERSION);
+        out.push(SEAL_FORMAT);
         out.extend_from_slice(&nonce);
         out.extend_from_slice(plain);
         let tag: Tag = self
@@ -57,7 +57,7 @@ impl Sealer {
     /// Opens a value sealed for `place`. Returns `None` if it was not sealed for it with this key.
     pub(crate) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
         let (version, rest) = sealed.split_first()?;
-        if *version != VERSION || rest.len() < NONCE_BYTES + TAG_BYTES {
+        if *version != SEAL_FORMAT || rest.len() < NONCE_BYTES + TAG_BYTES {
             return None;
         }
         let (nonce, text) = rest.split_at(NONCE_BYTES);

@@ -122,7 +122,7 @@ impl Checker<'_> {
                         .to_owned(),
                     remedy: "wait until it has pushed the backlog".to_owned(),
                     server_message: None,
-                    is_transient: true,
+                    is_temporary: true,
                 });
             }
             let mark = TransactionId::new();

@@ -25,7 +25,7 @@ pub(super) async fn connect(setup: &Setup) -> Result<Homeserver, Problem> {
     Homeserver::connect(&wanted.url, token, options)
         .await
         .map_err(|error| {
-            let remedy = if error.is_transient() {
+            let remedy = if error.is_temporary() {
                 format!("start it, or correct homeserver.url ({})", wanted.url)
             } else {
                 format!(
@@ -154,7 +154,7 @@ impl Checker<'_> {
             {
                 Ok(format!("people cannot register {GHOST_PREFIX}… names"))
             }
-            Err(error) if error.is_transient() => {
+            Err(error) if error.is_temporary() => {
                 Err(Problem::from_error(&error, "see the homeserver's log"))
             }
             _ => Err(open()),

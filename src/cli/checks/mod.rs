@@ -30,7 +30,7 @@ pub struct Problem {
     /// The homeserver's own message. Shown to the admin and not logged.
     pub server_message: Option<String>,
     /// Whether the problem may pass by itself, so that `run` waits.
-    pub is_transient: bool,
+    pub is_temporary: bool,
 }
 
 impl Problem {
@@ -40,7 +40,7 @@ impl Problem {
             wrong: wrong.into(),
             remedy: remedy.into(),
             server_message: None,
-            is_transient: false,
+            is_temporary: false,
         }
     }
 
@@ -65,7 +65,7 @@ impl Problem {
             wrong,
             remedy: remedy.into(),
             server_message: error.message().map(str::to_owned),
-            is_transient: error.is_transient(),
+            is_temporary: error.is_temporary(),
         }
     }
 }

@@ -280,17 +280,17 @@ async fn a_homeserver_that_is_not_there_may_come_and_another_service_may_not() {
         .unwrap();
     setup.config.homeserver.url = format!("http://{free}").parse().unwrap();
     let problem = Checker::connect(&setup).await.err().unwrap();
-    assert!(problem.is_transient);
+    assert!(problem.is_temporary);
     assert!(problem.to_string().contains("refused") && problem.remedy.contains("homeserver.url"));
 
-    for (status, body, is_transient) in [
+    for (status, body, is_temporary) in [
         (404, json!("no"), false),
         (200, json!({"hello": 1}), false),
         (502, json!({}), true),
     ] {
         let both = Both::new(wrong("versions", status, body)).await;
         let problem = Checker::connect(&both.setup).await.err().unwrap();
-        assert_eq!(problem.is_transient, is_transient, "{problem}");
+        assert_eq!(problem.is_temporary, is_temporary, "{problem}");
         assert!(problem.remedy.contains("homeserver.url"), "{problem}");
     }
 }
@@ -321,7 +321,7 @@ async fn a_token_that_is_not_known_is_told_from_a_wrong_server_name() {
         let both = Both::new(wrong(name, status, body)).await;
         let problem = both.checker().await.check_token().await.unwrap_err();
         assert!(problem.remedy.contains(remedy), "{name}: {problem}");
-        assert!(!problem.is_transient);
+        assert!(!problem.is_temporary);
     }
     let both = Both::new(wrong("register", 400, code("M_USER_IN_USE"))).await;
     both.checker()
@@ -386,7 +386,7 @@ async fn names_like_ours_must_be_refused_to_people() {
             .check_namespace()
             .await
             .unwrap_err()
-            .is_transient
+            .is_temporary
     );
 }
 
@@ -408,7 +408,7 @@ async fn a_ping_that_fails_says_on_which_side() {
             .await
             .unwrap_err();
         assert!(problem.wrong.contains(wrong_word), "{errcode}: {problem}");
-        assert!(!problem.is_transient, "{errcode}");
+        assert!(!problem.is_temporary, "{errcode}");
     }
 }
 

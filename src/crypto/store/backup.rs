@@ -95,14 +95,8 @@ impl GhostStores {
         let leave_out = [&own, further].concat();
         // An identity from an earlier backup without a new device is still needed.
         let mut waiting = Batch::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self
-                .store()
-                .scan::<SavedIdentities>(&[], after.as_ref(), 256)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (user, saved) in page {
+        for page in self.store().pages::<SavedIdentities>(&[]) {
+            for (user, saved) in page? {
                 waiting.put::<SavedIdentities>(&user, &saved)?;
             }
         }

@@ -16,7 +16,7 @@ use crate::store::{Batch, Store, StoreError, Subkey, raw, seal::Sealer};
 /// A record as it was before it was sealed.
 type Plain = Zeroizing<Vec<u8>>;
 /// Maximum number of records in one page of a scan.
-const PAGE: usize = 256;
+const PAGE_RECORDS: usize = 256;
 
 /// The records of one ghost.
 pub(super) struct SealedRecords {
@@ -220,8 +220,8 @@ impl SealedRecords {
     ) -> Result<(), GhostStoreError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = raw::scan(&self.store, prefix, after.as_deref(), PAGE)?;
-            let full = page.len() == PAGE;
+            let page = raw::scan(&self.store, prefix, after.as_deref(), PAGE_RECORDS)?;
+            let full = page.len() == PAGE_RECORDS;
             after = page.last().map(|(key, _)| key.clone());
             for (key, value) in page {
                 if !visit(key, value)? {

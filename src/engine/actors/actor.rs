@@ -20,7 +20,7 @@ use crate::{
 pub(in crate::engine) const IDLE: Duration = Duration::from_secs(30);
 
 /// Maximum number of inbox or outbox items that are processed between two flushes.
-pub(in crate::engine) const AT_ONCE: usize = 32;
+pub(in crate::engine) const OUTBOX_BATCH_MAX: usize = 32;
 
 /// The actor of one room.
 pub(in crate::engine) struct RoomActor {
@@ -122,13 +122,13 @@ impl RoomActor {
     pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.room.engine.clone();
         let store = engine.store();
-        let due = store.scan::<Outbox>(&prefix(&self.room.id), None, AT_ONCE)?;
+        let due = store.scan::<Outbox>(&prefix(&self.room.id), None, OUTBOX_BATCH_MAX)?;
         if !due.is_empty() {
             self.room.carry_out_all(due).await?;
             return Ok(true);
         }
         let together = if self.room.handles_batches() {
-            AT_ONCE
+            OUTBOX_BATCH_MAX
         } else {
             1
         };

@@ -10,7 +10,7 @@ use crate::{
         event::RoomEvent,
         history::PAGE_EVENTS,
         inbox::{
-            gap::{PAGES, begins_for},
+            gap::{BACKFILL_PAGES_MAX, begins_for},
             sync::GAP_BYTES,
         },
         records::{EventCopies, QueuedEffect, Seen},
@@ -69,7 +69,9 @@ impl Room {
         let engine = &self.engine;
         let acting = engine.as_user(ghost)?;
         let history = engine.history(acting.actor(), &self.id).at(Some(from));
-        let mut history = history.limit(PAGES, PAGE_EVENTS).with_retries();
+        let mut history = history
+            .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
+            .with_retries();
         // As text: parsed, an event takes several times as much.
         let mut newest_first = Vec::new();
         let mut bytes = 0;
@@ -113,7 +115,9 @@ impl Room {
         let (engine, room) = (self.engine.clone(), self.id.clone());
         let acting = engine.as_user(ghost)?;
         let history = engine.history(acting.actor(), &room).forward_from(from);
-        let mut history = history.limit(PAGES, PAGE_EVENTS).with_retries();
+        let mut history = history
+            .limit(BACKFILL_PAGES_MAX, PAGE_EVENTS)
+            .with_retries();
         while let Some(page) = history.next_page().await? {
             for json in page {
                 let event = RoomEvent::parse(json.get(), Some(&self.id));

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Maximum number of typing people, or of receipts of one event, that are processed.
-const AT_ONCE: usize = 50;
+const EPHEMERAL_PEOPLE_MAX: usize = 50;
 /// How long a person is shown as typing. Their client repeats it before then, or says that they
 /// have stopped.
 const TYPES_FOR: Duration = Duration::from_secs(30);
@@ -136,7 +136,7 @@ impl Engine {
         let Some(content) = event.content.as_object() else {
             return Ok(());
         };
-        for (read, receipts) in content.iter().take(AT_ONCE) {
+        for (read, receipts) in content.iter().take(EPHEMERAL_PEOPLE_MAX) {
             let Ok(read) = OwnedEventId::try_from(read.as_str()) else {
                 continue;
             };
@@ -144,7 +144,7 @@ impl Engine {
                 continue;
             };
             let mut root = None;
-            for (user, receipt) in receipts.iter().take(AT_ONCE) {
+            for (user, receipt) in receipts.iter().take(EPHEMERAL_PEOPLE_MAX) {
                 let person = OwnedUserId::try_from(user.as_str()).ok();
                 let person = person.and_then(|user| conversation.person_at(role, &user));
                 let Some(person) = person.and_then(|index| conversation.people.get(index)) else {
@@ -156,8 +156,8 @@ impl Engine {
                     };
                     let map = EventMap {
                         store: self.store(),
-                        here: &event.room_id,
-                        there,
+                        source: &event.room_id,
+                        target: there,
                     };
                     let Some(copy) = map.find(&read)? else {
                         continue;

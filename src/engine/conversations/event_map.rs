@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// Maximum number of records that are deleted in one write.
-const AT_ONCE: usize = 1000;
+const DELETE_BATCH_RECORDS: usize = 1000;
 
 /// The mapping between the events of one room and those of another.
 #[derive(Debug)]
 pub(in crate::engine) struct EventMap<'a> {
     pub store: &'a Store,
-    pub here: &'a RoomId,
-    pub there: &'a RoomId,
+    pub source: &'a RoomId,
+    pub target: &'a RoomId,
 }
 
 impl EventMap<'_> {
@@ -30,22 +30,22 @@ impl EventMap<'_> {
         &self,
         event: &EventId,
     ) -> Result<Option<OwnedEventId>, StoreError> {
-        let source = self.source(event)?;
-        if source.room == self.there {
-            return Ok(Some(source.event));
+        let original = self.original(event)?;
+        if original.room == self.target {
+            return Ok(Some(original.event));
         }
-        let key = (source.room, source.event, self.there.to_owned());
+        let key = (original.room, original.event, self.target.to_owned());
         Ok(self.store.get::<EventCopies>(&key)?.map(|copy| copy.event))
     }
 
     /// Returns the event that this one is a copy of, and its room.
-    fn source(&self, event: &EventId) -> Result<Source, StoreError> {
-        let here = (self.here.to_owned(), event.to_owned());
-        Ok(match self.store.get::<EventSources>(&here)? {
+    fn original(&self, event: &EventId) -> Result<Source, StoreError> {
+        let key = (self.source.to_owned(), event.to_owned());
+        Ok(match self.store.get::<EventSources>(&key)? {
             Some(source) => source,
             None => Source {
-                room: here.0,
-                event: here.1,
+                room: key.0,
+                event: key.1,
             },
         })
     }
@@ -53,40 +53,40 @@ impl EventMap<'_> {
     /// Returns the other room's copy of an event of this room, and its author.
     pub(in crate::engine) fn copy(&self, event: &EventId) -> Result<Option<Copy>, StoreError> {
         let key = (
-            self.here.to_owned(),
+            self.source.to_owned(),
             event.to_owned(),
-            self.there.to_owned(),
+            self.target.to_owned(),
         );
         self.store.get::<EventCopies>(&key)
     }
 }
 
 impl EventMapping for EventMap<'_> {
-    fn target_of(&self, here: &EventId) -> Option<OwnedEventId> {
+    fn target_of(&self, event: &EventId) -> Option<OwnedEventId> {
         // A store that fails stops the service; until then the event counts as unknown.
-        self.find(here).ok().flatten()
+        self.find(event).ok().flatten()
     }
 }
 
-/// Records that `copy` in `there` is the copy of an event in `here`.
+/// Records that the event `target` is the copy of the event `source`.
 pub(in crate::engine) fn note(
     batch: &mut Batch,
-    here: (&OwnedRoomId, &OwnedEventId),
-    there: (&OwnedRoomId, &OwnedEventId),
+    source: (&OwnedRoomId, &OwnedEventId),
+    target: (&OwnedRoomId, &OwnedEventId),
     by: usize,
     now: crate::clock::Timestamp,
 ) -> Result<(), StoreError> {
-    let source = Source {
-        room: here.0.clone(),
-        event: here.1.clone(),
+    let original = Source {
+        room: source.0.clone(),
+        event: source.1.clone(),
     };
     let copy = Copy {
-        event: there.1.clone(),
+        event: target.1.clone(),
         by: u32::try_from(by).unwrap_or(u32::MAX),
     };
-    let key = (here.0.clone(), here.1.clone(), there.0.clone());
-    let by_time = (now, here.0.clone(), here.1.clone(), there.0.clone());
-    batch.put::<EventSources>(&(there.0.clone(), there.1.clone()), &source)?;
+    let key = (source.0.clone(), source.1.clone(), target.0.clone());
+    let by_time = (now, source.0.clone(), source.1.clone(), target.0.clone());
+    batch.put::<EventSources>(&(target.0.clone(), target.1.clone()), &original)?;
     batch.put::<EventCopies>(&key, &copy)?;
     batch.put::<EventCopiesByTime>(&by_time, &())
 }
@@ -97,7 +97,9 @@ impl Engine {
         let horizon = self.now() - self.0.settings.conversations.remember;
         loop {
             let mut batch = Batch::new();
-            let oldest = self.store().scan::<EventCopiesByTime>(&[], None, AT_ONCE)?;
+            let oldest = self
+                .store()
+                .scan::<EventCopiesByTime>(&[], None, DELETE_BATCH_RECORDS)?;
             for (key, ()) in oldest.into_iter().filter(|((at, ..), ())| *at < horizon) {
                 let (_, room, event, there) = key.clone();
                 let of = (room, event, there.clone());

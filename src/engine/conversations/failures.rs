@@ -12,7 +12,7 @@ use crate::{
 const NO_KEY: &str = "I couldn't decrypt your message, so I didn't pass it on. Please send it \
                       again.";
 /// The notice about messages that were still waiting when the conversation ended.
-const TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
+const SENT_TOO_LATE: &str = "Your last messages weren't delivered, because this conversation has ended. \
                         If they matter, please start a new chat.";
 /// Returns the notice to the sender of a message that could not be delivered.
 pub(in crate::engine) fn not_delivered(conversation: &Conversation) -> &'static str {
@@ -82,7 +82,7 @@ impl Room {
         from: usize,
     ) {
         let notice = Notice::NotForwarded {
-            text: TOO_LATE.to_owned(),
+            text: SENT_TOO_LATE.to_owned(),
         };
         let home = conversation.home_of(from);
         let said = self.send_notice_in_conversation(conversation, home, &notice, "too late");

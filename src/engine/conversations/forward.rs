@@ -87,8 +87,8 @@ impl Room {
         let aliases = aliases(conversation, route.source, route.target);
         let map = EventMap {
             store: engine.store(),
-            here: &self.id,
-            there: &there,
+            source: &self.id,
+            target: &there,
         };
         let hide_addresses = engine.hides_addresses(conversation)?;
         let masking = Masking {
@@ -271,8 +271,8 @@ impl Room {
         let there = self.other_room(conversation, route.target)?;
         let map = EventMap {
             store: self.engine.store(),
-            here: &self.id,
-            there: &there,
+            source: &self.id,
+            target: &there,
         };
         // A person who redacts somebody else's message in their own portal does not remove the
         // original.

@@ -274,8 +274,8 @@ impl Engine {
         let aliases = aliases(conversation, source, target);
         let map = EventMap {
             store: self.store(),
-            here,
-            there,
+            source: here,
+            target: there,
         };
         let masking = Masking {
             homeserver: &self.settings().server_name,

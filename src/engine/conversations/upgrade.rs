@@ -24,7 +24,7 @@ use crate::{
 /// Maximum number of a ghost's conversations that are checked.
 const CONVERSATIONS: usize = 20;
 /// Maximum number of late messages in the old room that are checked.
-const TOO_LATE: usize = 100;
+const LATE_MESSAGES_MAX: usize = 100;
 /// The notice to the senders of late messages.
 const SAID_TOO_LATE: &str = "A message that you wrote in the room that this one has replaced came \
                              too late to be passed on. Please send it again here.";
@@ -143,10 +143,10 @@ impl Room {
         &self,
         conversation: &Conversation,
     ) -> Result<Vec<Input>, EngineError> {
-        let waiting = self
-            .engine
-            .store()
-            .scan::<Inbox>(&prefix(&self.id), None, TOO_LATE)?;
+        let waiting =
+            self.engine
+                .store()
+                .scan::<Inbox>(&prefix(&self.id), None, LATE_MESSAGES_MAX)?;
         let mut inputs = Vec::new();
         for (_, arrived) in waiting {
             let (InboxItem::Event(json) | InboxItem::AfterGap(json)) = arrived else {

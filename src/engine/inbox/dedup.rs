@@ -25,7 +25,7 @@ pub(in crate::engine) const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 60
 pub(in crate::engine) const CLOCKS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Maximum number of records of [`SeenByTime`] whose events are forgotten in one write.
-pub(in crate::engine) const AT_ONCE: usize = 100;
+pub(in crate::engine) const FORGET_BATCH_RECORDS: usize = 100;
 
 /// Maximum number of events in one record of [`SeenByTime`].
 pub(in crate::engine) const SEEN_TOGETHER: usize = 100;
@@ -104,10 +104,12 @@ impl Engine {
         let Timestamp(horizon) = self.now() - SEEN_FOR;
         loop {
             let mut batch = Batch::new();
-            let events = self.store().scan::<SeenByTime>(&[], None, AT_ONCE)?;
-            let digests = self
+            let events = self
                 .store()
-                .scan::<SeenToDeviceByTime>(&[], None, AT_ONCE)?;
+                .scan::<SeenByTime>(&[], None, FORGET_BATCH_RECORDS)?;
+            let digests =
+                self.store()
+                    .scan::<SeenToDeviceByTime>(&[], None, FORGET_BATCH_RECORDS)?;
             for (key, more) in events.into_iter().filter(|((at, _), _)| at.0 < horizon) {
                 for event in more.iter().flatten().chain([&key.1]) {
                     batch.delete::<Seen>(event);

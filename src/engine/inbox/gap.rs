@@ -22,7 +22,7 @@ use crate::{
 const ROOMS: usize = 10_000;
 /// Maximum number of pages that are read back for one gap: enough for all that a homeserver may
 /// have queued before it went down, while memory stays bounded.
-pub(in crate::engine) const PAGES: usize = 300;
+pub(in crate::engine) const BACKFILL_PAGES_MAX: usize = 300;
 
 impl Engine {
     /// Notes that events may have been lost. Rooms backfill before they go on, and ghosts with open

@@ -28,7 +28,7 @@ use crate::{
 /// and typing.
 const FILTER: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},"room":{"ephemeral":{"types":[]},"account_data":{"types":[]},"include_leave":false,"state":{"lazy_load_members":true},"timeline":{"limit":50}}}"#;
 /// Maximum number of pages that one reconciliation reads. The rest waits for the next one.
-const PAGES: usize = 50;
+const SYNC_PAGES_MAX: usize = 50;
 /// Maximum size of a gap that is read at a time, in bytes of JSON. Events before that are set
 /// aside: people wait for the newest.
 pub(in crate::engine) const GAP_BYTES: usize = 32 << 20;
@@ -66,7 +66,7 @@ impl Engine {
         let Some(acting) = self.find_user(ghost)? else {
             return Ok(());
         };
-        for _ in 0..PAGES {
+        for _ in 0..SYNC_PAGES_MAX {
             if self.sync_once(ghost, acting.actor()).await? {
                 break;
             }
@@ -243,7 +243,7 @@ impl Engine {
         // A conversation must not lose events, so its rooms are read back further.
         let record = self.store().get::<Rooms>(room)?;
         let pages = if record.is_some_and(|record| record.conversation.is_some()) {
-            gap::PAGES
+            gap::BACKFILL_PAGES_MAX
         } else {
             GAP_PAGES
         };

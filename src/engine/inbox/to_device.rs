@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Maximum number of messages that a machine is given at once.
-const AT_ONCE: usize = 200;
+const TO_DEVICE_BATCH_MAX: usize = 200;
 /// Maximum number of ghosts whose messages are handed over at the same time. The work uses only the
 /// processor and the disk, no other server.
 const GHOSTS: usize = 16;
@@ -155,7 +155,9 @@ impl Engine {
 
     async fn hand_over_some(&self, ghost: &OwnedUserId) -> Result<bool, EngineError> {
         let first = prefix(ghost);
-        let waiting = self.store().scan::<ToDevice>(&first, None, AT_ONCE)?;
+        let waiting = self
+            .store()
+            .scan::<ToDevice>(&first, None, TO_DEVICE_BATCH_MAX)?;
         let counts = self.0.counts.lock().await.remove(ghost);
         if waiting.is_empty() && counts.is_none() {
             return Ok(false);

@@ -38,9 +38,9 @@ use crate::{
 pub const NOT_IN_BACKUPS: [u8; 2] = [RestoreProgress::ID, RoomsToNotify::ID];
 
 /// Maximum number of records that are deleted in one write.
-const CLEARED_AT_ONCE: usize = 500;
+const DELETE_BATCH_RECORDS: usize = 500;
 /// Maximum number of ghosts that get their new devices at the same time.
-const AT_ONCE: usize = 4;
+const ROTATIONS_AT_ONCE_MAX: usize = 4;
 /// Maximum number of users that are asked about in one request.
 const ASKED_AT_ONCE: usize = 100;
 
@@ -79,9 +79,9 @@ fn clear<T: Table>(store: &Store) -> Result<(), StoreError> {
 fn clear_if<T: Table>(store: &Store, which: impl Fn(&T::Value) -> bool) -> Result<(), StoreError> {
     let mut after = None;
     loop {
-        let rows = store.scan::<T>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+        let rows = store.scan::<T>(&[], after.as_ref(), DELETE_BATCH_RECORDS)?;
         let mut batch = Batch::new();
-        let full = rows.len() == CLEARED_AT_ONCE;
+        let full = rows.len() == DELETE_BATCH_RECORDS;
         for (key, value) in rows {
             if which(&value) {
                 batch.delete::<T>(&key);
@@ -139,7 +139,7 @@ impl Engine {
                     (ghost, rotation)
                 }
             })
-            .buffer_unordered(AT_ONCE);
+            .buffer_unordered(ROTATIONS_AT_ONCE_MAX);
         while let Some((ghost, rotation)) = rotations.next().await {
             if self.stopping() {
                 return Err(EngineError::Stopping);
@@ -228,18 +228,18 @@ impl Engine {
         let mut people = Vec::new();
         let mut after = None;
         loop {
-            let page = self
-                .store()
-                .scan::<ControlRooms>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+            let page =
+                self.store()
+                    .scan::<ControlRooms>(&[], after.as_ref(), DELETE_BATCH_RECORDS)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             people.extend(page.into_iter().map(|(person, _)| person));
         }
         let mut after = None;
         loop {
-            let page = self
-                .store()
-                .scan::<RoomsToNotify>(&[], after.as_ref(), CLEARED_AT_ONCE)?;
+            let page =
+                self.store()
+                    .scan::<RoomsToNotify>(&[], after.as_ref(), DELETE_BATCH_RECORDS)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             people.extend(page.into_iter().map(|(_, person)| person));

@@ -33,9 +33,7 @@ const WITH_LEFT: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},
 /// Maximum number of events of a control room that count as handled without being looked at again.
 const HANDLED: u32 = 50;
 /// Maximum number of pages in which a ghost looks for its invite.
-const PAGES: usize = 4;
-/// Maximum number of records that are read at once.
-const AT_ONCE: usize = 500;
+const INVITE_PAGES_MAX: usize = 4;
 
 impl Engine {
     /// Lets every ghost and the bot find out where they are. Users with a sync token have done so.
@@ -43,12 +41,8 @@ impl Engine {
         let mut open: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
         let mut in_conversations: HashMap<Ghost, Vec<OwnedRoomId>> = HashMap::new();
         let mut control = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store().scan::<Rooms>(&[], after.as_ref(), AT_ONCE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (room, record) in page {
+        for page in self.store().pages::<Rooms>(&[]) {
+            for (room, record) in page? {
                 for introduction in record
                     .introductions
                     .iter()
@@ -320,7 +314,9 @@ impl Engine {
         room: &OwnedRoomId,
         batch: &mut Batch,
     ) -> Result<Option<Introduction>, EngineError> {
-        let mut history = self.history(actor, room).limit(PAGES, PAGE_EVENTS);
+        let mut history = self
+            .history(actor, room)
+            .limit(INVITE_PAGES_MAX, PAGE_EVENTS);
         while let Some(page) = history.next_page().await? {
             for json in &page {
                 let Some(event) = RoomEvent::parse(json.get(), Some(room)) else {
