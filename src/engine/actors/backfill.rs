@@ -43,7 +43,7 @@ impl Room {
         let (before, behind) = match around.await {
             Ok(around) => (around.start, around.end),
             // The ghost may see neither this event nor those before it.
-            Err(error) if !error.is_transient() => return Ok(()),
+            Err(error) if !error.is_temporary() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let newest_first = self.missed_before(&ghost, &this, before).await?;

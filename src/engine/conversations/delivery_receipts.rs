@@ -62,7 +62,7 @@ impl Room {
                     Err(error) => {
                         tracing::debug!(%room, %error, "a delivery receipt could not be sent");
                         failed += 1;
-                        if error.is_transient() && failed < TRIES {
+                        if error.is_temporary() && failed < TRIES {
                             deliveries.put_back(ghost, event);
                         }
                     }
