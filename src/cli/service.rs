@@ -108,7 +108,7 @@ impl Service {
                     shutdown.asked().await;
                     break;
                 }
-                Some(Err(error)) if error.is_temporary() => {
+                Some(Err(error)) if error.is_transient() => {
                     tracing::warn!(%error, "the engine cannot start yet");
                     if shutdown
                         .or(crate::clock::sleep(retry_pause(tries)))

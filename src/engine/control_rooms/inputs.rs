@@ -30,7 +30,7 @@ impl Room {
         &mut self,
         asker: &OwnedUserId,
         state: &[Box<RawValue>],
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         if self.engine.is_ours(asker) || self.bot_is_here() {
             return Ok(self.engine.store().apply(batch)?);
@@ -181,7 +181,7 @@ impl Room {
         event: &RoomEvent,
         kind: &str,
         content: &serde_json::Value,
-        mut batch: Batch,
+        batch: Batch,
     ) -> Result<(), EngineError> {
         let engine = self.engine.clone();
         let unseen = self.unseen_requests(person)?;
