@@ -265,9 +265,11 @@ fn what_the_engine_knows_of_a_room() {
     introduction.pending.push(PendingEvent {
         event: event(),
         edit: Some(event()),
+        quoted_edit: Some(event()),
         done: true,
         unreadable: false,
     });
+    introduction.passing_on = Some(event());
     introduction
         .notices_sent
         .push(IntroductionNotice::BackTo { room: room() });

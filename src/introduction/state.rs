@@ -111,12 +111,41 @@ pub enum WaitFor {
 pub struct PendingEvent {
     /// The event.
     pub event: OwnedEventId,
-    /// The newest edit of it, read before it was passed on.
+    /// The newest edit of it.
     pub edit: Option<OwnedEventId>,
+    /// The edit that was quoted in its place when it was passed on.
+    #[serde(default)]
+    pub quoted_edit: Option<OwnedEventId>,
     /// Whether it has been passed on (or no longer needs to be).
     pub done: bool,
     /// Whether its key has not come.
     pub unreadable: bool,
+}
+
+impl PendingEvent {
+    /// Returns an event that is still to be passed on.
+    pub fn new(event: OwnedEventId, unreadable: bool) -> Self {
+        Self {
+            event,
+            edit: None,
+            quoted_edit: None,
+            done: false,
+            unreadable,
+        }
+    }
+
+    /// Returns whether it can be passed on now.
+    pub fn is_due(&self) -> bool {
+        !self.done && !self.unreadable
+    }
+
+    /// Returns the effect that passes it on, with its newest text.
+    pub fn pass_on(&self) -> Effect {
+        Effect::PassOn {
+            event: self.event.clone(),
+            edit: self.edit.clone(),
+        }
+    }
 }
 
 /// The introduction of one handle's owner in one room.
@@ -161,6 +190,12 @@ pub struct Introduction {
     pub resumed: bool,
     /// The events that the ghost read, in the room's order.
     pub pending: Vec<PendingEvent>,
+    /// The event that is being passed on. The next one follows when this one is done.
+    #[serde(default)]
+    pub passing_on: Option<OwnedEventId>,
+    /// Whether the ghost has looked a last time, and leaves when everything is passed on.
+    #[serde(default)]
+    pub looked_last: bool,
     /// The notices that it has sent already, so that it repeats none.
     pub notices_sent: Vec<IntroductionNotice>,
 }
@@ -186,6 +221,8 @@ impl Introduction {
             key_came: false,
             resumed: false,
             pending: Vec::new(),
+            passing_on: None,
+            looked_last: false,
             notices_sent: Vec::new(),
         }
     }
@@ -202,6 +239,8 @@ impl Introduction {
             pending.unreadable = true;
             pending.edit = None;
         }
+        self.passing_on = None;
+        self.looked_last = false;
         self.notices_sent.clear();
         self
     }
@@ -210,6 +249,8 @@ impl Introduction {
     pub fn end(&mut self) {
         self.phase = Phase::Over;
         self.pending.clear();
+        self.passing_on = None;
+        self.looked_last = false;
         self.notices_sent.clear();
         self.invite.admission = Admission::LeaveAlone;
         self.invite.asker = self.ghost.clone().into();
@@ -292,9 +333,16 @@ impl Introduction {
 
     /// Returns the effects under way in this phase, to be queued again if a restart lost them.
     pub fn under_way(&self) -> Vec<Effect> {
+        let passing_on = self
+            .pending
+            .iter()
+            .filter(|pending| pending.is_due() && self.passing_on.as_ref() == Some(&pending.event));
+        let passing_on = passing_on.map(PendingEvent::pass_on);
         match self.phase {
             Phase::Joining => vec![Effect::Join],
-            Phase::Looking | Phase::Closing => vec![Effect::Look],
+            Phase::Looking => vec![Effect::Look],
+            Phase::Lingering | Phase::Waiting { .. } => passing_on.collect(),
+            Phase::Closing => passing_on.chain([Effect::Look]).collect(),
             Phase::Inviting => vec![Effect::InviteOwner],
             Phase::Opening => vec![Effect::OpenConversation],
             Phase::Leaving => vec![Effect::Leave { reason: None }, Effect::Forget],
@@ -307,6 +355,8 @@ impl Introduction {
         match self.phase {
             Phase::Declining { at } => Some(at),
             Phase::Listening { until } | Phase::Asking { until } => Some(until),
+            // The ghost stays until everything is passed on.
+            Phase::Lingering if self.passing_on.is_some() => None,
             Phase::Lingering => {
                 let invited = self.owner_invited_at.unwrap_or(self.invited_at);
                 let wait = if self.strict() {

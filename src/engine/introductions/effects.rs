@@ -298,17 +298,28 @@ impl Room {
                 .mark_device_lists_outdated(&introduction.ghost, owner)
                 .await;
         }
-        let (kind, content) = self.read_kept(introduction, edit.unwrap_or(event)).await?;
+        let mut pending = introduction.pending.iter();
+        if pending.any(|pending| pending.event == *event && pending.done) {
+            return Ok(());
+        }
+        let text = edit.unwrap_or(event);
+        let key = (self.id.clone(), text.clone());
+        // An edit that was deleted in the meantime is not shown to the owner.
+        let is_kept = self.engine.store().contains::<RetainedEvents>(&key)?;
+        let (kind, content) = self
+            .read_kept(introduction, if is_kept { text } else { event })
+            .await?;
         let name = self.asker_name(introduction).await?;
         let quote = match quote(&name, &kind, &content) {
             Ok(quote) => quote,
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
         let sent = self
-            .send_quote(introduction, &quote, "pass-on", event)
+            .send_quote(introduction, &quote, "pass-on", text)
             .await?;
+        // The event is retained until the ghost leaves: if an edit of it is deleted, it is quoted
+        // again.
         batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
-        self.on_quoted(introduction, event, batch)?;
         Ok(())
     }
 
@@ -330,25 +341,10 @@ impl Room {
             Ok(quote) => quote,
             Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
         };
-        self.send_quote(introduction, &quote, "pass-on-edit", event)
+        let sent = self
+            .send_quote(introduction, &quote, "pass-on-edit", event)
             .await?;
-        self.on_quoted(introduction, event, batch)?;
-        Ok(())
-    }
-
-    /// Deletes an event that was passed on, unless a conversation in the same room has to forward
-    /// it.
-    fn on_quoted(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        if self.record.conversation.is_none()
-            || !self.is_event_needed(event, Some(&introduction.ghost))?
-        {
-            batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
-        }
+        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
         Ok(())
     }
 
@@ -394,7 +390,8 @@ impl Room {
             .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
         let Some(passed) = passed else { return Ok(()) };
         let acting = self.engine.as_user(&introduction.ghost)?;
-        let transaction = self.transaction_id(&introduction.ghost, "take-back", of.as_str());
+        // The same message may be quoted again, and taken back again.
+        let transaction = self.transaction_id(&introduction.ghost, "take-back", passed.as_str());
         self.engine
             .homeserver()
             .redact(acting.actor(), &self.id, &passed, None, transaction)
@@ -467,7 +464,8 @@ impl Room {
         if self.record.conversation.is_some() {
             let mut gone = Batch::new();
             for pending in &introduction.pending {
-                for event in std::iter::once(&pending.event).chain(&pending.edit) {
+                let edits = pending.edit.iter().chain(&pending.quoted_edit);
+                for event in std::iter::once(&pending.event).chain(edits) {
                     if !self.is_event_needed(event, Some(&introduction.ghost))? {
                         gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
                     }

@@ -214,7 +214,9 @@ impl Room {
         let free = introduction.pending.len() < self.engine.settings().rules.pending_events_max;
         let keep = match kind {
             Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
+                // What is on its way to the owner is followed by the newer edit.
                 if let Some(former) = &pending.edit
+                    && introduction.passing_on.as_ref() != Some(of)
                     && may_go(former)?
                 {
                     batch.delete::<RetainedEvents>(&place(former));
@@ -222,8 +224,8 @@ impl Room {
                 true
             }
             Some(MessageKind::Redaction { of }) => {
-                let edit = pending(of).map(|pending| pending.edit.iter());
-                for event in edit.into_iter().flat_map(|edit| edit.chain([of])) {
+                let edit = pending(of).and_then(|pending| pending.edit.as_ref());
+                for event in edit.into_iter().chain([of]) {
                     if may_go(event)? {
                         batch.delete::<RetainedEvents>(&place(event));
                     }

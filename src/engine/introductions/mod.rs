@@ -4,4 +4,6 @@ pub(in crate::engine) mod admission;
 pub(in crate::engine) mod effects;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod missed;
+#[cfg(test)]
+pub(in crate::engine) mod passing_on_tests;
 pub(in crate::engine) mod request;

@@ -6,9 +6,17 @@ use super::{
 };
 
 impl IntroductionStep<'_> {
-    /// Leaves after the last look. Messages found by it are being passed on, or their sender is
-    /// asked to send them again.
+    /// Leaves after the last look, unless it found messages that are still to be passed on. The
+    /// sender is asked to send again what could not be read.
     pub(super) fn close(&mut self) {
+        if self.has_more_to_pass_on() {
+            // However long people write, there is one look after the latest stay.
+            self.state.looked_last = self.now >= self.latest_stay();
+            if !self.state.looked_last {
+                self.state.phase = Phase::Lingering;
+            }
+            return self.pass_on_next();
+        }
         if self
             .state
             .pending

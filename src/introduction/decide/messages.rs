@@ -76,12 +76,8 @@ impl IntroductionStep<'_> {
         }
         let room = self.state.pending.len() < self.rules.pending_events_max;
         if room {
-            self.state.pending.push(PendingEvent {
-                event: event.clone(),
-                edit: None,
-                done: false,
-                unreadable,
-            });
+            let pending = PendingEvent::new(event.clone(), unreadable);
+            self.state.pending.push(pending);
         }
         room
     }
@@ -108,10 +104,7 @@ impl IntroductionStep<'_> {
                 if self.now < self.latest_stay() {
                     self.state.phase = Phase::Lingering;
                 }
-                self.effects.push(Effect::PassOn {
-                    event: event.clone(),
-                    edit: None,
-                });
+                self.pass_on_next();
             }
             _ => {}
         }
@@ -139,23 +132,79 @@ impl IntroductionStep<'_> {
         }
     }
 
+    /// Takes a deleted message back, or a deleted edit: then the text before it counts again.
     fn taken_back(&mut self, of: &OwnedEventId) {
-        let Some(at) = self
-            .state
-            .pending
-            .iter()
-            .position(|pending| pending.event == *of)
-        else {
+        let pending = &mut self.state.pending;
+        if let Some(at) = pending.iter().position(|pending| pending.event == *of) {
+            if pending[at].done {
+                self.effects.push(Effect::TakeBack { of: of.clone() });
+            } else {
+                pending.remove(at);
+            }
             return;
-        };
-        if self.state.pending[at].done {
+        }
+        for pending in pending.iter_mut() {
+            pending.edit.take_if(|edit| edit == of);
+        }
+        let quoted = |pending: &&PendingEvent| pending.quoted_edit.as_ref() == Some(of);
+        if let Some(line) = pending.iter().find(quoted) {
+            let line = line.event.clone();
+            self.quote_again(&line);
+            return self.pass_on_next();
+        }
+        // It may have been passed on as an edit.
+        if pending.iter().any(|pending| pending.done) {
             self.effects.push(Effect::TakeBack { of: of.clone() });
-        } else {
-            self.state.pending.remove(at);
         }
     }
 
+    /// Takes a quote back because the text in it was deleted, and has the present text quoted.
+    fn quote_again(&mut self, line: &OwnedEventId) {
+        self.effects.push(Effect::TakeBack { of: line.clone() });
+        let mut pending = self.state.pending.iter_mut();
+        if let Some(pending) = pending.find(|pending| pending.event == *line) {
+            pending.done = false;
+            pending.quoted_edit = None;
+        }
+    }
+
+    /// Passes on the next message, if none is on its way. One at a time: so they stay in order when
+    /// one is refused, and an owner without a device is tried with one message.
+    pub(super) fn pass_on_next(&mut self) {
+        let passes_on = matches!(
+            self.state.phase,
+            Phase::Lingering
+                | Phase::Closing
+                | Phase::Waiting {
+                    on: WaitFor::SignedDevice,
+                    ..
+                }
+        );
+        if !passes_on || self.state.passing_on.is_some() {
+            return;
+        }
+        if let Some(next) = self.state.pending.iter().find(|pending| pending.is_due()) {
+            self.state.passing_on = Some(next.event.clone());
+            self.effects.push(next.pass_on());
+        }
+    }
+
+    /// Passes on the next message, or leaves after the last look if there is none.
+    fn pass_on_next_or_close(&mut self) {
+        self.pass_on_next();
+        let is_closing = self.state.looked_last && self.state.phase == Phase::Closing;
+        if is_closing && !self.has_more_to_pass_on() {
+            self.close();
+        }
+    }
+
+    /// Returns whether a message is on its way to the owner, or waits for its turn.
+    pub(super) fn has_more_to_pass_on(&self) -> bool {
+        self.state.passing_on.is_some() || self.state.pending.iter().any(PendingEvent::is_due)
+    }
+
     pub(super) fn passed_on(&mut self, event: &OwnedEventId, edit: Option<&OwnedEventId>) {
+        self.state.passing_on = None;
         // The owner has set up a signed device in the meantime, so the introduction goes on as
         // usual.
         if let Phase::Waiting {
@@ -165,25 +214,33 @@ impl IntroductionStep<'_> {
         {
             self.linger_afresh();
         }
-        let Some(pending) = self
-            .state
-            .pending
-            .iter_mut()
-            .find(|pending| pending.event == *event)
-        else {
-            // The message was redacted while it was being passed on.
-            return self.effects.push(Effect::TakeBack { of: event.clone() });
-        };
-        pending.done = true;
-        if let Some(newer) = pending.edit.clone().filter(|newer| Some(newer) != edit) {
-            self.effects.push(Effect::PassOnEdit {
-                event: newer,
-                of: event.clone(),
-            });
+        let mut pending = self.state.pending.iter_mut();
+        if let Some(pending) = pending.find(|pending| pending.event == *event) {
+            pending.done = true;
+            pending.quoted_edit = edit.cloned();
+            match (pending.edit.clone(), edit) {
+                (newer, quoted) if newer.as_ref() == quoted => {}
+                (Some(newer), _) => self.effects.push(Effect::PassOnEdit {
+                    event: newer,
+                    of: event.clone(),
+                }),
+                // The edit was deleted while it was being passed on.
+                (None, _) => self.quote_again(event),
+            }
+        } else {
+            // The message was deleted while it was being passed on.
+            self.effects.push(Effect::TakeBack { of: event.clone() });
         }
+        self.pass_on_next_or_close();
     }
 
     pub(super) fn not_passed_on(&mut self, event: &OwnedEventId, why: &Refusal) {
+        self.state.passing_on = None;
+        let mut pending = self.state.pending.iter();
+        if !pending.any(|pending| pending.event == *event && !pending.done) {
+            // It was deleted in the meantime.
+            return self.pass_on_next_or_close();
+        }
         match why {
             Refusal::NoSignedDevice(users)
                 if self
@@ -191,7 +248,7 @@ impl IntroductionStep<'_> {
                     .owner()
                     .is_some_and(|owner| users.contains(owner)) =>
             {
-                if !matches!(self.state.phase, Phase::Waiting { .. }) {
+                if matches!(self.state.phase, Phase::Lingering | Phase::Closing) {
                     self.wait(WaitFor::SignedDevice);
                 }
             }
@@ -201,6 +258,7 @@ impl IntroductionStep<'_> {
                     Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
                     _ => IntroductionNotice::SendAgainOther,
                 });
+                self.pass_on_next_or_close();
             }
         }
     }

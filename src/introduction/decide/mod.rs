@@ -262,7 +262,7 @@ impl IntroductionStep<'_> {
         if self.state.visible_from_join && !self.state.owner_joined {
             return self.wait(WaitFor::Join);
         }
-        self.pass_on_all();
+        self.pass_on_next();
     }
 
     fn wait(&mut self, on: WaitFor) {
@@ -278,20 +278,9 @@ impl IntroductionStep<'_> {
         });
     }
 
-    fn pass_on_all(&mut self) {
-        for pending in self
-            .state
-            .pending
-            .iter()
-            .filter(|pending| !pending.done && !pending.unreadable)
-        {
-            let (event, edit) = (pending.event.clone(), pending.edit.clone());
-            self.effects.push(Effect::PassOn { event, edit });
-        }
-    }
-
     fn linger_afresh(&mut self) {
         self.state.phase = Phase::Lingering;
+        self.state.looked_last = false;
         self.state.owner_invited_at = Some(self.now);
     }
 
@@ -368,7 +357,7 @@ impl IntroductionStep<'_> {
         match self.state.phase {
             Phase::Waiting { .. } => {
                 self.linger_afresh();
-                self.pass_on_all();
+                self.pass_on_next();
             }
             Phase::Listening { .. } if !self.state.asks_first() && !self.state.masked() => {
                 self.leave(Some(Reason::OwnerIsHere))
@@ -410,7 +399,7 @@ impl IntroductionStep<'_> {
                 let retry = self.now + self.rules.retry_owner;
                 self.state.phase = Phase::Waiting { on, until, retry };
                 if on == WaitFor::SignedDevice {
-                    self.pass_on_all();
+                    self.pass_on_next();
                 }
             }
             Phase::Waiting { .. } => {

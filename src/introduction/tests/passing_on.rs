@@ -260,3 +260,107 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
     assert_eq!(play.carry_out(&view(&[])), [tell, Effect::Forget]);
     assert_eq!(*play.phase(), Phase::Over);
 }
+
+/// Played until the ghost lingers, with the first line edited before it was passed on if `edited`.
+fn lingering(edited: bool) -> Play {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line);
+    if edited {
+        play.says(edit(), MessageKind::Edit { of: first() });
+    }
+    play.carry_out(&view(&[]));
+    play
+}
+
+fn edit() -> OwnedEventId {
+    owned_event_id!("$edit")
+}
+
+fn delete(play: &mut Play, of: OwnedEventId) -> &mut Play {
+    play.says(owned_event_id!("$redaction"), MessageKind::Redaction { of })
+}
+
+#[test]
+fn a_deleted_edit_is_not_passed_on() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(edit(), MessageKind::Edit { of: first() });
+    delete(&mut play, edit());
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&pass_on(first())), "{done:?}");
+    assert_eq!(play.state.unwrap().pending[0].edit, None);
+}
+
+#[test]
+fn an_edit_that_is_deleted_after_it_was_quoted_takes_the_quote_with_it() {
+    let mut play = lingering(true);
+    delete(&mut play, edit());
+    let taken_back = Effect::TakeBack { of: first() };
+    assert_eq!(
+        play.carry_out(&view(&[])),
+        [taken_back.clone(), pass_on(first())]
+    );
+    // Not twice.
+    delete(&mut play, edit());
+    let unknown = Effect::TakeBack { of: edit() };
+    assert_eq!(play.carry_out(&view(&[])), [unknown]);
+    // An older edit than the newest.
+    let mut play = lingering(true);
+    play.says(second(), MessageKind::Edit { of: first() });
+    play.carry_out(&view(&[]));
+    delete(&mut play, edit());
+    let newest = Effect::PassOn {
+        event: first(),
+        edit: Some(second()),
+    };
+    assert_eq!(play.carry_out(&view(&[])), [taken_back, newest]);
+}
+
+#[test]
+fn an_edit_that_is_deleted_on_its_way_takes_the_quote_with_it() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(edit(), MessageKind::Edit { of: first() });
+    let quoted = Effect::PassOn {
+        event: first(),
+        edit: Some(edit()),
+    };
+    while play.effects.first() != Some(&quoted) {
+        let effect = play.effects.remove(0);
+        play.feed(Input::Done(effect));
+    }
+    delete(&mut play, edit());
+    let taken_back = Effect::TakeBack { of: first() };
+    let done = play.carry_out(&view(&[]));
+    assert_eq!(done, [quoted, taken_back, pass_on(first())]);
+}
+
+#[test]
+fn the_copy_of_a_deleted_edit_is_taken_back() {
+    let mut play = lingering(false);
+    play.says(edit(), MessageKind::Edit { of: first() });
+    play.carry_out(&view(&[]));
+    delete(&mut play, edit());
+    let copy = Effect::TakeBack { of: edit() };
+    assert_eq!(play.carry_out(&view(&[])), [copy]);
+}
+
+#[test]
+fn of_a_message_that_was_deleted_on_its_way_nothing_is_asked_for() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Line);
+    while play.effects.first() != Some(&pass_on(first())) {
+        let effect = play.effects.remove(0);
+        play.feed(Input::Done(effect));
+    }
+    delete(&mut play, first());
+    let done = play.carry_out_with(&view(&[]), |effect| {
+        (*effect == pass_on(first())).then_some(Refusal::Unreadable)
+    });
+    assert_eq!(done, [pass_on(first()), pass_on(second())]);
+}
