@@ -343,6 +343,8 @@ fn what_ghosts_say() {
         IntroductionNotice::SendAgainEncrypted,
         IntroductionNotice::SendAgainUnreadable,
         IntroductionNotice::SendAgainOther,
+        IntroductionNotice::UnsignedDevice,
+        IntroductionNotice::TooManyDevices,
         IntroductionNotice::OwnerNotInvitable,
         IntroductionNotice::WaitingForJoin,
         IntroductionNotice::WaitingForDevice,

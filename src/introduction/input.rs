@@ -78,6 +78,8 @@ pub enum MessageKind {
     Sealed,
     /// An event that a ghost cannot pass on, such as a poll.
     Other,
+    /// An event that has turned out, once its key came, not to concern the ghost.
+    Nothing,
 }
 
 /// Why an effect cannot be carried out.

@@ -19,6 +19,10 @@ pub enum IntroductionNotice {
     SendAgainUnreadable,
     /// An event cannot be passed on by a ghost.
     SendAgainOther,
+    /// A message came from a device that the asker has not signed.
+    UnsignedDevice,
+    /// The asker has more devices than may get room keys.
+    TooManyDevices,
     /// The owner's server refuses the invite.
     OwnerNotInvitable,
     /// The owner has to join first.
@@ -54,6 +58,8 @@ impl IntroductionNotice {
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
             Self::SendAgainOther => "send-again-other",
+            Self::UnsignedDevice => "unsigned-device",
+            Self::TooManyDevices => "too-many-devices",
             Self::OwnerNotInvitable => "owner-not-invitable",
             Self::WaitingForJoin => "waiting-for-join",
             Self::WaitingForDevice => "waiting-for-device",
@@ -95,6 +101,16 @@ impl IntroductionNotice {
             Self::SendAgainOther => format!(
                 "I can pass on messages and files, but not this. @{handle} can read from now on: \
                  please send it again."
+            ),
+            Self::UnsignedDevice => format!(
+                "I can't pass on what you write to @{handle} from a device that you haven't \
+                 verified. Verify it in your client's settings, or send your message again from \
+                 another device."
+            ),
+            Self::TooManyDevices => format!(
+                "I couldn't read your message for @{handle}: your account has too many devices, \
+                 or their keys are too large. Sign out of the devices that you no longer use, \
+                 then send your message again."
             ),
             Self::OwnerNotInvitable => format!(
                 "@{handle} can't be invited at the moment: their account or server refuses it. \

@@ -206,12 +206,14 @@ impl Room {
                 .iter()
                 .find(|pending| pending.event == *of)
         };
-        // A conversation in the same room may have to forward it.
+        // A conversation or another introduction in the same room may need it.
+        let alone = self.record.conversation.is_none() && self.record.introductions.len() == 1;
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
-            Ok(self.record.conversation.is_none()
-                || !self.is_event_needed(event, Some(&introduction.ghost))?)
+            Ok(alone || !self.is_event_needed(event, Some(&introduction.ghost))?)
         };
-        let free = introduction.pending.len() < self.engine.settings().rules.pending_events_max;
+        let is_known = pending(&event.id).is_some();
+        let free = is_known
+            || introduction.pending.len() < self.engine.settings().rules.pending_events_max;
         let keep = match kind {
             Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
                 // What is on its way to the owner is followed by the newer edit.
@@ -237,6 +239,9 @@ impl Room {
         };
         if keep {
             batch.put::<RetainedEvents>(&place(&event.id), &json.to_owned())?;
+        } else if is_known && may_go(&event.id)? {
+            // It waited for its key, and is no message.
+            batch.delete::<RetainedEvents>(&place(&event.id));
         }
         Ok(())
     }
@@ -301,17 +306,24 @@ impl Room {
             let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
                 continue;
             };
-            if let Some(kind) = self.classify_encrypted(ghost, &json).await?
-                && kind != MessageKind::Unreadable
-            {
-                batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), &json)?;
-                let input = Input::Message {
-                    event: event.id,
-                    sender: event.sender,
-                    kind,
-                };
-                effects.extend(self.apply_to_introduction(ghost, &input));
+            let kind = self.classify_encrypted(ghost, &json).await?;
+            let kind = kind.unwrap_or(MessageKind::Nothing);
+            if kind == MessageKind::Unreadable {
+                continue;
             }
+            let mut introductions = self.record.introductions.iter();
+            let Some(introduction) =
+                introductions.find(|introduction| introduction.ghost == *ghost)
+            else {
+                break;
+            };
+            self.keep(introduction, &event, Some(&kind), &json, &mut batch)?;
+            let input = Input::Message {
+                event: event.id,
+                sender: event.sender,
+                kind,
+            };
+            effects.extend(self.apply_to_introduction(ghost, &input));
         }
         self.commit(batch, effects)
     }

@@ -2,9 +2,10 @@
 
 use matrix_sdk_crypto::EncryptionSettings;
 use ruma::{OwnedEventId, RoomId, UserId, room_id, user_id};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
+    crypto::IncomingCrypto,
     engine::{
         event::RoomEvent,
         records::{Outbox, QuotedEvents, RetainedEvents},
@@ -62,6 +63,12 @@ impl Chat {
 
     /// Alice sends an encrypted message, whose key comes with it.
     async fn says(&mut self, content: Value) -> OwnedEventId {
+        let event = self.encrypts(content).await;
+        self.receives(self.take_keys()).await;
+        self.hears(event.get()).await
+    }
+
+    async fn encrypts(&self, content: Value) -> Box<RawValue> {
         self.alice.query(&[sam()]).await;
         let content = serde_json::value::to_raw_value(&content).unwrap();
         let encrypted = self
@@ -75,12 +82,19 @@ impl Chat {
             )
             .await
             .unwrap();
-        let event = encrypted_event(self.alice.user(), here(), &encrypted);
+        encrypted_event(self.alice.user(), here(), &encrypted)
+    }
+
+    /// Takes the keys that are on their way to the ghost.
+    fn take_keys(&self) -> IncomingCrypto {
         let machines = self.room.engine.machines();
         let device = machines.device_of(sam()).unwrap().unwrap();
-        let incoming = self.fake.take_incoming(sam(), &device);
-        machines.receive_and_respond(sam(), incoming).await.unwrap();
-        self.hears(event.get()).await
+        self.fake.take_incoming(sam(), &device)
+    }
+
+    async fn receives(&self, keys: IncomingCrypto) {
+        let machines = self.room.engine.machines();
+        machines.receive_and_respond(sam(), keys).await.unwrap();
     }
 
     async fn hears(&mut self, json: &str) -> OwnedEventId {
@@ -200,4 +214,27 @@ async fn a_message_is_quoted_again_when_the_edit_in_its_quote_is_deleted() {
     let again = chat.quote_of(&line).unwrap();
     assert_ne!(again, quote, "another event");
     assert_eq!(chat.redactions_of(&again), 0);
+}
+
+#[tokio::test]
+async fn what_turns_out_to_be_no_message_is_not_kept() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let verification = json!({ "msgtype": "m.key.verification.request", "body": "" });
+    let verification = chat.encrypts(verification).await;
+    let message = chat.encrypts(text("hello")).await;
+    let keys = chat.take_keys();
+    let verification = chat.hears(verification.get()).await;
+    let message = chat.hears(message.get()).await;
+    let unreadable = |chat: &Chat| {
+        let pending = chat.room.record.introductions[0].pending.iter();
+        pending.filter(|pending| pending.unreadable).count()
+    };
+    assert!(chat.is_kept(&verification) && chat.is_kept(&message));
+    assert_eq!(unreadable(&chat), 2);
+    chat.receives(keys).await;
+    let ghost = Ghost::new(sam().to_owned());
+    let retried = chat.room.retry_messages_with_key(&ghost, Batch::new());
+    retried.await.unwrap();
+    assert_eq!(unreadable(&chat), 0);
+    assert!(!chat.is_kept(&verification) && chat.is_kept(&message));
 }

@@ -19,11 +19,16 @@ impl IntroductionStep<'_> {
             return;
         }
         // A strict ghost cannot read any event.
-        match if self.state.strict() {
+        let kind = if self.state.strict() {
             &MessageKind::Sealed
         } else {
             kind
-        } {
+        };
+        match kind {
+            MessageKind::Line | MessageKind::Edit { .. } | MessageKind::Unreadable => {}
+            _ => self.forget_unreadable(event),
+        }
+        match kind {
             MessageKind::Line => self.line(event),
             MessageKind::Edit { of } => self.edited(event, of),
             MessageKind::Redaction { of } => self.taken_back(of),
@@ -48,11 +53,14 @@ impl IntroductionStep<'_> {
                 Phase::Asking { .. } => IntroductionNotice::NotKept,
                 _ => IntroductionNotice::SendAgainOther,
             }),
-            MessageKind::Unreadable => {
-                self.remember(event, true);
+            MessageKind::Unreadable => self.unreadable(event),
+            MessageKind::Untrusted => {
+                self.distrusted(Reason::UnsignedDevice, IntroductionNotice::UnsignedDevice);
             }
-            MessageKind::Untrusted => self.leave(Some(Reason::UnsignedDevice)),
-            MessageKind::TooManyDevices => self.leave(Some(Reason::TooManyDevices)),
+            MessageKind::TooManyDevices => {
+                self.distrusted(Reason::TooManyDevices, IntroductionNotice::TooManyDevices);
+            }
+            MessageKind::Nothing => {}
             MessageKind::Sealed => {
                 self.state.last_message_at = Some(self.now);
                 if self.state.phase == Phase::Lingering {
@@ -62,24 +70,52 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Remembers a message. Returns `false` if there are too many already.
-    fn remember(&mut self, event: &OwnedEventId, unreadable: bool) -> bool {
+    /// Remembers a message that can be read. Returns `false` if there are too many already.
+    fn remember(&mut self, event: &OwnedEventId) -> bool {
         self.state.last_message_at = Some(self.now);
-        if let Some(pending) = self
-            .state
-            .pending
-            .iter_mut()
-            .find(|pending| pending.event == *event)
-        {
-            pending.unreadable = unreadable;
+        let pending = &mut self.state.pending;
+        if let Some(pending) = pending.iter_mut().find(|pending| pending.event == *event) {
+            pending.unreadable = false;
             return true;
         }
-        let room = self.state.pending.len() < self.rules.pending_events_max;
-        if room {
-            let pending = PendingEvent::new(event.clone(), unreadable);
-            self.state.pending.push(pending);
+        let is_room = pending.len() < self.rules.pending_events_max;
+        if is_room {
+            pending.push(PendingEvent::new(event.clone(), false));
         }
-        room
+        is_room
+    }
+
+    /// Remembers a message whose key has not come.
+    fn unreadable(&mut self, event: &OwnedEventId) {
+        self.state.last_message_at = Some(self.now);
+        let pending = &mut self.state.pending;
+        let is_known = pending.iter().any(|pending| pending.event == *event);
+        if !is_known && pending.len() < self.rules.pending_events_max {
+            pending.push(PendingEvent::new(event.clone(), true));
+        }
+    }
+
+    /// Forgets an event that waited for its key and is no message to pass on.
+    fn forget_unreadable(&mut self, event: &OwnedEventId) {
+        let pending = &mut self.state.pending;
+        pending.retain(|pending| !pending.unreadable || pending.event != *event);
+    }
+
+    /// Handles a message of a person whose device cannot be trusted. The ghost leaves only if it
+    /// has begun nothing: messages from their other devices may be waiting.
+    fn distrusted(&mut self, reason: Reason, notice: IntroductionNotice) {
+        let has_begun = self.state.accepted
+            || self.state.resumed
+            || self.state.opening_line().is_some()
+            || !matches!(
+                self.state.phase,
+                Phase::Joining | Phase::Looking | Phase::Listening { .. }
+            );
+        if has_begun {
+            self.send_notice(notice);
+        } else {
+            self.leave(Some(reason));
+        }
     }
 
     fn line(&mut self, event: &OwnedEventId) {
@@ -91,12 +127,17 @@ impl IntroductionStep<'_> {
         {
             return;
         }
-        if !self.remember(event, false) {
+        if !self.remember(event) {
             return self.send_notice(match self.state.phase {
                 Phase::Asking { .. } => IntroductionNotice::EnoughKept,
                 _ => IntroductionNotice::SendAgainOther,
             });
         }
+        self.on_line();
+    }
+
+    /// Goes on with a message that can be read.
+    fn on_line(&mut self) {
         match self.state.phase {
             Phase::Listening { .. } => self.approach_owner(),
             Phase::Lingering | Phase::Closing => {
@@ -110,22 +151,26 @@ impl IntroductionStep<'_> {
         }
     }
 
+    /// An edit holds the whole new text, so it is passed on although its original was not read.
     fn edited(&mut self, event: &OwnedEventId, of: &OwnedEventId) {
-        let Some(pending) = self
-            .state
-            .pending
-            .iter_mut()
-            .find(|pending| pending.event == *of)
-        else {
-            // An edit holds the whole new text, so it is passed on although its original was not
-            // read.
+        let is_known = |pending: &PendingEvent| pending.event == *of;
+        if event == of || !self.state.pending.iter().any(is_known) {
             return self.line(event);
+        }
+        self.forget_unreadable(event);
+        let mut pending = self.state.pending.iter_mut();
+        let Some(pending) = pending.find(|pending| is_known(pending)) else {
+            return;
         };
         if pending.edit.as_ref() == Some(event) {
             return;
         }
         pending.edit = Some(event.clone());
         self.state.last_message_at = Some(self.now);
+        if pending.unreadable {
+            pending.unreadable = false;
+            return self.on_line();
+        }
         if pending.done {
             let (event, of) = (event.clone(), of.clone());
             self.effects.push(Effect::PassOnEdit { event, of });
