@@ -190,9 +190,7 @@ impl IntroductionStep<'_> {
         };
         if self.state.strict() {
             // A strict ghost never sends a message, so the bot does.
-            let notice = IntroductionNotice::AskingFirstStrict;
-            self.state.notices_sent.push(notice.clone());
-            self.effects.push(Effect::TellAsker { notice });
+            self.tell_asker(IntroductionNotice::AskingFirstStrict);
         } else {
             self.send_notice(notice);
         }
@@ -305,10 +303,7 @@ impl IntroductionStep<'_> {
                 _ => Reason::NotNow,
             })),
             Effect::InviteOwner if *why == Refusal::Impossible => {
-                if !self.state.strict() {
-                    self.send_notice(IntroductionNotice::OwnerNotInvitable);
-                }
-                self.leave(None);
+                self.leave_with(IntroductionNotice::OwnerNotInvitable);
             }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
