@@ -270,6 +270,7 @@ fn what_the_engine_knows_of_a_room() {
         unreadable: false,
     });
     introduction.passing_on = Some(event());
+    introduction.waits_until = Some(AT);
     introduction
         .notices_sent
         .push(IntroductionNotice::BackTo { room: room() });

@@ -165,6 +165,10 @@ pub struct Introduction {
     pub invited_at: Timestamp,
     /// When the owner was invited.
     pub owner_invited_at: Option<Timestamp>,
+    /// When the ghost waits no longer for an owner who has to join or to set up encryption. Set
+    /// once: it says for how long it stays.
+    #[serde(default)]
+    pub waits_until: Option<Timestamp>,
     /// When the last message was read.
     pub last_message_at: Option<Timestamp>,
     /// Whether the owner has joined.
@@ -211,6 +215,7 @@ impl Introduction {
             direct: false,
             invited_at: now,
             owner_invited_at: None,
+            waits_until: None,
             last_message_at: None,
             owner_joined: false,
             owner_left: false,

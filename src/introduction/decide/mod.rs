@@ -265,6 +265,10 @@ impl IntroductionStep<'_> {
 
     fn wait(&mut self, on: WaitFor) {
         let until = self.now + self.rules.wait_for_owner;
+        let until = *self.state.waits_until.get_or_insert(until);
+        if until <= self.now {
+            return self.leave_with(IntroductionNotice::OwnerDidNotCome);
+        }
         self.state.phase = Phase::Waiting {
             on,
             until,
@@ -398,8 +402,7 @@ impl IntroductionStep<'_> {
                 }
             }
             Phase::Waiting { .. } => {
-                self.send_notice(IntroductionNotice::OwnerDidNotCome);
-                self.leave(None);
+                self.leave_with(IntroductionNotice::OwnerDidNotCome);
             }
             _ => {}
         }

@@ -96,6 +96,50 @@ fn what_waits_for_an_owner_is_passed_on_in_order_and_tried_with_one_message() {
 }
 
 #[test]
+fn the_ghost_waits_seven_days_in_all() {
+    let (minute, day) = (60_000, 24 * 3600 * 1000);
+    let no_device = |effect: &Effect| {
+        let refusal = Refusal::NoSignedDevice(vec![sam().into()]);
+        matches!(effect, Effect::PassOn { .. }).then_some(refusal)
+    };
+    let mut from_join = view(&[]);
+    from_join.history_visibility = "joined".to_owned();
+    let joined = Input::Member {
+        user: sam().into(),
+        membership: "join".to_owned(),
+    };
+
+    // Sam joins on the last day, without a device.
+    let mut play = Play::admitted();
+    play.carry_out(&from_join);
+    play.says(first(), MessageKind::Line);
+    play.carry_out(&from_join);
+    play.after(7 * day - 10 * minute).feed(joined);
+    play.carry_out_with(&from_join, no_device);
+    assert!(matches!(play.phase(), Phase::Waiting { .. }));
+    play.after(11 * minute);
+    let notice = IntroductionNotice::OwnerDidNotCome;
+    assert_eq!(play.effects[0], Effect::SendNotice { notice });
+
+    // A device comes and goes.
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Line);
+    let mut has_device = false;
+    for _ in 0..8 * 24 * 60 {
+        play.carry_out_with(&view(&[]), |effect| match effect {
+            Effect::PassOn { event, .. } if has_device && *event == first() => None,
+            effect => no_device(effect),
+        });
+        has_device = play.now.since(START) > Duration::from_secs(6 * 24 * 3600);
+        play.after(minute);
+    }
+    assert_eq!(*play.phase(), Phase::Over);
+    assert!(play.now.since(START) >= Duration::from_secs(8 * 24 * 3600));
+}
+
+#[test]
 fn the_ghost_stays_until_everything_is_passed_on() {
     let mut play = Play::admitted();
     play.carry_out(&view(&[]));
