@@ -365,6 +365,7 @@ fn what_ghosts_say() {
         Reason::OwnHandle,
         Reason::OwnerIsHere,
         Reason::NotEncrypted,
+        Reason::NotAChat,
         Reason::TooManyMembers,
         Reason::UnsignedDevice,
         Reason::TooManyDevices,

@@ -175,6 +175,8 @@ pub enum Reason {
     OwnerIsHere,
     /// The room is not encrypted and the ghost may not change that.
     NotEncrypted,
+    /// The room is not for talking: a space, for example.
+    NotAChat,
     /// The room has too many members.
     TooManyMembers,
     /// The asker has not signed their device.
@@ -197,6 +199,10 @@ impl Reason {
             Self::NotEncrypted => {
                 "This room isn't encrypted and I may not change that. \
                  Please start a new, encrypted chat with this handle."
+            }
+            Self::NotAChat => {
+                "This isn't a chat, so I can't bring anybody here. \
+                 Please start a chat with this handle."
             }
             Self::TooManyMembers => {
                 "This room has too many members for an introduction. \

@@ -135,6 +135,10 @@ impl IntroductionStep<'_> {
         if view.membership(&self.state.invite.asker) != "join" {
             return self.leave(None);
         }
+        // A space, for example. Encryption there cannot be turned off again.
+        if view.room_type.is_some() {
+            return self.leave(Some(Reason::NotAChat));
+        }
         // Until the owner has answered, nothing may show who they are.
         let may_show = !self.state.asks_first() && !self.state.accepted && !self.state.masked();
         if self.state.owner_joined && !self.state.resumed && may_show {
