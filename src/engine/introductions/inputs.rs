@@ -13,7 +13,7 @@ use crate::{
         room::Room,
     },
     ids::{Ghost, Person},
-    introduction::{Admission, Input, Introduction, Invite, MessageKind, Phase, decide},
+    introduction::{Admission, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable},
     store::Batch,
 };
 
@@ -374,9 +374,45 @@ fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
         {
             None
         }
-        "m.room.message" | "m.sticker" => Some(MessageKind::Line),
+        "m.room.message" | "m.sticker" if is_quotable(kind, content) => Some(MessageKind::Line),
         // Verification and reactions concern the two people, not the ghost.
         kind if kind.starts_with("m.key.verification") || kind == "m.reaction" => None,
         _ => Some(MessageKind::Other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_quoted_is_a_message() {
+        let file = json!({ "url": "mxc://hs.test/x", "key": {} });
+        let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "two pictures",
+            "itemtypes": [{ "itemtype": "m.image", "file": file }] });
+        for (content, expected) in [
+            (json!({ "msgtype": "m.text", "body": "hello" }), Some(MessageKind::Line)),
+            (
+                json!({ "msgtype": "m.image", "body": "x.png", "file": file }),
+                Some(MessageKind::Line),
+            ),
+            (json!({ "msgtype": "org.example.haiku", "body": "…" }), Some(MessageKind::Line)),
+            (gallery, Some(MessageKind::Other)),
+            // Not encrypted.
+            (
+                json!({ "msgtype": "m.image", "body": "x.png", "url": "mxc://hs.test/x" }),
+                Some(MessageKind::Other),
+            ),
+            (json!({ "msgtype": "m.text" }), Some(MessageKind::Other)),
+            (json!({ "msgtype": "m.key.verification.request", "body": "" }), None),
+        ] {
+            let kind = message_kind("m.room.message", &content);
+            assert_eq!(kind, expected, "{content}");
+        }
+        assert_eq!(message_kind("m.reaction", &json!({})), None);
+        let poll = message_kind("m.poll.start", &json!({}));
+        assert_eq!(poll, Some(MessageKind::Other));
     }
 }
