@@ -137,6 +137,10 @@ fn what_waits_in_an_outbox() {
         Effect::SendNotice {
             notice: notice.clone(),
         },
+        Effect::SendReply {
+            to: event(),
+            notice: notice.clone(),
+        },
         Effect::HandOver,
         Effect::RememberPair,
         Effect::ForgetPair,
@@ -270,6 +274,7 @@ fn what_the_engine_knows_of_a_room() {
         unreadable: false,
     });
     introduction.passing_on = Some(event());
+    introduction.replied_to.push(event());
     introduction.waits_until = Some(AT);
     introduction
         .notices_sent
@@ -315,6 +320,7 @@ fn what_the_engine_knows_of_a_room() {
         Phase::Lingering,
         waiting(WaitFor::Join),
         waiting(WaitFor::SignedDevice),
+        waiting(WaitFor::Keys),
         Phase::Closing,
         Phase::Leaving,
         Phase::Over,
@@ -344,11 +350,15 @@ fn what_ghosts_say() {
         IntroductionNotice::SendAgainEncrypted,
         IntroductionNotice::SendAgainUnreadable,
         IntroductionNotice::SendAgainOther,
+        IntroductionNotice::TooLarge,
+        IntroductionNotice::NotPassedOn,
+        IntroductionNotice::MoreNotPassedOn,
         IntroductionNotice::UnsignedDevice,
         IntroductionNotice::TooManyDevices,
         IntroductionNotice::OwnerNotInvitable,
         IntroductionNotice::WaitingForJoin,
         IntroductionNotice::WaitingForDevice,
+        IntroductionNotice::WaitingForKeys,
         IntroductionNotice::AskingFirst,
         IntroductionNotice::AskingFirstInGroup,
         IntroductionNotice::AskingFirstStrict,

@@ -101,6 +101,7 @@ impl Retry {
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
             | Effect::SendNotice { .. }
+            | Effect::SendReply { .. }
             | Effect::HandOver
             | Effect::LookBack
             | Effect::TellAsker { .. } => Self::For(OPTIONAL),

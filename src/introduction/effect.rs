@@ -53,6 +53,13 @@ pub enum Effect {
         /// The notice.
         notice: IntroductionNotice,
     },
+    /// Send a notice, encrypted, as a reply to a message of the asker.
+    SendReply {
+        /// The message.
+        to: OwnedEventId,
+        /// The notice.
+        notice: IntroductionNotice,
+    },
     /// Give the owner a founder's power level, and lower the ghost's.
     HandOver,
     /// Remember that these two have this room.
@@ -96,6 +103,7 @@ impl Effect {
             Self::PassOnEdit { .. } => "pass-on-edit",
             Self::TakeBack { .. } => "take-back",
             Self::SendNotice { .. } => "say",
+            Self::SendReply { .. } => "reply",
             Self::HandOver => "hand-over",
             Self::RememberPair => "remember-pair",
             Self::ForgetPair => "forget-pair",

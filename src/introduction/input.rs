@@ -89,10 +89,16 @@ pub enum Refusal {
     Forbidden,
     /// These people have no device that they have signed.
     NoSignedDevice(Vec<OwnedUserId>),
+    /// The servers of these people do not hand out their keys.
+    KeysUnavailable(Vec<OwnedUserId>),
     /// These people have more devices than may get room keys.
     TooManyDevices(Vec<OwnedUserId>),
-    /// The event is gone, unreadable or cannot be passed on.
+    /// The event is gone or unreadable.
     Unreadable,
+    /// An event of this kind cannot be passed on.
+    NotThisKind,
+    /// The event is too large for the homeserver.
+    TooLarge,
     /// Any other reason why another attempt cannot succeed.
     Impossible,
 }

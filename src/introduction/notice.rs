@@ -19,6 +19,12 @@ pub enum IntroductionNotice {
     SendAgainUnreadable,
     /// An event cannot be passed on by a ghost.
     SendAgainOther,
+    /// A message is too large for a quote of it.
+    TooLarge,
+    /// A message could not be passed on: please send it again.
+    NotPassedOn,
+    /// More messages than can be named could not be passed on.
+    MoreNotPassedOn,
     /// A message came from a device that the asker has not signed.
     UnsignedDevice,
     /// The asker has more devices than may get room keys.
@@ -29,6 +35,8 @@ pub enum IntroductionNotice {
     WaitingForJoin,
     /// The owner has to set up encryption first.
     WaitingForDevice,
+    /// The owner's server has to hand out their keys first.
+    WaitingForKeys,
     /// The owner is being asked first.
     AskingFirst,
     /// The owner of a handle in a group is being asked first.
@@ -58,11 +66,15 @@ impl IntroductionNotice {
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
             Self::SendAgainOther => "send-again-other",
+            Self::TooLarge => "too-large",
+            Self::NotPassedOn => "not-passed-on",
+            Self::MoreNotPassedOn => "more-not-passed-on",
             Self::UnsignedDevice => "unsigned-device",
             Self::TooManyDevices => "too-many-devices",
             Self::OwnerNotInvitable => "owner-not-invitable",
             Self::WaitingForJoin => "waiting-for-join",
             Self::WaitingForDevice => "waiting-for-device",
+            Self::WaitingForKeys => "waiting-for-keys",
             Self::AskingFirst => "asking-first",
             Self::AskingFirstInGroup => "asking-first-in-group",
             Self::AskingFirstStrict => "asking-first-strict",
@@ -102,6 +114,18 @@ impl IntroductionNotice {
                 "I can pass on messages and files, but not this. @{handle} can read from now on: \
                  please send it again."
             ),
+            Self::TooLarge => format!(
+                "Your message is too large for me to pass on to @{handle}. They can read from now \
+                 on: please send it again."
+            ),
+            Self::NotPassedOn => format!(
+                "I couldn't pass on your message to @{handle}. They can read from now on: \
+                 please send it again."
+            ),
+            Self::MoreNotPassedOn => format!(
+                "I couldn't pass on more of your messages to @{handle}. Please send again what \
+                 they have missed."
+            ),
             Self::UnsignedDevice => format!(
                 "I can't pass on what you write to @{handle} from a device that you haven't \
                  verified. Verify it in your client's settings, or send your message again from \
@@ -123,6 +147,11 @@ impl IntroductionNotice {
             Self::WaitingForDevice => format!(
                 "@{handle} hasn't set up encryption yet. I stay until then, at most 7 days, to \
                  pass on what you write; while I'm here the service can read this chat."
+            ),
+            Self::WaitingForKeys => format!(
+                "I can't encrypt for @{handle} at the moment, because their server doesn't hand \
+                 out their keys. I stay and keep trying, at most 7 days, to pass on what you \
+                 write; while I'm here the service can read this chat."
             ),
             Self::AskingFirst => format!(
                 "@{handle} likes to be asked first, so I ask them and show them your first \

@@ -104,6 +104,19 @@ pub enum WaitFor {
     Join,
     /// The owner has to sign a device: they have none.
     SignedDevice,
+    /// The owner's server has to hand out their keys.
+    Keys,
+}
+
+impl WaitFor {
+    /// Returns the notice that says what the ghost waits for.
+    pub fn notice(self) -> IntroductionNotice {
+        match self {
+            Self::Join => IntroductionNotice::WaitingForJoin,
+            Self::SignedDevice => IntroductionNotice::WaitingForDevice,
+            Self::Keys => IntroductionNotice::WaitingForKeys,
+        }
+    }
 }
 
 /// An event that the ghost read and passes on.
@@ -200,6 +213,9 @@ pub struct Introduction {
     /// Whether the ghost has looked a last time, and leaves when everything is passed on.
     #[serde(default)]
     pub looked_last: bool,
+    /// The messages that it has replied to already.
+    #[serde(default)]
+    pub replied_to: Vec<OwnedEventId>,
     /// The notices that it has sent already, so that it repeats none.
     pub notices_sent: Vec<IntroductionNotice>,
 }
@@ -228,6 +244,7 @@ impl Introduction {
             pending: Vec::new(),
             passing_on: None,
             looked_last: false,
+            replied_to: Vec::new(),
             notices_sent: Vec::new(),
         }
     }
@@ -246,6 +263,7 @@ impl Introduction {
         }
         self.passing_on = None;
         self.looked_last = false;
+        self.replied_to.clear();
         self.notices_sent.clear();
         self
     }
@@ -256,6 +274,7 @@ impl Introduction {
         self.pending.clear();
         self.passing_on = None;
         self.looked_last = false;
+        self.replied_to.clear();
         self.notices_sent.clear();
         self.invite.admission = Admission::LeaveAlone;
         self.invite.asker = self.ghost.clone().into();

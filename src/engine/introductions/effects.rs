@@ -1,7 +1,7 @@
 //! Carries out the effects of introductions. Each can be carried out twice without harm.
 
 use ruma::OwnedEventId;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     bot::NoticeText,
@@ -10,13 +10,10 @@ use crate::{
         EngineError,
         messaging::send::{Outgoing, Recipients},
         records::{QueuedEffect, QuotedEvents, RetainedEvents},
-        room::{Room, cause},
+        room::Room,
     },
     ids::Ghost,
-    introduction::{
-        Effect, Input, Introduction, IntroductionNotice, Phase, Quote, Refusal, clean_name, quote,
-        quote_edit,
-    },
+    introduction::{Effect, Input, Introduction, IntroductionNotice, Refusal, clean_name},
     matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
@@ -126,7 +123,10 @@ impl Room {
                 self.pass_on_edit(introduction, event, of, batch).await?
             }
             Effect::TakeBack { of } => self.take_back(introduction, of).await?,
-            Effect::SendNotice { notice } => self.send_notice(introduction, notice).await?,
+            Effect::SendNotice { notice } => self.send_notice(introduction, notice, None).await?,
+            Effect::SendReply { to, notice } => {
+                self.send_notice(introduction, notice, Some(to)).await?;
+            }
             Effect::HandOver => self.hand_over(introduction).await?,
             Effect::RememberPair | Effect::ForgetPair => {
                 self.note_pair(introduction, *effect == Effect::RememberPair, batch)
@@ -241,7 +241,10 @@ impl Room {
         Ok(())
     }
 
-    async fn asker_name(&self, introduction: &Introduction) -> Result<String, EngineError> {
+    pub(super) async fn asker_name(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<String, EngineError> {
         let view = self.room_state(&introduction.ghost).await?;
         let asker = &introduction.invite.asker;
         Ok(clean_name(view.names.get(asker).map(String::as_str), asker))
@@ -284,134 +287,22 @@ impl Room {
         }
     }
 
-    async fn pass_on(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-        edit: Option<&OwnedEventId>,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        if let (Phase::Waiting { .. }, Some(owner)) = (&introduction.phase, introduction.owner()) {
-            let owner = std::slice::from_ref(&**owner);
-            self.engine
-                .machines()
-                .mark_device_lists_outdated(&introduction.ghost, owner)
-                .await;
-        }
-        let mut pending = introduction.pending.iter();
-        if pending.any(|pending| pending.event == *event && pending.done) {
-            return Ok(());
-        }
-        let text = edit.unwrap_or(event);
-        let key = (self.id.clone(), text.clone());
-        // An edit that was deleted in the meantime is not shown to the owner.
-        let is_kept = self.engine.store().contains::<RetainedEvents>(&key)?;
-        let (kind, content) = self
-            .read_kept(introduction, if is_kept { text } else { event })
-            .await?;
-        let name = self.asker_name(introduction).await?;
-        let quote = match quote(&name, &kind, &content) {
-            Ok(quote) => quote,
-            Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
-        };
-        let sent = self
-            .send_quote(introduction, &quote, "pass-on", text)
-            .await?;
-        // The event is retained until the ghost leaves: if an edit of it is deleted, it is quoted
-        // again.
-        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
-        Ok(())
-    }
-
-    async fn pass_on_edit(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-        of: &OwnedEventId,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        let passed = self
-            .engine
-            .store()
-            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
-        let passed = passed.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        let (_, content) = self.read_kept(introduction, event).await?;
-        let name = self.asker_name(introduction).await?;
-        let quote = match quote_edit(&name, &content, passed.as_str()) {
-            Ok(quote) => quote,
-            Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
-        };
-        let sent = self
-            .send_quote(introduction, &quote, "pass-on-edit", event)
-            .await?;
-        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
-        Ok(())
-    }
-
-    async fn read_kept(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-    ) -> Result<(String, Value), EngineError> {
-        let kept = self
-            .engine
-            .store()
-            .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
-        let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        self.decrypt(&introduction.ghost, &json).await
-    }
-
-    async fn send_quote(
-        &self,
-        introduction: &Introduction,
-        quote: &Quote,
-        kind: &str,
-        cause: &OwnedEventId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let transaction = self.transaction_id(&introduction.ghost, kind, cause.as_str());
-        self.send(Outgoing {
-            sender: &introduction.ghost,
-            event_type: &quote.event_type,
-            content: &quote.content,
-            recipients: Recipients::All,
-            transaction,
-        })
-        .await
-    }
-
-    async fn take_back(
-        &self,
-        introduction: &Introduction,
-        of: &OwnedEventId,
-    ) -> Result<(), EngineError> {
-        let passed = self
-            .engine
-            .store()
-            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
-        let Some(passed) = passed else { return Ok(()) };
-        let acting = self.engine.as_user(&introduction.ghost)?;
-        // The same message may be quoted again, and taken back again.
-        let transaction = self.transaction_id(&introduction.ghost, "take-back", passed.as_str());
-        self.engine
-            .homeserver()
-            .redact(acting.actor(), &self.id, &passed, None, transaction)
-            .await?;
-        Ok(())
-    }
-
     async fn send_notice(
         &self,
         introduction: &Introduction,
         notice: &IntroductionNotice,
+        reply_to: Option<&OwnedEventId>,
     ) -> Result<(), EngineError> {
-        let content = json!({
+        let mut content = json!({
             "msgtype": "m.notice",
             "body": notice.plain(introduction.handle()),
             "m.mentions": {},
         });
-        let cause = cause(&Effect::SendNotice {
-            notice: notice.clone(),
-        });
+        let mut cause = notice.id();
+        if let Some(event) = reply_to {
+            content["m.relates_to"] = json!({ "m.in_reply_to": { "event_id": event } });
+            cause.push_str(&format!(" {event}"));
+        }
         let asker = introduction.asker();
         self.send(Outgoing {
             sender: &introduction.ghost,

@@ -13,7 +13,9 @@ use crate::{
         room::Room,
     },
     ids::{Ghost, Person},
-    introduction::{Admission, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable},
+    introduction::{
+        Admission, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable,
+    },
     store::Batch,
 };
 
@@ -393,12 +395,18 @@ mod tests {
         let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "two pictures",
             "itemtypes": [{ "itemtype": "m.image", "file": file }] });
         for (content, expected) in [
-            (json!({ "msgtype": "m.text", "body": "hello" }), Some(MessageKind::Line)),
+            (
+                json!({ "msgtype": "m.text", "body": "hello" }),
+                Some(MessageKind::Line),
+            ),
             (
                 json!({ "msgtype": "m.image", "body": "x.png", "file": file }),
                 Some(MessageKind::Line),
             ),
-            (json!({ "msgtype": "org.example.haiku", "body": "…" }), Some(MessageKind::Line)),
+            (
+                json!({ "msgtype": "org.example.haiku", "body": "…" }),
+                Some(MessageKind::Line),
+            ),
             (gallery, Some(MessageKind::Other)),
             // Not encrypted.
             (
@@ -406,7 +414,10 @@ mod tests {
                 Some(MessageKind::Other),
             ),
             (json!({ "msgtype": "m.text" }), Some(MessageKind::Other)),
-            (json!({ "msgtype": "m.key.verification.request", "body": "" }), None),
+            (
+                json!({ "msgtype": "m.key.verification.request", "body": "" }),
+                None,
+            ),
         ] {
             let kind = message_kind("m.room.message", &content);
             assert_eq!(kind, expected, "{content}");

@@ -17,13 +17,14 @@ impl IntroductionStep<'_> {
             }
             return self.pass_on_next();
         }
-        if self
+        let unreadable = self
             .state
             .pending
             .iter()
-            .any(|pending| pending.unreadable && !pending.done)
-        {
-            self.send_notice(IntroductionNotice::SendAgainUnreadable);
+            .filter(|pending| pending.unreadable);
+        let unreadable: Vec<_> = unreadable.map(|pending| pending.event.clone()).collect();
+        for event in unreadable {
+            self.reply(&event, IntroductionNotice::SendAgainUnreadable);
         }
         let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
         let too_early = self

@@ -9,6 +9,9 @@ use super::{
     IntroductionStep,
 };
 
+/// Maximum number of messages that are replied to; one notice covers all others.
+const REPLIES_MAX: usize = 10;
+
 impl IntroductionStep<'_> {
     pub(super) fn message(&mut self, event: &OwnedEventId, sender: &UserId, kind: &MessageKind) {
         // Other people may join; their messages are not passed on as the asker's.
@@ -49,10 +52,10 @@ impl IntroductionStep<'_> {
                     *until = self.now + self.rules.wait_for_message;
                 }
             }
-            MessageKind::Other => self.send_notice(match self.state.phase {
-                Phase::Asking { .. } => IntroductionNotice::NotKept,
-                _ => IntroductionNotice::SendAgainOther,
-            }),
+            MessageKind::Other if self.owner_can_read() => {
+                self.reply(event, IntroductionNotice::SendAgainOther);
+            }
+            MessageKind::Other => self.reply(event, IntroductionNotice::NotKept),
             MessageKind::Unreadable => self.unreadable(event),
             MessageKind::Untrusted => {
                 self.distrusted(Reason::UnsignedDevice, IntroductionNotice::UnsignedDevice);
@@ -130,7 +133,7 @@ impl IntroductionStep<'_> {
         if !self.remember(event) {
             return self.send_notice(match self.state.phase {
                 Phase::Asking { .. } => IntroductionNotice::EnoughKept,
-                _ => IntroductionNotice::SendAgainOther,
+                _ => IntroductionNotice::MoreNotPassedOn,
             });
         }
         self.on_line();
@@ -221,7 +224,7 @@ impl IntroductionStep<'_> {
             Phase::Lingering
                 | Phase::Closing
                 | Phase::Waiting {
-                    on: WaitFor::SignedDevice,
+                    on: WaitFor::SignedDevice | WaitFor::Keys,
                     ..
                 }
         );
@@ -250,10 +253,9 @@ impl IntroductionStep<'_> {
 
     pub(super) fn passed_on(&mut self, event: &OwnedEventId, edit: Option<&OwnedEventId>) {
         self.state.passing_on = None;
-        // The owner has set up a signed device in the meantime, so the introduction goes on as
-        // usual.
+        // The owner can read now, so the introduction goes on as usual.
         if let Phase::Waiting {
-            on: WaitFor::SignedDevice,
+            on: WaitFor::SignedDevice | WaitFor::Keys,
             ..
         } = self.state.phase
         {
@@ -286,26 +288,69 @@ impl IntroductionStep<'_> {
             // It was deleted in the meantime.
             return self.pass_on_next_or_close();
         }
-        match why {
-            Refusal::NoSignedDevice(users)
-                if self
-                    .state
-                    .owner()
-                    .is_some_and(|owner| users.contains(owner)) =>
-            {
-                if matches!(self.state.phase, Phase::Lingering | Phase::Closing) {
-                    self.wait(WaitFor::SignedDevice);
-                }
-            }
-            _ => {
-                self.give_up_on(event);
-                self.send_notice(match why {
-                    Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
-                    _ => IntroductionNotice::SendAgainOther,
-                });
-                self.pass_on_next_or_close();
-            }
+        if let Some(on) = self.owner_lacks(why) {
+            return self.wait_again(on);
         }
+        self.give_up_on(event);
+        self.reply(event, notice_of(why));
+        self.pass_on_next_or_close();
+    }
+
+    /// Tells the asker that an edit was not passed on, if it is still the newest.
+    pub(super) fn edit_not_passed_on(
+        &mut self,
+        event: &OwnedEventId,
+        of: &OwnedEventId,
+        why: &Refusal,
+    ) {
+        let mut pending = self.state.pending.iter();
+        if pending.any(|pending| pending.event == *of && pending.edit.as_ref() == Some(event)) {
+            self.reply(event, notice_of(why));
+        }
+    }
+
+    /// Returns what the owner lacks to read a message, if that is why it was refused.
+    fn owner_lacks(&self, why: &Refusal) -> Option<WaitFor> {
+        let (users, on) = match why {
+            Refusal::NoSignedDevice(users) => (users, WaitFor::SignedDevice),
+            Refusal::KeysUnavailable(users) => (users, WaitFor::Keys),
+            _ => return None,
+        };
+        let owner = self.state.owner()?;
+        users.iter().any(|user| *owner == **user).then_some(on)
+    }
+
+    /// Waits for what the owner lacks now, which may be something else than before.
+    fn wait_again(&mut self, on: WaitFor) {
+        match &mut self.state.phase {
+            Phase::Lingering | Phase::Closing => self.wait(on),
+            Phase::Waiting { on: known, .. } if *known != WaitFor::Join => {
+                *known = on;
+                self.send_notice(on.notice());
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether the owner can read what is written now.
+    fn owner_can_read(&self) -> bool {
+        self.state.owner_invited_at.is_some()
+            && (self.state.owner_joined || !self.state.visible_from_join)
+            && !matches!(self.state.phase, Phase::Waiting { .. })
+    }
+
+    /// Tells the asker what became of a message, as a reply to it.
+    pub(super) fn reply(&mut self, event: &OwnedEventId, notice: IntroductionNotice) {
+        if self.state.strict() || !self.state.hears() || self.state.replied_to.contains(event) {
+            return;
+        }
+        let replied_to = &mut self.state.replied_to;
+        if replied_to.len() == REPLIES_MAX {
+            return self.send_notice(IntroductionNotice::MoreNotPassedOn);
+        }
+        replied_to.push(event.clone());
+        let to = event.clone();
+        self.effects.push(Effect::SendReply { to, notice });
     }
 
     fn give_up_on(&mut self, event: &OwnedEventId) {
@@ -317,5 +362,15 @@ impl IntroductionStep<'_> {
         {
             pending.done = true;
         }
+    }
+}
+
+/// Returns the notice for a message that was not passed on.
+fn notice_of(why: &Refusal) -> IntroductionNotice {
+    match why {
+        Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
+        Refusal::NotThisKind => IntroductionNotice::SendAgainOther,
+        Refusal::TooLarge => IntroductionNotice::TooLarge,
+        _ => IntroductionNotice::NotPassedOn,
     }
 }

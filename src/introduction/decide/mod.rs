@@ -118,17 +118,7 @@ impl IntroductionStep<'_> {
         if !first {
             return self.close();
         }
-        // The owner may be there because of this introduction.
-        let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
-        let other = |user: &&OwnedUserId| {
-            **user != self.state.ghost && expected.as_ref().is_none_or(|owner| **user != *owner)
-        };
-        let others = view.joined().filter(other).count();
-        let guests = view.invited().filter(other).count();
-        // Decided only once: the owner's own invite must not turn the chat into a group later.
-        if self.state.owner_invited_at.is_none() {
-            self.state.direct = others == 1 && guests == 0;
-        }
+        self.note_whether_direct(view);
         if view.joined().count() + view.invited().count() > self.rules.members_at_most {
             return self.leave(Some(Reason::TooManyMembers));
         }
@@ -177,6 +167,20 @@ impl IntroductionStep<'_> {
             }
         }
         self.approach_owner();
+    }
+
+    fn note_whether_direct(&mut self, view: &RoomState) {
+        // The owner may be there because of this introduction.
+        let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
+        let other = |user: &&OwnedUserId| {
+            **user != self.state.ghost && expected.as_ref().is_none_or(|owner| **user != *owner)
+        };
+        let others = view.joined().filter(other).count();
+        let guests = view.invited().filter(other).count();
+        // Decided only once: the owner's own invite must not turn the chat into a group later.
+        if self.state.owner_invited_at.is_none() {
+            self.state.direct = others == 1 && guests == 0;
+        }
     }
 
     /// Invites the owner, or asks them first.
@@ -278,10 +282,7 @@ impl IntroductionStep<'_> {
             until,
             retry: self.now + self.rules.retry_owner,
         };
-        self.send_notice(match on {
-            WaitFor::Join => IntroductionNotice::WaitingForJoin,
-            WaitFor::SignedDevice => IntroductionNotice::WaitingForDevice,
-        });
+        self.send_notice(on.notice());
     }
 
     fn linger_afresh(&mut self) {
@@ -315,6 +316,7 @@ impl IntroductionStep<'_> {
             }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
+            Effect::PassOnEdit { event, of } => self.edit_not_passed_on(event, of, why),
             Effect::LookBack => self.effects.push(Effect::Forget),
             Effect::Forget => self.state.end(),
             _ => {}
@@ -401,7 +403,7 @@ impl IntroductionStep<'_> {
             Phase::Waiting { on, until, .. } if until > self.now => {
                 let retry = self.now + self.rules.retry_owner;
                 self.state.phase = Phase::Waiting { on, until, retry };
-                if on == WaitFor::SignedDevice {
+                if on != WaitFor::Join {
                     self.pass_on_next();
                 }
             }

@@ -364,3 +364,104 @@ fn of_a_message_that_was_deleted_on_its_way_nothing_is_asked_for() {
     });
     assert_eq!(done, [pass_on(first()), pass_on(second())]);
 }
+
+#[test]
+fn each_message_that_is_not_passed_on_is_answered_with_the_reason() {
+    let sam = || vec![sam().into()];
+    let others = || vec![alice()];
+    use IntroductionNotice as Notice;
+    for (why, expected) in [
+        (Refusal::Unreadable, Notice::SendAgainUnreadable),
+        (Refusal::NotThisKind, Notice::SendAgainOther),
+        (Refusal::TooLarge, Notice::TooLarge),
+        (Refusal::Forbidden, Notice::NotPassedOn),
+        (Refusal::Impossible, Notice::NotPassedOn),
+        (Refusal::TooManyDevices(sam()), Notice::NotPassedOn),
+        (Refusal::NoSignedDevice(others()), Notice::NotPassedOn),
+        (Refusal::KeysUnavailable(others()), Notice::NotPassedOn),
+    ] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line)
+            .says(second(), MessageKind::Line);
+        let done = play.carry_out_with(&view(&[]), |effect| {
+            matches!(effect, Effect::PassOn { .. }).then(|| why.clone())
+        });
+        let reply = |to| Effect::SendReply {
+            to,
+            notice: expected.clone(),
+        };
+        assert!(done.contains(&reply(first())), "{why:?}: {done:?}");
+        assert!(done.contains(&reply(second())), "{why:?}: {done:?}");
+        play.after(3_100);
+        play.carry_out(&view(&[]));
+        assert_eq!(*play.phase(), Phase::Over);
+    }
+    // What the owner lacks is waited for, whichever it is.
+    for (why, expected) in [
+        (Refusal::NoSignedDevice(sam()), Notice::WaitingForDevice),
+        (Refusal::KeysUnavailable(sam()), Notice::WaitingForKeys),
+    ] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line);
+        for (why, notice) in [
+            (why, expected),
+            (Refusal::KeysUnavailable(sam()), Notice::WaitingForKeys),
+        ] {
+            let done = play.carry_out_with(&view(&[]), |effect| {
+                matches!(effect, Effect::PassOn { .. }).then(|| why.clone())
+            });
+            let told = play.state.as_ref().unwrap().notices_sent.contains(&notice);
+            assert!(told, "{done:?}");
+            assert!(matches!(play.phase(), Phase::Waiting { .. }));
+            play.after(60_000);
+        }
+        assert_eq!(play.carry_out(&view(&[])), [pass_on(first())]);
+        assert_eq!(*play.phase(), Phase::Lingering);
+    }
+}
+
+#[test]
+fn an_edit_that_is_not_passed_on_is_answered_with_the_reason() {
+    let mut play = lingering(false);
+    play.says(edit(), MessageKind::Edit { of: first() });
+    let done = play.carry_out_with(&view(&[]), |effect| {
+        matches!(effect, Effect::PassOnEdit { .. }).then_some(Refusal::TooLarge)
+    });
+    let notice = IntroductionNotice::TooLarge;
+    assert_eq!(done[1..], [Effect::SendReply { to: edit(), notice }]);
+}
+
+#[test]
+fn many_messages_that_are_not_passed_on_get_ten_replies_and_a_notice() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    for n in 0..50 {
+        let event = OwnedEventId::try_from(format!("$e{n}")).unwrap();
+        play.says(event, MessageKind::Line);
+    }
+    let done = play.carry_out_with(&view(&[]), |effect| {
+        matches!(effect, Effect::PassOn { .. }).then_some(Refusal::TooLarge)
+    });
+    let count = |wanted: fn(&Effect) -> bool| done.iter().filter(|effect| wanted(effect)).count();
+    assert_eq!(count(|e| matches!(e, Effect::SendReply { .. })), 10);
+    assert_eq!(count(|e| matches!(e, Effect::SendNotice { .. })), 1);
+}
+
+#[test]
+fn what_cannot_be_passed_on_is_asked_for_again_once_the_owner_can_read() {
+    for (listens, notice) in [
+        (true, IntroductionNotice::NotKept),
+        (false, IntroductionNotice::SendAgainOther),
+    ] {
+        let mut play = lingering(false);
+        if listens {
+            play = Play::admitted();
+            play.carry_out(&view(&[]));
+        }
+        play.says(second(), MessageKind::Other);
+        let to = second();
+        assert_eq!(play.effects, [Effect::SendReply { to, notice }]);
+    }
+}

@@ -56,7 +56,10 @@ fn a_hidden_picture_stays_hidden_and_says_why() {
     let warning = "town.robin.msc3725.content_warning";
     for (mark, expected) in [
         (serde_json::json!({}), "Alice sent a picture"),
-        (serde_json::json!({ spoiler: false }), "Alice sent a picture"),
+        (
+            serde_json::json!({ spoiler: false }),
+            "Alice sent a picture",
+        ),
         (
             serde_json::json!({ spoiler: true }),
             "Alice sent a picture (spoiler)",

@@ -20,7 +20,8 @@ fn a_key_that_comes_late_but_in_time_is_used_and_one_that_never_comes_is_told() 
     assert_eq!(play.effects, [pass_on(first())]);
     never.after(3_100);
     let done = never.carry_out(&view(&[]));
-    assert!(done.contains(&Effect::SendNotice {
+    assert!(done.contains(&Effect::SendReply {
+        to: first(),
         notice: IntroductionNotice::SendAgainUnreadable
     }));
 }
@@ -81,7 +82,7 @@ fn what_turns_out_to_be_no_message_is_not_asked_for_again() {
 /// The notices that these effects send.
 fn asks(effects: &[Effect]) -> Vec<IntroductionNotice> {
     let notices = effects.iter().filter_map(|effect| match effect {
-        Effect::SendNotice { notice } => Some(notice.clone()),
+        Effect::SendNotice { notice } | Effect::SendReply { notice, .. } => Some(notice.clone()),
         _ => None,
     });
     notices.collect()
