@@ -82,6 +82,10 @@ fn what_waits_in_an_inbox() {
             owner: person(),
             number: 7,
         },
+        InboxItem::ShowLine {
+            owner: person(),
+            number: 7,
+        },
         InboxItem::ConversationJoined {
             conversation: talk(),
             ghosts: vec![ghost()],
@@ -122,6 +126,7 @@ fn what_waits_in_an_outbox() {
         Effect::TurnOnEncryption,
         Effect::ShowAs,
         Effect::AskOwner,
+        Effect::ShowLine,
         Effect::WithdrawRequest,
         Effect::OpenConversation,
         Effect::InviteOwner,
@@ -236,6 +241,7 @@ fn what_waits_in_an_outbox() {
             source: "source".to_owned(),
         },
         ControlEffect::ShowRequest { number: 7 },
+        ControlEffect::ShowLine { number: 7 },
         ControlEffect::Forget,
     ];
     let control = control

@@ -104,6 +104,7 @@ impl Retry {
             | Effect::SendReply { .. }
             | Effect::HandOver
             | Effect::LookBack
+            | Effect::ShowLine
             | Effect::TellAsker { .. } => Self::For(OPTIONAL),
         }
     }
@@ -158,6 +159,7 @@ impl Retry {
             | ControlEffect::MoveTo { .. }
             | ControlEffect::SendNotice { .. }
             | ControlEffect::ShowRequest { .. }
+            | ControlEffect::ShowLine { .. }
             | ControlEffect::Bot(_) => Self::For(CONTROL_ROOM),
         }
     }

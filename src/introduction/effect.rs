@@ -23,6 +23,8 @@ pub enum Effect {
     ShowAs,
     /// Ask the owner, in their control room, whether they want this.
     AskOwner,
+    /// Show the owner the opening line, which came after they were asked.
+    ShowLine,
     /// Withdraw the request.
     WithdrawRequest,
     /// Take the ghost's place in a conversation whose messages are forwarded to the owner.
@@ -96,6 +98,7 @@ impl Effect {
             Self::TurnOnEncryption => "turn-on-encryption",
             Self::ShowAs => "show-as",
             Self::AskOwner => "ask-owner",
+            Self::ShowLine => "show-line",
             Self::WithdrawRequest => "withdraw-request",
             Self::OpenConversation => "open-conversation",
             Self::InviteOwner => "invite-owner",

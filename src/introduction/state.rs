@@ -199,6 +199,9 @@ pub struct Introduction {
     /// Whether the owner was asked and accepted.
     #[serde(default)]
     pub accepted: bool,
+    /// Whether the owner is shown an opening line, with the request or after it.
+    #[serde(default)]
+    pub line_shown: bool,
     /// Whether a strict ghost was sent a key: the owner may not have been able to read a message.
     pub key_came: bool,
     /// Whether it was under way when the service was restored from a backup: the ghost has lost the
@@ -239,6 +242,7 @@ impl Introduction {
             encrypted_by_us: false,
             in_clear: false,
             accepted: false,
+            line_shown: false,
             key_came: false,
             resumed: false,
             pending: Vec::new(),
@@ -253,6 +257,7 @@ impl Introduction {
     /// and has lost its keys. It begins again; senders are asked for what was not passed on.
     pub fn resumed(mut self) -> Self {
         self.resumed = true;
+        self.line_shown = false;
         self.phase = match self.invite.admission {
             Admission::Introduce { .. } => Phase::Joining,
             _ => Phase::Leaving,

@@ -111,6 +111,7 @@ impl Room {
             }
             Effect::ShowAs => self.show_as(introduction).await?,
             Effect::AskOwner => self.ask_owner(introduction).await?,
+            Effect::ShowLine => self.show_opening_line(introduction).await?,
             Effect::WithdrawRequest => self.withdraw_request(introduction).await?,
             // Ends the introduction, and is carried out separately.
             Effect::OpenConversation => {}

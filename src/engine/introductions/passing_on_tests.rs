@@ -6,15 +6,18 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     crypto::IncomingCrypto,
+    directory::{ClaimedBy, Request},
     engine::{
+        control_room::{Control, ControlPhase},
         event::RoomEvent,
-        records::{Outbox, QuotedEvents, RetainedEvents},
+        records::{ControlRooms, Inbox, Outbox, QuotedEvents, RetainedEvents},
         room::Room,
     },
+    handle::{Handle, HandleRules},
     ids::Ghost,
     introduction::Phase,
     store::{Batch, Store, prefix},
-    testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestEngine, encrypted_event},
+    testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestEngine, bot, encrypted_event},
 };
 
 fn here() -> &'static RoomId {
@@ -237,4 +240,56 @@ async fn what_turns_out_to_be_no_message_is_not_kept() {
     retried.await.unwrap();
     assert_eq!(unreadable(&chat), 0);
     assert!(!chat.is_kept(&verification) && chat.is_kept(&message));
+}
+
+#[tokio::test]
+async fn a_line_that_comes_after_the_request_is_shown_once() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let engine = chat.room.engine.clone();
+    engine.machines().provision(&bot(), "Bot").await.unwrap();
+    let owner = testing::person("@samuel:hs.test");
+    let control_room = room_id!("!control:hs.test").to_owned();
+    chat.fake.add_room(&control_room, &[owner, &bot()]);
+    let mut room = Room::load(engine.clone(), control_room.clone()).unwrap();
+    let mut control = Control::made(owner.clone());
+    control.phase = ControlPhase::Ready;
+    room.record.control = Some(control);
+    let mut batch = Batch::new();
+    batch.put::<ControlRooms>(owner, &control_room).unwrap();
+    room.commit(batch, []).unwrap();
+
+    let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+    let mut tx = engine.directory().begin().await;
+    let record = tx.claim(owner, &handle, ClaimedBy::Person, NOW).unwrap();
+    let request = Request {
+        handle: record.handle,
+        generation: record.generation,
+        asker: testing::person("@alice:hs.test").clone(),
+        room: here().to_owned(),
+        ghost: Ghost::new(sam().to_owned()),
+        since: NOW,
+        shown: None,
+        line_shown: None,
+        asker_alias: None,
+    };
+    let number = tx.open_request(owner, &request).unwrap().unwrap();
+    let shown = ruma::owned_event_id!("$shown");
+    tx.set_request_shown(owner, number, shown).unwrap();
+    tx.commit().await.unwrap();
+
+    chat.says(text("may I?")).await;
+    chat.carry_out().await;
+    let arrived = chat.store.scan::<Inbox>(&prefix(&control_room), None, 10);
+    for ((_, number), item) in arrived.unwrap() {
+        room.dispatch(number, item).await.unwrap();
+    }
+    let due = chat.store.scan::<Outbox>(&prefix(&control_room), None, 10);
+    for ((_, number), due) in due.unwrap() {
+        room.carry_out(number, due).await.unwrap();
+    }
+    assert_eq!(chat.fake.sent(&control_room), 1);
+    let (_, request) = engine.directory().requests_of(owner).unwrap().remove(0);
+    assert!(request.line_shown.is_some());
+    room.show_line(number, Batch::new()).await.unwrap();
+    assert_eq!(chat.fake.sent(&control_room), 1, "only once");
 }

@@ -143,6 +143,10 @@ impl IntroductionStep<'_> {
     fn on_line(&mut self) {
         match self.state.phase {
             Phase::Listening { .. } => self.approach_owner(),
+            Phase::Asking { .. } if !self.state.line_shown && self.state.direct => {
+                self.state.line_shown = true;
+                self.effects.push(Effect::ShowLine);
+            }
             Phase::Lingering | Phase::Closing => {
                 // A message after the latest stay is passed on too, but no longer keeps the ghost.
                 if self.now < self.latest_stay() {

@@ -202,6 +202,7 @@ impl IntroductionStep<'_> {
         } else {
             self.send_notice(notice);
         }
+        self.state.line_shown = self.state.opening_line().is_some();
         self.effects.push(Effect::AskOwner);
     }
 
