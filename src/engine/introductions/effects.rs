@@ -96,19 +96,7 @@ impl Room {
             }
             Effect::Join => self.join(introduction).await?,
             Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(introduction).await?))),
-            Effect::TurnOnEncryption => {
-                // Somebody may have turned encryption on in the meantime, with other settings.
-                if self
-                    .room_state(&introduction.ghost)
-                    .await?
-                    .encryption
-                    .is_none()
-                {
-                    let content = json!({ "algorithm": MEGOLM });
-                    self.set_state(introduction, "m.room.encryption", "", &content)
-                        .await?;
-                }
-            }
+            Effect::TurnOnEncryption => self.turn_on_encryption(introduction).await?,
             Effect::ShowAs => self.show_as(introduction).await?,
             Effect::AskOwner => self.ask_owner(introduction).await?,
             Effect::ShowLine => self.show_opening_line(introduction).await?,
@@ -153,6 +141,17 @@ impl Room {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    async fn turn_on_encryption(&self, introduction: &Introduction) -> Result<(), EngineError> {
+        // Somebody may have turned it on in the meantime, with other settings.
+        let state = self.room_state(&introduction.ghost).await?;
+        if state.encryption.is_none() {
+            let content = json!({ "algorithm": MEGOLM });
+            self.set_state(introduction, "m.room.encryption", "", &content)
+                .await?;
+        }
+        Ok(())
     }
 
     async fn note_pair(
