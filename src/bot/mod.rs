@@ -38,7 +38,7 @@ pub use self::{
     effect::{Answer, Effect},
     invite::{InviteAnswer, answer_invite},
     notice_text::NoticeText,
-    request::{ShownRequest, request_text},
+    request::{ShownRequest, late_line_text, request_text},
 };
 use crate::{
     clock::Timestamp,

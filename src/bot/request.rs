@@ -97,6 +97,15 @@ pub fn request_text(
         }))
 }
 
+/// Returns the text that shows a request's opening line, if it came after the request was shown.
+pub fn late_line_text(number: u32, name: &str, line: &str) -> NoticeText {
+    NoticeText::new(&format!("Request {number}: "))
+        .name(name)
+        .and(" writes:")
+        .quote(line)
+        .and("A reaction to this message answers the request, too: ✅ accepts, ❌ declines, 🚫 blocks them.")
+}
+
 /// Returns one handle of the asker to show: a verified one, or else the oldest. It is an open
 /// handle, whose Matrix ID is no secret. Never two: nobody may learn that they belong together.
 fn pick_shown_handle(handles: &[HandleRecord]) -> Option<&HandleRecord> {
@@ -126,7 +135,7 @@ pub(super) fn answer_by_reaction(
         return Ok(None);
     };
     let mut requests = tx.requests_of(person)?.into_iter();
-    let meant = requests.find(|(_, request)| request.shown.as_deref() == Some(to));
+    let meant = requests.find(|(_, request)| request.is_shown_by(to));
     match meant {
         Some((number, _)) => answer_request(tx, person, number, choice, now),
         None => Ok(None),
@@ -140,8 +149,9 @@ pub(super) fn shows_open_request(
     message: &EventId,
 ) -> Result<bool, DirectoryError> {
     let requests = tx.requests_of(person)?;
-    let mut shown = requests.iter().map(|(_, request)| &request.shown);
-    Ok(shown.any(|shown| shown.as_deref() == Some(message)))
+    Ok(requests
+        .iter()
+        .any(|(_, request)| request.is_shown_by(message)))
 }
 
 /// Answers a request as the owner chose. Returns `None` if there is no such request.

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -207,6 +207,10 @@ pub struct Request {
     pub since: Timestamp,
     /// The bot's message that shows it to the owner.
     pub shown: Option<OwnedEventId>,
+    /// The bot's message that shows the opening line: the same, or a later one if the line came
+    /// later.
+    #[serde(default)]
+    pub line_shown: Option<OwnedEventId>,
     /// For a masked handle: the name by which its owner knows the asker, whose Matrix ID the owner
     /// must not see.
     #[serde(default)]
@@ -214,6 +218,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// Returns whether this message of the bot shows the request or its opening line.
+    pub fn is_shown_by(&self, message: &EventId) -> bool {
+        let mut shown = self.shown.iter().chain(&self.line_shown);
+        shown.any(|shown| shown == message)
+    }
+
     /// Returns the asker's Matrix ID, or for a masked handle their name and the request's number.
     pub fn asker_named(&self, number: u32) -> String {
         match &self.asker_alias {

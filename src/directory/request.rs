@@ -107,12 +107,31 @@ impl DirectoryTransaction<'_> {
         Ok(())
     }
 
+    /// Records the bot's message that shows a request's opening line, if the request is still open.
+    pub fn set_line_shown(
+        &mut self,
+        owner: &Person,
+        number: u32,
+        message: OwnedEventId,
+    ) -> Result<(), DirectoryError> {
+        let key = (owner.to_owned(), number);
+        if let Some(mut request) = self.get::<Requests>(&key)? {
+            request.line_shown = Some(message);
+            self.put::<Requests>(&key, &request)?;
+        }
+        Ok(())
+    }
+
     /// Forgets the messages that show an owner's requests: their room is lost.
     pub fn set_requests_unseen(&mut self, owner: &Person) -> Result<(), DirectoryError> {
         for (number, request) in requests_of(self, owner)? {
             let key = (owner.to_owned(), number);
-            let shown = None;
-            self.put::<Requests>(&key, &Request { shown, ..request })?;
+            let unseen = Request {
+                shown: None,
+                line_shown: None,
+                ..request
+            };
+            self.put::<Requests>(&key, &unseen)?;
         }
         Ok(())
     }

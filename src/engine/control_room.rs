@@ -80,6 +80,11 @@ pub(in crate::engine) enum ControlEffect {
     ShowRequest {
         number: u32,
     },
+    /// Show the opening line of the request with this number, if it came after the request was
+    /// shown.
+    ShowLine {
+        number: u32,
+    },
     Bot(bot::Effect),
     Forget,
 }
@@ -96,6 +101,7 @@ impl ControlEffect {
             Self::Leave { .. } => "bot-leave",
             Self::SendNotice { .. } => "bot-send-notice",
             Self::ShowRequest { .. } => "bot-ask",
+            Self::ShowLine { .. } => "bot-show-line",
             Self::Bot(effect) => effect.kind(),
             Self::Forget => "bot-forget",
         }

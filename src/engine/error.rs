@@ -87,18 +87,66 @@ impl EngineError {
         match self {
             Self::Refused(refusal) => refusal.clone(),
             Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
+            Self::Matrix(error)
+                if error.status() == Some(413) || error.has_errcode("M_TOO_LARGE") =>
+            {
+                Refusal::TooLarge
+            }
             Self::Decrypt(_) | Self::KeyOnItsWay => Refusal::Unreadable,
-            // After some attempts, a person for whom nothing can be encrypted counts as having no
-            // device.
+            Self::Encrypt(EncryptError::NoSignedDevice { users }) => {
+                Refusal::NoSignedDevice(users.clone())
+            }
             Self::Encrypt(
-                EncryptError::NoSignedDevice { users }
-                | EncryptError::KeysUnknown { users }
-                | EncryptError::NoSession { users },
-            ) => Refusal::NoSignedDevice(users.clone()),
+                EncryptError::KeysUnknown { users } | EncryptError::NoSession { users },
+            ) => Refusal::KeysUnavailable(users.clone()),
             Self::Encrypt(EncryptError::TooManyDevices { users }) => {
                 Refusal::TooManyDevices(users.clone())
             }
             _ => Refusal::Impossible,
+        }
+    }
+}
+
+#[cfg(test)]
+mod refusal_tests {
+    use ruma::owned_user_id;
+
+    use super::*;
+
+    #[test]
+    fn a_decider_learns_why_a_message_was_refused() {
+        let users = || vec![owned_user_id!("@sam:hs.test")];
+        let refused = |status: u16, errcode: &str| {
+            EngineError::Matrix(MatrixError::Refused {
+                status: http::StatusCode::from_u16(status).unwrap(),
+                errcode: Some(errcode.to_owned()),
+                message: String::new(),
+            })
+        };
+        for (error, expected) in [
+            (
+                EncryptError::NoSignedDevice { users: users() }.into(),
+                Refusal::NoSignedDevice(users()),
+            ),
+            (
+                EncryptError::KeysUnknown { users: users() }.into(),
+                Refusal::KeysUnavailable(users()),
+            ),
+            (
+                EncryptError::NoSession { users: users() }.into(),
+                Refusal::KeysUnavailable(users()),
+            ),
+            (
+                EncryptError::TooManyDevices { users: users() }.into(),
+                Refusal::TooManyDevices(users()),
+            ),
+            (refused(413, "M_TOO_LARGE"), Refusal::TooLarge),
+            (refused(413, "M_UNKNOWN"), Refusal::TooLarge),
+            (refused(400, "M_TOO_LARGE"), Refusal::TooLarge),
+            (refused(403, "M_FORBIDDEN"), Refusal::Forbidden),
+            (refused(400, "M_UNKNOWN"), Refusal::Impossible),
+        ] {
+            assert_eq!(EngineError::refusal(&error), expected, "{error}");
         }
     }
 }

@@ -49,7 +49,7 @@
 //!    said since the invite; `introductions::effects`: the ghost looks at the room's state.
 //! 3. `introductions::inputs`: `handle_in_introduction` hears the opening line; with it, or when none
 //!    has come in time, `introductions::effects` invites the owner.
-//! 4. `introductions::effects`: `pass_on` quotes the line to the owner, and the ghost leaves
+//! 4. `introductions::passing_on`: `pass_on` quotes the line to the owner, and the ghost leaves
 //!    (`messaging::membership`).
 //!
 //! A command to the bot takes the first two steps of a message, then:

@@ -142,6 +142,13 @@ pub(in crate::engine) enum InboxItem {
         /// The number of the request.
         number: u32,
     },
+    /// The opening line of a request came, and the bot is to show it here.
+    ShowLine {
+        /// The owner who has to answer the request.
+        owner: Person,
+        /// The number of the request.
+        number: u32,
+    },
     /// A portal was made here, and ghosts of a conversation are joining.
     ConversationJoined {
         /// The conversation.

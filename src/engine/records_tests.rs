@@ -82,6 +82,10 @@ fn what_waits_in_an_inbox() {
             owner: person(),
             number: 7,
         },
+        InboxItem::ShowLine {
+            owner: person(),
+            number: 7,
+        },
         InboxItem::ConversationJoined {
             conversation: talk(),
             ghosts: vec![ghost()],
@@ -122,6 +126,7 @@ fn what_waits_in_an_outbox() {
         Effect::TurnOnEncryption,
         Effect::ShowAs,
         Effect::AskOwner,
+        Effect::ShowLine,
         Effect::WithdrawRequest,
         Effect::OpenConversation,
         Effect::InviteOwner,
@@ -135,6 +140,10 @@ fn what_waits_in_an_outbox() {
         },
         Effect::TakeBack { of: event() },
         Effect::SendNotice {
+            notice: notice.clone(),
+        },
+        Effect::SendReply {
+            to: event(),
             notice: notice.clone(),
         },
         Effect::HandOver,
@@ -232,6 +241,7 @@ fn what_waits_in_an_outbox() {
             source: "source".to_owned(),
         },
         ControlEffect::ShowRequest { number: 7 },
+        ControlEffect::ShowLine { number: 7 },
         ControlEffect::Forget,
     ];
     let control = control
@@ -265,9 +275,13 @@ fn what_the_engine_knows_of_a_room() {
     introduction.pending.push(PendingEvent {
         event: event(),
         edit: Some(event()),
+        quoted_edit: Some(event()),
         done: true,
         unreadable: false,
     });
+    introduction.passing_on = Some(event());
+    introduction.replied_to.push(event());
+    introduction.waits_until = Some(AT);
     introduction
         .notices_sent
         .push(IntroductionNotice::BackTo { room: room() });
@@ -312,6 +326,7 @@ fn what_the_engine_knows_of_a_room() {
         Phase::Lingering,
         waiting(WaitFor::Join),
         waiting(WaitFor::SignedDevice),
+        waiting(WaitFor::Keys),
         Phase::Closing,
         Phase::Leaving,
         Phase::Over,
@@ -341,9 +356,15 @@ fn what_ghosts_say() {
         IntroductionNotice::SendAgainEncrypted,
         IntroductionNotice::SendAgainUnreadable,
         IntroductionNotice::SendAgainOther,
+        IntroductionNotice::TooLarge,
+        IntroductionNotice::NotPassedOn,
+        IntroductionNotice::MoreNotPassedOn,
+        IntroductionNotice::UnsignedDevice,
+        IntroductionNotice::TooManyDevices,
         IntroductionNotice::OwnerNotInvitable,
         IntroductionNotice::WaitingForJoin,
         IntroductionNotice::WaitingForDevice,
+        IntroductionNotice::WaitingForKeys,
         IntroductionNotice::AskingFirst,
         IntroductionNotice::AskingFirstInGroup,
         IntroductionNotice::AskingFirstStrict,
@@ -360,6 +381,7 @@ fn what_ghosts_say() {
         Reason::OwnHandle,
         Reason::OwnerIsHere,
         Reason::NotEncrypted,
+        Reason::NotAChat,
         Reason::TooManyMembers,
         Reason::UnsignedDevice,
         Reason::TooManyDevices,

@@ -101,8 +101,10 @@ impl Retry {
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
             | Effect::SendNotice { .. }
+            | Effect::SendReply { .. }
             | Effect::HandOver
             | Effect::LookBack
+            | Effect::ShowLine
             | Effect::TellAsker { .. } => Self::For(OPTIONAL),
         }
     }
@@ -157,6 +159,7 @@ impl Retry {
             | ControlEffect::MoveTo { .. }
             | ControlEffect::SendNotice { .. }
             | ControlEffect::ShowRequest { .. }
+            | ControlEffect::ShowLine { .. }
             | ControlEffect::Bot(_) => Self::For(CONTROL_ROOM),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
         },
     },
     ids::Ghost,
-    introduction::{Effect, Phase},
+    introduction::Phase,
     store::Batch,
 };
 
@@ -295,17 +295,6 @@ pub(super) fn transaction_id(
         hash.update(part.as_bytes());
     }
     format!("sc{}", hex::encode(&hash.finalize()[..20])).into()
-}
-
-/// Returns the cause of an effect, for its transaction id.
-pub(super) fn cause(effect: &Effect) -> String {
-    let id = |event: &OwnedEventId| event.to_string();
-    match effect {
-        Effect::PassOn { event, .. } | Effect::PassOnEdit { event, .. } => id(event),
-        Effect::TakeBack { of } => id(of),
-        Effect::SendNotice { notice } => notice.id(),
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub enum Effect {
     ShowAs,
     /// Ask the owner, in their control room, whether they want this.
     AskOwner,
+    /// Show the owner the opening line, which came after they were asked.
+    ShowLine,
     /// Withdraw the request.
     WithdrawRequest,
     /// Take the ghost's place in a conversation whose messages are forwarded to the owner.
@@ -50,6 +52,13 @@ pub enum Effect {
     },
     /// Send a notice, encrypted.
     SendNotice {
+        /// The notice.
+        notice: IntroductionNotice,
+    },
+    /// Send a notice, encrypted, as a reply to a message of the asker.
+    SendReply {
+        /// The message.
+        to: OwnedEventId,
         /// The notice.
         notice: IntroductionNotice,
     },
@@ -89,6 +98,7 @@ impl Effect {
             Self::TurnOnEncryption => "turn-on-encryption",
             Self::ShowAs => "show-as",
             Self::AskOwner => "ask-owner",
+            Self::ShowLine => "show-line",
             Self::WithdrawRequest => "withdraw-request",
             Self::OpenConversation => "open-conversation",
             Self::InviteOwner => "invite-owner",
@@ -96,6 +106,7 @@ impl Effect {
             Self::PassOnEdit { .. } => "pass-on-edit",
             Self::TakeBack { .. } => "take-back",
             Self::SendNotice { .. } => "say",
+            Self::SendReply { .. } => "reply",
             Self::HandOver => "hand-over",
             Self::RememberPair => "remember-pair",
             Self::ForgetPair => "forget-pair",

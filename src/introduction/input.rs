@@ -78,6 +78,8 @@ pub enum MessageKind {
     Sealed,
     /// An event that a ghost cannot pass on, such as a poll.
     Other,
+    /// An event that has turned out, once its key came, not to concern the ghost.
+    Nothing,
 }
 
 /// Why an effect cannot be carried out.
@@ -87,10 +89,16 @@ pub enum Refusal {
     Forbidden,
     /// These people have no device that they have signed.
     NoSignedDevice(Vec<OwnedUserId>),
+    /// The servers of these people do not hand out their keys.
+    KeysUnavailable(Vec<OwnedUserId>),
     /// These people have more devices than may get room keys.
     TooManyDevices(Vec<OwnedUserId>),
-    /// The event is gone, unreadable or cannot be passed on.
+    /// The event is gone or unreadable.
     Unreadable,
+    /// An event of this kind cannot be passed on.
+    NotThisKind,
+    /// The event is too large for the homeserver.
+    TooLarge,
     /// Any other reason why another attempt cannot succeed.
     Impossible,
 }

@@ -19,12 +19,24 @@ pub enum IntroductionNotice {
     SendAgainUnreadable,
     /// An event cannot be passed on by a ghost.
     SendAgainOther,
+    /// A message is too large for a quote of it.
+    TooLarge,
+    /// A message could not be passed on: please send it again.
+    NotPassedOn,
+    /// More messages than can be named could not be passed on.
+    MoreNotPassedOn,
+    /// A message came from a device that the asker has not signed.
+    UnsignedDevice,
+    /// The asker has more devices than may get room keys.
+    TooManyDevices,
     /// The owner's server refuses the invite.
     OwnerNotInvitable,
     /// The owner has to join first.
     WaitingForJoin,
     /// The owner has to set up encryption first.
     WaitingForDevice,
+    /// The owner's server has to hand out their keys first.
+    WaitingForKeys,
     /// The owner is being asked first.
     AskingFirst,
     /// The owner of a handle in a group is being asked first.
@@ -54,9 +66,15 @@ impl IntroductionNotice {
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
             Self::SendAgainOther => "send-again-other",
+            Self::TooLarge => "too-large",
+            Self::NotPassedOn => "not-passed-on",
+            Self::MoreNotPassedOn => "more-not-passed-on",
+            Self::UnsignedDevice => "unsigned-device",
+            Self::TooManyDevices => "too-many-devices",
             Self::OwnerNotInvitable => "owner-not-invitable",
             Self::WaitingForJoin => "waiting-for-join",
             Self::WaitingForDevice => "waiting-for-device",
+            Self::WaitingForKeys => "waiting-for-keys",
             Self::AskingFirst => "asking-first",
             Self::AskingFirstInGroup => "asking-first-in-group",
             Self::AskingFirstStrict => "asking-first-strict",
@@ -96,6 +114,28 @@ impl IntroductionNotice {
                 "I can pass on messages and files, but not this. @{handle} can read from now on: \
                  please send it again."
             ),
+            Self::TooLarge => format!(
+                "Your message is too large for me to pass on to @{handle}. They can read from now \
+                 on: please send it again."
+            ),
+            Self::NotPassedOn => format!(
+                "I couldn't pass on your message to @{handle}. They can read from now on: \
+                 please send it again."
+            ),
+            Self::MoreNotPassedOn => format!(
+                "I couldn't pass on more of your messages to @{handle}. Please send again what \
+                 they have missed."
+            ),
+            Self::UnsignedDevice => format!(
+                "I can't pass on what you write to @{handle} from a device that you haven't \
+                 verified. Verify it in your client's settings, or send your message again from \
+                 another device."
+            ),
+            Self::TooManyDevices => format!(
+                "I couldn't read your message for @{handle}: your account has too many devices, \
+                 or their keys are too large. Sign out of the devices that you no longer use, \
+                 then send your message again."
+            ),
             Self::OwnerNotInvitable => format!(
                 "@{handle} can't be invited at the moment: their account or server refuses it. \
                  Please try again another day."
@@ -107,6 +147,11 @@ impl IntroductionNotice {
             Self::WaitingForDevice => format!(
                 "@{handle} hasn't set up encryption yet. I stay until then, at most 7 days, to \
                  pass on what you write; while I'm here the service can read this chat."
+            ),
+            Self::WaitingForKeys => format!(
+                "I can't encrypt for @{handle} at the moment, because their server doesn't hand \
+                 out their keys. I stay and keep trying, at most 7 days, to pass on what you \
+                 write; while I'm here the service can read this chat."
             ),
             Self::AskingFirst => format!(
                 "@{handle} likes to be asked first, so I ask them and show them your first \
@@ -159,6 +204,8 @@ pub enum Reason {
     OwnerIsHere,
     /// The room is not encrypted and the ghost may not change that.
     NotEncrypted,
+    /// The room is not for talking: a space, for example.
+    NotAChat,
     /// The room has too many members.
     TooManyMembers,
     /// The asker has not signed their device.
@@ -181,6 +228,10 @@ impl Reason {
             Self::NotEncrypted => {
                 "This room isn't encrypted and I may not change that. \
                  Please start a new, encrypted chat with this handle."
+            }
+            Self::NotAChat => {
+                "This isn't a chat, so I can't bring anybody here. \
+                 Please start a chat with this handle."
             }
             Self::TooManyMembers => {
                 "This room has too many members for an introduction. \

@@ -4,6 +4,12 @@ use serde_json::{Map, Value, json};
 
 use crate::text::{push_escaped, push_escaped_lines};
 
+/// Maximum size of a mark on an attachment, in bytes of JSON.
+const MARK_BYTES_MAX: usize = 1024;
+
+/// Maximum length of the reason for a mark, in characters.
+const MARK_REASON_CHARS_MAX: usize = 100;
+
 /// Maximum length of a text that is also sent as HTML, in bytes.
 const HTML_AT_MOST: usize = 12_000;
 
@@ -45,6 +51,11 @@ const ATTACHMENT_FIELDS: [&str; 6] = [
     "geo_uri",
 ];
 
+/// Returns whether a message can be quoted.
+pub fn is_quotable(event_type: &str, content: &Value) -> bool {
+    quote("", event_type, content).is_ok()
+}
+
 /// Quotes `content`, which `name` wrote. An edit is quoted by its new content.
 pub fn quote(name: &str, event_type: &str, content: &Value) -> Result<Quote, QuoteError> {
     match event_type {
@@ -59,12 +70,23 @@ pub fn quote(name: &str, event_type: &str, content: &Value) -> Result<Quote, Quo
         "m.emote" => text(name, "does:", "m.text", content)?,
         "m.image" | "m.file" | "m.audio" | "m.video" => attachment(name, kind, content)?,
         "m.location" => location(name, content)?,
+        // Its text alone would be passed on as if there were nothing else, such as the pictures of
+        // a gallery.
+        _ if holds_files(content) => return Err(QuoteError::NotAMessage),
         _ => text(name, "wrote:", "m.text", content)?,
     };
     Ok(Quote {
         event_type: "m.room.message".to_owned(),
         content: quoted,
     })
+}
+
+/// Returns whether a message holds files, whatever its type calls them.
+fn holds_files(content: &Value) -> bool {
+    ["file", "url", "itemtypes"]
+        .iter()
+        .any(|field| content.get(field).is_some())
+        || content.to_string().contains("mxc://")
 }
 
 /// Quotes an edit as an edit of `passed_on`, the event in which its original was passed on.
@@ -101,6 +123,7 @@ pub fn gist(
         ("m.room.message", Some("m.audio")) => "(a recording)",
         ("m.room.message", Some("m.file")) => "(a file)",
         ("m.room.message", Some("m.location")) => "(a place)",
+        ("m.room.message", Some("m.gallery" | "dm.filament.gallery")) => "(pictures)",
         _ => match content["body"].as_str() {
             Some(body) => match told(body) {
                 Some(body) => return cut(&in_plain_lines(&body), GIST_CHARS_MAX),
@@ -186,6 +209,11 @@ fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteErr
         "m.audio" => "sent a recording",
         _ => "sent a file",
     };
+    let what = match mark_of(content) {
+        Some(reason) if reason.is_empty() => format!("{what} (spoiler)"),
+        Some(reason) => format!("{what} (spoiler: {reason})"),
+        None => what.to_owned(),
+    };
     let caption = match content["filename"].as_str() {
         Some(named) if named != body => format!("{name} {what}: {body}"),
         _ => format!("{name} {what}"),
@@ -196,12 +224,41 @@ fn attachment(name: &str, kind: &str, content: &Value) -> Result<Value, QuoteErr
             out.insert(field.to_owned(), value.clone());
         }
     }
+    for (field, value) in marks(content) {
+        out.insert(field.clone(), value.clone());
+    }
     out.insert("body".to_owned(), Value::String(caption));
     out.insert("filename".to_owned(), Value::String(file_name));
     out.insert("m.mentions".to_owned(), json!({}));
     let mut out = Value::Object(out);
     keep_reply(content, &mut out);
     Ok(out)
+}
+
+/// Returns the fields that ask clients to hide an attachment until somebody wants to see it. There
+/// are several, and none is in the specification yet.
+fn marks(content: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let fields = content.as_object().into_iter().flatten();
+    fields.filter(|(field, value)| {
+        (field.contains("spoiler") || field.contains("content_warning"))
+            && field.len() <= 100
+            && !value.is_array()
+            && value.to_string().len() <= MARK_BYTES_MAX
+    })
+}
+
+/// Returns the reason for which an attachment is to be hidden, which may be empty, or `None` if it
+/// is to be shown.
+fn mark_of(content: &Value) -> Option<String> {
+    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    let mut marks = marks(content).filter(|(_, value)| is_set(value)).peekable();
+    marks.peek()?;
+    let reason = marks.find_map(|(_, value)| {
+        let reason = value.as_str().or(value["description"].as_str())?;
+        (!reason.is_empty()).then(|| reason.to_owned())
+    });
+    let reason = in_plain_lines(&reason.unwrap_or_default()).replace(['\n', '\t'], " ");
+    Some(cut(reason.trim(), MARK_REASON_CHARS_MAX))
 }
 
 fn location(name: &str, content: &Value) -> Result<Value, QuoteError> {

@@ -104,6 +104,19 @@ pub enum WaitFor {
     Join,
     /// The owner has to sign a device: they have none.
     SignedDevice,
+    /// The owner's server has to hand out their keys.
+    Keys,
+}
+
+impl WaitFor {
+    /// Returns the notice that says what the ghost waits for.
+    pub fn notice(self) -> IntroductionNotice {
+        match self {
+            Self::Join => IntroductionNotice::WaitingForJoin,
+            Self::SignedDevice => IntroductionNotice::WaitingForDevice,
+            Self::Keys => IntroductionNotice::WaitingForKeys,
+        }
+    }
 }
 
 /// An event that the ghost read and passes on.
@@ -111,12 +124,41 @@ pub enum WaitFor {
 pub struct PendingEvent {
     /// The event.
     pub event: OwnedEventId,
-    /// The newest edit of it, read before it was passed on.
+    /// The newest edit of it.
     pub edit: Option<OwnedEventId>,
+    /// The edit that was quoted in its place when it was passed on.
+    #[serde(default)]
+    pub quoted_edit: Option<OwnedEventId>,
     /// Whether it has been passed on (or no longer needs to be).
     pub done: bool,
     /// Whether its key has not come.
     pub unreadable: bool,
+}
+
+impl PendingEvent {
+    /// Returns an event that is still to be passed on.
+    pub fn new(event: OwnedEventId, unreadable: bool) -> Self {
+        Self {
+            event,
+            edit: None,
+            quoted_edit: None,
+            done: false,
+            unreadable,
+        }
+    }
+
+    /// Returns whether it can be passed on now.
+    pub fn is_due(&self) -> bool {
+        !self.done && !self.unreadable
+    }
+
+    /// Returns the effect that passes it on, with its newest text.
+    pub fn pass_on(&self) -> Effect {
+        Effect::PassOn {
+            event: self.event.clone(),
+            edit: self.edit.clone(),
+        }
+    }
 }
 
 /// The introduction of one handle's owner in one room.
@@ -136,6 +178,10 @@ pub struct Introduction {
     pub invited_at: Timestamp,
     /// When the owner was invited.
     pub owner_invited_at: Option<Timestamp>,
+    /// When the ghost waits no longer for an owner who has to join or to set up encryption. Set
+    /// once: it says for how long it stays.
+    #[serde(default)]
+    pub waits_until: Option<Timestamp>,
     /// When the last message was read.
     pub last_message_at: Option<Timestamp>,
     /// Whether the owner has joined.
@@ -153,6 +199,9 @@ pub struct Introduction {
     /// Whether the owner was asked and accepted.
     #[serde(default)]
     pub accepted: bool,
+    /// Whether the owner is shown an opening line, with the request or after it.
+    #[serde(default)]
+    pub line_shown: bool,
     /// Whether a strict ghost was sent a key: the owner may not have been able to read a message.
     pub key_came: bool,
     /// Whether it was under way when the service was restored from a backup: the ghost has lost the
@@ -161,6 +210,15 @@ pub struct Introduction {
     pub resumed: bool,
     /// The events that the ghost read, in the room's order.
     pub pending: Vec<PendingEvent>,
+    /// The event that is being passed on. The next one follows when this one is done.
+    #[serde(default)]
+    pub passing_on: Option<OwnedEventId>,
+    /// Whether the ghost has looked a last time, and leaves when everything is passed on.
+    #[serde(default)]
+    pub looked_last: bool,
+    /// The messages that it has replied to already.
+    #[serde(default)]
+    pub replied_to: Vec<OwnedEventId>,
     /// The notices that it has sent already, so that it repeats none.
     pub notices_sent: Vec<IntroductionNotice>,
 }
@@ -176,6 +234,7 @@ impl Introduction {
             direct: false,
             invited_at: now,
             owner_invited_at: None,
+            waits_until: None,
             last_message_at: None,
             owner_joined: false,
             owner_left: false,
@@ -183,9 +242,13 @@ impl Introduction {
             encrypted_by_us: false,
             in_clear: false,
             accepted: false,
+            line_shown: false,
             key_came: false,
             resumed: false,
             pending: Vec::new(),
+            passing_on: None,
+            looked_last: false,
+            replied_to: Vec::new(),
             notices_sent: Vec::new(),
         }
     }
@@ -194,6 +257,7 @@ impl Introduction {
     /// and has lost its keys. It begins again; senders are asked for what was not passed on.
     pub fn resumed(mut self) -> Self {
         self.resumed = true;
+        self.line_shown = false;
         self.phase = match self.invite.admission {
             Admission::Introduce { .. } => Phase::Joining,
             _ => Phase::Leaving,
@@ -202,6 +266,9 @@ impl Introduction {
             pending.unreadable = true;
             pending.edit = None;
         }
+        self.passing_on = None;
+        self.looked_last = false;
+        self.replied_to.clear();
         self.notices_sent.clear();
         self
     }
@@ -210,6 +277,9 @@ impl Introduction {
     pub fn end(&mut self) {
         self.phase = Phase::Over;
         self.pending.clear();
+        self.passing_on = None;
+        self.looked_last = false;
+        self.replied_to.clear();
         self.notices_sent.clear();
         self.invite.admission = Admission::LeaveAlone;
         self.invite.asker = self.ghost.clone().into();
@@ -292,9 +362,16 @@ impl Introduction {
 
     /// Returns the effects under way in this phase, to be queued again if a restart lost them.
     pub fn under_way(&self) -> Vec<Effect> {
+        let passing_on = self
+            .pending
+            .iter()
+            .filter(|pending| pending.is_due() && self.passing_on.as_ref() == Some(&pending.event));
+        let passing_on = passing_on.map(PendingEvent::pass_on);
         match self.phase {
             Phase::Joining => vec![Effect::Join],
-            Phase::Looking | Phase::Closing => vec![Effect::Look],
+            Phase::Looking => vec![Effect::Look],
+            Phase::Lingering | Phase::Waiting { .. } => passing_on.collect(),
+            Phase::Closing => passing_on.chain([Effect::Look]).collect(),
             Phase::Inviting => vec![Effect::InviteOwner],
             Phase::Opening => vec![Effect::OpenConversation],
             Phase::Leaving => vec![Effect::Leave { reason: None }, Effect::Forget],
@@ -307,6 +384,8 @@ impl Introduction {
         match self.phase {
             Phase::Declining { at } => Some(at),
             Phase::Listening { until } | Phase::Asking { until } => Some(until),
+            // The ghost stays until everything is passed on.
+            Phase::Lingering if self.passing_on.is_some() => None,
             Phase::Lingering => {
                 let invited = self.owner_invited_at.unwrap_or(self.invited_at);
                 let wait = if self.strict() {

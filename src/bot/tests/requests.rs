@@ -23,6 +23,7 @@ async fn asked() -> (Talk, Request) {
         ghost: ghost("sam"),
         since: NOW,
         shown: None,
+        line_shown: None,
         asker_alias: None,
     };
     let mut tx = talk.directory.begin().await;
@@ -155,4 +156,23 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
         text.plain
     );
     assert!(!text.plain.contains("wonder") && !text.plain.contains("write:\n>"));
+}
+
+#[tokio::test]
+async fn a_reaction_to_the_line_that_came_later_answers_too() {
+    for to in ["$shown", "$line"] {
+        let (mut talk, _) = asked().await;
+        let mut tx = talk.directory.begin().await;
+        tx.set_line_shown(sam(), 1, event_id!("$line").to_owned())
+            .unwrap();
+        tx.commit().await.unwrap();
+        let answer = reacts(&mut talk, to, "✅", NOW).await.unwrap();
+        assert_eq!(answer.effects, [answered(true)], "{to}");
+    }
+    assert_eq!(
+        crate::bot::late_line_text(1, "Alice", "may I?").plain,
+        "Request 1: Alice writes:\n> may I?\n\n\
+         A reaction to this message answers the request, too: ✅ accepts, ❌ declines, 🚫 blocks \
+         them."
+    );
 }

@@ -11,6 +11,7 @@ fn request(name: &str, asker: &Person, room: &str) -> Request {
         ghost: Ghost::new(ruma::UserId::parse(format!("@_dm_{name}:example.org")).unwrap()),
         since: NOW,
         shown: None,
+        line_shown: None,
         asker_alias: None,
     }
 }

@@ -80,6 +80,9 @@ impl Room {
             InboxItem::ShowRequest { owner, number } => {
                 self.show_requests(&owner, number, batch).await
             }
+            InboxItem::ShowLine { owner, number } => {
+                self.show_late_line(owner, number, batch).await
+            }
             InboxItem::Notify {
                 plain,
                 html,

@@ -68,6 +68,9 @@ impl Room {
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
             }
+            ControlEffect::ShowLine { number } => {
+                return self.show_line(*number, batch).await;
+            }
             ControlEffect::Bot(effect) => engine.carry_out_bot_effect(effect).await?,
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;

@@ -50,6 +50,26 @@ impl Room {
         self.commit_and_post(&room, &arrived, batch)
     }
 
+    /// Shows the opening line of a request that was shown without it; in another room if this is no
+    /// longer the person's control room. A request that was not shown yet is shown with its line.
+    pub(in crate::engine) async fn show_late_line(
+        &mut self,
+        owner: Person,
+        number: u32,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.bot_is_here() {
+            let effect = QueuedEffect::Control(ControlEffect::ShowLine { number });
+            return self.commit(batch, self.is_ready().then_some(effect));
+        }
+        let room = self.engine.control_room_of(&owner).await?;
+        if room == self.id {
+            return self.commit(batch, []);
+        }
+        let arrived = InboxItem::ShowLine { owner, number };
+        self.commit_and_post(&room, &arrived, batch)
+    }
+
     /// Returns the requests that a person who has just joined their control room has not seen.
     pub(in crate::engine) fn unseen_requests(
         &self,
@@ -94,7 +114,36 @@ impl Room {
         let source = format!("request {} {}", request.room, request.ghost);
         let event = self.send_as_bot(&notice, &source).await?;
         let mut tx = engine.directory().begin().await;
+        if line.is_some() {
+            tx.set_line_shown(&person, number, event.clone())?;
+        }
         tx.set_request_shown(&person, number, event)?;
+        self.commit_with(tx, batch, [])
+    }
+
+    /// Shows the opening line of a request that was shown without it, encrypted.
+    pub(in crate::engine) async fn show_line(
+        &mut self,
+        number: u32,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let person = self.record.control.as_ref().and_then(|c| c.person.clone());
+        let person = person.ok_or(EngineError::Refused(Refusal::Impossible))?;
+        let requests = engine.directory().requests_of(&person)?.into_iter();
+        let mut without_line =
+            requests.filter(|(_, request)| request.shown.is_some() && request.line_shown.is_none());
+        let Some((_, request)) = without_line.find(|(known, _)| *known == number) else {
+            return self.commit(batch, []);
+        };
+        let Some((name, Some(line))) = engine.what_is_asked(&request).await? else {
+            return self.commit(batch, []);
+        };
+        let notice = bot::late_line_text(number, &name, &line);
+        let source = format!("line {} {}", request.room, request.ghost);
+        let event = self.send_as_bot(&notice, &source).await?;
+        let mut tx = engine.directory().begin().await;
+        tx.set_line_shown(&person, number, event)?;
         self.commit_with(tx, batch, [])
     }
 }

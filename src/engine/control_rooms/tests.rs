@@ -281,6 +281,7 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
         ghost: ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
         since: house.engine.now(),
         shown: None,
+        line_shown: None,
         asker_alias: None,
     };
     tx.open_request(kim, &request).unwrap().unwrap();

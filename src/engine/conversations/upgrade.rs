@@ -212,6 +212,7 @@ fn is_successor(
     old.1.replaced_by.as_ref() == Some(new.0)
         && new.1.predecessor.as_ref() == Some(old.0)
         && new.1.replaced_by.is_none()
+        && new.1.room_type == old.1.room_type
         // If nobody could join the old room uninvited, nobody may join the new one uninvited.
         && ((new.1.join_rule == old.1.join_rule
             && new.1.allowed_rooms.iter().all(|room| old.1.allowed_rooms.contains(room)))

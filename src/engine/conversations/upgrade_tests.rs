@@ -85,6 +85,14 @@ fn nobody_is_led_to_where_more_people_can_read() {
         let found = is_successor((&old(), &before), (&new(), &after), &conversation());
         assert_eq!(found, expected, "{space}");
     }
+    // Nor into a space.
+    let (before, mut after) = views("shared");
+    after.room_type = Some("m.space".to_owned());
+    assert!(!is_successor(
+        (&old(), &before),
+        (&new(), &after),
+        &conversation()
+    ));
     let (before, mut after) = views("shared");
     let mallory = owned_user_id!("@mallory:hs.test");
     after.members.insert(mallory, "invite".to_owned());

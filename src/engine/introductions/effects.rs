@@ -1,7 +1,7 @@
 //! Carries out the effects of introductions. Each can be carried out twice without harm.
 
 use ruma::OwnedEventId;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     bot::NoticeText,
@@ -10,13 +10,10 @@ use crate::{
         EngineError,
         messaging::send::{Outgoing, Recipients},
         records::{QueuedEffect, QuotedEvents, RetainedEvents},
-        room::{Room, cause},
+        room::Room,
     },
     ids::Ghost,
-    introduction::{
-        Effect, Input, Introduction, IntroductionNotice, Phase, Quote, Refusal, clean_name, quote,
-        quote_edit,
-    },
+    introduction::{Effect, Input, Introduction, IntroductionNotice, Refusal, clean_name},
     matrix::{MEGOLM, MatrixError, RoomState},
     store::{Batch, prefix},
 };
@@ -99,21 +96,10 @@ impl Room {
             }
             Effect::Join => self.join(introduction).await?,
             Effect::Look => return Ok(Outcome::Looked(Box::new(self.look(introduction).await?))),
-            Effect::TurnOnEncryption => {
-                // Somebody may have turned encryption on in the meantime, with other settings.
-                if self
-                    .room_state(&introduction.ghost)
-                    .await?
-                    .encryption
-                    .is_none()
-                {
-                    let content = json!({ "algorithm": MEGOLM });
-                    self.set_state(introduction, "m.room.encryption", "", &content)
-                        .await?;
-                }
-            }
+            Effect::TurnOnEncryption => self.turn_on_encryption(introduction).await?,
             Effect::ShowAs => self.show_as(introduction).await?,
             Effect::AskOwner => self.ask_owner(introduction).await?,
+            Effect::ShowLine => self.show_opening_line(introduction).await?,
             Effect::WithdrawRequest => self.withdraw_request(introduction).await?,
             // Ends the introduction, and is carried out separately.
             Effect::OpenConversation => {}
@@ -126,7 +112,10 @@ impl Room {
                 self.pass_on_edit(introduction, event, of, batch).await?
             }
             Effect::TakeBack { of } => self.take_back(introduction, of).await?,
-            Effect::SendNotice { notice } => self.send_notice(introduction, notice).await?,
+            Effect::SendNotice { notice } => self.send_notice(introduction, notice, None).await?,
+            Effect::SendReply { to, notice } => {
+                self.send_notice(introduction, notice, Some(to)).await?;
+            }
             Effect::HandOver => self.hand_over(introduction).await?,
             Effect::RememberPair | Effect::ForgetPair => {
                 self.note_pair(introduction, *effect == Effect::RememberPair, batch)
@@ -152,6 +141,17 @@ impl Room {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    async fn turn_on_encryption(&self, introduction: &Introduction) -> Result<(), EngineError> {
+        // Somebody may have turned it on in the meantime, with other settings.
+        let state = self.room_state(&introduction.ghost).await?;
+        if state.encryption.is_none() {
+            let content = json!({ "algorithm": MEGOLM });
+            self.set_state(introduction, "m.room.encryption", "", &content)
+                .await?;
+        }
+        Ok(())
     }
 
     async fn note_pair(
@@ -241,7 +241,10 @@ impl Room {
         Ok(())
     }
 
-    async fn asker_name(&self, introduction: &Introduction) -> Result<String, EngineError> {
+    pub(super) async fn asker_name(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<String, EngineError> {
         let view = self.room_state(&introduction.ghost).await?;
         let asker = &introduction.invite.asker;
         Ok(clean_name(view.names.get(asker).map(String::as_str), asker))
@@ -284,137 +287,22 @@ impl Room {
         }
     }
 
-    async fn pass_on(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-        edit: Option<&OwnedEventId>,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        if let (Phase::Waiting { .. }, Some(owner)) = (&introduction.phase, introduction.owner()) {
-            let owner = std::slice::from_ref(&**owner);
-            self.engine
-                .machines()
-                .mark_device_lists_outdated(&introduction.ghost, owner)
-                .await;
-        }
-        let (kind, content) = self.read_kept(introduction, edit.unwrap_or(event)).await?;
-        let name = self.asker_name(introduction).await?;
-        let quote = match quote(&name, &kind, &content) {
-            Ok(quote) => quote,
-            Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
-        };
-        let sent = self
-            .send_quote(introduction, &quote, "pass-on", event)
-            .await?;
-        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
-        self.on_quoted(introduction, event, batch)?;
-        Ok(())
-    }
-
-    async fn pass_on_edit(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-        of: &OwnedEventId,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        let passed = self
-            .engine
-            .store()
-            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
-        let passed = passed.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        let (_, content) = self.read_kept(introduction, event).await?;
-        let name = self.asker_name(introduction).await?;
-        let quote = match quote_edit(&name, &content, passed.as_str()) {
-            Ok(quote) => quote,
-            Err(_) => return Err(EngineError::Refused(Refusal::Impossible)),
-        };
-        self.send_quote(introduction, &quote, "pass-on-edit", event)
-            .await?;
-        self.on_quoted(introduction, event, batch)?;
-        Ok(())
-    }
-
-    /// Deletes an event that was passed on, unless a conversation in the same room has to forward
-    /// it.
-    fn on_quoted(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-        batch: &mut Batch,
-    ) -> Result<(), EngineError> {
-        if self.record.conversation.is_none()
-            || !self.is_event_needed(event, Some(&introduction.ghost))?
-        {
-            batch.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
-        }
-        Ok(())
-    }
-
-    async fn read_kept(
-        &self,
-        introduction: &Introduction,
-        event: &OwnedEventId,
-    ) -> Result<(String, Value), EngineError> {
-        let kept = self
-            .engine
-            .store()
-            .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
-        let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
-        self.decrypt(&introduction.ghost, &json).await
-    }
-
-    async fn send_quote(
-        &self,
-        introduction: &Introduction,
-        quote: &Quote,
-        kind: &str,
-        cause: &OwnedEventId,
-    ) -> Result<OwnedEventId, EngineError> {
-        let transaction = self.transaction_id(&introduction.ghost, kind, cause.as_str());
-        self.send(Outgoing {
-            sender: &introduction.ghost,
-            event_type: &quote.event_type,
-            content: &quote.content,
-            recipients: Recipients::All,
-            transaction,
-        })
-        .await
-    }
-
-    async fn take_back(
-        &self,
-        introduction: &Introduction,
-        of: &OwnedEventId,
-    ) -> Result<(), EngineError> {
-        let passed = self
-            .engine
-            .store()
-            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
-        let Some(passed) = passed else { return Ok(()) };
-        let acting = self.engine.as_user(&introduction.ghost)?;
-        let transaction = self.transaction_id(&introduction.ghost, "take-back", of.as_str());
-        self.engine
-            .homeserver()
-            .redact(acting.actor(), &self.id, &passed, None, transaction)
-            .await?;
-        Ok(())
-    }
-
     async fn send_notice(
         &self,
         introduction: &Introduction,
         notice: &IntroductionNotice,
+        reply_to: Option<&OwnedEventId>,
     ) -> Result<(), EngineError> {
-        let content = json!({
+        let mut content = json!({
             "msgtype": "m.notice",
             "body": notice.plain(introduction.handle()),
             "m.mentions": {},
         });
-        let cause = cause(&Effect::SendNotice {
-            notice: notice.clone(),
-        });
+        let mut cause = notice.id();
+        if let Some(event) = reply_to {
+            content["m.relates_to"] = json!({ "m.in_reply_to": { "event_id": event } });
+            cause.push_str(&format!(" {event}"));
+        }
         let asker = introduction.asker();
         self.send(Outgoing {
             sender: &introduction.ghost,
@@ -467,7 +355,8 @@ impl Room {
         if self.record.conversation.is_some() {
             let mut gone = Batch::new();
             for pending in &introduction.pending {
-                for event in std::iter::once(&pending.event).chain(&pending.edit) {
+                let edits = pending.edit.iter().chain(&pending.quoted_edit);
+                for event in std::iter::once(&pending.event).chain(edits) {
                     if !self.is_event_needed(event, Some(&introduction.ghost))? {
                         gone.delete::<RetainedEvents>(&(self.id.clone(), event.clone()));
                     }

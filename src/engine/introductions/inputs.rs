@@ -13,7 +13,9 @@ use crate::{
         room::Room,
     },
     ids::{Ghost, Person},
-    introduction::{Admission, Input, Introduction, Invite, MessageKind, Phase, decide},
+    introduction::{
+        Admission, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable,
+    },
     store::Batch,
 };
 
@@ -206,15 +208,19 @@ impl Room {
                 .iter()
                 .find(|pending| pending.event == *of)
         };
-        // A conversation in the same room may have to forward it.
+        // A conversation or another introduction in the same room may need it.
+        let alone = self.record.conversation.is_none() && self.record.introductions.len() == 1;
         let may_go = |event: &OwnedEventId| -> Result<bool, EngineError> {
-            Ok(self.record.conversation.is_none()
-                || !self.is_event_needed(event, Some(&introduction.ghost))?)
+            Ok(alone || !self.is_event_needed(event, Some(&introduction.ghost))?)
         };
-        let free = introduction.pending.len() < self.engine.settings().rules.pending_events_max;
+        let is_known = pending(&event.id).is_some();
+        let free = is_known
+            || introduction.pending.len() < self.engine.settings().rules.pending_events_max;
         let keep = match kind {
             Some(MessageKind::Edit { of }) if let Some(pending) = pending(of) => {
+                // What is on its way to the owner is followed by the newer edit.
                 if let Some(former) = &pending.edit
+                    && introduction.passing_on.as_ref() != Some(of)
                     && may_go(former)?
                 {
                     batch.delete::<RetainedEvents>(&place(former));
@@ -222,8 +228,8 @@ impl Room {
                 true
             }
             Some(MessageKind::Redaction { of }) => {
-                let edit = pending(of).map(|pending| pending.edit.iter());
-                for event in edit.into_iter().flat_map(|edit| edit.chain([of])) {
+                let edit = pending(of).and_then(|pending| pending.edit.as_ref());
+                for event in edit.into_iter().chain([of]) {
                     if may_go(event)? {
                         batch.delete::<RetainedEvents>(&place(event));
                     }
@@ -235,6 +241,9 @@ impl Room {
         };
         if keep {
             batch.put::<RetainedEvents>(&place(&event.id), &json.to_owned())?;
+        } else if is_known && may_go(&event.id)? {
+            // It waited for its key, and is no message.
+            batch.delete::<RetainedEvents>(&place(&event.id));
         }
         Ok(())
     }
@@ -299,17 +308,24 @@ impl Room {
             let Some(event) = RoomEvent::parse(&json, Some(&self.id)) else {
                 continue;
             };
-            if let Some(kind) = self.classify_encrypted(ghost, &json).await?
-                && kind != MessageKind::Unreadable
-            {
-                batch.put::<RetainedEvents>(&(self.id.clone(), event.id.clone()), &json)?;
-                let input = Input::Message {
-                    event: event.id,
-                    sender: event.sender,
-                    kind,
-                };
-                effects.extend(self.apply_to_introduction(ghost, &input));
+            let kind = self.classify_encrypted(ghost, &json).await?;
+            let kind = kind.unwrap_or(MessageKind::Nothing);
+            if kind == MessageKind::Unreadable {
+                continue;
             }
+            let mut introductions = self.record.introductions.iter();
+            let Some(introduction) =
+                introductions.find(|introduction| introduction.ghost == *ghost)
+            else {
+                break;
+            };
+            self.keep(introduction, &event, Some(&kind), &json, &mut batch)?;
+            let input = Input::Message {
+                event: event.id,
+                sender: event.sender,
+                kind,
+            };
+            effects.extend(self.apply_to_introduction(ghost, &input));
         }
         self.commit(batch, effects)
     }
@@ -360,9 +376,54 @@ fn message_kind(kind: &str, content: &Value) -> Option<MessageKind> {
         {
             None
         }
-        "m.room.message" | "m.sticker" => Some(MessageKind::Line),
+        "m.room.message" | "m.sticker" if is_quotable(kind, content) => Some(MessageKind::Line),
         // Verification and reactions concern the two people, not the ghost.
         kind if kind.starts_with("m.key.verification") || kind == "m.reaction" => None,
         _ => Some(MessageKind::Other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_quoted_is_a_message() {
+        let file = json!({ "url": "mxc://hs.test/x", "key": {} });
+        let gallery = json!({ "msgtype": "dm.filament.gallery", "body": "two pictures",
+            "itemtypes": [{ "itemtype": "m.image", "file": file }] });
+        for (content, expected) in [
+            (
+                json!({ "msgtype": "m.text", "body": "hello" }),
+                Some(MessageKind::Line),
+            ),
+            (
+                json!({ "msgtype": "m.image", "body": "x.png", "file": file }),
+                Some(MessageKind::Line),
+            ),
+            (
+                json!({ "msgtype": "org.example.haiku", "body": "…" }),
+                Some(MessageKind::Line),
+            ),
+            (gallery, Some(MessageKind::Other)),
+            // Not encrypted.
+            (
+                json!({ "msgtype": "m.image", "body": "x.png", "url": "mxc://hs.test/x" }),
+                Some(MessageKind::Other),
+            ),
+            (json!({ "msgtype": "m.text" }), Some(MessageKind::Other)),
+            (
+                json!({ "msgtype": "m.key.verification.request", "body": "" }),
+                None,
+            ),
+        ] {
+            let kind = message_kind("m.room.message", &content);
+            assert_eq!(kind, expected, "{content}");
+        }
+        assert_eq!(message_kind("m.reaction", &json!({})), None);
+        let poll = message_kind("m.poll.start", &json!({}));
+        assert_eq!(poll, Some(MessageKind::Other));
     }
 }

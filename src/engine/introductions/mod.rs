@@ -4,4 +4,7 @@ pub(in crate::engine) mod admission;
 pub(in crate::engine) mod effects;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod missed;
+pub(in crate::engine) mod passing_on;
+#[cfg(test)]
+pub(in crate::engine) mod passing_on_tests;
 pub(in crate::engine) mod request;

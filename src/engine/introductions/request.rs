@@ -30,6 +30,7 @@ impl Room {
             ghost: introduction.ghost.clone(),
             since: introduction.invited_at,
             shown: None,
+            line_shown: None,
             asker_alias: if !introduction.masked() {
                 None
             } else if introduction.direct {
@@ -52,6 +53,30 @@ impl Room {
         drop(lock);
         engine.store().flush().await?;
         engine.wake(&control_room);
+        Ok(())
+    }
+
+    /// Lets the bot show the opening line, which came after the request. Safe to repeat.
+    pub(in crate::engine) async fn show_opening_line(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<(), EngineError> {
+        let Some(owner) = introduction.owner() else {
+            return Ok(());
+        };
+        let engine = &self.engine;
+        let mut requests = engine.directory().requests_of(owner)?.into_iter();
+        let request = requests
+            .find(|(_, request)| request.room == self.id && request.ghost == introduction.ghost);
+        let Some((number, _)) = request else {
+            return Ok(());
+        };
+        let control_room = engine.control_room_of(owner).await?;
+        let arrived = InboxItem::ShowLine {
+            owner: owner.clone(),
+            number,
+        };
+        engine.post(&control_room, &arrived, Batch::new()).await?;
         Ok(())
     }
 

@@ -6,16 +6,25 @@ use super::{
 };
 
 impl IntroductionStep<'_> {
-    /// Leaves after the last look. Messages found by it are being passed on, or their sender is
-    /// asked to send them again.
+    /// Leaves after the last look, unless it found messages that are still to be passed on. The
+    /// sender is asked to send again what could not be read.
     pub(super) fn close(&mut self) {
-        if self
+        if self.has_more_to_pass_on() {
+            // However long people write, there is one look after the latest stay.
+            self.state.looked_last = self.now >= self.latest_stay();
+            if !self.state.looked_last {
+                self.state.phase = Phase::Lingering;
+            }
+            return self.pass_on_next();
+        }
+        let unreadable = self
             .state
             .pending
             .iter()
-            .any(|pending| pending.unreadable && !pending.done)
-        {
-            self.send_notice(IntroductionNotice::SendAgainUnreadable);
+            .filter(|pending| pending.unreadable);
+        let unreadable: Vec<_> = unreadable.map(|pending| pending.event.clone()).collect();
+        for event in unreadable {
+            self.reply(&event, IntroductionNotice::SendAgainUnreadable);
         }
         let owner_invited_at = self.state.owner_invited_at.unwrap_or(self.now);
         let too_early = self
@@ -23,7 +32,7 @@ impl IntroductionStep<'_> {
             .last_message_at
             .is_some_and(|at| at < owner_invited_at);
         let tell = self.state.strict() && (self.state.key_came || too_early);
-        self.leave_telling(None, tell);
+        self.leave_telling(None, tell.then_some(IntroductionNotice::StrictSendAgain));
         // People may go on writing between the last look and the leaving.
         if !self.state.strict() {
             self.effects.pop_if(|last| *last == Effect::Forget);
@@ -35,48 +44,51 @@ impl IntroductionStep<'_> {
     pub(super) fn missed(&mut self) {
         let notice = IntroductionNotice::SaidAtTheLast;
         if self.state.phase == Phase::Leaving && !self.state.notices_sent.contains(&notice) {
-            self.state.notices_sent.push(notice.clone());
-            self.effects
-                .extend([Effect::TellAsker { notice }, Effect::Forget]);
+            self.tell_asker(notice);
+            self.effects.push(Effect::Forget);
         }
     }
 
     /// Notes that a strict ghost was sent a key: the owner may not have been given it.
     pub(super) fn key_came(&mut self) {
         self.state.key_came = true;
-        let told = self
-            .state
-            .notices_sent
-            .contains(&IntroductionNotice::StrictSendAgain);
-        if self.state.phase == Phase::Leaving && self.state.strict() && !told {
-            self.state
-                .notices_sent
-                .push(IntroductionNotice::StrictSendAgain);
-            self.effects.push(Effect::TellAsker {
-                notice: IntroductionNotice::StrictSendAgain,
-            });
+        let notice = IntroductionNotice::StrictSendAgain;
+        let told = self.state.notices_sent.contains(&notice);
+        let invited = self.state.owner_invited_at.is_some();
+        if self.state.phase == Phase::Leaving && self.state.strict() && invited && !told {
+            self.tell_asker(notice);
         }
     }
 
     pub(super) fn leave(&mut self, reason: Option<Reason>) {
-        self.leave_telling(reason, false);
+        self.leave_telling(reason, None);
+    }
+
+    /// Sends the asker a notice and leaves. A strict ghost never writes, so the bot does.
+    pub(super) fn leave_with(&mut self, notice: IntroductionNotice) {
+        if self.state.strict() {
+            return self.leave_telling(None, Some(notice));
+        }
+        self.send_notice(notice);
+        self.leave(None);
     }
 
     /// Leaves the room first: telling the asker may take long, and the ghost must not stay for
     /// that.
-    fn leave_telling(&mut self, reason: Option<Reason>, tell: bool) {
+    fn leave_telling(&mut self, reason: Option<Reason>, notice: Option<IntroductionNotice>) {
         self.withdraw();
         self.state.phase = Phase::Leaving;
         self.effects.push(Effect::Leave { reason });
-        if tell {
-            self.state
-                .notices_sent
-                .push(IntroductionNotice::StrictSendAgain);
-            self.effects.push(Effect::TellAsker {
-                notice: IntroductionNotice::StrictSendAgain,
-            });
+        if let Some(notice) = notice {
+            self.tell_asker(notice);
         }
         self.effects.push(Effect::Forget);
+    }
+
+    /// Lets the bot send the asker a notice.
+    pub(super) fn tell_asker(&mut self, notice: IntroductionNotice) {
+        self.state.notices_sent.push(notice.clone());
+        self.effects.push(Effect::TellAsker { notice });
     }
 
     /// Withdraws the asker's request.

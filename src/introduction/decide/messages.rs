@@ -9,6 +9,9 @@ use super::{
     IntroductionStep,
 };
 
+/// Maximum number of messages that are replied to; one notice covers all others.
+const REPLIES_MAX: usize = 10;
+
 impl IntroductionStep<'_> {
     pub(super) fn message(&mut self, event: &OwnedEventId, sender: &UserId, kind: &MessageKind) {
         // Other people may join; their messages are not passed on as the asker's.
@@ -19,11 +22,16 @@ impl IntroductionStep<'_> {
             return;
         }
         // A strict ghost cannot read any event.
-        match if self.state.strict() {
+        let kind = if self.state.strict() {
             &MessageKind::Sealed
         } else {
             kind
-        } {
+        };
+        match kind {
+            MessageKind::Line | MessageKind::Edit { .. } | MessageKind::Unreadable => {}
+            _ => self.forget_unreadable(event),
+        }
+        match kind {
             MessageKind::Line => self.line(event),
             MessageKind::Edit { of } => self.edited(event, of),
             MessageKind::Redaction { of } => self.taken_back(of),
@@ -44,15 +52,18 @@ impl IntroductionStep<'_> {
                     *until = self.now + self.rules.wait_for_message;
                 }
             }
-            MessageKind::Other => self.send_notice(match self.state.phase {
-                Phase::Asking { .. } => IntroductionNotice::NotKept,
-                _ => IntroductionNotice::SendAgainOther,
-            }),
-            MessageKind::Unreadable => {
-                self.remember(event, true);
+            MessageKind::Other if self.owner_can_read() => {
+                self.reply(event, IntroductionNotice::SendAgainOther);
             }
-            MessageKind::Untrusted => self.leave(Some(Reason::UnsignedDevice)),
-            MessageKind::TooManyDevices => self.leave(Some(Reason::TooManyDevices)),
+            MessageKind::Other => self.reply(event, IntroductionNotice::NotKept),
+            MessageKind::Unreadable => self.unreadable(event),
+            MessageKind::Untrusted => {
+                self.distrusted(Reason::UnsignedDevice, IntroductionNotice::UnsignedDevice);
+            }
+            MessageKind::TooManyDevices => {
+                self.distrusted(Reason::TooManyDevices, IntroductionNotice::TooManyDevices);
+            }
+            MessageKind::Nothing => {}
             MessageKind::Sealed => {
                 self.state.last_message_at = Some(self.now);
                 if self.state.phase == Phase::Lingering {
@@ -62,28 +73,52 @@ impl IntroductionStep<'_> {
         }
     }
 
-    /// Remembers a message. Returns `false` if there are too many already.
-    fn remember(&mut self, event: &OwnedEventId, unreadable: bool) -> bool {
+    /// Remembers a message that can be read. Returns `false` if there are too many already.
+    fn remember(&mut self, event: &OwnedEventId) -> bool {
         self.state.last_message_at = Some(self.now);
-        if let Some(pending) = self
-            .state
-            .pending
-            .iter_mut()
-            .find(|pending| pending.event == *event)
-        {
-            pending.unreadable = unreadable;
+        let pending = &mut self.state.pending;
+        if let Some(pending) = pending.iter_mut().find(|pending| pending.event == *event) {
+            pending.unreadable = false;
             return true;
         }
-        let room = self.state.pending.len() < self.rules.pending_events_max;
-        if room {
-            self.state.pending.push(PendingEvent {
-                event: event.clone(),
-                edit: None,
-                done: false,
-                unreadable,
-            });
+        let is_room = pending.len() < self.rules.pending_events_max;
+        if is_room {
+            pending.push(PendingEvent::new(event.clone(), false));
         }
-        room
+        is_room
+    }
+
+    /// Remembers a message whose key has not come.
+    fn unreadable(&mut self, event: &OwnedEventId) {
+        self.state.last_message_at = Some(self.now);
+        let pending = &mut self.state.pending;
+        let is_known = pending.iter().any(|pending| pending.event == *event);
+        if !is_known && pending.len() < self.rules.pending_events_max {
+            pending.push(PendingEvent::new(event.clone(), true));
+        }
+    }
+
+    /// Forgets an event that waited for its key and is no message to pass on.
+    fn forget_unreadable(&mut self, event: &OwnedEventId) {
+        let pending = &mut self.state.pending;
+        pending.retain(|pending| !pending.unreadable || pending.event != *event);
+    }
+
+    /// Handles a message of a person whose device cannot be trusted. The ghost leaves only if it
+    /// has begun nothing: messages from their other devices may be waiting.
+    fn distrusted(&mut self, reason: Reason, notice: IntroductionNotice) {
+        let has_begun = self.state.accepted
+            || self.state.resumed
+            || self.state.opening_line().is_some()
+            || !matches!(
+                self.state.phase,
+                Phase::Joining | Phase::Looking | Phase::Listening { .. }
+            );
+        if has_begun {
+            self.send_notice(notice);
+        } else {
+            self.leave(Some(reason));
+        }
     }
 
     fn line(&mut self, event: &OwnedEventId) {
@@ -95,114 +130,231 @@ impl IntroductionStep<'_> {
         {
             return;
         }
-        if !self.remember(event, false) {
+        if !self.remember(event) {
             return self.send_notice(match self.state.phase {
                 Phase::Asking { .. } => IntroductionNotice::EnoughKept,
-                _ => IntroductionNotice::SendAgainOther,
+                _ => IntroductionNotice::MoreNotPassedOn,
             });
         }
+        self.on_line();
+    }
+
+    /// Goes on with a message that can be read.
+    fn on_line(&mut self) {
         match self.state.phase {
             Phase::Listening { .. } => self.approach_owner(),
+            Phase::Asking { .. } if !self.state.line_shown && self.state.direct => {
+                self.state.line_shown = true;
+                self.effects.push(Effect::ShowLine);
+            }
             Phase::Lingering | Phase::Closing => {
                 // A message after the latest stay is passed on too, but no longer keeps the ghost.
                 if self.now < self.latest_stay() {
                     self.state.phase = Phase::Lingering;
                 }
-                self.effects.push(Effect::PassOn {
-                    event: event.clone(),
-                    edit: None,
-                });
+                self.pass_on_next();
             }
             _ => {}
         }
     }
 
+    /// An edit holds the whole new text, so it is passed on although its original was not read.
     fn edited(&mut self, event: &OwnedEventId, of: &OwnedEventId) {
-        let Some(pending) = self
-            .state
-            .pending
-            .iter_mut()
-            .find(|pending| pending.event == *of)
-        else {
-            // An edit holds the whole new text, so it is passed on although its original was not
-            // read.
+        let is_known = |pending: &PendingEvent| pending.event == *of;
+        if event == of || !self.state.pending.iter().any(is_known) {
             return self.line(event);
+        }
+        self.forget_unreadable(event);
+        let mut pending = self.state.pending.iter_mut();
+        let Some(pending) = pending.find(|pending| is_known(pending)) else {
+            return;
         };
         if pending.edit.as_ref() == Some(event) {
             return;
         }
         pending.edit = Some(event.clone());
         self.state.last_message_at = Some(self.now);
+        if pending.unreadable {
+            pending.unreadable = false;
+            return self.on_line();
+        }
         if pending.done {
             let (event, of) = (event.clone(), of.clone());
             self.effects.push(Effect::PassOnEdit { event, of });
         }
     }
 
+    /// Takes a deleted message back, or a deleted edit: then the text before it counts again.
     fn taken_back(&mut self, of: &OwnedEventId) {
-        let Some(at) = self
-            .state
-            .pending
-            .iter()
-            .position(|pending| pending.event == *of)
-        else {
+        let pending = &mut self.state.pending;
+        if let Some(at) = pending.iter().position(|pending| pending.event == *of) {
+            if pending[at].done {
+                self.effects.push(Effect::TakeBack { of: of.clone() });
+            } else {
+                pending.remove(at);
+            }
             return;
-        };
-        if self.state.pending[at].done {
+        }
+        for pending in pending.iter_mut() {
+            pending.edit.take_if(|edit| edit == of);
+        }
+        let quoted = |pending: &&PendingEvent| pending.quoted_edit.as_ref() == Some(of);
+        if let Some(line) = pending.iter().find(quoted) {
+            let line = line.event.clone();
+            self.quote_again(&line);
+            return self.pass_on_next();
+        }
+        // It may have been passed on as an edit.
+        if pending.iter().any(|pending| pending.done) {
             self.effects.push(Effect::TakeBack { of: of.clone() });
-        } else {
-            self.state.pending.remove(at);
         }
     }
 
+    /// Takes a quote back because the text in it was deleted, and has the present text quoted.
+    fn quote_again(&mut self, line: &OwnedEventId) {
+        self.effects.push(Effect::TakeBack { of: line.clone() });
+        let mut pending = self.state.pending.iter_mut();
+        if let Some(pending) = pending.find(|pending| pending.event == *line) {
+            pending.done = false;
+            pending.quoted_edit = None;
+        }
+    }
+
+    /// Passes on the next message, if none is on its way. One at a time: so they stay in order when
+    /// one is refused, and an owner without a device is tried with one message.
+    pub(super) fn pass_on_next(&mut self) {
+        let passes_on = matches!(
+            self.state.phase,
+            Phase::Lingering
+                | Phase::Closing
+                | Phase::Waiting {
+                    on: WaitFor::SignedDevice | WaitFor::Keys,
+                    ..
+                }
+        );
+        if !passes_on || self.state.passing_on.is_some() {
+            return;
+        }
+        if let Some(next) = self.state.pending.iter().find(|pending| pending.is_due()) {
+            self.state.passing_on = Some(next.event.clone());
+            self.effects.push(next.pass_on());
+        }
+    }
+
+    /// Passes on the next message, or leaves after the last look if there is none.
+    fn pass_on_next_or_close(&mut self) {
+        self.pass_on_next();
+        let is_closing = self.state.looked_last && self.state.phase == Phase::Closing;
+        if is_closing && !self.has_more_to_pass_on() {
+            self.close();
+        }
+    }
+
+    /// Returns whether a message is on its way to the owner, or waits for its turn.
+    pub(super) fn has_more_to_pass_on(&self) -> bool {
+        self.state.passing_on.is_some() || self.state.pending.iter().any(PendingEvent::is_due)
+    }
+
     pub(super) fn passed_on(&mut self, event: &OwnedEventId, edit: Option<&OwnedEventId>) {
-        // The owner has set up a signed device in the meantime, so the introduction goes on as
-        // usual.
+        self.state.passing_on = None;
+        // The owner can read now, so the introduction goes on as usual.
         if let Phase::Waiting {
-            on: WaitFor::SignedDevice,
+            on: WaitFor::SignedDevice | WaitFor::Keys,
             ..
         } = self.state.phase
         {
             self.linger_afresh();
         }
-        let Some(pending) = self
-            .state
-            .pending
-            .iter_mut()
-            .find(|pending| pending.event == *event)
-        else {
-            // The message was redacted while it was being passed on.
-            return self.effects.push(Effect::TakeBack { of: event.clone() });
-        };
-        pending.done = true;
-        if let Some(newer) = pending.edit.clone().filter(|newer| Some(newer) != edit) {
-            self.effects.push(Effect::PassOnEdit {
-                event: newer,
-                of: event.clone(),
-            });
+        let mut pending = self.state.pending.iter_mut();
+        if let Some(pending) = pending.find(|pending| pending.event == *event) {
+            pending.done = true;
+            pending.quoted_edit = edit.cloned();
+            match (pending.edit.clone(), edit) {
+                (newer, quoted) if newer.as_ref() == quoted => {}
+                (Some(newer), _) => self.effects.push(Effect::PassOnEdit {
+                    event: newer,
+                    of: event.clone(),
+                }),
+                // The edit was deleted while it was being passed on.
+                (None, _) => self.quote_again(event),
+            }
+        } else {
+            // The message was deleted while it was being passed on.
+            self.effects.push(Effect::TakeBack { of: event.clone() });
         }
+        self.pass_on_next_or_close();
     }
 
     pub(super) fn not_passed_on(&mut self, event: &OwnedEventId, why: &Refusal) {
-        match why {
-            Refusal::NoSignedDevice(users)
-                if self
-                    .state
-                    .owner()
-                    .is_some_and(|owner| users.contains(owner)) =>
-            {
-                if !matches!(self.state.phase, Phase::Waiting { .. }) {
-                    self.wait(WaitFor::SignedDevice);
-                }
-            }
-            _ => {
-                self.give_up_on(event);
-                self.send_notice(match why {
-                    Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
-                    _ => IntroductionNotice::SendAgainOther,
-                });
-            }
+        self.state.passing_on = None;
+        let mut pending = self.state.pending.iter();
+        if !pending.any(|pending| pending.event == *event && !pending.done) {
+            // It was deleted in the meantime.
+            return self.pass_on_next_or_close();
         }
+        if let Some(on) = self.owner_lacks(why) {
+            return self.wait_again(on);
+        }
+        self.give_up_on(event);
+        self.reply(event, notice_of(why));
+        self.pass_on_next_or_close();
+    }
+
+    /// Tells the asker that an edit was not passed on, if it is still the newest.
+    pub(super) fn edit_not_passed_on(
+        &mut self,
+        event: &OwnedEventId,
+        of: &OwnedEventId,
+        why: &Refusal,
+    ) {
+        let mut pending = self.state.pending.iter();
+        if pending.any(|pending| pending.event == *of && pending.edit.as_ref() == Some(event)) {
+            self.reply(event, notice_of(why));
+        }
+    }
+
+    /// Returns what the owner lacks to read a message, if that is why it was refused.
+    fn owner_lacks(&self, why: &Refusal) -> Option<WaitFor> {
+        let (users, on) = match why {
+            Refusal::NoSignedDevice(users) => (users, WaitFor::SignedDevice),
+            Refusal::KeysUnavailable(users) => (users, WaitFor::Keys),
+            _ => return None,
+        };
+        let owner = self.state.owner()?;
+        users.iter().any(|user| *owner == **user).then_some(on)
+    }
+
+    /// Waits for what the owner lacks now, which may be something else than before.
+    fn wait_again(&mut self, on: WaitFor) {
+        match &mut self.state.phase {
+            Phase::Lingering | Phase::Closing => self.wait(on),
+            Phase::Waiting { on: known, .. } if *known != WaitFor::Join => {
+                *known = on;
+                self.send_notice(on.notice());
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns whether the owner can read what is written now.
+    fn owner_can_read(&self) -> bool {
+        self.state.owner_invited_at.is_some()
+            && (self.state.owner_joined || !self.state.visible_from_join)
+            && !matches!(self.state.phase, Phase::Waiting { .. })
+    }
+
+    /// Tells the asker what became of a message, as a reply to it.
+    pub(super) fn reply(&mut self, event: &OwnedEventId, notice: IntroductionNotice) {
+        if self.state.strict() || !self.state.hears() || self.state.replied_to.contains(event) {
+            return;
+        }
+        let replied_to = &mut self.state.replied_to;
+        if replied_to.len() == REPLIES_MAX {
+            return self.send_notice(IntroductionNotice::MoreNotPassedOn);
+        }
+        replied_to.push(event.clone());
+        let to = event.clone();
+        self.effects.push(Effect::SendReply { to, notice });
     }
 
     fn give_up_on(&mut self, event: &OwnedEventId) {
@@ -214,5 +366,15 @@ impl IntroductionStep<'_> {
         {
             pending.done = true;
         }
+    }
+}
+
+/// Returns the notice for a message that was not passed on.
+fn notice_of(why: &Refusal) -> IntroductionNotice {
+    match why {
+        Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
+        Refusal::NotThisKind => IntroductionNotice::SendAgainOther,
+        Refusal::TooLarge => IntroductionNotice::TooLarge,
+        _ => IntroductionNotice::NotPassedOn,
     }
 }

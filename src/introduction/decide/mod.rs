@@ -118,22 +118,16 @@ impl IntroductionStep<'_> {
         if !first {
             return self.close();
         }
-        // The owner may be there because of this introduction.
-        let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
-        let other = |user: &&OwnedUserId| {
-            **user != self.state.ghost && expected.as_ref().is_none_or(|owner| **user != *owner)
-        };
-        let others = view.joined().filter(other).count();
-        let guests = view.invited().filter(other).count();
-        // Decided only once: the owner's own invite must not turn the chat into a group later.
-        if self.state.owner_invited_at.is_none() {
-            self.state.direct = others == 1 && guests == 0;
-        }
+        self.note_whether_direct(view);
         if view.joined().count() + view.invited().count() > self.rules.members_at_most {
             return self.leave(Some(Reason::TooManyMembers));
         }
         if view.membership(&self.state.invite.asker) != "join" {
             return self.leave(None);
+        }
+        // A space, for example. Encryption there cannot be turned off again.
+        if view.room_type.is_some() {
+            return self.leave(Some(Reason::NotAChat));
         }
         // Until the owner has answered, nothing may show who they are.
         let may_show = !self.state.asks_first() && !self.state.accepted && !self.state.masked();
@@ -175,6 +169,20 @@ impl IntroductionStep<'_> {
         self.approach_owner();
     }
 
+    fn note_whether_direct(&mut self, view: &RoomState) {
+        // The owner may be there because of this introduction.
+        let expected = self.state.owner().filter(|_| self.state.resumed).cloned();
+        let other = |user: &&OwnedUserId| {
+            **user != self.state.ghost && expected.as_ref().is_none_or(|owner| **user != *owner)
+        };
+        let others = view.joined().filter(other).count();
+        let guests = view.invited().filter(other).count();
+        // Decided only once: the owner's own invite must not turn the chat into a group later.
+        if self.state.owner_invited_at.is_none() {
+            self.state.direct = others == 1 && guests == 0;
+        }
+    }
+
     /// Invites the owner, or asks them first.
     fn approach_owner(&mut self) {
         if !self.state.asks_first() {
@@ -190,12 +198,11 @@ impl IntroductionStep<'_> {
         };
         if self.state.strict() {
             // A strict ghost never sends a message, so the bot does.
-            let notice = IntroductionNotice::AskingFirstStrict;
-            self.state.notices_sent.push(notice.clone());
-            self.effects.push(Effect::TellAsker { notice });
+            self.tell_asker(IntroductionNotice::AskingFirstStrict);
         } else {
             self.send_notice(notice);
         }
+        self.state.line_shown = self.state.opening_line().is_some();
         self.effects.push(Effect::AskOwner);
     }
 
@@ -262,36 +269,26 @@ impl IntroductionStep<'_> {
         if self.state.visible_from_join && !self.state.owner_joined {
             return self.wait(WaitFor::Join);
         }
-        self.pass_on_all();
+        self.pass_on_next();
     }
 
     fn wait(&mut self, on: WaitFor) {
         let until = self.now + self.rules.wait_for_owner;
+        let until = *self.state.waits_until.get_or_insert(until);
+        if until <= self.now {
+            return self.leave_with(IntroductionNotice::OwnerDidNotCome);
+        }
         self.state.phase = Phase::Waiting {
             on,
             until,
             retry: self.now + self.rules.retry_owner,
         };
-        self.send_notice(match on {
-            WaitFor::Join => IntroductionNotice::WaitingForJoin,
-            WaitFor::SignedDevice => IntroductionNotice::WaitingForDevice,
-        });
-    }
-
-    fn pass_on_all(&mut self) {
-        for pending in self
-            .state
-            .pending
-            .iter()
-            .filter(|pending| !pending.done && !pending.unreadable)
-        {
-            let (event, edit) = (pending.event.clone(), pending.edit.clone());
-            self.effects.push(Effect::PassOn { event, edit });
-        }
+        self.send_notice(on.notice());
     }
 
     fn linger_afresh(&mut self) {
         self.state.phase = Phase::Lingering;
+        self.state.looked_last = false;
         self.state.owner_invited_at = Some(self.now);
     }
 
@@ -316,13 +313,11 @@ impl IntroductionStep<'_> {
                 _ => Reason::NotNow,
             })),
             Effect::InviteOwner if *why == Refusal::Impossible => {
-                if !self.state.strict() {
-                    self.send_notice(IntroductionNotice::OwnerNotInvitable);
-                }
-                self.leave(None);
+                self.leave_with(IntroductionNotice::OwnerNotInvitable);
             }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
+            Effect::PassOnEdit { event, of } => self.edit_not_passed_on(event, of, why),
             Effect::LookBack => self.effects.push(Effect::Forget),
             Effect::Forget => self.state.end(),
             _ => {}
@@ -368,7 +363,7 @@ impl IntroductionStep<'_> {
         match self.state.phase {
             Phase::Waiting { .. } => {
                 self.linger_afresh();
-                self.pass_on_all();
+                self.pass_on_next();
             }
             Phase::Listening { .. } if !self.state.asks_first() && !self.state.masked() => {
                 self.leave(Some(Reason::OwnerIsHere))
@@ -409,13 +404,12 @@ impl IntroductionStep<'_> {
             Phase::Waiting { on, until, .. } if until > self.now => {
                 let retry = self.now + self.rules.retry_owner;
                 self.state.phase = Phase::Waiting { on, until, retry };
-                if on == WaitFor::SignedDevice {
-                    self.pass_on_all();
+                if on != WaitFor::Join {
+                    self.pass_on_next();
                 }
             }
             Phase::Waiting { .. } => {
-                self.send_notice(IntroductionNotice::OwnerDidNotCome);
-                self.leave(None);
+                self.leave_with(IntroductionNotice::OwnerDidNotCome);
             }
             _ => {}
         }

@@ -118,16 +118,26 @@ impl Play {
 
     /// Carries out everything that is due; looking shows `view`.
     fn carry_out(&mut self, view: &RoomState) -> Vec<Effect> {
-        let mut done = Vec::new();
+        self.carry_out_with(view, |_| None)
+    }
+
+    /// Tries everything that is due. An effect fails if `refuse` has a reason.
+    fn carry_out_with(
+        &mut self,
+        view: &RoomState,
+        mut refuse: impl FnMut(&Effect) -> Option<Refusal>,
+    ) -> Vec<Effect> {
+        let mut tried = Vec::new();
         while !self.effects.is_empty() {
             let effect = self.effects.remove(0);
-            done.push(effect.clone());
-            match effect {
-                Effect::Look => self.feed(Input::Looked(view.clone())),
-                effect => self.feed(Input::Done(effect)),
+            tried.push(effect.clone());
+            match (refuse(&effect), effect) {
+                (Some(why), effect) => self.feed(Input::Refused(effect, why)),
+                (None, Effect::Look) => self.feed(Input::Looked(view.clone())),
+                (None, effect) => self.feed(Input::Done(effect)),
             };
         }
-        done
+        tried
     }
 
     fn says(&mut self, event: OwnedEventId, kind: MessageKind) -> &mut Self {

@@ -260,3 +260,208 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
     assert_eq!(play.carry_out(&view(&[])), [tell, Effect::Forget]);
     assert_eq!(*play.phase(), Phase::Over);
 }
+
+/// Played until the ghost lingers, with the first line edited before it was passed on if `edited`.
+fn lingering(edited: bool) -> Play {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line);
+    if edited {
+        play.says(edit(), MessageKind::Edit { of: first() });
+    }
+    play.carry_out(&view(&[]));
+    play
+}
+
+fn edit() -> OwnedEventId {
+    owned_event_id!("$edit")
+}
+
+fn delete(play: &mut Play, of: OwnedEventId) -> &mut Play {
+    play.says(owned_event_id!("$redaction"), MessageKind::Redaction { of })
+}
+
+#[test]
+fn a_deleted_edit_is_not_passed_on() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(edit(), MessageKind::Edit { of: first() });
+    delete(&mut play, edit());
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&pass_on(first())), "{done:?}");
+    assert_eq!(play.state.unwrap().pending[0].edit, None);
+}
+
+#[test]
+fn an_edit_that_is_deleted_after_it_was_quoted_takes_the_quote_with_it() {
+    let mut play = lingering(true);
+    delete(&mut play, edit());
+    let taken_back = Effect::TakeBack { of: first() };
+    assert_eq!(
+        play.carry_out(&view(&[])),
+        [taken_back.clone(), pass_on(first())]
+    );
+    // Not twice.
+    delete(&mut play, edit());
+    let unknown = Effect::TakeBack { of: edit() };
+    assert_eq!(play.carry_out(&view(&[])), [unknown]);
+    // An older edit than the newest.
+    let mut play = lingering(true);
+    play.says(second(), MessageKind::Edit { of: first() });
+    play.carry_out(&view(&[]));
+    delete(&mut play, edit());
+    let newest = Effect::PassOn {
+        event: first(),
+        edit: Some(second()),
+    };
+    assert_eq!(play.carry_out(&view(&[])), [taken_back, newest]);
+}
+
+#[test]
+fn an_edit_that_is_deleted_on_its_way_takes_the_quote_with_it() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(edit(), MessageKind::Edit { of: first() });
+    let quoted = Effect::PassOn {
+        event: first(),
+        edit: Some(edit()),
+    };
+    while play.effects.first() != Some(&quoted) {
+        let effect = play.effects.remove(0);
+        play.feed(Input::Done(effect));
+    }
+    delete(&mut play, edit());
+    let taken_back = Effect::TakeBack { of: first() };
+    let done = play.carry_out(&view(&[]));
+    assert_eq!(done, [quoted, taken_back, pass_on(first())]);
+}
+
+#[test]
+fn the_copy_of_a_deleted_edit_is_taken_back() {
+    let mut play = lingering(false);
+    play.says(edit(), MessageKind::Edit { of: first() });
+    play.carry_out(&view(&[]));
+    delete(&mut play, edit());
+    let copy = Effect::TakeBack { of: edit() };
+    assert_eq!(play.carry_out(&view(&[])), [copy]);
+}
+
+#[test]
+fn of_a_message_that_was_deleted_on_its_way_nothing_is_asked_for() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Line);
+    while play.effects.first() != Some(&pass_on(first())) {
+        let effect = play.effects.remove(0);
+        play.feed(Input::Done(effect));
+    }
+    delete(&mut play, first());
+    let done = play.carry_out_with(&view(&[]), |effect| {
+        (*effect == pass_on(first())).then_some(Refusal::Unreadable)
+    });
+    assert_eq!(done, [pass_on(first()), pass_on(second())]);
+}
+
+#[test]
+fn each_message_that_is_not_passed_on_is_answered_with_the_reason() {
+    let sam = || vec![sam().into()];
+    let others = || vec![alice()];
+    use IntroductionNotice as Notice;
+    for (why, expected) in [
+        (Refusal::Unreadable, Notice::SendAgainUnreadable),
+        (Refusal::NotThisKind, Notice::SendAgainOther),
+        (Refusal::TooLarge, Notice::TooLarge),
+        (Refusal::Forbidden, Notice::NotPassedOn),
+        (Refusal::Impossible, Notice::NotPassedOn),
+        (Refusal::TooManyDevices(sam()), Notice::NotPassedOn),
+        (Refusal::NoSignedDevice(others()), Notice::NotPassedOn),
+        (Refusal::KeysUnavailable(others()), Notice::NotPassedOn),
+    ] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line)
+            .says(second(), MessageKind::Line);
+        let done = play.carry_out_with(&view(&[]), |effect| {
+            matches!(effect, Effect::PassOn { .. }).then(|| why.clone())
+        });
+        let reply = |to| Effect::SendReply {
+            to,
+            notice: expected.clone(),
+        };
+        assert!(done.contains(&reply(first())), "{why:?}: {done:?}");
+        assert!(done.contains(&reply(second())), "{why:?}: {done:?}");
+        play.after(3_100);
+        play.carry_out(&view(&[]));
+        assert_eq!(*play.phase(), Phase::Over);
+    }
+    // What the owner lacks is waited for, whichever it is.
+    for (why, expected) in [
+        (Refusal::NoSignedDevice(sam()), Notice::WaitingForDevice),
+        (Refusal::KeysUnavailable(sam()), Notice::WaitingForKeys),
+    ] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line);
+        for (why, notice) in [
+            (why, expected),
+            (Refusal::KeysUnavailable(sam()), Notice::WaitingForKeys),
+        ] {
+            let done = play.carry_out_with(&view(&[]), |effect| {
+                matches!(effect, Effect::PassOn { .. }).then(|| why.clone())
+            });
+            let told = play.state.as_ref().unwrap().notices_sent.contains(&notice);
+            assert!(told, "{done:?}");
+            assert!(matches!(play.phase(), Phase::Waiting { .. }));
+            play.after(60_000);
+        }
+        assert_eq!(play.carry_out(&view(&[])), [pass_on(first())]);
+        assert_eq!(*play.phase(), Phase::Lingering);
+    }
+}
+
+#[test]
+fn an_edit_that_is_not_passed_on_is_answered_with_the_reason() {
+    let mut play = lingering(false);
+    play.says(edit(), MessageKind::Edit { of: first() });
+    let done = play.carry_out_with(&view(&[]), |effect| {
+        matches!(effect, Effect::PassOnEdit { .. }).then_some(Refusal::TooLarge)
+    });
+    let notice = IntroductionNotice::TooLarge;
+    assert_eq!(done[1..], [Effect::SendReply { to: edit(), notice }]);
+}
+
+#[test]
+fn many_messages_that_are_not_passed_on_get_ten_replies_and_a_notice() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    for n in 0..50 {
+        let event = OwnedEventId::try_from(format!("$e{n}")).unwrap();
+        play.says(event, MessageKind::Line);
+    }
+    let done = play.carry_out_with(&view(&[]), |effect| {
+        matches!(effect, Effect::PassOn { .. }).then_some(Refusal::TooLarge)
+    });
+    let count = |wanted: fn(&Effect) -> bool| done.iter().filter(|effect| wanted(effect)).count();
+    assert_eq!(count(|e| matches!(e, Effect::SendReply { .. })), 10);
+    assert_eq!(count(|e| matches!(e, Effect::SendNotice { .. })), 1);
+}
+
+#[test]
+fn what_cannot_be_passed_on_is_asked_for_again_once_the_owner_can_read() {
+    for (listens, notice) in [
+        (true, IntroductionNotice::NotKept),
+        (false, IntroductionNotice::SendAgainOther),
+    ] {
+        let mut play = lingering(false);
+        if listens {
+            play = Play::admitted();
+            play.carry_out(&view(&[]));
+        }
+        play.says(second(), MessageKind::Other);
+        let to = second();
+        assert_eq!(play.effects, [Effect::SendReply { to, notice }]);
+    }
+}

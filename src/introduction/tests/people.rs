@@ -1,5 +1,7 @@
 //! What the owner and the asker do meanwhile, or cannot do.
 
+use ruma::OwnedEventId;
+
 use super::*;
 
 #[test]
@@ -35,7 +37,7 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     play.effects.clear();
     play.says(second(), MessageKind::Line);
     play.after(61_000);
-    assert_eq!(play.effects, [pass_on(first()), pass_on(second())]);
+    assert_eq!(play.effects, [pass_on(first())], "one is enough to see");
     let retried = std::mem::take(&mut play.effects);
     let mut late = Play {
         state: play.state.clone(),
@@ -47,6 +49,7 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
         play.feed(Input::Done(effect));
     }
     assert_eq!(*play.phase(), Phase::Lingering);
+    assert_eq!(play.effects, [pass_on(second())]);
     // … or never gets one.
     late.after(7 * 24 * 3600 * 1000);
     assert_eq!(
@@ -57,6 +60,107 @@ fn an_owner_without_a_signed_device_is_waited_for_a_week_and_no_longer() {
     );
     late.carry_out(&view(&[]));
     assert_eq!(*late.phase(), Phase::Over);
+}
+
+#[test]
+fn what_waits_for_an_owner_is_passed_on_in_order_and_tried_with_one_message() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line);
+    play.says(second(), MessageKind::Line);
+    for n in 0..98 {
+        let event = OwnedEventId::try_from(format!("$e{n}")).unwrap();
+        play.says(event, MessageKind::Line);
+    }
+    let no_device = Refusal::NoSignedDevice(vec![sam().into()]);
+    // Sam has no device at first, and for three minutes more.
+    for minute in 0..4 {
+        let passed: Vec<_> = play
+            .carry_out_with(&view(&[]), |effect| match effect {
+                Effect::PassOn { .. } => Some(no_device.clone()),
+                _ => None,
+            })
+            .into_iter()
+            .filter(|effect| matches!(effect, Effect::PassOn { .. }))
+            .collect();
+        assert_eq!(passed, [pass_on(first())], "minute {minute}");
+        assert!(matches!(play.phase(), Phase::Waiting { .. }));
+        play.after(60_000);
+    }
+    let passed = play.carry_out(&view(&[]));
+    assert_eq!(passed.len(), 100, "{passed:?}");
+    assert_eq!(passed[..2], [pass_on(first()), pass_on(second())]);
+    play.after(3_100);
+    play.carry_out(&view(&[]));
+    assert_eq!(*play.phase(), Phase::Over);
+}
+
+#[test]
+fn the_ghost_waits_seven_days_in_all() {
+    let (minute, day) = (60_000, 24 * 3600 * 1000);
+    let no_device = |effect: &Effect| {
+        let refusal = Refusal::NoSignedDevice(vec![sam().into()]);
+        matches!(effect, Effect::PassOn { .. }).then_some(refusal)
+    };
+    let mut from_join = view(&[]);
+    from_join.history_visibility = "joined".to_owned();
+    let joined = Input::Member {
+        user: sam().into(),
+        membership: "join".to_owned(),
+    };
+
+    // Sam joins on the last day, without a device.
+    let mut play = Play::admitted();
+    play.carry_out(&from_join);
+    play.says(first(), MessageKind::Line);
+    play.carry_out(&from_join);
+    play.after(7 * day - 10 * minute).feed(joined);
+    play.carry_out_with(&from_join, no_device);
+    assert!(matches!(play.phase(), Phase::Waiting { .. }));
+    play.after(11 * minute);
+    let notice = IntroductionNotice::OwnerDidNotCome;
+    assert_eq!(play.effects[0], Effect::SendNotice { notice });
+
+    // A device comes and goes.
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line)
+        .says(second(), MessageKind::Line);
+    let mut has_device = false;
+    for _ in 0..8 * 24 * 60 {
+        play.carry_out_with(&view(&[]), |effect| match effect {
+            Effect::PassOn { event, .. } if has_device && *event == first() => None,
+            effect => no_device(effect),
+        });
+        has_device = play.now.since(START) > Duration::from_secs(6 * 24 * 3600);
+        play.after(minute);
+    }
+    assert_eq!(*play.phase(), Phase::Over);
+    assert!(play.now.since(START) >= Duration::from_secs(8 * 24 * 3600));
+}
+
+#[test]
+fn the_ghost_stays_until_everything_is_passed_on() {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line);
+    play.says(second(), MessageKind::Line);
+    while play.effects.first() != Some(&pass_on(first())) {
+        let effect = play.effects.remove(0);
+        play.feed(Input::Done(effect));
+    }
+    // The homeserver is slow.
+    play.after(60_000);
+    assert_eq!(play.effects, [pass_on(first())]);
+    let under_way = play.state.as_ref().unwrap().under_way();
+    assert_eq!(under_way, [pass_on(first())], "if the outbox was lost");
+    assert_eq!(
+        play.carry_out(&view(&[])),
+        [pass_on(first()), pass_on(second())]
+    );
+    play.after(0);
+    let done = play.carry_out(&view(&[]));
+    assert_eq!(done[..2], [Effect::Look, Effect::Leave { reason: None }]);
 }
 
 #[test]

@@ -39,6 +39,71 @@ fn a_quote_of_a_message_that_fitted_fits_again() {
     }
 }
 
+#[test]
+fn a_hidden_picture_stays_hidden_and_says_why() {
+    let file = serde_json::json!({ "url": "mxc://hs.test/x", "key": {} });
+    let picture = |mark: serde_json::Value| {
+        let mut content = serde_json::json!({
+            "msgtype": "m.image", "body": "x.png", "filename": "x.png", "file": file,
+            "org.example.other": true,
+        });
+        for (field, value) in mark.as_object().unwrap() {
+            content[field] = value.clone();
+        }
+        quote("Alice", "m.room.message", &content).unwrap().content
+    };
+    let spoiler = "page.codeberg.everypizza.msc4193.spoiler";
+    let warning = "town.robin.msc3725.content_warning";
+    for (mark, expected) in [
+        (serde_json::json!({}), "Alice sent a picture"),
+        (
+            serde_json::json!({ spoiler: false }),
+            "Alice sent a picture",
+        ),
+        (
+            serde_json::json!({ spoiler: true }),
+            "Alice sent a picture (spoiler)",
+        ),
+        (
+            serde_json::json!({ spoiler: true, format!("{spoiler}.reason"): "blood\n\u{202e}" }),
+            "Alice sent a picture (spoiler: blood)",
+        ),
+        (
+            serde_json::json!({ warning: { "type": "x", "description": "blood" } }),
+            "Alice sent a picture (spoiler: blood)",
+        ),
+        (
+            serde_json::json!({ "m.spoiler": "x".repeat(5000) }),
+            "Alice sent a picture",
+        ),
+    ] {
+        let quoted = picture(mark.clone());
+        assert_eq!(quoted["body"], expected, "{mark}");
+        for (field, value) in mark.as_object().unwrap() {
+            let fits = value.to_string().len() < 1000;
+            assert_eq!(quoted.get(field), fits.then_some(value), "{field}");
+        }
+        assert!(quoted.get("org.example.other").is_none());
+    }
+}
+
+#[test]
+fn of_a_gallery_not_only_the_caption_is_passed_on() {
+    let gallery = serde_json::json!({
+        "msgtype": "dm.filament.gallery", "body": "two pictures",
+        "itemtypes": [{ "itemtype": "m.image", "file": { "url": "mxc://hs.test/x" } }],
+    });
+    let unknown = serde_json::json!({
+        "msgtype": "org.example.album", "body": "two pictures", "pages": ["mxc://hs.test/x"],
+    });
+    for content in [gallery, unknown] {
+        let quoted = quote("Alice", "m.room.message", &content);
+        assert_eq!(quoted, Err(QuoteError::NotAMessage), "{content}");
+    }
+    let text = serde_json::json!({ "msgtype": "org.example.haiku", "body": "an old pond" });
+    assert!(quote("Alice", "m.room.message", &text).is_ok());
+}
+
 proptest! {
     /// A quote never breaks out of its frame, and is always an encrypted-room message we can send.
     #[test]

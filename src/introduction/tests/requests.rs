@@ -257,3 +257,24 @@ fn a_ghost_that_cannot_say_why_it_stays_does_not_stay() {
         );
     }
 }
+
+#[test]
+fn a_line_that_comes_after_the_request_is_shown_once() {
+    let mut play = asks_first(false);
+    play.carry_out(&view(&[]));
+    play.after(5_100);
+    assert!(play.carry_out(&view(&[])).contains(&Effect::AskOwner));
+    // As soon as it can be read.
+    play.says(first(), MessageKind::Unreadable);
+    assert!(play.effects.is_empty(), "{:?}", play.effects);
+    play.says(first(), MessageKind::Line);
+    assert_eq!(play.effects, [Effect::ShowLine]);
+    play.effects.clear();
+    play.says(event_id!("$second").to_owned(), MessageKind::Line);
+    assert!(play.effects.is_empty(), "only the opening line");
+
+    let mut play = asking(false);
+    play.carry_out(&view(&[]));
+    play.says(event_id!("$second").to_owned(), MessageKind::Line);
+    assert!(play.effects.is_empty(), "it was shown with the request");
+}

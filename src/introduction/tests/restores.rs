@@ -23,7 +23,8 @@ fn what_lost_its_keys_in_a_restore_begins_anew_and_asks_for_what_it_cannot_read(
         let mut done = play.carry_out(&view(&others));
         play.after(3_100);
         done.extend(play.carry_out(&view(&others)));
-        let ask = Effect::SendNotice {
+        let ask = Effect::SendReply {
+            to: first(),
             notice: IntroductionNotice::SendAgainUnreadable,
         };
         assert!(done.contains(&ask), "{owner:?}: {done:?}");

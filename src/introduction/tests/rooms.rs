@@ -96,6 +96,42 @@ fn a_room_that_may_not_be_encrypted_is_left_with_the_reason() {
 }
 
 #[test]
+fn a_space_is_left_as_it_is() {
+    for (strict, asks_first, masked) in [
+        (false, false, false),
+        (true, false, false),
+        (false, true, false),
+        (false, false, true),
+    ] {
+        let mut play = Play::new();
+        play.feed(Input::Invited(Invite {
+            asker: alice(),
+            admission: Admission::Introduce {
+                owner: sam(),
+                handle: "Sam".to_owned(),
+                strict,
+                back_to: None,
+                asks_first,
+                masked,
+            },
+        }));
+        let mut space = view(&[("@sam:example.org", "join")]);
+        space.room_type = Some("m.space".to_owned());
+        space.encryption = None;
+        let reason = Some(Reason::NotAChat);
+        assert_eq!(
+            play.carry_out(&space),
+            [
+                Effect::Join,
+                Effect::Look,
+                Effect::Leave { reason },
+                Effect::Forget
+            ]
+        );
+    }
+}
+
+#[test]
 fn a_crowd_is_left_at_once() {
     let mut play = Play::admitted();
     let mut crowd = view(&[]);

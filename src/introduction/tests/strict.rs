@@ -40,3 +40,24 @@ fn a_key_for_a_strict_ghost_lets_the_bot_tell_the_asker() {
         notice: IntroductionNotice::StrictSendAgain
     }));
 }
+
+#[test]
+fn the_bot_tells_the_asker_that_a_strict_owner_cannot_be_invited() {
+    let mut play = Play::strict();
+    let mut done = play.carry_out_with(&view(&[]), |effect| {
+        (*effect == Effect::InviteOwner).then_some(Refusal::Impossible)
+    });
+    // There is nothing to read in the chat.
+    play.feed(Input::KeyCame);
+    done.extend(play.carry_out(&view(&[])));
+    let notice = IntroductionNotice::OwnerNotInvitable;
+    assert_eq!(
+        done[done.len() - 3..],
+        [
+            Effect::Leave { reason: None },
+            Effect::TellAsker { notice },
+            Effect::Forget
+        ]
+    );
+    assert_eq!(*play.phase(), Phase::Over);
+}

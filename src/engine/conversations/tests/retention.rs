@@ -69,12 +69,8 @@ async fn the_second_masked_person_of_a_group_gets_what_was_said_before_they_came
     };
     let kim = &Ghost::new(user_id!("@_dm_kim:hs.test").to_owned());
     let mut introduction = Introduction::found(&origin(), kim, invite, it.engine.now());
-    introduction.pending.push(PendingEvent {
-        event: owned_event_id!("$one"),
-        edit: None,
-        done: false,
-        unreadable: false,
-    });
+    let pending = PendingEvent::new(owned_event_id!("$one"), false);
+    introduction.pending.push(pending);
     it.actor.room.record.introductions.push(introduction);
     let third = it.put_due(forward("$one", RoomRole::Portal(1), true));
     it.carry_out(third).await;

@@ -343,3 +343,26 @@ async fn a_request_goes_on_after_a_kill_before_any_of_its_steps() -> Result<()> 
 async fn a_request_goes_on_after_a_kill_right_after_any_of_its_steps() -> Result<()> {
     killed_at_every_step(Fate::HoldAnswer).await
 }
+
+#[tokio::test]
+async fn a_line_that_comes_after_the_request_is_shown_to_the_owner() -> Result<()> {
+    let mut options = quick();
+    options.service = options.service.set("introductions.wait_for_message", "1s");
+    let story = story(options).await?;
+    let chat = story.alice.starts_chat(&[&story.ghost]).await?;
+    let asked = story
+        .control_room
+        .sees_part("asks to chat with you")
+        .await?;
+    ensure!(!asked.text().is_some_and(|text| text.contains("> ")));
+    chat.says(LINE).await?;
+    let shown = story
+        .control_room
+        .sees_part("Request 1: Alice writes")
+        .await?;
+    let said = shown.text().unwrap_or_default();
+    ensure!(said.contains(&format!("> {LINE}\n")), "{said}");
+    story.control_room.reacts(&shown.event_id, "✅").await?;
+    let sams = story.sam_comes(&chat).await?;
+    story.ends_well(&chat, &sams).await
+}

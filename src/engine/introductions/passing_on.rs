@@ -1,0 +1,135 @@
+//! Passes messages on to the owner, and takes back what was deleted.
+
+use ruma::OwnedEventId;
+use serde_json::Value;
+
+use crate::{
+    engine::{
+        EngineError,
+        messaging::send::{Outgoing, Recipients},
+        records::{QuotedEvents, RetainedEvents},
+        room::Room,
+    },
+    introduction::{Introduction, Phase, Quote, Refusal, quote, quote_edit},
+    store::Batch,
+};
+
+impl Room {
+    /// Quotes a message to the owner.
+    pub(super) async fn pass_on(
+        &self,
+        introduction: &Introduction,
+        event: &OwnedEventId,
+        edit: Option<&OwnedEventId>,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        if let (Phase::Waiting { .. }, Some(owner)) = (&introduction.phase, introduction.owner()) {
+            let owner = std::slice::from_ref(&**owner);
+            self.engine
+                .machines()
+                .mark_device_lists_outdated(&introduction.ghost, owner)
+                .await;
+        }
+        let mut pending = introduction.pending.iter();
+        if pending.any(|pending| pending.event == *event && pending.done) {
+            return Ok(());
+        }
+        let text = edit.unwrap_or(event);
+        let key = (self.id.clone(), text.clone());
+        // An edit that was deleted in the meantime is not shown to the owner.
+        let is_kept = self.engine.store().contains::<RetainedEvents>(&key)?;
+        let (kind, content) = self
+            .read_kept(introduction, if is_kept { text } else { event })
+            .await?;
+        let name = self.asker_name(introduction).await?;
+        let quote = match quote(&name, &kind, &content) {
+            Ok(quote) => quote,
+            Err(_) => return Err(EngineError::Refused(Refusal::NotThisKind)),
+        };
+        let sent = self
+            .send_quote(introduction, &quote, "pass-on", text)
+            .await?;
+        // The event is retained until the ghost leaves: if an edit of it is deleted, it is quoted
+        // again.
+        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
+        Ok(())
+    }
+
+    /// Quotes an edit as an edit of the quote.
+    pub(super) async fn pass_on_edit(
+        &self,
+        introduction: &Introduction,
+        event: &OwnedEventId,
+        of: &OwnedEventId,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let passed = self
+            .engine
+            .store()
+            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
+        let passed = passed.ok_or(EngineError::Refused(Refusal::Impossible))?;
+        let (_, content) = self.read_kept(introduction, event).await?;
+        let name = self.asker_name(introduction).await?;
+        let quote = match quote_edit(&name, &content, passed.as_str()) {
+            Ok(quote) => quote,
+            Err(_) => return Err(EngineError::Refused(Refusal::NotThisKind)),
+        };
+        let sent = self
+            .send_quote(introduction, &quote, "pass-on-edit", event)
+            .await?;
+        batch.put::<QuotedEvents>(&(self.id.clone(), event.clone()), &sent)?;
+        Ok(())
+    }
+
+    async fn read_kept(
+        &self,
+        introduction: &Introduction,
+        event: &OwnedEventId,
+    ) -> Result<(String, Value), EngineError> {
+        let kept = self
+            .engine
+            .store()
+            .get::<RetainedEvents>(&(self.id.clone(), event.clone()))?;
+        let json = kept.ok_or(EngineError::Refused(Refusal::Unreadable))?;
+        self.decrypt(&introduction.ghost, &json).await
+    }
+
+    async fn send_quote(
+        &self,
+        introduction: &Introduction,
+        quote: &Quote,
+        kind: &str,
+        cause: &OwnedEventId,
+    ) -> Result<OwnedEventId, EngineError> {
+        let transaction = self.transaction_id(&introduction.ghost, kind, cause.as_str());
+        self.send(Outgoing {
+            sender: &introduction.ghost,
+            event_type: &quote.event_type,
+            content: &quote.content,
+            recipients: Recipients::All,
+            transaction,
+        })
+        .await
+    }
+
+    /// Redacts what was passed on of an event.
+    pub(super) async fn take_back(
+        &self,
+        introduction: &Introduction,
+        of: &OwnedEventId,
+    ) -> Result<(), EngineError> {
+        let passed = self
+            .engine
+            .store()
+            .get::<QuotedEvents>(&(self.id.clone(), of.clone()))?;
+        let Some(passed) = passed else { return Ok(()) };
+        let acting = self.engine.as_user(&introduction.ghost)?;
+        // The same message may be quoted again, and taken back again.
+        let transaction = self.transaction_id(&introduction.ghost, "take-back", passed.as_str());
+        self.engine
+            .homeserver()
+            .redact(acting.actor(), &self.id, &passed, None, transaction)
+            .await?;
+        Ok(())
+    }
+}

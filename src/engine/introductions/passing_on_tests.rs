@@ -1,0 +1,295 @@
+//! What is passed on, edited and deleted, with keys and a homeserver.
+
+use matrix_sdk_crypto::EncryptionSettings;
+use ruma::{OwnedEventId, RoomId, UserId, room_id, user_id};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{
+    crypto::IncomingCrypto,
+    directory::{ClaimedBy, Request},
+    engine::{
+        control_room::{Control, ControlPhase},
+        event::RoomEvent,
+        records::{ControlRooms, Inbox, Outbox, QuotedEvents, RetainedEvents},
+        room::Room,
+    },
+    handle::{Handle, HandleRules},
+    ids::Ghost,
+    introduction::Phase,
+    store::{Batch, Store, prefix},
+    testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestEngine, bot, encrypted_event},
+};
+
+fn here() -> &'static RoomId {
+    room_id!("!room:hs.test")
+}
+
+fn sam() -> &'static UserId {
+    user_id!("@_dm_sam:hs.test")
+}
+
+/// Alice in a room with the ghost of Samuel's handle, to which Samuel is invited.
+struct Chat {
+    room: Room,
+    store: Store,
+    fake: FakeHomeserver,
+    alice: Person,
+}
+
+impl Chat {
+    async fn in_phase(phase: Phase) -> Self {
+        let TestEngine {
+            engine,
+            store,
+            fake,
+            ..
+        } = testing::engine().build().await;
+        let alice = Person::new(&fake, "@alice:hs.test").await;
+        let samuel = Person::new(&fake, "@samuel:hs.test").await;
+        engine.machines().provision(sam(), "Sam").await.unwrap();
+        engine.machines().expect_room(sam(), here()).await.unwrap();
+        fake.add_room(here(), &[alice.user(), sam(), samuel.user()]);
+        let owner = testing::person("@samuel:hs.test").clone();
+        let ghost = Ghost::new(sam().to_owned());
+        let mut introduction = testing::introduction(here(), &ghost, owner, "sam");
+        introduction.phase = phase;
+        introduction.direct = true;
+        let mut room = Room::load(engine, here().to_owned()).unwrap();
+        room.record.introductions.push(introduction);
+        Self {
+            room,
+            store,
+            fake,
+            alice,
+        }
+    }
+
+    /// Alice sends an encrypted message, whose key comes with it.
+    async fn says(&mut self, content: Value) -> OwnedEventId {
+        let event = self.encrypts(content).await;
+        self.receives(self.take_keys()).await;
+        self.hears(event.get()).await
+    }
+
+    async fn encrypts(&self, content: Value) -> Box<RawValue> {
+        self.alice.query(&[sam()]).await;
+        let content = serde_json::value::to_raw_value(&content).unwrap();
+        let encrypted = self
+            .alice
+            .encrypt(
+                here(),
+                &[sam()],
+                EncryptionSettings::default(),
+                "m.room.message",
+                content,
+            )
+            .await
+            .unwrap();
+        encrypted_event(self.alice.user(), here(), &encrypted)
+    }
+
+    /// Takes the keys that are on their way to the ghost.
+    fn take_keys(&self) -> IncomingCrypto {
+        let machines = self.room.engine.machines();
+        let device = machines.device_of(sam()).unwrap().unwrap();
+        self.fake.take_incoming(sam(), &device)
+    }
+
+    async fn receives(&self, keys: IncomingCrypto) {
+        let machines = self.room.engine.machines();
+        machines.receive_and_respond(sam(), keys).await.unwrap();
+    }
+
+    async fn hears(&mut self, json: &str) -> OwnedEventId {
+        let event = RoomEvent::parse(json, None).unwrap();
+        let id = event.id.clone();
+        let handled = self.room.handle_event(event, json, Batch::new());
+        handled.await.unwrap();
+        id
+    }
+
+    async fn deletes(&mut self, of: &OwnedEventId) {
+        let id = format!("$redaction-of-{}", &of.as_str()[1..]);
+        let events = EventFactory::room(here());
+        let redaction = events.event("m.room.redaction", &id, json!({ "redacts": of }));
+        self.hears(&redaction.to_string()).await;
+    }
+
+    fn is_kept(&self, event: &OwnedEventId) -> bool {
+        let key = (here().to_owned(), event.clone());
+        self.store.contains::<RetainedEvents>(&key).unwrap()
+    }
+
+    fn quote_of(&self, event: &OwnedEventId) -> Option<OwnedEventId> {
+        let key = (here().to_owned(), event.clone());
+        self.store.get::<QuotedEvents>(&key).unwrap()
+    }
+
+    /// Carries out everything that is due.
+    async fn carry_out(&mut self) {
+        loop {
+            let due = self
+                .store
+                .scan::<Outbox>(&prefix(&here().to_owned()), None, 1);
+            let Some(((_, number), due)) = due.unwrap().pop() else {
+                return;
+            };
+            self.room.carry_out(number, due).await.unwrap();
+        }
+    }
+
+    fn redactions_of(&self, event: &OwnedEventId) -> usize {
+        let log = self.fake.log();
+        let of = format!("/redact/{event}");
+        let encoded = of.replace('$', "%24");
+        let is_one = |line: &&String| line.contains(&of) || line.contains(&encoded);
+        log.iter().filter(is_one).count()
+    }
+}
+
+fn text(body: &str) -> Value {
+    json!({ "msgtype": "m.text", "body": body })
+}
+
+fn edit(of: &OwnedEventId, body: &str) -> Value {
+    json!({
+        "msgtype": "m.text", "body": format!("* {body}"), "m.new_content": text(body),
+        "m.relates_to": { "rel_type": "m.replace", "event_id": of },
+    })
+}
+
+#[tokio::test]
+async fn of_what_was_deleted_not_even_the_ciphertext_is_kept() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let line = chat.says(text("hello")).await;
+    let edited = chat.says(edit(&line, "my number is 555")).await;
+    assert!(chat.is_kept(&line) && chat.is_kept(&edited));
+    chat.deletes(&edited).await;
+    assert!(chat.is_kept(&line) && !chat.is_kept(&edited));
+    chat.deletes(&line).await;
+    assert!(!chat.is_kept(&line));
+}
+
+#[tokio::test]
+async fn an_edit_that_is_deleted_on_its_way_does_not_reach_the_owner() {
+    let mut chat = Chat::in_phase(Phase::Lingering).await;
+    let line = chat.says(text("hello")).await;
+    chat.carry_out().await;
+    let quote = chat.quote_of(&line).unwrap();
+    // As an edit of the quote.
+    let edited = chat.says(edit(&line, "my number is 555")).await;
+    chat.carry_out().await;
+    let copy = chat.quote_of(&edited).unwrap();
+    chat.deletes(&edited).await;
+    chat.carry_out().await;
+    assert_eq!(chat.redactions_of(&copy), 1, "{:?}", chat.fake.log());
+    assert_eq!(chat.redactions_of(&quote), 0);
+
+    // Instead of a message that waits.
+    let second = chat.says(text("and then")).await;
+    let edited = chat.says(edit(&second, "and my address is")).await;
+    chat.deletes(&edited).await;
+    let sent = chat.fake.sent(here());
+    chat.carry_out().await;
+    assert!(chat.quote_of(&second).is_some());
+    assert_eq!(chat.quote_of(&edited), None);
+    assert_eq!(chat.fake.sent(here()), sent + 1);
+}
+
+#[tokio::test]
+async fn a_message_is_quoted_again_when_the_edit_in_its_quote_is_deleted() {
+    let mut chat = Chat::in_phase(Phase::Waiting {
+        on: crate::introduction::WaitFor::Join,
+        until: NOW,
+        retry: NOW,
+    })
+    .await;
+    let line = chat.says(text("hello")).await;
+    let edited = chat.says(edit(&line, "my number is 555")).await;
+    let join = EventFactory::room(here()).sender("@samuel:hs.test");
+    let join = join.member("@samuel:hs.test", "join");
+    chat.hears(&join.to_string()).await;
+    chat.carry_out().await;
+    let quote = chat.quote_of(&line).unwrap();
+    chat.deletes(&edited).await;
+    chat.carry_out().await;
+    assert_eq!(chat.redactions_of(&quote), 1);
+    let again = chat.quote_of(&line).unwrap();
+    assert_ne!(again, quote, "another event");
+    assert_eq!(chat.redactions_of(&again), 0);
+}
+
+#[tokio::test]
+async fn what_turns_out_to_be_no_message_is_not_kept() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let verification = json!({ "msgtype": "m.key.verification.request", "body": "" });
+    let verification = chat.encrypts(verification).await;
+    let message = chat.encrypts(text("hello")).await;
+    let keys = chat.take_keys();
+    let verification = chat.hears(verification.get()).await;
+    let message = chat.hears(message.get()).await;
+    let unreadable = |chat: &Chat| {
+        let pending = chat.room.record.introductions[0].pending.iter();
+        pending.filter(|pending| pending.unreadable).count()
+    };
+    assert!(chat.is_kept(&verification) && chat.is_kept(&message));
+    assert_eq!(unreadable(&chat), 2);
+    chat.receives(keys).await;
+    let ghost = Ghost::new(sam().to_owned());
+    let retried = chat.room.retry_messages_with_key(&ghost, Batch::new());
+    retried.await.unwrap();
+    assert_eq!(unreadable(&chat), 0);
+    assert!(!chat.is_kept(&verification) && chat.is_kept(&message));
+}
+
+#[tokio::test]
+async fn a_line_that_comes_after_the_request_is_shown_once() {
+    let mut chat = Chat::in_phase(Phase::Asking { until: NOW }).await;
+    let engine = chat.room.engine.clone();
+    engine.machines().provision(&bot(), "Bot").await.unwrap();
+    let owner = testing::person("@samuel:hs.test");
+    let control_room = room_id!("!control:hs.test").to_owned();
+    chat.fake.add_room(&control_room, &[owner, &bot()]);
+    let mut room = Room::load(engine.clone(), control_room.clone()).unwrap();
+    let mut control = Control::made(owner.clone());
+    control.phase = ControlPhase::Ready;
+    room.record.control = Some(control);
+    let mut batch = Batch::new();
+    batch.put::<ControlRooms>(owner, &control_room).unwrap();
+    room.commit(batch, []).unwrap();
+
+    let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+    let mut tx = engine.directory().begin().await;
+    let record = tx.claim(owner, &handle, ClaimedBy::Person, NOW).unwrap();
+    let request = Request {
+        handle: record.handle,
+        generation: record.generation,
+        asker: testing::person("@alice:hs.test").clone(),
+        room: here().to_owned(),
+        ghost: Ghost::new(sam().to_owned()),
+        since: NOW,
+        shown: None,
+        line_shown: None,
+        asker_alias: None,
+    };
+    let number = tx.open_request(owner, &request).unwrap().unwrap();
+    let shown = ruma::owned_event_id!("$shown");
+    tx.set_request_shown(owner, number, shown).unwrap();
+    tx.commit().await.unwrap();
+
+    chat.says(text("may I?")).await;
+    chat.carry_out().await;
+    let arrived = chat.store.scan::<Inbox>(&prefix(&control_room), None, 10);
+    for ((_, number), item) in arrived.unwrap() {
+        room.dispatch(number, item).await.unwrap();
+    }
+    let due = chat.store.scan::<Outbox>(&prefix(&control_room), None, 10);
+    for ((_, number), due) in due.unwrap() {
+        room.carry_out(number, due).await.unwrap();
+    }
+    assert_eq!(chat.fake.sent(&control_room), 1);
+    let (_, request) = engine.directory().requests_of(owner).unwrap().remove(0);
+    assert!(request.line_shown.is_some());
+    room.show_line(number, Batch::new()).await.unwrap();
+    assert_eq!(chat.fake.sent(&control_room), 1, "only once");
+}
