@@ -17,6 +17,7 @@ use crate::{
     handle::{Handle, Typed},
     ids::Person,
     store::{self, StoreError},
+    text::fit_to_show,
 };
 
 /// The handles of the blocker for which a block holds.
@@ -201,7 +202,7 @@ impl DirectoryTransaction<'_> {
         self.unblock_label(blocker, label, scope)
     }
 
-    /// Takes back the blocks with this label, which a list of blocks shows.
+    /// Takes back the blocks with this label, as it was typed or as a list of blocks shows it.
     pub fn unblock_label(
         &mut self,
         blocker: &Person,
@@ -213,7 +214,8 @@ impl DirectoryTransaction<'_> {
         let blocks = self.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;
         let mut found = false;
         for (key, _) in blocks {
-            if key.3 == label && only.as_ref().is_none_or(|on| *on == key.2) {
+            let known = key.3 == label || fit_to_show(&key.3) == label;
+            if known && only.as_ref().is_none_or(|on| *on == key.2) {
                 self.delete::<Blocks>(&key);
                 found = true;
             }
