@@ -109,6 +109,14 @@ pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {
     )))
 }
 
+/// Tells an owner, who invited the ghost of their own handle, what it is for.
+pub fn own_handle(handle: &Handle) -> NoticeText {
+    NoticeText::default().name(&handle.to_string()).and(
+        " is yours, so its ghost has declined your invite. Other people reach you by starting a \
+         chat with it.",
+    )
+}
+
 pub(super) fn slow_down() -> NoticeText {
     NoticeText::new("That's a lot at once. I'll stop listening for a minute, then you can go on.")
 }

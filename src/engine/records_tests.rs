@@ -357,7 +357,6 @@ fn what_ghosts_say() {
     insta::assert_json_snapshot!("in_introductions", with_ids.to_vec());
     let reasons = [
         Reason::NotNow,
-        Reason::OwnHandle,
         Reason::OwnerIsHere,
         Reason::NotEncrypted,
         Reason::TooManyMembers,

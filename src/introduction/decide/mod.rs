@@ -393,7 +393,6 @@ impl IntroductionStep<'_> {
             _ if !due => {}
             Phase::Declining { .. } => {
                 let reason = match self.state.invite.admission {
-                    Admission::OwnHandle => Some(Reason::OwnHandle),
                     Admission::GhostAsking => None,
                     _ => Some(Reason::NotNow),
                 };
