@@ -78,6 +78,8 @@ pub enum Effect {
         ghost: Ghost,
         /// Whether the owner accepts.
         accepted: bool,
+        /// Whether the handle is masked, so that the asker does not see the owner's Matrix ID.
+        masked: bool,
     },
     /// Tell another person something in their own control room.
     Tell {

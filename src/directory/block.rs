@@ -128,14 +128,15 @@ impl Directory {
 }
 
 impl DirectoryTransaction<'_> {
-    /// Blocks a person, named by a handle or a Matrix ID. A second block of the same is no error.
+    /// Blocks a person, named by a handle or a Matrix ID, and returns the label of the block. A
+    /// second block of the same is no error.
     pub fn block(
         &mut self,
         blocker: &Person,
         target: &Typed,
         scope: &BlockScope,
         now: Timestamp,
-    ) -> Result<(), DirectoryError> {
+    ) -> Result<String, DirectoryError> {
         if let BlockScope::Handle(on) = scope {
             self.must_hold(blocker, on)?;
         }
@@ -155,7 +156,8 @@ impl DirectoryTransaction<'_> {
                 (owner.to_owned(), label_of(handle))
             }
         };
-        self.block_as(blocker, blocked, label, scope, now)
+        self.block_as(blocker, blocked, label.clone(), scope, now)?;
+        Ok(label)
     }
 
     /// Blocks a person under a label, by which the block is taken back.

@@ -206,6 +206,8 @@ pub struct Request {
     pub ghost: Ghost,
     /// The time at which it was opened.
     pub since: Timestamp,
+    /// The mode of the handle when it was opened, or when the owner was last told of it.
+    pub mode: Mode,
     /// The bot's message that shows it to the owner.
     pub shown: Option<OwnedEventId>,
     /// For a masked handle: the name by which its owner knows the asker, whose Matrix ID the owner

@@ -77,6 +77,7 @@ fn what_waits_in_an_inbox() {
         InboxItem::Answered {
             ghost: ghost(),
             accepted: true,
+            masked: true,
         },
         InboxItem::ShowRequest {
             owner: person(),
@@ -208,6 +209,7 @@ fn what_waits_in_an_outbox() {
             room: room(),
             ghost: handle,
             accepted: true,
+            masked: true,
         },
         bot::Effect::Tell {
             person: person(),

@@ -46,6 +46,8 @@ pub enum Input {
     Answered {
         /// Whether the owner wants to be introduced.
         accepted: bool,
+        /// Whether the handle is masked now. Its mode may have changed since the invite.
+        masked: bool,
     },
     /// A deadline passed.
     Tick,
@@ -91,6 +93,8 @@ pub enum Refusal {
     TooManyDevices(Vec<OwnedUserId>),
     /// The event is gone, unreadable or cannot be passed on.
     Unreadable,
+    /// The handle has another owner or mode than when the ghost was invited.
+    HandleChanged,
     /// Any other reason why another attempt cannot succeed.
     Impossible,
 }

@@ -9,7 +9,7 @@ use crate::{
         Effect,
         request::{self, RequestChoice},
     },
-    directory::{BlockScope, Mode},
+    directory::{BlockScope, Mode, Request},
     handle::{HandleRules, Typed},
     text::fit_to_show,
 };
@@ -99,9 +99,10 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             ));
         }
     };
-    context
+    let label = context
         .tx
         .block(context.person, &target, &scope, context.now)?;
+    let label = fit_to_show(&label);
     // Messages of a masked handle's conversations pass through us, so those end at once.
     let concerned = handles.iter().filter(|record| {
         record.mode == Mode::Masked
@@ -117,10 +118,37 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             blocked_only: true,
         });
     }
+    let declined = decline_requests(context, &label, &scope)?;
+    let mut text = blocked_text(&name, &scope);
+    if !declined.is_empty() {
+        text = text.and(" I've turned down their request.");
+    }
+    effects.extend(declined);
     Ok(Answer {
-        text: Some(blocked_text(&name, &scope)),
+        text: Some(text),
         effects,
     })
+}
+
+/// Declines the requests of a person who was blocked, under the name that was blocked: if others
+/// ended too, that would show that both names are one person's.
+fn decline_requests(
+    context: &mut CommandContext<'_, '_>,
+    label: &str,
+    scope: &BlockScope,
+) -> Result<Vec<Effect>, CommandError> {
+    let is_meant = |number, request: &Request| {
+        request.block_label(number) == label
+            && match scope {
+                BlockScope::All => true,
+                BlockScope::Handle(handle) => request.handle == *handle,
+            }
+    };
+    Ok(request::decline_requests(
+        context.tx,
+        context.person,
+        is_meant,
+    )?)
 }
 
 /// Returns what the block of a person means, and how to undo it.

@@ -153,6 +153,7 @@ impl Room {
                     room: request.room,
                     ghost: request.ghost,
                     accepted: false,
+                    masked: false,
                 })
             })
             .collect();

@@ -12,7 +12,7 @@ use crate::{
         records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
-    ids::{Ghost, Person},
+    ids::Person,
     introduction::{Phase, Refusal, clean_name, gist},
     relay::{Context, Names, translate_room_text},
     store::Batch,
@@ -168,21 +168,5 @@ impl Engine {
     ) -> Option<String> {
         let context = Context::for_quote(room, asker, &self.settings().server_name);
         translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
-    }
-
-    /// Passes the owner's answer to the room in which the asker waits.
-    pub(in crate::engine) async fn answer_request(
-        &self,
-        room: &ruma::OwnedRoomId,
-        ghost: &Ghost,
-        accepted: bool,
-    ) -> Result<(), EngineError> {
-        let arrived = InboxItem::Answered {
-            ghost: ghost.clone(),
-            accepted,
-        };
-        let batch = Batch::new();
-        self.post(room, &arrived, batch).await?;
-        Ok(())
     }
 }

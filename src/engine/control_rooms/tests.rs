@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     bot::NoticeText,
-    directory::{ClaimedBy, Request},
+    directory::{ClaimedBy, Mode, Request},
     engine::{
         Engine,
         actors::actor::RoomActor,
@@ -280,6 +280,7 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
         room: asked_in.clone(),
         ghost: ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
         since: house.engine.now(),
+        mode: Mode::Open,
         shown: None,
         asker_alias: None,
     };
