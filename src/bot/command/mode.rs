@@ -1,6 +1,6 @@
 //! `mode sam open`, `… strict`, `… masked`: how the ghost of a handle works.
 
-use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, claim, handles};
 use crate::{
     bot::Effect,
     directory::{HandleRecord, Mode, Others},
@@ -70,7 +70,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             effects,
         });
     }
-    let mut text = unmasked_text(context, &set.record, text);
+    let module_loaded = context.options.module_loaded;
+    let mut text = unmasked_text(context, &set.record, text)
+        .append(claim::decline_text(&ghost, module_loaded));
     if set.replace_identity {
         text = text
             .paragraph()
@@ -138,7 +140,7 @@ fn open_text(strict: bool, with_module: bool) -> &'static str {
         }
         (true, false) => {
             " is strict: nothing that people write passes through this service, not even their first \
-             message. If you can't read that one, they're asked to send it again. "
+             message. You usually can't read that one; then they're asked to send it again. "
         }
         (false, true) => {
             " is open: when people on this server start a chat with it, the chat is with you from the \

@@ -49,9 +49,12 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     assert_eq!(
         strict.plain,
         "@sam is strict: nothing that people write passes through this service, not even their \
-         first message. If you can't read that one, they're asked to send it again. People who \
-         reach you by it see your Matrix ID, @samuel:example.org, and know it for good: blocking \
-         them later doesn't change that.\n\n\
+         first message. You usually can't read that one; then they're asked to send it again. \
+         People who reach you by it see your Matrix ID, @samuel:example.org, and know it for good: \
+         blocking them later doesn't change that.\n\n\
+         To keep someone out, decline the invite and write `block @user:server` to me. Don't let \
+         your client block or ignore @_dm_sam:example.org: after that, nobody could reach you by \
+         your handle.\n\n\
          This gives @_dm_sam:example.org new keys. People who have met it may see a warning that \
          its identity changed. This is why."
     );
@@ -112,6 +115,7 @@ async fn with_the_module_the_ghost_stays_out_of_chats_of_local_people() {
     let local =
         "hen people on this server start a chat with it, the chat is with you from the start";
     assert!(claimed.contains(local), "{claimed}");
+    assert!(!claimed.contains("block or ignore"), "{claimed}");
     for mode in ["mode strict", "mode open"] {
         let said = talk.ask(sam(), mode).await;
         assert!(said.contains(local), "{said}");
