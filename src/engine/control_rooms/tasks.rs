@@ -46,7 +46,7 @@ impl Engine {
                 person,
                 ghost,
                 name,
-            } => self.rename_in_conversations(person, ghost, name).await,
+            } => self.rename_in_direct(person, ghost, name).await,
             bot::Effect::AnswerRequest {
                 room,
                 ghost,
