@@ -42,7 +42,7 @@ pub use self::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Counted, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
+    directory::{CommandCount, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
     ids::Person,
 };
 
@@ -84,12 +84,6 @@ pub struct Message<'a> {
     pub now: Timestamp,
 }
 
-/// Limit on the answers to a person who sends too much.
-const FLOOD_ANSWER_LIMIT: Limit = Limit {
-    most: 1,
-    window: Duration::from_secs(10 * 60),
-};
-
 /// Handles a message in a control room. An answer without text is silence: the message needs none,
 /// or the person sends too much and has been told.
 ///
@@ -109,7 +103,7 @@ pub fn answer(
             Some(flooded) => flooded,
             None => texts::not_text().into(),
         }),
-        CommandInput::Reaction { to, key } => react(message, &to, &key, tx),
+        CommandInput::Reaction { to, key } => react(message, &to, &key, options, tx),
         CommandInput::Text(text) => answer_text(message, &text, options, tx, rng),
     }
 }
@@ -158,46 +152,48 @@ fn answer_text(
     Ok(answer)
 }
 
-/// Counts a message, and returns the answer to it if there are too many.
+/// Counts a message, and returns the answer to it if the bot does not listen to its sender now.
 fn check_flood(
     message: &Message<'_>,
     tx: &mut DirectoryTransaction<'_>,
     options: &Options,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let (person, now) = (message.person.as_str(), message.now);
     let limit = Limit {
         most: options.commands_per_minute,
         window: Duration::from_secs(60),
     };
-    if tx.count(Counted::Commands, person, limit, now)? {
-        return Ok(None);
-    }
-    let first = tx.count(Counted::FloodAnswers, person, FLOOD_ANSWER_LIMIT, now)?;
-    Ok(Some(if first {
-        texts::slow_down().into()
-    } else {
-        Answer::default()
-    }))
+    Ok(
+        match tx.count_command(message.person, limit, message.now)? {
+            CommandCount::Counted => None,
+            CommandCount::PauseBegins => Some(texts::slow_down().into()),
+            CommandCount::Paused => Some(Answer::default()),
+        },
+    )
 }
 
-/// Handles a person's reaction; most mean nothing. Like a late command, a late reaction has no
-/// effect.
+/// Handles a person's reaction; most mean nothing. One to an open request counts like a command,
+/// and has no effect if it is late.
 fn react(
     message: &Message<'_>,
     to: &EventId,
     key: &str,
+    options: &Options,
     tx: &mut DirectoryTransaction<'_>,
 ) -> Result<Answer, DirectoryError> {
     let (person, now) = (message.person, message.now);
+    if !request::shows_open_request(tx, person, to)? {
+        return Ok(Answer::default());
+    }
+    if let Some(flooded) = check_flood(message, tx, options)? {
+        return Ok(flooded);
+    }
     match Age::of(message.sent_at, now) {
         Age::Fresh => {
             Ok(request::answer_by_reaction(tx, person, to, key, now)?.unwrap_or_default())
         }
         // The owner thinks that they have answered, so the bot tells them that it came too late.
-        Age::Old(age) if request::shows_open_request(tx, person, to)? => {
-            Ok(texts::too_old(age).into())
-        }
-        Age::Old(_) | Age::FromTheFuture => Ok(Answer::default()),
+        Age::Old(age) => Ok(texts::too_old(age).into()),
+        Age::FromTheFuture => Ok(Answer::default()),
     }
 }
 

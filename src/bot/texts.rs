@@ -118,7 +118,10 @@ pub fn own_handle(handle: &Handle) -> NoticeText {
 }
 
 pub(super) fn slow_down() -> NoticeText {
-    NoticeText::new("That's a lot at once. I'll stop listening for a minute, then you can go on.")
+    NoticeText::new(
+        "That's a lot at once. I haven't done this one, and for the next minute I ignore whatever \
+         you send me. After that, please send it again.",
+    )
 }
 
 pub(super) fn too_old(age: Duration) -> NoticeText {
