@@ -14,6 +14,7 @@ mod control_room;
 mod effect;
 mod input;
 mod invite;
+mod mentions;
 mod notice_text;
 mod request;
 pub mod texts;
@@ -30,6 +31,7 @@ use serde_json::Value;
 use self::{
     command::{CommandContext, CommandError},
     input::{Age, CommandInput, CommandLine, CommandLineError},
+    mentions::Mentions,
     notice_text::sentence,
 };
 pub use self::{
@@ -118,9 +120,11 @@ fn answer_text(
     if let Some(flooded) = check_flood(message, tx, options)? {
         return Ok(flooded);
     }
+    let mentions = Mentions::of(message.content);
+    let mention = |line: &str| mentions.put_into(line, message.person, &options.bot);
     let words = match (
         Age::of(message.sent_at, message.now),
-        CommandLine::parse(text),
+        CommandLine::parse(text, mention),
     ) {
         (Age::Old(age), _) => return Ok(texts::too_old(age).into()),
         (Age::FromTheFuture, _) => return Ok(texts::from_the_future().into()),
@@ -128,6 +132,9 @@ fn answer_text(
         (Age::Fresh, Err(CommandLineError::TooLong)) => return Ok(texts::too_long().into()),
         (Age::Fresh, Err(CommandLineError::ManyLines)) => {
             return Ok(texts::one_at_a_time().into());
+        }
+        (Age::Fresh, Err(CommandLineError::UnclearPerson)) => {
+            return Ok(texts::unclear_person().into());
         }
         (Age::Fresh, Ok(CommandLine(words))) => words,
     };

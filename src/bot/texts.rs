@@ -154,6 +154,15 @@ pub(super) fn one_at_a_time() -> NoticeText {
     NoticeText::new("One command per message, please. I haven't done any of these.")
 }
 
+pub(super) fn unclear_person() -> NoticeText {
+    NoticeText::new(
+        "I'm not sure whom you mean, so I haven't done anything. Please write the handle or the \
+         Matrix ID, for example ",
+    )
+    .code("block @kim")
+    .and(".")
+}
+
 pub(super) fn lookalike_attempt(handle: &Handle, attempt: &Handle) -> NoticeText {
     NoticeText::new("Someone tried to claim ")
         .name(&attempt.to_string())

@@ -104,7 +104,7 @@ impl Typed {
 }
 
 /// Returns the user that a `matrix.to` or `matrix:` link leads to, or `None` if `text` is no link.
-fn linked_user(text: &str) -> Result<Option<OwnedUserId>, HandleError> {
+pub fn linked_user(text: &str) -> Result<Option<OwnedUserId>, HandleError> {
     let id = if starts_with(text, "https://") || starts_with(text, "http://") {
         MatrixToUri::parse(text).map(|uri| uri.id().clone())
     } else if starts_with(text, "matrix:") {

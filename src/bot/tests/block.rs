@@ -138,3 +138,53 @@ async fn a_block_whose_name_cannot_be_typed_is_taken_back_by_the_name_that_is_sh
     let said = talk.ask(sam(), "unblock @od\u{fffd}d:evil.org").await;
     assert!(said.starts_with("Unblocked: "), "{said}");
 }
+
+#[tokio::test]
+async fn a_mention_means_the_person_and_not_a_handle_of_that_name() {
+    let mention = |body: &str, user: &str, name: &str| {
+        json!({
+            "msgtype": "m.text",
+            "body": body,
+            "format": "org.matrix.custom.html",
+            "formatted_body": format!("block <a href=\"https://matrix.to/#/{user}\">{name}</a>"),
+            "m.mentions": { "user_ids": [user] },
+        })
+    };
+    for (content, blocked) in [
+        (
+            mention(
+                "block [@kim:far.example](https://matrix.to/#/@kim:far.example)",
+                "@kim:far.example",
+                "@kim:far.example",
+            ),
+            "@kim:far.example",
+        ),
+        (
+            mention("block Kim", "@k.doe:far.example", "Kim"),
+            "@k.doe:far.example",
+        ),
+        (mention("block Kim", "@_dm_kim:example.org", "Kim"), "@kim"),
+    ] {
+        let mut talk = Talk::new();
+        talk.ask(sam(), "claim sam").await;
+        talk.ask(kim(), "claim kim").await;
+        let said = talk.answer_event(sam(), "m.room.message", &content, NOW);
+        let said = said.await.unwrap().plain;
+        assert!(
+            said.starts_with(&format!("Blocked: {blocked} can")),
+            "{said}"
+        );
+        let list = talk.ask(sam(), "blocks").await;
+        assert!(list.ends_with(&format!("• {blocked} on @sam")), "{list}");
+    }
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(kim(), "claim kim").await;
+    let unclear = mention("block kim", "@k.doe:far.example", "Kim");
+    let said = talk.answer_event(sam(), "m.room.message", &unclear, NOW);
+    assert!(said.await.unwrap().plain.starts_with("I'm not sure whom"));
+    assert_eq!(
+        talk.ask(sam(), "blocks").await,
+        "You haven't blocked anyone."
+    );
+}
