@@ -84,7 +84,12 @@ pub struct Message<'a> {
     pub sent_at: Timestamp,
     /// The time now.
     pub now: Timestamp,
+    /// When the bot greeted the person in this room.
+    pub greeted_at: Option<Timestamp>,
 }
+
+/// How long a person's own greeting needs no other answer than the bot's.
+const GREETING_TIME: Duration = Duration::from_secs(60);
 
 /// Handles a message in a control room. An answer without text is silence: the message needs none,
 /// or the person sends too much and has been told.
@@ -138,6 +143,10 @@ fn answer_text(
         }
         (Age::Fresh, Ok(CommandLine(words))) => words,
     };
+    let greeted = message.greeted_at.map(|at| message.now.since(at));
+    if command::is_greeting(&words) && greeted.is_some_and(|ago| ago < GREETING_TIME) {
+        return Ok(Answer::default());
+    }
     let context = CommandContext {
         person: message.person,
         tx,

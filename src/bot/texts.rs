@@ -47,6 +47,13 @@ pub fn greeting(
         .and("."))
 }
 
+/// Introduces the bot to a person to whom it had something else to say first.
+pub fn short_greeting() -> NoticeText {
+    NoticeText::new("I'm the bot that looks after handles here. ")
+        .code("help")
+        .and(" shows what I can do.")
+}
+
 /// Says in an old control room that the person has a newer one.
 pub fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
     NoticeText::new("You have another chat with me now. Let's go on there: ")

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    super::control_room::{Control, ControlPhase, Remark},
+    super::control_room::{Control, ControlPhase, Occasion, Remark},
     *,
 };
 use crate::{
@@ -232,6 +232,12 @@ fn what_waits_in_an_outbox() {
         ControlEffect::SendNotice {
             notice: notice_text(),
             source: "source".to_owned(),
+            occasion: Occasion::Answer,
+        },
+        ControlEffect::SendNotice {
+            notice: notice_text(),
+            source: "source".to_owned(),
+            occasion: Occasion::News,
         },
         ControlEffect::ShowRequest { number: 7 },
         ControlEffect::Forget,
@@ -281,6 +287,9 @@ fn what_the_engine_knows_of_a_room() {
             waiting: vec![(event(), AT)],
             encrypted_by_us: true,
             answered: vec![(Remark::NotEncrypted, AT)],
+            greeted_at: Some(AT),
+            looked_at: Some(AT),
+            look_at: Some(AT),
         }),
         conversation: Some(ConversationRoom {
             conversation: talk(),

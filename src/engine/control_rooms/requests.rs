@@ -8,7 +8,7 @@ use crate::{
     directory::Request,
     engine::{
         Engine, EngineError,
-        control_room::ControlEffect,
+        control_room::{ControlEffect, Occasion},
         records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
@@ -92,7 +92,7 @@ impl Room {
         };
         let notice = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
-        let event = self.send_as_bot(&notice, &source).await?;
+        let event = self.send_as_bot(&notice, &source, Occasion::News).await?;
         let mut tx = engine.directory().begin().await;
         tx.set_request_shown(&person, number, event)?;
         self.commit_with(tx, batch, [])

@@ -1,5 +1,7 @@
 //! Control rooms: which of them the bot goes into, how one is made for somebody, which one stays.
 
+mod notices;
+
 use std::sync::Arc;
 
 use ruma::{OwnedRoomId, owned_room_id, owned_user_id, room_id, user_id};
