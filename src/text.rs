@@ -33,6 +33,21 @@ pub fn clean(text: &str) -> String {
     out
 }
 
+/// Returns a Matrix ID as it can be shown in our texts: characters that are invisible or begin a line
+/// are replaced by a mark. Localparts of other servers can hold almost anything.
+pub fn fit_to_show(id: &str) -> String {
+    let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
+    id.chars()
+        .map(|c| {
+            if fit(c) {
+                c
+            } else {
+                char::REPLACEMENT_CHARACTER
+            }
+        })
+        .collect()
+}
+
 /// Returns whether a character is not seen itself: fillers, variation selectors, tags, and format
 /// characters that only change how the text around them is shown.
 pub fn is_invisible(c: char) -> bool {

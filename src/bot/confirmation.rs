@@ -56,6 +56,15 @@ pub(super) enum Action {
         /// The generation of the handle's owner.
         generation: u32,
     },
+    /// Make this masked handle open or strict, if it has had no other owner since.
+    Unmask {
+        /// The handle.
+        handle: Handle,
+        /// The generation of the handle's owner.
+        generation: u32,
+        /// Whether it becomes strict.
+        strict: bool,
+    },
 }
 
 /// An action and its code.

@@ -61,7 +61,7 @@ pub enum Effect {
         /// Whether to end only those with people whom the owner has blocked.
         blocked_only: bool,
     },
-    /// Change a person's name in their conversation with a masked handle's ghost.
+    /// Change a person's name in their conversation of two with a masked handle's ghost.
     SetName {
         /// The person.
         person: Person,
@@ -78,6 +78,8 @@ pub enum Effect {
         ghost: Ghost,
         /// Whether the owner accepts.
         accepted: bool,
+        /// Whether the handle is masked, so that the asker does not see the owner's Matrix ID.
+        masked: bool,
     },
     /// Tell another person something in their own control room.
     Tell {

@@ -10,8 +10,8 @@ use crate::{clock::Timestamp, text::is_invisible};
 /// Maximum length of a command, in characters.
 pub(super) const COMMAND_CHARS_MAX: usize = 1000;
 
-/// Maximum age of a command. Without a limit a homeserver could keep a `release` and deliver it
-/// whenever it likes.
+/// Maximum age of a command, so that what was stuck in a queue is not done by surprise. It does not
+/// bind the sender's own homeserver, which sets the time of an event.
 pub(super) const COMMAND_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The content of an event in a control room, as the bot reads it.
@@ -32,7 +32,7 @@ pub(super) enum CommandInput {
     Ignored,
 }
 
-/// Reads the decrypted content of an event. A message counts by its plain body alone.
+/// Reads the decrypted content of an event. A message counts by its plain body.
 pub(super) fn read_input(event_type: &str, content: &Value) -> CommandInput {
     match event_type {
         "m.room.message" => {}
@@ -87,10 +87,17 @@ pub(super) enum CommandLineError {
     TooLong,
     /// It has more than one line.
     ManyLines,
+    /// It mentions somebody, and it is not clear where.
+    UnclearPerson,
 }
 
 impl CommandLine {
-    pub(super) fn parse(text: &str) -> Result<CommandLine, CommandLineError> {
+    /// Reads the words of a text. `mention` puts Matrix IDs in the place of names, or returns `None`
+    /// if it is not clear whose they are.
+    pub(super) fn parse(
+        text: &str,
+        mention: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<CommandLine, CommandLineError> {
         // Bytes are counted before characters, so that a huge text costs nothing.
         if text.len() > COMMAND_CHARS_MAX * 4 || text.chars().count() > COMMAND_CHARS_MAX {
             return Err(CommandLineError::TooLong);
@@ -103,6 +110,7 @@ impl CommandLine {
         if lines.next().is_some() {
             return Err(CommandLineError::ManyLines);
         }
+        let line = mention(&line).ok_or(CommandLineError::UnclearPerson)?;
         let line = line.trim_matches(is_quote_mark);
         let line = line.strip_prefix(['!', '/']).unwrap_or(line);
         let words: Vec<String> = line
@@ -128,7 +136,7 @@ fn without_quote(text: &str) -> &str {
 }
 
 /// Removes invisible characters, so that the bot runs what the person sees.
-fn clean(line: &str) -> String {
+pub(super) fn clean(line: &str) -> String {
     let visible: String = line
         .chars()
         .map(|c| if c.is_whitespace() { ' ' } else { c })
@@ -137,7 +145,7 @@ fn clean(line: &str) -> String {
     visible.trim().to_owned()
 }
 
-fn is_quote_mark(c: char) -> bool {
+pub(super) fn is_quote_mark(c: char) -> bool {
     matches!(
         c,
         '`' | '"' | '\'' | '“' | '”' | '„' | '‘' | '’' | '«' | '»'
@@ -171,8 +179,12 @@ mod tests {
 
     use super::*;
 
+    fn parse(text: &str) -> Result<CommandLine, CommandLineError> {
+        CommandLine::parse(text, |line| Some(line.to_owned()))
+    }
+
     fn words(text: &str) -> Vec<String> {
-        CommandLine::parse(text).unwrap().0
+        parse(text).unwrap().0
     }
 
     #[test]
@@ -197,23 +209,14 @@ mod tests {
 
     #[test]
     fn what_is_not_one_command_is_told_apart() {
-        assert_eq!(CommandLine::parse(" \n "), Err(CommandLineError::Empty));
+        assert_eq!(parse(" \n "), Err(CommandLineError::Empty));
+        assert_eq!(parse("> only a quote"), Err(CommandLineError::Empty));
+        assert_eq!(parse("`!`"), Err(CommandLineError::Empty));
+        assert_eq!(parse("claim a\nclaim b"), Err(CommandLineError::ManyLines));
+        assert_eq!(parse(&"é".repeat(1001)), Err(CommandLineError::TooLong));
+        assert!(parse(&"é".repeat(1000)).is_ok());
         assert_eq!(
-            CommandLine::parse("> only a quote"),
-            Err(CommandLineError::Empty)
-        );
-        assert_eq!(CommandLine::parse("`!`"), Err(CommandLineError::Empty));
-        assert_eq!(
-            CommandLine::parse("claim a\nclaim b"),
-            Err(CommandLineError::ManyLines)
-        );
-        assert_eq!(
-            CommandLine::parse(&"é".repeat(1001)),
-            Err(CommandLineError::TooLong)
-        );
-        assert!(CommandLine::parse(&"é".repeat(1000)).is_ok());
-        assert_eq!(
-            CommandLine::parse(&"a".repeat(10_000_000)),
+            parse(&"a".repeat(10_000_000)),
             Err(CommandLineError::TooLong)
         );
     }
@@ -221,17 +224,14 @@ mod tests {
     #[test]
     fn only_messages_of_people_are_heard() {
         let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
+        let help = || CommandInput::Text("help".to_owned());
         for (kind, content, expected) in [
-            (
-                "m.room.message",
-                text("help"),
-                CommandInput::Text("help".to_owned()),
-            ),
+            ("m.room.message", text("help"), help()),
             (
                 "m.room.message",
                 json!({ "msgtype": "m.text", "body": "help", "formatted_body": "<b>release</b>",
                         "format": "org.matrix.custom.html" }),
-                CommandInput::Text("help".to_owned()),
+                help(),
             ),
             (
                 "m.room.message",
@@ -288,7 +288,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_breaks_the_reading(text in any::<String>()) {
-            if let Ok(CommandLine(words)) = CommandLine::parse(&text) {
+            if let Ok(CommandLine(words)) = parse(&text) {
                 prop_assert!(!words.is_empty());
                 for word in words {
                     prop_assert!(!word.chars().any(|c| c.is_control() || is_invisible(c)));

@@ -14,6 +14,7 @@ mod control_room;
 mod effect;
 mod input;
 mod invite;
+mod mentions;
 mod notice_text;
 mod request;
 pub mod texts;
@@ -30,6 +31,7 @@ use serde_json::Value;
 use self::{
     command::{CommandContext, CommandError},
     input::{Age, CommandInput, CommandLine, CommandLineError},
+    mentions::Mentions,
     notice_text::sentence,
 };
 pub use self::{
@@ -42,7 +44,7 @@ pub use self::{
 };
 use crate::{
     clock::Timestamp,
-    directory::{Counted, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
+    directory::{CommandCount, DirectoryError, DirectoryTransaction, Limit, OwnerNotice},
     ids::Person,
 };
 
@@ -82,13 +84,12 @@ pub struct Message<'a> {
     pub sent_at: Timestamp,
     /// The time now.
     pub now: Timestamp,
+    /// When the bot greeted the person in this room.
+    pub greeted_at: Option<Timestamp>,
 }
 
-/// Limit on the answers to a person who sends too much.
-const FLOOD_ANSWER_LIMIT: Limit = Limit {
-    most: 1,
-    window: Duration::from_secs(10 * 60),
-};
+/// How long a person's own greeting needs no other answer than the bot's.
+const GREETING_TIME: Duration = Duration::from_secs(60);
 
 /// Handles a message in a control room. An answer without text is silence: the message needs none,
 /// or the person sends too much and has been told.
@@ -109,7 +110,7 @@ pub fn answer(
             Some(flooded) => flooded,
             None => texts::not_text().into(),
         }),
-        CommandInput::Reaction { to, key } => react(message, &to, &key, tx),
+        CommandInput::Reaction { to, key } => react(message, &to, &key, options, tx),
         CommandInput::Text(text) => answer_text(message, &text, options, tx, rng),
     }
 }
@@ -124,9 +125,11 @@ fn answer_text(
     if let Some(flooded) = check_flood(message, tx, options)? {
         return Ok(flooded);
     }
+    let mentions = Mentions::of(message.content);
+    let mention = |line: &str| mentions.put_into(line, message.person, &options.bot);
     let words = match (
         Age::of(message.sent_at, message.now),
-        CommandLine::parse(text),
+        CommandLine::parse(text, mention),
     ) {
         (Age::Old(age), _) => return Ok(texts::too_old(age).into()),
         (Age::FromTheFuture, _) => return Ok(texts::from_the_future().into()),
@@ -135,8 +138,15 @@ fn answer_text(
         (Age::Fresh, Err(CommandLineError::ManyLines)) => {
             return Ok(texts::one_at_a_time().into());
         }
+        (Age::Fresh, Err(CommandLineError::UnclearPerson)) => {
+            return Ok(texts::unclear_person().into());
+        }
         (Age::Fresh, Ok(CommandLine(words))) => words,
     };
+    let greeted = message.greeted_at.map(|at| message.now.since(at));
+    if command::is_greeting(&words) && greeted.is_some_and(|ago| ago < GREETING_TIME) {
+        return Ok(Answer::default());
+    }
     let context = CommandContext {
         person: message.person,
         tx,
@@ -158,46 +168,48 @@ fn answer_text(
     Ok(answer)
 }
 
-/// Counts a message, and returns the answer to it if there are too many.
+/// Counts a message, and returns the answer to it if the bot does not listen to its sender now.
 fn check_flood(
     message: &Message<'_>,
     tx: &mut DirectoryTransaction<'_>,
     options: &Options,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let (person, now) = (message.person.as_str(), message.now);
     let limit = Limit {
         most: options.commands_per_minute,
         window: Duration::from_secs(60),
     };
-    if tx.count(Counted::Commands, person, limit, now)? {
-        return Ok(None);
-    }
-    let first = tx.count(Counted::FloodAnswers, person, FLOOD_ANSWER_LIMIT, now)?;
-    Ok(Some(if first {
-        texts::slow_down().into()
-    } else {
-        Answer::default()
-    }))
+    Ok(
+        match tx.count_command(message.person, limit, message.now)? {
+            CommandCount::Counted => None,
+            CommandCount::PauseBegins => Some(texts::slow_down().into()),
+            CommandCount::Paused => Some(Answer::default()),
+        },
+    )
 }
 
-/// Handles a person's reaction; most mean nothing. Like a late command, a late reaction has no
-/// effect.
+/// Handles a person's reaction; most mean nothing. One to an open request counts like a command,
+/// and has no effect if it is late.
 fn react(
     message: &Message<'_>,
     to: &EventId,
     key: &str,
+    options: &Options,
     tx: &mut DirectoryTransaction<'_>,
 ) -> Result<Answer, DirectoryError> {
     let (person, now) = (message.person, message.now);
+    if !request::shows_open_request(tx, person, to)? {
+        return Ok(Answer::default());
+    }
+    if let Some(flooded) = check_flood(message, tx, options)? {
+        return Ok(flooded);
+    }
     match Age::of(message.sent_at, now) {
         Age::Fresh => {
             Ok(request::answer_by_reaction(tx, person, to, key, now)?.unwrap_or_default())
         }
         // The owner thinks that they have answered, so the bot tells them that it came too late.
-        Age::Old(age) if request::shows_open_request(tx, person, to)? => {
-            Ok(texts::too_old(age).into())
-        }
-        Age::Old(_) | Age::FromTheFuture => Ok(Answer::default()),
+        Age::Old(age) => Ok(texts::too_old(age).into()),
+        Age::FromTheFuture => Ok(Answer::default()),
     }
 }
 

@@ -68,14 +68,14 @@ impl NoticeText {
         self.wrap("code", words)
     }
 
-    /// Adds a link. The plain text shows its address.
+    /// Adds a link. Clients show links to people and rooms as pills, which hide the address, so the
+    /// HTML has the address as code too, to be read and copied.
     pub fn link(mut self, url: &str) -> NoticeText {
         self.plain.push_str(url);
-        self.html.push_str("<a href=\"");
+        self = self.wrap("code", url);
+        self.html.push_str(" (<a href=\"");
         push_escaped_lines(&mut self.html, url);
-        self.html.push_str("\">");
-        push_escaped_lines(&mut self.html, url);
-        self.html.push_str("</a>");
+        self.html.push_str("\">open</a>)");
         self
     }
 
@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(
             text.html,
             "a &lt;b&gt;<strong>&quot;&amp;'</strong><code>&lt;script&gt;</code>\
-             <a href=\"https://x/&quot;&gt;&lt;img src=x&gt;\">https://x/&quot;&gt;&lt;img \
-             src=x&gt;</a><br>1<br>2"
+             <code>https://x/&quot;&gt;&lt;img src=x&gt;</code> (<a \
+             href=\"https://x/&quot;&gt;&lt;img src=x&gt;\">open</a>)<br>1<br>2"
         );
     }
 

@@ -7,7 +7,10 @@ use ruma::EventId;
 use super::{Answer, Effect, NoticeText};
 use crate::{
     clock::Timestamp,
-    directory::{Directory, DirectoryError, DirectoryTransaction, HandleRecord, Mode, Request},
+    directory::{
+        Directory, DirectoryError, DirectoryTransaction, Discoverable, HandleRecord, Mode, Reach,
+        Request,
+    },
     ids::Person,
 };
 
@@ -58,13 +61,13 @@ pub fn request_text(
     let number = shown.number;
     let handle = shown.request.handle.to_string();
     let mut text = NoticeText::new(&format!("Request {number}: ")).name(shown.name);
-    let masked = shown.request.asker_alias.is_some();
-    if masked {
+    let hidden = shown.request.asker_alias.is_some();
+    if hidden {
         text = text.and(" (you don't see their Matrix ID, and they don't see yours");
     } else {
         text = text.and(" (").name(&shown.request.asker_shown());
     }
-    if !masked && let Some(record) = pick_shown_handle(&directory.handles_of(&shown.request.asker)?)
+    if !hidden && let Some(record) = pick_shown_handle(&directory.handles_of(&shown.request.asker)?)
     {
         let verified = match record.verified_at {
             Some(_) => "verified, ",
@@ -89,7 +92,7 @@ pub fn request_text(
         .code(&format!("decline {number}"))
         .and(" or ")
         .code(&format!("block {number}"))
-        .and(if masked {
+        .and(if shown.request.mode == Mode::Masked {
             ". If you accept, they still don't see your Matrix ID. If you do nothing, they aren't \
              told why."
         } else {
@@ -107,11 +110,17 @@ pub fn late_line_text(number: u32, name: &str, line: &str) -> NoticeText {
 }
 
 /// Returns one handle of the asker to show: a verified one, or else the oldest. It is an open
-/// handle, whose Matrix ID is no secret. Never two: nobody may learn that they belong together.
+/// handle that everyone may reach and find, so that everyone could learn whose it is. Never two:
+/// nobody may learn that they belong together.
 fn pick_shown_handle(handles: &[HandleRecord]) -> Option<&HandleRecord> {
     handles
         .iter()
-        .filter(|record| record.is_active() && record.mode == Mode::Open)
+        .filter(|record| {
+            record.is_active()
+                && record.mode == Mode::Open
+                && record.policy.direct == Reach::Everyone
+                && record.discoverable != Discoverable::Link
+        })
         .min_by_key(|record| (record.verified_at.is_none(), record.claimed_at))
 }
 
@@ -155,6 +164,9 @@ pub(super) fn shows_open_request(
 }
 
 /// Answers a request as the owner chose. Returns `None` if there is no such request.
+///
+/// If the handle's mode has changed since the owner was told of it, the request stays open and the
+/// owner is asked again: the mode decides whether the asker sees their Matrix ID.
 pub(super) fn answer_request(
     tx: &mut DirectoryTransaction<'_>,
     person: &Person,
@@ -162,11 +174,20 @@ pub(super) fn answer_request(
     choice: RequestChoice,
     now: Timestamp,
 ) -> Result<Option<Answer>, DirectoryError> {
-    let Some(request) = tx.close_request(person, number)? else {
+    let Some(request) = tx.request(person, number)? else {
         return Ok(None);
     };
     let blocked = tx.is_asker_blocked(person, &request)?;
     let accepted = choice == RequestChoice::Accept && !blocked;
+    if accepted
+        && let Some(record) = tx.lookup(&request.handle)?
+        && record.mode != request.mode
+    {
+        tx.set_request_mode(person, number, record.mode)?;
+        return Ok(Some(mode_changed_text(person, &record, number).into()));
+    }
+    tx.close_request(person, number)?;
+    let masked = request.mode == Mode::Masked;
     let (asker, label) = (request.asker_named(number), request.block_label(number));
     let text = match choice {
         RequestChoice::Accept if blocked => NoticeText::default()
@@ -174,22 +195,7 @@ pub(super) fn answer_request(
             .and(" is blocked, so I've turned them down. To undo the block: ")
             .code(&format!("unblock {label}"))
             .and("."),
-        RequestChoice::Accept if request.asker_alias.is_some() => {
-            let (handle, generation) = (&request.handle, request.generation);
-            tx.add_contact(handle, generation, &request.asker, now)?;
-            NoticeText::new("You're invited to a chat with ").name(&asker).and(
-                ". You don't see each other's Matrix IDs there. This service passes on what you write \
-                 and can read it on the way.",
-            )
-        }
-        RequestChoice::Accept => {
-            let (handle, generation) = (&request.handle, request.generation);
-            tx.add_contact(handle, generation, &request.asker, now)?;
-            NoticeText::new("You're invited to a chat with ")
-                .name(&asker)
-                .and(". If no invite comes, your server or client turns invites away. Then start the chat yourself: ")
-                .link(&request.asker.matrix_to_uri().to_string())
-        }
+        RequestChoice::Accept => accept(tx, &request, &asker, now)?,
         RequestChoice::Decline => NoticeText::new("I've turned ").name(&asker).and(
             " down. They see the same message as anyone who can't reach you. They may ask again \
              another time.",
@@ -217,8 +223,71 @@ pub(super) fn answer_request(
         room: request.room,
         ghost: request.ghost,
         accepted,
+        masked,
     });
     Ok(Some(answer))
+}
+
+/// Notes that the owner accepts, and returns what they are told.
+fn accept(
+    tx: &mut DirectoryTransaction<'_>,
+    request: &Request,
+    asker: &str,
+    now: Timestamp,
+) -> Result<NoticeText, DirectoryError> {
+    let (handle, generation) = (&request.handle, request.generation);
+    tx.add_contact(handle, generation, &request.asker, now)?;
+    let text = NoticeText::new("You're invited to a chat with ").name(asker);
+    Ok(if request.mode == Mode::Masked {
+        text.and(
+            ". You don't see each other's Matrix IDs there. This service passes on what you write \
+             and can read it on the way.",
+        )
+    } else {
+        text.and(
+            ". If no invite comes, your server or client turns invites away. Then start the chat \
+             yourself: ",
+        )
+        .link(&request.asker.matrix_to_uri().to_string())
+    })
+}
+
+/// Declines the open requests that `is_meant` picks. Returns the effects.
+pub(super) fn decline_requests(
+    tx: &mut DirectoryTransaction<'_>,
+    person: &Person,
+    is_meant: impl Fn(u32, &Request) -> bool,
+) -> Result<Vec<Effect>, DirectoryError> {
+    let closed = tx.close_requests(person, is_meant)?.into_iter();
+    Ok(closed
+        .map(|request| Effect::AnswerRequest {
+            room: request.room,
+            ghost: request.ghost,
+            accepted: false,
+            masked: request.mode == Mode::Masked,
+        })
+        .collect())
+}
+
+/// Tells an owner what accepting means since the handle's mode changed.
+fn mode_changed_text(person: &Person, record: &HandleRecord, number: u32) -> NoticeText {
+    let text = NoticeText::default().name(&record.handle.to_string());
+    let text = if record.mode == Mode::Masked {
+        text.and(
+            " is masked now, and it wasn't when they asked. If you accept, they don't see your \
+             Matrix ID, and this service passes on what you both write and can read it on the way.",
+        )
+    } else {
+        text.and(
+            " is no longer masked, as it was when they asked. If you accept, they see your Matrix \
+             ID, ",
+        )
+        .name(person.as_str())
+        .and(", and know it for good.")
+    };
+    text.and(" To accept all the same: ")
+        .code(&format!("accept {number}"))
+        .and(".")
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ pub fn greeting(
         .and("."))
 }
 
+/// Introduces the bot to a person to whom it had something else to say first.
+pub fn short_greeting() -> NoticeText {
+    NoticeText::new("I'm the bot that looks after handles here. ")
+        .code("help")
+        .and(" shows what I can do.")
+}
+
 /// Says in an old control room that the person has a newer one.
 pub fn moved(room: &RoomId, via: &ServerName) -> NoticeText {
     NoticeText::new("You have another chat with me now. Let's go on there: ")
@@ -109,8 +116,19 @@ pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {
     )))
 }
 
+/// Tells an owner, who invited the ghost of their own handle, what it is for.
+pub fn own_handle(handle: &Handle) -> NoticeText {
+    NoticeText::default().name(&handle.to_string()).and(
+        " is yours, so its ghost has declined your invite. Other people reach you by starting a \
+         chat with it.",
+    )
+}
+
 pub(super) fn slow_down() -> NoticeText {
-    NoticeText::new("That's a lot at once. I'll stop listening for a minute, then you can go on.")
+    NoticeText::new(
+        "That's a lot at once. I haven't done this one, and for the next minute I ignore whatever \
+         you send me. After that, please send it again.",
+    )
 }
 
 pub(super) fn too_old(age: Duration) -> NoticeText {
@@ -141,6 +159,15 @@ pub(super) fn too_long() -> NoticeText {
 
 pub(super) fn one_at_a_time() -> NoticeText {
     NoticeText::new("One command per message, please. I haven't done any of these.")
+}
+
+pub(super) fn unclear_person() -> NoticeText {
+    NoticeText::new(
+        "I'm not sure whom you mean, so I haven't done anything. Please write the handle or the \
+         Matrix ID, for example ",
+    )
+    .code("block @kim")
+    .and(".")
 }
 
 pub(super) fn lookalike_attempt(handle: &Handle, attempt: &Handle) -> NoticeText {

@@ -59,8 +59,10 @@ impl Notice {
                  can read it on the way; it keeps none of it."
             ),
             Self::MaskedInGroup { handle } => format!(
-                "{handle} is masked and takes part through me: this service carries what is \
-                 written here to them and can read it on the way; it keeps none of it."
+                "{handle} is masked and takes part here through a ghost of this service, which \
+                 carries what is written here to them and can read it on the way; it keeps none of \
+                 it. They see each of you as \"Someone\", or by the name you have chosen with \
+                 `appear`. To choose one, write to the bot."
             ),
             Self::Unencrypted => "That message wasn't encrypted, so it wasn't passed on. Please \
                                   send it again: this chat is encrypted."

@@ -17,6 +17,7 @@ use crate::{
     handle::{Handle, Typed},
     ids::Person,
     store::{self, StoreError},
+    text::fit_to_show,
 };
 
 /// The handles of the blocker for which a block holds.
@@ -127,14 +128,15 @@ impl Directory {
 }
 
 impl DirectoryTransaction<'_> {
-    /// Blocks a person, named by a handle or a Matrix ID. A second block of the same is no error.
+    /// Blocks a person, named by a handle or a Matrix ID, and returns the label of the block. A
+    /// second block of the same is no error.
     pub fn block(
         &mut self,
         blocker: &Person,
         target: &Typed,
         scope: &BlockScope,
         now: Timestamp,
-    ) -> Result<(), DirectoryError> {
+    ) -> Result<String, DirectoryError> {
         if let BlockScope::Handle(on) = scope {
             self.must_hold(blocker, on)?;
         }
@@ -154,7 +156,8 @@ impl DirectoryTransaction<'_> {
                 (owner.to_owned(), label_of(handle))
             }
         };
-        self.block_as(blocker, blocked, label, scope, now)
+        self.block_as(blocker, blocked, label.clone(), scope, now)?;
+        Ok(label)
     }
 
     /// Blocks a person under a label, by which the block is taken back.
@@ -201,7 +204,7 @@ impl DirectoryTransaction<'_> {
         self.unblock_label(blocker, label, scope)
     }
 
-    /// Takes back the blocks with this label, which a list of blocks shows.
+    /// Takes back the blocks with this label, as it was typed or as a list of blocks shows it.
     pub fn unblock_label(
         &mut self,
         blocker: &Person,
@@ -213,7 +216,8 @@ impl DirectoryTransaction<'_> {
         let blocks = self.scan::<Blocks>(&store::prefix(&blocker.to_owned()), most)?;
         let mut found = false;
         for (key, _) in blocks {
-            if key.3 == label && only.as_ref().is_none_or(|on| *on == key.2) {
+            let known = key.3 == label || fit_to_show(&key.3) == label;
+            if known && only.as_ref().is_none_or(|on| *on == key.2) {
                 self.delete::<Blocks>(&key);
                 found = true;
             }

@@ -2,7 +2,7 @@
 
 use super::{
     DirectoryError, DirectoryTransaction, PAIR_MEMORY,
-    tables::{Expiries, Expiring, Pairs, Usages},
+    tables::{Expiries, Expiring, Pairs, Pauses, Usages},
     transaction::Read as _,
 };
 use crate::clock::Timestamp;
@@ -44,6 +44,15 @@ impl DirectoryTransaction<'_> {
                         None => {}
                     }
                 }
+                Expiring::Pause { person } => {
+                    // A newer pause has an entry of its own.
+                    if self
+                        .get::<Pauses>(&person)?
+                        .is_some_and(|until| until <= now)
+                    {
+                        self.delete::<Pauses>(&person);
+                    }
+                }
             }
         }
         Ok(seen)
@@ -58,6 +67,7 @@ impl DirectoryTransaction<'_> {
                 generation,
             } => format!("pair {asker} {handle} {generation}"),
             Expiring::Usage { counted, subject } => format!("usage {counted} {subject}"),
+            Expiring::Pause { person } => format!("pause {person}"),
         };
         self.put::<Expiries>(&(when, tag), &what)?;
         Ok(())

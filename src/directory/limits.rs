@@ -1,12 +1,28 @@
 //! Limits on what people and servers do, and the counting against them.
 
+use std::time::Duration;
+
 use super::{
     Counted, DAY, Directory, DirectoryError, DirectoryTransaction, Limit, ReachQuery,
-    tables::{Expiring, StoredUsage, Usages},
+    tables::{Expiring, Pauses, StoredUsage, Usages},
     transaction::Read as _,
     usage::host_of,
 };
 use crate::{clock::Timestamp, ids::Person, store::StoreError};
+
+/// How long the bot ignores a person who has typed too much.
+const COMMAND_PAUSE: Duration = Duration::from_secs(60);
+
+/// The result of counting a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandCount {
+    /// It is within the limit.
+    Counted,
+    /// It is one too many: the bot ignores the person from now on, for a while.
+    PauseBegins,
+    /// The bot ignores the person at the moment.
+    Paused,
+}
 
 impl Directory {
     /// Returns whether a query is within its limits, without counting it.
@@ -83,6 +99,31 @@ impl DirectoryTransaction<'_> {
         let stored = self.get::<Usages>(&key)?;
         let usage = stored.map(|stored| stored.usage).unwrap_or_default();
         Ok(usage.allows(limit, now))
+    }
+
+    /// Counts a command of a person if the bot listens to them. Too many begin a pause, in which it
+    /// ignores everything, so that a flood does not lead to some of its commands being run and
+    /// others not. After the pause the count begins anew.
+    pub fn count_command(
+        &mut self,
+        person: &Person,
+        limit: Limit,
+        now: Timestamp,
+    ) -> Result<CommandCount, DirectoryError> {
+        let paused = self.get::<Pauses>(person)?;
+        // A clock that was set back must not prolong a pause.
+        if paused.is_some_and(|until| now < until && until.since(now) <= COMMAND_PAUSE) {
+            return Ok(CommandCount::Paused);
+        }
+        if self.count(Counted::Commands, person.as_str(), limit, now)? {
+            return Ok(CommandCount::Counted);
+        }
+        let until = now + COMMAND_PAUSE;
+        let person = person.to_owned();
+        self.put::<Pauses>(&person, &until)?;
+        self.delete::<Usages>(&(Counted::Commands.name().to_owned(), person.to_string()));
+        self.expire(until, Expiring::Pause { person })?;
+        Ok(CommandCount::PauseBegins)
     }
 
     /// Counts a chat that this person starts with the bot. Returns whether it is within the limits

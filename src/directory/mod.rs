@@ -70,6 +70,7 @@ pub use self::{
     block::BlockScope,
     claim::ClaimedBy,
     error::DirectoryError,
+    limits::CommandCount,
     options::ModeSet,
     pairs::PairAdvice,
     record::{

@@ -9,6 +9,7 @@ use crate::{
     clock::Timestamp,
     handle::Handle,
     ids::{Ghost, Person},
+    text::fit_to_show,
 };
 
 /// The way in which a handle's ghost serves its owner.
@@ -205,6 +206,8 @@ pub struct Request {
     pub ghost: Ghost,
     /// The time at which it was opened.
     pub since: Timestamp,
+    /// The mode of the handle when it was opened, or when the owner was last told of it.
+    pub mode: Mode,
     /// The bot's message that shows it to the owner.
     pub shown: Option<OwnedEventId>,
     /// The bot's message that shows the opening line: the same, or a later one if the line came
@@ -236,28 +239,16 @@ impl Request {
     /// Returns the label under which a block of the asker is taken back.
     pub fn block_label(&self, number: u32) -> String {
         match &self.asker_alias {
-            Some(name) if name.starts_with('@') => name.clone(),
+            // Only a handle begins with `@`. Its blocks are found by its key, in small letters.
+            Some(name) if name.starts_with('@') => name.to_ascii_lowercase(),
             Some(_) => format!("#{number}"),
             None => self.asker_shown(),
         }
     }
 
-    /// Returns the asker's Matrix ID as it can be shown in our texts: characters that are invisible
-    /// or begin a line are replaced by a mark. Localparts of other servers can hold almost
-    /// anything.
+    /// Returns the asker's Matrix ID as it can be shown in our texts.
     pub fn asker_shown(&self) -> String {
-        let fit = |c: char| c.is_ascii_graphic() || c.is_alphanumeric();
-        self.asker
-            .as_str()
-            .chars()
-            .map(|c| {
-                if fit(c) {
-                    c
-                } else {
-                    char::REPLACEMENT_CHARACTER
-                }
-            })
-            .collect()
+        fit_to_show(self.asker.as_str())
     }
 }
 

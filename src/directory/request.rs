@@ -4,7 +4,7 @@ use ruma::OwnedEventId;
 
 use super::{
     Directory, DirectoryError, DirectoryTransaction,
-    record::Request,
+    record::{Mode, Request},
     tables::{RequestNumbers, Requests},
     transaction::Read,
 };
@@ -92,6 +92,25 @@ impl DirectoryTransaction<'_> {
         Ok(Some(number))
     }
 
+    /// Returns an open request of an owner.
+    pub fn request(&self, owner: &Person, number: u32) -> Result<Option<Request>, DirectoryError> {
+        Ok(self.get::<Requests>(&(owner.to_owned(), number))?)
+    }
+
+    /// Records the mode of the handle of which the owner was told, if the request is still open.
+    pub fn set_request_mode(
+        &mut self,
+        owner: &Person,
+        number: u32,
+        mode: Mode,
+    ) -> Result<(), DirectoryError> {
+        let key = (owner.to_owned(), number);
+        if let Some(request) = self.get::<Requests>(&key)? {
+            self.put::<Requests>(&key, &Request { mode, ..request })?;
+        }
+        Ok(())
+    }
+
     /// Records the bot's message that shows a request, if the request is still open.
     pub fn set_request_shown(
         &mut self,
@@ -148,6 +167,23 @@ impl DirectoryTransaction<'_> {
         Ok(request)
     }
 
+    /// Closes the requests of an owner that `is_meant` picks by number and content, and returns
+    /// them.
+    pub fn close_requests(
+        &mut self,
+        owner: &Person,
+        is_meant: impl Fn(u32, &Request) -> bool,
+    ) -> Result<Vec<Request>, DirectoryError> {
+        let mut closed = Vec::new();
+        for (number, request) in requests_of(self, owner)? {
+            if is_meant(number, &request) {
+                self.delete::<Requests>(&(owner.to_owned(), number));
+                closed.push(request);
+            }
+        }
+        Ok(closed)
+    }
+
     /// Closes the request of this room and ghost, if there is one.
     pub fn withdraw_request(
         &mut self,
@@ -177,7 +213,8 @@ impl DirectoryTransaction<'_> {
             return self.block_as(owner, request.asker.clone(), label, &scope, now);
         }
         let target = crate::handle::Typed::Person(request.asker.clone().into());
-        self.block(owner, &target, &scope, now)
+        self.block(owner, &target, &scope, now)?;
+        Ok(())
     }
 
     /// Returns whether the owner has blocked the asker of a request.

@@ -96,6 +96,11 @@ table! {
     Aliases, 42, "aliases", true, Ghost => Person
 }
 
+table! {
+    /// By person: until when the bot ignores what they type. Deleted after that.
+    Pauses, 43, "pauses", false, Person => Timestamp
+}
+
 /// A block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
@@ -142,5 +147,10 @@ pub enum Expiring {
         counted: String,
         /// The person, server or handle that it is counted for.
         subject: String,
+    },
+    /// A record of [`Pauses`].
+    Pause {
+        /// The person.
+        person: Person,
     },
 }

@@ -31,8 +31,6 @@ pub enum Counted {
     LookalikeNotices,
     /// Commands that a person typed.
     Commands,
-    /// Answers to a person that they typed too much.
-    FloodAnswers,
 }
 
 impl Counted {
@@ -49,7 +47,6 @@ impl Counted {
             Counted::BotRefusals => "bot_refusals",
             Counted::LookalikeNotices => "lookalike_notices",
             Counted::Commands => "commands",
-            Counted::FloodAnswers => "flood_answers",
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::{
 pub(in crate::engine) const KEY_WAIT: Duration = Duration::from_secs(5 * 60);
 /// How long the bot does not repeat a remark about messages that it cannot act on.
 const REMARK_PAUSE: Duration = Duration::from_secs(60);
+/// How long events in a room do not lead to another check of it.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// Maximum number of messages that wait for their key at once.
 const WAITING_AT_MOST: usize = 20;
 
@@ -32,6 +34,15 @@ pub(in crate::engine) struct Control {
     /// When each remark was made last, so that it is not repeated for every message.
     #[serde(default)]
     pub answered: Vec<(Remark, Timestamp)>,
+    /// When the bot greeted the person.
+    #[serde(default)]
+    pub greeted_at: Option<Timestamp>,
+    /// When the room was last checked because of an event in it.
+    #[serde(default)]
+    pub looked_at: Option<Timestamp>,
+    /// When it is checked again, because of further events.
+    #[serde(default)]
+    pub look_at: Option<Timestamp>,
 }
 
 /// A remark about messages that the bot cannot act on.
@@ -49,6 +60,15 @@ pub(in crate::engine) enum ControlPhase {
     Looking,
     Ready,
     Left,
+}
+
+/// The occasion on which the bot says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) enum Occasion {
+    /// The person has just written or joined, so they are looking.
+    Answer,
+    /// Something happened elsewhere: the person's client has to tell them.
+    News,
 }
 
 /// Something to be done in a control room.
@@ -75,6 +95,7 @@ pub(in crate::engine) enum ControlEffect {
     SendNotice {
         notice: NoticeText,
         source: String,
+        occasion: Occasion,
     },
     /// Show the request with this number.
     ShowRequest {
@@ -117,6 +138,9 @@ impl Control {
             waiting: Vec::new(),
             encrypted_by_us: false,
             answered: Vec::new(),
+            greeted_at: None,
+            looked_at: None,
+            look_at: None,
         };
         (control, vec![ControlEffect::Join, ControlEffect::Look])
     }
@@ -159,6 +183,7 @@ impl Control {
     pub(in crate::engine) fn leave(&mut self, reason: Option<String>) -> Vec<ControlEffect> {
         self.phase = ControlPhase::Left;
         self.waiting.clear();
+        self.look_at = None;
         vec![ControlEffect::Leave { reason }, ControlEffect::Forget]
     }
 
@@ -172,6 +197,29 @@ impl Control {
             self.answered.push((remark, now));
         }
         free
+    }
+
+    /// Returns whether the room may be checked now. If it was checked less than [`LOOK_PAUSE`] ago,
+    /// notes that it has to be checked after that.
+    pub(in crate::engine) fn may_look(&mut self, now: Timestamp) -> bool {
+        match self.looked_at {
+            Some(at) if at <= now && now.since(at) < LOOK_PAUSE => {
+                self.look_at = Some(at + LOOK_PAUSE);
+                false
+            }
+            _ => {
+                self.look_at = None;
+                self.looked_at = Some(now);
+                true
+            }
+        }
+    }
+
+    /// Returns whether the check that [`Control::may_look`] put off is due, and notes that it is
+    /// made.
+    pub(in crate::engine) fn is_look_due(&mut self, now: Timestamp) -> bool {
+        let due = self.look_at.is_some_and(|at| at <= now);
+        due && self.may_look(now)
     }
 
     /// Notes that a message waits for its key. Returns `false` if too many wait already.
@@ -195,11 +243,9 @@ impl Control {
         late.into_iter().map(|(event, _)| event).collect()
     }
 
-    /// Returns when the waiting messages have to be looked at again.
+    /// Returns when the room or its waiting messages have to be looked at again.
     pub(in crate::engine) fn wake(&self) -> Option<Timestamp> {
-        self.waiting
-            .iter()
-            .map(|(_, since)| *since + KEY_WAIT)
-            .min()
+        let waiting = self.waiting.iter().map(|(_, since)| *since + KEY_WAIT);
+        waiting.chain(self.look_at).min()
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     },
     handle::Handle,
     ids::Ghost,
+    introduction::Reason,
     matrix::{Actor, Fate, MatrixError},
     store::{Batch, StoreError},
 };
@@ -55,7 +56,9 @@ impl Engine {
         }
     }
 
-    /// Lets a ghost leave all its rooms. A conversation belongs to the owner, not to the name.
+    /// Lets a ghost leave all its rooms, in the words of every decline: those who wait for an
+    /// answer must not learn whether the handle was released. The ghost's conversations have been
+    /// ended before.
     pub(in crate::engine) async fn leave_everywhere(
         &self,
         ghost: &Ghost,
@@ -67,8 +70,9 @@ impl Engine {
             Err(error) if error.fate() == Fate::Final => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        let reason = Some(Reason::NotNow.words());
         for room in rooms {
-            match self.leave(ghost, &room, None, None).await {
+            match self.leave(ghost, &room, reason, None).await {
                 Ok(()) => {}
                 // One room that is broken keeps nothing else from being taken away.
                 Err(EngineError::Matrix(

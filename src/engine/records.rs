@@ -134,6 +134,8 @@ pub(in crate::engine) enum InboxItem {
         ghost: Ghost,
         /// Whether the owner wants to be introduced.
         accepted: bool,
+        /// Whether the handle is masked, as the owner was told.
+        masked: bool,
     },
     /// The bot is to show a request here.
     ShowRequest {

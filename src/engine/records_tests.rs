@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    super::control_room::{Control, ControlPhase, Remark},
+    super::control_room::{Control, ControlPhase, Occasion, Remark},
     *,
 };
 use crate::{
@@ -77,6 +77,7 @@ fn what_waits_in_an_inbox() {
         InboxItem::Answered {
             ghost: ghost(),
             accepted: true,
+            masked: true,
         },
         InboxItem::ShowRequest {
             owner: person(),
@@ -217,6 +218,7 @@ fn what_waits_in_an_outbox() {
             room: room(),
             ghost: handle,
             accepted: true,
+            masked: true,
         },
         bot::Effect::Tell {
             person: person(),
@@ -239,6 +241,12 @@ fn what_waits_in_an_outbox() {
         ControlEffect::SendNotice {
             notice: notice_text(),
             source: "source".to_owned(),
+            occasion: Occasion::Answer,
+        },
+        ControlEffect::SendNotice {
+            notice: notice_text(),
+            source: "source".to_owned(),
+            occasion: Occasion::News,
         },
         ControlEffect::ShowRequest { number: 7 },
         ControlEffect::ShowLine { number: 7 },
@@ -293,6 +301,9 @@ fn what_the_engine_knows_of_a_room() {
             waiting: vec![(event(), AT)],
             encrypted_by_us: true,
             answered: vec![(Remark::NotEncrypted, AT)],
+            greeted_at: Some(AT),
+            looked_at: Some(AT),
+            look_at: Some(AT),
         }),
         conversation: Some(ConversationRoom {
             conversation: talk(),
@@ -378,7 +389,6 @@ fn what_ghosts_say() {
     insta::assert_json_snapshot!("in_introductions", with_ids.to_vec());
     let reasons = [
         Reason::NotNow,
-        Reason::OwnHandle,
         Reason::OwnerIsHere,
         Reason::NotEncrypted,
         Reason::NotAChat,

@@ -35,7 +35,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Ghost;
 
-pub use self::{lookalike::lookalike_key, reserved::ReservedNames, typed::Typed};
+pub use self::{
+    lookalike::lookalike_key,
+    reserved::ReservedNames,
+    typed::{Typed, linked_user},
+};
 
 /// The prefix of the localparts of all our users. People cannot register such names: Synapse
 /// refuses them a localpart that begins with `_`.

@@ -1,6 +1,8 @@
 //! The ways in which people type a handle or a person.
 
-use ruma::{MatrixToUri, MatrixUri, OwnedServerName, OwnedUserId, UserId, matrix_uri::MatrixId};
+use ruma::{
+    MatrixToUri, MatrixUri, OwnedServerName, OwnedUserId, ServerName, UserId, matrix_uri::MatrixId,
+};
 
 use super::{Handle, HandleError, HandleRules};
 
@@ -22,12 +24,36 @@ pub enum Typed {
 impl Typed {
     /// Reads a typed handle or Matrix ID. The rules are those of our own server.
     pub fn parse(text: &str, rules: &HandleRules) -> Result<Typed, HandleError> {
+        Self::parse_with(text, rules, Self::of_user)
+    }
+
+    /// Reads a handle, or the Matrix ID of a person to keep out. Other servers may give their
+    /// people names like those of our ghosts, so a Matrix ID of theirs is always a person's.
+    pub fn parse_to_block(
+        text: &str,
+        rules: &HandleRules,
+        own_server: &ServerName,
+    ) -> Result<Typed, HandleError> {
+        Self::parse_with(text, rules, |user| {
+            if user.server_name() == own_server {
+                Self::of_user(user)
+            } else {
+                Typed::Person(user)
+            }
+        })
+    }
+
+    fn parse_with(
+        text: &str,
+        rules: &HandleRules,
+        of_user: impl Fn(OwnedUserId) -> Typed,
+    ) -> Result<Typed, HandleError> {
         let text = text.trim();
         if text.is_empty() {
             return Err(HandleError::Empty);
         }
         if let Some(user) = linked_user(text)? {
-            return Ok(Self::of_user(user));
+            return Ok(of_user(user));
         }
         let name = text.strip_prefix('@').unwrap_or(text);
         if let Some((name, server)) = name.split_once('@') {
@@ -42,7 +68,7 @@ impl Typed {
             if user.localpart().is_empty() {
                 return Err(HandleError::NotAHandle);
             }
-            return Ok(Self::of_user(user));
+            return Ok(of_user(user));
         }
         // Some people copy the ghost's localpart alone.
         let handle = match Handle::of_ghost(name) {
@@ -78,7 +104,7 @@ impl Typed {
 }
 
 /// Returns the user that a `matrix.to` or `matrix:` link leads to, or `None` if `text` is no link.
-fn linked_user(text: &str) -> Result<Option<OwnedUserId>, HandleError> {
+pub fn linked_user(text: &str) -> Result<Option<OwnedUserId>, HandleError> {
     let id = if starts_with(text, "https://") || starts_with(text, "http://") {
         MatrixToUri::parse(text).map(|uri| uri.id().clone())
     } else if starts_with(text, "matrix:") {

@@ -46,6 +46,8 @@ pub enum Input {
     Answered {
         /// Whether the owner wants to be introduced.
         accepted: bool,
+        /// Whether the handle is masked now. Its mode may have changed since the invite.
+        masked: bool,
     },
     /// A deadline passed.
     Tick,
@@ -99,6 +101,8 @@ pub enum Refusal {
     NotThisKind,
     /// The event is too large for the homeserver.
     TooLarge,
+    /// The handle has another owner or mode than when the ghost was invited.
+    HandleChanged,
     /// Any other reason why another attempt cannot succeed.
     Impossible,
 }

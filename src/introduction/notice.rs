@@ -198,8 +198,6 @@ impl IntroductionNotice {
 pub enum Reason {
     /// The one answer to everybody who cannot reach the owner now.
     NotNow,
-    /// The owner invited their own handle.
-    OwnHandle,
     /// The owner is in the room already.
     OwnerIsHere,
     /// The room is not encrypted and the ghost may not change that.
@@ -221,9 +219,6 @@ impl Reason {
     pub fn words(self) -> &'static str {
         match self {
             Self::NotNow => "This handle can't be reached at the moment.",
-            Self::OwnHandle => {
-                "This handle is yours. Other people reach you by starting a chat with it."
-            }
             Self::OwnerIsHere => "The owner of this handle is in this room already.",
             Self::NotEncrypted => {
                 "This room isn't encrypted and I may not change that. \

@@ -33,7 +33,8 @@ pub enum Admission {
     NotNow,
     /// Nobody holds this handle.
     Unclaimed,
-    /// The owner invites their own handle.
+    /// The owner invites their own handle. The ghost declines in the words of every decline, since
+    /// everybody in the room reads them.
     OwnHandle,
     /// One of our own users invites one of our own users.
     GhostAsking,

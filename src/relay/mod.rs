@@ -12,6 +12,7 @@ mod final_check;
 pub(crate) mod fuzz;
 mod html;
 mod identifiers;
+mod linked_people;
 mod message;
 #[cfg(any(test, fuzzing))]
 mod oracle;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use calls::{ages, has_relay};
 pub use context::{Alias, Context, EventMapping, Masking};
+pub use linked_people::linked_people;
 pub use outcome::{MediaToReupload, SenderRemark, TranslateError, Translated};
 pub use room_text::{NAME_CHARS_MAX, Names, TOPIC_CHARS_MAX, translate_room_text};
 pub use translate::translate;

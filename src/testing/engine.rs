@@ -104,7 +104,8 @@ impl EngineBuilder {
         };
         let clock = Arc::new(TestClock::at(NOW.0));
         let homeserver = fake.connect().await;
-        let directory = DirectorySettings::new(self.settings.server_name.clone());
+        let mut directory = DirectorySettings::new(self.settings.server_name.clone());
+        directory.capabilities.masked = true;
         let parts = Services {
             machines: machines(&store, &homeserver).await,
             directory: Directory::new(store.clone(), directory),

@@ -53,8 +53,8 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             .name(&shown)
             .and(
                 ". Conversations that have begun keep your old name. If you have exactly one masked \
-                 handle, they see that instead. To change your name in a conversation that has \
-                 begun, say with whom: ",
+                 handle, they see that instead. To change your name in a chat of two that has begun, \
+                 say with whom: ",
             )
             .code("appear Kim @sam")
             .and(".")
@@ -62,7 +62,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     )
 }
 
-/// Sets the name in a conversation that has begun. The bot does not look up whether there is one:
+/// Sets the name in a conversation of two that has begun. The bot does not look up whether there is one:
 /// everybody gets the same answer.
 fn rename_in_conversation(
     context: &mut CommandContext<'_, '_>,
@@ -80,13 +80,14 @@ fn rename_in_conversation(
     if name.to_lowercase() == "someone" {
         "Someone".clone_into(&mut name);
     }
-    let text = NoticeText::new("If you have a conversation with ")
+    let text = NoticeText::new("If you have a chat of two with ")
         .name(&handle.to_string())
         .and(" that this service passes on, you're now called ")
         .name(&name)
         .and(
-            " there, and nowhere else. Where people see you by a masked handle of your own, nothing \
-             changes.",
+            " there, and nowhere else: in groups you keep your name. Somebody who is in two chats in \
+             which you have the same name can tell that both are you. Where people see you by a \
+             masked handle of your own, nothing changes.",
         );
     let mut answer = Answer::from(text);
     answer.effects.push(Effect::SetName {

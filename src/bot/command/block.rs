@@ -9,8 +9,9 @@ use crate::{
         Effect,
         request::{self, RequestChoice},
     },
-    directory::{BlockScope, Mode},
+    directory::{BlockScope, Mode, Request},
     handle::{HandleRules, Typed},
+    text::fit_to_show,
 };
 
 pub(super) const COMMAND: Command = Command {
@@ -38,21 +39,31 @@ pub(super) fn parse_target(
         let example = format!("{} @kim", command.name);
         return Err(command.usage_error("say whom you mean, by a handle or a Matrix ID", &example));
     };
-    let target = Typed::parse(target, &HandleRules::WIDEST)?;
+    let own_server = &context.tx.settings().server_name;
+    let target = Typed::parse_to_block(target, &HandleRules::WIDEST, own_server)?;
+    let scope = parse_scope(context, command, rest)?;
+    Ok(BlockTarget { target, scope })
+}
+
+/// Reads what follows the name: nothing, `on @sam` or `all`.
+pub(super) fn parse_scope(
+    context: &CommandContext<'_, '_>,
+    command: &Command,
+    rest: &[&str],
+) -> Result<Option<BlockScope>, CommandError> {
     let lower: Vec<String> = rest.iter().map(|word| word.to_lowercase()).collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
-    let scope = match (lower.as_slice(), rest) {
-        ([], _) => None,
-        (["all"] | ["on", "all"] | ["everywhere"], _) => Some(BlockScope::All),
-        (["on", _], [_, handle]) | ([_], [handle]) => {
-            Some(BlockScope::Handle(context.parse_local_handle(handle)?))
-        }
+    match (lower.as_slice(), rest) {
+        ([], _) => Ok(None),
+        (["all"] | ["on", "all"] | ["everywhere"], _) => Ok(Some(BlockScope::All)),
+        (["on", _], [_, handle]) | ([_], [handle]) => Ok(Some(BlockScope::Handle(
+            context.parse_local_handle(handle)?,
+        ))),
         _ => {
             let example = format!("{} @kim on @sam", command.name);
-            return Err(command.usage_error("I didn't understand all of that", &example));
+            Err(command.usage_error("I didn't understand all of that", &example))
         }
-    };
-    Ok(BlockTarget { target, scope })
+    }
 }
 
 fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, CommandError> {
@@ -88,9 +99,10 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             ));
         }
     };
-    context
+    let label = context
         .tx
         .block(context.person, &target, &scope, context.now)?;
+    let label = fit_to_show(&label);
     // Messages of a masked handle's conversations pass through us, so those end at once.
     let concerned = handles.iter().filter(|record| {
         record.mode == Mode::Masked
@@ -106,10 +118,37 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             blocked_only: true,
         });
     }
+    let declined = decline_requests(context, &label, &scope)?;
+    let mut text = blocked_text(&name, &scope);
+    if !declined.is_empty() {
+        text = text.and(" I've turned down their request.");
+    }
+    effects.extend(declined);
     Ok(Answer {
-        text: Some(blocked_text(&name, &scope)),
+        text: Some(text),
         effects,
     })
+}
+
+/// Declines the requests of a person who was blocked, under the name that was blocked: if others
+/// ended too, that would show that both names are one person's.
+fn decline_requests(
+    context: &mut CommandContext<'_, '_>,
+    label: &str,
+    scope: &BlockScope,
+) -> Result<Vec<Effect>, CommandError> {
+    let is_meant = |number, request: &Request| {
+        request.block_label(number) == label
+            && match scope {
+                BlockScope::All => true,
+                BlockScope::Handle(handle) => request.handle == *handle,
+            }
+    };
+    Ok(request::decline_requests(
+        context.tx,
+        context.person,
+        is_meant,
+    )?)
 }
 
 /// Returns what the block of a person means, and how to undo it.
@@ -140,6 +179,6 @@ fn blocked_text(name: &str, scope: &BlockScope) -> NoticeText {
 pub(super) fn target_name(target: &Typed) -> String {
     match target {
         Typed::Handle { handle, .. } => handle.to_string(),
-        Typed::Person(user) => user.to_string(),
+        Typed::Person(user) => fit_to_show(user.as_str()),
     }
 }

@@ -64,6 +64,7 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .and("People who reach you by it see your Matrix ID, ")
         .name(context.person.as_str())
         .and(", and know it from then on.")
+        .append(decline_text(&ghost, context.options.module_loaded))
         .paragraph()
         .and("To be left alone: ")
         .code(&format!("policy {} nobody", record.handle.as_shown()))
@@ -98,6 +99,21 @@ fn privacy_text(strict: bool, module_loaded: bool) -> &'static str {
     } else {
         "It introduces people to you and leaves: after that, what you write is between you. "
     }
+}
+
+/// Returns how to turn somebody away. Without the module the invites come from the ghost, and
+/// clients offer to block whoever invites.
+pub(super) fn decline_text(ghost: &UserId, module_loaded: bool) -> NoticeText {
+    if module_loaded {
+        return NoticeText::default();
+    }
+    NoticeText::default()
+        .paragraph()
+        .and("To keep someone out, decline the invite and write ")
+        .code("block @user:server")
+        .and(" to me. Don't let your client block or ignore ")
+        .name(ghost.as_str())
+        .and(": after that, nobody could reach you by your handle.")
 }
 
 /// Reads the handle that the person wants.

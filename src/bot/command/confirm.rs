@@ -3,7 +3,7 @@
 //! A command has to come from the person, encrypted by a device of theirs, and each code is new. So
 //! nobody can replay an old message to destroy something.
 
-use super::{Answer, Command, CommandContext, CommandError, NoticeText, release};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, mode, release};
 use crate::bot::confirmation::{self, Action, RedeemedCode};
 
 pub(super) const COMMAND: Command = Command {
@@ -30,6 +30,11 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         RedeemedCode::Do(Action::Release { handle, generation }) => {
             release::confirmed(context, &handle, generation)
         }
+        RedeemedCode::Do(Action::Unmask {
+            handle,
+            generation,
+            strict,
+        }) => mode::confirmed(context, &handle, generation, strict),
         RedeemedCode::Nothing => Err(nothing_waits()),
         RedeemedCode::Wrong { tries_left: 0 } => Err(CommandError::Refused(NoticeText::new(
             "That isn't the code either, so I've dropped what was waiting for it. Nothing was changed.",

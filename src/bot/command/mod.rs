@@ -53,6 +53,9 @@ const ALL: [&Command; 17] = [
     &help::COMMAND,
 ];
 
+/// What people type behind a word without meaning anything by it.
+const PUNCTUATION: [char; 5] = [':', '.', '!', ',', '?'];
+
 /// One command.
 pub(super) struct Command {
     /// Its name.
@@ -108,6 +111,13 @@ impl From<HandleError> for CommandError {
     }
 }
 
+/// Returns whether somebody only says hello, as people do when they start a chat.
+pub(super) fn is_greeting(words: &[String]) -> bool {
+    let [word] = words else { return false };
+    let word = word.trim_end_matches(PUNCTUATION).to_lowercase();
+    matches!(word.as_str(), "hello" | "hi" | "hey" | "start")
+}
+
 /// Finds the command of these words and runs it.
 pub(super) fn run(
     mut context: CommandContext<'_, '_>,
@@ -117,9 +127,7 @@ pub(super) fn run(
     let Some((first, arguments)) = words.split_first() else {
         return (help::COMMAND.run)(&mut context, &[]);
     };
-    let name = first
-        .trim_end_matches([':', '.', '!', ',', '?'])
-        .to_lowercase();
+    let name = first.trim_end_matches(PUNCTUATION).to_lowercase();
     match ALL.iter().find(|command| command.is_called(&name)) {
         Some(command) => (command.run)(&mut context, arguments),
         None => Err(CommandError::Refused(unknown_command(first, &name))),

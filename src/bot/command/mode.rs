@@ -1,9 +1,13 @@
-//! `mode sam open`, `… strict`, `… masked`: how the ghost of a handle works.
+//! `mode sam open`, `… strict`, `… masked`: how the ghost of a handle works. To take the mask off ends
+//! conversations and shows the owner's Matrix ID, so that waits for `confirm` and a new code.
 
-use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
+use super::{Answer, Command, CommandContext, CommandError, NoticeText, claim, handles};
 use crate::{
-    bot::Effect,
-    directory::{HandleRecord, Mode, Others},
+    bot::{
+        Effect,
+        confirmation::{self, Action},
+    },
+    directory::{DirectoryError, HandleRecord, Mode, Others},
     handle::Handle,
 };
 
@@ -44,9 +48,61 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             &format!("mode {shown} strict"),
         )
     })?;
-    let set = context
-        .tx
-        .set_mode(context.person, &record.handle, mode, strict)?;
+    if record.mode == Mode::Masked && mode == Mode::Open {
+        return ask_to_unmask(context, record, strict);
+    }
+    set(context, &record.handle, mode, strict)
+}
+
+/// Says what taking the mask off ends and shows, and gives the code for it.
+fn ask_to_unmask(
+    context: &mut CommandContext<'_, '_>,
+    record: HandleRecord,
+    strict: bool,
+) -> Result<Answer, CommandError> {
+    if !record.is_active() {
+        return Err(DirectoryError::Frozen(record.handle).into());
+    }
+    let text = NoticeText::new("All conversations by ")
+        .name(&record.handle.to_string())
+        .and(
+            " end at once, for both sides, and what hasn't been delivered is lost. From then on, \
+             people who start a chat with it see your Matrix ID, ",
+        )
+        .name(context.person.as_str())
+        .and(". ");
+    let action = Action::Unmask {
+        handle: record.handle,
+        generation: record.generation,
+        strict,
+    };
+    let code =
+        confirmation::issue_code(context.tx, context.person, action, context.now, context.rng)?;
+    Ok(text.append(confirmation::code_text(&code)).into())
+}
+
+/// Takes the mask off once the code has been confirmed.
+pub(super) fn confirmed(
+    context: &mut CommandContext<'_, '_>,
+    handle: &Handle,
+    generation: u32,
+    strict: bool,
+) -> Result<Answer, CommandError> {
+    match context.tx.lookup(handle)? {
+        Some(record) if record.is_held_by(context.person) && record.generation == generation => {}
+        _ => return Err(DirectoryError::NotYours(handle.clone()).into()),
+    }
+    set(context, handle, Mode::Open, strict)
+}
+
+/// Sets the mode, and says what it means.
+fn set(
+    context: &mut CommandContext<'_, '_>,
+    handle: &Handle,
+    mode: Mode,
+    strict: bool,
+) -> Result<Answer, CommandError> {
+    let set = context.tx.set_mode(context.person, handle, mode, strict)?;
     let handle = &set.record.handle;
     let ghost = context.ghost(handle)?;
     let mut effects = Vec::new();
@@ -70,7 +126,9 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
             effects,
         });
     }
-    let mut text = unmasked_text(context, &set.record, text);
+    let module_loaded = context.options.module_loaded;
+    let mut text = unmasked_text(context, &set.record, text)
+        .append(claim::decline_text(&ghost, module_loaded));
     if set.replace_identity {
         text = text
             .paragraph()
@@ -138,7 +196,7 @@ fn open_text(strict: bool, with_module: bool) -> &'static str {
         }
         (true, false) => {
             " is strict: nothing that people write passes through this service, not even their first \
-             message. If you can't read that one, they're asked to send it again. "
+             message. You usually can't read that one; then they're asked to send it again. "
         }
         (false, true) => {
             " is open: when people on this server start a chat with it, the chat is with you from the \

@@ -1,7 +1,10 @@
 //! `policy sam everyone`, `… ask`, `… nobody`: who may reach a person by a handle.
 
 use super::{Answer, Command, CommandContext, CommandError, NoticeText, handles};
-use crate::directory::{DirectoryError, Others, Policy, Reach};
+use crate::{
+    bot::request::decline_requests,
+    directory::{DirectoryError, Others, Policy, Reach, Request},
+};
 
 pub(super) const COMMAND: Command = Command {
     name: "policy",
@@ -82,7 +85,21 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
         .tx
         .set_policy(context.person, &record.handle, policy)?;
     let text = NoticeText::default().name(&record.handle.to_string());
-    Ok(match direct {
+    let mut answer = Answer::from(policy_text(text, direct));
+    if direct == Reach::Nobody {
+        let is_meant = |_, request: &Request| request.handle == record.handle;
+        answer.effects = decline_requests(context.tx, context.person, is_meant)?;
+    }
+    if !answer.effects.is_empty() {
+        let text = answer.text.unwrap_or_default();
+        answer.text = Some(text.and(" I've turned down those who were waiting for your answer."));
+    }
+    Ok(answer)
+}
+
+/// Returns what a policy means from now on.
+fn policy_text(text: NoticeText, direct: Reach) -> NoticeText {
+    match direct {
         Reach::Everyone => text
             .and(": from now on everyone may reach you. To keep someone out: ")
             .code("block @kim")
@@ -98,5 +115,4 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
              and this service can read what they write.",
         ),
     }
-    .into())
 }

@@ -1,10 +1,12 @@
 //! `unblock @sam`: take a block back. Without a name: show all blocks.
 
+use std::char::REPLACEMENT_CHARACTER;
+
 use super::{
     Answer, Command, CommandContext, CommandError, NoticeText,
-    block::{BlockTarget, parse_target, target_name},
+    block::{BlockTarget, parse_scope, parse_target, target_name},
 };
-use crate::directory::DirectoryError;
+use crate::{directory::DirectoryError, text::fit_to_show};
 
 pub(super) const COMMAND: Command = Command {
     name: "unblock",
@@ -22,17 +24,23 @@ fn run(context: &mut CommandContext<'_, '_>, words: &[&str]) -> Result<Answer, C
     if words.is_empty() {
         return blocks(context);
     }
-    // A masked asker was blocked by the number of their request.
-    if let [number] = words
-        && number.starts_with('#')
-    {
-        let label = (*number).to_owned();
-        context.tx.unblock_label(context.person, label, None)?;
-        return Ok(unblocked(number).into());
-    }
-    let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
-    let name = target_name(&target);
-    match context.tx.unblock(context.person, &target, scope.as_ref()) {
+    let (name, done) = match words {
+        // A masked asker was blocked by the number of their request, and some Matrix IDs cannot be
+        // typed as they are: those are taken back by the label that the bot shows.
+        [label, rest @ ..] if label.starts_with('#') || label.contains(REPLACEMENT_CHARACTER) => {
+            let scope = parse_scope(context, &COMMAND, rest)?;
+            let label = (*label).to_owned();
+            let (person, name) = (context.person, label.clone());
+            let done = context.tx.unblock_label(person, label, scope.as_ref());
+            (name, done)
+        }
+        _ => {
+            let BlockTarget { target, scope } = parse_target(context, &COMMAND, words)?;
+            let done = context.tx.unblock(context.person, &target, scope.as_ref());
+            (target_name(&target), done)
+        }
+    };
+    match done {
         Ok(()) => {}
         Err(DirectoryError::NotBlocked(_)) => {
             return Err(CommandError::Refused(
@@ -61,7 +69,7 @@ fn blocks(context: &CommandContext<'_, '_>) -> Result<Answer, CommandError> {
         return Ok(NoticeText::new("You haven't blocked anyone.").into());
     }
     let shown = blocks.iter().take(BLOCKS_SHOWN_MAX).map(|(label, on)| {
-        let text = NoticeText::default().name(label);
+        let text = NoticeText::default().name(&fit_to_show(label));
         match on {
             Some(handle) => text.and(&format!(" on @{handle}")),
             None => text.and(" on all your handles"),

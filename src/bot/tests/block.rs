@@ -1,6 +1,10 @@
 //! Blocks.
 
 use super::*;
+use crate::{
+    directory::{BlockScope, ReachQuery},
+    handle::Typed,
+};
 
 #[tokio::test]
 async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
@@ -80,6 +84,105 @@ async fn a_person_is_blocked_and_the_client_is_not_forgotten() {
         assert_eq!(talk.ask(sam(), typed).await, expected);
     }
     talk.ask(sam(), "unblock @eve:elsewhere.org").await;
+    assert_eq!(
+        talk.ask(sam(), "blocks").await,
+        "You haven't blocked anyone."
+    );
+}
+
+#[tokio::test]
+async fn a_person_of_another_server_who_is_called_like_a_ghost_can_be_blocked() {
+    let mallory = person("@_dm_x:evil.org");
+    for typed in ["@_dm_x:evil.org", "https://matrix.to/#/@_dm_x:evil.org"] {
+        let mut talk = Talk::new();
+        talk.ask(sam(), "claim sam").await;
+        let said = talk.ask(sam(), &format!("block {typed}")).await;
+        assert!(said.starts_with("Blocked: @_dm_x:evil.org"), "{said}");
+        let ask = ReachQuery {
+            asker: mallory,
+            handle: &handle("sam"),
+            now: NOW,
+        };
+        let verdict = talk.directory.verdict(&ask).unwrap();
+        assert!(!verdict.is_introduce(), "{verdict:?}");
+        let said = talk.ask(sam(), &format!("unblock {typed}")).await;
+        assert!(said.starts_with("Unblocked: @_dm_x:evil.org"), "{said}");
+        assert!(talk.directory.verdict(&ask).unwrap().is_introduce());
+    }
+    // A name of ours is a handle, and handles of other servers cannot be blocked.
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(kim(), "claim kim").await;
+    let said = talk.ask(sam(), "block @_dm_kim:example.org").await;
+    assert!(said.starts_with("Blocked: @kim can"), "{said}");
+    let said = talk.ask(sam(), "block @kim@elsewhere.org").await;
+    assert!(said.contains("Matrix ID"), "{said}");
+}
+
+#[tokio::test]
+async fn a_block_whose_name_cannot_be_typed_is_taken_back_by_the_name_that_is_shown() {
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    let Ok(odd) = UserId::parse("@od\u{202e}d:evil.org") else {
+        // No such Matrix ID comes from anywhere.
+        return;
+    };
+    let (target, scope) = (Typed::Person(odd), BlockScope::All);
+    let mut tx = talk.directory.begin().await;
+    tx.block(sam(), &target, &scope, NOW).unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        talk.ask(sam(), "blocks").await,
+        "You have blocked:\n• @od\u{fffd}d:evil.org on all your handles"
+    );
+    let said = talk.ask(sam(), "unblock @od\u{fffd}d:evil.org").await;
+    assert!(said.starts_with("Unblocked: "), "{said}");
+}
+
+#[tokio::test]
+async fn a_mention_means_the_person_and_not_a_handle_of_that_name() {
+    let mention = |body: &str, user: &str, name: &str| {
+        json!({
+            "msgtype": "m.text",
+            "body": body,
+            "format": "org.matrix.custom.html",
+            "formatted_body": format!("block <a href=\"https://matrix.to/#/{user}\">{name}</a>"),
+            "m.mentions": { "user_ids": [user] },
+        })
+    };
+    for (content, blocked) in [
+        (
+            mention(
+                "block [@kim:far.example](https://matrix.to/#/@kim:far.example)",
+                "@kim:far.example",
+                "@kim:far.example",
+            ),
+            "@kim:far.example",
+        ),
+        (
+            mention("block Kim", "@k.doe:far.example", "Kim"),
+            "@k.doe:far.example",
+        ),
+        (mention("block Kim", "@_dm_kim:example.org", "Kim"), "@kim"),
+    ] {
+        let mut talk = Talk::new();
+        talk.ask(sam(), "claim sam").await;
+        talk.ask(kim(), "claim kim").await;
+        let said = talk.answer_event(sam(), "m.room.message", &content, NOW);
+        let said = said.await.unwrap().plain;
+        assert!(
+            said.starts_with(&format!("Blocked: {blocked} can")),
+            "{said}"
+        );
+        let list = talk.ask(sam(), "blocks").await;
+        assert!(list.ends_with(&format!("• {blocked} on @sam")), "{list}");
+    }
+    let mut talk = Talk::new();
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(kim(), "claim kim").await;
+    let unclear = mention("block kim", "@k.doe:far.example", "Kim");
+    let said = talk.answer_event(sam(), "m.room.message", &unclear, NOW);
+    assert!(said.await.unwrap().plain.starts_with("I'm not sure whom"));
     assert_eq!(
         talk.ask(sam(), "blocks").await,
         "You haven't blocked anyone."

@@ -24,6 +24,9 @@ async fn somebody_comes_claims_and_is_told_what_follows() {
          @_dm_sam:example.org, or with this link: https://matrix.to/#/@_dm_sam:example.org\n\n\
          It introduces people to you and leaves: after that, what you write is between you. People \
          who reach you by it see your Matrix ID, @samuel:example.org, and know it from then on.\n\n\
+         To keep someone out, decline the invite and write `block @user:server` to me. Don't let \
+         your client block or ignore @_dm_sam:example.org: after that, nobody could reach you by \
+         your handle.\n\n\
          To be left alone: `policy Sam nobody`. All you can do: `help`."
     );
     assert_eq!(

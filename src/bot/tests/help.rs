@@ -129,3 +129,17 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn who_says_hello_when_the_bot_has_just_greeted_is_not_greeted_twice() {
+    let mut talk = Talk::new();
+    talk.greeted_at = Some(NOW);
+    for hello in ["hello", "Hi!", "hey", "start"] {
+        assert_eq!(talk.answer(sam(), hello).await, None, "{hello}");
+    }
+    for other in ["help", "hello claim", "?"] {
+        assert!(talk.answer(sam(), other).await.is_some(), "{other}");
+    }
+    talk.now = NOW + Duration::from_secs(60);
+    assert!(talk.answer(sam(), "hello").await.is_some());
+}

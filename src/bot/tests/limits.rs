@@ -1,7 +1,12 @@
 //! Messages that come too late, or too many.
 
+use ruma::{event_id, room_id};
+
 use super::*;
-use crate::bot::input::COMMAND_AGE_MAX;
+use crate::{
+    bot::input::COMMAND_AGE_MAX,
+    directory::{Mode, Reach, Request},
+};
 
 #[tokio::test]
 async fn an_old_command_is_not_run() {
@@ -29,29 +34,85 @@ async fn an_old_command_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_flood_is_answered_once_and_then_met_with_silence() {
-    let mut talk = Talk::new();
+async fn after_a_flood_nothing_is_done_for_a_minute() {
+    let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
+    talk.ask(sam(), "claim sam").await;
     talk.options.commands_per_minute = 3;
-    let mut answers = Vec::new();
-    for _ in 0..10 {
-        answers.push(
-            talk.answer(sam(), "whoami")
-                .await
-                .map(|answer| answer.plain),
+    for flood in 0..2 {
+        talk.now = NOW + Duration::from_secs(300 + flood * 300);
+        for _ in 0..3 {
+            assert!(talk.answer(sam(), "policy sam everyone").await.is_some());
+        }
+        assert_eq!(
+            talk.ask(sam(), "policy sam nobody").await,
+            "That's a lot at once. I haven't done this one, and for the next minute I ignore \
+             whatever you send me. After that, please send it again."
         );
+        // None of what follows is done: some of it could undo the rest.
+        let began = talk.now;
+        for second in 1..60 {
+            talk.now = began + Duration::from_secs(second);
+            assert_eq!(talk.answer(sam(), "policy sam nobody").await, None);
+            assert_eq!(talk.record("sam").unwrap().policy.direct, Reach::Everyone);
+        }
+        assert!(talk.answer(kim(), "whoami").await.is_some());
+        // Then everything is, as if nothing had been.
+        talk.now = began + Duration::from_secs(60);
+        for _ in 0..3 {
+            assert!(talk.answer(sam(), "whoami").await.is_some());
+        }
     }
-    let flood =
-        "That's a lot at once. I'll stop listening for a minute, then you can go on.".to_owned();
-    assert!(
-        answers[..3]
-            .iter()
-            .all(|said| said.as_ref().is_some_and(|said| *said != flood))
+    // Nothing is kept of it.
+    talk.now = talk.now + Duration::from_secs(86_400);
+    let mut tx = talk.directory.begin().await;
+    assert!(tx.sweep(talk.now, 100).unwrap() > 0);
+    assert_eq!(tx.sweep(talk.now, 100).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn reactions_count_like_commands() {
+    let mut talk = Talk::new();
+    talk.options.commands_per_minute = 20;
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(sam(), "policy sam ask").await;
+    show_request(&talk).await;
+    let reaction = |to: &str| json!({"m.relates_to": {"rel_type": "m.annotation", "event_id": to, "key": "✅"}});
+    let old = NOW - COMMAND_AGE_MAX - Duration::from_secs(60);
+    let mut answers = 0;
+    for _ in 0..200 {
+        for (to, counted) in [("$other", false), ("$shown", true)] {
+            let reaction = reaction(to);
+            let answer = talk.answer_event(sam(), "m.reaction", &reaction, old).await;
+            assert!(counted || answer.is_none());
+            answers += usize::from(answer.is_some());
+        }
+    }
+    assert_eq!(
+        answers, 19,
+        "twenty with the commands, and that it is too much"
     );
-    assert_eq!(answers[3], Some(flood));
-    assert_eq!(answers[4..], vec![None; 6]);
-    assert!(talk.answer(kim(), "whoami").await.is_some());
-    talk.now = NOW + Duration::from_secs(120);
-    assert!(talk.answer(sam(), "whoami").await.is_some());
+    talk.now = NOW + Duration::from_secs(61);
+    let (reaction, now) = (reaction("$shown"), talk.now);
+    let answer = talk.answer_event(sam(), "m.reaction", &reaction, now).await;
+    assert_eq!(answer.unwrap().effects.len(), 1);
+}
+
+/// Opens a request for `@sam`, shown by the message `$shown`.
+async fn show_request(talk: &Talk) {
+    let request = Request {
+        handle: handle("sam"),
+        generation: talk.record("sam").unwrap().generation,
+        asker: alice().to_owned(),
+        room: room_id!("!waits:example.org").to_owned(),
+        ghost: ghost("sam"),
+        since: NOW,
+        mode: Mode::Open,
+        shown: Some(event_id!("$shown").to_owned()),
+        asker_alias: None,
+    };
+    let mut tx = talk.directory.begin().await;
+    tx.open_request(sam(), &request).unwrap();
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ struct Talk {
     options: Options,
     rng: StdRng,
     now: Timestamp,
+    greeted_at: Option<Timestamp>,
 }
 
 impl Talk {
@@ -77,6 +78,7 @@ impl Talk {
             },
             rng: StdRng::seed_from_u64(7),
             now: NOW,
+            greeted_at: None,
         }
     }
 
@@ -108,6 +110,7 @@ impl Talk {
             content,
             sent_at,
             now: self.now,
+            greeted_at: self.greeted_at,
         };
         let mut tx = self.directory.begin().await;
         let answer = answer(&message, &self.options, &mut tx, &mut self.rng).unwrap();

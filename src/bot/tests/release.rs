@@ -163,4 +163,13 @@ fn a_confirmation_keeps_its_form_on_disk() {
         serde_json::to_value(action).unwrap(),
         json!({ "release": { "handle": "Sam", "generation": 2 } })
     );
+    let action = confirmation::Action::Unmask {
+        handle: handle("Sam"),
+        generation: 2,
+        strict: true,
+    };
+    assert_eq!(
+        serde_json::to_value(action).unwrap(),
+        json!({ "unmask": { "handle": "Sam", "generation": 2, "strict": true } })
+    );
 }

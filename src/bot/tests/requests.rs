@@ -6,12 +6,12 @@ use ruma::{event_id, room_id};
 use super::*;
 use crate::{
     bot::input::COMMAND_AGE_MAX,
-    directory::{ReachQuery, Request, Verdict},
+    directory::{Mode, ReachQuery, Request, Verdict},
 };
 
 /// Sam wants to be asked first, and Alice has asked.
 async fn asked() -> (Talk, Request) {
-    let mut talk = Talk::new();
+    let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
     talk.ask(sam(), "claim sam").await;
     let said = talk.ask(sam(), "policy sam ask").await;
     assert!(said.contains("people ask first"), "{said}");
@@ -22,6 +22,7 @@ async fn asked() -> (Talk, Request) {
         room: room_id!("!waits:example.org").to_owned(),
         ghost: ghost("sam"),
         since: NOW,
+        mode: Mode::Open,
         shown: None,
         line_shown: None,
         asker_alias: None,
@@ -39,6 +40,7 @@ fn answered(accepted: bool) -> Effect {
         room: room_id!("!waits:example.org").to_owned(),
         ghost: ghost("sam"),
         accepted,
+        masked: false,
     }
 }
 
@@ -114,9 +116,136 @@ async fn a_request_is_answered_with_a_reaction_to_the_message_that_shows_it() {
 
 #[tokio::test]
 async fn whom_the_owner_blocked_meanwhile_is_not_let_in() {
+    // A block under the name of the request answers it.
     let (mut talk, _) = asked().await;
-    talk.ask(sam(), "block @alice:example.org").await;
+    let blocked = talk
+        .answer(sam(), "block @alice:example.org")
+        .await
+        .unwrap();
+    assert_eq!(blocked.effects, [answered(false)]);
+    assert!(blocked.plain.ends_with("I've turned down their request."));
+    assert_eq!(talk.directory.requests_of(sam()).unwrap(), []);
+    // A block under another name must not show that both names are one person's.
+    let (mut talk, _) = asked().await;
+    talk.ask(alice(), "claim alice").await;
+    let blocked = talk.answer(sam(), "block @alice").await.unwrap();
+    assert_eq!(blocked.effects, []);
+    assert!(
+        blocked.plain.ends_with("`unblock @alice`."),
+        "{}",
+        blocked.plain
+    );
+    assert_eq!(talk.directory.requests_of(sam()).unwrap().len(), 1);
     assert_eq!(talk.effects(sam(), "accept 1").await, [answered(false)]);
+}
+
+#[tokio::test]
+async fn a_policy_that_lets_nobody_in_answers_those_who_wait() {
+    let (mut talk, _) = asked().await;
+    assert_eq!(talk.effects(sam(), "policy sam everyone").await, []);
+    let nobody = talk.answer(sam(), "policy sam nobody").await.unwrap();
+    assert_eq!(nobody.effects, [answered(false)]);
+    assert!(
+        nobody
+            .plain
+            .ends_with("I've turned down those who were waiting for your answer."),
+        "{}",
+        nobody.plain
+    );
+    assert_eq!(talk.directory.requests_of(sam()).unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_owner_is_asked_again_when_the_mode_changed_after_the_request() {
+    let (mut talk, mut request) = asked().await;
+    let accepted = |masked: bool| {
+        [Effect::AnswerRequest {
+            room: request.room.clone(),
+            ghost: request.ghost.clone(),
+            accepted: true,
+            masked,
+        }]
+    };
+    set_mode(&talk, Mode::Masked).await;
+    let said = reacts(&mut talk, "$shown", "✅", NOW).await.unwrap();
+    assert_eq!(said.effects, []);
+    assert_eq!(
+        said.plain,
+        "@sam is masked now, and it wasn't when they asked. If you accept, they don't see your \
+         Matrix ID, and this service passes on what you both write and can read it on the way. To \
+         accept all the same: `accept 1`."
+    );
+    let said = talk.answer(sam(), "accept 1").await.unwrap();
+    assert_eq!(said.effects, accepted(true));
+    assert!(
+        said.plain.contains("You don't see each other's Matrix IDs"),
+        "{}",
+        said.plain
+    );
+
+    request.mode = Mode::Masked;
+    request.asker_alias = Some("Someone".to_owned());
+    let mut tx = talk.directory.begin().await;
+    tx.open_request(sam(), &request).unwrap();
+    tx.commit().await.unwrap();
+    set_mode(&talk, Mode::Open).await;
+    let said = talk.answer(sam(), "accept 2").await.unwrap();
+    assert_eq!(said.effects, []);
+    assert_eq!(
+        said.plain,
+        "@sam is no longer masked, as it was when they asked. If you accept, they see your Matrix \
+         ID, @samuel:example.org, and know it for good. To accept all the same: `accept 2`."
+    );
+    assert_eq!(talk.effects(sam(), "accept 2").await, accepted(false));
+    // To decline, the mode does not matter.
+    request.mode = Mode::Masked;
+    let mut tx = talk.directory.begin().await;
+    tx.open_request(sam(), &request).unwrap();
+    tx.commit().await.unwrap();
+    let declined = talk.effects(sam(), "decline 3").await;
+    assert!(
+        matches!(
+            declined[..],
+            [Effect::AnswerRequest {
+                accepted: false,
+                ..
+            }]
+        ),
+        "{declined:?}"
+    );
+}
+
+async fn set_mode(talk: &Talk, mode: Mode) {
+    let mut tx = talk.directory.begin().await;
+    tx.set_mode(sam(), &handle("sam"), mode, false).unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_bot_names_an_unblock_that_works() {
+    for (asker, alias) in [
+        (alice(), None),
+        (alice(), Some("@Kim")),
+        (alice(), Some("Someone")),
+        (person("@_dm_x:evil.org"), None),
+    ] {
+        let (mut talk, mut request) = asked().await;
+        talk.ask(sam(), "decline 1").await;
+        request.asker = asker.to_owned();
+        request.asker_alias = alias.map(str::to_owned);
+        let mut tx = talk.directory.begin().await;
+        assert_eq!(tx.open_request(sam(), &request).unwrap(), Some(2));
+        tx.commit().await.unwrap();
+        let said = talk.ask(sam(), "block 2").await;
+        let (_, rest) = said.split_once("To undo: `").expect("how to undo it");
+        let undo = rest.split_once('`').unwrap().0.to_owned();
+        let said = talk.ask(sam(), &undo).await;
+        assert!(said.starts_with("Unblocked: "), "{undo}: {said}");
+        assert_eq!(
+            talk.ask(sam(), "blocks").await,
+            "You haven't blocked anyone."
+        );
+    }
 }
 
 #[tokio::test]
@@ -156,6 +285,24 @@ async fn a_request_shows_who_asks_and_the_opening_line_and_nothing_as_html() {
         text.plain
     );
     assert!(!text.plain.contains("wonder") && !text.plain.contains("write:\n>"));
+
+    // Nor may the owner learn of a handle that does not let everyone in.
+    for policy in ["nobody", "ask"] {
+        talk.ask(alice(), &format!("policy alice {policy}")).await;
+        let text = request_text(&shown, &talk.directory).unwrap();
+        assert!(
+            text.plain.contains("handle @wonder for less than a day"),
+            "{}",
+            text.plain
+        );
+    }
+    talk.ask(alice(), "policy wonder nobody").await;
+    let text = request_text(&shown, &talk.directory).unwrap();
+    assert!(
+        text.plain.contains("(@alice:example.org) asks"),
+        "{}",
+        text.plain
+    );
 }
 
 #[tokio::test]

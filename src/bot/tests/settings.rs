@@ -1,7 +1,7 @@
 //! How a handle is set up: its list, its mode, its policy.
 
 use super::*;
-use crate::directory::{FreezeReason, Policy, Reach};
+use crate::directory::{FreezeReason, Mode, Policy, Reach};
 
 #[tokio::test]
 async fn handles_are_listed_with_how_they_are_set_up() {
@@ -49,9 +49,12 @@ async fn mode_tells_what_it_means_and_replaces_the_identity_only_when_needed() {
     assert_eq!(
         strict.plain,
         "@sam is strict: nothing that people write passes through this service, not even their \
-         first message. If you can't read that one, they're asked to send it again. People who \
-         reach you by it see your Matrix ID, @samuel:example.org, and know it for good: blocking \
-         them later doesn't change that.\n\n\
+         first message. You usually can't read that one; then they're asked to send it again. \
+         People who reach you by it see your Matrix ID, @samuel:example.org, and know it for good: \
+         blocking them later doesn't change that.\n\n\
+         To keep someone out, decline the invite and write `block @user:server` to me. Don't let \
+         your client block or ignore @_dm_sam:example.org: after that, nobody could reach you by \
+         your handle.\n\n\
          This gives @_dm_sam:example.org new keys. People who have met it may see a warning that \
          its identity changed. This is why."
     );
@@ -112,6 +115,7 @@ async fn with_the_module_the_ghost_stays_out_of_chats_of_local_people() {
     let local =
         "hen people on this server start a chat with it, the chat is with you from the start";
     assert!(claimed.contains(local), "{claimed}");
+    assert!(!claimed.contains("block or ignore"), "{claimed}");
     for mode in ["mode strict", "mode open"] {
         let said = talk.ask(sam(), mode).await;
         assert!(said.contains(local), "{said}");
@@ -156,4 +160,65 @@ async fn policy_decides_who_gets_through() {
         assert_eq!(talk.ask(sam(), typed).await, expected);
     }
     assert_eq!(talk.record("sam").unwrap().policy, Policy::default());
+}
+
+#[tokio::test]
+async fn a_mask_is_taken_off_only_with_a_code() {
+    for (mode, strict) in [("open", false), ("strict", true)] {
+        let mut talk = Talk::with(|settings| settings.capabilities.masked = true);
+        talk.ask(sam(), "claim sam").await;
+        assert_eq!(talk.effects(sam(), "mode sam masked").await, []);
+        let typed = format!("mode sam {mode}");
+        let said = talk.answer(sam(), &typed).await.unwrap();
+        assert_eq!(said.effects, []);
+        assert!(
+            said.plain.starts_with(
+                "All conversations by @sam end at once, for both sides, and what hasn't been \
+                 delivered is lost. From then on, people who start a chat with it see your Matrix \
+                 ID, @samuel:example.org. To do it, write `confirm "
+            ),
+            "{}",
+            said.plain
+        );
+        assert_eq!(talk.record("sam").unwrap().mode, Mode::Masked);
+        let code = talk.code(sam(), &typed).await;
+        let done = talk
+            .answer(sam(), &format!("confirm {code}"))
+            .await
+            .unwrap();
+        assert!(
+            done.plain.starts_with(&format!("@sam is {mode}")),
+            "{}",
+            done.plain
+        );
+        let ended = Effect::EndConversations {
+            ghost: ghost("sam"),
+            blocked_only: false,
+        };
+        assert_eq!(done.effects[0], ended);
+        assert_eq!(done.effects.len(), 1 + usize::from(strict), "new keys");
+        let record = talk.record("sam").unwrap();
+        assert_eq!((record.mode, record.strict), (Mode::Open, strict));
+    }
+}
+
+#[tokio::test]
+async fn the_code_to_take_a_mask_off_is_not_good_for_the_next_owner() {
+    let mut talk = Talk::with(|settings| {
+        settings.capabilities.masked = true;
+        settings.quarantine = Duration::ZERO;
+    });
+    talk.ask(sam(), "claim sam").await;
+    talk.ask(sam(), "mode sam masked").await;
+    let code = talk.code(sam(), "mode sam open").await;
+    let mut tx = talk.directory.begin().await;
+    tx.release(sam(), &handle("sam"), NOW).unwrap();
+    tx.commit().await.unwrap();
+    talk.ask(kim(), "claim sam").await;
+    talk.ask(kim(), "mode sam masked").await;
+    assert_eq!(
+        talk.ask(sam(), &format!("confirm {code}")).await,
+        "@sam is not yours."
+    );
+    assert_eq!(talk.record("sam").unwrap().mode, Mode::Masked);
 }

@@ -10,6 +10,7 @@ fn request(name: &str, asker: &Person, room: &str) -> Request {
         room: ruma::RoomId::parse(room).unwrap(),
         ghost: Ghost::new(ruma::UserId::parse(format!("@_dm_{name}:example.org")).unwrap()),
         since: NOW,
+        mode: Mode::Open,
         shown: None,
         line_shown: None,
         asker_alias: None,

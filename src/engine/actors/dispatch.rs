@@ -64,8 +64,13 @@ impl Room {
             InboxItem::KeyForStrict { ghost, sender } => {
                 self.key_for_strict(&ghost, &sender, batch)
             }
-            InboxItem::Answered { ghost, accepted } => {
-                let effects = self.apply_to_introduction(&ghost, &Input::Answered { accepted });
+            InboxItem::Answered {
+                ghost,
+                accepted,
+                masked,
+            } => {
+                let answered = Input::Answered { accepted, masked };
+                let effects = self.apply_to_introduction(&ghost, &answered);
                 self.commit(batch, effects)
             }
             InboxItem::ConversationJoined {

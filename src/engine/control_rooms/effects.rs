@@ -8,7 +8,7 @@ use crate::{
     crypto::EncryptError,
     engine::{
         EngineError,
-        control_room::{ControlEffect, ControlPhase},
+        control_room::{ControlEffect, ControlPhase, Occasion},
         messaging::send::{Outgoing, Recipients},
         records::{ControlRooms, QueuedEffect, RetainedEvents},
         room::Room,
@@ -62,8 +62,12 @@ impl Room {
                 let (reason, server) = (reason.as_deref(), Some(server));
                 engine.leave(&bot, &self.id, reason, server).await?;
             }
-            ControlEffect::SendNotice { notice, source } => {
-                self.send_as_bot(notice, source).await?;
+            ControlEffect::SendNotice {
+                notice,
+                source,
+                occasion,
+            } => {
+                self.send_as_bot(notice, source, *occasion).await?;
             }
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
@@ -113,7 +117,8 @@ impl Room {
         if control.phase == ControlPhase::Ready {
             let server = &self.engine.settings().server_name;
             let notice = bot::texts::moved(room, server);
-            self.send_as_bot(&notice, &format!("moved {room}")).await?;
+            let source = format!("moved {room}");
+            self.send_as_bot(&notice, &source, Occasion::Answer).await?;
         }
         let control = self.record.control.iter_mut();
         let effects: Vec<ControlEffect> = control.flat_map(|control| control.leave(None)).collect();
@@ -156,6 +161,7 @@ impl Room {
                     room: request.room,
                     ghost: request.ghost,
                     accepted: false,
+                    masked: false,
                 })
             })
             .collect();
@@ -166,19 +172,24 @@ impl Room {
     }
 
     /// Sends a message of the bot, encrypted for the person alone: others may have joined in the
-    /// meantime.
+    /// meantime. Clients notify of news, which is text that mentions the person, and not of notices.
     pub(in crate::engine) async fn send_as_bot(
         &self,
         notice: &NoticeText,
         source: &str,
+        occasion: Occasion,
     ) -> Result<OwnedEventId, EngineError> {
         let bot = self.engine.settings().bot.clone();
+        let (kind, mentions) = match occasion {
+            Occasion::Answer => ("m.notice", json!({})),
+            Occasion::News => ("m.text", json!({ "user_ids": [self.person_here()?] })),
+        };
         let content = json!({
-            "msgtype": "m.notice",
+            "msgtype": kind,
             "body": notice.plain,
             "format": "org.matrix.custom.html",
             "formatted_body": notice.html,
-            "m.mentions": {},
+            "m.mentions": mentions,
         });
         self.send(Outgoing {
             sender: &bot,
@@ -254,6 +265,7 @@ impl Room {
                 let say = notice.map(|notice| ControlEffect::SendNotice {
                     notice,
                     source: format!("failed {}", self.engine.next()),
+                    occasion: Occasion::News,
                 });
                 return self.commit(batch, say.map(QueuedEffect::Control));
             }

@@ -8,7 +8,7 @@ use crate::{
     crypto::DecryptError,
     engine::{
         EngineError,
-        control_room::{Control, ControlEffect, ControlPhase, Remark},
+        control_room::{Control, ControlEffect, ControlPhase, Occasion, Remark},
         conversations::failures::not_trusted,
         event::RoomEvent,
         records::{ControlRooms, Outbox, OutboxItem, PendingNotices, QueuedEffect, RetainedEvents},
@@ -84,7 +84,7 @@ impl Room {
             "m.reaction" => self.react(&person, &event, batch).await,
             // Somebody may have opened the room to others.
             "m.room.join_rules" | "m.room.history_visibility" | "m.room.encryption" => {
-                self.commit(batch, [QueuedEffect::Control(ControlEffect::Look)])
+                self.look_again(batch)
             }
             "m.room.message" => self.remark(Remark::NotEncrypted, &event.id, batch),
             _ => Ok(self.engine.store().apply(batch)?),
@@ -114,9 +114,19 @@ impl Room {
             self.engine
                 .machines()
                 .mark_device_lists_outdated_for_all(std::slice::from_ref(user));
-            return self.commit(batch, [QueuedEffect::Control(ControlEffect::Look)]);
+            return self.look_again(batch);
         }
         Ok(self.engine.store().apply(batch)?)
+    }
+
+    /// Checks the room now, or soon if it was checked a moment ago: any number of events costs one
+    /// check.
+    fn look_again(&mut self, batch: Batch) -> Result<(), EngineError> {
+        let now = self.engine.now();
+        let control = self.record.control.as_mut();
+        let look = control.is_some_and(|control| control.may_look(now));
+        let look = look.then_some(QueuedEffect::Control(ControlEffect::Look));
+        self.commit(batch, look)
     }
 
     async fn hear(
@@ -192,6 +202,7 @@ impl Room {
             content,
             sent_at: event.sent_at.unwrap_or_else(|| engine.now()),
             now: engine.now(),
+            greeted_at: self.record.control.as_ref().and_then(|it| it.greeted_at),
         };
         let options = engine.bot_options();
         let answer = bot::answer(&message, &options, &mut tx, &mut *engine.rng())?;
@@ -201,9 +212,11 @@ impl Room {
             .into_iter()
             .partition(|effect| matches!(effect, bot::Effect::Tell { .. }));
         let source = event.id.to_string();
-        let say = answer
-            .text
-            .map(|notice| ControlEffect::SendNotice { notice, source });
+        let say = answer.text.map(|notice| ControlEffect::SendNotice {
+            notice,
+            source,
+            occasion: Occasion::Answer,
+        });
         let effects = before.into_iter().map(ControlEffect::Bot).chain(say);
         let effects = effects.chain(tell.into_iter().map(ControlEffect::Bot));
         let mut effects: Vec<QueuedEffect> = effects.map(QueuedEffect::Control).collect();
@@ -234,7 +247,11 @@ impl Room {
         let say = control.is_some_and(|control| control.may_remark(remark, now));
         let notice = say.then(|| remark_text(remark));
         let source = event.to_string();
-        let say = notice.map(|notice| ControlEffect::SendNotice { notice, source });
+        let say = notice.map(|notice| ControlEffect::SendNotice {
+            notice,
+            source,
+            occasion: Occasion::Answer,
+        });
         self.commit(batch, say.map(QueuedEffect::Control))
     }
 
@@ -278,14 +295,12 @@ impl Room {
         mut batch: Batch,
     ) -> Result<(), EngineError> {
         if self.is_ready() {
-            let notice = NoticeText { plain, html };
-            return self.commit(
-                batch,
-                [QueuedEffect::Control(ControlEffect::SendNotice {
-                    notice,
-                    source,
-                })],
-            );
+            let news = ControlEffect::SendNotice {
+                notice: NoticeText { plain, html },
+                source,
+                occasion: Occasion::News,
+            };
+            return self.commit(batch, [QueuedEffect::Control(news)]);
         }
         let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
             return Ok(self.engine.store().apply(batch)?);
@@ -336,11 +351,11 @@ impl Room {
             batch.put::<Outbox>(&(former.clone(), engine.next()), &due)?;
         }
         let tx = engine.directory().begin().await;
-        let notice = bot::texts::greeting(&person, &tx)?;
+        let greeting = bot::texts::greeting(&person, &tx)?;
         drop(tx);
         let effects = effects
             .into_iter()
-            .chain(self.welcome(&person, notice, &mut batch)?);
+            .chain(self.welcome(&person, greeting, &mut batch)?);
         self.commit(batch, effects)?;
         drop(one_at_a_time);
         if let Some(former) = former {
@@ -349,30 +364,40 @@ impl Room {
         Ok(())
     }
 
-    /// Sends the greeting, and the notices from before the person joined.
+    /// Sends the notices and requests from before the person joined, for which the bot may have
+    /// invited them, and introduces the bot: briefly if it had something else to say.
     fn welcome(
-        &self,
+        &mut self,
         person: &Person,
-        notice: NoticeText,
+        greeting: NoticeText,
         batch: &mut Batch,
     ) -> Result<Vec<QueuedEffect>, EngineError> {
-        let source = "greeting".to_owned();
-        let mut effects = vec![QueuedEffect::Control(ControlEffect::SendNotice {
-            notice,
-            source,
-        })];
+        let now = self.engine.now();
+        if let Some(control) = &mut self.record.control {
+            control.greeted_at = Some(now);
+        }
+        let send = |notice, source, occasion| {
+            QueuedEffect::Control(ControlEffect::SendNotice {
+                notice,
+                source,
+                occasion,
+            })
+        };
+        let mut effects = Vec::new();
         let store = self.engine.store();
         for (key, (plain, html)) in
             store.scan::<PendingNotices>(&prefix(person), None, PENDING_NOTICES_MAX)?
         {
             let (notice, source) = (NoticeText { plain, html }, format!("untold {}", key.1));
-            effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
-                notice,
-                source,
-            }));
+            effects.push(send(notice, source, Occasion::News));
             batch.delete::<PendingNotices>(&key);
         }
         effects.extend(self.unseen_requests(person)?);
+        let greeting = match effects.is_empty() {
+            true => greeting,
+            false => bot::texts::short_greeting(),
+        };
+        effects.push(send(greeting, "greeting".to_owned(), Occasion::Answer));
         Ok(effects)
     }
 
@@ -386,11 +411,14 @@ impl Room {
         let mut effects = Vec::new();
         let say = !late.is_empty() && control.may_remark(Remark::Unreadable, now);
         if let Some(source) = late.first().filter(|_| say).map(ToString::to_string) {
-            let notice = bot::texts::unreadable();
             effects.push(QueuedEffect::Control(ControlEffect::SendNotice {
-                notice,
+                notice: bot::texts::unreadable(),
                 source,
+                occasion: Occasion::Answer,
             }));
+        }
+        if control.is_look_due(now) {
+            effects.push(QueuedEffect::Control(ControlEffect::Look));
         }
         for event in late {
             batch.delete::<RetainedEvents>(&(self.id.clone(), event));

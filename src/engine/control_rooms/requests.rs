@@ -8,11 +8,11 @@ use crate::{
     directory::Request,
     engine::{
         Engine, EngineError,
-        control_room::ControlEffect,
+        control_room::{ControlEffect, Occasion},
         records::{InboxItem, QueuedEffect, RetainedEvents, Rooms},
         room::Room,
     },
-    ids::{Ghost, Person},
+    ids::Person,
     introduction::{Phase, Refusal, clean_name, gist},
     relay::{Context, Names, translate_room_text},
     store::Batch,
@@ -112,7 +112,7 @@ impl Room {
         };
         let notice = bot::request_text(&shown, engine.directory())?;
         let source = format!("request {} {}", request.room, request.ghost);
-        let event = self.send_as_bot(&notice, &source).await?;
+        let event = self.send_as_bot(&notice, &source, Occasion::News).await?;
         let mut tx = engine.directory().begin().await;
         if line.is_some() {
             tx.set_line_shown(&person, number, event.clone())?;
@@ -217,21 +217,5 @@ impl Engine {
     ) -> Option<String> {
         let context = Context::for_quote(room, asker, &self.settings().server_name);
         translate_room_text(text, &context, &Names::default(), LINE_AT_MOST)
-    }
-
-    /// Passes the owner's answer to the room in which the asker waits.
-    pub(in crate::engine) async fn answer_request(
-        &self,
-        room: &ruma::OwnedRoomId,
-        ghost: &Ghost,
-        accepted: bool,
-    ) -> Result<(), EngineError> {
-        let arrived = InboxItem::Answered {
-            ghost: ghost.clone(),
-            accepted,
-        };
-        let batch = Batch::new();
-        self.post(room, &arrived, batch).await?;
-        Ok(())
     }
 }

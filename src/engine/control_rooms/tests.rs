@@ -1,5 +1,7 @@
 //! Control rooms: which of them the bot goes into, how one is made for somebody, which one stays.
 
+mod notices;
+
 use std::sync::Arc;
 
 use ruma::{OwnedRoomId, owned_room_id, owned_user_id, room_id, user_id};
@@ -8,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::{
     bot::NoticeText,
-    directory::{ClaimedBy, Request},
+    directory::{ClaimedBy, Mode, Request},
     engine::{
         Engine,
         actors::actor::RoomActor,
@@ -280,6 +282,7 @@ async fn askers_do_not_wait_for_an_owner_who_cannot_be_invited() {
         room: asked_in.clone(),
         ghost: ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test")),
         since: house.engine.now(),
+        mode: Mode::Open,
         shown: None,
         line_shown: None,
         asker_alias: None,

@@ -96,27 +96,26 @@ impl Room {
 }
 
 impl Engine {
-    /// Changes a person's name in the conversations that they have with a ghost. Changing it in
-    /// others too would show that they belong to one person.
-    pub(in crate::engine) async fn rename_in_conversations(
+    /// Changes a person's name in the conversation of two that they have with a ghost. Changing it
+    /// in others too, at the same moment, would show that they belong to one person.
+    pub(in crate::engine) async fn rename_in_direct(
         &self,
         person: &Person,
         ghost: &Ghost,
         name: &str,
     ) -> Result<(), EngineError> {
-        for conversation in self.conversations_of(ghost)? {
-            let Some(person) = conversation.person_at(RoomRole::Origin, person) else {
-                continue;
-            };
-            let batch = Batch::new();
-            let called = Input::Renamed {
-                person,
-                name: name.to_owned(),
-            };
-            self.apply(&conversation.id, &[called], batch)?;
-            self.store().flush().await?;
-        }
-        Ok(())
+        let Some(conversation) = self.conversation_with(person, ghost)? else {
+            return Ok(());
+        };
+        let Some(person) = conversation.person_at(RoomRole::Origin, person) else {
+            return Ok(());
+        };
+        let called = Input::Renamed {
+            person,
+            name: name.to_owned(),
+        };
+        self.apply(&conversation.id, &[called], Batch::new())?;
+        Ok(self.store().flush().await?)
     }
 
     /// Sets the display name of a ghost that was made for this conversation.

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::{
     bot::NoticeText,
     crypto::CryptoError,
+    directory::Mode,
     engine::{
         EngineError,
         messaging::send::{Outgoing, Recipients},
@@ -264,10 +265,18 @@ impl Room {
         Ok(())
     }
 
-    async fn invite_owner(&self, introduction: &Introduction) -> Result<(), EngineError> {
+    pub(super) async fn invite_owner(
+        &self,
+        introduction: &Introduction,
+    ) -> Result<(), EngineError> {
         let Some(owner) = introduction.owner() else {
             return Err(EngineError::Refused(Refusal::Impossible));
         };
+        // An invite shows who the owner is, so the handle must still be theirs and open.
+        let record = self.engine.directory().by_ghost(&introduction.ghost)?;
+        if !record.is_some_and(|record| record.is_held_by(owner) && record.mode == Mode::Open) {
+            return Err(EngineError::Refused(Refusal::HandleChanged));
+        }
         let view = self.room_state(&introduction.ghost).await?;
         if matches!(view.membership(owner), "join" | "invite") {
             return Ok(());

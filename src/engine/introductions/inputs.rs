@@ -1,15 +1,16 @@
 //! Handles what happens in a room with introductions.
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde_json::Value;
 
 use crate::{
+    bot,
     crypto::{DecryptError, Distrust},
     engine::{
         EngineError,
         event::RoomEvent,
         introductions::admission::admission,
-        records::{InboxItem, QueuedEffect, RetainedEvents},
+        records::{ControlRooms, InboxItem, QueuedEffect, RetainedEvents},
         room::Room,
     },
     ids::{Ghost, Person},
@@ -59,6 +60,10 @@ impl Room {
             _ => admission(&engine, ghost, asker, direct, &mut batch).await?,
         };
         let left_alone = admission == Admission::LeaveAlone;
+        let told = match admission {
+            Admission::OwnHandle => self.tell_owner_of_handle(ghost, asker, &mut batch)?,
+            _ => None,
+        };
         let input = Input::Invited(Invite {
             asker: asker.clone(),
             admission,
@@ -69,10 +74,38 @@ impl Room {
         }
         self.commit(batch, effects)?;
         drop(lock);
+        if let Some(control_room) = told {
+            engine.wake(&control_room);
+        }
         if left_alone {
             self.engine.machines().turn_away(ghost, &self.id).await?;
         }
         Ok(())
+    }
+
+    /// Lets the bot tell an owner why their own handle's ghost declines, if they have a control
+    /// room: the words of the decline are for everybody. Returns the room to wake.
+    fn tell_owner_of_handle(
+        &self,
+        ghost: &Ghost,
+        owner: &OwnedUserId,
+        batch: &mut Batch,
+    ) -> Result<Option<OwnedRoomId>, EngineError> {
+        let engine = &self.engine;
+        let owner = Person::new(owner.clone());
+        let room = engine.store().get::<ControlRooms>(&owner)?;
+        let record = engine.directory().by_ghost(ghost)?;
+        let (Some(room), Some(record)) = (room, record) else {
+            return Ok(None);
+        };
+        let notice = bot::texts::own_handle(&record.handle);
+        let item = InboxItem::Notify {
+            plain: notice.plain,
+            html: notice.html,
+            source: format!("own handle {} {ghost}", self.id),
+        };
+        engine.stage(&room, &item, batch)?;
+        Ok(Some(room))
     }
 
     /// Forgets a declined invite without a trace.

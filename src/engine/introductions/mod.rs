@@ -8,3 +8,6 @@ pub(in crate::engine) mod passing_on;
 #[cfg(test)]
 pub(in crate::engine) mod passing_on_tests;
 pub(in crate::engine) mod request;
+
+#[cfg(test)]
+mod handle_tests;

@@ -29,6 +29,7 @@ impl Room {
             room: self.id.clone(),
             ghost: introduction.ghost.clone(),
             since: introduction.invited_at,
+            mode: record.mode,
             shown: None,
             line_shown: None,
             asker_alias: if !introduction.masked() {

@@ -10,7 +10,7 @@ use crate::{
     directory::{ClaimedBy, FreezeReason, HandleState},
     engine::{
         Engine,
-        control_room::{Control, ControlEffect},
+        control_room::{Control, ControlEffect, Occasion},
         maintenance::restore::prepare,
         records::{
             ActiveRoomsByGhost, ControlRooms, Inbox, InboxItem, Outbox, OutboxItem, QueuedEffect,
@@ -86,16 +86,16 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     };
     batch.put::<Rooms>(&control, &record).unwrap();
     batch.put::<ControlRooms>(person, &control).unwrap();
-    let notice = NoticeText::default();
-    let source = String::new();
+    let notice = ControlEffect::SendNotice {
+        notice: NoticeText::default(),
+        source: String::new(),
+        occasion: Occasion::Answer,
+    };
     let task = Effect::RetireGhost {
         generation: 1,
         ghost: Ghost::new(ghost("old")),
     };
-    for (number, effect) in [
-        (1, ControlEffect::SendNotice { notice, source }),
-        (2, ControlEffect::Bot(task)),
-    ] {
+    for (number, effect) in [(1, notice), (2, ControlEffect::Bot(task))] {
         let due = OutboxItem {
             since: NOW,
             what: QueuedEffect::Control(effect),

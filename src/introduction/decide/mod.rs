@@ -74,7 +74,7 @@ impl IntroductionStep<'_> {
             Input::Member { user, membership } => self.member(user, membership),
             Input::Missed => self.missed(),
             Input::KeyCame => self.key_came(),
-            Input::Answered { accepted } => self.answered(*accepted),
+            Input::Answered { accepted, masked } => self.answered(*accepted, *masked),
             Input::Tick => self.tick(),
         }
     }
@@ -206,11 +206,14 @@ impl IntroductionStep<'_> {
         self.effects.push(Effect::AskOwner);
     }
 
-    fn answered(&mut self, accepted: bool) {
+    fn answered(&mut self, accepted: bool, is_masked: bool) {
         match self.state.phase {
             // Days may have passed, so the room's state is read again.
             Phase::Asking { .. } if accepted => {
                 self.state.accepted = true;
+                if let Admission::Introduce { masked, .. } = &mut self.state.invite.admission {
+                    *masked = is_masked;
+                }
                 self.state.phase = Phase::Looking;
                 self.effects.push(Effect::Look);
             }
@@ -315,6 +318,9 @@ impl IntroductionStep<'_> {
             Effect::InviteOwner if *why == Refusal::Impossible => {
                 self.leave_with(IntroductionNotice::OwnerNotInvitable);
             }
+            Effect::InviteOwner if *why == Refusal::HandleChanged => {
+                self.leave(Some(Reason::NotNow));
+            }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
             Effect::PassOnEdit { event, of } => self.edit_not_passed_on(event, of, why),
@@ -388,7 +394,6 @@ impl IntroductionStep<'_> {
             _ if !due => {}
             Phase::Declining { .. } => {
                 let reason = match self.state.invite.admission {
-                    Admission::OwnHandle => Some(Reason::OwnHandle),
                     Admission::GhostAsking => None,
                     _ => Some(Reason::NotNow),
                 };

@@ -12,6 +12,10 @@ fn asking(strict: bool) -> Play {
     play
 }
 
+fn answered(accepted: bool, masked: bool) -> Input {
+    Input::Answered { accepted, masked }
+}
+
 fn asks_first(strict: bool) -> Play {
     let mut play = Play::new();
     let Admission::Introduce { owner, handle, .. } = introduce(strict) else {
@@ -60,7 +64,7 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
     let line = (first(), event_id!("$edit").to_owned());
     assert_eq!(state.opening_line(), Some((&line.0, Some(&line.1))));
 
-    play.feed(Input::Answered { accepted: true });
+    play.feed(answered(true, false));
     assert_eq!(
         play.carry_out(&view(&[])),
         [
@@ -92,7 +96,7 @@ fn an_owner_who_likes_to_be_asked_is_asked_before_anything_is_passed_on() {
 fn declined_run_out_and_unaskable_requests_end_in_the_words_of_every_refusal() {
     let week = 7 * 24 * 60 * 60 * 1000;
     let inputs: [fn(&mut Play) -> &mut Play; 3] = [
-        |play| play.feed(Input::Answered { accepted: false }),
+        |play| play.feed(answered(false, false)),
         |play| play.after(7 * 24 * 60 * 60 * 1000),
         |play| play.feed(Input::Refused(Effect::AskOwner, Refusal::Impossible)),
     ];
@@ -112,7 +116,7 @@ fn declined_run_out_and_unaskable_requests_end_in_the_words_of_every_refusal() {
         );
         assert_eq!(*play.phase(), Phase::Over);
         // Too late.
-        play.feed(Input::Answered { accepted: true });
+        play.feed(answered(true, false));
         assert!(play.effects.is_empty());
     }
     let mut play = asking(false);
@@ -173,7 +177,7 @@ fn a_strict_ghost_asks_without_a_word_of_its_own() {
     assert!(done.contains(&Effect::AskOwner), "{done:?}");
     assert!(!done.iter().any(|e| matches!(e, Effect::SendNotice { .. })));
     play.after(700).says(first(), MessageKind::Line);
-    play.after(60_000).feed(Input::Answered { accepted: true });
+    play.after(60_000).feed(answered(true, false));
     let done = play.carry_out(&view(&[]));
     assert!(done.contains(&Effect::InviteOwner), "{done:?}");
     // What was written while the owner was asked they cannot read.
@@ -202,7 +206,7 @@ fn an_asking_ghost_does_not_show_who_its_owner_is() {
 fn after_the_answer_the_room_is_looked_at_again() {
     let mut play = asking(false);
     play.carry_out(&view(&[]));
-    play.feed(Input::Answered { accepted: true });
+    play.feed(answered(true, false));
     // Somebody else has come meanwhile: nothing is passed on for them to read.
     let done = play.carry_out(&view(&[("@eve:example.org", "join")]));
     assert!(done.contains(&Effect::InviteOwner), "{done:?}");
@@ -216,7 +220,7 @@ fn after_the_answer_the_room_is_looked_at_again() {
     // Nobody is left in the room.
     let mut play = asking(false);
     play.carry_out(&view(&[]));
-    play.feed(Input::Answered { accepted: true });
+    play.feed(answered(true, false));
     let mut empty = view(&[]);
     empty.members.remove(&alice());
     let done = play.carry_out(&empty);
@@ -277,4 +281,43 @@ fn a_line_that_comes_after_the_request_is_shown_once() {
     play.carry_out(&view(&[]));
     play.says(event_id!("$second").to_owned(), MessageKind::Line);
     assert!(play.effects.is_empty(), "it was shown with the request");
+}
+
+#[test]
+fn the_answer_tells_the_mode_that_the_owner_agreed_to() {
+    // Asked while the handle was open, and accepted once it was masked.
+    let mut play = asking(false);
+    play.carry_out(&view(&[]));
+    play.feed(answered(true, true));
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&Effect::OpenConversation), "{done:?}");
+    assert!(!done.contains(&Effect::InviteOwner), "{done:?}");
+    // The other way round.
+    let mut play = asking(false);
+    play.carry_out(&view(&[]));
+    if let Admission::Introduce { masked, .. } = &mut play.state.as_mut().unwrap().invite.admission
+    {
+        *masked = true;
+    }
+    play.feed(answered(true, false));
+    let done = play.carry_out(&view(&[]));
+    assert!(done.contains(&Effect::InviteOwner), "{done:?}");
+    assert!(done.contains(&pass_on(first())), "{done:?}");
+}
+
+#[test]
+fn a_handle_that_changed_shows_nothing_of_its_owner() {
+    let mut play = asks_first(false);
+    play.carry_out(&view(&[]));
+    play.feed(answered(true, false));
+    play.feed(Input::Looked(view(&[])));
+    play.effects.clear();
+    play.feed(Input::Refused(Effect::InviteOwner, Refusal::HandleChanged));
+    assert!(
+        play.effects.contains(&Effect::Leave {
+            reason: Some(Reason::NotNow)
+        }),
+        "{:?}",
+        play.effects
+    );
 }

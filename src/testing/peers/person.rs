@@ -176,8 +176,18 @@ impl Person {
         room: &RoomId,
         event: &RawValue,
     ) -> Result<String, MegolmError> {
+        let content = self.reads_content(room, event).await?;
+        Ok(content["body"].as_str().unwrap().to_owned())
+    }
+
+    /// The content of an event, for a client that hears only devices signed by their owner.
+    pub(crate) async fn reads_content(
+        &self,
+        room: &RoomId,
+        event: &RawValue,
+    ) -> Result<Value, MegolmError> {
         let decrypted = self.client.decrypt(room, event).await?;
         let event: Value = decrypted.event.deserialize_as_unchecked().unwrap();
-        Ok(event["content"]["body"].as_str().unwrap().to_owned())
+        Ok(event["content"].clone())
     }
 }

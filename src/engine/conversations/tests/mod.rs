@@ -3,6 +3,7 @@
 mod backfill;
 mod durability;
 mod leaving;
+mod naming;
 mod retention;
 mod seed;
 mod waiting;

@@ -7,7 +7,7 @@ use harness::{Chat, ChatOptions, PersonOptions, World, checks};
 use rand::Rng as _;
 use ruma::UserId;
 
-use crate::told::{goodbye, in_clear, reason, times};
+use crate::told::{confirms, goodbye, in_clear, reason, times};
 
 /// Asks the bot, and wants `part` in its answer.
 pub async fn answered(chat: &Chat, bot: &UserId, command: &str, part: &str) -> Result<String> {
@@ -41,7 +41,11 @@ async fn sam_finds_his_way_in_the_control_room() -> Result<()> {
     answered(&chat, &bot, "calls sam", "are hidden").await?;
     answered(&chat, &bot, "calls sam direct", "are direct").await?;
     answered(&chat, &bot, "appear Sammy", "see you as Sammy").await?;
-    answered(&chat, &bot, "mode sam open", "is open").await?;
+    let open = confirms(&chat, &bot, "mode sam open").await?;
+    ensure!(
+        open.text().is_some_and(|text| text.contains("is open")),
+        "{open:?}"
+    );
     answered(&chat, &bot, "whoami", sam.user_id.as_str()).await?;
 
     let kims = world.control_room(&kim).await?;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use harness::{Chat, Person, PersonOptions, World, WorldOptions, checks};
 use ruma::{OwnedUserId, UserId};
 
-use crate::told::{LINE, Story, quick, times};
+use crate::told::{LINE, Story, confirms, quick, times};
 
 /// Sam's handle is masked.
 pub async fn masked(options: WorldOptions) -> Result<Story> {
@@ -158,7 +158,7 @@ async fn a_conversation_ends_with_words_when_the_mask_is_taken_off() -> Result<(
     let (ghost, sams) = comes_to_portal(&story.sam).await?;
     sams.sees(LINE).await?;
     let bot = story.world.bot()?;
-    let answer = story.control_room.asks(&bot, "mode sam open").await?;
+    let answer = confirms(&story.control_room, &bot, "mode sam open").await?;
     ensure!(answer.text().is_some_and(|text| text.contains("is open")));
     chat.sees_part("has ended").await?;
     sams.sees_part("has ended").await?;

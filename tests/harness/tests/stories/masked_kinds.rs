@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     federation::two_servers,
     masked::{comes_to_portal, does_not_name, masked, masks},
-    told::{LINE, Story, quick},
+    told::{LINE, Story, confirms, quick},
 };
 
 /// Alice and the masked Sam have begun to talk.
@@ -363,7 +363,7 @@ async fn a_person_who_leaves_a_group_is_gone_for_all_and_can_come_back() -> Resu
     sams.sees("I am here after all").await?;
     // Until she takes the mask off: that ends it for her, and for nobody else.
     let bot = story.world.bot()?;
-    let answer = kims_room.asks(&bot, "mode kim open").await?;
+    let answer = confirms(&kims_room, &bot, "mode kim open").await?;
     ensure!(answer.text().is_some_and(|text| text.contains("is open")));
     kim_there.sees_part("has ended").await?;
     let told = |log: &harness::Log| {

@@ -188,7 +188,11 @@ async fn owners_are_not_introduced_to_themselves_nor_into_rooms_they_are_in() ->
     let own = story.sam.starts_chat(&[ghost]).await?;
     let declined = goodbye(&own, ghost).await?;
     let why = reason(&declined).unwrap_or_default();
-    ensure!(why.contains("This handle is yours"), "{declined:?}");
+    ensure!(why.contains("can't be reached"), "{declined:?}");
+    story
+        .control_room
+        .sees_part("is yours, so its ghost")
+        .await?;
 
     let chat = story
         .alice

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use harness::{Chat, Person, PersonOptions, ServiceOptions, World, WorldOptions};
 use ruma::UserId;
 
-use crate::told::{LINE, Story, comes, ends_well, goodbye, quick, quoted, reason};
+use crate::told::{LINE, Story, comes, confirms, ends_well, goodbye, quick, quoted, reason};
 
 /// One declined invite, as the person who asked sees it.
 #[derive(Debug)]
@@ -167,14 +167,7 @@ async fn a_released_handle_reaches_nobody_and_its_next_owner_is_somebody_else() 
 
 /// Gives a handle up, with the code that the bot asks for.
 pub async fn release(room: &Chat, bot: &UserId, handle: &str) -> Result<()> {
-    let asked = room.asks(bot, &format!("release {handle}")).await?;
-    let text = asked.text().unwrap_or_default();
-    let code = text
-        .split("`confirm ")
-        .nth(1)
-        .and_then(|rest| rest.split('`').next());
-    let code = code.with_context(|| format!("no code in {text:?}"))?;
-    let done = room.asks(bot, &format!("confirm {code}")).await?;
+    let done = confirms(room, bot, &format!("release {handle}")).await?;
     ensure!(
         done.text()
             .is_some_and(|text| text.contains("no longer yours")),

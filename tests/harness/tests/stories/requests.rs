@@ -40,6 +40,11 @@ async fn alice_asks(story: &Story) -> Result<(Chat, Seen)> {
         "{said}"
     );
     ensure!(said.contains(&format!("> {LINE}\n")), "{said}");
+    // Sam's phone notifies him of it.
+    let content = &shown.content;
+    ensure!(content["msgtype"] == "m.text", "{shown:?}");
+    let mentioned = &content["m.mentions"]["user_ids"][0];
+    ensure!(*mentioned == story.sam.user_id.as_str(), "{shown:?}");
     Ok((chat, shown))
 }
 

@@ -173,6 +173,18 @@ pub fn times(chat: &Chat, who: &UserId, part: &str) -> usize {
         .count()
 }
 
+/// Sends a command that waits for a code, and confirms it. Returns the bot's last answer.
+pub async fn confirms(room: &Chat, bot: &UserId, command: &str) -> Result<Seen> {
+    let asked = room.asks(bot, command).await?;
+    let text = asked.text().unwrap_or_default();
+    let code = text
+        .split("`confirm ")
+        .nth(1)
+        .and_then(|rest| rest.split('`').next());
+    let code = code.with_context(|| format!("no code in {text:?}"))?;
+    room.asks(bot, &format!("confirm {code}")).await
+}
+
 /// Waits until a ghost has left or declined, and returns that event.
 pub async fn goodbye(chat: &Chat, ghost: &UserId) -> Result<Seen> {
     chat.sees_where(&format!("{ghost} leave"), |seen| {

@@ -162,13 +162,15 @@ async fn with_the_module_odd_lists_are_answered_sensibly() -> Result<()> {
     );
     no_ghost_was_there(&story.world, &[&chat]).await?;
 
-    // One's own handle: the ghost says so.
+    // One's own handle: the bot says so.
     let own = sam.starts_chat(&[ghost]).await?;
     let left = goodbye(&own, ghost).await?;
     ensure!(
-        reason(&left).is_some_and(|why| why.contains("handle is yours")),
+        reason(&left).is_some_and(|why| why.contains("can't be reached")),
         "{left:?}"
     );
+    let told = "is yours, so its ghost";
+    story.control_room.sees_part(told).await?;
 
     // The bot does not mind who else is invited: it goes.
     let crowd: [&UserId; 2] = [&bot, ghost];

@@ -1,0 +1,131 @@
+//! A handle that changes, or is its asker's own, while its ghost is invited.
+
+use std::sync::Arc;
+
+use ruma::{OwnedRoomId, owned_room_id, owned_user_id};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::{
+    bot::Effect as BotEffect,
+    directory::{ClaimedBy, Mode},
+    engine::{
+        actors::actor::RoomActor,
+        records::{ControlRooms, Inbox, InboxItem},
+    },
+    handle::{Handle, HandleRules},
+    ids::{Ghost, Person},
+    introduction::{Admission, Introduction, Invite, Reason},
+    store::{Batch, prefix},
+    testing::{self, EventFactory, TestEngine, bot},
+};
+
+fn samuel() -> Person {
+    Person::new(owned_user_id!("@samuel:hs.test"))
+}
+
+fn alice() -> Person {
+    Person::new(owned_user_id!("@alice:hs.test"))
+}
+
+fn ghost() -> Ghost {
+    Ghost::new(owned_user_id!("@_dm_sam:hs.test"))
+}
+
+fn chat() -> OwnedRoomId {
+    owned_room_id!("!chat:hs.test")
+}
+
+/// An engine in which Samuel holds `@sam`, whose ghost is there.
+async fn house() -> TestEngine {
+    let house = testing::engine().build().await;
+    let engine = &house.engine;
+    engine.machines().provision(&bot(), "Bot").await.unwrap();
+    engine.machines().provision(&ghost(), "@sam").await.unwrap();
+    let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+    let mut tx = engine.directory().begin().await;
+    tx.claim(&samuel(), &handle, ClaimedBy::Person, engine.now())
+        .unwrap();
+    tx.commit().await.unwrap();
+    house
+}
+
+fn actor(house: &TestEngine) -> RoomActor {
+    RoomActor::load(house.engine.clone(), chat(), Arc::new(Notify::new())).unwrap()
+}
+
+#[tokio::test]
+async fn the_owner_of_a_handle_that_is_masked_by_now_is_not_invited() {
+    for masked in [false, true] {
+        let house = house().await;
+        if masked {
+            let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+            let mut tx = house.engine.directory().begin().await;
+            tx.set_mode(&samuel(), &handle, Mode::Masked, false)
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+        house.fake.add_room(&chat(), &[&alice(), &ghost()]);
+        let invite = Invite {
+            asker: alice().into(),
+            admission: Admission::Introduce {
+                owner: samuel(),
+                handle: "sam".to_owned(),
+                strict: false,
+                back_to: None,
+                asks_first: false,
+                masked: false,
+            },
+        };
+        let introduction = Introduction::found(&chat(), &ghost(), invite, house.engine.now());
+        let actor = actor(&house);
+        let invited = actor.room.invite_owner(&introduction).await;
+        assert_eq!(invited.is_err(), masked, "{invited:?}");
+        let expected = if masked { "leave" } else { "invite" };
+        assert_eq!(house.fake.membership(&chat(), &samuel()), expected);
+    }
+}
+
+#[tokio::test]
+async fn only_the_bot_tells_owners_that_a_handle_is_theirs() {
+    let house = house().await;
+    let control_room = owned_room_id!("!control:hs.test");
+    let mut batch = Batch::new();
+    batch.put::<ControlRooms>(&samuel(), &control_room).unwrap();
+    house.store.apply(batch).unwrap();
+    let sam = samuel();
+    house.fake.invite(&chat(), &sam, &ghost());
+    let events = EventFactory::room(&chat()).sender(sam.as_str());
+    let invite = events.member(ghost().as_str(), "invite");
+    let mut actor = actor(&house);
+    let item = InboxItem::Event(invite.to_string());
+    actor
+        .room
+        .dispatch(house.engine.next(), item)
+        .await
+        .unwrap();
+    let told = house
+        .store
+        .scan::<Inbox>(&prefix(&control_room), None, 10)
+        .unwrap();
+    assert!(
+        matches!(&told[..], [(_, InboxItem::Notify { plain, .. })]
+            if plain.starts_with("@sam is yours")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_release_is_no_different_from_a_decline_for_those_who_wait() {
+    let house = house().await;
+    house.fake.add_room(&chat(), &[&alice(), &ghost()]);
+    let released = BotEffect::RetireGhost {
+        ghost: ghost(),
+        generation: 1,
+    };
+    house.engine.carry_out_bot_effect(&released).await.unwrap();
+    let events = house.fake.events(chat().as_str());
+    let left: Value = serde_json::from_str(events.last().unwrap().content.get()).unwrap();
+    assert_eq!(left["membership"], "leave");
+    assert_eq!(left["reason"], Reason::NotNow.words());
+}
