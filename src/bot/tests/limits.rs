@@ -108,6 +108,7 @@ async fn show_request(talk: &Talk) {
         since: NOW,
         mode: Mode::Open,
         shown: Some(event_id!("$shown").to_owned()),
+        line_shown: None,
         asker_alias: None,
     };
     let mut tx = talk.directory.begin().await;

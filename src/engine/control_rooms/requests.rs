@@ -141,7 +141,7 @@ impl Room {
         };
         let notice = bot::late_line_text(number, &name, &line);
         let source = format!("line {} {}", request.room, request.ghost);
-        let event = self.send_as_bot(&notice, &source).await?;
+        let event = self.send_as_bot(&notice, &source, Occasion::News).await?;
         let mut tx = engine.directory().begin().await;
         tx.set_line_shown(&person, number, event)?;
         self.commit_with(tx, batch, [])

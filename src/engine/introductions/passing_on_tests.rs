@@ -268,6 +268,7 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
         room: here().to_owned(),
         ghost: Ghost::new(sam().to_owned()),
         since: NOW,
+        mode: record.mode,
         shown: None,
         line_shown: None,
         asker_alias: None,
