@@ -338,10 +338,13 @@ fn what_ghosts_say() {
     let sentences = [
         IntroductionNotice::GroupFromInviteOn,
         IntroductionNotice::BackTo { room: room() },
+        IntroductionNotice::BackToPerson { room: room() },
         IntroductionNotice::SendAgainEncrypted,
         IntroductionNotice::SendAgainUnreadable,
         IntroductionNotice::SendAgainOther,
+        IntroductionNotice::NotPassedOn,
         IntroductionNotice::OwnerNotInvitable,
+        IntroductionNotice::InviteFailed,
         IntroductionNotice::WaitingForJoin,
         IntroductionNotice::WaitingForDevice,
         IntroductionNotice::AskingFirst,

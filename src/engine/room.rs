@@ -36,14 +36,35 @@ pub(super) struct ReplayableEffects {
     pub based_on: Option<Arc<Conversation>>,
 }
 
+/// Since when an item fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failing {
+    /// The number of the item.
+    pub number: u64,
+    /// Since when the homeserver has answered that it fails, unless an outage came after that.
+    pub since: Option<Timestamp>,
+    /// When a proxy answered for the first time that no homeserver is behind it.
+    pub outage_since: Option<Timestamp>,
+}
+
+impl Failing {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            since: None,
+            outage_since: None,
+        }
+    }
+}
+
 /// A room: its record, and the state of the work in it. Only its actor has one.
 pub(super) struct Room {
     pub engine: Engine,
     pub id: OwnedRoomId,
     pub record: RoomRecord,
     pub failures: u32,
-    /// The number of the item that is failing, and when it failed first.
-    pub failing: Option<(u64, Timestamp)>,
+    /// The item that is failing.
+    pub failing: Option<Failing>,
     /// When the current effect was queued.
     pub due_since: Timestamp,
     /// The number of the current effect.

@@ -13,14 +13,23 @@ pub enum IntroductionNotice {
         /// The room that they have.
         room: OwnedRoomId,
     },
+    /// The ghost of a person in one conversation was invited into another room.
+    BackToPerson {
+        /// The asker's room of that conversation.
+        room: OwnedRoomId,
+    },
     /// A message was unencrypted: please send it again.
     SendAgainEncrypted,
     /// A message could not be read: please send it again.
     SendAgainUnreadable,
     /// An event cannot be passed on by a ghost.
     SendAgainOther,
+    /// A message could not be passed on because the homeserver failed: please send it again.
+    NotPassedOn,
     /// The owner's server refuses the invite.
     OwnerNotInvitable,
+    /// The owner's invite did not get through in time.
+    InviteFailed,
     /// The owner has to join first.
     WaitingForJoin,
     /// The owner has to set up encryption first.
@@ -51,10 +60,13 @@ impl IntroductionNotice {
         let name = match self {
             Self::GroupFromInviteOn => "group-from-invite-on",
             Self::BackTo { room } => return format!("back-to {room}"),
+            Self::BackToPerson { room } => return format!("back-to-person {room}"),
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
             Self::SendAgainOther => "send-again-other",
+            Self::NotPassedOn => "not-passed-on",
             Self::OwnerNotInvitable => "owner-not-invitable",
+            Self::InviteFailed => "invite-failed",
             Self::WaitingForJoin => "waiting-for-join",
             Self::WaitingForDevice => "waiting-for-device",
             Self::AskingFirst => "asking-first",
@@ -84,6 +96,10 @@ impl IntroductionNotice {
                 "You and @{handle} already have a chat. Please send it there: \
                  https://matrix.to/#/{room} (if that chat is gone, start this one once more)."
             ),
+            Self::BackToPerson { room } => format!(
+                "You already have a chat with {handle}, and I'm only there for it. Please send it \
+                 there: https://matrix.to/#/{room}"
+            ),
             Self::SendAgainEncrypted => format!(
                 "That message wasn't encrypted, so I didn't pass it on to @{handle}. \
                  The chat is encrypted now: please send it again."
@@ -95,6 +111,14 @@ impl IntroductionNotice {
             Self::SendAgainOther => format!(
                 "I can pass on messages and files, but not this. @{handle} can read from now on: \
                  please send it again."
+            ),
+            Self::NotPassedOn => format!(
+                "I couldn't pass on your message to @{handle}. They can read from now on: \
+                 please send it again."
+            ),
+            Self::InviteFailed => format!(
+                "My invite didn't get through to @{handle}: a server doesn't answer as it should. \
+                 Please try again later."
             ),
             Self::OwnerNotInvitable => format!(
                 "@{handle} can't be invited at the moment: their account or server refuses it. \

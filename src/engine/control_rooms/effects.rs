@@ -15,7 +15,6 @@ use crate::{
     },
     ids::Person,
     introduction::{Reason, Refusal},
-    matrix::MatrixError,
     store::{Batch, prefix},
 };
 
@@ -136,8 +135,8 @@ impl Room {
         );
         match withdrawn.await {
             // The person may have joined or declined at this moment.
-            Ok(_) | Err(MatrixError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if !error.is_refusal() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

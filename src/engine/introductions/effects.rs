@@ -17,7 +17,7 @@ use crate::{
         Effect, Input, Introduction, IntroductionNotice, Phase, Quote, Refusal, clean_name, quote,
         quote_edit,
     },
-    matrix::{MEGOLM, MatrixError, RoomState},
+    matrix::{MEGOLM, RoomState},
     store::{Batch, prefix},
 };
 
@@ -275,8 +275,8 @@ impl Room {
             .await
         {
             // The room allows the invite, but the owner or their server refuses it.
-            Err(EngineError::Matrix(MatrixError::Refused { .. }))
-                if view.may_invite(&introduction.ghost) =>
+            Err(EngineError::Matrix(error))
+                if error.is_refusal() && view.may_invite(&introduction.ghost) =>
             {
                 Err(EngineError::Refused(Refusal::Impossible))
             }

@@ -199,6 +199,7 @@ impl IntroductionStep<'_> {
                 self.give_up_on(event);
                 self.send_notice(match why {
                     Refusal::Unreadable => IntroductionNotice::SendAgainUnreadable,
+                    Refusal::Failing => IntroductionNotice::NotPassedOn,
                     _ => IntroductionNotice::SendAgainOther,
                 });
             }

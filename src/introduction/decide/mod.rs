@@ -9,7 +9,7 @@ use super::{
     Admission, Effect, Input, Introduction, IntroductionNotice, Invite, Phase, Reason, Refusal,
     Rules, WaitFor,
 };
-use crate::{clock::Timestamp, ids::Ghost, matrix::RoomState};
+use crate::{clock::Timestamp, handle::Handle, ids::Ghost, matrix::RoomState};
 
 /// The new state and the effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +155,10 @@ impl IntroductionStep<'_> {
                 _ => None,
             };
             if let Some(room) = back_to {
-                self.send_notice(IntroductionNotice::BackTo { room });
+                self.send_notice(match Handle::of_ghost(self.state.ghost.localpart()) {
+                    Some(_) => IntroductionNotice::BackTo { room },
+                    None => IntroductionNotice::BackToPerson { room },
+                });
                 return self.leave(None);
             }
             if self.state.in_clear {
@@ -316,9 +319,11 @@ impl IntroductionStep<'_> {
                 _ => Reason::NotNow,
             })),
             Effect::InviteOwner if *why == Refusal::Impossible => {
-                if !self.state.strict() {
-                    self.send_notice(IntroductionNotice::OwnerNotInvitable);
-                }
+                self.send_notice(IntroductionNotice::OwnerNotInvitable);
+                self.leave(None);
+            }
+            Effect::InviteOwner if *why == Refusal::Failing => {
+                self.send_notice(IntroductionNotice::InviteFailed);
                 self.leave(None);
             }
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),

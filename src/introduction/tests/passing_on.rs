@@ -260,3 +260,23 @@ fn what_is_said_between_the_last_look_and_the_leaving_is_told_by_the_bot_before_
     assert_eq!(play.carry_out(&view(&[])), [tell, Effect::Forget]);
     assert_eq!(*play.phase(), Phase::Over);
 }
+
+#[test]
+fn a_message_that_the_homeserver_could_not_take_is_asked_for_again_for_that_reason() {
+    for (why, notice) in [
+        (Refusal::Failing, IntroductionNotice::NotPassedOn),
+        (Refusal::Unreadable, IntroductionNotice::SendAgainUnreadable),
+        (Refusal::Impossible, IntroductionNotice::SendAgainOther),
+    ] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line);
+        while play.effects.first() != Some(&pass_on(first())) {
+            let effect = play.effects.remove(0);
+            play.feed(Input::Done(effect));
+        }
+        play.effects.clear();
+        play.feed(Input::Refused(pass_on(first()), why));
+        assert_eq!(play.effects, [Effect::SendNotice { notice }]);
+    }
+}

@@ -151,18 +151,18 @@ fn a_ghost_that_is_removed_forgets() {
 }
 
 #[test]
-fn a_refused_invite_of_the_owner_is_told_to_the_asker() {
-    let mut play = Play::admitted();
-    play.carry_out(&view(&[]));
-    play.says(first(), MessageKind::Line);
-    play.effects.clear();
-    play.feed(Input::Refused(Effect::InviteOwner, Refusal::Impossible));
-    assert_eq!(
-        play.effects[0],
-        Effect::SendNotice {
-            notice: IntroductionNotice::OwnerNotInvitable
-        }
-    );
-    play.carry_out(&view(&[]));
-    assert_eq!(*play.phase(), Phase::Over);
+fn an_invite_of_the_owner_that_is_given_up_is_told_to_the_asker() {
+    for (why, notice) in [
+        (Refusal::Impossible, IntroductionNotice::OwnerNotInvitable),
+        (Refusal::Failing, IntroductionNotice::InviteFailed),
+    ] {
+        let mut play = Play::admitted();
+        play.carry_out(&view(&[]));
+        play.says(first(), MessageKind::Line);
+        play.effects.clear();
+        play.feed(Input::Refused(Effect::InviteOwner, why));
+        assert_eq!(play.effects[0], Effect::SendNotice { notice });
+        play.carry_out(&view(&[]));
+        assert_eq!(*play.phase(), Phase::Over);
+    }
 }
