@@ -13,7 +13,7 @@ use crate::{
         Engine,
         actors::actor::RoomActor,
         control_room::{Control, ControlEffect, ControlPhase},
-        records::{ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect},
+        records::{ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, Seen},
     },
     handle::{Handle, HandleRules},
     ids,
@@ -328,4 +328,42 @@ async fn clear_messages_are_answered_once_a_minute() {
         assert_eq!(house.due(&room).len(), answers);
         house.clock.advance(std::time::Duration::from_secs(60));
     }
+}
+
+#[tokio::test]
+async fn a_command_that_is_given_up_is_not_swallowed() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let given_up = |sender: &str, id: &str| {
+        let event = EventFactory::room(&room).sender(sender).encrypted(id);
+        InboxItem::Event(event.to_string())
+    };
+    let of_others = given_up("@eve:evil.org", "$of-others");
+    actor.room.give_up(1, of_others).unwrap();
+    assert!(house.due(&room).is_empty());
+    for id in ["$one", "$two"] {
+        actor
+            .room
+            .give_up(2, given_up(samuel().as_str(), id))
+            .unwrap();
+    }
+    let due = house.due(&room);
+    assert_eq!(kinds(&due), ["bot-send-notice"], "once a minute");
+    assert!(
+        matches!(&due[0], ControlEffect::SendNotice { source, .. } if source.as_str() == "$one")
+    );
+
+    // Before the bot has looked, nothing counts as handled: it reads back.
+    let other = owned_room_id!("!other:hs.test");
+    let mut actor = house.actor(&other);
+    actor.room.record.control = Some(Control::made(samuel()));
+    actor.room.commit(Batch::new(), []).unwrap();
+    actor
+        .room
+        .give_up(3, given_up(samuel().as_str(), "$early"))
+        .unwrap();
+    assert!(house.due(&other).is_empty());
+    let seen = house.store.get::<Seen>(&"$early".try_into().unwrap());
+    assert!(seen.unwrap().is_none());
 }
