@@ -25,9 +25,9 @@ pub(in crate::engine) async fn admission<'a>(
     let asker = &Person::new(asker.clone());
     let now = engine.now();
     let directory = engine.directory();
-    // A user in our namespace whose name cannot be a handle has no owner.
     let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
-        return Ok((Admission::LeaveAlone, None));
+        let admission = admission_by_alias(engine, ghost, asker, direct).await?;
+        return Ok((admission, None));
     };
     let mut tx = directory.begin().await;
     let verdict = tx.decide_reach(&ReachQuery {
@@ -90,4 +90,34 @@ pub(in crate::engine) async fn admission<'a>(
         Verdict::OwnHandle { .. } => Admission::OwnHandle,
     };
     Ok((admission, Some(tx.stage(batch))))
+}
+
+/// Answers an invite of a user of ours whose name cannot be a handle. The ghost of a person in one
+/// conversation leads the person who talks with it back there, and reaches nobody for anybody else.
+async fn admission_by_alias(
+    engine: &Engine,
+    ghost: &Ghost,
+    asker: &Person,
+    direct: bool,
+) -> Result<Admission, EngineError> {
+    if engine.machines().device_of(ghost)?.is_none() {
+        return Ok(Admission::LeaveAlone);
+    }
+    let conversation = engine.conversation_with(asker, ghost)?;
+    let people = conversation.into_iter().flat_map(|it| it.people);
+    let person = people.into_iter().find(|person| person.ghost == *ghost);
+    let Some(person) = person.filter(|_| direct) else {
+        return Ok(Admission::NotNow);
+    };
+    let Some(room) = engine.existing_room(asker, ghost).await? else {
+        return Ok(Admission::NotNow);
+    };
+    Ok(Admission::Introduce {
+        owner: person.user,
+        handle: person.name,
+        strict: false,
+        back_to: Some(room),
+        asks_first: false,
+        masked: true,
+    })
 }

@@ -4,6 +4,7 @@ mod backfill;
 mod durability;
 mod leaving;
 mod retention;
+mod returning;
 mod seed;
 mod waiting;
 
