@@ -255,7 +255,17 @@ impl Room {
         Ok(())
     }
 
+    /// Writes the record, and brings [`ActiveRoomsByGhost`] up to date with it.
     fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
+        let before = match &self.written {
+            Some(written) => ghosts_of(written),
+            None => ghosts_of(&self.engine.store().get::<Rooms>(&self.id)?.unwrap_or_default()),
+        };
+        let now = ghosts_of(&self.record);
+        // Before what is put: a conversation may go on here with the same ghost.
+        for gone in before.into_iter().filter(|ghost| !now.contains(ghost)) {
+            batch.delete::<ActiveRoomsByGhost>(&(gone.into(), self.id.clone()));
+        }
         for introduction in &self.record.introductions {
             let key = (introduction.ghost.clone().into(), self.id.clone());
             if introduction.is_open() {
@@ -300,6 +310,14 @@ impl Room {
     ) -> ruma::OwnedTransactionId {
         transaction_id(user, &self.id, kind, cause)
     }
+}
+
+/// Returns the ghosts that have an introduction in a room.
+fn ghosts_of(record: &RoomRecord) -> Vec<Ghost> {
+    let introductions = record.introductions.iter();
+    introductions
+        .map(|introduction| introduction.ghost.clone())
+        .collect()
 }
 
 /// Returns the transaction id of the event that `kind` sends into a room because of `cause`.

@@ -73,12 +73,23 @@ impl Room {
         Ok(())
     }
 
-    /// Forgets a declined invite without a trace.
-    pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) {
+    /// Forgets a declined invite without a trace. Returns whether there was one.
+    pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) -> bool {
         let introductions = &mut self.record.introductions;
+        let before = introductions.len();
         introductions.retain(|introduction| {
             introduction.ghost != *ghost || introduction.phase != Phase::Declined
         });
+        introductions.len() < before
+    }
+
+    /// Destroys the keys that came for an invite that no longer stands. A newer invite may wait in
+    /// the inbox, and its key may be here already.
+    async fn turn_away_unless_invited(&self, ghost: &Ghost) -> Result<(), EngineError> {
+        if self.is_about_to_be_invited(ghost)? {
+            return Ok(());
+        }
+        Ok(self.engine.machines().turn_away(ghost, &self.id).await?)
     }
 
     /// Lets the decider decide. Keeps the new state and returns the effects.
@@ -147,8 +158,8 @@ impl Room {
                 let declining = matches!(introduction.phase, Phase::Declining { .. });
                 effects.extend(self.apply_to_introduction(&introduction.ghost, &input));
                 // The invite was withdrawn before it was declined.
-                if declining {
-                    self.drop_declined(&introduction.ghost);
+                if declining && self.drop_declined(&introduction.ghost) {
+                    self.turn_away_unless_invited(&introduction.ghost).await?;
                 }
             }
         }
