@@ -165,6 +165,8 @@ pub(in crate::engine) enum InboxItem {
     },
     /// The bot has a notice to send here.
     Notify {
+        /// The person to whom it is sent.
+        person: Person,
         /// The plain text.
         plain: String,
         /// The HTML.

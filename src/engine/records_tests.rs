@@ -95,6 +95,7 @@ fn what_waits_in_an_inbox() {
             by: person(),
         },
         InboxItem::Notify {
+            person: person(),
             plain: "plain".to_owned(),
             html: "html".to_owned(),
             source: "source".to_owned(),

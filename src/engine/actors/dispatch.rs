@@ -3,6 +3,7 @@
 use ruma::OwnedUserId;
 
 use crate::{
+    bot::NoticeText,
     engine::{
         EngineError,
         control_room::{Control, ControlEffect},
@@ -81,10 +82,14 @@ impl Room {
                 self.show_requests(&owner, number, batch).await
             }
             InboxItem::Notify {
+                person,
                 plain,
                 html,
                 source,
-            } => self.notify(plain, html, source, batch),
+            } => {
+                let notice = NoticeText { plain, html };
+                self.notify(person, notice, source, batch).await
+            }
         }
     }
 

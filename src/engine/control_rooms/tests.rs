@@ -13,7 +13,9 @@ use crate::{
         Engine,
         actors::actor::RoomActor,
         control_room::{Control, ControlEffect, ControlPhase},
-        records::{ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect, Seen},
+        records::{
+            ControlRooms, Inbox, InboxItem, Outbox, PendingNotices, QueuedEffect, Seen,
+        },
     },
     handle::{Handle, HandleRules},
     ids,
@@ -366,4 +368,59 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
     assert!(house.due(&other).is_empty());
     let seen = house.store.get::<Seen>(&"$early".try_into().unwrap());
     assert!(seen.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_notice_is_not_lost_with_the_room_that_it_was_meant_for() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    // The bot is about to leave when the notice arrives.
+    let control = actor.room.record.control.as_mut().unwrap();
+    let leave = control.leave(None).into_iter().map(QueuedEffect::Control);
+    actor.room.commit(Batch::new(), leave).unwrap();
+    let news = NoticeText::new("news");
+    let person = samuel();
+    let told = house.engine.notify(&person, news, "1".to_owned());
+    told.await.unwrap();
+    steps(&mut actor).await;
+    assert!(actor.room.record.control.is_none());
+    let new = house.store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    assert_ne!(new, room);
+    let waiting = house.store.scan::<Inbox>(&prefix(&new), None, 10).unwrap();
+    assert!(
+        waiting
+            .iter()
+            .any(|(_, it)| matches!(it, InboxItem::Notify { plain, .. } if plain == "news"))
+    );
+    // The person has not come yet, so it is kept for them.
+    let mut actor = house.actor(&new);
+    steps(&mut actor).await;
+    let pending = house.store.scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    assert_eq!(pending.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_written_long_ago_is_not_answered_again() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let clear = |id: &str, days: u32| {
+        let at = house.engine.now() - std::time::Duration::from_secs(24 * 60 * 60) * days;
+        let events = EventFactory::room(&room).sender(samuel().as_str());
+        let content = json!({"msgtype": "m.text", "body": "hi"});
+        events.sent_at(at).event("m.room.message", id, content)
+    };
+    let look = QueuedEffect::Control(ControlEffect::Look);
+    let old = vec![clear("$old", 8)];
+    house.fake.put_history(room.as_str(), old);
+    actor.room.backfill_for(&look).await.unwrap();
+    assert!(house.due(&room).is_empty());
+    let both = vec![clear("$new", 1), clear("$old", 8)];
+    house.fake.put_history(room.as_str(), both);
+    actor.room.backfill_for(&look).await.unwrap();
+    let due = house.due(&room);
+    assert!(
+        matches!(&due[..], [ControlEffect::SendNotice { source, .. }] if source.as_str() == "$new")
+    );
 }
