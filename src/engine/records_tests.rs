@@ -345,6 +345,7 @@ fn what_ghosts_say() {
         IntroductionNotice::SendAgainOther,
         IntroductionNotice::NotPassedOn,
         IntroductionNotice::OwnerNotInvitable,
+        IntroductionNotice::InvitingLater,
         IntroductionNotice::InviteFailed,
         IntroductionNotice::WaitingForJoin,
         IntroductionNotice::WaitingForDevice,

@@ -95,11 +95,15 @@ impl Retry {
             | Effect::TurnOnEncryption
             | Effect::AskOwner
             | Effect::WithdrawRequest
-            | Effect::InviteOwner
             | Effect::OpenConversation
             | Effect::Decline { .. }
             | Effect::RememberPair
             | Effect::ForgetPair => Self::For(NEEDED),
+            // The decider waits, so that other ghosts in the room do not.
+            Effect::InviteOwner if error.fate() == Fate::Failing && !error.is_outage() => {
+                Self::Never
+            }
+            Effect::InviteOwner => Self::For(NEEDED),
             Effect::Join => Self::For(JOIN),
             // What is said must not get lost. For people who cannot read it the decider waits.
             Effect::PassOn { .. }

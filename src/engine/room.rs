@@ -22,7 +22,7 @@ use crate::{
         },
     },
     ids::Ghost,
-    introduction::{Effect, Phase},
+    introduction::{Effect, Introduction, Phase},
     store::Batch,
 };
 
@@ -130,15 +130,17 @@ impl DeliveryReceipts {
     }
 }
 
-pub(in crate::engine) fn is_at_work(phase: &Phase) -> bool {
-    !matches!(
-        phase,
+/// Returns whether an introduction needs a place among those that go on at the same time.
+fn is_at_work(introduction: &Introduction) -> bool {
+    let waits = matches!(
+        introduction.phase,
         Phase::Waiting { .. }
             | Phase::Asking { .. }
             | Phase::Declining { .. }
             | Phase::Declined
             | Phase::Over
-    )
+    );
+    !waits && !introduction.waits_to_invite()
 }
 
 impl Room {
@@ -218,12 +220,7 @@ impl Room {
         if self.written.as_ref() != Some(&self.record) {
             self.write_record(&mut batch)?;
         }
-        if !self
-            .record
-            .introductions
-            .iter()
-            .any(|introduction| is_at_work(&introduction.phase))
-        {
+        if !self.record.introductions.iter().any(is_at_work) {
             self.place = None;
         }
         self.engine.store().apply(batch)?;

@@ -28,6 +28,8 @@ pub enum IntroductionNotice {
     NotPassedOn,
     /// The owner's server refuses the invite.
     OwnerNotInvitable,
+    /// The owner's invite does not get through yet.
+    InvitingLater,
     /// The owner's invite did not get through in time.
     InviteFailed,
     /// The owner has to join first.
@@ -66,6 +68,7 @@ impl IntroductionNotice {
             Self::SendAgainOther => "send-again-other",
             Self::NotPassedOn => "not-passed-on",
             Self::OwnerNotInvitable => "owner-not-invitable",
+            Self::InvitingLater => "inviting-later",
             Self::InviteFailed => "invite-failed",
             Self::WaitingForJoin => "waiting-for-join",
             Self::WaitingForDevice => "waiting-for-device",
@@ -115,6 +118,10 @@ impl IntroductionNotice {
             Self::NotPassedOn => format!(
                 "I couldn't pass on your message to @{handle}. They can read from now on: \
                  please send it again."
+            ),
+            Self::InvitingLater => format!(
+                "My invite doesn't get through to @{handle} at the moment, so I try again for ten \
+                 minutes; while I'm here the service can read this chat."
             ),
             Self::InviteFailed => format!(
                 "My invite didn't get through to @{handle}: a server doesn't answer as it should. \

@@ -6,7 +6,7 @@ mod messages;
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, Phase, Reason, Refusal,
+    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, InviteRetry, Phase, Reason, Refusal,
     Rules, WaitFor,
 };
 use crate::{clock::Timestamp, handle::Handle, ids::Ghost, matrix::RoomState};
@@ -228,6 +228,20 @@ impl IntroductionStep<'_> {
         self.effects.push(Effect::InviteOwner);
     }
 
+    /// Invites the owner again in a while. The waiting is not left to the outbox: an owner's server
+    /// that does not answer must not hold up the other ghosts in the room.
+    fn invite_owner_later(&mut self) {
+        let retry = self.state.invite_retry;
+        let until = retry.map_or(self.now + self.rules.invite_owner_for, |retry| retry.until);
+        if until <= self.now {
+            self.send_notice(IntroductionNotice::InviteFailed);
+            return self.leave(None);
+        }
+        let at = Some(self.now + self.rules.retry_invite);
+        self.state.invite_retry = Some(InviteRetry { at, until });
+        self.send_notice(IntroductionNotice::InvitingLater);
+    }
+
     fn done(&mut self, effect: &Effect) {
         match effect {
             Effect::Join => {
@@ -244,6 +258,7 @@ impl IntroductionStep<'_> {
 
     fn owner_invited(&mut self) {
         self.state.owner_invited_at = Some(self.now);
+        self.state.invite_retry = None;
         if self.state.direct && !self.state.strict() {
             self.effects.push(Effect::RememberPair);
         }
@@ -322,10 +337,7 @@ impl IntroductionStep<'_> {
                 self.send_notice(IntroductionNotice::OwnerNotInvitable);
                 self.leave(None);
             }
-            Effect::InviteOwner if *why == Refusal::Failing => {
-                self.send_notice(IntroductionNotice::InviteFailed);
-                self.leave(None);
-            }
+            Effect::InviteOwner if *why == Refusal::Failing => self.invite_owner_later(),
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
             Effect::LookBack => self.effects.push(Effect::Forget),
@@ -349,7 +361,7 @@ impl IntroductionStep<'_> {
         let waits = matches!(
             self.state.phase,
             Phase::Waiting { .. } | Phase::Asking { .. }
-        );
+        ) || self.state.waits_to_invite();
         if user == self.state.invite.asker && gone && waits {
             return self.leave(None);
         }
@@ -406,6 +418,12 @@ impl IntroductionStep<'_> {
                 self.state.phase = Phase::Declined;
             }
             Phase::Listening { .. } => self.approach_owner(),
+            Phase::Inviting => {
+                if let Some(retry) = &mut self.state.invite_retry {
+                    retry.at = None;
+                }
+                self.effects.push(Effect::InviteOwner);
+            }
             Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
             Phase::Lingering => {
                 self.state.phase = Phase::Closing;
