@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{RoomId, ServerName};
+use ruma::{RoomId, ServerName, UserId};
 
 use super::{Effect, NoticeText};
 use crate::{
@@ -78,6 +78,19 @@ pub fn restored(made: Option<Timestamp>) -> NoticeText {
         ". If you wrote to me and got no answer, please send it again: I can no longer read older \
          messages.",
     )
+}
+
+/// Tells a person that the ghost they invited does not exist, because its name has capitals.
+pub fn misspelt_ghost(invited: &UserId, ghost: &UserId, handle: &Handle) -> NoticeText {
+    NoticeText::new("Nobody got your invite of ")
+        .name(invited.as_str())
+        .and(": such a name has small letters only. To reach ")
+        .name(&handle.to_string())
+        .and(", start a chat with ")
+        .name(ghost.as_str())
+        .and(" (")
+        .link(&ghost.matrix_to_uri().to_string())
+        .and(").")
 }
 
 /// Answers a message that could not be decrypted.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    clock::{Clock as _, SystemClock},
     directory::ClaimedBy,
     engine::EngineSettings,
     handle::{Handle, HandleRules},
@@ -56,6 +57,7 @@ async fn running(adjust: impl FnOnce(&mut EngineSettings)) -> (Engine, FakeHomes
 
 fn invite(room: &str, sender: &str, ghost: &UserId) -> Value {
     let events = EventFactory::room(room.try_into().unwrap()).sender(sender);
+    let events = events.sent_at(SystemClock.now());
     let mut invite = events.member(ghost.as_str(), "invite");
     invite["content"]["is_direct"] = json!(true);
     invite

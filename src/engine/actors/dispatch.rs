@@ -4,10 +4,12 @@ use ruma::OwnedUserId;
 
 use crate::{
     bot::NoticeText,
+    clock::Timestamp,
     engine::{
         EngineError,
         control_room::{Control, ControlEffect},
         event::RoomEvent,
+        introductions::admission::GhostInvite,
         records::{Inbox, InboxItem, QueuedEffect, Seen},
         retry::Retry,
         room::Room,
@@ -119,10 +121,13 @@ impl Room {
             if bot {
                 return self.bot_invited(&event.sender, &state, batch).await;
             }
-            let direct = event.content["is_direct"] == true;
-            return self
-                .ghost_invited(&Ghost::new(user), &event.sender, direct, batch)
-                .await;
+            let invite = GhostInvite {
+                ghost: &Ghost::new(user),
+                asker: &event.sender,
+                direct: event.content["is_direct"] == true,
+                sent_at: event.sent_at,
+            };
+            return self.ghost_invited(invite, batch).await;
         }
         let introducing = self.record.introductions.iter().any(Introduction::is_open);
         if (bot_is_here || self.record.conversation.is_some()) && introducing {
@@ -151,7 +156,7 @@ impl Room {
             .into_iter()
             .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
             .collect();
-        let Some(asker) = asker_of(user, &state) else {
+        let Some((asker, sent_at)) = asker_of(user, &state) else {
             let letter = DeadLetter {
                 reason: DeadLetterReason::InviteWithoutAsker,
                 room: Some(self.id.clone()),
@@ -166,26 +171,45 @@ impl Room {
         if *user == self.engine.0.settings.bot {
             return self.bot_invited(&asker, &state, batch).await;
         }
-        let ghost = Ghost::new(user.clone());
-        self.ghost_invited(&ghost, &asker, true, batch).await
+        let invite = GhostInvite {
+            ghost: &Ghost::new(user.clone()),
+            asker: &asker,
+            direct: true,
+            sent_at,
+        };
+        self.ghost_invited(invite, batch).await
     }
 }
 
-/// Returns the sender of the invite in the stripped state that a user was shown. The entries of the
+/// Returns the sender of the invite in the stripped state that a user was shown, and when it was
+/// sent: Synapse appends the event as it is, with its time. The entries of the
 /// inviting server itself come before the invite, and it can add invites that others never sent: if
 /// two of them disagree, the asker is unknown.
-fn asker_of(user: &OwnedUserId, state: &[Box<serde_json::value::RawValue>]) -> Option<OwnedUserId> {
-    let senders = state.iter().filter_map(|event| {
+fn asker_of(
+    user: &OwnedUserId,
+    state: &[Box<serde_json::value::RawValue>],
+) -> Option<(OwnedUserId, Option<Timestamp>)> {
+    let invites = state.iter().filter_map(|event| {
         let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
         let invite = event["type"] == "m.room.member"
             && event["state_key"] == user.as_str()
             && event["content"]["membership"] == "invite";
-        invite.then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
+        let sent_at = event["origin_server_ts"].as_u64().map(Timestamp);
+        invite.then(|| {
+            Some((
+                OwnedUserId::try_from(event["sender"].as_str()?).ok()?,
+                sent_at,
+            ))
+        })
     });
-    let senders: Vec<Option<OwnedUserId>> = senders.collect();
-    let last = senders.last()?.clone()?;
-    let agreed = senders.iter().all(|sender| sender.as_ref() == Some(&last));
-    agreed.then_some(last)
+    let invites: Vec<Option<(OwnedUserId, Option<Timestamp>)>> = invites.collect();
+    let (asker, sent_at) = invites.last()?.clone()?;
+    let mut senders = invites
+        .iter()
+        .map(|it| it.as_ref().map(|(sender, _)| sender));
+    senders
+        .all(|sender| sender == Some(&asker))
+        .then_some((asker, sent_at))
 }
 
 #[cfg(test)]
@@ -212,7 +236,7 @@ mod tests {
         ];
         let others = others.iter().map(|other| to_raw_value(other).unwrap());
         let state: Vec<_> = others.chain(members).collect();
-        asker_of(&user, &state).map(|asker| asker.to_string())
+        asker_of(&user, &state).map(|(asker, _)| asker.to_string())
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Admission: what the directory answers to an invite of a handle's ghost.
 
+use std::time::Duration;
+
 use ruma::OwnedUserId;
 
 use crate::{
-    directory::{PairAdvice, ReachQuery, Verdict, WriteLock},
+    clock::Timestamp,
+    directory::{HandleRecord, PairAdvice, ReachQuery, Verdict, WriteLock},
     engine::{Engine, EngineError},
     handle::Handle,
     ids::{Ghost, Person},
@@ -11,14 +14,33 @@ use crate::{
     store::Batch,
 };
 
+/// How far a server's clock may be behind ours: an invite that is dated this much before its
+/// handle's owner still counts as meant for them.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// An invite of a ghost.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct GhostInvite<'a> {
+    pub ghost: &'a Ghost,
+    pub asker: &'a OwnedUserId,
+    /// Whether it says that it is for a chat of two.
+    pub direct: bool,
+    /// When it was sent, as the asker's server says.
+    pub sent_at: Option<Timestamp>,
+}
+
 /// Asks the directory. Its counts are staged in `batch`; the lock is held until that is written.
 pub(in crate::engine) async fn admission<'a>(
     engine: &'a Engine,
-    ghost: &Ghost,
-    asker: &OwnedUserId,
-    direct: bool,
+    invite: GhostInvite<'_>,
     batch: &mut Batch,
 ) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
+    let GhostInvite {
+        ghost,
+        asker,
+        direct,
+        sent_at,
+    } = invite;
     if engine.is_ours(asker) {
         return Ok((Admission::GhostAsking, None));
     }
@@ -30,13 +52,24 @@ pub(in crate::engine) async fn admission<'a>(
         return Ok((admission, None));
     };
     let mut tx = directory.begin().await;
+    let record = tx.lookup(&handle)?;
+    // It was meant for somebody else, or for nobody.
+    let older =
+        |record: &HandleRecord| sent_at.is_some_and(|at| at + CLOCK_SKEW < record.claimed_at);
+    if record
+        .as_ref()
+        .is_some_and(|record| record.holder().is_some() && older(record))
+    {
+        tracing::info!(%ghost, "an invite from before the handle's owner is declined");
+        return Ok((Admission::NotNow, None));
+    }
     let verdict = tx.decide_reach(&ReachQuery {
         asker,
         handle: &handle,
         now,
     })?;
     let asks_first = matches!(verdict, Verdict::Request { .. });
-    let shown = tx.lookup(&handle)?.map(|record| record.handle);
+    let shown = record.map(|record| record.handle);
     let shown = shown.as_ref().unwrap_or(&handle).as_shown().to_owned();
     let admission = match verdict {
         Verdict::Relay { owner, .. }

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use crate::{
     bot::NoticeText,
-    crypto::CryptoError,
     engine::{
         EngineError,
         messaging::send::{Outgoing, Recipients},
@@ -177,30 +176,6 @@ impl Room {
         // Safe without the lock: nobody else writes this pair in the meantime.
         drop(tx.stage(batch));
         Ok(())
-    }
-
-    async fn decline(
-        &self,
-        introduction: &Introduction,
-        reason: Option<&str>,
-    ) -> Result<(), EngineError> {
-        let machines = self.engine.machines();
-        let known = machines.device_of(&introduction.ghost)?;
-        if known.is_none() {
-            // Nobody holds this handle: a user without keys is made, only to decline. If the user
-            // is not ours, we act as it all the same, because the name is in our namespace.
-            match machines.provision_bare(&introduction.ghost).await {
-                Ok(()) => {}
-                Err(CryptoError::Foreign { .. }) => {
-                    self.engine
-                        .freeze_if_changed_in_restore(&introduction.ghost)
-                        .await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.leave_introduction(introduction, reason).await?;
-        Ok(machines.turn_away(&introduction.ghost, &self.id).await?)
     }
 
     async fn join(&mut self, introduction: &Introduction) -> Result<(), EngineError> {

@@ -13,7 +13,7 @@ use crate::{
         event::RoomEvent,
         history::PAGE_EVENTS,
         inbox::accept::InboxWrites,
-        introductions::admission::admission,
+        introductions::admission::{GhostInvite, admission},
         records::{
             ActiveRoomsByGhost, ControlRooms, Conversations, RoomRecord, Rooms, RoomsToNotify,
             SyncTokens,
@@ -325,7 +325,13 @@ impl Engine {
                 let own = event.membership();
                 if own.is_some_and(|(user, kind)| user == *ghost && kind == "invite") {
                     let asker = event.sender;
-                    let (admission, lock) = admission(self, ghost, &asker, false, batch).await?;
+                    let invite = GhostInvite {
+                        ghost,
+                        asker: &asker,
+                        direct: false,
+                        sent_at: event.sent_at,
+                    };
+                    let (admission, lock) = admission(self, invite, batch).await?;
                     drop(lock);
                     let invite = Invite { asker, admission };
                     let introduction = Introduction::found(room, ghost, invite, self.now());
