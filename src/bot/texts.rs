@@ -109,6 +109,29 @@ pub fn not_encrypted() -> NoticeText {
     )
 }
 
+/// Tells an owner that the ghost of their handle is not made yet. Returns `None` for every other
+/// effect.
+pub fn ghost_owed(effect: &Effect) -> Option<NoticeText> {
+    let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
+        return None;
+    };
+    Some(NoticeText::new(&format!(
+        "I couldn't set up {name} yet, because the homeserver doesn't let me. Until I have, people \
+         can't start a chat with it. I keep trying, and tell you when it works."
+    )))
+}
+
+/// Tells an owner that the ghost of their handle is made at last. Returns `None` for every other
+/// effect.
+pub fn ghost_made(effect: &Effect) -> Option<NoticeText> {
+    let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
+        return None;
+    };
+    Some(NoticeText::new(&format!(
+        "{name} is set up now: people can start a chat with it."
+    )))
+}
+
 /// Tells an owner that the ghost of their handle could not be made. Returns `None` for every other
 /// effect: the person is not told when one of those fails.
 pub fn ghost_failed(effect: &Effect) -> Option<NoticeText> {

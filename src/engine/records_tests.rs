@@ -463,6 +463,13 @@ fn the_small_records() {
         new_devices: 3,
         changed: vec![(ghost(), "why".to_owned())],
     };
+    let owed = OwedGhost {
+        effect: bot::Effect::RetireGhost {
+            ghost: ghost(),
+            generation: 2,
+        },
+        generation: Some(3),
+    };
     let source = Source {
         room: room(),
         event: event(),
@@ -476,6 +483,7 @@ fn the_small_records() {
         ("seen event", stored(&seen)),
         ("to-device message", stored(&to_device)),
         ("restore", stored(&restore)),
+        ("owed ghost", stored(&owed)),
         ("source of a copy", stored(&source)),
         ("copy", stored(&copy)),
         ("pending", stored(&("plain", "html"))),

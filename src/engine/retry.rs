@@ -20,7 +20,9 @@ use crate::{
     bot, conversation,
     crypto::DecryptError,
     engine::{
-        ConversationSettings, EngineError, control_room::ControlEffect, records::QueuedEffect,
+        ConversationSettings, EngineError,
+        control_room::ControlEffect,
+        records::QueuedEffect,
         room::{Failing, Room},
     },
     introduction::{self, Rules},
@@ -47,8 +49,6 @@ const JOIN: Duration = Duration::from_secs(2 * 60);
 const UPGRADE: Duration = Duration::from_secs(15);
 /// How long an effect of a control room is tried.
 const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
-/// How long to try to clear a ghost of its former owner's rooms and keys.
-const CLEARING: Duration = Duration::from_secs(60 * 60);
 
 /// How long an item is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +163,8 @@ impl Retry {
             {
                 Self::For(NEEDED)
             }
-            ControlEffect::Bot(
-                bot::Effect::RetireGhost { .. } | bot::Effect::ReplaceIdentity { .. },
-            ) => Self::For(CLEARING),
+            // It goes on without the room, so that the bot can answer.
+            ControlEffect::Bot(effect) if effect.changed_ghost().is_some() => Self::For(OPTIONAL),
             ControlEffect::Join
             | ControlEffect::Decline { .. }
             | ControlEffect::Look
@@ -212,7 +211,10 @@ impl Room {
             Retry::For(longest) | Retry::DespiteRefusalFor(longest) => longest,
         };
         let now = self.engine.now();
-        let former = self.failing.take().filter(|failing| failing.number == number);
+        let former = self
+            .failing
+            .take()
+            .filter(|failing| failing.number == number);
         let mut failing = former.unwrap_or_else(|| Failing::new(number));
         let in_time = if fate == Fate::Away {
             failing = Failing::new(number);

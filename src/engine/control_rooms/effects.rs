@@ -9,8 +9,9 @@ use crate::{
     engine::{
         EngineError,
         control_room::{ControlEffect, ControlPhase},
+        ghosts::is_foreign,
         messaging::send::{Outgoing, Recipients},
-        records::{ControlRooms, QueuedEffect, RetainedEvents},
+        records::{ControlRooms, OwedGhosts, QueuedEffect, RetainedEvents},
         room::Room,
     },
     ids::Person,
@@ -25,7 +26,7 @@ impl Room {
         number: u64,
         effect: &ControlEffect,
     ) -> Result<(), EngineError> {
-        let batch = self.outbox_done(number);
+        let mut batch = self.outbox_done(number);
         let engine = self.engine.clone();
         let bot = engine.settings().bot.clone();
         let acting = engine.as_user(&bot)?;
@@ -67,7 +68,12 @@ impl Room {
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
             }
-            ControlEffect::Bot(effect) => engine.carry_out_bot_effect(effect).await?,
+            ControlEffect::Bot(effect) => {
+                engine.carry_out_bot_effect(effect).await?;
+                if let Some(ghost) = effect.changed_ghost() {
+                    batch.delete::<OwedGhosts>(ghost);
+                }
+            }
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
@@ -229,7 +235,12 @@ impl Room {
         effect: &ControlEffect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
-        let batch = self.outbox_done(number);
+        let mut batch = self.outbox_done(number);
+        if let ControlEffect::Bot(effect) = effect
+            && !is_foreign(error)
+        {
+            self.engine.stage_owed_ghost(effect, &mut batch)?;
+        }
         let Some(control) = &mut self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
         };
@@ -246,7 +257,11 @@ impl Room {
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
             (ControlEffect::Bot(effect), _) => {
-                let notice = bot::texts::ghost_failed(effect);
+                let notice = if is_foreign(error) {
+                    bot::texts::ghost_failed(effect)
+                } else {
+                    bot::texts::ghost_owed(effect)
+                };
                 let say = notice.map(|notice| ControlEffect::SendNotice {
                     notice,
                     source: format!("failed {}", self.engine.next()),

@@ -7,18 +7,19 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    bot::NoticeText,
+    bot::{self, NoticeText},
     directory::{ClaimedBy, Request},
     engine::{
-        Engine,
+        Engine, EngineError,
         actors::actor::RoomActor,
         control_room::{Control, ControlEffect, ControlPhase},
         records::{
-            ControlRooms, Inbox, InboxItem, Outbox, PendingNotices, QueuedEffect, Seen,
+            ControlRooms, Inbox, InboxItem, Outbox, OwedGhosts, PendingNotices, QueuedEffect, Seen,
         },
     },
     handle::{Handle, HandleRules},
     ids,
+    matrix::MatrixError,
     store::{Batch, Store, prefix},
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine, bot},
 };
@@ -396,7 +397,9 @@ async fn a_notice_is_not_lost_with_the_room_that_it_was_meant_for() {
     // The person has not come yet, so it is kept for them.
     let mut actor = house.actor(&new);
     steps(&mut actor).await;
-    let pending = house.store.scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    let pending = house
+        .store
+        .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
     assert_eq!(pending.unwrap().len(), 1);
 }
 
@@ -423,4 +426,74 @@ async fn what_was_written_long_ago_is_not_answered_again() {
     assert!(
         matches!(&due[..], [ControlEffect::SendNotice { source, .. }] if source.as_str() == "$new")
     );
+}
+
+#[tokio::test]
+async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let mut tx = house.engine.directory().begin().await;
+    let (by, now) = (ClaimedBy::Person, house.engine.now());
+    tx.claim(&samuel(), &handle, by, now).unwrap();
+    tx.commit().await.unwrap();
+    let ghost = ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test"));
+    let make = ControlEffect::Bot(bot::Effect::MakeGhost {
+        ghost: ghost.clone(),
+        name: "@kim".to_owned(),
+        strict: false,
+    });
+    let refused = || {
+        EngineError::Matrix(MatrixError::Refused {
+            status: http::StatusCode::FORBIDDEN,
+            errcode: Some("M_FORBIDDEN".to_owned()),
+            message: String::new(),
+        })
+    };
+    actor.room.give_up_control(1, &make, &refused()).unwrap();
+    let words = |effects: &[ControlEffect]| match effects {
+        [ControlEffect::SendNotice { notice, .. }] => notice.plain.clone(),
+        other => panic!("{other:?}"),
+    };
+    let said = words(&house.due(&room));
+    assert!(
+        said.contains("I keep trying") && !said.contains("frozen"),
+        "{said}"
+    );
+    assert!(house.store.contains::<OwedGhosts>(&ghost).unwrap());
+
+    let machines = house.engine.machines();
+    assert!(machines.device_of(&ghost).unwrap().is_none());
+    house.engine.carry_out_owed().await.unwrap();
+    assert!(machines.device_of(&ghost).unwrap().is_some());
+    assert!(!house.store.contains::<OwedGhosts>(&ghost).unwrap());
+    let told = house.store.scan::<Inbox>(&prefix(&room), None, 10).unwrap();
+    assert!(
+        matches!(&told[..], [(_, InboxItem::Notify { plain, .. })] if plain.contains("set up now"))
+    );
+}
+
+#[tokio::test]
+async fn what_was_owed_to_a_former_owner_does_not_touch_the_ghost_of_the_next() {
+    let house = House::new().await;
+    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let ghost = ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test"));
+    let make = bot::Effect::MakeGhost {
+        ghost: ghost.clone(),
+        name: "@kim".to_owned(),
+        strict: false,
+    };
+    // Nobody holds the handle when it is given up.
+    let mut batch = Batch::new();
+    house.engine.stage_owed_ghost(&make, &mut batch).unwrap();
+    house.store.apply(batch).unwrap();
+    let mut tx = house.engine.directory().begin().await;
+    let (by, now) = (ClaimedBy::Person, house.engine.now());
+    tx.claim(&samuel(), &handle, by, now).unwrap();
+    tx.commit().await.unwrap();
+    let requests = house.fake.log().len();
+    house.engine.carry_out_owed().await.unwrap();
+    assert_eq!(house.fake.log().len(), requests);
+    assert!(!house.store.contains::<OwedGhosts>(&ghost).unwrap());
 }

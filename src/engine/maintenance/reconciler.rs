@@ -14,6 +14,9 @@ use crate::{
 /// Maximum number of rounds in which ghosts are tried again that could not be synced.
 pub(in crate::engine) const ROUNDS: u32 = 6;
 
+/// How long to wait between two tries to set up ghosts that could not be set up.
+const OWED_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// How long to wait for further gaps before the ghosts are synced.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -37,6 +40,21 @@ impl Engine {
                     tracing::warn!(%error, "ghosts could not be synced after a gap; they are synced later");
                 }
             });
+        }
+    }
+
+    /// Sets up ghosts that could not be set up when their handles were claimed, until the service
+    /// stops.
+    pub(in crate::engine) async fn keep_making_ghosts(&self) {
+        let mut stop = self.0.stop.subscribe();
+        loop {
+            if let Err(error) = self.carry_out_owed().await {
+                tracing::warn!(%error, "ghosts could not be set up; they are tried again");
+            }
+            tokio::select! {
+                () = clock::sleep(OWED_EVERY) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
     }
 
