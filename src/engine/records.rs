@@ -121,6 +121,8 @@ pub(in crate::engine) enum InboxItem {
         /// The person.
         person: Person,
     },
+    /// The person has not come to the room that the bot made for them.
+    ControlRoomExpired,
     /// A room key arrived.
     RoomKeyArrived {
         /// The user whose machine has it.

@@ -67,6 +67,7 @@ fn what_waits_in_an_inbox() {
             state: vec!["{}".to_owned()],
         },
         InboxItem::ControlRoomCreated { person: person() },
+        InboxItem::ControlRoomExpired,
         InboxItem::RoomKeyArrived {
             user: ghost().into()
         },
@@ -279,6 +280,7 @@ fn what_the_engine_knows_of_a_room() {
             phase: ControlPhase::Ready,
             waiting: vec![(event(), AT)],
             encrypted_by_us: true,
+            made_at: Some(AT),
             answered: vec![(Remark::NotEncrypted, AT)],
         }),
         conversation: Some(ConversationRoom {

@@ -256,7 +256,13 @@ impl Room {
     fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
         let before = match &self.written {
             Some(written) => ghosts_of(written),
-            None => ghosts_of(&self.engine.store().get::<Rooms>(&self.id)?.unwrap_or_default()),
+            None => ghosts_of(
+                &self
+                    .engine
+                    .store()
+                    .get::<Rooms>(&self.id)?
+                    .unwrap_or_default(),
+            ),
         };
         let now = ghosts_of(&self.record);
         // Before what is put: a conversation may go on here with the same ghost.

@@ -51,13 +51,15 @@ impl Room {
                 self.invite_without_event(&user, state, batch).await
             }
             InboxItem::ControlRoomCreated { person } => {
+                let now = self.engine.now();
                 self.record
                     .control
-                    .get_or_insert_with(|| Control::made(person));
+                    .get_or_insert_with(|| Control::made(person, now));
                 // The person may have joined already.
                 let effects = [ControlEffect::Invite, ControlEffect::Look];
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
+            InboxItem::ControlRoomExpired => self.expire_control_room(batch).await,
             InboxItem::RoomKeyArrived { user } if user == self.engine.0.settings.bot => {
                 self.retry_commands_with_key(batch).await
             }

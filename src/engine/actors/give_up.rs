@@ -72,7 +72,10 @@ impl Room {
         let now = self.engine.now();
         let ready = self.is_ready();
         let control = self.record.control.as_mut()?;
-        let by_person = control.person.as_ref().is_some_and(|it| **it == event.sender);
+        let by_person = control
+            .person
+            .as_ref()
+            .is_some_and(|it| **it == event.sender);
         if !ready || !by_person || !control.may_remark(Remark::Unreadable, now) {
             return None;
         }

@@ -11,7 +11,7 @@ use crate::{
         control_room::{ControlEffect, ControlPhase},
         ghosts::is_foreign,
         messaging::send::{Outgoing, Recipients},
-        records::{ControlRooms, OwedGhosts, QueuedEffect, RetainedEvents},
+        records::{ControlRooms, OwedGhosts, PendingNotices, QueuedEffect, RetainedEvents},
         room::Room,
     },
     ids::Person,
@@ -144,6 +144,30 @@ impl Room {
             Err(error) if !error.is_refusal() => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Gives up a room to which its person has not come, and what the bot had to tell them.
+    pub(in crate::engine) async fn expire_control_room(
+        &mut self,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let control = self.record.control.as_ref();
+        if !control.is_some_and(|control| control.has_expired(engine.now())) {
+            return self.commit(batch, []);
+        }
+        let person = self.person_here()?;
+        self.withdraw_invite().await?;
+        // They may have come at this moment.
+        let view = self.room_state(&engine.settings().bot).await?;
+        if view.membership(&person) == "join" {
+            return self.commit(batch, []);
+        }
+        let store = engine.store();
+        for (key, _) in store.scan::<PendingNotices>(&prefix(&person), None, 1000)? {
+            batch.delete::<PendingNotices>(&key);
+        }
+        self.not_invited(batch)
     }
 
     /// Handles that a person cannot be invited, and so cannot be asked: the people who wait for

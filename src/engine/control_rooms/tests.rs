@@ -21,7 +21,7 @@ use crate::{
     ids,
     matrix::MatrixError,
     store::{Batch, Store, prefix},
-    testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine, bot},
+    testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestClock, TestEngine, bot},
 };
 
 fn samuel() -> ids::Person {
@@ -60,7 +60,7 @@ impl House {
     fn control_room(&self, room: &OwnedRoomId) -> RoomActor {
         self.fake.add_room(room, &[&samuel(), &bot()]);
         let mut actor = self.actor(room);
-        let mut control = Control::made(samuel());
+        let mut control = Control::made(samuel(), NOW);
         control.phase = ControlPhase::Ready;
         actor.room.record.control = Some(control);
         let mut batch = Batch::new();
@@ -360,7 +360,7 @@ async fn a_command_that_is_given_up_is_not_swallowed() {
     // Before the bot has looked, nothing counts as handled: it reads back.
     let other = owned_room_id!("!other:hs.test");
     let mut actor = house.actor(&other);
-    actor.room.record.control = Some(Control::made(samuel()));
+    actor.room.record.control = Some(Control::made(samuel(), NOW));
     actor.room.commit(Batch::new(), []).unwrap();
     actor
         .room
@@ -496,4 +496,34 @@ async fn what_was_owed_to_a_former_owner_does_not_touch_the_ghost_of_the_next() 
     house.engine.carry_out_owed().await.unwrap();
     assert_eq!(house.fake.log().len(), requests);
     assert!(!house.store.contains::<OwedGhosts>(&ghost).unwrap());
+}
+
+#[tokio::test]
+async fn a_room_to_which_the_person_does_not_come_is_given_up_after_thirty_days() {
+    let house = House::new().await;
+    let news = NoticeText::new("news");
+    let person = samuel();
+    let told = house.engine.notify(&person, news, "1".to_owned());
+    told.await.unwrap();
+    let room = house.store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    let mut actor = house.actor(&room);
+    steps(&mut actor).await;
+    assert_eq!(house.fake.membership(&room, &samuel()), "invite");
+    let day = std::time::Duration::from_secs(24 * 60 * 60);
+    house.clock.advance(29 * day);
+    house.engine.expire_control_rooms().await.unwrap();
+    steps(&mut actor).await;
+    assert_eq!(house.fake.membership(&room, &samuel()), "invite");
+    house.clock.advance(day);
+    house.engine.expire_control_rooms().await.unwrap();
+    steps(&mut actor).await;
+    for user in [bot(), samuel().into()] {
+        assert_eq!(house.fake.membership(&room, &user), "leave");
+    }
+    assert!(!house.store.contains::<ControlRooms>(&samuel()).unwrap());
+    let pending = house
+        .store
+        .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    assert!(pending.unwrap().is_empty());
+    assert!(actor.room.record.control.is_none());
 }

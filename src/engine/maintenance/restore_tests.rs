@@ -81,7 +81,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let control = owned_room_id!("!control:hs.test");
     let person = testing::person("@sam:hs.test");
     let record = RoomRecord {
-        control: Some(Control::made(person.clone())),
+        control: Some(Control::made(person.clone(), NOW)),
         ..RoomRecord::default()
     };
     batch.put::<Rooms>(&control, &record).unwrap();

@@ -141,12 +141,13 @@ impl Engine {
                 continue;
             };
             batch.put::<RoomsToNotify>(room, &person)?;
+            let now = self.now();
             // A control room that the backup does not know, or that the bot was about to leave, is
             // checked again; until then no event there counts as handled.
             self.change_room(room, &mut batch, |record| {
                 let left = |control: &Control| control.phase == ControlPhase::Left;
                 if record.control.as_ref().is_none_or(left) {
-                    record.control = Some(Control::made(person));
+                    record.control = Some(Control::made(person, now));
                 }
             })?;
             self.store().apply(batch)?;

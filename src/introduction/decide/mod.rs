@@ -6,8 +6,8 @@ mod messages;
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, InviteRetry, Phase, Reason, Refusal,
-    Rules, WaitFor,
+    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, InviteRetry, Phase, Reason,
+    Refusal, Rules, WaitFor,
 };
 use crate::{clock::Timestamp, handle::Handle, ids::Ghost, matrix::RoomState};
 
