@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const KEY_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long an item is tried while a proxy answers for the homeserver, in all. It is a limit because
-/// a proxy can refuse one request for ever.
+/// a proxy can refuse one request forever.
 pub(in crate::engine) const OUTAGE: Duration = Duration::from_secs(60 * 60);
 /// How long an optional step is tried.
 const OPTIONAL: Duration = Duration::from_secs(30);

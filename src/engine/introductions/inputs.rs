@@ -77,8 +77,8 @@ impl Room {
         Ok(())
     }
 
-    /// Returns the answer to an invite into this room. Whoever invites many ghosts into one room
-    /// searches for handles, or wants us to make users.
+    /// Returns the answer to an invite into this room. A person who invites many ghosts into one
+    /// room searches for handles, or wants us to make users.
     async fn admission_here<'a>(
         &self,
         engine: &'a Engine,

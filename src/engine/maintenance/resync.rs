@@ -221,9 +221,23 @@ impl Engine {
         {
             self.was_sent_away(ghost, room)?;
         }
-        for room in open.iter().filter(|room| !joined.contains(room)) {
+        let gone = open.iter().filter(|room| !joined.contains(room));
+        self.note_rooms_left(ghost, gone, &look, &mut batch)?;
+        self.finish_first_look(ghost, look, batch).await
+    }
+
+    /// Ends the introductions in rooms where a ghost is no longer. An invite that still stands is
+    /// looked at as a new one.
+    fn note_rooms_left<'a>(
+        &self,
+        ghost: &Ghost,
+        gone: impl Iterator<Item = &'a OwnedRoomId>,
+        look: &FirstLook,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        for room in gone {
             let invited = look.invited.contains(room);
-            self.change_room(room, &mut batch, |record| {
+            self.change_room(room, batch, |record| {
                 if invited {
                     record
                         .introductions
@@ -236,10 +250,10 @@ impl Engine {
         for room in &look.left {
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
             if !self.may_come_back(ghost, &record)? {
-                self.change_room(room, &mut batch, |record| end(record, room, ghost))?;
+                self.change_room(room, batch, |record| end(record, room, ghost))?;
             }
         }
-        self.finish_first_look(ghost, look, batch).await
+        Ok(())
     }
 
     /// Handles that a ghost is no longer in the origin of its conversation: the person it stands

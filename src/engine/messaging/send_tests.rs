@@ -168,7 +168,7 @@ async fn while_a_proxy_answers_for_the_homeserver_everything_is_tried_for_an_hou
         assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
         clock.advance(29 * second);
         assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
-        // A proxy that goes on to refuse this one request holds up nobody for ever.
+        // A proxy that goes on to refuse this one request does not hold up the room forever.
         assert!(!actor.retries_effect(1, &effect, &outage()), "{kind}");
     }
 }

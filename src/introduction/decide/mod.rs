@@ -150,15 +150,8 @@ impl IntroductionStep<'_> {
                 .extend([Effect::TurnOnEncryption, Effect::Look]);
         }
         if self.state.direct && !self.state.strict() && !self.state.resumed {
-            let back_to = match &self.state.invite.admission {
-                Admission::Introduce { back_to, .. } => back_to.clone(),
-                _ => None,
-            };
-            if let Some(room) = back_to {
-                self.send_notice(match Handle::of_ghost(self.state.ghost.localpart()) {
-                    Some(_) => IntroductionNotice::BackTo { room },
-                    None => IntroductionNotice::BackToPerson { room },
-                });
+            if let Some(notice) = self.back_to() {
+                self.send_notice(notice);
                 return self.leave(None);
             }
             if self.state.in_clear {
@@ -176,6 +169,18 @@ impl IntroductionStep<'_> {
             }
         }
         self.approach_owner();
+    }
+
+    /// Returns the notice that leads the asker back to the room that the two have.
+    fn back_to(&self) -> Option<IntroductionNotice> {
+        let Admission::Introduce { back_to, .. } = &self.state.invite.admission else {
+            return None;
+        };
+        let room = back_to.clone()?;
+        Some(match Handle::of_ghost(self.state.ghost.localpart()) {
+            Some(_) => IntroductionNotice::BackTo { room },
+            None => IntroductionNotice::BackToPerson { room },
+        })
     }
 
     /// Invites the owner, or asks them first.
