@@ -63,7 +63,10 @@ pub fn check_room(view: &RoomState, bot: &UserId, expected: Option<&Person>) -> 
     use RoomCheck::Leave;
 
     if view.joined().count() == 1 && view.invited().count() == 1 {
-        return RoomCheck::Waiting;
+        let invited = view.invited().next();
+        if expected.is_none_or(|expected| invited == Some(&**expected)) {
+            return RoomCheck::Waiting;
+        }
     }
     let mut others = view.joined().filter(|user| *user != bot);
     let person = match (others.next(), others.next()) {
@@ -226,6 +229,8 @@ mod tests {
             ),
             (with_members(&[bot(), sam()], &[eve]), RoomProblem::NotAlone),
             (with_members(&[bot()], &[]), RoomProblem::Nobody),
+            // Somebody whom the person invited before they left.
+            (with_members(&[bot()], &[eve]), RoomProblem::Nobody),
             (with_members(&[], &[]), RoomProblem::Nobody),
             (with_members(&[bot(), ghost], &[]), RoomProblem::NotAPerson),
             (

@@ -91,6 +91,16 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Returns the ghost that this makes, makes anew or removes.
+    pub fn changed_ghost(&self) -> Option<&Ghost> {
+        match self {
+            Self::MakeGhost { ghost, .. }
+            | Self::ReplaceIdentity { ghost, .. }
+            | Self::RetireGhost { ghost, .. } => Some(ghost),
+            _ => None,
+        }
+    }
+
     /// Returns the name of this kind of effect, for the log.
     pub fn kind(&self) -> &'static str {
         match self {

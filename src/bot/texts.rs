@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ruma::{RoomId, ServerName};
+use ruma::{RoomId, ServerName, UserId};
 
 use super::{Effect, NoticeText};
 use crate::{
@@ -87,6 +87,19 @@ pub fn restored(made: Option<Timestamp>) -> NoticeText {
     )
 }
 
+/// Tells a person that the ghost they invited does not exist, because its name has capitals.
+pub fn misspelt_ghost(invited: &UserId, ghost: &UserId, handle: &Handle) -> NoticeText {
+    NoticeText::new("Nobody got your invite of ")
+        .name(invited.as_str())
+        .and(": such a name has small letters only. To reach ")
+        .name(&handle.to_string())
+        .and(", start a chat with ")
+        .name(ghost.as_str())
+        .and(" (")
+        .link(&ghost.matrix_to_uri().to_string())
+        .and(").")
+}
+
 /// Answers a message that could not be decrypted.
 pub fn unreadable() -> NoticeText {
     NoticeText::new(
@@ -101,6 +114,29 @@ pub fn not_encrypted() -> NoticeText {
         "That message wasn't encrypted, so I haven't done anything. This room is encrypted now: \
          please send it again.",
     )
+}
+
+/// Tells an owner that the ghost of their handle is not made yet. Returns `None` for every other
+/// effect.
+pub fn ghost_owed(effect: &Effect) -> Option<NoticeText> {
+    let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
+        return None;
+    };
+    Some(NoticeText::new(&format!(
+        "I couldn't set up {name} yet, because the homeserver doesn't let me. Until I have, people \
+         can't start a chat with it. I keep trying, and tell you when it works."
+    )))
+}
+
+/// Tells an owner that the ghost of their handle is made at last. Returns `None` for every other
+/// effect.
+pub fn ghost_made(effect: &Effect) -> Option<NoticeText> {
+    let (Effect::MakeGhost { name, .. } | Effect::ReplaceIdentity { name, .. }) = effect else {
+        return None;
+    };
+    Some(NoticeText::new(&format!(
+        "{name} is set up now: people can start a chat with it."
+    )))
 }
 
 /// Tells an owner that the ghost of their handle could not be made. Returns `None` for every other

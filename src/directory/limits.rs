@@ -148,6 +148,22 @@ impl DirectoryTransaction<'_> {
         self.count_all(limits, now)
     }
 
+    /// Counts an invite of a ghost whose name is misspelt, as a new conversation. Returns whether
+    /// its sender is told, which is once a day.
+    pub fn count_misspelt(
+        &mut self,
+        asker: &Person,
+        now: Timestamp,
+    ) -> Result<bool, DirectoryError> {
+        let mut limits = self.directory.limits_of(asker);
+        let limit = Limit {
+            most: 1,
+            window: DAY,
+        };
+        limits.push((Counted::Misspelt, asker.to_string(), limit));
+        self.count_all(limits, now)
+    }
+
     /// Counts an attempt under each of these limits if it is within all of them, and returns
     /// whether it is. An attempt over one limit counts under none: a person who is over their own
     /// limit must not use up that of their server, and a server over its own could make up any

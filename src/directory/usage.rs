@@ -27,6 +27,8 @@ pub enum Counted {
     /// Notices to a person, or to the people of a homeserver, that they start too many chats with
     /// the bot.
     BotRefusals,
+    /// Notices to a person that a ghost has no capitals in its name.
+    Misspelt,
     /// Notices to an owner about look-alikes of a handle.
     LookalikeNotices,
     /// Commands that a person typed.
@@ -45,6 +47,7 @@ impl Counted {
             Counted::BotInvitesOfSender => "bot_invites_of_sender",
             Counted::BotInvitesOfServer => "bot_invites_of_server",
             Counted::BotRefusals => "bot_refusals",
+            Counted::Misspelt => "misspelt",
             Counted::LookalikeNotices => "lookalike_notices",
             Counted::Commands => "commands",
         }

@@ -20,6 +20,8 @@ pub(in crate::engine) const KEY_WAIT: Duration = Duration::from_secs(5 * 60);
 const REMARK_PAUSE: Duration = Duration::from_secs(60);
 /// How long events in a room do not lead to another check of it.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// How long a room that the bot made waits for its person.
+pub(in crate::engine) const PERSON_WAIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Maximum number of messages that wait for their key at once.
 const WAITING_AT_MOST: usize = 20;
 
@@ -31,6 +33,9 @@ pub(in crate::engine) struct Control {
     /// Messages whose key has not come.
     pub waiting: Vec<(OwnedEventId, Timestamp)>,
     pub encrypted_by_us: bool,
+    /// When the bot made the room, if it did.
+    #[serde(default)]
+    pub made_at: Option<Timestamp>,
     /// When each remark was made last, so that it is not repeated for every message.
     #[serde(default)]
     pub answered: Vec<(Remark, Timestamp)>,
@@ -137,6 +142,7 @@ impl Control {
             phase: ControlPhase::Joining,
             waiting: Vec::new(),
             encrypted_by_us: false,
+            made_at: None,
             answered: Vec::new(),
             greeted_at: None,
             looked_at: None,
@@ -146,10 +152,18 @@ impl Control {
     }
 
     /// Returns the state of a room that the bot made itself in order to tell this person something.
-    pub(in crate::engine) fn made(person: Person) -> Self {
+    pub(in crate::engine) fn made(person: Person, now: Timestamp) -> Self {
         let (mut control, _) = Self::invited(person);
         control.phase = ControlPhase::Looking;
+        control.made_at = Some(now);
         control
+    }
+
+    /// Returns whether the person has not come to the room that was made for them, for so long that
+    /// it is given up.
+    pub(in crate::engine) fn has_expired(&self, now: Timestamp) -> bool {
+        let made_at = self.made_at.filter(|_| self.phase == ControlPhase::Looking);
+        made_at.is_some_and(|made_at| made_at + PERSON_WAIT <= now)
     }
 
     /// Applies the result of the room's check. Returns what to do and whether to greet.

@@ -58,7 +58,10 @@ impl EngineError {
             Self::Matrix(error) => error.fate().of_work(),
             Self::Crypto(error) | Self::Decrypt(DecryptError::Crypto(error)) => error.fate(),
             Self::Encrypt(error) => error.fate(),
-            Self::Store(_) | Self::Stopping => Fate::Away,
+            Self::Store(error) | Self::Directory(DirectoryError::Store(error)) => {
+                fate_of_store(error)
+            }
+            Self::Stopping => Fate::Away,
             Self::KeyOnItsWay
             | Self::TargetOnItsWay
             | Self::NotThereYet
@@ -74,6 +77,17 @@ impl EngineError {
         self.fate() != Fate::Final
     }
 
+    /// Returns `true` if a proxy answered that no homeserver is behind it.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Matrix(error)
+            | Self::Crypto(CryptoError::Matrix(error))
+            | Self::Decrypt(DecryptError::Crypto(CryptoError::Matrix(error)))
+            | Self::Encrypt(EncryptError::Crypto(CryptoError::Matrix(error))) => error.is_outage(),
+            _ => false,
+        }
+    }
+
     /// Returns how long the homeserver asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -82,17 +96,16 @@ impl EngineError {
         }
     }
 
-    /// Returns the reason that a decider is given for an effect that will never succeed.
+    /// Returns the reason that a decider is given for an effect that is given up.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Refused(refusal) => refusal.clone(),
-            Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
             Self::Matrix(error)
                 if error.status() == Some(413) || error.has_errcode("M_TOO_LARGE") =>
             {
                 Refusal::TooLarge
             }
-            Self::Decrypt(_) | Self::KeyOnItsWay => Refusal::Unreadable,
+            Self::KeyOnItsWay => Refusal::Unreadable,
             Self::Encrypt(EncryptError::NoSignedDevice { users }) => {
                 Refusal::NoSignedDevice(users.clone())
             }
@@ -102,6 +115,9 @@ impl EngineError {
             Self::Encrypt(EncryptError::TooManyDevices { users }) => {
                 Refusal::TooManyDevices(users.clone())
             }
+            _ if self.is_transient() => Refusal::Failing,
+            Self::Matrix(error) if error.status() == Some(403) => Refusal::Forbidden,
+            Self::Decrypt(_) => Refusal::Unreadable,
             _ => Refusal::Impossible,
         }
     }
@@ -147,6 +163,92 @@ mod refusal_tests {
             (refused(400, "M_UNKNOWN"), Refusal::Impossible),
         ] {
             assert_eq!(EngineError::refusal(&error), expected, "{error}");
+        }
+    }
+}
+
+/// A store that has failed or was closed is not asked again: the process ends, and the item is
+/// there after the next start. A single record that cannot be read never can.
+fn fate_of_store(error: &StoreError) -> Fate {
+    if error.is_fatal() || matches!(error, StoreError::Closed) {
+        Fate::Away
+    } else {
+        Fate::Final
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::handle::{Handle, HandleRules};
+
+    fn answer(status: StatusCode, errcode: Option<&str>) -> MatrixError {
+        let (errcode, message) = (errcode.map(str::to_owned), String::new());
+        if status.is_server_error() {
+            MatrixError::Failing {
+                status,
+                errcode,
+                message,
+                retry_after: None,
+            }
+        } else {
+            MatrixError::Refused {
+                status,
+                errcode,
+                message,
+            }
+        }
+    }
+
+    #[test]
+    fn a_failing_store_is_waited_for_and_a_broken_record_is_not() {
+        let full = || StoreError::Full {
+            path: "/var/lib/stonechat".into(),
+            why: "quota".to_owned(),
+        };
+        let broken = || StoreError::Unseal { table: "Rooms" };
+        let in_directory = |error| EngineError::Directory(DirectoryError::Store(error));
+        for error in [
+            EngineError::Store(full()),
+            in_directory(full()),
+            EngineError::Store(StoreError::Closed),
+            in_directory(StoreError::Closed),
+        ] {
+            assert_eq!(error.fate(), Fate::Away, "{error}");
+        }
+        let handle = Handle::parse("sam", &HandleRules::default()).unwrap();
+        for error in [
+            EngineError::Store(broken()),
+            in_directory(broken()),
+            EngineError::Directory(DirectoryError::Taken(handle)),
+        ] {
+            assert_eq!(error.fate(), Fate::Final, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_answers_is_no_refusal() {
+        let refusal = |status, errcode| EngineError::Matrix(answer(status, errcode)).refusal();
+        let forbidden = StatusCode::FORBIDDEN;
+        assert_eq!(refusal(forbidden, Some("M_FORBIDDEN")), Refusal::Forbidden);
+        assert_eq!(refusal(forbidden, None), Refusal::Failing);
+        assert_eq!(refusal(StatusCode::NOT_FOUND, None), Refusal::Failing);
+        let unknown = Some("M_UNKNOWN");
+        assert_eq!(refusal(StatusCode::BAD_GATEWAY, unknown), Refusal::Failing);
+        assert_eq!(
+            refusal(StatusCode::BAD_REQUEST, unknown),
+            Refusal::Impossible
+        );
+        let outage = || CryptoError::Matrix(answer(StatusCode::BAD_GATEWAY, None));
+        for error in [
+            EngineError::Crypto(outage()),
+            EngineError::Encrypt(EncryptError::Crypto(outage())),
+            EngineError::Decrypt(DecryptError::Crypto(outage())),
+        ] {
+            assert!(error.is_outage(), "{error}");
+            assert_eq!(error.refusal(), Refusal::Failing, "{error}");
         }
     }
 }

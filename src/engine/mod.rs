@@ -313,6 +313,8 @@ impl Engine {
         let engine = self.clone();
         self.spawn(async move { engine.keep_reconciling().await });
         let engine = self.clone();
+        self.spawn(async move { engine.keep_making_ghosts().await });
+        let engine = self.clone();
         self.spawn(async move { engine.keep_closing_gaps().await });
         let engine = self.clone();
         self.spawn(async move { engine.revisit().await });

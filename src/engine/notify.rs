@@ -29,6 +29,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let room = self.control_room_of(person).await?;
         let arrived = InboxItem::Notify {
+            person: person.clone(),
             plain: notice.plain,
             html: notice.html,
             source,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    clock::{Clock as _, SystemClock},
     directory::ClaimedBy,
     engine::EngineSettings,
     handle::{Handle, HandleRules},
@@ -56,6 +57,7 @@ async fn running(adjust: impl FnOnce(&mut EngineSettings)) -> (Engine, FakeHomes
 
 fn invite(room: &str, sender: &str, ghost: &UserId) -> Value {
     let events = EventFactory::room(room.try_into().unwrap()).sender(sender);
+    let events = events.sent_at(SystemClock.now());
     let mut invite = events.member(ghost.as_str(), "invite");
     invite["content"]["is_direct"] = json!(true);
     invite
@@ -179,5 +181,31 @@ async fn declining_counts_as_asking_another_server() {
     })
     .await;
     assert_eq!(fake.unanswered().len(), ABROAD_AT_ONCE);
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_server_is_silent_holds_up_no_other_owner_in_the_room() {
+    let (engine, fake) = running(|settings| {
+        settings.rules.ask_abroad_for = Duration::from_millis(100);
+    })
+    .await;
+    let kim = owned_user_id!("@_dm_kim:hs.test");
+    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let mut tx = engine.directory().begin().await;
+    let (owner, by) = (testing::person("@kim:far.org"), ClaimedBy::Person);
+    tx.claim(owner, &handle, by, engine.now()).unwrap();
+    tx.commit().await.unwrap();
+    engine.machines().provision(&kim, "Kim").await.unwrap();
+    let alice = testing::Person::new(&fake, "@alice:hs.test").await;
+    alice.sign().await;
+    let room = <&RoomId>::try_from("!group:hs.test").unwrap();
+    fake.add_room(room, &[alice.user()]);
+    fake.silence("@kim:far.org");
+    let invites = [&kim, &sam()].map(|ghost| invite(room.as_str(), alice.user().as_str(), ghost));
+    push_invites(&engine, &fake, &invites).await;
+    fake.until(|fake| fake.membership(room, user_id!("@samuel:hs.test")) == "invite")
+        .await;
+    assert_eq!(fake.membership(room, &kim), "join", "it goes on trying");
     engine.stop().await.unwrap();
 }

@@ -4,6 +4,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bot,
     clock::Timestamp,
     conversation::{self, Conversation},
     engine::control_room::{Control, ControlEffect},
@@ -75,6 +76,10 @@ table! {
     SyncTokens = 20, false, OwnedUserId => String
 }
 table! {
+    /// Work on ghosts that could not be done yet. Deleted when it is done.
+    OwedGhosts = 21, true, Ghost => OwedGhost
+}
+table! {
     /// Items that were set aside because they were too large or could not be read: kind and size,
     /// never content. The newest thousand.
     DeadLetters = 28, true, u64 => DeadLetterRecord
@@ -116,6 +121,8 @@ pub(in crate::engine) enum InboxItem {
         /// The person.
         person: Person,
     },
+    /// The person has not come to the room that the bot made for them.
+    ControlRoomExpired,
     /// A room key arrived.
     RoomKeyArrived {
         /// The user whose machine has it.
@@ -174,6 +181,8 @@ pub(in crate::engine) enum InboxItem {
     },
     /// The bot has a notice to send here.
     Notify {
+        /// The person to whom it is sent.
+        person: Person,
         /// The plain text.
         plain: String,
         /// The HTML.
@@ -181,6 +190,14 @@ pub(in crate::engine) enum InboxItem {
         /// What it answers: a notice with the same source is sent only once.
         source: String,
     },
+}
+
+/// What has to be done to a ghost, for which owner of its handle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) struct OwedGhost {
+    pub effect: bot::Effect,
+    /// The generation of the owner; `None` if nobody holds the handle.
+    pub generation: Option<u32>,
 }
 
 /// A dead letter, and when it arrived.

@@ -67,6 +67,7 @@ fn what_waits_in_an_inbox() {
             state: vec!["{}".to_owned()],
         },
         InboxItem::ControlRoomCreated { person: person() },
+        InboxItem::ControlRoomExpired,
         InboxItem::RoomKeyArrived {
             user: ghost().into()
         },
@@ -100,6 +101,7 @@ fn what_waits_in_an_inbox() {
             by: person(),
         },
         InboxItem::Notify {
+            person: person(),
             plain: "plain".to_owned(),
             html: "html".to_owned(),
             source: "source".to_owned(),
@@ -300,6 +302,7 @@ fn what_the_engine_knows_of_a_room() {
             phase: ControlPhase::Ready,
             waiting: vec![(event(), AT)],
             encrypted_by_us: true,
+            made_at: Some(AT),
             answered: vec![(Remark::NotEncrypted, AT)],
             greeted_at: Some(AT),
             looked_at: Some(AT),
@@ -364,6 +367,7 @@ fn what_ghosts_say() {
     let sentences = [
         IntroductionNotice::GroupFromInviteOn,
         IntroductionNotice::BackTo { room: room() },
+        IntroductionNotice::BackToPerson { room: room() },
         IntroductionNotice::SendAgainEncrypted,
         IntroductionNotice::SendAgainUnreadable,
         IntroductionNotice::SendAgainOther,
@@ -373,6 +377,8 @@ fn what_ghosts_say() {
         IntroductionNotice::UnsignedDevice,
         IntroductionNotice::TooManyDevices,
         IntroductionNotice::OwnerNotInvitable,
+        IntroductionNotice::InvitingLater,
+        IntroductionNotice::InviteFailed,
         IntroductionNotice::WaitingForJoin,
         IntroductionNotice::WaitingForDevice,
         IntroductionNotice::WaitingForKeys,
@@ -490,6 +496,13 @@ fn the_small_records() {
         new_devices: 3,
         changed: vec![(ghost(), "why".to_owned())],
     };
+    let owed = OwedGhost {
+        effect: bot::Effect::RetireGhost {
+            ghost: ghost(),
+            generation: 2,
+        },
+        generation: Some(3),
+    };
     let source = Source {
         room: room(),
         event: event(),
@@ -503,6 +516,7 @@ fn the_small_records() {
         ("seen event", stored(&seen)),
         ("to-device message", stored(&to_device)),
         ("restore", stored(&restore)),
+        ("owed ghost", stored(&owed)),
         ("source of a copy", stored(&source)),
         ("copy", stored(&copy)),
         ("pending", stored(&("plain", "html"))),

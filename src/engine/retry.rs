@@ -2,8 +2,10 @@
 //!
 //! An item of a room is an inbox item or an effect. It is retried while its error says that it may
 //! succeed later ([`Fate`]), for as long as [`Retry`] allows. Time runs from its first failure that
-//! had an answer, and starts again whenever the homeserver was away. Nothing in the same room
-//! overtakes it; other rooms go on. An item that cannot succeed is given up:
+//! had an answer, and starts again whenever the homeserver was away. While a proxy answers that no
+//! homeserver is behind it, every item is tried for [`OUTAGE`]: nobody is told something false
+//! because the homeserver restarts. Nothing in the same room overtakes an item that is retried;
+//! other rooms go on. An item that cannot succeed is given up:
 //!
 //! | given up | who is told |
 //! |---|---|
@@ -18,8 +20,10 @@ use crate::{
     bot, conversation,
     crypto::DecryptError,
     engine::{
-        ConversationSettings, EngineError, control_room::ControlEffect, records::QueuedEffect,
-        room::Room,
+        ConversationSettings, EngineError,
+        control_room::ControlEffect,
+        records::QueuedEffect,
+        room::{Failing, Room},
     },
     introduction::{self, Rules},
     matrix::Fate,
@@ -32,6 +36,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause while a key is missing.
 const KEY_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long an item is tried while a proxy answers for the homeserver, in all. It is a limit because
+/// a proxy can refuse one request forever.
+pub(in crate::engine) const OUTAGE: Duration = Duration::from_secs(60 * 60);
 /// How long an optional step is tried.
 const OPTIONAL: Duration = Duration::from_secs(30);
 /// How long a step is tried that later steps depend on.
@@ -42,8 +49,6 @@ const JOIN: Duration = Duration::from_secs(2 * 60);
 const UPGRADE: Duration = Duration::from_secs(15);
 /// How long an effect of a control room is tried.
 const CONTROL_ROOM: Duration = Duration::from_secs(5 * 60);
-/// How long to try to clear a ghost of its former owner's rooms and keys.
-const CLEARING: Duration = Duration::from_secs(60 * 60);
 
 /// How long an item is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,17 +77,17 @@ impl Retry {
         rules: &Rules,
     ) -> Self {
         match what {
-            QueuedEffect::Introduction { effect, .. } => Self::of_introduction(effect),
+            QueuedEffect::Introduction { effect, .. } => Self::of_introduction(effect, error),
             QueuedEffect::Conversation { effect, .. } => {
                 Self::of_conversation(effect, error, relay, rules)
             }
-            QueuedEffect::Control(effect) => Self::of_control_room(effect),
+            QueuedEffect::Control(effect) => Self::of_control_room(effect, error),
         }
     }
 
     /// Returns how long an effect of an introduction is tried. Leaving and forgetting are retried
     /// until they succeed; every other effect ends at some time.
-    fn of_introduction(effect: &introduction::Effect) -> Self {
+    fn of_introduction(effect: &introduction::Effect, error: &EngineError) -> Self {
         use introduction::Effect;
         match effect {
             Effect::Leave { .. } | Effect::Forget => Self::UntilDone,
@@ -90,22 +95,30 @@ impl Retry {
             | Effect::TurnOnEncryption
             | Effect::AskOwner
             | Effect::WithdrawRequest
-            | Effect::InviteOwner
             | Effect::OpenConversation
             | Effect::Decline { .. }
             | Effect::RememberPair
             | Effect::ForgetPair => Self::For(NEEDED),
+            // The decider waits, so that other ghosts in the room do not.
+            Effect::InviteOwner if error.fate() == Fate::Failing && !error.is_outage() => {
+                Self::Never
+            }
+            Effect::InviteOwner => Self::For(NEEDED),
             Effect::Join => Self::For(JOIN),
-            Effect::ShowAs
-            | Effect::PassOn { .. }
+            // What is said must not get lost. For people who cannot read it the decider waits.
+            Effect::PassOn { .. }
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
             | Effect::SendNotice { .. }
             | Effect::SendReply { .. }
-            | Effect::HandOver
-            | Effect::LookBack
-            | Effect::ShowLine
-            | Effect::TellAsker { .. } => Self::For(OPTIONAL),
+            | Effect::TellAsker { .. } => Self::For(if is_about_readers(error) {
+                OPTIONAL
+            } else {
+                NEEDED
+            }),
+            Effect::ShowAs | Effect::HandOver | Effect::LookBack | Effect::ShowLine => {
+                Self::For(OPTIONAL)
+            }
         }
     }
 
@@ -143,15 +156,18 @@ impl Retry {
     /// Returns how long an effect of a control room is tried. Leaving and forgetting are retried
     /// until they succeed; every other effect ends at some time, so that nobody can silence the bot
     /// in a room.
-    fn of_control_room(effect: &ControlEffect) -> Self {
+    fn of_control_room(effect: &ControlEffect, error: &EngineError) -> Self {
         match effect {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
-            ControlEffect::Bot(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
-            ControlEffect::Bot(
-                bot::Effect::RetireGhost { .. } | bot::Effect::ReplaceIdentity { .. },
-            ) => Self::For(CLEARING),
+            ControlEffect::SendNotice { .. } | ControlEffect::Bot(bot::Effect::Tell { .. })
+                if !is_about_readers(error) =>
+            {
+                Self::For(NEEDED)
+            }
+            // It goes on without the room, so that the bot can answer.
+            ControlEffect::Bot(effect) if effect.changed_ghost().is_some() => Self::For(OPTIONAL),
             ControlEffect::Join
             | ControlEffect::Decline { .. }
             | ControlEffect::Look
@@ -163,6 +179,11 @@ impl Retry {
             | ControlEffect::Bot(_) => Self::For(CONTROL_ROOM),
         }
     }
+}
+
+/// Returns `true` if the error is about people for whom nothing can be encrypted now.
+fn is_about_readers(error: &EngineError) -> bool {
+    matches!(error, EngineError::Encrypt(error) if error.is_about_readers())
 }
 
 impl Room {
@@ -193,18 +214,25 @@ impl Room {
             Retry::For(_) if fate == Fate::Final => return false,
             Retry::For(longest) | Retry::DespiteRefusalFor(longest) => longest,
         };
-        if fate == Fate::Away {
-            self.failing = None;
-            return true;
-        }
         let now = self.engine.now();
-        match self.failing {
-            Some((failing, since)) if failing == number => now.since(since) <= longest,
-            _ => {
-                self.failing = Some((number, now));
-                true
-            }
-        }
+        let former = self
+            .failing
+            .take()
+            .filter(|failing| failing.number == number);
+        let mut failing = former.unwrap_or_else(|| Failing::new(number));
+        let in_time = if fate == Fate::Away {
+            failing = Failing::new(number);
+            true
+        } else if error.is_outage() {
+            failing.since = None;
+            let since = *failing.outage_since.get_or_insert(now);
+            now.since(since) <= longest.max(OUTAGE)
+        } else {
+            let since = *failing.since.get_or_insert(now);
+            now.since(since) <= longest
+        };
+        self.failing = Some(failing);
+        in_time
     }
 
     /// Returns how long the room pauses after this error.

@@ -22,7 +22,7 @@ use crate::{
         },
     },
     ids::Ghost,
-    introduction::Phase,
+    introduction::{Introduction, Phase},
     store::Batch,
 };
 
@@ -36,14 +36,35 @@ pub(super) struct ReplayableEffects {
     pub based_on: Option<Arc<Conversation>>,
 }
 
+/// Since when an item fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failing {
+    /// The number of the item.
+    pub number: u64,
+    /// Since when the homeserver has answered that it fails, unless an outage came after that.
+    pub since: Option<Timestamp>,
+    /// When a proxy answered for the first time that no homeserver is behind it.
+    pub outage_since: Option<Timestamp>,
+}
+
+impl Failing {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            since: None,
+            outage_since: None,
+        }
+    }
+}
+
 /// A room: its record, and the state of the work in it. Only its actor has one.
 pub(super) struct Room {
     pub engine: Engine,
     pub id: OwnedRoomId,
     pub record: RoomRecord,
     pub failures: u32,
-    /// The number of the item that is failing, and when it failed first.
-    pub failing: Option<(u64, Timestamp)>,
+    /// The item that is failing.
+    pub failing: Option<Failing>,
     /// When the current effect was queued.
     pub due_since: Timestamp,
     /// The number of the current effect.
@@ -109,15 +130,17 @@ impl DeliveryReceipts {
     }
 }
 
-pub(in crate::engine) fn is_at_work(phase: &Phase) -> bool {
-    !matches!(
-        phase,
+/// Returns whether an introduction needs a place among those that go on at the same time.
+fn is_at_work(introduction: &Introduction) -> bool {
+    let waits = matches!(
+        introduction.phase,
         Phase::Waiting { .. }
             | Phase::Asking { .. }
             | Phase::Declining { .. }
             | Phase::Declined
             | Phase::Over
-    )
+    );
+    !waits && !introduction.waits_to_invite()
 }
 
 impl Room {
@@ -197,12 +220,7 @@ impl Room {
         if self.written.as_ref() != Some(&self.record) {
             self.write_record(&mut batch)?;
         }
-        if !self
-            .record
-            .introductions
-            .iter()
-            .any(|introduction| is_at_work(&introduction.phase))
-        {
+        if !self.record.introductions.iter().any(is_at_work) {
             self.place = None;
         }
         self.engine.store().apply(batch)?;
@@ -234,7 +252,23 @@ impl Room {
         Ok(())
     }
 
+    /// Writes the record, and brings [`ActiveRoomsByGhost`] up to date with it.
     fn write_record(&self, batch: &mut Batch) -> Result<(), EngineError> {
+        let before = match &self.written {
+            Some(written) => ghosts_of(written),
+            None => ghosts_of(
+                &self
+                    .engine
+                    .store()
+                    .get::<Rooms>(&self.id)?
+                    .unwrap_or_default(),
+            ),
+        };
+        let now = ghosts_of(&self.record);
+        // Before what is put: a conversation may go on here with the same ghost.
+        for gone in before.into_iter().filter(|ghost| !now.contains(ghost)) {
+            batch.delete::<ActiveRoomsByGhost>(&(gone.into(), self.id.clone()));
+        }
         for introduction in &self.record.introductions {
             let key = (introduction.ghost.clone().into(), self.id.clone());
             if introduction.is_open() {
@@ -279,6 +313,14 @@ impl Room {
     ) -> ruma::OwnedTransactionId {
         transaction_id(user, &self.id, kind, cause)
     }
+}
+
+/// Returns the ghosts that have an introduction in a room.
+fn ghosts_of(record: &RoomRecord) -> Vec<Ghost> {
+    let introductions = record.introductions.iter();
+    introductions
+        .map(|introduction| introduction.ghost.clone())
+        .collect()
 }
 
 /// Returns the transaction id of the event that `kind` sends into a room because of `cause`.

@@ -155,6 +155,14 @@ impl Handle {
         (handle.key() == name).then_some(handle)
     }
 
+    /// Returns the handle that somebody meant who typed the Matrix ID of its ghost with capitals.
+    /// That user does not exist, and cannot: a homeserver registers small letters only.
+    pub fn misspelt_ghost(localpart: &str) -> Option<Handle> {
+        let name = localpart.strip_prefix(GHOST_PREFIX)?;
+        let handle = Handle::parse(name, &HandleRules::WIDEST).ok()?;
+        (handle.key() != name).then_some(handle)
+    }
+
     /// Returns the handle as its owner typed it, without the `@`.
     pub fn as_shown(&self) -> &str {
         &self.shown

@@ -286,3 +286,20 @@ proptest! {
         prop_assert_eq!(lookalike_key(&format!("{a}{b}")), lookalike_key(&a) + &lookalike_key(&b));
     }
 }
+
+#[test]
+fn a_ghost_with_capitals_in_its_name_is_a_misspelt_one() {
+    let meant = |localpart: &str| Handle::misspelt_ghost(localpart).map(|it| it.to_string());
+    assert_eq!(meant("_dm_Sam").as_deref(), Some("@Sam"));
+    assert_eq!(meant("_dm_SAM_1").as_deref(), Some("@SAM_1"));
+    for other in [
+        "_dm_sam",
+        "_dm_.pSam",
+        "_dm_Sam.Smith",
+        "_DM_Sam",
+        "Sam",
+        "_dm_",
+    ] {
+        assert_eq!(meant(other), None, "{other}");
+    }
+}

@@ -19,7 +19,7 @@ pub enum Input {
     Looked(RoomState),
     /// An effect was carried out.
     Done(Effect),
-    /// An effect was refused and will never succeed.
+    /// An effect was refused, or was tried for long enough.
     Refused(Effect, Refusal),
     /// Somebody sent an event.
     Message {
@@ -84,7 +84,7 @@ pub enum MessageKind {
     Nothing,
 }
 
-/// Why an effect cannot be carried out.
+/// Why an effect was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// The homeserver or the room does not allow it.
@@ -103,6 +103,8 @@ pub enum Refusal {
     TooLarge,
     /// The handle has another owner or mode than when the ghost was invited.
     HandleChanged,
+    /// The homeserver failed for as long as the effect was tried.
+    Failing,
     /// Any other reason why another attempt cannot succeed.
     Impossible,
 }

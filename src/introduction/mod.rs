@@ -39,6 +39,6 @@ pub use input::{Input, MessageKind, Refusal};
 pub use notice::{IntroductionNotice, Reason};
 pub use quote::{Quote, QuoteError, gist, is_quotable, quote, quote_edit};
 pub use rules::Rules;
-pub use state::{Admission, Introduction, Invite, PendingEvent, Phase, WaitFor};
+pub use state::{Admission, Introduction, Invite, InviteRetry, PendingEvent, Phase, WaitFor};
 
 pub use crate::text::clean_name;

@@ -13,6 +13,11 @@ pub enum IntroductionNotice {
         /// The room that they have.
         room: OwnedRoomId,
     },
+    /// The ghost of a person in one conversation was invited into another room.
+    BackToPerson {
+        /// The asker's room of that conversation.
+        room: OwnedRoomId,
+    },
     /// A message was unencrypted: please send it again.
     SendAgainEncrypted,
     /// A message could not be read: please send it again.
@@ -31,6 +36,10 @@ pub enum IntroductionNotice {
     TooManyDevices,
     /// The owner's server refuses the invite.
     OwnerNotInvitable,
+    /// The owner's invite does not get through yet.
+    InvitingLater,
+    /// The owner's invite did not get through in time.
+    InviteFailed,
     /// The owner has to join first.
     WaitingForJoin,
     /// The owner has to set up encryption first.
@@ -63,6 +72,7 @@ impl IntroductionNotice {
         let name = match self {
             Self::GroupFromInviteOn => "group-from-invite-on",
             Self::BackTo { room } => return format!("back-to {room}"),
+            Self::BackToPerson { room } => return format!("back-to-person {room}"),
             Self::SendAgainEncrypted => "send-again-encrypted",
             Self::SendAgainUnreadable => "send-again-unreadable",
             Self::SendAgainOther => "send-again-other",
@@ -72,6 +82,8 @@ impl IntroductionNotice {
             Self::UnsignedDevice => "unsigned-device",
             Self::TooManyDevices => "too-many-devices",
             Self::OwnerNotInvitable => "owner-not-invitable",
+            Self::InvitingLater => "inviting-later",
+            Self::InviteFailed => "invite-failed",
             Self::WaitingForJoin => "waiting-for-join",
             Self::WaitingForDevice => "waiting-for-device",
             Self::WaitingForKeys => "waiting-for-keys",
@@ -101,6 +113,10 @@ impl IntroductionNotice {
             Self::BackTo { room } => format!(
                 "You and @{handle} already have a chat. Please send it there: \
                  https://matrix.to/#/{room} (if that chat is gone, start this one once more)."
+            ),
+            Self::BackToPerson { room } => format!(
+                "You already have a chat with {handle}, and I'm only there for it. Please send it \
+                 there: https://matrix.to/#/{room}"
             ),
             Self::SendAgainEncrypted => format!(
                 "That message wasn't encrypted, so I didn't pass it on to @{handle}. \
@@ -135,6 +151,14 @@ impl IntroductionNotice {
                 "I couldn't read your message for @{handle}: your account has too many devices, \
                  or their keys are too large. Sign out of the devices that you no longer use, \
                  then send your message again."
+            ),
+            Self::InvitingLater => format!(
+                "My invite doesn't get through to @{handle} at the moment, so I try again for ten \
+                 minutes; while I'm here the service can read this chat."
+            ),
+            Self::InviteFailed => format!(
+                "My invite didn't get through to @{handle}: a server doesn't answer as it should. \
+                 Please try again later."
             ),
             Self::OwnerNotInvitable => format!(
                 "@{handle} can't be invited at the moment: their account or server refuses it. \

@@ -21,6 +21,10 @@ pub struct Rules {
     pub members_at_most: usize,
     /// How long to wait between two checks whether the owner has set up encryption.
     pub retry_owner: Duration,
+    /// How long to wait between two invites of an owner whose server does not answer.
+    pub retry_invite: Duration,
+    /// How long an owner is invited whose server does not answer.
+    pub invite_owner_for: Duration,
     /// Maximum number of messages that are kept to be passed on.
     pub pending_events_max: usize,
     /// How long to wait for another server's answer before the place is given to somebody else.
@@ -36,6 +40,8 @@ impl Default for Rules {
             wait_for_owner: Duration::from_secs(7 * 24 * 60 * 60),
             wait_for_answer: Duration::from_secs(7 * 24 * 60 * 60),
             retry_owner: Duration::from_secs(60),
+            retry_invite: Duration::from_secs(30),
+            invite_owner_for: Duration::from_secs(10 * 60),
             decline_after: Duration::from_millis(1500),
             members_at_most: 50,
             pending_events_max: 100,

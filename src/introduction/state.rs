@@ -162,6 +162,15 @@ impl PendingEvent {
     }
 }
 
+/// The attempts to invite an owner whose server does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRetry {
+    /// The time of the next attempt; `None` while one is under way.
+    pub at: Option<Timestamp>,
+    /// The time from which there is no further attempt.
+    pub until: Timestamp,
+}
+
 /// The introduction of one handle's owner in one room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
@@ -183,6 +192,9 @@ pub struct Introduction {
     /// once: it says for how long it stays.
     #[serde(default)]
     pub waits_until: Option<Timestamp>,
+    /// The attempts to invite the owner, if the first one has failed.
+    #[serde(default)]
+    pub invite_retry: Option<InviteRetry>,
     /// When the last message was read.
     pub last_message_at: Option<Timestamp>,
     /// Whether the owner has joined.
@@ -236,6 +248,7 @@ impl Introduction {
             invited_at: now,
             owner_invited_at: None,
             waits_until: None,
+            invite_retry: None,
             last_message_at: None,
             owner_joined: false,
             owner_left: false,
@@ -259,6 +272,7 @@ impl Introduction {
     pub fn resumed(mut self) -> Self {
         self.resumed = true;
         self.line_shown = false;
+        self.invite_retry = None;
         self.phase = match self.invite.admission {
             Admission::Introduce { .. } => Phase::Joining,
             _ => Phase::Leaving,
@@ -361,6 +375,12 @@ impl Introduction {
         self.is_open() && !matches!(self.phase, Phase::Declining { .. } | Phase::Leaving)
     }
 
+    /// Returns whether the ghost lets time pass before it invites the owner again.
+    pub fn waits_to_invite(&self) -> bool {
+        let waits = self.invite_retry.is_some_and(|retry| retry.at.is_some());
+        self.phase == Phase::Inviting && waits
+    }
+
     /// Returns the effects under way in this phase, to be queued again if a restart lost them.
     pub fn under_way(&self) -> Vec<Effect> {
         let passing_on = self
@@ -373,6 +393,7 @@ impl Introduction {
             Phase::Looking => vec![Effect::Look],
             Phase::Lingering | Phase::Waiting { .. } => passing_on.collect(),
             Phase::Closing => passing_on.chain([Effect::Look]).collect(),
+            Phase::Inviting if self.waits_to_invite() => Vec::new(),
             Phase::Inviting => vec![Effect::InviteOwner],
             Phase::Opening => vec![Effect::OpenConversation],
             Phase::Leaving => vec![Effect::Leave { reason: None }, Effect::Forget],
@@ -398,6 +419,7 @@ impl Introduction {
                 Some((last + wait).min(self.latest_stay(rules)))
             }
             Phase::Waiting { until, retry, .. } => Some(until.min(retry)),
+            Phase::Inviting => self.invite_retry?.at,
             _ => None,
         }
     }

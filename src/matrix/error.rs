@@ -114,6 +114,18 @@ impl MatrixError {
         matches!(self.fate(), Fate::Away | Fate::Failing)
     }
 
+    /// Returns `true` if the homeserver itself understood the request and refused it. A proxy in
+    /// front of it may refuse anything while the homeserver is away.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. }) && self.fate() == Fate::Final
+    }
+
+    /// Returns `true` if a proxy answered that no homeserver is behind it. Every answer of a
+    /// homeserver has an errcode.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Failing { errcode: None, .. })
+    }
+
     /// Returns how long the homeserver asked us to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -277,8 +289,26 @@ mod tests {
     fn a_proxy_without_a_homeserver_behind_it_is_temporary() {
         let error =
             MatrixError::from_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"<html>oops");
-        assert!(error.is_temporary());
+        assert!(error.is_temporary() && error.is_outage());
         assert_eq!(error.errcode(), None);
         assert_eq!(error.status(), Some(502));
+        let body = br#"{"errcode":"M_UNKNOWN","error":"cannot reach the other server"}"#;
+        let error = MatrixError::from_answer(StatusCode::BAD_GATEWAY, &HeaderMap::new(), body);
+        assert!(error.is_temporary() && !error.is_outage());
+        assert!(!MatrixError::TimedOut.is_outage());
+    }
+
+    #[test]
+    fn only_a_homeserver_can_refuse() {
+        let refused = |status: StatusCode, body: &[u8]| {
+            MatrixError::from_answer(status, &HeaderMap::new(), body).is_refusal()
+        };
+        let forbidden = br#"{"errcode":"M_FORBIDDEN","error":"no"}"#;
+        assert!(refused(StatusCode::FORBIDDEN, forbidden));
+        assert!(!refused(StatusCode::FORBIDDEN, b"<html>"));
+        assert!(!refused(StatusCode::NOT_FOUND, b""));
+        let token = br#"{"errcode":"M_UNKNOWN_TOKEN","error":"no"}"#;
+        assert!(!refused(StatusCode::UNAUTHORIZED, token));
+        assert!(!refused(StatusCode::BAD_GATEWAY, forbidden));
     }
 }

@@ -26,6 +26,8 @@ pub(in crate::engine) const OUTBOX_BATCH_MAX: usize = 32;
 pub(in crate::engine) struct RoomActor {
     pub(in crate::engine) room: Room,
     notify: Arc<Notify>,
+    /// How many arrivals were taken since deadlines were looked at.
+    since_tick: usize,
 }
 
 impl RoomActor {
@@ -35,7 +37,11 @@ impl RoomActor {
         notify: Arc<Notify>,
     ) -> Result<Self, EngineError> {
         let room = Room::load(engine, room)?;
-        let mut actor = Self { room, notify };
+        let mut actor = Self {
+            room,
+            notify,
+            since_tick: 0,
+        };
         actor.resume_outbox()?;
         Ok(actor)
     }
@@ -117,14 +123,18 @@ impl RoomActor {
         }
     }
 
-    /// Carries out queued effects, or else takes the next arrivals, or else acts on one deadline.
-    /// Returns `false` if there is nothing to do.
+    /// Carries out queued effects, or else takes the next arrivals, or else acts on the deadlines.
+    /// What has arrived comes first, so that a message that came in time is read in time; but a
+    /// flood of arrivals does not keep the deadlines. Returns `false` if there is nothing to do.
     pub(in crate::engine) async fn step(&mut self) -> Result<bool, EngineError> {
         let engine = self.room.engine.clone();
         let store = engine.store();
         let due = store.scan::<Outbox>(&prefix(&self.room.id), None, OUTBOX_BATCH_MAX)?;
         if !due.is_empty() {
             self.room.carry_out_all(due).await?;
+            return Ok(true);
+        }
+        if self.since_tick >= OUTBOX_BATCH_MAX && self.tick().await? {
             return Ok(true);
         }
         let together = if self.room.handles_batches() {
@@ -138,6 +148,7 @@ impl RoomActor {
             !event || engine.is_durable(*number)
         };
         arrived.truncate(arrived.iter().take_while(|it| is_sure(it)).count());
+        self.since_tick += arrived.len();
         if together > 1 && self.room.handle_messages(&arrived).await? {
             return Ok(true);
         }
@@ -156,6 +167,7 @@ impl RoomActor {
     }
 
     pub(in crate::engine) async fn tick(&mut self) -> Result<bool, EngineError> {
+        self.since_tick = 0;
         let due = self.wake().is_some_and(|at| at <= self.room.engine.now());
         if due {
             self.room.tick_introductions()?;

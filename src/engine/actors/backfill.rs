@@ -18,7 +18,7 @@ use crate::{
     },
     ids::Ghost,
     introduction::Effect,
-    matrix::bounds::DeadLetterReason,
+    matrix::{Fate, bounds::DeadLetterReason},
     store::{Batch, StoreError, prefix},
 };
 
@@ -42,8 +42,9 @@ impl Room {
         let around = homeserver.context(acting.actor(), &self.id, &this.id, 0);
         let (before, behind) = match around.await {
             Ok(around) => (around.start, around.end),
-            // The ghost may see neither this event nor those before it.
-            Err(error) if !error.is_temporary() => return Ok(()),
+            // The ghost may see neither this event nor those before it. Only the homeserver can say
+            // so: what a proxy answers is tried again.
+            Err(error) if error.fate() == Fate::Final => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         let newest_first = self.missed_before(&ghost, &this, before).await?;
@@ -181,7 +182,9 @@ impl Room {
             let Some(event) = RoomEvent::parse(json.get(), Some(&self.id)) else {
                 continue;
             };
-            if event.membership().is_none() && !self.engine.is_ours(&event.sender) {
+            // Whether an older one was handled is no longer known.
+            let known = self.engine.may_be_forgotten(&event);
+            if !known && event.membership().is_none() && !self.engine.is_ours(&event.sender) {
                 self.handle_event(event, json.get(), Batch::new()).await?;
             }
         }

@@ -3,10 +3,13 @@
 use ruma::OwnedUserId;
 
 use crate::{
+    bot::NoticeText,
+    clock::Timestamp,
     engine::{
         EngineError,
         control_room::{Control, ControlEffect},
         event::RoomEvent,
+        introductions::admission::GhostInvite,
         records::{Inbox, InboxItem, QueuedEffect, Seen},
         retry::Retry,
         room::Room,
@@ -31,30 +34,22 @@ impl Room {
                 None => Ok(self.engine.store().apply(batch)?),
             },
             InboxItem::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
-                Some(event) => {
-                    match self.backfill_before(event.clone(), &json).await {
-                        // A gap that cannot be read must not cost the event that we have.
-                        Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
-                            let room = &self.id;
-                            tracing::error!(%room, %error, "the events before an event could not be read back");
-                        }
-                        sure => sure?,
-                    }
-                    self.handle_event(event, &json, batch).await
-                }
+                Some(event) => self.handle_after_gap(number, event, &json, batch).await,
                 None => Ok(self.engine.store().apply(batch)?),
             },
             InboxItem::Invite { user, state } => {
                 self.invite_without_event(&user, state, batch).await
             }
             InboxItem::ControlRoomCreated { person } => {
+                let now = self.engine.now();
                 self.record
                     .control
-                    .get_or_insert_with(|| Control::made(person));
+                    .get_or_insert_with(|| Control::made(person, now));
                 // The person may have joined already.
                 let effects = [ControlEffect::Invite, ControlEffect::Look];
                 self.commit(batch, effects.map(QueuedEffect::Control))
             }
+            InboxItem::ControlRoomExpired => self.expire_control_room(batch).await,
             InboxItem::RoomKeyArrived { user } if user == self.engine.0.settings.bot => {
                 self.retry_commands_with_key(batch).await
             }
@@ -89,11 +84,34 @@ impl Room {
                 self.show_late_line(owner, number, batch).await
             }
             InboxItem::Notify {
+                person,
                 plain,
                 html,
                 source,
-            } => self.notify(plain, html, source, batch),
+            } => {
+                let notice = NoticeText { plain, html };
+                self.notify(person, notice, source, batch).await
+            }
         }
+    }
+
+    /// Handles an event after those that may have been lost before it.
+    async fn handle_after_gap(
+        &mut self,
+        number: u64,
+        event: RoomEvent,
+        json: &str,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        match self.backfill_before(event.clone(), json).await {
+            // A gap that cannot be read must not cost the event that we have.
+            Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
+                let room = &self.id;
+                tracing::error!(%room, %error, "the events before an event could not be read back");
+            }
+            sure => sure?,
+        }
+        self.handle_event(event, json, batch).await
     }
 
     /// Handles an event once, whichever way it came. `batch` is written together with the decision.
@@ -122,10 +140,13 @@ impl Room {
             if bot {
                 return self.bot_invited(&event.sender, &state, batch).await;
             }
-            let direct = event.content["is_direct"] == true;
-            return self
-                .ghost_invited(&Ghost::new(user), &event.sender, direct, batch)
-                .await;
+            let invite = GhostInvite {
+                ghost: &Ghost::new(user),
+                asker: &event.sender,
+                direct: event.content["is_direct"] == true,
+                sent_at: event.sent_at,
+            };
+            return self.ghost_invited(invite, batch).await;
         }
         let introducing = self.record.introductions.iter().any(Introduction::is_open);
         if (bot_is_here || self.record.conversation.is_some()) && introducing {
@@ -154,7 +175,7 @@ impl Room {
             .into_iter()
             .filter_map(|json| serde_json::value::RawValue::from_string(json).ok())
             .collect();
-        let Some(asker) = asker_of(user, &state) else {
+        let Some((asker, sent_at)) = asker_of(user, &state) else {
             let letter = DeadLetter {
                 reason: DeadLetterReason::InviteWithoutAsker,
                 room: Some(self.id.clone()),
@@ -169,26 +190,45 @@ impl Room {
         if *user == self.engine.0.settings.bot {
             return self.bot_invited(&asker, &state, batch).await;
         }
-        let ghost = Ghost::new(user.clone());
-        self.ghost_invited(&ghost, &asker, true, batch).await
+        let invite = GhostInvite {
+            ghost: &Ghost::new(user.clone()),
+            asker: &asker,
+            direct: true,
+            sent_at,
+        };
+        self.ghost_invited(invite, batch).await
     }
 }
 
-/// Returns the sender of the invite in the stripped state that a user was shown. The entries of the
+/// Returns the sender of the invite in the stripped state that a user was shown, and when it was
+/// sent: Synapse appends the event as it is, with its time. The entries of the
 /// inviting server itself come before the invite, and it can add invites that others never sent: if
 /// two of them disagree, the asker is unknown.
-fn asker_of(user: &OwnedUserId, state: &[Box<serde_json::value::RawValue>]) -> Option<OwnedUserId> {
-    let senders = state.iter().filter_map(|event| {
+fn asker_of(
+    user: &OwnedUserId,
+    state: &[Box<serde_json::value::RawValue>],
+) -> Option<(OwnedUserId, Option<Timestamp>)> {
+    let invites = state.iter().filter_map(|event| {
         let event: serde_json::Value = serde_json::from_str(event.get()).ok()?;
         let invite = event["type"] == "m.room.member"
             && event["state_key"] == user.as_str()
             && event["content"]["membership"] == "invite";
-        invite.then(|| OwnedUserId::try_from(event["sender"].as_str()?).ok())
+        let sent_at = event["origin_server_ts"].as_u64().map(Timestamp);
+        invite.then(|| {
+            Some((
+                OwnedUserId::try_from(event["sender"].as_str()?).ok()?,
+                sent_at,
+            ))
+        })
     });
-    let senders: Vec<Option<OwnedUserId>> = senders.collect();
-    let last = senders.last()?.clone()?;
-    let agreed = senders.iter().all(|sender| sender.as_ref() == Some(&last));
-    agreed.then_some(last)
+    let invites: Vec<Option<(OwnedUserId, Option<Timestamp>)>> = invites.collect();
+    let (asker, sent_at) = invites.last()?.clone()?;
+    let mut senders = invites
+        .iter()
+        .map(|it| it.as_ref().map(|(sender, _)| sender));
+    senders
+        .all(|sender| sender == Some(&asker))
+        .then_some((asker, sent_at))
 }
 
 #[cfg(test)]
@@ -215,7 +255,7 @@ mod tests {
         ];
         let others = others.iter().map(|other| to_raw_value(other).unwrap());
         let state: Vec<_> = others.chain(members).collect();
-        asker_of(&user, &state).map(|asker| asker.to_string())
+        asker_of(&user, &state).map(|(asker, _)| asker.to_string())
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Gives up inbox items that cannot be handled.
 
 use crate::{
-    conversation,
+    bot, conversation,
     engine::{
         EngineError,
+        control_room::{ControlEffect, Occasion, Remark},
         conversations::failures::not_delivered,
         event::RoomEvent,
-        records::{Conversations, Inbox, InboxItem, Rooms},
+        records::{Conversations, Inbox, InboxItem, QueuedEffect, Rooms},
         room::Room,
     },
     ids::{ConversationId, Ghost},
@@ -32,28 +33,57 @@ impl Room {
             && let Some(event) = RoomEvent::parse(&json, Some(&self.id))
             && event.kind == "m.room.encrypted"
         {
-            self.engine.mark_seen(&event.id, true, &mut batch)?;
-            if let Some(here) = self.record.conversation.clone() {
-                return self.give_up_forwarding(&here.conversation, &event, batch);
+            // Before the bot knows whose room this is, it reads nothing; then it reads back.
+            let unread = self.bot_is_here() && !self.is_ready();
+            if !unread {
+                self.engine.mark_seen(&event.id, true, &mut batch)?;
             }
-            let open = self
-                .record
-                .introductions
-                .iter()
-                .filter(|introduction| introduction.is_open());
-            let ghosts: Vec<Ghost> = open
-                .map(|introduction| introduction.ghost.clone())
-                .collect();
-            for ghost in ghosts {
-                let input = Input::Message {
-                    event: event.id.clone(),
-                    sender: event.sender.clone(),
-                    kind: MessageKind::Unreadable,
-                };
-                effects.extend(self.apply_to_introduction(&ghost, &input));
+            effects.extend(self.give_up_in_introductions(&event));
+            if self.bot_is_here() {
+                effects.extend(self.give_up_command(&event));
+            } else if let Some(here) = self.record.conversation.clone() {
+                self.commit(Batch::new(), effects)?;
+                return self.give_up_forwarding(&here.conversation, &event, batch);
             }
         }
         self.commit(batch, effects)
+    }
+
+    /// Lets the introductions here count a message as unreadable.
+    fn give_up_in_introductions(&mut self, event: &RoomEvent) -> Vec<QueuedEffect> {
+        let open = self.record.introductions.iter();
+        let open = open.filter(|introduction| introduction.is_open());
+        let ghosts: Vec<Ghost> = open
+            .map(|introduction| introduction.ghost.clone())
+            .collect();
+        let input = Input::Message {
+            event: event.id.clone(),
+            sender: event.sender.clone(),
+            kind: MessageKind::Unreadable,
+        };
+        let effects = ghosts.iter();
+        effects
+            .flat_map(|ghost| self.apply_to_introduction(ghost, &input))
+            .collect()
+    }
+
+    /// Tells the person of a control room that nothing was done about their message.
+    fn give_up_command(&mut self, event: &RoomEvent) -> Option<QueuedEffect> {
+        let now = self.engine.now();
+        let ready = self.is_ready();
+        let control = self.record.control.as_mut()?;
+        let by_person = control
+            .person
+            .as_ref()
+            .is_some_and(|it| **it == event.sender);
+        if !ready || !by_person || !control.may_remark(Remark::Unreadable, now) {
+            return None;
+        }
+        Some(QueuedEffect::Control(ControlEffect::SendNotice {
+            notice: bot::texts::unreadable(),
+            source: event.id.to_string(),
+            occasion: Occasion::Answer,
+        }))
     }
 
     /// Gives up a message of a conversation, and tells its sender.

@@ -9,13 +9,13 @@ use crate::{
     engine::{
         EngineError,
         control_room::{ControlEffect, ControlPhase, Occasion},
+        ghosts::is_foreign,
         messaging::send::{Outgoing, Recipients},
-        records::{ControlRooms, QueuedEffect, RetainedEvents},
+        records::{ControlRooms, OwedGhosts, PendingNotices, QueuedEffect, RetainedEvents},
         room::Room,
     },
     ids::Person,
     introduction::{Reason, Refusal},
-    matrix::MatrixError,
     store::{Batch, prefix},
 };
 
@@ -26,7 +26,7 @@ impl Room {
         number: u64,
         effect: &ControlEffect,
     ) -> Result<(), EngineError> {
-        let batch = self.outbox_done(number);
+        let mut batch = self.outbox_done(number);
         let engine = self.engine.clone();
         let bot = engine.settings().bot.clone();
         let acting = engine.as_user(&bot)?;
@@ -75,7 +75,12 @@ impl Room {
             ControlEffect::ShowLine { number } => {
                 return self.show_line(*number, batch).await;
             }
-            ControlEffect::Bot(effect) => engine.carry_out_bot_effect(effect).await?,
+            ControlEffect::Bot(effect) => {
+                engine.carry_out_bot_effect(effect).await?;
+                if let Some(ghost) = effect.changed_ghost() {
+                    batch.delete::<OwedGhosts>(ghost);
+                }
+            }
             ControlEffect::Forget => {
                 return self.forget_control_room(&bot, batch).await;
             }
@@ -144,9 +149,33 @@ impl Room {
         );
         match withdrawn.await {
             // The person may have joined or declined at this moment.
-            Ok(_) | Err(MatrixError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if !error.is_refusal() => Err(error.into()),
+            _ => Ok(()),
         }
+    }
+
+    /// Gives up a room to which its person has not come, and what the bot had to tell them.
+    pub(in crate::engine) async fn expire_control_room(
+        &mut self,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        let control = self.record.control.as_ref();
+        if !control.is_some_and(|control| control.has_expired(engine.now())) {
+            return self.commit(batch, []);
+        }
+        let person = self.person_here()?;
+        self.withdraw_invite().await?;
+        // They may have come at this moment.
+        let view = self.room_state(&engine.settings().bot).await?;
+        if view.membership(&person) == "join" {
+            return self.commit(batch, []);
+        }
+        let store = engine.store();
+        for (key, _) in store.scan::<PendingNotices>(&prefix(&person), None, 1000)? {
+            batch.delete::<PendingNotices>(&key);
+        }
+        self.not_invited(batch)
     }
 
     /// Handles that a person cannot be invited, and so cannot be asked: the people who wait for
@@ -244,7 +273,12 @@ impl Room {
         effect: &ControlEffect,
         error: &EngineError,
     ) -> Result<(), EngineError> {
-        let batch = self.outbox_done(number);
+        let mut batch = self.outbox_done(number);
+        if let ControlEffect::Bot(effect) = effect
+            && !is_foreign(error)
+        {
+            self.engine.stage_owed_ghost(effect, &mut batch)?;
+        }
         let Some(control) = &mut self.record.control else {
             return Ok(self.engine.store().apply(batch)?);
         };
@@ -261,7 +295,11 @@ impl Room {
                 EngineError::Encrypt(EncryptError::TooManyDevices { .. }),
             ) => Some(Reason::TooManyDevices.words()),
             (ControlEffect::Bot(effect), _) => {
-                let notice = bot::texts::ghost_failed(effect);
+                let notice = if is_foreign(error) {
+                    bot::texts::ghost_failed(effect)
+                } else {
+                    bot::texts::ghost_owed(effect)
+                };
                 let say = notice.map(|notice| ControlEffect::SendNotice {
                     notice,
                     source: format!("failed {}", self.engine.next()),

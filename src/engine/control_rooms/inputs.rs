@@ -11,7 +11,10 @@ use crate::{
         control_room::{Control, ControlEffect, ControlPhase, Occasion, Remark},
         conversations::failures::not_trusted,
         event::RoomEvent,
-        records::{ControlRooms, Outbox, OutboxItem, PendingNotices, QueuedEffect, RetainedEvents},
+        records::{
+            ControlRooms, InboxItem, Outbox, OutboxItem, PendingNotices, QueuedEffect,
+            RetainedEvents,
+        },
         room::Room,
     },
     ids::Person,
@@ -286,34 +289,47 @@ impl Room {
         self.commit(batch, [])
     }
 
-    /// Lets the bot say something here now, or as soon as the person has joined.
-    pub(in crate::engine) fn notify(
+    /// Lets the bot say something here now, or as soon as the person has joined; in another room if
+    /// this is no longer their control room.
+    pub(in crate::engine) async fn notify(
         &mut self,
-        plain: String,
-        html: String,
+        person: Person,
+        notice: NoticeText,
         source: String,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        if self.is_ready() {
-            let news = ControlEffect::SendNotice {
-                notice: NoticeText { plain, html },
+        let control = self.record.control.as_ref();
+        let is_theirs = control.is_some_and(|control| control.person.as_ref() == Some(&person));
+        if is_theirs && self.is_ready() {
+            let say = ControlEffect::SendNotice {
+                notice,
                 source,
                 occasion: Occasion::News,
             };
-            return self.commit(batch, [QueuedEffect::Control(news)]);
+            return self.commit(batch, [QueuedEffect::Control(say)]);
         }
-        let Some(person) = self.record.control.as_ref().and_then(|c| c.person.clone()) else {
-            return Ok(self.engine.store().apply(batch)?);
-        };
-        let pending = self.engine.store().scan::<PendingNotices>(
-            &prefix(&person),
-            None,
-            PENDING_NOTICES_MAX,
-        )?;
+        let engine = self.engine.clone();
+        let NoticeText { plain, html } = notice;
+        if !is_theirs || !self.bot_is_here() {
+            let room = engine.control_room_of(&person).await?;
+            if room != self.id {
+                let item = InboxItem::Notify {
+                    person,
+                    plain,
+                    html,
+                    source,
+                };
+                return self.commit_and_post(&room, &item, batch);
+            }
+        }
+        let pending =
+            engine
+                .store()
+                .scan::<PendingNotices>(&prefix(&person), None, PENDING_NOTICES_MAX)?;
         if pending.len() < PENDING_NOTICES_MAX {
-            batch.put::<PendingNotices>(&(person, self.engine.next()), &(plain, html))?;
+            batch.put::<PendingNotices>(&(person, engine.next()), &(plain, html))?;
         }
-        Ok(self.engine.store().apply(batch)?)
+        Ok(engine.store().apply(batch)?)
     }
 
     /// Applies the result of this room's check.

@@ -2,7 +2,12 @@
 
 use crate::{
     bot,
-    engine::{Engine, EngineError, records::InboxItem},
+    directory::HandleState,
+    engine::{
+        Engine, EngineError,
+        ghosts::is_foreign,
+        records::{InboxItem, OwedGhost, OwedGhosts},
+    },
     ids::Ghost,
     store::Batch,
 };
@@ -67,6 +72,7 @@ impl Engine {
             }
         }
     }
+
     /// Removes what the owner of this generation has left of a handle's ghost.
     async fn retire_ghost(&self, ghost: &Ghost, generation: u32) -> Result<(), EngineError> {
         let held = self.directory().by_ghost(ghost)?;
@@ -87,5 +93,84 @@ impl Engine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Stages that an effect on a ghost is still to be done. It takes the place of an earlier one:
+    /// whatever that was, this one leads to what the ghost has to be.
+    pub(in crate::engine) fn stage_owed_ghost(
+        &self,
+        effect: &bot::Effect,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        let Some(ghost) = effect.changed_ghost() else {
+            return Ok(());
+        };
+        let owed = OwedGhost {
+            effect: effect.clone(),
+            generation: self.generation_of(ghost)?,
+        };
+        Ok(batch.put::<OwedGhosts>(ghost, &owed)?)
+    }
+
+    /// Returns which of the owners of its name holds a ghost's handle.
+    fn generation_of(&self, ghost: &Ghost) -> Result<Option<u32>, EngineError> {
+        let record = self.directory().by_ghost(ghost)?;
+        let held = record.filter(|record| record.holder().is_some());
+        Ok(held.map(|record| record.generation))
+    }
+
+    /// Tries again what is still to be done to ghosts.
+    pub(in crate::engine) async fn carry_out_owed(&self) -> Result<(), EngineError> {
+        for page in self.store().pages::<OwedGhosts>(&[]) {
+            for (ghost, owed) in page? {
+                if self.stopping() {
+                    return Ok(());
+                }
+                self.carry_out_owed_ghost(&ghost, &owed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out_owed_ghost(
+        &self,
+        ghost: &Ghost,
+        owed: &OwedGhost,
+    ) -> Result<(), EngineError> {
+        let removes = matches!(owed.effect, bot::Effect::RetireGhost { .. });
+        let record = self.directory().by_ghost(ghost)?;
+        if !removes
+            && record.is_some_and(|record| matches!(record.state, HandleState::Frozen { .. }))
+        {
+            return Ok(());
+        }
+        // Another owner's claim has its own effects. A ghost that is to be removed is looked after
+        // by the effect itself.
+        let stands = removes || self.generation_of(ghost)? == owed.generation;
+        let mut notice = None;
+        if stands {
+            notice = match self.carry_out_bot_effect(&owed.effect).await {
+                Ok(()) => bot::texts::ghost_made(&owed.effect),
+                Err(error) if is_foreign(&error) => bot::texts::ghost_failed(&owed.effect),
+                Err(EngineError::Stopping) => return Err(EngineError::Stopping),
+                Err(error) => {
+                    tracing::warn!(%ghost, %error, "a ghost could not be set up; it is tried again");
+                    return Ok(());
+                }
+            };
+        }
+        let record = self.directory().by_ghost(ghost)?;
+        if let Some(owner) = record.as_ref().and_then(|record| record.holder())
+            && let Some(notice) = notice
+        {
+            let source = format!("owed {ghost} {}", owed.generation.unwrap_or_default());
+            self.notify(owner, notice, source).await?;
+        }
+        let mut batch = Batch::new();
+        // A command may have put something else there in the meantime.
+        if self.store().get::<OwedGhosts>(ghost)?.as_ref() == Some(owed) {
+            batch.delete::<OwedGhosts>(ghost);
+        }
+        Ok(self.store().commit(batch).await?)
     }
 }

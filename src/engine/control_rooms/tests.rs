@@ -9,18 +9,21 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::{
-    bot::NoticeText,
+    bot::{self, NoticeText},
     directory::{ClaimedBy, Mode, Request},
     engine::{
-        Engine,
+        Engine, EngineError,
         actors::actor::RoomActor,
         control_room::{Control, ControlEffect, ControlPhase},
-        records::{ControlRooms, Inbox, InboxItem, Outbox, QueuedEffect},
+        records::{
+            ControlRooms, Inbox, InboxItem, Outbox, OwedGhosts, PendingNotices, QueuedEffect, Seen,
+        },
     },
     handle::{Handle, HandleRules},
     ids,
+    matrix::MatrixError,
     store::{Batch, Store, prefix},
-    testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine, bot},
+    testing::{self, EventFactory, FakeHomeserver, NOW, Person, TestClock, TestEngine, bot},
 };
 
 fn samuel() -> ids::Person {
@@ -59,7 +62,7 @@ impl House {
     fn control_room(&self, room: &OwnedRoomId) -> RoomActor {
         self.fake.add_room(room, &[&samuel(), &bot()]);
         let mut actor = self.actor(room);
-        let mut control = Control::made(samuel());
+        let mut control = Control::made(samuel(), NOW);
         control.phase = ControlPhase::Ready;
         actor.room.record.control = Some(control);
         let mut batch = Batch::new();
@@ -332,4 +335,199 @@ async fn clear_messages_are_answered_once_a_minute() {
         assert_eq!(house.due(&room).len(), answers);
         house.clock.advance(std::time::Duration::from_secs(60));
     }
+}
+
+#[tokio::test]
+async fn a_command_that_is_given_up_is_not_swallowed() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let given_up = |sender: &str, id: &str| {
+        let event = EventFactory::room(&room).sender(sender).encrypted(id);
+        InboxItem::Event(event.to_string())
+    };
+    let of_others = given_up("@eve:evil.org", "$of-others");
+    actor.room.give_up(1, of_others).unwrap();
+    assert!(house.due(&room).is_empty());
+    for id in ["$one", "$two"] {
+        actor
+            .room
+            .give_up(2, given_up(samuel().as_str(), id))
+            .unwrap();
+    }
+    let due = house.due(&room);
+    assert_eq!(kinds(&due), ["bot-send-notice"], "once a minute");
+    assert!(
+        matches!(&due[0], ControlEffect::SendNotice { source, .. } if source.as_str() == "$one")
+    );
+
+    // Before the bot has looked, nothing counts as handled: it reads back.
+    let other = owned_room_id!("!other:hs.test");
+    let mut actor = house.actor(&other);
+    actor.room.record.control = Some(Control::made(samuel(), NOW));
+    actor.room.commit(Batch::new(), []).unwrap();
+    actor
+        .room
+        .give_up(3, given_up(samuel().as_str(), "$early"))
+        .unwrap();
+    assert!(house.due(&other).is_empty());
+    let seen = house.store.get::<Seen>(&"$early".try_into().unwrap());
+    assert!(seen.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_notice_is_not_lost_with_the_room_that_it_was_meant_for() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    // The bot is about to leave when the notice arrives.
+    let control = actor.room.record.control.as_mut().unwrap();
+    let leave = control.leave(None).into_iter().map(QueuedEffect::Control);
+    actor.room.commit(Batch::new(), leave).unwrap();
+    let news = NoticeText::new("news");
+    let person = samuel();
+    let told = house.engine.notify(&person, news, "1".to_owned());
+    told.await.unwrap();
+    steps(&mut actor).await;
+    assert!(actor.room.record.control.is_none());
+    let new = house.store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    assert_ne!(new, room);
+    let waiting = house.store.scan::<Inbox>(&prefix(&new), None, 10).unwrap();
+    assert!(
+        waiting
+            .iter()
+            .any(|(_, it)| matches!(it, InboxItem::Notify { plain, .. } if plain == "news"))
+    );
+    // The person has not come yet, so it is kept for them.
+    let mut actor = house.actor(&new);
+    steps(&mut actor).await;
+    let pending = house
+        .store
+        .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    assert_eq!(pending.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_written_long_ago_is_not_answered_again() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let clear = |id: &str, days: u32| {
+        let at = house.engine.now() - std::time::Duration::from_secs(24 * 60 * 60) * days;
+        let events = EventFactory::room(&room).sender(samuel().as_str());
+        let content = json!({"msgtype": "m.text", "body": "hi"});
+        events.sent_at(at).event("m.room.message", id, content)
+    };
+    let look = QueuedEffect::Control(ControlEffect::Look);
+    let old = vec![clear("$old", 8)];
+    house.fake.put_history(room.as_str(), old);
+    actor.room.backfill_for(&look).await.unwrap();
+    assert!(house.due(&room).is_empty());
+    let both = vec![clear("$new", 1), clear("$old", 8)];
+    house.fake.put_history(room.as_str(), both);
+    actor.room.backfill_for(&look).await.unwrap();
+    let due = house.due(&room);
+    assert!(
+        matches!(&due[..], [ControlEffect::SendNotice { source, .. }] if source.as_str() == "$new")
+    );
+}
+
+#[tokio::test]
+async fn a_ghost_that_could_not_be_made_is_made_later_and_its_owner_told() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let mut tx = house.engine.directory().begin().await;
+    let (by, now) = (ClaimedBy::Person, house.engine.now());
+    tx.claim(&samuel(), &handle, by, now).unwrap();
+    tx.commit().await.unwrap();
+    let ghost = ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test"));
+    let make = ControlEffect::Bot(bot::Effect::MakeGhost {
+        ghost: ghost.clone(),
+        name: "@kim".to_owned(),
+        strict: false,
+    });
+    let refused = || {
+        EngineError::Matrix(MatrixError::Refused {
+            status: http::StatusCode::FORBIDDEN,
+            errcode: Some("M_FORBIDDEN".to_owned()),
+            message: String::new(),
+        })
+    };
+    actor.room.give_up_control(1, &make, &refused()).unwrap();
+    let words = |effects: &[ControlEffect]| match effects {
+        [ControlEffect::SendNotice { notice, .. }] => notice.plain.clone(),
+        other => panic!("{other:?}"),
+    };
+    let said = words(&house.due(&room));
+    assert!(
+        said.contains("I keep trying") && !said.contains("frozen"),
+        "{said}"
+    );
+    assert!(house.store.contains::<OwedGhosts>(&ghost).unwrap());
+
+    let machines = house.engine.machines();
+    assert!(machines.device_of(&ghost).unwrap().is_none());
+    house.engine.carry_out_owed().await.unwrap();
+    assert!(machines.device_of(&ghost).unwrap().is_some());
+    assert!(!house.store.contains::<OwedGhosts>(&ghost).unwrap());
+    let told = house.store.scan::<Inbox>(&prefix(&room), None, 10).unwrap();
+    assert!(
+        matches!(&told[..], [(_, InboxItem::Notify { plain, .. })] if plain.contains("set up now"))
+    );
+}
+
+#[tokio::test]
+async fn what_was_owed_to_a_former_owner_does_not_touch_the_ghost_of_the_next() {
+    let house = House::new().await;
+    let handle = Handle::parse("kim", &HandleRules::default()).unwrap();
+    let ghost = ids::Ghost::new(owned_user_id!("@_dm_kim:hs.test"));
+    let make = bot::Effect::MakeGhost {
+        ghost: ghost.clone(),
+        name: "@kim".to_owned(),
+        strict: false,
+    };
+    // Nobody holds the handle when it is given up.
+    let mut batch = Batch::new();
+    house.engine.stage_owed_ghost(&make, &mut batch).unwrap();
+    house.store.apply(batch).unwrap();
+    let mut tx = house.engine.directory().begin().await;
+    let (by, now) = (ClaimedBy::Person, house.engine.now());
+    tx.claim(&samuel(), &handle, by, now).unwrap();
+    tx.commit().await.unwrap();
+    let requests = house.fake.log().len();
+    house.engine.carry_out_owed().await.unwrap();
+    assert_eq!(house.fake.log().len(), requests);
+    assert!(!house.store.contains::<OwedGhosts>(&ghost).unwrap());
+}
+
+#[tokio::test]
+async fn a_room_to_which_the_person_does_not_come_is_given_up_after_thirty_days() {
+    let house = House::new().await;
+    let news = NoticeText::new("news");
+    let person = samuel();
+    let told = house.engine.notify(&person, news, "1".to_owned());
+    told.await.unwrap();
+    let room = house.store.get::<ControlRooms>(&samuel()).unwrap().unwrap();
+    let mut actor = house.actor(&room);
+    steps(&mut actor).await;
+    assert_eq!(house.fake.membership(&room, &samuel()), "invite");
+    let day = std::time::Duration::from_secs(24 * 60 * 60);
+    house.clock.advance(29 * day);
+    house.engine.expire_control_rooms().await.unwrap();
+    steps(&mut actor).await;
+    assert_eq!(house.fake.membership(&room, &samuel()), "invite");
+    house.clock.advance(day);
+    house.engine.expire_control_rooms().await.unwrap();
+    steps(&mut actor).await;
+    for user in [bot(), samuel().into()] {
+        assert_eq!(house.fake.membership(&room, &user), "leave");
+    }
+    assert!(!house.store.contains::<ControlRooms>(&samuel()).unwrap());
+    let pending = house
+        .store
+        .scan::<PendingNotices>(&prefix(&samuel()), None, 10);
+    assert!(pending.unwrap().is_empty());
+    assert!(actor.room.record.control.is_none());
 }

@@ -7,7 +7,7 @@ use crate::{
     conversation::{Conversation, Home, Input, PortalStatus},
     directory::{HandleRecord, Mode, PAIR_RETRY},
     engine::{Engine, EngineError, conversations::repository::is_there},
-    handle::{GHOST_PREFIX, ghost_id},
+    handle::{GHOST_PREFIX, Handle, ghost_id},
     ids::{Ghost, Person},
     introduction::Refusal,
     store::Batch,
@@ -22,7 +22,8 @@ pub(in crate::engine) const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz2345
 impl Engine {
     /// Returns the room that a person already has with a masked handle's ghost, and notes that they
     /// were led back to it. Returns `None` if they try again soon after: that room is no use to
-    /// them.
+    /// them, and the conversation moves. It cannot move to a room of a ghost without a handle, whom
+    /// nobody can reach anew.
     pub(in crate::engine) async fn existing_room(
         &self,
         asker: &Person,
@@ -50,7 +51,8 @@ impl Engine {
         let room = conversation.room(person.room_role(index)).cloned();
         let now = self.now();
         let led_back = conversation.last_return_at;
-        let lately = led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
+        let lately = Handle::of_ghost(ghost.localpart()).is_some()
+            && led_back.is_some_and(|at| now.since(at) < PAIR_RETRY);
         let was_there = matches!(
             person.home,
             Home::Portal {

@@ -129,7 +129,10 @@ impl Room {
     }
 
     /// Returns whether the latest unhandled membership of a ghost in the inbox is an invite.
-    fn is_about_to_be_invited(&self, ghost: &Ghost) -> Result<bool, EngineError> {
+    pub(in crate::engine) fn is_about_to_be_invited(
+        &self,
+        ghost: &Ghost,
+    ) -> Result<bool, EngineError> {
         let store = self.engine.store();
         let waiting = store.scan::<Inbox>(&prefix(&self.id), None, WAITING)?;
         let mut memberships = waiting

@@ -1,9 +1,12 @@
 //! Admission: what the directory answers to an invite of a handle's ghost.
 
+use std::time::Duration;
+
 use ruma::OwnedUserId;
 
 use crate::{
-    directory::{PairAdvice, ReachQuery, Verdict, WriteLock},
+    clock::Timestamp,
+    directory::{HandleRecord, PairAdvice, ReachQuery, Verdict, WriteLock},
     engine::{Engine, EngineError},
     handle::Handle,
     ids::{Ghost, Person},
@@ -11,32 +14,62 @@ use crate::{
     store::Batch,
 };
 
+/// How far a server's clock may be behind ours: an invite that is dated this much before its
+/// handle's owner still counts as meant for them.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// An invite of a ghost.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct GhostInvite<'a> {
+    pub ghost: &'a Ghost,
+    pub asker: &'a OwnedUserId,
+    /// Whether it says that it is for a chat of two.
+    pub direct: bool,
+    /// When it was sent, as the asker's server says.
+    pub sent_at: Option<Timestamp>,
+}
+
 /// Asks the directory. Its counts are staged in `batch`; the lock is held until that is written.
 pub(in crate::engine) async fn admission<'a>(
     engine: &'a Engine,
-    ghost: &Ghost,
-    asker: &OwnedUserId,
-    direct: bool,
+    invite: GhostInvite<'_>,
     batch: &mut Batch,
 ) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
+    let GhostInvite {
+        ghost,
+        asker,
+        direct,
+        sent_at,
+    } = invite;
     if engine.is_ours(asker) {
         return Ok((Admission::GhostAsking, None));
     }
     let asker = &Person::new(asker.clone());
     let now = engine.now();
     let directory = engine.directory();
-    // A user in our namespace whose name cannot be a handle has no owner.
     let Some(handle) = Handle::of_ghost(ghost.localpart()) else {
-        return Ok((Admission::LeaveAlone, None));
+        let admission = admission_by_alias(engine, ghost, asker, direct).await?;
+        return Ok((admission, None));
     };
     let mut tx = directory.begin().await;
+    let record = tx.lookup(&handle)?;
+    // It was meant for somebody else, or for nobody.
+    let older =
+        |record: &HandleRecord| sent_at.is_some_and(|at| at + CLOCK_SKEW < record.claimed_at);
+    if record
+        .as_ref()
+        .is_some_and(|record| record.holder().is_some() && older(record))
+    {
+        tracing::info!(%ghost, "an invite from before the handle's owner is declined");
+        return Ok((Admission::NotNow, None));
+    }
     let verdict = tx.decide_reach(&ReachQuery {
         asker,
         handle: &handle,
         now,
     })?;
     let asks_first = matches!(verdict, Verdict::Request { .. });
-    let shown = tx.lookup(&handle)?.map(|record| record.handle);
+    let shown = record.map(|record| record.handle);
     let shown = shown.as_ref().unwrap_or(&handle).as_shown().to_owned();
     let admission = match verdict {
         Verdict::Relay { owner, .. }
@@ -90,4 +123,34 @@ pub(in crate::engine) async fn admission<'a>(
         Verdict::OwnHandle { .. } => Admission::OwnHandle,
     };
     Ok((admission, Some(tx.stage(batch))))
+}
+
+/// Answers an invite of a user of ours whose name cannot be a handle. The ghost of a person in one
+/// conversation leads the person who talks with it back there, and reaches nobody for anybody else.
+async fn admission_by_alias(
+    engine: &Engine,
+    ghost: &Ghost,
+    asker: &Person,
+    direct: bool,
+) -> Result<Admission, EngineError> {
+    if engine.machines().device_of(ghost)?.is_none() {
+        return Ok(Admission::LeaveAlone);
+    }
+    let conversation = engine.conversation_with(asker, ghost)?;
+    let people = conversation.into_iter().flat_map(|it| it.people);
+    let person = people.into_iter().find(|person| person.ghost == *ghost);
+    let Some(person) = person.filter(|_| direct) else {
+        return Ok(Admission::NotNow);
+    };
+    let Some(room) = engine.existing_room(asker, ghost).await? else {
+        return Ok(Admission::NotNow);
+    };
+    Ok(Admission::Introduce {
+        owner: person.user,
+        handle: person.name,
+        strict: false,
+        back_to: Some(room),
+        asks_first: false,
+        masked: true,
+    })
 }

@@ -5,7 +5,6 @@ use serde_json::json;
 
 use crate::{
     bot::NoticeText,
-    crypto::CryptoError,
     directory::Mode,
     engine::{
         EngineError,
@@ -14,8 +13,10 @@ use crate::{
         room::Room,
     },
     ids::Ghost,
-    introduction::{Effect, Input, Introduction, IntroductionNotice, Refusal, clean_name},
-    matrix::{MEGOLM, MatrixError, RoomState},
+    introduction::{
+        Effect, Input, Introduction, IntroductionNotice, Refusal, clean_name,
+    },
+    matrix::{MEGOLM, RoomState},
     store::{Batch, prefix},
 };
 
@@ -180,30 +181,6 @@ impl Room {
         Ok(())
     }
 
-    async fn decline(
-        &self,
-        introduction: &Introduction,
-        reason: Option<&str>,
-    ) -> Result<(), EngineError> {
-        let machines = self.engine.machines();
-        let known = machines.device_of(&introduction.ghost)?;
-        if known.is_none() {
-            // Nobody holds this handle: a user without keys is made, only to decline. If the user
-            // is not ours, we act as it all the same, because the name is in our namespace.
-            match machines.provision_bare(&introduction.ghost).await {
-                Ok(()) => {}
-                Err(CryptoError::Foreign { .. }) => {
-                    self.engine
-                        .freeze_if_changed_in_restore(&introduction.ghost)
-                        .await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.leave_introduction(introduction, reason).await?;
-        Ok(machines.turn_away(&introduction.ghost, &self.id).await?)
-    }
-
     async fn join(&mut self, introduction: &Introduction) -> Result<(), EngineError> {
         let (engine, asker) = (&self.engine, &introduction.invite.asker);
         if self.place.is_none() {
@@ -287,8 +264,8 @@ impl Room {
             .await
         {
             // The room allows the invite, but the owner or their server refuses it.
-            Err(EngineError::Matrix(MatrixError::Refused { .. }))
-                if view.may_invite(&introduction.ghost) =>
+            Err(EngineError::Matrix(error))
+                if error.is_refusal() && view.may_invite(&introduction.ghost) =>
             {
                 Err(EngineError::Refused(Refusal::Impossible))
             }

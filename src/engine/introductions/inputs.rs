@@ -6,13 +6,15 @@ use serde_json::Value;
 use crate::{
     bot,
     crypto::{DecryptError, Distrust},
+    directory::WriteLock,
     engine::{
-        EngineError,
+        Engine, EngineError,
         event::RoomEvent,
-        introductions::admission::admission,
+        introductions::admission::{GhostInvite, admission},
         records::{ControlRooms, InboxItem, QueuedEffect, RetainedEvents},
         room::Room,
     },
+    handle::Handle,
     ids::{Ghost, Person},
     introduction::{
         Admission, Input, Introduction, Invite, MessageKind, Phase, decide, is_quotable,
@@ -20,17 +22,17 @@ use crate::{
     store::Batch,
 };
 
+/// Maximum number of invites that are about to be declined in one room. Further ones are left alone.
+const DECLINING_MAX: usize = 50;
+
 impl Room {
-    /// Handles an invite of a ghost by `asker`.
+    /// Handles an invite of a ghost.
     pub(in crate::engine) async fn ghost_invited(
         &mut self,
-        ghost: &Ghost,
-        asker: &OwnedUserId,
-        direct: bool,
+        invite: GhostInvite<'_>,
         mut batch: Batch,
     ) -> Result<(), EngineError> {
-        // A repeated invite, or one into a room that the ghost has left. Neither asks the
-        // directory, which would count it against the asker's limits.
+        let GhostInvite { ghost, asker, .. } = invite;
         let known = self
             .record
             .introductions
@@ -49,15 +51,16 @@ impl Room {
             };
             return self.commit_and_post(&old, &upgraded, batch);
         }
+        if let Some(handle) = Handle::misspelt_ghost(ghost.localpart()) {
+            return self.misspelt_ghost_invited(invite, &handle, batch).await;
+        }
+        // A repeated invite, or one into a room that the ghost has left. Neither asks the
+        // directory, which would count it against the asker's limits.
         let (admission, lock) = match known {
             Some(introduction) if introduction.phase != Phase::Declined => {
                 (introduction.invite.admission.clone(), None)
             }
-            // Inviting more ghosts than this into one room looks like a search for handles.
-            _ if self.record.introductions.len() >= engine.settings().handles_per_room => {
-                (Admission::NotNow, None)
-            }
-            _ => admission(&engine, ghost, asker, direct, &mut batch).await?,
+            _ => self.admission_here(&engine, invite, &mut batch).await?,
         };
         let left_alone = admission == Admission::LeaveAlone;
         let told = match admission {
@@ -100,6 +103,7 @@ impl Room {
         };
         let notice = bot::texts::own_handle(&record.handle);
         let item = InboxItem::Notify {
+            person: owner.clone(),
             plain: notice.plain,
             html: notice.html,
             source: format!("own handle {} {ghost}", self.id),
@@ -108,12 +112,85 @@ impl Room {
         Ok(Some(room))
     }
 
-    /// Forgets a declined invite without a trace.
-    pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) {
+    /// Returns the answer to an invite into this room. A person who invites many ghosts into one
+    /// room searches for handles, or wants us to make users.
+    async fn admission_here<'a>(
+        &self,
+        engine: &'a Engine,
+        invite: GhostInvite<'_>,
+        batch: &mut Batch,
+    ) -> Result<(Admission, Option<WriteLock<'a>>), EngineError> {
+        let open = |introduction: &&Introduction| introduction.is_open();
+        let declining =
+            |introduction: &&Introduction| matches!(introduction.phase, Phase::Declining { .. });
+        let introductions = &self.record.introductions;
+        if introductions.iter().filter(declining).count() >= DECLINING_MAX {
+            return Ok((Admission::LeaveAlone, None));
+        }
+        // A handle that nobody holds is left to the directory, which counts how many of these are
+        // declined.
+        if introductions.iter().filter(open).count() >= engine.settings().handles_per_room
+            && engine
+                .directory()
+                .by_ghost(invite.ghost)?
+                .is_some_and(|it| it.holder().is_some())
+        {
+            return Ok((Admission::NotNow, None));
+        }
+        admission(engine, invite, batch).await
+    }
+
+    /// Tells a person that the ghost they have invited does not exist, because its name has small
+    /// letters only. They are told the same whether anybody holds the handle or not, once a day.
+    async fn misspelt_ghost_invited(
+        &mut self,
+        invite: GhostInvite<'_>,
+        handle: &Handle,
+        mut batch: Batch,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine.clone();
+        engine.machines().turn_away(invite.ghost, &self.id).await?;
+        let asker = Person::new(invite.asker.clone());
+        let ghost = handle.ghost_id(&engine.settings().server_name);
+        let (false, Some(ghost)) = (engine.is_ours(&asker), ghost) else {
+            return self.commit(batch, []);
+        };
+        let (directory, now) = (engine.directory(), engine.now());
+        if !directory.begin().await.count_misspelt(&asker, now)? {
+            return self.commit(batch, []);
+        }
+        // May make a room, so without the directory's lock.
+        let room = engine.control_room_of(&asker).await?;
+        let notice = bot::texts::misspelt_ghost(invite.ghost, &ghost, handle);
+        let item = InboxItem::Notify {
+            person: asker.clone(),
+            plain: notice.plain,
+            html: notice.html,
+            source: format!("misspelt {}", self.id),
+        };
+        let mut tx = directory.begin().await;
+        tx.count_misspelt(&asker, now)?;
+        let _until_applied = tx.stage(&mut batch);
+        self.commit_and_post(&room, &item, batch)
+    }
+
+    /// Forgets a declined invite without a trace. Returns whether there was one.
+    pub(in crate::engine) fn drop_declined(&mut self, ghost: &Ghost) -> bool {
         let introductions = &mut self.record.introductions;
+        let before = introductions.len();
         introductions.retain(|introduction| {
             introduction.ghost != *ghost || introduction.phase != Phase::Declined
         });
+        introductions.len() < before
+    }
+
+    /// Destroys the keys that came for an invite that no longer stands. A newer invite may wait in
+    /// the inbox, and its key may be here already.
+    async fn turn_away_unless_invited(&self, ghost: &Ghost) -> Result<(), EngineError> {
+        if self.is_about_to_be_invited(ghost)? {
+            return Ok(());
+        }
+        Ok(self.engine.machines().turn_away(ghost, &self.id).await?)
     }
 
     /// Lets the decider decide. Keeps the new state and returns the effects.
@@ -182,8 +259,8 @@ impl Room {
                 let declining = matches!(introduction.phase, Phase::Declining { .. });
                 effects.extend(self.apply_to_introduction(&introduction.ghost, &input));
                 // The invite was withdrawn before it was declined.
-                if declining {
-                    self.drop_declined(&introduction.ghost);
+                if declining && self.drop_declined(&introduction.ghost) {
+                    self.turn_away_unless_invited(&introduction.ghost).await?;
                 }
             }
         }

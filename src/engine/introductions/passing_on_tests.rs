@@ -251,7 +251,7 @@ async fn a_line_that_comes_after_the_request_is_shown_once() {
     let control_room = room_id!("!control:hs.test").to_owned();
     chat.fake.add_room(&control_room, &[owner, &bot()]);
     let mut room = Room::load(engine.clone(), control_room.clone()).unwrap();
-    let mut control = Control::made(owner.clone());
+    let mut control = Control::made(owner.clone(), NOW);
     control.phase = ControlPhase::Ready;
     room.record.control = Some(control);
     let mut batch = Batch::new();

@@ -14,6 +14,9 @@ use crate::{
 /// Maximum number of rounds in which ghosts are tried again that could not be synced.
 pub(in crate::engine) const ROUNDS: u32 = 6;
 
+/// How long to wait between two tries to set up ghosts that could not be set up.
+const OWED_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// How long to wait for further gaps before the ghosts are synced.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,21 @@ impl Engine {
         }
     }
 
+    /// Sets up ghosts that could not be set up when their handles were claimed, until the service
+    /// stops.
+    pub(in crate::engine) async fn keep_making_ghosts(&self) {
+        let mut stop = self.0.stop.subscribe();
+        loop {
+            if let Err(error) = self.carry_out_owed().await {
+                tracing::warn!(%error, "ghosts could not be set up; they are tried again");
+            }
+            tokio::select! {
+                () = clock::sleep(OWED_EVERY) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
     /// Syncs every ghost from time to time, at a set rate, until the service stops.
     pub(in crate::engine) async fn keep_reconciling(&self) {
         let mut stop = self.0.stop.subscribe();
@@ -54,6 +72,9 @@ impl Engine {
             }
             if let Err(error) = self.forget_old_copies().await {
                 tracing::error!(%error, "old copies cannot be forgotten");
+            }
+            if let Err(error) = self.expire_control_rooms().await {
+                tracing::error!(%error, "control rooms to which nobody came cannot be given up");
             }
             if let Err(error) = self.sweep().await {
                 tracing::error!(%error, "expired records cannot be deleted");
@@ -70,12 +91,11 @@ impl Engine {
         &self,
         pause: Duration,
     ) -> Result<(), EngineError> {
-        let mut first = Vec::new();
-        for ((ghost, _), ()) in self.store().scan::<ActiveRoomsByGhost>(&[], None, 10_000)? {
-            first.push(ghost);
+        let mut first = self.ghosts_at_work()?;
+        let bot = &self.0.settings.bot;
+        if !first.contains(bot) {
+            first.push(bot.clone());
         }
-        first.push(self.0.settings.bot.clone());
-        first.dedup();
         let mut others: Vec<OwnedUserId> = self.machines().ghosts()?;
         others.retain(|ghost| !first.contains(ghost));
         for ghost in first.into_iter().chain(others) {
@@ -129,13 +149,21 @@ impl Engine {
         Ok(())
     }
 
-    pub(in crate::engine) async fn reconcile_those_at_work(&self) -> Result<(), EngineError> {
+    /// Returns the ghosts, and perhaps the bot, that have something to do in a room.
+    fn ghosts_at_work(&self) -> Result<Vec<OwnedUserId>, EngineError> {
         let mut ghosts = Vec::new();
-        for ((ghost, _), ()) in self.store().scan::<ActiveRoomsByGhost>(&[], None, 10_000)? {
-            if ghosts.last() != Some(&ghost) {
-                ghosts.push(ghost);
+        for page in self.store().pages::<ActiveRoomsByGhost>(&[]) {
+            for ((ghost, _), ()) in page? {
+                if ghosts.last() != Some(&ghost) {
+                    ghosts.push(ghost);
+                }
             }
         }
+        Ok(ghosts)
+    }
+
+    pub(in crate::engine) async fn reconcile_those_at_work(&self) -> Result<(), EngineError> {
+        let mut ghosts = self.ghosts_at_work()?;
         let pause = Duration::from_secs(1) / self.0.settings.reconcile_per_second.max(1);
         for round in 0..ROUNDS {
             let mut failed = Vec::new();
@@ -158,5 +186,33 @@ impl Engine {
             clock::sleep(SETTLE * 2_u32.pow(round)).await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{OwnedRoomId, owned_user_id};
+
+    use super::*;
+    use crate::{store::Batch, testing};
+
+    #[tokio::test]
+    async fn no_number_of_rooms_hides_the_ghosts_behind_them() {
+        let built = testing::engine().build().await;
+        let (busy, last) = (
+            owned_user_id!("@_dm_busy:hs.test"),
+            owned_user_id!("@_dm_last:hs.test"),
+        );
+        let mut batch = Batch::new();
+        for n in 0..10_001 {
+            let room = OwnedRoomId::try_from(format!("!r{n}:hs.test")).unwrap();
+            let key = (busy.clone(), room);
+            batch.put::<ActiveRoomsByGhost>(&key, &()).unwrap();
+        }
+        let room = OwnedRoomId::try_from("!last:hs.test").unwrap();
+        let key = (last.clone(), room);
+        batch.put::<ActiveRoomsByGhost>(&key, &()).unwrap();
+        built.store.apply(batch).unwrap();
+        assert_eq!(built.engine.ghosts_at_work().unwrap(), [busy, last]);
     }
 }

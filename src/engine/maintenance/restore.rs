@@ -281,6 +281,7 @@ impl Engine {
         let at = record.backup.as_ref().map(|backup| backup.at);
         let notice = bot::texts::restored(at);
         let told = InboxItem::Notify {
+            person: person.clone(),
             plain: notice.plain,
             html: notice.html,
             source: format!("restored {}", record.begun_at.0),

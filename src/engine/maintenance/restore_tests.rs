@@ -81,7 +81,7 @@ async fn lived(store: &Store, fake: &FakeHomeserver) {
     let control = owned_room_id!("!control:hs.test");
     let person = testing::person("@sam:hs.test");
     let record = RoomRecord {
-        control: Some(Control::made(person.clone())),
+        control: Some(Control::made(person.clone(), NOW)),
         ..RoomRecord::default()
     };
     batch.put::<Rooms>(&control, &record).unwrap();
@@ -335,4 +335,24 @@ async fn what_was_sent_to_the_device_of_before_is_for_nobody() {
     let kept = engine.for_present_device(&sam, all).unwrap();
     assert_eq!(kept.len(), 2);
     assert!(!kept.iter().any(|message| message.get().contains(&old)));
+}
+
+#[tokio::test]
+async fn no_amount_of_what_a_sync_shows_keeps_a_restored_service_from_starting() {
+    let built = testing::engine().build().await;
+    let bot = bot();
+    let provisioned = built.engine.machines().provision(&bot, "Bot");
+    provisioned.await.unwrap();
+    for n in 0..20 {
+        let room = ruma::RoomId::parse(format!("!r{n}:hs.test")).unwrap();
+        let content = json!({"body": "a".repeat(100 * 1024)});
+        let events = EventFactory::room(&room);
+        let events =
+            (0..22).map(|m| events.event("m.room.message", &format!("${n}.{m}"), content.clone()));
+        built
+            .fake
+            .put_timeline(room.as_str(), events.collect(), false);
+    }
+    built.engine.resync_all().await.unwrap();
+    assert!(built.store.contains::<SyncTokens>(&bot).unwrap());
 }

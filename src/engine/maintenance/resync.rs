@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -13,16 +13,16 @@ use crate::{
         event::RoomEvent,
         history::PAGE_EVENTS,
         inbox::accept::InboxWrites,
-        introductions::admission::admission,
+        introductions::admission::{GhostInvite, admission},
         records::{
-            ActiveRoomsByGhost, ControlRooms, Conversations, RoomRecord, Rooms, RoomsToNotify,
-            SyncTokens,
+            ActiveRoomsByGhost, ControlRooms, Conversations, Inbox, InboxItem, RoomRecord, Rooms,
+            RoomsToNotify, SyncTokens,
         },
     },
     ids::{Ghost, Person},
     introduction::{Introduction, Invite, Reason},
     matrix::{Actor, SyncPage},
-    store::{Batch, StoreError},
+    store::{Batch, StoreError, prefix},
 };
 
 /// The filter of a first sync: invites, rooms left, to-device messages, and only the last event of
@@ -34,6 +34,22 @@ const WITH_LEFT: &str = r#"{"presence":{"types":[]},"account_data":{"types":[]},
 const HANDLED: u32 = 50;
 /// Maximum number of pages in which a ghost looks for its invite.
 const INVITE_PAGES_MAX: usize = 4;
+
+/// Maximum number of items of an inbox among which an invite is looked for.
+const WAITING: usize = 100;
+
+/// What a user saw when it looked where it is.
+#[derive(Default)]
+struct FirstLook {
+    /// The rooms that it is invited to.
+    invited: HashSet<OwnedRoomId>,
+    /// The rooms in which it was and that it has left.
+    left: Vec<OwnedRoomId>,
+    /// The messages for its new device.
+    to_device: Vec<Box<RawValue>>,
+    /// The token from which the next sync goes on.
+    token: Option<String>,
+}
 
 impl Engine {
     /// Lets every ghost and the bot find out where they are. Users with a sync token have done so.
@@ -102,7 +118,7 @@ impl Engine {
         control: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
         let acting = self.as_user(bot)?;
-        let page = self.first_look(acting.actor(), FIRST_LOOK).await?;
+        let look = self.first_look(bot, FIRST_LOOK).await?;
         let joined = self.homeserver().joined_rooms(acting.actor()).await?;
         for room in &joined {
             self.machines().expect_room(bot, room).await?;
@@ -125,12 +141,13 @@ impl Engine {
                 continue;
             };
             batch.put::<RoomsToNotify>(room, &person)?;
+            let now = self.now();
             // A control room that the backup does not know, or that the bot was about to leave, is
             // checked again; until then no event there counts as handled.
             self.change_room(room, &mut batch, |record| {
                 let left = |control: &Control| control.phase == ControlPhase::Left;
                 if record.control.as_ref().is_none_or(left) {
-                    record.control = Some(Control::made(person));
+                    record.control = Some(Control::made(person, now));
                 }
             })?;
             self.store().apply(batch)?;
@@ -146,7 +163,7 @@ impl Engine {
             }
             self.change_room(room, &mut batch, |record| record.control = None)?;
         }
-        self.finish_first_look(bot, page, batch).await
+        self.finish_first_look(bot, look, batch).await
     }
 
     async fn resync_ghost(
@@ -156,12 +173,12 @@ impl Engine {
         in_conversations: &[OwnedRoomId],
     ) -> Result<(), EngineError> {
         let acting = self.as_user(ghost)?;
-        let page = match self.first_look(acting.actor(), WITH_LEFT).await {
-            Ok(page) => page,
+        let look = match self.first_look(ghost, WITH_LEFT).await {
+            Ok(look) => look,
             Err(error) => {
                 // Years of introductions may be more rooms than the homeserver can list.
                 tracing::warn!(%ghost, %error, "the rooms that a ghost has left cannot be listed");
-                self.first_look(acting.actor(), FIRST_LOOK).await?
+                self.first_look(ghost, FIRST_LOOK).await?
             }
         };
         let joined = self.homeserver().joined_rooms(acting.actor()).await?;
@@ -204,9 +221,23 @@ impl Engine {
         {
             self.was_sent_away(ghost, room)?;
         }
-        for room in open.iter().filter(|room| !joined.contains(room)) {
-            let invited = page.invited.contains_key(room);
-            self.change_room(room, &mut batch, |record| {
+        let gone = open.iter().filter(|room| !joined.contains(room));
+        self.note_rooms_left(ghost, gone, &look, &mut batch)?;
+        self.finish_first_look(ghost, look, batch).await
+    }
+
+    /// Ends the introductions in rooms where a ghost is no longer. An invite that still stands is
+    /// looked at as a new one.
+    fn note_rooms_left<'a>(
+        &self,
+        ghost: &Ghost,
+        gone: impl Iterator<Item = &'a OwnedRoomId>,
+        look: &FirstLook,
+        batch: &mut Batch,
+    ) -> Result<(), EngineError> {
+        for room in gone {
+            let invited = look.invited.contains(room);
+            self.change_room(room, batch, |record| {
                 if invited {
                     record
                         .introductions
@@ -216,14 +247,13 @@ impl Engine {
                 }
             })?;
         }
-        for (room, left) in &page.left {
+        for room in &look.left {
             let record = self.store().get::<Rooms>(room)?.unwrap_or_default();
-            let was_in = left.timeline.iter().any(|json| was_in(ghost, json));
-            if was_in && !self.may_come_back(ghost, &record)? {
-                self.change_room(room, &mut batch, |record| end(record, room, ghost))?;
+            if !self.may_come_back(ghost, &record)? {
+                self.change_room(room, batch, |record| end(record, room, ghost))?;
             }
         }
-        self.finish_first_look(ghost, page, batch).await
+        Ok(())
     }
 
     /// Handles that a ghost is no longer in the origin of its conversation: the person it stands
@@ -325,7 +355,13 @@ impl Engine {
                 let own = event.membership();
                 if own.is_some_and(|(user, kind)| user == *ghost && kind == "invite") {
                     let asker = event.sender;
-                    let (admission, lock) = admission(self, ghost, &asker, false, batch).await?;
+                    let invite = GhostInvite {
+                        ghost,
+                        asker: &asker,
+                        direct: false,
+                        sent_at: event.sent_at,
+                    };
+                    let (admission, lock) = admission(self, invite, batch).await?;
                     drop(lock);
                     let invite = Invite { asker, admission };
                     let introduction = Introduction::found(room, ghost, invite, self.now());
@@ -336,35 +372,63 @@ impl Engine {
         Ok(None)
     }
 
+    /// Reads what the homeserver shows to one of our users, a page at a time: strangers can make it
+    /// as large as they like. Accepts the unanswered invites.
     async fn first_look(
         &self,
-        actor: Actor<'_>,
+        user: &OwnedUserId,
         filter: &'static str,
-    ) -> Result<SyncPage, EngineError> {
+    ) -> Result<FirstLook, EngineError> {
+        let acting = self.as_user(user)?;
         let wait = std::time::Duration::ZERO;
-        let sync = self.homeserver().sync(actor, None, Some(filter), wait);
-        Ok(sync.await?.read_whole().await?)
+        let sync = self
+            .homeserver()
+            .sync(acting.actor(), None, Some(filter), wait);
+        let mut sync = sync.await?;
+        let mut look = FirstLook::default();
+        while let Some(page) = sync.next_page().await? {
+            self.expect_invites(user, &page).await?;
+            self.accept_invites(user, &page).await?;
+            look.invited.extend(page.invited.into_keys());
+            let left = page.left.into_iter();
+            let left = left.filter(|(_, left)| left.timeline.iter().any(|json| was_in(user, json)));
+            look.left.extend(left.map(|(room, _)| room));
+            look.to_device.extend(page.to_device);
+            look.token = page.next_batch.or(look.token);
+        }
+        Ok(look)
     }
 
-    /// Accepts the new device's messages and the unanswered invites, and notes that this user has
-    /// checked where it is.
+    /// Accepts the invites of a page. Those that an interrupted look has accepted are not accepted
+    /// again.
+    async fn accept_invites(&self, user: &OwnedUserId, page: &SyncPage) -> Result<(), EngineError> {
+        let _one_at_a_time = self.0.inbox_lock.lock().await;
+        let mut taken = InboxWrites::default();
+        for (room, state) in &page.invited {
+            let waiting = self.store().scan::<Inbox>(&prefix(room), None, WAITING)?;
+            let same =
+                |item: &InboxItem| matches!(item, InboxItem::Invite { user: it, .. } if it == user);
+            if !waiting.iter().any(|(_, item)| same(item)) {
+                self.accept_invite(user, room, state, &mut taken)?;
+            }
+        }
+        Ok(self.store().commit(taken.finish_batch()?).await?)
+    }
+
+    /// Accepts the new device's messages, and notes that this user has checked where it is.
     async fn finish_first_look(
         &self,
         user: &OwnedUserId,
-        page: SyncPage,
+        look: FirstLook,
         batch: Batch,
     ) -> Result<(), EngineError> {
-        self.expect_invites(user, &page).await?;
         let _one_at_a_time = self.0.inbox_lock.lock().await;
         let mut taken = InboxWrites::default();
         taken.batch.merge(batch);
-        for json in &page.to_device {
+        for json in &look.to_device {
             self.accept_to_device(json, Some(user), &mut taken)?;
         }
-        for (room, state) in &page.invited {
-            self.accept_invite(user, room, state, &mut taken)?;
-        }
-        if let Some(token) = &page.next_batch {
+        if let Some(token) = &look.token {
             taken.batch.put::<SyncTokens>(user, token)?;
         }
         self.stage_dead_letters(&taken.dead_letters, &mut taken.batch)?;
@@ -413,7 +477,7 @@ fn end(record: &mut RoomRecord, room: &OwnedRoomId, ghost: &Ghost) {
 }
 
 /// Returns whether this event says that the ghost left a room in which it had been.
-fn was_in(ghost: &Ghost, json: &RawValue) -> bool {
+fn was_in(ghost: &UserId, json: &RawValue) -> bool {
     let Ok(event) = serde_json::from_str::<Value>(json.get()) else {
         return false;
     };

@@ -1,8 +1,12 @@
-//! Deletes expired records of the directory and the bot.
+//! Deletes expired records of the directory and the bot, and gives up rooms to which nobody comes.
 
 use crate::{
     bot,
-    engine::{Engine, EngineError},
+    engine::{
+        Engine, EngineError,
+        records::{ControlRooms, InboxItem, Rooms},
+    },
+    store::Batch,
 };
 
 /// Maximum number of records that are deleted in one write.
@@ -20,5 +24,20 @@ impl Engine {
                 return Ok(());
             }
         }
+    }
+
+    /// Gives up the control rooms to which their people have not come.
+    pub(in crate::engine) async fn expire_control_rooms(&self) -> Result<(), EngineError> {
+        for page in self.store().pages::<ControlRooms>(&[]) {
+            for (_, room) in page? {
+                let record = self.store().get::<Rooms>(&room)?;
+                let control = record.and_then(|record| record.control);
+                if control.is_some_and(|control| control.has_expired(self.now())) {
+                    let expired = InboxItem::ControlRoomExpired;
+                    self.post(&room, &expired, Batch::new()).await?;
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -6,16 +6,18 @@ use ruma::{OwnedUserId, RoomId, room_id, user_id};
 use serde_json::json;
 
 use crate::{
+    bot::NoticeText,
     conversation,
     crypto::{DecryptError, EncryptError},
     engine::{
         EngineError,
+        control_room::{ControlEffect, Occasion},
         messaging::send::{Outgoing, Recipients},
         records::{Conversations, QueuedEffect},
         room::{ReplayableEffects, Room},
     },
     ids::{ConversationId, Ghost},
-    introduction::Effect,
+    introduction::{Effect, IntroductionNotice},
     matrix::MatrixError,
     testing::{self, EventFactory, FakeHomeserver, Person, TestClock, TestEngine},
 };
@@ -86,9 +88,18 @@ async fn a_homeserver_that_has_forgotten_takes_the_same_twice() {
 
 /// A homeserver that answers, and cannot do it now.
 fn failing() -> EngineError {
+    failing_with(Some("M_UNKNOWN"))
+}
+
+/// A proxy that answers because the homeserver does not.
+fn outage() -> EngineError {
+    failing_with(None)
+}
+
+fn failing_with(errcode: Option<&str>) -> EngineError {
     EngineError::Matrix(MatrixError::Failing {
         status: http::StatusCode::BAD_GATEWAY,
-        errcode: None,
+        errcode: errcode.map(str::to_owned),
         message: String::new(),
         retry_after: None,
     })
@@ -127,6 +138,76 @@ async fn while_the_homeserver_is_away_no_time_runs() {
     assert!(actor.retries_effect(1, &join, &failing()));
     clock.advance(3 * minute);
     assert!(!actor.retries_effect(1, &join, &failing()));
+}
+
+#[tokio::test]
+async fn while_a_proxy_answers_for_the_homeserver_everything_is_tried_for_an_hour() {
+    let second = Duration::from_secs(1);
+    let event = || ruma::owned_event_id!("$event");
+    let notice = IntroductionNotice::SendAgainEncrypted;
+    let say = ControlEffect::SendNotice {
+        notice: NoticeText::new("done"),
+        source: "source".to_owned(),
+        occasion: Occasion::Answer,
+    };
+    for effect in [
+        introduction(Effect::Join),
+        introduction(Effect::HandOver),
+        introduction(Effect::SendNotice { notice }),
+        introduction(Effect::PassOn {
+            event: event(),
+            edit: None,
+        }),
+        QueuedEffect::Control(say),
+    ] {
+        let (mut actor, _, clock) = actor().await;
+        let kind = effect.kind();
+        assert!(actor.retries_effect(1, &effect, &outage()), "{kind}");
+        clock.advance(3600 * second);
+        assert!(actor.retries_effect(1, &effect, &outage()), "{kind}");
+        // The homeserver is back, and the time that it is given begins now.
+        assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
+        clock.advance(29 * second);
+        assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
+        // A proxy that goes on to refuse this one request does not hold up the room forever.
+        assert!(!actor.retries_effect(1, &effect, &outage()), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn words_are_not_lost_when_the_homeserver_fails_for_a_minute() {
+    let event = ruma::owned_event_id!("$event");
+    let notice = IntroductionNotice::SendAgainEncrypted;
+    let users = || vec!["@samuel:hs.test".try_into().unwrap()];
+    let unknown = || EngineError::Encrypt(EncryptError::KeysUnknown { users: users() });
+    for effect in [
+        Effect::PassOn {
+            event: event.clone(),
+            edit: None,
+        },
+        Effect::PassOnEdit {
+            event: event.clone(),
+            of: event.clone(),
+        },
+        Effect::TakeBack { of: event.clone() },
+        Effect::SendNotice {
+            notice: notice.clone(),
+        },
+        Effect::TellAsker { notice },
+    ] {
+        let (mut actor, _, clock) = actor().await;
+        let effect = introduction(effect);
+        let kind = effect.kind();
+        assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
+        clock.advance(Duration::from_secs(10 * 60));
+        assert!(actor.retries_effect(1, &effect, &failing()), "{kind}");
+        clock.advance(Duration::from_secs(1));
+        assert!(!actor.retries_effect(1, &effect, &failing()), "{kind}");
+        // A reader whose server does not say which devices they have is waited for elsewhere.
+        assert!(actor.retries_effect(2, &effect, &unknown()), "{kind}");
+        clock.advance(Duration::from_secs(31));
+        assert!(!actor.retries_effect(2, &effect, &unknown()), "{kind}");
+    }
 }
 
 #[tokio::test]

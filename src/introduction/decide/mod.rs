@@ -6,10 +6,10 @@ mod messages;
 use ruma::{OwnedUserId, UserId};
 
 use super::{
-    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, Phase, Reason, Refusal,
-    Rules, WaitFor,
+    Admission, Effect, Input, Introduction, IntroductionNotice, Invite, InviteRetry, Phase, Reason,
+    Refusal, Rules, WaitFor,
 };
-use crate::{clock::Timestamp, ids::Ghost, matrix::RoomState};
+use crate::{clock::Timestamp, handle::Handle, ids::Ghost, matrix::RoomState};
 
 /// The new state and the effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,12 +144,8 @@ impl IntroductionStep<'_> {
                 .extend([Effect::TurnOnEncryption, Effect::Look]);
         }
         if self.state.direct && !self.state.strict() && !self.state.resumed {
-            let back_to = match &self.state.invite.admission {
-                Admission::Introduce { back_to, .. } => back_to.clone(),
-                _ => None,
-            };
-            if let Some(room) = back_to {
-                self.send_notice(IntroductionNotice::BackTo { room });
+            if let Some(notice) = self.back_to() {
+                self.send_notice(notice);
                 return self.leave(None);
             }
             if self.state.in_clear {
@@ -181,6 +177,18 @@ impl IntroductionStep<'_> {
         if self.state.owner_invited_at.is_none() {
             self.state.direct = others == 1 && guests == 0;
         }
+    }
+
+    /// Returns the notice that leads the asker back to the room that the two have.
+    fn back_to(&self) -> Option<IntroductionNotice> {
+        let Admission::Introduce { back_to, .. } = &self.state.invite.admission else {
+            return None;
+        };
+        let room = back_to.clone()?;
+        Some(match Handle::of_ghost(self.state.ghost.localpart()) {
+            Some(_) => IntroductionNotice::BackTo { room },
+            None => IntroductionNotice::BackToPerson { room },
+        })
     }
 
     /// Invites the owner, or asks them first.
@@ -235,6 +243,19 @@ impl IntroductionStep<'_> {
         self.effects.push(Effect::InviteOwner);
     }
 
+    /// Invites the owner again in a while. The waiting is not left to the outbox: an owner's server
+    /// that does not answer must not hold up the other ghosts in the room.
+    fn invite_owner_later(&mut self) {
+        let retry = self.state.invite_retry;
+        let until = retry.map_or(self.now + self.rules.invite_owner_for, |retry| retry.until);
+        if until <= self.now {
+            return self.leave_with(IntroductionNotice::InviteFailed);
+        }
+        let at = Some(self.now + self.rules.retry_invite);
+        self.state.invite_retry = Some(InviteRetry { at, until });
+        self.send_notice(IntroductionNotice::InvitingLater);
+    }
+
     fn done(&mut self, effect: &Effect) {
         match effect {
             Effect::Join => {
@@ -251,6 +272,7 @@ impl IntroductionStep<'_> {
 
     fn owner_invited(&mut self) {
         self.state.owner_invited_at = Some(self.now);
+        self.state.invite_retry = None;
         if self.state.direct && !self.state.strict() {
             self.effects.push(Effect::RememberPair);
         }
@@ -321,6 +343,7 @@ impl IntroductionStep<'_> {
             Effect::InviteOwner if *why == Refusal::HandleChanged => {
                 self.leave(Some(Reason::NotNow));
             }
+            Effect::InviteOwner if *why == Refusal::Failing => self.invite_owner_later(),
             Effect::InviteOwner => self.leave(Some(Reason::MayNotInvite)),
             Effect::PassOn { event, .. } => self.not_passed_on(event, why),
             Effect::PassOnEdit { event, of } => self.edit_not_passed_on(event, of, why),
@@ -345,7 +368,7 @@ impl IntroductionStep<'_> {
         let waits = matches!(
             self.state.phase,
             Phase::Waiting { .. } | Phase::Asking { .. }
-        );
+        ) || self.state.waits_to_invite();
         if user == self.state.invite.asker && gone && waits {
             return self.leave(None);
         }
@@ -401,6 +424,12 @@ impl IntroductionStep<'_> {
                 self.state.phase = Phase::Declined;
             }
             Phase::Listening { .. } => self.approach_owner(),
+            Phase::Inviting => {
+                if let Some(retry) = &mut self.state.invite_retry {
+                    retry.at = None;
+                }
+                self.effects.push(Effect::InviteOwner);
+            }
             Phase::Asking { .. } => self.leave(Some(Reason::NotNow)),
             Phase::Lingering => {
                 self.state.phase = Phase::Closing;

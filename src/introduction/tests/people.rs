@@ -261,12 +261,67 @@ fn a_refused_invite_of_the_owner_is_told_to_the_asker() {
     play.says(first(), MessageKind::Line);
     play.effects.clear();
     play.feed(Input::Refused(Effect::InviteOwner, Refusal::Impossible));
-    assert_eq!(
-        play.effects[0],
-        Effect::SendNotice {
-            notice: IntroductionNotice::OwnerNotInvitable
-        }
-    );
+    let notice = IntroductionNotice::OwnerNotInvitable;
+    assert_eq!(play.effects[0], Effect::SendNotice { notice });
+    play.carry_out(&view(&[]));
+    assert_eq!(*play.phase(), Phase::Over);
+}
+
+/// The ghost has tried to invite the owner, whose server does not answer.
+fn unanswered() -> Play {
+    let mut play = Play::admitted();
+    play.carry_out(&view(&[]));
+    play.says(first(), MessageKind::Line);
+    play.effects.clear();
+    play.feed(Input::Refused(Effect::InviteOwner, Refusal::Failing));
+    play
+}
+
+#[test]
+fn an_owner_whose_server_does_not_answer_is_invited_again_for_ten_minutes() {
+    let mut play = unanswered();
+    let notice = IntroductionNotice::InvitingLater;
+    let told = Effect::SendNotice { notice };
+    assert_eq!(play.effects, [told], "the outbox is free");
+    assert!(play.state.as_ref().unwrap().under_way().is_empty());
+    play.effects.clear();
+    for _ in 0..19 {
+        play.after(29_000);
+        assert!(play.effects.is_empty());
+        play.after(1_000);
+        assert_eq!(play.effects, [Effect::InviteOwner], "told only once");
+        play.effects.clear();
+        play.feed(Input::Refused(Effect::InviteOwner, Refusal::Failing));
+        assert!(play.effects.is_empty());
+    }
+    play.after(30_000);
+    play.effects.clear();
+    play.feed(Input::Refused(Effect::InviteOwner, Refusal::Failing));
+    let notice = IntroductionNotice::InviteFailed;
+    assert_eq!(play.effects[0], Effect::SendNotice { notice });
+    play.carry_out(&view(&[]));
+    assert_eq!(*play.phase(), Phase::Over);
+}
+
+#[test]
+fn an_owner_whose_server_answers_again_gets_everything() {
+    let mut play = unanswered();
+    play.says(second(), MessageKind::Line);
+    play.after(30_000);
+    let done = play.carry_out(&view(&[]));
+    let passed: Vec<_> = done
+        .into_iter()
+        .filter(|effect| matches!(effect, Effect::PassOn { .. }))
+        .collect();
+    assert_eq!(passed, [pass_on(first()), pass_on(second())]);
+    assert_eq!(*play.phase(), Phase::Lingering);
+
+    // An asker who gives up frees the ghost.
+    let mut play = unanswered();
+    play.feed(Input::Member {
+        user: alice(),
+        membership: "leave".to_owned(),
+    });
     play.carry_out(&view(&[]));
     assert_eq!(*play.phase(), Phase::Over);
 }

@@ -111,3 +111,18 @@ async fn what_cannot_be_looked_up_does_not_cost_the_message_that_is_here() {
     it.actor.step().await.unwrap();
     assert_eq!(it.carries(), ["$one"]);
 }
+
+#[tokio::test]
+async fn only_the_homeserver_can_say_that_there_is_nothing_to_be_read_back() {
+    let mut it = Talk::provisioned().await;
+    let event = message("$new", NOW);
+    let json = event.to_string();
+    let parsed = crate::engine::event::RoomEvent::parse(&json, None).unwrap();
+    it.fake
+        .put_history(origin().as_str(), vec![message("$lost", NOW)]);
+    // A proxy without a homeserver behind it answers everything with 404.
+    it.fake.refuse_history_as_a_proxy(404);
+    let refused = it.actor.room.backfill_before(parsed, &json).await;
+    assert!(refused.unwrap_err().is_transient());
+    assert_eq!(it.carries(), [""; 0]);
+}

@@ -5,6 +5,7 @@ mod durability;
 mod leaving;
 mod naming;
 mod retention;
+mod returning;
 mod seed;
 mod waiting;
 

@@ -15,8 +15,8 @@ use crate::{
 pub(super) struct Odd {
     /// What was said in rooms, the newest first.
     histories: BTreeMap<String, Vec<Value>>,
-    /// With which status it is refused to show what was said in rooms.
-    refused: Option<u16>,
+    /// The answer by which it is refused to show what was said in rooms.
+    refused: Option<Answer>,
     /// What the next sync shows of rooms.
     timelines: BTreeMap<String, Value>,
     /// What takes the place of somebody's devices.
@@ -35,7 +35,15 @@ impl Fake {
 
     /// Shows nothing of what was said in rooms.
     pub fn refuse_history(&self, status: u16) {
-        self.script(|script| script.odd.refused = Some(status));
+        let answer = Answer::refused(status, "M_UNKNOWN", "refused");
+        self.script(|script| script.odd.refused = Some(answer));
+    }
+
+    /// Shows nothing of what was said in rooms, with an answer that is not a homeserver's.
+    pub fn refuse_history_as_a_proxy(&self, status: u16) {
+        let mut answer = Answer::ok(&json!("nothing is here"));
+        answer.status = status;
+        self.script(|script| script.odd.refused = Some(answer));
     }
 
     /// Lets the next sync show these events of a room, in order, and say whether they are not all.
@@ -86,8 +94,8 @@ impl Odd {
         else {
             return None;
         };
-        if let Some(status) = self.refused {
-            return Some(Answer::refused(status, "M_UNKNOWN", "refused"));
+        if let Some(answer) = &self.refused {
+            return Some(answer.clone());
         }
         let history = self.histories.get(*room)?;
         let forward = ask.query.get("dir").is_some_and(|dir| dir == "f");
