@@ -57,6 +57,11 @@ pub enum Input {
         /// made for this conversation only.
         ghost: Option<(Ghost, String, bool)>,
     },
+    /// The owner of a portal is about to be invited, perhaps again.
+    InvitingOwner {
+        /// The owner.
+        person: usize,
+    },
     /// A portal is complete: its owner is invited, and the ghosts of the others are in it.
     PortalReady {
         /// The owner.

@@ -80,6 +80,7 @@ impl Transition {
                 _ => {}
             },
             Input::PortalCreated { person, room } => self.portal_created(*person, room),
+            Input::InvitingOwner { person } => self.inviting_owner(*person),
             Input::PortalReady { person } => self.portal_ready(*person),
             Input::PortalFailed { person } => self.portal_failed(*person),
             Input::OriginReplaced { room, earlier } => self.origin_replaced(room, earlier),
@@ -243,9 +244,18 @@ impl Transition {
         }
     }
 
-    fn portal_ready(&mut self, person: usize) {
+    fn inviting_owner(&mut self, person: usize) {
         if let Some((_, status)) = self.state.portal_mut(person)
-            && matches!(*status, PortalStatus::InvitePending | PortalStatus::Left)
+            && *status == PortalStatus::Left
+        {
+            *status = PortalStatus::InvitePending;
+        }
+    }
+
+    fn portal_ready(&mut self, person: usize) {
+        // Meanwhile they may have joined and left again.
+        if let Some((_, status)) = self.state.portal_mut(person)
+            && *status == PortalStatus::InvitePending
         {
             *status = PortalStatus::Invited;
         }
