@@ -31,17 +31,7 @@ impl Room {
                 None => Ok(self.engine.store().apply(batch)?),
             },
             InboxItem::AfterGap(json) => match RoomEvent::parse(&json, Some(&self.id)) {
-                Some(event) => {
-                    match self.backfill_before(event.clone(), &json).await {
-                        // A gap that cannot be read must not cost the event that we have.
-                        Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
-                            let room = &self.id;
-                            tracing::error!(%room, %error, "the events before an event could not be read back");
-                        }
-                        sure => sure?,
-                    }
-                    self.handle_event(event, &json, batch).await
-                }
+                Some(event) => self.handle_after_gap(number, event, &json, batch).await,
                 None => Ok(self.engine.store().apply(batch)?),
             },
             InboxItem::Invite { user, state } => {
@@ -86,6 +76,28 @@ impl Room {
                 source,
             } => self.notify(plain, html, source, batch),
         }
+    }
+
+    /// Handles an event before which others may have been lost: those first.
+    async fn handle_after_gap(
+        &mut self,
+        number: u64,
+        event: RoomEvent,
+        json: &str,
+        batch: Batch,
+    ) -> Result<(), EngineError> {
+        if self.was_read(number, &event)? {
+            return Ok(self.engine.store().apply(batch)?);
+        }
+        match self.backfill_before(event.clone(), json).await {
+            // A gap that cannot be read must not cost the event that we have.
+            Err(error) if !self.retries(number, Retry::INBOX_ITEM, &error) => {
+                let room = &self.id;
+                tracing::error!(%room, %error, "the events before an event could not be read back");
+            }
+            sure => sure?,
+        }
+        self.handle_event(event, json, batch).await
     }
 
     /// Handles an event once, whichever way it came. `batch` is written together with the decision.
