@@ -4,6 +4,7 @@ mod backfill;
 mod durability;
 mod leaving;
 mod quiet;
+mod redactions;
 mod retention;
 mod seed;
 mod waiting;
