@@ -29,6 +29,8 @@ pub enum Notice {
         /// What happened, and what to do next.
         text: String,
     },
+    /// A message cannot be encrypted for the person on the other side, and waits.
+    Waiting,
     /// Nobody is on the other side.
     NobodyThere,
     /// The conversation has its maximum number of people.
@@ -67,6 +69,10 @@ impl Notice {
                 .to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
             Self::NotForwarded { text } => text.clone(),
+            Self::Waiting => "Your message is waiting: nobody can read it on the other side at \
+                              the moment. I keep trying, and I'll tell you if it can't be \
+                              delivered."
+                .to_owned(),
             Self::NobodyThere => "Nobody is on the other side at the moment, so that wasn't \
                                   delivered."
                 .to_owned(),

@@ -284,6 +284,7 @@ fn what_the_engine_knows_of_a_room() {
             conversation: talk(),
             ghosts: vec![ghost()],
             upgrade_pending: true,
+            waiting_told_at: None,
         }),
     };
     insta::assert_json_snapshot!("room_record", stored(&record));
@@ -379,6 +380,7 @@ fn what_ghosts_say() {
         Notice::NotForwarded {
             text: "text".to_owned(),
         },
+        Notice::Waiting,
         Notice::NobodyThere,
         Notice::Full,
         Notice::PersonLeft {

@@ -60,6 +60,7 @@ impl Room {
             conversation: conversation.clone(),
             ghosts,
             upgrade_pending: false,
+            waiting_told_at: None,
         });
         // The conversation ended while the ghosts were joining.
         let effect = Effect::LeaveRoom;
@@ -107,6 +108,7 @@ impl Room {
                 conversation: conversation.id.clone(),
                 ghosts: Vec::new(),
                 upgrade_pending: false,
+                waiting_told_at: None,
             });
         if !here.ghosts.contains(&introduction.ghost) {
             here.ghosts.push(introduction.ghost.clone());

@@ -101,6 +101,7 @@ impl Talk {
             conversation: id(),
             ghosts: vec![sam()],
             upgrade_pending: false,
+            waiting_told_at: None,
         });
         actor.room.commit(Batch::new(), []).unwrap();
         Self {
@@ -268,6 +269,7 @@ impl TwoPeople {
                 conversation: id(),
                 ghosts: vec![alices_ghost()],
                 upgrade_pending: false,
+                waiting_told_at: None,
             }),
             ..RoomRecord::default()
         };
