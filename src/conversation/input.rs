@@ -167,6 +167,11 @@ pub enum EventKind {
     },
     /// A message that is not encrypted.
     Unencrypted,
+    /// A request to verify the keys of a user.
+    Verification {
+        /// The user.
+        of: Option<OwnedUserId>,
+    },
     /// An event of a MatrixRTC call, which cannot cross rooms.
     MatrixRtc,
     /// A new name or topic of the room.

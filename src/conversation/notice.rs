@@ -22,6 +22,8 @@ pub enum Notice {
     },
     /// A message was not encrypted.
     Unencrypted,
+    /// Keys cannot be verified across a mask.
+    Verification,
     /// A MatrixRTC call cannot cross rooms.
     MatrixRtc,
     /// An event was not forwarded, or not completely.
@@ -67,6 +69,7 @@ impl Notice {
             Self::Unencrypted => "That message wasn't encrypted, so it wasn't passed on. Please \
                                   send it again: this chat is encrypted."
                 .to_owned(),
+            Self::Verification => TranslateError::Verification.notice_text().to_owned(),
             Self::MatrixRtc => TranslateError::MatrixRtc.notice_text().to_owned(),
             Self::NotForwarded { text } => text.clone(),
             Self::Waiting => "Your message is waiting: nobody can read it on the other side at \

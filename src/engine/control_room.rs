@@ -41,6 +41,7 @@ pub(in crate::engine) enum Remark {
     Unreadable,
     UnsignedDevice,
     TooManyDevices,
+    Verification,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,10 @@ pub(in crate::engine) enum ControlEffect {
         notice: NoticeText,
         source: String,
     },
+    /// Decline a request to verify the bot's keys.
+    DeclineVerification {
+        event: OwnedEventId,
+    },
     /// Show the request with this number.
     ShowRequest {
         number: u32,
@@ -95,6 +100,7 @@ impl ControlEffect {
             Self::TurnOnEncryption => "bot-turn-on-encryption",
             Self::Leave { .. } => "bot-leave",
             Self::SendNotice { .. } => "bot-send-notice",
+            Self::DeclineVerification { .. } => "bot-decline-verification",
             Self::ShowRequest { .. } => "bot-ask",
             Self::Bot(effect) => effect.kind(),
             Self::Forget => "bot-forget",

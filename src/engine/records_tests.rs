@@ -134,6 +134,7 @@ fn what_waits_in_an_outbox() {
             of: event(),
         },
         Effect::TakeBack { of: event() },
+        Effect::DeclineVerification { event: event() },
         Effect::SendNotice {
             notice: notice.clone(),
         },
@@ -162,6 +163,10 @@ fn what_waits_in_an_outbox() {
         conversation::Effect::SendNotice {
             notice: Notice::Ended,
             cause: "cause".to_owned(),
+        },
+        conversation::Effect::DeclineVerification {
+            event: event(),
+            ghost: ghost(),
         },
         conversation::Effect::SetGhostName { person: 1 },
         conversation::Effect::FollowUpgrade {
@@ -231,6 +236,7 @@ fn what_waits_in_an_outbox() {
             notice: notice_text(),
             source: "source".to_owned(),
         },
+        ControlEffect::DeclineVerification { event: event() },
         ControlEffect::ShowRequest { number: 7 },
         ControlEffect::Forget,
     ];
@@ -329,6 +335,7 @@ fn what_the_engine_knows_of_a_room() {
         Remark::Unreadable,
         Remark::UnsignedDevice,
         Remark::TooManyDevices,
+        Remark::Verification,
     ];
     insta::assert_json_snapshot!("remarks", all_stored(remarks));
 }
@@ -376,6 +383,7 @@ fn what_ghosts_say() {
             handle: "@sam".to_owned(),
         },
         Notice::Unencrypted,
+        Notice::Verification,
         Notice::MatrixRtc,
         Notice::NotForwarded {
             text: "text".to_owned(),

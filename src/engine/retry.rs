@@ -100,6 +100,7 @@ impl Retry {
             | Effect::PassOn { .. }
             | Effect::PassOnEdit { .. }
             | Effect::TakeBack { .. }
+            | Effect::DeclineVerification { .. }
             | Effect::SendNotice { .. }
             | Effect::HandOver
             | Effect::LookBack
@@ -132,6 +133,7 @@ impl Retry {
             Effect::FollowUpgrade { .. } => Self::For(UPGRADE),
             Effect::EnsurePortal { .. } | Effect::RedactCopy { .. } => Self::For(NEEDED),
             Effect::SendNotice { .. }
+            | Effect::DeclineVerification { .. }
             | Effect::SetGhostName { .. }
             | Effect::SyncPortalInfo { .. }
             | Effect::RenameOrigin { .. } => Self::For(OPTIONAL),
@@ -146,7 +148,8 @@ impl Retry {
             ControlEffect::Leave { .. } | ControlEffect::Forget => Self::UntilDone,
             // The person's server may be away.
             ControlEffect::Invite => Self::For(NEEDED),
-            ControlEffect::Bot(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
+            ControlEffect::DeclineVerification { .. }
+            | ControlEffect::Bot(bot::Effect::Tell { .. }) => Self::For(OPTIONAL),
             ControlEffect::Bot(
                 bot::Effect::RetireGhost { .. } | bot::Effect::ReplaceIdentity { .. },
             ) => Self::For(CLEARING),

@@ -307,6 +307,7 @@ pub(super) fn cause(effect: &Effect) -> String {
     match effect {
         Effect::PassOn { event, .. } | Effect::PassOnEdit { event, .. } => id(event),
         Effect::TakeBack { of } => id(of),
+        Effect::DeclineVerification { event } => id(event),
         Effect::SendNotice { notice } => notice.id(),
         _ => String::new(),
     }

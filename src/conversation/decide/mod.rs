@@ -189,6 +189,9 @@ impl Transition {
                 }
             }
             EventKind::Unencrypted => self.send_notice(role, Notice::Unencrypted, event.as_str()),
+            EventKind::Verification { of } => {
+                self.verification_requested(role, event, of.as_deref());
+            }
             // Once per room: every member of such a call sends state again and again.
             EventKind::MatrixRtc if self.state.rtc_notice_sent_in.contains(&role) => {}
             EventKind::MatrixRtc => {
@@ -197,6 +200,21 @@ impl Transition {
             }
             EventKind::RoomInfo => self.room_info_changed(role, event),
         }
+    }
+
+    fn verification_requested(
+        &mut self,
+        role: RoomRole,
+        event: &OwnedEventId,
+        of: Option<&UserId>,
+    ) {
+        let is_it = |ghost: &Ghost| of.is_some_and(|of| ghost.as_str() == of.as_str());
+        let here = self.state.ghosts_at(role).find(|here| is_it(&here.ghost));
+        if let Some(ghost) = here.map(|here| here.ghost.clone()) {
+            let event = event.clone();
+            self.emit(role, Effect::DeclineVerification { event, ghost });
+        }
+        self.send_notice(role, Notice::Verification, event.as_str());
     }
 
     fn forward(&mut self, role: RoomRole, sender: usize, event: &OwnedEventId) {

@@ -65,6 +65,9 @@ impl Room {
             ControlEffect::SendNotice { notice, source } => {
                 self.send_as_bot(notice, source).await?;
             }
+            ControlEffect::DeclineVerification { event } => {
+                self.refuse_verification(&bot, event).await?;
+            }
             ControlEffect::ShowRequest { number } => {
                 return self.show_request(*number, batch).await;
             }

@@ -329,3 +329,21 @@ async fn clear_messages_are_answered_once_a_minute() {
         house.clock.advance(std::time::Duration::from_secs(60));
     }
 }
+
+#[tokio::test]
+async fn a_request_to_verify_the_bot_is_declined_each_time_and_explained_once() {
+    let house = House::new().await;
+    let room = owned_room_id!("!control:hs.test");
+    let mut actor = house.control_room(&room);
+    let events = EventFactory::room(&room).sender(samuel().as_str());
+    for n in 1..=2 {
+        let content = json!({"msgtype": "m.key.verification.request", "to": bot()});
+        let request = events.event("m.room.message", &format!("$request{n}"), content);
+        let arrived = InboxItem::Event(request.to_string());
+        let number = house.engine.next();
+        actor.room.dispatch(number, arrived).await.unwrap();
+    }
+    let decline = "bot-decline-verification";
+    let all = [decline, "bot-send-notice", decline];
+    assert_eq!(kinds(&house.due(&room)), all);
+}

@@ -346,6 +346,16 @@ fn not_translated(
             event: event.clone(),
             kind: EventKind::MatrixRtc,
         },
+        // An encrypted request is declined like an unencrypted one.
+        TranslateError::Verification => {
+            let of = content["to"].as_str().and_then(|of| of.try_into().ok());
+            Input::Event {
+                role,
+                sender: sender.clone(),
+                event: event.clone(),
+                kind: EventKind::Verification { of },
+            }
+        }
         // One notice for each location share, not one for each of its updates.
         TranslateError::LiveLocation => {
             let begun = content["m.relates_to"]["event_id"].as_str();

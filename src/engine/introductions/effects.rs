@@ -126,6 +126,9 @@ impl Room {
                 self.pass_on_edit(introduction, event, of, batch).await?
             }
             Effect::TakeBack { of } => self.take_back(introduction, of).await?,
+            Effect::DeclineVerification { event } => {
+                self.refuse_verification(&introduction.ghost, event).await?
+            }
             Effect::SendNotice { notice } => self.send_notice(introduction, notice).await?,
             Effect::HandOver => self.hand_over(introduction).await?,
             Effect::RememberPair | Effect::ForgetPair => {

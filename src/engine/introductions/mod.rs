@@ -5,3 +5,5 @@ pub(in crate::engine) mod effects;
 pub(in crate::engine) mod inputs;
 pub(in crate::engine) mod missed;
 pub(in crate::engine) mod request;
+#[cfg(test)]
+pub(in crate::engine) mod verification_tests;

@@ -7,6 +7,7 @@ mod quiet;
 mod redactions;
 mod retention;
 mod seed;
+mod verification;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
