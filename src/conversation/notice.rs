@@ -19,6 +19,8 @@ pub enum Notice {
     MaskedInGroup {
         /// The handle, with `@`.
         handle: String,
+        /// The masked person, whose ghost sends this if it can.
+        person: usize,
     },
     /// A message was not encrypted.
     Unencrypted,
@@ -62,9 +64,9 @@ impl Notice {
                  They see you as {shown_as}. This service carries what you write to each other and \
                  can read it on the way; it keeps none of it."
             ),
-            Self::MaskedInGroup { handle } => format!(
-                "{handle} is masked and takes part through me: this service carries what is \
-                 written here to them and can read it on the way; it keeps none of it."
+            Self::MaskedInGroup { handle, .. } => format!(
+                "{handle} is masked and takes part through their ghost: this service carries \
+                 what is written here to them and can read it on the way; it keeps none of it."
             ),
             Self::Unencrypted => "That message wasn't encrypted, so it wasn't passed on. Please \
                                   send it again: this chat is encrypted."

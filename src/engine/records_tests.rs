@@ -381,6 +381,7 @@ fn what_ghosts_say() {
         },
         Notice::MaskedInGroup {
             handle: "@sam".to_owned(),
+            person: 2,
         },
         Notice::Unencrypted,
         Notice::Verification,

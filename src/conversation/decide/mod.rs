@@ -111,23 +111,21 @@ impl Transition {
 
     /// Tells the origin at once who is masked, and that the service can read along.
     fn announce_masked(&mut self, is_announced: impl Fn(&Participant) -> bool) {
-        let handles: Vec<String> = self
-            .state
-            .people
-            .iter()
-            .filter(|person| person.is_masked() && is_announced(person))
-            .map(|person| person.name.clone())
+        let people = self.state.people.iter().enumerate();
+        let masked: Vec<(usize, String)> = people
+            .filter(|(_, person)| person.is_masked() && is_announced(person))
+            .map(|(index, person)| (index, person.name.clone()))
             .collect();
         let shown_as = self.asker().map(|asker| asker.name.clone());
         let opened = format!("opened {}", room_name(self.state.origin.as_ref()));
-        for handle in handles {
+        for (person, handle) in masked {
             let cause = format!("{opened} {handle}");
             let notice = match (&shown_as, self.state.direct) {
                 (Some(shown_as), true) => Notice::Masked {
                     handle,
                     shown_as: shown_as.clone(),
                 },
-                _ => Notice::MaskedInGroup { handle },
+                _ => Notice::MaskedInGroup { handle, person },
             };
             self.send_notice(RoomRole::Origin, notice, &cause);
         }

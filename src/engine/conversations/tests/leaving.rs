@@ -209,3 +209,26 @@ async fn a_decline_that_overtakes_the_answer_to_the_invite_is_final() {
         .filter(|request| request.contains("/m.room.member/"));
     assert_eq!(invites.count(), 1);
 }
+
+#[tokio::test]
+async fn a_masked_person_of_a_group_is_announced_by_their_own_ghost() {
+    let (it, kims_ghost) = without_kim().await;
+    let mut group = talk();
+    group.direct = false;
+    group.people.push(participant(
+        "kim",
+        "kim",
+        Home::Portal {
+            room: None,
+            status: PortalStatus::NotInvited,
+        },
+    ));
+    let announced_by = |person| {
+        let handle = "@sam".to_owned();
+        let notice = Notice::MaskedInGroup { handle, person };
+        let room = &it.actor.room;
+        room.speaker(&group, RoomRole::Origin, &notice).unwrap()
+    };
+    assert_eq!(announced_by(1), sam());
+    assert_eq!(announced_by(2), kims_ghost);
+}
